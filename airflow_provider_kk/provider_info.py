@@ -1,0 +1,105 @@
+"""What Airflow reads to know this provider.
+
+Airflow 3.2 and later call `get_provider_info` at every `import airflow` and do not start when it raises, so this
+module imports nothing. It is also the one place that names the fields of the connection form: Airflow 3.2+ reads
+them from here, the hook builds the form of 2.11 to 3.1 from the same table.
+"""
+
+from __future__ import annotations
+
+CONN_FIELDS: dict[str, dict[str, object]] = {
+    "api_version": {
+        "label": "API version",
+        "description": "Dialect of KK's API; v1 when empty.",
+        "schema": {"type": ["string", "null"], "enum": ["v1", "v2"]},
+    },
+    "sale_platform": {
+        "label": "Sale platform",
+        "description": "Where the orders were sold, such as Amazon or Shopify, for orders that do not name it.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "address_key": {
+        "label": "Address key",
+        "description": "What KK calls the address in an order; orderAddresses when empty.",
+        "schema": {"type": ["string", "null"], "enum": ["orderAddresses", "orderAddress"]},
+    },
+    "account": {
+        "label": "Account",
+        "description": "Name of the KK store that this token belongs to; two connections to one host must name it.",
+        "schema": {"type": ["string", "null"], "maxLength": 64},
+    },
+    "ledger_conn_id": {
+        "label": "Ledger connection id",
+        "description": "SQLite, PostgreSQL or MySQL database that remembers what was sent; the warehouse when empty.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "timeout_s": {
+        "label": "Timeout (s)",
+        "description": "Seconds for one whole call; 30 when empty.",
+        "schema": {"type": ["number", "null"]},
+    },
+    "lease_s": {
+        "label": "Lease (s)",
+        "description": "Seconds a worker owns an order it is sending; at least 2 timeouts, 120 when empty.",
+        "schema": {"type": ["number", "null"]},
+    },
+    "settle_window_s": {
+        "label": "Settle window (s)",
+        "description": "Seconds KK may take to list a request; at least 300 + timeout, 600 when empty.",
+        "schema": {"type": ["number", "null"]},
+    },
+    "rate_limit_burst": {
+        "label": "Rate limit: burst",
+        "description": "Requests that KK's bucket holds; 120 when empty.",
+        "schema": {"type": ["integer", "null"]},
+    },
+    "rate_limit_per_second": {
+        "label": "Rate limit: per second",
+        "description": "Requests a second that KK's bucket lets through; 2 when empty.",
+        "schema": {"type": ["number", "null"]},
+    },
+    "use_env_proxies": {
+        "label": "Use proxies of the environment",
+        "description": "Go through the proxies named by HTTPS_PROXY and NO_PROXY; off when empty.",
+        "schema": {"type": ["boolean", "null"]},
+    },
+}
+
+HIDDEN_FIELDS = ["login", "schema", "extra"]
+RELABELING = {"host": "Base URL", "password": "Access token"}
+PLACEHOLDERS = {"host": "https://developer.kakaclo.com", "password": "issued in KK's account pages"}
+
+_INTEGRATION = "KakaClo"
+
+
+def get_provider_info() -> dict[str, object]:
+    """The `apache_airflow_provider` entry point."""
+    return {
+        "package-name": "airflow-provider-kk",
+        "name": "KakaClo",
+        "description": "`KakaClo <https://developer.kakaclo.com>`__: warehouse orders become orders at the supplier KK.",
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://developer.kakaclo.com",
+                "tags": ["service"],
+            }
+        ],
+        "operators": [
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.operators.orders"]}
+        ],
+        "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.hooks.kk"]}],
+        "connection-types": [
+            {
+                "connection-type": "kk",
+                "hook-class-name": "airflow_provider_kk.hooks.kk.KKHook",
+                "hook-name": "KK",
+                "ui-field-behaviour": {
+                    "hidden-fields": HIDDEN_FIELDS,
+                    "relabeling": RELABELING,
+                    "placeholders": PLACEHOLDERS,
+                },
+                "conn-fields": CONN_FIELDS,
+            }
+        ],
+    }
