@@ -1,8 +1,8 @@
 """What Airflow reads to know this provider.
 
-Airflow 3.2 and later call `get_provider_info` at every `import airflow` and do not start when it raises, so this
-module imports nothing. It is also the one place that names the fields of the connection form: Airflow 3.2+ reads
-them from here, the hook builds the form of 2.11 to 3.1 from the same table.
+Airflow 3.2 and later call `get_provider_info` at every `import airflow` and do not start when it raises, so
+this module imports nothing. It is also the one place that names the fields of the connection form: Airflow 3.2+
+reads them from here, the hook builds the form of 2.11 to 3.1 from the same table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CONN_FIELDS: dict[str, dict[str, object]] = {
     },
     "sale_platform": {
         "label": "Sale platform",
-        "description": "Where the orders were sold, such as Amazon or Shopify, for orders that do not name it.",
+        "description": "Where orders were sold that do not name it, such as Amazon or Shopify.",
         "schema": {"type": ["string", "null"]},
     },
     "address_key": {
@@ -25,12 +25,12 @@ CONN_FIELDS: dict[str, dict[str, object]] = {
     },
     "account": {
         "label": "Account",
-        "description": "Name of the KK store that this token belongs to; two connections to one host must name it.",
+        "description": "Name of the KK store behind this token; two connections to one host must name it.",
         "schema": {"type": ["string", "null"], "maxLength": 64},
     },
     "ledger_conn_id": {
         "label": "Ledger connection id",
-        "description": "SQLite, PostgreSQL or MySQL database that remembers what was sent; the warehouse when empty.",
+        "description": "Database that remembers what was sent: SQLite, PostgreSQL, MySQL; the warehouse when empty.",
         "schema": {"type": ["string", "null"]},
     },
     "timeout_s": {
@@ -77,7 +77,7 @@ def get_provider_info() -> dict[str, object]:
     return {
         "package-name": "airflow-provider-kk",
         "name": "KakaClo",
-        "description": "`KakaClo <https://developer.kakaclo.com>`__: warehouse orders become orders at the supplier KK.",
+        "description": "`KakaClo <https://developer.kakaclo.com>`__: warehouse orders become KK orders.",
         "integrations": [
             {
                 "integration-name": _INTEGRATION,
