@@ -1,8 +1,8 @@
 """What Airflow reads to know this provider.
 
 Airflow 3.2 and later call `get_provider_info` at every `import airflow` and do not start when it raises, so
-this module imports nothing. It is also the one place that names the fields of the connection form: Airflow 3.2+
-reads them from here, the hook builds the form of 2.11 to 3.1 from the same table.
+this module imports nothing. It is also the one place that names the fields of the connection form: Airflow
+3.2+ reads them from here, the hook builds the form of 2.11 to 3.1 from the same table.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CONN_FIELDS: dict[str, dict[str, object]] = {
     },
     "ledger_conn_id": {
         "label": "Ledger connection id",
-        "description": "Database that remembers what was sent: SQLite, PostgreSQL, MySQL; the warehouse when empty.",
+        "description": "Database that remembers what was sent (SQLite, PostgreSQL, MySQL); else the warehouse.",
         "schema": {"type": ["string", "null"]},
     },
     "timeout_s": {

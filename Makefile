@@ -1,0 +1,59 @@
+# Everything a developer does, from a fresh clone with python3, pip, venv and make. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help demo ui test test-3.3 test-2.11 lint format build env-3.3 env-2.11 test-packages clean
+
+AIRFLOW_3 := .venv/airflow-3.3/bin
+AIRFLOW_2 := $(CURDIR)/.venv/airflow-2.11/bin
+# make test ARGS='-k ledger -x'
+ARGS ?=
+export PYTHON
+
+help:  ## list what can be made
+	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+
+demo: env-3.3  ## send a warehouse's orders to a local KK in a real Airflow run, twice, and compare
+	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python scripts/demo.py $(ARGS)
+
+ui: env-3.3  ## start Airflow's UI on the demo's data
+	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" scripts/ui $(ARGS)
+
+test: test-3.3 test-2.11  ## run all tests on both ends of the range of Airflow
+
+test-3.3: env-3.3 test-packages  ## run all tests on Airflow 3.3
+	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m pytest $(ARGS)
+
+# In a copy without the package's sources, so that the installed wheel is what is tested.
+test-2.11: test-packages  ## run all tests on Airflow 2.11 with the built wheel
+	@scripts/environment 2.11 || { [ $$? = 3 ] && [ -z "$${CI:-}" ] && exit 0 || exit 1; }; \
+	[ -e "$(AIRFLOW_2)/python" ] || exit 0; \
+	rm -rf build/test-2.11 && mkdir -p build/test-2.11; \
+	tar -c --exclude=./airflow_provider_kk --exclude=./.venv --exclude=./.git --exclude=./build . | tar -x -C build/test-2.11; \
+	cd build/test-2.11 && PATH="$(AIRFLOW_2):$$PATH" python -P -m pytest $(ARGS)
+
+lint: env-3.3  ## check style, types and what is tracked
+	@$(AIRFLOW_3)/ruff check .
+	@$(AIRFLOW_3)/ruff format --check .
+	@$(AIRFLOW_3)/mypy
+	@scripts/check-tracked
+
+format: env-3.3  ## mend what ruff can mend
+	@$(AIRFLOW_3)/ruff check --fix .
+	@$(AIRFLOW_3)/ruff format .
+
+build: env-3.3  ## build wheel and sdist into dist/
+	@rm -rf dist && $(AIRFLOW_3)/python -m hatchling build
+
+env-3.3:
+	@scripts/environment 3.3
+
+env-2.11:
+	@scripts/environment 2.11
+
+test-packages:
+	@scripts/install-test-packages
+
+clean:  ## remove environments, builds and caches
+	@rm -rf .venv build dist .demo .ui .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
