@@ -1,0 +1,1 @@
+"""KK over HTTP, and nothing else: no Airflow, so that a plain script can use and test it."""

@@ -1,0 +1,80 @@
+"""KK's API versions as data: where each call lives and what its fields are called.
+
+A third dialect is one more entry of `DIALECTS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_kk.api.models import Order
+
+ADDRESS_KEYS = ("orderAddresses", "orderAddress")
+"""KK's examples all say `orderAddresses`, one of its tables says `orderAddress`."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One version of the API (pages "Create order", "Query orders", "Refund").
+
+    `create_keys` pairs KK's key with our field, in the order in which they are sent after the address.
+    `orders_path` creates by POST and lists by GET. `{id}` in a path stands for a kkOrderId.
+    """
+
+    name: str
+    orders_path: str
+    refund_path: str
+    refunds_path: str
+    create_keys: tuple[tuple[str, str], ...]
+    number_key: str
+    default_channel_type: str | None
+    filters_by_status: bool
+
+    def create_body(self, order: Order, address_key: str, sale_platform: str | None) -> dict[str, Any]:
+        """The JSON body that creates `order`. Absent optional fields are left out.
+
+        `address_key` is one of `ADDRESS_KEYS`; the order's own platform beats `sale_platform`, the connection's.
+        """
+        fields = order.model_dump(exclude_none=True)
+        fields.setdefault("sale_platform", sale_platform)
+        fields.setdefault("channel_type", self.default_channel_type)
+        body = {address_key: fields["address"]}
+        body.update((key, fields[field]) for key, field in self.create_keys if fields.get(field) is not None)
+        return body
+
+
+_V1 = Dialect(
+    name="v1",
+    orders_path="/openapi/v1/order/order",
+    refund_path="/openapi/v1/order/orders/{id}/refund",
+    refunds_path="/openapi/v1/order/orders/refund/{id}",
+    create_keys=(
+        ("remark", "remark"),
+        ("orderItemsList", "items"),
+        ("CustomOrderNumber", "custom_order_number"),
+        ("SalePlatform", "sale_platform"),
+    ),
+    number_key="CustomOrderNumber",
+    default_channel_type=None,
+    filters_by_status=True,
+)
+
+_V2 = Dialect(
+    name="v2",
+    orders_path="/openapi/v2/order/orders",
+    refund_path="/openapi/v2/order/orders/{id}/refund",
+    refunds_path="/openapi/v2/order/orders/refund/{id}",
+    create_keys=(
+        ("orderItemsList", "items"),
+        ("remark", "remark"),
+        ("customOrderId", "custom_order_number"),
+        ("salePlatform", "sale_platform"),
+        ("channelType", "channel_type"),
+    ),
+    number_key="customOrderId",
+    default_channel_type="Standard",
+    filters_by_status=False,
+)
+
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (_V1, _V2)}

@@ -1,0 +1,123 @@
+"""One error tree. Every error says what it proves about the request: its outcome.
+
+No text here ever holds an access token, a name, a street or a phone number.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Outcome(str, Enum):
+    """What is known of a request that was meant to change something at KK."""
+
+    CREATED = "created"
+    """KK did it and gave an id."""
+    REJECTED = "rejected"
+    """KK said no."""
+    NOT_SENT = "not_sent"
+    """Proven never to have been acted on: it may be sent again."""
+    UNKNOWN = "unknown"
+    """KK may have done it: look before anything is sent again."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class KKError(Exception):
+    """The root of all errors of a call to KK.
+
+    `outcome` is what the error proves, `http_status` and `code` (the envelope's) are None when no such thing
+    arrived, `kk_message` is KK's own text, cut to a line and cleared of the order's personal values.
+    """
+
+    outcome: Outcome = Outcome.UNKNOWN
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        http_status: int | None = None,
+        code: int | None = None,
+        kk_message: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        self.code = code
+        self.kk_message = kk_message
+
+
+class KKNotSentError(KKError):
+    """No byte of the request reached the socket: name, connection, TLS, proxy, or the last check said no."""
+
+    outcome = Outcome.NOT_SENT
+
+
+class KKRateLimitedError(KKError):
+    """KK's bucket is full (HTTP or code 429). `retry_after_s`: the seconds KK asked to wait, or None."""
+
+    outcome = Outcome.NOT_SENT
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        http_status: int | None = None,
+        code: int | None = None,
+        kk_message: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, http_status=http_status, code=code, kk_message=kk_message)
+        self.retry_after_s = retry_after_s
+
+
+class KKAuthError(KKError):
+    """The access token is wrong, missing or may not do this (HTTP 401 or 403, or code 401)."""
+
+    outcome = Outcome.NOT_SENT
+
+
+class KKEndpointError(KKError):
+    """Nothing of KK's answers at this path (HTTP 404 or 405 without an envelope): wrong host or version."""
+
+    outcome = Outcome.NOT_SENT
+
+
+class KKRejectedError(KKError):
+    """KK understood the request and refused it: `code` and `kk_message` say why."""
+
+    outcome = Outcome.REJECTED
+
+
+class KKUnknownOutcomeError(KKError):
+    """A request that changes something may or may not have done so. Sending it again could do it twice."""
+
+    outcome = Outcome.UNKNOWN
+
+
+class KKAnswerError(KKError):
+    """A reading call failed or its answer cannot be read. A read changes nothing, so it may be repeated."""
+
+    outcome = Outcome.NOT_SENT
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with an order: where (`items[0].quantity`) and what. Never the value itself."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class InvalidOrderError(ValueError):
+    """An order that must not be sent, with every fault of it at once."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        return "invalid order: " + "; ".join(map(str, self.faults))

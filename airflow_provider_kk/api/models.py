@@ -1,0 +1,260 @@
+"""What we send (Order, OrderAddress, OrderItem) and what we read (KKOrder, Package, ...).
+
+Widths and required fields are those of KK's pages "Create order" (v1, v2); a width counts characters. What we
+send is checked before anything leaves; what we read is taken as it comes and lives in `listed.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from airflow_provider_kk.api.errors import Fault, InvalidOrderError
+from airflow_provider_kk.api.fields import (
+    ChannelType,
+    Country,
+    Note,
+    OrderNumber,
+    Quantity,
+    as_address,
+    as_lines,
+    parse_json,
+    text,
+)
+from airflow_provider_kk.api.listed import (
+    Channel,
+    KKAddress,
+    KKOrder,
+    KKOrderItem,
+    OrderPage,
+    Package,
+    Refund,
+    Stock,
+    TrackingInfo,
+    Warehouse,
+    WarehouseStock,
+)
+
+__all__ = [
+    "Channel",
+    "KKAddress",
+    "KKOrder",
+    "KKOrderItem",
+    "Order",
+    "OrderAddress",
+    "OrderItem",
+    "OrderPage",
+    "Package",
+    "Refund",
+    "Stock",
+    "TrackingInfo",
+    "Warehouse",
+    "WarehouseStock",
+]
+
+
+class Sent(BaseModel):
+    """The root of what we send: frozen, unknown fields refused, snake_case or KK's own names.
+
+    Names are compared without case and underscores, so `sku`, `SKU` and KK's `orderItemsList` all work.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    other_names: ClassVar[dict[str, str]] = {}
+    """Names of KK's for a field, squashed (lower case, no underscores)."""
+    near_names: ClassVar[dict[str, str]] = {}
+    """Names that are not taken, but whose meaning can be guessed for a hint."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_names(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        named: dict[Any, Any] = {}
+        for key, value in data.items():
+            field = _field_of(cls, key)
+            # A field given twice stays under its second name and is refused like an unknown one.
+            named[field if field and field not in named else key] = value
+        return named
+
+
+class OrderItem(Sent):
+    """One line: KK's SKU (64 characters) and a whole quantity from 1 to 16 digits."""
+
+    near_names = {"skucode": "sku", "qty": "quantity", "count": "quantity", "productnum": "quantity"}
+
+    sku: Annotated[str, text(64, required=True, number_ok=True)]
+    quantity: Quantity
+
+
+class OrderAddress(Sent):
+    """Where the goods go: country (ISO 3166 alpha-2), phone, recipient and province are required."""
+
+    near_names = {
+        "state": "province",
+        "region": "province",
+        "name": "recipient",
+        "fullname": "recipient",
+        "street": "street1",
+        "address1": "street1",
+        "address2": "street2",
+        "postalcode": "zip",
+        "postcode": "zip",
+        "zipcode": "zip",
+        "countrycode": "country",
+        "telephone": "phone",
+        "vatnumber": "vat",
+    }
+
+    country: Country
+    city: Annotated[str | None, text(64), Field(repr=False)] = None
+    phone: Annotated[str, text(64, required=True, number_ok=True), Field(repr=False)]
+    recipient: Annotated[str, text(32, required=True), Field(repr=False)]
+    street1: Annotated[str | None, text(64), Field(repr=False)] = None
+    street2: Annotated[str | None, text(64), Field(repr=False)] = None
+    province: Annotated[str, text(32, required=True), Field(repr=False)]
+    zip: Annotated[str | None, text(32, number_ok=True), Field(repr=False)] = None
+    ioss: Annotated[str | None, text(32, number_ok=True), Field(repr=False)] = None
+    vat: Annotated[str | None, text(32, number_ok=True), Field(repr=False)] = None
+
+
+class Order(Sent):
+    """An order as the caller means it, before a dialect gives it KK's names.
+
+    `custom_order_number` is the caller's own number: printable ASCII, 40 at most. `sale_platform` beats the
+    connection's. `channel_type` is KK's shipping speed (v2 only; Standard when absent).
+    """
+
+    other_names = {
+        "orderaddress": "address",
+        "orderaddresses": "address",
+        "orderitemslist": "items",
+        "orderitems": "items",
+        "customorderid": "custom_order_number",
+    }
+    near_names = {
+        "shippingaddress": "address",
+        "lines": "items",
+        "orderlines": "items",
+        "note": "remark",
+        "ordernumber": "custom_order_number",
+        "orderid": "custom_order_number",
+        "platform": "sale_platform",
+        "channel": "channel_type",
+    }
+
+    address: Annotated[OrderAddress, as_address]
+    items: Annotated[list[OrderItem], as_lines]
+    remark: Note = None
+    custom_order_number: OrderNumber = None
+    sale_platform: Annotated[str | None, text()] = None
+    channel_type: ChannelType = None
+
+    @classmethod
+    def parse(cls, data: Order | Mapping[str, Any] | str) -> Self:
+        """A checked order from an Order, a mapping or JSON text. Raises InvalidOrderError, every fault in it."""
+        faults: tuple[Fault, ...]
+        try:
+            return cls.model_validate(_plain(data))
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+            faults = tuple(_fault(cls, detail) for detail in details)
+        except PydanticCustomError as error:
+            faults = (Fault("", f"the order {error.message()}"),)
+        # Raised outside of the handler: pydantic's errors keep the order's values within them.
+        raise InvalidOrderError(faults)
+
+    def private_values(self) -> tuple[str, ...]:
+        """The personal texts of this order, for taking them out of messages."""
+        address = self.address
+        values = (
+            address.recipient,
+            address.phone,
+            address.street1,
+            address.street2,
+            address.city,
+            address.zip,
+            address.ioss,
+            address.vat,
+            self.remark,
+        )
+        return tuple(value for value in values if value)
+
+
+def _plain(data: object) -> dict[str, Any]:
+    """What pydantic can check; an Order too, since `model_copy(update=...)` does not check."""
+    if isinstance(data, Order):
+        return data.model_dump()
+    if isinstance(data, str):
+        data = parse_json(data)
+    if not isinstance(data, Mapping):
+        kind = type(data).__name__
+        raise PydanticCustomError(
+            "kk_order", "must be an Order, a mapping or a JSON object, not {kind}", {"kind": kind}
+        )
+    return dict(data)
+
+
+def _fault(model: type[Sent], detail: ErrorDetails) -> Fault:
+    """Pydantic's finding in our words. Only texts known to hold no value are passed on."""
+    *above, last = detail["loc"] or ("",)
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        owner = _model_at(model, above)
+        return Fault(_path([*above, _shown(last)]), _unknown_field(owner, str(last)))
+    messages = {
+        "kk_order": detail["msg"],
+        "missing": "is required",
+        "model_type": "must be an object with named fields",
+        "invalid_key": "names of fields must be text",
+    }
+    return Fault(_path([*above, last]), messages.get(kind, "is not valid"))
+
+
+def _unknown_field(owner: type[Sent], name: str) -> str:
+    squashed = _squash(name)
+    field = _names_of(owner).get(squashed)
+    if field:
+        return f"is given twice, under this name and as {field}"
+    near = owner.near_names.get(squashed)
+    if near is None:
+        close = difflib.get_close_matches(squashed[:64], _names_of(owner), n=1, cutoff=0.7)
+        near = _names_of(owner)[close[0]] if close else None
+    return "is not a field of an order" + (f", did you mean {near}?" if near else "")
+
+
+def _model_at(model: type[Sent], loc: list[int | str]) -> type[Sent]:
+    inner: dict[str, type[Sent]] = {"address": OrderAddress, "items": OrderItem}
+    return inner.get(str(loc[0]), model) if loc else model
+
+
+def _path(loc: list[int | str]) -> str:
+    path = ""
+    for step in loc:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+    return path
+
+
+def _shown(name: int | str) -> str:
+    return str(name) if re.fullmatch(r"[\w .-]{1,40}", str(name)) else "(a name that cannot be shown)"
+
+
+def _field_of(model: type[Sent], key: object) -> str | None:
+    return _names_of(model).get(_squash(key)) if isinstance(key, str) else None
+
+
+@functools.cache
+def _names_of(model: type[Sent]) -> dict[str, str]:
+    """Every name a field goes by, squashed, with the field's own name."""
+    return {_squash(field): field for field in model.model_fields} | model.other_names
+
+
+def _squash(name: str) -> str:
+    return name.replace("_", "").lower()

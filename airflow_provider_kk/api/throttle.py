@@ -1,0 +1,110 @@
+"""Waiting for a place in KK's leaky bucket (120 requests, 2 a second; over it HTTP 429), within one process.
+
+The bucket is GCRA: its whole state is one number, the theoretical arrival time ("tat"). The pure functions
+here serve the bucket too that several processes share as a row of the ledger.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+MAX_BACK_OFF_S = 300.0
+"""The longest pause that a `Retry-After` can bring about, in seconds."""
+
+
+class ThrottleStopped(Exception):
+    """The stop event was set while a request waited for its turn. Nothing was sent."""
+
+
+class StopSignal(Protocol):
+    """What ends a wait early: a `threading.Event`, or anything that is set and waited for like one."""
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        ...
+
+    def wait(self, timeout: float) -> bool:
+        """Block up to `timeout` seconds until it is set; whether it is."""
+        ...
+
+
+class Throttle(Protocol):
+    """What a client asks before each request."""
+
+    def acquire(self, stop: StopSignal | None = None) -> None:
+        """Block until one request may be sent. Raises ThrottleStopped when `stop` is set while waiting."""
+
+    def back_off(self, retry_after_s: float | None) -> None:
+        """Take note of a 429. `retry_after_s`: the seconds that KK asked for, None when it named none."""
+
+
+def gcra(tat: float, now: float, burst: float, per_second: float) -> tuple[float, float]:
+    """Reserve one request: the bucket's new tat, and how many seconds to wait before that request is sent.
+
+    `tat` of an untouched bucket is anything not after `now`. All three times are seconds of one clock.
+    """
+    interval_s = 1.0 / per_second
+    new_tat = max(tat, now) + interval_s
+    return new_tat, max(0.0, new_tat - burst * interval_s - now)
+
+
+def backed_off(
+    tat: float, now: float, burst: float, per_second: float, retry_after_s: float | None
+) -> tuple[float, float]:
+    """The bucket after a 429: its new tat, and the seconds during which nothing should be sent.
+
+    The next reservation then waits that long, later ones queue behind it at the steady rate.
+    """
+    interval_s = 1.0 / per_second
+    wanted_s = max(interval_s, 1.0) if retry_after_s is None else retry_after_s
+    pause_s = min(max(wanted_s, 0.0), MAX_BACK_OFF_S)
+    return max(tat, now + (burst - 1) * interval_s + pause_s), pause_s
+
+
+class LocalBucket:
+    """KK's bucket for the threads of one process.
+
+    `burst` and `per_second` are KK's figures. `headroom` requests of the burst are left free, since requests
+    take unequal time to arrive: that costs its wait once, never the steady rate.
+    """
+
+    def __init__(
+        self,
+        burst: int = 120,
+        per_second: float = 2.0,
+        headroom: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._burst = max(1, burst - headroom)
+        self._per_second = per_second
+        self._clock = clock
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._tat = self._not_before = clock()
+
+    def acquire(self, stop: StopSignal | None = None) -> None:
+        """Block until one request may be sent; see `Throttle.acquire`."""
+        with self._lock:
+            now = self._clock()
+            self._tat, wait_s = gcra(self._tat, now, self._burst, self._per_second)
+        due = now + wait_s
+        # A 429 that arrives while this one waits moves its turn too, so look again after each pause.
+        while (pause_s := max(due, self._not_before) - self._clock()) > 0:
+            self._pause(pause_s, stop)
+
+    def back_off(self, retry_after_s: float | None) -> None:
+        """Hold everything back after a 429; see `Throttle.back_off`."""
+        with self._lock:
+            now = self._clock()
+            self._tat, pause_s = backed_off(self._tat, now, self._burst, self._per_second, retry_after_s)
+            self._not_before = max(self._not_before, now + pause_s)
+
+    def _pause(self, seconds: float, stop: StopSignal | None) -> None:
+        if stop is None:
+            self._sleep(seconds)
+        elif stop.wait(seconds):
+            raise ThrottleStopped("stopped while waiting for a place in KK's rate limit")
