@@ -1,0 +1,218 @@
+"""An Airflow connection of type `kk` becomes checked settings, or one error that lists all that is wrong.
+
+Every way to make a connection ends here: `AIRFLOW_CONN_*` as JSON or URI, the form, `airflow connections add`,
+a secrets backend. Forms and URIs yield text where JSON yields numbers, and forms save untouched fields as null
+or empty text, so both count as absent. Needs no Airflow.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+from airflow_provider_kk.api.errors import Fault
+from airflow_provider_kk.hooks.extras import Extras, Faults
+
+PRODUCTION_URL = "https://developer.kakaclo.com"
+DEFAULT_ACCOUNT = "default"
+# KK's searches lag up to 5 minutes behind: what was sent is not listed sooner for certain.
+LIST_LAG_S = 300.0
+DAY_S = 86_400.0
+
+
+class AirflowConnection(Protocol):
+    """What is read of Airflow's `Connection`, the same on 2.11 and 3.x."""
+
+    conn_id: str
+    host: str | None
+    schema: str | None
+    login: str | None
+    password: str | None
+    port: int | str | None
+
+    @property
+    def extra(self) -> str | None:
+        """The extras as JSON text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionSettings:
+    """What a connection of type `kk` says, checked and with its defaults filled in.
+
+    `host` is the host name, with its port where that is not the scheme's own: with `account` it is the key of
+    ledger and rate limit. Times ending in `_s` are seconds. `account_is_explicit` tells whether the connection
+    names the account, which a second connection to the same host must.
+    """
+
+    host: str
+    base_url: str
+    token: str = field(repr=False)
+    api_version: str = "v1"
+    sale_platform: str | None = None
+    address_key: str = "orderAddresses"
+    account: str = DEFAULT_ACCOUNT
+    account_is_explicit: bool = False
+    ledger_conn_id: str | None = None
+    timeout_s: float = 30.0
+    lease_s: float = 120.0
+    settle_window_s: float = 600.0
+    rate_limit_burst: int = 120
+    rate_limit_per_second: float = 2.0
+    use_env_proxies: bool = False
+
+
+class InvalidConnectionError(ValueError):
+    """A connection that cannot be used, with every fault of it at once. Never holds the token."""
+
+    def __init__(self, conn_id: str, faults: tuple[Fault, ...]) -> None:
+        super().__init__(conn_id, faults)
+        self.conn_id = conn_id
+        self.faults = faults
+
+    def __str__(self) -> str:
+        return f"connection {self.conn_id!r} needs mending: " + "; ".join(map(str, self.faults))
+
+
+def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
+    """Check a connection and fill in its defaults.
+
+    A longer `timeout_s` lengthens the defaults of `lease_s` and `settle_window_s` along with it. Raises
+    InvalidConnectionError.
+    """
+    faults = Faults()
+    scheme = faults.read("schema", lambda: _scheme(connection.schema), None)
+    port = faults.read("port", lambda: _port(connection.port), None)
+    endpoint = faults.read("host", lambda: _endpoint(connection.host, scheme, port), _NOWHERE)
+    token = faults.read("password", lambda: _token(connection), "")
+    extras = Extras(connection.extra, faults)
+    account = extras.text("account", max_length=64)
+    timeout_s = extras.number("timeout_s", 30.0, at_most=900.0)
+    settings = ConnectionSettings(
+        host=endpoint.host,
+        base_url=endpoint.base_url,
+        token=token,
+        api_version=extras.choice("api_version", "v1"),
+        sale_platform=extras.text("sale_platform", max_length=64),
+        address_key=extras.choice("address_key", "orderAddresses"),
+        account=account or DEFAULT_ACCOUNT,
+        account_is_explicit=account is not None,
+        ledger_conn_id=extras.text("ledger_conn_id", max_length=250),
+        timeout_s=timeout_s,
+        lease_s=extras.number(
+            "lease_s",
+            max(120.0, 2 * timeout_s),
+            least=2 * timeout_s,
+            why_least="2 x timeout_s",
+            at_most=DAY_S,
+        ),
+        settle_window_s=extras.number(
+            "settle_window_s",
+            max(600.0, LIST_LAG_S + timeout_s),
+            least=0.0 if endpoint.is_loopback else LIST_LAG_S + timeout_s,
+            why_least="300 + timeout_s",
+            at_most=DAY_S,
+        ),
+        rate_limit_burst=extras.whole("rate_limit_burst", 120),
+        rate_limit_per_second=extras.number("rate_limit_per_second", 2.0),
+        use_env_proxies=extras.flag("use_env_proxies", False),
+    )
+    if faults.found:
+        raise InvalidConnectionError(connection.conn_id, tuple(faults.found))
+    return settings
+
+
+class _Endpoint(NamedTuple):
+    base_url: str
+    host: str
+    is_loopback: bool
+
+
+# Stands in for a wrong host, so that it brings no second fault with it.
+_NOWHERE = _Endpoint("", "", is_loopback=True)
+_PORT_OF = {"https": 443, "http": 80}
+_LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(\.{_LABEL})*")
+
+
+def _scheme(schema: str | None) -> str | None:
+    """The schema is where a URI can say plain HTTP: `kk://:token@127.0.0.1:8080/http`."""
+    scheme = (schema or "").strip().lower() or None
+    if scheme is not None and scheme not in _PORT_OF:
+        raise ValueError("must be empty, http or https")
+    return scheme
+
+
+def _port(port: int | str | None) -> int | None:
+    text = "" if port is None else str(port).strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535):
+        raise ValueError("must be a whole number from 1 to 65535")
+    return int(text)
+
+
+def _endpoint(host: str | None, scheme: str | None, port: int | None) -> _Endpoint:
+    # No message repeats the text: someone may have put a token into it.
+    parts = _split((host or "").strip() or PRODUCTION_URL, scheme)
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user or a token; the access token is the connection's password")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("must be the base URL alone, without path or query: the provider adds /openapi/...")
+    if scheme is not None and parts.scheme != scheme:
+        raise ValueError(f"says {parts.scheme} while the connection's schema says {scheme}")
+    name, is_loopback = _name(parts)
+    if parts.scheme == "http" and not is_loopback:
+        raise ValueError("plain HTTP goes only to this machine (127.0.0.0/8, ::1, localhost); use https://")
+    port = _one_port(parts, port)
+    host = name if port in (None, _PORT_OF[parts.scheme]) else f"{name}:{port}"
+    return _Endpoint(f"{parts.scheme}://{host}", host, is_loopback)
+
+
+def _split(text: str, scheme: str | None) -> SplitResult:
+    if "://" not in text:
+        is_bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
+        text = f"{scheme or 'https'}://" + (f"[{text}]" if is_bare_ipv6 else text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in _PORT_OF:
+        raise ValueError("must begin with https:// (or http:// for this machine)")
+    return parts
+
+
+def _name(parts: SplitResult) -> tuple[str, bool]:
+    """The host's name as a URL writes it, and whether it is this machine."""
+    name = (parts.hostname or "").removesuffix(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(name):
+            raise ValueError("is not a host name") from None
+        return name, name == "localhost"
+    return f"[{address}]" if address.version == 6 else str(address), address.is_loopback
+
+
+def _one_port(parts: SplitResult, field_port: int | None) -> int | None:
+    try:
+        url_port = parts.port
+    except ValueError:
+        raise ValueError("its port must be a whole number from 1 to 65535") from None
+    if url_port is not None and field_port not in (None, url_port):
+        raise ValueError(f"says port {url_port} while the connection's port is {field_port}")
+    return field_port if url_port is None else _port(url_port)
+
+
+def _token(connection: AirflowConnection) -> str:
+    token = (connection.password or "").strip()
+    if not token:
+        instead = "; it belongs here, not into login" if connection.login else ""
+        raise ValueError(f"the access token is missing{instead}")
+    if token.lower().startswith("bearer "):
+        raise ValueError("must be the access token alone, without the word Bearer")
+    if not re.fullmatch(r"[!-~]+", token):
+        raise ValueError("the access token must not hold spaces, line breaks or other special characters")
+    return token
