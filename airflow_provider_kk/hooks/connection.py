@@ -1,8 +1,8 @@
 """An Airflow connection of type `kk` becomes checked settings, or one error that lists all that is wrong.
 
-Every way to make a connection ends here: `AIRFLOW_CONN_*` as JSON or URI, the form, `airflow connections add`,
-a secrets backend. Forms and URIs yield text where JSON yields numbers, and forms save untouched fields as null
-or empty text, so both count as absent. Needs no Airflow.
+Every way to make a connection ends here: `AIRFLOW_CONN_*` as JSON or URI, the form, a secrets backend,
+`airflow connections add`. Forms and URIs yield text where JSON yields numbers, and forms save untouched
+fields as null or empty text, so both count as absent. Needs no Airflow.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class AirflowConnection(Protocol):
 class ConnectionSettings:
     """What a connection of type `kk` says, checked and with its defaults filled in.
 
-    `host` is the host name, with its port where that is not the scheme's own: with `account` it is the key of
-    ledger and rate limit. Times ending in `_s` are seconds. `account_is_explicit` tells whether the connection
-    names the account, which a second connection to the same host must.
+    `host` is the host name, with its port where that is not the scheme's own; with `account` it is the key
+    of ledger and rate limit. Times ending in `_s` are seconds. `account_is_explicit` tells whether the
+    connection itself names the account, which a second one to the same host must.
     """
 
     host: str

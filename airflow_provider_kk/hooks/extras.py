@@ -31,7 +31,7 @@ class Faults:
 
 
 class Extras:
-    """The extras by name. Null and empty text count as absent; a wrong value is noted and reads as its default."""
+    """The extras by name. Null and empty text are absent; a wrong value is noted and reads as its default."""
 
     def __init__(self, extra: str | None, faults: Faults) -> None:
         self._faults = faults
