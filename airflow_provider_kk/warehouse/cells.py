@@ -1,0 +1,174 @@
+"""One value of a warehouse row: how it is kept in the private file, and what it is as text or as a quantity.
+
+Drivers yield many types for the same thing (an order number may be `int`, `Decimal`, `float` or `str`). All
+are kept as they came until it is known which field of an order they fill. No message here repeats a value: it
+may be somebody's name.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+Stored = str | int | float | bytes | None
+"""What SQLite keeps by itself; `bytes` are a tag of one letter and the value of any other type as UTF-8."""
+
+_EXACT_FLOATS = 2**53
+_LONGEST_NUMBER = 40
+
+
+class CellError(ValueError):
+    """A cell that cannot be the field it was selected as; the text says how to select it instead."""
+
+
+class Unreadable:
+    """A value of a type that has no one reading as text, an interval for instance."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+def encode(value: object) -> Stored:
+    """`value` in a form that SQLite keeps without loss. A float that is NaN is how some tools write NULL."""
+    if value is None:
+        return None
+    for types, store in _ENCODERS:
+        if isinstance(value, types):
+            return store(value)
+    to_python = getattr(value, "tolist", None)  # arrays and scalars of numpy, which some drivers yield
+    if to_python is not None:
+        return encode(to_python())
+    return _tag("?", type(value).__name__)
+
+
+def encode_text(value: Stored) -> Stored:
+    """Text that is no valid Unicode (lone surrogates), which SQLite refuses; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return b"S" + value.encode("utf-8", "surrogatepass")
+
+
+def decode(stored: Stored) -> Any:
+    """The value that `encode` was given; dates, times and UUIDs come back as text."""
+    if not isinstance(stored, bytes):
+        return stored
+    tag, content = chr(stored[0]), stored[1:]
+    if tag == "X":
+        return content
+    return _DECODERS[tag](content.decode("utf-8", "surrogatepass"))
+
+
+def as_text(value: Any) -> str | None:
+    """A decoded cell as the text of a field; blank is absent.
+
+    A whole number is its digits, without `.0`: a float in a text column is almost surely an integer that
+    passed through a float column. Leading zeros that the warehouse's type has dropped cannot be known here.
+    Raises CellError for a number with a fraction, a float too large to be exact, True, False and nested data.
+    """
+    if value is None or isinstance(value, str):
+        return (value or "").strip() or None
+    if isinstance(value, bytes):
+        return _from_bytes(value)
+    number = _whole(value)
+    if number is not None:
+        return str(number)
+    raise CellError(f"is {_kind(value)}, which cannot be taken as text: select it as text")
+
+
+def as_quantity(value: Any) -> Any:
+    """A decoded cell as a quantity: whole Decimals and floats are integers.
+
+    Whatever else could be meant as a number is left to the order's own check. Raises CellError for the rest.
+    """
+    if isinstance(value, bool):
+        return value
+    number = _whole(value)
+    if number is not None:
+        return number
+    if isinstance(value, bytes):
+        return _from_bytes(value)
+    if value is None or isinstance(value, str | Decimal | float):
+        return value
+    raise CellError(f"is {_kind(value)}, not a whole number")
+
+
+def plain(value: Any) -> Any:
+    """A value of a nested column as JSON has it, to any depth."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, str | bool | int | float) or value is None:
+        return value
+    stored = decode(encode(value))
+    if isinstance(stored, bytes):
+        return stored.decode("utf-8", "replace")
+    if isinstance(stored, Decimal):
+        number = _whole(stored)
+        return str(stored) if number is None else number
+    return stored if isinstance(stored, str | bool | int | float | list | dict) else None
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= _EXACT_FLOATS else None
+    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < _LONGEST_NUMBER:
+        return int(value) if value == value.to_integral_value() else None
+    return None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "True or False"
+    if isinstance(value, float):
+        return "a float too large to be exact" if value.is_integer() else "a number with a fraction"
+    if isinstance(value, Decimal):
+        too_long = value.is_finite() and value.adjusted() >= _LONGEST_NUMBER
+        return "a number too long to be one" if too_long else "a number with a fraction"
+    if isinstance(value, Unreadable):
+        return f"a value of type {value.kind}"
+    return "nested data"
+
+
+def _from_bytes(value: bytes) -> str | None:
+    try:
+        return value.decode("utf-8").strip() or None
+    except UnicodeDecodeError:
+        raise CellError("is binary data that is no UTF-8 text: select it as text") from None
+
+
+def _tag(tag: str, content: str) -> bytes:
+    return tag.encode() + content.encode("utf-8", "surrogatepass")
+
+
+def _json(value: Mapping[Any, Any] | Sequence[Any]) -> bytes:
+    return _tag("J", json.dumps(plain(value)))
+
+
+# The first type that fits decides: True is an int, and a datetime is a date.
+_ENCODERS: tuple[tuple[Any, Callable[[Any], Stored]], ...] = (
+    (bool, lambda value: _tag("B", "1" if value else "")),
+    (str, str),
+    (int, lambda value: int(value) if -(2**63) <= value < 2**63 else _tag("D", str(int(value)))),
+    (float, lambda value: float(value) if value == value else None),
+    (Decimal, lambda value: None if value.is_nan() else _tag("D", str(value))),
+    (bytes | bytearray | memoryview, lambda value: b"X" + bytes(value)),
+    (datetime.date | datetime.time, lambda value: value.isoformat()),
+    (UUID, str),
+    (Mapping | list | tuple | set | frozenset, _json),
+)
+_DECODERS: dict[str, Callable[[str], Any]] = {
+    "B": bool,
+    "D": Decimal,
+    "J": json.loads,
+    "S": str,
+    "?": Unreadable,
+}

@@ -1,0 +1,241 @@
+"""Rows become orders: grouped by order number, checked, every fault told at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+from airflow_provider_kk.api.errors import Fault, InvalidOrderError
+from airflow_provider_kk.api.models import Order
+from airflow_provider_kk.warehouse.cells import CellError, as_quantity, as_text, plain
+from airflow_provider_kk.warehouse.columns import (
+    ADDRESS_FIELDS,
+    ITEMS,
+    LINE_FIELDS,
+    NUMBER,
+    Columns,
+    resolve,
+)
+from airflow_provider_kk.warehouse.items import check_for_nameless_records, parse_items
+from airflow_provider_kk.warehouse.spool import Spool, SpooledRow
+
+MAX_ROWS_PER_ORDER = 10_000
+"""More rows with one order number are no order but a mistake in the statement, and not held in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the rows of one order number amount to: an order, or the faults that keep it from being one.
+
+    `number` is None when the rows have none that can be read. `position` is the place of the first row in the
+    statement's result, from 1; `rows` how many rows it is made of; `repeated` how many of them only repeat
+    another one whole and were not counted (with an `items` column). `digest` is a short hash of what was
+    read, the same in every run for the same content: it tells a known invalid order from a new one.
+    """
+
+    number: str | None
+    order: Order | None
+    faults: tuple[Fault, ...]
+    position: int
+    digest: str
+    rows: int = 1
+    repeated: int = 0
+
+
+def iter_candidates(spool: Spool, columns: Mapping[str, str] | None = None) -> Iterator[Candidate]:
+    """One candidate for each order number, in order of first appearance; memory does not grow with the rows.
+
+    Rows are one per order line, in any order, or one per order with `items`. Every other column belongs to
+    the order as a whole: rows of one number that differ there are different orders, and each variant is an
+    invalid candidate of its own. So is each row without a readable number. Each call is a new pass.
+    Raises ColumnsError at once when the columns do not fit, see `columns.resolve`.
+    """
+    mapping = resolve(spool.names, columns)
+    if ITEMS in mapping.index:
+        check_for_nameless_records(spool.column(mapping.index[ITEMS]))
+    return _Mapper(mapping).candidates(spool)
+
+
+@dataclass(slots=True)
+class _Row:
+    position: int
+    header: dict[str, str | None]
+    #: The cells that hold the lines: sku and quantity, or items.
+    lines: tuple[Any, ...]
+    #: Faults of header cells that cannot be read, without the order's number.
+    faults: list[Fault]
+
+
+class _Mapper:
+    """The mapping of one statement."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._header = columns.header
+        self._line_fields = (ITEMS,) if columns.one_row_per_order else LINE_FIELDS
+        self._fields = (NUMBER, *self._header, *self._line_fields)
+
+    def candidates(self, spool: Spool) -> Iterator[Candidate]:
+        index = self._columns.index
+        indexes = [index[field] for field in self._fields]
+        for number, group in spool.groups(index[NUMBER], _order_number, indexes):
+            rows = list(islice(group, MAX_ROWS_PER_ORDER))
+            more = next(group, None)
+            if more is not None:
+                count = len(rows) + sum(1 for _ in chain([more], group))
+                yield self._too_many(number, rows[0].position, count)
+            else:
+                yield from self._variants(number, rows)
+
+    def _variants(self, number: str | None, spooled: Sequence[SpooledRow]) -> Iterator[Candidate]:
+        """The rows of one number: one order, or as many invalid ones as there are different headers."""
+        variants: dict[object, list[_Row]] = {}
+        for row in map(self._row, spooled):
+            variants.setdefault(self._identity(row), []).append(row)
+        conflicts = self._conflicts(list(variants.values())) if len(variants) > 1 else []
+        number_faults = self._number_faults(number, spooled[0])
+        for rows in variants.values():
+            yield self._candidate(number, rows, [*number_faults, *conflicts])
+
+    def _candidate(self, number: str | None, rows: list[_Row], faults: list[Fault]) -> Candidate:
+        repeated = len(rows) - 1 if self._columns.one_row_per_order else 0
+        counted = rows[:1] if self._columns.one_row_per_order else rows
+        lines, line_faults = self._lines(counted)
+        data = _order_data(number, counted[0].header, lines)
+        faults = [*faults, *(self._explained(fault) for fault in (*counted[0].faults, *line_faults))]
+        order = None
+        try:
+            order = Order.parse(data)
+        except InvalidOrderError as error:
+            known = {fault.path for fault in faults}
+            faults += [self._explained(fault) for fault in error.faults if fault.path not in known]
+        return Candidate(
+            number=number,
+            order=None if faults else order,
+            faults=tuple(faults),
+            position=rows[0].position,
+            digest=_digest(data),
+            rows=len(rows),
+            repeated=repeated,
+        )
+
+    def _row(self, spooled: SpooledRow) -> _Row:
+        faults: list[Fault] = []
+        header: dict[str, str | None] = {}
+        for field, cell in zip(self._header, spooled.cells[1:], strict=False):
+            header[field] = _read(as_text, cell, _path(field), faults)
+        if country := header.get("country"):
+            header["country"] = country.upper()
+        return _Row(spooled.position, header, spooled.cells[1 + len(self._header) :], faults)
+
+    def _lines(self, rows: Sequence[_Row]) -> tuple[Any, list[Fault]]:
+        """The order's lines as `Order.parse` takes them, and the faults of cells that cannot be read."""
+        faults: list[Fault] = []
+        if self._columns.one_row_per_order:
+            return _read(parse_items, rows[0].lines[0], ITEMS, faults), faults
+        lines = []
+        for index, row in enumerate(rows):
+            sku, quantity = row.lines
+            path = f"{ITEMS}[{index}]"
+            line = {
+                "sku": _read(as_text, sku, f"{path}.sku", faults),
+                "quantity": _read(as_quantity, quantity, f"{path}.quantity", faults),
+            }
+            lines.append({name: value for name, value in line.items() if value is not None})
+        return lines, faults
+
+    def _identity(self, row: _Row) -> object:
+        """What makes rows of one number the same order."""
+        header = (*row.header.values(), *row.faults)
+        return (header, self._items_key(row)) if self._columns.one_row_per_order else header
+
+    def _items_key(self, row: _Row) -> str:
+        try:
+            items = parse_items(row.lines[0])
+        except CellError:
+            items = row.lines[0]
+        # Lines in another sequence are the same lines.
+        return "\n".join(sorted(map(_canonical, items))) if isinstance(items, list) else _canonical(items)
+
+    def _conflicts(self, variants: Sequence[Sequence[_Row]]) -> list[Fault]:
+        """A fault for each field in which rows of one number differ; never with the values."""
+        firsts = [rows[0] for rows in variants]
+        unreadable = [{fault.path for fault in row.faults} for row in firsts]
+        fields = []
+        for path, field in ((_path(field), field) for field in self._header):
+            seen = {(row.header[field], path in paths) for row, paths in zip(firsts, unreadable, strict=True)}
+            if len(seen) > 1:
+                fields.append(path)
+        if self._columns.one_row_per_order and len({self._items_key(row) for row in firsts}) > 1:
+            fields.append(ITEMS)
+        places = " and ".join(f"row {row.position}" for row in firsts[:2])
+        message = f"differs between rows of this order number ({places}): one number, several orders"
+        return [self._explained(Fault(path, message)) for path in fields]
+
+    def _number_faults(self, number: str | None, row: SpooledRow) -> list[Fault]:
+        if number is not None:
+            return []
+        faults: list[Fault] = []
+        if _read(as_text, row.cells[0], NUMBER, faults) is None and not faults:
+            faults.append(Fault(NUMBER, "is required: without it an order cannot be found again"))
+        return [self._explained(fault) for fault in faults or [Fault(NUMBER, "is not valid Unicode text")]]
+
+    def _too_many(self, number: str | None, position: int, rows: int) -> Candidate:
+        message = f"is on {rows} rows, more than the {MAX_ROWS_PER_ORDER} that one order may have"
+        fault = self._explained(Fault(NUMBER, message))
+        return Candidate(number, None, (fault,), position, _digest({NUMBER: number, "rows": rows}), rows)
+
+    def _explained(self, fault: Fault) -> Fault:
+        """The fault with the warehouse's own name for the column, when `columns` maps it."""
+        inside_items = self._columns.one_row_per_order and fault.path.startswith(ITEMS)
+        field = ITEMS if inside_items else fault.path.rpartition(".")[2]
+        theirs = self._columns.mapped.get(field)
+        return Fault(fault.path, f"{fault.message} (column {theirs})") if theirs else fault
+
+
+def _order_number(cell: Any) -> str | None:
+    """A cell as the order number that rows are grouped by."""
+    try:
+        number = as_text(cell)
+    except CellError:
+        return None
+    if number is None or any("\ud800" <= character <= "\udfff" for character in number):
+        return None
+    return number
+
+
+def _order_data(number: str | None, header: Mapping[str, str | None], lines: Any) -> dict[str, Any]:
+    present = {field: value for field, value in header.items() if value is not None}
+    return {
+        **{field: value for field, value in present.items() if field not in ADDRESS_FIELDS},
+        "address": {field: value for field, value in present.items() if field in ADDRESS_FIELDS},
+        **({} if lines is None else {ITEMS: lines}),
+        **({} if number is None else {NUMBER: number}),
+    }
+
+
+def _path(field: str) -> str:
+    return f"address.{field}" if field in ADDRESS_FIELDS else field
+
+
+def _read(reading: Any, cell: Any, path: str, faults: list[Fault]) -> Any:
+    try:
+        return reading(cell)
+    except CellError as error:
+        faults.append(Fault(path, str(error)))
+        return None
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    lines = data.get(ITEMS)
+    if isinstance(lines, list):
+        data = {**data, ITEMS: sorted(map(_canonical, lines))}
+    return hashlib.blake2b(_canonical(data).encode(), digest_size=10, person=b"kk-warehouse").hexdigest()
+
+
+def _canonical(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, default=plain)

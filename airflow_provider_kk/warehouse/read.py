@@ -1,0 +1,128 @@
+"""Run a statement on a warehouse and take all its rows home, then let go of the warehouse."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kk.warehouse.columns import ColumnsError
+from airflow_provider_kk.warehouse.spool import Spool
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+_ROWS_PER_FETCH = 1_000
+_LOG_EVERY_S = 10.0
+_log = logging.getLogger(__name__)
+
+
+def read_rows(
+    hook: DbApiHook,
+    sql: str,
+    parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+    log: logging.Logger | None = None,
+    *,
+    check: Callable[[Sequence[str]], object] | None = None,
+) -> Spool:
+    """All rows of `sql`, read to the end; cursor and connection are closed when this returns or raises.
+
+    Nothing is committed: what the statement changes besides, on a warehouse with transactions, is undone.
+    `check` is called with the column names before the first row is kept, and stops the reading by raising.
+    Raises ColumnsError when the statement returns no rows at all to read (it is no SELECT), and whatever the
+    warehouse's driver raises.
+    """
+    log = log or _log
+    _check_statement(hook, sql, parameters)
+    if getattr(hook, "strip_semicolon", False):
+        sql = sql.strip().rstrip(";")
+    started = time.monotonic()
+    with contextlib.ExitStack() as warehouse:
+        connection = hook.get_conn()
+        warehouse.callback(_close, connection, log)
+        cursor = _open_cursor(connection, sql)
+        warehouse.callback(_close, cursor, log)
+        cursor.execute(*((sql, parameters) if parameters else (sql,)))
+        spool = _spool(cursor, check, log)
+    log.info("Read %d rows in %.1f s; the warehouse is closed", spool.rows, time.monotonic() - started)
+    return spool
+
+
+def _spool(cursor: Any, check: Callable[[Sequence[str]], object] | None, log: logging.Logger) -> Spool:
+    names, batches = _names_and_batches(cursor)
+    if check is not None:
+        check(names)
+    spool = Spool(names)
+    try:
+        logged = time.monotonic()
+        for batch in batches:
+            spool.add(batch)
+            if time.monotonic() - logged > _LOG_EVERY_S:
+                logged = time.monotonic()
+                log.info("Read %d rows so far", spool.rows)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+def _names_and_batches(cursor: Any) -> tuple[tuple[str, ...], Iterator[list[Sequence[Any]]]]:
+    # psycopg2's named cursors describe their columns only once something was fetched.
+    first = _fetch(cursor) if cursor.description or _is_named(cursor) else []
+    if not cursor.description:
+        raise ColumnsError("the statement returns no rows to read: `sql` must be one SELECT")
+    names = tuple(str(column[0]).lower() for column in cursor.description)
+    return names, chain([first], iter(lambda: _fetch(cursor), [])) if first else iter(())
+
+
+def _fetch(cursor: Any) -> list[Sequence[Any]]:
+    rows = cursor.fetchmany(_ROWS_PER_FETCH)
+    # Connections can be set up to yield dictionaries.
+    return [tuple(row.values()) if isinstance(row, Mapping) else row for row in rows]
+
+
+def _check_statement(hook: DbApiHook, sql: str, parameters: object) -> None:
+    if not sql or not sql.strip():
+        raise ColumnsError("sql is empty")
+    if parameters and getattr(hook, "conn_type", "") == "gcpbigquery" and not isinstance(parameters, Mapping):
+        raise ColumnsError(
+            "BigQuery takes parameters by name only: pass a dict, and write %(name)s in the statement"
+        )
+
+
+def _open_cursor(connection: Any, sql: str) -> Any:
+    """A cursor that leaves the rows on the server until they are fetched, where the driver needs to be told.
+
+    psycopg, psycopg2 and mysqlclient otherwise take all rows of a statement into memory at once. The other
+    drivers page by themselves.
+    """
+    driver = type(connection).__module__.partition(".")[0]
+    if driver in ("psycopg", "psycopg2") and not connection.autocommit and _can_be_declared(sql):
+        return connection.cursor(name="kk_rows")
+    if driver == "MySQLdb":
+        return connection.cursor(sys.modules["MySQLdb.cursors"].SSCursor)
+    return connection.cursor()
+
+
+def _can_be_declared(sql: str) -> bool:
+    """PostgreSQL declares a cursor only for one statement that does nothing but select. When in doubt: no."""
+    bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL).strip().rstrip(";").lower()
+    writes = re.search(r"\b(insert|update|delete|merge|into)\b|;", bare)
+    return bool(re.match(r"select\b|with\b|values\b|\(", bare)) and not writes
+
+
+def _is_named(cursor: Any) -> bool:
+    return bool(getattr(cursor, "name", None))
+
+
+def _close(resource: Any, log: logging.Logger) -> None:
+    # A connection that cannot be closed must not hide why the reading failed, nor lose what was read.
+    try:
+        resource.close()
+    except Exception as error:
+        log.warning("The warehouse's %s did not close: %s", type(resource).__name__, type(error).__name__)
