@@ -1,0 +1,200 @@
+"""The jobs of one run and what became of each, in a private temporary file that nobody else can open."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from airflow_provider_kk.delivery.job import Goods
+
+_BATCH = 1_000
+
+
+class Status(StrEnum):
+    """Where a job of this run stands; the names of the summary's counts, and two on the way to them."""
+
+    PENDING = "pending"
+    WAITING = "waiting"
+    """In doubt, with another worker, or to be looked for in KK's list before it is sent again."""
+    CREATED = "created"
+    ALREADY_CREATED = "already_created"
+    ADOPTED = "adopted"
+    CHANGED = "changed"
+    REJECTED = "rejected"
+    INVALID = "invalid"
+    IN_DOUBT = "in_doubt"
+    HELD = "held"
+    NOT_SENT = "not_sent"
+    POSTPONED = "postponed"
+
+
+#: The ten counts that add up to `selected`.
+COUNTED = tuple(status for status in Status if status not in (Status.PENDING, Status.WAITING))
+
+
+@dataclass(frozen=True)
+class Item:
+    """A job as the board keeps it: `payload` is enough to make the `Job` again."""
+
+    position: int
+    key: str | None
+    fingerprint: str
+    goods: Goods
+    country: str
+    zip_digest: str
+    payload: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job and what became of it."""
+
+    position: int
+    key: str | None
+    status: Status
+    is_news: bool
+    """It became so in this sync: an old rejection does not fail a new run."""
+    kk_order_ids: tuple[str, ...]
+    code: int | None
+    message: str
+
+
+class Board:
+    """Used by one thread. Memory does not grow with the number of jobs."""
+
+    def __init__(self) -> None:
+        # An empty name gives a temporary file that is unlinked at once.
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=OFF")
+        self._db.execute(
+            "CREATE TABLE job (position INTEGER PRIMARY KEY, key TEXT, fingerprint TEXT, goods TEXT,"
+            " country TEXT, zip_digest TEXT, payload TEXT, status TEXT, is_news INTEGER DEFAULT 0,"
+            " ids TEXT DEFAULT '[]', code INTEGER, message TEXT DEFAULT '')"
+        )
+        self._db.execute("CREATE INDEX job_status ON job (status, position)")
+        self._db.execute("CREATE INDEX job_key ON job (key)")
+
+    def close(self) -> None:
+        """Drop the file."""
+        self._db.close()
+
+    def add(self, items: Iterable[Item]) -> None:
+        """Put jobs on the board, pending."""
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            "INSERT INTO job (position, key, fingerprint, goods, country, zip_digest, payload, status)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending')",
+            (
+                (
+                    i.position,
+                    i.key,
+                    i.fingerprint,
+                    json.dumps(dict(i.goods)),
+                    i.country,
+                    i.zip_digest,
+                    i.payload,
+                )
+                for i in items
+            ),
+        )
+        self._db.execute("COMMIT")
+
+    def add_finished(self, finished: Finished) -> None:
+        """Put something on the board that is over before it began: an invalid order."""
+        self._db.execute(
+            "INSERT INTO job (position, key, status, is_news, ids, code, message)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                finished.position,
+                finished.key,
+                finished.status,
+                finished.is_news,
+                json.dumps(finished.kk_order_ids),
+                finished.code,
+                finished.message,
+            ),
+        )
+
+    def set(
+        self,
+        position: int,
+        status: Status,
+        *,
+        is_news: bool = False,
+        ids: Sequence[str] = (),
+        code: int | None = None,
+        message: str = "",
+    ) -> None:
+        """Say where a job stands."""
+        self._db.execute(
+            "UPDATE job SET status = ?, is_news = ?, ids = ?, code = ?, message = ? WHERE position = ?",
+            (status, is_news, json.dumps(list(ids)), code, message, position),
+        )
+
+    def set_all(self, status: Status, to: Status, message: str = "") -> None:
+        """Move all jobs of one status to another."""
+        self._db.execute("UPDATE job SET status = ?, message = ? WHERE status = ?", (to, message, status))
+
+    def batches(self, status: Status) -> Iterator[list[Item]]:
+        """Yield the jobs of a status, in order, a thousand at a time; they may be changed meanwhile."""
+        last = -1
+        while True:
+            rows = self._db.execute(
+                f"SELECT {_ITEM} FROM job WHERE status = ? AND position > ? ORDER BY position LIMIT ?",
+                (status, last, _BATCH),
+            ).fetchall()
+            if not rows:
+                return
+            yield [_item(row) for row in rows]
+            last = rows[-1][0]
+
+    def finished(self) -> Iterator[Finished]:
+        """Yield everything on the board, in order."""
+        last = -1
+        while True:
+            rows = self._db.execute(
+                "SELECT position, key, status, is_news, ids, code, message FROM job"
+                " WHERE position > ? ORDER BY position LIMIT ?",
+                (last, _BATCH),
+            ).fetchall()
+            if not rows:
+                return
+            for position, key, status, is_news, ids, code, message in rows:
+                yield Finished(
+                    position, key, Status(status), bool(is_news), tuple(json.loads(ids)), code, message
+                )
+            last = rows[-1][0]
+
+    def item(self, key: str) -> Item | None:
+        """Return the job of this key; None when there is none, or it was invalid."""
+        row = self._db.execute(
+            f"SELECT {_ITEM} FROM job WHERE key = ? AND payload IS NOT NULL LIMIT 1", (key,)
+        ).fetchone()
+        return _item(row) if row else None
+
+    def has(self, key: str) -> bool:
+        """Whether this key is on the board."""
+        return self._db.execute("SELECT 1 FROM job WHERE key = ? LIMIT 1", (key,)).fetchone() is not None
+
+    def counts(self) -> Mapping[Status, int]:
+        """Return how many jobs have each status."""
+        rows = self._db.execute("SELECT status, COUNT(*) FROM job GROUP BY status")
+        return {Status(status): number for status, number in rows}
+
+    def news(self, *statuses: Status) -> int:
+        """Return how many jobs came to one of these in this sync."""
+        marks = ", ".join("?" for _ in statuses)
+        query = f"SELECT COUNT(*) FROM job WHERE is_news AND status IN ({marks})"
+        return int(self._db.execute(query, statuses).fetchone()[0])
+
+
+_ITEM = "position, key, fingerprint, goods, country, zip_digest, payload"
+
+
+def _item(row: Sequence[Any]) -> Item:
+    position, key, fingerprint, goods, country, zip_digest, payload = row
+    return Item(position, key, fingerprint, json.loads(goods), country, zip_digest, payload)

@@ -1,0 +1,191 @@
+"""The ledger's database: an engine that is durable, its clock, and its tables."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.pool import QueuePool
+
+from airflow_provider_kk.delivery import tables
+from airflow_provider_kk.delivery.clock import Clock
+
+T = TypeVar("T")
+
+#: Databases that enforce a primary key and commit durably.
+SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
+
+_BUSY_TIMEOUT_S = 60
+#: A database that restarts is waited for, so that an answer of KK is not lost for a blip.
+_RETRY_PAUSES_S = (0.1, 0.5, 2.0, 5.0, 10.0)
+
+
+class LedgerUnusableError(Exception):
+    """The ledger's database cannot keep the promise, or cannot be used as it is; says what to do."""
+
+
+class Database:
+    """Short transactions on the ledger's database."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self.engine = engine
+        self.kind = engine.dialect.name
+        self._clock = clock
+        # Writers of one process queue here, fairly, instead of in SQLite's busy loop, which starves some.
+        self._gate = threading.RLock() if self.kind == "sqlite" else None
+        if self.kind not in SUPPORTED:
+            raise LedgerUnusableError(
+                f"A ledger cannot live in {self.kind}: it needs SQLite, PostgreSQL or MySQL. "
+                "Set ledger_conn_id (operator or kk connection) to a connection of one of these."
+            )
+        _make_durable(engine)
+
+    def now(self) -> sa.ColumnElement[float]:
+        """Return an expression for the database's clock, as an epoch in seconds.
+
+        SQLite has no clock of its own: there it is the worker's.
+        """
+        if self.kind == "postgresql":
+            return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float(53))
+        if self.kind in ("mysql", "mariadb"):
+            return sa.func.unix_timestamp(sa.text("sysdate(6)"))
+        return sa.literal(self._clock.wall(), sa.Float(53))
+
+    def read_now(self) -> float:
+        """Return the database's clock."""
+        if self.kind == "sqlite":
+            return self._clock.wall()
+        with self.read() as connection:
+            return float(connection.execute(sa.select(self.now())).scalar_one())
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection to read with."""
+        with self.engine.connect() as connection:
+            yield connection.execution_options(kk_read=True)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is committed durably when the block ends."""
+        if self._gate is None:
+            with self.engine.begin() as connection:
+                yield connection
+        else:
+            with self._gate, self.engine.begin() as connection:
+                yield connection
+
+    def persist(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction, again after a lost connection or a lock timeout.
+
+        For work that may run twice: a commit may have happened when its connection broke.
+        """
+        for pause_s in (*_RETRY_PAUSES_S, None):
+            try:
+                with self.write() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if pause_s is None or not _may_pass(error):
+                    raise
+                time.sleep(pause_s)
+        raise AssertionError("unreachable")
+
+    def create_tables(self) -> None:
+        """Create what is missing; somebody else may be doing the same."""
+        names = {table.name for table in tables.METADATA.sorted_tables}
+        if names <= set(sa.inspect(self.engine).get_table_names()):
+            return
+        try:
+            with self.write() as connection:
+                if self.kind == "postgresql":
+                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(7502240919)"))
+                tables.METADATA.create_all(connection)
+        except DBAPIError as error:
+            if names <= set(sa.inspect(self.engine).get_table_names()):
+                return
+            raise LedgerUnusableError(
+                f"The ledger's tables could not be created ({type(error.orig).__name__}). "
+                "Grant CREATE, or have them created from the output of `kk ledger ddl`."
+            ) from error
+
+    def require_unique_keys(self) -> None:
+        """Insert one key twice and require the error.
+
+        :raises LedgerUnusableError: when the database accepts both, as some that look like PostgreSQL do.
+        """
+        row = {
+            "host": "(uniqueness check)",
+            "account": "",
+            "schema_version": 0,
+            "conn_ids": "[]",
+            "healed_until": 0.0,
+            "bucket_tat": 0.0,
+            "paused_until": 0.0,
+        }
+        with self._gate or nullcontext(), self.engine.connect() as connection:
+            transaction = connection.begin()
+            try:
+                connection.execute(tables.account.insert().values(row))
+                connection.execute(tables.account.insert().values(row))
+            except IntegrityError:
+                return
+            finally:
+                transaction.rollback()
+        raise LedgerUnusableError(
+            "This database accepts the same primary key twice, so it cannot keep a ledger. "
+            "Set ledger_conn_id to an SQLite, PostgreSQL or MySQL connection."
+        )
+
+
+def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
+    """Return arguments for `create_engine`, for `size` threads."""
+    arguments: dict[str, Any] = {"poolclass": QueuePool, "pool_size": size, "max_overflow": 2}
+    if dialect_name == "sqlite":
+        arguments["connect_args"] = {"check_same_thread": False, "timeout": _BUSY_TIMEOUT_S}
+    else:
+        arguments["pool_pre_ping"] = True
+    return arguments
+
+
+def _may_pass(error: DBAPIError) -> bool:
+    text = str(error.orig).lower()
+    return error.connection_invalidated or any(
+        word in text
+        for word in ("locked", "deadlock", "timeout", "connection", "server closed", "shutting down")
+    )
+
+
+def _make_durable(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    elif engine.dialect.name == "postgresql":
+        event.listen(engine, "connect", _prepare_postgresql)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver's own way of beginning transactions would take the write lock too late.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_S * 1000}")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("kk_read")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(
+        "SELECT set_config('synchronous_commit', 'on', false)"
+        " WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    cursor.close()
+    connection.commit()

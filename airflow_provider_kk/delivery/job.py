@@ -1,0 +1,94 @@
+"""What delivery delivers: a job, and how its effect is found again at KK."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+#: SKU (upper case) to quantity; lines of one SKU are added up.
+Goods = Mapping[str, int]
+
+#: Called with the seconds that the call may still take, after connect and TLS and right before the
+#: first byte; raises when the job must not be sent any more.
+LastCheck = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing that KK shall do exactly once."""
+
+    key: str
+    """What the job is known by here and at KK: an order's number."""
+    fingerprint: str
+    """Tells two jobs of one key apart; versioned."""
+    goods: Goods
+    country: str
+    zip_digest: str
+    """Where it goes, as far as it may be kept: see `zip_digest`."""
+    send: Callable[[LastCheck], list[str]] = field(repr=False, compare=False)
+    """POST once; returns KK's ids, or raises a `KKError` that carries the outcome."""
+    redact: Callable[[str], str] = field(repr=False, compare=False)
+    """Take this customer's data out of a text that KK wrote."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Something that exists at KK and may be the effect of a job."""
+
+    id: str
+    key: str | None
+    key_is_integer: bool = False
+    """KK gave the key as a JSON number: leading zeros may be lost."""
+    goods: Goods | None = None
+    """None: could not be read."""
+    country: str | None = None
+    zip: str | None = None
+    created_at: float | None = None
+    """KK's creation time, epoch seconds."""
+
+    def is_of(self, key: str) -> bool:
+        """Whether KK's number is this key, as text or as the integer it looks like."""
+        if self.key is None:
+            return False
+        if self.key == key:
+            return True
+        return self.key_is_integer and key.isdigit() and int(key) == int(self.key)
+
+
+class InconclusiveError(Exception):
+    """KK could not be listed completely, so nothing follows from what it did not show."""
+
+
+class Finder(Protocol):
+    """Reads what exists at KK."""
+
+    @property
+    def clock_skew_s(self) -> float | None:
+        """KK's clock minus this machine's, in seconds, at the last answer."""
+        ...
+
+    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[Sighting]]:
+        """Yield everything that was created in a period (epoch seconds), in parts.
+
+        A finder that cannot list a period looks for the effects of `keys` instead.
+
+        :raises InconclusiveError: when the listing cannot be shown to be complete.
+        """
+        ...
+
+
+def add_goods(parts: Sequence[Goods]) -> dict[str, int]:
+    """Add up the quantities of several orders by SKU."""
+    total: dict[str, int] = {}
+    for goods in parts:
+        for sku, quantity in goods.items():
+            total[sku] = total.get(sku, 0) + quantity
+    return total
+
+
+def zip_digest(key: str, zip_code: str | None) -> str:
+    """Return a keyed digest of a postal code: two can be compared, none can be read."""
+    plain = "".join(ch for ch in (zip_code or "") if ch.isalnum()).upper()
+    return hashlib.sha256(f"{key}\n{plain}".encode()).hexdigest()[:16] if plain else ""

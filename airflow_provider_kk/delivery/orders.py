@@ -1,0 +1,156 @@
+"""Orders as jobs: how one is sent, and how KK's list is read so that it proves something."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.delivery.job import Goods, InconclusiveError, Job, Sighting, zip_digest
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.models import KKOrder, Order
+
+_PAGE_SIZE = 250
+#: More rows than this are not read page by page, during which they would shift, but in smaller slices.
+_MAX_ROWS_AT_ONCE = 1_000
+_MAX_PAGES = 2 * _MAX_ROWS_AT_ONCE // 10
+_SHORTEST_SLICE_S = 2
+
+
+def order_job(order: Order, client: KKClient) -> Job:
+    """Make the job that creates this order; it must have its number."""
+    if order.custom_order_number is None:
+        raise ValueError("an order needs a number to be delivered")
+    return Job(
+        key=order.custom_order_number,
+        fingerprint=fingerprint(order),
+        goods=goods_of(order),
+        country=order.address.country,
+        zip_digest=zip_digest(order.custom_order_number, order.address.zip),
+        send=lambda last_check: client.create_order(order, throttled=False, last_check=last_check),
+        redact=lambda text: redact(text, order.private_values()),
+    )
+
+
+def goods_of(order: Order) -> dict[str, int]:
+    """Return the ordered quantities by SKU (upper case)."""
+    goods: dict[str, int] = {}
+    for item in order.items:
+        goods[item.sku.upper()] = goods.get(item.sku.upper(), 0) + item.quantity
+    return goods
+
+
+def fingerprint(order: Order) -> str:
+    """Return what tells two orders of one number apart: their goods and their address.
+
+    Case, spaces and the order of lines do not matter; the first part is the version of this rule.
+    """
+    address = {
+        name: " ".join(str(value).split()).casefold()
+        for name, value in order.address.model_dump().items()
+        if value is not None
+    }
+    text = json.dumps([sorted(goods_of(order).items()), address], sort_keys=True)
+    return "1:" + hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def redact(text: str, private_values: Sequence[str]) -> str:
+    """Take a customer's data out of a text that KK wrote."""
+    for value in sorted(private_values, key=len, reverse=True):
+        if len(value) > 1:
+            text = re.sub(re.escape(value), "***", text, flags=re.IGNORECASE)
+    return text
+
+
+class OrderFinder:
+    """Lists KK's orders by creation time, completely or not at all.
+
+    Source: page "Query orders". A short page proves nothing there (a server may cap the page size), rows
+    may shift between pages, and there is no filter by the caller's number.
+    """
+
+    def __init__(self, client: KKClient) -> None:
+        self._client = client
+
+    @property
+    def clock_skew_s(self) -> float | None:
+        """KK's clock minus this machine's, in seconds, at the last answer."""
+        return self._client.clock_skew_s
+
+    def find(self, since: float, until: float, keys: Sequence[str] = ()) -> Iterator[list[Sighting]]:
+        """Yield the orders created from `since` to `until` (epoch seconds) in complete slices.
+
+        :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
+        :raises KKError: when KK cannot be read.
+        """
+        # KK's parameters have whole seconds, and nobody says whether the bounds belong to the period:
+        # so neighbours overlap by one.
+        slices = [(int(since) - 1, int(until) + 2)]
+        while slices:
+            start, end = slices.pop()
+            rows = self._read_slice(start, end)
+            if rows is not None:
+                yield [sighting(row) for row in rows]
+            elif end - start > _SHORTEST_SLICE_S:
+                middle = (start + end) // 2
+                slices += [(middle, end), (start, middle + 1)]
+            else:
+                raise InconclusiveError(
+                    "KK's list of orders could not be read completely: its pages do not add up"
+                )
+
+    def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
+        """Return every order of a slice, or None when the pages read are no proof of that."""
+        seen: dict[str, KKOrder] = {}
+        total = None
+        for page_number in range(1, _MAX_PAGES):
+            page = self._client.list_orders(
+                created_from=_utc(start), created_to=_utc(end), page_number=page_number, page_size=_PAGE_SIZE
+            )
+            if page_number > 1 and page.total != total:
+                return None  # rows came or went meanwhile
+            total = page.total
+            if total is not None and total > _MAX_ROWS_AT_ONCE and end - start > _SHORTEST_SLICE_S:
+                return None
+            if not page.orders:
+                # Empty ends a list; but only what stood on one page cannot have shifted.
+                is_whole = page_number <= 2 and total in (None, len(seen))
+                return list(seen.values()) if is_whole else None
+            if page_number > 1 and total is None:
+                return None
+            seen.update((order.id, order) for order in page.orders)
+            if len(seen) == total:
+                return list(seen.values())
+        return None
+
+
+def sighting(order: KKOrder) -> Sighting:
+    """Return what the ledger may know of a listed order."""
+    address = order.shipping_address
+    return Sighting(
+        id=order.id,
+        key=order.custom_order_number,
+        key_is_integer=order.number_is_integer,
+        goods=_listed_goods(order),
+        country=address.country if address else None,
+        zip=address.zip if address else None,
+        created_at=order.created_at.timestamp() if order.created_at else None,
+    )
+
+
+def _listed_goods(order: KKOrder) -> Goods | None:
+    goods: dict[str, int] = {}
+    for item in order.items:
+        if item.sku is None or item.quantity is None:
+            return None
+        goods[item.sku.upper()] = goods.get(item.sku.upper(), 0) + item.quantity
+    return goods or None
+
+
+def _utc(epoch: int) -> datetime:
+    return datetime.fromtimestamp(epoch, UTC)

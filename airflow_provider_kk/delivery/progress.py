@@ -1,0 +1,53 @@
+"""What a long run says while it lasts."""
+
+from __future__ import annotations
+
+import logging
+
+from airflow_provider_kk.delivery.board import Board, Status
+from airflow_provider_kk.delivery.clock import Clock
+
+_EVERY_S = 5.0
+
+
+class Progress:
+    """Logs how far a run is, every few seconds."""
+
+    def __init__(self, log: logging.Logger, clock: Clock) -> None:
+        self._log, self._clock = log, clock
+        self._started = self._last = clock.monotonic()
+        self._total = 0
+
+    def start(self, total: int) -> None:
+        """Begin to count, over `total` jobs."""
+        self._started = self._last = self._clock.monotonic()
+        self._total = total
+
+    def tick(self, board: Board) -> None:
+        """Log where the run stands, when it is time."""
+        now = self._clock.monotonic()
+        if now - self._last < _EVERY_S:
+            return
+        self._last = now
+        counts = board.counts()
+        left = counts.get(Status.PENDING, 0)
+        done = max(self._total - left, 0)
+        rate = done / (now - self._started)
+        self._log.info(
+            "%d of %d orders done, %.1f a second; %d created, %d rejected, %d in doubt; about %s left",
+            done,
+            self._total,
+            rate,
+            counts.get(Status.CREATED, 0),
+            counts.get(Status.REJECTED, 0),
+            counts.get(Status.WAITING, 0),
+            _duration(left / rate) if rate else "?",
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,192 @@
+"""The ledger's rows as Python sees them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_kk.delivery.job import Goods, Job
+from airflow_provider_kk.delivery.states import Event, State
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who sends: a task's try."""
+
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    map_index: int = -1
+    try_number: int = 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How long things may take, in seconds."""
+
+    timeout_s: float = 30.0
+    lease_s: float = 120.0
+    settle_window_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The ledger's row of a key: its newest generation."""
+
+    key: str
+    generation: int
+    state: State
+    kk_order_ids: tuple[str, ...]
+    fingerprint: str
+    goods: Goods
+    country: str
+    zip_digest: str
+    attempt: int
+    claim_token: str
+    lease_until: float
+    settle_after: float
+    retry_after: float
+    rejections: int
+    resends: int
+    code: int | None
+    message: str
+    resolved_by: str
+    sync_id: str
+    adopted: bool
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The ledger's row of one POST."""
+
+    key: str
+    generation: int
+    attempt: int
+    claim_token: str
+    fingerprint: str
+    goods: Goods
+    country: str
+    zip_digest: str
+    intent_at: float
+    settle_after: float
+    token_fingerprint: str
+    outcome: str
+    code: int | None
+    message: str
+    kk_order_ids: tuple[str, ...]
+    recorded_at: float
+    dag_id: str
+    run_id: str
+    task_id: str
+    try_number: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to POST one job once."""
+
+    job: Job
+    generation: int
+    attempt: int
+    token: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a POST."""
+
+    event: Event
+    """One of CREATED, REJECTED, NOT_SENT, UNKNOWN."""
+    kk_order_ids: tuple[str, ...] = ()
+    code: int | None = None
+    message: str = ""
+
+
+def fingerprint_of_token(token: str) -> str:
+    """Return a digest that tells two access tokens apart and gives neither away."""
+    return hashlib.sha256(f"kk token\n{token}".encode()).hexdigest()[:16]
+
+
+BLANK: dict[str, Any] = {
+    "kk_order_ids": "[]",
+    "fingerprint": "",
+    "goods": "{}",
+    "country": "",
+    "zip_digest": "",
+    "attempt": 0,
+    "lease_until": 0.0,
+    "settle_after": 0.0,
+    "retry_after": 0.0,
+    "rejections": 0,
+    "resends": 0,
+    "code": None,
+    "message": "",
+    "resolved_by": "",
+    "sync_id": "",
+    "adopted": 0,
+    "created_at": 0.0,
+}
+
+
+def identity_of(job: Job) -> dict[str, Any]:
+    """Return the columns that tell what a job orders and for where."""
+    return {
+        "fingerprint": job.fingerprint,
+        "goods": goods_text(job.goods),
+        "country": job.country,
+        "zip_digest": job.zip_digest,
+    }
+
+
+def created_values(entry: Entry, ids: Iterable[str], now: Any) -> dict[str, Any]:
+    """Return the columns of a row that is created, with these ids beside those that it has."""
+    return {
+        "state": State.CREATED.value,
+        "kk_order_ids": json.dumps(union(entry.kk_order_ids, ids)),
+        "created_at": entry.created_at or now,
+        "code": None,
+        "message": "",
+    }
+
+
+def union(first: Iterable[str], second: Iterable[str]) -> list[str]:
+    """Return both without repeats, in order."""
+    return list(dict.fromkeys([*first, *second]))
+
+
+def goods_text(goods: Goods) -> str:
+    """Return goods as a column holds them."""
+    return json.dumps(dict(sorted(goods.items())), separators=(",", ":"))
+
+
+def entry_of(row: Any) -> Entry:
+    """Read a row of `kk_order`."""
+    values = {name: getattr(row, name) for name in _ENTRY_COLUMNS}
+    return Entry(
+        key=row.custom_order_number,
+        **dict(
+            values,
+            state=State(row.state),
+            kk_order_ids=tuple(json.loads(row.kk_order_ids)),
+            goods=json.loads(row.goods),
+            adopted=bool(row.adopted),
+        ),
+    )
+
+
+def attempt_of(row: Any) -> Attempt:
+    """Read a row of `kk_order_attempt`."""
+    values = {name: getattr(row, name) for name in _ATTEMPT_COLUMNS}
+    return Attempt(
+        key=row.custom_order_number,
+        **dict(values, kk_order_ids=tuple(json.loads(row.kk_order_ids)), goods=json.loads(row.goods)),
+    )
+
+
+_ENTRY_COLUMNS = [name for name in Entry.__dataclass_fields__ if name != "key"]
+_ATTEMPT_COLUMNS = [name for name in Attempt.__dataclass_fields__ if name != "key"]

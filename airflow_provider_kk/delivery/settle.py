@@ -1,0 +1,319 @@
+"""What became of the jobs in doubt: KK's list is asked, for the whole account at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from airflow_provider_kk.api.errors import KKError
+from airflow_provider_kk.delivery.job import Finder, Goods, InconclusiveError, Sighting, add_goods, zip_digest
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
+
+#: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.
+_MARGIN_S = 600.0
+_CONTROL_S = 120.0
+#: Later than this after its intent nothing is sent again by itself.
+_RESEND_WITHIN_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the user wants done with an order that is not in KK's list."""
+
+    on_absence: str = "resend"
+    """`resend`: send it again; `hold`: leave it to a human."""
+    max_resends: int = 1
+
+
+@dataclass
+class Settlement:
+    """What settling has found out."""
+
+    adopted: list[Entry] = field(default_factory=list)
+    held: list[Entry] = field(default_factory=list)
+    absent: list[Entry] = field(default_factory=list)
+    """Shown not to be at KK, and allowed to be sent again: by compare-and-set on these very rows."""
+    open: dict[str, str] = field(default_factory=dict)
+    """Still in doubt, and why."""
+
+
+def trusted_now(ledger: Ledger, finder: Finder) -> float:
+    """Return the earliest of the database's, the worker's and KK's clock, epoch seconds."""
+    worker = ledger.clock.wall()
+    return min(ledger.now(), worker, worker + (finder.clock_skew_s or 0.0))
+
+
+def settle(
+    ledger: Ledger,
+    finder: Finder,
+    candidates: Iterable[Entry],
+    *,
+    at_hand: Collection[str],
+    policy: Policy,
+    sync_id: str,
+    log: logging.Logger,
+) -> Settlement:
+    """Find out what became of `candidates` whose settle window has passed.
+
+    :param candidates: rows as they were read before this call, hence before any listing.
+    :param at_hand: the keys that this sync could send again; the others can only be adopted or held.
+    """
+    settlement = Settlement()
+    now = trusted_now(ledger, finder)
+    due = [entry for entry in candidates if entry.state in _LOOKED_FOR and entry.settle_after <= now]
+    if not due:
+        return settlement
+    log.info("Looking for %d orders in KK's list", len(due))
+    attempts = _attempts(ledger, due)
+    try:
+        listing = _list_around(ledger, finder, due, attempts, now)
+    except (KKError, InconclusiveError) as error:
+        log.warning("KK's list cannot be used, so nothing is decided: %s", error)
+        settlement.open.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
+        return settlement
+    for entry in due:
+        verdict = _judge(entry, attempts[entry.key], listing, now, ledger)
+        _apply(
+            verdict, entry, settlement, ledger, at_hand=entry.key in at_hand, policy=policy, sync_id=sync_id
+        )
+    return settlement
+
+
+_LOOKED_FOR = DOUBTFUL | {State.REJECTED}
+
+
+# Listing -------------------------------------------------------------------------------------------
+
+
+class _Listing:
+    """What KK's list shows of the orders looked for, and whether it is to be believed."""
+
+    def __init__(self, due: Sequence[Entry], ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._keys: dict[str, list[str]] = {}
+        for entry in due:
+            for name in {entry.key, _plain(entry.key)}:
+                self._keys.setdefault(name, []).append(entry.key)
+        self._found: dict[str, dict[str, Sighting]] = {entry.key: {} for entry in due}
+        self._unnumbered: dict[str, Goods] = {}
+        self.has_control = False
+
+    def add(self, sightings: Sequence[Sighting]) -> None:
+        for one in sightings:
+            if one.key is None:
+                self._unnumbered[one.id] = one.goods or {}
+                continue
+            for key in self._keys.get(_plain(one.key) if one.key_is_integer else one.key, ()):
+                if one.is_of(key):
+                    self._found[key][one.id] = one
+        self.has_control = self.has_control or self._shows_known_order(sightings)
+
+    def found(self, key: str) -> list[Sighting]:
+        return list(self._found[key].values())
+
+    def has_unnumbered(self, goods: Goods) -> bool:
+        """Whether an order whose number cannot be read may be the one."""
+        return any(not one or one == goods for one in self._unnumbered.values())
+
+    def _shows_known_order(self, sightings: Sequence[Sighting]) -> bool:
+        keys = {one.key for one in sightings if one.key is not None}
+        known = self._ledger.created_ids(sorted(keys))
+        return any(one.key is not None and one.id in known.get(one.key, ()) for one in sightings)
+
+
+def _list_around(
+    ledger: Ledger, finder: Finder, due: Sequence[Entry], attempts: dict[str, list[Attempt]], now: float
+) -> _Listing:
+    listing = _Listing(due, ledger)
+    keys = [entry.key for entry in due]
+    margin_s = _MARGIN_S + abs(finder.clock_skew_s or 0.0)
+    latest = ledger.clock.wall() + (finder.clock_skew_s or 0.0)
+    periods = [
+        (intent_at - margin_s, min(settle_after + margin_s, latest))
+        for entry in due
+        for intent_at, settle_after in _times(entry, attempts[entry.key], ledger)
+    ]
+    for since, until in _merge(periods):
+        for sightings in finder.find(since, until, keys):
+            listing.add(sightings)
+    if not listing.has_control:
+        known = ledger.newest_created(before=now - ledger.terms.settle_window_s)
+        if known is not None:
+            around_s = _CONTROL_S + abs(finder.clock_skew_s or 0.0)
+            for sightings in finder.find(
+                known.created_at - around_s, known.created_at + around_s, [known.key]
+            ):
+                listing.add(sightings)
+    return listing
+
+
+def _times(entry: Entry, attempts: Sequence[Attempt], ledger: Ledger) -> list[tuple[float, float]]:
+    if attempts:
+        return [(one.intent_at, one.settle_after) for one in attempts]
+    # The attempt was lost with a restored backup.
+    return [(entry.settle_after - ledger.settle_delay_s, entry.settle_after)]
+
+
+def _merge(periods: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    merged: list[tuple[float, float]] = []
+    for since, until in sorted(periods):
+        if merged and since <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(until, merged[-1][1]))
+        else:
+            merged.append((since, until))
+    return merged
+
+
+def _attempts(ledger: Ledger, due: Sequence[Entry]) -> dict[str, list[Attempt]]:
+    """Return the attempts that may have reached KK, newest first."""
+    generation = {entry.key: entry.generation for entry in due}
+    grouped: dict[str, list[Attempt]] = {key: [] for key in generation}
+    for one in ledger.attempts(list(generation)):
+        if one.generation == generation[one.key] and one.outcome != Event.NOT_SENT.value:
+            grouped[one.key].insert(0, one)
+    return grouped
+
+
+def _plain(key: str) -> str:
+    return str(int(key)) if key.isascii() and key.isdigit() else key
+
+
+# Judging -------------------------------------------------------------------------------------------
+
+
+class _Kind(Enum):
+    ADOPT = "adopt"
+    WAIT = "wait"
+    CONFLICT = "conflict"
+    ABSENT = "absent"
+    TOO_LATE = "too_late"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    kind: _Kind
+    message: str = ""
+    ids: tuple[str, ...] = ()
+    attempt: Attempt | None = None
+
+
+def _judge(
+    entry: Entry, attempts: Sequence[Attempt], listing: _Listing, now: float, ledger: Ledger
+) -> _Verdict:
+    others = {
+        one
+        for other in (ledger.generations(entry.key) if entry.generation > 1 else ())
+        if other.generation != entry.generation
+        for one in other.kk_order_ids
+    }
+    found = [one for one in listing.found(entry.key) if one.id not in others]
+    if found:
+        return _judge_found(entry, attempts, found, now, ledger)
+    if entry.kk_order_ids:
+        return _Verdict(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show")
+    return _judge_absence(entry, attempts, listing, now, ledger)
+
+
+def _judge_found(
+    entry: Entry, attempts: Sequence[Attempt], found: Sequence[Sighting], now: float, ledger: Ledger
+) -> _Verdict:
+    ids = tuple(sorted(one.id for one in found))
+    fitting = [one for one in attempts if all(_same_place(sighting, one) for sighting in found)]
+    if not fitting:
+        return _Verdict(_Kind.CONFLICT, "conflict: KK has this number for another country or zip", ids)
+    is_readable = all(one.goods is not None for one in found)
+    total = add_goods([one.goods or {} for one in found])
+    for one in fitting:
+        if is_readable and total == one.goods:
+            return _Verdict(_Kind.ADOPT, ids=ids, attempt=one)
+    if not any(_is_part(total, one.goods) for one in fitting):
+        return _Verdict(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
+    what = "only a part of the goods" if is_readable else "goods that cannot be read"
+    if now < fitting[0].settle_after + ledger.terms.settle_window_s:
+        return _Verdict(_Kind.WAIT, f"KK's list shows {what} so far", ids)
+    return _Verdict(_Kind.CONFLICT, f"conflict: KK's list shows {what}", ids)
+
+
+def _judge_absence(
+    entry: Entry, attempts: Sequence[Attempt], listing: _Listing, now: float, ledger: Ledger
+) -> _Verdict:
+    if listing.has_unnumbered(entry.goods):
+        doubt = "KK's list has an order with the same goods whose number cannot be read"
+    elif not listing.has_control and not _may_do_without_control(entry, ledger):
+        doubt = "KK's list shows no order that the ledger knows, so it may be of another store or token"
+    else:
+        doubt = ""
+    if entry.state is not State.REJECTED and now - _last_intent(attempts, entry) > _RESEND_WITHIN_S:
+        return _Verdict(_Kind.TOO_LATE, doubt or "not in KK's list; too late to send it again by itself")
+    return _Verdict(_Kind.OPEN, doubt) if doubt else _Verdict(_Kind.ABSENT)
+
+
+def _may_do_without_control(entry: Entry, ledger: Ledger) -> bool:
+    # KK has said that it refused this one, and there is nothing yet that a list could show.
+    return entry.state is State.REJECTED and ledger.newest_created() is None
+
+
+def _last_intent(attempts: Sequence[Attempt], entry: Entry) -> float:
+    return max((one.intent_at for one in attempts), default=entry.updated_at)
+
+
+def _same_place(sighting: Sighting, attempt: Attempt) -> bool:
+    if sighting.country and attempt.country and sighting.country.strip().upper() != attempt.country:
+        return False
+    digest = zip_digest(attempt.key, sighting.zip)
+    return not digest or not attempt.zip_digest or digest == attempt.zip_digest
+
+
+def _is_part(goods: Goods, whole: Goods) -> bool:
+    return all(quantity <= whole.get(sku, 0) for sku, quantity in goods.items())
+
+
+# Acting --------------------------------------------------------------------------------------------
+
+
+def _apply(
+    verdict: _Verdict,
+    entry: Entry,
+    settlement: Settlement,
+    ledger: Ledger,
+    *,
+    at_hand: bool,
+    policy: Policy,
+    sync_id: str,
+) -> None:
+    moved: Entry | None
+    if verdict.kind is _Kind.ADOPT and verdict.attempt is not None:
+        moved = ledger.adopt(entry, verdict.attempt, verdict.ids, sync_id=sync_id if at_hand else "")
+        settlement.adopted += [moved] if moved else []
+    elif verdict.kind is _Kind.WAIT:
+        ledger.wait_for_rest(entry, verdict.message, verdict.ids)
+    elif verdict.kind is _Kind.CONFLICT:
+        moved = ledger.hold(entry, Event.CONFLICT, verdict.message, verdict.ids)
+        settlement.held += [moved] if moved else []
+    elif (why := _why_given_up(verdict, entry, at_hand, policy)) is not None:
+        moved = ledger.hold(entry, Event.GIVEN_UP, why)
+        settlement.held += [moved] if moved else []
+    elif verdict.kind is _Kind.OPEN:
+        settlement.open[entry.key] = verdict.message
+    elif at_hand:
+        settlement.absent.append(entry)
+    else:
+        settlement.open[entry.key] = "not in KK's list; only a sync that selects its row can send it again"
+
+
+def _why_given_up(verdict: _Verdict, entry: Entry, at_hand: bool, policy: Policy) -> str | None:
+    if verdict.kind is _Kind.TOO_LATE:
+        return verdict.message
+    # Its own sync's policy counts, so nothing is given up for another one.
+    if verdict.kind is not _Kind.ABSENT or not at_hand or entry.state is State.REJECTED:
+        return None
+    if policy.on_absence == "hold":
+        return "not in KK's list (on_absence='hold')"
+    if entry.resends >= policy.max_resends:
+        return f"not in KK's list, after it was sent again {entry.resends} times"
+    return None

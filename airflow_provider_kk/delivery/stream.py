@@ -1,0 +1,398 @@
+"""Many jobs: what to do with each, several at once, when to stop, and what to do with those in doubt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
+from airflow_provider_kk.api.throttle import Throttle, ThrottleStopped
+from airflow_provider_kk.delivery.board import Board, Item, Status
+from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.deliver import deliver
+from airflow_provider_kk.delivery.heal import heal
+from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.progress import Progress
+from airflow_provider_kk.delivery.rows import Entry, Origin
+from airflow_provider_kk.delivery.settle import Policy, settle, trusted_now
+from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
+
+_SAME_REFUSALS = 10
+_UNKNOWNS_IN_A_ROW = 5
+_NOT_SENT_IN_A_ROW = 10
+_OPEN_DOUBTS = 20
+_RATE_LIMITED_TRIES = 5
+_STOPPED = "stopped before it was sent"
+#: How often a job that another worker is sending is looked at again.
+_LOOK_AGAIN_S = 10.0
+
+
+@dataclass
+class Limits:
+    """How much of it to do now."""
+
+    max_in_flight: int = 8
+    send_until: float | None = None
+    """Nothing new is sent after this, epoch seconds of the worker."""
+    max_sent: int | None = None
+
+
+@dataclass
+class StopRules:
+    """When the next job will not do better than the last ones did."""
+
+    open_doubts: int = 0
+    last_code: int | None = None
+    same_refusals: int = 0
+    unknowns: int = 0
+    not_sent: int = 0
+
+    def note(self, entry: Entry) -> str | None:
+        """Take note of an outcome; return why to stop, if so."""
+        is_same = entry.state is State.REJECTED and entry.code == self.last_code
+        self.same_refusals = self.same_refusals + 1 if is_same else int(entry.state is State.REJECTED)
+        self.last_code = entry.code if entry.state is State.REJECTED else None
+        self.unknowns = self.unknowns + 1 if entry.state is State.IN_DOUBT else 0
+        self.not_sent = self.not_sent + 1 if entry.state is State.NOT_SENT else 0
+        self.open_doubts += entry.state is State.IN_DOUBT
+        return self.reason(entry.message)
+
+    def reason(self, message: str = "") -> str | None:
+        """Return why nothing more should be sent, None when it may."""
+        if self.same_refusals >= _SAME_REFUSALS:
+            return f"KK refused {_SAME_REFUSALS} orders in a row with code {self.last_code}: {message}"
+        if self.unknowns >= _UNKNOWNS_IN_A_ROW:
+            return f"the outcome of {_UNKNOWNS_IN_A_ROW} orders in a row is unknown: {message}"
+        if self.not_sent >= _NOT_SENT_IN_A_ROW:
+            return f"{_NOT_SENT_IN_A_ROW} orders in a row could not be sent: {message}"
+        if self.open_doubts >= _OPEN_DOUBTS:
+            return f"{self.open_doubts} orders of this account are in doubt"
+        return None
+
+
+@dataclass
+class Stream:
+    """One run over the jobs of a board.
+
+    :param make_job: makes the job of an item's payload; called by the worker threads.
+    :param probe: a cheap read of KK; raises `KKError` when KK cannot be used at all.
+    """
+
+    ledger: Ledger
+    finder: Finder
+    throttle: Throttle
+    board: Board
+    make_job: Callable[[str], Job]
+    probe: Callable[[], object]
+    log: logging.Logger
+    origin: Origin
+    sync_id: str
+    stop: Stop
+    policy: Policy = field(default_factory=Policy)
+    limits: Limits = field(default_factory=Limits)
+    heal_max_age_s: float = 0.0
+    halted: str | None = None
+    """Why nothing more is sent; None while it is."""
+    is_blind: bool = False
+    """KK's list cannot be read: waiting for it is in vain."""
+
+    def __post_init__(self) -> None:
+        self._rules = StopRules()
+        self._sent = 0
+        self._tries: dict[int, int] = {}
+        self._in_flight: dict[Future[_Delivered], Item] = {}
+        self._pool = ThreadPoolExecutor(self.limits.max_in_flight, thread_name_prefix="kk")
+        self._progress = Progress(self.log, self.ledger.clock)
+
+    # What a run does -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Send what is pending; afterwards nothing is pending, but some may be waiting.
+
+        Whatever is raised meanwhile (a signal, a timeout): what is in flight is recorded first.
+        """
+        with self._recording():
+            self._progress.start(self.board.counts().get(Status.PENDING, 0))
+            self._start()
+            self._send_pending()
+
+    def wait_s(self) -> float | None:
+        """Return in how many seconds it is worth calling `look_again`; None when nothing is waiting."""
+        waits = [wait_s for batch in self.board.batches(Status.WAITING) for wait_s in self._waits(batch)]
+        return max(0.0, min(waits)) if waits else None
+
+    def look_again(self) -> None:
+        """Settle what is waiting and can be settled by now, and send again what is allowed to be."""
+        with self._recording():
+            self._follow_others()
+            waiting = [item.key for batch in self.board.batches(Status.WAITING) for item in batch if item.key]
+            self._settle(self.ledger.look_up(waiting).values())
+
+    def give_up_waiting(self) -> None:
+        """Call what is still waiting in doubt."""
+        for batch in self.board.batches(Status.WAITING):
+            for item in batch:
+                self.board.set(item.position, Status.IN_DOUBT, message="KK's list decides later")
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        try:
+            yield
+            self._collect_all()
+        except BaseException as error:
+            self.stop.set(type(error).__name__)
+            raise
+        finally:
+            # What is in flight ends by its own deadline, and is recorded before anything else happens.
+            self._collect_all()
+            self.board.set_all(Status.PENDING, Status.NOT_SENT, self.halted or _STOPPED)
+
+    def _waits(self, batch: Sequence[Item]) -> Iterator[float]:
+        now, trusted = self.ledger.now(), trusted_now(self.ledger, self.finder)
+        known = self.ledger.look_up([item.key for item in batch if item.key])
+        for item in batch:
+            entry = known.get(item.key or "")
+            if entry is None or entry.state not in LOOK_FIRST:
+                yield 0.0
+            elif entry.state is State.SENDING and entry.lease_until > now:
+                yield min(entry.settle_after - trusted, _LOOK_AGAIN_S)  # its worker may well come back
+            else:
+                yield entry.settle_after - trusted
+
+    # Starting --------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        try:
+            heal(self.ledger, self.finder, self.log, max_age_s=self.heal_max_age_s)
+        except (KKError, InconclusiveError) as error:
+            self.is_blind = True
+            self._halt(f"KK's list of orders cannot be read, and without it nothing is sent: {error}")
+            return
+        self._settle(self.ledger.doubts())
+        self._collect_all()
+        self._rules.open_doubts = len(self.ledger.doubts())
+        if reason := self._rules.reason():
+            self._halt(reason)
+
+    def _halt(self, reason: str) -> None:
+        if self.halted is None:
+            self.halted = reason
+            self.log.error("Nothing more is sent: %s", reason)
+
+    # Sending ---------------------------------------------------------------------------------------
+
+    def _send_pending(self) -> None:
+        for batch in self.board.batches(Status.PENDING):
+            known = self.ledger.look_up([item.key for item in batch if item.key])
+            for item in batch:
+                if self.stop.is_set():
+                    return
+                self._take(item, known.get(item.key or ""))
+        self._collect_all()
+
+    def _take(self, item: Item, entry: Entry | None) -> None:
+        """Do the next thing with a job, by what the ledger knows of it."""
+        if entry is None or entry.state in (State.INVALID, State.NOT_SENT):
+            self._send(item, entry)
+        elif entry.state is State.CREATED:
+            self._compare(item, entry)
+        elif entry.state is State.HELD:
+            self._finish(item, Status.HELD, entry)
+        elif entry.state is State.REJECTED and not self._may_ask_again(item, entry):
+            self._finish(item, Status.REJECTED, entry)
+        else:
+            self.board.set(item.position, Status.WAITING)
+
+    def _may_ask_again(self, item: Item, entry: Entry) -> bool:
+        if entry.sync_id == self.sync_id and entry.fingerprint == item.fingerprint:
+            return False
+        return entry.fingerprint != item.fingerprint or entry.retry_after <= self.ledger.now()
+
+    def _compare(self, item: Item, entry: Entry) -> None:
+        is_same = entry.fingerprint == item.fingerprint
+        if not entry.fingerprint and _looks_same(item, entry):
+            self.ledger.recognise(entry, self.make_job(item.payload))
+            is_same = True
+        if not is_same:
+            message = "its goods or address differ from what was ordered under this number"
+            self.board.set(
+                item.position, Status.CHANGED, is_news=True, ids=entry.kk_order_ids, message=message
+            )
+        elif entry.sync_id == self.sync_id:
+            self._finish(item, Status.ADOPTED if entry.adopted else Status.CREATED, entry)
+        else:
+            self._finish(item, Status.ALREADY_CREATED, entry)
+
+    def _finish(self, item: Item, status: Status, entry: Entry) -> None:
+        self.board.set(
+            item.position,
+            status,
+            is_news=entry.sync_id == self.sync_id,
+            ids=entry.kk_order_ids,
+            code=entry.code,
+            message=entry.message,
+        )
+
+    def _send(self, item: Item, seen: Entry | None) -> None:
+        """Hand a job to a worker, or say why not; waits for a free worker."""
+        while len(self._in_flight) >= self.limits.max_in_flight:
+            self._collect()
+        if self.halted or self.stop.is_set():
+            self._refuse(item, seen, Status.NOT_SENT, self.halted or _STOPPED)
+        elif self._is_time_up() or self._is_enough():
+            self._refuse(item, seen, Status.POSTPONED, "left for the next run")
+        else:
+            self._sent += 1
+            self._in_flight[self._pool.submit(self._work, item, seen)] = item
+
+    def _refuse(self, item: Item, seen: Entry | None, status: Status, why: str) -> None:
+        if seen is not None and seen.state in DOUBTFUL:
+            status = Status.IN_DOUBT
+        elif seen is not None and seen.state is State.REJECTED:
+            status = Status.REJECTED
+        self.board.set(item.position, status, message=why)
+
+    def _is_time_up(self) -> bool:
+        return self.limits.send_until is not None and self.ledger.clock.wall() >= self.limits.send_until
+
+    def _is_enough(self) -> bool:
+        return self.limits.max_sent is not None and self._sent >= self.limits.max_sent
+
+    def _work(self, item: Item, seen: Entry | None) -> _Delivered:
+        """In a worker thread: one job, once."""
+        self.throttle.acquire(self.stop)
+        if self.halted or self.stop.is_set():
+            raise ThrottleStopped
+        job = self.make_job(item.payload)
+        return deliver(job, seen, self.ledger, origin=self.origin, sync_id=self.sync_id)
+
+    # Collecting ------------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        """Wait for at least one worker and take in what it brings, unless time has passed without any."""
+        done, _ = wait(self._in_flight, timeout=0.5, return_when=FIRST_COMPLETED)
+        for future, item in [(future, self._in_flight.pop(future)) for future in done]:
+            self._take_in(item, future)
+        self._progress.tick(self.board)
+
+    def _collect_all(self) -> None:
+        while self._in_flight:
+            self._collect()
+
+    def _take_in(self, item: Item, future: Future[_Delivered]) -> None:
+        try:
+            delivered = future.result()
+        except ThrottleStopped:
+            self._sent -= 1
+            self._refuse(item, None, Status.NOT_SENT, self.halted or _STOPPED)
+            return
+        if delivered is None:
+            self.board.set(item.position, Status.WAITING)  # another worker was faster
+            return
+        entry, error = delivered
+        if isinstance(error, KKRateLimitedError) and self._may_try_again(item):
+            self._sent -= 1
+            self._send(item, entry)
+            return
+        self._show(item, entry)
+        self._heed(entry, error)
+
+    def _may_try_again(self, item: Item) -> bool:
+        self._tries[item.position] = self._tries.get(item.position, 0) + 1
+        return self._tries[item.position] < _RATE_LIMITED_TRIES
+
+    def _show(self, item: Item, entry: Entry) -> None:
+        if entry.state is State.CREATED:
+            self._finish(item, Status.CREATED, entry)
+        elif entry.state is State.REJECTED:
+            self.log.warning("KK refused %s: code %s, %s", item.key, entry.code, entry.message)
+            self._finish(item, Status.REJECTED, entry)
+        elif entry.state is State.NOT_SENT:
+            self._finish(item, Status.NOT_SENT, entry)
+        elif entry.state is State.HELD:
+            self.log.error("%s is held: %s", item.key, entry.message)
+            self._finish(item, Status.HELD, entry)
+        else:
+            self.log.warning("The outcome of %s is unknown: %s", item.key, entry.message)
+            self.board.set(item.position, Status.WAITING)
+
+    def _heed(self, entry: Entry, error: KKError | None) -> None:
+        if reason := self._rules.note(entry):
+            self._halt(reason)
+        if isinstance(error, (KKAuthError, KKEndpointError)) and self.halted is None:
+            try:
+                self.probe()
+            except KKError as second:
+                self._halt(f"KK cannot be used: {second}")
+
+    # Waiting ---------------------------------------------------------------------------------------
+
+    def _follow_others(self) -> None:
+        """Take in what other workers have made of jobs that wait here."""
+        for batch in self.board.batches(Status.WAITING):
+            known = self.ledger.look_up([item.key for item in batch if item.key])
+            for item in batch:
+                entry = known.get(item.key or "")
+                if entry is None or entry.state not in LOOK_FIRST:
+                    self._take(item, entry)
+        self._collect_all()
+
+    def _settle(self, candidates: Iterable[Entry]) -> None:
+        """Settle rows of the ledger, those of other syncs too, and send again what may be."""
+        by_key = {entry.key: entry for entry in candidates}
+        items = {key: item for key in by_key if (item := self.board.item(key)) is not None}
+        settled = settle(
+            self.ledger,
+            self.finder,
+            by_key.values(),
+            at_hand=items.keys(),
+            policy=self.policy,
+            sync_id=self.sync_id,
+            log=self.log,
+        )
+        for entry in settled.adopted:
+            self.log.info("%s was found at KK: %s", entry.key, ", ".join(entry.kk_order_ids))
+            if entry.key in items:
+                self._compare(items[entry.key], entry)
+        for entry in settled.held:
+            self.log.error("%s is held: %s. See `kk ledger show`", entry.key, entry.message)
+            if entry.key in items:
+                self._finish(items[entry.key], Status.HELD, entry)
+        for entry in settled.absent:
+            self.log.warning("%s is not at KK; it is sent again", entry.key)
+            self._send(items[entry.key], entry)
+        self._leave_open(settled.open, items)
+
+    def _leave_open(self, reasons: Mapping[str, str], items: Mapping[str, Item]) -> None:
+        for key, why in reasons.items():
+            if key in items:
+                self.log.warning("%s stays in doubt: %s", key, why)
+                self.board.set(items[key].position, Status.IN_DOUBT, message=why)
+        others = [key for key in reasons if key not in items]
+        if others:
+            self.log.warning(
+                "%d orders of this account are in doubt and not selected by this sync: %s. "
+                "See `kk ledger list`",
+                len(others),
+                ", ".join(others[:20]),
+            )
+
+
+_Delivered = tuple[Entry, KKError | None] | None
+
+
+def _looks_same(item: Item, entry: Entry) -> bool:
+    """Whether an order that was found at KK without our address can be this one."""
+    if dict(item.goods) != dict(entry.goods):
+        return False
+    if entry.country and item.country and entry.country != item.country:
+        return False
+    return not entry.zip_digest or not item.zip_digest or entry.zip_digest == item.zip_digest

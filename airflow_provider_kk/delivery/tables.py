@@ -1,0 +1,140 @@
+"""The ledger's tables.
+
+Times are epochs of the database's clock, in seconds. No table holds a name, a street or a phone.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+#: Raised whenever a table changes; `kk_account` remembers what wrote it.
+SCHEMA_VERSION = 1
+
+METADATA = sa.MetaData()
+
+# MySQL compares text without regard to case unless told otherwise; order numbers differ by case.
+_NUMBER = sa.String(40)
+for _dialect in ("mysql", "mariadb"):
+    _NUMBER = _NUMBER.with_variant(sa.String(40, collation="utf8mb4_bin"), _dialect)
+_EPOCH = sa.Float(53)
+
+
+def _account_columns() -> tuple[sa.Column[str], ...]:
+    return (
+        sa.Column("host", sa.String(255), primary_key=True),
+        sa.Column("account", sa.String(64), primary_key=True),
+    )
+
+
+def _origin_columns() -> tuple[sa.Column[str], ...]:
+    return (
+        sa.Column("dag_id", sa.String(250), nullable=False, server_default=""),
+        sa.Column("run_id", sa.String(250), nullable=False, server_default=""),
+        sa.Column("task_id", sa.String(250), nullable=False, server_default=""),
+    )
+
+
+account = sa.Table(
+    "kk_account",
+    METADATA,
+    *_account_columns(),
+    sa.Column("schema_version", sa.Integer, nullable=False),
+    sa.Column("conn_ids", sa.Text, nullable=False, comment="Airflow connections that use it, JSON list"),
+    sa.Column("healed_until", _EPOCH, nullable=False, comment="KK's list is known up to here"),
+    sa.Column("bucket_tat", _EPOCH, nullable=False, comment="the leaky bucket: when it will be empty"),
+    sa.Column("paused_until", _EPOCH, nullable=False, comment="after a 429 nobody sends until then"),
+    comment="One KK store as one app",
+)
+
+order = sa.Table(
+    "kk_order",
+    METADATA,
+    *_account_columns(),
+    sa.Column("custom_order_number", _NUMBER, primary_key=True),
+    sa.Column("generation", sa.Integer, primary_key=True, comment="above 1 only by a human's command"),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("kk_order_ids", sa.Text, nullable=False, comment="JSON list of text"),
+    sa.Column("fingerprint", sa.String(80), nullable=False, comment="of the goods and the address"),
+    sa.Column("goods", sa.Text, nullable=False, comment="JSON object: SKU to quantity"),
+    sa.Column("country", sa.String(2), nullable=False),
+    sa.Column("zip_digest", sa.String(16), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, comment="number of POSTs; 0: none of ours"),
+    sa.Column("claim_token", sa.String(32), nullable=False, comment="changes with every change"),
+    sa.Column("lease_until", _EPOCH, nullable=False),
+    sa.Column("settle_after", _EPOCH, nullable=False, comment="KK's list is a proof from here on"),
+    sa.Column("retry_after", _EPOCH, nullable=False, comment="a rejected order rests until then"),
+    sa.Column("rejections", sa.Integer, nullable=False),
+    sa.Column("resends", sa.Integer, nullable=False, comment="sent again after it was found absent"),
+    sa.Column("code", sa.Integer, comment="KK's code of the last answer"),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("resolved_by", sa.String(250), nullable=False),
+    sa.Column("sync_id", sa.String(32), nullable=False, comment="the sync that moved it last"),
+    sa.Column("adopted", sa.Integer, nullable=False, comment="1: found at KK, not answered to a POST"),
+    sa.Column("created_at", _EPOCH, nullable=False, comment="0: not created"),
+    sa.Column("updated_at", _EPOCH, nullable=False),
+    sa.Index("kk_order_state", "host", "account", "state", "settle_after"),
+    sa.Index("kk_order_sync", "sync_id"),
+    sa.Index("kk_order_created", "host", "account", "created_at"),
+    comment="What is known of each order number",
+)
+
+attempt = sa.Table(
+    "kk_order_attempt",
+    METADATA,
+    *_account_columns(),
+    sa.Column("custom_order_number", _NUMBER, primary_key=True),
+    sa.Column("generation", sa.Integer, primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("claim_token", sa.String(32), primary_key=True),
+    sa.Column("fingerprint", sa.String(80), nullable=False),
+    sa.Column("goods", sa.Text, nullable=False, comment="JSON object: SKU to quantity"),
+    sa.Column("country", sa.String(2), nullable=False),
+    sa.Column("zip_digest", sa.String(16), nullable=False),
+    sa.Column("intent_at", _EPOCH, nullable=False),
+    sa.Column("settle_after", _EPOCH, nullable=False),
+    sa.Column("token_fingerprint", sa.String(16), nullable=False, comment="of the access token"),
+    sa.Column("outcome", sa.String(16), nullable=False, comment="empty: nobody came back to say"),
+    sa.Column("code", sa.Integer),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("kk_order_ids", sa.Text, nullable=False, comment="JSON list of text"),
+    sa.Column("recorded_at", _EPOCH, nullable=False),
+    *_origin_columns(),
+    sa.Column("try_number", sa.Integer, nullable=False),
+    comment="One row for each POST",
+)
+
+sync_run = sa.Table(
+    "kk_sync_run",
+    METADATA,
+    sa.Column("sync_id", sa.String(32), primary_key=True),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("account", sa.String(64), nullable=False),
+    *_origin_columns(),
+    sa.Column("map_index", sa.Integer, nullable=False),
+    sa.Column("try_number", sa.Integer, nullable=False),
+    sa.Column("started_at", _EPOCH, nullable=False),
+    sa.Column("try_started_at", _EPOCH, nullable=False),
+    sa.Column("ended_at", _EPOCH, nullable=False, comment="0: not yet"),
+    sa.Column("state", sa.String(16), nullable=False, comment="running, failed, done"),
+    sa.Column("summary", sa.Text, nullable=False, comment="JSON object"),
+    sa.Index("kk_sync_run_task", "dag_id", "run_id", "task_id", mysql_length=100),
+    comment="One row for each sync, its retries included",
+)
+
+
+def ddl(dialect_name: str) -> str:
+    """Return the statements that create the tables, for those who may not create them from a task."""
+    from sqlalchemy.dialects import registry
+    from sqlalchemy.schema import CreateIndex, CreateTable
+
+    dialect = registry.load(dialect_name)()
+    statements = []
+    for table in METADATA.sorted_tables:
+        statements.append(str(CreateTable(table).compile(dialect=dialect)).strip())
+        statements += [str(CreateIndex(index).compile(dialect=dialect)) for index in sorted_indexes(table)]
+    return "".join(f"{statement};\n" for statement in statements)
+
+
+def sorted_indexes(table: sa.Table) -> list[sa.Index]:
+    """Return a table's indexes in a stable order."""
+    return sorted(table.indexes, key=lambda index: str(index.name))
