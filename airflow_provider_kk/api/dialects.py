@@ -34,7 +34,7 @@ class Dialect:
     def create_body(self, order: Order, address_key: str, sale_platform: str | None) -> dict[str, Any]:
         """The JSON body that creates `order`. Absent optional fields are left out.
 
-        `address_key` is one of `ADDRESS_KEYS`; the order's own platform beats `sale_platform`, the connection's.
+        `address_key` is one of `ADDRESS_KEYS`; `sale_platform` is for orders that name none.
         """
         fields = order.model_dump(exclude_none=True)
         fields.setdefault("sale_platform", sale_platform)

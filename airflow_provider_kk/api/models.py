@@ -159,7 +159,7 @@ class Order(Sent):
 
     @classmethod
     def parse(cls, data: Order | Mapping[str, Any] | str) -> Self:
-        """A checked order from an Order, a mapping or JSON text. Raises InvalidOrderError, every fault in it."""
+        """A checked order from an Order, a mapping or JSON text. Raises InvalidOrderError."""
         faults: tuple[Fault, ...]
         try:
             return cls.model_validate(_plain(data))

@@ -44,7 +44,7 @@ class Listed(BaseModel):
 
 
 class Reads:
-    """Where a field comes from: its reader, and KK's names for it, of which the first that has a value counts.
+    """Where a field comes from: its reader, and KK's names for it, the first with a value counts.
 
     A reader gets a value that is neither null nor empty text, and raises ValueError when that makes no sense.
     """

@@ -1,0 +1,214 @@
+"""One HTTP exchange with KK: a total deadline, proof of bytes sent, no retry of what changes, no redirect.
+
+TLS is always verified. Nothing is taken from the environment (proxies, .netrc, certificates) unless asked
+for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+from requests.utils import get_environ_proxies
+
+from airflow_provider_kk import __version__
+from airflow_provider_kk.api.answers import Answer
+from airflow_provider_kk.api.endpoint import checked_base_url, checked_token
+from airflow_provider_kk.api.errors import KKAnswerError, KKError, KKNotSentError, KKUnknownOutcomeError
+from airflow_provider_kk.api.proof import Exchange, LastCheckFailed, WitnessAdapter
+
+MAX_LIST_BYTES = 32 * 2**20
+"""The most that is read of an answer to a reading call, decoded."""
+MAX_RECEIPT_BYTES = 2**20
+"""The most that is read of an answer to a changing call, decoded."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is asked of KK. `changes` is True for what must never happen twice unseen."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] | None = None
+    body: Mapping[str, Any] | None = None
+    changes: bool = False
+    last_check: Callable[[float], None] | None = None
+
+
+class Transport:
+    """Carries calls to one base URL with one token. Safe for many threads.
+
+    `timeout_s` is for a whole call, from name resolution to the answer's last byte. With `use_env_proxies`
+    the environment's proxies (CONNECT only) and REQUESTS_CA_BUNDLE are used; `ca_bundle` is a file of
+    certificates to trust instead of the usual ones. Raises ValueError for a base URL or token that cannot
+    be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str,
+        *,
+        timeout_s: float = 30.0,
+        use_env_proxies: bool = False,
+        ca_bundle: str | None = None,
+    ) -> None:
+        self.base_url = checked_base_url(base_url)
+        self.requests = 0
+        self.clock_skew_s: float | None = None
+        self._token = checked_token(token)
+        self._timeout_s = timeout_s
+        self._use_env_proxies = use_env_proxies
+        self._ca_bundle = ca_bundle
+        self._lock = threading.Lock()
+        self._session = _Session()
+
+    def carry(self, call: Call) -> Answer:
+        """The whole answer to `call`, whatever its status.
+
+        Raises KKNotSentError when no byte of the request reached the socket. After that, without a whole
+        answer: KKUnknownOutcomeError when the call changes something, else KKAnswerError.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        exchange = Exchange(deadline, fresh=call.method != "GET", last_check=call.last_check)
+        result = self._attempt(call, exchange)
+        if isinstance(result, KKAnswerError) and call.method == "GET" and exchange.met_a_closed_connection:
+            # A kept connection that KK had closed meanwhile: a read may simply be asked again, once.
+            result = self._attempt(call, Exchange(deadline, fresh=True, last_check=call.last_check))
+        if isinstance(result, KKError):
+            # Raised outside of any handler, since errors of requests carry the headers and the body.
+            raise result
+        return result
+
+    def close(self) -> None:
+        """Close kept connections."""
+        self._session.close()
+
+    def _attempt(self, call: Call, exchange: Exchange) -> Answer | KKError:
+        try:
+            request = self._prepared(call)
+            options = self._options()
+        except Exception as error:
+            return KKNotSentError(f"KK was not asked, the request cannot be made: {self._reason(error)}")
+        with self._lock:
+            self.requests += 1
+        try:
+            with exchange:
+                # The exchange's own deadline comes first; this one is for adapters that know nothing of it.
+                timeout_s = max(0.0, exchange.remaining_s) + 1.0
+                response = self._session.send(
+                    request, stream=True, allow_redirects=False, timeout=timeout_s, **options
+                )
+                exchange.answered = True
+                with response:
+                    body = _read(response, MAX_RECEIPT_BYTES if call.changes else MAX_LIST_BYTES)
+        except Exception as error:
+            return self._failure(call, exchange, error)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        self._note_clock(headers.get("date"))
+        return Answer(response.status_code, headers, body)
+
+    def _prepared(self, call: Call) -> requests.PreparedRequest:
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
+            "User-Agent": f"airflow-provider-kk/{__version__}",
+        }
+        data = None
+        if call.body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(call.body, ensure_ascii=False, allow_nan=False).encode()
+        url = self.base_url + call.path
+        return requests.Request(call.method, url, headers=headers, params=call.params, data=data).prepare()
+
+    def _options(self) -> dict[str, Any]:
+        proxies: dict[str, str] = {}
+        verify: str | bool = self._ca_bundle or True
+        if self._use_env_proxies and self.base_url.startswith("https:"):
+            proxies = get_environ_proxies(self.base_url, no_proxy=None)
+            verify = self._ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or True
+        return {"proxies": proxies, "verify": verify}
+
+    def _failure(self, call: Call, exchange: Exchange, error: Exception) -> KKError:
+        if isinstance(error, LastCheckFailed):
+            refusal = KKNotSentError(f"not sent, the last check before sending said no: {error.reason}")
+            refusal.__cause__ = error.reason
+            return refusal
+        reason = "the deadline passed" if exchange.expired else self._reason(error)
+        if _proven_unsent(exchange, error):
+            return KKNotSentError(f"KK could not be reached, nothing was sent: {reason}")
+        if call.changes:
+            return KKUnknownOutcomeError(f"sent, but no whole answer came, so KK may have done it: {reason}")
+        return KKAnswerError(f"no whole answer from KK: {reason}")
+
+    def _reason(self, error: BaseException) -> str:
+        text = _innermost(error).replace(self._token, "***")
+        return re.sub(r"[\x00-\x1f\x7f]+", " ", text)[:300]
+
+    def _note_clock(self, date: str | None) -> None:
+        try:
+            self.clock_skew_s = parsedate_to_datetime(date or "").timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return
+
+
+class _Session(requests.Session):
+    """A session that keeps no cookies, follows nothing and reads nothing from the environment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, WitnessAdapter())
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        # Without this, requests reads a redirect's body to its end, however long, only to offer the next
+        # request.
+        return None
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def _read(response: requests.Response, max_bytes: int) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_content(16_384):
+        body += chunk
+        if len(body) > max_bytes:
+            raise _TooLarge(f"the answer is larger than {max_bytes} bytes")
+    return bytes(body)
+
+
+def _proven_unsent(exchange: Exchange, error: Exception) -> bool:
+    if exchange.witnessed:
+        return not exchange.bytes_handed
+    # Another adapter, as in tests that replace it: it gives no proof, only its word.
+    return isinstance(error, requests.exceptions.ConnectTimeout)
+
+
+def _innermost(error: BaseException) -> str:
+    """The cause at the bottom, which names what happened; the layers above only wrap it."""
+    seen = {id(error)}
+    while (below := _below(error)) is not None and id(below) not in seen:
+        seen.add(id(below))
+        error = below
+    # Texts of other errors may repeat what was sent.
+    told = isinstance(error, OSError | _TooLarge) and not isinstance(error, requests.RequestException)
+    return f"{type(error).__name__}: {error}" if told else type(error).__name__
+
+
+def _below(error: BaseException) -> BaseException | None:
+    candidates = (getattr(error, "reason", None), error.__cause__, error.__context__, *error.args)
+    return next((below for below in candidates if isinstance(below, BaseException)), None)
