@@ -1,0 +1,198 @@
+"""How the warehouses that Airflow connects to differ in the little SQL that is written to them, as data."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+Fold = Callable[[str], str]
+
+
+def _as_written(name: str) -> str:
+    return name
+
+
+@dataclass(frozen=True)
+class SqlDialect:
+    """One kind of warehouse."""
+
+    name: str
+    #: Opening and closing quote of an identifier.
+    quotes: tuple[str, str] = ('"', '"')
+    #: What the warehouse makes of a name without quotes. None: not known, so plain names get no quotes.
+    fold: Fold | None = None
+    #: Column types of the table that results are appended to: short text, long text, point in time.
+    types: tuple[str, str, str] = ("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMP")
+    #: Whether a missing table is created; elsewhere its DDL is shown.
+    creates_table: bool = False
+    #: Rows of one INSERT or UPDATE. Five values each: SQLite before 3.32 takes 999, SQL Server 2,100.
+    rows_per_statement: int = 199
+    #: Updates go row by row in one round trip or nearly so, rather than in one statement for many rows.
+    row_store: bool = False
+    #: Text of a time takes an offset from UTC.
+    time_has_offset: bool = True
+    #: Type that a key is cast to before it is compared with text, where that is not done implicitly.
+    key_as: str | None = None
+    #: Parameters by name only, whatever the driver says of itself.
+    named_parameters: bool = False
+    #: Run on each new connection.
+    setup: tuple[str, ...] = ()
+
+
+DIALECTS = {
+    "sqlite": SqlDialect(
+        "SQLite",
+        fold=_as_written,
+        types=("TEXT", "TEXT", "TEXT"),
+        creates_table=True,
+        row_store=True,
+        # A ledger in the same file commits all the time.
+        setup=("PRAGMA busy_timeout = 60000",),
+    ),
+    "postgres": SqlDialect(
+        "PostgreSQL",
+        fold=str.lower,
+        types=("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMP WITH TIME ZONE"),
+        creates_table=True,
+        row_store=True,
+    ),
+    "mysql": SqlDialect(
+        "MySQL",
+        quotes=("`", "`"),
+        fold=_as_written,
+        types=("VARCHAR(40)", "VARCHAR(4000)", "DATETIME(6)"),
+        creates_table=True,
+        row_store=True,
+        time_has_offset=False,
+    ),
+    "mssql": SqlDialect(
+        "SQL Server",
+        quotes=("[", "]"),
+        fold=_as_written,
+        types=("VARCHAR(40)", "NVARCHAR(4000)", "DATETIMEOFFSET"),
+        row_store=True,
+    ),
+    "redshift": SqlDialect("Redshift", fold=str.lower, types=("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMPTZ")),
+    "snowflake": SqlDialect(
+        "Snowflake",
+        fold=str.upper,
+        types=("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMP_TZ"),
+        rows_per_statement=1_000,
+    ),
+    "gcpbigquery": SqlDialect(
+        "BigQuery",
+        quotes=("`", "`"),
+        fold=_as_written,
+        types=("STRING", "STRING", "TIMESTAMP"),
+        rows_per_statement=1_000,
+        key_as="STRING",
+        named_parameters=True,
+    ),
+}
+"""By the `conn_type` of Airflow's hooks."""
+OTHER = SqlDialect("this warehouse")
+
+
+def dialect_of(hook: DbApiHook) -> SqlDialect:
+    """The dialect of the warehouse that `hook` connects to; a cautious one when it is not known."""
+    return DIALECTS.get(getattr(hook, "conn_type", None) or "", OTHER)
+
+
+@dataclass(frozen=True)
+class Name:
+    """A table's or column's name, checked: parts of letters, digits and `_`, joined by dots.
+
+    A part in double quotes is taken exactly as it is written. Any other means what it would mean without
+    quotes in the warehouse's own SQL, reserved words included.
+    """
+
+    parts: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: object, what: str, *, max_parts: int = 1) -> Name:
+        """Raises ValueError for anything that is no plain name; `what` says whose name it is."""
+        part = r'[A-Za-z_][A-Za-z0-9_]*|"[A-Za-z0-9_ $-]+"'
+        # Google's project ids have hyphens, and stand first of three.
+        project = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)+\.(?=[^.]+\.[^.]+$)"
+        pattern = rf"(?:{project}|(?:{part})\.)*(?:{part})"
+        if not isinstance(text, str) or not re.fullmatch(pattern, text.strip(), re.ASCII):
+            example = "'schema.table'" if max_parts > 1 else "'kk_order_ids'"
+            raise ValueError(
+                f"{what} must be a plain name such as {example}: letters, digits and _ "
+                "(in double quotes to keep upper and lower case)"
+            )
+        parts = tuple(text.strip().split("."))
+        if len(parts) > max_parts:
+            raise ValueError(f"{what} has more than {max_parts} parts joined by dots")
+        return cls(parts)
+
+    def __str__(self) -> str:
+        return ".".join(self.parts)
+
+    def sql(self, dialect: SqlDialect) -> str:
+        """The name as it stands in a statement."""
+        return ".".join(_quoted(part, dialect) for part in self.parts)
+
+
+def _quoted(part: str, dialect: SqlDialect) -> str:
+    opening, closing = dialect.quotes
+    if part.startswith('"'):
+        return f"{opening}{part[1:-1]}{closing}"
+    # Quoted after folding, a plain name means the same as without quotes, and may be a reserved word.
+    return part if dialect.fold is None else f"{opening}{dialect.fold(part)}{closing}"
+
+
+@dataclass
+class Statement:
+    """Builds one statement with its parameters, in the style that the driver takes."""
+
+    style: str
+    _values: list[str | None] = field(default_factory=list)
+
+    def value(self, value: str | None) -> str:
+        """Add a parameter; returns what stands for it in the statement."""
+        self._values.append(value)
+        return _PLACES[self.style].format(len(self._values))
+
+    def values(self, row: tuple[str | None, ...]) -> str:
+        """Add a row of parameters, in parentheses."""
+        return f"({', '.join(map(self.value, row))})"
+
+    @property
+    def parameters(self) -> tuple[str | None, ...] | dict[str, str | None]:
+        """What `execute` takes beside the statement."""
+        if self.style in ("named", "names"):
+            return {f"p{index}": value for index, value in enumerate(self._values, 1)}
+        return tuple(self._values)
+
+
+_PLACES = {
+    "qmark": "?",
+    "format": "%s",
+    "pyformat": "%s",
+    "numeric": ":{}",
+    "named": ":p{}",
+    "names": "%(p{})s",
+}
+
+
+def style_of(hook: DbApiHook, connection: Any) -> str:
+    """How parameters are written for this connection: PEP 249's paramstyle, or `names` for `%(p1)s` alone.
+
+    The driver's own word counts first; a hook's `placeholder` is what Airflow assumes when it does not know.
+    """
+    if dialect_of(hook).named_parameters:
+        return "names"
+    module = type(connection).__module__
+    while module:
+        style = getattr(sys.modules.get(module), "paramstyle", None)
+        if style in _PLACES:
+            return str(style)
+        module = module.rpartition(".")[0]
+    return "qmark" if getattr(hook, "placeholder", "%s") == "?" else "format"

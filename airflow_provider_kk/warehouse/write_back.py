@@ -1,0 +1,286 @@
+"""What became of the orders goes back to the warehouse, as new rows or into the orders' own rows.
+
+The ledger stays the record of what was sent: a write-back may be lost, or done twice, without harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+_MAX_MESSAGE = 1_000
+_REFUSED = "write_back: the warehouse refused: "
+_APPENDED = ("custom_order_number", "state", "kk_order_ids", "message", "at")
+
+
+class WriteBackError(RuntimeError):
+    """The warehouse does not take the results. The orders themselves are not affected, the ledger has them."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one order number. `at` is an aware time."""
+
+    custom_order_number: str
+    state: str
+    kk_order_ids: Sequence[str]
+    message: str | None
+    at: datetime
+
+
+class WriteBack(ABC):
+    """Where results go: `WriteBack.parse`, then `prepare` before the first order is sent, `write` at the end."""
+
+    table: Name
+
+    @staticmethod
+    def parse(argument: object) -> WriteBack:
+        """`"schema.table"` or `{"table", "key", "ids", "state"}`, as an operator's `write_back` takes it.
+
+        Raises ValueError for any other shape, and for names that are not plain SQL names.
+        """
+        if isinstance(argument, str):
+            return Append(Name.parse(argument, "write_back", max_parts=3))
+        wanted = ("table", "key", "ids", "state")
+        if not isinstance(argument, Mapping) or set(argument) != set(wanted):
+            raise ValueError(
+                'write_back must be "schema.table", to which results are appended, or '
+                '{"table": ..., "key": ..., "ids": ..., "state": ...}, whose rows are updated: the table, and its '
+                "columns of order numbers, KK's order ids and states"
+            )
+        table = Name.parse(argument["table"], "write_back's table", max_parts=3)
+        key, ids, state = (Name.parse(argument[part], f"write_back's {part}") for part in wanted[1:])
+        return Update(table, key, ids, state)
+
+    def prepare(self, hook: DbApiHook) -> None:
+        """Make sure that the table can take results, before anything is sent. Raises WriteBackError."""
+        with _Session.open(hook) as session:
+            self._prepare(session)
+
+    def write(self, hook: DbApiHook, results: Iterable[Result], log: logging.Logger) -> int:
+        """Write the results in batches, each in a transaction of its own. Returns how many were written.
+
+        Raises WriteBackError; the batches before it then stay written. May be repeated.
+        """
+        written = 0
+        remaining = iter(results)
+        with _Session.open(hook) as session:
+            self._prepare(session)
+            # Results are taken before a transaction begins: they may come from a ledger in the same database.
+            while batch := list(islice(remaining, session.dialect.rows_per_statement)):
+                self._write(session, batch, log)
+                written += len(batch)
+        log.info("Wrote the results of %d orders to %s", written, self.table)
+        return written
+
+    @abstractmethod
+    def _prepare(self, session: _Session) -> None: ...
+
+    @abstractmethod
+    def _write(self, session: _Session, batch: Sequence[Result], log: logging.Logger) -> None: ...
+
+
+@dataclass(frozen=True)
+class Append(WriteBack):
+    """A new row for each result: `(custom_order_number, state, kk_order_ids, message, at)`.
+
+    Right for warehouses of columns. Every run adds rows, and so does a repeated write: for each number the
+    latest by `at` counts.
+    """
+
+    table: Name
+
+    def ddl(self, dialect: SqlDialect) -> str:
+        """The statement that makes the table; ids are joined by commas, times are UTC."""
+        short, long, time = dialect.types
+        types = dict(zip(_APPENDED, (short, short, long, long, time), strict=True))
+        columns = ", ".join(f"{Name((name,)).sql(dialect)} {kind}" for name, kind in types.items())
+        return f"CREATE TABLE {self.table.sql(dialect)} ({columns})"
+
+    def _prepare(self, session: _Session) -> None:
+        names = [Name((name,)) for name in _APPENDED]
+        fault = session.fault_of_columns(self.table, names)
+        if fault and session.dialect.creates_table:
+            # It fails when it was not the table that was missing, or somebody else was faster: look again.
+            with contextlib.suppress(WriteBackError):
+                session.run([(self.ddl(session.dialect), ())])
+            fault = session.fault_of_columns(self.table, names)
+        if fault:
+            raise WriteBackError(
+                f"write_back: results cannot be appended to {self.table}: {fault}. "
+                f"It can be made with: {self.ddl(session.dialect)}"
+            )
+
+    def _write(self, session: _Session, batch: Sequence[Result], log: logging.Logger) -> None:
+        dialect, statement = session.dialect, Statement(session.style)
+        columns = ", ".join(Name((name,)).sql(dialect) for name in _APPENDED)
+        rows = ", ".join(statement.values(_row(result, dialect)) for result in batch)
+        session.run(
+            [(f"INSERT INTO {self.table.sql(dialect)} ({columns}) VALUES {rows}", statement.parameters)]
+        )
+
+
+@dataclass(frozen=True)
+class Update(WriteBack):
+    """The orders' own rows get ids and state, found by their order number. Ids once there are never emptied.
+
+    Right for databases of rows. On the others each batch is one UPDATE, and concurrent ones queue.
+    """
+
+    table: Name
+    key: Name
+    ids: Name
+    state: Name
+
+    def _prepare(self, session: _Session) -> None:
+        fault = session.fault_of_columns(self.table, (self.key, self.ids, self.state))
+        if fault:
+            raise WriteBackError(f"write_back: {self.table} cannot be updated: {fault}")
+
+    def _write(self, session: _Session, batch: Sequence[Result], log: logging.Logger) -> None:
+        results = list({result.custom_order_number: result for result in batch}.values())
+        statements = self._one_by_one if session.dialect.row_store else self._at_once
+        session.run(statements(session, results))
+        found = int(session.run([self._found(session, results)], fetch=True))
+        if found < len(results):
+            log.warning(
+                "The results of %d of %d orders are not written: no row of %s has their number in %s",
+                len(results) - found,
+                len(results),
+                self.table,
+                self.key,
+            )
+
+    def _one_by_one(self, session: _Session, results: Sequence[Result]) -> Iterator[_Bound]:
+        table, key, ids, state = self._names(session.dialect)
+        for result in results:
+            add = Statement(session.style)
+            yield (
+                f"UPDATE {table} SET {ids} = coalesce({add.value(_ids(result))}, {ids}), "
+                f"{state} = {add.value(result.state)} WHERE {key} = {add.value(result.custom_order_number)}",
+                add.parameters,
+            )
+
+    def _at_once(self, session: _Session, results: Sequence[Result]) -> Iterator[_Bound]:
+        table, _, ids, state = self._names(session.dialect)
+        key, add = self._text_key(session.dialect), Statement(session.style)
+        with_ids = [(result, text) for result in results if (text := _ids(result))]
+        changes = [f"{state} = CASE {key} {_when(add, [(r, r.state) for r in results])} ELSE {state} END"]
+        if with_ids:
+            changes.append(f"{ids} = CASE {key} {_when(add, with_ids)} ELSE {ids} END")
+        numbers = add.values(tuple(result.custom_order_number for result in results))
+        yield f"UPDATE {table} SET {', '.join(changes)} WHERE {key} IN {numbers}", add.parameters
+
+    def _found(self, session: _Session, results: Sequence[Result]) -> _Bound:
+        key, add = self._text_key(session.dialect), Statement(session.style)
+        numbers = add.values(tuple(result.custom_order_number for result in results))
+        table = self.table.sql(session.dialect)
+        return f"SELECT count(DISTINCT {key}) FROM {table} WHERE {key} IN {numbers}", add.parameters
+
+    def _names(self, dialect: SqlDialect) -> tuple[str, str, str, str]:
+        table, key, ids, state = (name.sql(dialect) for name in (self.table, self.key, self.ids, self.state))
+        return table, key, ids, state
+
+    def _text_key(self, dialect: SqlDialect) -> str:
+        key = self.key.sql(dialect)
+        return f"CAST({key} AS {dialect.key_as})" if dialect.key_as else key
+
+
+_Bound = tuple[str, Sequence[str | None] | Mapping[str, str | None]]
+"""A statement and its parameters."""
+
+
+def _when(add: Statement, values: Iterable[tuple[Result, str]]) -> str:
+    return " ".join(
+        f"WHEN {add.value(result.custom_order_number)} THEN {add.value(text)}" for result, text in values
+    )
+
+
+def _row(result: Result, dialect: SqlDialect) -> tuple[str | None, ...]:
+    return (
+        result.custom_order_number,
+        result.state,
+        _ids(result),
+        (result.message or "")[:_MAX_MESSAGE] or None,
+        _time(result.at, dialect),
+    )
+
+
+def _ids(result: Result) -> str | None:
+    """NULL rather than empty: statements select what has no id yet."""
+    return ",".join(result.kk_order_ids) or None
+
+
+def _time(at: datetime, dialect: SqlDialect) -> str:
+    # As text it fits columns of time and of text, and sorts in both.
+    text = at.astimezone(UTC).isoformat(sep=" ", timespec="microseconds")
+    return text if dialect.time_has_offset else text.removesuffix("+00:00")
+
+
+@dataclass(frozen=True)
+class _Session:
+    """A connection for as long as a write-back takes."""
+
+    connection: Any
+    dialect: SqlDialect
+    style: str
+
+    @staticmethod
+    @contextlib.contextmanager
+    def open(hook: DbApiHook) -> Iterator[_Session]:
+        connection = hook.get_conn()
+        try:
+            session = _Session(connection, dialect_of(hook), style_of(hook, connection))
+            session.run([(statement, ()) for statement in session.dialect.setup])
+            yield session
+        finally:
+            with contextlib.suppress(Exception):
+                connection.close()
+
+    def run(self, statements: Iterable[_Bound], *, fetch: bool = False) -> Any:
+        """All statements in one transaction, where there are such; `fetch` returns the value of the last one.
+
+        Raises WriteBackError.
+        """
+        fault, value = "", None
+        try:
+            with contextlib.closing(self.connection.cursor()) as cursor:
+                for sql, parameters in statements:
+                    cursor.execute(*((sql, parameters) if parameters else (sql,)))
+                value = cursor.fetchone()[0] if fetch else None
+            with contextlib.suppress(NotImplementedError):
+                self.connection.commit()
+        except Exception as error:
+            fault = _told(error)
+            # BigQuery raises NotImplementedError, and a connection that broke raises what it likes.
+            with contextlib.suppress(Exception):
+                self.connection.rollback()
+        # Raised outside of the handler: what the driver says after its first line may show a whole row.
+        if fault:
+            raise WriteBackError(f"{_REFUSED}{fault}")
+        return value
+
+    def fault_of_columns(self, table: Name, columns: Sequence[Name]) -> str:
+        """Why the table's columns cannot be read; empty when they can."""
+        names = ", ".join(column.sql(self.dialect) for column in columns)
+        try:
+            self.run([(f"SELECT {names} FROM {table.sql(self.dialect)} WHERE 1 = 0", ())])
+        except WriteBackError as error:
+            return str(error).removeprefix(_REFUSED)
+        return ""
+
+
+def _told(error: Exception) -> str:
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line[:300]}"
