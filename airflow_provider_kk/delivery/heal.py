@@ -5,16 +5,15 @@ A restored backup, a failover that lost rows, another tool or another environmen
 
 from __future__ import annotations
 
-import logging
-
 from airflow_provider_kk.delivery.job import Finder
 from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.log import Log
 
 #: KK's list runs behind and KK may commit late: so much of the last period is read again.
 _OVERLAP_S = 300.0
 
 
-def heal(ledger: Ledger, finder: Finder, log: logging.Logger, *, max_age_s: float = 0.0) -> int:
+def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) -> int:
     """Read KK's orders since the ledger's last stamp and adopt what is new; return how many that are.
 
     :param max_age_s: do nothing when somebody has done it within so many seconds.

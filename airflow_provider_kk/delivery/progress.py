@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 from airflow_provider_kk.delivery.board import Board, Status
 from airflow_provider_kk.delivery.clock import Clock
+from airflow_provider_kk.delivery.log import Log
 
 _EVERY_S = 5.0
 
@@ -13,7 +12,7 @@ _EVERY_S = 5.0
 class Progress:
     """Logs how far a run is, every few seconds."""
 
-    def __init__(self, log: logging.Logger, clock: Clock) -> None:
+    def __init__(self, log: Log, clock: Clock) -> None:
         self._log, self._clock = log, clock
         self._started = self._last = clock.monotonic()
         self._total = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,6 +9,7 @@ from enum import Enum
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.job import Finder, Goods, InconclusiveError, Sighting, add_goods, zip_digest
 from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.log import Log
 from airflow_provider_kk.delivery.rows import Attempt, Entry
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 
@@ -55,7 +55,7 @@ def settle(
     at_hand: Collection[str],
     policy: Policy,
     sync_id: str,
-    log: logging.Logger,
+    log: Log,
 ) -> Settlement:
     """Find out what became of `candidates` whose settle window has passed.
 

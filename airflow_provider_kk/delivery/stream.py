@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from airflow_provider_kk.delivery.deliver import deliver
 from airflow_provider_kk.delivery.heal import heal
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job
 from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.log import Log
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.settle import Policy, settle, trusted_now
@@ -88,7 +88,7 @@ class Stream:
     board: Board
     make_job: Callable[[str], Job]
     probe: Callable[[], object]
-    log: logging.Logger
+    log: Log
     origin: Origin
     sync_id: str
     stop: Stop
@@ -119,6 +119,12 @@ class Stream:
             self._progress.start(self.board.counts().get(Status.PENDING, 0))
             self._start()
             self._send_pending()
+
+    def plan(self) -> None:
+        """Send nothing: what would be sent is postponed, what would wait is in doubt."""
+        self.limits.max_sent = 0
+        self._send_pending()
+        self.give_up_waiting()
 
     def wait_s(self) -> float | None:
         """Return in how many seconds it is worth calling `look_again`; None when nothing is waiting."""

@@ -1,0 +1,21 @@
+"""What delivery asks of a logger: a plain one of Python's serves, and so does a task's."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Log(Protocol):
+    """Where a run says what it does; never with a customer's data."""
+
+    def info(self, msg: Any, /, *args: Any) -> Any:
+        """Say what is going on."""
+        ...
+
+    def warning(self, msg: Any, /, *args: Any) -> Any:
+        """Say what somebody may want to look at."""
+        ...
+
+    def error(self, msg: Any, /, *args: Any) -> Any:
+        """Say what somebody has to look at."""
+        ...

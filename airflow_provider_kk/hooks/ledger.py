@@ -1,0 +1,68 @@
+"""Where an account's ledger lives, by one rule for all operators and commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.ledger import Ledger
+    from airflow_provider_kk.hooks.kk import KKHook
+
+#: Connection types whose databases enforce unique keys; what only looks like one is found out at first use.
+_KEEPS_KEYS = ("sqlite", "postgres", "mysql")
+
+
+def ledger_place(
+    hook: KKHook, ledger_conn_id: str | None, warehouse_conn_id: str | None = None
+) -> str | None:
+    """Return the connection id of the ledger: the operator's, else the connection's, else a fit warehouse.
+
+    :raises LedgerUnusableError: when there is a warehouse that cannot keep a ledger and nothing else is set.
+    """
+    from airflow_provider_kk.delivery.database import LedgerUnusableError
+
+    if chosen := ledger_conn_id or hook.settings.ledger_conn_id:
+        return chosen
+    if warehouse_conn_id is None:
+        return None
+    conn_type = BaseHook.get_connection(warehouse_conn_id).conn_type
+    if conn_type in _KEEPS_KEYS:
+        return warehouse_conn_id
+    raise LedgerUnusableError(
+        f"The warehouse {warehouse_conn_id!r} is of type {conn_type!r}, which does not enforce unique keys, "
+        "so it cannot keep the ledger that prevents doubled orders. Set ledger_conn_id, on the operator or "
+        f"in the extra of {hook.kk_conn_id!r}, to a connection to PostgreSQL, MySQL or SQLite."
+    )
+
+
+def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8) -> Ledger:
+    """Open the ledger that the connection `conn_id` leads to, for the account of `hook`.
+
+    :raises LedgerUnusableError: says why and what to do.
+    """
+    from airflow_provider_kk.delivery.database import pool_arguments
+
+    conn_type = BaseHook.get_connection(conn_id).conn_type or ""
+    db_hook: Any = BaseHook.get_hook(conn_id)
+    # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
+    engine = db_hook.get_sqlalchemy_engine(engine_kwargs=pool_arguments(conn_type, threads + 2))
+    return ledger_on(engine, hook)
+
+
+def ledger_on(engine: Any, hook: KKHook) -> Ledger:
+    """Open the ledger in the database of a SQLAlchemy engine, for the account of `hook`."""
+    from airflow_provider_kk.delivery.ledger import Ledger
+    from airflow_provider_kk.delivery.rows import Terms, fingerprint_of_token
+
+    settings = hook.settings
+    ledger = Ledger(
+        engine,
+        settings.host,
+        settings.account,
+        terms=Terms(settings.timeout_s, settings.lease_s, settings.settle_window_s),
+        token_fingerprint=fingerprint_of_token(settings.token),
+    )
+    ledger.open(hook.kk_conn_id, account_is_explicit=settings.account_is_explicit)
+    return ledger

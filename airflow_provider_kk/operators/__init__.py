@@ -1,0 +1,1 @@
+"""Thin: template fields in, one call of delivery, XCom out."""

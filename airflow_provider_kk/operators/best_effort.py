@@ -1,0 +1,52 @@
+"""A single order without a lasting ledger: KK's list stands in for it, as well as it can."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.ledger import Ledger
+    from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.hooks.kk import KKHook
+
+#: How far back an order number is looked for, since nothing says when it was first sent.
+_LOOK_BACK_S = 86_400.0
+
+
+@contextmanager
+def ledger_of_this_try(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Iterator[tuple[Ledger, bool]]:
+    """Keep a ledger for this try only.
+
+    Each try first adopts from KK's list what the last day brought, and a later try waits for a settle window
+    before that, so that what an earlier one sent is listed. The second value tells that it does not last.
+    """
+    import sqlalchemy as sa
+
+    from airflow_provider_kk.delivery.database import pool_arguments
+    from airflow_provider_kk.hooks.ledger import ledger_on
+
+    log.warning(
+        "No ledger is set, so this order is created on best effort: a killed or cleared task is protected "
+        "only by KK's list. Set ledger_conn_id on the operator or in the extra of %r",
+        hook.kk_conn_id,
+    )
+    with tempfile.TemporaryDirectory(prefix="kk-ledger-") as folder:
+        url = f"sqlite:///{Path(folder) / 'ledger.db'}"
+        ledger = ledger_on(sa.create_engine(url, **pool_arguments("sqlite", 4)), hook)
+        ledger.set_healed_until(ledger.now() - _LOOK_BACK_S)
+        if try_number > 1:
+            log.info(
+                "Try %d waits %.0f s, until KK lists what an earlier one may have sent",
+                try_number,
+                ledger.terms.settle_window_s,
+            )
+            stop.wait(ledger.terms.settle_window_s)
+        try:
+            yield ledger, False
+        finally:
+            ledger.database.engine.dispose()

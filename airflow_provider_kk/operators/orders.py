@@ -1,0 +1,534 @@
+"""Orders to KK: one of a DAG's own making, or all that a warehouse table holds."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    BaseHook,
+    BaseOperator,
+    conf,
+)
+
+from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.operators.run import (
+    DeferUntil,
+    Delivery,
+    item_of,
+    origin_of,
+    warn_of_short_timeout,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
+    from airflow_provider_kk.delivery.board import Board, Finished
+    from airflow_provider_kk.delivery.ledger import Ledger
+    from airflow_provider_kk.delivery.runs import Summary
+    from airflow_provider_kk.delivery.settle import Policy
+    from airflow_provider_kk.warehouse.map import Candidate
+    from airflow_provider_kk.warehouse.spool import Spool
+    from airflow_provider_kk.warehouse.write_back import Result, WriteBack
+
+#: What derived order numbers are made under; fixed, so that a task's number never changes.
+_NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
+_DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
+#: A create is one request: KK's list need not be read again for each of many mapped ones.
+_HEAL_AGAIN_AFTER_S = 60.0
+
+
+class _DeliveringOperator(BaseOperator):
+    """What both operators share: arguments of the protocol, stopping, deferring."""
+
+    def __init__(
+        self,
+        *,
+        kk_conn_id: str = KKHook.default_conn_name,
+        ledger_conn_id: str | None = None,
+        on_absence: str = "resend",
+        max_resends: int = 1,
+        on_changed: str = "fail",
+        deferrable: bool = _DEFERRABLE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        _require_one_of("on_absence", on_absence, ("resend", "hold"))
+        _require_one_of("on_changed", on_changed, ("fail", "ignore"))
+        self.kk_conn_id = kk_conn_id
+        self.ledger_conn_id = ledger_conn_id
+        self.on_absence = on_absence
+        self.max_resends = max_resends
+        self.on_changed = on_changed
+        self.deferrable = deferrable
+
+    def on_kill(self) -> None:
+        """Send nothing new; what is in flight is still recorded."""
+        stop = getattr(self, "_stop", None)
+        if stop is not None:
+            stop.set("the task was told to stop")
+
+    def resume(self, context: Context, event: Any = None) -> Any:
+        """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
+        return self.execute(context)
+
+    def _policy(self) -> Policy:
+        from airflow_provider_kk.delivery.settle import Policy
+
+        return Policy(self.on_absence, self.max_resends)
+
+    def _give_slot_back(self, until: float) -> None:
+        from airflow_provider_kk.triggers.sleep import SleepTrigger
+
+        self.log.info("Waiting for orders in doubt to show in KK's list, without a worker's slot")
+        self.defer(trigger=SleepTrigger(until), method_name="resume")
+
+
+class CreateOrderOperator(_DeliveringOperator):
+    """Creates one order at KK, once, whatever is retried or cleared.
+
+    Either `order` or the single fields, all templated. A template yields text: `"3"` is a quantity of 3. An
+    upstream task's order is passed as `order=task.output`, or in JSON text with `| tojson`.
+
+    Returns the first kkOrderId as text and pushes `kkOrderId` (text) and `kkOrderIds` (list of text).
+    Source: KK's page "Create order".
+
+    :param order: an `Order`, a mapping or JSON text, with names in snake_case or KK's own.
+    :param address: the address, when `order` is not given; a mapping or JSON text.
+    :param items: the lines: `[{"sku": ..., "quantity": ...}]` or the same as JSON text.
+    :param remark: a note to KK.
+    :param custom_order_number: your own number, at most 40 printable ASCII characters; the key of everything.
+        Without one, a stable number is derived from the connection's account, dag, run, task and map index.
+    :param sale_platform: overrides the connection's.
+    :param channel_type: v2 only: `Standard` (default), `Express` or `Expedited`.
+    :param kk_conn_id: the Airflow connection to KK.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's. Without any, the
+        task works on best effort: it looks the number up in KK's list before each try.
+    :param on_absence: what to do when an order in doubt is not in KK's list after the settle window: `resend`
+        it, or `hold` it for a human.
+    :param max_resends: how often at most.
+    :param on_changed: `fail` when the number was used for another order before, or `ignore`.
+    :param deferrable: give the worker's slot back while waiting for a settle window.
+    :raises AirflowFailException: the order is invalid, refused, held or changed; a retry would not help.
+    :raises AirflowException: the outcome is not known yet or nothing was sent; a retry helps.
+    """
+
+    template_fields: Sequence[str] = (
+        "order",
+        "address",
+        "items",
+        "remark",
+        "custom_order_number",
+        "sale_platform",
+        "channel_type",
+        "kk_conn_id",
+        "ledger_conn_id",
+    )
+    template_fields_renderers = {"order": "json", "address": "json", "items": "json"}  # noqa: RUF012
+    ui_color = "#e8f3ec"
+
+    def __init__(
+        self,
+        *,
+        order: Order | Mapping[str, Any] | str | None = None,
+        address: OrderAddress | Mapping[str, Any] | str | None = None,
+        items: Sequence[OrderItem | Mapping[str, Any]] | str | None = None,
+        remark: str | None = None,
+        custom_order_number: str | None = None,
+        sale_platform: str | None = None,
+        channel_type: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.order = order
+        self.address = address
+        self.items = items
+        self.remark = remark
+        self.custom_order_number = custom_order_number
+        self.sale_platform = sale_platform
+        self.channel_type = channel_type
+
+    def execute(self, context: Context) -> str:
+        """Create the order, or find out that it has been created, and return its first kkOrderId."""
+        from airflow_provider_kk.delivery.board import Board
+        from airflow_provider_kk.delivery.clock import Stop
+
+        self._stop = Stop()
+        order = self._order(context)
+        hook = KKHook(self.kk_conn_id)
+        board = Board()
+        board.add([item_of(0, order)])
+        with self._ledger(hook, context) as (ledger, is_durable):
+            warn_of_short_timeout(self.execution_timeout, ledger, self.log)
+            delivery = Delivery(
+                hook=hook,
+                ledger=ledger,
+                board=board,
+                origin=origin_of(context),
+                stop=self._stop,
+                policy=self._policy(),
+                log=self.log,
+                max_in_flight=1,
+                can_defer=self.deferrable and is_durable,
+                heal_max_age_s=_HEAL_AGAIN_AFTER_S,
+            )
+            until = self._deliver(delivery)
+        if until is not None:
+            self._give_slot_back(until)
+        (finished,) = board.finished()
+        return self._result(finished, context)
+
+    def _deliver(self, delivery: Delivery) -> float | None:
+        """Return until when to give the slot back; None when it is over."""
+        state = "failed"
+        with delivery.client():
+            try:
+                delivery.deliver()
+                state = "done"
+            except DeferUntil as deferral:
+                state = "waiting"
+                return deferral.until
+            finally:
+                delivery.end(state, delivery.summary())
+        return None
+
+    def _order(self, context: Context) -> Order:
+        from airflow_provider_kk.api.errors import InvalidOrderError
+        from airflow_provider_kk.api.models import Order
+
+        fields = {
+            "address": self.address,
+            "items": self.items,
+            "remark": self.remark,
+            "custom_order_number": self.custom_order_number,
+            "sale_platform": self.sale_platform,
+            "channel_type": self.channel_type,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        if self.order is not None and set(given) - {"custom_order_number"}:
+            raise AirflowFailException(
+                f"Give either order or the single fields; {', '.join(sorted(given))} came beside order"
+            )
+        try:
+            order = Order.parse(self.order if self.order is not None else given)
+            number = self.custom_order_number or order.custom_order_number or self._derived_number(context)
+            if order.custom_order_number not in (None, number):
+                raise AirflowFailException(
+                    "custom_order_number was given twice, on the operator and in order, and differs"
+                )
+            return Order.parse({**order.model_dump(), "custom_order_number": number})
+        except InvalidOrderError as error:
+            message = str(error)
+        # Outside of the handler, so that no traceback carries what the customer wrote.
+        raise AirflowFailException(message)
+
+    def _derived_number(self, context: Context) -> str:
+        ti = context["ti"]
+        account = KKHook(self.kk_conn_id).settings.account
+        name = "/".join([account, ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)])
+        return f"af-{uuid.uuid5(_NUMBERS, name).hex}"
+
+    def _ledger(self, hook: KKHook, context: Context) -> Any:
+        from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
+        from airflow_provider_kk.operators.best_effort import ledger_of_this_try
+
+        place = ledger_place(hook, self.ledger_conn_id)
+        if place is not None:
+            return nullcontext((open_ledger(hook, place, threads=1), True))
+        return ledger_of_this_try(hook, context["ti"].try_number, self._stop, self.log)
+
+    def _result(self, finished: Finished, context: Context) -> str:
+        from airflow_provider_kk.delivery.board import Status
+
+        name = finished.key
+        if finished.status in (Status.CREATED, Status.ALREADY_CREATED, Status.ADOPTED):
+            pass
+        elif finished.status is Status.CHANGED and self.on_changed == "ignore":
+            self.log.warning("%s: %s", name, finished.message)
+        elif finished.status in (Status.IN_DOUBT, Status.NOT_SENT):
+            raise AirflowException(f"Order {name} is {_words(finished)}. A retry looks again")
+        else:
+            raise AirflowFailException(f"Order {name} is {_words(finished)}. See `kk ledger show {name}`")
+        ids = list(finished.kk_order_ids)
+        self.log.info("Order %s is at KK as %s (%s)", name, ", ".join(ids), finished.status.replace("_", " "))
+        context["ti"].xcom_push(key="kkOrderId", value=ids[0])
+        context["ti"].xcom_push(key="kkOrderIds", value=ids)
+        return ids[0]
+
+
+class SyncOrdersOperator(_DeliveringOperator):
+    """Sends all orders that a query returns to KK, each once, whatever is retried, cleared or killed.
+
+    Reads `sql` to its end, closes the warehouse, checks every order, then sends. Rows are one per order line
+    or, with a column `items`, one per order. Bad orders never stop the others.
+
+    Returns the summary: `selected, created, already_created, adopted, changed, rejected, invalid, in_doubt,
+    held, not_sent, postponed, requests, seconds, rejections`; `selected` is the sum of the ten counts after
+    it. It is pushed before the task fails, too. Source: KK's pages "Create order" and "Query orders".
+
+    :param sql: the query, or a `.sql` file.
+    :param warehouse_conn_id: where to run it: any connection whose hook is a `DbApiHook`.
+    :param parameters: for the query, as the driver takes them.
+    :param hook_params: for the warehouse's hook.
+    :param kk_conn_id: the Airflow connection to KK.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's, else the warehouse
+        when that is SQLite, PostgreSQL or MySQL.
+    :param columns: our column names to yours, where they differ: `{"custom_order_number": "ORDER_NO"}`.
+    :param write_back: `"schema.table"`, to append what became of each order, or
+        `{"table", "key", "ids", "state"}`, to update the orders' own rows.
+    :param max_rejected: how many newly rejected or invalid orders are tolerated before the task fails; an
+        int counts them, a float below 1 is a share of the selected.
+    :param max_in_flight: how many orders are sent at once.
+    :param max_seconds: after so many seconds nothing new is sent; the rest waits for the next run.
+    :param limit: how many orders to send at most.
+    :param plan_only: send nothing, say what would happen; what would be sent counts as `postponed`.
+    :param on_absence: what to do when an order in doubt is not in KK's list after the settle window: `resend`
+        it, or `hold` it for a human.
+    :param max_resends: how often at most.
+    :param on_changed: `fail` when a number was used for another order before, or `ignore`.
+    :param deferrable: give the worker's slot back while waiting for a settle window.
+    :raises AirflowException: orders are in doubt or not sent; a retry helps.
+    :raises AirflowFailException: too many are newly rejected or invalid, or one is changed or newly held.
+    """
+
+    template_fields: Sequence[str] = (
+        "sql",
+        "parameters",
+        "warehouse_conn_id",
+        "kk_conn_id",
+        "ledger_conn_id",
+        "write_back",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = {"sql": "sql", "parameters": "json"}  # noqa: RUF012
+    ui_color = "#dcefe3"
+
+    def __init__(
+        self,
+        *,
+        sql: str,
+        warehouse_conn_id: str,
+        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        hook_params: Mapping[str, Any] | None = None,
+        columns: Mapping[str, str] | None = None,
+        write_back: str | Mapping[str, str] | None = None,
+        max_rejected: float = 0,
+        max_in_flight: int = 8,
+        max_seconds: float = 3600,
+        limit: int | None = None,
+        plan_only: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql = sql
+        self.warehouse_conn_id = warehouse_conn_id
+        self.parameters = parameters
+        self.hook_params = hook_params
+        self.columns = columns
+        self.write_back = write_back
+        self.max_rejected = max_rejected
+        self.max_in_flight = max_in_flight
+        self.max_seconds = max_seconds
+        self.limit = limit
+        self.plan_only = plan_only
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Deliver what the query returns and return the summary."""
+        from airflow_provider_kk.delivery.board import Board
+        from airflow_provider_kk.delivery.clock import Stop
+
+        self._stop = Stop()
+        hook = KKHook(self.kk_conn_id)
+        warehouse = BaseHook.get_hook(self.warehouse_conn_id, hook_params=dict(self.hook_params or {}))
+        write_back = self._open_write_back(warehouse)
+        ledger = self._open_ledger(hook)
+        warn_of_short_timeout(self.execution_timeout, ledger, self.log)
+        board = Board()
+        delivery = Delivery(
+            hook=hook,
+            ledger=ledger,
+            board=board,
+            origin=origin_of(context),
+            stop=self._stop,
+            policy=self._policy(),
+            log=self.log,
+            max_in_flight=self.max_in_flight,
+            max_seconds=self.max_seconds,
+            max_sent=self.limit,
+            can_defer=self.deferrable,
+        )
+        self._read(warehouse, board, delivery)
+        if self.plan_only:
+            return self._plan(delivery)
+        return self._deliver(delivery, warehouse, write_back, context)
+
+    # Before anything is sent -----------------------------------------------------------------------
+
+    def _open_write_back(self, warehouse: Any) -> WriteBack | None:
+        from airflow_provider_kk.warehouse.write_back import WriteBack
+
+        if self.write_back is None:
+            return None
+        write_back = WriteBack.parse(self.write_back)
+        if not self.plan_only:
+            write_back.prepare(warehouse)
+        return write_back
+
+    def _open_ledger(self, hook: KKHook) -> Ledger:
+        from airflow_provider_kk.delivery.database import LedgerUnusableError
+        from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
+
+        try:
+            place = ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id)
+            return open_ledger(hook, str(place), threads=self.max_in_flight)
+        except LedgerUnusableError as error:
+            raise AirflowFailException(str(error)) from error
+
+    def _read(self, warehouse: Any, board: Board, delivery: Delivery) -> None:
+        from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
+        from airflow_provider_kk.warehouse.read import read_rows
+
+        try:
+            spool = read_rows(
+                warehouse,
+                self.sql,
+                self.parameters,
+                self.log,
+                check=lambda names: resolve(names, self.columns),
+            )
+        except ColumnsError as error:
+            raise AirflowFailException(str(error)) from error
+        try:
+            if ignored := spool.ignored_columns(self.columns):
+                self.log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
+            self._fill(board, spool, delivery)
+        finally:
+            spool.close()
+
+    def _fill(self, board: Board, spool: Spool, delivery: Delivery) -> None:
+        from airflow_provider_kk.warehouse.map import iter_candidates
+
+        position = 0
+        batch = []
+        for candidate in iter_candidates(spool, self.columns):
+            position += 1
+            if candidate.order is None:
+                board.add_finished(self._invalid(position, candidate, delivery))
+                continue
+            batch.append(item_of(position, candidate.order))
+            if len(batch) == 1_000:
+                board.add(batch)
+                batch = []
+        board.add(batch)
+
+    def _invalid(self, position: int, candidate: Candidate, delivery: Delivery) -> Finished:
+        from airflow_provider_kk.delivery.board import Finished, Status
+
+        message = "; ".join(map(str, candidate.faults))
+        number = candidate.number if candidate.number and len(candidate.number) <= 40 else None
+        is_news = not self.plan_only and (
+            number is None
+            or delivery.ledger.note_invalid(number, candidate.digest, message, sync_id=delivery.run.sync_id)
+        )
+        if is_news:
+            self.log.warning("Order %s is invalid: %s", candidate.number or "without a number", message)
+        return Finished(position, number, Status.INVALID, is_news, (), None, message)
+
+    def _plan(self, delivery: Delivery) -> dict[str, Any]:
+        with delivery.client():
+            delivery.plan()
+            summary = delivery.summary()
+        delivery.end("done", summary)
+        rate = delivery.hook.settings.rate_limit_per_second
+        spare = delivery.hook.settings.rate_limit_burst
+        self.log.info(
+            "Plan only, nothing was sent: %s. The postponed would be sent, in at least %.0f s at KK's limit",
+            summary.line(),
+            max(0.0, (summary.postponed - spare) / rate),
+        )
+        return summary.as_dict()
+
+    # Sending ---------------------------------------------------------------------------------------
+
+    def _deliver(
+        self, delivery: Delivery, warehouse: Any, write_back: WriteBack | None, context: Context
+    ) -> dict[str, Any]:
+        until = None
+        with delivery.client():
+            try:
+                delivery.deliver()
+            except DeferUntil as deferral:
+                until = deferral.until
+            except BaseException:
+                delivery.end("failed", delivery.summary())
+                raise
+            summary = delivery.summary()
+        self.log.info("%s", summary.line())
+        if write_back is not None:
+            write_back.write(warehouse, self._results(delivery), self.log)
+        if until is not None:
+            delivery.end("waiting", summary)
+            self._give_slot_back(until)
+        result = summary.as_dict()
+        context["ti"].xcom_push(key="return_value", value=result)
+        verdict = self._verdict(delivery, summary)
+        delivery.end("failed" if verdict else "done", summary)
+        if verdict is not None:
+            raise verdict
+        return result
+
+    def _results(self, delivery: Delivery) -> Iterator[Result]:
+        from datetime import UTC, datetime
+
+        from airflow_provider_kk.warehouse.write_back import Result
+
+        at = datetime.fromtimestamp(delivery.ledger.now(), UTC)
+        for one in delivery.board.finished():
+            if one.key is not None:
+                yield Result(one.key, _told(one), list(one.kk_order_ids), one.message or None, at)
+
+    def _verdict(self, delivery: Delivery, summary: Summary) -> AirflowException | None:
+        from airflow_provider_kk.delivery.board import Status
+
+        unfinished = summary.in_doubt + summary.not_sent
+        if unfinished:
+            why = f": {delivery.halted}" if delivery.halted else ""
+            return AirflowException(
+                f"{summary.in_doubt} orders are in doubt and {summary.not_sent} were not sent{why}. "
+                "A retry goes on where this one stopped"
+            )
+        bad = delivery.board.news(Status.REJECTED, Status.INVALID)
+        held = delivery.board.news(Status.HELD)
+        changed = summary.changed if self.on_changed == "fail" else 0
+        limit = self.max_rejected
+        if isinstance(limit, float) and limit < 1:
+            limit = limit * summary.selected
+        if bad <= limit and not changed and not held:
+            return None
+        return AirflowFailException(
+            f"{bad} orders are newly rejected or invalid (max_rejected={self.max_rejected}), {changed} "
+            f"changed after they were created, {held} newly held. The others were delivered. See the summary's "
+            "rejections and `kk ledger list`"
+        )
+
+
+def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def _words(finished: Finished) -> str:
+    state = finished.status.replace("_", " ")
+    code = f" (code {finished.code})" if finished.code is not None else ""
+    return f"{state}{code}: {finished.message}" if finished.message else f"{state}{code}"
+
+
+def _told(finished: Finished) -> str:
+    """The state that a warehouse is told: one word for an order that is at KK."""
+    is_there = finished.status in ("already_created", "adopted")
+    return "created" if is_there else finished.status.value

@@ -1,0 +1,201 @@
+"""One task's delivery: a ledger, a stream and the waiting around it, for one order as for a million."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.models import Order
+    from airflow_provider_kk.delivery.board import Board, Item
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.ledger import Ledger
+    from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.rows import Origin
+    from airflow_provider_kk.delivery.runs import Summary, SyncRun, SyncRuns
+    from airflow_provider_kk.delivery.settle import Policy
+    from airflow_provider_kk.delivery.stream import Stream
+    from airflow_provider_kk.hooks.kk import KKHook
+
+#: Shorter waits are slept through: a deferral costs more.
+_WORTH_DEFERRING_S = 5.0
+_LOG_EVERY_S = 30.0
+
+
+class DeferUntil(Exception):
+    """The task should give its slot back until a time (epoch seconds), then run again."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__(until)
+        self.until = until
+
+
+@dataclass
+class Delivery:
+    """Delivers what is on a board.
+
+    :param can_defer: leave by `DeferUntil` when there is long to wait.
+    """
+
+    hook: KKHook
+    ledger: Ledger
+    board: Board
+    origin: Origin
+    stop: Stop
+    policy: Policy
+    log: Log
+    max_in_flight: int = 8
+    max_seconds: float | None = None
+    max_sent: int | None = None
+    can_defer: bool = False
+    heal_max_age_s: float = 0.0
+    run: SyncRun = field(init=False)
+    runs: SyncRuns = field(init=False)
+    halted: str | None = None
+
+    def __post_init__(self) -> None:
+        from airflow_provider_kk.delivery.runs import SyncRuns
+
+        self.runs = SyncRuns(self.ledger)
+        self.run = self.runs.begin(self.origin)
+
+    @contextmanager
+    def client(self) -> Iterator[KKClient]:
+        """A client that keeps the account's rate together with all other workers."""
+        from airflow_provider_kk.delivery.bucket import LedgerBucket
+
+        settings = self.hook.settings
+        bucket = LedgerBucket(
+            self.ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second
+        )
+        self._client, self._bucket = self.hook.client(bucket), bucket
+        try:
+            yield self._client
+        finally:
+            self._client.close()
+
+    def deliver(self) -> None:
+        """Within `client`: send what is pending, wait for what is in doubt and settle it.
+
+        :raises DeferUntil: to be called again later, with the same jobs.
+        """
+        stream = self._stream()
+        try:
+            stream.run()
+            self.halted = stream.halted
+            self._wait(stream)
+            self.halted = stream.halted
+        finally:
+            stream.give_up_waiting()
+            stream.close()
+
+    def plan(self) -> None:
+        """Within `client`: find out what `deliver` would do with each job, by the ledger alone."""
+        stream = self._stream()
+        try:
+            stream.plan()
+        finally:
+            stream.close()
+
+    def _stream(self) -> Stream:
+        from airflow_provider_kk.delivery.orders import OrderFinder
+        from airflow_provider_kk.delivery.stream import Limits, Stream
+
+        client = self._client
+        send_until = None if self.max_seconds is None else self.run.try_started_at + self.max_seconds
+        return Stream(
+            ledger=self.ledger,
+            finder=OrderFinder(client),
+            throttle=self._bucket,
+            board=self.board,
+            make_job=lambda payload: _job(payload, client),
+            probe=lambda: client.list_orders(page_size=1),
+            log=self.log,
+            origin=self.origin,
+            sync_id=self.run.sync_id,
+            stop=self.stop,
+            policy=self.policy,
+            limits=Limits(self.max_in_flight, send_until, self.max_sent),
+            heal_max_age_s=self.heal_max_age_s,
+        )
+
+    def _wait(self, stream: Stream) -> None:
+        while not (stream.is_blind or self.stop.is_set()):
+            wait_s = stream.wait_s()
+            if wait_s is None:
+                return
+            if self.can_defer and wait_s > _WORTH_DEFERRING_S:
+                raise DeferUntil(self.ledger.clock.wall() + wait_s)
+            self._sleep(wait_s)
+            if not self.stop.is_set():
+                stream.look_again()
+
+    def _sleep(self, seconds: float) -> None:
+        clock = self.ledger.clock
+        until = clock.monotonic() + seconds
+        while (rest_s := until - clock.monotonic()) > 0 and not self.stop.is_set():
+            if rest_s > 1:
+                self.log.info("Orders in doubt are looked up in KK's list in %.0f s", rest_s)
+            clock.sleep(min(rest_s, _LOG_EVERY_S), self.stop)
+
+    def summary(self) -> Summary:
+        """Count the sync so far."""
+        from airflow_provider_kk.delivery.runs import summarise
+
+        summary = summarise(self.board, self.run, self.runs)
+        summary.requests = self.run.requests + self._client.requests
+        summary.seconds = round(self.ledger.now() - self.run.started_at, 1)
+        return summary
+
+    def end(self, state: str, summary: Summary) -> None:
+        """Store how far the sync has come: `waiting`, `failed` or `done`."""
+        self.runs.end(self.run, state, summary.as_dict())
+
+
+def origin_of(context: Any) -> Origin:
+    """Return which task's try this is."""
+    from airflow_provider_kk.delivery.rows import Origin
+
+    ti = context["ti"]
+    return Origin(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)
+
+
+def item_of(position: int, order: Order) -> Item:
+    """Return an order as a board keeps it."""
+    from airflow_provider_kk.delivery.board import Item
+    from airflow_provider_kk.delivery.job import zip_digest
+    from airflow_provider_kk.delivery.orders import fingerprint, goods_of
+
+    number = order.custom_order_number or ""
+    return Item(
+        position=position,
+        key=number,
+        fingerprint=fingerprint(order),
+        goods=goods_of(order),
+        country=order.address.country,
+        zip_digest=zip_digest(number, order.address.zip),
+        payload=order.model_dump_json(exclude_none=True),
+    )
+
+
+def warn_of_short_timeout(execution_timeout: Any, ledger: Ledger, log: Log) -> None:
+    """Say so when the task will be stopped before an order in doubt can be settled."""
+    if execution_timeout is None:
+        return
+    if execution_timeout.total_seconds() < ledger.settle_delay_s:
+        log.warning(
+            "execution_timeout is %.0f s, but an order in doubt is settled only %.0f s after it was sent "
+            "(lease_s + timeout_s + settle_window_s): such orders stay in doubt until the next try or run",
+            execution_timeout.total_seconds(),
+            ledger.settle_delay_s,
+        )
+
+
+def _job(payload: str, client: KKClient) -> Any:
+    from airflow_provider_kk.api.models import Order
+    from airflow_provider_kk.delivery.orders import order_job
+
+    return order_job(Order.model_validate_json(payload), client)

@@ -1,0 +1,1 @@
+"""Triggers only sleep and read; all state is in the ledger."""
