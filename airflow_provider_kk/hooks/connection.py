@@ -10,13 +10,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import SplitResult, urlsplit
 
+from airflow_provider_kk.api.endpoint import PRODUCTION_URL, checked_token, is_loopback
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.hooks.extras import Extras, Faults
 
-PRODUCTION_URL = "https://developer.kakaclo.com"
 DEFAULT_ACCOUNT = "default"
 # KK's searches lag up to 5 minutes behind: what was sent is not listed sooner for certain.
 LIST_LAG_S = 300.0
@@ -31,7 +31,7 @@ class AirflowConnection(Protocol):
     schema: str | None
     login: str | None
     password: str | None
-    port: int | str | None
+    port: Any
 
     @property
     def extra(self) -> str | None:
@@ -111,7 +111,7 @@ def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
         settle_window_s=extras.number(
             "settle_window_s",
             max(600.0, LIST_LAG_S + timeout_s),
-            least=0.0 if endpoint.is_loopback else LIST_LAG_S + timeout_s,
+            least=0.0 if endpoint.is_local else LIST_LAG_S + timeout_s,
             why_least="300 + timeout_s",
             at_most=DAY_S,
         ),
@@ -127,11 +127,11 @@ def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
 class _Endpoint(NamedTuple):
     base_url: str
     host: str
-    is_loopback: bool
+    is_local: bool
 
 
 # Stands in for a wrong host, so that it brings no second fault with it.
-_NOWHERE = _Endpoint("", "", is_loopback=True)
+_NOWHERE = _Endpoint("", "", is_local=True)
 _PORT_OF = {"https": 443, "http": 80}
 _LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(\.{_LABEL})*")
@@ -145,7 +145,7 @@ def _scheme(schema: str | None) -> str | None:
     return scheme
 
 
-def _port(port: int | str | None) -> int | None:
+def _port(port: object) -> int | None:
     text = "" if port is None else str(port).strip()
     if not text:
         return None
@@ -163,12 +163,13 @@ def _endpoint(host: str | None, scheme: str | None, port: int | None) -> _Endpoi
         raise ValueError("must be the base URL alone, without path or query: the provider adds /openapi/...")
     if scheme is not None and parts.scheme != scheme:
         raise ValueError(f"says {parts.scheme} while the connection's schema says {scheme}")
-    name, is_loopback = _name(parts)
-    if parts.scheme == "http" and not is_loopback:
+    name = _name(parts)
+    is_local = is_loopback(name.strip("[]"))
+    if parts.scheme == "http" and not is_local:
         raise ValueError("plain HTTP goes only to this machine (127.0.0.0/8, ::1, localhost); use https://")
     port = _one_port(parts, port)
     host = name if port in (None, _PORT_OF[parts.scheme]) else f"{name}:{port}"
-    return _Endpoint(f"{parts.scheme}://{host}", host, is_loopback)
+    return _Endpoint(f"{parts.scheme}://{host}", host, is_local)
 
 
 def _split(text: str, scheme: str | None) -> SplitResult:
@@ -184,16 +185,16 @@ def _split(text: str, scheme: str | None) -> SplitResult:
     return parts
 
 
-def _name(parts: SplitResult) -> tuple[str, bool]:
-    """The host's name as a URL writes it, and whether it is this machine."""
+def _name(parts: SplitResult) -> str:
+    """The host's name as a URL writes it."""
     name = (parts.hostname or "").removesuffix(".")
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
         if not _HOST_NAME.fullmatch(name):
             raise ValueError("is not a host name") from None
-        return name, name == "localhost"
-    return f"[{address}]" if address.version == 6 else str(address), address.is_loopback
+        return name
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _one_port(parts: SplitResult, field_port: int | None) -> int | None:
@@ -213,6 +214,4 @@ def _token(connection: AirflowConnection) -> str:
         raise ValueError(f"the access token is missing{instead}")
     if token.lower().startswith("bearer "):
         raise ValueError("must be the access token alone, without the word Bearer")
-    if not re.fullmatch(r"[!-~]+", token):
-        raise ValueError("the access token must not hold spaces, line breaks or other special characters")
-    return token
+    return checked_token(token)

@@ -1,0 +1,59 @@
+"""What works or what to mend, in one sentence, for the Test button of a connection."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.api.errors import (
+    KKAnswerError,
+    KKAuthError,
+    KKEndpointError,
+    KKError,
+    KKNotSentError,
+    KKRateLimitedError,
+    KKRejectedError,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
+
+_WRONG_CLOCK_S = 60
+
+_MEND: dict[type[KKError], str] = {
+    KKAuthError: "{url} refuses the access token: put a valid one from KK's account pages into the password",
+    KKEndpointError: "{url} answers, but has no KK API {version}: check the host and api_version",
+    KKRateLimitedError: "{url} answers, but the account's rate limit is used up: try again in a minute",
+    KKRejectedError: "{url} answers, but refuses to list orders: {error}",
+    KKAnswerError: "{url} gives no answer that can be read: check that the host is KK's and up ({error})",
+}
+
+# By the name of the exception at the bottom.
+_MEND_WAY_THERE: dict[str, str] = {
+    "gaierror": "{url} is not known by that name: check the host and DNS",
+    "SSL": "{url} cannot be trusted or does not speak TLS: check host, port and certificates",
+    "ConnectionRefusedError": "nothing listens at {url}: check host and port",
+    "": "{url} cannot be reached: check host, network, firewall and use_env_proxies",
+}
+
+
+def diagnose(settings: ConnectionSettings, client: KKClient) -> tuple[bool, str]:
+    """Ask KK for one order of the last day; see `KKHook.test_connection`."""
+    try:
+        client.list_orders(created_from=datetime.now(UTC) - timedelta(days=1), page_size=1)
+    except KKError as error:
+        return False, _mend(error).format(url=settings.base_url, version=settings.api_version, error=error)
+    works = f"{settings.base_url} accepts the access token and lists orders (API {settings.api_version})"
+    skew_s = client.clock_skew_s
+    if skew_s is not None and abs(skew_s) > _WRONG_CLOCK_S:
+        works += f", but its clock and this machine's differ by {abs(skew_s):.0f} s: check the time here"
+    return True, works
+
+
+def _mend(error: KKError) -> str:
+    if isinstance(error, KKNotSentError):
+        reason = str(error)
+        sentence = next(text for name, text in _MEND_WAY_THERE.items() if name in reason)
+        return sentence + " ({error})"
+    return next((text for kind, text in _MEND.items() if isinstance(error, kind)), "{url}: {error}")
