@@ -1,0 +1,70 @@
+"""`kk`: the command line. Only the module of the command that was asked for is imported.
+
+A command is a module with `add_arguments(parser)` and `run(arguments) -> int` (the exit status).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol, cast
+
+from airflow_provider_kk import __version__
+
+
+class Command(Protocol):
+    """What a command's module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; the exit status."""
+        ...
+
+
+# name: what it does, its module, the extra that brings what it needs
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "ledger": ("show and resolve what is known of each order number", "airflow_provider_kk.cli.ledger", ""),
+    "sandbox": ("serve a local KK for demos and tests", "airflow_provider_kk.cli.sandbox", "sandbox"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. Returns the exit status: 0 done, 2 wrong arguments, else the command's own."""
+    # Without this, Airflow 3 shows a console script no connections of its metadata database.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="kk", description="Operate airflow-provider-kk.")
+    parser.add_argument("--version", action="version", version=f"airflow-provider-kk {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parsers = {name: subparsers.add_parser(name, help=row[0]) for name, row in COMMANDS.items()}
+    if not words or words[0] not in parsers:
+        parser.parse_args(words)
+        return 2
+    try:
+        command = _load(words[0])
+    except ModuleNotFoundError as error:
+        extra = COMMANDS[words[0]][2]
+        if not extra or (error.name or "").startswith("airflow_provider_kk"):
+            raise
+        print(
+            f"kk {words[0]} needs {error.name}: pip install 'airflow-provider-kk[{extra}]'", file=sys.stderr
+        )
+        return 1
+    command.add_arguments(parsers[words[0]])
+    try:
+        return command.run(parser.parse_args(words))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _load(name: str) -> Command:
+    return cast(Command, import_module(COMMANDS[name][1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

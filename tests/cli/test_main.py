@@ -1,0 +1,64 @@
+"""`kk` loads a command only when it is asked for, and says what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_kk import __version__
+from airflow_provider_kk.cli import main as cli
+
+
+def fake_command(monkeypatch: pytest.MonkeyPatch, run) -> None:
+    command = SimpleNamespace(add_arguments=lambda parser: parser.add_argument("--port", type=int), run=run)
+    monkeypatch.setattr(cli, "import_module", lambda name: command)
+
+
+def test_help_lists_every_command_without_loading_one(capsys):
+    code = "import sys; from airflow_provider_kk.cli.main import main\n"
+    code += "try: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'airflow', 'flask', 'requests', 'sqlalchemy', 'pydantic'} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert all(name in done.stdout for name in cli.COMMANDS)
+
+
+def test_a_command_gets_its_arguments_and_gives_the_exit_status(monkeypatch):
+    fake_command(monkeypatch, lambda arguments: arguments.port)
+
+    assert cli.main(["sandbox", "--port", "7"]) == 7
+
+
+def test_an_interrupted_command_ends_quietly(monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    fake_command(monkeypatch, interrupted)
+    assert cli.main(["sandbox"]) == 130
+
+
+@pytest.mark.parametrize("words", [[], ["leger"], ["--port", "7"]])
+def test_what_is_no_command_is_refused(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.strip() == f"airflow-provider-kk {__version__}"
+
+
+def test_a_missing_extra_is_named(monkeypatch, capsys):
+    def without_flask(name):
+        raise ModuleNotFoundError(name="flask")
+
+    monkeypatch.setattr(cli, "import_module", without_flask)
+
+    assert cli.main(["sandbox"]) == 1
+    assert "pip install 'airflow-provider-kk[sandbox]'" in capsys.readouterr().err
