@@ -109,10 +109,17 @@ def redact(text: str, hidden: Iterable[str]) -> str:
     line = re.sub(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", text[:5000]).strip()
     for secret in sorted({" ".join(value.split()) for value in hidden}, key=len, reverse=True):
         if secret:
-            # Very short values, such as a zip of two digits, occur inside of innocent words.
-            edge = r"\b" if len(secret) < 4 and secret.isalnum() else ""
-            line = re.sub(edge + re.escape(secret) + edge, "***", line, flags=re.IGNORECASE)
+            line = re.sub(_pattern(secret), "***", line, flags=re.IGNORECASE)
     return line[:300]
+
+
+def _pattern(secret: str) -> str:
+    if re.fullmatch(r"[0-9 ()+./-]*", secret) and len(digits := re.sub(r"[^0-9]", "", secret)) >= 6:
+        # A phone number may come back grouped in another way.
+        return r"\+?" + r"[ ()./-]*".join(digits)
+    # Very short values, such as a zip of two digits, occur inside of innocent words.
+    edge = r"\b" if len(secret) < 4 and secret.isalnum() else ""
+    return edge + re.escape(secret) + edge
 
 
 _UNCLEAR: dict[bool, tuple[type[KKError], str]] = {

@@ -48,6 +48,8 @@ class Exchange:
         """On the monotonic clock."""
         self.fresh = fresh
         """Whether it must not ride on a connection that has served before."""
+        self.begun = False
+        """Whether it was given to an adapter at all."""
         self.witnessed = False
         """Whether our adapter carried it: without that, `bytes_handed` proves nothing."""
         self.bytes_handed = False

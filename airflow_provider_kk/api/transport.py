@@ -105,6 +105,7 @@ class Transport:
             with exchange:
                 # The exchange's own deadline comes first; this one is for adapters that know nothing of it.
                 timeout_s = max(0.0, exchange.remaining_s) + 1.0
+                exchange.begun = True
                 response = self._session.send(
                     request, stream=True, allow_redirects=False, timeout=timeout_s, **options
                 )
@@ -195,7 +196,7 @@ def _proven_unsent(exchange: Exchange, error: Exception) -> bool:
     if exchange.witnessed:
         return not exchange.bytes_handed
     # Another adapter, as in tests that replace it: it gives no proof, only its word.
-    return isinstance(error, requests.exceptions.ConnectTimeout)
+    return not exchange.begun or isinstance(error, requests.exceptions.ConnectTimeout)
 
 
 def _innermost(error: BaseException) -> str:
