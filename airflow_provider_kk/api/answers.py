@@ -101,7 +101,7 @@ def kk_order_ids(data: object) -> list[str]:
 
 def is_plausible_id(text: str) -> bool:
     """Whether `text` can be an id of KK's: 32 letters, digits, `-`, `_` at most, and not all zeros."""
-    return bool(re.fullmatch(r"[A-Za-z0-9_-]{1,32}", text) and re.search(r"[1-9]", text))
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", text) and re.search(r"[1-9]", text))
 
 
 def redact(text: str, hidden: Iterable[str]) -> str:

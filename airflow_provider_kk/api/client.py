@@ -194,10 +194,10 @@ class KKClient:
         for chunk in chunks(wanted, _IDS_AT_ONCE):
             for number in range(1, len(chunk) + 1):
                 orders = self.list_orders(ids=chunk, page_number=number).orders
-                asked_for = {order.id: order for order in orders if order.id in chunk}
-                found |= asked_for
-                # A page without any of them ends it too: a server that ignores `ids` lists its whole store.
-                if not asked_for or all(kk_id in found for kk_id in chunk):
+                new = {order.id: order for order in orders if order.id in chunk and order.id not in found}
+                found |= new
+                # A page without a new one ends it too: a server that ignores `ids` lists its whole store.
+                if not new or all(kk_id in found for kk_id in chunk):
                     break
         return [found[kk_id] for kk_id in wanted if kk_id in found]
 

@@ -30,7 +30,9 @@ def test_v1_sends_the_body_of_the_documents_example_in_its_order() -> None:
 
 
 def test_v2_sends_its_own_names_and_a_shipping_speed() -> None:
-    body = DIALECTS["v2"].create_body(Order.parse(ORDER | {"channel_type": "Express"}), "orderAddresses", None)
+    body = DIALECTS["v2"].create_body(
+        Order.parse(ORDER | {"channel_type": "Express"}), "orderAddresses", None
+    )
     assert list(body) == [
         "orderAddresses",
         "orderItemsList",
@@ -65,11 +67,15 @@ def test_the_address_key_can_be_switched() -> None:
 
 
 def test_v1_has_no_shipping_speed() -> None:
-    body = DIALECTS["v1"].create_body(Order.parse(ORDER | {"channel_type": "Express"}), "orderAddresses", None)
+    body = DIALECTS["v1"].create_body(
+        Order.parse(ORDER | {"channel_type": "Express"}), "orderAddresses", None
+    )
     assert "Express" not in body.values()
 
 
-@pytest.mark.parametrize("module", ["errors", "models", "dialects", "throttle", "endpoint", "answers", "paging"])
+@pytest.mark.parametrize(
+    "module", ["errors", "models", "dialects", "throttle", "endpoint", "answers", "paging"]
+)
 def test_what_others_import_at_the_top_does_not_load_requests(module: str) -> None:
     code = f"import sys, airflow_provider_kk.api.{module}; sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

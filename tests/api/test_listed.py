@@ -36,7 +36,10 @@ V2_ORDER = {
             "packId": 3,
             "status": "shipped",
             "trackingCode": "T1",
-            "trackingInfos": [{"carrier": "DHL", "trackingCode": "T2"}, {"carrier": "UPS", "trackingCode": "T1"}],
+            "trackingInfos": [
+                {"carrier": "DHL", "trackingCode": "T2"},
+                {"carrier": "UPS", "trackingCode": "T1"},
+            ],
             "items": None,
         }
     ],
@@ -48,7 +51,11 @@ def test_a_v2_order_is_read_whole() -> None:
     order = KKOrder.read(V2_ORDER)
     assert order.odd_fields == []
     assert (order.id, order.custom_order_number, order.number_is_integer) == ("1000000371651", "A-1", False)
-    assert (order.status, order.fulfillment_status, order.refund_status) == ("processing", None, "something new")
+    assert (order.status, order.fulfillment_status, order.refund_status) == (
+        "processing",
+        None,
+        "something new",
+    )
     assert order.purchased_at == order.paid_at == order.created_at == order.updated_at == MOMENT
     assert order.final_amount == Decimal("12.30")
     assert order.shipping_address is not None
@@ -80,7 +87,9 @@ def test_either_name_of_the_order_number_counts_when_the_other_is_empty() -> Non
     assert KKOrder.read({"customOrderId": "7", "CustomOrderNumber": None}).custom_order_number == "7"
 
 
-@pytest.mark.parametrize("odd", [2022, "2022", "soon", 0, "0000-00-00 00:00:00", True, [1], {"a": 1}, -5, 10**30])
+@pytest.mark.parametrize(
+    "odd", [2022, "2022", "soon", 0, "0000-00-00 00:00:00", True, [1], {"a": 1}, -5, 10**30]
+)
 def test_an_odd_date_is_none_and_noted(odd: Any) -> None:
     order = KKOrder.read({"id": 1, "payDate": odd})
     assert order.paid_at is None
@@ -88,7 +97,9 @@ def test_an_odd_date_is_none_and_noted(odd: Any) -> None:
     assert order.odd_fields == ["paid_at"]
 
 
-@pytest.mark.parametrize("odd", ["much", True, [], {"a": 1}, "NaN", "Infinity", float("nan"), "1e999", float("inf")])
+@pytest.mark.parametrize(
+    "odd", ["much", True, [], {"a": 1}, "NaN", "Infinity", float("nan"), "1e999", float("inf")]
+)
 def test_odd_money_is_none_and_noted(odd: Any) -> None:
     order = KKOrder.read({"finalAmount": odd, "orderItems": [{"total": odd, "productNum": 1}]})
     assert order.final_amount is None
@@ -114,7 +125,9 @@ def test_a_row_that_is_no_object_is_an_order_without_anything(odd: Any) -> None:
 
 
 def test_one_odd_row_does_not_cost_the_page() -> None:
-    page = OrderPage.read({"list": [{"id": 1}, "junk", {"id": 2}], "total": "3", "pageNumber": 1, "pageSize": "250"})
+    page = OrderPage.read(
+        {"list": [{"id": 1}, "junk", {"id": 2}], "total": "3", "pageNumber": 1, "pageSize": "250"}
+    )
     assert [order.id for order in page.orders] == ["1", "", "2"]
     assert (page.total, page.page_number, page.page_size) == (3, 1, 250)
     assert page.odd_fields == ["orders[1].(whole)"]

@@ -75,7 +75,9 @@ def test_a_copy_with_an_unchecked_change_is_checked_again() -> None:
 
 
 def test_whitespace_is_trimmed_and_empty_text_is_absent() -> None:
-    order = Order.parse(changed(address__street1=" 7 rue \n Rabelais ", address__city="  ", remark="", sale_platform=" "))
+    order = Order.parse(
+        changed(address__street1=" 7 rue \n Rabelais ", address__city="  ", remark="", sale_platform=" ")
+    )
     assert order.address.street1 == "7 rue Rabelais"
     assert order.address.city is None
     assert order.remark is None
@@ -134,7 +136,21 @@ def test_whole_numbers_of_any_kind_are_quantities(quantity: object) -> None:
 
 @pytest.mark.parametrize(
     "quantity",
-    [3.5, "3.5", Decimal("3.5"), True, False, float("nan"), float("inf"), Decimal("NaN"), "three", "٣", "1e2", [3], {}],
+    [
+        3.5,
+        "3.5",
+        Decimal("3.5"),
+        True,
+        False,
+        float("nan"),
+        float("inf"),
+        Decimal("NaN"),
+        "three",
+        "٣",
+        "1e2",
+        [3],
+        {},
+    ],
 )
 def test_anything_else_is_no_quantity_and_the_error_says_what_to_pass(quantity: object) -> None:
     assert "must be a whole number such as 3 or '3'" in one_fault(items=[{"sku": "A", "quantity": quantity}])
@@ -153,7 +169,11 @@ def test_integers_are_taken_where_warehouses_keep_codes_as_numbers() -> None:
     order = Order.parse(
         changed(address__zip=75001, address__phone=33782246793, custom_order_number=Decimal("1001"))
     )
-    assert (order.address.zip, order.address.phone, order.custom_order_number) == ("75001", "33782246793", "1001")
+    assert (order.address.zip, order.address.phone, order.custom_order_number) == (
+        "75001",
+        "33782246793",
+        "1001",
+    )
 
 
 @pytest.mark.parametrize("zip_code", [True, 75001.0, -5, Decimal("7.5"), ["75001"]])
@@ -217,12 +237,16 @@ def test_parts_may_come_as_json_text() -> None:
     assert Order.parse(as_text) == Order.parse(ORDER)
 
 
-@pytest.mark.parametrize("data", ["", "None", "nonsense", "[]", "3", "null", [], 3, None, "{" * 100_000, "[" * 100_000])
+@pytest.mark.parametrize(
+    "data", ["", "None", "nonsense", "[]", "3", "null", [], 3, None, "{" * 100_000, "[" * 100_000]
+)
 def test_what_is_no_order_at_all_is_one_fault(data: Any) -> None:
     assert list(faults_of(data)) == [""]
 
 
-@pytest.mark.parametrize(("channel_type", "kept"), [("express", "Express"), ("", None), ("Standard", "Standard")])
+@pytest.mark.parametrize(
+    ("channel_type", "kept"), [("express", "Express"), ("", None), ("Standard", "Standard")]
+)
 def test_a_channel_type_is_one_of_kks(channel_type: str, kept: str | None) -> None:
     assert Order.parse(changed(channel_type=channel_type)).channel_type == kept
     assert "Expedited" in one_fault(channel_type="fast")
@@ -290,7 +314,9 @@ def test_an_order_survives_being_dumped_and_parsed(data: dict[str, Any]) -> None
 
 
 @given(
-    st.sampled_from([("recipient", 32), ("province", 32), ("zip", 32), ("phone", 64), ("street1", 64), ("city", 64)]),
+    st.sampled_from(
+        [("recipient", 32), ("province", 32), ("zip", 32), ("phone", 64), ("street1", 64), ("city", 64)]
+    ),
     st.integers(1, 200),
 )
 def test_a_width_is_kept_to_the_character(field: tuple[str, int], length: int) -> None:
@@ -304,7 +330,16 @@ def test_a_width_is_kept_to_the_character(field: tuple[str, int], length: int) -
 
 SECRET = "Zyxwvut 0987612345"
 secrets = st.sampled_from(
-    [SECRET, [SECRET], {"x": SECRET}, SECRET * 9, f"{SECRET}\0", f"{{'a': '{SECRET}'}}", f'"{SECRET}"', f"[{SECRET}]"]
+    [
+        SECRET,
+        [SECRET],
+        {"x": SECRET},
+        SECRET * 9,
+        f"{SECRET}\0",
+        f"{{'a': '{SECRET}'}}",
+        f'"{SECRET}"',
+        f"[{SECRET}]",
+    ]
 )
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.decimals() | st.text(max_size=20) | secrets,
@@ -312,13 +347,27 @@ junk = st.recursive(
     max_leaves=8,
 )
 fields = st.sampled_from(
-    [*Order.model_fields, *OrderAddress.model_fields, "orderAddresses", "orderItemsList", "sku", "quantity", "unknown"]
+    [
+        *Order.model_fields,
+        *OrderAddress.model_fields,
+        "orderAddresses",
+        "orderItemsList",
+        "sku",
+        "quantity",
+        "unknown",
+    ]
 )
 
 
 @given(st.dictionaries(fields, junk) | junk, junk, st.lists(st.dictionaries(fields, junk) | junk, max_size=3))
 def test_no_fault_ever_shows_a_value(data: Any, address: Any, lines: Any) -> None:
-    for candidate in (data, {"address": data}, {"address": address, "items": lines}, repr(data), f'{{"items": {data}}}'):
+    for candidate in (
+        data,
+        {"address": data},
+        {"address": address, "items": lines},
+        repr(data),
+        f'{{"items": {data}}}',
+    ):
         try:
             Order.parse(candidate)
         except InvalidOrderError as error:

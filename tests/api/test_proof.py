@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +123,9 @@ def test_once_a_byte_was_handed_over_the_outcome_is_unknown(name: str) -> None:
         assert len(server.requests) <= 1, "nothing is repeated or followed"
 
 
-@pytest.mark.parametrize("name", ["reset after the body", "body cut", "headers cut", "closed without an answer"])
+@pytest.mark.parametrize(
+    "name", ["reset after the body", "body cut", "headers cut", "closed without an answer"]
+)
 def test_the_same_holds_inside_tls(name: str, pem: Path) -> None:
     play, bodies = UNKNOWN[name]
     with SocketServer(play, tls=server_tls(pem)) as server:
@@ -145,7 +146,12 @@ def stall_inside_the_body(visit: Visit) -> None:
 
 @pytest.mark.parametrize(
     "play",
-    [stall, stall_inside_the_body, dripping(http(CREATED)), dripping(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 500)],
+    [
+        stall,
+        stall_inside_the_body,
+        dripping(http(CREATED)),
+        dripping(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 500),
+    ],
     ids=["stall", "stall inside the body", "drip from the first byte", "drip of the body"],
 )
 def test_the_deadline_is_for_the_whole_call_however_slowly_bytes_come(play: Play) -> None:
@@ -270,7 +276,7 @@ def tunnel_to(port: int) -> Play:
 
 
 @pytest.fixture
-def through_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def through_proxy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in ("no_proxy", "NO_PROXY", "https_proxy", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
@@ -297,7 +303,9 @@ def test_a_proxy_that_opens_no_tunnel_proves_that_nothing_was_sent(
         assert proxy.bodies == []
 
 
-def test_a_proxy_that_cannot_be_reached_proves_that_nothing_was_sent(through_proxy: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_cannot_be_reached_proves_that_nothing_was_sent(
+    through_proxy: pytest.MonkeyPatch,
+) -> None:
     through_proxy.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
     assert isinstance(post("https://kk.invalid", use_env_proxies=True), KKNotSentError)
 
@@ -307,8 +315,13 @@ def test_a_socks_proxy_is_refused_before_anything_is_sent(through_proxy: pytest.
     assert isinstance(post("https://kk.invalid", use_env_proxies=True), KKNotSentError)
 
 
-def test_an_order_goes_through_a_proxy_only_when_asked_to(pem: Path, through_proxy: pytest.MonkeyPatch) -> None:
-    with SocketServer(answering(http(CREATED)), tls=server_tls(pem)) as kk, SocketServer(tunnel_to(kk.port)) as proxy:
+def test_an_order_goes_through_a_proxy_only_when_asked_to(
+    pem: Path, through_proxy: pytest.MonkeyPatch
+) -> None:
+    with (
+        SocketServer(answering(http(CREATED)), tls=server_tls(pem)) as kk,
+        SocketServer(tunnel_to(kk.port)) as proxy,
+    ):
         through_proxy.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         through_proxy.setenv("REQUESTS_CA_BUNDLE", str(pem))
         client_for(kk.url, ca_bundle=str(pem)).create_order(ORDER)
@@ -319,7 +332,9 @@ def test_an_order_goes_through_a_proxy_only_when_asked_to(pem: Path, through_pro
 
 
 @pytest.mark.parametrize("name", ["reset after the body", "closed without an answer", "body cut"])
-def test_a_request_lost_behind_a_tunnel_is_unknown(name: str, pem: Path, through_proxy: pytest.MonkeyPatch) -> None:
+def test_a_request_lost_behind_a_tunnel_is_unknown(
+    name: str, pem: Path, through_proxy: pytest.MonkeyPatch
+) -> None:
     with (
         SocketServer(UNKNOWN[name][0], tls=server_tls(pem)) as kk,
         SocketServer(tunnel_to(kk.port)) as proxy,
@@ -426,7 +441,12 @@ def test_a_post_at_the_moment_of_an_idle_close_is_not_lost_with_it() -> None:
 
 @pytest.mark.parametrize(
     "play",
-    [reset_after_the_body, after_the_body(b""), answering(http("x", "503 Unavailable")), redirect("302 Found")],
+    [
+        reset_after_the_body,
+        after_the_body(b""),
+        answering(http("x", "503 Unavailable")),
+        redirect("302 Found"),
+    ],
     ids=["reset", "closed", "503", "redirect"],
 )
 def test_a_read_that_fails_changes_nothing_and_is_not_repeated(play: Play) -> None:
@@ -439,7 +459,10 @@ def test_a_read_that_fails_changes_nothing_and_is_not_repeated(play: Play) -> No
 
 def test_a_listing_larger_than_the_limit_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_kk.api.transport.MAX_LIST_BYTES", 2**20)
-    with SocketServer(answering(http(b"[" + b"1," * 2**20))) as server, pytest.raises(KKAnswerError, match="larger"):
+    with (
+        SocketServer(answering(http(b"[" + b"1," * 2**20))) as server,
+        pytest.raises(KKAnswerError, match="larger"),
+    ):
         client_for(server.url).list_orders()
 
 

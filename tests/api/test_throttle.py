@@ -1,0 +1,135 @@
+"""The bucket never asks more of KK than KK takes, and never wastes much of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_kk.api.throttle import MAX_BACK_OFF_S, LocalBucket, ThrottleStopped, backed_off, gcra
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def bucket(clock: Clock, **figures: float) -> LocalBucket:
+    return LocalBucket(clock=clock, sleep=clock.sleep, **figures)  # type: ignore[arg-type]
+
+
+def sent_at(throttle: LocalBucket, clock: Clock, count: int) -> list[float]:
+    times = []
+    for _ in range(count):
+        throttle.acquire()
+        times.append(clock.now)
+    return times
+
+
+def test_a_full_burst_goes_at_once_then_the_steady_rate() -> None:
+    clock = Clock()
+    times = sent_at(bucket(clock), clock, 140)
+    assert times[117] == 1000.0
+    assert times[118] == pytest.approx(1000.5)
+    assert times[139] == pytest.approx(1011.0)
+
+
+@given(
+    st.lists(st.floats(0, 30), min_size=1, max_size=300),
+    st.integers(1, 120),
+    st.floats(0.5, 50),
+)
+def test_a_leaky_bucket_of_kks_size_never_overflows(
+    pauses: list[float], burst: int, per_second: float
+) -> None:
+    clock = Clock()
+    throttle = bucket(clock, burst=burst, per_second=per_second, headroom=0)
+    level, last = 0.0, clock.now
+    for pause in pauses:
+        clock.now += pause
+        throttle.acquire()
+        level = max(0.0, level - (clock.now - last) * per_second) + 1
+        last = clock.now
+        assert level <= burst + 1e-6
+
+
+@given(st.floats(0, 1e9), st.floats(0, 1e9), st.integers(1, 200), st.floats(0.1, 100))
+def test_a_reservation_waits_only_while_the_bucket_is_full(
+    tat: float, now: float, burst: int, rate: float
+) -> None:
+    new_tat, wait_s = gcra(tat, now, burst, rate)
+    assert new_tat > max(tat, now)
+    assert wait_s >= 0
+    if tat <= now:
+        assert wait_s == 0
+
+
+def test_after_a_429_nothing_goes_for_as_long_as_kk_asked() -> None:
+    clock = Clock()
+    throttle = bucket(clock)
+    throttle.acquire()
+    throttle.back_off(7)
+    times = sent_at(throttle, clock, 3)
+    assert times == pytest.approx([1007.0, 1007.5, 1008.0])
+
+
+def test_after_a_429_without_a_word_there_is_a_short_pause() -> None:
+    clock = Clock()
+    throttle = bucket(clock)
+    throttle.back_off(None)
+    assert sent_at(throttle, clock, 1) == pytest.approx([1001.0])
+
+
+@pytest.mark.parametrize(("asked_s", "waited_s"), [(1e9, MAX_BACK_OFF_S), (-5.0, 0.0), (2.5, 2.5)])
+def test_a_pause_has_bounds(asked_s: float, waited_s: float) -> None:
+    tat, pause_s = backed_off(0.0, 1000.0, 118, 2.0, asked_s)
+    assert pause_s == waited_s
+    assert gcra(tat, 1000.0, 118, 2.0)[1] == pytest.approx(max(waited_s, 0.0))
+
+
+def test_a_429_moves_those_who_wait_already() -> None:
+    clock = Clock()
+    throttle = bucket(clock, burst=1, headroom=0)
+    throttle.acquire()
+
+    def sleep_and_be_told(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock.now < 1001:
+            throttle.back_off(5)
+
+    throttle._sleep = sleep_and_be_told
+    throttle.acquire()
+    assert clock.now == pytest.approx(1005.5)
+
+
+def test_waiting_ends_when_told_to_stop() -> None:
+    throttle = LocalBucket(burst=1, per_second=0.01, headroom=0)
+    throttle.acquire()
+    stop = threading.Event()
+    threading.Timer(0.05, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(ThrottleStopped):
+        throttle.acquire(stop)
+    assert time.monotonic() - began < 2
+
+
+def test_threads_share_the_bucket() -> None:
+    throttle = LocalBucket(burst=5, per_second=200, headroom=0)
+    began = time.monotonic()
+    threads = [threading.Thread(target=lambda: [throttle.acquire() for _ in range(10)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began >= 35 / 200
