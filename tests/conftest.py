@@ -6,13 +6,17 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from tests.postgres import find_binaries, throwaway_postgres
+
 if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.server import SandboxServer
     from tests.airflow.support import AirflowHome
 
 # Before anything imports Airflow, which reads its environment then.
@@ -42,3 +46,23 @@ def migrated_home(tmp_path_factory: pytest.TempPathFactory) -> AirflowHome:
 def airflow_home(migrated_home: AirflowHome, tmp_path: Path) -> AirflowHome:
     """An AIRFLOW_HOME of this test's own, with an empty migrated database, to run DAGs in."""
     return migrated_home.copy(tmp_path / "airflow")
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """`postgresql://postgres@127.0.0.1:<port>/postgres`, shared by all tests: each makes its own schema."""
+    binaries = find_binaries()
+    if binaries is None:
+        # Where changes are judged, nothing may go untested in silence.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("PostgreSQL is not installed")
+    with throwaway_postgres(binaries) as url:
+        yield url
+
+
+@pytest.fixture
+def sandbox() -> Iterator[SandboxServer]:
+    """A KK of this test's own, in memory, with `url` and `control`."""
+    from airflow_provider_kk.sandbox.server import SandboxServer
+
+    with SandboxServer() as server:
+        yield server
