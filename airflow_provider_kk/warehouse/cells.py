@@ -157,7 +157,7 @@ def _json(value: Mapping[Any, Any] | Sequence[Any]) -> bytes:
 _ENCODERS: tuple[tuple[Any, Callable[[Any], Stored]], ...] = (
     (bool, lambda value: _tag("B", "1" if value else "")),
     (str, str),
-    (int, lambda value: int(value) if -(2**63) <= value < 2**63 else _tag("D", str(int(value)))),
+    (int, lambda value: int(value) if -(2**63) <= value < 2**63 else _tag("I", str(int(value)))),
     (float, lambda value: float(value) if value == value else None),
     (Decimal, lambda value: None if value.is_nan() else _tag("D", str(value))),
     (bytes | bytearray | memoryview, lambda value: b"X" + bytes(value)),
@@ -168,6 +168,7 @@ _ENCODERS: tuple[tuple[Any, Callable[[Any], Stored]], ...] = (
 _DECODERS: dict[str, Callable[[str], Any]] = {
     "B": bool,
     "D": Decimal,
+    "I": int,
     "J": json.loads,
     "S": str,
     "?": Unreadable,

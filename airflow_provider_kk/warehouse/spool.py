@@ -34,7 +34,7 @@ class Spool:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self.rows = 0
-        self._groupings = 0
+        self._grouped: set[int] = set()
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         # A crash loses the file anyway, so nothing is written for its sake.
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
@@ -84,9 +84,22 @@ class Spool:
         `key_of` makes the key of a decoded cell of column `key_index`; a row whose key is None is a group of
         its own. Only the columns `indexes` are read. Use a group's rows before asking for the next group.
         """
-        self._groupings += 1
-        # Names of its own, so that a pass that was left halfway does not stand in the way of the next.
-        line, first, key = (f"{name}{self._groupings}" for name in ("line", "first", "key"))
+        if key_index not in self._grouped:
+            self._group(key_index, key_of)
+            self._grouped.add(key_index)
+        line, first = f"line{key_index}", f"first{key_index}"
+        cells = ", ".join(f"row.c{index}" for index in indexes)
+        rows = self._db.execute(
+            f"SELECT {first}.key, {first}.position, row.position, {cells} FROM {first} "
+            f"CROSS JOIN {line} ON {line}.key = {first}.key CROSS JOIN row ON row.position = {line}.position "
+            f"ORDER BY {first}.position, {line}.position"
+        )
+        for (_, key), group in groupby(rows, key=itemgetter(1, 0)):
+            yield (key if isinstance(key, str) else None), map(_spooled, group)
+
+    def _group(self, key_index: int, key_of: Callable[[Any], str | None]) -> None:
+        """Note the key of each row, and where each key comes first."""
+        line, first, key = f"line{key_index}", f"first{key_index}", f"key{key_index}"
         self._db.create_function(key, 1, lambda cell: key_of(decode(cell)), deterministic=True)
         # Keys are TEXT, so a row without one can use its position, an INTEGER that equals no text.
         self._db.execute(
@@ -95,16 +108,6 @@ class Spool:
         self._db.execute(f"CREATE INDEX {line}_key ON {line} (key, position)")
         self._db.execute(f"CREATE TABLE {first} (position INTEGER PRIMARY KEY, key)")
         self._db.execute(f"INSERT INTO {first} SELECT min(position), key FROM {line} GROUP BY key ORDER BY 1")
-        cells = ", ".join(f"row.c{index}" for index in indexes)
-        rows = self._db.execute(
-            f"SELECT {first}.key, {first}.position, row.position, {cells} FROM {first} "
-            f"CROSS JOIN {line} ON {line}.key = {first}.key CROSS JOIN row ON row.position = {line}.position "
-            f"ORDER BY {first}.position, {line}.position"
-        )
-        for (_, found), group in groupby(rows, key=itemgetter(1, 0)):
-            yield (found if isinstance(found, str) else None), map(_spooled, group)
-        self._db.execute(f"DROP TABLE {line}")
-        self._db.execute(f"DROP TABLE {first}")
 
 
 def _encode_row(row: Sequence[object]) -> list[Stored]:

@@ -48,6 +48,8 @@ class SqlDialect:
 DIALECTS = {
     "sqlite": SqlDialect(
         "SQLite",
+        # In double quotes SQLite takes a column that does not exist for a text.
+        quotes=("`", "`"),
         fold=_as_written,
         types=("TEXT", "TEXT", "TEXT"),
         creates_table=True,

@@ -25,7 +25,7 @@ _APPENDED = ("custom_order_number", "state", "kk_order_ids", "message", "at")
 
 
 class WriteBackError(RuntimeError):
-    """The warehouse does not take the results. The orders themselves are not affected, the ledger has them."""
+    """The warehouse does not take the results. The orders are not affected: the ledger has their outcomes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Result:
 
 
 class WriteBack(ABC):
-    """Where results go: `WriteBack.parse`, then `prepare` before the first order is sent, `write` at the end."""
+    """Where results go: `parse`, then `prepare` before the first order is sent, and `write` at the end."""
 
     table: Name
 
@@ -56,8 +56,8 @@ class WriteBack(ABC):
         if not isinstance(argument, Mapping) or set(argument) != set(wanted):
             raise ValueError(
                 'write_back must be "schema.table", to which results are appended, or '
-                '{"table": ..., "key": ..., "ids": ..., "state": ...}, whose rows are updated: the table, and its '
-                "columns of order numbers, KK's order ids and states"
+                '{"table": ..., "key": ..., "ids": ..., "state": ...}, whose rows are updated: the table, '
+                "and its columns of order numbers, KK's order ids and states"
             )
         table = Name.parse(argument["table"], "write_back's table", max_parts=3)
         key, ids, state = (Name.parse(argument[part], f"write_back's {part}") for part in wanted[1:])

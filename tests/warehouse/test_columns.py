@@ -1,0 +1,73 @@
+"""Promises of finding the fields of an order among a statement's columns."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
+
+LINES = ["custom_order_number", "country", "phone", "recipient", "province", "sku", "quantity"]
+ITEMS = ["custom_order_number", "country", "phone", "recipient", "province", "items"]
+
+
+def test_columns_are_found_in_upper_and_lower_case() -> None:
+    found = resolve([name.upper() for name in LINES])
+
+    assert [found.index[name] for name in LINES] == list(range(7))
+    assert not found.one_row_per_order
+    assert resolve(ITEMS).one_row_per_order
+
+
+def test_other_columns_are_ignored_and_named() -> None:
+    assert resolve(["loaded_at", *LINES, "loaded_at"]).ignored == ("loaded_at", "loaded_at")
+
+
+def test_columns_are_mapped_whatever_their_case() -> None:
+    found = resolve(["order_no", *LINES[1:]], {"Custom_Order_Number": "ORDER_NO"})
+
+    assert found.index["custom_order_number"] == 0
+    assert found.mapped == {"custom_order_number": "ORDER_NO"}
+
+
+def test_a_mapped_column_goes_before_one_of_our_name() -> None:
+    found = resolve([*LINES, "order_no"], {"custom_order_number": "order_no"})
+
+    assert found.index["custom_order_number"] == 7
+    assert found.ignored == ("custom_order_number",)
+
+
+def test_a_column_that_is_mapped_elsewhere_no_longer_counts_under_its_own_name() -> None:
+    found = resolve([*LINES, "city"], {"remark": "city"})
+
+    assert "city" not in found.index
+
+
+def test_what_is_mapped_decides_between_lines_and_items() -> None:
+    assert resolve([*LINES, "items"], {"sku": "sku"}).ignored == ("items",)
+    assert resolve([*LINES, "items"], {"items": "items"}).one_row_per_order
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "why"),
+    [
+        (LINES[:-1], {}, r"no column quantity \(or items.*It returns: custom_order_number, country"),
+        (
+            LINES[1:],
+            {},
+            r'no column custom_order_number\..*columns=\{"custom_order_number": "<your column>"\}',
+        ),
+        ([], {}, "It returns: no column"),
+        ([*LINES, "SKU"], {}, "returns sku more than once"),
+        (LINES, {"recipent": "name"}, "'recipent' is no field of an order, did you mean 'recipient'"),
+        (LINES, {"xyz": "name"}, "'xyz' is no field of an order; the fields are custom_order_number"),
+        (LINES, {"recipient": "name"}, "columns maps recipient -> name, but the statement returns"),
+        (LINES, {"recipient": ""}, "'recipient' must name a column"),
+        ([*LINES, "items"], {}, "returns both items and sku, quantity"),
+        ([*LINES, "items"], {"items": "items", "sku": "sku"}, "returns both"),
+    ],
+)
+def test_columns_that_do_not_fit_are_told_in_one_error(
+    names: list[str], columns: dict[str, str], why: str
+) -> None:
+    with pytest.raises(ColumnsError, match=why):
+        resolve(names, columns)

@@ -1,0 +1,196 @@
+"""Promises of reading a warehouse."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_kk.warehouse.columns import ColumnsError
+from airflow_provider_kk.warehouse.read import read_rows
+from tests.warehouse.conftest import Warehouse
+
+CREATE = "CREATE TABLE orders (custom_order_number VARCHAR(40), quantity INTEGER)"
+LOG = logging.getLogger(__name__)
+
+
+def contents(spool: Any) -> list[tuple[Any, ...]]:
+    with spool:
+        return list(zip(*(list(spool.column(index)) for index in range(len(spool.names))), strict=True))
+
+
+def test_all_rows_arrive_under_lower_case_names(warehouse: Warehouse) -> None:
+    warehouse.execute(CREATE)
+    rows = [(f"A-{index:04}", str(index)) for index in range(2_500)]
+    sql = "INSERT INTO orders VALUES " + ", ".join(f"('{number}', {quantity})" for number, quantity in rows)
+    warehouse.execute(sql)
+
+    spool = read_rows(
+        warehouse.hook, "SELECT custom_order_number, quantity FROM orders ORDER BY 1", None, LOG
+    )
+
+    assert spool.names == ("custom_order_number", "quantity")
+    assert spool.rows == 2_500
+    assert contents(spool) == [(number, int(quantity)) for number, quantity in rows]
+
+
+def test_a_statement_that_finds_nothing_still_tells_its_columns(warehouse: Warehouse) -> None:
+    warehouse.execute(CREATE)
+
+    spool = read_rows(warehouse.hook, "SELECT * FROM orders")
+
+    assert (spool.rows, spool.names) == (0, ("custom_order_number", "quantity"))
+
+
+def test_parameters_reach_the_driver_as_they_are_given(warehouse: Warehouse) -> None:
+    warehouse.execute(CREATE)
+    warehouse.execute("INSERT INTO orders VALUES ('A', 1), ('B', 2), ('50%', 3)")
+    by_name = warehouse.hook.conn_type == "gcpbigquery"
+    place = "%(number)s" if by_name else "?" if warehouse.hook.conn_type == "sqlite" else "%s"
+
+    spool = read_rows(
+        warehouse.hook,
+        f"SELECT custom_order_number FROM orders WHERE custom_order_number = {place}",
+        {"number": "B"} if by_name else ["B"],
+    )
+
+    assert contents(spool) == [("B",)]
+    like = read_rows(
+        warehouse.hook, "SELECT custom_order_number FROM orders WHERE custom_order_number LIKE '%\\%'"
+    )
+    assert like.names == ("custom_order_number",), "without parameters a % in the statement is a %"
+
+
+@pytest.mark.parametrize("parameters", [["B"], ("B",)])
+def test_bigquery_is_told_that_parameters_need_names(bigquery_warehouse: Warehouse, parameters: Any) -> None:
+    with pytest.raises(ColumnsError, match=r"pass a dict.*%\(name\)s"):
+        read_rows(bigquery_warehouse.hook, "SELECT 1", parameters)
+
+
+@pytest.mark.parametrize("sql", ["", "  \n"])
+def test_an_empty_statement_is_refused(sqlite_warehouse: Warehouse, sql: str) -> None:
+    with pytest.raises(ColumnsError, match="sql is empty"):
+        read_rows(sqlite_warehouse.hook, sql)
+
+
+def test_a_statement_without_rows_is_refused(warehouse: Warehouse) -> None:
+    with pytest.raises(ColumnsError, match="must be one SELECT"):
+        read_rows(warehouse.hook, CREATE)
+
+
+def test_reading_commits_nothing(postgres_warehouse: Warehouse) -> None:
+    postgres_warehouse.execute(CREATE)
+
+    spool = read_rows(
+        postgres_warehouse.hook, "INSERT INTO orders VALUES ('A', 1) RETURNING custom_order_number, quantity"
+    )
+
+    assert contents(spool) == [("A", 1)]
+    assert postgres_warehouse.rows("SELECT * FROM orders") == []
+
+
+@pytest.mark.parametrize("kind", ["snowflake", "bigquery"])
+def test_the_warehouse_is_closed_before_the_rows_are_used(kind: str, request: pytest.FixtureRequest) -> None:
+    hook = request.getfixturevalue(f"{kind}_warehouse").hook
+
+    read_rows(hook, "SELECT 1 AS one")
+
+    assert hook.calls == ["cursor.close", "connection.close"]
+
+
+@pytest.mark.parametrize("kind", ["snowflake", "bigquery"])
+def test_the_warehouse_is_closed_when_the_statement_fails(kind: str, request: pytest.FixtureRequest) -> None:
+    hook = request.getfixturevalue(f"{kind}_warehouse").hook
+
+    with pytest.raises(Exception, match="no such table"):
+        read_rows(hook, "SELECT * FROM nowhere")
+
+    assert hook.calls == ["cursor.close", "connection.close"]
+
+
+def test_a_check_of_the_columns_stops_the_reading(snowflake_warehouse: Warehouse) -> None:
+    def check(names: Any) -> None:
+        raise ColumnsError(f"not {names}")
+
+    with pytest.raises(ColumnsError, match=r"not \('one',\)"):
+        read_rows(snowflake_warehouse.hook, "SELECT 1 AS one", check=check)
+
+    assert snowflake_warehouse.hook.calls == ["cursor.close", "connection.close"]
+
+
+def test_a_connection_that_does_not_close_loses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Cursor:
+        description = (("One",),)
+
+        def __init__(self) -> None:
+            self.batches = [[(1,)], []]
+
+        def execute(self, sql: str) -> None: ...
+
+        def fetchmany(self, size: int) -> list[tuple[int]]:
+            return self.batches.pop(0)
+
+        def close(self) -> None:
+            raise OSError("already gone")
+
+    connection: Any = SimpleNamespace(cursor=Cursor, close=Cursor().close)
+    hook: Any = SimpleNamespace(get_conn=lambda: connection)
+
+    assert contents(read_rows(hook, "SELECT 1")) == [(1,)]
+    assert "did not close: OSError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sql", "streams"),
+    [
+        ("SELECT * FROM orders; -- all of them", True),
+        ("/* why */ WITH o AS (SELECT 1) SELECT updated_at FROM o", True),
+        ("WITH o AS (UPDATE orders SET quantity = 1 RETURNING *) SELECT * FROM o", False),
+        ("SET search_path = x; SELECT 1", False),
+        ("EXPLAIN SELECT 1", False),
+    ],
+)
+def test_rows_of_a_mere_select_stay_on_the_postgres_server(
+    postgres_warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, sql: str, streams: bool
+) -> None:
+    from airflow_provider_kk.warehouse.read import _open_cursor
+
+    connection = postgres_warehouse.hook.get_conn()
+    try:
+        assert (getattr(_open_cursor(connection, sql), "name", None) == "kk_rows") is streams
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("kind", ["dictcursor", "namedtuplecursor"])
+def test_connections_that_yield_other_rows_than_tuples_are_read(
+    postgres_warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    connection = json.loads(os.environ["AIRFLOW_CONN_POSTGRES_WAREHOUSE"]) | {"extra": {"cursor": kind}}
+    monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_WAREHOUSE", json.dumps(connection))
+    postgres_warehouse.hook._connection = None
+
+    spool = read_rows(postgres_warehouse.hook, "SELECT 'A' AS number, 2 AS quantity")
+
+    assert contents(spool) == [("A", 2)]
+
+
+def test_mysqlclient_is_told_to_leave_rows_on_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_kk.warehouse.read import _open_cursor
+
+    driver: Any = ModuleType("MySQLdb.cursors")
+    driver.SSCursor = object()
+    monkeypatch.setitem(sys.modules, "MySQLdb.cursors", driver)
+
+    class Connection:
+        def cursor(self, kind: object = None) -> object:
+            return kind
+
+    Connection.__module__ = "MySQLdb.connections"
+
+    assert _open_cursor(Connection(), "SELECT 1") is driver.SSCursor

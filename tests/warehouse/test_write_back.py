@@ -1,0 +1,347 @@
+"""Promises of writing results back."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_kk.warehouse.sql import DIALECTS, OTHER, Name, Statement, style_of
+from airflow_provider_kk.warehouse.write_back import Append, Result, Update, WriteBack, WriteBackError
+from tests.warehouse.conftest import Warehouse
+
+LOG = logging.getLogger(__name__)
+AT = datetime(2024, 2, 29, 12, 30, 15, 250_000, tzinfo=timezone(timedelta(hours=2)))
+UPDATED = {"table": "orders", "key": "order_no", "ids": "kk_ids", "state": "kk_state"}
+
+
+def result(number: str, *ids: str, state: str = "created", message: str | None = None) -> Result:
+    return Result(number, state, ids, message, AT)
+
+
+def appended(warehouse: Warehouse, table: str = "kk_results") -> list[tuple[Any, ...]]:
+    return warehouse.rows(
+        f"SELECT custom_order_number, state, kk_order_ids, message FROM {table} ORDER BY 1, 2"
+    )
+
+
+def create_results(warehouse: Warehouse, extra: str = "") -> None:
+    texts = (
+        "custom_order_number VARCHAR(40), state VARCHAR(16), kk_order_ids VARCHAR(99), message VARCHAR(1000)"
+    )
+    warehouse.execute(f"CREATE TABLE kk_results ({texts}, at TIMESTAMP{extra})")
+
+
+def create_orders(warehouse: Warehouse, key: str = "VARCHAR(40)", ids: str = "VARCHAR(99)") -> None:
+    warehouse.execute(f"CREATE TABLE orders (order_no {key}, kk_ids {ids}, kk_state VARCHAR(16))")
+
+
+def test_results_are_appended_as_rows(warehouse: Warehouse) -> None:
+    create_results(warehouse)
+    write_back = WriteBack.parse("kk_results")
+    write_back.prepare(warehouse.hook)
+
+    written = write_back.write(
+        warehouse.hook,
+        [result("A", "1", "2"), result("B", state="rejected", message='sold out: it\'s "50%"\n;--')],
+        LOG,
+    )
+
+    assert written == 2
+    assert appended(warehouse) == [
+        ("A", "created", "1,2", None),
+        ("B", "rejected", None, 'sold out: it\'s "50%"\n;--'),
+    ]
+
+
+def test_the_time_is_utc_in_columns_of_time_and_of_text(warehouse: Warehouse) -> None:
+    create_results(warehouse)
+
+    WriteBack.parse("kk_results").write(warehouse.hook, [result("A")], LOG)
+
+    ((at,),) = warehouse.rows("SELECT at FROM kk_results")
+    assert str(at).startswith("2024-02-29 10:30:15.25")
+
+
+@pytest.mark.parametrize("count", [0, 1, 198, 199, 200, 2_500])
+def test_many_results_are_a_few_statements(snowflake_warehouse: Warehouse, count: int) -> None:
+    create_results(snowflake_warehouse)
+    snowflake_warehouse.hook.statements.clear()
+
+    written = WriteBack.parse("kk_results").write(
+        snowflake_warehouse.hook, (result(f"A-{index}") for index in range(count)), LOG
+    )
+
+    inserts = [sql for sql in snowflake_warehouse.hook.statements if sql.startswith("INSERT")]
+    assert (written, len(inserts)) == (count, -(-count // 1_000))
+    assert snowflake_warehouse.rows("SELECT count(*) FROM kk_results")[0][0] == count
+
+
+def test_batches_fit_the_parameter_limits_of_row_stores(
+    sqlite_warehouse: Warehouse, postgres_warehouse: Warehouse
+) -> None:
+    for warehouse in (sqlite_warehouse, postgres_warehouse):
+        WriteBack.parse("kk_results").write(
+            warehouse.hook, (result(f"A-{index}") for index in range(1_000)), LOG
+        )
+        assert warehouse.rows("SELECT count(*) FROM kk_results") == [(1_000,)]
+    assert all(dialect.rows_per_statement * 5 < 999 for dialect in DIALECTS.values() if dialect.row_store)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_missing_table_is_made_where_that_is_usual(kind: str, request: pytest.FixtureRequest) -> None:
+    warehouse = request.getfixturevalue(f"{kind}_warehouse")
+    write_back = WriteBack.parse("kk_results")
+
+    write_back.prepare(warehouse.hook)
+    write_back.prepare(warehouse.hook)
+
+    assert appended(warehouse) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "ddl"),
+    [
+        (
+            "snowflake",
+            r'CREATE TABLE "KK_RESULTS" \("CUSTOM_ORDER_NUMBER" VARCHAR\(40\), .*"AT" TIMESTAMP_TZ\)',
+        ),
+        ("bigquery", r"CREATE TABLE `kk_results` \(`custom_order_number` STRING, .*`at` TIMESTAMP\)"),
+    ],
+)
+def test_elsewhere_a_missing_table_is_told_with_its_ddl(
+    kind: str, ddl: str, request: pytest.FixtureRequest
+) -> None:
+    warehouse = request.getfixturevalue(f"{kind}_warehouse")
+
+    with pytest.raises(WriteBackError, match=ddl):
+        WriteBack.parse("kk_results").prepare(warehouse.hook)
+
+
+def test_a_table_with_other_columns_is_told_before_anything_is_sent(warehouse: Warehouse) -> None:
+    warehouse.execute("CREATE TABLE kk_results (custom_order_number VARCHAR(40), status VARCHAR(16))")
+    create_orders(warehouse)
+
+    with pytest.raises(WriteBackError, match=r"(?s)cannot be appended to kk_results.*CREATE TABLE"):
+        WriteBack.parse("kk_results").prepare(warehouse.hook)
+    with pytest.raises(WriteBackError, match="orders cannot be updated"):
+        WriteBack.parse({**UPDATED, "state": "nothing"}).prepare(warehouse.hook)
+
+
+def test_many_tasks_may_make_the_table_at_once(postgres_warehouse: Warehouse) -> None:
+    def prepare() -> None:
+        try:
+            barrier.wait()
+            WriteBack.parse("kk_results").prepare(postgres_warehouse.hook)
+        except Exception as error:
+            failures.append(error)
+
+    failures: list[Exception] = []
+    barrier = threading.Barrier(8)
+    threads = [threading.Thread(target=prepare) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+
+
+def test_results_update_the_orders_own_rows(warehouse: Warehouse) -> None:
+    create_orders(warehouse)
+    warehouse.execute(
+        "INSERT INTO orders (order_no, kk_state) VALUES ('A', '-'), ('A', '-'), ('B', '-'), ('C', '-')"
+    )
+    write_back = WriteBack.parse(UPDATED)
+    write_back.prepare(warehouse.hook)
+
+    for _ in range(2):
+        written = write_back.write(
+            warehouse.hook, [result("A", "1", "2"), result("B", state="rejected")], LOG
+        )
+
+    assert written == 2
+    assert warehouse.rows("SELECT * FROM orders ORDER BY 1") == [
+        ("A", "1,2", "created"),
+        ("A", "1,2", "created"),
+        ("B", None, "rejected"),
+        ("C", None, "-"),
+    ]
+
+
+def test_an_update_never_empties_ids(warehouse: Warehouse) -> None:
+    create_orders(warehouse)
+    warehouse.execute("INSERT INTO orders VALUES ('A', '1', 'created')")
+
+    WriteBack.parse(UPDATED).write(warehouse.hook, [result("A", state="in_doubt")], LOG)
+
+    assert warehouse.rows("SELECT * FROM orders") == [("A", "1", "in_doubt")]
+
+
+def test_orders_without_a_row_are_counted_in_a_warning(
+    warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    create_orders(warehouse)
+    warehouse.execute("INSERT INTO orders VALUES ('A', NULL, NULL)")
+
+    WriteBack.parse(UPDATED).write(
+        warehouse.hook, [result("A", "1"), result("B", "2"), result("C", "3")], LOG
+    )
+
+    assert (
+        "results of 2 of 3 orders are not written: no row of orders has their number in order_no"
+        in caplog.text
+    )
+
+
+def test_integer_keys_and_ids_are_updated(warehouse: Warehouse) -> None:
+    row_store = warehouse.hook.conn_type in ("sqlite", "postgres")
+    create_orders(warehouse, "BIGINT", "BIGINT" if row_store else "VARCHAR(99)")
+    warehouse.execute("INSERT INTO orders VALUES (1001, NULL, NULL)")
+
+    WriteBack.parse(UPDATED).write(warehouse.hook, [result("1001", "77")], LOG)
+
+    assert [(str(ids), state) for _, ids, state in warehouse.rows("SELECT * FROM orders")] == [
+        ("77", "created")
+    ]
+
+
+def test_nothing_of_a_refused_batch_is_written_and_no_row_is_shown(postgres_warehouse: Warehouse) -> None:
+    postgres_warehouse.execute(
+        "CREATE TABLE orders (order_no text, name text, kk_ids text, kk_state text CHECK (kk_state <> '-'))"
+    )
+    postgres_warehouse.execute("INSERT INTO orders VALUES ('A', 'Ada Secret'), ('B', 'Ada Secret')")
+
+    with pytest.raises(WriteBackError, match="CheckViolation") as caught:
+        WriteBack.parse(UPDATED).write(
+            postgres_warehouse.hook, [result("A", "1"), result("B", state="-")], LOG
+        )
+
+    assert postgres_warehouse.rows("SELECT kk_ids FROM orders") == [(None,), (None,)]
+    assert "Ada" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_no_transaction_is_open_while_results_are_taken(sqlite_warehouse: Warehouse) -> None:
+    """They may come from a ledger in the same file."""
+
+    def results() -> Iterator[Result]:
+        for index in range(400):
+            with sqlite_warehouse.hook.get_conn() as ledger:
+                ledger.execute("CREATE TABLE IF NOT EXISTS ledger (n)")
+                ledger.execute("INSERT INTO ledger VALUES (1)")
+            yield result(f"A-{index}")
+
+    assert WriteBack.parse("kk_results").write(sqlite_warehouse.hook, results(), LOG) == 400
+
+
+def test_a_warehouse_without_transactions_tells_the_first_error(bigquery_warehouse: Warehouse) -> None:
+    create_results(bigquery_warehouse, ", CHECK (state <> 'held')")
+
+    with pytest.raises(WriteBackError, match="CHECK constraint failed"):
+        WriteBack.parse("kk_results").write(bigquery_warehouse.hook, [result("A", state="held")], LOG)
+
+
+def test_long_messages_are_cut(sqlite_warehouse: Warehouse) -> None:
+    WriteBack.parse("kk_results").write(sqlite_warehouse.hook, [result("A", message="x" * 10_000)], LOG)
+
+    assert sqlite_warehouse.rows("SELECT length(message) FROM kk_results") == [(1_000,)]
+
+
+def test_names_that_are_reserved_words_work(warehouse: Warehouse) -> None:
+    opening, closing = DIALECTS[warehouse.hook.conn_type].quotes
+    fold = str.upper if warehouse.hook.conn_type == "snowflake" else str
+    table, key, ids, state = (
+        f"{opening}{fold(name)}{closing}" for name in ("order", "group", "from", "select")
+    )
+    warehouse.execute(f"CREATE TABLE {table} ({key} VARCHAR(9), {ids} VARCHAR(9), {state} VARCHAR(9))")
+    warehouse.execute(f"INSERT INTO {table} VALUES ('A', NULL, NULL)")
+
+    WriteBack.parse({"table": "order", "key": "group", "ids": "from", "state": "select"}).write(
+        warehouse.hook, [result("A", "1")], LOG
+    )
+
+    assert warehouse.rows(f"SELECT * FROM {table}") == [("A", "1", "created")]
+
+
+@pytest.mark.parametrize(
+    ("name", "conn_type", "sql"),
+    [
+        ("Sales.Orders", "postgres", '"sales"."orders"'),
+        ("Sales.Orders", "snowflake", '"SALES"."ORDERS"'),
+        ('sales."Orders 2"', "snowflake", '"SALES"."Orders 2"'),
+        ("Sales.Orders", "mysql", "`Sales`.`Orders`"),
+        ("Sales.Orders", "mssql", "[Sales].[Orders]"),
+        ("my-project-1.sales.orders", "gcpbigquery", "`my-project-1`.`sales`.`orders`"),
+        ("Sales.Orders", "unheard_of", "Sales.Orders"),
+    ],
+)
+def test_a_plain_name_means_what_the_warehouse_makes_of_it(name: str, conn_type: str, sql: str) -> None:
+    assert Name.parse(name, "table", max_parts=3).sql(DIALECTS.get(conn_type, OTHER)) == sql
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", " ", ".", "a.", ".a", "a..b", "a b", "a;b", "a--b", "a-b", "p-.d.t", "p--q.d.t", "a'", 'a"b',
+        '"a"b', '"a""b"', "`a`", "a.b.c.d", "1a", "é", "a\n; drop", "a/*", '"a;b"', "%s", "a%b", None, 3,
+    ],
+)  # fmt: skip
+def test_what_is_no_plain_name_is_refused(name: Any) -> None:
+    with pytest.raises(ValueError, match="write_back"):
+        WriteBack.parse(name)
+    with pytest.raises(ValueError, match="write_back's key"):
+        WriteBack.parse({**UPDATED, "key": name})
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {},
+        {"table": "t"},
+        {**UPDATED, "message": "m"},
+        ["t"],
+        {k: UPDATED[k] for k in ("table", "key", "ids")},
+    ],
+)
+def test_any_other_shape_is_refused_with_both_that_work(argument: object) -> None:
+    with pytest.raises(ValueError, match=r'"schema.table".*"table": \.\.\., "key"'):
+        WriteBack.parse(argument)
+
+
+def test_both_shapes_are_known() -> None:
+    assert WriteBack.parse(" sales.kk_results ") == Append(Name(("sales", "kk_results")))
+    assert isinstance(WriteBack.parse(UPDATED), Update)
+
+
+@pytest.mark.parametrize(
+    ("style", "sql", "parameters"),
+    [
+        ("qmark", "(?, ?)", ("x", None)),
+        ("format", "(%s, %s)", ("x", None)),
+        ("pyformat", "(%s, %s)", ("x", None)),
+        ("numeric", "(:1, :2)", ("x", None)),
+        ("named", "(:p1, :p2)", {"p1": "x", "p2": None}),
+        ("names", "(%(p1)s, %(p2)s)", {"p1": "x", "p2": None}),
+    ],
+)
+def test_parameters_are_written_in_the_drivers_style(style: str, sql: str, parameters: Any) -> None:
+    statement = Statement(style)
+
+    assert (statement.values(("x", None)), statement.parameters) == (sql, parameters)
+
+
+def test_the_drivers_style_goes_before_airflows_guess() -> None:
+    guess: Any = SimpleNamespace(conn_type="odbc", placeholder="?")
+
+    assert style_of(guess, sqlite3.connect(":memory:")) == "qmark"
+    assert style_of(guess, object()) == "qmark"
+    assert style_of(SimpleNamespace(conn_type="x"), object()) == "format"  # type: ignore[arg-type]
+    assert AT.astimezone(UTC).hour == 10
