@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-
-_POSTGRES_BIN = Path("/usr/lib/postgresql/15/bin")
 
 
 class Warehouse:
@@ -65,20 +59,23 @@ def bigquery_warehouse(tmp_path: Path) -> Warehouse:
 
 
 @pytest.fixture
-def postgres_warehouse(postgres_socket: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+def postgres_warehouse(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
     from airflow.providers.postgres.hooks.postgres import PostgresHook
 
+    server = urlsplit(postgres_url)
     connection = {
         "conn_type": "postgres",
-        "host": str(postgres_socket),
-        "login": "postgres",
-        "schema": "postgres",
+        "host": server.hostname,
+        "port": server.port,
+        "login": server.username,
+        "schema": server.path.strip("/"),
+        "extra": {"options": "-c search_path=warehouse"},
     }
     monkeypatch.setenv("AIRFLOW_CONN_POSTGRES_WAREHOUSE", json.dumps(connection))
     warehouse = Warehouse(PostgresHook("postgres_warehouse"))
-    warehouse.execute("DROP SCHEMA public CASCADE")
-    warehouse.execute("CREATE SCHEMA public")
-    return warehouse
+    warehouse.execute("CREATE SCHEMA warehouse")
+    yield warehouse
+    warehouse.execute("DROP SCHEMA warehouse CASCADE")
 
 
 @pytest.fixture(params=["sqlite", "postgres", "snowflake", "bigquery"])
@@ -87,31 +84,3 @@ def warehouse(request: pytest.FixtureRequest) -> Warehouse:
     found = request.getfixturevalue(f"{request.param}_warehouse")
     assert isinstance(found, Warehouse)
     return found
-
-
-@pytest.fixture(scope="session")
-def postgres_socket() -> Iterator[Path]:
-    """A throwaway PostgreSQL that listens on nothing but a socket in its own directory."""
-    if not (_POSTGRES_BIN / "initdb").exists():
-        pytest.skip("PostgreSQL 15 is not installed")
-    home = Path(tempfile.mkdtemp(prefix="kk-postgres-"))
-    user = "postgres" if getpass.getuser() == "root" else None
-    if user:
-        shutil.chown(home, user)
-
-    def run(*command: str) -> None:
-        environment = {**os.environ, "PGUSER": "postgres", "LC_ALL": "C.UTF-8"}
-        subprocess.run(
-            [str(_POSTGRES_BIN / command[0]), *command[1:]],
-            check=True, user=user, cwd=home, env=environment, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    data = str(home / "data")
-    run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N")
-    options = f"-c listen_addresses= -c unix_socket_directories={home} -c fsync=off"
-    run("pg_ctl", "-D", data, "-w", "-l", str(home / "log"), "-o", options, "start")
-    try:
-        yield home
-    finally:
-        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
-        shutil.rmtree(home, ignore_errors=True)
