@@ -512,8 +512,8 @@ class SyncOrdersOperator(_DeliveringOperator):
             return None
         return AirflowFailException(
             f"{bad} orders are newly rejected or invalid (max_rejected={self.max_rejected}), {changed} "
-            f"changed after they were created, {held} newly held. The others were delivered. See the summary's "
-            "rejections and `kk ledger list`"
+            f"changed after they were created, {held} newly held. The others were delivered. See the "
+            "summary's rejections and `kk ledger list`"
         )
 
 

@@ -1,0 +1,250 @@
+"""The ledger's transitions: who may change a row, and what a late answer does."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_kk.delivery import tables
+from airflow_provider_kk.delivery.database import LedgerUnusableError
+from airflow_provider_kk.delivery.job import Job
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin
+from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
+from tests.delivery.world import Order, World
+
+ORIGIN = Origin("dag", "run", "task", -1, 1)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World.in_folder(tmp_path)
+
+
+@pytest.fixture
+def ledger(world: World) -> Ledger:
+    return world.ledger
+
+
+@pytest.fixture
+def job(world: World) -> Job:
+    return world.job(Order("A"))
+
+
+def begin(ledger: Ledger, job: Job, seen: Entry | None = None) -> Claim:
+    claim = ledger.begin(job, seen, origin=ORIGIN, sync_id="s")
+    assert claim is not None
+    return claim
+
+
+def entry(ledger: Ledger, key: str = "A") -> Entry:
+    return ledger.look_up([key])[key]
+
+
+def test_the_intent_is_written_before_anything_is_sent(ledger: Ledger, job: Job) -> None:
+    begin(ledger, job)
+    row = entry(ledger)
+    (attempt,) = ledger.attempts(["A"])
+    assert row.state is State.SENDING
+    assert (row.lease_until, row.settle_after) == (ledger.now() + 120, ledger.now() + 750)
+    assert (attempt.outcome, dict(attempt.goods), attempt.dag_id) == ("", {"SHIRT_M": 1}, "dag")
+
+
+def test_only_one_of_many_workers_gets_a_new_order(ledger: Ledger, job: Job) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(lambda _: ledger.begin(job, None, origin=ORIGIN, sync_id="s"), range(40)))
+    assert sum(claim is not None for claim in claims) == 1
+    assert len(ledger.attempts(["A"])) == 1
+
+
+def test_only_one_of_many_workers_takes_over(ledger: Ledger, job: Job) -> None:
+    ledger.record(begin(ledger, job), Answer(Event.NOT_SENT))
+    seen = entry(ledger)
+    with ThreadPoolExecutor(8) as pool:
+        claims = list(pool.map(lambda _: ledger.begin(job, seen, origin=ORIGIN, sync_id="s"), range(40)))
+    assert sum(claim is not None for claim in claims) == 1
+
+
+def test_a_row_that_moved_and_came_back_is_not_taken_over(ledger: Ledger, job: Job) -> None:
+    ledger.record(begin(ledger, job), Answer(Event.NOT_SENT))
+    seen = entry(ledger)
+    ledger.record(begin(ledger, job, seen), Answer(Event.NOT_SENT))
+    assert entry(ledger).state is seen.state
+    assert ledger.begin(job, seen, origin=ORIGIN, sync_id="s") is None
+
+
+@pytest.mark.parametrize("state", [State.CREATED, State.HELD])
+def test_what_is_created_or_held_is_never_sent(ledger: Ledger, job: Job, state: State) -> None:
+    ledger.record(begin(ledger, job), Answer(Event.CREATED, ("1",)))
+    if state is State.HELD:
+        ledger.hold(entry(ledger), Event.CONFLICT, "conflict")
+    with pytest.raises(ValueError, match="intent"):
+        ledger.begin(job, entry(ledger), origin=ORIGIN, sync_id="s")
+
+
+def test_an_unknown_outcome_waits_for_a_whole_window_from_then(
+    world: World, ledger: Ledger, job: Job
+) -> None:
+    claim = begin(ledger, job)
+    world.clock.sleep(500)
+    ledger.record(claim, Answer(Event.UNKNOWN, message="reset"))
+    assert entry(ledger).state is State.IN_DOUBT
+    assert entry(ledger).settle_after == ledger.now() + 600
+
+
+def test_a_late_created_is_stored_though_the_row_was_taken_over(ledger: Ledger, job: Job) -> None:
+    first = begin(ledger, job)
+    second = begin(ledger, job, entry(ledger))
+    ledger.record(second, Answer(Event.NOT_SENT))
+    row = ledger.record(first, Answer(Event.CREATED, ("1",)))
+    assert (row.state, row.kk_order_ids) == (State.CREATED, ("1",))
+
+
+def test_two_created_attempts_are_a_conflict_in_either_order(ledger: Ledger, job: Job) -> None:
+    first = begin(ledger, job)
+    second = begin(ledger, job, entry(ledger))
+    assert ledger.record(first, Answer(Event.CREATED, ("1",))).state is State.SENDING
+    row = ledger.record(second, Answer(Event.CREATED, ("2",)))
+    assert (row.state, row.kk_order_ids) == (State.HELD, ("1", "2"))
+
+
+def test_two_created_attempts_are_a_conflict_when_the_older_one_answers_last(
+    ledger: Ledger, job: Job
+) -> None:
+    first = begin(ledger, job)
+    second = begin(ledger, job, entry(ledger))
+    ledger.record(second, Answer(Event.CREATED, ("2",)))
+    row = ledger.record(first, Answer(Event.CREATED, ("1",)))
+    assert (row.state, set(row.kk_order_ids)) == (State.HELD, {"1", "2"})
+
+
+def test_an_attempt_that_failed_leaves_the_older_ones_order_standing(ledger: Ledger, job: Job) -> None:
+    first = begin(ledger, job)
+    second = begin(ledger, job, entry(ledger))
+    ledger.record(first, Answer(Event.CREATED, ("1",)))
+    row = ledger.record(second, Answer(Event.REJECTED, code=1))
+    assert (row.state, row.kk_order_ids) == (State.CREATED, ("1",))
+
+
+def test_a_late_created_between_a_look_and_the_resend_stops_the_resend(ledger: Ledger, job: Job) -> None:
+    first = begin(ledger, job)
+    seen = entry(ledger)
+    ledger.record(first, Answer(Event.CREATED, ("1",)))
+    assert ledger.begin(job, seen, origin=ORIGIN, sync_id="s") is None
+
+
+def test_a_conflict_stays_held_when_one_of_its_attempts_answers_once_more(ledger: Ledger, job: Job) -> None:
+    first = begin(ledger, job)
+    second = begin(ledger, job, entry(ledger))
+    ledger.record(first, Answer(Event.CREATED, ("1",)))
+    ledger.record(second, Answer(Event.CREATED, ("2",)))
+    assert ledger.record(first, Answer(Event.CREATED, ("1",))).state is State.HELD
+
+
+def test_the_answer_of_a_worker_from_before_a_restored_backup_is_stored(ledger: Ledger, job: Job) -> None:
+    claim = begin(ledger, job)
+    forget(ledger)
+    row = ledger.record(claim, Answer(Event.CREATED, ("1",)))
+    assert (row.state, row.kk_order_ids) == (State.CREATED, ("1",))
+
+
+def test_a_worker_from_before_a_restored_backup_does_not_answer_for_its_successor(
+    ledger: Ledger, job: Job
+) -> None:
+    before = begin(ledger, job)
+    forget(ledger)
+    after = begin(ledger, job)
+    assert before.attempt == after.attempt
+    assert ledger.record(before, Answer(Event.REJECTED, code=1)).state is State.SENDING
+    assert ledger.record(before, Answer(Event.CREATED, ("1",))).kk_order_ids == ("1",)
+    assert ledger.record(after, Answer(Event.CREATED, ("2",))).state is State.HELD
+
+
+def test_pauses_of_a_refused_order_grow_from_a_quarter_of_an_hour_to_a_day(ledger: Ledger, job: Job) -> None:
+    pauses = []
+    seen = None
+    for _ in range(9):
+        row = ledger.record(begin(ledger, job, seen), Answer(Event.REJECTED, code=1))
+        pauses.append(row.retry_after - ledger.now())
+        seen = entry(ledger)
+    assert pauses[:3] == [900, 1800, 3600]
+    assert pauses[-1] == 86_400
+
+
+def test_a_new_generation_needs_a_closed_one_whose_window_is_over(
+    world: World, ledger: Ledger, job: Job
+) -> None:
+    claim = begin(ledger, job)
+    with pytest.raises(ValueError, match="resolve it first"):
+        ledger.order_again(entry(ledger), who="ann", why="customer asked")
+    ledger.record(claim, Answer(Event.CREATED, ("1",)))
+    with pytest.raises(ValueError, match="may still turn up"):
+        ledger.order_again(entry(ledger), who="ann", why="customer asked")
+    world.clock.sleep(751)
+    assert ledger.order_again(entry(ledger), who="ann", why="customer asked")
+    assert [row.generation for row in ledger.generations("A")] == [1, 2]
+    begin(ledger, job, entry(ledger))
+    assert entry(ledger).generation == 2
+
+
+def test_a_human_closes_what_is_held(ledger: Ledger, job: Job) -> None:
+    ledger.record(begin(ledger, job), Answer(Event.UNKNOWN))
+    ledger.hold(entry(ledger), Event.GIVEN_UP, "not in KK's list")
+    row = ledger.resolve(entry(ledger), Event.DECLARED_CREATED, ids=["9"], who="ann", why="seen at KK")
+    assert row is not None
+    assert (row.state, row.kk_order_ids, row.resolved_by) == (State.CREATED, ("9",), "ann: seen at KK")
+
+
+def test_two_connections_share_an_account_only_when_they_say_so(world: World) -> None:
+    world.ledger.open("kk_default", account_is_explicit=False)
+    with pytest.raises(LedgerUnusableError, match=r"'kk_other'.*'kk_default'.*account"):
+        world.ledger.open("kk_other", account_is_explicit=False)
+    world.ledger.open("kk_other", account_is_explicit=True)
+
+
+def test_a_ledger_of_a_newer_version_is_not_touched(world: World) -> None:
+    with world.ledger.database.write() as db:
+        db.execute(tables.account.update().values(schema_version=99))
+    with pytest.raises(LedgerUnusableError, match="newer version"):
+        world.open_ledger()
+
+
+def test_a_database_that_does_not_enforce_keys_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "loose.db"
+    engine = sa.create_engine(f"sqlite:///{path}")
+    loose = sa.MetaData()
+    for table in tables.METADATA.sorted_tables:
+        columns = [sa.Column(column.name, column.type) for column in table.columns]
+        sa.Table(table.name, loose, *columns)
+    loose.create_all(engine)
+    with pytest.raises(LedgerUnusableError, match="same primary key twice"):
+        World.in_folder(tmp_path).__class__(f"sqlite:///{path}")
+
+
+def test_many_openers_at_once_create_the_tables_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        worlds = list(pool.map(lambda _: World.in_folder(tmp_path), range(6)))
+    assert {world.ledger.healed_until() for world in worlds} == {worlds[0].ledger.healed_until()}
+
+
+def test_the_ddl_can_be_run_by_hand(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "ledger.db") as db:
+        db.executescript(tables.ddl("sqlite"))
+    world = World.in_folder(tmp_path)
+    assert world.sync("A").created == 1
+
+
+def test_no_state_but_the_doubtful_ones_is_settled_as_unknown() -> None:
+    assert {State.SENDING, State.IN_DOUBT} == DOUBTFUL
+
+
+def forget(ledger: Ledger) -> None:
+    """What restoring a backup from before does."""
+    with ledger.database.write() as db:
+        db.execute(tables.order.delete())
+        db.execute(tables.attempt.delete())

@@ -1,0 +1,286 @@
+"""The promises of the delivery protocol, each with the fault that it is made against."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_kk.delivery.job import InconclusiveError, Sighting
+from airflow_provider_kk.delivery.states import State
+from tests.delivery.world import Limits, Order, Policy, World, counts
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World.in_folder(tmp_path)
+    # An order that the ledger knows: without one, absence in KK's list would prove nothing.
+    world.sync("known")
+    world.clock.sleep(3600)
+    return world
+
+
+def test_an_order_is_sent_once_whatever_number_of_runs_select_it(world: World) -> None:
+    assert counts(world.sync("A", "B")) == {"created": 2}
+    assert counts(world.sync("A", "B")) == {"already_created": 2}
+    assert world.kk.posts == ["known", "A", "B"]
+
+
+def test_a_lost_answer_is_adopted_not_resent(world: World) -> None:
+    world.kk.meets("A", "lost_answer")
+    assert counts(world.sync("A")) == {"adopted": 1}
+    assert world.kk.count("A") == 1
+    assert world.entry("A").kk_order_ids == (world.kk.orders[-1].id,)
+
+
+def test_a_lost_request_is_sent_again_only_after_the_settle_window(world: World) -> None:
+    sent_at: list[float] = []
+    world.kk.on_post = lambda _key: sent_at.append(world.clock.now)
+    world.kk.meets("A", "lost_request")
+    assert counts(world.sync("A")) == {"created": 1}
+    assert world.kk.count("A") == 1
+    assert sent_at[1] - sent_at[0] >= 120 + 30 + 600
+
+
+def test_a_list_that_lags_does_not_make_an_order_look_absent(world: World) -> None:
+    world.kk.list_lag_s = 300
+    world.kk.meets("A", "lost_answer")
+    assert counts(world.sync("A")) == {"adopted": 1}
+    assert world.kk.posts.count("A") == 1
+
+
+def test_an_absent_order_is_held_when_the_user_wants_that(world: World) -> None:
+    world.kk.meets("A", "lost_request")
+    assert counts(world.sync("A", policy=Policy(on_absence="hold"))) == {"held": 1}
+    assert counts(world.sync("A")) == {"held": 1}
+    assert world.kk.posts.count("A") == 1
+
+
+def test_an_order_is_not_resent_more_often_than_allowed(world: World) -> None:
+    world.kk.meets("A", "lost_request", "lost_request")
+    assert counts(world.sync("A")) == {"held": 1}
+    assert world.kk.posts.count("A") == 2
+
+
+def test_absence_proves_nothing_while_the_list_shows_no_known_order(tmp_path: Path) -> None:
+    world = World.in_folder(tmp_path)
+    world.kk.meets("A", "lost_request")
+    assert counts(world.sync("A")) == {"in_doubt": 1}
+    assert "no order that the ledger knows" in world.messages["A"]
+    assert world.kk.posts == ["A"]
+
+
+def test_absence_proves_nothing_while_an_order_without_number_has_the_same_goods(world: World) -> None:
+    world.kk.meets("A", "lost_request")
+    world.kk.on_post = lambda _key: world.kk.add(Order("?"), key=None)
+    assert counts(world.sync("A")) == {"in_doubt": 1}
+    assert world.kk.posts.count("A") == 1
+
+
+def test_an_incomplete_list_decides_nothing(world: World) -> None:
+    world.kk.meets("A", "lost_request")
+    world.sync("A", waits=False)
+    world.clock.sleep(800)
+    world.kk.list_error = InconclusiveError("pages do not add up")
+    assert counts(world.sync("A")) == {"in_doubt": 1}
+    assert world.kk.posts.count("A") == 1
+
+
+def test_without_a_list_nothing_is_sent(world: World) -> None:
+    world.kk.list_error = InconclusiveError("no list today")
+    assert counts(world.sync("A", "B", "known")) == {"not_sent": 2, "already_created": 1}
+    assert world.kk.posts == ["known"]
+
+
+def test_all_parts_of_a_split_order_are_adopted(world: World) -> None:
+    world.kk.split = True
+    world.kk.meets("A", "lost_answer")
+    assert counts(world.sync(Order("A", {"S": 1, "T": 2}))) == {"adopted": 1}
+    assert len(world.entry("A").kk_order_ids) == 2
+
+
+def test_half_a_split_order_becomes_a_conflict_after_one_more_window(world: World) -> None:
+    order = Order("A", {"S": 1, "T": 2})
+    world.kk.meets("A", "lost_request")
+    world.kk.on_post = lambda _key: world.kk.add(Order("A", {"S": 1}))
+    before = world.clock.now
+    assert counts(world.sync(order)) == {"held": 1}
+    assert world.clock.now - before >= 750 + 600
+    assert world.kk.posts.count("A") == 1
+
+
+def test_two_orders_under_one_number_are_a_conflict(world: World) -> None:
+    world.kk.meets("A", "lost_answer")
+    world.kk.on_post = lambda _key: world.kk.add(Order("A"))
+    assert counts(world.sync("A")) == {"held": 1}
+    assert "more or other goods" in world.entry("A").message
+
+
+def test_an_order_for_another_country_is_not_adopted(world: World) -> None:
+    world.kk.meets("A", "lost_request")
+    world.kk.on_post = lambda _key: world.kk.add(Order("A", country="DE"))
+    assert counts(world.sync("A")) == {"held": 1}
+
+
+def test_a_number_that_kk_turned_into_an_integer_is_found(world: World) -> None:
+    world.kk.meets("00123", "lost_request")
+    world.kk.on_post = lambda _key: world.kk.orders.append(
+        Sighting("77", "123", True, {"SHIRT_M": 1}, "FR", created_at=world.clock.now)
+    )
+    assert counts(world.sync("00123")) == {"adopted": 1}
+    assert world.kk.posts.count("00123") == 1
+
+
+def test_what_kk_has_and_the_ledger_does_not_know_is_adopted_before_anything_is_sent(world: World) -> None:
+    world.kk.add(Order("A"))
+    assert counts(world.sync("A")) == {"already_created": 1}
+    assert "A" not in world.kk.posts
+
+
+def test_an_order_of_another_tool_with_other_goods_is_changed_not_resent(world: World) -> None:
+    world.kk.add(Order("A", {"TROUSERS_L": 3}))
+    assert counts(world.sync("A")) == {"changed": 1}
+    assert "A" not in world.kk.posts
+
+
+def test_a_number_used_again_for_another_order_is_loud(world: World) -> None:
+    world.sync("A")
+    assert counts(world.sync(Order("A", {"SHIRT_M": 5}))) == {"changed": 1}
+    assert world.kk.posts.count("A") == 1
+
+
+def test_a_refused_order_rests_and_is_asked_again_after_a_look(world: World) -> None:
+    world.kk.meets("A", "refused")
+    assert counts(world.sync("A")) == {"rejected": 1}
+    assert counts(world.sync("A")) == {"rejected": 1}
+    assert world.kk.posts.count("A") == 1
+    world.clock.sleep(901)
+    assert counts(world.sync("A")) == {"created": 1}
+
+
+def test_a_refused_order_whose_content_changed_is_asked_again_at_once_but_looked_for_first(
+    world: World,
+) -> None:
+    world.kk.meets("A", "refused")
+    world.kk.on_post = lambda key: key == "A" and world.kk.add(Order("A", {"SHIRT_M": 2}))
+    world.sync("A")
+    world.kk.on_post = None
+    # KK created it in spite of its refusal, with what now stands in the warehouse.
+    assert counts(world.sync(Order("A", {"SHIRT_M": 2}))) == {"held": 1}
+    assert world.kk.posts.count("A") == 1
+
+
+def test_a_first_ever_order_that_was_refused_can_be_corrected(tmp_path: Path) -> None:
+    world = World.in_folder(tmp_path)
+    world.kk.meets("A", "refused")
+    assert counts(world.sync("A")) == {"rejected": 1}
+    assert counts(world.sync(Order("A", {"SHIRT_L": 1}))) == {"created": 1}
+
+
+def test_what_never_left_is_sent_by_the_next_run(world: World) -> None:
+    world.kk.meets("A", "never_left")
+    assert counts(world.sync("A")) == {"not_sent": 1}
+    assert counts(world.sync("A")) == {"created": 1}
+
+
+def test_ten_refusals_with_one_code_stop_the_sync(world: World) -> None:
+    keys = [f"N{n}" for n in range(15)]
+    for key in keys:
+        world.kk.meets(key, "refused")
+    assert counts(world.sync(*keys)) == {"rejected": 10, "not_sent": 5}
+
+
+def test_five_unknown_outcomes_in_a_row_stop_the_sync_and_are_settled(world: World) -> None:
+    keys = [f"N{n}" for n in range(8)]
+    for key in keys:
+        world.kk.meets(key, "lost_answer")
+    assert counts(world.sync(*keys)) == {"adopted": 5, "not_sent": 3}
+    assert all(world.kk.count(key) <= 1 for key in keys)
+
+
+def test_a_limit_postpones_the_rest(world: World) -> None:
+    assert counts(world.sync("A", "B", "C", limits=Limits(1, max_sent=2))) == {"created": 2, "postponed": 1}
+
+
+def test_after_its_time_nothing_new_is_sent(world: World) -> None:
+    limits = Limits(1, send_until=world.clock.now + 10)
+    world.kk.on_post = lambda _key: world.clock.sleep(6)
+    assert counts(world.sync("A", "B", "C", limits=limits)) == {"created": 2, "postponed": 1}
+
+
+def test_a_retry_counts_what_its_first_try_created(world: World) -> None:
+    world.kk.meets("B", "never_left")
+    assert counts(world.sync("A", "B", run_id="r")) == {"created": 1, "not_sent": 1}
+    assert counts(world.sync("B", run_id="r")) == {"created": 2}
+    assert counts(world.sync("A", "B", run_id="r")) == {"already_created": 2}
+
+
+def test_a_worker_that_was_frozen_too_long_does_not_send(world: World) -> None:
+    make_job = world.job
+
+    def frozen(order: Order) -> object:
+        job = make_job(order)
+        send = job.send
+
+        def late(last_check: object) -> list[str]:
+            world.clock.sleep(100)
+            return send(last_check)  # type: ignore[arg-type]
+
+        return replace(job, send=late)
+
+    world.job = frozen  # type: ignore[method-assign,assignment]
+    assert counts(world.sync("A")) == {"not_sent": 1}
+    assert world.kk.posts == ["known"]
+
+
+def test_a_worker_killed_after_its_post_is_settled_by_the_next_run(world: World) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(_key: str) -> None:
+        world.kk.add(Order("A"))
+        raise Killed
+
+    world.kk.on_post = die
+    with pytest.raises(Killed):
+        world.sync("A")
+    assert world.entry("A").state is State.SENDING
+    world.kk.on_post = None
+    assert counts(world.sync("A")) == {"adopted": 1}
+    assert world.kk.posts.count("A") == 1
+
+
+def test_an_order_in_doubt_that_no_run_selects_is_adopted_all_the_same(world: World) -> None:
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.clock.sleep(800)
+    world.sync("B")
+    assert world.entry("A").state is State.CREATED
+
+
+def test_an_absent_order_that_nobody_selects_stays_in_doubt_for_a_day_and_is_then_held(world: World) -> None:
+    world.kk.meets("A", "lost_request")
+    world.sync("A", waits=False)
+    world.clock.sleep(800)
+    world.sync("B")
+    assert world.entry("A").state is State.IN_DOUBT
+    world.clock.sleep(86_400)
+    world.sync("C")
+    assert world.entry("A").state is State.HELD
+
+
+def test_a_restored_ledger_costs_no_second_order(tmp_path: Path) -> None:
+    world = World.in_folder(tmp_path)
+    world.sync("known")
+    backup = (tmp_path / "ledger.db").read_bytes()
+    world.clock.sleep(60)
+    world.sync("A")
+    world.kk.meets("B", "lost_answer")
+    world.sync("B", waits=False)
+    world.clock.sleep(60)
+    world.ledger.database.engine.dispose()
+    (tmp_path / "ledger.db").write_bytes(backup)
+    world.ledger = world.open_ledger()
+    assert counts(world.sync("A", "B")) == {"already_created": 2}
+    assert (world.kk.count("A"), world.kk.count("B")) == (1, 1)

@@ -1,0 +1,244 @@
+"""A KK, a clock and a ledger in one process, for tests of the protocol without a network."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from airflow_provider_kk.api.errors import KKError, KKNotSentError, KKRejectedError, KKUnknownOutcomeError
+from airflow_provider_kk.delivery.board import Board, Item, Status
+from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.database import pool_arguments
+from airflow_provider_kk.delivery.job import InconclusiveError, Job, LastCheck, Sighting
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.rows import Entry, Origin, Terms
+from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
+from airflow_provider_kk.delivery.settle import Policy
+from airflow_provider_kk.delivery.stream import Limits, Stream
+
+START = 1_800_000_000.0
+LOG = logging.getLogger("tests.delivery")
+
+
+class VirtualClock:
+    """Time that passes only when somebody sleeps, or when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def wall(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float, stop: object = None) -> None:
+        self.now += seconds
+
+
+@dataclass
+class Order:
+    """What a test orders."""
+
+    key: str
+    goods: Mapping[str, int] = field(default_factory=lambda: {"SHIRT_M": 1})
+    country: str = "FR"
+
+    def fingerprint(self) -> str:
+        return f"1:{sorted(self.goods.items())}{self.country}"
+
+
+#: What a POST meets. Each is (KK has it afterwards, what the caller sees).
+FAULTS: dict[str, tuple[bool, type[KKError] | None]] = {
+    "fine": (True, None),
+    "lost_answer": (True, KKUnknownOutcomeError),
+    "lost_request": (False, KKUnknownOutcomeError),
+    "refused": (False, KKRejectedError),
+    "never_left": (False, KKNotSentError),
+}
+
+
+class FakeKK:
+    """Creates whatever it is told, as often as it is told; lists it after a lag."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.orders: list[Sighting] = []
+        self.posts: list[str] = []
+        self.created: list[str] = []
+        self.list_lag_s = 0.0
+        self.list_error: Exception | None = None
+        self.plan: dict[str, list[str]] = {}
+        self.split = False
+        self.clock_skew_s: float | None = 0.0
+        self.on_post: Callable[[str], object] | None = None
+        self._lock = threading.Lock()
+        self._next_id = 1_000
+
+    def meets(self, key: str, *faults: str) -> None:
+        """Let the next POSTs of a key meet these faults, one each; afterwards all is fine."""
+        self.plan[key] = list(faults)
+
+    def add(self, order: Order, *, at: float | None = None, key: str | None = "") -> list[str]:
+        """Let KK have an order."""
+        self.created.append(order.key)
+        parts = [{sku: n} for sku, n in order.goods.items()] if self.split else [dict(order.goods)]
+        ids = []
+        with self._lock:
+            for goods in parts:
+                self._next_id += 1
+                ids.append(str(self._next_id))
+                self.orders.append(
+                    Sighting(
+                        ids[-1],
+                        order.key if key == "" else key,
+                        goods=goods,
+                        country=order.country,
+                        created_at=self.clock.now if at is None else at,
+                    )
+                )
+        return ids
+
+    def post(self, order: Order, last_check: LastCheck) -> list[str]:
+        try:
+            last_check(30.0)
+        except Exception as error:
+            raise KKNotSentError(str(error)) from error
+        self.posts.append(order.key)
+        if self.on_post:
+            self.on_post(order.key)
+        faults = self.plan.get(order.key) or ["fine"]
+        arrives, fault = FAULTS[faults.pop(0)]
+        ids = self.add(order) if arrives else []
+        if fault is KKRejectedError:
+            raise KKRejectedError("refused", code=20001, kk_message="sold out")
+        if fault is not None:
+            raise fault("something happened")
+        return ids
+
+    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[Sighting]]:
+        if self.list_error is not None:
+            raise self.list_error
+        seen_until = min(until, self.clock.now - self.list_lag_s)
+        with self._lock:
+            yield [one for one in self.orders if since <= (one.created_at or 0) <= seen_until]
+
+    def count(self, key: str) -> int:
+        """How often KK has created this number; each time may be a split of several KK orders."""
+        return self.created.count(key)
+
+
+class Free:
+    """A throttle that never waits."""
+
+    def acquire(self, stop: object = None) -> None:
+        return
+
+    def back_off(self, retry_after_s: float | None) -> None:
+        return
+
+
+class World:
+    """A ledger in a file, a KK and a clock; runs as many syncs on them as a test likes."""
+
+    def __init__(self, url: str) -> None:
+        self.clock = VirtualClock()
+        self.kk = FakeKK(self.clock)
+        self.url = url
+        self.ledger = self.open_ledger()
+        self._runs = 0
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> World:
+        return cls(f"sqlite:///{folder / 'ledger.db'}")
+
+    def open_ledger(self) -> Ledger:
+        kind = self.url.partition(":")[0].partition("+")[0]
+        engine = sa.create_engine(self.url, **pool_arguments(kind, 4))
+        ledger = Ledger(engine, "kk.test", "default", terms=Terms(30, 120, 600), clock=self.clock)
+        ledger.open("kk_default")
+        return ledger
+
+    def job(self, order: Order) -> Job:
+        return Job(
+            key=order.key,
+            fingerprint=order.fingerprint(),
+            goods=order.goods,
+            country=order.country,
+            zip_digest="",
+            send=lambda last_check: self.kk.post(order, last_check),
+            redact=lambda text: text,
+        )
+
+    def sync(
+        self,
+        *orders: Order | str,
+        run_id: str | None = None,
+        policy: Policy | None = None,
+        limits: Limits | None = None,
+        waits: bool = True,
+        ledger: Ledger | None = None,
+    ) -> Summary:
+        """Run one sync over these orders and wait for what is in doubt."""
+        self._runs += 1
+        ledger = ledger or self.ledger
+        asked = [Order(order) if isinstance(order, str) else order for order in orders]
+        by_key = {order.key: order for order in asked}
+        board = Board()
+        board.add(
+            Item(place, o.key, o.fingerprint(), o.goods, o.country, "", o.key)
+            for place, o in enumerate(asked)
+        )
+        runs = SyncRuns(ledger)
+        origin = Origin("dag", run_id or f"run {self._runs}", "sync", -1, 1)
+        run = runs.begin(origin)
+        stream = Stream(
+            ledger=ledger,
+            finder=self.kk,
+            throttle=Free(),
+            board=board,
+            make_job=lambda key: self.job(by_key[key]),
+            probe=lambda: None,
+            log=LOG,
+            origin=origin,
+            sync_id=run.sync_id,
+            stop=Stop(),
+            policy=policy or Policy(),
+            limits=limits or Limits(max_in_flight=1),
+        )
+        try:
+            stream.run()
+            looks = 0
+            while waits and not stream.is_blind and (wait_s := stream.wait_s()) is not None:
+                looks += 1
+                assert looks < 100, f"never settled: {self.ledger.entries()}"
+                self.clock.sleep(wait_s)
+                stream.look_again()
+        finally:
+            stream.give_up_waiting()
+            stream.close()
+        self.messages = {one.key: one.message for one in board.finished()}
+        summary = summarise(board, run, runs)
+        is_done = not (summary.in_doubt or summary.not_sent)
+        runs.end(run, "done" if is_done else "failed", {})
+        return summary
+
+    def entry(self, key: str) -> Entry:
+        return self.ledger.look_up([key])[key]
+
+
+def counts(summary: Summary) -> dict[str, int]:
+    """The counts of a summary that are not zero."""
+    values = {
+        status.value: getattr(summary, status.value) for status in Status if hasattr(summary, status.value)
+    }
+    assert summary.selected == sum(values.values())
+    return {name: number for name, number in values.items() if number}
+
+
+__all__ = ["InconclusiveError", "Limits", "Order", "Policy", "World", "counts"]
