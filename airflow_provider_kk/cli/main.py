@@ -26,10 +26,10 @@ class Command(Protocol):
         ...
 
 
-# name: what it does, its module, the extra that brings what it needs
-COMMANDS: dict[str, tuple[str, str, str]] = {
-    "ledger": ("show and resolve what is known of each order number", "airflow_provider_kk.cli.ledger", ""),
-    "sandbox": ("serve a local KK for demos and tests", "airflow_provider_kk.cli.sandbox", "sandbox"),
+# name: what it does, and its module
+COMMANDS: dict[str, tuple[str, str]] = {
+    "ledger": ("show and resolve what is known of each order number", "airflow_provider_kk.cli.ledger"),
+    "sandbox": ("serve a local KK for demos and tests", "airflow_provider_kk.sandbox.command"),
 }
 
 
@@ -41,29 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="kk", description="Operate airflow-provider-kk.")
     parser.add_argument("--version", action="version", version=f"airflow-provider-kk {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    parsers = {name: subparsers.add_parser(name, help=row[0]) for name, row in COMMANDS.items()}
-    if not words or words[0] not in parsers:
-        parser.parse_args(words)
-        return 2
+    parsers = {name: subparsers.add_parser(name, help=does) for name, (does, _module) in COMMANDS.items()}
+    if words and words[0] in parsers:
+        command = cast(Command, import_module(COMMANDS[words[0]][1]))
+        command.add_arguments(parsers[words[0]])
+    arguments = parser.parse_args(words)
     try:
-        command = _load(words[0])
-    except ModuleNotFoundError as error:
-        extra = COMMANDS[words[0]][2]
-        if not extra or (error.name or "").startswith("airflow_provider_kk"):
-            raise
-        print(
-            f"kk {words[0]} needs {error.name}: pip install 'airflow-provider-kk[{extra}]'", file=sys.stderr
-        )
-        return 1
-    command.add_arguments(parsers[words[0]])
-    try:
-        return command.run(parser.parse_args(words))
+        return command.run(arguments)
     except KeyboardInterrupt:
         return 130
-
-
-def _load(name: str) -> Command:
-    return cast(Command, import_module(COMMANDS[name][1]))
 
 
 if __name__ == "__main__":

@@ -52,13 +52,3 @@ def test_the_version_is_told(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out.strip() == f"airflow-provider-kk {__version__}"
-
-
-def test_a_missing_extra_is_named(monkeypatch, capsys):
-    def without_flask(name):
-        raise ModuleNotFoundError(name="flask")
-
-    monkeypatch.setattr(cli, "import_module", without_flask)
-
-    assert cli.main(["sandbox"]) == 1
-    assert "pip install 'airflow-provider-kk[sandbox]'" in capsys.readouterr().err
