@@ -30,7 +30,7 @@ CONN_FIELDS: dict[str, dict[str, object]] = {
     },
     "ledger_conn_id": {
         "label": "Ledger connection id",
-        "description": "Database that remembers what was sent (SQLite, PostgreSQL, MySQL); else the warehouse.",
+        "description": "Where to remember what was sent: SQLite, PostgreSQL or MySQL; else the warehouse.",
         "schema": {"type": ["string", "null"]},
     },
     "timeout_s": {

@@ -17,7 +17,6 @@ from tests.postgres import find_binaries, throwaway_postgres
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
-
     from tests.airflow.support import AirflowHome
 
 # Before anything imports Airflow, which reads its environment then.
