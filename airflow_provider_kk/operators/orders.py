@@ -344,7 +344,9 @@ class SyncOrdersOperator(_DeliveringOperator):
 
         self._stop = Stop()
         hook = KKHook(self.kk_conn_id)
-        warehouse = BaseHook.get_hook(self.warehouse_conn_id, hook_params=dict(self.hook_params or {}))
+        warehouse = BaseHook.get_connection(self.warehouse_conn_id).get_hook(
+            hook_params=dict(self.hook_params or {})
+        )
         write_back = self._open_write_back(warehouse)
         ledger = self._open_ledger(hook)
         warn_of_short_timeout(self.execution_timeout, ledger, self.log)
