@@ -197,10 +197,10 @@ def _kind(value: object) -> str:
     if isinstance(value, bool):
         return "True or False"
     if isinstance(value, float | Decimal):
-        return "a number with a fraction" if value == value else "a number that is none"
+        return "a number that is not whole"
     if isinstance(value, str):
         return "other text"
-    return {Mapping: "an object", type(None): "nothing"}.get(type(value), type(value).__name__)
+    return {dict: "an object", list: "a list", type(None): "nothing"}.get(type(value), type(value).__name__)
 
 
 def _no_constant(_name: str) -> NoReturn:

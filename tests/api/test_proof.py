@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
+import os
 import socket
 import threading
 import time
@@ -20,6 +22,7 @@ from airflow_provider_kk.api.errors import (
     KKUnknownOutcomeError,
     Outcome,
 )
+from airflow_provider_kk.api.proof import Exchange
 from tests.api.helpers import (
     CREATED,
     ORDER,
@@ -54,7 +57,8 @@ def after_the_body(data: bytes) -> Play:
     return play
 
 
-def reset_at_once(visit: Visit) -> None:
+def reset_at_the_first_byte(visit: Visit) -> None:
+    visit.sock.recv(1)
     visit.reset()
 
 
@@ -70,7 +74,7 @@ def redirect(status: str) -> Play:
 ENVELOPE = b'{"code": 10000, "message": "success", "data": 1000000371651}'
 
 UNKNOWN: dict[str, tuple[Play, int]] = {
-    "reset before the body was read": (reset_at_once, 0),
+    "reset before the body was read": (reset_at_the_first_byte, 0),
     "reset after the body": (reset_after_the_body, 1),
     "closed without an answer": (after_the_body(b""), 1),
     "status line cut": (after_the_body(b"HTTP/1.1 20"), 1),
@@ -164,6 +168,32 @@ def test_the_deadline_is_for_the_whole_call_however_slowly_bytes_come(play: Play
         assert len(server.bodies) == 1
 
 
+def test_a_missed_deadline_resets_the_connection() -> None:
+    errors: list[int] = []
+    done = threading.Event()
+
+    def play(visit: Visit) -> None:
+        visit.read_request()
+        visit.linger(0.6)
+        errors.append(visit.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        done.set()
+
+    with SocketServer(play) as server:
+        assert isinstance(post(server.url, timeout_s=0.3), KKUnknownOutcomeError)
+        assert done.wait(5)
+        assert errors[0] in (errno.ECONNRESET, errno.EPIPE), "an orderly end would let queued bytes arrive"
+
+
+def test_a_socket_that_comes_after_the_deadline_is_shut_down_at_once() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Exchange(time.monotonic()) as exchange:
+        while not exchange.expired:
+            time.sleep(0.01)
+        exchange.watch(ours)
+        theirs.settimeout(1)
+        assert theirs.recv(1) == b""
+
+
 def test_what_missed_the_deadline_does_not_land_later() -> None:
     received: list[int] = []
     done = threading.Event()
@@ -240,8 +270,16 @@ def test_a_server_without_tls_proves_that_nothing_was_sent() -> None:
         assert server.bodies == []
 
 
-def test_a_handshake_that_never_ends_is_cut_at_the_deadline() -> None:
-    with SocketServer(lambda visit: visit.linger(5)) as server:
+def drip_a_handshake(visit: Visit) -> None:
+    visit.send(b"\x16\x03\x03\x40\x00")
+    for _ in range(100):
+        visit.send(b"\x02")
+        visit.linger(0.05)
+
+
+@pytest.mark.parametrize("play", [lambda visit: visit.linger(5), drip_a_handshake], ids=["stall", "drip"])
+def test_a_handshake_that_never_ends_is_cut_at_the_deadline(play: Play) -> None:
+    with SocketServer(play) as server:
         began = time.monotonic()
         assert isinstance(post(server.url.replace("http:", "https:"), timeout_s=0.4), KKNotSentError)
         assert time.monotonic() - began < 1.0
@@ -285,7 +323,7 @@ def through_proxy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.parametrize(
     "play",
     [
-        answering(http("", "407 Proxy Authentication Required")),
+        answering(http("", f"407 {TOKEN} is not welcome")),
         answering(http("", "502 Bad Gateway")),
         reset_after_the_body,
         dripping(b"HTTP/1.1 200 Connection established\r\n\r\n", 0.1),
@@ -297,8 +335,10 @@ def test_a_proxy_that_opens_no_tunnel_proves_that_nothing_was_sent(
 ) -> None:
     with SocketServer(play) as proxy:
         through_proxy.setenv("HTTPS_PROXY", f"http://user:proxy-password@127.0.0.1:{proxy.port}")
+        began = time.monotonic()
         error = post("https://kk.invalid", use_env_proxies=True, timeout_s=0.6)
         assert isinstance(error, KKNotSentError)
+        assert time.monotonic() - began < 1.2
         assert "proxy-password" not in str(error)
         assert proxy.bodies == []
 
@@ -424,6 +464,21 @@ def test_a_read_on_a_connection_that_kk_closed_meanwhile_is_asked_again_once() -
         assert len(server.requests) == 3
 
 
+def test_a_read_on_a_connection_made_anew_is_not_asked_again() -> None:
+    def play(visit: Visit) -> None:
+        visit.read_request()
+        if len(visit.server.requests) == 1:
+            visit.send(EMPTY_LIST)
+
+    with SocketServer(play) as server:
+        client = client_for(server.url)
+        client.list_orders()
+        time.sleep(0.05)
+        with pytest.raises(KKAnswerError):
+            client.list_orders()
+        assert len(server.requests) == 2
+
+
 def test_a_post_at_the_moment_of_an_idle_close_is_not_lost_with_it() -> None:
     def play(visit: Visit) -> None:
         if visit.read_request().startswith("POST"):
@@ -514,3 +569,54 @@ def test_many_threads_share_one_client() -> None:
         assert answers == [["1000000371651"]] * 20
         assert len(server.bodies) == 20
         assert client.requests == 20
+
+
+def option_of_the_other_end(visit: Visit, level: int, option: int) -> int:
+    """A socket option of the client's end, which lives in this very process."""
+    peer = visit.sock.getpeername()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as sock:
+            if sock.family == socket.AF_INET and sock.getsockname() == peer:
+                return sock.getsockopt(level, option)
+    raise AssertionError("the client's socket is not open")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+def test_the_kernel_is_told_the_deadline_too() -> None:
+    limits_ms: list[int] = []
+
+    def play(visit: Visit) -> None:
+        while visit.read_request():
+            limits_ms.append(option_of_the_other_end(visit, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+            visit.linger(0.2)
+            visit.send(EMPTY_LIST)
+
+    with SocketServer(play) as server:
+        client = client_for(server.url, timeout_s=2)
+        with pytest.raises(KKUnknownOutcomeError):
+            client.create_order(ORDER, last_check=lambda _left: time.sleep(0.5))
+        client.list_orders()
+    assert 1000 < limits_ms[0] <= 1500
+    assert 1800 < limits_ms[1] <= 2000
+
+
+@pytest.mark.parametrize("status", ["200 OK", "307 Temporary Redirect"])
+def test_no_answer_is_read_without_bound(status: str) -> None:
+    sent: list[int] = []
+    done = threading.Event()
+
+    def play(visit: Visit) -> None:
+        visit.read_request()
+        visit.send(f"HTTP/1.1 {status}\r\nLocation: /x\r\nContent-Length: {2**30}\r\n\r\n".encode())
+        size = 0
+        with contextlib.suppress(OSError):
+            while size < 2**26:
+                visit.send(b" " * 2**16)
+                size += 2**16
+        sent.append(size)
+        done.set()
+
+    with SocketServer(play) as server:
+        assert isinstance(post(server.url), KKUnknownOutcomeError)
+        assert done.wait(5)
+        assert sent[0] < 2**25
