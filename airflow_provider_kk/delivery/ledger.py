@@ -206,8 +206,13 @@ class Ledger(LedgerStore):
 
     # What KK's list says ---------------------------------------------------------------------------
 
-    def adopt(self, seen: Entry, attempt: Attempt, ids: Sequence[str], *, sync_id: str = "") -> Entry | None:
-        """Take what was found at KK as the effect of `attempt`; None when the row has moved."""
+    def adopt(
+        self, seen: Entry, attempt: Attempt, ids: Sequence[str], *, sync_id: str | None = None
+    ) -> Entry | None:
+        """Take what was found at KK as the effect of `attempt`; None when the row has moved.
+
+        :param sync_id: the sync that has the order at hand; None leaves it with the one that sent it.
+        """
         values: dict[str, Any] = dict(
             created_values(seen, ids, self.database.now()),
             adopted=1,
@@ -215,18 +220,26 @@ class Ledger(LedgerStore):
             goods=goods_text(attempt.goods),
             country=attempt.country,
             zip_digest=attempt.zip_digest,
+            sync_id=sync_id or seen.sync_id,
         )
-        if sync_id:
-            values["sync_id"] = sync_id
         return self._compare_and_set(seen, Event.SIGHTED, values)
 
-    def hold(self, seen: Entry, event: Event, message: str, ids: Sequence[str] = ()) -> Entry | None:
+    def hold(
+        self,
+        seen: Entry,
+        event: Event,
+        message: str,
+        ids: Sequence[str] = (),
+        *,
+        sync_id: str | None = None,
+    ) -> Entry | None:
         """Leave it to a human (CONFLICT or GIVEN_UP); None when the row has moved."""
-        return self._compare_and_set(
-            seen,
-            event,
-            {"message": message[:_MAX_MESSAGE], "kk_order_ids": json.dumps(union(seen.kk_order_ids, ids))},
-        )
+        values = {
+            "message": message[:_MAX_MESSAGE],
+            "kk_order_ids": json.dumps(union(seen.kk_order_ids, ids)),
+            "sync_id": sync_id or seen.sync_id,
+        }
+        return self._compare_and_set(seen, event, values)
 
     def wait_for_rest(self, seen: Entry, message: str, ids: Sequence[str]) -> Entry | None:
         """Give KK one more settle window to show the rest of an order; None when the row has moved."""

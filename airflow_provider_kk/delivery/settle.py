@@ -133,9 +133,9 @@ def _list_around(
     margin_s = _MARGIN_S + abs(finder.clock_skew_s or 0.0)
     latest = ledger.clock.wall() + (finder.clock_skew_s or 0.0)
     periods = [
-        (intent_at - margin_s, min(settle_after + margin_s, latest))
+        (one.intent_at - margin_s, min(one.settle_after + margin_s, latest))
         for entry in due
-        for intent_at, settle_after in _times(entry, attempts[entry.key], ledger)
+        for one in attempts[entry.key]
     ]
     for since, until in _merge(periods):
         for sightings in finder.find(since, until, keys):
@@ -149,13 +149,6 @@ def _list_around(
             ):
                 listing.add(sightings)
     return listing
-
-
-def _times(entry: Entry, attempts: Sequence[Attempt], ledger: Ledger) -> list[tuple[float, float]]:
-    if attempts:
-        return [(one.intent_at, one.settle_after) for one in attempts]
-    # The attempt was lost with a restored backup.
-    return [(entry.settle_after - ledger.settle_delay_s, entry.settle_after)]
 
 
 def _merge(periods: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -175,7 +168,35 @@ def _attempts(ledger: Ledger, due: Sequence[Entry]) -> dict[str, list[Attempt]]:
     for one in ledger.attempts(list(generation)):
         if one.generation == generation[one.key] and one.outcome != Event.NOT_SENT.value:
             grouped[one.key].insert(0, one)
+    for entry in due:
+        grouped[entry.key] = grouped[entry.key] or [_lost_attempt(entry, ledger)]
     return grouped
+
+
+def _lost_attempt(entry: Entry, ledger: Ledger) -> Attempt:
+    """What can be said of an attempt that was lost when a backup was restored."""
+    return Attempt(
+        key=entry.key,
+        generation=entry.generation,
+        attempt=entry.attempt,
+        claim_token="",
+        fingerprint=entry.fingerprint,
+        goods=entry.goods,
+        country=entry.country,
+        zip_digest=entry.zip_digest,
+        intent_at=entry.settle_after - ledger.settle_delay_s,
+        settle_after=entry.settle_after,
+        token_fingerprint="",
+        outcome="",
+        code=None,
+        message="",
+        kk_order_ids=(),
+        recorded_at=0.0,
+        dag_id="",
+        run_id="",
+        task_id="",
+        try_number=0,
+    )
 
 
 def _plain(key: str) -> str:
@@ -248,7 +269,7 @@ def _judge_absence(
         doubt = "KK's list shows no order that the ledger knows, so it may be of another store or token"
     else:
         doubt = ""
-    if entry.state is not State.REJECTED and now - _last_intent(attempts, entry) > _RESEND_WITHIN_S:
+    if entry.state is not State.REJECTED and now - max(one.intent_at for one in attempts) > _RESEND_WITHIN_S:
         return _Verdict(_Kind.TOO_LATE, doubt or "not in KK's list; too late to send it again by itself")
     return _Verdict(_Kind.OPEN, doubt) if doubt else _Verdict(_Kind.ABSENT)
 
@@ -256,10 +277,6 @@ def _judge_absence(
 def _may_do_without_control(entry: Entry, ledger: Ledger) -> bool:
     # KK has said that it refused this one, and there is nothing yet that a list could show.
     return entry.state is State.REJECTED and ledger.newest_created() is None
-
-
-def _last_intent(attempts: Sequence[Attempt], entry: Entry) -> float:
-    return max((one.intent_at for one in attempts), default=entry.updated_at)
 
 
 def _same_place(sighting: Sighting, attempt: Attempt) -> bool:
@@ -287,16 +304,17 @@ def _apply(
     sync_id: str,
 ) -> None:
     moved: Entry | None
+    mine = sync_id if at_hand else None
     if verdict.kind is _Kind.ADOPT and verdict.attempt is not None:
-        moved = ledger.adopt(entry, verdict.attempt, verdict.ids, sync_id=sync_id if at_hand else "")
+        moved = ledger.adopt(entry, verdict.attempt, verdict.ids, sync_id=mine)
         settlement.adopted += [moved] if moved else []
     elif verdict.kind is _Kind.WAIT:
         ledger.wait_for_rest(entry, verdict.message, verdict.ids)
     elif verdict.kind is _Kind.CONFLICT:
-        moved = ledger.hold(entry, Event.CONFLICT, verdict.message, verdict.ids)
+        moved = ledger.hold(entry, Event.CONFLICT, verdict.message, verdict.ids, sync_id=mine)
         settlement.held += [moved] if moved else []
     elif (why := _why_given_up(verdict, entry, at_hand, policy)) is not None:
-        moved = ledger.hold(entry, Event.GIVEN_UP, why)
+        moved = ledger.hold(entry, Event.GIVEN_UP, why, sync_id=mine)
         settlement.held += [moved] if moved else []
     elif verdict.kind is _Kind.OPEN:
         settlement.open[entry.key] = verdict.message

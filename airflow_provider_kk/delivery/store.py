@@ -63,6 +63,10 @@ class LedgerStore:
             self._add_account()
         self.database.persist(lambda db: self._register(db, conn_id, account_is_explicit))
 
+    def close(self) -> None:
+        """Let go of the database's connections."""
+        self.database.engine.dispose()
+
     def _account(self) -> Any:
         with self.database.read() as db:
             return db.execute(sa.select(tables.account).where(*self._mine(tables.account))).one_or_none()

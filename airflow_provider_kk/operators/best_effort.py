@@ -49,4 +49,4 @@ def ledger_of_this_try(hook: KKHook, try_number: int, stop: Stop, log: Log) -> I
         try:
             yield ledger, False
         finally:
-            ledger.database.engine.dispose()
+            ledger.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -239,7 +239,7 @@ class CreateOrderOperator(_DeliveringOperator):
 
         place = ledger_place(hook, self.ledger_conn_id)
         if place is not None:
-            return nullcontext((open_ledger(hook, place, threads=1), True))
+            return _lasting(open_ledger(hook, place, threads=1))
         return ledger_of_this_try(hook, context["ti"].try_number, self._stop, self.log)
 
     def _result(self, finished: Finished, context: Context) -> str:
@@ -339,7 +339,6 @@ class SyncOrdersOperator(_DeliveringOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver what the query returns and return the summary."""
-        from airflow_provider_kk.delivery.board import Board
         from airflow_provider_kk.delivery.clock import Stop
 
         self._stop = Stop()
@@ -348,7 +347,14 @@ class SyncOrdersOperator(_DeliveringOperator):
             hook_params=dict(self.hook_params or {})
         )
         write_back = self._open_write_back(warehouse)
-        ledger = self._open_ledger(hook)
+        with closing(self._open_ledger(hook)) as ledger:
+            return self._run(hook, ledger, warehouse, write_back, context)
+
+    def _run(
+        self, hook: KKHook, ledger: Ledger, warehouse: Any, write_back: WriteBack | None, context: Context
+    ) -> dict[str, Any]:
+        from airflow_provider_kk.delivery.board import Board
+
         warn_of_short_timeout(self.execution_timeout, ledger, self.log)
         board = Board()
         delivery = Delivery(
@@ -517,6 +523,12 @@ class SyncOrdersOperator(_DeliveringOperator):
             f"changed after they were created, {held} newly held. The others were delivered. See the "
             "summary's rejections and `kk ledger list`"
         )
+
+
+@contextmanager
+def _lasting(ledger: Ledger) -> Iterator[tuple[Ledger, bool]]:
+    with closing(ledger):
+        yield ledger, True
 
 
 def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
