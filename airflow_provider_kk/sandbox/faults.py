@@ -1,0 +1,222 @@
+"""Everything that can go wrong with one request, as data, and what is armed of it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FaultKind:
+    """One way to fail.
+
+    Attributes:
+        when: `before` KK commits, `after` it, or `inside` (what is committed differs).
+        effect: what the caller gets; a name in `effects.py`.
+        orders: what is at KK afterwards: `none`, `all`, `later`, `some` (of a split) or `twice`.
+        options: what `arm` can change, with its defaults; a list as value is drawn from at each hit.
+        mixed: part of `random_faults`: a caller that does everything right gets over it by itself.
+    """
+
+    when: str
+    effect: str
+    orders: str
+    summary: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    mixed: bool = True
+
+    @property
+    def exists(self) -> bool:
+        """Whether an order that KK accepts exists in the end (for `some`: if it is split)."""
+        return self.orders != "none"
+
+
+#: body: html, json or envelope
+_STATUS = {"status": 500, "body": "html"}
+_LONG = {"seconds": 60.0}
+
+FAULTS: dict[str, FaultKind] = {
+    "drop_before_commit": FaultKind("before", "drop", "none", "connection closed without an answer"),
+    "drop_after_commit": FaultKind("after", "drop", "all", "connection closed without an answer"),
+    "reset_before_commit": FaultKind("before", "reset", "none", "connection reset (RST)"),
+    "reset_after_commit": FaultKind("after", "reset", "all", "connection reset (RST)"),
+    "status_before_commit": FaultKind("before", "status", "none", "HTTP 5xx", _STATUS),
+    "status_after_commit": FaultKind("after", "status", "all", "HTTP 5xx", _STATUS),
+    "html_200_after_commit": FaultKind("after", "html_200", "all", "HTTP 200 with a web page"),
+    "garbage_json": FaultKind("after", "garbage", "all", "HTTP 200 with broken JSON"),
+    "cut_body_after_commit": FaultKind("after", "cut_body", "all", "half of the body, then it closes"),
+    "cut_headers_after_commit": FaultKind("after", "cut_headers", "all", "half of the headers, then the end"),
+    "stall_before_commit": FaultKind("before", "stall", "none", "silence, then it closes", _LONG),
+    "stall_after_commit": FaultKind("after", "stall", "all", "silence, then it closes", _LONG),
+    "drip": FaultKind("after", "drip", "all", "the right answer, a byte at a time", {"interval_s": 0.5}),
+    "rate_limit": FaultKind("before", "rate_limit", "none", "HTTP 429", {"retry_after_s": None}),
+    "redirect_307": FaultKind(
+        "before", "redirect", "none", "sends the POST elsewhere", {"status": 307, "location": None}
+    ),
+    "redirect_302": FaultKind(
+        "before", "redirect", "none", "becomes a GET of a list", {"status": 302, "location": None}
+    ),
+    "late_commit": FaultKind(
+        "inside", "drop", "later", "connection closed; committed later", {"seconds": 60.0}
+    ),
+    "half_split": FaultKind(
+        "inside", "refuse", "some", "commits the first order of a split, then refuses",
+        {"code": 40010, "message": "split failed", "status": None}, mixed=False,
+    ),
+    "duplicate_by_proxy": FaultKind(
+        "inside", "answer", "twice", "commits twice, answers once", mixed=False
+    ),
+    "auth": FaultKind("before", "auth", "none", "as with a wrong token", mixed=False),
+    "code_in_envelope": FaultKind(
+        "before", "refuse", "none", "KK refuses",
+        {"code": 40009, "message": "order refused", "status": None}, mixed=False,
+    ),
+}  # fmt: skip
+
+#: The options of `random_faults`: nothing in it takes long.
+QUICK = {
+    "seconds": 0.2,
+    "interval_s": 0.002,
+    "status": [500, 502, 503, 504],
+    "body": ["html", "json", "envelope"],
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault that strikes now."""
+
+    name: str
+    kind: FaultKind
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is armed: one of `names` strikes each request that matches, with `probability`, `times` often."""
+
+    id: int
+    names: tuple[str, ...]
+    times: int | None
+    probability: float | None
+    method: str | None
+    path: str | None
+    number: str | None
+    options: Mapping[str, Any]
+
+    def matches(self, method: str, path: str, number: str | None) -> bool:
+        """`path` is a part of the path; `number` is the whole order number; None matches all."""
+        return (
+            self.method in (None, method)
+            and (self.path is None or self.path in path)
+            and self.number in (None, number)
+        )
+
+
+class Armory:
+    """The armed faults, the oldest first. One request suffers one fault at most."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._lock = threading.Lock()
+        self._seed = seed
+        self._arms: dict[int, Arm] = {}
+        self._random: dict[int, random.Random] = {}
+        self._last_id = 0
+        self.hits: Counter[str] = Counter()
+
+    def arm(
+        self,
+        names: str | Iterable[str],
+        *,
+        times: int | None = None,
+        probability: float | None = None,
+        method: str | None = "POST",
+        path: str | None = None,
+        number: str | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> int:
+        """Arm a fault, or one drawn of several for each hit; gives an id for `disarm`.
+
+        Raises:
+            ValueError: no such fault or option.
+        """
+        kinds = (names,) if isinstance(names, str) else tuple(names)
+        _check(kinds, options)
+        with self._lock:
+            self._last_id += 1
+            self._arms[self._last_id] = Arm(
+                self._last_id, kinds, times, probability, method, path, number, options
+            )
+            self._random[self._last_id] = random.Random(
+                f"{self._seed}:{self._last_id}" if seed is None else seed
+            )
+            return self._last_id
+
+    def disarm(self, arm_id: int | None = None) -> None:
+        """Take back one fault, or all."""
+        with self._lock:
+            for known in [arm_id] if arm_id is not None else list(self._arms):
+                self._arms.pop(known, None)
+                self._random.pop(known, None)
+
+    def armed(self) -> list[Arm]:
+        """What is armed now; `times` is what is left."""
+        with self._lock:
+            return list(self._arms.values())
+
+    def strike(self, method: str, path: str, number: str | None) -> Fault | None:
+        """The fault of this request, if any."""
+        with self._lock:
+            for arm in list(self._arms.values()):
+                draw = self._random[arm.id]
+                if not arm.matches(method, path, number):
+                    continue
+                if arm.probability is not None and draw.random() >= arm.probability:
+                    continue
+                self._use(arm)
+                fault = _draw(arm, draw)
+                self.hits[fault.name] += 1
+                return fault
+        return None
+
+    def _use(self, arm: Arm) -> None:
+        if arm.times is None:
+            return
+        if arm.times > 1:
+            self._arms[arm.id] = replace(arm, times=arm.times - 1)
+        else:
+            del self._arms[arm.id], self._random[arm.id]
+
+
+def mixed_kinds() -> list[str]:
+    """The kinds that `random_faults` draws from."""
+    return [name for name, kind in FAULTS.items() if kind.mixed]
+
+
+def _draw(arm: Arm, draw: random.Random) -> Fault:
+    name = draw.choice(arm.names)
+    kind = FAULTS[name]
+    # An option of a mixture concerns those of its kinds that know it; a redirect's status is what it is.
+    given = {key: value for key, value in arm.options.items() if key in kind.options}
+    if len(arm.names) > 1 and kind.effect == "redirect":
+        given.pop("status", None)
+    options = {
+        key: draw.choice(value) if isinstance(value, list) else value
+        for key, value in {**kind.options, **given}.items()
+    }
+    return Fault(name, kind, options)
+
+
+def _check(names: tuple[str, ...], options: Mapping[str, Any]) -> None:
+    unknown = [name for name in names if name not in FAULTS]
+    if unknown or not names:
+        raise ValueError(f"no fault {', '.join(unknown)!r}; there are: {', '.join(FAULTS)}")
+    possible = {option for name in names for option in FAULTS[name].options}
+    for option in options:
+        if option not in possible:
+            raise ValueError(f"{', '.join(names)}: no option {option!r}; there are: {sorted(possible)}")

@@ -1,0 +1,179 @@
+"""KK's calls on goods: channels, stock, products, categories, warehouses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import Any, TypeVar
+
+from airflow_provider_kk.sandbox.catalogue import (
+    CATEGORIES,
+    CHANNELS,
+    WAREHOUSES,
+    Product,
+    freight,
+    products,
+)
+from airflow_provider_kk.sandbox.listing import money
+from airflow_provider_kk.sandbox.neworder import read_lines
+from airflow_provider_kk.sandbox.protocol import INVALID, UNKNOWN_SKU, Refused
+from airflow_provider_kk.sandbox.store import Store
+
+T = TypeVar("T")
+
+PAGE_SIZE = 30
+LARGEST_QUERY = 30
+
+
+def channels(body: Any) -> list[dict[str, Any]]:
+    """`POST .../channel`: what shipping would cost, all goods in one parcel."""
+    pieces = sum(quantity for _, quantity in _goods(body))
+    return [
+        {
+            "channelCode": code,
+            "channelNameEn": name,
+            "channelType": channel_type,
+            "estimatedFreight": money(freight(pieces, channel_type)),
+            "estimatedFreightCurrency": "USD",
+            "deliveryTime": days,
+        }
+        for channel_type, (code, name, _, _, days) in CHANNELS.items()
+    ]
+
+
+def split(body: Any) -> list[dict[str, Any]]:
+    """`POST .../channel/automationSplit`: freight of an order that is split by warehouse."""
+    parcels: dict[str, int] = {}
+    for sku, quantity in _goods(body):
+        country = products()[sku].country
+        parcels[country] = parcels.get(country, 0) + quantity
+    return [
+        {
+            "channelType": channel_type,
+            "estimatedFreight": money(sum(freight(pieces, channel_type) for pieces in parcels.values())),
+            "estimatedFreightCurrency": "USD",
+        }
+        for channel_type in CHANNELS
+    ]
+
+
+def stocks(store: Store, query: Mapping[str, str]) -> dict[str, Any]:
+    """`GET .../product/stocks`."""
+    found, page = _asked(query, allow_category=False)
+    code = query.get("warehouseCode")
+    listed = [product for product in found if code in (None, "", WAREHOUSES[product.country][1])]
+    rows = [
+        {
+            "sku": product.sku,
+            "warehouseStockList": [
+                {
+                    "countryCode": product.country,
+                    "qty": store.stock(product.sku),
+                    "warehouseCode": WAREHOUSES[product.country][1],
+                }
+            ],
+        }
+        for product in _page(listed, page)
+    ]
+    return {"list": rows, "total": len(listed), "pageNumber": page, "pageSize": PAGE_SIZE}
+
+
+def product_list(store: Store, query: Mapping[str, str]) -> dict[str, Any]:
+    """`GET .../product/products`: styles with their SKUs."""
+    found, page = _asked(query, allow_category=True)
+    styles = [list(group) for _, group in groupby(found, key=lambda product: product.spu)]
+    return {
+        "list": [_style(store, style) for style in _page(styles, page)],
+        "total": len(styles),
+        "pageNumber": page,
+        "pageSize": PAGE_SIZE,
+    }
+
+
+def categories() -> list[dict[str, Any]]:
+    """`GET .../product/category`: the tree."""
+    return _branch(0)
+
+
+def warehouses() -> dict[str, Any]:
+    """`GET .../product/countryAndWarehouse`."""
+    names = {"CN": "China", "US": "United States"}
+    rows = [
+        {
+            "warehouseId": warehouse_id,
+            "warehouseCode": code,
+            "warehouseNameExt": name,
+            "countryCode": country,
+            "countryCn": names[country],
+            "status": 1,
+        }
+        for country, (warehouse_id, code, name) in WAREHOUSES.items()
+    ]
+    return {"list": rows}
+
+
+def _goods(body: Any) -> list[tuple[str, int]]:
+    if not isinstance(body, Mapping) or not body.get("shipToCountry"):
+        raise Refused(INVALID, "shipToCountry is required")
+    lines = list(read_lines(body.get("products"), "products"))
+    for sku, _ in lines:
+        if sku not in products():
+            raise Refused(UNKNOWN_SKU, f"sku {sku} does not exist")
+    return lines
+
+
+def _asked(query: Mapping[str, str], *, allow_category: bool) -> tuple[list[Product], int]:
+    for name in ("skus", "spus"):
+        if query.get(name):
+            return _named(name, query[name].split(",")), 1
+    dated = query.get("dateStartTime") and query.get("dateEndTime")
+    category = query.get("categoryId") if allow_category else None
+    if not (dated or category):
+        raise Refused(INVALID, "skus, or dateStartTime with dateEndTime and pageNumber, are required")
+    page = query.get("pageNumber") or "1"
+    if not page.isdecimal() or int(page) < 1:
+        raise Refused(INVALID, "pageNumber must be a whole number of at least 1")
+    found = [item for item in products().values() if not category or str(item.category_id) == category]
+    return found, int(page)
+
+
+def _named(name: str, asked: list[str]) -> list[Product]:
+    if len(asked) > LARGEST_QUERY:
+        raise Refused(INVALID, f"{name}: at most {LARGEST_QUERY}")
+    key = name.removesuffix("s")
+    return [product for product in products().values() if getattr(product, key) in asked]
+
+
+def _page(rows: list[T], page: int) -> list[T]:
+    return rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
+
+
+def _style(store: Store, style: Iterable[Product]) -> dict[str, Any]:
+    items = list(style)
+    return {
+        "id": items[0].item_id // 100,
+        "spu": items[0].spu,
+        "productName": items[0].name,
+        "categoryId": items[0].category_id,
+        "imageUrl": f"https://img.example.com/{items[0].spu}.jpg",
+        "skuList": [
+            {
+                "itemId": item.item_id,
+                "sku": item.sku,
+                "price": money(item.price),
+                "currencyCode": "USD",
+                "option1": item.colour,
+                "option2": item.size,
+                "stockStatus": "normal" if store.stock(item.sku) else "sold_out",
+            }
+            for item in items
+        ],
+    }
+
+
+def _branch(parent: int) -> list[dict[str, Any]]:
+    return [
+        {"id": category_id, "parentId": parent, "name": name, "children": _branch(category_id)}
+        for category_id, (above, name) in CATEGORIES.items()
+        if above == parent
+    ]

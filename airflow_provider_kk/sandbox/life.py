@@ -1,0 +1,165 @@
+"""What happens at KK without being asked: payment, decided refunds, calls that arrive late.
+
+Nothing runs in the background: before anybody looks, all that the clock has made due is done, with the times
+at which it was due. So a test that advances the clock sees the same as one that waits.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow_provider_kk.sandbox.catalogue import products
+from airflow_provider_kk.sandbox.protocol import NOT_FOUND, TOO_LATE, Refused
+from airflow_provider_kk.sandbox.settings import Settings
+from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, Store, goods
+
+#: Before shipping, so that a refund can be asked for.
+REFUNDABLE = ("waiting_payment", "paid", "refunding", "partial_refund")
+
+
+def pay_what_is_due(store: Store, settings: Settings, now: float) -> None:
+    """KK takes the price from the balance some time after an order was created, which updates its row."""
+    due = "state = 'waiting_payment' AND created_at <= ?"
+    until = now - settings.pay_after_s
+    if store.value(f"SELECT 1 FROM kk_order WHERE {due} LIMIT 1", (until,)) is None:
+        return
+    with store.transaction() as db:
+        cents = store.value(f"SELECT sum(subtotal + freight) FROM kk_order WHERE {due}", (until,))
+        db.execute(
+            "UPDATE kk_order SET state = 'paid', paid_at = created_at + ?, updated_at = created_at + ?"
+            f" WHERE {due}",
+            (settings.pay_after_s, settings.pay_after_s, until),
+        )
+        store.add_fact("reserved", -cents)
+        store.add_fact("balance", -cents)
+
+
+def ask_refund(
+    store: Store,
+    order_id: int,
+    remark: str | None,
+    reason: str,
+    lines: list[dict[str, Any]] | None,
+    now: float,
+) -> int:
+    """Note a wish to get money back; the same wish twice is two of them. Gives the refund's number.
+
+    Raises:
+        Refused: no such order or line, or too late.
+    """
+    with store.transaction() as db:
+        order = _order(store, order_id)
+        if order["state"] not in REFUNDABLE:
+            raise Refused(TOO_LATE, "the order can no longer be refunded")
+        known = goods(json.loads(order["items"]))
+        if any(line["sku"] not in known for line in lines or ()):
+            raise Refused(NOT_FOUND, "orderItems: no such line in the order")
+        number = max(FIRST_REFUND_NO - 1, store.value("SELECT max(no) FROM refund") or 0) + 1
+        db.execute(
+            "INSERT INTO refund VALUES (?, ?, ?, ?, ?, 'pending_review', ?)",
+            (number, order_id, remark, reason, json.dumps(lines), now),
+        )
+        db.execute("UPDATE kk_order SET state = 'refunding', updated_at = ? WHERE id = ?", (now, order_id))
+        return int(number)
+
+
+def refunds_of(store: Store, order_id: int) -> list[dict[str, Any]]:
+    """The refunds of an order, as KK lists them.
+
+    Raises:
+        Refused: no such order.
+    """
+    _order(store, order_id)
+    rows = store.rows("SELECT * FROM refund WHERE order_id = ? ORDER BY no", (order_id,))
+    return [
+        {"refundNo": str(row["no"]), "refundStatus": row["state"], "id": order_id, "remark": row["remark"]}
+        for row in rows
+    ]
+
+
+def decide_what_is_due(store: Store, settings: Settings, now: float) -> None:
+    """Refunds are decided some time after they were asked for, in that order."""
+    due = store.rows(
+        "SELECT * FROM refund WHERE state = 'pending_review' AND asked_at <= ? ORDER BY asked_at, no",
+        (now - settings.refund_after_s,),
+    )
+    for refund in due:
+        with store.transaction():
+            _decide(store, refund, refund["asked_at"] + settings.refund_after_s)
+
+
+def _decide(store: Store, refund: Row, at: float) -> None:
+    order = _order(store, refund["order_id"])
+    items = json.loads(order["items"])
+    left = {sku: pieces - _refunded(items, sku) for sku, pieces in goods(items).items()}
+    lines = json.loads(refund["lines"]) or [
+        {"sku": sku, "quantity": pieces} for sku, pieces in left.items() if pieces
+    ]
+    asked = goods(lines)
+    if not asked or any(pieces > left[sku] for sku, pieces in asked.items()):
+        _close(store, refund, order, "refund_failed", at)
+        return
+    for sku, pieces in asked.items():
+        _take_back(items, sku, pieces)
+    whole = asked == {sku: pieces for sku, pieces in left.items() if pieces}
+    cents = sum(products()[sku].price * pieces for sku, pieces in asked.items())
+    cents += order["freight"] if whole else 0
+    _give_back(store, order, items, cents, whole, at)
+    _close(store, refund, _order(store, order["id"]), "refund_successfully", at)
+
+
+def _give_back(
+    store: Store, order: Row, items: list[dict[str, Any]], cents: int, whole: bool, at: float
+) -> None:
+    paid = order["paid_at"] is not None
+    store.add_fact("balance" if paid else "reserved", cents if paid else -cents)
+    with store.transaction() as db:
+        db.execute(
+            "UPDATE kk_order SET items = ?, cancelled_at = ?, refunded = refunded + ?, refunded_at = ?,"
+            " subtotal = subtotal - ? WHERE id = ?",
+            (
+                json.dumps(items),
+                at if whole else None,
+                cents if paid else 0,
+                at if paid else None,
+                # What is taken off an order before it is paid is never asked for.
+                0 if paid or whole else cents,
+                order["id"],
+            ),
+        )
+
+
+def _close(store: Store, refund: Row, order: Row, verdict: str, at: float) -> None:
+    with store.transaction() as db:
+        db.execute("UPDATE refund SET state = ? WHERE no = ?", (verdict, refund["no"]))
+        pending = "SELECT 1 FROM refund WHERE order_id = ? AND state = 'pending_review' LIMIT 1"
+        state = "refunding" if store.value(pending, (order["id"],)) else _state_of(order)
+        db.execute("UPDATE kk_order SET state = ?, updated_at = ? WHERE id = ?", (state, at, order["id"]))
+
+
+def _state_of(order: Row) -> str:
+    if order["cancelled_at"] is not None:
+        return "cancel" if order["paid_at"] is None else "refunded"
+    if order["paid_at"] is None:
+        return "waiting_payment"
+    return "partial_refund" if order["refunded"] else "paid"
+
+
+def _order(store: Store, order_id: int) -> Row:
+    found = store.rows("SELECT * FROM kk_order WHERE id = ?", (order_id,))
+    if not found:
+        raise Refused(NOT_FOUND, "the order does not exist")
+    return found[0]
+
+
+def _refunded(items: list[dict[str, Any]], sku: str) -> int:
+    return sum(item["refunded"] for item in items if item["sku"] == sku)
+
+
+def _take_back(items: list[dict[str, Any]], sku: str, pieces: int) -> None:
+    for item in items:
+        if item["sku"] == sku:
+            taken = min(pieces, item["quantity"] - item["refunded"])
+            item["refunded"] += taken
+            pieces -= taken

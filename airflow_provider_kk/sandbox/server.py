@@ -1,0 +1,143 @@
+"""The sandbox as a server: in a thread of a test's process, or of `kk sandbox`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+try:
+    import flask  # noqa: F401
+except ImportError as error:  # pragma: no cover
+    raise ImportError("the sandbox needs Flask: pip install 'airflow-provider-kk[sandbox]'") from error
+
+from airflow_provider_kk.sandbox.app import create_app
+from airflow_provider_kk.sandbox.clock import Clock
+from airflow_provider_kk.sandbox.control import SandboxControl
+from airflow_provider_kk.sandbox.kk import KK
+from airflow_provider_kk.sandbox.settings import Settings
+from airflow_provider_kk.sandbox.store import DEFAULT_BALANCE, Store
+from airflow_provider_kk.sandbox.wire import Server
+
+DEFAULT_TOKEN = "sandbox-token"
+
+
+class SandboxServer:
+    """A local KK while the `with` block lasts.
+
+        with SandboxServer(rate_limit=False) as sandbox:
+            sandbox.control.arm("drop_after_commit", times=1)
+
+    Args:
+        token: the access token that it accepts.
+        host: a loopback address.
+        port: 0 for any free one.
+        file: keeps orders, money and the clock over a restart; without it all is in memory.
+        balance: dollars on a new account.
+        seed: of the faults' draws.
+        clock: gives epoch seconds; for tests in virtual time.
+        settings: the first values of `settings.Settings`.
+
+    Raises:
+        ValueError: a host beyond loopback, or an unknown setting.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: str = DEFAULT_TOKEN,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        file: str | os.PathLike[str] | None = None,
+        balance: float = DEFAULT_BALANCE / 100,
+        seed: int = 0,
+        clock: Callable[[], float] = time.time,
+        **settings: Any,
+    ) -> None:
+        _require_loopback(host)
+        self.token = token
+        self._host, self._port = host, port
+        self._settings = Settings()
+        self._settings.change(**settings)
+        self._file = None if file is None else os.fspath(file)
+        self._balance = round(balance * 100)
+        self._seed = seed
+        self._clock = clock
+        self._kk: KK | None = None
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL, `http://127.0.0.1:<port>`."""
+        if self._server is None:
+            raise RuntimeError("the sandbox is not running")
+        name = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{name}:{self._server.port}"
+
+    @property
+    def control(self) -> SandboxControl:
+        """How to steer it."""
+        return SandboxControl(self.url)
+
+    def start(self) -> SandboxServer:
+        """Begin to serve; returns when it can be asked."""
+        store = Store(self._file, self._balance)
+        kk = KK(store, self._settings, Clock(self._clock, store.fact("clock_offset")), self.token, self._seed)
+        # werkzeug ends the process when a port is taken; a test wants an error.
+        try:
+            self._server = Server(self._host, self._port, create_app(kk), kk.clock.now)
+        except SystemExit:
+            store.close()
+            raise OSError(f"port {self._port} of {self._host} cannot be had") from None
+        self._kk = kk
+        # The port does not change over stop() and start(): clients remember it.
+        self._port = self._server.port
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="kk-sandbox", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End every connection, stall and thread; what was committed is in the file."""
+        if self._server is None or self._kk is None or self._thread is None:
+            return
+        self._kk.stopped.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.end_connections()
+        self._thread.join(timeout=5)
+        self._kk.store.close()
+        self._server = self._kk = self._thread = None
+
+    def wait(self) -> None:
+        """Serve until the process is interrupted."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> SandboxServer:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _require_loopback(host: str) -> None:
+    if host == "localhost":
+        return
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError(f"the sandbox serves loopback only, not {host!r}")

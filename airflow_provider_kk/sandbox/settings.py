@@ -1,0 +1,85 @@
+"""What can be turned on a running sandbox: what KK leaves open or nobody can know."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+#: Settings that take one of a few words.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "answer": ("number", "text", "comma", "list", "kkOrderIds", "id", "first"),
+    "total": ("number", "text", "missing"),
+    "sort": ("created", "updated"),
+    "dates": ("iso", "year"),
+    "address_key": ("either", "orderAddresses", "orderAddress"),
+    "unauthorized": ("envelope", "empty", "html", "envelope_200"),
+}
+
+
+@dataclass
+class Settings:
+    """How this KK behaves. Times are seconds of the sandbox's clock."""
+
+    #: The create answer's `data`; `first` hides the further ids of a split, most others join them by commas.
+    answer: str = "number"
+    #: Orders younger than this are not listed.
+    list_lag_s: float = 0.0
+    #: The largest page, whatever is asked for.
+    page_cap: int = 250
+    #: How a list says how many rows there are in all.
+    total: str = "number"
+    #: `updated` moves a row to the front whenever it changes, so that pages shift under a reader.
+    sort: str = "created"
+    #: Dates of listed orders: ISO 8601, or the bare years of one old example.
+    dates: str = "iso"
+    #: A number that looks like an integer is listed as one.
+    integer_numbers: bool = False
+    #: The name of the caller's number in lists; empty: what each call's own documentation says.
+    number_field_v1: str = ""
+    number_field_v2: str = ""
+    #: Longer numbers are cut without a word.
+    number_width: int = 40
+    #: Which spelling of the address is read in a new order.
+    address_key: str = "either"
+    #: What a wrong token gets; `envelope_200` is code 401 under HTTP 200.
+    unauthorized: str = "envelope"
+    #: HTTP status of a refusal's envelope.
+    refusal_status: int = 200
+    #: The leaky bucket.
+    rate_limit: bool = True
+    rate_burst: int = 120
+    rate_per_second: float = 2.0
+    #: Seconds in a 429's `Retry-After`; negative: no such header.
+    retry_after_s: float = -1.0
+    #: KK pays by itself so long after creation.
+    pay_after_s: float = 600.0
+    #: A refund is decided so long after it was asked for.
+    refund_after_s: float = 3600.0
+    #: Real seconds that every call takes before it is looked at.
+    latency_s: float = 0.0
+
+    def change(self, **changes: Any) -> None:
+        """Change some settings, all or none.
+
+        Raises:
+            ValueError: no such setting, or a value of the wrong kind.
+        """
+        known = {field.name: type(getattr(self, field.name)) for field in fields(self)}
+        for name, value in changes.items():
+            if name not in known:
+                raise ValueError(f"no setting {name!r}; there are: {', '.join(sorted(known))}")
+            _check(name, known[name], value)
+        for name, value in changes.items():
+            setattr(self, name, known[name](value))
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings by name."""
+        return asdict(self)
+
+
+def _check(name: str, kind: type, value: Any) -> None:
+    if name in CHOICES and value not in CHOICES[name]:
+        raise ValueError(f"{name} is one of {', '.join(CHOICES[name])}")
+    numeric = kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool)
+    if not (numeric or isinstance(value, kind)):
+        raise ValueError(f"{name} takes a value of type {kind.__name__}")

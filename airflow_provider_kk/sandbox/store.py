@@ -1,0 +1,232 @@
+"""What KK knows: orders, money and stock, behind one lock in one SQLite database (in memory or a file)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
+
+from airflow_provider_kk.sandbox.catalogue import freight, products
+from airflow_provider_kk.sandbox.neworder import NewOrder
+from airflow_provider_kk.sandbox.protocol import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Refused
+
+FIRST_ORDER_ID = 1000000371651
+FIRST_REFUND_NO = 20000000500001
+#: Ten million dollars, enough for a benchmark.
+DEFAULT_BALANCE = 1_000_000_000
+
+#: `call` numbers the committed create calls: the orders of one split share it, a duplicate has its own.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS kk_order (
+    id INTEGER PRIMARY KEY, call INTEGER NOT NULL, number TEXT, remark TEXT, sale_platform TEXT,
+    channel_type TEXT, state TEXT NOT NULL, warehouse TEXT NOT NULL, created_at REAL NOT NULL,
+    updated_at REAL NOT NULL, paid_at REAL, completed_at REAL, cancelled_at REAL, refunded_at REAL,
+    subtotal INTEGER NOT NULL, freight INTEGER NOT NULL, refunded INTEGER NOT NULL DEFAULT 0,
+    address TEXT NOT NULL, items TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS kk_order_created ON kk_order (created_at);
+CREATE INDEX IF NOT EXISTS kk_order_updated ON kk_order (updated_at);
+CREATE INDEX IF NOT EXISTS kk_order_number ON kk_order (number, call);
+CREATE INDEX IF NOT EXISTS kk_order_state ON kk_order (state, created_at);
+CREATE TABLE IF NOT EXISTS refund (
+    no INTEGER PRIMARY KEY, order_id INTEGER NOT NULL, remark TEXT, reason TEXT, lines TEXT,
+    state TEXT NOT NULL, asked_at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS refund_order ON refund (order_id);
+CREATE INDEX IF NOT EXISTS refund_state ON refund (state, asked_at);
+CREATE TABLE IF NOT EXISTS late_call (id INTEGER PRIMARY KEY, due_at REAL NOT NULL, endpoint TEXT, ask TEXT);
+CREATE INDEX IF NOT EXISTS late_call_due ON late_call (due_at);
+CREATE TABLE IF NOT EXISTS stock (sku TEXT PRIMARY KEY, qty INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value REAL NOT NULL);
+"""
+
+Row = dict[str, Any]
+
+
+class Store:
+    """One account at KK. Money is in cents; every method is safe to call from any thread.
+
+    Args:
+        path: the SQLite file that keeps everything over a restart; without it all is in memory.
+        balance: cents that a new account begins with.
+    """
+
+    def __init__(self, path: str | None = None, balance: int = DEFAULT_BALANCE) -> None:
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
+        self._db.row_factory = sqlite3.Row
+        # What was answered survives the end of this process; a power cut is not what the sandbox plays.
+        self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA)
+        self._start_balance = balance
+        self._db.execute("INSERT OR IGNORE INTO fact VALUES ('balance', ?)", (balance,))
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The database for oneself; all of it happens or nothing."""
+        with self._lock:
+            outermost = not self._db.in_transaction
+            if outermost:
+                self._db.execute("BEGIN")
+            try:
+                yield self._db
+            except BaseException:
+                if outermost:
+                    self._db.execute("ROLLBACK")
+                raise
+            if outermost:
+                self._db.execute("COMMIT")
+
+    def rows(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
+        """Read."""
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, tuple(values))]
+
+    def value(self, sql: str, values: Iterable[Any] = ()) -> Any:
+        """Read one value, None if there is no row."""
+        with self._lock:
+            row = self._db.execute(sql, tuple(values)).fetchone()
+            return row[0] if row else None
+
+    def create(self, order: NewOrder, at: float, *, parts: int | None = None) -> list[int]:
+        """Commit one create call: an order for each warehouse. There is no idempotency.
+
+        Args:
+            parts: commit only these of the split, as the end of a slice.
+
+        Raises:
+            Refused: unknown SKU, sold out, or not enough balance; nothing is created.
+        """
+        with self.transaction() as db:
+            self._check_stock(order.lines)
+            split = list(_split(order.lines))
+            costs = [_cost(lines, order.channel_type) for _, lines in split]
+            if sum(subtotal + shipping for subtotal, shipping in costs) > self.available():
+                raise Refused(NO_BALANCE, "insufficient account balance")
+            call = int(self.add_fact("calls", 1))
+            return [
+                self._insert(db, call, order, warehouse, lines, cost, at)
+                for (warehouse, lines), cost in list(zip(split, costs, strict=True))[:parts]
+            ]
+
+    def available(self) -> int:
+        """The balance less what waits to be paid from it."""
+        return int(self.fact("balance")) - int(self.fact("reserved"))
+
+    def stock(self, sku: str) -> int:
+        """Pieces on hand. Orders do not use them up, so that a long test never runs dry."""
+        changed = self.value("SELECT qty FROM stock WHERE sku = ?", (sku,))
+        return products()[sku].stock if changed is None else int(changed)
+
+    def set_stock(self, sku: str, qty: int) -> None:
+        """Make a SKU sold out (0) or available."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO stock VALUES (?, ?)", (sku, qty))
+
+    def fact(self, name: str) -> float:
+        """One figure of the account, 0 if never set."""
+        return float(self.value("SELECT value FROM fact WHERE name = ?", (name,)) or 0)
+
+    def set_fact(self, name: str, value: float) -> None:
+        """Remember a figure of the account."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
+    def add_fact(self, name: str, change: float) -> float:
+        """Change a figure of the account and give its new value."""
+        with self.transaction():
+            value = self.fact(name) + change
+            self.set_fact(name, value)
+            return value
+
+    def duplicates(self) -> list[str]:
+        """Order numbers that more than one call has made orders of."""
+        found = self.rows(
+            "SELECT number FROM kk_order WHERE number IS NOT NULL GROUP BY number"
+            " HAVING count(DISTINCT call) > 1 ORDER BY number"
+        )
+        return [row["number"] for row in found]
+
+    def reset(self) -> None:
+        """Forget every order, refund and late call; a new balance and the first stock."""
+        with self.transaction() as db:
+            for table in ("kk_order", "refund", "late_call", "stock", "fact"):
+                db.execute(f"DELETE FROM {table}")
+            self.set_fact("balance", self._start_balance)
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()
+
+    def _check_stock(self, lines: Iterable[tuple[str, int]]) -> None:
+        wanted: dict[str, int] = {}
+        for sku, quantity in lines:
+            if sku not in products():
+                raise Refused(UNKNOWN_SKU, f"sku {sku} does not exist")
+            wanted[sku] = wanted.get(sku, 0) + quantity
+        for sku, quantity in wanted.items():
+            if quantity > self.stock(sku):
+                raise Refused(SOLD_OUT, f"sku {sku} is sold out")
+
+    def _insert(
+        self,
+        db: sqlite3.Connection,
+        call: int,
+        order: NewOrder,
+        warehouse: str,
+        lines: list[tuple[str, int]],
+        cost: tuple[int, int],
+        at: float,
+    ) -> int:
+        order_id = max(FIRST_ORDER_ID - 1, self.value("SELECT max(id) FROM kk_order") or 0) + 1
+        values = (
+            order_id, call, order.number, order.remark, order.sale_platform, order.channel_type,
+            "waiting_payment", warehouse, at, at, *cost,
+            json.dumps(order.address), json.dumps(_items(order_id, lines)),
+        )  # fmt: skip
+        db.execute(
+            "INSERT INTO kk_order (id, call, number, remark, sale_platform, channel_type, state, warehouse,"
+            " created_at, updated_at, subtotal, freight, address, items)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+        self.add_fact("reserved", sum(cost))
+        return order_id
+
+
+def goods(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Pieces of each SKU."""
+    pieces: dict[str, int] = {}
+    for row in rows:
+        pieces[row["sku"]] = pieces.get(row["sku"], 0) + row["quantity"]
+    return pieces
+
+
+def _split(lines: Iterable[tuple[str, int]]) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    def warehouse(line: tuple[str, int]) -> str:
+        return products()[line[0]].country
+
+    for country, group in groupby(sorted(lines, key=warehouse), key=warehouse):
+        yield country, list(group)
+
+
+def _cost(lines: Iterable[tuple[str, int]], channel_type: str | None) -> tuple[int, int]:
+    subtotal = sum(products()[sku].price * quantity for sku, quantity in lines)
+    return subtotal, freight(sum(quantity for _, quantity in lines), channel_type)
+
+
+def _items(order_id: int, lines: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": order_id * 100 + index,
+            "item_id": products()[sku].item_id,
+            "sku": sku,
+            "quantity": quantity,
+            "refunded": 0,
+        }
+        for index, (sku, quantity) in enumerate(lines, start=1)
+    ]

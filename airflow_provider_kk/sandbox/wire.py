@@ -1,0 +1,191 @@
+"""The HTTP server below Flask: keep-alive, whole requests only, and sockets that break on command.
+
+werkzeug's own handler ends the connection after each answer; KK keeps it open, and clients differ in what
+they do when a kept connection breaks. So this handler writes the answer itself, in one piece.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+#: The key of the WSGI environment under which a request's effect on its own socket is left.
+EFFECT = "kk_sandbox.effect"
+LARGEST_BODY = 10_000_000
+
+#: Gets the socket and the whole answer (head and body); nothing else is sent, and the connection ends.
+Effect = Callable[[socket.socket, bytes, bytes], None]
+
+
+class Handler(WSGIRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    #: An idle connection is closed after so many seconds, without a word, as servers do.
+    timeout = 75
+    server: Server
+
+    def setup(self) -> None:
+        """Let the server know of the connection, so that it can end it."""
+        super().setup()
+        self.server.connections[self.connection] = threading.current_thread()
+
+    def finish(self) -> None:
+        """The connection is over."""
+        self.server.connections.pop(self.connection, None)
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    def run_wsgi(self) -> None:
+        """Read a whole request, ask Flask, and answer or break."""
+        body = self._body()
+        if body is None:
+            self.close_connection = True
+            return
+        environ = self.make_environ()
+        environ["wsgi.input"] = io.BytesIO(body)
+        environ["wsgi.input_terminated"] = True
+        status, headers, answer = _ask(self.server.app, environ)
+        head = self._head(status, headers, answer)
+        effect: Effect | None = environ.get(EFFECT)
+        if effect is None:
+            self.connection.sendall(head + answer)
+            return
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            effect(self.connection, head, answer)
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Nothing: the sandbox keeps a log of its own, and a URL may hold what belongs in none."""
+
+    def _body(self) -> bytes | None:
+        """The body; None if it did not come whole: no server acts on such a request."""
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            return self._chunks()
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > LARGEST_BODY:
+            return None
+        body = self.rfile.read(length)
+        return body if len(body) == length else None
+
+    def _chunks(self) -> bytes | None:
+        body = b""
+        while len(body) <= LARGEST_BODY:
+            size = int(self.rfile.readline(64).split(b";")[0].strip() or b"0", 16)
+            chunk = self.rfile.read(size)
+            ended = self.rfile.readline(64)
+            if not ended or len(chunk) < size:
+                return None
+            if size == 0:
+                return body
+            body += chunk
+        return None
+
+    def _head(self, status: str, headers: list[tuple[str, str]], body: bytes) -> bytes:
+        kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "date")]
+        kept += [
+            ("Content-Length", str(len(body))),
+            ("Date", formatdate(self.server.now(), usegmt=True)),
+            ("Server", "kk-sandbox"),
+            ("Connection", "close" if self.close_connection else "keep-alive"),
+        ]
+        lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in kept)]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+class Server(ThreadedWSGIServer):
+    """A thread for each connection, all of which it can end at once."""
+
+    def __init__(self, host: str, port: int, app: WSGIApplication, now: Callable[[], float]) -> None:
+        self.connections: dict[socket.socket, threading.Thread] = {}
+        self.now = now
+        super().__init__(host, port, app, Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that went away is no error of the sandbox."""
+
+    def end_connections(self) -> None:
+        """Close every connection and wait for its thread."""
+        for connection, thread in list(self.connections.items()):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            if thread is not threading.current_thread():
+                thread.join(timeout=2)
+
+
+def _ask(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
+    told: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        told.append((status, headers))
+        return None
+
+    parts = app(environ, start_response)
+    try:
+        body = b"".join(parts)
+    finally:
+        close = getattr(parts, "close", None)
+        if close:
+            close()
+    status, headers = told[-1]
+    return status, headers, body
+
+
+def drop(connection: socket.socket, head: bytes, body: bytes) -> None:
+    """End the connection in order (FIN), without an answer."""
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def reset(connection: socket.socket, head: bytes, body: bytes) -> None:
+    """End it abruptly (RST)."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # Files made of the socket would keep it open, and an orderly shutdown would come first.
+    os.close(connection.detach())
+
+
+def cut_body(connection: socket.socket, head: bytes, body: bytes) -> None:
+    """Promise more than is sent."""
+    connection.sendall(head + body[: len(body) // 2])
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def cut_headers(connection: socket.socket, head: bytes, body: bytes) -> None:
+    """Stop inside the headers."""
+    connection.sendall(head[: len(head) // 2])
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def stall(seconds: float, stopped: threading.Event) -> Effect:
+    """Silence, then the end; `stopped` cuts it short."""
+
+    def effect(connection: socket.socket, head: bytes, body: bytes) -> None:
+        stopped.wait(seconds)
+        drop(connection, head, body)
+
+    return effect
+
+
+def drip(interval_s: float, stopped: threading.Event) -> Effect:
+    """The right answer, a byte at a time."""
+
+    def effect(connection: socket.socket, head: bytes, body: bytes) -> None:
+        for byte in head + body:
+            connection.sendall(bytes([byte]))
+            if stopped.wait(interval_s):
+                return
+        connection.shutdown(socket.SHUT_RDWR)
+
+    return effect
