@@ -89,6 +89,9 @@ def get_provider_info() -> dict[str, object]:
             {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.operators.orders"]}
         ],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.hooks.kk"]}],
+        "triggers": [
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.triggers.sleep"]}
+        ],
         "connection-types": [
             {
                 "connection-type": "kk",

@@ -71,7 +71,10 @@ class TestProviderInfo:
     def test_every_module_and_class_it_names_exists(self):
         info: dict[str, Any] = get_provider_info()
         named = [
-            name for key in ("operators", "hooks") for row in info[key] for name in row["python-modules"]
+            name
+            for key in ("operators", "hooks", "triggers")
+            for row in info[key]
+            for name in row["python-modules"]
         ]
         for name in named:
             import_module(name)
