@@ -123,6 +123,8 @@ class OrderFinder:
                 return list(seen.values()) if is_whole else None
             if page_number > 1 and total is None:
                 return None
+            if not all(order.id for order in page.orders):
+                raise InconclusiveError("KK's list has orders without an id that can be read")
             seen.update((order.id, order) for order in page.orders)
             if len(seen) == total:
                 return list(seen.values())

@@ -343,9 +343,8 @@ class SyncOrdersOperator(_DeliveringOperator):
 
         self._stop = Stop()
         hook = KKHook(self.kk_conn_id)
-        warehouse = BaseHook.get_connection(self.warehouse_conn_id).get_hook(
-            hook_params=dict(self.hook_params or {})
-        )
+        connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
+        warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
         write_back = self._open_write_back(warehouse)
         with closing(self._open_ledger(hook)) as ledger:
             return self._run(hook, ledger, warehouse, write_back, context)

@@ -17,6 +17,8 @@ from airflow_provider_kk.warehouse.spool import Spool
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+    from airflow_provider_kk.delivery.log import Log
+
 _ROWS_PER_FETCH = 1_000
 _LOG_EVERY_S = 10.0
 _log = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ def read_rows(
     hook: DbApiHook,
     sql: str,
     parameters: Sequence[Any] | Mapping[str, Any] | None = None,
-    log: logging.Logger | None = None,
+    log: Log | None = None,
     *,
     check: Callable[[Sequence[str]], object] | None = None,
 ) -> Spool:
@@ -53,7 +55,7 @@ def read_rows(
     return spool
 
 
-def _spool(cursor: Any, check: Callable[[Sequence[str]], object] | None, log: logging.Logger) -> Spool:
+def _spool(cursor: Any, check: Callable[[Sequence[str]], object] | None, log: Log) -> Spool:
     names, batches = _names_and_batches(cursor)
     if check is not None:
         check(names)
@@ -120,7 +122,7 @@ def _is_named(cursor: Any) -> bool:
     return bool(getattr(cursor, "name", None))
 
 
-def _close(resource: Any, log: logging.Logger) -> None:
+def _close(resource: Any, log: Log) -> None:
     # A connection that cannot be closed must not hide why the reading failed, nor lose what was read.
     try:
         resource.close()

@@ -6,9 +6,8 @@ The ledger stays the record of what was sent: a write-back may be lost, or done 
 from __future__ import annotations
 
 import contextlib
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -18,6 +17,8 @@ from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, diale
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+    from airflow_provider_kk.delivery.log import Log
 
 _MAX_MESSAGE = 1_000
 _REFUSED = "write_back: the warehouse refused: "
@@ -68,7 +69,7 @@ class WriteBack(ABC):
         with _Session.open(hook) as session:
             self._prepare(session)
 
-    def write(self, hook: DbApiHook, results: Iterable[Result], log: logging.Logger) -> int:
+    def write(self, hook: DbApiHook, results: Iterable[Result], log: Log) -> int:
         """Write the results in batches, each in a transaction of its own. Returns how many were written.
 
         Raises WriteBackError; the batches before it then stay written. May be repeated.
@@ -88,15 +89,15 @@ class WriteBack(ABC):
     def _prepare(self, session: _Session) -> None: ...
 
     @abstractmethod
-    def _write(self, session: _Session, batch: Sequence[Result], log: logging.Logger) -> None: ...
+    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> None: ...
 
 
 @dataclass(frozen=True)
 class Append(WriteBack):
     """A new row for each result: `(custom_order_number, state, kk_order_ids, message, at)`.
 
-    Right for warehouses of columns. Every run adds rows, and so does a repeated write: for each number the
-    latest by `at` counts.
+    Right for warehouses of columns. For each number the latest row by `at` counts; a result that says the
+    same as that one is not added again, so that a repeated write, or a run over old orders, adds nothing.
     """
 
     table: Name
@@ -122,13 +123,29 @@ class Append(WriteBack):
                 f"It can be made with: {self.ddl(session.dialect)}"
             )
 
-    def _write(self, session: _Session, batch: Sequence[Result], log: logging.Logger) -> None:
+    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> None:
         dialect, statement = session.dialect, Statement(session.style)
+        known = self._latest(session, batch)
+        rows = [_row(result, dialect) for result in batch]
+        news = [row for row in rows if known.get(str(row[0])) != row[1:4]]
+        if not news:
+            return
         columns = ", ".join(Name((name,)).sql(dialect) for name in _APPENDED)
-        rows = ", ".join(statement.values(_row(result, dialect)) for result in batch)
+        values = ", ".join(statement.values(row) for row in news)
         session.run(
-            [(f"INSERT INTO {self.table.sql(dialect)} ({columns}) VALUES {rows}", statement.parameters)]
+            [(f"INSERT INTO {self.table.sql(dialect)} ({columns}) VALUES {values}", statement.parameters)]
         )
+
+    def _latest(self, session: _Session, batch: Sequence[Result]) -> dict[str, tuple[Any, ...]]:
+        """The latest state, ids and message in the table, by order number."""
+        dialect, add = session.dialect, Statement(session.style)
+        number, *told, at = (Name((name,)).sql(dialect) for name in _APPENDED)
+        numbers = add.values(tuple(result.custom_order_number for result in batch))
+        sql = (
+            f"SELECT {number}, {', '.join(told)} FROM {self.table.sql(dialect)} "
+            f"WHERE {number} IN {numbers} ORDER BY {at}"
+        )
+        return {row[0]: tuple(row[1:]) for row in session.fetch_all(sql, add.parameters)}
 
 
 @dataclass(frozen=True)
@@ -148,11 +165,11 @@ class Update(WriteBack):
         if fault:
             raise WriteBackError(f"write_back: {self.table} cannot be updated: {fault}")
 
-    def _write(self, session: _Session, batch: Sequence[Result], log: logging.Logger) -> None:
+    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> None:
         results = list({result.custom_order_number: result for result in batch}.values())
         statements = self._one_by_one if session.dialect.row_store else self._at_once
         session.run(statements(session, results))
-        found = int(session.run([self._found(session, results)], fetch=True))
+        found = self._count(session, results)
         if found < len(results):
             log.warning(
                 "The results of %d of %d orders are not written: no row of %s has their number in %s",
@@ -182,11 +199,12 @@ class Update(WriteBack):
         numbers = add.values(tuple(result.custom_order_number for result in results))
         yield f"UPDATE {table} SET {', '.join(changes)} WHERE {key} IN {numbers}", add.parameters
 
-    def _found(self, session: _Session, results: Sequence[Result]) -> _Bound:
+    def _count(self, session: _Session, results: Sequence[Result]) -> int:
         key, add = self._text_key(session.dialect), Statement(session.style)
         numbers = add.values(tuple(result.custom_order_number for result in results))
         table = self.table.sql(session.dialect)
-        return f"SELECT count(DISTINCT {key}) FROM {table} WHERE {key} IN {numbers}", add.parameters
+        sql = f"SELECT count(DISTINCT {key}) FROM {table} WHERE {key} IN {numbers}"
+        return int(session.fetch_all(sql, add.parameters)[0][0])
 
     def _names(self, dialect: SqlDialect) -> tuple[str, str, str, str]:
         table, key, ids, state = (name.sql(dialect) for name in (self.table, self.key, self.ids, self.state))
@@ -248,28 +266,38 @@ class _Session:
             with contextlib.suppress(Exception):
                 connection.close()
 
-    def run(self, statements: Iterable[_Bound], *, fetch: bool = False) -> Any:
-        """All statements in one transaction, where there are such; `fetch` returns the value of the last one.
+    def run(self, statements: Iterable[_Bound]) -> None:
+        """Run all statements in one transaction, where there are such. Raises WriteBackError."""
 
-        Raises WriteBackError.
-        """
-        fault, value = "", None
+        def work(cursor: Any) -> None:
+            for sql, parameters in statements:
+                cursor.execute(*((sql, parameters) if parameters else (sql,)))
+
+        self._in_transaction(work)
+
+    def fetch_all(self, sql: str, parameters: Sequence[str | None] | Mapping[str, str | None]) -> Any:
+        """Return the rows of a query. Raises WriteBackError."""
+
+        def work(cursor: Any) -> Any:
+            cursor.execute(sql, parameters)
+            return cursor.fetchall()
+
+        return self._in_transaction(work)
+
+    def _in_transaction(self, work: Callable[[Any], Any]) -> Any:
         try:
             with contextlib.closing(self.connection.cursor()) as cursor:
-                for sql, parameters in statements:
-                    cursor.execute(*((sql, parameters) if parameters else (sql,)))
-                value = cursor.fetchone()[0] if fetch else None
+                value = work(cursor)
             with contextlib.suppress(NotImplementedError):
                 self.connection.commit()
+            return value
         except Exception as error:
             fault = _told(error)
             # BigQuery raises NotImplementedError, and a connection that broke raises what it likes.
             with contextlib.suppress(Exception):
                 self.connection.rollback()
         # Raised outside of the handler: what the driver says after its first line may show a whole row.
-        if fault:
-            raise WriteBackError(f"{_REFUSED}{fault}")
-        return value
+        raise WriteBackError(f"{_REFUSED}{fault}")
 
     def fault_of_columns(self, table: Name, columns: Sequence[Name]) -> str:
         """Why the table's columns cannot be read; empty when they can."""

@@ -20,8 +20,8 @@ ORIGIN = Origin("dag", "run", "task", -1, 1)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World.in_folder(tmp_path)
+def world(empty_world: World) -> World:
+    return empty_world
 
 
 @pytest.fixture
@@ -221,13 +221,15 @@ def test_a_database_that_does_not_enforce_keys_is_refused(tmp_path: Path) -> Non
         sa.Table(table.name, loose, *columns)
     loose.create_all(engine)
     with pytest.raises(LedgerUnusableError, match="same primary key twice"):
-        World.in_folder(tmp_path).__class__(f"sqlite:///{path}")
+        World(f"sqlite:///{path}")
 
 
-def test_many_openers_at_once_create_the_tables_once(tmp_path: Path) -> None:
+def test_many_openers_at_once_create_the_tables_once(ledger_url: str) -> None:
     with ThreadPoolExecutor(6) as pool:
-        worlds = list(pool.map(lambda _: World.in_folder(tmp_path), range(6)))
+        worlds = list(pool.map(lambda _: World(ledger_url), range(6)))
     assert {world.ledger.healed_until() for world in worlds} == {worlds[0].ledger.healed_until()}
+    for world in worlds:
+        world.ledger.close()
 
 
 def test_the_ddl_can_be_run_by_hand(tmp_path: Path) -> None:

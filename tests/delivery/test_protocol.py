@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.job import InconclusiveError, Sighting
 from airflow_provider_kk.delivery.states import State
 from tests.delivery.world import Limits, Order, Policy, World, counts
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    world = World.in_folder(tmp_path)
+def world(empty_world: World) -> World:
+    world = empty_world
     # An order that the ledger knows: without one, absence in KK's list would prove nothing.
     world.sync("known")
     world.clock.sleep(3600)
@@ -63,8 +64,8 @@ def test_an_order_is_not_resent_more_often_than_allowed(world: World) -> None:
     assert world.kk.posts.count("A") == 2
 
 
-def test_absence_proves_nothing_while_the_list_shows_no_known_order(tmp_path: Path) -> None:
-    world = World.in_folder(tmp_path)
+def test_absence_proves_nothing_while_the_list_shows_no_known_order(empty_world: World) -> None:
+    world = empty_world
     world.kk.meets("A", "lost_request")
     assert counts(world.sync("A")) == {"in_doubt": 1}
     assert "no order that the ledger knows" in world.messages["A"]
@@ -171,8 +172,8 @@ def test_a_refused_order_whose_content_changed_is_asked_again_at_once_but_looked
     assert world.kk.posts.count("A") == 1
 
 
-def test_a_first_ever_order_that_was_refused_can_be_corrected(tmp_path: Path) -> None:
-    world = World.in_folder(tmp_path)
+def test_a_first_ever_order_that_was_refused_can_be_corrected(empty_world: World) -> None:
+    world = empty_world
     world.kk.meets("A", "refused")
     assert counts(world.sync("A")) == {"rejected": 1}
     assert counts(world.sync(Order("A", {"SHIRT_L": 1}))) == {"created": 1}
@@ -284,3 +285,32 @@ def test_a_restored_ledger_costs_no_second_order(tmp_path: Path) -> None:
     world.ledger = world.open_ledger()
     assert counts(world.sync("A", "B")) == {"already_created": 2}
     assert (world.kk.count("A"), world.kk.count("B")) == (1, 1)
+
+
+@pytest.mark.parametrize("skew_s", [-3_600.0, 3_600.0])
+def test_a_kk_whose_clock_is_an_hour_off_is_read_by_its_own_clock(world: World, skew_s: float) -> None:
+    world.kk.clock_skew_s = skew_s
+    world.kk.meets("A", "lost_answer")
+    world.kk.meets("B", "lost_request")
+    assert counts(world.sync("A", "B")) == {"adopted": 1, "created": 1}
+    world.kk.add(Order("C"))
+    assert counts(world.sync("A", "B", "C")) == {"already_created": 3}
+    assert [world.kk.count(key) for key in "ABC"] == [1, 1, 1]
+
+
+def test_the_answer_of_a_lost_row_is_settled_by_the_goods_it_names(world: World) -> None:
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    with world.ledger.database.write() as db:
+        db.execute(tables.attempt.delete())
+    assert counts(world.sync("A")) == {"adopted": 1}
+
+
+def test_what_a_sync_newly_holds_is_told_apart_from_what_was_held_before(world: World) -> None:
+    world.kk.meets("A", "lost_request")
+    world.sync("A", waits=False)
+    world.clock.sleep(800)
+    world.sync("A", policy=Policy(on_absence="hold"))
+    assert world.news == {"A"}
+    world.sync("A")
+    assert world.news == set()

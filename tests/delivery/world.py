@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -80,6 +81,11 @@ class FakeKK:
         self._lock = threading.Lock()
         self._next_id = 1_000
 
+    @property
+    def now(self) -> float:
+        """KK's own clock."""
+        return self.clock.now + (self.clock_skew_s or 0.0)
+
     def meets(self, key: str, *faults: str) -> None:
         """Let the next POSTs of a key meet these faults, one each; afterwards all is fine."""
         self.plan[key] = list(faults)
@@ -99,7 +105,7 @@ class FakeKK:
                         order.key if key == "" else key,
                         goods=goods,
                         country=order.country,
-                        created_at=self.clock.now if at is None else at,
+                        created_at=self.now if at is None else at,
                     )
                 )
         return ids
@@ -124,7 +130,7 @@ class FakeKK:
     def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[Sighting]]:
         if self.list_error is not None:
             raise self.list_error
-        seen_until = min(until, self.clock.now - self.list_lag_s)
+        seen_until = min(until, self.now - self.list_lag_s)
         with self._lock:
             yield [one for one in self.orders if since <= (one.created_at or 0) <= seen_until]
 
@@ -162,6 +168,10 @@ class World:
         engine = sa.create_engine(self.url, **pool_arguments(kind, 4))
         ledger = Ledger(engine, "kk.test", "default", terms=Terms(30, 120, 600), clock=self.clock)
         ledger.open("kk_default")
+        # A database server's clock is virtual here, too.
+        database: Any = ledger.database
+        database.now = lambda: sa.literal(self.clock.wall(), sa.Float(53))
+        database.read_now = self.clock.wall
         return ledger
 
     def job(self, order: Order) -> Job:
@@ -223,6 +233,7 @@ class World:
             stream.give_up_waiting()
             stream.close()
         self.messages = {one.key: one.message for one in board.finished()}
+        self.news = {one.key for one in board.finished() if one.is_news}
         summary = summarise(board, run, runs)
         is_done = not (summary.in_doubt or summary.not_sent)
         runs.end(run, "done" if is_done else "failed", {})

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -57,6 +58,21 @@ def test_results_are_appended_as_rows(warehouse: Warehouse) -> None:
     assert appended(warehouse) == [
         ("A", "created", "1,2", None),
         ("B", "rejected", None, 'sold out: it\'s "50%"\n;--'),
+    ]
+
+
+def test_a_repeated_write_appends_nothing_new(warehouse: Warehouse) -> None:
+    create_results(warehouse)
+    write_back = WriteBack.parse("kk_results")
+    write_back.write(warehouse.hook, [result("A", state="in_doubt"), result("B", "2")], LOG)
+    later = [replace(result("A", "1"), at=AT + timedelta(minutes=1)), result("B", "2")]
+    write_back.write(warehouse.hook, later, LOG)
+    write_back.write(warehouse.hook, later, LOG)
+
+    assert appended(warehouse) == [
+        ("A", "created", "1", None),
+        ("A", "in_doubt", None, None),
+        ("B", "created", "2", None),
     ]
 
 
