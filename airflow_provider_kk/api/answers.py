@@ -56,7 +56,9 @@ def data_of(answer: Answer, *, changes: bool, hidden: Iterable[str] = ()) -> Any
     envelope = read_envelope(answer.body)
     if envelope is not None and envelope.code == SUCCESS and 200 <= answer.status < 300:
         return envelope.data
-    kind, meaning = _by_status(answer.status) or _by_code(answer.status, envelope) or _UNCLEAR[changes]
+    kind, meaning = (
+        _by_status(answer.status, envelope) or _by_code(answer.status, envelope) or _UNCLEAR[changes]
+    )
     code, message = None, None
     if envelope is not None:
         code, message = envelope.code, redact(envelope.message, hidden) or None
@@ -128,10 +130,11 @@ _UNCLEAR: dict[bool, tuple[type[KKError], str]] = {
 }
 
 
-def _by_status(status: int) -> tuple[type[KKError], str] | None:
+def _by_status(status: int, envelope: Envelope | None) -> tuple[type[KKError], str] | None:
     if status == 429:
         return KKRateLimitedError, "KK's rate limit is reached"
-    if status in (401, 403):
+    # A 403 with an envelope may be about the order, and then its code says so.
+    if status == 401 or (status == 403 and (envelope is None or envelope.code == SUCCESS)):
         return KKAuthError, "KK refused the access token"
     return None
 

@@ -11,16 +11,16 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
     BaseHook,
-    BaseOperator,
-    conf,
 )
 
 from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.operators.base import DeliveringOperator
 from airflow_provider_kk.operators.run import (
     DeferUntil,
     Delivery,
     item_of,
     origin_of,
+    push,
     warn_of_short_timeout,
 )
 
@@ -29,67 +29,18 @@ if TYPE_CHECKING:
 
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
     from airflow_provider_kk.delivery.board import Board, Finished
+    from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.ledger import Ledger
     from airflow_provider_kk.delivery.runs import Summary
-    from airflow_provider_kk.delivery.settle import Policy
-    from airflow_provider_kk.warehouse.map import Candidate
-    from airflow_provider_kk.warehouse.spool import Spool
     from airflow_provider_kk.warehouse.write_back import Result, WriteBack
 
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
 _NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
-_DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 #: A create is one request: KK's list need not be read again for each of many mapped ones.
 _HEAL_AGAIN_AFTER_S = 60.0
 
 
-class _DeliveringOperator(BaseOperator):
-    """What both operators share: arguments of the protocol, stopping, deferring."""
-
-    def __init__(
-        self,
-        *,
-        kk_conn_id: str = KKHook.default_conn_name,
-        ledger_conn_id: str | None = None,
-        on_absence: str = "resend",
-        max_resends: int = 1,
-        on_changed: str = "fail",
-        deferrable: bool = _DEFERRABLE,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        _require_one_of("on_absence", on_absence, ("resend", "hold"))
-        _require_one_of("on_changed", on_changed, ("fail", "ignore"))
-        self.kk_conn_id = kk_conn_id
-        self.ledger_conn_id = ledger_conn_id
-        self.on_absence = on_absence
-        self.max_resends = max_resends
-        self.on_changed = on_changed
-        self.deferrable = deferrable
-
-    def on_kill(self) -> None:
-        """Send nothing new; what is in flight is still recorded."""
-        stop = getattr(self, "_stop", None)
-        if stop is not None:
-            stop.set("the task was told to stop")
-
-    def resume(self, context: Context, event: Any = None) -> Any:
-        """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
-        return self.execute(context)
-
-    def _policy(self) -> Policy:
-        from airflow_provider_kk.delivery.settle import Policy
-
-        return Policy(self.on_absence, self.max_resends)
-
-    def _give_slot_back(self, until: float) -> None:
-        from airflow_provider_kk.triggers.sleep import SleepTrigger
-
-        self.log.info("Waiting for orders in doubt to show in KK's list, without a worker's slot")
-        self.defer(trigger=SleepTrigger(until), method_name="resume")
-
-
-class CreateOrderOperator(_DeliveringOperator):
+class CreateOrderOperator(DeliveringOperator):
     """Creates one order at KK, once, whatever is retried or cleared.
 
     Either `order` or the single fields, all templated. A template yields text: `"3"` is a quantity of 3. An
@@ -156,21 +107,20 @@ class CreateOrderOperator(_DeliveringOperator):
     def execute(self, context: Context) -> str:
         """Create the order, or find out that it has been created, and return its first kkOrderId."""
         from airflow_provider_kk.delivery.board import Board
-        from airflow_provider_kk.delivery.clock import Stop
 
-        self._stop = Stop()
+        stop = self._new_stop()
         order = self._order(context)
         hook = KKHook(self.kk_conn_id)
         board = Board()
         board.add([item_of(0, order)])
-        with self._ledger(hook, context) as (ledger, is_durable):
+        with self._ledger(hook, context, stop) as (ledger, is_durable):
             warn_of_short_timeout(self.execution_timeout, ledger, self.log)
             delivery = Delivery(
                 hook=hook,
                 ledger=ledger,
                 board=board,
                 origin=origin_of(context),
-                stop=self._stop,
+                stop=stop,
                 policy=self._policy(),
                 log=self.log,
                 max_in_flight=1,
@@ -228,19 +178,21 @@ class CreateOrderOperator(_DeliveringOperator):
         raise AirflowFailException(message)
 
     def _derived_number(self, context: Context) -> str:
-        ti = context["ti"]
+        origin = origin_of(context)
+        if not origin.run_id:
+            raise AirflowFailException("Outside of a DAG run an order needs a custom_order_number")
         account = KKHook(self.kk_conn_id).settings.account
-        name = "/".join([account, ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)])
+        name = "/".join([account, origin.dag_id, origin.run_id, origin.task_id, str(origin.map_index)])
         return f"af-{uuid.uuid5(_NUMBERS, name).hex}"
 
-    def _ledger(self, hook: KKHook, context: Context) -> Any:
+    def _ledger(self, hook: KKHook, context: Context, stop: Stop) -> Any:
         from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
         from airflow_provider_kk.operators.best_effort import ledger_of_this_try
 
         place = ledger_place(hook, self.ledger_conn_id)
         if place is not None:
             return _lasting(open_ledger(hook, place, threads=1))
-        return ledger_of_this_try(hook, context["ti"].try_number, self._stop, self.log)
+        return ledger_of_this_try(hook, origin_of(context).try_number, stop, self.log)
 
     def _result(self, finished: Finished, context: Context) -> str:
         from airflow_provider_kk.delivery.board import Status
@@ -256,12 +208,12 @@ class CreateOrderOperator(_DeliveringOperator):
             raise AirflowFailException(f"Order {name} is {_words(finished)}. See `kk ledger show {name}`")
         ids = list(finished.kk_order_ids)
         self.log.info("Order %s is at KK as %s (%s)", name, ", ".join(ids), finished.status.replace("_", " "))
-        context["ti"].xcom_push(key="kkOrderId", value=ids[0])
-        context["ti"].xcom_push(key="kkOrderIds", value=ids)
+        push(context, "kkOrderId", ids[0])
+        push(context, "kkOrderIds", ids)
         return ids[0]
 
 
-class SyncOrdersOperator(_DeliveringOperator):
+class SyncOrdersOperator(DeliveringOperator):
     """Sends all orders that a query returns to KK, each once, whatever is retried, cleared or killed.
 
     Reads `sql` to its end, closes the warehouse, checks every order, then sends. Rows are one per order line
@@ -339,18 +291,22 @@ class SyncOrdersOperator(_DeliveringOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver what the query returns and return the summary."""
-        from airflow_provider_kk.delivery.clock import Stop
-
-        self._stop = Stop()
+        stop = self._new_stop()
         hook = KKHook(self.kk_conn_id)
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
         write_back = self._open_write_back(warehouse)
         with closing(self._open_ledger(hook)) as ledger:
-            return self._run(hook, ledger, warehouse, write_back, context)
+            return self._run(hook, ledger, warehouse, write_back, stop, context)
 
     def _run(
-        self, hook: KKHook, ledger: Ledger, warehouse: Any, write_back: WriteBack | None, context: Context
+        self,
+        hook: KKHook,
+        ledger: Ledger,
+        warehouse: Any,
+        write_back: WriteBack | None,
+        stop: Stop,
+        context: Context,
     ) -> dict[str, Any]:
         from airflow_provider_kk.delivery.board import Board
 
@@ -361,7 +317,7 @@ class SyncOrdersOperator(_DeliveringOperator):
             ledger=ledger,
             board=board,
             origin=origin_of(context),
-            stop=self._stop,
+            stop=stop,
             policy=self._policy(),
             log=self.log,
             max_in_flight=self.max_in_flight,
@@ -397,6 +353,7 @@ class SyncOrdersOperator(_DeliveringOperator):
             raise AirflowFailException(str(error)) from error
 
     def _read(self, warehouse: Any, board: Board, delivery: Delivery) -> None:
+        from airflow_provider_kk.operators.selection import put_on_board
         from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
         from airflow_provider_kk.warehouse.read import read_rows
 
@@ -413,38 +370,9 @@ class SyncOrdersOperator(_DeliveringOperator):
         try:
             if ignored := spool.ignored_columns(self.columns):
                 self.log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
-            self._fill(board, spool, delivery)
+            put_on_board(board, spool, self.columns, delivery, is_plan=self.plan_only)
         finally:
             spool.close()
-
-    def _fill(self, board: Board, spool: Spool, delivery: Delivery) -> None:
-        from airflow_provider_kk.warehouse.map import iter_candidates
-
-        position = 0
-        batch = []
-        for candidate in iter_candidates(spool, self.columns):
-            position += 1
-            if candidate.order is None:
-                board.add_finished(self._invalid(position, candidate, delivery))
-                continue
-            batch.append(item_of(position, candidate.order))
-            if len(batch) == 1_000:
-                board.add(batch)
-                batch = []
-        board.add(batch)
-
-    def _invalid(self, position: int, candidate: Candidate, delivery: Delivery) -> Finished:
-        from airflow_provider_kk.delivery.board import Finished, Status
-
-        message = "; ".join(map(str, candidate.faults))
-        number = candidate.number if candidate.number and len(candidate.number) <= 40 else None
-        is_news = not self.plan_only and (
-            number is None
-            or delivery.ledger.note_invalid(number, candidate.digest, message, sync_id=delivery.run.sync_id)
-        )
-        if is_news:
-            self.log.warning("Order %s is invalid: %s", candidate.number or "without a number", message)
-        return Finished(position, number, Status.INVALID, is_news, (), None, message)
 
     def _plan(self, delivery: Delivery) -> dict[str, Any]:
         with delivery.client():
@@ -482,7 +410,7 @@ class SyncOrdersOperator(_DeliveringOperator):
             delivery.end("waiting", summary)
             self._give_slot_back(until)
         result = summary.as_dict()
-        context["ti"].xcom_push(key="return_value", value=result)
+        push(context, "return_value", result)
         verdict = self._verdict(delivery, summary)
         delivery.end("failed" if verdict else "done", summary)
         if verdict is not None:
@@ -528,11 +456,6 @@ class SyncOrdersOperator(_DeliveringOperator):
 def _lasting(ledger: Ledger) -> Iterator[tuple[Ledger, bool]]:
     with closing(ledger):
         yield ledger, True
-
-
-def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
 def _words(finished: Finished) -> str:

@@ -156,11 +156,26 @@ class Delivery:
 
 
 def origin_of(context: Any) -> Origin:
-    """Return which task's try this is."""
+    """Return which task's try this is; empty outside of a DAG run."""
     from airflow_provider_kk.delivery.rows import Origin
 
-    ti = context["ti"]
-    return Origin(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)
+    ti = context.get("ti")
+    if ti is None:
+        return Origin()
+    return Origin(
+        str(ti.dag_id),
+        str(ti.run_id),
+        str(ti.task_id),
+        -1 if ti.map_index is None else int(ti.map_index),
+        int(ti.try_number or 0),
+    )
+
+
+def push(context: Any, key: str, value: Any) -> None:
+    """Push an XCom, when there is a task instance to push it for."""
+    ti = context.get("ti")
+    if ti is not None:
+        ti.xcom_push(key=key, value=value)
 
 
 def item_of(position: int, order: Order) -> Item:

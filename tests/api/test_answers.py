@@ -52,6 +52,7 @@ PROVEN: list[tuple[int, Any, type[KKError]]] = [
     (401, b"", KKAuthError),
     (401, refused(20001), KKAuthError),
     (403, b"<html>", KKAuthError),
+    (403, refused(20001), KKRejectedError),
     (403, {"code": 10000, "data": 1}, KKAuthError),
     (404, b"not found", KKEndpointError),
     (405, b"", KKEndpointError),

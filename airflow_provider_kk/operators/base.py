@@ -1,0 +1,76 @@
+"""What the operators that deliver orders share: the protocol's arguments, stopping, deferring."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+
+from airflow_provider_kk.hooks.kk import KKHook
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.settle import Policy
+
+_DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
+
+
+class DeliveringOperator(BaseOperator):
+    """An operator whose work is delivery; see `CreateOrderOperator` and `SyncOrdersOperator`."""
+
+    _stop: Stop | None = None
+
+    def __init__(
+        self,
+        *,
+        kk_conn_id: str = KKHook.default_conn_name,
+        ledger_conn_id: str | None = None,
+        on_absence: str = "resend",
+        max_resends: int = 1,
+        on_changed: str = "fail",
+        deferrable: bool = _DEFERRABLE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        _require_one_of("on_absence", on_absence, ("resend", "hold"))
+        _require_one_of("on_changed", on_changed, ("fail", "ignore"))
+        self.kk_conn_id = kk_conn_id
+        self.ledger_conn_id = ledger_conn_id
+        self.on_absence = on_absence
+        self.max_resends = max_resends
+        self.on_changed = on_changed
+        self.deferrable = deferrable
+
+    def on_kill(self) -> None:
+        """Send nothing new; what is in flight is still recorded."""
+        if self._stop is not None:
+            self._stop.set("the task was told to stop")
+
+    def resume(self, context: Context, event: Any = None) -> Any:
+        """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
+        return self.execute(context)
+
+    def _new_stop(self) -> Stop:
+        from airflow_provider_kk.delivery.clock import Stop
+
+        self._stop = Stop()
+        return self._stop
+
+    def _policy(self) -> Policy:
+        from airflow_provider_kk.delivery.settle import Policy
+
+        return Policy(self.on_absence, self.max_resends)
+
+    def _give_slot_back(self, until: float) -> None:
+        from airflow_provider_kk.triggers.sleep import SleepTrigger
+
+        self.log.info("Waiting for orders in doubt to show in KK's list, without a worker's slot")
+        self.defer(trigger=SleepTrigger(until), method_name="resume")
+
+
+def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")

@@ -1,0 +1,45 @@
+"""What a query has selected, as jobs on a board: orders to deliver, and those that are invalid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.delivery.board import Board, Finished, Status
+from airflow_provider_kk.operators.run import item_of
+from airflow_provider_kk.warehouse.map import Candidate, iter_candidates
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.operators.run import Delivery
+    from airflow_provider_kk.warehouse.spool import Spool
+
+_BATCH = 1_000
+
+
+def put_on_board(
+    board: Board, spool: Spool, columns: Mapping[str, str] | None, delivery: Delivery, *, is_plan: bool
+) -> None:
+    """Check every order that was read and put it on the board; memory does not grow with their number."""
+    items = []
+    for position, candidate in enumerate(iter_candidates(spool, columns), 1):
+        if candidate.order is None:
+            board.add_finished(_invalid(position, candidate, delivery, is_plan=is_plan))
+            continue
+        items.append(item_of(position, candidate.order))
+        if len(items) == _BATCH:
+            board.add(items)
+            items = []
+    board.add(items)
+
+
+def _invalid(position: int, candidate: Candidate, delivery: Delivery, *, is_plan: bool) -> Finished:
+    message = "; ".join(map(str, candidate.faults))
+    # The ledger keys by order number, so what has no usable one cannot be told from last run's and is news.
+    number = candidate.number if candidate.number and len(candidate.number) <= 40 else None
+    is_news = not is_plan and (
+        number is None
+        or delivery.ledger.note_invalid(number, candidate.digest, message, sync_id=delivery.run.sync_id)
+    )
+    if is_news:
+        delivery.log.warning("Order %s is invalid: %s", candidate.number or "without a number", message)
+    return Finished(position, number, Status.INVALID, is_news, (), None, message)
