@@ -8,10 +8,8 @@ from airflow_provider_kk.sandbox import effects
 from airflow_provider_kk.sandbox.calls import CALLS
 from airflow_provider_kk.sandbox.control_api import control_api
 from airflow_provider_kk.sandbox.kk import KK, endpoint
+from airflow_provider_kk.sandbox.loopback import is_loopback
 from airflow_provider_kk.sandbox.page import page
-
-#: What a caller on this machine can have typed; anything else came through a browser's rebinding or a proxy.
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
 def create_app(kk: KK) -> Flask:
@@ -30,6 +28,7 @@ def create_app(kk: KK) -> Flask:
 
 def _only_loopback() -> Response | None:
     host = request.host if request.host.endswith("]") else request.host.rsplit(":", 1)[0]
-    if host.lower() in LOOPBACK_NAMES:
+    if is_loopback(host):
         return None
+    # A name that a browser was made to resolve to this machine, or a proxy.
     return effects.html(403, "The sandbox answers on loopback only")

@@ -80,7 +80,7 @@ FAULTS: dict[str, FaultKind] = {
 #: The options of `random_faults`: nothing in it takes long.
 QUICK = {
     "seconds": 0.2,
-    "interval_s": 0.002,
+    "interval_s": 0.0005,
     "status": [500, 502, 503, 504],
     "body": ["html", "json", "envelope"],
 }

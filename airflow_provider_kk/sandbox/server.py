@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import threading
 import time
@@ -19,6 +18,7 @@ from airflow_provider_kk.sandbox.app import create_app
 from airflow_provider_kk.sandbox.clock import Clock
 from airflow_provider_kk.sandbox.control import SandboxControl
 from airflow_provider_kk.sandbox.kk import KK
+from airflow_provider_kk.sandbox.loopback import is_loopback
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import DEFAULT_BALANCE, Store
 from airflow_provider_kk.sandbox.wire import Server
@@ -58,7 +58,8 @@ class SandboxServer:
         clock: Callable[[], float] = time.time,
         **settings: Any,
     ) -> None:
-        _require_loopback(host)
+        if not is_loopback(host):
+            raise ValueError(f"the sandbox serves loopback only, not {host!r}")
         self.token = token
         self._host, self._port = host, port
         self._settings = Settings()
@@ -98,7 +99,7 @@ class SandboxServer:
         # The port does not change over stop() and start(): clients remember it.
         self._port = self._server.port
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="kk-sandbox", daemon=True
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="kk-sandbox", daemon=True
         )
         self._thread.start()
         return self
@@ -130,14 +131,3 @@ class SandboxServer:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def _require_loopback(host: str) -> None:
-    if host == "localhost":
-        return
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise ValueError(f"the sandbox serves loopback only, not {host!r}")

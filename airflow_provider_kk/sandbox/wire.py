@@ -38,14 +38,8 @@ class Handler(WSGIRequestHandler):
     timeout = 75
     server: Server
 
-    def setup(self) -> None:
-        """Let the server know of the connection, so that it can end it."""
-        super().setup()
-        self.server.connections[self.connection] = threading.current_thread()
-
     def finish(self) -> None:
-        """The connection is over."""
-        self.server.connections.pop(self.connection, None)
+        """The connection is over, perhaps already broken."""
         with contextlib.suppress(OSError):
             super().finish()
 
@@ -114,6 +108,19 @@ class Server(ThreadedWSGIServer):
         self.now = now
         super().__init__(host, port, app, Handler)
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection; it is known before its thread runs, so that none is forgotten at the end."""
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="kk-sandbox", daemon=True
+        )
+        self.connections[request] = thread
+        thread.start()
+
+    def shutdown_request(self, request: Any) -> None:
+        """A connection has ended."""
+        self.connections.pop(request, None)
+        super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A caller that went away is no error of the sandbox."""
 
@@ -122,8 +129,7 @@ class Server(ThreadedWSGIServer):
         for connection, thread in list(self.connections.items()):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            if thread is not threading.current_thread():
-                thread.join(timeout=2)
+            thread.join(timeout=2)
 
 
 def _ask(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:

@@ -1,0 +1,70 @@
+"""What KK tells about its goods."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from tests.sandbox.caller import DRESS, JACKET
+
+CHANNEL = "/openapi/v2/order/orders/channel"
+STOCKS = "/openapi/v1/product/stocks"
+PRODUCTS = "/openapi/v1/product/products"
+SINCE = {"dateStartTime": "2020-01-01T00:00:00Z", "dateEndTime": "2030-01-01T00:00:00Z"}
+
+
+def test_channels_tell_what_shipping_costs_and_how_long_it_takes(caller):
+    goods = {"products": [{"sku": DRESS, "quantity": 2}], "shipToCountry": "FR"}
+    channels = {row["channelType"]: row for row in caller.create(goods, CHANNEL)}
+
+    assert set(channels) == {"Standard", "Express", "Expedited"}
+    assert channels["Standard"]["estimatedFreight"] == 4.84
+    assert channels["Standard"]["deliveryTime"] == "6~10 Business Days"
+
+
+def test_an_order_that_is_split_pays_freight_for_each_parcel(caller):
+    goods = {
+        "products": [{"sku": DRESS, "quantity": 1}, {"sku": JACKET, "quantity": 1}],
+        "shipToCountry": "FR",
+    }
+    (standard, *_) = caller.create(goods, CHANNEL + "/automationSplit")
+
+    assert (standard["channelType"], standard["estimatedFreight"]) == ("Standard", 7.98)
+    assert caller.refusal({"products": goods["products"]}, CHANNEL)
+
+
+def test_stock_is_told_by_sku_or_page_by_page(kk, caller):
+    kk.control.set_stock(DRESS, 3)
+    (row,) = caller.get(STOCKS, skus=DRESS)["list"]
+    assert row == {
+        "sku": DRESS,
+        "warehouseStockList": [{"countryCode": "CN", "qty": 3, "warehouseCode": "CNGZ01"}],
+    }
+
+    skus = {
+        row["sku"] for page in range(1, 12) for row in caller.get(STOCKS, **SINCE, pageNumber=page)["list"]
+    }
+    assert skus == {item["sku"] for item in kk.control.catalogue()}
+    assert caller.get(STOCKS, skus=DRESS, warehouseCode="USCA01")["list"] == []
+
+
+def test_products_are_told_by_style_sku_or_category(caller):
+    (style,) = caller.get(PRODUCTS, spus="FWXW00290")["list"]
+    assert len(style["skuList"]) == 25
+    assert len(caller.get(PRODUCTS, skus=DRESS)["list"][0]["skuList"]) == 1
+    assert {row["categoryId"] for row in caller.get(PRODUCTS, categoryId=22)["list"]} == {22}
+
+
+@pytest.mark.parametrize("path", [STOCKS, PRODUCTS])
+def test_a_query_for_everything_or_too_much_is_refused(kk, caller, path):
+    for query in ({}, {"skus": ",".join(["x"] * 31)}, SINCE | {"pageNumber": "0"}):
+        answer = requests.get(kk.url + path, params=query, headers=caller.headers, timeout=5)
+        assert answer.json()["code"] != 10000
+
+
+def test_categories_are_a_tree_and_warehouses_a_list(caller):
+    tree = caller.get("/openapi/v1/product/category")
+    assert [child["name"] for child in tree[0]["children"]] == ["Dresses", "Skirts"]
+
+    warehouses = caller.get("/openapi/v1/product/countryAndWarehouse")["list"]
+    assert [row["countryCode"] for row in warehouses] == ["CN", "US"]
