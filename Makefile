@@ -14,7 +14,7 @@ help:  ## list what can be made
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 demo: env-3.3  ## send a warehouse's orders to a local KK in a real Airflow run, twice, and compare
-	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python scripts/demo.py $(ARGS)
+	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m demo $(ARGS)
 
 ui: env-3.3  ## start Airflow's UI on the demo's data
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" scripts/ui $(ARGS)
@@ -35,10 +35,10 @@ test-lowest:  ## run all tests with the lowest versions that pyproject.toml allo
 	@scripts/test-lowest $(ARGS)
 
 lint: env-3.3  ## check style, types and what is tracked
-	@$(AIRFLOW_3)/ruff check .
-	@$(AIRFLOW_3)/ruff format --check .
-	@$(AIRFLOW_3)/mypy
-	@scripts/check-tracked
+	@export PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH"; failed=0; \
+	for check in 'ruff check .' 'ruff format --check .' mypy scripts/check-tracked; do \
+		$$check || failed=1; \
+	done; exit $$failed
 
 format: env-3.3  ## mend what ruff can mend
 	@$(AIRFLOW_3)/ruff check --fix .
