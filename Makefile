@@ -17,7 +17,7 @@ demo: env-3.3  ## send a warehouse's orders to a local KK in a real Airflow run,
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m demo $(ARGS)
 
 ui: env-3.3  ## start Airflow's UI on the demo's data
-	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" scripts/ui $(ARGS)
+	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m demo.ui $(ARGS)
 
 test: test-3.3 test-2.11  ## run all tests on both ends of the range of Airflow
 
