@@ -207,14 +207,21 @@ class Ledger(LedgerStore):
     # What KK's list says ---------------------------------------------------------------------------
 
     def adopt(
-        self, seen: Entry, attempt: Attempt, ids: Sequence[str], *, sync_id: str | None = None
+        self,
+        seen: Entry,
+        attempt: Attempt,
+        ids: Sequence[str],
+        *,
+        created_at: float | None = None,
+        sync_id: str | None = None,
     ) -> Entry | None:
         """Take what was found at KK as the effect of `attempt`; None when the row has moved.
 
+        :param created_at: KK's creation time, epoch seconds.
         :param sync_id: the sync that has the order at hand; None leaves it with the one that sent it.
         """
         values: dict[str, Any] = dict(
-            created_values(seen, ids, self.database.now()),
+            created_values(seen, ids, created_at or attempt.intent_at),
             adopted=1,
             fingerprint=attempt.fingerprint,
             goods=goods_text(attempt.goods),

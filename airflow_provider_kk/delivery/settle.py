@@ -16,6 +16,7 @@ from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 #: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.
 _MARGIN_S = 600.0
 _CONTROL_S = 120.0
+_CONTROLS = 3
 #: Later than this after its intent nothing is sent again by itself.
 _RESEND_WITHIN_S = 86_400.0
 
@@ -140,15 +141,19 @@ def _list_around(
     for since, until in _merge(periods):
         for sightings in finder.find(since, until, keys):
             listing.add(sightings)
-    if not listing.has_control:
-        known = ledger.newest_created(before=now - ledger.terms.settle_window_s)
-        if known is not None:
-            around_s = _CONTROL_S + abs(finder.clock_skew_s or 0.0)
-            for sightings in finder.find(
-                known.created_at - around_s, known.created_at + around_s, [known.key]
-            ):
-                listing.add(sightings)
+    _look_for_control(listing, ledger, finder, now)
     return listing
+
+
+def _look_for_control(listing: _Listing, ledger: Ledger, finder: Finder, now: float) -> None:
+    """Where nothing known was created around the attempts, look where something was."""
+    around_s = _CONTROL_S + abs(finder.clock_skew_s or 0.0)
+    known = ledger.newest_created(before=now - ledger.terms.settle_window_s, limit=_CONTROLS)
+    for one in known:
+        if listing.has_control:
+            return
+        for sightings in finder.find(one.created_at - around_s, one.created_at + around_s, [one.key]):
+            listing.add(sightings)
 
 
 def _merge(periods: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -221,6 +226,7 @@ class _Verdict:
     message: str = ""
     ids: tuple[str, ...] = ()
     attempt: Attempt | None = None
+    created_at: float | None = None
 
 
 def _judge(
@@ -251,7 +257,8 @@ def _judge_found(
     total = add_goods([one.goods or {} for one in found])
     for one in fitting:
         if is_readable and total == one.goods:
-            return _Verdict(_Kind.ADOPT, ids=ids, attempt=one)
+            created_at = min((sighted.created_at or one.intent_at) for sighted in found)
+            return _Verdict(_Kind.ADOPT, ids=ids, attempt=one, created_at=created_at)
     if not any(_is_part(total, one.goods) for one in fitting):
         return _Verdict(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
     what = "only a part of the goods" if is_readable else "goods that cannot be read"
@@ -276,7 +283,7 @@ def _judge_absence(
 
 def _may_do_without_control(entry: Entry, ledger: Ledger) -> bool:
     # KK has said that it refused this one, and there is nothing yet that a list could show.
-    return entry.state is State.REJECTED and ledger.newest_created() is None
+    return entry.state is State.REJECTED and not ledger.newest_created(before=0.0, limit=1)
 
 
 def _same_place(sighting: Sighting, attempt: Attempt) -> bool:
@@ -306,7 +313,7 @@ def _apply(
     moved: Entry | None
     mine = sync_id if at_hand else None
     if verdict.kind is _Kind.ADOPT and verdict.attempt is not None:
-        moved = ledger.adopt(entry, verdict.attempt, verdict.ids, sync_id=mine)
+        moved = ledger.adopt(entry, verdict.attempt, verdict.ids, created_at=verdict.created_at, sync_id=mine)
         settlement.adopted += [moved] if moved else []
     elif verdict.kind is _Kind.WAIT:
         ledger.wait_for_rest(entry, verdict.message, verdict.ids)

@@ -186,20 +186,17 @@ class LedgerStore:
                 ids.setdefault(row.custom_order_number, set()).update(json.loads(row.kk_order_ids))
         return ids
 
-    def newest_created(self, *, before: float | None = None) -> Entry | None:
-        """Return an order that was created on this account: the last one before a time if there is one."""
+    def newest_created(self, *, before: float, limit: int) -> list[Entry]:
+        """Return orders that were created on this account, newest first: from before a time if there are."""
         query = (
             sa.select(_ORDER)
             .where(*self._mine(_ORDER), _ORDER.c.state == State.CREATED.value, _ORDER.c.kk_order_ids != "[]")
             .order_by(_ORDER.c.created_at.desc())
-            .limit(1)
+            .limit(limit)
         )
         with self.database.read() as db:
-            row = None
-            if before is not None:
-                row = db.execute(query.where(_ORDER.c.created_at < before)).one_or_none()
-            row = row or db.execute(query).one_or_none()
-        return entry_of(row) if row else None
+            rows = db.execute(query.where(_ORDER.c.created_at < before)).all() or db.execute(query).all()
+        return [entry_of(row) for row in rows]
 
     def now(self) -> float:
         """Return the database's clock, epoch seconds."""

@@ -375,13 +375,16 @@ class Stream:
         for entry in settled.absent:
             self.log.warning("%s is not at KK; it is sent again", entry.key)
             self._send(items[entry.key], entry)
-        self._leave_open(settled.open, items)
+        self._leave_open(settled.open, by_key, items)
 
-    def _leave_open(self, reasons: Mapping[str, str], items: Mapping[str, Item]) -> None:
+    def _leave_open(
+        self, reasons: Mapping[str, str], entries: Mapping[str, Entry], items: Mapping[str, Item]
+    ) -> None:
         for key, why in reasons.items():
             if key in items:
-                self.log.warning("%s stays in doubt: %s", key, why)
-                self.board.set(items[key].position, Status.IN_DOUBT, message=why)
+                status = Status.REJECTED if entries[key].state is State.REJECTED else Status.IN_DOUBT
+                self.log.warning("%s stays %s: %s", key, status.replace("_", " "), why)
+                self.board.set(items[key].position, status, message=why)
         others = [key for key in reasons if key not in items]
         if others:
             self.log.warning(

@@ -314,3 +314,23 @@ def test_what_a_sync_newly_holds_is_told_apart_from_what_was_held_before(world: 
     assert world.news == {"A"}
     world.sync("A")
     assert world.news == set()
+
+
+def test_an_order_that_was_adopted_late_serves_as_control_all_the_same(empty_world: World) -> None:
+    world = empty_world
+    world.kk.meets("known", "lost_answer")
+    world.kk.meets("A", "refused")
+    assert counts(world.sync("known", "A")) == {"adopted": 1, "rejected": 1}
+    world.clock.sleep(21_600)
+    assert counts(world.sync("A")) == {"created": 1}
+
+
+def test_a_refused_order_that_cannot_be_looked_for_stays_refused(world: World) -> None:
+    world.kk.meets("A", "refused")
+    world.sync("A")
+    world.clock.sleep(7_200)
+    world.sync("B")
+    world.kk.orders.clear()
+    assert counts(world.sync("A")) == {"rejected": 1}
+    assert "no order that the ledger knows" in world.messages["A"]
+    assert world.kk.posts.count("A") == 1
