@@ -6,8 +6,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
+
+import pendulum
 
 from airflow_provider_kk.delivery.job import Goods, InconclusiveError, Job, Sighting, zip_digest
 
@@ -155,4 +157,4 @@ def _listed_goods(order: KKOrder) -> Goods | None:
 
 
 def _utc(epoch: int) -> datetime:
-    return datetime.fromtimestamp(epoch, UTC)
+    return pendulum.from_timestamp(epoch)

@@ -418,11 +418,11 @@ class SyncOrdersOperator(DeliveringOperator):
         return result
 
     def _results(self, delivery: Delivery) -> Iterator[Result]:
-        from datetime import UTC, datetime
+        import pendulum
 
         from airflow_provider_kk.warehouse.write_back import Result
 
-        at = datetime.fromtimestamp(delivery.ledger.now(), UTC)
+        at = pendulum.from_timestamp(delivery.ledger.now())
         for one in delivery.board.finished():
             if one.key is not None:
                 yield Result(one.key, _told(one), list(one.kk_order_ids), one.message or None, at)
