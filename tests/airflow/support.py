@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import tempfile
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,6 +112,9 @@ class AirflowHome:
             **{f"AIRFLOW_VAR_{name.upper()}": as_text(value) for name, value in self.variables.items()},
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        if inherited.pop("PYTHONDONTWRITEBYTECODE", None):
+            # Compiling all of Airflow anew takes longer than most runs.
+            inherited["PYTHONPYCACHEPREFIX"] = bytecode_folder()
         # A child that imports the package must find the one under test, not what lies beside it.
         return {**inherited, "PYTHONSAFEPATH": "1", **own, **self.env}
 
@@ -179,6 +184,13 @@ def safe_settings(home: Path) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
+
+
+@cache
+def bytecode_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="bytecode-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def as_text(value: object) -> str:
