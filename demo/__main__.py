@@ -6,7 +6,6 @@ Exit codes: 0 when each order is at KK exactly as often as it must be, 1 when no
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import tempfile
 import time
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from demo import warehouse
 from demo.airflow import Airflow, AirflowError, connections
-from demo.orders import ShopOrder, make_orders
+from demo.orders import ShopOrder, arm, make_orders
+from demo.processes import exit_on_signals
 from demo.terminal import fitting, heading, say, show_table, styled
 from demo.verdict import Verdict, judge, observe
 
@@ -32,8 +32,7 @@ DAG_ID = "kk_sync_orders"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; gives the exit code."""
     arguments = _parser().parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    exit_on_signals()
     begin = time.monotonic()
     try:
         with _folder(arguments.keep) as folder:
@@ -54,7 +53,9 @@ def run(folder: Path, more_faults: dict[str, str], limit_s: float) -> Verdict:
     database = folder / "warehouse.db"
     warehouse.create(database, orders)
     with SandboxServer() as kk:
-        arm(kk.control, orders, more_faults)
+        for number, fault in more_faults.items():
+            kk.control.arm(fault, times=1, number=number)
+        arm(kk.control, orders)
         airflow = Airflow(folder / "airflow", connections(kk.url, kk.token, database))
         failed, sent_again = _run_twice(airflow, kk.control, database, limit_s)
         seen = observe(
@@ -68,15 +69,6 @@ def run(folder: Path, more_faults: dict[str, str], limit_s: float) -> Verdict:
     heading("What KK has, against what the warehouse asked for")
     show_table(verdict.lines)
     return verdict
-
-
-def arm(kk: SandboxControl, orders: Sequence[ShopOrder], more_faults: dict[str, str]) -> None:
-    """Let KK lose the answers and requests that the orders' stories tell of, once each."""
-    for number, fault in more_faults.items():
-        kk.arm(fault, times=1, number=number)
-    for order in orders:
-        if order.story.fault:
-            kk.arm(order.story.fault, times=1, number=order.number, **order.story.fault_options)
 
 
 def _run_twice(airflow: Airflow, kk: SandboxControl, database: Path, limit_s: float) -> tuple[list[str], int]:

@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from demo.processes import child, limited
 from demo.warehouse import EXAMPLE_DAGS
 
 #: Level and text of what the provider's operators log, on Airflow 2 by LOG_FORMAT.
 _OURS = re.compile(r"^\S+(?: \S+)? \[(\w+) *\] (.*?) *\[airflow\.task\.operators\.airflow_provider_kk")
 _RETRY = re.compile(r"\bup_for_retry\b", re.IGNORECASE)
-_GRACE_S = 3.0
 
 
 class AirflowError(Exception):
@@ -90,7 +85,7 @@ class Airflow:
         with (
             self.log_file.open("a") as log,
             child([sys.executable, "-m", "airflow", *words], self.environment()) as process,
-            _limited(process, limit_s) as is_over,
+            limited(process, limit_s) as is_over,
         ):
             assert process.stdout is not None
             for line in process.stdout:
@@ -121,53 +116,6 @@ def connections(kk_url: str, token: str, warehouse: Path) -> dict[str, str]:
     kk = {"conn_type": "kk", "host": kk_url, "password": token, "extra": times}
     sqlite = {"conn_type": "sqlite", "host": str(warehouse)}
     return {"AIRFLOW_CONN_KK_DEFAULT": json.dumps(kk), "AIRFLOW_CONN_WAREHOUSE": json.dumps(sqlite)}
-
-
-@contextmanager
-def child(command: list[str], env: Mapping[str, str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process in a group of its own, which ends with the block, and all that it has started with it."""
-    given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
-    process = subprocess.Popen(
-        command, env=dict(env), stdin=subprocess.DEVNULL, text=True, start_new_session=True, **given
-    )
-    try:
-        yield process
-    finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[str], grace_s: float = _GRACE_S) -> None:
-    """Ask the process and all it has started to end, then make them."""
-    _signal_group(process, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(grace_s)
-    _signal_group(process, signal.SIGKILL)
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
-
-
-@contextmanager
-def _limited(process: subprocess.Popen[str], limit_s: float) -> Iterator[threading.Event]:
-    is_over = threading.Event()
-
-    def kill() -> None:
-        is_over.set()
-        _signal_group(process, signal.SIGKILL)
-
-    timer = threading.Timer(limit_s, kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield is_over
-    finally:
-        timer.cancel()
-
-
-def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    # The group outlives its first process when that has died before its children.
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
 
 
 _AIRFLOW_2 = {

@@ -6,12 +6,15 @@ Names, streets and phones are made up; phones are of the ranges that countries k
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.sandbox.catalogue import SOLD_OUT_SKUS, products
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.control import SandboxControl
 
 ORDERS = 46
 FIRST_NUMBER = 20_411
@@ -88,17 +91,27 @@ def make_orders() -> list[ShopOrder]:
     return found
 
 
+def arm(kk: SandboxControl, orders: Iterable[ShopOrder]) -> None:
+    """Let the sandbox lose the answers and requests that the orders' stories tell of, once each."""
+    for order in orders:
+        if order.story.fault:
+            kk.arm(order.story.fault, times=1, number=order.number, **order.story.fault_options)
+
+
 PLAIN = Story("an order like any other")
 SPLIT = Story("goods of two of KK's warehouses")
 CONFLICT = Story("two rows with one order number, two addresses", "invalid", "invalid")
 TWIN_OF = 37
 
 
+_Change = Callable[[ShopOrder], ShopOrder]
+
+
 def _as_it_is(order: ShopOrder) -> ShopOrder:
     return order
 
 
-def _struck(text: str, fault: str, **options: Any) -> Any:
+def _struck(text: str, fault: str, **options: Any) -> _Change:
     story = Story(text, fault=fault, fault_options=options)
     return lambda order: replace(order, story=story)
 
@@ -107,12 +120,12 @@ def _split(order: ShopOrder) -> ShopOrder:
     return replace(order, story=SPLIT, lines=(("FWHD00052_BLK_M", 1), ("USJK00033_NVY_L", 1)))
 
 
-def _refused(text: str, sku: str) -> Any:
+def _refused(text: str, sku: str) -> _Change:
     story = Story(text, "rejected", "rejected")
     return lambda order: replace(order, story=story, lines=(*order.lines, (sku, 1)))
 
 
-def _invalid(text: str, **changes: Any) -> Any:
+def _invalid(text: str, **changes: Any) -> _Change:
     story = Story(text, "invalid", "invalid")
     return lambda order: replace(order, story=story, **changes)
 
@@ -124,7 +137,7 @@ def _too_long(order: ShopOrder) -> ShopOrder:
 
 
 #: position: what is changed about the order there. Lost answers lie apart, for many in a row stop a sync.
-CHANGES: dict[int, Any] = {
+CHANGES: dict[int, _Change] = {
     3: _split,
     6: _struck("created, then the connection drops", "drop_after_commit"),
     9: _invalid("country UK, which no ISO 3166 code is", country="UK"),

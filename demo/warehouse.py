@@ -15,8 +15,10 @@ EXAMPLE_DAGS = REPOSITORY / "example_dags"
 
 
 def create(file: Path, orders: Iterable[ShopOrder]) -> None:
-    """Make the tables of the example DAGs, and the orders in them."""
-    with closing(sqlite3.connect(file)) as db:
+    """Make the tables of the example DAGs and the orders in them: all, or no file."""
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    with closing(sqlite3.connect(unfinished)) as db:
         db.executescript((EXAMPLE_DAGS / "warehouse.sql").read_text())
         for order in orders:
             row = (order.order_no, order.ordered_at, *order.address.values())
@@ -28,6 +30,7 @@ def create(file: Path, orders: Iterable[ShopOrder]) -> None:
             lines = [(order.order_no, line, *goods) for line, goods in enumerate(order.lines, start=1)]
             db.executemany("INSERT INTO shop_order_line VALUES (?, ?, ?, ?)", lines)
         db.commit()
+    unfinished.rename(file)
 
 
 def forget_results(file: Path) -> None:
