@@ -1,0 +1,166 @@
+"""Warehouses that cannot keep a ledger, as doubles of Snowflake and BigQuery, with a ledger on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers_manager import HookInfo, ProvidersManager
+
+from airflow_provider_kk.operators.orders import SyncOrdersOperator
+from tests.operators import shop
+from tests.operators.shop import SELECT, Warehouse, attempt, each_is_there_once, ids_at_kk, nonzero, rows
+from tests.warehouse import fakes
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.server import SandboxServer
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+HOOK_PARAMS: dict[str, dict[str, Any]] = {
+    "snowflake": {},
+    "gcpbigquery": {"use_legacy_sql": False, "location": "EU"},
+}
+
+
+@pytest.fixture(params=["snowflake", "gcpbigquery"])
+def far_warehouse(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Warehouse:
+    """The connection `far` of this type, and the file behind it."""
+    warehouse = Warehouse(tmp_path / "far.db")
+    connection = {"conn_type": request.param, "host": str(warehouse.path)}
+    monkeypatch.setenv("AIRFLOW_CONN_FAR", json.dumps(connection))
+    hook = {"snowflake": fakes.FakeSnowflakeHook, "gcpbigquery": fakes.FakeBigQueryHook}[request.param]
+    info = HookInfo(
+        hook_class_name=f"{hook.__module__}.{hook.__name__}",
+        connection_id_attribute_name=hook.conn_name_attr,
+        package_name="tests",
+        hook_name=hook.hook_name,
+        connection_type=hook.conn_type,
+        connection_testable=False,
+    )
+    monkeypatch.setitem(known_hooks(), request.param, info)
+    return warehouse
+
+
+def known_hooks() -> Any:
+    """Where Airflow looks up a connection's type; newer ones keep a table of their own for tasks."""
+    try:
+        from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+    except ImportError:
+        return ProvidersManager().hooks
+    return ProvidersManagerTaskRuntime().hooks
+
+
+@pytest.fixture
+def hook_params(far_warehouse: Warehouse, request: pytest.FixtureRequest) -> dict[str, Any]:
+    return HOOK_PARAMS[request.node.callspec.params["far_warehouse"]]
+
+
+@pytest.fixture
+def ledger(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The connection `ledger`: a schema of this test's own on PostgreSQL."""
+    import sqlalchemy as sa
+
+    schema = f"ledger_{secrets.token_hex(4)}"
+    server = urlsplit(postgres_url)
+    connection = {
+        "conn_type": "postgres",
+        "host": server.hostname,
+        "port": server.port,
+        "login": server.username,
+        "schema": server.path.strip("/"),
+        "extra": {"options": f"-c search_path={schema}"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(connection))
+    engine = sa.create_engine(postgres_url)
+    with engine.begin() as db:
+        db.execute(sa.text(f"CREATE SCHEMA {schema}"))
+    yield
+    with engine.begin() as db:
+        db.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
+    engine.dispose()
+
+
+def sync(**arguments: Any) -> SyncOrdersOperator:
+    return SyncOrdersOperator(
+        **{
+            "task_id": "sync",
+            "sql": SELECT,
+            "warehouse_conn_id": "far",
+            "ledger_conn_id": "ledger",
+            **arguments,
+        }
+    )
+
+
+@pytest.mark.usefixtures("ledger")
+def test_the_main_job_runs_on_a_warehouse_that_keeps_no_keys(
+    sandbox: SandboxServer, far_warehouse: Warehouse, hook_params: dict[str, Any]
+):
+    far_warehouse.add(*rows(range(20)))
+    far_warehouse.execute(
+        "CREATE TABLE outcome (custom_order_number TEXT, state TEXT, kk_order_ids TEXT, message TEXT, at)"
+    )
+
+    first = attempt(sync(hook_params=hook_params, write_back="outcome"), run_id="first")
+    second = attempt(sync(hook_params=hook_params, write_back="outcome"), run_id="second")
+
+    assert (first.error, second.error) == (None, None)
+    assert nonzero(first.value) == {"created": 20}
+    assert nonzero(second.value) == {"already_created": 20}
+    assert sandbox.control.counts()["creates"] == 20
+    each_is_there_once(sandbox, range(20))
+    written = far_warehouse.execute("SELECT custom_order_number, kk_order_ids FROM outcome")
+    assert {key: sorted(ids.split(",")) for key, ids in written} == ids_at_kk(sandbox)
+
+
+@pytest.mark.usefixtures("ledger")
+def test_named_parameters_reach_its_statement_and_its_own_rows_are_updated(
+    sandbox: SandboxServer, far_warehouse: Warehouse, hook_params: dict[str, Any]
+):
+    far_warehouse.add(*rows(range(8)))
+    far_warehouse.execute("CREATE TABLE head AS SELECT DISTINCT custom_order_number AS no FROM order_line")
+    far_warehouse.execute("ALTER TABLE head ADD COLUMN ids TEXT")
+    far_warehouse.execute("ALTER TABLE head ADD COLUMN state TEXT")
+
+    done = attempt(
+        sync(
+            sql=f"{SELECT} WHERE custom_order_number >= %(least)s",
+            parameters={"least": shop.number(5)},
+            hook_params=hook_params,
+            write_back={"table": "head", "key": "no", "ids": "ids", "state": "state"},
+        )
+    )
+
+    assert done.error is None
+    assert nonzero(done.value) == {"created": 3}
+    written = far_warehouse.execute("SELECT no, ids FROM head WHERE state = 'created'")
+    assert {no: sorted(ids.split(",")) for no, ids in written} == ids_at_kk(sandbox)
+
+
+def test_without_a_ledger_it_fails_before_the_first_row_is_read_and_says_what_to_set(
+    sandbox: SandboxServer,
+    far_warehouse: Warehouse,
+    hook_params: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    far_warehouse.add(*rows(range(3)))
+    read: list[str] = []
+    for cursor in (fakes.SnowflakeCursor, fakes.BigQueryCursor):
+        monkeypatch.setattr(cursor, "execute", lambda self, *statement: read.append(statement[0]))
+
+    done = attempt(sync(hook_params=hook_params, ledger_conn_id=None))
+
+    assert isinstance(done.error, AirflowFailException)
+    for word in ("'far'", "ledger_conn_id", "'kk_default'", "PostgreSQL"):
+        assert word in str(done.error)
+    assert read == []
+    assert sandbox.control.counts()["requests"] == 0
