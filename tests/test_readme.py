@@ -1,0 +1,301 @@
+"""README.md and docs/ promise what is there: the first DAG runs, and every name in them exists."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import json
+import re
+import shlex
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from airflow.models.connection import Connection
+
+import airflow_provider_kk
+from airflow_provider_kk.cli.main import COMMANDS
+from airflow_provider_kk.delivery import tables
+from airflow_provider_kk.delivery.board import COUNTED
+from airflow_provider_kk.delivery.limits import StopRules
+from airflow_provider_kk.hooks.connection import ConnectionSettings, parse_connection
+from airflow_provider_kk.operators.base import DeliveringOperator
+from airflow_provider_kk.operators.orders import CreateOrderOperator, SyncOrdersOperator
+from airflow_provider_kk.provider_info import CONN_FIELDS
+from tests.airflow.support import REPOSITORY
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.server import SandboxServer
+    from tests.airflow.support import AirflowHome
+
+PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text()
+    for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+}
+README = PAGES["README.md"]
+ALL = pytest.mark.parametrize("page", PAGES)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.MULTILINE | re.DOTALL)
+
+
+def shell_lines(page: str) -> Iterator[list[str]]:
+    """The commands in a page's shell blocks, as words."""
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def section(page: str, heading: str) -> str:
+    """What stands below a heading of any level, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#|\Z)", PAGES[page], re.MULTILINE | re.DOTALL)
+    assert found, f"{page} has no section {heading!r}"
+    return found[1]
+
+
+def table(text: str) -> list[list[str]]:
+    """The rows of the tables in a text, without heads."""
+    lines = [
+        [cell.strip() for cell in line.split("|")] for line in re.findall(r"^ *\|(.*)\|$", text, re.MULTILINE)
+    ]
+    heads = {number - 1 for number, cells in enumerate(lines) if cells[0] == "---"}
+    return [cells for number, cells in enumerate(lines) if number not in heads and cells[0] != "---"]
+
+
+def codes(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+class TestTheFirstDag:
+    def test_it_runs_as_it_is_and_a_second_run_sends_nothing(
+        self, airflow_home: AirflowHome, sandbox: SandboxServer, tmp_path: Path
+    ):
+        dag = next(block for block in blocks("README.md", "python") if "SyncOrdersOperator(" in block)
+        warehouse = tmp_path / "warehouse.db"
+        with closing(sqlite3.connect(warehouse)) as db:
+            db.executescript(blocks("README.md", "sql")[0])
+        connections = exported(section("README.md", "A first DAG"))
+        assert connections["KK_DEFAULT"]["password"] == sandbox.token
+        airflow_home.connections = {
+            "warehouse": connections["WAREHOUSE"] | {"host": str(warehouse)},
+            "kk_default": connections["KK_DEFAULT"] | {"host": sandbox.url},
+        }
+
+        runs = [airflow_home.run_dag(dag) for _ in range(2)]
+
+        assert [run.state for run in runs] == ["success", "success"], runs[0].log
+        assert [run.xcoms["sync_orders"]["return_value"]["selected"] for run in runs] == [1, 0]
+        (order,) = sandbox.control.orders()
+        assert order["goods"] == {"FWXW00290_WHT_M": 2, "FWTS00104_BLK_S": 1}
+        with closing(sqlite3.connect(warehouse)) as db:
+            row = db.execute("SELECT order_no, kk_order_ids, kk_state FROM shop_order").fetchall()
+        assert row == [(order["number"], order["id"], "created")]
+
+    def test_its_settings_are_those_that_are_recommended(self):
+        dag = blocks("README.md", "python")[0]
+        assert "max_active_runs=1" in dag
+        assert "retries" in dag
+
+
+class TestCommands:
+    @ALL
+    def test_kk_takes_every_command_of_a_shell_block(self, page: str):
+        for words in shell_lines(page):
+            if words[0] == "kk":
+                parser_of(words[1]).parse_args(words[2:])
+
+    @ALL
+    def test_kk_knows_every_command_and_option_in_the_text(self, page: str, capsys):
+        text = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+        for span in re.findall(r"`kk ([a-z][^`]*)`", text):
+            command, *words = shlex.split(span)
+            action = [word for word in words[:1] if re.fullmatch("[a-z]+", word)]
+            with pytest.raises(SystemExit) as left:
+                parser_of(command).parse_args([*action, "--help"])
+            assert left.value.code == 0, span
+            known = capsys.readouterr().out
+            assert {word for word in words if word.startswith("--")} <= set(re.findall("--[a-z-]+", known))
+
+    def test_make_makes_what_is_named(self):
+        targets = set(re.findall(r"^([a-z0-9.-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+        named = {name for text in PAGES.values() for name in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M)}
+        assert named >= {"demo", "test"}
+        assert named <= targets
+
+    def test_airflow_takes_the_connection_as_the_readme_adds_it(self, airflow_home: AirflowHome):
+        (words,) = [words for words in shell_lines("README.md") if words[:2] == ["airflow", "connections"]]
+        airflow_home.cli(*words[1:])
+        with closing(sqlite3.connect(airflow_home.path / "airflow.db")) as db:
+            assert db.execute("SELECT conn_id, conn_type FROM connection").fetchall() == [
+                ("kk_default", "kk")
+            ]
+
+
+class TestConnection:
+    def test_the_readme_names_every_extra_with_its_default(self):
+        rows = [row for row in table(section("README.md", "The connection")) if row[0].startswith("extra ")]
+        assert {name for row in rows for name in codes(row[0])} == set(CONN_FIELDS)
+        for names, _, default in rows:
+            values = re.findall(r"[^`, ]+", default)
+            for name, value in zip(codes(names), values, strict=False):
+                check_default(name, value)
+
+    def test_its_own_page_names_every_extra_with_its_default(self):
+        rows = [row for row in table(PAGES["docs/connection.md"]) if len(row) == 4]
+        assert {codes(row[0])[0] for row in rows} == set(CONN_FIELDS)
+        for name, _, default, _ in rows:
+            check_default(codes(name)[0], default.strip("`"))
+
+    @ALL
+    def test_every_connection_that_is_shown_can_be_used(self, page: str):
+        for conn_id, values in exported(PAGES[page]).items():
+            connection = Connection.from_json(json.dumps(values), conn_id=conn_id)
+            if values["conn_type"] == "kk":
+                assert parse_connection(connection).token
+
+
+class TestNames:
+    def test_the_summary_is_told_count_by_count(self):
+        told = [codes(row[0])[0] for row in table(section("README.md", "The summary"))]
+        assert told == [status.value for status in COUNTED]
+
+    @pytest.mark.parametrize(
+        ("heading", "operator"),
+        [
+            ("What both take", DeliveringOperator),
+            ("SyncOrdersOperator", SyncOrdersOperator),
+            ("CreateOrderOperator", CreateOrderOperator),
+        ],
+    )
+    def test_every_argument_is_told_with_its_default(self, heading: str, operator: Any):
+        signature = inspect.signature(inspect.unwrap(operator.__init__))
+        wanted = {
+            name: parameter.default
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+        rows = [row for row in table(section("docs/operators.md", heading)) if len(row) == 3]
+        told = {codes(row[0])[0]: row[2] for row in rows}
+        assert set(told) == set(wanted)
+        for name, default in told.items():
+            if default == "required":
+                assert wanted[name] is inspect.Parameter.empty, name
+            elif name != "deferrable":
+                assert ast.literal_eval(default.strip("`")) == wanted[name], name
+
+    def test_template_fields_are_told(self):
+        (line,) = re.findall(r"^Template fields: (.*)\.$", PAGES["docs/operators.md"], re.MULTILINE)
+        assert set(codes(line)) == set(SyncOrdersOperator.template_fields)
+
+    @ALL
+    def test_links_lead_somewhere(self, page: str):
+        for target in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
+            assert target.startswith("https://") or (REPOSITORY / page).parent.joinpath(target).exists()
+
+    @ALL
+    def test_python_in_it_can_be_read_and_imports_what_exists(self, page: str):
+        for block in blocks(page, "python"):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom):
+                    module = import_module(str(node.module))
+                    assert all(hasattr(module, alias.name) for alias in node.names)
+
+    def test_every_module_on_the_plan_of_the_house_exists(self):
+        package = Path(airflow_provider_kk.__file__).parent
+        for names, _, files in table(section("docs/architecture.md", "The house"))[:-1]:
+            (room,) = codes(names)
+            assert set(codes(files)) <= {path.stem for path in (package / room).glob("*.py")}, room
+
+
+class TestOnCall:
+    def test_every_symptom_is_something_that_the_code_says(self):
+        said = everything_said()
+        symptoms = [text for row in table(section("docs/operating.md", "On call")) for text in codes(row[0])]
+        assert len(symptoms) > 10
+        for symptom in symptoms:
+            for part in re.split(r"\.\.\.|: ", symptom):
+                assert part.strip(" :") in said, symptom
+
+    @pytest.mark.parametrize(
+        ("rule", "limit"), [("same_refusals", 10), ("unknowns", 5), ("not_sent", 10), ("open_doubts", 20)]
+    )
+    def test_the_stop_rules_are_those_of_the_code(self, rule: str, limit: int):
+        assert StopRules(**{rule: limit - 1}).reason() is None
+        assert StopRules(**{rule: limit}).reason() is not None
+
+    def test_a_doubt_is_decided_after_the_time_that_is_told(self):
+        settings = ConnectionSettings(host="", base_url="", token="")
+        assert settings.lease_s + settings.timeout_s + settings.settle_window_s == 750
+        assert "750 s with the\ndefaults" in README
+
+    def test_its_queries_run_on_sqlite(self, tmp_path: Path):
+        engine = sa.create_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+        tables.METADATA.create_all(engine)
+        with engine.connect() as db:
+            for query in blocks("docs/operating.md", "sql"):
+                sqlite = query.replace("extract(epoch FROM now())", "CAST(strftime('%s') AS REAL)")
+                db.exec_driver_sql(re.sub(r"to_timestamp\(((?:[^()]|\([^()]*\))*)\)", _as_datetime, sqlite))
+
+    def test_its_queries_run_on_postgresql(self, postgres_url: str):
+        engine = sa.create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg2:"))
+        with engine.connect() as db, db.begin() as transaction:
+            db.exec_driver_sql("CREATE SCHEMA on_call")
+            db.exec_driver_sql("SET LOCAL search_path TO on_call")
+            tables.METADATA.create_all(db)
+            for query in blocks("docs/operating.md", "sql"):
+                db.exec_driver_sql(query.replace("%", "%%"))
+            transaction.rollback()
+        engine.dispose()
+
+
+def _as_datetime(found: re.Match[str]) -> str:
+    return f"datetime({found[1]}, 'unixepoch')"
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of `kk <command>`."""
+    parser = argparse.ArgumentParser(prog=f"kk {command}")
+    import_module(COMMANDS[command][1]).add_arguments(parser)
+    return parser
+
+
+def exported(text: str) -> dict[str, dict[str, Any]]:
+    """The connections that a text exports as JSON, by name."""
+    return {
+        name: json.loads(value) for name, value in re.findall(r"export AIRFLOW_CONN_(\w+)='([^']+)'", text)
+    }
+
+
+def check_default(name: str, shown: str) -> None:
+    default = getattr(ConnectionSettings(host="", base_url="", token=""), name)
+    if default is None:
+        assert shown.startswith(("none", "the")), name
+    elif isinstance(default, bool):
+        assert shown == str(default).lower(), name
+    elif isinstance(default, (int, float)):
+        assert float(shown) == default, name
+    else:
+        assert shown == default, name
+
+
+def everything_said() -> str:
+    """All texts in the sources, with `...` for what is filled in."""
+    texts = []
+    for path in Path(airflow_provider_kk.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                texts.append(
+                    "".join(p.value if isinstance(p, ast.Constant) else "..." for p in node.values)  # type: ignore[misc]
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return re.sub(r"%(?:\.\d)?[sdf]", "...", "\n".join(texts))
