@@ -85,6 +85,7 @@ class TestTheFirstDag:
             db.executescript(blocks("README.md", "sql")[0])
         connections = exported(section("README.md", "A first DAG"))
         assert connections["KK_DEFAULT"]["password"] == sandbox.token
+        assert connections["KK_DEFAULT"]["host"].endswith(f":{parser_of('sandbox').parse_args([]).port}")
         airflow_home.connections = {
             "warehouse": connections["WAREHOUSE"] | {"host": str(warehouse)},
             "kk_default": connections["KK_DEFAULT"] | {"host": sandbox.url},
