@@ -57,7 +57,7 @@ def data_of(answer: Answer, *, changes: bool, hidden: Iterable[str] = ()) -> Any
     if envelope is not None and envelope.code == SUCCESS and 200 <= answer.status < 300:
         return envelope.data
     kind, meaning = (
-        _by_status(answer.status, envelope) or _by_code(answer.status, envelope) or _UNCLEAR[changes]
+        _by_status(answer.status, envelope, changes) or _by_code(answer.status, envelope) or _UNCLEAR[changes]
     )
     code, message = None, None
     if envelope is not None:
@@ -130,11 +130,13 @@ _UNCLEAR: dict[bool, tuple[type[KKError], str]] = {
 }
 
 
-def _by_status(status: int, envelope: Envelope | None) -> tuple[type[KKError], str] | None:
+def _by_status(status: int, envelope: Envelope | None, changes: bool) -> tuple[type[KKError], str] | None:
+    if changes and envelope is not None and envelope.code == SUCCESS:
+        return None  # whatever the status says, KK says that it was done
     if status == 429:
         return KKRateLimitedError, "KK's rate limit is reached"
-    # A 403 with an envelope may be about the order, and then its code says so.
-    if status == 401 or (status == 403 and (envelope is None or envelope.code == SUCCESS)):
+    # With an envelope, its code tells what was refused: the token, or this very order.
+    if status in (401, 403) and not (changes and envelope is not None and envelope.code not in (401, 403)):
         return KKAuthError, "KK refused the access token"
     return None
 

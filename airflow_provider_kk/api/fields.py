@@ -59,6 +59,9 @@ def _note(value: object) -> str | None:
 def _order_number(value: object) -> str | None:
     number = _trimmed(value, number_ok=True)
     if not number:
+        if value is not None:
+            # Taken for absent, an order whose number a template failed to fill would get a new one each run.
+            _refuse("is empty: give the number, or leave the field out")
         return None
     if not re.fullmatch(r"[ -~]+", number):
         _refuse("must be printable ASCII: letters, digits and signs without accents")

@@ -190,7 +190,11 @@ def _resolve(arguments: argparse.Namespace, hook: KKHook, ledger: Ledger) -> int
     if seen.state.value == "sending" and seen.lease_until > ledger.now():
         raise _CannotError(f"{seen.key} is being sent right now; try again after {_time(seen.lease_until)}")
     ids = _checked_ids(arguments.created, seen, hook) if arguments.created else []
-    if ledger.resolve(seen, event, ids=ids, who=who, why=arguments.why) is None:
+    try:
+        moved = ledger.resolve(seen, event, ids=ids, who=who, why=arguments.why)
+    except ValueError as error:
+        raise _CannotError(str(error)) from error
+    if moved is None:
         raise _CannotError(f"{seen.key} has moved meanwhile; look again with `kk ledger show {seen.key}`")
     what = f"created as {', '.join(ids)}" if ids else "never created; the next sync sends it again"
     print(f"{seen.key}: {what}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.api.throttle import StopSignal, ThrottleStopped, gcra
+from airflow_provider_kk.api.throttle import MAX_BACK_OFF_S, StopSignal, ThrottleStopped, gcra
 from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.ledger import Ledger
@@ -49,7 +49,8 @@ class LedgerBucket:
 
     def back_off(self, retry_after_s: float | None) -> None:
         """Pause all workers of the account: KK has answered 429, so others use it too."""
-        pause_s = retry_after_s if retry_after_s is not None else random.uniform(0.5, 1.0) * _BACK_OFF_S
+        pause_s = random.uniform(0.5, 1.0) * _BACK_OFF_S if retry_after_s is None else retry_after_s
+        pause_s = min(pause_s, MAX_BACK_OFF_S)
         full_s = (self._burst - 1) / self._per_second
         now = self._ledger.database.now()
         with self._ledger.database.write() as db:

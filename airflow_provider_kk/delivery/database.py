@@ -91,7 +91,7 @@ class Database:
                 with self.write() as connection:
                     return work(connection)
             except DBAPIError as error:
-                if pause_s is None or not _may_pass(error):
+                if pause_s is None or not may_pass(error):
                     raise
                 time.sleep(pause_s)
         raise AssertionError("unreachable")
@@ -153,7 +153,8 @@ def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     return arguments
 
 
-def _may_pass(error: DBAPIError) -> bool:
+def may_pass(error: DBAPIError) -> bool:
+    """Whether trying again may help: a lost connection, a lock, a deadlock."""
     text = str(error.orig).lower()
     return error.connection_invalidated or any(
         word in text

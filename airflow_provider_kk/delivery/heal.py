@@ -5,13 +5,17 @@ A restored backup, a failover that lost rows, another tool or another environmen
 
 from __future__ import annotations
 
-from airflow_provider_kk.delivery.job import Finder
+from collections.abc import Iterator, Sequence
+
+from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Sighting
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.log import Log
 
 #: KK's list runs behind and KK may commit late: so much of the last period is read again.
 _OVERLAP_S = 300.0
 _LOG_EVERY_S = 10.0
+_CONTROLS = 3
+_CONTROL_S = 120.0
 
 
 def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) -> int:
@@ -20,18 +24,22 @@ def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) ->
     :param max_age_s: do nothing when somebody has done it within so many seconds.
     :raises InconclusiveError, KKError: when KK's list cannot be read completely; then nothing may be sent.
     """
-    healed_until = ledger.healed_until()
     started = ledger.clock.wall()
+    healed_until = ledger.healed_until()
     if 0 <= started + (finder.clock_skew_s or 0.0) - healed_until < max_age_s:
         return 0
-    since = healed_until - ledger.terms.settle_window_s - _OVERLAP_S
+    # A stamp that lies ahead was made by a clock that was wrong.
+    since = min(healed_until, started) - ledger.terms.settle_window_s - _OVERLAP_S
     until = started + (finder.clock_skew_s or 0.0)
-    adopted = _adopt(ledger, finder, since, until, log)
+    reading = _Reading(ledger, log)
+    reading.adopt(finder.find(since, until, ()))
     # Only the first answer tells how far KK's clock, by which it lists, is ahead of this one.
     kk_started = started + (finder.clock_skew_s or 0.0)
     if kk_started > until:
-        adopted += _adopt(ledger, finder, until, kk_started, log)
-    ledger.set_healed_until(kk_started)
+        reading.adopt(finder.find(until, kk_started, ()))
+    reading.require_control(finder)
+    ledger.set_healed_until(min(kk_started, started, ledger.now()))
+    adopted = reading.adopted
     if adopted:
         log.warning(
             "KK has %d orders that the ledger did not know; they are adopted, not sent again", adopted
@@ -39,13 +47,45 @@ def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) ->
     return adopted
 
 
-def _adopt(ledger: Ledger, finder: Finder, since: float, until: float, log: Log) -> int:
-    adopted = read = 0
-    last_log = ledger.clock.monotonic()
-    for sightings in finder.find(since, until, ()):
-        adopted += ledger.heal(sightings)
-        read += len(sightings)
-        if ledger.clock.monotonic() - last_log > _LOG_EVERY_S:
-            last_log = ledger.clock.monotonic()
-            log.info("Comparing KK's list with the ledger: %d orders read, %d were not known", read, adopted)
-    return adopted
+class _Reading:
+    """KK's list as it is read."""
+
+    def __init__(self, ledger: Ledger, log: Log) -> None:
+        self._ledger, self._log = ledger, log
+        self._last_log = ledger.clock.monotonic()
+        self._read = 0
+        self.adopted = 0
+        # What this list has to show, if it is the right store's and not an index that is being rebuilt.
+        before = min(ledger.now(), ledger.clock.wall()) - ledger.terms.settle_window_s - _OVERLAP_S
+        self._known = ledger.newest_sent(before=before, limit=_CONTROLS)
+        self._ids = {one for entry in self._known for one in entry.kk_order_ids}
+        self._has_control = not self._known
+
+    def adopt(self, parts: Iterator[list[Sighting]]) -> None:
+        for sightings in parts:
+            self._note(sightings)
+            self.adopted += self._ledger.heal(sightings)
+            self._read += len(sightings)
+            if self._ledger.clock.monotonic() - self._last_log > _LOG_EVERY_S:
+                self._last_log = self._ledger.clock.monotonic()
+                self._log.info(
+                    "Comparing KK's list with the ledger: %d orders read, %d were not known",
+                    self._read,
+                    self.adopted,
+                )
+
+    def require_control(self, finder: Finder) -> None:
+        """Raise unless KK shows one of the orders that it is known to have."""
+        around_s = _CONTROL_S + abs(finder.clock_skew_s or 0.0)
+        for entry in self._known:
+            if not self._has_control:
+                at = entry.created_at
+                for sightings in finder.find(at - around_s, at + around_s, [entry.key]):
+                    self._note(sightings)
+        if not self._has_control:
+            raise InconclusiveError(
+                "KK's list does not show the orders that it has created: is the token another store's?"
+            )
+
+    def _note(self, sightings: Sequence[Sighting]) -> None:
+        self._has_control = self._has_control or any(one.id in self._ids for one in sightings)

@@ -54,7 +54,7 @@ class Sighting:
             return False
         if self.key == key:
             return True
-        return self.key_is_integer and key.isdigit() and int(key) == int(self.key)
+        return self.key_is_integer and plain_number(key) == plain_number(self.key)
 
 
 class InconclusiveError(Exception):
@@ -88,7 +88,12 @@ def add_goods(parts: Sequence[Goods]) -> dict[str, int]:
     return total
 
 
+def plain_number(key: str) -> str:
+    """Return a number as it looks once it was an integer on the way."""
+    return str(int(key)) if key.isascii() and key.isdigit() else key
+
+
 def zip_digest(key: str, zip_code: str | None) -> str:
-    """Return a keyed digest of a postal code: two can be compared, none can be read."""
+    """Return a digest of a postal code, to compare and not to read; trying all codes still tells it."""
     plain = "".join(ch for ch in (zip_code or "") if ch.isalnum()).upper()
     return hashlib.sha256(f"{key}\n{plain}".encode()).hexdigest()[:16] if plain else ""

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -54,14 +55,29 @@ class Ledger(LedgerStore):
             attempt=(seen.attempt if seen else 0) + 1,
             token=secrets.token_hex(16),
         )
+        tries = 0
+
+        def work(db: Connection) -> bool:
+            nonlocal tries
+            tries += 1
+            # The connection may have broken after the commit, before it said so.
+            if tries > 1 and self._holds(db, claim):
+                return True
+            if not self._take(db, claim, seen, sync_id):
+                return False
+            db.execute(_ATTEMPT.insert().values(self._intent(claim, origin)))
+            return True
+
         try:
-            with self.database.write() as db:
-                if not self._take(db, claim, seen, sync_id):
-                    return None
-                db.execute(_ATTEMPT.insert().values(self._intent(claim, origin)))
+            return claim if self.database.persist(work) else None
         except IntegrityError:
             return None  # another worker inserted the same key first
-        return claim
+
+    def _holds(self, db: Connection, claim: Claim) -> bool:
+        row = db.execute(
+            sa.select(_ORDER.c.claim_token).where(*self._is(_ORDER, claim.job.key, claim.generation))
+        ).one_or_none()
+        return row is not None and row.claim_token == claim.token
 
     def _take(self, db: Connection, claim: Claim, seen: Entry | None, sync_id: str) -> bool:
         now = self.database.now()
@@ -114,7 +130,10 @@ class Ledger(LedgerStore):
 
     def record(self, claim: Claim, answer: Answer) -> Entry:
         """Store what became of a claim's POST, whoever holds the row by now, and return the row."""
-        return self.database.persist(lambda db: self._record(db, claim, answer))
+        try:
+            return self.database.persist(lambda db: self._record(db, claim, answer))
+        except IntegrityError:  # the row was lost, and somebody else has just written it anew
+            return self.database.persist(lambda db: self._record(db, claim, answer))
 
     def _record(self, db: Connection, claim: Claim, answer: Answer) -> Entry:
         entry = self._lock(db, claim.job.key, claim.generation)
@@ -123,9 +142,9 @@ class Ledger(LedgerStore):
             return self._record_forgotten(db, claim, answer)
         # The number of an attempt can come twice, when the ledger was restored from a backup between.
         if entry.state is State.SENDING and entry.attempt == claim.attempt and is_known:
-            changes = self._own_answer(entry, answer)
+            changes = self._own_answer(db, entry, answer)
         elif answer.event is Event.CREATED:
-            changes = self._late_answer(entry, answer)
+            changes = self._late_answer(entry, claim, answer)
         else:
             return entry
         return self._change(db, entry, changes)
@@ -166,9 +185,9 @@ class Ledger(LedgerStore):
         db.execute(_ORDER.insert().values(row))
         return self._read(db, claim.job.key, claim.generation)
 
-    def _own_answer(self, entry: Entry, answer: Answer) -> dict[str, Any]:
+    def _own_answer(self, db: Connection, entry: Entry, answer: Answer) -> dict[str, Any]:
         if entry.kk_order_ids:  # an older attempt has turned out to be created meanwhile
-            return self._meet_late(entry, answer)
+            return self._meet_late(db, entry, answer)
         now = self.database.now()
         changes: dict[str, Any] = {
             "state": follow(entry.state, answer.event).value,
@@ -187,7 +206,7 @@ class Ledger(LedgerStore):
             changes.update(rejections=entry.rejections + 1, retry_after=now + pause_s)
         return changes
 
-    def _meet_late(self, entry: Entry, answer: Answer) -> dict[str, Any]:
+    def _meet_late(self, db: Connection, entry: Entry, answer: Answer) -> dict[str, Any]:
         if answer.event is Event.CREATED:
             return _created_or_conflict(entry, answer.kk_order_ids, self.database.now())
         if answer.event is Event.UNKNOWN:
@@ -196,13 +215,28 @@ class Ledger(LedgerStore):
                 "settle_after": self._at_least(entry.settle_after, self.terms.settle_window_s),
                 "message": answer.message[:_MAX_MESSAGE],
             }
-        return created_values(entry, entry.kk_order_ids, self.database.now())
+        values = created_values(entry, entry.kk_order_ids, self.database.now())
+        return dict(values, **self._identity_of_created(db, entry))
 
-    def _late_answer(self, entry: Entry, answer: Answer) -> dict[str, Any]:
+    def _identity_of_created(self, db: Connection, entry: Entry) -> dict[str, Any]:
+        """What the older attempt ordered that turned out to be created."""
+        row = db.execute(
+            sa.select(_ATTEMPT)
+            .where(*self._is(_ATTEMPT, entry.key, entry.generation))
+            .where(_ATTEMPT.c.outcome == Event.CREATED.value)
+            .order_by(_ATTEMPT.c.intent_at.desc())
+        ).first()
+        names = ("fingerprint", "goods", "country", "zip_digest")
+        return {name: getattr(row, name) for name in names} if row is not None else {}
+
+    def _late_answer(self, entry: Entry, claim: Claim, answer: Answer) -> dict[str, Any]:
         if entry.state in DOUBTFUL:
             # The newer attempt may have been created as well: keep the ids, its outcome decides.
             return {"kk_order_ids": json.dumps(union(entry.kk_order_ids, answer.kk_order_ids))}
-        return _created_or_conflict(entry, answer.kk_order_ids, self.database.now())
+        changes = _created_or_conflict(entry, answer.kk_order_ids, self.database.now())
+        if entry.state is not State.CREATED and changes["state"] == State.CREATED.value:
+            changes.update(identity_of(claim.job))
+        return changes
 
     # What KK's list says ---------------------------------------------------------------------------
 
@@ -273,10 +307,27 @@ class Ledger(LedgerStore):
         adopted = 0
         for key, group in by_key.items():
             entry = known.get(key)
-            news = [one for one in group if entry is None or one.id not in entry.kk_order_ids]
+            old = self._ids_of(entry) if entry is not None else set()
+            news = [one for one in group if one.id not in old]
             if news and (entry is None or _is_healable(entry)):
                 adopted += self._heal_one(entry, key, news)
         return adopted
+
+    def _ids_of(self, entry: Entry) -> set[str]:
+        """The kkOrderIds of a key, those of older generations too."""
+        generations = self.generations(entry.key) if entry.generation > 1 else [entry]
+        return {one for generation in generations for one in generation.kk_order_ids}
+
+    def rename(self, seen: Entry, key: str) -> Entry | None:
+        """Give an order that KK lists by an integer the number that it really has; None when it has moved."""
+        values = {"custom_order_number": key, "claim_token": secrets.token_hex(16)}
+        try:
+            with self.database.write() as db:
+                if db.execute(self._if_unchanged(seen).values(values)).rowcount != 1:
+                    return None
+                return self._read(db, key, seen.generation)
+        except IntegrityError:
+            return None
 
     def _heal_one(self, entry: Entry | None, key: str, news: Sequence[Sighting]) -> bool:
         values = self._sighted(entry, key, news)
@@ -357,11 +408,16 @@ class Ledger(LedgerStore):
     def resolve(
         self, seen: Entry, event: Event, *, ids: Sequence[str] = (), who: str, why: str
     ) -> Entry | None:
-        """Apply a human's word (DECLARED_CREATED or DECLARED_NEVER); None when the row has moved."""
+        """Apply a human's word (DECLARED_CREATED or DECLARED_NEVER); None when the row has moved.
+
+        :raises ValueError: when KK may still show the order, so that nobody can say that it never came.
+        """
         values: dict[str, Any] = {"resolved_by": f"{who}: {why}"[:250], "message": ""}
         if event is Event.DECLARED_CREATED:
-            values.update(created_values(seen, ids, self.database.now()), adopted=1)
+            values.update(created_values(seen, (), self.database.now()), adopted=1)
+            values.update(kk_order_ids=json.dumps(list(ids)))
         else:
+            self._require_window_over(seen)
             values.update(kk_order_ids="[]", resends=0)
         return self._compare_and_set(seen, event, values)
 
@@ -372,8 +428,7 @@ class Ledger(LedgerStore):
         """
         if seen.state not in CLOSED:
             raise ValueError(f"{seen.key} is {seen.state.value}: resolve it first")
-        if (rest_s := seen.settle_after - self.now()) > 0:
-            raise ValueError(f"{seen.key} may still turn up at KK for {rest_s:.0f} s: try again then")
+        self._require_window_over(seen)
         row = dict(
             BLANK,
             **self._key(seen.key, seen.generation + 1),
@@ -385,10 +440,18 @@ class Ledger(LedgerStore):
         )
         try:
             with self.database.write() as db:
+                # A sync that is about to send the old generation must not get through any more.
+                mark = {"claim_token": secrets.token_hex(16)}
+                if db.execute(self._if_unchanged(seen).values(mark)).rowcount != 1:
+                    return False
                 db.execute(_ORDER.insert().values(row))
         except IntegrityError:
             return False
         return True
+
+    def _require_window_over(self, seen: Entry) -> None:
+        if (rest_s := seen.settle_after - self.now()) > 0:
+            raise ValueError(f"{seen.key} may still turn up at KK for {rest_s:.0f} s: try again then")
 
 
 def _created_or_conflict(entry: Entry, ids: Sequence[str], now: Any) -> dict[str, Any]:
@@ -406,4 +469,4 @@ def _created_or_conflict(entry: Entry, ids: Sequence[str], now: Any) -> dict[str
 def _is_healable(entry: Entry) -> bool:
     if entry.state is State.CREATED:
         return entry.attempt == 0 and not entry.fingerprint  # its splits may be listed one by one
-    return entry.state in (State.INVALID, State.NOT_SENT) and entry.generation == 1
+    return entry.state in (State.INVALID, State.NOT_SENT)

@@ -103,6 +103,10 @@ class SyncRuns:
         """Yield the orders that this sync has moved, in any of its tries."""
         yield from self._ledger.of_sync(run.sync_id)
 
+    def sent(self, run: SyncRun) -> int:
+        """Return how many orders this sync has sent so far, in any of its tries."""
+        return sum(entry.attempt > 0 for entry in self.moved(run))
+
     def _unfinished(self, origin: Origin) -> Any:
         query = (
             sa.select(_RUN)

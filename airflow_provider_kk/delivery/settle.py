@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from airflow_provider_kk.api.errors import KKError
-from airflow_provider_kk.delivery.job import Finder, Goods, InconclusiveError, Sighting, add_goods, zip_digest
+from airflow_provider_kk.delivery.job import (
+    Finder,
+    Goods,
+    InconclusiveError,
+    Sighting,
+    add_goods,
+    plain_number,
+    zip_digest,
+)
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.log import Log
 from airflow_provider_kk.delivery.rows import Attempt, Entry
@@ -97,7 +105,7 @@ class _Listing:
         self._ledger = ledger
         self._keys: dict[str, list[str]] = {}
         for entry in due:
-            for name in {entry.key, _plain(entry.key)}:
+            for name in {entry.key, plain_number(entry.key)}:
                 self._keys.setdefault(name, []).append(entry.key)
         self._found: dict[str, dict[str, Sighting]] = {entry.key: {} for entry in due}
         self._unnumbered: dict[str, Goods] = {}
@@ -108,7 +116,7 @@ class _Listing:
             if one.key is None:
                 self._unnumbered[one.id] = one.goods or {}
                 continue
-            for key in self._keys.get(_plain(one.key) if one.key_is_integer else one.key, ()):
+            for key in self._keys.get(plain_number(one.key) if one.key_is_integer else one.key, ()):
                 if one.is_of(key):
                     self._found[key][one.id] = one
         self.has_control = self.has_control or self._shows_known_order(sightings)
@@ -117,12 +125,12 @@ class _Listing:
         return list(self._found[key].values())
 
     def has_unnumbered(self, goods: Goods) -> bool:
-        """Whether an order whose number cannot be read may be the one."""
-        return any(not one or one == goods for one in self._unnumbered.values())
+        """Whether an order whose number cannot be read may be the one, or a part of it."""
+        return any(_is_part(one, goods) for one in self._unnumbered.values())
 
     def _shows_known_order(self, sightings: Sequence[Sighting]) -> bool:
         keys = {one.key for one in sightings if one.key is not None}
-        known = self._ledger.created_ids(sorted(keys))
+        known = self._ledger.sent_ids(sorted(keys))
         return any(one.key is not None and one.id in known.get(one.key, ()) for one in sightings)
 
 
@@ -131,16 +139,14 @@ def _list_around(
 ) -> _Listing:
     listing = _Listing(due, ledger)
     keys = [entry.key for entry in due]
-    margin_s = _MARGIN_S + abs(finder.clock_skew_s or 0.0)
-    latest = ledger.clock.wall() + (finder.clock_skew_s or 0.0)
-    periods = [
-        (one.intent_at - margin_s, min(one.settle_after + margin_s, latest))
-        for entry in due
-        for one in attempts[entry.key]
-    ]
-    for since, until in _merge(periods):
-        for sightings in finder.find(since, until, keys):
-            listing.add(sightings)
+    # Intents are told by the database's clock, and KK lists by its own, which may have been set since.
+    margin_s = _MARGIN_S + abs(finder.clock_skew_s or 0.0) + abs(ledger.now() - ledger.clock.wall())
+    # From the last attempt on, since a look preceded it; up to now, since a restored backup may have lost
+    # later ones.
+    since = min(attempts[entry.key][0].intent_at for entry in due) - margin_s
+    until = ledger.clock.wall() + abs(finder.clock_skew_s or 0.0)
+    for sightings in finder.find(since, until, keys):
+        listing.add(sightings)
     _look_for_control(listing, ledger, finder, now)
     return listing
 
@@ -148,22 +154,12 @@ def _list_around(
 def _look_for_control(listing: _Listing, ledger: Ledger, finder: Finder, now: float) -> None:
     """Where nothing known was created around the attempts, look where something was."""
     around_s = _CONTROL_S + abs(finder.clock_skew_s or 0.0)
-    known = ledger.newest_created(before=now - ledger.terms.settle_window_s, limit=_CONTROLS)
+    known = ledger.newest_sent(before=now - ledger.terms.settle_window_s, limit=_CONTROLS)
     for one in known:
         if listing.has_control:
             return
         for sightings in finder.find(one.created_at - around_s, one.created_at + around_s, [one.key]):
             listing.add(sightings)
-
-
-def _merge(periods: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    merged: list[tuple[float, float]] = []
-    for since, until in sorted(periods):
-        if merged and since <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(until, merged[-1][1]))
-        else:
-            merged.append((since, until))
-    return merged
 
 
 def _attempts(ledger: Ledger, due: Sequence[Entry]) -> dict[str, list[Attempt]]:
@@ -204,10 +200,6 @@ def _lost_attempt(entry: Entry, ledger: Ledger) -> Attempt:
     )
 
 
-def _plain(key: str) -> str:
-    return str(int(key)) if key.isascii() and key.isdigit() else key
-
-
 # Judging -------------------------------------------------------------------------------------------
 
 
@@ -239,7 +231,10 @@ def _judge(
         for one in other.kk_order_ids
     }
     found = [one for one in listing.found(entry.key) if one.id not in others]
-    if found:
+    own = [one for one in found if not (one.key_is_integer and ledger.is_of_another_key(one.id, entry.key))]
+    if found and not own:
+        return _Verdict(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
+    if found := own:
         return _judge_found(entry, attempts, found, now, ledger)
     if entry.kk_order_ids:
         return _Verdict(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show")
@@ -283,7 +278,7 @@ def _judge_absence(
 
 def _may_do_without_control(entry: Entry, ledger: Ledger) -> bool:
     # KK has said that it refused this one, and there is nothing yet that a list could show.
-    return entry.state is State.REJECTED and not ledger.newest_created(before=0.0, limit=1)
+    return entry.state is State.REJECTED and not ledger.newest_sent(before=0.0, limit=1)
 
 
 def _same_place(sighting: Sighting, attempt: Attempt) -> bool:

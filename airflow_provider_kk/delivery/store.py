@@ -19,6 +19,8 @@ from airflow_provider_kk.delivery.states import Event, State, follow
 
 _ORDER = tables.order
 _ATTEMPT = tables.attempt
+#: Below every database's limit of parameters.
+_KEYS_AT_ONCE = 500
 _HEAL_A_NEW_ACCOUNT_S = 30 * 86_400.0
 
 
@@ -113,15 +115,15 @@ class LedgerStore:
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
         """Return the newest generation of each key that is known."""
-        if not keys:
-            return {}
+        query = sa.select(_ORDER).where(*self._mine(_ORDER)).order_by(_ORDER.c.generation)
+        return {row.custom_order_number: entry_of(row) for row in self._of_keys(query, _ORDER, keys)}
+
+    def _of_keys(self, query: Any, table: sa.Table, keys: Sequence[str]) -> Iterator[Any]:
+        """Yield the rows of many keys, in statements that every database takes."""
         with self.database.read() as db:
-            rows = db.execute(
-                sa.select(_ORDER)
-                .where(*self._mine(_ORDER), _ORDER.c.custom_order_number.in_(list(keys)))
-                .order_by(_ORDER.c.generation)
-            ).all()
-        return {row.custom_order_number: entry_of(row) for row in rows}
+            for start in range(0, len(keys), _KEYS_AT_ONCE):
+                some = list(keys[start : start + _KEYS_AT_ONCE])
+                yield from db.execute(query.where(table.c.custom_order_number.in_(some))).all()
 
     def generations(self, key: str) -> list[Entry]:
         """Return every generation of a key, oldest first."""
@@ -160,43 +162,44 @@ class LedgerStore:
             return [entry_of(row) for row in db.execute(query.order_by(_ORDER.c.settle_after))]
 
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
-        """Return every POST of these keys, oldest first."""
-        if not keys:
-            return []
-        query = (
-            sa.select(_ATTEMPT)
-            .where(*self._mine(_ATTEMPT), _ATTEMPT.c.custom_order_number.in_(list(keys)))
-            .order_by(_ATTEMPT.c.intent_at)
-        )
-        with self.database.read() as db:
-            return [attempt_of(row) for row in db.execute(query)]
+        """Return every POST of these keys, oldest first within each."""
+        query = sa.select(_ATTEMPT).where(*self._mine(_ATTEMPT)).order_by(_ATTEMPT.c.intent_at)
+        return [attempt_of(row) for row in self._of_keys(query, _ATTEMPT, keys)]
 
-    def created_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
-        """Return the kkOrderIds that the ledger knows for these keys, all generations together."""
-        ids: dict[str, set[str]] = {}
-        if not keys:
-            return ids
+    def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
+        """Return the kkOrderIds of what was created by a POST of ours, by key.
+
+        What was only found in KK's list says nothing about that list.
+        """
         query = sa.select(_ORDER.c.custom_order_number, _ORDER.c.kk_order_ids).where(
-            *self._mine(_ORDER),
-            _ORDER.c.custom_order_number.in_(list(keys)),
-            _ORDER.c.state == State.CREATED.value,
+            *self._mine(_ORDER), _ORDER.c.state == State.CREATED.value, _ORDER.c.attempt > 0
         )
-        with self.database.read() as db:
-            for row in db.execute(query):
-                ids.setdefault(row.custom_order_number, set()).update(json.loads(row.kk_order_ids))
+        ids: dict[str, set[str]] = {}
+        for row in self._of_keys(query, _ORDER, keys):
+            ids.setdefault(row.custom_order_number, set()).update(json.loads(row.kk_order_ids))
         return ids
 
-    def newest_created(self, *, before: float, limit: int) -> list[Entry]:
-        """Return orders that were created on this account, newest first: from before a time if there are."""
+    def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
+        """Return orders that POSTs of ours have created before a time, newest first."""
         query = (
             sa.select(_ORDER)
-            .where(*self._mine(_ORDER), _ORDER.c.state == State.CREATED.value, _ORDER.c.kk_order_ids != "[]")
+            .where(*self._mine(_ORDER), _ORDER.c.state == State.CREATED.value, _ORDER.c.attempt > 0)
+            .where(_ORDER.c.created_at < before, _ORDER.c.kk_order_ids != "[]")
             .order_by(_ORDER.c.created_at.desc())
             .limit(limit)
         )
         with self.database.read() as db:
-            rows = db.execute(query.where(_ORDER.c.created_at < before)).all() or db.execute(query).all()
-        return [entry_of(row) for row in rows]
+            return [entry_of(row) for row in db.execute(query)]
+
+    def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
+        """Whether the ledger knows this kkOrderId under another order number; reads the whole account."""
+        query = sa.select(sa.literal(1)).where(
+            *self._mine(_ORDER),
+            _ORDER.c.custom_order_number != key,
+            _ORDER.c.kk_order_ids.like(f'%"{kk_order_id}"%'),
+        )
+        with self.database.read() as db:
+            return db.execute(query.limit(1)).first() is not None
 
     def now(self) -> float:
         """Return the database's clock, epoch seconds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,65 +13,19 @@ from airflow_provider_kk.delivery.board import Board, Item, Status
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.deliver import deliver
 from airflow_provider_kk.delivery.heal import heal
-from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job
+from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job, plain_number
 from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.limits import Limits, StopRules
 from airflow_provider_kk.delivery.log import Log
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.settle import Policy, settle, trusted_now
 from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
 
-_SAME_REFUSALS = 10
-_UNKNOWNS_IN_A_ROW = 5
-_NOT_SENT_IN_A_ROW = 10
-_OPEN_DOUBTS = 20
 _RATE_LIMITED_TRIES = 5
 _STOPPED = "stopped before it was sent"
 #: How often a job that another worker is sending is looked at again.
 _LOOK_AGAIN_S = 10.0
-
-
-@dataclass
-class Limits:
-    """How much of it to do now."""
-
-    max_in_flight: int = 8
-    send_until: float | None = None
-    """Nothing new is sent after this, epoch seconds of the worker."""
-    max_sent: int | None = None
-
-
-@dataclass
-class StopRules:
-    """When the next job will not do better than the last ones did."""
-
-    open_doubts: int = 0
-    last_code: int | None = None
-    same_refusals: int = 0
-    unknowns: int = 0
-    not_sent: int = 0
-
-    def note(self, entry: Entry) -> str | None:
-        """Take note of an outcome; return why to stop, if so."""
-        is_same = entry.state is State.REJECTED and entry.code == self.last_code
-        self.same_refusals = self.same_refusals + 1 if is_same else int(entry.state is State.REJECTED)
-        self.last_code = entry.code if entry.state is State.REJECTED else None
-        self.unknowns = self.unknowns + 1 if entry.state is State.IN_DOUBT else 0
-        self.not_sent = self.not_sent + 1 if entry.state is State.NOT_SENT else 0
-        self.open_doubts += entry.state is State.IN_DOUBT
-        return self.reason(entry.message)
-
-    def reason(self, message: str = "") -> str | None:
-        """Return why nothing more should be sent, None when it may."""
-        if self.same_refusals >= _SAME_REFUSALS:
-            return f"KK refused {_SAME_REFUSALS} orders in a row with code {self.last_code}: {message}"
-        if self.unknowns >= _UNKNOWNS_IN_A_ROW:
-            return f"the outcome of {_UNKNOWNS_IN_A_ROW} orders in a row is unknown: {message}"
-        if self.not_sent >= _NOT_SENT_IN_A_ROW:
-            return f"{_NOT_SENT_IN_A_ROW} orders in a row could not be sent: {message}"
-        if self.open_doubts >= _OPEN_DOUBTS:
-            return f"{self.open_doubts} orders of this account are in doubt"
-        return None
 
 
 @dataclass
@@ -104,7 +58,7 @@ class Stream:
         self._rules = StopRules()
         self._sent = 0
         self._tries: dict[int, int] = {}
-        self._in_flight: dict[Future[_Delivered], Item] = {}
+        self._in_flight: dict[Future[_Delivered], tuple[Item, Entry | None]] = {}
         self._pool = ThreadPoolExecutor(self.limits.max_in_flight, thread_name_prefix="kk")
         self._progress = Progress(self.log, self.ledger.clock)
 
@@ -124,19 +78,22 @@ class Stream:
         """Send nothing: what would be sent is postponed, what would wait is in doubt."""
         self.limits.max_sent = 0
         self._send_pending()
+        for item, entry in self._waiting():
+            if entry is not None and entry.state is State.REJECTED:
+                self.board.set(item.position, Status.POSTPONED, message="refused before; asked again")
         self.give_up_waiting()
 
     def wait_s(self) -> float | None:
         """Return in how many seconds it is worth calling `look_again`; None when nothing is waiting."""
-        waits = [wait_s for batch in self.board.batches(Status.WAITING) for wait_s in self._waits(batch)]
+        now, trusted = self.ledger.now(), trusted_now(self.ledger, self.finder)
+        waits = [_wait_s(entry, now, trusted) for _item, entry in self._waiting()]
         return max(0.0, min(waits)) if waits else None
 
     def look_again(self) -> None:
         """Settle what is waiting and can be settled by now, and send again what is allowed to be."""
         with self._recording():
             self._follow_others()
-            waiting = [item.key for batch in self.board.batches(Status.WAITING) for item in batch if item.key]
-            self._settle(self.ledger.look_up(waiting).values())
+            self._settle(entry for _item, entry in self._waiting() if entry is not None)
 
     def give_up_waiting(self) -> None:
         """Call what is still waiting in doubt."""
@@ -158,20 +115,17 @@ class Stream:
             raise
         finally:
             # What is in flight ends by its own deadline, and is recorded before anything else happens.
-            self._collect_all()
-            self.board.set_all(Status.PENDING, Status.NOT_SENT, self.halted or _STOPPED)
+            try:
+                self._drain()
+                self._send_pending()  # with the stop set: says of each what the ledger knows, and sends none
+            finally:
+                self.board.set_all(Status.PENDING, Status.NOT_SENT, self.halted or _STOPPED)
 
-    def _waits(self, batch: Sequence[Item]) -> Iterator[float]:
-        now, trusted = self.ledger.now(), trusted_now(self.ledger, self.finder)
-        known = self.ledger.look_up([item.key for item in batch if item.key])
-        for item in batch:
-            entry = known.get(item.key or "")
-            if entry is None or entry.state not in LOOK_FIRST:
-                yield 0.0
-            elif entry.state is State.SENDING and entry.lease_until > now:
-                yield min(entry.settle_after - trusted, _LOOK_AGAIN_S)  # its worker may well come back
-            else:
-                yield entry.settle_after - trusted
+    def _waiting(self) -> Iterator[tuple[Item, Entry | None]]:
+        for batch in self.board.batches(Status.WAITING):
+            known = self.ledger.look_up([item.key for item in batch if item.key])
+            for item in batch:
+                yield item, known.get(item.key or "")
 
     # Starting --------------------------------------------------------------------------------------
 
@@ -198,10 +152,10 @@ class Stream:
     def _send_pending(self) -> None:
         for batch in self.board.batches(Status.PENDING):
             known = self.ledger.look_up([item.key for item in batch if item.key])
+            busy = {item.position for item, _seen in self._in_flight.values()}
             for item in batch:
-                if self.stop.is_set():
-                    return
-                self._take(item, known.get(item.key or ""))
+                if item.position not in busy:
+                    self._take(item, known.get(item.key or "") or self._found_as_integer(item))
         self._collect_all()
 
     def _take(self, item: Item, entry: Entry | None) -> None:
@@ -217,9 +171,17 @@ class Stream:
         else:
             self.board.set(item.position, Status.WAITING)
 
+    def _found_as_integer(self, item: Item) -> Entry | None:
+        """Return the order that healing found under this number without leading zeros, if it is this one."""
+        plain = plain_number(item.key or "")
+        if plain == item.key:
+            return None
+        entry = self.ledger.look_up([plain]).get(plain)
+        if entry is None or entry.attempt or entry.fingerprint or not _looks_same(item, entry):
+            return None
+        return self.ledger.rename(entry, item.key or "")
+
     def _may_ask_again(self, item: Item, entry: Entry) -> bool:
-        if entry.sync_id == self.sync_id and entry.fingerprint == item.fingerprint:
-            return False
         return entry.fingerprint != item.fingerprint or entry.retry_after <= self.ledger.now()
 
     def _compare(self, item: Item, entry: Entry) -> None:
@@ -257,7 +219,7 @@ class Stream:
             self._refuse(item, seen, Status.POSTPONED, "left for the next run")
         else:
             self._sent += 1
-            self._in_flight[self._pool.submit(self._work, item, seen)] = item
+            self._in_flight[self._pool.submit(self._work, item, seen)] = (item, seen)
 
     def _refuse(self, item: Item, seen: Entry | None, status: Status, why: str) -> None:
         if seen is not None and seen.state in DOUBTFUL:
@@ -285,26 +247,38 @@ class Stream:
     def _collect(self) -> None:
         """Wait for at least one worker and take in what it brings, unless time has passed without any."""
         done, _ = wait(self._in_flight, timeout=0.5, return_when=FIRST_COMPLETED)
-        for future, item in [(future, self._in_flight.pop(future)) for future in done]:
-            self._take_in(item, future)
+        for future in done:
+            # Taking one in may send it again, and wait for others meanwhile.
+            if future in self._in_flight:
+                self._take_in(*self._in_flight.pop(future), future)
         self._progress.tick(self.board)
 
     def _collect_all(self) -> None:
         while self._in_flight:
             self._collect()
 
-    def _take_in(self, item: Item, future: Future[_Delivered]) -> None:
+    def _drain(self) -> None:
+        """Take in all that is in flight, though some of it may fail: the first failure is being raised."""
+        while self._in_flight:
+            try:
+                self._collect()
+            except Exception as error:
+                self.log.error("Another order failed, too: %s", type(error).__name__)
+
+    def _take_in(self, item: Item, seen: Entry | None, future: Future[_Delivered]) -> None:
         try:
             delivered = future.result()
         except ThrottleStopped:
             self._sent -= 1
-            self._refuse(item, None, Status.NOT_SENT, self.halted or _STOPPED)
+            self._refuse(item, seen, Status.NOT_SENT, self.halted or _STOPPED)
             return
         if delivered is None:
             self.board.set(item.position, Status.WAITING)  # another worker was faster
             return
         entry, error = delivered
-        if isinstance(error, KKRateLimitedError) and self._may_try_again(item):
+        # The row may be another worker's by now, and then its doubt is not ours to send over.
+        is_free = entry.state is State.NOT_SENT
+        if isinstance(error, KKRateLimitedError) and is_free and self._may_try_again(item):
             self._sent -= 1
             self._send(item, entry)
             return
@@ -343,12 +317,12 @@ class Stream:
 
     def _follow_others(self) -> None:
         """Take in what other workers have made of jobs that wait here."""
-        for batch in self.board.batches(Status.WAITING):
-            known = self.ledger.look_up([item.key for item in batch if item.key])
-            for item in batch:
-                entry = known.get(item.key or "")
-                if entry is None or entry.state not in LOOK_FIRST:
-                    self._take(item, entry)
+        for item, entry in list(self._waiting()):
+            if entry is None:
+                why = "the ledger has lost its row, as after a restored backup: the next run looks for it"
+                self.board.set(item.position, Status.IN_DOUBT, message=why)
+            elif entry.state not in DOUBTFUL:
+                self._take(item, entry)
         self._collect_all()
 
     def _settle(self, candidates: Iterable[Entry]) -> None:
@@ -396,6 +370,14 @@ class Stream:
 
 
 _Delivered = tuple[Entry, KKError | None] | None
+
+
+def _wait_s(entry: Entry | None, now: float, trusted: float) -> float:
+    if entry is None or entry.state not in LOOK_FIRST:
+        return 0.0
+    if entry.state is State.SENDING and entry.lease_until > now:
+        return min(entry.settle_after - trusted, _LOOK_AGAIN_S)  # its worker may well come back
+    return entry.settle_after - trusted
 
 
 def _looks_same(item: Item, entry: Entry) -> bool:

@@ -166,12 +166,15 @@ class CreateOrderOperator(DeliveringOperator):
             )
         try:
             order = Order.parse(self.order if self.order is not None else given)
-            number = self.custom_order_number or order.custom_order_number or self._derived_number(context)
-            if order.custom_order_number not in (None, number):
+            if self.order is None or self.custom_order_number is None:
+                number = order.custom_order_number or self._derived_number(context)
+                return Order.parse({**order.model_dump(), "custom_order_number": number})
+            named = Order.parse({**order.model_dump(), "custom_order_number": self.custom_order_number})
+            if order.custom_order_number not in (None, named.custom_order_number):
                 raise AirflowFailException(
                     "custom_order_number was given twice, on the operator and in order, and differs"
                 )
-            return Order.parse({**order.model_dump(), "custom_order_number": number})
+            return named
         except InvalidOrderError as error:
             message = str(error)
         # Outside of the handler, so that no traceback carries what the customer wrote.

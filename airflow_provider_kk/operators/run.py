@@ -101,11 +101,18 @@ class Delivery:
             stream.close()
 
     def _stream(self) -> Stream:
+        from airflow_provider_kk.delivery.limits import Limits
         from airflow_provider_kk.delivery.orders import OrderFinder
-        from airflow_provider_kk.delivery.stream import Limits, Stream
+        from airflow_provider_kk.delivery.stream import Stream
 
         client = self._client
-        send_until = None if self.max_seconds is None else self.run.try_started_at + self.max_seconds
+        send_until = max_sent = None
+        if self.max_seconds is not None:
+            # The try began by the database's clock; the stream goes by the worker's.
+            passed_s = self.ledger.now() - self.run.try_started_at
+            send_until = self.ledger.clock.wall() + self.max_seconds - passed_s
+        if self.max_sent is not None:
+            max_sent = max(0, self.max_sent - self.runs.sent(self.run))
         return Stream(
             ledger=self.ledger,
             finder=OrderFinder(client),
@@ -118,7 +125,7 @@ class Delivery:
             sync_id=self.run.sync_id,
             stop=self.stop,
             policy=self.policy,
-            limits=Limits(self.max_in_flight, send_until, self.max_sent),
+            limits=Limits(self.max_in_flight, send_until, max_sent),
             heal_max_age_s=self.heal_max_age_s,
         )
 

@@ -50,10 +50,8 @@ PROVEN: list[tuple[int, Any, type[KKError]]] = [
     (200, refused(401), KKAuthError),
     (400, refused("401"), KKAuthError),
     (401, b"", KKAuthError),
-    (401, refused(20001), KKAuthError),
+    (401, refused(401), KKAuthError),
     (403, b"<html>", KKAuthError),
-    (403, refused(20001), KKRejectedError),
-    (403, {"code": 10000, "data": 1}, KKAuthError),
     (404, b"not found", KKEndpointError),
     (405, b"", KKEndpointError),
     (429, b"", KKRateLimitedError),
@@ -87,6 +85,21 @@ UNCLEAR: list[tuple[int, Any]] = [
     (200, {"code": "ok"}),
     (200, {"message": "success"}),
 ]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_token_that_carries_a_code_of_its_own(status: int) -> None:
+    """For a call that changes something the code decides: it may be about this very order."""
+    with pytest.raises(KKRejectedError):
+        data_of(answer(status, refused(20001)), changes=True)
+    with pytest.raises(KKAuthError):
+        data_of(answer(status, refused(20001)), changes=False)
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 429, 500])
+def test_a_success_under_a_status_of_failure_proves_nothing(status: int) -> None:
+    with pytest.raises(KKUnknownOutcomeError):
+        data_of(answer(status, {"code": 10000, "data": 1}), changes=True)
 
 
 @pytest.mark.parametrize(("status", "body", "kind"), PROVEN)

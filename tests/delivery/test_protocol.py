@@ -323,14 +323,3 @@ def test_an_order_that_was_adopted_late_serves_as_control_all_the_same(empty_wor
     assert counts(world.sync("known", "A")) == {"adopted": 1, "rejected": 1}
     world.clock.sleep(21_600)
     assert counts(world.sync("A")) == {"created": 1}
-
-
-def test_a_refused_order_that_cannot_be_looked_for_stays_refused(world: World) -> None:
-    world.kk.meets("A", "refused")
-    world.sync("A")
-    world.clock.sleep(7_200)
-    world.sync("B")
-    world.kk.orders.clear()
-    assert counts(world.sync("A")) == {"rejected": 1}
-    assert "no order that the ledger knows" in world.messages["A"]
-    assert world.kk.posts.count("A") == 1
