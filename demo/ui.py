@@ -72,7 +72,9 @@ def _serve(arguments: argparse.Namespace) -> None:
     ):
         children = {FOLDER / "sandbox.log": kk, airflow.log_file: standalone}
         _wait_for(lambda: _answers(arguments.kk_port, "/"), children)
-        arm(SandboxControl(kk_url), orders)
+        # What has been sent in an earlier call has had its fault.
+        known = warehouse.ledger(database)
+        arm(SandboxControl(kk_url), [order for order in orders if order.number not in known])
         _wait_for(lambda: _is_healthy(arguments.port), children)
         _tell(arguments)
         while True:
