@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _locked(FOLDER):
             _serve(arguments)
     except KeyboardInterrupt:
-        say(f"\nStopped. The data stays in {FOLDER.name}/; `make ui ARGS=--fresh` begins anew.")
+        say(f"Stopped. The data stays in {FOLDER.name}/; `make ui ARGS=--fresh` begins anew.")
         return 0
     except UiError as error:
         print(error, file=sys.stderr)
@@ -77,9 +77,12 @@ def _serve(arguments: argparse.Namespace) -> None:
         arm(SandboxControl(kk_url), [order for order in orders if order.number not in known])
         _wait_for(lambda: _is_healthy(arguments.port), children)
         _tell(arguments)
-        while True:
-            _check_alive(children)
-            time.sleep(0.5)
+        try:
+            while True:
+                _check_alive(children)
+                time.sleep(0.5)
+        finally:
+            say("\nStopping, that takes some seconds ...")
 
 
 def _tell(arguments: argparse.Namespace) -> None:
