@@ -80,17 +80,24 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
 
 
 def _open(arguments: argparse.Namespace) -> tuple[KKHook, Ledger]:
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+    from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
 
     hook = KKHook(arguments.kk_conn_id)
-    place = ledger_place(hook, arguments.ledger_conn_id, arguments.warehouse_conn_id)
-    if place is None:
+    try:
+        place = ledger_place(hook, arguments.ledger_conn_id, arguments.warehouse_conn_id)
+        if place is not None:
+            return hook, open_ledger(hook, place, threads=2)
+    except (AirflowNotFoundException, InvalidConnectionError) as error:
+        raise _CannotError(str(error)) from error
+    else:
         raise _CannotError(
             f"{arguments.kk_conn_id!r} names no ledger. Give --ledger-conn-id, or --warehouse-conn-id when "
             "the ledger lives in the warehouse"
         )
-    return hook, open_ledger(hook, place, threads=2)
 
 
 def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: Ledger) -> int:

@@ -53,6 +53,8 @@ class Stream:
     """Why nothing more is sent; None while it is."""
     is_blind: bool = False
     """KK's list cannot be read: waiting for it is in vain."""
+    held_elsewhere: list[str] = field(default_factory=list)
+    """Orders of the account that this run has given to a human and that are not on its board."""
 
     def __post_init__(self) -> None:
         self._rules = StopRules()
@@ -138,9 +140,21 @@ class Stream:
             return
         self._settle(self.ledger.doubts())
         self._collect_all()
-        self._rules.open_doubts = len(self.ledger.doubts())
+        doubts = self.ledger.doubts()
+        self._name_others(doubts)
+        self._rules.open_doubts = len(doubts)
         if reason := self._rules.reason():
             self._halt(reason)
+
+    def _name_others(self, doubts: Iterable[Entry]) -> None:
+        others = [entry.key for entry in doubts if not self.board.has(entry.key)]
+        if others:
+            self.log.warning(
+                "%d orders of this account are in doubt and not selected by this sync: %s. "
+                "See `kk ledger list`",
+                len(others),
+                ", ".join(others[:20]),
+            )
 
     def _halt(self, reason: str) -> None:
         if self.halted is None:
@@ -346,6 +360,8 @@ class Stream:
             self.log.error("%s is held: %s. See `kk ledger show`", entry.key, entry.message)
             if entry.key in items:
                 self._finish(items[entry.key], Status.HELD, entry)
+            else:
+                self.held_elsewhere.append(entry.key)
         for entry in settled.absent:
             self.log.warning("%s is not at KK; it is sent again", entry.key)
             self._send(items[entry.key], entry)
@@ -359,14 +375,6 @@ class Stream:
                 status = Status.REJECTED if entries[key].state is State.REJECTED else Status.IN_DOUBT
                 self.log.warning("%s stays %s: %s", key, status.replace("_", " "), why)
                 self.board.set(items[key].position, status, message=why)
-        others = [key for key in reasons if key not in items]
-        if others:
-            self.log.warning(
-                "%d orders of this account are in doubt and not selected by this sync: %s. "
-                "See `kk ledger list`",
-                len(others),
-                ", ".join(others[:20]),
-            )
 
 
 _Delivered = tuple[Entry, KKError | None] | None

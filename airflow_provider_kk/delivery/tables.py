@@ -115,7 +115,7 @@ sync_run = sa.Table(
     sa.Column("started_at", _EPOCH, nullable=False),
     sa.Column("try_started_at", _EPOCH, nullable=False),
     sa.Column("ended_at", _EPOCH, nullable=False, comment="0: not yet"),
-    sa.Column("state", sa.String(16), nullable=False, comment="running, failed, done"),
+    sa.Column("state", sa.String(16), nullable=False, comment="running, waiting, failed, done"),
     sa.Column("summary", sa.Text, nullable=False, comment="JSON object"),
     sa.Index("kk_sync_run_task", "dag_id", "run_id", "task_id", mysql_length=100),
     comment="One row for each sync, its retries included",

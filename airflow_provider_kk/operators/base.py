@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
 from airflow_provider_kk.hooks.kk import KKHook
 
@@ -69,6 +70,18 @@ class DeliveringOperator(BaseOperator):
 
         self.log.info("Waiting for orders in doubt to show in KK's list, without a worker's slot")
         self.defer(trigger=SleepTrigger(until), method_name="resume")
+
+
+@contextmanager
+def failing_for_good() -> Iterator[None]:
+    """Turn what only a human can mend into a failure that is not retried."""
+    from airflow_provider_kk.delivery.database import LedgerUnusableError
+    from airflow_provider_kk.hooks.connection import InvalidConnectionError
+
+    try:
+        yield
+    except (InvalidConnectionError, LedgerUnusableError) as error:
+        raise AirflowFailException(str(error)) from error
 
 
 def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_kk.hooks.kk import KKHook
-from airflow_provider_kk.operators.base import DeliveringOperator
+from airflow_provider_kk.operators.base import DeliveringOperator, failing_for_good
 from airflow_provider_kk.operators.run import (
     DeferUntil,
     Delivery,
@@ -106,6 +106,10 @@ class CreateOrderOperator(DeliveringOperator):
 
     def execute(self, context: Context) -> str:
         """Create the order, or find out that it has been created, and return its first kkOrderId."""
+        with failing_for_good():
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> str:
         from airflow_provider_kk.delivery.board import Board
 
         stop = self._new_stop()
@@ -294,6 +298,10 @@ class SyncOrdersOperator(DeliveringOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver what the query returns and return the summary."""
+        with failing_for_good():
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> dict[str, Any]:
         stop = self._new_stop()
         hook = KKHook(self.kk_conn_id)
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
@@ -340,20 +348,19 @@ class SyncOrdersOperator(DeliveringOperator):
 
         if self.write_back is None:
             return None
-        write_back = WriteBack.parse(self.write_back)
+        try:
+            write_back = WriteBack.parse(self.write_back)
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from error
         if not self.plan_only:
             write_back.prepare(warehouse)
         return write_back
 
     def _open_ledger(self, hook: KKHook) -> Ledger:
-        from airflow_provider_kk.delivery.database import LedgerUnusableError
         from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
 
-        try:
-            place = ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id)
-            return open_ledger(hook, str(place), threads=self.max_in_flight)
-        except LedgerUnusableError as error:
-            raise AirflowFailException(str(error)) from error
+        place = ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id)
+        return open_ledger(hook, str(place), threads=self.max_in_flight)
 
     def _read(self, warehouse: Any, board: Board, delivery: Delivery) -> None:
         from airflow_provider_kk.operators.selection import put_on_board
@@ -396,29 +403,48 @@ class SyncOrdersOperator(DeliveringOperator):
     def _deliver(
         self, delivery: Delivery, warehouse: Any, write_back: WriteBack | None, context: Context
     ) -> dict[str, Any]:
-        until = None
+        """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
+        failure: BaseException | None = None
         with delivery.client():
             try:
                 delivery.deliver()
-            except DeferUntil as deferral:
-                until = deferral.until
-            except BaseException:
-                delivery.end("failed", delivery.summary())
-                raise
+            except BaseException as error:
+                failure = error
             summary = delivery.summary()
         self.log.info("%s", summary.line())
-        if write_back is not None:
-            write_back.write(warehouse, self._results(delivery), self.log)
-        if until is not None:
+        failure = self._tell_warehouse(delivery, warehouse, write_back, failure)
+        if isinstance(failure, DeferUntil):
             delivery.end("waiting", summary)
-            self._give_slot_back(until)
+            self._give_slot_back(failure.until)
         result = summary.as_dict()
         push(context, "return_value", result)
-        verdict = self._verdict(delivery, summary)
-        delivery.end("failed" if verdict else "done", summary)
-        if verdict is not None:
-            raise verdict
+        failure = failure or self._verdict(delivery, summary)
+        delivery.end("failed" if failure else "done", summary)
+        if failure is not None:
+            raise failure
         return result
+
+    def _tell_warehouse(
+        self,
+        delivery: Delivery,
+        warehouse: Any,
+        write_back: WriteBack | None,
+        failure: BaseException | None,
+    ) -> BaseException | None:
+        """Write back what became of the orders; return what the task is to fail with, if anything."""
+        from airflow_provider_kk.warehouse.write_back import WriteBackError
+
+        if write_back is None:
+            return failure
+        try:
+            write_back.write(warehouse, self._results(delivery), self.log)
+        except WriteBackError as error:
+            self.log.error("%s", error)
+            # A deferred task writes again when it resumes.
+            return failure or AirflowException(
+                f"{error}. The orders themselves are safe: a retry writes back"
+            )
+        return failure
 
     def _results(self, delivery: Delivery) -> Iterator[Result]:
         import pendulum
@@ -428,7 +454,10 @@ class SyncOrdersOperator(DeliveringOperator):
         at = pendulum.from_timestamp(delivery.ledger.now())
         for one in delivery.board.finished():
             if one.key is not None:
-                yield Result(one.key, _told(one), list(one.kk_order_ids), one.message or None, at)
+                told = _told(one)
+                # Ids tell the warehouse that an order is done with: one that is held or changed is not.
+                ids = one.kk_order_ids if told == "created" else ()
+                yield Result(one.key, told, list(ids), one.message or None, at)
 
     def _verdict(self, delivery: Delivery, summary: Summary) -> AirflowException | None:
         from airflow_provider_kk.delivery.board import Status
@@ -441,7 +470,7 @@ class SyncOrdersOperator(DeliveringOperator):
                 "A retry goes on where this one stopped"
             )
         bad = delivery.board.news(Status.REJECTED, Status.INVALID)
-        held = delivery.board.news(Status.HELD)
+        held = delivery.board.news(Status.HELD) + len(delivery.held_elsewhere)
         changed = summary.changed if self.on_changed == "fail" else 0
         limit = self.max_rejected
         if isinstance(limit, float) and limit < 1:

@@ -55,6 +55,8 @@ class Delivery:
     run: SyncRun = field(init=False)
     runs: SyncRuns = field(init=False)
     halted: str | None = None
+    held_elsewhere: list[str] = field(default_factory=list)
+    """Orders of the account that are newly held and that this run did not select."""
 
     def __post_init__(self) -> None:
         from airflow_provider_kk.delivery.runs import SyncRuns
@@ -85,10 +87,9 @@ class Delivery:
         stream = self._stream()
         try:
             stream.run()
-            self.halted = stream.halted
             self._wait(stream)
-            self.halted = stream.halted
         finally:
+            self.halted, self.held_elsewhere = stream.halted, stream.held_elsewhere
             stream.give_up_waiting()
             stream.close()
 
