@@ -1,4 +1,4 @@
-"""Single orders to KK in three ways: from the run's parameters, from an upstream task, and mapped over a list.
+"""Single orders to KK in three ways: from parameters, from an upstream task, and mapped over a list.
 
 Needs the connection `kk_default`, with a ledger: the Airflow variable `kk_ledger_conn_id` (default:
 `warehouse`) names the database connection that remembers what was sent. Trigger it by hand.
@@ -7,6 +7,7 @@ Needs the connection `kk_default`, with a ledger: the Airflow variable `kk_ledge
 from __future__ import annotations
 
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import pendulum
 from airflow.providers.common.compat.sdk import DAG, Param, task
@@ -48,11 +49,11 @@ with DAG(
     )
 
     @task
-    def build_order(params: dict[str, Any] | None = None, ts_nodash: str | None = None) -> dict[str, Any]:
-        """Build an order as plain data, under a number of our own."""
+    def build_order(params: dict[str, Any] | None = None, run_id: str | None = None) -> dict[str, Any]:
+        """Build an order as plain data, under a number of our own: the same in each try of this run."""
         params = params or {}
         return {
-            "custom_order_number": f"SAMPLE-{ts_nodash}",
+            "custom_order_number": f"SAMPLE-{uuid5(NAMESPACE_URL, str(run_id)).hex[:20]}",
             "address": params["address"],
             "items": [{"sku": params["sku"], "quantity": 2}],
         }

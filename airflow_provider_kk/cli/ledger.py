@@ -101,6 +101,7 @@ def _open(arguments: argparse.Namespace) -> tuple[KKHook, Ledger]:
 
 
 def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: Ledger) -> int:
+    from airflow_provider_kk.delivery.log import orders
     from airflow_provider_kk.delivery.states import State
 
     names = arguments.state or _OPEN
@@ -118,7 +119,7 @@ def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: Ledger) -> int:
         for one in entries
     ]
     _table(["order number", "state", "kkOrderIds", "since", "why"], rows)
-    print(f"{len(entries)} orders of account {ledger.account} at {ledger.host}")
+    print(f"{orders(len(entries))} of account {ledger.account} at {ledger.host}")
     return 0
 
 

@@ -61,6 +61,8 @@ class Finished:
     kk_order_ids: tuple[str, ...]
     code: int | None
     message: str
+    name: str | None = None
+    """The number as it stands in the warehouse, which is no key when it cannot be one."""
 
 
 class Board:
@@ -73,7 +75,7 @@ class Board:
         self._db.execute(
             "CREATE TABLE job (position INTEGER PRIMARY KEY, key TEXT, fingerprint TEXT, goods TEXT,"
             " country TEXT, zip_digest TEXT, payload TEXT, status TEXT, is_news INTEGER DEFAULT 0,"
-            " ids TEXT DEFAULT '[]', code INTEGER, message TEXT DEFAULT '')"
+            " ids TEXT DEFAULT '[]', code INTEGER, message TEXT DEFAULT '', name TEXT)"
         )
         self._db.execute("CREATE INDEX job_status ON job (status, position)")
         self._db.execute("CREATE INDEX job_key ON job (key)")
@@ -86,8 +88,8 @@ class Board:
         """Put jobs on the board, pending."""
         self._db.execute("BEGIN")
         self._db.executemany(
-            "INSERT INTO job (position, key, fingerprint, goods, country, zip_digest, payload, status)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending')",
+            "INSERT INTO job (position, key, fingerprint, goods, country, zip_digest, payload, status, name)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
             (
                 (
                     i.position,
@@ -97,6 +99,7 @@ class Board:
                     i.country,
                     i.zip_digest,
                     i.payload,
+                    i.key,
                 )
                 for i in items
             ),
@@ -106,8 +109,8 @@ class Board:
     def add_finished(self, finished: Finished) -> None:
         """Put something on the board that is over before it began: an invalid order."""
         self._db.execute(
-            "INSERT INTO job (position, key, status, is_news, ids, code, message)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO job (position, key, status, is_news, ids, code, message, name)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 finished.position,
                 finished.key,
@@ -116,6 +119,7 @@ class Board:
                 json.dumps(finished.kk_order_ids),
                 finished.code,
                 finished.message,
+                finished.name,
             ),
         )
 
@@ -157,15 +161,15 @@ class Board:
         last = -1
         while True:
             rows = self._db.execute(
-                "SELECT position, key, status, is_news, ids, code, message FROM job"
+                "SELECT position, key, status, is_news, ids, code, message, name FROM job"
                 " WHERE position > ? ORDER BY position LIMIT ?",
                 (last, _BATCH),
             ).fetchall()
             if not rows:
                 return
-            for position, key, status, is_news, ids, code, message in rows:
+            for position, key, status, is_news, ids, code, message, name in rows:
                 yield Finished(
-                    position, key, Status(status), bool(is_news), tuple(json.loads(ids)), code, message
+                    position, key, Status(status), bool(is_news), tuple(json.loads(ids)), code, message, name
                 )
             last = rows[-1][0]
 

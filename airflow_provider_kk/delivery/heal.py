@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Sighting
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.log import Log
+from airflow_provider_kk.delivery.log import Log, orders
 
 #: KK's list runs behind and KK may commit late: so much of the last period is read again.
 _OVERLAP_S = 300.0
@@ -41,9 +41,7 @@ def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) ->
     ledger.set_healed_until(min(kk_started, started, ledger.now()))
     adopted = reading.adopted
     if adopted:
-        log.warning(
-            "KK has %d orders that the ledger did not know; they are adopted, not sent again", adopted
-        )
+        log.warning("KK has %s that the ledger did not know; adopted, not sent again", orders(adopted))
     return adopted
 
 

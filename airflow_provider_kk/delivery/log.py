@@ -19,3 +19,8 @@ class Log(Protocol):
     def error(self, msg: Any, /, *args: Any) -> Any:
         """Say what somebody has to look at."""
         ...
+
+
+def orders(number: int) -> str:
+    """Return `1 order`, `2 orders`."""
+    return f"{number} order" if number == 1 else f"{number} orders"

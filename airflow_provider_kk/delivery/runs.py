@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.board import COUNTED, Board, Status
 from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.log import orders
 from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.states import State
 
@@ -61,7 +62,7 @@ class Summary:
         counts = [
             f"{getattr(self, name)} {name.replace('_', ' ')}" for name in COUNTED if getattr(self, name)
         ]
-        return f"{self.selected} orders: {', '.join(counts) or 'nothing to do'}"
+        return f"{orders(self.selected)}: {', '.join(counts) or 'nothing to do'}"
 
 
 class SyncRuns:
@@ -170,7 +171,7 @@ def _rejections(board: Board) -> list[dict[str, Any]]:
         if one.status in (Status.REJECTED, Status.INVALID):
             shown.append(
                 {
-                    "custom_order_number": one.key,
+                    "custom_order_number": one.name,
                     "state": one.status.value,
                     "code": one.code,
                     "message": one.message,

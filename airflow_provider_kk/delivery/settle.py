@@ -17,7 +17,7 @@ from airflow_provider_kk.delivery.job import (
     zip_digest,
 )
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.log import Log
+from airflow_provider_kk.delivery.log import Log, orders
 from airflow_provider_kk.delivery.rows import Attempt, Entry
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 
@@ -76,7 +76,7 @@ def settle(
     due = [entry for entry in candidates if entry.state in _LOOKED_FOR and entry.settle_after <= now]
     if not due:
         return settlement
-    log.info("Looking for %d orders in KK's list", len(due))
+    log.info("Looking for %s in KK's list", orders(len(due)))
     attempts = _attempts(ledger, due)
     try:
         listing = _list_around(ledger, finder, due, attempts, now)
@@ -335,5 +335,5 @@ def _why_given_up(verdict: _Verdict, entry: Entry, at_hand: bool, policy: Policy
     if policy.on_absence == "hold":
         return "not in KK's list (on_absence='hold')"
     if entry.resends >= policy.max_resends:
-        return f"not in KK's list, after it was sent again {entry.resends} times"
+        return f"not in KK's list, and sent again already (max_resends={policy.max_resends})"
     return None

@@ -16,7 +16,7 @@ from airflow_provider_kk.delivery.heal import heal
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job, plain_number
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.limits import Limits, StopRules
-from airflow_provider_kk.delivery.log import Log
+from airflow_provider_kk.delivery.log import Log, orders
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.settle import Policy, settle, trusted_now
@@ -150,9 +150,8 @@ class Stream:
         others = [entry.key for entry in doubts if not self.board.has(entry.key)]
         if others:
             self.log.warning(
-                "%d orders of this account are in doubt and not selected by this sync: %s. "
-                "See `kk ledger list`",
-                len(others),
+                "%s of this account in doubt and not selected by this sync: %s. See `kk ledger list`",
+                orders(len(others)),
                 ", ".join(others[:20]),
             )
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.board import Board, Finished
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.ledger import Ledger
-    from airflow_provider_kk.delivery.runs import Summary
     from airflow_provider_kk.warehouse.write_back import Result, WriteBack
 
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
@@ -404,6 +403,8 @@ class SyncOrdersOperator(DeliveringOperator):
         self, delivery: Delivery, warehouse: Any, write_back: WriteBack | None, context: Context
     ) -> dict[str, Any]:
         """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
+        from airflow_provider_kk.operators.verdict import verdict
+
         failure: BaseException | None = None
         with delivery.client():
             try:
@@ -418,7 +419,9 @@ class SyncOrdersOperator(DeliveringOperator):
             self._give_slot_back(failure.until)
         result = summary.as_dict()
         push(context, "return_value", result)
-        failure = failure or self._verdict(delivery, summary)
+        failure = failure or verdict(
+            delivery, summary, max_rejected=self.max_rejected, changes_fail=self.on_changed == "fail"
+        )
         delivery.end("failed" if failure else "done", summary)
         if failure is not None:
             raise failure
@@ -453,35 +456,11 @@ class SyncOrdersOperator(DeliveringOperator):
 
         at = pendulum.from_timestamp(delivery.ledger.now())
         for one in delivery.board.finished():
-            if one.key is not None:
+            if one.name is not None:
                 told = _told(one)
                 # Ids tell the warehouse that an order is done with: one that is held or changed is not.
                 ids = one.kk_order_ids if told == "created" else ()
-                yield Result(one.key, told, list(ids), one.message or None, at)
-
-    def _verdict(self, delivery: Delivery, summary: Summary) -> AirflowException | None:
-        from airflow_provider_kk.delivery.board import Status
-
-        unfinished = summary.in_doubt + summary.not_sent
-        if unfinished:
-            why = f": {delivery.halted}" if delivery.halted else ""
-            return AirflowException(
-                f"{summary.in_doubt} orders are in doubt and {summary.not_sent} were not sent{why}. "
-                "A retry goes on where this one stopped"
-            )
-        bad = delivery.board.news(Status.REJECTED, Status.INVALID)
-        held = delivery.board.news(Status.HELD) + len(delivery.held_elsewhere)
-        changed = summary.changed if self.on_changed == "fail" else 0
-        limit = self.max_rejected
-        if isinstance(limit, float) and limit < 1:
-            limit = limit * summary.selected
-        if bad <= limit and not changed and not held:
-            return None
-        return AirflowFailException(
-            f"{bad} orders are newly rejected or invalid (max_rejected={self.max_rejected}), {changed} "
-            f"changed after they were created, {held} newly held. The others were delivered. See the "
-            "summary's rejections and `kk ledger list`"
-        )
+                yield Result(one.name, told, list(ids), one.message or None, at)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.warehouse.spool import Spool
 
 _BATCH = 1_000
+_NUMBER_WIDTH = 40
 
 
 def put_on_board(
@@ -34,12 +35,16 @@ def put_on_board(
 
 def _invalid(position: int, candidate: Candidate, delivery: Delivery, *, is_plan: bool) -> Finished:
     message = "; ".join(map(str, candidate.faults))
-    # The ledger keys by order number, so what has no usable one cannot be told from last run's and is news.
-    number = candidate.number if candidate.number and len(candidate.number) <= 40 else None
-    is_news = not is_plan and (
-        number is None
-        or delivery.ledger.note_invalid(number, candidate.digest, message, sync_id=delivery.run.sync_id)
+    key = _ledger_key(candidate)
+    is_news = not is_plan and delivery.ledger.note_invalid(
+        key, candidate.digest, message, sync_id=delivery.run.sync_id
     )
     if is_news:
         delivery.log.warning("Order %s is invalid: %s", candidate.number or "without a number", message)
-    return Finished(position, number, Status.INVALID, is_news, (), None, message)
+    return Finished(position, key, Status.INVALID, is_news, (), None, message, name=candidate.number)
+
+
+def _ledger_key(candidate: Candidate) -> str:
+    """What an order is remembered by that has no number, or none that can be one."""
+    number = candidate.number
+    return number if number and len(number) <= _NUMBER_WIDTH else f"#{candidate.digest}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -98,8 +98,12 @@ class _Mapper:
             variants.setdefault(self._identity(row), []).append(row)
         conflicts = self._conflicts(list(variants.values())) if len(variants) > 1 else []
         number_faults = self._number_faults(number, spooled[0])
-        for rows in variants.values():
-            yield self._candidate(number, rows, [*number_faults, *conflicts])
+        found = [self._candidate(number, rows, [*number_faults, *conflicts]) for rows in variants.values()]
+        if conflicts:
+            # They share one number, so what is remembered of it has to fit each of them.
+            digest = _digest({"variants": sorted(candidate.digest for candidate in found)})
+            found = [replace(candidate, digest=digest) for candidate in found]
+        yield from found
 
     def _candidate(self, number: str | None, rows: list[_Row], faults: list[Fault]) -> Candidate:
         repeated = len(rows) - 1 if self._columns.one_row_per_order else 0

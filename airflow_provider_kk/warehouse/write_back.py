@@ -126,7 +126,8 @@ class Append(WriteBack):
     def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> None:
         dialect, statement = session.dialect, Statement(session.style)
         known = self._latest(session, batch)
-        rows = [_row(result, dialect) for result in batch]
+        # What is longer than any order number was invalid, and fits no such column.
+        rows = [_row(result, dialect) for result in batch if len(result.custom_order_number) <= 40]
         news = [row for row in rows if known.get(str(row[0])) != row[1:4]]
         if not news:
             return

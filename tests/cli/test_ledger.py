@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,7 @@ def hold(ledger: Ledger, number: str) -> None:
     assert claim is not None
     row = ledger.record(claim, Answer(Event.UNKNOWN, message="the connection was reset"))
     ledger.hold(row, Event.GIVEN_UP, "not in KK's list")
+    time.sleep(0.1)  # until the settle window is over
 
 
 def state(ledger: Ledger, number: str) -> str:
@@ -62,7 +64,7 @@ def test_what_waits_for_a_human_is_listed(ledger: Ledger, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert "A-1" in shown
     assert "not in KK's list" in shown
-    assert "1 orders" in shown
+    assert "1 order of account" in shown
 
 
 def test_the_list_as_json_is_a_line_for_each_order(

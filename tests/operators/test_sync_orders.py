@@ -189,7 +189,7 @@ def test_max_rejected_is_a_count_or_a_share_of_the_selected(
     else:
         # A retry would only be refused again.
         assert isinstance(done.error, AirflowFailException)
-        assert "2 orders are newly rejected or invalid" in str(done.error)
+        assert "2 orders newly rejected or invalid" in str(done.error)
 
 
 def test_what_was_rejected_before_does_not_fail_later_runs(sandbox: SandboxServer, warehouse: Warehouse):
@@ -247,7 +247,7 @@ def test_a_number_reused_for_another_order_is_loud(sandbox: SandboxServer, wareh
     quiet = attempt(sync(on_changed="ignore"), run_id="third")
 
     assert isinstance(loud.error, AirflowFailException)
-    assert "1 changed" in str(loud.error)
+    assert "1 order changed" in str(loud.error)
     assert nonzero(loud.summary) == {"already_created": 2, "changed": 1}
     assert quiet.error is None
     assert nonzero(quiet.value) == {"already_created": 2, "changed": 1}
@@ -281,7 +281,7 @@ def test_on_absence_hold_leaves_a_lost_request_to_a_human(
     later = attempt(sync(on_absence="hold"), run_id="second")
 
     assert isinstance(first.error, AirflowFailException)
-    assert "1 newly held" in str(first.error)
+    assert "1 order newly held" in str(first.error)
     assert nonzero(first.summary) == {"created": 3, "held": 1}
     # It was news once; from then on `kk ledger list` has it, and the other orders go on.
     assert later.error is None
@@ -297,7 +297,7 @@ def test_what_was_not_sent_is_worth_a_retry(sandbox: SandboxServer, warehouse: W
 
     assert isinstance(failed.error, AirflowException)
     assert not isinstance(failed.error, AirflowFailException)
-    assert "3 were not sent" in str(failed.error)
+    assert "3 orders not sent" in str(failed.error)
     assert nonzero(failed.summary) == {"not_sent": 3}
     assert posts(sandbox) == 0
 
@@ -385,3 +385,81 @@ def test_a_kill_lets_what_is_in_flight_be_recorded(sandbox: SandboxServer, wareh
     assert nonzero(killed.summary) == {"created": 3, "not_sent": 7}
     each_is_there_once(sandbox, range(3))
     assert ids_in_ledger(warehouse.path) == ids_at_kk(sandbox)
+
+
+def test_what_is_invalid_fails_one_run_and_not_every_later_one(warehouse: Warehouse):
+    warehouse.add(*rows(range(3)))
+    warehouse.add(("N" * 41, *shop.ADDRESS.values(), shop.SKUS[0], 1))
+    warehouse.add((None, *shop.ADDRESS.values(), shop.SKUS[0], 1))
+    warehouse.add(("S-TWO", *{**shop.ADDRESS, "city": "Lyon"}.values(), shop.SKUS[0], 1))
+    warehouse.add(("S-TWO", *{**shop.ADDRESS, "city": "Nice"}.values(), shop.SKUS[0], 1))
+
+    first = attempt(sync(), run_id="first")
+    second = attempt(sync(), run_id="second")
+
+    assert isinstance(first.error, AirflowFailException)
+    assert "4 orders newly rejected or invalid" in str(first.error)
+    assert second.error is None
+    assert nonzero(second.value) == {"already_created": 3, "invalid": 4}
+
+
+def test_a_number_that_is_too_long_is_told_to_its_own_row(warehouse: Warehouse):
+    warehouse.add(("N" * 41, *shop.ADDRESS.values(), shop.SKUS[0], 1))
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN ids")
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN state")
+    place = {"table": "order_line", "key": "custom_order_number", "ids": "ids", "state": "state"}
+
+    attempt(sync(write_back=place))
+
+    assert warehouse.execute("SELECT ids, state FROM order_line") == [(None, "invalid")]
+
+
+def test_a_failed_write_back_is_told_after_the_summary_and_made_up_for(
+    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+):
+    from airflow_provider_kk.warehouse import write_back
+
+    def broken(*_arguments: Any) -> None:
+        raise write_back.WriteBackError("write_back: the warehouse refused: disk full")
+
+    warehouse.add(*rows(range(3)))
+    with monkeypatch.context() as patch:
+        patch.setattr(write_back.WriteBack, "write", broken)
+        first = attempt(sync(write_back="outcome"), run_id="run")
+    again = attempt(sync(write_back="outcome"), run_id="run")
+
+    assert type(first.error) is AirflowException
+    assert "disk full" in str(first.error)
+    assert nonzero(first.summary) == nonzero(again.value) == {"created": 3}
+    assert len(warehouse.execute("SELECT * FROM outcome")) == 3
+    assert posts(sandbox) == 3
+
+
+def test_an_order_that_is_held_keeps_its_row_selected(sandbox: SandboxServer, warehouse: Warehouse):
+    warehouse.add(*rows(range(2)))
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN ids")
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN state")
+    place = {"table": "order_line", "key": "custom_order_number", "ids": "ids", "state": "state"}
+    attempt(sync(), run_id="first")
+    warehouse.execute(f"UPDATE order_line SET quantity = 9 WHERE custom_order_number = '{number(0)}'")
+
+    changed = attempt(sync(write_back=place), run_id="second")
+
+    assert nonzero(changed.summary) == {"already_created": 1, "changed": 1}
+    states = warehouse.execute("SELECT DISTINCT custom_order_number, ids IS NULL, state FROM order_line")
+    assert states == [(number(0), 1, "changed"), (number(1), 0, "created")]
+
+
+@pytest.mark.parametrize("fault", ["ledger", "connection", "write_back"])
+def test_what_only_a_human_can_mend_is_not_retried(warehouse: Warehouse, connect: Connect, fault: str):
+    warehouse.add(*rows(range(1)))
+    arguments: dict[str, Any] = {}
+    if fault == "connection":
+        connect(settle_window_s="soon")
+    elif fault == "write_back":
+        arguments = {"write_back": {"table": "t"}}
+    else:
+        attempt(sync(), run_id="first")
+        warehouse.execute("UPDATE kk_account SET schema_version = 99")
+
+    assert type(attempt(sync(**arguments), run_id="second").error) is AirflowFailException

@@ -1,0 +1,44 @@
+"""Whether a sync's task succeeds, and what it says when it does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_provider_kk.delivery.board import Status
+from airflow_provider_kk.delivery.log import orders
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.runs import Summary
+    from airflow_provider_kk.operators.run import Delivery
+
+
+def verdict(
+    delivery: Delivery, summary: Summary, *, max_rejected: float, changes_fail: bool
+) -> AirflowException | None:
+    """Return what the task is to fail with: AirflowException when a retry helps; None when all is well."""
+    if summary.in_doubt or summary.not_sent:
+        why = f", because {delivery.halted}" if delivery.halted else ""
+        return AirflowException(
+            f"{orders(summary.in_doubt)} in doubt, {orders(summary.not_sent)} not sent{why}. "
+            "A retry goes on where this try stopped"
+        )
+    bad = delivery.board.news(Status.REJECTED, Status.INVALID)
+    held = delivery.board.news(Status.HELD) + len(delivery.held_elsewhere)
+    is_share = isinstance(max_rejected, float) and max_rejected < 1
+    allowed = max_rejected * summary.selected if is_share else max_rejected
+    reasons = []
+    if held:
+        reasons.append(f"{orders(held)} newly held for a human: see `kk ledger list --state held`")
+    if changes_fail and summary.changed:
+        reasons.append(f"{orders(summary.changed)} changed after they were created under their number")
+    if bad > allowed:
+        reasons.append(
+            f"{orders(bad)} newly rejected or invalid, more than max_rejected={max_rejected} allows"
+        )
+    if not reasons:
+        return None
+    return AirflowFailException(
+        f"{'; '.join(reasons)}. The others were delivered; the summary's rejections and the log say more"
+    )
