@@ -1,0 +1,166 @@
+"""Real DAG runs: a warehouse's orders are at KK afterwards, once, whatever breaks on the way."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from airflow_provider_kk.sandbox.faults import mixed_kinds
+from tests.airflow.conftest import Gated, Shop
+from tests.operators.shop import (
+    QUICK,
+    each_is_there_once,
+    ids_at_kk,
+    ids_in_ledger,
+    nonzero,
+    rows,
+)
+
+if TYPE_CHECKING:
+    from tests.airflow.support import DagRunResult
+
+MAX_RUNS = 4
+
+
+def creates(shop: Shop) -> int:
+    return int(shop.sandbox.control.counts()["creates"])
+
+
+def run_until_done(shop: Shop, dag: str) -> list[DagRunResult]:
+    """As a schedule does: run after run, until one has nothing left to do."""
+    results = []
+    while not results or results[-1].state != "success":
+        assert len(results) < MAX_RUNS, results[-1].log
+        results.append(shop.run(dag))
+    return results
+
+
+def test_two_runs_over_the_same_40_orders_make_40_creates_then_none(shop: Shop):
+    shop.warehouse.add(*rows(range(40)))
+    dag = shop.dag(write_back="outcome")
+
+    first = shop.run(dag)
+    assert creates(shop) == 40
+    second = shop.run(dag)
+    assert creates(shop) == 40
+
+    assert (first.state, second.state) == ("success", "success"), first.log + second.log
+    summaries = [run.xcoms["sync"]["return_value"] for run in (first, second)]
+    assert [summary["selected"] for summary in summaries] == [40, 40]
+    assert [nonzero(summary) for summary in summaries] == [{"created": 40}, {"already_created": 40}]
+    each_is_there_once(shop.sandbox, range(40))
+    written = shop.warehouse.execute("SELECT custom_order_number, kk_order_ids FROM outcome")
+    assert {key: sorted(ids.split(",")) for key, ids in written} == ids_at_kk(shop.sandbox)
+    assert ids_in_ledger(shop.warehouse.path) == ids_at_kk(shop.sandbox)
+
+
+def test_with_half_of_all_posts_failing_in_every_way_each_order_is_there_once(shop: Shop):
+    shop.connect(**QUICK | {"settle_window_s": 0.5})
+    shop.warehouse.add(*rows(range(45)))
+    # Drawn by this seed, each way to fail comes up among the first 50 requests.
+    shop.sandbox.control.random_faults(0.5, seed=149)
+    # A request can be lost more than once here; whoever leaves `max_resends` at 1 has such an order held.
+    dag = shop.dag(retries=15, max_resends=20)
+
+    runs = run_until_done(shop, dag)
+
+    counts = shop.sandbox.control.counts()
+    tries = shop.warehouse.execute("SELECT sum(try_number) FROM kk_sync_run")[0][0]
+    print(f"{len(runs)} runs, {tries} tries, {counts['creates']} creates, faults: {counts['faults']}")
+    assert counts["faults"].keys() == set(mixed_kinds())
+    assert sum(counts["faults"].values()) >= 0.4 * counts["creates"]
+    each_is_there_once(shop.sandbox, range(45))
+    assert ids_in_ledger(shop.warehouse.path) == ids_at_kk(shop.sandbox)
+    done = nonzero(runs[-1].xcoms["sync"]["return_value"])
+    assert sum(done.values()) == 45
+    assert done.keys() <= {"created", "adopted", "already_created"}
+
+
+def test_ten_kills_in_the_middle_cost_no_order_and_make_none_twice(shop: Shop):
+    shop.connect(**QUICK | {"rate_limit_burst": 6, "rate_limit_per_second": 10})
+    shop.warehouse.add(*rows(range(120)))
+    shop.sandbox.control.set(latency_s=0.4)
+    dag = shop.dag(max_in_flight=3)
+    moments = random.Random(10)
+
+    # Each starts while the one before still runs: what takes long is Airflow's own start.
+    waiting = [shop.start(dag) for _ in range(2)]
+    for kill in range(10):
+        killed = waiting.pop(0)
+        killed.wait_until_there()
+        if kill < 8:
+            waiting.append(shop.start(dag))
+        sent_before = creates(shop)
+        killed.open()
+        while kill % 3 and creates(shop) == sent_before:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 1))
+        assert killed.run.process.poll() is None, killed.run.log()
+        killed.run.kill()
+    sent_by_killed = creates(shop)
+    shop.connect(**QUICK)
+    shop.sandbox.control.set(latency_s=0)
+    runs = run_until_done(shop, dag)
+
+    summary = runs[-1].xcoms["sync"]["return_value"]
+    print(
+        f"{sent_by_killed} creates by killed runs, {creates(shop)} in all, {len(runs)} runs after: {summary}"
+    )
+    assert 0 < sent_by_killed < 120
+    each_is_there_once(shop.sandbox, range(120))
+    assert ids_in_ledger(shop.warehouse.path) == ids_at_kk(shop.sandbox)
+
+
+@pytest.mark.parametrize("ledger", ["sqlite", "postgres"])
+def test_three_runs_at_once_over_the_same_rows_create_each_order_once(
+    shop: Shop, ledger: str, request: pytest.FixtureRequest
+):
+    shop.warehouse.add(*rows(range(60)))
+    shop.home.connections["ledger"] = (
+        {"conn_type": "sqlite", "host": str(shop.path / "ledger.db")}
+        if ledger == "sqlite"
+        else own_schema(request.getfixturevalue("postgres_url"))
+    )
+    shop.sandbox.control.set(latency_s=0.3)
+    dag = shop.dag(ledger_conn_id="ledger", max_in_flight=2)
+
+    gated: list[Gated] = [shop.start(dag) for _ in range(3)]
+    for one in gated:
+        one.wait_until_there()
+    for one in gated:
+        one.open()
+    results = [one.run.wait() for one in gated]
+
+    assert [result.state for result in results] == ["success"] * 3, "\n".join(r.log for r in results)
+    found = [nonzero(result.xcoms["sync"]["return_value"]) for result in results]
+    print(f"{creates(shop)} creates: {found}")
+    assert creates(shop) == 60
+    assert [sum(counts.values()) for counts in found] == [60] * 3
+    assert sum(counts.get("created", 0) for counts in found) == 60
+    assert sum(1 for counts in found if counts.get("created")) > 1, "they did not run at once"
+    each_is_there_once(shop.sandbox, range(60))
+
+
+def own_schema(postgres_url: str) -> dict[str, Any]:
+    """A connection to a new schema of a PostgreSQL database."""
+    import sqlalchemy as sa
+
+    schema = f"ledger_{secrets.token_hex(4)}"
+    engine = sa.create_engine(postgres_url)
+    with engine.begin() as db:
+        db.execute(sa.text(f"CREATE SCHEMA {schema}"))
+    engine.dispose()
+    server = urlsplit(postgres_url)
+    return {
+        "conn_type": "postgres",
+        "host": server.hostname,
+        "port": server.port,
+        "login": server.username,
+        "schema": server.path.strip("/"),
+        "extra": {"options": f"-c search_path={schema}"},
+    }
