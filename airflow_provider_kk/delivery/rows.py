@@ -11,6 +11,9 @@ from typing import Any
 from airflow_provider_kk.delivery.job import Goods, Job
 from airflow_provider_kk.delivery.states import Event, State
 
+#: Longer texts of KK are cut.
+MAX_MESSAGE = 500
+
 
 @dataclass(frozen=True)
 class Origin:
