@@ -1,0 +1,65 @@
+"""The DAGs that people copy first run as they are."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from tests.airflow.support import EXAMPLE_DAGS
+from tests.operators.shop import address, goods, ids_at_kk, nonzero, number
+
+if TYPE_CHECKING:
+    from tests.airflow.conftest import Shop
+
+SKU = "FWXW00290_WHT_M"
+
+
+def fill(shop: Shop, numbers: range) -> None:
+    """The tables as the example has them."""
+    heads = [{"order_no": number(n), "ordered_at": "2026-06-01", **address(n)} for n in numbers]
+    lines = [(number(n), *line) for n in numbers for line in enumerate(goods(n).items())]
+    with closing(sqlite3.connect(shop.warehouse.path)) as db, db:
+        db.executescript((EXAMPLE_DAGS / "warehouse.sql").read_text())
+        for head in heads:
+            marks = ", ".join("?" * len(head))
+            values = list(head.values())
+            db.execute(f"INSERT INTO shop_order ({', '.join(head)}) VALUES ({marks})", values)
+        for no, line, (sku, quantity) in lines:
+            db.execute("INSERT INTO shop_order_line VALUES (?, ?, ?, ?)", (no, line, sku, quantity))
+
+
+def test_the_sync_sends_new_orders_and_writes_their_ids_back(shop: Shop):
+    fill(shop, range(10))
+    shop.warehouse.execute("UPDATE shop_order SET country = 'Nowhere' WHERE order_no = 'S-0003'")
+    shop.warehouse.execute("UPDATE shop_order_line SET sku = 'NO_SUCH' WHERE order_no = 'S-0006'")
+
+    first = shop.run(EXAMPLE_DAGS / "kk_sync_orders.py")
+    second = shop.run(EXAMPLE_DAGS / "kk_sync_orders.py")
+
+    assert (first.state, second.state) == ("success", "success"), first.log + second.log
+    assert nonzero(first.xcoms["sync_orders"]["return_value"]) == {"created": 8, "rejected": 1, "invalid": 1}
+    assert nonzero(second.xcoms["sync_orders"]["return_value"]) == {"rejected": 1, "invalid": 1}
+    assert shop.sandbox.control.counts()["creates"] == 9
+    table = shop.warehouse.execute("SELECT order_no, kk_state, kk_order_ids FROM shop_order")
+    states = {no: state for no, state, _ in table}
+    assert (states.pop("S-0003"), states.pop("S-0006")) == ("invalid", "rejected")
+    assert set(states.values()) == {"created"}
+    assert {no: sorted(ids.split(",")) for no, _, ids in table if ids} == ids_at_kk(shop.sandbox)
+
+
+def test_single_orders_from_params_from_a_task_and_mapped(shop: Shop):
+    conf = {"quantity": 7, "remark": "a 'quoted' note"}
+
+    result = shop.run(EXAMPLE_DAGS / "kk_create_order.py", conf=conf)
+
+    assert result.state == "success", result.log
+    created = {one["id"]: one for one in shop.sandbox.control.orders()}
+    ids = {name: pushed["kkOrderId"] for name, pushed in result.xcoms.items() if "kkOrderId" in pushed}
+    assert ids.keys() == {"from_params", "from_xcom", "mapped[0]", "mapped[1]", "mapped[2]"}
+    assert sorted(ids.values()) == sorted(created)
+    assert created[ids["from_params"]]["goods"] == {SKU: 7}
+    assert created[ids["from_params"]]["remark"] == "a 'quoted' note"
+    assert created[ids["from_xcom"]]["number"].startswith("SAMPLE-")
+    mapped = [created[ids[f"mapped[{index}]"]]["goods"] for index in range(3)]
+    assert mapped == [{SKU: 1}, {SKU: 2}, {SKU: 3}]

@@ -1,0 +1,58 @@
+"""Waiting for KK's list and retrying, as Airflow does it: the summary counts the whole sync."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.operators.shop import ADDRESS, SELECT, each_is_there_once, nonzero, number, rows
+
+if TYPE_CHECKING:
+    from tests.airflow.conftest import Shop
+
+
+def test_a_deferrable_sync_waits_without_a_slot_and_counts_the_whole_sync(shop: Shop):
+    shop.connect(timeout_s=2, lease_s=4, settle_window_s=1)
+    shop.warehouse.add(*rows(range(20)))
+    shop.sandbox.control.arm("drop_after_commit", number=number(4), times=1)
+    shop.sandbox.control.arm("reset_after_commit", number=number(11), times=1)
+    shop.sandbox.control.arm("drop_before_commit", number=number(15), times=1)
+
+    result = shop.run(shop.dag(deferrable=True, write_back="outcome"))
+
+    assert result.state == "success", result.log
+    assert "without a worker's slot" in result.log
+    summary = result.xcoms["sync"]["return_value"]
+    assert nonzero(summary) == {"created": 18, "adopted": 2}
+    # Posts, and a list before and after the deferral at least.
+    assert summary["requests"] == shop.sandbox.control.counts()["requests"] >= 21 + 2
+    assert summary["seconds"] >= 7
+    each_is_there_once(shop.sandbox, range(20))
+    told = shop.warehouse.execute("SELECT state, count(*) FROM outcome GROUP BY 1 ORDER BY 1")
+    assert told == [("created", 20), ("in_doubt", 3)]
+
+
+def test_a_retry_goes_on_with_the_sync_unless_it_would_not_help(shop: Shop):
+    (shop.path / "mine.sql").write_text(f"{SELECT} WHERE custom_order_number < '{{{{ params.end }}}}'")
+    shop.warehouse.add(*rows(range(10)))
+    shop.warehouse.add(*rows(range(10, 12)), ("T-UNKNOWN", *ADDRESS.values(), "NO_SUCH_SKU", 1))
+    for n in (2, 6):
+        shop.sandbox.control.arm("auth", number=number(n), times=1)
+
+    dag = shop.dag(
+        tasks={
+            "worth_it": {"sql": "mine.sql", "params": {"end": number(10)}, "retries": 3},
+            "in_vain": {"sql": f"{SELECT} WHERE custom_order_number >= '{number(10)}'", "retries": 3},
+        },
+        dag={"template_searchpath": str(shop.path)},
+    )
+    result = shop.run(dag)
+
+    # Two orders were not sent at first; what the first try created counts in the second.
+    assert result.tasks == {"worth_it": "success", "in_vain": "failed"}, result.log
+    assert nonzero(result.xcoms["worth_it"]["return_value"]) == {"created": 10}
+    # The summary is there though the task has failed, at once: KK would only refuse it again.
+    assert nonzero(result.xcoms["in_vain"]["return_value"]) == {"created": 2, "rejected": 1}
+    assert result.xcoms["in_vain"]["return_value"]["rejections"][0]["custom_order_number"] == "T-UNKNOWN"
+    tries = dict(shop.warehouse.execute("SELECT task_id, try_number FROM kk_sync_run"))
+    assert tries == {"worth_it": 2, "in_vain": 1}
+    assert shop.sandbox.control.counts()["creates"] == 10 + 2 + 3
