@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it; the exit status is 1 when it could not be done."""
-    from airflow_provider_kk.delivery.database import LedgerUnusableError
+    from sqlalchemy.exc import DBAPIError
+
+    from airflow_provider_kk.delivery.database import LedgerUnusableError, told
 
     if arguments.action == "ddl":
         from airflow_provider_kk.delivery.tables import ddl
@@ -66,7 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
         return {"list": _list, "show": _show, "resolve": _resolve}[arguments.action](arguments, hook, ledger)
     except (_CannotError, LedgerUnusableError) as error:
         print(f"kk ledger: {error}", file=sys.stderr)
-        return 1
+    except DBAPIError as error:
+        print(f"kk ledger: the ledger's database cannot be used: {told(error)}", file=sys.stderr)
+    return 1
 
 
 class _CannotError(Exception):
@@ -178,9 +182,9 @@ def _print_advice(entry: Entry) -> None:
     if entry.state.value in ("held", "in_doubt", "sending"):
         print("Look it up on KK's site, then say what became of it:")
         print(f"  kk ledger resolve {entry.key} --created ID[,ID...] --why '...'")
-        print(
-            f"  kk ledger resolve {entry.key} --never-created --why '...'    (the next sync sends it again)"
-        )
+        if not entry.kk_order_ids:
+            never = f"kk ledger resolve {entry.key} --never-created --why '...'"
+            print(f"  {never}    (the next sync sends it again)")
 
 
 def _resolve(arguments: argparse.Namespace, hook: KKHook, ledger: Ledger) -> int:
@@ -217,6 +221,7 @@ def _order_again(seen: Entry, ledger: Ledger, *, who: str, why: str) -> int:
     if not done:
         raise _CannotError(f"{seen.key} was ordered again by somebody else just now")
     print(f"{seen.key}: the next sync that selects it orders it once more (generation {seen.generation + 1})")
+    print("If the warehouse has kkOrderIds for it, empty them, so that the query selects it")
     return 0
 
 
@@ -245,9 +250,9 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _time(epoch: float) -> str:
-    import pendulum
+    from airflow_provider_kk.delivery.log import utc
 
-    return pendulum.from_timestamp(epoch).format("YYYY-MM-DD HH:mm:ss [UTC]") if epoch else ""
+    return utc(epoch)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -189,6 +189,11 @@ class Board:
         rows = self._db.execute("SELECT status, COUNT(*) FROM job GROUP BY status")
         return {Status(status): number for status, number in rows}
 
+    def examples(self, status: Status, limit: int = 5) -> list[tuple[str, str]]:
+        """Return numbers and messages of the first jobs of a status, news before the others."""
+        query = "SELECT name, message FROM job WHERE status = ? ORDER BY is_news DESC, position LIMIT ?"
+        return self._db.execute(query, (status, limit)).fetchall()
+
     def news(self, *statuses: Status) -> int:
         """Return how many jobs came to one of these in this sync."""
         marks = ", ".join("?" for _ in statuses)

@@ -143,9 +143,20 @@ class Database:
         )
 
 
+def told(error: DBAPIError) -> str:
+    """Return what went wrong in a line, without the statement and its parameters."""
+    lines = str(error.orig).strip().splitlines() or [""]
+    return f"{type(error.orig).__name__}: {lines[0][:300]}"
+
+
 def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     """Return arguments for `create_engine`, for `size` threads."""
-    arguments: dict[str, Any] = {"poolclass": QueuePool, "pool_size": size, "max_overflow": 2}
+    arguments: dict[str, Any] = {
+        "poolclass": QueuePool,
+        "pool_size": size,
+        "max_overflow": 2,
+        "hide_parameters": True,
+    }
     if dialect_name == "sqlite":
         arguments["connect_args"] = {"check_same_thread": False, "timeout": _BUSY_TIMEOUT_S}
     else:

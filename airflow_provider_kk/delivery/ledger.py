@@ -214,6 +214,11 @@ class Ledger(SendingLedger):
             values.update(kk_order_ids=json.dumps(list(ids)))
         else:
             self._require_window_over(seen)
+            if seen.kk_order_ids:
+                raise ValueError(
+                    f"KK has {', '.join(seen.kk_order_ids)} under {seen.key}: cancel there what is wrong, "
+                    "then say --created with the ids that stand, and --order-again to order it once more"
+                )
             values.update(kk_order_ids="[]", resends=0)
         return self._compare_and_set(seen, event, values)
 

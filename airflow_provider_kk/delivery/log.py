@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import pendulum
+
 
 class Log(Protocol):
     """Where a run says what it does; never with a customer's data."""
@@ -24,3 +26,8 @@ class Log(Protocol):
 def orders(number: int) -> str:
     """Return `1 order`, `2 orders`."""
     return f"{number} order" if number == 1 else f"{number} orders"
+
+
+def utc(epoch: float) -> str:
+    """Return a time as people read it; empty for 0."""
+    return pendulum.from_timestamp(epoch).format("YYYY-MM-DD HH:mm:ss [UTC]") if epoch else ""

@@ -33,13 +33,14 @@ class Progress:
         done = max(self._total - left, 0)
         rate = done / (now - self._started)
         self._log.info(
-            "%d of %d orders done, %.1f a second; %d created, %d rejected, %d in doubt; about %s left",
+            "%d of %d orders done, %.1f a second; %d created, %d rejected, %d in doubt, %d not sent; %s left",
             done,
             self._total,
             rate,
             counts.get(Status.CREATED, 0),
             counts.get(Status.REJECTED, 0),
             counts.get(Status.WAITING, 0),
+            counts.get(Status.NOT_SENT, 0),
             _duration(left / rate) if rate else "?",
         )
 

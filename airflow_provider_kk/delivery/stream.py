@@ -16,14 +16,13 @@ from airflow_provider_kk.delivery.heal import heal
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job, plain_number
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.limits import Limits, StopRules
-from airflow_provider_kk.delivery.log import Log, orders
+from airflow_provider_kk.delivery.log import Log, orders, utc
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.settle import Policy, settle, trusted_now
 from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
 
 _RATE_LIMITED_TRIES = 5
-_STOPPED = "stopped before it was sent"
 #: How often a job that another worker is sending is looked at again.
 _LOOK_AGAIN_S = 10.0
 
@@ -63,6 +62,11 @@ class Stream:
         self._in_flight: dict[Future[_Delivered], tuple[Item, Entry | None]] = {}
         self._pool = ThreadPoolExecutor(self.limits.max_in_flight, thread_name_prefix="kk")
         self._progress = Progress(self.log, self.ledger.clock)
+
+    @property
+    def why_not_sent(self) -> str:
+        """Why nothing more is sent; empty while it is."""
+        return self.halted or self.stop.reason or ""
 
     # What a run does -------------------------------------------------------------------------------
 
@@ -121,7 +125,7 @@ class Stream:
                 self._drain()
                 self._send_pending()  # with the stop set: says of each what the ledger knows, and sends none
             finally:
-                self.board.set_all(Status.PENDING, Status.NOT_SENT, self.halted or _STOPPED)
+                self.board.set_all(Status.PENDING, Status.NOT_SENT, self.why_not_sent)
 
     def _waiting(self) -> Iterator[tuple[Item, Entry | None]]:
         for batch in self.board.batches(Status.WAITING):
@@ -180,6 +184,7 @@ class Stream:
         elif entry.state is State.HELD:
             self._finish(item, Status.HELD, entry)
         elif entry.state is State.REJECTED and not self._may_ask_again(item, entry):
+            self.log.info("%s was refused before and rests until %s", item.key, utc(entry.retry_after))
             self._finish(item, Status.REJECTED, entry)
         else:
             self.board.set(item.position, Status.WAITING)
@@ -227,7 +232,7 @@ class Stream:
         while len(self._in_flight) >= self.limits.max_in_flight:
             self._collect()
         if self.halted or self.stop.is_set():
-            self._refuse(item, seen, Status.NOT_SENT, self.halted or _STOPPED)
+            self._refuse(item, seen, Status.NOT_SENT, self.why_not_sent)
         elif self._is_time_up() or self._is_enough():
             self._refuse(item, seen, Status.POSTPONED, "left for the next run")
         else:
@@ -283,7 +288,7 @@ class Stream:
             delivered = future.result()
         except ThrottleStopped:
             self._sent -= 1
-            self._refuse(item, seen, Status.NOT_SENT, self.halted or _STOPPED)
+            self._refuse(item, seen, Status.NOT_SENT, self.why_not_sent)
             return
         if delivered is None:
             self.board.set(item.position, Status.WAITING)  # another worker was faster
@@ -291,6 +296,8 @@ class Stream:
         entry, error = delivered
         # The row may be another worker's by now, and then its doubt is not ours to send over.
         is_free = entry.state is State.NOT_SENT
+        if isinstance(error, KKRateLimitedError):
+            self.log.warning("KK answers 429 to %s: all workers of the account pause", item.key)
         if isinstance(error, KKRateLimitedError) and is_free and self._may_try_again(item):
             self._sent -= 1
             self._send(item, entry)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
 from airflow_provider_kk.hooks.kk import KKHook
 
@@ -74,14 +74,25 @@ class DeliveringOperator(BaseOperator):
 
 @contextmanager
 def failing_for_good() -> Iterator[None]:
-    """Turn what only a human can mend into a failure that is not retried."""
-    from airflow_provider_kk.delivery.database import LedgerUnusableError
+    """Turn what only a human can mend into a failure that is not retried, a lost ledger into a sentence."""
+    from sqlalchemy.exc import DBAPIError
+
+    from airflow_provider_kk.delivery.database import LedgerUnusableError, told
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
 
     try:
         yield
     except (InvalidConnectionError, LedgerUnusableError) as error:
         raise AirflowFailException(str(error)) from error
+    except DBAPIError as error:
+        message = (
+            f"The ledger's database cannot be used: {told(error)}. Nothing is sent without it; what was "
+            "being sent is looked up in KK's list. A retry goes on where this try stopped"
+        )
+    else:
+        return
+    # Outside of the handler: the driver's traceback fills pages and says no more.
+    raise AirflowException(message)
 
 
 def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:

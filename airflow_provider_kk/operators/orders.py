@@ -343,7 +343,7 @@ class SyncOrdersOperator(DeliveringOperator):
     # Before anything is sent -----------------------------------------------------------------------
 
     def _open_write_back(self, warehouse: Any) -> WriteBack | None:
-        from airflow_provider_kk.warehouse.write_back import WriteBack
+        from airflow_provider_kk.warehouse.write_back import WriteBack, WriteBackError
 
         if self.write_back is None:
             return None
@@ -351,8 +351,12 @@ class SyncOrdersOperator(DeliveringOperator):
             write_back = WriteBack.parse(self.write_back)
         except ValueError as error:
             raise AirflowFailException(str(error)) from error
-        if not self.plan_only:
+        if self.plan_only:
+            return write_back
+        try:
             write_back.prepare(warehouse)
+        except WriteBackError as error:
+            raise AirflowException(f"{error}. Nothing is sent before the results have a place") from None
         return write_back
 
     def _open_ledger(self, hook: KKHook) -> Ledger:

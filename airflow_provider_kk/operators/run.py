@@ -89,7 +89,7 @@ class Delivery:
             stream.run()
             self._wait(stream)
         finally:
-            self.halted, self.held_elsewhere = stream.halted, stream.held_elsewhere
+            self.halted, self.held_elsewhere = stream.why_not_sent or None, stream.held_elsewhere
             stream.give_up_waiting()
             stream.close()
 

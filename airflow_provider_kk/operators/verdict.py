@@ -20,19 +20,20 @@ def verdict(
     """Return what the task is to fail with: AirflowException when a retry helps; None when all is well."""
     if summary.in_doubt or summary.not_sent:
         why = f", because {delivery.halted}" if delivery.halted else ""
-        return AirflowException(
-            f"{orders(summary.in_doubt)} in doubt, {orders(summary.not_sent)} not sent{why}. "
-            "A retry goes on where this try stopped"
-        )
+        told = f"{orders(summary.in_doubt)} in doubt{_examples(delivery, Status.IN_DOUBT)}, "
+        told += f"{orders(summary.not_sent)} not sent{why}"
+        return AirflowException(f"{told}. A retry goes on where this try stopped")
     bad = delivery.board.news(Status.REJECTED, Status.INVALID)
     held = delivery.board.news(Status.HELD) + len(delivery.held_elsewhere)
     is_share = isinstance(max_rejected, float) and max_rejected < 1
     allowed = max_rejected * summary.selected if is_share else max_rejected
     reasons = []
     if held:
-        reasons.append(f"{orders(held)} newly held for a human: see `kk ledger list --state held`")
+        where = _examples(delivery, Status.HELD)
+        reasons.append(f"{orders(held)} newly held for a human{where}: see `kk ledger list --state held`")
     if changes_fail and summary.changed:
-        reasons.append(f"{orders(summary.changed)} changed after they were created under their number")
+        where = _examples(delivery, Status.CHANGED)
+        reasons.append(f"{orders(summary.changed)} changed after creation under the same number{where}")
     if bad > allowed:
         reasons.append(
             f"{orders(bad)} newly rejected or invalid, more than max_rejected={max_rejected} allows"
@@ -42,3 +43,13 @@ def verdict(
     return AirflowFailException(
         f"{'; '.join(reasons)}. The others were delivered; the summary's rejections and the log say more"
     )
+
+
+def _examples(delivery: Delivery, status: Status) -> str:
+    """Name some orders, and say of the first what is the matter."""
+    found = delivery.board.examples(status)
+    if not found:
+        return ""
+    _, message = found[0]
+    numbers = ", ".join(str(name) for name, _message in found)
+    return f" ({numbers}: {message})" if message else f" ({numbers})"

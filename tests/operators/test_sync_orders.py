@@ -463,3 +463,18 @@ def test_what_only_a_human_can_mend_is_not_retried(warehouse: Warehouse, connect
         warehouse.execute("UPDATE kk_account SET schema_version = 99")
 
     assert type(attempt(sync(**arguments), run_id="second").error) is AirflowFailException
+
+
+def test_a_ledger_that_is_gone_is_told_in_a_sentence_and_worth_a_retry(
+    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+):
+    nowhere = {"conn_type": "postgres", "host": "127.0.0.1", "port": 1, "login": "x", "schema": "x"}
+    monkeypatch.setenv("AIRFLOW_CONN_GONE", json.dumps(nowhere))
+    warehouse.add(*rows(range(2)))
+
+    done = attempt(sync(ledger_conn_id="gone"))
+
+    assert type(done.error) is AirflowException
+    assert str(done.error).startswith("The ledger's database cannot be used: OperationalError: ")
+    assert "\n" not in str(done.error)
+    assert posts(sandbox) == 0
