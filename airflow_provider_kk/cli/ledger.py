@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
 
 #: What a human is asked about; `kk ledger list` without --state.
-_OPEN = ("held", "in_doubt", "sending", "rejected")
+_OPEN = ("held", "in_doubt", "sending", "rejected", "invalid", "not_sent")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `list`, `show`, `resolve` and `ddl`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    listing = actions.add_parser("list", help="orders that are held, in doubt or rejected")
+    listing = actions.add_parser(
+        "list", help="orders that wait for something, or for somebody"
+    )
     listing.add_argument("--state", action="append", help="only this state; may be repeated; 'all' for all")
     listing.add_argument("--limit", type=int, default=200)
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -111,7 +113,8 @@ def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: Ledger) -> int:
     names = arguments.state or _OPEN
     unknown = set(names) - {"all"} - {state.value for state in State}
     if unknown:
-        raise _CannotError(f"no such state: {', '.join(sorted(unknown))}")
+        known = ", ".join(state.value for state in State)
+        raise _CannotError(f"no such state: {', '.join(sorted(unknown))}; there are {known} and all")
     states = list(State) if "all" in names else [State(name) for name in names]
     entries = ledger.entries(states=states, limit=arguments.limit)
     if arguments.json:

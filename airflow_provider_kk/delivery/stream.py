@@ -162,7 +162,7 @@ class Stream:
     def _halt(self, reason: str) -> None:
         if self.halted is None:
             self.halted = reason
-            self.log.error("Nothing more is sent: %s", reason)
+            self.log.warning("Nothing more is sent: %s", reason)
 
     # Sending ---------------------------------------------------------------------------------------
 

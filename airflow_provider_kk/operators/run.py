@@ -146,7 +146,7 @@ class Delivery:
         until = clock.monotonic() + seconds
         while (rest_s := until - clock.monotonic()) > 0 and not self.stop.is_set():
             if rest_s > 1:
-                self.log.info("Orders in doubt are looked up in KK's list in %.0f s", rest_s)
+                self.log.info("Waiting for what only KK's list can tell; the next look is in %.0f s", rest_s)
             clock.sleep(min(rest_s, _LOG_EVERY_S), self.stop)
 
     def summary(self) -> Summary:

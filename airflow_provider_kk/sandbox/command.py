@@ -23,6 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draws of faults")
 
 
+_GREETING = """\
+What it has: open that address in a browser. Faults are armed by
+airflow_provider_kk.sandbox.control.SandboxControl("{url}").arm("drop_after_commit", times=1).
+A connection that settles doubts within seconds:
+export AIRFLOW_CONN_KK_DEFAULT='{{"conn_type": "kk", "host": "{url}", "password": "{token}",
+  "extra": {{"timeout_s": 2, "lease_s": 4, "settle_window_s": 3}}}}'
+Ctrl-C ends it."""
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted; the first line printed is the address. Gives the exit code."""
     try:
@@ -36,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with SandboxServer(**_options(args)) as sandbox:
             print(sandbox.url, flush=True)
+            print(_GREETING.format(url=sandbox.url, token=sandbox.token), flush=True)
             stopped.wait()
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
