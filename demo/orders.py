@@ -131,8 +131,8 @@ def _invalid(text: str, **changes: Any) -> _Change:
 
 
 def _too_long(order: ShopOrder) -> ShopOrder:
-    # Such a number can neither be kept by KK nor by the ledger, so nobody has a state for it.
-    story = Story("an order number of 47 characters", None, None)
+    # KK would cut such a number short, and the ledger keys by numbers that KK keeps.
+    story = Story("an order number of 47 characters", "invalid", None)
     return replace(order, story=story, order_no=f"{order.order_no}-REPLACEMENT-FOR-A-PARCEL-LOST-IN-APRIL")
 
 
