@@ -236,6 +236,8 @@ class Stream:
         elif self._is_time_up() or self._is_enough():
             self._refuse(item, seen, Status.POSTPONED, "left for the next run")
         else:
+            if seen is not None and seen.state in LOOK_FIRST:
+                self.log.info("%s is sent again", item.key)
             self._sent += 1
             self._in_flight[self._pool.submit(self._work, item, seen)] = (item, seen)
 
@@ -369,7 +371,7 @@ class Stream:
             else:
                 self.held_elsewhere.append(entry.key)
         for entry in settled.absent:
-            self.log.warning("%s is not at KK; it is sent again", entry.key)
+            self.log.warning("%s is not at KK", entry.key)
             self._send(items[entry.key], entry)
         self._leave_open(settled.open, by_key, items)
 

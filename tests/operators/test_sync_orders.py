@@ -270,6 +270,26 @@ def test_a_lost_answer_is_adopted_and_a_lost_request_sent_again(
     each_is_there_once(sandbox, range(8))
 
 
+def test_the_log_calls_sent_again_what_really_is(
+    sandbox: SandboxServer, warehouse: Warehouse, connect: Connect, printed: Printed
+):
+    connect(**QUICK)
+    warehouse.add(*rows([0]))
+    attempt(sync(), run_id="before")
+    warehouse.add(*rows(range(1, 12)))
+    sandbox.control.arm("drop_before_commit", times=5)
+
+    # Five in a row stop the first try: it only finds out that KK has none of them.
+    first = attempt(sync(max_in_flight=1), try_number=1)
+    assert nonzero(first.summary) == {"already_created": 1, "in_doubt": 5, "not_sent": 6}
+    assert (posts(sandbox), printed().count("is sent again")) == (6, 0)
+
+    second = attempt(sync(), try_number=2)
+    assert nonzero(second.value) == {"already_created": 1, "created": 11}
+    assert (posts(sandbox), printed().count("is sent again")) == (17, 5)
+    each_is_there_once(sandbox, range(12))
+
+
 def test_on_absence_hold_leaves_a_lost_request_to_a_human(
     sandbox: SandboxServer, warehouse: Warehouse, connect: Connect
 ):
