@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `list`, `show`, `resolve` and `ddl`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    listing = actions.add_parser(
-        "list", help="orders that wait for something, or for somebody"
-    )
+    listing = actions.add_parser("list", help="orders that wait for something, or for somebody")
     listing.add_argument("--state", action="append", help="only this state; may be repeated; 'all' for all")
     listing.add_argument("--limit", type=int, default=200)
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
