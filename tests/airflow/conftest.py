@@ -33,16 +33,21 @@ from airflow_provider_kk.operators.orders import SyncOrdersOperator
 def wait_at_gate(context):
     gate = (context["dag_run"].conf or {{}}).get("gate")
     if gate:
-        pathlib.Path(gate, "here").touch()
-        while not pathlib.Path(gate, "open").exists():
+        name = context["ti"].task_id
+        pathlib.Path(gate, name + " is here").touch()
+        while not pathlib.Path(gate, name + " may go").exists():
             time.sleep(0.01)
 
 
 with DAG("shop", start_date=pendulum.datetime(2026, 1, 1), schedule=None, catchup=False, **{dag!r}):
+    before = None
     for name, arguments in {tasks!r}.items():
-        SyncOrdersOperator(
+        task = SyncOrdersOperator(
             task_id=name, warehouse_conn_id="warehouse", pre_execute=wait_at_gate, **arguments
         )
+        if before:
+            before >> task
+        before = task
 """
 
 #: Whatever Python or Airflow has to warn of in our code is an error, in every process of the home.
@@ -74,7 +79,7 @@ class Shop:
         dag: Mapping[str, Any] | None = None,
         **arguments: Any,
     ) -> str:
-        """The text of a DAG with a task `sync` with these arguments, or with these `tasks`."""
+        """The text of a DAG with a task `sync` with these arguments, or with these `tasks` in a row."""
         tasks = tasks or {"sync": arguments}
         given = {
             name: {"sql": SELECT, "retry_delay": datetime.timedelta(0), **own} for name, own in tasks.items()
@@ -102,20 +107,20 @@ class Shop:
 
 @dataclass
 class Gated:
-    """A DAG run whose tasks do nothing until the gate is open."""
+    """A DAG run each of whose tasks waits at a gate until it is opened."""
 
     run: RunningDag
     gate: Path
 
-    def wait_until_there(self, timeout_s: float = 120) -> None:
+    def wait_until_there(self, task_id: str = "sync", timeout_s: float = 120) -> None:
         until = time.monotonic() + timeout_s
-        while not (self.gate / "here").exists():
+        while not (self.gate / f"{task_id} is here").exists():
             assert self.run.process.poll() is None, self.run.log()
             assert time.monotonic() < until, self.run.log()
             time.sleep(0.02)
 
-    def open(self) -> None:
-        (self.gate / "open").touch()
+    def open(self, task_id: str = "sync") -> None:
+        (self.gate / f"{task_id} may go").touch()
 
 
 @pytest.fixture

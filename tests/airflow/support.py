@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import airflow
 
@@ -43,16 +43,17 @@ class RunningDag:
     """A DAG run in a process of its own."""
 
     def __init__(self, command: list[str], env: dict[str, str], result_file: Path) -> None:
-        self._log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read after the process ends
+        self._log_file = result_file.with_name("log.txt")
         self._result_file = result_file
-        self.process = subprocess.Popen(
-            command,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-        )
+        with self._log_file.open("w") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def wait(self, timeout_s: float = 150) -> DagRunResult:
         """The result. Past `timeout_s` the run is killed and the test fails with its log."""
@@ -67,8 +68,7 @@ class RunningDag:
 
     def log(self) -> str:
         """What the run printed up to now."""
-        self._log.seek(0)
-        return self._log.read()
+        return self._log_file.read_text(errors="replace")
 
     def kill(self, signal_number: int = signal.SIGKILL) -> None:
         """Signal the process and all it started; a no-op when it has ended."""

@@ -12,7 +12,6 @@ import pytest
 
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
 from airflow_provider_kk.sandbox.faults import mixed_kinds
-from tests.airflow.conftest import Gated, Shop
 from tests.operators.shop import (
     QUICK,
     SELECT,
@@ -20,10 +19,12 @@ from tests.operators.shop import (
     ids_at_kk,
     ids_in_ledger,
     nonzero,
+    number,
     rows,
 )
 
 if TYPE_CHECKING:
+    from tests.airflow.conftest import Shop
     from tests.airflow.support import DagRunResult
 
 MAX_RUNS = 4
@@ -31,10 +32,6 @@ MAX_RUNS = 4
 
 def creates(shop: Shop) -> int:
     return int(shop.sandbox.control.counts()["creates"])
-
-
-def sync(**arguments: Any) -> SyncOrdersOperator:
-    return SyncOrdersOperator(task_id="sync", sql=SELECT, warehouse_conn_id="warehouse", **arguments)
 
 
 def run_until_done(shop: Shop, dag: str) -> list[DagRunResult]:
@@ -67,10 +64,10 @@ def test_two_runs_over_the_same_40_orders_make_40_creates_then_none(shop: Shop):
 
 @pytest.mark.timeout(400)
 def test_with_half_of_all_posts_failing_in_every_way_each_order_is_there_once(shop: Shop):
-    shop.connect(**QUICK | {"settle_window_s": 0.5})
+    shop.connect(**QUICK | {"timeout_s": 0.6, "lease_s": 1.2, "settle_window_s": 0.5})
     shop.warehouse.add(*rows(range(45)))
     # Drawn by this seed, each way to fail comes up among the first 50 requests.
-    shop.sandbox.control.random_faults(0.5, seed=149)
+    shop.sandbox.control.random_faults(0.5, seed=149, retry_after_s=0.3)
     # A request can be lost more than once here; whoever leaves `max_resends` at 1 has such an order held.
     dag = shop.dag(retries=15, max_resends=20)
 
@@ -125,41 +122,48 @@ def test_ten_kills_in_the_middle_cost_no_order_and_make_none_twice(shop: Shop):
     assert ids_in_ledger(shop.warehouse.path) == ids_at_kk(shop.sandbox)
 
 
-@pytest.mark.parametrize("ledger", ["sqlite", "postgres"])
-def test_three_runs_at_once_over_the_same_rows_create_each_order_once(
-    shop: Shop, ledger: str, request: pytest.FixtureRequest
-):
-    shop.warehouse.add(*rows(range(60)))
-    shop.home.connections["ledger"] = (
-        {"conn_type": "sqlite", "host": str(shop.path / "ledger.db")}
-        if ledger == "sqlite"
-        else own_schema(request.getfixturevalue("postgres_url"))
-    )
+@pytest.mark.timeout(400)
+def test_three_runs_at_once_over_the_same_rows_create_each_order_once(shop: Shop, postgres_url: str):
+    """For each kind of ledger 50 orders of their own, so that the three need to start but once."""
+    shop.warehouse.add(*rows(range(100)))
+    shop.home.connections["sqlite"] = {"conn_type": "sqlite", "host": str(shop.path / "ledger.db")}
+    shop.home.connections["postgres"] = own_schema(postgres_url)
+    tasks = {
+        ledger: {
+            "sql": f"{SELECT} WHERE custom_order_number BETWEEN '{number(first)}' AND '{number(first + 49)}'",
+            "ledger_conn_id": ledger,
+            "max_in_flight": 2,
+        }
+        for first, ledger in ((0, "sqlite"), (50, "postgres"))
+    }
     # Some the ledger knows already, as not sent: the three take them over rather than insert them.
     shop.sandbox.control.arm("auth")
-    refused = shop.attempt(sync(ledger_conn_id="ledger"))
-    assert nonzero(refused.summary) == {"not_sent": 60}
+    for ledger, arguments in tasks.items():
+        task = SyncOrdersOperator(task_id=ledger, warehouse_conn_id="warehouse", **arguments)
+        refused = shop.attempt(task, run_id="refused")
+        assert nonzero(refused.summary) == {"not_sent": 50}
     shop.sandbox.control.disarm()
-    refused_creates = creates(shop)
-    assert refused_creates >= 10
     shop.sandbox.control.set(latency_s=0.3)
-    dag = shop.dag(ledger_conn_id="ledger", max_in_flight=2)
 
-    gated: list[Gated] = [shop.start(dag) for _ in range(3)]
-    for one in gated:
-        one.wait_until_there()
-    for one in gated:
-        one.open()
-    results = [one.run.wait() for one in gated]
+    refused_creates = creates(shop)
+
+    three = [shop.start(shop.dag(tasks=tasks)) for _ in range(3)]
+    for ledger in tasks:
+        for one in three:
+            one.wait_until_there(ledger)
+        for one in three:
+            one.open(ledger)
+    results = [one.run.wait() for one in three]
 
     assert [result.state for result in results] == ["success"] * 3, "\n".join(r.log for r in results)
-    found = [nonzero(result.xcoms["sync"]["return_value"]) for result in results]
-    print(f"{creates(shop) - refused_creates} creates: {found}")
-    assert creates(shop) - refused_creates == 60
-    assert [sum(counts.values()) for counts in found] == [60] * 3
-    assert sum(counts.get("created", 0) for counts in found) == 60
-    assert sum(1 for counts in found if counts.get("created")) > 1, "they did not run at once"
-    each_is_there_once(shop.sandbox, range(60))
+    for ledger in tasks:
+        found = [nonzero(result.xcoms[ledger]["return_value"]) for result in results]
+        print(f"{ledger}: {found}")
+        assert [sum(counts.values()) for counts in found] == [50] * 3
+        assert sum(counts.get("created", 0) for counts in found) == 50
+        assert sum(1 for counts in found if counts.get("created")) > 1, "they did not run at once"
+    assert creates(shop) - refused_creates == 100
+    each_is_there_once(shop.sandbox, range(100))
 
 
 def own_schema(postgres_url: str) -> dict[str, Any]:
