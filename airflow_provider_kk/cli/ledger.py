@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -54,6 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it; the exit status is 1 when it could not be done."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)  # Airflow 2.11 logs to standard output, between the lines of `--json`
+    try:
+        return _run(arguments)
+    finally:
+        logging.disable(before)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.delivery.database import LedgerUnusableError, told

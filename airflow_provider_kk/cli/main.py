@@ -37,8 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit status: 0 done, 2 wrong arguments, else the command's own."""
     # Without this, Airflow 3 shows a console script no connections of its metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    # Airflow 2.11 logs to standard output, between the lines of `--json`.
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="kk", description="Operate airflow-provider-kk.")
     parser.add_argument("--version", action="version", version=f"airflow-provider-kk {__version__}")
