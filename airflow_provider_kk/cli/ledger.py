@@ -12,8 +12,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.ledger import Ledger
     from airflow_provider_kk.delivery.rows import Attempt, Entry
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 #: What a human is asked about; `kk ledger list` without --state.
@@ -93,7 +93,7 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warehouse-conn-id", help="the warehouse, when the ledger lives there")
 
 
-def _open(arguments: argparse.Namespace) -> tuple[KKHook, Ledger]:
+def _open(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
@@ -114,7 +114,7 @@ def _open(arguments: argparse.Namespace) -> tuple[KKHook, Ledger]:
         )
 
 
-def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: Ledger) -> int:
+def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     from airflow_provider_kk.delivery.log import orders
     from airflow_provider_kk.delivery.states import State
 
@@ -138,7 +138,7 @@ def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: Ledger) -> int:
     return 0
 
 
-def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: Ledger) -> int:
+def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     generations = ledger.generations(arguments.number)
     if not generations:
         raise _CannotError(f"{arguments.number} is not in the ledger of {ledger.account} at {ledger.host}")
@@ -198,7 +198,7 @@ def _print_advice(entry: Entry) -> None:
             print(f"  {never}    (the next sync sends it again)")
 
 
-def _resolve(arguments: argparse.Namespace, hook: KKHook, ledger: Ledger) -> int:
+def _resolve(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     from airflow_provider_kk.delivery.states import Event, can_follow
 
     who = arguments.who or getpass.getuser()
@@ -224,7 +224,7 @@ def _resolve(arguments: argparse.Namespace, hook: KKHook, ledger: Ledger) -> int
     return 0
 
 
-def _order_again(seen: Entry, ledger: Ledger, *, who: str, why: str) -> int:
+def _order_again(seen: Entry, ledger: SqlLedger, *, who: str, why: str) -> int:
     try:
         done = ledger.order_again(seen, who=who, why=why)
     except ValueError as error:

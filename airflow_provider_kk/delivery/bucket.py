@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from airflow_provider_kk.api.throttle import MAX_BACK_OFF_S, StopSignal, ThrottleStopped, gcra
 from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 
 #: Requests that are in the air when KK's clock and ours disagree: they cost their wait once.
 HEADROOM = 2
@@ -24,7 +24,7 @@ class LedgerBucket:
     empty. KK's documentation gives the bucket: 120 requests, leaking 2 a second, for each store and app.
     """
 
-    def __init__(self, ledger: Ledger, *, burst: int, per_second: float) -> None:
+    def __init__(self, ledger: SqlLedger, *, burst: int, per_second: float) -> None:
         self._ledger = ledger
         self._burst = max(1, burst - HEADROOM)
         self._per_second = per_second

@@ -6,14 +6,9 @@ token) or made under the row's lock.
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
-
-from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.job import Job, Sighting, add_goods, zip_digest
 from airflow_provider_kk.delivery.rows import (
     BLANK,
@@ -21,18 +16,16 @@ from airflow_provider_kk.delivery.rows import (
     Attempt,
     Entry,
     created_values,
-    goods_text,
     identity_of,
     union,
 )
 from airflow_provider_kk.delivery.sending import SendingLedger
-from airflow_provider_kk.delivery.states import CLOSED, Event, State, can_follow
-
-_ORDER = tables.order
+from airflow_provider_kk.delivery.states import CLOSED, Event, State, can_follow, follow
+from airflow_provider_kk.delivery.store import KeyTakenError, Transaction
 
 
 class Ledger(SendingLedger):
-    """The ledger of one account."""
+    """The ledger of one account, wherever it keeps its rows; see `sql_ledger.SqlLedger`."""
 
     # What KK's list says ---------------------------------------------------------------------------
 
@@ -50,16 +43,16 @@ class Ledger(SendingLedger):
         :param created_at: KK's creation time, epoch seconds.
         :param sync_id: the sync that has the order at hand; None leaves it with the one that sent it.
         """
-        values: dict[str, Any] = dict(
-            created_values(seen, ids, created_at or attempt.intent_at),
-            adopted=1,
-            fingerprint=attempt.fingerprint,
-            goods=goods_text(attempt.goods),
-            country=attempt.country,
-            zip_digest=attempt.zip_digest,
-            sync_id=sync_id or seen.sync_id,
-        )
-        return self._compare_and_set(seen, Event.SIGHTED, values)
+        values = {
+            **created_values(seen, ids, created_at or attempt.intent_at),
+            "adopted": True,
+            "fingerprint": attempt.fingerprint,
+            "goods": attempt.goods,
+            "country": attempt.country,
+            "zip_digest": attempt.zip_digest,
+            "sync_id": sync_id or seen.sync_id,
+        }
+        return self._compare_and_set(seen, Event.SIGHTED, lambda _tx: values)
 
     def hold(
         self,
@@ -73,20 +66,20 @@ class Ledger(SendingLedger):
         """Leave it to a human (CONFLICT or GIVEN_UP); None when the row has moved."""
         values = {
             "message": message[:MAX_MESSAGE],
-            "kk_order_ids": json.dumps(union(seen.kk_order_ids, ids)),
+            "kk_order_ids": union(seen.kk_order_ids, ids),
             "sync_id": sync_id or seen.sync_id,
         }
-        return self._compare_and_set(seen, event, values)
+        return self._compare_and_set(seen, event, lambda _tx: values)
 
     def wait_for_rest(self, seen: Entry, message: str, ids: Sequence[str]) -> Entry | None:
         """Give KK one more settle window to show the rest of an order; None when the row has moved."""
         return self._compare_and_set(
             seen,
             Event.INCOMPLETE,
-            {
+            lambda tx: {
                 "message": message[:MAX_MESSAGE],
-                "kk_order_ids": json.dumps(union(seen.kk_order_ids, ids)),
-                "settle_after": self.database.now() + self.terms.settle_window_s,
+                "kk_order_ids": union(seen.kk_order_ids, ids),
+                "settle_after": tx.now + self.terms.settle_window_s,
             },
         )
 
@@ -116,63 +109,50 @@ class Ledger(SendingLedger):
 
     def rename(self, seen: Entry, key: str) -> Entry | None:
         """Give an order that KK lists by an integer the number that it really has; None when it has moved."""
-        values = {"custom_order_number": key, "claim_token": secrets.token_hex(16)}
         try:
-            with self.database.write() as db:
-                if db.execute(self._if_unchanged(seen).values(values)).rowcount != 1:
+            with self.write() as tx:
+                if not tx.change(seen, {"key": key, "claim_token": self.new_token()}):
                     return None
-                return self._read(db, key, seen.generation)
-        except IntegrityError:
+                return tx.read(key, seen.generation)
+        except KeyTakenError:
             return None
 
     def _heal_one(self, entry: Entry | None, key: str, news: Sequence[Sighting]) -> bool:
-        values = self._sighted(entry, key, news)
-        if entry is not None:
-            return self._compare_and_set(entry, Event.SIGHTED, values) is not None
+        if entry is None:
+            return self._added(key, 1, lambda tx: self._sighted(tx, None, key, news))
+        return (
+            self._compare_and_set(entry, Event.SIGHTED, lambda tx: self._sighted(tx, entry, key, news))
+            is not None
+        )
+
+    def _added(self, key: str, generation: int, values_at: Any) -> bool:
+        """Add a row; False when somebody else has just done so."""
         try:
-            with self.database.write() as db:
-                db.execute(_ORDER.insert().values(dict(BLANK, **self._key(key, 1), **values)))
-        except IntegrityError:
+            with self.write() as tx:
+                tx.add(key, generation, {**BLANK, **self._stamped(tx, values_at(tx))})
+        except KeyTakenError:
             return False
         return True
 
-    def _sighted(self, entry: Entry | None, key: str, news: Sequence[Sighting]) -> dict[str, Any]:
+    def _sighted(
+        self, tx: Transaction, entry: Entry | None, key: str, news: Sequence[Sighting]
+    ) -> dict[str, Any]:
         before = entry if entry is not None and entry.state is State.CREATED else None
-        goods = add_goods([before.goods if before else {}, *(one.goods or {} for one in news)])
-        now = self.database.now()
         return {
-            "state": State.CREATED.value,
-            "kk_order_ids": json.dumps(
-                union(before.kk_order_ids if before else (), [one.id for one in news])
-            ),
+            "state": State.CREATED,
+            "kk_order_ids": union(before.kk_order_ids if before else (), [one.id for one in news]),
             "fingerprint": "",
-            "goods": goods_text(goods),
+            "goods": add_goods([before.goods if before else {}, *(one.goods or {} for one in news)]),
             "country": (news[0].country or "")[:2].upper(),
             "zip_digest": zip_digest(key, news[0].zip),
-            "claim_token": secrets.token_hex(16),
             "message": "found at KK",
-            "adopted": 1,
-            "created_at": news[0].created_at or now,
-            "updated_at": now,
+            "adopted": True,
+            "created_at": news[0].created_at or tx.now,
         }
-
-    def healed_until(self) -> float:
-        """Return the time up to which KK's list is known, on KK's clock, epoch seconds."""
-        row = self._account()
-        return float(row.healed_until)
-
-    def set_healed_until(self, epoch: float) -> None:
-        """Move the stamp forward."""
-        with self.database.write() as db:
-            db.execute(
-                tables.account.update()
-                .where(*self._mine(tables.account), tables.account.c.healed_until < epoch)
-                .values(healed_until=epoch)
-            )
 
     def recognise(self, seen: Entry, job: Job) -> None:
         """Note the fingerprint of an order that was found at KK with the goods of `job`."""
-        self._compare_and_set(seen, Event.SIGHTED, identity_of(job))
+        self._compare_and_set(seen, Event.SIGHTED, lambda _tx: identity_of(job))
 
     # Without a POST --------------------------------------------------------------------------------
 
@@ -183,22 +163,12 @@ class Ledger(SendingLedger):
             return False  # it was sent before: what became of it is what counts
         if entry is not None and entry.fingerprint == digest:
             return entry.sync_id == sync_id
-        values = {
-            "state": State.INVALID.value,
-            "fingerprint": digest,
-            "message": message[:MAX_MESSAGE],
-            "claim_token": secrets.token_hex(16),
-            "sync_id": sync_id,
-            "updated_at": self.database.now(),
-        }
-        if entry is not None:
-            self._compare_and_set(entry, Event.FAULT, values)
-            return True
-        try:
-            with self.database.write() as db:
-                db.execute(_ORDER.insert().values(dict(BLANK, **self._key(key, 1), **values)))
-        except IntegrityError:
-            pass  # somebody else has just noted it
+        values = {"fingerprint": digest, "message": message[:MAX_MESSAGE], "sync_id": sync_id}
+        if entry is None:
+            state = follow(None, Event.FAULT)
+            self._added(key, 1, lambda _tx: {**values, "state": state})
+        else:
+            self._compare_and_set(entry, Event.FAULT, lambda _tx: values)
         return True
 
     def resolve(
@@ -208,19 +178,25 @@ class Ledger(SendingLedger):
 
         :raises ValueError: when KK may still show the order, so that nobody can say that it never came.
         """
-        values: dict[str, Any] = {"resolved_by": f"{who}: {why}"[:250], "message": ""}
+        word = {"resolved_by": f"{who}: {why}"[:250], "message": ""}
         if event is Event.DECLARED_CREATED:
-            values.update(created_values(seen, (), self.database.now()), adopted=1)
-            values.update(kk_order_ids=json.dumps(list(ids)))
-        else:
-            self._require_window_over(seen)
-            if seen.kk_order_ids:
-                raise ValueError(
-                    f"KK has {', '.join(seen.kk_order_ids)} under {seen.key}: cancel there what is wrong, "
-                    "then say --created with the ids that stand, and --order-again to order it once more"
-                )
-            values.update(kk_order_ids="[]", resends=0)
-        return self._compare_and_set(seen, event, values)
+            return self._compare_and_set(
+                seen,
+                event,
+                lambda tx: {
+                    **created_values(seen, (), tx.now),
+                    **word,
+                    "kk_order_ids": tuple(ids),
+                    "adopted": True,
+                },
+            )
+        self._require_window_over(seen)
+        if seen.kk_order_ids:
+            raise ValueError(
+                f"KK has {', '.join(seen.kk_order_ids)} under {seen.key}: cancel there what is wrong, "
+                "then say --created with the ids that stand, and --order-again to order it once more"
+            )
+        return self._compare_and_set(seen, event, lambda _tx: {**word, "resends": 0})
 
     def order_again(self, seen: Entry, *, who: str, why: str) -> bool:
         """Open a new generation of a closed key; False when somebody has just done so.
@@ -230,23 +206,18 @@ class Ledger(SendingLedger):
         if seen.state not in CLOSED:
             raise ValueError(f"{seen.key} is {seen.state.value}: resolve it first")
         self._require_window_over(seen)
-        row = dict(
-            BLANK,
-            **self._key(seen.key, seen.generation + 1),
-            state=State.NOT_SENT.value,
-            claim_token=secrets.token_hex(16),
-            resolved_by=f"{who}: {why}"[:250],
-            message="ordered again by a human",
-            updated_at=self.database.now(),
-        )
+        values = {
+            "state": State.NOT_SENT,
+            "resolved_by": f"{who}: {why}"[:250],
+            "message": "ordered again by a human",
+        }
         try:
-            with self.database.write() as db:
+            with self.write() as tx:
                 # A sync that is about to send the old generation must not get through any more.
-                mark = {"claim_token": secrets.token_hex(16)}
-                if db.execute(self._if_unchanged(seen).values(mark)).rowcount != 1:
+                if not tx.change(seen, {"claim_token": self.new_token()}):
                     return False
-                db.execute(_ORDER.insert().values(row))
-        except IntegrityError:
+                tx.add(seen.key, seen.generation + 1, {**BLANK, **self._stamped(tx, values)})
+        except KeyTakenError:
             return False
         return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -116,9 +115,9 @@ def fingerprint_of_token(token: str) -> str:
 
 
 BLANK: dict[str, Any] = {
-    "kk_order_ids": "[]",
+    "kk_order_ids": (),
     "fingerprint": "",
-    "goods": "{}",
+    "goods": {},
     "country": "",
     "zip_digest": "",
     "attempt": 0,
@@ -131,65 +130,32 @@ BLANK: dict[str, Any] = {
     "message": "",
     "resolved_by": "",
     "sync_id": "",
-    "adopted": 0,
+    "adopted": False,
     "created_at": 0.0,
 }
 
 
 def identity_of(job: Job) -> dict[str, Any]:
-    """Return the columns that tell what a job orders and for where."""
+    """Return what a row tells of what a job orders and for where."""
     return {
         "fingerprint": job.fingerprint,
-        "goods": goods_text(job.goods),
+        "goods": job.goods,
         "country": job.country,
         "zip_digest": job.zip_digest,
     }
 
 
 def created_values(entry: Entry, ids: Iterable[str], now: Any) -> dict[str, Any]:
-    """Return the columns of a row that is created, with these ids beside those that it has."""
+    """Return the values of a row that is created, with these ids beside those that it has."""
     return {
-        "state": State.CREATED.value,
-        "kk_order_ids": json.dumps(union(entry.kk_order_ids, ids)),
+        "state": State.CREATED,
+        "kk_order_ids": union(entry.kk_order_ids, ids),
         "created_at": entry.created_at or now,
         "code": None,
         "message": "",
     }
 
 
-def union(first: Iterable[str], second: Iterable[str]) -> list[str]:
+def union(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
     """Return both without repeats, in order."""
-    return list(dict.fromkeys([*first, *second]))
-
-
-def goods_text(goods: Goods) -> str:
-    """Return goods as a column holds them."""
-    return json.dumps(dict(sorted(goods.items())), separators=(",", ":"))
-
-
-def entry_of(row: Any) -> Entry:
-    """Read a row of `kk_order`."""
-    values = {name: getattr(row, name) for name in _ENTRY_COLUMNS}
-    return Entry(
-        key=row.custom_order_number,
-        **dict(
-            values,
-            state=State(row.state),
-            kk_order_ids=tuple(json.loads(row.kk_order_ids)),
-            goods=json.loads(row.goods),
-            adopted=bool(row.adopted),
-        ),
-    )
-
-
-def attempt_of(row: Any) -> Attempt:
-    """Read a row of `kk_order_attempt`."""
-    values = {name: getattr(row, name) for name in _ATTEMPT_COLUMNS}
-    return Attempt(
-        key=row.custom_order_number,
-        **dict(values, kk_order_ids=tuple(json.loads(row.kk_order_ids)), goods=json.loads(row.goods)),
-    )
-
-
-_ENTRY_COLUMNS = [name for name in Entry.__dataclass_fields__ if name != "key"]
-_ATTEMPT_COLUMNS = [name for name in Attempt.__dataclass_fields__ if name != "key"]
+    return tuple(dict.fromkeys([*first, *second]))

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import sqlalchemy as sa
-
-from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.board import COUNTED, Board, Status
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.log import orders
 from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.store import RunRow
 
-_RUN = tables.sync_run
 _SHOWN_REJECTIONS = 20
 
 
@@ -66,7 +61,7 @@ class Summary:
 
 
 class SyncRuns:
-    """The ledger's table of syncs."""
+    """The ledger's syncs."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -74,31 +69,20 @@ class SyncRuns:
     def begin(self, origin: Origin) -> SyncRun:
         """Begin a sync, or go on with the one that this task has begun and not brought to success."""
         now = self._ledger.now()
-        row = self._unfinished(origin)
-        if row is None:
-            run = SyncRun(secrets.token_hex(16), now, now)
-            with self._ledger.database.write() as db:
-                db.execute(_RUN.insert().values(self._row(run, origin)))
-            return run
-        try_started_at = row.try_started_at if row.try_number == origin.try_number else now
-        with self._ledger.database.write() as db:
-            db.execute(
-                _RUN.update()
-                .where(_RUN.c.sync_id == row.sync_id)
-                .values(try_number=origin.try_number, try_started_at=try_started_at, state="running")
-            )
-        requests = json.loads(row.summary).get("requests", 0)
-        return SyncRun(row.sync_id, row.started_at, try_started_at, requests)
+        row = self._ledger.newest_run(origin)
+        if row is None or row.state == "done":
+            row = RunRow(self._ledger.new_token(), origin.try_number, now, now, "running", {})
+            self._ledger.add_run(row, origin)
+        else:
+            started_at = row.try_started_at if row.try_number == origin.try_number else now
+            row = replace(row, try_number=origin.try_number, try_started_at=started_at, state="running")
+            changes = {"try_number": row.try_number, "try_started_at": started_at, "state": row.state}
+            self._ledger.change_run(row.sync_id, changes)
+        return SyncRun(row.sync_id, row.started_at, row.try_started_at, row.summary.get("requests", 0))
 
     def end(self, run: SyncRun, state: str, summary: Mapping[str, Any]) -> None:
         """Store how far a sync has come: `waiting`, `failed` or `done`."""
-        text = json.dumps(dict(summary))
-        with self._ledger.database.write() as db:
-            db.execute(
-                _RUN.update()
-                .where(_RUN.c.sync_id == run.sync_id)
-                .values(state=state, summary=text, ended_at=self._ledger.database.now())
-            )
+        self._ledger.change_run(run.sync_id, {"state": state, "summary": summary})
 
     def moved(self, run: SyncRun) -> Iterator[Entry]:
         """Yield the orders that this sync has moved, in any of its tries."""
@@ -107,41 +91,6 @@ class SyncRuns:
     def sent(self, run: SyncRun) -> int:
         """Return how many orders this sync has sent so far, in any of its tries."""
         return sum(entry.attempt > 0 for entry in self.moved(run))
-
-    def _unfinished(self, origin: Origin) -> Any:
-        query = (
-            sa.select(_RUN)
-            .where(
-                _RUN.c.host == self._ledger.host,
-                _RUN.c.account == self._ledger.account,
-                _RUN.c.dag_id == origin.dag_id,
-                _RUN.c.run_id == origin.run_id,
-                _RUN.c.task_id == origin.task_id,
-                _RUN.c.map_index == origin.map_index,
-            )
-            .order_by(_RUN.c.started_at.desc())
-            .limit(1)
-        )
-        with self._ledger.database.read() as db:
-            row = db.execute(query).one_or_none()
-        return row if row is not None and row.state != "done" else None
-
-    def _row(self, run: SyncRun, origin: Origin) -> dict[str, Any]:
-        return {
-            "sync_id": run.sync_id,
-            "host": self._ledger.host,
-            "account": self._ledger.account,
-            "dag_id": origin.dag_id,
-            "run_id": origin.run_id,
-            "task_id": origin.task_id,
-            "map_index": origin.map_index,
-            "try_number": origin.try_number,
-            "started_at": run.started_at,
-            "try_started_at": run.try_started_at,
-            "ended_at": 0.0,
-            "state": "running",
-            "summary": "{}",
-        }
 
 
 def summarise(board: Board, run: SyncRun, runs: SyncRuns) -> Summary:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.ledger import Ledger
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 #: Connection types whose databases enforce unique keys; what only looks like one is found out at first use.
@@ -37,7 +37,7 @@ def ledger_place(
     )
 
 
-def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8) -> Ledger:
+def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8) -> SqlLedger:
     """Open the ledger that the connection `conn_id` leads to, for the account of `hook`.
 
     :raises LedgerUnusableError: says why and what to do.
@@ -51,13 +51,13 @@ def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8) -> Ledger:
     return ledger_on(engine, hook)
 
 
-def ledger_on(engine: Any, hook: KKHook) -> Ledger:
+def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
     """Open the ledger in the database of a SQLAlchemy engine, for the account of `hook`."""
-    from airflow_provider_kk.delivery.ledger import Ledger
     from airflow_provider_kk.delivery.rows import Terms, fingerprint_of_token
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 
     settings = hook.settings
-    ledger = Ledger(
+    ledger = SqlLedger(
         engine,
         settings.host,
         settings.account,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.ledger import Ledger
     from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 #: How far back an order number is looked for, since nothing says when it was first sent.
@@ -19,7 +19,9 @@ _LOOK_BACK_S = 86_400.0
 
 
 @contextmanager
-def ledger_of_this_try(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Iterator[tuple[Ledger, bool]]:
+def ledger_of_this_try(
+    hook: KKHook, try_number: int, stop: Stop, log: Log
+) -> Iterator[tuple[SqlLedger, bool]]:
     """Keep a ledger for this try only.
 
     Each try first adopts from KK's list what the last day brought, and a later try waits for a settle window

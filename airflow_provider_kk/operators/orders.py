@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
     from airflow_provider_kk.delivery.board import Board, Finished
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.ledger import Ledger
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.warehouse.write_back import Result, WriteBack
 
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
@@ -312,7 +312,7 @@ class SyncOrdersOperator(DeliveringOperator):
     def _run(
         self,
         hook: KKHook,
-        ledger: Ledger,
+        ledger: SqlLedger,
         warehouse: Any,
         write_back: WriteBack | None,
         stop: Stop,
@@ -359,7 +359,7 @@ class SyncOrdersOperator(DeliveringOperator):
             raise AirflowException(f"{error}. Nothing is sent before the results have a place") from None
         return write_back
 
-    def _open_ledger(self, hook: KKHook) -> Ledger:
+    def _open_ledger(self, hook: KKHook) -> SqlLedger:
         from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
 
         place = ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id)
@@ -468,7 +468,7 @@ class SyncOrdersOperator(DeliveringOperator):
 
 
 @contextmanager
-def _lasting(ledger: Ledger) -> Iterator[tuple[Ledger, bool]]:
+def _lasting(ledger: SqlLedger) -> Iterator[tuple[SqlLedger, bool]]:
     with closing(ledger):
         yield ledger, True
 

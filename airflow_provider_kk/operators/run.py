@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import Order
     from airflow_provider_kk.delivery.board import Board, Item
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.ledger import Ledger
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.rows import Origin
     from airflow_provider_kk.delivery.runs import Summary, SyncRun, SyncRuns
     from airflow_provider_kk.delivery.settle import Policy
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.delivery.stream import Stream
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -41,7 +41,7 @@ class Delivery:
     """
 
     hook: KKHook
-    ledger: Ledger
+    ledger: SqlLedger
     board: Board
     origin: Origin
     stop: Stop
@@ -204,7 +204,7 @@ def item_of(position: int, order: Order) -> Item:
     )
 
 
-def warn_of_short_timeout(execution_timeout: Any, ledger: Ledger, log: Log) -> None:
+def warn_of_short_timeout(execution_timeout: Any, ledger: SqlLedger, log: Log) -> None:
     """Say so when the task will be stopped before an order in doubt can be settled."""
     if execution_timeout is None:
         return

@@ -14,14 +14,14 @@ import pytest
 from airflow_provider_kk.cli.main import main
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.ledger import Ledger
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 SKU = "FWXW00290_WHT_M"
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+def ledger(tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlLedger]:
     """A ledger whose windows are so short that they are over at once."""
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger import open_ledger
@@ -40,7 +40,7 @@ def ledger(tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPat
     ledger.close()
 
 
-def hold(ledger: Ledger, number: str) -> None:
+def hold(ledger: SqlLedger, number: str) -> None:
     """Let an order be in doubt, and then be given to a human."""
     from airflow_provider_kk.delivery.job import Job
     from airflow_provider_kk.delivery.rows import Answer, Origin
@@ -54,11 +54,11 @@ def hold(ledger: Ledger, number: str) -> None:
     time.sleep(0.1)  # until the settle window is over
 
 
-def state(ledger: Ledger, number: str) -> str:
+def state(ledger: SqlLedger, number: str) -> str:
     return ledger.look_up([number])[number].state.value
 
 
-def test_what_waits_for_a_human_is_listed(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_waits_for_a_human_is_listed(ledger: SqlLedger, capsys: pytest.CaptureFixture[str]) -> None:
     hold(ledger, "A-1")
     assert main(["ledger", "list"]) == 0
     shown = capsys.readouterr().out
@@ -68,7 +68,7 @@ def test_what_waits_for_a_human_is_listed(ledger: Ledger, capsys: pytest.Capture
 
 
 def test_the_list_as_json_is_a_line_for_each_order(
-    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")
     assert main(["ledger", "list", "--state", "held", "--json"]) == 0
@@ -78,7 +78,7 @@ def test_the_list_as_json_is_a_line_for_each_order(
 
 
 def test_an_order_is_shown_with_every_post_and_what_to_do(
-    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")
     assert main(["ledger", "show", "A-1"]) == 0
@@ -88,7 +88,7 @@ def test_an_order_is_shown_with_every_post_and_what_to_do(
 
 
 def test_ids_are_believed_when_kk_lists_them_under_this_number(
-    ledger: Ledger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")
     (kk_order,) = sandbox.control.place({SKU: 1}, number="A-1")
@@ -104,7 +104,7 @@ def test_ids_are_believed_when_kk_lists_them_under_this_number(
 
 
 def test_ids_of_another_number_are_refused(
-    ledger: Ledger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")
     (kk_order,) = sandbox.control.place({SKU: 1}, number="B-2")
@@ -115,14 +115,14 @@ def test_ids_of_another_number_are_refused(
     assert state(ledger, "A-1") == "held"
 
 
-def test_an_order_that_was_never_created_is_free_to_be_sent(ledger: Ledger) -> None:
+def test_an_order_that_was_never_created_is_free_to_be_sent(ledger: SqlLedger) -> None:
     hold(ledger, "A-1")
     assert main(["ledger", "resolve", "A-1", "--never-created", "--why", "not on the site"]) == 0
     assert state(ledger, "A-1") == "not_sent"
 
 
 def test_an_order_of_which_kk_gave_ids_was_not_never_created(
-    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from airflow_provider_kk.delivery.states import Event
 
@@ -136,7 +136,7 @@ def test_an_order_of_which_kk_gave_ids_was_not_never_created(
 
 
 def test_a_number_is_ordered_again_only_when_it_is_closed(
-    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")
     assert main(["ledger", "resolve", "A-1", "--order-again", "--why", "lost parcel"]) == 1
@@ -155,7 +155,7 @@ def test_a_number_is_ordered_again_only_when_it_is_closed(
     ],
 )
 def test_what_cannot_be_done_is_told_in_a_sentence(
-    ledger: Ledger, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    ledger: SqlLedger, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ledger", *words]) == 1
     error = capsys.readouterr().err

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.database import LedgerUnusableError
 from airflow_provider_kk.delivery.job import Job
-from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin
+from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 from tests.delivery.world import Order, World
 
@@ -25,7 +25,7 @@ def world(empty_world: World) -> World:
 
 
 @pytest.fixture
-def ledger(world: World) -> Ledger:
+def ledger(world: World) -> SqlLedger:
     return world.ledger
 
 
@@ -34,17 +34,17 @@ def job(world: World) -> Job:
     return world.job(Order("A"))
 
 
-def begin(ledger: Ledger, job: Job, seen: Entry | None = None) -> Claim:
+def begin(ledger: SqlLedger, job: Job, seen: Entry | None = None) -> Claim:
     claim = ledger.begin(job, seen, origin=ORIGIN, sync_id="s")
     assert claim is not None
     return claim
 
 
-def entry(ledger: Ledger, key: str = "A") -> Entry:
+def entry(ledger: SqlLedger, key: str = "A") -> Entry:
     return ledger.look_up([key])[key]
 
 
-def test_the_intent_is_written_before_anything_is_sent(ledger: Ledger, job: Job) -> None:
+def test_the_intent_is_written_before_anything_is_sent(ledger: SqlLedger, job: Job) -> None:
     begin(ledger, job)
     row = entry(ledger)
     (attempt,) = ledger.attempts(["A"])
@@ -53,14 +53,14 @@ def test_the_intent_is_written_before_anything_is_sent(ledger: Ledger, job: Job)
     assert (attempt.outcome, dict(attempt.goods), attempt.dag_id) == ("", {"SHIRT_M": 1}, "dag")
 
 
-def test_only_one_of_many_workers_gets_a_new_order(ledger: Ledger, job: Job) -> None:
+def test_only_one_of_many_workers_gets_a_new_order(ledger: SqlLedger, job: Job) -> None:
     with ThreadPoolExecutor(8) as pool:
         claims = list(pool.map(lambda _: ledger.begin(job, None, origin=ORIGIN, sync_id="s"), range(40)))
     assert sum(claim is not None for claim in claims) == 1
     assert len(ledger.attempts(["A"])) == 1
 
 
-def test_only_one_of_many_workers_takes_over(ledger: Ledger, job: Job) -> None:
+def test_only_one_of_many_workers_takes_over(ledger: SqlLedger, job: Job) -> None:
     ledger.record(begin(ledger, job), Answer(Event.NOT_SENT))
     seen = entry(ledger)
     with ThreadPoolExecutor(8) as pool:
@@ -68,7 +68,7 @@ def test_only_one_of_many_workers_takes_over(ledger: Ledger, job: Job) -> None:
     assert sum(claim is not None for claim in claims) == 1
 
 
-def test_a_row_that_moved_and_came_back_is_not_taken_over(ledger: Ledger, job: Job) -> None:
+def test_a_row_that_moved_and_came_back_is_not_taken_over(ledger: SqlLedger, job: Job) -> None:
     ledger.record(begin(ledger, job), Answer(Event.NOT_SENT))
     seen = entry(ledger)
     ledger.record(begin(ledger, job, seen), Answer(Event.NOT_SENT))
@@ -77,7 +77,7 @@ def test_a_row_that_moved_and_came_back_is_not_taken_over(ledger: Ledger, job: J
 
 
 @pytest.mark.parametrize("state", [State.CREATED, State.HELD])
-def test_what_is_created_or_held_is_never_sent(ledger: Ledger, job: Job, state: State) -> None:
+def test_what_is_created_or_held_is_never_sent(ledger: SqlLedger, job: Job, state: State) -> None:
     ledger.record(begin(ledger, job), Answer(Event.CREATED, ("1",)))
     if state is State.HELD:
         ledger.hold(entry(ledger), Event.CONFLICT, "conflict")
@@ -86,7 +86,7 @@ def test_what_is_created_or_held_is_never_sent(ledger: Ledger, job: Job, state: 
 
 
 def test_an_unknown_outcome_waits_for_a_whole_window_from_then(
-    world: World, ledger: Ledger, job: Job
+    world: World, ledger: SqlLedger, job: Job
 ) -> None:
     claim = begin(ledger, job)
     world.clock.sleep(500)
@@ -95,7 +95,7 @@ def test_an_unknown_outcome_waits_for_a_whole_window_from_then(
     assert entry(ledger).settle_after == ledger.now() + 600
 
 
-def test_a_late_created_is_stored_though_the_row_was_taken_over(ledger: Ledger, job: Job) -> None:
+def test_a_late_created_is_stored_though_the_row_was_taken_over(ledger: SqlLedger, job: Job) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
     ledger.record(second, Answer(Event.NOT_SENT))
@@ -103,7 +103,7 @@ def test_a_late_created_is_stored_though_the_row_was_taken_over(ledger: Ledger, 
     assert (row.state, row.kk_order_ids) == (State.CREATED, ("1",))
 
 
-def test_two_created_attempts_are_a_conflict_in_either_order(ledger: Ledger, job: Job) -> None:
+def test_two_created_attempts_are_a_conflict_in_either_order(ledger: SqlLedger, job: Job) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
     assert ledger.record(first, Answer(Event.CREATED, ("1",))).state is State.SENDING
@@ -112,7 +112,7 @@ def test_two_created_attempts_are_a_conflict_in_either_order(ledger: Ledger, job
 
 
 def test_two_created_attempts_are_a_conflict_when_the_older_one_answers_last(
-    ledger: Ledger, job: Job
+    ledger: SqlLedger, job: Job
 ) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
@@ -121,7 +121,7 @@ def test_two_created_attempts_are_a_conflict_when_the_older_one_answers_last(
     assert (row.state, set(row.kk_order_ids)) == (State.HELD, {"1", "2"})
 
 
-def test_an_attempt_that_failed_leaves_the_older_ones_order_standing(ledger: Ledger, job: Job) -> None:
+def test_an_attempt_that_failed_leaves_the_older_ones_order_standing(ledger: SqlLedger, job: Job) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
     ledger.record(first, Answer(Event.CREATED, ("1",)))
@@ -129,14 +129,16 @@ def test_an_attempt_that_failed_leaves_the_older_ones_order_standing(ledger: Led
     assert (row.state, row.kk_order_ids) == (State.CREATED, ("1",))
 
 
-def test_a_late_created_between_a_look_and_the_resend_stops_the_resend(ledger: Ledger, job: Job) -> None:
+def test_a_late_created_between_a_look_and_the_resend_stops_the_resend(ledger: SqlLedger, job: Job) -> None:
     first = begin(ledger, job)
     seen = entry(ledger)
     ledger.record(first, Answer(Event.CREATED, ("1",)))
     assert ledger.begin(job, seen, origin=ORIGIN, sync_id="s") is None
 
 
-def test_a_conflict_stays_held_when_one_of_its_attempts_answers_once_more(ledger: Ledger, job: Job) -> None:
+def test_a_conflict_stays_held_when_one_of_its_attempts_answers_once_more(
+    ledger: SqlLedger, job: Job
+) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
     ledger.record(first, Answer(Event.CREATED, ("1",)))
@@ -144,7 +146,7 @@ def test_a_conflict_stays_held_when_one_of_its_attempts_answers_once_more(ledger
     assert ledger.record(first, Answer(Event.CREATED, ("1",))).state is State.HELD
 
 
-def test_the_answer_of_a_worker_from_before_a_restored_backup_is_stored(ledger: Ledger, job: Job) -> None:
+def test_the_answer_of_a_worker_from_before_a_restored_backup_is_stored(ledger: SqlLedger, job: Job) -> None:
     claim = begin(ledger, job)
     forget(ledger)
     row = ledger.record(claim, Answer(Event.CREATED, ("1",)))
@@ -152,7 +154,7 @@ def test_the_answer_of_a_worker_from_before_a_restored_backup_is_stored(ledger: 
 
 
 def test_a_worker_from_before_a_restored_backup_does_not_answer_for_its_successor(
-    ledger: Ledger, job: Job
+    ledger: SqlLedger, job: Job
 ) -> None:
     before = begin(ledger, job)
     forget(ledger)
@@ -163,7 +165,9 @@ def test_a_worker_from_before_a_restored_backup_does_not_answer_for_its_successo
     assert ledger.record(after, Answer(Event.CREATED, ("2",))).state is State.HELD
 
 
-def test_pauses_of_a_refused_order_grow_from_a_quarter_of_an_hour_to_a_day(ledger: Ledger, job: Job) -> None:
+def test_pauses_of_a_refused_order_grow_from_a_quarter_of_an_hour_to_a_day(
+    ledger: SqlLedger, job: Job
+) -> None:
     pauses = []
     seen = None
     for _ in range(9):
@@ -175,7 +179,7 @@ def test_pauses_of_a_refused_order_grow_from_a_quarter_of_an_hour_to_a_day(ledge
 
 
 def test_a_new_generation_needs_a_closed_one_whose_window_is_over(
-    world: World, ledger: Ledger, job: Job
+    world: World, ledger: SqlLedger, job: Job
 ) -> None:
     claim = begin(ledger, job)
     with pytest.raises(ValueError, match="resolve it first"):
@@ -190,7 +194,7 @@ def test_a_new_generation_needs_a_closed_one_whose_window_is_over(
     assert entry(ledger).generation == 2
 
 
-def test_a_human_closes_what_is_held(ledger: Ledger, job: Job) -> None:
+def test_a_human_closes_what_is_held(ledger: SqlLedger, job: Job) -> None:
     ledger.record(begin(ledger, job), Answer(Event.UNKNOWN))
     ledger.hold(entry(ledger), Event.GIVEN_UP, "not in KK's list")
     row = ledger.resolve(entry(ledger), Event.DECLARED_CREATED, ids=["9"], who="ann", why="seen at KK")
@@ -245,7 +249,7 @@ def test_no_state_but_the_doubtful_ones_is_settled_as_unknown() -> None:
     assert {State.SENDING, State.IN_DOUBT} == DOUBTFUL
 
 
-def forget(ledger: Ledger) -> None:
+def forget(ledger: SqlLedger) -> None:
     """What restoring a backup from before does."""
     with ledger.database.write() as db:
         db.execute(tables.order.delete())

@@ -16,10 +16,10 @@ from airflow_provider_kk.delivery.board import Board, Item, Status
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.database import pool_arguments
 from airflow_provider_kk.delivery.job import InconclusiveError, Job, LastCheck, Sighting
-from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Entry, Origin, Terms
 from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
 from airflow_provider_kk.delivery.settle import Policy
+from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 from airflow_provider_kk.delivery.stream import Limits, Stream
 
 START = 1_800_000_000.0
@@ -163,10 +163,10 @@ class World:
     def in_folder(cls, folder: Path) -> World:
         return cls(f"sqlite:///{folder / 'ledger.db'}")
 
-    def open_ledger(self) -> Ledger:
+    def open_ledger(self) -> SqlLedger:
         kind = self.url.partition(":")[0].partition("+")[0]
         engine = sa.create_engine(self.url, **pool_arguments(kind, 4))
-        ledger = Ledger(engine, "kk.test", "default", terms=Terms(30, 120, 600), clock=self.clock)
+        ledger = SqlLedger(engine, "kk.test", "default", terms=Terms(30, 120, 600), clock=self.clock)
         ledger.open("kk_default")
         # A database server's clock is virtual here, too.
         database: Any = ledger.database
@@ -192,7 +192,7 @@ class World:
         policy: Policy | None = None,
         limits: Limits | None = None,
         waits: bool = True,
-        ledger: Ledger | None = None,
+        ledger: SqlLedger | None = None,
     ) -> Summary:
         """Run one sync over these orders and wait for what is in doubt."""
         self._runs += 1

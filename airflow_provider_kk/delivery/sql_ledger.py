@@ -1,0 +1,420 @@
+"""The ledger in a database: its rows, and how they are read and changed there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import IntegrityError
+
+from airflow_provider_kk.delivery import tables
+from airflow_provider_kk.delivery.clock import Clock, SystemClock
+from airflow_provider_kk.delivery.database import Database, LedgerUnusableError
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.rows import Attempt, Claim, Entry, Origin, Terms
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
+
+_ORDER = tables.order
+_ATTEMPT = tables.attempt
+_RUN = tables.sync_run
+#: Below every database's limit of parameters.
+_KEYS_AT_ONCE = 500
+_HEAL_A_NEW_ACCOUNT_S = 30 * 86_400.0
+
+
+class SqlLedger(Ledger):
+    """The ledger of one account in a database.
+
+    :param engine: the database; see `database.pool_arguments`.
+    :param host: KK's host.
+    :param account: which store at that host.
+    :param token_fingerprint: see `fingerprint_of_token`; kept with each attempt.
+    :raises LedgerUnusableError: when the database cannot keep the promise.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        host: str,
+        account: str,
+        *,
+        terms: Terms | None = None,
+        token_fingerprint: str = "",
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.database = Database(engine, self.clock)
+        self.host, self.account = host, account
+        self.terms = terms or Terms()
+        self._token_fingerprint = token_fingerprint
+        self._is_mine = {"host": host, "account": account}
+
+    # Opening ---------------------------------------------------------------------------------------
+
+    def open(self, conn_id: str, *, account_is_explicit: bool = True) -> None:
+        """Create what is missing and register the connection that uses this account.
+
+        :raises LedgerUnusableError: if a second connection uses the account without naming it, or
+            when a newer version of this package has written the ledger.
+        """
+        self.database.create_tables()
+        if self._account() is None:
+            self.database.require_unique_keys()
+            self._add_account()
+        self.database.persist(lambda db: self._register(db, conn_id, account_is_explicit))
+
+    def close(self) -> None:
+        """Let go of the database's connections."""
+        self.database.engine.dispose()
+
+    def _account(self) -> Any:
+        with self.database.read() as db:
+            return db.execute(sa.select(tables.account).where(*self._mine(tables.account))).one_or_none()
+
+    def _add_account(self) -> None:
+        now = self.database.read_now()
+        row = dict(
+            self._is_mine,
+            schema_version=tables.SCHEMA_VERSION,
+            conn_ids="[]",
+            healed_until=now - _HEAL_A_NEW_ACCOUNT_S,
+            bucket_tat=0.0,
+            paused_until=0.0,
+        )
+        try:
+            with self.database.write() as db:
+                db.execute(tables.account.insert().values(row))
+        except IntegrityError:
+            return  # somebody else has just added it
+
+    def _register(self, db: Connection, conn_id: str, account_is_explicit: bool) -> None:
+        row = db.execute(sa.select(tables.account).where(*self._mine(tables.account)).with_for_update()).one()
+        if row.schema_version > tables.SCHEMA_VERSION:
+            raise LedgerUnusableError(
+                f"This ledger was written by a newer version of airflow-provider-kk "
+                f"(schema {row.schema_version}, known here {tables.SCHEMA_VERSION}): upgrade this one."
+            )
+        known = json.loads(row.conn_ids)
+        if conn_id in known:
+            return
+        if known and not account_is_explicit:
+            raise LedgerUnusableError(
+                f"Connection {conn_id!r} uses the ledger's account {self.account!r} at {self.host}, which is "
+                f"used by {', '.join(map(repr, known))}. If both are the same KK store, say so with the "
+                f'extra {{"account": "{self.account}"}}; if not, give this one another account name.'
+            )
+        db.execute(
+            tables.account.update()
+            .where(*self._mine(tables.account))
+            .values(conn_ids=json.dumps([*known, conn_id]))
+        )
+
+    # Transactions ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def write(self) -> Iterator[SqlTransaction]:
+        """A transaction of its own."""
+        with _telling_taken_keys(), self.database.write() as db:
+            yield self._transaction(db)
+
+    def persist(self, work: Callable[[SqlTransaction], T]) -> T:
+        """Run `work` in a transaction, again after a lost connection or a lock timeout."""
+        with _telling_taken_keys():
+            return self.database.persist(lambda db: work(self._transaction(db)))
+
+    def _transaction(self, db: Connection) -> SqlTransaction:
+        return SqlTransaction(db, self.database, self._is_mine, self._token_fingerprint)
+
+    def now(self) -> float:
+        """Return the database's clock, epoch seconds."""
+        return self.database.read_now()
+
+    # Reading ---------------------------------------------------------------------------------------
+
+    def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """Return the newest generation of each key that is known."""
+        query = sa.select(_ORDER).where(*self._mine(_ORDER)).order_by(_ORDER.c.generation)
+        return {row.custom_order_number: _entry(row) for row in self._of_keys(query, _ORDER, keys)}
+
+    def _of_keys(self, query: Any, table: sa.Table, keys: Sequence[str]) -> Iterator[Any]:
+        """Yield the rows of many keys, in statements that every database takes."""
+        with self.database.read() as db:
+            for start in range(0, len(keys), _KEYS_AT_ONCE):
+                some = list(keys[start : start + _KEYS_AT_ONCE])
+                yield from db.execute(query.where(table.c.custom_order_number.in_(some))).all()
+
+    def entries(
+        self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
+    ) -> list[Entry]:
+        """Return rows by state and key, least recently changed first."""
+        query = sa.select(_ORDER).where(*self._mine(_ORDER))
+        if states := tuple(states):
+            query = query.where(_ORDER.c.state.in_([state.value for state in states]))
+        if key is not None:
+            query = query.where(_ORDER.c.custom_order_number == key)
+        return self._entries(query.order_by(_ORDER.c.generation, _ORDER.c.updated_at).limit(limit))
+
+    def _entries(self, query: Any) -> list[Entry]:
+        with self.database.read() as db:
+            return [_entry(row) for row in db.execute(query)]
+
+    def of_sync(self, sync_id: str) -> Iterator[Entry]:
+        """Yield the rows that this sync was the last to move."""
+        query = sa.select(_ORDER).where(_ORDER.c.sync_id == sync_id, *self._mine(_ORDER))
+        with self.database.read() as db:
+            for row in db.execute(query):
+                yield _entry(row)
+
+    def doubts(self) -> list[Entry]:
+        """Return what has no known outcome and no live lease: the account's open doubts."""
+        query = sa.select(_ORDER).where(
+            *self._mine(_ORDER),
+            sa.or_(
+                _ORDER.c.state == State.IN_DOUBT.value,
+                sa.and_(_ORDER.c.state == State.SENDING.value, _ORDER.c.lease_until <= self.database.now()),
+            ),
+        )
+        return self._entries(query.order_by(_ORDER.c.settle_after))
+
+    def attempts(self, keys: Sequence[str]) -> list[Attempt]:
+        """Return every POST of these keys, oldest first within each."""
+        query = sa.select(_ATTEMPT).where(*self._mine(_ATTEMPT)).order_by(_ATTEMPT.c.intent_at)
+        return [_attempt(row) for row in self._of_keys(query, _ATTEMPT, keys)]
+
+    def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
+        """Return the kkOrderIds of what was created by a POST of ours, by key.
+
+        What was only found in KK's list says nothing about that list.
+        """
+        query = sa.select(_ORDER.c.custom_order_number, _ORDER.c.kk_order_ids).where(
+            *self._mine(_ORDER), _ORDER.c.state == State.CREATED.value, _ORDER.c.attempt > 0
+        )
+        ids: dict[str, set[str]] = {}
+        for row in self._of_keys(query, _ORDER, keys):
+            ids.setdefault(row.custom_order_number, set()).update(json.loads(row.kk_order_ids))
+        return ids
+
+    def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
+        """Return orders that POSTs of ours have created before a time, newest first."""
+        return self._entries(
+            sa.select(_ORDER)
+            .where(*self._mine(_ORDER), _ORDER.c.state == State.CREATED.value, _ORDER.c.attempt > 0)
+            .where(_ORDER.c.created_at < before, _ORDER.c.kk_order_ids != "[]")
+            .order_by(_ORDER.c.created_at.desc())
+            .limit(limit)
+        )
+
+    def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
+        """Whether the ledger knows this kkOrderId under another order number; reads the whole account."""
+        query = sa.select(sa.literal(1)).where(
+            *self._mine(_ORDER),
+            _ORDER.c.custom_order_number != key,
+            _ORDER.c.kk_order_ids.like(f'%"{kk_order_id}"%'),
+        )
+        with self.database.read() as db:
+            return db.execute(query.limit(1)).first() is not None
+
+    def _mine(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+        return _where(table, self._is_mine)
+
+    # The account -----------------------------------------------------------------------------------
+
+    def healed_until(self) -> float:
+        """Return the time up to which KK's list is known, on KK's clock, epoch seconds."""
+        return float(self._account().healed_until)
+
+    def set_healed_until(self, epoch: float) -> None:
+        """Move the stamp forward."""
+        with self.database.write() as db:
+            db.execute(
+                tables.account.update()
+                .where(*self._mine(tables.account), tables.account.c.healed_until < epoch)
+                .values(healed_until=epoch)
+            )
+
+    # The syncs -------------------------------------------------------------------------------------
+
+    def newest_run(self, origin: Origin) -> RunRow | None:
+        """Return the last sync that this task has begun."""
+        query = sa.select(_RUN).where(*_where(_RUN, self._is_mine | _task(origin)))
+        with self.database.read() as db:
+            row = db.execute(query.order_by(_RUN.c.started_at.desc()).limit(1)).one_or_none()
+        if row is None:
+            return None
+        return RunRow(
+            row.sync_id,
+            row.try_number,
+            row.started_at,
+            row.try_started_at,
+            row.state,
+            json.loads(row.summary),
+        )
+
+    def add_run(self, run: RunRow, origin: Origin) -> None:
+        """Add a sync."""
+        with self.database.write() as db:
+            row = self._is_mine | _task(origin) | vars(run)
+            db.execute(
+                _RUN.insert().values(row | {"summary": json.dumps(dict(run.summary)), "ended_at": 0.0})
+            )
+
+    def change_run(self, sync_id: str, values: Mapping[str, Any]) -> None:
+        """Change a sync; a new summary stamps the time of its end."""
+        values = dict(values)
+        if "summary" in values:
+            values.update(summary=json.dumps(dict(values["summary"])), ended_at=self.database.now())
+        with self.database.write() as db:
+            db.execute(_RUN.update().where(_RUN.c.sync_id == sync_id).values(values))
+
+
+class SqlTransaction:
+    """A `Transaction` on a connection of the ledger's database."""
+
+    def __init__(
+        self, db: Connection, database: Database, is_mine: Mapping[str, str], token_fingerprint: str
+    ) -> None:
+        self._db, self._database = db, database
+        self._is_mine = dict(is_mine)
+        self._token_fingerprint = token_fingerprint
+
+    @property
+    def now(self) -> Any:
+        """An expression for the database's clock."""
+        return self._database.now()
+
+    def later(self, first: Any, second: Any) -> Any:
+        """Return the later of two times."""
+        return sa.case((first > second, first), else_=second)
+
+    def read(self, key: str, generation: int) -> Entry | None:
+        """Return a row."""
+        return self._one(sa.select(_ORDER).where(*self._is(_ORDER, key, generation)))
+
+    def lock(self, key: str, generation: int) -> Entry | None:
+        """Return a row, which nobody else can change until the transaction ends."""
+        return self._one(sa.select(_ORDER).where(*self._is(_ORDER, key, generation)).with_for_update())
+
+    def _one(self, query: Any) -> Entry | None:
+        row = self._db.execute(query).one_or_none()
+        return _entry(row) if row else None
+
+    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> None:
+        """Add a row."""
+        self._db.execute(_ORDER.insert().values(self._key(key, generation) | _columns(values)))
+
+    def change(self, seen: Entry, values: Mapping[str, Any]) -> bool:
+        """Change a row if its state, attempt and claim token are still those of `seen`."""
+        unchanged = _ORDER.update().where(
+            *self._is(_ORDER, seen.key, seen.generation),
+            _ORDER.c.state == seen.state.value,
+            _ORDER.c.attempt == seen.attempt,
+            _ORDER.c.claim_token == seen.claim_token,
+        )
+        return bool(self._db.execute(unchanged.values(_columns(values))).rowcount == 1)
+
+    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> None:
+        """Change a row that this transaction has locked."""
+        is_it = self._is(_ORDER, locked.key, locked.generation)
+        self._db.execute(_ORDER.update().where(*is_it).values(_columns(values)))
+
+    def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
+        """Add the row of a POST."""
+        self._db.execute(
+            _ATTEMPT.insert().values(
+                self._key(claim.job.key, claim.generation)
+                | {
+                    "attempt": claim.attempt,
+                    "claim_token": claim.token,
+                    "token_fingerprint": self._token_fingerprint,
+                }
+                | _columns(values)
+            )
+        )
+
+    def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
+        """Change the row of a claim's POST; False when there is none."""
+        written = self._db.execute(
+            _ATTEMPT.update()
+            .where(*self._is(_ATTEMPT, claim.job.key, claim.generation))
+            .where(_ATTEMPT.c.attempt == claim.attempt, _ATTEMPT.c.claim_token == claim.token)
+            .values(_columns(values))
+        )
+        return bool(written.rowcount == 1)
+
+    def attempts(self, key: str, generation: int) -> list[Attempt]:
+        """Return the POSTs of a row, oldest first."""
+        query = sa.select(_ATTEMPT).where(*self._is(_ATTEMPT, key, generation))
+        return [_attempt(row) for row in self._db.execute(query.order_by(_ATTEMPT.c.intent_at))]
+
+    def _is(self, table: sa.Table, key: str, generation: int) -> tuple[sa.ColumnElement[bool], ...]:
+        return _where(table, self._key(key, generation))
+
+    def _key(self, key: str, generation: int) -> dict[str, Any]:
+        return {**self._is_mine, "custom_order_number": key, "generation": generation}
+
+
+@contextmanager
+def _telling_taken_keys() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise KeyTakenError("somebody else has just added the same key") from error
+
+
+# Rows and columns ----------------------------------------------------------------------------------
+
+
+def _where(table: sa.Table, values: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
+    return tuple(table.c[name] == value for name, value in values.items())
+
+
+def _task(origin: Origin) -> dict[str, Any]:
+    return {
+        "dag_id": origin.dag_id,
+        "run_id": origin.run_id,
+        "task_id": origin.task_id,
+        "map_index": origin.map_index,
+    }
+
+
+def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {_COLUMN_OF.get(name, name): _AS_COLUMN.get(name, _as_is)(value) for name, value in values.items()}
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+_COLUMN_OF = {"key": "custom_order_number"}
+_AS_COLUMN: dict[str, Callable[[Any], Any]] = {
+    "state": lambda state: state.value,
+    "kk_order_ids": lambda ids: json.dumps(list(ids)),
+    "goods": lambda goods: json.dumps(dict(sorted(goods.items())), separators=(",", ":")),
+    "adopted": int,
+}
+
+
+def _entry(row: Any) -> Entry:
+    values = {name: getattr(row, name) for name in _ENTRY_COLUMNS}
+    values.update(
+        state=State(row.state),
+        kk_order_ids=tuple(json.loads(row.kk_order_ids)),
+        goods=json.loads(row.goods),
+        adopted=bool(row.adopted),
+    )
+    return Entry(key=row.custom_order_number, **values)
+
+
+def _attempt(row: Any) -> Attempt:
+    values = {name: getattr(row, name) for name in _ATTEMPT_COLUMNS}
+    values.update(kk_order_ids=tuple(json.loads(row.kk_order_ids)), goods=json.loads(row.goods))
+    return Attempt(key=row.custom_order_number, **values)
+
+
+_ENTRY_COLUMNS = [name for name in Entry.__dataclass_fields__ if name != "key"]
+_ATTEMPT_COLUMNS = [name for name in Attempt.__dataclass_fields__ if name != "key"]
