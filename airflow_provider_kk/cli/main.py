@@ -28,7 +28,11 @@ class Command(Protocol):
 
 # name: what it does, and its module
 COMMANDS: dict[str, tuple[str, str]] = {
-    "ledger": ("show and resolve what is known of each order number", "airflow_provider_kk.cli.ledger"),
+    "audit": ("compare KK's list with the ledger: orders too many, too few", "airflow_provider_kk.cli.audit"),
+    "ledger": (
+        "show, resolve and retry what is known of each order number",
+        "airflow_provider_kk.cli.ledger",
+    ),
     "sandbox": ("serve a local KK for demos and tests", "airflow_provider_kk.sandbox.command"),
 }
 

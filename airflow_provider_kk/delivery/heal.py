@@ -16,6 +16,7 @@ _OVERLAP_S = 300.0
 _LOG_EVERY_S = 10.0
 _CONTROLS = 3
 _CONTROL_S = 120.0
+NOT_OUR_STORE = "KK's list does not show the orders that it has created: is the token another store's?"
 
 
 def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) -> int:
@@ -81,9 +82,7 @@ class _Reading:
                 for sightings in finder.find(at - around_s, at + around_s, [entry.key]):
                     self._note(sightings)
         if not self._has_control:
-            raise InconclusiveError(
-                "KK's list does not show the orders that it has created: is the token another store's?"
-            )
+            raise InconclusiveError(NOT_OUR_STORE)
 
     def _note(self, sightings: Sequence[Sighting]) -> None:
         self._has_control = self._has_control or any(one.id in self._ids for one in sightings)

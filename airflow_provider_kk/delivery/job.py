@@ -47,6 +47,8 @@ class Sighting:
     zip: str | None = None
     created_at: float | None = None
     """KK's creation time, epoch seconds."""
+    is_cancelled: bool = False
+    """KK will not ship it: cancelled, or refunded as a whole."""
 
     def is_of(self, key: str) -> bool:
         """Whether KK's number is this key, as text or as the integer it looks like."""

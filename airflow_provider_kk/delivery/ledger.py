@@ -221,6 +221,16 @@ class Ledger(SendingLedger):
             return False
         return True
 
+    def lift_pause(self, seen: Entry, *, who: str, why: str) -> Entry | None:
+        """Let a rejected order be asked for again without its pause; None when the row has moved.
+
+        The settle window stays, and so does the look at KK's list before it is sent.
+
+        :raises ValueError: when the order is not rejected.
+        """
+        values = {"retry_after": 0.0, "resolved_by": f"{who}: {why}"[:250]}
+        return self._compare_and_set(seen, Event.PAUSE_LIFTED, lambda _tx: values)
+
     def _require_window_over(self, seen: Entry) -> None:
         if (rest_s := seen.settle_after - self.now()) > 0:
             raise ValueError(f"{seen.key} may still turn up at KK for {rest_s:.0f} s: try again then")

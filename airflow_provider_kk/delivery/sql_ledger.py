@@ -209,6 +209,15 @@ class SqlLedger(Ledger):
             .limit(limit)
         )
 
+    def created_between(self, since: float, until: float) -> list[Entry]:
+        """Return what is created and was so in a period (epoch seconds), each generation, oldest first."""
+        return self._entries(
+            sa.select(_ORDER)
+            .where(*self._mine(_ORDER), _ORDER.c.state == State.CREATED.value)
+            .where(_ORDER.c.created_at >= since, _ORDER.c.created_at <= until)
+            .order_by(_ORDER.c.created_at)
+        )
+
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
         """Whether the ledger knows this kkOrderId under another order number; reads the whole account."""
         query = sa.select(sa.literal(1)).where(

@@ -47,6 +47,8 @@ class Event(StrEnum):
     DECLARED_CREATED = "declared_created"
     DECLARED_NEVER = "declared_never"
     """The two ways in which a human closes a key."""
+    PAUSE_LIFTED = "pause_lifted"
+    """A human wants a rejected one asked for again without its pause."""
 
 
 #: (from, event) -> to. What is not here cannot happen.
@@ -91,6 +93,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.HELD, Event.DECLARED_NEVER): State.NOT_SENT,
     (State.SENDING, Event.DECLARED_NEVER): State.NOT_SENT,
     (State.IN_DOUBT, Event.DECLARED_NEVER): State.NOT_SENT,
+    (State.REJECTED, Event.PAUSE_LIFTED): State.REJECTED,
 }
 
 #: The outcome of a key's last POST is not known.

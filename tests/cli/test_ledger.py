@@ -2,60 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_kk.cli.main import main
+from tests.cli.conftest import SKU, hold, record, refuse, state
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.rows import Entry
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
-
-SKU = "FWXW00290_WHT_M"
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlLedger]:
-    """A ledger whose windows are so short that they are over at once."""
-    from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.ledger import open_ledger
-
-    extra = {"ledger_conn_id": "ledger", "timeout_s": 0.01, "lease_s": 0.02, "settle_window_s": 0.01}
-    kk = {"conn_type": "kk", "host": sandbox.url, "password": sandbox.token, "extra": extra}
-    monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(kk))
-    place = {"conn_type": "sqlite", "host": str(tmp_path / "ledger.db")}
-    monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(place))
-    ledger = open_ledger(KKHook(), "ledger", threads=1)
-    # Reading KK's list takes longer than a POST may take here.
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_KK_DEFAULT", json.dumps({**kk, "extra": {**extra, "timeout_s": 5, "lease_s": 10}})
-    )
-    yield ledger
-    ledger.close()
-
-
-def hold(ledger: SqlLedger, number: str) -> None:
-    """Let an order be in doubt, and then be given to a human."""
-    from airflow_provider_kk.delivery.job import Job
-    from airflow_provider_kk.delivery.rows import Answer, Origin
-    from airflow_provider_kk.delivery.states import Event
-
-    job = Job(number, "1:x", {SKU: 1}, "FR", "", send=lambda check: [], redact=str)
-    claim = ledger.begin(job, None, origin=Origin("shop", "run 7", "sync", -1, 2), sync_id="s")
-    assert claim is not None
-    row = ledger.record(claim, Answer(Event.UNKNOWN, message="the connection was reset"))
-    ledger.hold(row, Event.GIVEN_UP, "not in KK's list")
-    time.sleep(0.1)  # until the settle window is over
-
-
-def state(ledger: SqlLedger, number: str) -> str:
-    return ledger.look_up([number])[number].state.value
 
 
 def test_what_waits_for_a_human_is_listed(ledger: SqlLedger, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,6 +121,240 @@ def test_what_cannot_be_done_is_told_in_a_sentence(
     error = capsys.readouterr().err
     assert told in error
     assert "Traceback" not in error
+
+
+def test_ids_are_taken_with_a_warning_only_when_their_goods_differ(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold(ledger, "A-1")
+    (kk_order,) = sandbox.control.place({SKU: 2}, number="A-1")
+    words = ["ledger", "resolve", "A-1", "--created", kk_order, "--why", "seen"]
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert f"A-1 ordered 1 x {SKU}, these KK orders hold 2 x {SKU}" in told
+    assert "--yes" in told
+    assert state(ledger, "A-1") == "held"
+    assert main([*words, "--yes"]) == 0
+    assert state(ledger, "A-1") == "created"
+
+
+def test_ids_of_an_older_generation_are_refused(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (kk_order,) = sandbox.control.place({SKU: 1}, number="A-1")
+    record(ledger, "A-1", "created", ids=(kk_order,))
+    assert main(["ledger", "resolve", "A-1", "--order-again", "--why", "lost parcel"]) == 0
+    hold(ledger, "A-1")
+    assert main(["ledger", "resolve", "A-1", "--created", kk_order, "--why", "seen"]) == 1
+    assert f"{kk_order} is what generation 1 of A-1 has come to" in capsys.readouterr().err
+    assert state(ledger, "A-1") == "held"
+
+
+def test_several_orders_are_resolved_only_after_a_yes(
+    ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in ("A-1", "A-2"):
+        hold(ledger, number)
+    words = ["ledger", "resolve", "A-1", "A-2", "--never-created", "--why", "not on the site"]
+
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert "A-1: held" in told
+    assert "no terminal to ask at: give --yes" in told
+
+    answer_at_a_terminal(monkeypatch, "n")
+    assert main(words) == 1
+    assert "nothing was done" in capsys.readouterr().err
+    assert {state(ledger, number) for number in ("A-1", "A-2")} == {"held"}
+
+    answer_at_a_terminal(monkeypatch, "y")
+    assert main(words) == 0
+    assert {state(ledger, number) for number in ("A-1", "A-2")} == {"not_sent"}
+
+
+def answer_at_a_terminal(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    terminal = io.StringIO(f"{answer}\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)
+
+
+def test_of_several_orders_those_that_cannot_be_resolved_are_skipped_and_named(
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold(ledger, "A-1")
+    refuse(ledger, "A-2")
+    words = ["ledger", "resolve", "A-1", "A-2", "--never-created", "--why", "x", "--yes", "--json"]
+    assert main(words) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["key"], line["done"]) for line in lines] == [("A-1", True), ("A-2", False)]
+    assert "kk ledger retry A-2" in lines[1]["message"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["resolve", "A-1", "--never-created"],
+        ["resolve", "A-1", "--never-created", "--why", " "],
+        ["resolve", "A-1", "--why", "x"],
+        ["retry", "A-1"],
+        ["retry", "A-1", "--code", "sold out", "--why", "x"],
+        ["list", "--older-than", "yesterday"],
+    ],
+)
+def test_a_word_needs_its_reason_and_its_kind(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["ledger", *words])
+    assert ended.value.code == 2
+
+
+def test_a_container_user_without_a_name_is_asked_for_one(
+    ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 50000")
+
+    refuse(ledger, "A-1")
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert main(["ledger", "retry", "A-1", "--why", "restocked"]) == 1
+    assert "give --who" in capsys.readouterr().err
+    assert main(["ledger", "retry", "A-1", "--why", "restocked", "--who", "ann"]) == 0
+
+
+def test_the_list_is_narrowed_by_code_and_by_age(
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse(ledger, "A-1", 40_010)
+    refuse(ledger, "A-2", 40_009)
+    assert listed(["--code", "40009"], capsys) == ["A-2"]
+    assert listed(["--older-than", "1h"], capsys) == []
+    assert listed(["--older-than", "0s"], capsys) == ["A-1", "A-2"]
+
+
+def listed(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert main(["ledger", "list", "--json", *words]) == 0
+    return [json.loads(line)["key"] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_list_leaves_out_what_was_ordered_again_and_says_when_it_is_cut(
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse(ledger, "A-1")
+    refuse(ledger, "A-2")
+    assert main(["ledger", "list", "--limit", "1"]) == 0
+    assert "there are more" in capsys.readouterr().out
+    assert main(["ledger", "resolve", "A-1", "--order-again", "--why", "restocked"]) == 0
+    capsys.readouterr()
+    assert listed(["--state", "rejected"], capsys) == ["A-2"]
+
+
+# Retry ---------------------------------------------------------------------------------------------
+
+
+def test_a_rejected_order_is_asked_for_again_without_its_pause(
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = refuse(ledger, "A-1")
+    assert before.retry_after > ledger.now()
+    assert main(["ledger", "retry", "A-1", "--why", "restocked", "--who", "ann"]) == 0
+    after = ledger.look_up(["A-1"])["A-1"]
+    assert after.state.value == "rejected"
+    assert after.retry_after <= ledger.now()
+    assert (after.settle_after, after.rejections) == (before.settle_after, before.rejections)
+    assert after.resolved_by == "ann: restocked"
+    shown = capsys.readouterr().out
+    assert "A-1: asked again by the next sync" in shown
+    assert "looks at KK's list first" in shown
+    assert main(["ledger", "show", "A-1"]) == 0
+    assert "asked again after: now, by a human's word" in capsys.readouterr().out
+
+
+def test_a_retry_does_not_shorten_the_settle_window(
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from airflow_provider_kk.delivery.rows import Terms
+
+    ledger.terms = Terms(0.01, 0.02, 0.3)
+    before = refuse_without_waiting(ledger, "A-1")
+    assert main(["ledger", "retry", "A-1", "--why", "restocked"]) == 0
+    assert "once its settle window is over" in capsys.readouterr().out
+    assert ledger.look_up(["A-1"])["A-1"].settle_after == before.settle_after
+
+
+def refuse_without_waiting(ledger: SqlLedger, number: str) -> Entry:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.sleep", lambda seconds: None)
+        return refuse(ledger, number)
+
+
+def test_orders_are_retried_by_their_code(ledger: SqlLedger, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("A-1", "A-2"):
+        refuse(ledger, number, 40_010)
+    refuse(ledger, "B-1", 40_009)
+    words = ["ledger", "retry", "--code", "40010", "--why", "restocked"]
+    assert main(words) == 1
+    assert "give --yes" in capsys.readouterr().err
+    assert main([*words, "--yes", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["key"] for line in lines} == {"A-1", "A-2"}
+    assert ledger.look_up(["B-1"])["B-1"].retry_after > ledger.now()
+    assert main(["ledger", "retry", "--all", "--why", "all mended", "--yes"]) == 0
+    assert ledger.look_up(["B-1"])["B-1"].retry_after <= ledger.now()
+
+
+def test_an_order_that_is_not_rejected_is_skipped_and_told_what_becomes_of_it(
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse(ledger, "A-1")
+    record(ledger, "A-2", "unknown", message="reset")
+    hold(ledger, "A-3")
+    record(ledger, "A-4", "created", ids=("7",))
+    assert main(["ledger", "retry", "A-1", "A-2", "A-3", "A-4", "--why", "x", "--yes"]) == 1
+    shown = capsys.readouterr()
+    assert "A-1: asked again" in shown.out
+    assert "A-2: skipped, in doubt: KK may have it, so every sync of the account looks it up" in shown.err
+    assert "A-3: skipped, held" in shown.err
+    assert "A-4: skipped, created" in shown.err
+    assert "3 orders skipped" in shown.err
+    assert [state(ledger, f"A-{n}") for n in (1, 2, 3, 4)] == ["rejected", "in_doubt", "held", "created"]
+
+
+def test_an_order_that_moves_meanwhile_is_skipped(
+    ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse(ledger, "A-1")
+    refuse(ledger, "A-2")
+
+    class Slow(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self, size: int | None = -1) -> str:
+            record(ledger, "A-1", "created", ids=("7",))  # while the human thinks
+            return "y\n"
+
+    monkeypatch.setattr("sys.stdin", Slow())
+    assert main(["ledger", "retry", "--all", "--why", "x"]) == 1
+    shown = capsys.readouterr()
+    assert "A-1: skipped, it has moved meanwhile" in shown.err
+    assert "A-2: asked again" in shown.out
+    assert state(ledger, "A-1") == "created"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "their numbers, or --code CODE, or --all"),
+        (["A-1", "--all"], "their numbers, or --code CODE, or --all"),
+        (["nobody"], "nobody is not in the ledger"),
+        (["--code", "1"], "no order is rejected with code 1; there are: 40010 (1)"),
+    ],
+)
+def test_a_retry_of_nothing_says_what_to_give(
+    ledger: SqlLedger, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse(ledger, "A-1")
+    assert main(["ledger", "retry", *words, "--why", "x"]) == 1
+    assert told in capsys.readouterr().err
 
 
 def test_without_a_place_for_the_ledger_it_says_which_argument_to_give(

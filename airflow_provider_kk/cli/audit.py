@@ -1,0 +1,147 @@
+"""`kk audit`: a period of KK's list against the ledger."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kk.cli.common import (
+    CannotError,
+    add_place,
+    duration,
+    goods_told,
+    guarded,
+    open_place,
+    table,
+    time,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.audit import Audit
+    from airflow_provider_kk.delivery.compare import Finding
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+
+_DAY_S = 86_400.0
+_UNDECIDED = 2
+#: How a verdict is counted, where that is not its own word.
+_COUNTED = {
+    "agrees": "agree",
+    "other_goods": "with other goods",
+    "other_ids": "under other ids",
+    "unnumbered": "without a number",
+}
+_EPILOG = """\
+Names every order number of which KK has more or fewer orders than it should have. Only reads.
+Exit status: 0 all agree, 1 there are differences, 2 it could not be told."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `kk audit` takes."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    when = "a time such as 2026-01-31T08:00 (UTC unless it says otherwise), or so long ago: 6h, 2d, 1w"
+    parser.add_argument("--since", metavar="TIME", help=f"{when}; a day before --until")
+    parser.add_argument("--until", metavar="TIME", help="likewise; a settle window ago")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, the counts in the last")
+    add_place(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare; the exit status is 0 when all agree, 1 for differences, 2 when it could not be told."""
+    return guarded("kk audit", lambda: _run(arguments), failed=_UNDECIDED)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from airflow_provider_kk.delivery.audit import audit
+    from airflow_provider_kk.delivery.bucket import LedgerBucket
+    from airflow_provider_kk.delivery.job import InconclusiveError
+    from airflow_provider_kk.delivery.orders import OrderFinder
+
+    hook, ledger = open_place(arguments)
+    settings = hook.settings
+    # Syncs that run meanwhile keep to the same rate.
+    bucket = LedgerBucket(ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second)
+    with hook.client(bucket) as client:
+        finder = OrderFinder(client)
+        client.list_orders(page_size=1)  # tells how far KK's clock is off, and fails early
+        since, until = _period(arguments, ledger, finder)
+        try:
+            result = audit(ledger, finder, since, until, _Told())
+        except InconclusiveError as error:
+            raise CannotError(f"nothing can be told: {error}") from error
+    _print(result, ledger, as_json=arguments.json)
+    return 0 if result.agrees else 1
+
+
+def _period(arguments: argparse.Namespace, ledger: SqlLedger, finder: Any) -> tuple[float, float]:
+    from airflow_provider_kk.delivery.audit import latest_until
+
+    latest = latest_until(ledger, finder)
+    until = latest if arguments.until is None else _epoch("--until", arguments.until, ledger.now())
+    if until > latest:
+        print(
+            f"kk audit: KK may still list what is newer than a settle window: this ends at {time(latest)}",
+            file=sys.stderr,
+        )
+        until = latest
+    since = until - _DAY_S if arguments.since is None else _epoch("--since", arguments.since, ledger.now())
+    if since >= until:
+        raise CannotError(f"the period is empty: --since {time(since)} is not before {time(until)}")
+    return since, until
+
+
+def _epoch(option: str, text: str, now: float) -> float:
+    import pendulum
+
+    try:
+        return now - duration(text)
+    except argparse.ArgumentTypeError:
+        pass
+    try:
+        return float(pendulum.parse(text, exact=False, tz="UTC").timestamp())  # type: ignore[union-attr]
+    except ValueError as error:
+        raise CannotError(
+            f"{option} {text!r}: write 2026-01-31T08:00, or 6h, 2d, 1w for so long ago"
+        ) from error
+
+
+class _Told:
+    """What is said while it lasts: on standard error, since the findings are on standard output."""
+
+    def info(self, msg: Any, /, *args: Any) -> None:
+        print(f"kk audit: {msg % args}", file=sys.stderr)
+
+    warning = error = info
+
+
+def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:
+    counts = {verdict.value: count for verdict, count in sorted(result.counts.items())}
+    if as_json:
+        for one in result.findings:
+            print(json.dumps({**asdict(one), "verdict": one.verdict.value}))
+        print(json.dumps({"since": result.since, "until": result.until, "counts": counts}))
+        return
+    head = ["order number", "verdict", "ledger", "should have", "KK has", "kkOrderIds at KK", "what"]
+    table(head, [_row(one) for one in result.findings])
+    numbers = sum(count for verdict, count in counts.items() if verdict != "unnumbered")
+    told = ", ".join(f"{count} {_COUNTED.get(verdict, verdict)}" for verdict, count in counts.items())
+    print(
+        f"{numbers} order numbers of account {ledger.account} at {ledger.host} "
+        f"from {time(result.since)} to {time(result.until)}: {told or 'nothing to compare'}"
+    )
+
+
+def _row(one: Finding) -> list[str]:
+    again = f" (generation {one.generation})" if one.generation > 1 else ""
+    return [
+        one.key or "",
+        one.verdict.value.replace("_", " "),
+        one.state.replace("_", " ") + again,
+        goods_told(one.should_have),
+        goods_told(one.kk_has),
+        ",".join(one.kk_ids),
+        one.message,
+    ]

@@ -1,0 +1,248 @@
+"""A period of KK's list against the ledger: does KK have each order number as often as it should?
+
+Only reads, on both sides. It finds what no sync would: a request that somebody on the way to KK sent twice,
+an order that KK has lost, and numbers that nobody here has ordered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from airflow_provider_kk.delivery.compare import Finding, Verdict, compare, unclaimed, unnumbered
+from airflow_provider_kk.delivery.heal import NOT_OUR_STORE
+from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Sighting, plain_number
+from airflow_provider_kk.delivery.log import Log, utc
+from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.settle import trusted_now
+from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
+
+#: An answer is recorded after KK has created the order, and clocks differ: read so much around a period.
+_MARGIN_S = 600.0
+_LOG_EVERY_S = 10.0
+_CONTROLS = 3
+_KEYS_AT_ONCE = 500
+
+
+@dataclass
+class Audit:
+    """What a comparison has come to."""
+
+    since: float
+    until: float
+    findings: list[Finding] = field(default_factory=list)
+    """All that does not simply agree, by order number; orders without one at the end."""
+    counts: Counter[Verdict] = field(default_factory=Counter)
+    """How many of each verdict, those that agree too."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no order number has more or fewer KK orders than it should have."""
+        return not any(verdict.is_difference for verdict in self.counts)
+
+
+def latest_until(ledger: SqlLedger, finder: Finder) -> float:
+    """Return up to when KK's list can be believed to be complete by now, epoch seconds."""
+    return trusted_now(ledger, finder) - ledger.terms.settle_window_s
+
+
+def audit(ledger: SqlLedger, finder: Finder, since: float, until: float, log: Log) -> Audit:
+    """Compare what KK has created from `since` to `until` (epoch seconds) with the ledger.
+
+    :param until: not later than `latest_until`.
+    :raises InconclusiveError, KKError: when KK's list cannot be read completely, or shows none of the orders
+        that KK has answered; then nothing can be told.
+    """
+    return _Auditor(ledger, finder, since, until, log).run()
+
+
+class _Auditor:
+    def __init__(self, ledger: SqlLedger, finder: Finder, since: float, until: float, log: Log) -> None:
+        self._ledger, self._finder = ledger, finder
+        self._since, self._until = since, until
+        self._margin_s = _MARGIN_S + abs(ledger.now() - ledger.clock.wall())
+        self._shown = _Shown(finder, ledger, log)
+
+    def run(self) -> Audit:
+        # KK first: whatever it shows by then has its intent in the ledger.
+        start, end = self._since - self._margin_s, self._until + self._margin_s
+        self._shown.read(start, end)
+        near = self._ledger.created_between(start, end)
+        pending = self._ledger.entries(states=[*DOUBTFUL, State.HELD])
+        self._require_control(near)
+        self._shown.attribute([*near, *pending])
+        keys = self._keys(near, pending)
+        rows = self._rows(keys)
+        findings = {key: self._judge(key, rows.get(key, []), start, end) for key in keys}
+        self._look_closer({key: rows[key] for key, one in findings.items() if _deserves(one)}, findings)
+        return self._sum_up(findings)
+
+    def _sum_up(self, findings: dict[str, Finding]) -> Audit:
+        apart = [unnumbered(one) for one in self._shown.unnumbered() if self._is_inside(one.created_at)]
+        result = Audit(self._since, self._until)
+        for one in [*(findings[key] for key in sorted(findings)), *apart]:
+            result.counts[one.verdict] += 1
+            if one.verdict is not Verdict.AGREES:
+                result.findings.append(one)
+        return result
+
+    def _is_inside(self, epoch: float | None) -> bool:
+        return epoch is None or self._since <= epoch <= self._until
+
+    def _require_control(self, near: Iterable[Entry]) -> None:
+        """Raise unless KK shows one of the orders that it has answered, if there are any."""
+        if any(one.attempt and self._shown.has(one.kk_order_ids) for one in near):
+            return
+        known = self._ledger.newest_sent(before=self._until, limit=_CONTROLS)
+        for one in known:
+            self._shown.read(one.created_at - self._margin_s, one.created_at + self._margin_s)
+            if self._shown.has(one.kk_order_ids):
+                return
+        if known:
+            raise InconclusiveError(NOT_OUR_STORE)
+
+    # What is compared ------------------------------------------------------------------------------
+
+    def _keys(self, near: Iterable[Entry], pending: Iterable[Entry]) -> set[str]:
+        """Return the numbers that have something in the period, here or at KK."""
+        keys = {one.key for one in near if self._is_inside(one.created_at)}
+        keys |= {key for key, one in self._shown.numbered() if self._is_inside(one.created_at)}
+        sent = self._ledger.attempts(sorted({one.key for one in pending}))
+        return keys | {one.key for one in sent if self._is_inside(one.intent_at)}
+
+    def _rows(self, keys: Iterable[str]) -> dict[str, list[Entry]]:
+        newest = self._ledger.look_up(sorted(keys))
+        return {
+            key: [entry] if entry.generation == 1 else self._ledger.generations(key)
+            for key, entry in newest.items()
+        }
+
+    def _judge(self, key: str, generations: Sequence[Entry], start: float, end: float) -> Finding:
+        shown = self._shown.of(key)
+        if not generations:
+            return unclaimed(key, shown)
+        # What was created at another time cannot be expected among what was read.
+        ids = {one.id for one in shown}
+        looked_for = [
+            one
+            for one in generations
+            if one.state is not State.CREATED or start <= one.created_at <= end or ids & set(one.kk_order_ids)
+        ]
+        return compare(key, looked_for, shown, (), self._ledger.now())
+
+    # A second look ---------------------------------------------------------------------------------
+
+    def _look_closer(self, rows: dict[str, list[Entry]], findings: dict[str, Finding]) -> None:
+        """Judge again what does not agree, with KK's list from all times at which it was sent or created."""
+        keys = sorted(rows)
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = keys[start : start + _KEYS_AT_ONCE]
+            attempts = _by_key(self._ledger.attempts(some))
+            times = [time for key in some for time in _times(rows[key], attempts.get(key, []))]
+            for since, until in _merged(times, self._margin_s):
+                self._shown.read(since, until)
+            self._shown.attribute(one for key in some for one in rows[key])
+            for key in some:
+                findings[key] = compare(
+                    key, rows[key], self._shown.of(key), attempts.get(key, []), self._ledger.now()
+                )
+
+
+def _deserves(finding: Finding) -> bool:
+    return finding.verdict not in (Verdict.AGREES, Verdict.UNCLAIMED)
+
+
+def _by_key(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
+    grouped: dict[str, list[Attempt]] = {}
+    for one in attempts:
+        if one.outcome != Event.NOT_SENT.value:
+            grouped.setdefault(one.key, []).append(one)
+    return grouped
+
+
+def _times(generations: Iterable[Entry], attempts: Iterable[Attempt]) -> Iterator[float]:
+    yield from (one.created_at for one in generations if one.created_at)
+    # Where a human has said that it was created, that is when he said so.
+    yield from (one.intent_at for one in attempts)
+
+
+def _merged(times: Iterable[float], margin_s: float) -> list[tuple[float, float]]:
+    spans: list[tuple[float, float]] = []
+    for time in sorted(times):
+        if spans and time - margin_s <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], time + margin_s)
+        else:
+            spans.append((time - margin_s, time + margin_s))
+    return spans
+
+
+class _Shown:
+    """What KK's list shows, as far as it was read."""
+
+    def __init__(self, finder: Finder, ledger: SqlLedger, log: Log) -> None:
+        self._finder, self._clock, self._log = finder, ledger.clock, log
+        self._look_up = ledger.look_up
+        self._last_log = self._clock.monotonic()
+        self._read: list[tuple[float, float]] = []
+        self._by_id: dict[str, Sighting] = {}
+        self._key_of: dict[str, str | None] = {}
+        self._ids_of: dict[str, set[str]] = {}
+
+    def read(self, since: float, until: float) -> None:
+        """Read a period, unless that was done before; wider by what KK's clock differs."""
+        if any(start <= since and until <= end for start, end in self._read):
+            return
+        skew_s = self._finder.clock_skew_s or 0.0
+        now = self._clock.wall() + skew_s
+        for sightings in self._finder.find(since - abs(skew_s), min(until + abs(skew_s), now), ()):
+            self._by_id.update((one.id, one) for one in sightings)
+            self._tell(sightings)
+        if abs((self._finder.clock_skew_s or 0.0) - skew_s) > _MARGIN_S / 2:
+            self.read(since, until)  # only the first answer tells how far KK's clock is off
+        else:
+            self._read.append((since, until))
+
+    def _tell(self, sightings: Sequence[Sighting]) -> None:
+        times = [one.created_at for one in sightings if one.created_at]
+        if times and self._clock.monotonic() - self._last_log >= _LOG_EVERY_S:
+            self._last_log = self._clock.monotonic()
+            self._log.info("Reading KK's list: %d orders, up to %s", len(self._by_id), utc(max(times)))
+
+    def attribute(self, rows: Iterable[Entry]) -> None:
+        """Find out which number each order is of, with the help of rows that may be its own."""
+        rows = list(rows)
+        by_id = {one: row.key for row in rows for one in row.kk_order_ids}
+        plain = {plain_number(row.key): row.key for row in rows}
+        integers = {one.key for one in self._by_id.values() if one.key and one.key_is_integer}
+        exact = self._look_up(sorted(integers))
+        for one in self._by_id.values():
+            key = one.key
+            if not key or one.key_is_integer:
+                key = by_id.get(one.id) or self._key_of.get(one.id) or key
+            if key == one.key and one.key_is_integer and key not in exact:
+                key = plain.get(key or "", key)
+            self._note(one.id, key or None)
+
+    def _note(self, kk_order_id: str, key: str | None) -> None:
+        before = self._key_of.get(kk_order_id)
+        if before is not None:
+            self._ids_of[before].discard(kk_order_id)
+        self._key_of[kk_order_id] = key
+        if key is not None:
+            self._ids_of.setdefault(key, set()).add(kk_order_id)
+
+    def has(self, ids: Iterable[str]) -> bool:
+        return any(one in self._by_id for one in ids)
+
+    def of(self, key: str) -> list[Sighting]:
+        return [self._by_id[one] for one in sorted(self._ids_of.get(key, ()))]
+
+    def numbered(self) -> Iterator[tuple[str, Sighting]]:
+        for key, ids in self._ids_of.items():
+            for one in ids:
+                yield key, self._by_id[one]
+
+    def unnumbered(self) -> list[Sighting]:
+        return [self._by_id[one] for one, key in sorted(self._key_of.items()) if key is None]

@@ -1,0 +1,220 @@
+"""`kk audit`: on a local KK, through the operators' own code and by hand."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_kk.cli.main import main
+from tests.cli.conftest import SKU, record
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.sandbox.server import SandboxServer
+
+#: KK splits an order of these two: they lie in two countries.
+SPLIT = {SKU: 2, "USTS00015_BLK_S": 1}
+
+
+def post(ledger: SqlLedger, number: str, goods: Mapping[str, int] | None = None) -> str:
+    """Really send an order to KK through delivery; its state."""
+    from airflow_provider_kk.api.models import Order
+    from airflow_provider_kk.delivery.deliver import deliver
+    from airflow_provider_kk.delivery.orders import order_job
+    from airflow_provider_kk.delivery.rows import Origin, Terms
+    from airflow_provider_kk.hooks.kk import KKHook
+
+    lines = [{"sku": sku, "quantity": pieces} for sku, pieces in (goods or {SKU: 1}).items()]
+    address = {"country": "FR", "phone": "0102030405", "recipient": "Sample", "province": "Here"}
+    order = Order.parse({"custom_order_number": number, "address": address, "items": lines})
+    with KKHook().get_conn() as client, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "terms", Terms(timeout_s=5.0, lease_s=10.0, settle_window_s=0.01))
+        seen = ledger.look_up([number]).get(number)
+        done = deliver(order_job(order, client), seen, ledger, origin=Origin(), sync_id="s")
+    assert done is not None
+    return done[0].state.value
+
+
+def audited(
+    sandbox: SandboxServer, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, dict[str | None, dict[str, Any]], dict[str, int]]:
+    """The exit status, the findings by number, and the counts."""
+    sandbox.control.advance(5)  # KK tells its time in whole seconds, and the youngest are left out
+    time.sleep(0.05)
+    status = main(["audit", "--json", *words])
+    *lines, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return status, {line["key"]: line for line in lines}, last["counts"]
+
+
+def verdicts(findings: Mapping[str | None, Mapping[str, Any]]) -> dict[str | None, str]:
+    return {key: one["verdict"] for key, one in findings.items()}
+
+
+def test_all_agree_when_each_was_created_once_splits_included(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert post(ledger, "A-1") == "created"
+    sandbox.control.set(answer="first")  # hides the further ids of a split
+    assert post(ledger, "A-2", SPLIT) == "created"
+    assert len(sandbox.control.orders("A-2")) == 2
+    assert audited(sandbox, capsys) == (0, {}, {"agrees": 2})
+
+
+def test_a_post_that_a_proxy_has_replayed_is_named(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    sandbox.control.arm("duplicate_by_proxy", times=1)
+    assert post(ledger, "A-2", SPLIT) == "created"
+    status, findings, counts = audited(sandbox, capsys)
+    assert (status, verdicts(findings), counts) == (1, {"A-2": "more"}, {"agrees": 1, "more": 1})
+    assert len(findings["A-2"]["kk_ids"]) == 4
+    assert findings["A-2"]["should_have"] == SPLIT
+
+
+def test_the_table_ends_with_a_line_of_counts(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    sandbox.control.arm("duplicate_by_proxy", times=1)
+    post(ledger, "A-2")
+    sandbox.control.advance(5)
+    assert main(["audit"]) == 1
+    head, row, last = capsys.readouterr().out.splitlines()
+    assert head.startswith("order number")
+    assert row.startswith("A-2")
+    second = sandbox.control.orders("A-2")[1]["id"]
+    assert f"KK has it 2 times; the ledger does not know {second}" in row
+    assert last.startswith("2 order numbers of account default")
+    assert last.endswith("1 agree, 1 more")
+
+
+def test_half_a_split_that_kk_made_before_it_refused_is_named(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    sandbox.control.arm("half_split", times=1)
+    assert post(ledger, "A-2", SPLIT) == "rejected"
+    status, findings, _ = audited(sandbox, capsys)
+    assert (status, verdicts(findings)) == (1, {"A-2": "more"})
+    assert findings["A-2"]["state"] == "rejected"
+
+
+def test_hand_placed_orders_are_unclaimed_or_without_a_number(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.control.place({SKU: 1})
+    assert audited(sandbox, capsys)[0] == 0
+    sandbox.control.place({SKU: 1}, number="by-hand", age_s=10)
+    status, findings, _ = audited(sandbox, capsys)
+    assert (status, verdicts(findings)) == (1, {"by-hand": "unclaimed", None: "unnumbered"})
+
+
+def test_an_order_that_kk_does_not_show_is_missing(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    record(ledger, "A-2", "created", ids=("999",))
+    status, findings, _ = audited(sandbox, capsys)
+    assert (status, verdicts(findings)) == (1, {"A-2": "missing"})
+
+
+def test_a_second_generation_agrees_and_a_second_order_without_one_does_not(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    row = ledger.look_up(["A-1"])["A-1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "now", lambda: row.settle_after + 1)  # the settle window has passed
+        assert ledger.order_again(row, who="ann", why="lost parcel")
+    assert post(ledger, "A-1") == "created"
+    assert audited(sandbox, capsys)[0] == 0
+    sandbox.control.place({SKU: 1}, number="A-1")
+    status, findings, _ = audited(sandbox, capsys)
+    assert (status, verdicts(findings)) == (1, {"A-1": "more"})
+    assert findings["A-1"]["generation"] == 2
+
+
+def test_orders_that_are_open_are_named_and_not_called_wrong(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.control.arm("drop_after_commit", times=1)
+    assert post(ledger, "A-1") == "in_doubt"
+    status, findings, _ = audited(sandbox, capsys)
+    assert (status, verdicts(findings)) == (0, {"A-1": "open"})
+    assert findings["A-1"]["state"] == "in_doubt"
+    assert "settle window is open until" in findings["A-1"]["message"]
+
+
+@pytest.mark.parametrize(
+    "words", [["--since", "2h", "--until", "1h"], ["--since", "2001-01-01", "--until", "3d"]]
+)
+def test_a_period_without_orders_has_nothing_to_compare(
+    ledger: SqlLedger, sandbox: SandboxServer, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    assert audited(sandbox, capsys, *words) == (0, {}, {})
+
+
+def test_an_order_of_an_hour_ago_is_looked_for_in_its_own_hour(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    sandbox.control.place({SKU: 1}, number="old", age_s=5_400)
+    status, findings, _ = audited(sandbox, capsys, "--since", "2h", "--until", "1h")
+    assert (status, verdicts(findings)) == (1, {"old": "unclaimed"})
+
+
+def test_what_cannot_be_told_ends_with_status_2_and_the_reason(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    sandbox.control.advance(5)
+    sandbox.control.arm("status_before_commit", method="GET", times=2)
+    assert main(["audit"]) == 2
+    assert "kk audit: KK cannot be asked: " in capsys.readouterr().err
+    sandbox.control.disarm()
+    sandbox.control.reset()  # as the token of another store
+    assert main(["audit"]) == 2
+    assert "is the token another store's?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--since", "last week"], "--since 'last week': write 2026-01-31T08:00, or 6h"),
+        (["--since", "1h", "--until", "2h"], "the period is empty"),
+        (["--kk-conn-id", "missing"], "missing"),
+    ],
+)
+def test_wrong_use_is_told_in_a_sentence(
+    ledger: SqlLedger, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_period_that_is_too_young_is_cut_and_that_is_said(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    sandbox.control.advance(5)
+    assert main(["audit", "--until", "0s"]) == 0
+    assert "this ends at" in capsys.readouterr().err
+
+
+def test_its_progress_and_its_findings_hold_nothing_of_a_customer(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    sandbox.control.place({SKU: 1}, number="B-1", recipient="Jane Placeholder", zip="75001")
+    sandbox.control.advance(5)
+    for words in (["audit"], ["audit", "--json"]):
+        assert main(words) == 1
+        shown = capsys.readouterr()
+        assert "Placeholder" not in shown.out + shown.err
+        assert "75001" not in shown.out + shown.err
