@@ -39,7 +39,7 @@ _IDS_AT_ONCE = 50
 class KKClient:
     """One KK store through one access token. Safe for many threads.
 
-    `dialect` is `v1` or `v2`, `address_key` one of `ADDRESS_KEYS`, `sale_platform` goes with orders that
+    `dialect` is one of `DIALECTS`, `address_key` one of `ADDRESS_KEYS`, `sale_platform` goes with orders that
     name none. `timeout_s` is for a whole call. `throttle` is asked before each request; without one, a
     bucket of KK's figures for this process. Raises ValueError for settings that cannot be used.
     """

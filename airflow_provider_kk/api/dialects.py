@@ -1,11 +1,12 @@
 """KK's API versions as data: where each call lives and what its fields are called.
 
-A third dialect is one more entry of `DIALECTS`.
+`v1` is the API as first documented, `v1-orders` its later revision (pages "Create order" and "Query orders",
+v1), `v2` the current one. Another dialect is one more entry of `DIALECTS`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_kk.api.models import Order
@@ -60,6 +61,19 @@ _V1 = Dialect(
     filters_by_status=True,
 )
 
+_V1_ORDERS = replace(
+    _V1,
+    name="v1-orders",
+    orders_path="/openapi/v1/order/orders",
+    create_keys=(
+        ("remark", "remark"),
+        ("orderItemsList", "items"),
+        ("customOrderId", "custom_order_number"),
+        ("salePlatform", "sale_platform"),
+    ),
+    number_key="customOrderId",
+)
+
 _V2 = Dialect(
     name="v2",
     orders_path="/openapi/v2/order/orders",
@@ -77,4 +91,4 @@ _V2 = Dialect(
     filters_by_status=False,
 )
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (_V1, _V2)}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (_V1, _V1_ORDERS, _V2)}

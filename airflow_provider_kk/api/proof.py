@@ -111,6 +111,11 @@ class Exchange:
         self._limit_delivery()
         self.bytes_handed = True
 
+    def before_more_bytes(self) -> None:
+        """Raise TimeoutError once the deadline has passed: half a request is not completed later."""
+        self._require_time()
+        self._limit_delivery()
+
     def _require_time(self) -> None:
         if self.expired or self.remaining_s <= 0:
             raise TimeoutError("no time left before the deadline")
@@ -181,7 +186,11 @@ class _Witness(HTTPConnection):
 
     def send(self, data: Any) -> None:
         exchange = _current.get()
-        if not self._connecting and not exchange.bytes_handed:
+        if self._connecting:
+            pass
+        elif exchange.bytes_handed:
+            exchange.before_more_bytes()
+        else:
             if self.sock is None:
                 self.connect()
             exchange.before_first_byte(self.sock, reused=self._has_served)

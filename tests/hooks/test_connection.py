@@ -177,7 +177,7 @@ def test_a_named_account_is_told_from_the_default():
     [
         ({"tiemout_s": 30}, "tiemout_s", "is unknown; did you mean timeout_s?"),
         ({"API_VERSION": "v1"}, "API_VERSION", "is unknown; known are api_version, sale_platform"),
-        ({"api_version": "v3"}, "api_version", "must be v1 or v2"),
+        ({"api_version": "v3"}, "api_version", "must be v1 or v1-orders or v2"),
         ({"address_key": "address"}, "address_key", "must be orderAddresses or orderAddress"),
         ({"account": "x" * 65}, "account", "must be at most 64 printable ASCII characters"),
         ({"account": "café"}, "account", "must be at most 64 printable ASCII characters"),

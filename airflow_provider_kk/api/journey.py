@@ -1,0 +1,152 @@
+"""How far an order has come, told from KK's words, which differ between the versions of its API.
+
+Source: page "Query orders", v1 and v2. Every set of words is open: one that is not known tells nothing here.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from airflow_provider_kk.api.models import KKOrder
+
+
+class _Stations(StrEnum):
+    """Words in the order in which they are passed."""
+
+    @property
+    def rank(self) -> int:
+        """A higher one never gives way to a lower one."""
+        return list(type(self)).index(self)
+
+
+class Status(_Stations):
+    """The stations of an order, in the order in which it passes them; `rank` compares two."""
+
+    CREATED = "created"
+    """KK lists it, and says nothing more that is understood."""
+    WAITING_PAYMENT = "waiting_payment"
+    PAID = "paid"
+    PARTIALLY_SHIPPED = "partially_shipped"
+    SHIPPED = "shipped"
+    """Every parcel is on its way."""
+    DELIVERED = "delivered"
+    CANCELLED = "cancelled"
+    REFUNDED = "refunded"
+    """All of it; some lines alone do not change the status."""
+
+
+class PackageStatus(_Stations):
+    """The stations of a parcel, in order."""
+
+    PREPARING = "preparing"
+    SHIPPED = "shipped"
+    DELIVERED = "delivered"
+
+
+class Goal(StrEnum):
+    """What can be waited for."""
+
+    PAID = "paid"
+    SHIPPED = "shipped"
+    DELIVERED = "delivered"
+    REFUNDED = "refunded"
+
+
+# What v1 tells in one word, v2 tells in up to four. v2's waiting_to_ship does not say that it is paid.
+_STATUS = {
+    "waiting_payment": Status.WAITING_PAYMENT,
+    "processing": Status.PAID,
+    "waiting_to_ship": Status.PAID,
+    "waiting_toship": Status.PAID,
+    "partial_shipped": Status.PARTIALLY_SHIPPED,
+    "shipped": Status.SHIPPED,
+    "delivered": Status.DELIVERED,
+    "completed": Status.DELIVERED,
+    "cancel": Status.CANCELLED,
+    "refunded": Status.REFUNDED,
+}
+_FINANCIAL = {"waiting": Status.WAITING_PAYMENT, "paid": Status.PAID}
+_FULFILLMENT = {
+    "partially_shipped": Status.PARTIALLY_SHIPPED,
+    "fully_shipped": Status.SHIPPED,
+    "completed": Status.DELIVERED,
+}
+_REFUND = {"refund": Status.REFUNDED, "refunded": Status.REFUNDED}
+_PACKAGE = {
+    "preparing": PackageStatus.PREPARING,
+    "shipped": PackageStatus.SHIPPED,
+    "completed": PackageStatus.DELIVERED,
+}
+
+
+def status_in(
+    status: str | None,
+    financial_status: str | None,
+    fulfillment_status: str | None,
+    refund_status: str | None,
+    *,
+    is_paid: bool,
+) -> Status:
+    """The furthest station that KK's four words tell of; `is_paid`: there is a date of payment."""
+    told = (
+        _STATUS.get(status or ""),
+        _FINANCIAL.get(financial_status or ""),
+        _FULFILLMENT.get(fulfillment_status or ""),
+        _REFUND.get(refund_status or ""),
+        Status.PAID if is_paid else None,
+    )
+    return max((one for one in told if one), key=lambda one: one.rank, default=Status.CREATED)
+
+
+def status_of(order: KKOrder) -> Status:
+    """The furthest station that anything in a listed order tells of, its parcels included."""
+    own = status_in(
+        order.status,
+        order.financial_status,
+        order.fulfillment_status,
+        order.refund_status,
+        is_paid=order.paid_at is not None,
+    )
+    on_the_way = any(
+        package_status(one.status) not in (None, PackageStatus.PREPARING) for one in order.fulfillments
+    )
+    return max(own, Status.PARTIALLY_SHIPPED, key=lambda one: one.rank) if on_the_way else own
+
+
+def package_status(word: str | None) -> PackageStatus | None:
+    """The station that KK's word for a parcel tells of; None when it is not known."""
+    return _PACKAGE.get(word or "")
+
+
+def has_reached(order: KKOrder, goal: Goal) -> bool:
+    """Whether an order is where it is waited for, or beyond."""
+    status = status_of(order)
+    if goal is Goal.REFUNDED:
+        return status is Status.REFUNDED
+    return Status(goal.value).rank <= status.rank <= Status.DELIVERED.rank
+
+
+def why_never(order: KKOrder, goal: Goal) -> str | None:
+    """Why an order that has not reached `goal` will not, as far as KK's words tell; None: it still may."""
+    status = status_of(order)
+    if goal is Goal.REFUNDED:
+        return _why_never_refunded(order, status)
+    if status is Status.CANCELLED:
+        return "it is cancelled"
+    if status is Status.REFUNDED:
+        return "it is refunded"
+    if order.status == "abnormal_order":
+        return "KK calls it abnormal: somebody has to look at it there"
+    return None
+
+
+def _why_never_refunded(order: KKOrder, status: Status) -> str | None:
+    if "refunding" in (order.status, order.refund_status):
+        return None
+    if order.status == "refund_fail":
+        return "KK has refused the refund"
+    if status is Status.CANCELLED and order.paid_at is None and order.financial_status != "paid":
+        return "it is cancelled and was never paid"
+    if Status.SHIPPED.rank <= status.rank <= Status.DELIVERED.rank:
+        return "it is shipped, and KK refunds only before"
+    return None

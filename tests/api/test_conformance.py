@@ -1,0 +1,398 @@
+"""Every documented shape of KK's answers through each dialect's client, and what may come instead of it.
+
+All of it is built from KK's tables and examples: nobody here can record the real API.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import requests_mock as rm
+
+from airflow_provider_kk.api.client import KKClient
+from airflow_provider_kk.api.dialects import DIALECTS
+from airflow_provider_kk.api.errors import KKAnswerError, KKRejectedError, KKUnknownOutcomeError
+from airflow_provider_kk.api.models import KKOrder
+from tests.api.helpers import ORDER, client_for
+
+KK = "https://developer.kakaclo.com"
+#: Stands for a field that is not there.
+GONE = object()
+ADDRESS = {
+    "country": "FR",
+    "city": "Paris",
+    "phone": "07 82",
+    "recipient": "Odile",
+    "street1": "7 rue",
+    "street2": "",
+    "province": "Loire",
+    "zip": "75001",
+    "vat": None,
+    "ioss": None,
+}
+V1_ORDER: dict[str, Any] = {
+    "id": 1000000371651,
+    "CustomOrderNumber": "111",
+    "remark": "",
+    "status": "partial_shipped",
+    "purchaseDate": "2022-04-01T08:00:00Z",
+    "payAt": "2022-04-01T08:10:00Z",
+    "completedAt": None,
+    "createDate": "2022-04-01T08:00:00Z",
+    "modifyDate": "2022-04-03T10:00:00Z",
+    "shippingAddress": ADDRESS,
+    "warehouseId": 1,
+    "currencyCode": "USD",
+    "finalAmount": 18.89,
+    "skusAmount": 14.9,
+    "freightAmount": 3.99,
+    "couponAmount": 0,
+    "promotionAmount": 0,
+    "refundableAmount": 18.89,
+    "refundedAmount": 0,
+    "orderItems": [
+        {
+            "id": 1,
+            "itemId": 700001,
+            "skuCode": "FWXW00290_WHT_M",
+            "productName": "Floral Wrap Dress",
+            "productNum": 1,
+            "purchasePrices": 14.9,
+            "subtotal": 14.9,
+            "option1": '{"name": "Color", "value": "White"}',
+            "option2": '{"name": "Size", "value": "M"}',
+            "option3": "",
+            "imageUrl": "https://img.example.com/a.jpg",
+            "stockStatus": "normal",
+            "countryCode": "CN",
+        }
+    ],
+    "fulfillments": [
+        {
+            "id": 5,
+            "packId": "P5",
+            "status": "shipped",
+            "carrier": "YunExpress",
+            "carrierType": "Standard",
+            "trackingCode": "YT1",
+            "logisticsSearchUrl": "https://t.example.com/YT1",
+            "deliveryTime": "6~10 Business Days",
+            "items": [{"skuCode": "FWXW00290_WHT_M", "quantity": 1}],
+            "trackingInfos": [{"carrier": "YunExpress", "trackingCode": "YT1"}],
+        }
+    ],
+}
+RENAMED = {
+    "order": {"CustomOrderNumber": "customOrderId", "payAt": "payDate", "completedAt": "completedDate",
+              "modifyDate": "updateDate", "skusAmount": "subTotalAmount"},
+    "line": {"purchasePrices": "amount", "subtotal": "total"},
+}  # fmt: skip
+
+
+def renamed(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in row.items()}
+
+
+V2_ORDER: dict[str, Any] = {
+    **renamed(V1_ORDER, RENAMED["order"]),
+    "status": "processing",
+    "financialStatus": "paid",
+    "fulfillmentStatus": "partially_shipped",
+    "refundStatus": "NULL",
+    "orderItems": [
+        {
+            **renamed(V1_ORDER["orderItems"][0], RENAMED["line"]),
+            "fulfillmentStatus": "NULL",
+            "refundStatus": "NULL",
+        }
+    ],
+}
+V1_ORDERS_ORDER = {**V1_ORDER, "customOrderId": "111"}
+del V1_ORDERS_ORDER["CustomOrderNumber"]
+CREATED_AND_UPDATED = ("2022-04-01 08:00:00+00:00", "2022-04-03 10:00:00+00:00")
+EXAMPLES = {"v1": V1_ORDER, "v1-orders": V1_ORDERS_ORDER, "v2": V2_ORDER}
+
+
+@pytest.fixture(params=list(DIALECTS))
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def client(dialect: str) -> Iterator[KKClient]:
+    with client_for(KK, dialect=dialect) as found:
+        yield found
+
+
+def ok(data: Any, message: str = "success", code: Any = 10000) -> dict[str, Any]:
+    return {"code": code, "message": message, "data": data}
+
+
+def listed(client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any) -> Any:
+    requests_mock.get(KK + DIALECTS[dialect].orders_path, json=ok(data))
+    return client.list_orders()
+
+
+def as_text(value: Any) -> Any:
+    """The same answer with each number as text."""
+    if isinstance(value, dict):
+        return {name: as_text(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [as_text(one) for one in value]
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of everything in an answer."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        yield (*path, name)
+        yield from leaves(one, (*path, name))
+
+
+def changed(order: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    copied = copy.deepcopy(order)
+    parent: Any = copied
+    for step in path[:-1]:
+        parent = parent[step]
+    if value is GONE:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = value
+    return copied
+
+
+def figures(order: KKOrder) -> tuple[Any, ...]:
+    """What every version tells of the example."""
+    (line,), (package,) = order.items, order.fulfillments
+    return (
+        (order.id, order.custom_order_number, order.warehouse_id, order.currency_code, order.remark),
+        (order.final_amount, order.subtotal_amount, order.freight_amount, order.coupon_amount),
+        (order.refundable_amount, order.refunded_amount, order.promotion_amount),
+        [str(moment) for moment in (order.purchased_at, order.paid_at, order.created_at, order.updated_at)],
+        (order.completed_at, order.cancelled_at, order.refunded_at),
+        (line.id, line.item_id, line.sku, line.quantity, line.amount, line.total, line.country_code),
+        (line.stock_status, line.option3, line.fulfillment_status, line.refund_status),
+        (package.id, package.pack_id, package.status, package.carrier, package.tracking_code),
+        (package.tracking_url, package.delivery_time, [(one.sku, one.quantity) for one in package.items]),
+        [(one.carrier, one.tracking_code) for one in package.tracking_infos],
+    )
+
+
+def test_the_documented_order_is_read_whole_and_the_same_in_each_version(
+    client: KKClient, dialect: str, requests_mock: rm.Mocker
+) -> None:
+    data = {"list": [EXAMPLES[dialect]], "total": 1, "pageNumber": 1, "pageSize": 10}
+    page = listed(client, dialect, requests_mock, data)
+
+    (order,) = page.orders
+    assert (page.total, page.page_number, page.page_size, page.odd_fields) == (1, 1, 10, [])
+    assert figures(order) == (
+        ("1000000371651", "111", "1", "USD", None),
+        (Decimal("18.89"), Decimal("14.9"), Decimal("3.99"), 0),
+        (Decimal("18.89"), 0, 0),
+        ["2022-04-01 08:00:00+00:00", "2022-04-01 08:10:00+00:00", *CREATED_AND_UPDATED],
+        (None, None, None),
+        ("1", "700001", "FWXW00290_WHT_M", 1, Decimal("14.9"), Decimal("14.9"), "CN"),
+        ("normal", None, None, None),
+        ("5", "P5", "shipped", "YunExpress", "YT1"),
+        ("https://t.example.com/YT1", "6~10 Business Days", [("FWXW00290_WHT_M", 1)]),
+        [("YunExpress", "YT1")],
+    )
+
+
+def test_numbers_may_come_as_text(client: KKClient, dialect: str, requests_mock: rm.Mocker) -> None:
+    plain = listed(client, dialect, requests_mock, {"list": [EXAMPLES[dialect]], "total": 1})
+    text = listed(client, dialect, requests_mock, as_text({"list": [EXAMPLES[dialect]], "total": 1}))
+    assert figures(text.orders[0]) == figures(plain.orders[0])
+    assert text.total == 1
+    assert text.odd_fields == []
+
+
+@pytest.mark.parametrize("value", [GONE, None, "", "of 2031", {"a": []}, [[]], True, -1.5, 10**40])
+def test_whatever_stands_in_one_field_costs_no_other_field(dialect: str, value: Any) -> None:
+    example = EXAMPLES[dialect]
+    whole = flat(KKOrder.read(example))
+    for path in leaves(example):
+        order = KKOrder.read(changed(example, path, value))
+        lost = {name for name, one in flat(order).items() if whole.get(name) != one and name not in BESIDE}
+        inside = {str(step) for step in path if isinstance(step, str)}
+        assert len({name.split("[")[0].split(".")[0] for name in lost}) <= 1, (path, value, lost)
+        assert len(lost) <= 1 or inside & {"orderItems", "fulfillments", "shippingAddress"}, (
+            path,
+            value,
+            lost,
+        )
+
+
+#: Not a field of KK's own.
+BESIDE = {"odd_fields", "number_is_integer"}
+
+
+def flat(order: KKOrder) -> dict[str, Any]:
+    return {name: getattr(order, name) for name in KKOrder.model_fields}
+
+
+def test_any_word_in_place_of_a_status_is_passed_on(dialect: str) -> None:
+    words = ("status", "financialStatus", "fulfillmentStatus", "refundStatus")
+    order = KKOrder.read(EXAMPLES[dialect] | dict.fromkeys(words, "brand_new"))
+    assert {order.status, order.financial_status, order.fulfillment_status, order.refund_status} == {
+        "brand_new"
+    }
+    assert order.odd_fields == []
+
+
+@pytest.mark.parametrize("packed", [None, [], GONE])
+def test_an_order_that_is_not_packed_has_no_packages(dialect: str, packed: Any) -> None:
+    order = KKOrder.read(changed(EXAMPLES[dialect], ("fulfillments",), packed))
+    assert (order.fulfillments, order.odd_fields) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("data", "ids", "total"),
+    [
+        ({"list": [], "total": 0, "pageNumber": 1, "pageSize": 10}, [], 0),
+        ({"list": None, "total": "0"}, [], 0),
+        ({"list": [{"id": 7}]}, ["7"], None),
+        ({"list": [{"id": "7"}, {"id": 8}], "total": None}, ["7", "8"], None),
+        ([{"id": 7}], ["7"], None),
+    ],
+)
+def test_a_page_may_say_how_many_there_are_or_not(
+    client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any, ids: list[str], total: int | None
+) -> None:
+    page = listed(client, dialect, requests_mock, data)
+    assert ([order.id for order in page.orders], page.total) == (ids, total)
+
+
+@pytest.mark.parametrize("data", [None, "", 7, {}, {"total": 3}, {"list": "none"}, {"list": {"id": 7}}])
+def test_what_is_no_list_never_looks_like_an_empty_one(
+    client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any
+) -> None:
+    with pytest.raises(KKAnswerError):
+        listed(client, dialect, requests_mock, data)
+
+
+@pytest.mark.parametrize("message", ["success", "Success!", "ok", "kk.api.200", "", "???"])
+@pytest.mark.parametrize("code", [10000, "10000"])
+def test_the_code_alone_makes_a_success(
+    client: KKClient, dialect: str, requests_mock: rm.Mocker, message: str, code: Any
+) -> None:
+    requests_mock.post(KK + DIALECTS[dialect].orders_path, json=ok(1000000371651, message, code))
+    assert client.create_order(ORDER) == ["1000000371651"]
+
+
+@pytest.mark.parametrize(
+    ("data", "ids"),
+    [
+        (1000000371651, ["1000000371651"]),
+        ("1000000371651", ["1000000371651"]),
+        ("KK-1, KK-2", ["KK-1", "KK-2"]),
+        ([1, "2"], ["1", "2"]),
+        ({"kkOrderIds": 1000000371651, "status": 0}, ["1000000371651"]),
+        ({"kkOrderIds": [1, 2], "status": 0}, ["1", "2"]),
+        ({"kkOrderIds": "1,2"}, ["1", "2"]),
+        ({"id": 1000000371651, "status": 0}, ["1000000371651"]),
+        ([{"id": 1}, {"id": 2}], ["1", "2"]),
+    ],
+)
+def test_every_form_of_a_created_order_gives_its_ids_as_text(
+    client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any, ids: list[str]
+) -> None:
+    requests_mock.post(KK + DIALECTS[dialect].orders_path, json=ok(data))
+    assert client.create_order(ORDER) == ids
+
+
+@pytest.mark.parametrize("data", [None, "", 0, True, {}, [], "a b", {"status": 0}, [None], "1,,2"])
+def test_a_success_without_a_readable_id_is_an_unknown_outcome(
+    client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any
+) -> None:
+    requests_mock.post(KK + DIALECTS[dialect].orders_path, json=ok(data))
+    with pytest.raises(KKUnknownOutcomeError):
+        client.create_order(ORDER)
+
+
+@pytest.mark.parametrize("status", [200, 400, 422])
+@pytest.mark.parametrize(
+    "message", ["sku X does not exist", "sold out", "insufficient balance", "phone is required"]
+)
+def test_a_refusal_comes_with_or_without_an_http_error(
+    client: KKClient, dialect: str, requests_mock: rm.Mocker, status: int, message: str
+) -> None:
+    answer = ok(None, message, 400123)
+    requests_mock.post(KK + DIALECTS[dialect].orders_path, json=answer, status_code=status)
+    with pytest.raises(KKRejectedError) as caught:
+        client.create_order(ORDER)
+    assert (caught.value.code, caught.value.kk_message) == (400123, message)
+
+
+@pytest.mark.parametrize("data", ["R-1", {"refundNo": "R-1"}, ["R-1"]])
+def test_a_refund_of_lines_is_asked_for_in_kks_names(
+    client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any
+) -> None:
+    sent = requests_mock.post(KK + DIALECTS[dialect].refund_path.format(id="7"), json=ok(data))
+    line = {"itemId": 1, "skuCode": "A", "quantity": 1, "countryCode": "CN"}
+    assert client.refund_order("7", "note", lines=[line]) == "R-1"
+    assert json.loads(sent.last_request.text) == {
+        "remark": "note", "refundReason": "Other", "orderItems": [line]
+    }  # fmt: skip
+
+
+def test_refunds_are_read_in_each_version(client: KKClient, dialect: str, requests_mock: rm.Mocker) -> None:
+    words = ["pending_review", "refund_successfully", "refund_failed", "brand_new"]
+    rows = [{"refundNo": no, "refundStatus": word, "id": 7, "remark": None} for no, word in enumerate(words)]
+    requests_mock.get(KK + DIALECTS[dialect].refunds_path.format(id="7"), json=ok({"list": rows}))
+    found = client.get_refunds("7")
+    assert [(one.refund_no, one.refund_status, one.kk_order_id) for one in found] == [
+        (str(no), word, "7") for no, word in enumerate(words)
+    ]
+
+
+@pytest.mark.parametrize(("split", "path"), [(False, ""), (True, "/automationSplit")])
+def test_offers_of_freight_are_read(
+    client: KKClient, requests_mock: rm.Mocker, split: bool, path: str
+) -> None:
+    offer = {
+        "channelCode": "KKSTD",
+        "channelNameEn": "KK Standard",
+        "channelType": "Standard",
+        "estimatedFreight": "3.99",
+        "estimatedFreightCurrency": "USD",
+        "deliveryTime": "6~10 Business Days",
+    }
+    sent = requests_mock.post(
+        f"{KK}/openapi/v2/order/orders/channel{path}", json=ok([offer, {"channelType": "X"}])
+    )
+    first, second = client.get_channels([{"sku": "A", "quantity": 2}], "FR", split=split)
+    assert json.loads(sent.last_request.text) == {
+        "products": [{"sku": "A", "quantity": 2}],
+        "shipToCountry": "FR",
+    }
+    assert (first.estimated_freight, first.delivery_time) == (Decimal("3.99"), "6~10 Business Days")
+    assert (second.channel_type, second.estimated_freight) == ("X", None)
+
+
+def test_stock_warehouses_and_what_has_no_documented_form(client: KKClient, requests_mock: rm.Mocker) -> None:
+    stock = {"sku": "A", "warehouseStockList": [{"countryCode": "CN", "qty": "5", "warehouseCode": "C1"}]}
+    requests_mock.get(f"{KK}/openapi/v1/product/stocks", json=ok({"list": [stock, {"sku": "B"}]}))
+    place = {
+        "warehouseId": 1,
+        "warehouseCode": "C1",
+        "warehouseNameExt": "G",
+        "countryCode": "CN",
+        "status": 1,
+    }
+    requests_mock.get(f"{KK}/openapi/v1/product/countryAndWarehouse", json=ok({"list": [place]}))
+    requests_mock.get(f"{KK}/openapi/v1/payment/balance", json=ok({"any": ["thing"]}))
+    requests_mock.get(f"{KK}/openapi/v1/product/category", json=ok([{"id": 1, "children": []}]))
+
+    first, second = client.iter_stock(["A", "B"])
+    assert ([one.quantity for one in first.warehouses], second.warehouses) == ([5], [])
+    assert [(one.warehouse_id, one.status) for one in client.get_warehouses()] == [("1", "1")]
+    assert client.get_balance() == {"any": ["thing"]}
+    assert client.get_categories() == [{"id": 1, "children": []}]
