@@ -20,8 +20,13 @@ def find_binaries() -> Path | None:
 
 
 @contextmanager
-def throwaway_postgres(binaries: Path) -> Iterator[str]:
-    """The URL of an empty database on this machine, which is gone afterwards."""
+def throwaway_postgres(
+    binaries: Path, *, settings: str = "-c fsync=off", copy_of: int | None = None
+) -> Iterator[str]:
+    """The URL of an empty database on this machine, which is gone afterwards.
+
+    Options in `settings` win over what SQL sets; `copy_of` is the port of one whose standby it shall be.
+    """
     home = Path(tempfile.mkdtemp(prefix="postgres-"))
     # It refuses to run as root.
     user = "postgres" if getpass.getuser() == "root" else None
@@ -40,9 +45,13 @@ def throwaway_postgres(binaries: Path) -> Iterator[str]:
         )
 
     port = free_port()
-    run("initdb", "-U", "postgres", "-A", "trust", "-N")
-    settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c fsync=off"
-    run("pg_ctl", "-w", "-l", str(home / "log"), "-o", settings, "start")
+    if copy_of is None:
+        run("initdb", "-U", "postgres", "-A", "trust", "-N")
+    else:
+        source = f"host=127.0.0.1 port={copy_of} user=postgres"
+        run("pg_basebackup", "-R", "-N", "-c", "fast", "-d", source)
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} {settings}"
+    run("pg_ctl", "-w", "-l", str(home / "log"), "-o", options, "start")
     try:
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:

@@ -48,7 +48,9 @@ def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8) -> SqlLedger:
     db_hook: Any = BaseHook.get_hook(conn_id)
     # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
     engine = db_hook.get_sqlalchemy_engine(engine_kwargs=pool_arguments(conn_type, threads + 2))
-    return ledger_on(engine, hook)
+    ledger = ledger_on(engine, hook)
+    _warn_of_weaknesses(ledger, hook)
+    return ledger
 
 
 def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
@@ -66,3 +68,11 @@ def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
     )
     ledger.open(hook.kk_conn_id, account_is_explicit=settings.account_is_explicit)
     return ledger
+
+
+def _warn_of_weaknesses(ledger: SqlLedger, hook: KKHook) -> None:
+    from airflow_provider_kk.delivery.durability import weaknesses
+
+    with ledger.database.read() as db:
+        for weakness in weaknesses(db):
+            (hook.log.info if weakness.is_note else hook.log.warning)("%s", weakness.text)

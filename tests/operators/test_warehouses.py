@@ -20,6 +20,7 @@ from tests.warehouse import fakes
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
+    from tests.operators.conftest import Printed
 
 pytestmark = pytest.mark.usefixtures("connect")
 
@@ -164,3 +165,16 @@ def test_without_a_ledger_it_fails_before_the_first_row_is_read_and_says_what_to
         assert word in str(done.error)
     assert read == []
     assert sandbox.control.counts()["requests"] == 0
+
+
+@pytest.mark.usefixtures("ledger", "warehouse")
+def test_a_ledger_that_a_crash_may_empty_is_told_and_hinders_nothing(
+    sandbox: SandboxServer, warehouse: Warehouse, printed: Printed
+):
+    warehouse.add(*rows(range(3)))
+
+    done = attempt(sync(warehouse_conn_id="warehouse"))
+
+    assert nonzero(done.value) == {"created": 3}
+    # The server of these tests is in a hurry.
+    assert printed().count("The ledger's PostgreSQL has fsync = off") == 1
