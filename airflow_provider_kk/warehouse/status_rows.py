@@ -21,11 +21,11 @@ that were made. An observation whose own `updated_at` cannot be read is older th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from airflow_provider_kk.api.journey import PackageStatus, Status, package_status, status_in, status_of
 from airflow_provider_kk.api.models import KKOrder, KKOrderItem, Package, TrackingInfo
@@ -144,11 +144,12 @@ def rows_of(order: KKOrder) -> StatusRows | None:
 
 def merge(first: StatusRows, second: StatusRows) -> StatusRows:
     """The join of two of an order: commutative, associative, and idempotent."""
-    order = max(first.order, second.order, key=_order_weight)
-    status = max(first.order.status, second.order.status, key=lambda one: one.rank)
+    if first == second:
+        return first
+    order = _newer(first.order, second.order, _order_at, _order_tells)
     return StatusRows(
-        replace(order, status=status),
-        max(first.lines, second.lines, key=_lines_weight),
+        replace(order, status=max(first.order.status, second.order.status, key=lambda one: one.rank)),
+        _newer(first.lines, second.lines, _lines_at, _lines_tell),
         tuple(_joined_packages(first.packages, second.packages)),
     )
 
@@ -165,33 +166,50 @@ def goods_of(lines: Sequence[LineRow]) -> dict[str, int] | None:
 
 # Which is newer ------------------------------------------------------------------------------------
 
-_Weight = tuple[datetime, int, int, tuple[str, ...]]
-#: Not told by an observation itself, or only by what is wrong with it.
-_BESIDE = {"status", "odd_fields"}
+
+def _newer(first: T, second: T, at: Callable[[T], Any], tells: Callable[[T], Any]) -> T:
+    """The later one; of two at the same time, the one that tells more."""
+    is_tie = at(first) == at(second)
+    return max(first, second, key=tells if is_tie else at)
 
 
-def _order_weight(row: OrderRow) -> tuple[_Weight, bool, str]:
+def _order_at(row: OrderRow) -> datetime:
+    return row.updated_at or _NEVER
+
+
+def _order_tells(row: OrderRow) -> tuple[Any, ...]:
     words = (row.kk_status, row.kk_financial_status, row.kk_fulfillment_status, row.kk_refund_status)
-    weight = _weight(row, status_in(*words, is_paid=row.paid_at is not None).rank)
-    return weight, row.odd_fields is None, row.odd_fields or ""
+    rank = status_in(*words, is_paid=row.paid_at is not None).rank
+    return rank, _told(row), row.odd_fields is None, _texts(row), row.odd_fields or ""
 
 
-def _lines_weight(rows: tuple[LineRow, ...]) -> tuple[bool, datetime, int, tuple[str, ...]]:
-    weights = [_weight(row, 0) for row in rows]
-    at = weights[0][0] if weights else _NEVER
-    texts = tuple(text for weight in weights for text in weight[3])
-    return bool(rows), at, sum(weight[2] for weight in weights), texts
+def _lines_at(rows: tuple[LineRow, ...]) -> tuple[bool, datetime]:
+    return bool(rows), (rows[0].updated_at if rows else None) or _NEVER
 
 
-def _package_weight(row: PackageRow) -> _Weight:
+def _lines_tell(rows: tuple[LineRow, ...]) -> tuple[Any, ...]:
+    return sum(map(_told, rows)), [_texts(row) for row in rows]
+
+
+def _package_at(row: PackageRow) -> datetime:
+    return row.updated_at or _NEVER
+
+
+def _package_tells(row: PackageRow) -> tuple[Any, ...]:
     known = package_status(row.kk_status)
-    return _weight(row, -1 if known is None else known.rank)
+    return -1 if known is None else known.rank, _told(row), _texts(row)
 
 
-def _weight(row: OrderRow | LineRow | PackageRow, rank: int) -> _Weight:
-    values = [value for name, value in vars(row).items() if name not in _BESIDE]
-    told = sum(value is not None for value in values)
-    return row.updated_at or _NEVER, rank, told, tuple(map(_text, values))
+def _told(row: object) -> int:
+    return sum(value is not None for value in _observed(row))
+
+
+def _texts(row: object) -> list[str]:
+    return [_text(value) for value in _observed(row)]
+
+
+def _observed(row: object) -> list[object]:
+    return [value for name, value in vars(row).items() if name not in ("status", "odd_fields")]
 
 
 def _text(value: object) -> str:
@@ -212,7 +230,7 @@ def _joined_packages(first: Sequence[PackageRow], second: Sequence[PackageRow]) 
 def _joined_package(first: PackageRow, second: PackageRow) -> PackageRow:
     statuses = [one for one in (first.status, second.status) if one is not None]
     status = max(statuses, key=lambda one: one.rank, default=None)
-    return replace(max(first, second, key=_package_weight), status=status)
+    return replace(_newer(first, second, _package_at, _package_tells), status=status)
 
 
 # One observation -----------------------------------------------------------------------------------
@@ -284,7 +302,7 @@ def _lines(
 ) -> tuple[LineRow, ...]:
     rows = [_line(item, f"items[{index}]", kk_order_id, updated_at, odd) for index, item in enumerate(items)]
     # KK may list them in another order next time.
-    rows.sort(key=lambda row: (row.line_id or "", _weight(row, 0)))
+    rows.sort(key=lambda row: (row.line_id or "", _texts(row)))
     return tuple(replace(row, line_no=number) for number, row in enumerate(rows, start=1))
 
 
