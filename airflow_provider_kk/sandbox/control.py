@@ -135,6 +135,14 @@ class SandboxControl:
         )
         return made
 
+    def move(self, kk_order_id: str, state: str) -> None:
+        """Put an order into one of `travel.MOVES` at once; from there it goes on by the timetable.
+
+        They are paid, packed, partially_shipped, shipped, delivered, abnormal and cancel; the timetable is in
+        `settings.Settings`.
+        """
+        self._post("move", id=kk_order_id, state=state)
+
     def set_balance(self, dollars: float) -> None:
         """Change the account's balance."""
         self._post("balance", dollars=dollars)

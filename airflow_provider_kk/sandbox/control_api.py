@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from airflow_provider_kk.sandbox import catalogue, effects
+from airflow_provider_kk.sandbox import catalogue, effects, travel
 from airflow_provider_kk.sandbox.faults import FAULTS
 from airflow_provider_kk.sandbox.kk import KK
 from airflow_provider_kk.sandbox.neworder import FORMS, read_order
@@ -96,7 +96,7 @@ def _steering(api: Blueprint, kk: KK) -> None:
 
     @api.post("/settings")
     def change() -> Response:
-        kk.settings.change(**_body())
+        kk.change_settings(**_body())
         return effects.as_json(kk.settings.as_dict())
 
     @api.post("/advance")
@@ -118,6 +118,11 @@ def _steering(api: Blueprint, kk: KK) -> None:
     @api.post("/place")
     def place() -> Response:
         return effects.as_json(_place(kk, _body()))
+
+    @api.post("/move")
+    def move() -> Response:
+        travel.move(kk.store, int(_body()["id"]), str(_body()["state"]), kk.clock.now())
+        return effects.as_json(None)
 
     @api.post("/reset")
     def reset() -> Response:

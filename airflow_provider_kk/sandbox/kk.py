@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Response, request
 
-from airflow_provider_kk.sandbox import effects, life
+from airflow_provider_kk.sandbox import effects, life, travel
 from airflow_provider_kk.sandbox.bucket import LeakyBucket
 from airflow_provider_kk.sandbox.calls import CALLS, Ask
 from airflow_provider_kk.sandbox.clock import Clock
@@ -35,6 +35,7 @@ class KK:
         self.stopped = threading.Event()
         self._token = token
         self._seed = seed
+        self.change_settings()
 
     def answer(self, rule: str, **args: str) -> Response:
         """Answer one request; a broken connection is noted as its effect."""
@@ -59,7 +60,14 @@ class KK:
                     self._commit_late(late["endpoint"], json.loads(late["ask"]), late["due_at"])
         life.pay_what_is_due(self.store, self.settings, now)
         life.decide_what_is_due(self.store, self.settings, now)
+        travel.travel_what_is_due(self.store, self.settings, now)
         return now
+
+    def change_settings(self, **changes: Any) -> None:
+        """Change settings, see `Settings.change`."""
+        self.settings.change(**changes)
+        if self.settings.update_lag_s:
+            self.store.keep_past()
 
     def advance(self, seconds: float) -> None:
         """Move the clock, also for the next start on the same file."""

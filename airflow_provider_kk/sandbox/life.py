@@ -15,7 +15,7 @@ from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, Store, goods
 
 #: Before shipping, so that a refund can be asked for.
-REFUNDABLE = ("waiting_payment", "paid", "refunding", "partial_refund")
+REFUNDABLE = ("waiting_payment", "paid", "packed", "abnormal", "refunding", "partial_refund")
 
 
 def pay_what_is_due(store: Store, settings: Settings, now: float) -> None:

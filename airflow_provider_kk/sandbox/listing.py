@@ -11,11 +11,18 @@ from airflow_provider_kk.sandbox.clock import iso, parse_iso
 from airflow_provider_kk.sandbox.protocol import INVALID, Refused
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import Row, Store
+from airflow_provider_kk.sandbox.travel import parcels_json
 
 #: state: (v1 status, v2 status, financialStatus, fulfillmentStatus, refundStatus)
 STATUSES = {
     "waiting_payment": ("waiting_payment", "waiting_payment", "waiting", "NULL", "NULL"),
     "paid": ("waiting_to_ship", "processing", "paid", "waiting_to_ship", "NULL"),
+    "packed": ("waiting_to_ship", "processing", "paid", "waiting_to_ship", "NULL"),
+    "partially_shipped": ("partial_shipped", "processing", "paid", "partially_shipped", "NULL"),
+    "shipped": ("shipped", "processing", "paid", "fully_shipped", "NULL"),
+    "delivered": ("delivered", "completed", "paid", "completed", "NULL"),
+    # v1's documentation has no word for it.
+    "abnormal": ("abnormal_order", "abnormal_order", "NULL", "NULL", "NULL"),
     "refunding": ("refunding", "processing", "paid", "waiting_to_ship", "refunding"),
     "partial_refund": ("waiting_to_ship", "processing", "paid", "waiting_to_ship", "partial_refund"),
     "refunded": ("refunded", "cancel", "paid", "NULL", "refund"),
@@ -39,19 +46,24 @@ def list_orders(
         Refused: a parameter cannot be read.
     """
     where, values = _conditions(query, version, now - settings.list_lag_s)
+    source, values = (
+        _listed_as_of(now - settings.update_lag_s, values) if settings.update_lag_s else ("kk_order", values)
+    )
     page, size = _whole(query, "pageNumber", 1), min(_whole(query, "pageSize", 10), settings.page_cap)
     column = "updated_at" if settings.sort == "updated" else "created_at"
     rows = store.rows(
-        f"SELECT * FROM kk_order WHERE {where} ORDER BY {column} DESC, id DESC LIMIT ? OFFSET ?",
+        f"SELECT * FROM {source} WHERE {where} ORDER BY {column} DESC, id DESC LIMIT ? OFFSET ?",
         (*values, size, (page - 1) * size),
     )
     data: dict[str, Any] = {
-        "list": [order_json(row, settings, version, number_field) for row in rows],
+        "list": [
+            order_json(row, settings, version, number_field) for row in _repeated(rows, settings.repeat_every)
+        ],
         "pageNumber": page,
         "pageSize": size,
     }
     if settings.total != "missing":
-        total = store.value(f"SELECT count(*) FROM kk_order WHERE {where}", values)
+        total = store.value(f"SELECT count(*) FROM {source} WHERE {where}", values)
         data["total"] = str(total) if settings.total == "text" else total
     return data
 
@@ -60,6 +72,10 @@ def order_json(row: Row, settings: Settings, version: str, number_field: str) ->
     """One order in the field names of v1 or v2."""
     is_v2 = version == "v2"
     v1_status, status, financial, fulfillment, refund = STATUSES[row["state"]]
+    if refund == "NULL" and row["refunded"]:
+        refund = "partial_refund"
+    if financial == "NULL" and row["paid_at"] is not None:
+        financial = "paid"
     number = row["number"]
     if settings.integer_numbers and number and number.isdecimal() and str(int(number)) == number:
         number = int(number)
@@ -82,7 +98,7 @@ def order_json(row: Row, settings: Settings, version: str, number_field: str) ->
         "refundableAmount": money(_refundable(row)),
         "refundedAmount": money(row["refunded"]),
         "orderItems": [_line_json(row, item, is_v2) for item in json.loads(row["items"])],
-        "fulfillments": None,
+        "fulfillments": parcels_json(row),
     }
     if is_v2:
         order |= {"financialStatus": financial, "fulfillmentStatus": fulfillment, "refundStatus": refund}
@@ -93,6 +109,17 @@ def order_json(row: Row, settings: Settings, version: str, number_field: str) ->
 def money(cents: int) -> float:
     """Dollars as KK's JSON has them."""
     return cents / 100
+
+
+def _listed_as_of(then: float, values: list[Any]) -> tuple[str, list[Any]]:
+    """All orders as a list knows them that is behind since `then`."""
+    past = "SELECT *, min(until) FROM kk_past WHERE until > ? GROUP BY id"
+    columns = "SELECT *, 0.0, 0.0 FROM kk_order WHERE id NOT IN (SELECT id FROM kk_past WHERE until > ?)"
+    return f"({columns} UNION ALL {past})", [then, then, *values]
+
+
+def _repeated(rows: list[Row], every: int) -> list[Row]:
+    return [row for n, row in enumerate(rows, 1) for _ in range(2 if every and n % every == 0 else 1)]
 
 
 def _conditions(query: Mapping[str, str], version: str, listed_until: float) -> tuple[str, list[Any]]:

@@ -24,6 +24,10 @@ class Settings:
     answer: str = "number"
     #: Orders younger than this are not listed.
     list_lag_s: float = 0.0
+    #: A change shows in lists so much later; until then they have the order as it was.
+    update_lag_s: float = 0.0
+    #: Each so-manieth row of a page stands there twice; 0: none does.
+    repeat_every: int = 0
     #: The largest page, whatever is asked for.
     page_cap: int = 250
     #: How a list says how many rows there are in all.
@@ -55,6 +59,12 @@ class Settings:
     pay_after_s: float = 600.0
     #: A refund is decided so long after it was asked for.
     refund_after_s: float = 3600.0
+    #: Then it is packed, shipped, its second parcel shipped, delivered, each so long after its last change;
+    #: negative: it stays where it is. See `travel.py`.
+    pack_after_s: float = 86_400.0
+    ship_after_s: float = 86_400.0
+    second_parcel_after_s: float = 86_400.0
+    deliver_after_s: float = 604_800.0
     #: Real seconds that every call takes before it is looked at.
     latency_s: float = 0.0
 

@@ -26,12 +26,14 @@ CREATE TABLE IF NOT EXISTS kk_order (
     channel_type TEXT, state TEXT NOT NULL, warehouse TEXT NOT NULL, created_at REAL NOT NULL,
     updated_at REAL NOT NULL, paid_at REAL, completed_at REAL, cancelled_at REAL, refunded_at REAL,
     subtotal INTEGER NOT NULL, freight INTEGER NOT NULL, refunded INTEGER NOT NULL DEFAULT 0,
-    address TEXT NOT NULL, items TEXT NOT NULL
+    address TEXT NOT NULL, items TEXT NOT NULL,
+    travelled TEXT
 );
 CREATE INDEX IF NOT EXISTS kk_order_created ON kk_order (created_at);
 CREATE INDEX IF NOT EXISTS kk_order_updated ON kk_order (updated_at);
 CREATE INDEX IF NOT EXISTS kk_order_number ON kk_order (number, call);
 CREATE INDEX IF NOT EXISTS kk_order_state ON kk_order (state, created_at);
+CREATE INDEX IF NOT EXISTS kk_order_step ON kk_order (state, updated_at);
 CREATE TABLE IF NOT EXISTS refund (
     no INTEGER PRIMARY KEY, order_id INTEGER NOT NULL, remark TEXT, reason TEXT, lines TEXT,
     state TEXT NOT NULL, asked_at REAL NOT NULL
@@ -42,6 +44,15 @@ CREATE TABLE IF NOT EXISTS late_call (id INTEGER PRIMARY KEY, due_at REAL NOT NU
 CREATE INDEX IF NOT EXISTS late_call_due ON late_call (due_at);
 CREATE TABLE IF NOT EXISTS stock (sku TEXT PRIMARY KEY, qty INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS kk_past AS SELECT *, 0.0 AS until FROM kk_order WHERE 0;
+CREATE INDEX IF NOT EXISTS kk_past_until ON kk_past (until);
+"""
+
+#: Keeps orders as they were until a time.
+KEEP_PAST = """
+CREATE TRIGGER IF NOT EXISTS kk_order_changes BEFORE UPDATE OF updated_at ON kk_order
+WHEN NEW.updated_at > OLD.updated_at
+BEGIN INSERT INTO kk_past SELECT *, NEW.updated_at FROM kk_order WHERE id = OLD.id; END;
 """
 
 Row = dict[str, Any]
@@ -142,6 +153,11 @@ class Store:
             self.set_fact(name, value)
             return value
 
+    def keep_past(self) -> None:
+        """From now on, keep what each change changes."""
+        with self._lock:
+            self._db.executescript(KEEP_PAST)
+
     def duplicates(self) -> list[str]:
         """Order numbers that more than one call has made orders of."""
         found = self.rows(
@@ -153,7 +169,7 @@ class Store:
     def reset(self) -> None:
         """Forget every order, refund and late call; a new balance and the first stock."""
         with self.transaction() as db:
-            for table in ("kk_order", "refund", "late_call", "stock", "fact"):
+            for table in ("kk_order", "refund", "late_call", "stock", "fact", "kk_past"):
                 db.execute(f"DELETE FROM {table}")
             self.set_fact("balance", self._start_balance)
 
