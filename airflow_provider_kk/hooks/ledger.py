@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -37,9 +38,10 @@ def ledger_place(
     )
 
 
-def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8) -> SqlLedger:
+def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8, log: Log | None = None) -> SqlLedger:
     """Open the ledger that the connection `conn_id` leads to, for the account of `hook`.
 
+    :param log: is told of settings of the database by which it may lose what it has committed.
     :raises LedgerUnusableError: says why and what to do.
     """
     from airflow_provider_kk.delivery.database import pool_arguments
@@ -49,7 +51,8 @@ def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8) -> SqlLedger:
     # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
     engine = db_hook.get_sqlalchemy_engine(engine_kwargs=pool_arguments(conn_type, threads + 2))
     ledger = ledger_on(engine, hook)
-    _warn_of_weaknesses(ledger, hook)
+    if log is not None:
+        _tell_weaknesses(ledger, log)
     return ledger
 
 
@@ -70,9 +73,9 @@ def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
     return ledger
 
 
-def _warn_of_weaknesses(ledger: SqlLedger, hook: KKHook) -> None:
+def _tell_weaknesses(ledger: SqlLedger, log: Log) -> None:
     from airflow_provider_kk.delivery.durability import weaknesses
 
     with ledger.database.read() as db:
         for weakness in weaknesses(db):
-            (hook.log.info if weakness.is_note else hook.log.warning)("%s", weakness.text)
+            (log.info if weakness.is_note else log.warning)("%s", weakness.text)

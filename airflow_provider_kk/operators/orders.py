@@ -197,7 +197,7 @@ class CreateOrderOperator(DeliveringOperator):
 
         place = ledger_place(hook, self.ledger_conn_id)
         if place is not None:
-            return _lasting(open_ledger(hook, place, threads=1))
+            return _lasting(open_ledger(hook, place, threads=1, log=self.log))
         return ledger_of_this_try(hook, origin_of(context).try_number, stop, self.log)
 
     def _result(self, finished: Finished, context: Context) -> str:
@@ -363,7 +363,7 @@ class SyncOrdersOperator(DeliveringOperator):
         from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
 
         place = ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id)
-        return open_ledger(hook, str(place), threads=self.max_in_flight)
+        return open_ledger(hook, str(place), threads=self.max_in_flight, log=self.log)
 
     def _read(self, warehouse: Any, board: Board, delivery: Delivery) -> None:
         from airflow_provider_kk.operators.selection import put_on_board
