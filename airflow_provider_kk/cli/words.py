@@ -78,6 +78,9 @@ class _SkippedError(Exception):
     """Says why one of several orders was left as it is."""
 
 
+_HAS_MOVED = "skipped, it has moved meanwhile; look again with `kk ledger show {key}`"
+
+
 def _each(
     entries: Sequence[Entry], act: Callable[[Entry], str], arguments: argparse.Namespace
 ) -> tuple[int, int]:
@@ -97,15 +100,16 @@ def _each(
 
 
 def _looked_up(numbers: Sequence[str], ledger: SqlLedger) -> list[Entry]:
-    known = ledger.look_up(list(dict.fromkeys(numbers)))
-    unknown = [one for one in dict.fromkeys(numbers) if one not in known]
+    wanted = list(dict.fromkeys(numbers))
+    known = ledger.look_up(wanted)
+    unknown = [one for one in wanted if one not in known]
     if unknown:
         verb = "is" if len(unknown) == 1 else "are"
         raise CannotError(
             f"{', '.join(unknown)} {verb} not in the ledger of {ledger.account} at {ledger.host}. "
             "Nothing was done"
         )
-    return list(known.values())
+    return [known[one] for one in wanted]
 
 
 # Retry ---------------------------------------------------------------------------------------------
@@ -152,7 +156,7 @@ def _lift(entry: Entry, ledger: SqlLedger, who: str, reason: str) -> str:
     if entry.state.value != "rejected":
         raise _SkippedError(f"skipped, {_NOT_REJECTED[entry.state.value].format(key=entry.key)}")
     if ledger.lift_pause(entry, who=who, why=reason) is None:
-        raise _SkippedError("skipped, it has moved meanwhile; see `kk ledger show`")
+        raise _SkippedError(_HAS_MOVED.format(key=entry.key))
     if entry.settle_after > ledger.now():
         return f"asked again by the next sync, once its settle window is over at {time(entry.settle_after)}"
     return "asked again by the next sync"
@@ -188,16 +192,15 @@ def _print_what_follows(done: int, skipped: int) -> None:
 def resolve(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Take a human's word; the exit status is 1 when it could not be taken for each."""
     who = _who(arguments)
-    numbers = list(dict.fromkeys(arguments.number))
+    entries = _looked_up(arguments.number, ledger)
     if arguments.created is not None:
-        if len(numbers) > 1:
+        if len(entries) > 1:
             raise CannotError("--created takes one order number: the ids are of one order")
-        (entry,) = _looked_up(numbers, ledger)
+        (entry,) = entries
         _require_open(entry, ledger)
         ids = _checked_ids(arguments, entry, hook, ledger)
         _, skipped = _each([entry], lambda one: _declare_created(one, ids, ledger, who, arguments), arguments)
         return 1 if skipped else 0
-    entries = _looked_up(numbers, ledger)
     act = _order_again if arguments.order_again else _declare_never
     if len(entries) > 1:
         question = "Order these once more?" if arguments.order_again else "Declare that KK never made these?"
@@ -231,7 +234,7 @@ def _declare_created(
     from airflow_provider_kk.delivery.states import Event
 
     if ledger.resolve(entry, Event.DECLARED_CREATED, ids=ids, who=who, why=arguments.why) is None:
-        raise _SkippedError(f"skipped, it has moved meanwhile; look again with `kk ledger show {entry.key}`")
+        raise _SkippedError(_HAS_MOVED.format(key=entry.key))
     return f"created as {', '.join(ids)}"
 
 
@@ -249,7 +252,7 @@ def _declare_never(entry: Entry, ledger: SqlLedger, who: str, reason: str) -> st
     except (CannotError, ValueError) as error:
         raise _SkippedError(f"skipped, {error}") from error
     if moved is None:
-        raise _SkippedError(f"skipped, it has moved meanwhile; look again with `kk ledger show {entry.key}`")
+        raise _SkippedError(_HAS_MOVED.format(key=entry.key))
     return "never created; the next sync that selects it sends it again"
 
 

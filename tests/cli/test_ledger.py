@@ -47,6 +47,14 @@ def test_an_order_is_shown_with_every_post_and_what_to_do(
         assert fact in shown
 
 
+def test_what_is_in_doubt_is_shown_to_be_looked_up_by_itself(
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(ledger, "A-1", "unknown", message="reset")
+    assert main(["ledger", "show", "A-1"]) == 0
+    assert "Every sync of the account looks it up by itself" in capsys.readouterr().out
+
+
 def test_ids_are_believed_when_kk_lists_them_under_this_number(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

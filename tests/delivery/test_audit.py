@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +48,8 @@ def forget(world: World, key: str, *, parts: int | None = None) -> None:
     world.kk.orders = [one for one in world.kk.orders if one not in lost]
 
 
-def test_what_was_created_once_agrees_split_or_not(world: World) -> None:
+def test_what_was_created_once_agrees_split_or_not(empty_world: World) -> None:
+    world = empty_world
     world.sync("A")
     world.kk.split = True
     world.sync(Order("B", TWO))
@@ -269,6 +270,25 @@ def test_a_lagging_list_makes_nothing_missing(world: World) -> None:
     latest = latest_until(world.ledger, world.kk)
     assert audit(world.ledger, world.kk, latest - DAY_S, latest, LOG).agrees
     assert look(world).agrees
+
+
+def test_a_long_period_is_told_of_while_it_is_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.sync("A", "B")
+    whole = world.kk.find
+
+    def slow(since: float, until: float, keys: Sequence[str]) -> Iterator[list[Sighting]]:
+        for parts in whole(since, until, keys):
+            for one in parts:
+                world.clock.sleep(11)
+                yield [one]
+
+    monkeypatch.setattr(world.kk, "find", slow)
+    with caplog.at_level(logging.INFO, "tests.audit"):
+        assert look(world).agrees
+    told = [record.getMessage() for record in caplog.records if record.name == "tests.audit"]
+    assert told[:2] == [f"Reading KK's list: {n} orders, up to 2027-01-15 08:00:00 UTC" for n in (1, 2)]
 
 
 def test_an_account_without_orders_has_nothing_to_compare(world: World) -> None:

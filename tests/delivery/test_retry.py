@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from airflow_provider_kk.delivery.states import State
@@ -12,13 +9,12 @@ from tests.delivery.world import Order, World, counts
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World.in_folder(tmp_path)
+def world(empty_world: World) -> World:
+    world = empty_world
     world.sync("Z")
     world.kk.meets("A", "refused")
     assert counts(world.sync("A")) == {"rejected": 1}
-    yield world
-    world.ledger.close()
+    return world
 
 
 def lift(world: World) -> None:
