@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Sighting
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.log import Log, orders
+from airflow_provider_kk.delivery.rows import Entry
 
 #: KK's list runs behind and KK may commit late: so much of the last period is read again.
 _OVERLAP_S = 300.0
@@ -38,12 +39,24 @@ def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) ->
     kk_started = started + (finder.clock_skew_s or 0.0)
     if kk_started > until:
         reading.adopt(finder.find(until, kk_started, ()))
-    reading.require_control(finder)
+    reading.require_control(finder, kk_started)
     ledger.set_healed_until(min(kk_started, started, ledger.now()))
     adopted = reading.adopted
     if adopted:
         log.warning("KK has %s that the ledger did not know; adopted, not sent again", orders(adopted))
     return adopted
+
+
+def clocks_apart_s(ledger: Ledger, finder: Finder) -> float:
+    """Return by how much a time of the database may differ from KK's, seconds."""
+    return abs(finder.clock_skew_s or 0.0) + abs(ledger.now() - ledger.clock.wall())
+
+
+def known_since(entry: Entry, ledger: Ledger, finder: Finder) -> float:
+    """Return a time, on KK's clock, before which KK cannot have created this order, epoch seconds."""
+    # An answer may have been recorded long after it came.
+    intents = [one.intent_at for one in ledger.attempts([entry.key])]
+    return min([entry.created_at, *intents]) - _CONTROL_S - clocks_apart_s(ledger, finder)
 
 
 class _Reading:
@@ -73,14 +86,14 @@ class _Reading:
                     self.adopted,
                 )
 
-    def require_control(self, finder: Finder) -> None:
-        """Raise unless KK shows one of the orders that it is known to have."""
-        around_s = _CONTROL_S + abs(finder.clock_skew_s or 0.0)
+    def require_control(self, finder: Finder, until: float) -> None:
+        """Raise unless KK shows one of the orders that it is known to have.
+
+        What came after it is read once more, since a list that shows it now may not have shown all before.
+        """
         for entry in self._known:
             if not self._has_control:
-                at = entry.created_at
-                for sightings in finder.find(at - around_s, at + around_s, [entry.key]):
-                    self._note(sightings)
+                self.adopt(finder.find(known_since(entry, self._ledger, finder), until, [entry.key]))
         if not self._has_control:
             raise InconclusiveError(NOT_OUR_STORE)
 

@@ -12,6 +12,7 @@ from typing import Any
 from airflow_provider_kk.delivery.job import Job, Sighting, add_goods, zip_digest
 from airflow_provider_kk.delivery.rows import (
     BLANK,
+    MAX_KEY,
     MAX_MESSAGE,
     Attempt,
     Entry,
@@ -22,6 +23,9 @@ from airflow_provider_kk.delivery.rows import (
 from airflow_provider_kk.delivery.sending import SendingLedger
 from airflow_provider_kk.delivery.states import CLOSED, Event, State, can_follow, follow
 from airflow_provider_kk.delivery.store import KeyTakenError, Transaction
+
+#: What the row of an order says whose number KK gave as an integer: zeros before it may be lost.
+FOUND_AS_INTEGER = "found at KK as an integer"
 
 
 class Ledger(SendingLedger):
@@ -90,22 +94,35 @@ class Ledger(SendingLedger):
         """
         by_key: dict[str, list[Sighting]] = {}
         for sighting in sightings:
-            if sighting.key and len(sighting.key) <= 40:
+            if sighting.key and len(sighting.key) <= MAX_KEY:
                 by_key.setdefault(sighting.key, []).append(sighting)
         known = self.look_up(list(by_key))
+        padded = self.padded([key for key, group in by_key.items() if group[0].key_is_integer])
         adopted = 0
         for key, group in by_key.items():
             entry = known.get(key)
-            old = self._ids_of(entry) if entry is not None else set()
-            news = [one for one in group if one.id not in old]
+            if key in padded:
+                continue
+            news = group if entry is None else self.of_its_generation(entry, group)
+            if entry is not None:
+                news = [one for one in news if one.id not in entry.kk_order_ids]
             if news and (entry is None or _is_healable(entry)):
                 adopted += self._heal_one(entry, key, news)
         return adopted
 
-    def _ids_of(self, entry: Entry) -> set[str]:
-        """The kkOrderIds of a key, those of older generations too."""
-        generations = self.generations(entry.key) if entry.generation > 1 else [entry]
-        return {one for generation in generations for one in generation.kk_order_ids}
+    def padded(self, numbers: Sequence[str]) -> dict[str, list[Entry]]:
+        """Return rows whose numbers have zeros before one of `numbers`, by that: as integers they are one."""
+        plain = {key.zfill(width): key for key in numbers for width in range(len(key) + 1, MAX_KEY + 1)}
+        found: dict[str, list[Entry]] = {}
+        for key, entry in self.look_up(list(plain)).items():
+            found.setdefault(plain[key], []).append(entry)
+        return found
+
+    def of_its_generation(self, entry: Entry, sightings: Sequence[Sighting]) -> list[Sighting]:
+        """Return those of a number's orders at KK that are not of another generation."""
+        others = self.generations(entry.key) if entry.generation > 1 else []
+        ids = {one for other in others if other.generation != entry.generation for one in other.kk_order_ids}
+        return [one for one in sightings if one.id not in ids]
 
     def rename(self, seen: Entry, key: str) -> Entry | None:
         """Give an order that KK lists by an integer the number that it really has; None when it has moved."""
@@ -145,7 +162,7 @@ class Ledger(SendingLedger):
             "goods": add_goods([before.goods if before else {}, *(one.goods or {} for one in news)]),
             "country": (news[0].country or "")[:2].upper(),
             "zip_digest": zip_digest(key, news[0].zip),
-            "message": "found at KK",
+            "message": FOUND_AS_INTEGER if news[0].key_is_integer else "found at KK",
             "adopted": True,
             "created_at": news[0].created_at or tx.now,
         }
@@ -176,6 +193,7 @@ class Ledger(SendingLedger):
     ) -> Entry | None:
         """Apply a human's word (DECLARED_CREATED or DECLARED_NEVER); None when the row has moved.
 
+        :param ids: the order's kkOrderIds; with DECLARED_NEVER those that KK lists and that are another's.
         :raises ValueError: when KK may still show the order, so that nobody can say that it never came.
         """
         word = {"resolved_by": f"{who}: {why}"[:250], "message": ""}
@@ -191,16 +209,18 @@ class Ledger(SendingLedger):
                 },
             )
         self._require_window_over(seen)
-        if seen.kk_order_ids:
+        if others := set(seen.kk_order_ids) - set(ids):
             raise ValueError(
-                f"KK has {', '.join(seen.kk_order_ids)} under {seen.key}: cancel there what is wrong, "
+                f"KK has {', '.join(sorted(others))} under {seen.key}: cancel there what is wrong, "
                 "then say --created with the ids that stand, and --order-again to order it once more"
             )
-        return self._compare_and_set(seen, event, lambda _tx: {**word, "resends": 0})
+        return self._compare_and_set(seen, event, lambda _tx: {**word, "resends": 0, "kk_order_ids": ()})
 
-    def order_again(self, seen: Entry, *, who: str, why: str) -> bool:
+    def order_again(self, seen: Entry, *, ids: Sequence[str] = (), who: str, why: str) -> bool:
         """Open a new generation of a closed key; False when somebody has just done so.
 
+        :param ids: all that KK has of it by now: an answer may have named only a part of a split, and the
+            rest must not be taken for the new generation's.
         :raises ValueError: when the newest generation is not closed, or its settle window is not over.
         """
         if seen.state not in CLOSED:
@@ -214,7 +234,8 @@ class Ledger(SendingLedger):
         try:
             with self.write() as tx:
                 # A sync that is about to send the old generation must not get through any more.
-                if not tx.change(seen, {"claim_token": self.new_token()}):
+                known = union(seen.kk_order_ids, ids)
+                if not tx.change(seen, {"claim_token": self.new_token(), "kk_order_ids": known}):
                     return False
                 tx.add(seen.key, seen.generation + 1, {**BLANK, **self._stamped(tx, values)})
         except KeyTakenError:

@@ -6,10 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-import pendulum
 
 from airflow_provider_kk.delivery.job import Goods, InconclusiveError, Job, Sighting, zip_digest
 
@@ -112,9 +110,10 @@ class OrderFinder:
         """Return every order of a slice, or None when the pages read are no proof of that."""
         seen: dict[str, KKOrder] = {}
         total = None
+        since, until = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC)
         for page_number in range(1, _MAX_PAGES):
             page = self._client.list_orders(
-                created_from=_utc(start), created_to=_utc(end), page_number=page_number, page_size=_PAGE_SIZE
+                created_from=since, created_to=until, page_number=page_number, page_size=_PAGE_SIZE
             )
             if page_number > 1 and page.total != total:
                 return None  # rows came or went meanwhile
@@ -157,7 +156,3 @@ def _listed_goods(order: KKOrder) -> Goods | None:
             return None
         goods[item.sku.upper()] = goods.get(item.sku.upper(), 0) + item.quantity
     return goods or None
-
-
-def _utc(epoch: int) -> datetime:
-    return pendulum.from_timestamp(epoch)

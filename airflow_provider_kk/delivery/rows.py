@@ -10,6 +10,8 @@ from typing import Any
 from airflow_provider_kk.delivery.job import Goods, Job
 from airflow_provider_kk.delivery.states import Event, State
 
+#: Longer order numbers cannot be.
+MAX_KEY = 40
 #: Longer texts of KK are cut.
 MAX_MESSAGE = 500
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from airflow_provider_kk.api.errors import KKError
+from airflow_provider_kk.delivery.heal import clocks_apart_s, known_since
 from airflow_provider_kk.delivery.job import (
     Finder,
     Goods,
@@ -23,7 +24,6 @@ from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 
 #: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.
 _MARGIN_S = 600.0
-_CONTROL_S = 120.0
 _CONTROLS = 3
 #: Later than this after its intent nothing is sent again by itself.
 _RESEND_WITHIN_S = 86_400.0
@@ -140,26 +140,21 @@ def _list_around(
     listing = _Listing(due, ledger)
     keys = [entry.key for entry in due]
     # Intents are told by the database's clock, and KK lists by its own, which may have been set since.
-    margin_s = _MARGIN_S + abs(finder.clock_skew_s or 0.0) + abs(ledger.now() - ledger.clock.wall())
+    margin_s = _MARGIN_S + clocks_apart_s(ledger, finder)
     # From the last attempt on, since a look preceded it; up to now, since a restored backup may have lost
     # later ones.
     since = min(attempts[entry.key][0].intent_at for entry in due) - margin_s
     until = ledger.clock.wall() + abs(finder.clock_skew_s or 0.0)
     for sightings in finder.find(since, until, keys):
         listing.add(sightings)
-    _look_for_control(listing, ledger, finder, now)
-    return listing
-
-
-def _look_for_control(listing: _Listing, ledger: Ledger, finder: Finder, now: float) -> None:
-    """Where nothing known was created around the attempts, look where something was."""
-    around_s = _CONTROL_S + abs(finder.clock_skew_s or 0.0)
-    known = ledger.newest_sent(before=now - ledger.terms.settle_window_s, limit=_CONTROLS)
-    for one in known:
+    for one in ledger.newest_sent(before=now - ledger.terms.settle_window_s, limit=_CONTROLS):
         if listing.has_control:
-            return
-        for sightings in finder.find(one.created_at - around_s, one.created_at + around_s, [one.key]):
+            break
+        # Nothing known was created around the attempts. A list that shows what is known only now may not have
+        # shown all before: what came since then is read once more.
+        for sightings in finder.find(known_since(one, ledger, finder), until, [*keys, one.key]):
             listing.add(sightings)
+    return listing
 
 
 def _attempts(ledger: Ledger, due: Sequence[Entry]) -> dict[str, list[Attempt]]:
@@ -224,14 +219,8 @@ class _Verdict:
 def _judge(
     entry: Entry, attempts: Sequence[Attempt], listing: _Listing, now: float, ledger: Ledger
 ) -> _Verdict:
-    others = {
-        one
-        for other in (ledger.generations(entry.key) if entry.generation > 1 else ())
-        if other.generation != entry.generation
-        for one in other.kk_order_ids
-    }
-    found = [one for one in listing.found(entry.key) if one.id not in others]
-    own = [one for one in found if not (one.key_is_integer and ledger.is_of_another_key(one.id, entry.key))]
+    found = ledger.of_its_generation(entry, listing.found(entry.key))
+    own = [one for one in found if not (one.key_is_integer and _may_be_another(one, entry, ledger))]
     if found and not own:
         return _Verdict(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
     if found := own:
@@ -239,6 +228,19 @@ def _judge(
     if entry.kk_order_ids:
         return _Verdict(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show")
     return _judge_absence(entry, attempts, listing, now, ledger)
+
+
+def _may_be_another(sighting: Sighting, entry: Entry, ledger: Ledger) -> bool:
+    """Whether an order that KK lists by an integer is, or may be, of another number than this one."""
+    if ledger.is_of_another_key(sighting.id, entry.key):
+        return True
+    plain = plain_number(entry.key)
+    alike = [*ledger.padded([plain]).get(plain, ()), *ledger.look_up([plain]).values()]
+    return any(one.key != entry.key and one.state in _MAY_BE_THERE for one in alike)
+
+
+#: An order in one of these may be at KK under an id that the ledger does not know.
+_MAY_BE_THERE = _LOOKED_FOR | {State.HELD}
 
 
 def _judge_found(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,9 +14,10 @@ from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.deliver import deliver
 from airflow_provider_kk.delivery.heal import heal
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job, plain_number
-from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.ledger import FOUND_AS_INTEGER, Ledger
 from airflow_provider_kk.delivery.limits import Limits, StopRules
 from airflow_provider_kk.delivery.log import Log, orders, utc
+from airflow_provider_kk.delivery.pool import Pool, Threads
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.settle import Policy, settle, trusted_now
@@ -48,6 +49,8 @@ class Stream:
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     heal_max_age_s: float = 0.0
+    pool: Pool | None = None
+    """Threads, unless somebody brings something else."""
     halted: str | None = None
     """Why nothing more is sent; None while it is."""
     is_blind: bool = False
@@ -60,7 +63,7 @@ class Stream:
         self._sent = 0
         self._tries: dict[int, int] = {}
         self._in_flight: dict[Future[_Delivered], tuple[Item, Entry | None]] = {}
-        self._pool = ThreadPoolExecutor(self.limits.max_in_flight, thread_name_prefix="kk")
+        self._pool = self.pool or Threads(self.limits.max_in_flight)
         self._progress = Progress(self.log, self.ledger.clock)
 
     @property
@@ -109,7 +112,7 @@ class Stream:
 
     def close(self) -> None:
         """Let go of the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
@@ -195,7 +198,7 @@ class Stream:
         if plain == item.key:
             return None
         entry = self.ledger.look_up([plain]).get(plain)
-        if entry is None or entry.attempt or entry.fingerprint or not _looks_same(item, entry):
+        if entry is None or entry.message != FOUND_AS_INTEGER or not _looks_same(item, entry):
             return None
         return self.ledger.rename(entry, item.key or "")
 
@@ -266,8 +269,7 @@ class Stream:
 
     def _collect(self) -> None:
         """Wait for at least one worker and take in what it brings, unless time has passed without any."""
-        done, _ = wait(self._in_flight, timeout=0.5, return_when=FIRST_COMPLETED)
-        for future in done:
+        for future in self._pool.wait(self._in_flight, 0.5):
             # Taking one in may send it again, and wait for others meanwhile.
             if future in self._in_flight:
                 self._take_in(*self._in_flight.pop(future), future)

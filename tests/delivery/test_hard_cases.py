@@ -229,6 +229,29 @@ def test_one_wrong_date_does_not_blind_healing(world: World) -> None:
     assert "A" not in world.kk.posts
 
 
+@pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
+def test_a_database_clock_that_is_an_hour_off_stops_nobody(world: World, off_s: float) -> None:
+    database: Any = world.ledger.database
+    database.now = lambda: sa.literal(world.clock.wall() + off_s, sa.Float(53))
+    database.read_now = lambda: world.clock.wall() + off_s
+    for key in ("B", "C", "D"):
+        world.sync(key)
+    world.clock.sleep(3 * 3600)
+    assert counts(world.sync("E")) == {"created": 1}
+
+
+def test_answers_that_were_recorded_late_stop_nobody(empty_world: World) -> None:
+    world = empty_world
+    for key in ("A", "B", "C"):
+        claim = world.ledger.begin(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
+        assert claim is not None
+        ids = world.kk.add(Order(key))
+        world.clock.sleep(900)
+        world.ledger.record(claim, Answer(Event.CREATED, tuple(ids)))
+    world.clock.sleep(3600)
+    assert counts(world.sync("D")) == {"created": 1}
+
+
 # Lists that mislead --------------------------------------------------------------------------------
 
 
@@ -260,6 +283,91 @@ def test_healing_knows_a_number_that_kk_turned_into_an_integer(world: World) -> 
     assert counts(world.sync("00123")) == {"already_created": 1}
     assert "00123" not in world.kk.posts
     assert world.entry("00123").kk_order_ids == ("77",)
+
+
+def list_integers(world: World) -> None:
+    """Let KK list numbers that look like integers as such."""
+    listed = world.kk.find
+
+    def find(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+        for part in listed(since, until, keys):
+            yield [
+                replace(one, key=str(int(one.key)), key_is_integer=True)
+                if one.key is not None and one.key.isdigit()
+                else one
+                for one in part
+            ]
+
+    world.kk.find = find  # type: ignore[method-assign]
+
+
+def test_an_order_with_zeros_before_it_does_not_stand_for_one_without(world: World) -> None:
+    list_integers(world)
+    world.sync("007")
+    world.clock.sleep(60)
+    assert counts(world.sync("7", "007")) == {"created": 1, "already_created": 1}
+
+
+def test_one_integer_for_two_orders_in_doubt_is_left_to_a_human(world: World) -> None:
+    list_integers(world)
+    world.kk.meets("7", "lost_answer")
+    world.kk.meets("007", "lost_request")
+    assert counts(world.sync("7", "007")) == {"held": 2}
+
+
+def test_a_number_that_kk_lists_as_text_stands_for_no_other(world: World) -> None:
+    world.kk.add(Order("7"))
+    assert counts(world.sync("007")) == {"created": 1}
+
+
+def test_a_human_says_that_a_listed_order_is_another_ones(world: World) -> None:
+    list_integers(world)
+    world.kk.meets("7", "lost_answer")
+    world.kk.meets("007", "lost_request")
+    world.sync("7", "007")
+    (listed,) = {one.id for one in world.kk.orders if one.key == "7"}
+    seen = world.ledger.hold(world.entry("007"), Event.CONFLICT, "listed as 7", [listed])
+    assert seen is not None
+    with pytest.raises(ValueError, match=f"KK has {listed}"):
+        world.ledger.resolve(seen, Event.DECLARED_NEVER, who="ann", why="that is 7")
+    row = world.ledger.resolve(seen, Event.DECLARED_NEVER, ids=[listed], who="ann", why="that is 7")
+    assert row is not None
+    assert (row.state, row.kk_order_ids) == (State.NOT_SENT, ())
+
+
+def test_a_list_that_shows_what_is_known_only_later_is_read_again(world: World) -> None:
+    listed, answers = world.kk.find, iter([False])
+
+    def find(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+        if next(answers, True):
+            yield from listed(since, until, keys)
+        else:
+            yield []
+
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.clock.sleep(7200)
+    world.kk.find = find  # type: ignore[method-assign]
+    world.ledger.set_healed_until(world.clock.now)
+    stream, _board, _, _ = stream_over(world, Order("A"))
+    stream.heal_max_age_s = 3600.0
+    stream.run()
+    stream.close()
+    assert world.kk.count("A") == 1
+    assert world.entry("A").state is State.CREATED
+
+
+def test_the_rest_of_a_split_is_not_taken_for_the_order_made_again(world: World) -> None:
+    world.kk.split = True
+    split = Order("A", {"S": 1, "T": 2})
+    post = world.kk.post
+    world.kk.post = lambda order, check: post(order, check)[:1]  # type: ignore[method-assign]
+    world.sync(split)
+    world.clock.sleep(3600)
+    there = [one.id for one in world.kk.orders if one.key == "A"]
+    assert world.ledger.order_again(world.entry("A"), ids=there, who="ann", why="asked")
+    assert counts(world.sync(split)) == {"created": 1}
+    assert world.kk.count("A") == 2
 
 
 def test_one_kk_order_is_never_taken_for_two_numbers(world: World) -> None:

@@ -1,0 +1,253 @@
+"""The ledger's rows in memory: the twin of `SqlLedger`, on which the same rules run in a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from airflow_provider_kk.delivery.clock import Clock
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.rows import Attempt, Claim, Entry, Origin, Terms
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
+
+HEAL_A_NEW_ACCOUNT_S = 30 * 86_400.0
+
+
+class Tables:
+    """What a database holds; `copy` is a backup of it."""
+
+    def __init__(self, healed_until: float) -> None:
+        self.orders: dict[tuple[str, int], Entry] = {}
+        self.attempts: dict[tuple[str, int, int, str], Attempt] = {}
+        self.runs: dict[str, tuple[Origin, RunRow]] = {}
+        self.healed_until = healed_until
+
+    def copy(self) -> Tables:
+        other = Tables(self.healed_until)
+        other.orders = dict(self.orders)
+        other.attempts = dict(self.attempts)
+        other.runs = dict(self.runs)
+        return other
+
+
+class MemoryLedger(Ledger):
+    """One worker's connection to the tables.
+
+    :param pause: called before and after each transaction, where a database is waited for: others run then.
+    :param commit_is_unsure: asked at each commit that may be repeated: whether its connection breaks then.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        terms: Terms,
+        *,
+        pause: Callable[[str], None],
+        new_token: Callable[[], str],
+        commit_is_unsure: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.host, self.account = "kk.test", "default"
+        self.clock, self.terms = clock, terms
+        self._database = database
+        self._pause = pause
+        self._new_token = new_token
+        self._commit_is_unsure = commit_is_unsure
+
+    @property
+    def _tables(self) -> Tables:
+        return self._database.tables
+
+    def new_token(self) -> str:
+        return self._new_token()
+
+    # Transactions ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def write(self) -> Iterator[MemoryTransaction]:
+        self._pause("begin")
+        yield MemoryTransaction(self._tables, self._database.clock.wall())
+        self._pause("committed")
+
+    def persist(self, work: Callable[[MemoryTransaction], T]) -> T:
+        self._pause("begin")
+        done = work(MemoryTransaction(self._tables, self._database.clock.wall()))
+        self._pause("committed")
+        if self._commit_is_unsure():
+            done = work(MemoryTransaction(self._tables, self._database.clock.wall()))
+            self._pause("committed again")
+        return done
+
+    def now(self) -> float:
+        return self._database.clock.wall()
+
+    # Reading ---------------------------------------------------------------------------------------
+
+    def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
+        orders = self._tables.orders
+        found = {}
+        for key in keys:
+            generation = 1
+            while (entry := orders.get((key, generation))) is not None:
+                found[key] = entry
+                generation += 1
+        return found
+
+    def entries(
+        self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
+    ) -> list[Entry]:
+        states = set(states)
+        found = [
+            entry
+            for entry in self._tables.orders.values()
+            if (not states or entry.state in states) and key in (None, entry.key)
+        ]
+        return sorted(found, key=lambda entry: (entry.generation, entry.updated_at))[:limit]
+
+    def of_sync(self, sync_id: str) -> Iterator[Entry]:
+        yield from [entry for entry in self._tables.orders.values() if entry.sync_id == sync_id]
+
+    def doubts(self) -> list[Entry]:
+        now = self.now()
+        found = [
+            entry
+            for entry in self._tables.orders.values()
+            if entry.state is State.IN_DOUBT or (entry.state is State.SENDING and entry.lease_until <= now)
+        ]
+        return sorted(found, key=lambda entry: entry.settle_after)
+
+    def attempts(self, keys: Sequence[str]) -> list[Attempt]:
+        wanted = set(keys)
+        found = [one for one in self._tables.attempts.values() if one.key in wanted]
+        return sorted(found, key=lambda one: one.intent_at)
+
+    def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
+        wanted = set(keys)
+        ids: dict[str, set[str]] = {}
+        for entry in self._tables.orders.values():
+            if entry.key in wanted and entry.state is State.CREATED and entry.attempt > 0:
+                ids.setdefault(entry.key, set()).update(entry.kk_order_ids)
+        return ids
+
+    def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
+        found = [
+            entry
+            for entry in self._tables.orders.values()
+            if entry.state is State.CREATED
+            and entry.attempt > 0
+            and entry.kk_order_ids
+            and entry.created_at < before
+        ]
+        return sorted(found, key=lambda entry: -entry.created_at)[:limit]
+
+    def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
+        return any(
+            kk_order_id in entry.kk_order_ids and entry.key != key for entry in self._tables.orders.values()
+        )
+
+    # The account, the syncs ------------------------------------------------------------------------
+
+    def healed_until(self) -> float:
+        return self._tables.healed_until
+
+    def set_healed_until(self, epoch: float) -> None:
+        self._pause("begin")
+        self._tables.healed_until = max(self._tables.healed_until, epoch)
+
+    def newest_run(self, origin: Origin) -> RunRow | None:
+        found = [run for task, run in self._tables.runs.values() if _is_task(task, origin)]
+        return max(found, key=lambda run: run.started_at) if found else None
+
+    def add_run(self, run: RunRow, origin: Origin) -> None:
+        self._pause("begin")
+        self._tables.runs[run.sync_id] = (origin, run)
+
+    def change_run(self, sync_id: str, values: Mapping[str, Any]) -> None:
+        self._pause("begin")
+        if sync_id in self._tables.runs:
+            origin, run = self._tables.runs[sync_id]
+            self._tables.runs[sync_id] = (origin, _changed(run, values))
+
+
+class Database:
+    """Tables that can be replaced by a backup under everybody's feet, and their clock."""
+
+    def __init__(self, tables: Tables, clock: Clock) -> None:
+        self.tables, self.clock = tables, clock
+
+
+class MemoryTransaction:
+    """A `Transaction`: nobody else runs until it ends; what is refused has changed nothing yet."""
+
+    def __init__(self, tables: Tables, now: float) -> None:
+        self._tables = tables
+        self.now = now
+
+    def later(self, first: float, second: float) -> float:
+        return max(first, second)
+
+    def read(self, key: str, generation: int) -> Entry | None:
+        return self._tables.orders.get((key, generation))
+
+    lock = read
+
+    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> None:
+        if (key, generation) in self._tables.orders:
+            raise KeyTakenError
+        self._tables.orders[key, generation] = Entry(key=key, generation=generation, **values)
+
+    def change(self, seen: Entry, values: Mapping[str, Any]) -> bool:
+        now = self._tables.orders.get((seen.key, seen.generation))
+        if (
+            now is None
+            or now.state is not seen.state
+            or now.attempt != seen.attempt
+            or now.claim_token != seen.claim_token
+        ):
+            return False
+        self._put(now, values)
+        return True
+
+    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> None:
+        self._put(locked, values)
+
+    def _put(self, old: Entry, values: Mapping[str, Any]) -> None:
+        new = _changed(old, values)
+        if new.key != old.key:
+            if (new.key, new.generation) in self._tables.orders:
+                raise KeyTakenError
+            del self._tables.orders[old.key, old.generation]
+        self._tables.orders[new.key, new.generation] = new
+
+    def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
+        place = (claim.job.key, claim.generation, claim.attempt, claim.token)
+        self._tables.attempts[place] = Attempt(*place, token_fingerprint="", **values)
+
+    def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
+        place = (claim.job.key, claim.generation, claim.attempt, claim.token)
+        if place not in self._tables.attempts:
+            return False
+        self._tables.attempts[place] = _changed(self._tables.attempts[place], values)
+        return True
+
+    def attempts(self, key: str, generation: int) -> list[Attempt]:
+        found = [one for place, one in self._tables.attempts.items() if place[:2] == (key, generation)]
+        return sorted(found, key=lambda one: one.intent_at)
+
+
+def _is_task(one: Origin, other: Origin) -> bool:
+    return (one.dag_id, one.run_id, one.task_id, one.map_index) == (
+        other.dag_id,
+        other.run_id,
+        other.task_id,
+        other.map_index,
+    )
+
+
+def _changed(old: Any, values: Mapping[str, Any]) -> Any:
+    """Like `dataclasses.replace`, without its checks: this is what a simulation does most."""
+    new = object.__new__(type(old))
+    new.__dict__.update(old.__dict__, **values)
+    return new

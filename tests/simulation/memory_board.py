@@ -1,0 +1,101 @@
+"""A board in plain memory: the twin of `delivery.board.Board`, which keeps its jobs in a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from airflow_provider_kk.delivery.board import Finished, Item, Status
+
+
+@dataclass
+class _Place:
+    item: Item | None
+    key: str | None
+    name: str | None
+    status: Status = Status.PENDING
+    is_news: bool = False
+    ids: tuple[str, ...] = ()
+    code: int | None = None
+    message: str = ""
+
+
+class MemoryBoard:
+    """What a stream needs of a board."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, _Place] = {}
+
+    def close(self) -> None:
+        self._places.clear()
+
+    def add(self, items: Iterable[Item]) -> None:
+        for item in items:
+            self._places[item.position] = _Place(item, item.key, item.key)
+
+    def add_finished(self, finished: Finished) -> None:
+        self._places[finished.position] = _Place(
+            None,
+            finished.key,
+            finished.name,
+            finished.status,
+            finished.is_news,
+            finished.kk_order_ids,
+            finished.code,
+            finished.message,
+        )
+
+    def set(
+        self,
+        position: int,
+        status: Status,
+        *,
+        is_news: bool = False,
+        ids: Sequence[str] = (),
+        code: int | None = None,
+        message: str = "",
+    ) -> None:
+        place = self._places[position]
+        place.status, place.is_news, place.ids = status, is_news, tuple(ids)
+        place.code, place.message = code, message
+
+    def set_all(self, status: Status, to: Status, message: str = "") -> None:
+        for place in self._places.values():
+            if place.status is status:
+                place.status, place.message = to, message
+
+    def batches(self, status: Status) -> Iterator[list[Item]]:
+        batch = [place.item for place in self._places.values() if place.status is status and place.item]
+        if batch:
+            yield batch
+
+    def finished(self) -> Iterator[Finished]:
+        for position, place in sorted(self._places.items()):
+            yield Finished(
+                position,
+                place.key,
+                place.status,
+                place.is_news,
+                place.ids,
+                place.code,
+                place.message,
+                place.name,
+            )
+
+    def item(self, key: str) -> Item | None:
+        return next((place.item for place in self._places.values() if place.key == key and place.item), None)
+
+    def has(self, key: str) -> bool:
+        return any(place.key == key for place in self._places.values())
+
+    def counts(self) -> Mapping[Status, int]:
+        return Counter(place.status for place in self._places.values())
+
+    def examples(self, status: Status, limit: int = 5) -> list[tuple[str, str]]:
+        found = [place for place in self._places.values() if place.status is status]
+        found.sort(key=lambda place: not place.is_news)
+        return [(place.name or "", place.message) for place in found[:limit]]
+
+    def news(self, *statuses: Status) -> int:
+        return sum(place.is_news and place.status in statuses for place in self._places.values())

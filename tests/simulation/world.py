@@ -1,0 +1,475 @@
+"""One world: some orders, a KK with its manners, and processes that send, die, freeze and race, by a seed.
+
+    World(seed).run()
+
+raises `Broken` when a promise is broken. The same seed gives the same world, to the last step.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+from airflow_provider_kk.delivery.board import COUNTED, Item
+from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.job import Job
+from airflow_provider_kk.delivery.limits import Limits
+from airflow_provider_kk.delivery.orders import OrderFinder
+from airflow_provider_kk.delivery.rows import Entry, Origin, Terms
+from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
+from airflow_provider_kk.delivery.settle import Policy
+from airflow_provider_kk.delivery.states import Event, State
+from airflow_provider_kk.delivery.stream import Stream
+from tests.simulation.hub import START, Dead, Fibers, Hub, Process
+from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Manners, Order, Post
+from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables
+from tests.simulation.memory_board import MemoryBoard
+
+TERMS = Terms(TIMEOUT_S, 120.0, WINDOW_S)
+KNOWN = Order("known", {"HAT": 1}, "FR", "known")
+KEYS = ("A", "B", "007", "7", "C-1", "c-1", "12345678901", "D", "E", "F", "G", "H", "I", "J")
+GOODS: tuple[dict[str, int], ...] = ({"SHIRT_M": 1}, {"SHIRT_M": 2, "SOCKS": 1}, {"SOCKS": 3})
+_LISTS_SETTLE_S = 1_200.0
+_DAY_S = 86_400.0
+
+
+class Broken(AssertionError):
+    """A promise is broken."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How the processes of a world fare."""
+
+    tries: int
+    syncs: int
+    waits: bool
+    in_flight: int
+    policy: Policy
+    unsure_commits: float
+    restores: bool
+    orphans: float
+    hands: int
+    """How often a human lends a hand meanwhile."""
+    clock_jumps: bool
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, seed: int, *, traced: bool = False) -> None:
+        self.seed = seed
+        self.random = random = Random(seed)
+        self.hub = Hub(random, kills=random.choice((0.0, 0.1, 0.3)), freezes=random.choice((0.0, 0.1)))
+        self.hub.trace = [] if traced else None
+        restores = random.random() < 0.1
+        self.kk = KK(self.hub, _manners(random, restores=restores), self._check_post)
+        self.habits = _habits(random, restores=restores)
+        # Two numbers that differ in zeros only cannot be told apart in a list of integers without a ledger.
+        is_ambiguous = self.kk.manners.integers and restores
+        self.orders = _orders(random, [key for key in KEYS if not (is_ambiguous and key == "007")])
+        self.wanted = dict.fromkeys([order.key for order in self.orders], 1)
+        """How often each number is to be at KK: once for each generation."""
+        clock = SimpleNamespace(wall=lambda: self.hub.now + self._database_skew_s)
+        self._database_skew_s = random.choice((0.0, 0.0, 0.0, -45.0, 45.0, -3_600.0, 3_600.0))
+        self.database = Database(Tables(START - HEAL_A_NEW_ACCOUNT_S), clock)
+        self._tokens = itertools.count()
+        self._last_posts: dict[str, Post] = {}
+        self._used_intents: set[tuple[str, int, int, str]] = set()
+        self._unfinished = 0
+        self.summaries = 0
+        self._begin()
+
+    # What happens ----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Let the world go its way, then quiet down, and look at what has become of every order."""
+        try:
+            self._trouble()
+            self._quiet()
+            self._check_end()
+        except Broken:
+            raise
+        except Exception as error:
+            raise Broken(f"seed {self.seed}: {type(error).__name__}: {error}") from error
+
+    def _begin(self) -> None:
+        """An order that the ledger has created an hour ago, so that KK's list can be checked."""
+        order_id = self.kk.add(KNOWN.key, list(KNOWN.goods.items()), KNOWN.country)
+        self.kk.creates[KNOWN.key] = 1
+        ledger = self.ledger(Process("setup"))
+        claim = ledger.begin(self._job(KNOWN, None), None, origin=Origin(), sync_id="first")
+        assert claim is not None
+        from airflow_provider_kk.delivery.rows import Answer
+
+        ledger.record(claim, Answer(Event.CREATED, (order_id,)))
+        self.hub.now += 3_600.0
+
+    def _trouble(self) -> None:
+        random, hub, habits = self.random, self.hub, self.habits
+        for number in range(habits.syncs):
+            begin = hub.now + random.random() * random.choice((5.0, 200.0, 2_000.0))
+            hub.at(begin, lambda number=number: self._start(f"run{number}", 1, habits.tries))
+        if self.kk.manners.sort_by_update or self.kk.manners.page_cap < 10:
+            for _ in range(6):
+                at = hub.now + random.random() * 3_000.0
+                hub.at(at, self.kk.stir)
+                hub.at(at + 1, lambda: self.kk.add(None, [("SCARF", 1)], "DE"))
+        backup = None
+        if habits.restores:
+            hub.run(until=hub.now + random.random() * 1_000.0)
+            backup = self.database.tables.copy()
+        for _ in range(habits.hands):
+            hub.at(hub.now + random.random() * 4_000.0, self._lend_a_hand)
+        if habits.clock_jumps:
+            hub.at(hub.now + random.random() * 2_000.0, self._set_the_databases_clock)
+        hub.run(until=hub.now + 6 * 3_600.0)
+        if backup is not None:
+            self._restore(backup)
+
+    def _restore(self, backup: Tables) -> None:
+        """An old backup is put in place while nothing runs, and what was under way has been listed."""
+        self.hub.note("the ledger is restored")
+        self.database.tables = backup
+        self.hub.now += _LISTS_SETTLE_S
+        self._used_intents.clear()
+        self._start("after restore", 1, 1)
+        self.hub.run(until=self.hub.now + 7_200.0)
+
+    def _set_the_databases_clock(self) -> None:
+        """Another server takes over, whose clock is ahead."""
+        self._database_skew_s += 3_600.0
+
+    def _lend_a_hand(self) -> None:
+        """A human looks at an order: orders it again, or says what KK's site shows of it right now."""
+        entries = [entry for entry in self._newest() if entry.key != KNOWN.key]
+        if not entries:
+            return
+        entry = self.random.choice(entries)
+        ledger = self.ledger(Process("human"))
+        try:
+            if entry.state is State.CREATED:
+                if ledger.order_again(entry, ids=sorted(self._ids_at_kk(entry)), who="human", why="more"):
+                    self.hub.note("ordered again:", entry.key)
+                    self.wanted[entry.key] += 1
+            elif entry.state in (State.IN_DOUBT, State.SENDING, State.HELD) and not self._ids_at_kk(entry):
+                self.hub.note("never created, says a human:", entry.key)
+                ledger.resolve(entry, Event.DECLARED_NEVER, who="human", why="not at KK")
+        except ValueError as error:
+            self.hub.note("told the human:", error)
+
+    def _start(self, run_id: str, number: int, tries: int) -> None:
+        """One try of a task; a lost heartbeat lets the next one begin while this one still runs."""
+        process = Process(f"{run_id}.{number}")
+        self._unfinished += 1
+
+        def work() -> None:
+            done = False
+            try:
+                done = self._task(process, run_id, number)
+            finally:
+                self._unfinished -= 1
+                if not done and number < tries and not process.name.endswith("'"):
+                    self._retry(run_id, number, tries)
+
+        self.hub.spawn(process, work)
+        if number < tries and self.random.random() < self.habits.orphans:
+            process.name += "'"
+            self._retry(run_id, number, tries)
+
+    def _retry(self, run_id: str, number: int, tries: int) -> None:
+        delay_s = self.random.random() * self.random.choice((10.0, 300.0, 1_500.0))
+        self.hub.at(self.hub.now + delay_s, lambda: self._start(run_id, number + 1, tries))
+
+    # A task's try ----------------------------------------------------------------------------------
+
+    def ledger(self, process: Process) -> MemoryLedger:
+        return MemoryLedger(
+            self.database,
+            _Clock(self.hub),
+            TERMS,
+            pause=self.hub.pause,
+            new_token=lambda: f"t{next(self._tokens)}",
+            commit_is_unsure=lambda: self.random.random() < self.habits.unsure_commits,
+        )
+
+    def _task(self, process: Process, run_id: str, number: int, *, patient: bool = False) -> bool:
+        """What the operator does; True when nothing is left to do."""
+        ledger = self.ledger(process)
+        board = MemoryBoard()
+        board.add(
+            Item(place, order.key, order.fingerprint, order.goods, order.country, "", order.key)
+            for place, order in enumerate(self.orders)
+        )
+        by_key = {order.key: order for order in self.orders}
+        runs = SyncRuns(ledger)
+        origin = Origin("dag", run_id, "sync", -1, number)
+        run = runs.begin(origin)
+        finder = OrderFinder(self.kk)  # type: ignore[arg-type]
+        stream = Stream(
+            ledger=ledger,
+            finder=finder,
+            throttle=_Free(),
+            board=board,  # type: ignore[arg-type]
+            make_job=lambda key: self._job(by_key[key], ledger),
+            probe=lambda: None,
+            log=_Log(self.hub) if self.hub.trace is not None else _SILENT,
+            origin=origin,
+            sync_id=run.sync_id,
+            stop=Stop(),
+            policy=self.habits.policy,
+            limits=Limits(self.habits.in_flight),
+            pool=Fibers(self.hub, self.habits.in_flight),
+        )
+        try:
+            stream.run()
+            looks = 0
+            while (patient or self.habits.waits) and not stream.is_blind:
+                wait_s = stream.wait_s()
+                if wait_s is None:
+                    break
+                looks += 1
+                if looks > 400:
+                    raise Broken(f"seed {self.seed}: {run_id} waits for ever")
+                self.hub.sleep(wait_s)
+                stream.look_again()
+        finally:
+            stream.give_up_waiting()
+            stream.close()
+        summary = summarise(board, run, runs)  # type: ignore[arg-type]
+        self._check_summary(summary)
+        done = not (summary.in_doubt or summary.not_sent)
+        runs.end(run, "done" if done else "failed", {})
+        return done
+
+    def _job(self, order: Order, ledger: MemoryLedger | None) -> Job:
+        return Job(
+            key=order.key,
+            fingerprint=order.fingerprint,
+            goods=order.goods,
+            country=order.country,
+            zip_digest="",
+            send=lambda last_check: self.kk.post(order, last_check),
+            redact=str,
+        )
+
+    # The end ---------------------------------------------------------------------------------------
+
+    def _quiet(self) -> None:
+        """Nothing goes wrong any more, all that was under way lands, and syncs run until nothing is left."""
+        hub, manners = self.hub, self.kk.manners
+        hub.kills = hub.freezes = 0.0
+        hub.run()
+        if self._unfinished:
+            self._unfinished = 0
+        manners.faults = manners.list_errors = 0.0
+        manners.hides = ""
+        self._settle_all("quiet")
+        held = [entry for entry in self._newest() if entry.state is State.HELD]
+        if held:
+            for entry in held:
+                self._resolve(entry)
+            self._settle_all("resolved")
+
+    def _settle_all(self, name: str) -> None:
+        for number in range(1, 7):
+            self.hub.now += _LISTS_SETTLE_S if number == 1 else _DAY_S / 4
+            is_done = self._sync_alone(f"{name}{number}")
+            if is_done and all(entry.state in _ENDS for entry in self._newest()):
+                return
+
+    def _sync_alone(self, run_id: str) -> bool:
+        process = Process(run_id)
+        done: list[bool] = []
+        self.hub.spawn(process, lambda: done.append(self._task(process, run_id, 1, patient=True)))
+        self.hub.run()
+        return done == [True]
+
+    def _resolve(self, entry: Entry) -> None:
+        """A human looks at KK's site and says what is there, cancelling what is too many or but a part."""
+        ledger = self.ledger(Process("human"))
+        there = self._ids_at_kk(entry)
+        if there:
+            moved = ledger.resolve(
+                entry, Event.DECLARED_CREATED, ids=sorted(there), who="human", why="seen at KK"
+            )
+        else:
+            moved = ledger.resolve(
+                entry, Event.DECLARED_NEVER, ids=entry.kk_order_ids, who="human", why="not at KK"
+            )
+        self._require(moved is not None, f"{entry.key} cannot be resolved:", entry)
+
+    def _ids_at_kk(self, entry: Entry) -> set[str]:
+        """What KK has of this generation."""
+        older = self.ledger(Process("look")).generations(entry.key)
+        known = {one for other in older if other.generation < entry.generation for one in other.kk_order_ids}
+        return {row.id for row in self.kk.of(entry.key)} - known
+
+    # Promises --------------------------------------------------------------------------------------
+
+    def _require(self, holds: bool, promise: str, *details: object) -> None:
+        if not holds:
+            raise Broken(f"seed {self.seed}: {promise} {' '.join(map(str, details))}".rstrip())
+
+    def _check_post(self, key: str, post: Post) -> None:
+        """Each POST has a committed intent of its own, and none follows another within its settle window."""
+        intents = [
+            place
+            for place, attempt in self.database.tables.attempts.items()
+            if place[0] == key and place not in self._used_intents
+        ]
+        self._require(bool(intents), f"{key} is sent without an intent")
+        self._used_intents.add(min(intents, key=lambda place: place[2]))
+        last = self._last_posts.get(key)
+        if last is not None and last.may_be_there:
+            self._require(
+                post.at >= last.at + WINDOW_S,
+                f"{key} is sent {post.at - last.at:.0f} s after its last POST, within the settle window",
+            )
+        if post.may_be_there:
+            self._last_posts[key] = post
+
+    def _check_summary(self, summary: Summary) -> None:
+        self.summaries += 1
+        total = sum(getattr(summary, status.value) for status in COUNTED)
+        self._require(summary.selected == total == len(self.orders), "a summary does not add up:", summary)
+
+    def _entries(self) -> list[Entry]:
+        return list(self.database.tables.orders.values())
+
+    def _newest(self) -> list[Entry]:
+        """The newest generation of each number."""
+        return list({entry.key: entry for entry in sorted(self._entries(), key=_by_generation)}.values())
+
+    def _check_end(self) -> None:
+        known = {entry.key: entry for entry in self._newest()}
+        for order in self.orders:
+            self._check_order(order, known.get(order.key))
+
+    def _check_order(self, order: Order, entry: Entry | None) -> None:
+        key, creates = order.key, self.kk.creates.get(order.key, 0)
+        self._require(creates <= self.wanted[key], f"{key} is at KK {creates} times")
+        self._require(entry is not None, f"{key} is lost: the ledger does not know it")
+        assert entry is not None
+        self._require(entry.state in _ENDS, f"{key} is stuck:", entry)
+        if entry.state is State.CREATED:
+            rows = self.kk.of(key)
+            there = {row.id for row in rows}
+            ours = {one for other in self._entries() if other.key == key for one in other.kk_order_ids}
+            is_complete = ours == there if self.kk.manners.names_all_ids else bool(ours) and ours <= there
+            self._require(creates == self.wanted[key], f"{key} is called created and is not at KK")
+            self._require(is_complete, f"{key} has ids {sorted(there)}, the ledger {sorted(ours)}")
+            is_whole = sum(item.quantity for row in rows for item in row.items) == (
+                self.wanted[key] * sum(order.goods.values())
+            )
+            # Without a fingerprint, every sync tells that it differs.
+            is_told = bool(entry.resolved_by) or not entry.fingerprint
+            self._require(is_whole or is_told, f"{key} is called created and is but a part")
+        else:
+            self._require(creates == self.wanted[key] - 1, f"{key} is at KK and called {entry.state}:", entry)
+
+
+def _by_generation(entry: Entry) -> int:
+    return entry.generation
+
+
+_ENDS = frozenset({State.CREATED, State.REJECTED})
+
+
+class _Clock:
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def wall(self) -> float:
+        return self._hub.now
+
+    monotonic = wall
+
+    def sleep(self, seconds: float, stop: object = None) -> None:
+        self._hub.sleep(seconds)
+
+
+class _Free:
+    """A throttle that never waits."""
+
+    def acquire(self, stop: object = None) -> None:
+        return
+
+    def back_off(self, retry_after_s: float | None) -> None:
+        return
+
+
+class _Silence:
+    def info(self, msg: Any, /, *args: Any) -> None:
+        return
+
+    warning = error = info
+
+
+_SILENT = _Silence()
+
+
+class _Log:
+    """What the syncs say, in the trace."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def info(self, msg: Any, /, *args: Any) -> None:
+        self._hub.note("says:", str(msg) % args)
+
+    warning = error = info
+
+
+def _manners(random: Random, *, restores: bool) -> Manners:
+    lag_s = random.choice((0.0, 120.0, 300.0))
+    total = random.choice(("number", "number", "missing"))
+    hides_from = START + 3_600.0 + random.random() * 2_000.0
+    return Manners(
+        faults=random.choice((0.0, 0.3, 0.6)),
+        lag_s=lag_s,
+        # Where the list does not say how many there are, a page must hold all of two seconds.
+        total=total,
+        page_cap=random.choice((250, 250, 100, 4, 2)) if total == "number" else random.choice((250, 100)),
+        sort_by_update=random.random() < 0.3,
+        integers=random.random() < 0.3,
+        # Orders without a number cannot be told without a ledger.
+        forgets_numbers=0.0 if restores else random.choice((0.0, 0.0, 0.0, 0.0, 0.1)),
+        split=random.random() < 0.4,
+        names_all_ids=random.random() < 0.8,
+        list_errors=random.choice((0.0, 0.0, 0.1)),
+        # Rows that are missing without a trace are not to be found by anybody.
+        hides=random.choice(("", "", "", "all", "half" if total == "number" else "all")),
+        hides_from=hides_from,
+        hides_until=hides_from + random.random() * 1_500.0,
+        skew_s=random.choice((0.0, 0.0, -90.0, 90.0)),
+        freeze_before_first_byte_s=random.choice((0.0, 0.0, 100.0, 250.0)),
+    )
+
+
+def _habits(random: Random, *, restores: bool) -> Habits:
+    return Habits(
+        tries=random.choice((1, 2, 4)),
+        syncs=random.choice((1, 2, 2, 3)),
+        waits=random.random() < 0.6,
+        in_flight=random.choice((1, 2, 4)),
+        policy=Policy(random.choice(("resend", "resend", "resend", "hold")), random.choice((1, 2, 9))),
+        unsure_commits=random.choice((0.0, 0.0, 0.1)),
+        restores=restores,
+        orphans=random.choice((0.0, 0.3)),
+        # What a human has said since the backup is lost with it.
+        hands=0 if restores else random.choice((0, 0, 3)),
+        clock_jumps=random.random() < 0.1,
+    )
+
+
+def _orders(random: Random, numbers: Sequence[str]) -> Sequence[Order]:
+    keys = random.sample(numbers, random.randint(6, len(numbers)))
+    return [Order(key, random.choice(GOODS), random.choice(("FR", "US")), f"1:{key}") for key in keys]
+
+
+__all__ = ["Broken", "Dead", "World"]
