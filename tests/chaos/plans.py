@@ -1,0 +1,123 @@
+"""What a trial is about, drawn from its seed and number: which faults, which lag, which points."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_kk.sandbox.faults import FAULTS
+from tests.chaos.killpoints import Point
+
+LAGS_S = (0.0, 120.0, 300.0)
+#: A late commit and the list's lag together stay within the settle window; what does not, nobody can close.
+_LATE_S = (5.0, 60.0, 200.0)
+#: kind of trial: how often, of each hundred.
+KINDS = {
+    "sync": 24,  # one order after the other in a sync of its own, killed
+    "create": 22,  # the same with CreateOrderOperator
+    "series": 22,  # all orders in one sync, which is killed again and again
+    "fresh": 6,  # the same without a ledger at first
+    "twins": 8,  # two tasks at once over the same rows, both killed
+    "zombie": 8,  # a worker is stopped and wakes up after its lease
+    "orphan": 6,  # a first try goes on while the retry has started
+    "beyond": 1,  # a worker is stopped where nobody can help it: measured, and not counted
+    "postgres": 3,
+}
+_SCHEDULE = [kind for kind, often in KINDS.items() for _ in range(often)]
+_ORDERS = {
+    "sync": 10,
+    "create": 10,
+    "series": 6,
+    "fresh": 4,
+    "twins": 5,
+    "zombie": 4,
+    "orphan": 4,
+    "beyond": 1,
+}
+
+#: How often a child calls what, when nobody kills it: kind of call to how often.
+Profile = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A trial."""
+
+    seed: int
+    trial: int
+    kind: str
+    ledger: str
+    lag_s: float
+    max_resends: int
+    in_flight: int
+    write_back: bool
+    faults: Mapping[int, Sequence[Mapping[str, Any]]]
+
+    @property
+    def numbers(self) -> list[int]:
+        """The orders that are sent; order 0 is KK's from the beginning, unless the trial is `fresh`."""
+        return sorted(self.faults)
+
+    def fault_of(self, n: int) -> str:
+        """The names of what KK does to an order, for the table."""
+        return "+".join(fault["names"] for fault in self.faults[n]) or "none"
+
+
+def plan(seed: int, trial: int, *, has_postgres: bool, kind: str | None = None) -> tuple[Plan, random.Random]:
+    """The trial of this number, and the source of all that it draws later."""
+    draw = random.Random(f"{seed}/{trial}")
+    schedule = _SCHEDULE[:]
+    random.Random(seed).shuffle(schedule)
+    kind = kind or schedule[trial % len(schedule)]
+    ledger = draw.choice(("file", "warehouse"))
+    if kind == "postgres":
+        kind, ledger = (
+            draw.choice(("sync", "create", "series", "twins")),
+            "postgres" if has_postgres else "file",
+        )
+    numbers = range(1, 1 + _ORDERS[kind])
+    names = list(FAULTS)
+    return Plan(
+        seed=seed,
+        trial=trial,
+        kind=kind,
+        ledger=ledger,
+        lag_s=LAGS_S[trial % len(LAGS_S)],
+        # With the default of 1, an order that is killed before the send twice is left to a human.
+        max_resends=1 if draw.random() < 0.2 else 9,
+        in_flight=draw.choice((1, 1, 2, 3)),
+        write_back=draw.random() < 0.3,
+        # Each fault in its turn, so that none is left out.
+        faults={n: _faults(draw, names[(trial * 7 + n) % len(names)], kind) for n in numbers},
+    ), draw
+
+
+def _faults(draw: random.Random, name: str, kind: str) -> list[dict[str, Any]]:
+    if kind == "beyond" or draw.random() < 0.4:
+        return []
+    second = [draw.choice(list(FAULTS))] if draw.random() < 0.2 else []
+    return [{"names": one, "times": 1, **_options(draw, one)} for one in (name, *second)]
+
+
+def _options(draw: random.Random, name: str) -> dict[str, Any]:
+    quick = {
+        "seconds": draw.choice(_LATE_S) if name == "late_commit" else 0.01,
+        "interval_s": 0.0002,
+        "status": draw.choice((500, 502, 503, 504)),
+        "body": draw.choice(("html", "json", "envelope")),
+    }
+    possible = FAULTS[name].options
+    if FAULTS[name].effect in ("redirect", "refuse"):
+        possible = {}
+    return {option: value for option, value in quick.items() if option in possible}
+
+
+def point(draw: random.Random, profile: Profile) -> Point:
+    """Any call, or any call of a kind that is drawn first: else nearly all would be SQLite's writes."""
+    after = draw.random() < 0.5
+    if draw.random() < 0.3:
+        return Point("any", draw.randint(1, max(1, sum(profile.values()))), after)
+    kind = draw.choice([kind for kind, calls in profile.items() if calls])
+    return Point(kind, draw.randint(1, profile[kind]), after)
