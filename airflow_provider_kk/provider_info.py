@@ -86,7 +86,13 @@ def get_provider_info() -> dict[str, object]:
             }
         ],
         "operators": [
-            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.operators.orders"]}
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    "airflow_provider_kk.operators.orders",
+                    "airflow_provider_kk.operators.status",
+                ],
+            }
         ],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.hooks.kk"]}],
         "triggers": [

@@ -7,6 +7,7 @@ token) or made under the row's lock.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_kk.delivery.job import Job, Sighting, add_goods, zip_digest
@@ -26,6 +27,14 @@ from airflow_provider_kk.delivery.store import KeyTakenError, Transaction
 
 #: What the row of an order says whose number KK gave as an integer: zeros before it may be lost.
 FOUND_AS_INTEGER = "found at KK as an integer"
+
+
+@dataclass
+class Completion:
+    """What became of orders of which KK has more ids than the ledger knew."""
+
+    completed: list[Entry] = field(default_factory=list)
+    held: list[Entry] = field(default_factory=list)
 
 
 class Ledger(SendingLedger):
@@ -123,6 +132,37 @@ class Ledger(SendingLedger):
         others = self.generations(entry.key) if entry.generation > 1 else []
         ids = {one for other in others if other.generation != entry.generation for one in other.kk_order_ids}
         return [one for one in sightings if one.id not in ids]
+
+    def complete(self, sightings: Sequence[Sighting]) -> Completion:
+        """Add the splits of created orders that the answer to the POST did not name.
+
+        :param sightings: all that is known at KK under each key, the ids that the ledger has included. Where
+            one of those is missing, or a human has had the last word, nothing is done.
+        """
+        by_key: dict[str, list[Sighting]] = {}
+        for sighting in sightings:
+            if sighting.key:
+                by_key.setdefault(sighting.key, []).append(sighting)
+        completion = Completion()
+        for key, entry in self.look_up(list(by_key)).items():
+            if entry.state is State.CREATED and entry.attempt > 0 and not entry.resolved_by:
+                self._complete_one(entry, by_key[key], completion)
+        return completion
+
+    def _complete_one(self, entry: Entry, group: Sequence[Sighting], completion: Completion) -> None:
+        own = {one.id: one.goods for one in self.of_its_generation(entry, group)}
+        news = sorted(set(own) - set(entry.kk_order_ids))
+        goods = [one for one in own.values() if one is not None]
+        if not news or set(entry.kk_order_ids) - set(own) or len(goods) < len(own):
+            return
+        ids = union(entry.kk_order_ids, news)
+        if all(quantity <= entry.goods.get(sku, 0) for sku, quantity in add_goods(goods).items()):
+            moved = self._compare_and_set(entry, Event.SIGHTED, lambda _tx: {"kk_order_ids": ids})
+            completion.completed += [moved] if moved else []
+        else:
+            message = "conflict: KK has this number with more or other goods than were sent"
+            moved = self.hold(entry, Event.CONFLICT, message, news)
+            completion.held += [moved] if moved else []
 
     def rename(self, seen: Entry, key: str) -> Entry | None:
         """Give an order that KK lists by an integer the number that it really has; None when it has moved."""

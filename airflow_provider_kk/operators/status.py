@@ -1,0 +1,148 @@
+"""What KK knows of its orders, into the warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, BaseOperator
+
+from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.operators.base import failing_for_good
+from airflow_provider_kk.operators.run import push
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.warehouse.status import StatusSync
+    from airflow_provider_kk.warehouse.status_tables import StatusTables
+
+
+class SyncOrderStatusOperator(BaseOperator):
+    """Pulls all orders that have changed at KK since the last time into tables of the warehouse.
+
+    Makes and fills `kk_order_status`, `kk_order_line` and `kk_package`, and remembers in `kk_status_sync` up
+    to when they are complete. A status there never goes back, a package once seen stays, an odd field is NULL
+    and named. Splits that the answer to a create did not name are added to the ledger.
+
+    Returns `{orders, changed, splits, conflicts, odd, odd_orders, synced_until, requests}`, pushed before the
+    task fails, too. Source: KK's page "Query orders", which advises to query up to 10 minutes before now.
+
+    :param warehouse_conn_id: SQLite, PostgreSQL or MySQL.
+    :param kk_conn_id: the Airflow connection to KK.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's, else the
+        warehouse.
+    :param table_prefix: what the tables' names begin with; `schema.prefix_` for those of a schema.
+    :param overlap_s: how many seconds before the end of the last sync this one begins, for changes that KK
+        listed later than after 10 minutes.
+    :raises AirflowException: KK or the warehouse cannot be used; a retry goes on where this try stopped.
+    :raises AirflowFailException: KK has more goods under an order number than were sent: it is newly held.
+    """
+
+    template_fields: Sequence[str] = ("warehouse_conn_id", "kk_conn_id", "ledger_conn_id", "table_prefix")
+    ui_color = "#e3ecdc"
+
+    _stop: Stop | None = None
+
+    def __init__(
+        self,
+        *,
+        warehouse_conn_id: str,
+        kk_conn_id: str = KKHook.default_conn_name,
+        ledger_conn_id: str | None = None,
+        table_prefix: str = "kk_",
+        overlap_s: float = 900,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if overlap_s < 0:
+            raise ValueError("overlap_s must not be negative")
+        self.warehouse_conn_id = warehouse_conn_id
+        self.kk_conn_id = kk_conn_id
+        self.ledger_conn_id = ledger_conn_id
+        self.table_prefix = table_prefix
+        self.overlap_s = overlap_s
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Bring the tables up to date and return what was read and changed."""
+        with failing_for_good():
+            return self._execute(context)
+
+    def on_kill(self) -> None:
+        """Stop after the slice that is being read."""
+        if self._stop is not None:
+            self._stop.set("the task was told to stop")
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_kk.delivery.bucket import LedgerBucket
+        from airflow_provider_kk.delivery.clock import Stop
+        from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
+        from airflow_provider_kk.warehouse.status import StatusSync
+
+        stop = self._stop = Stop()
+        hook = KKHook(self.kk_conn_id)
+        settings = hook.settings
+        tables = self._tables(hook)
+        place = ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id)
+        with closing(tables), closing(open_ledger(hook, str(place), threads=1)) as ledger:
+            bucket = LedgerBucket(
+                ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second
+            )
+            with hook.client(bucket) as client:
+                sync = StatusSync(client, tables, ledger, self.overlap_s, self.log, stop)
+                return self._run(sync, context)
+
+    def _tables(self, hook: KKHook) -> StatusTables:
+        from airflow_provider_kk.delivery.database import pool_arguments
+        from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
+
+        warehouse: Any = BaseHook.get_hook(self.warehouse_conn_id)
+        conn_type = str(getattr(warehouse, "conn_type", ""))
+        engine = warehouse.get_sqlalchemy_engine(engine_kwargs=pool_arguments(conn_type, 1))
+        try:
+            tables = StatusTables(engine, hook.settings.host, hook.settings.account, self.table_prefix)
+        except (StatusTablesError, ValueError) as error:
+            raise AirflowFailException(str(error)) from error
+        return tables
+
+    def _run(self, sync: StatusSync, context: Context) -> dict[str, Any]:
+        failure = _failure_of(sync)
+        summary = sync.summary
+        self.log.info(
+            "%d orders read, %d changed, %d completed in the ledger, %d odd; up to date until %s",
+            summary.orders,
+            summary.changed,
+            summary.splits,
+            summary.odd,
+            summary.synced_until or "no later than before",
+        )
+        result = {**asdict(summary), "requests": sync.client.requests}
+        push(context, "return_value", result)
+        if failure is not None:
+            raise AirflowException(failure)
+        if summary.conflicts:
+            raise AirflowFailException(
+                f"KK has more goods than were sent under {', '.join(summary.conflicts[:20])}: held in the "
+                "ledger. See `kk ledger show`"
+            )
+        return result
+
+
+def _failure_of(sync: StatusSync) -> str | None:
+    """Run; what went wrong in a sentence, None when nothing did."""
+    from airflow_provider_kk.api.errors import KKError
+    from airflow_provider_kk.delivery.job import InconclusiveError
+    from airflow_provider_kk.warehouse.status import StoppedError
+    from airflow_provider_kk.warehouse.status_tables import StatusTablesError
+
+    try:
+        sync.tables.create()
+        sync.run()
+    except (KKError, InconclusiveError) as error:
+        return f"KK's changes cannot be read: {error}. A retry goes on where this try stopped"
+    except (StatusTablesError, StoppedError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,310 @@
+"""The warehouse's tables of what KK knows: how they look, and how rows get into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from airflow_provider_kk.api.journey import PackageStatus, Status
+from airflow_provider_kk.delivery.database import told
+from airflow_provider_kk.warehouse.sql import Name
+from airflow_provider_kk.warehouse.status_rows import (
+    KEY_WIDTH,
+    MONEY_DIGITS,
+    MONEY_SCALE,
+    LineRow,
+    OrderRow,
+    PackageRow,
+    StatusRows,
+    merge,
+)
+
+SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
+"""Databases, by SQLAlchemy's names, in which rows are updated one by one."""
+
+#: Below every database's limit of parameters.
+_IDS_AT_ONCE = 300
+
+
+class StatusTablesError(Exception):
+    """The warehouse's status tables cannot be used; says why and what to do."""
+
+
+if TYPE_CHECKING:
+    _Decorator = TypeDecorator[Any]
+else:
+    _Decorator = TypeDecorator  # no generic before SQLAlchemy 2
+
+
+class _Money(_Decorator):
+    """An exact amount: DECIMAL, and text on SQLite, which would make a float of it."""
+
+    impl = sa.Numeric(MONEY_DIGITS, MONEY_SCALE)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.engine.Dialect) -> TypeEngine[Any]:
+        text: TypeEngine[Any] = sa.String(MONEY_DIGITS + 2)
+        return dialect.type_descriptor(
+            text if dialect.name == "sqlite" else sa.Numeric(MONEY_DIGITS, MONEY_SCALE)
+        )
+
+    def process_bind_param(self, value: Decimal | None, dialect: sa.engine.Dialect) -> Any:
+        return format(value, "f") if value is not None and dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: Any, dialect: sa.engine.Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value).normalize()
+
+
+class _Time(_Decorator):
+    """A point in time, UTC: with its zone on PostgreSQL, without one elsewhere."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.engine.Dialect) -> TypeEngine[Any]:
+        kinds: dict[str, TypeEngine[Any]] = {
+            "postgresql": sa.DateTime(timezone=True),
+            "mysql": mysql.DATETIME(fsp=6),
+            "mariadb": mysql.DATETIME(fsp=6),
+        }
+        return dialect.type_descriptor(kinds.get(dialect.name, sa.DateTime()))
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.engine.Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.engine.Dialect) -> datetime | None:
+        if value is None or value.tzinfo is None:
+            return value and value.replace(tzinfo=UTC)
+        return value.astimezone(UTC)
+
+
+def _key(width: int = KEY_WIDTH) -> Any:
+    # MySQL compares text without regard to case unless told otherwise; order numbers differ by case.
+    binary = sa.String(width, collation="utf8mb4_bin")
+    return sa.String(width).with_variant(binary, "mysql").with_variant(binary, "mariadb")
+
+
+_TYPES: dict[str, Any] = {"status": sa.String(20), "updated_at": _Time(), "line_no": sa.Integer()}
+_ORDER_KEY = ("kk_order_id",)
+_LINE_KEY = ("kk_order_id", "line_no")
+_PACKAGE_KEY = ("kk_order_id", "package_id")
+
+
+def _columns(row: type, key: Sequence[str]) -> Iterator[sa.Column[Any]]:
+    """A column for each field of a row, after those of the account."""
+    yield sa.Column("host", sa.String(255), primary_key=True)
+    yield sa.Column("account", sa.String(64), primary_key=True)
+    for name, kind in row.__annotations__.items():
+        yield sa.Column(
+            name, _type(name, kind), primary_key=name in key, nullable=name not in key, autoincrement=False
+        )
+
+
+def _type(name: str, kind: str) -> Any:
+    if name in _TYPES:
+        return _TYPES[name]
+    for word, column_type in (("datetime", _Time()), ("Decimal", _Money()), ("int", sa.BigInteger())):
+        if word in kind:
+            return column_type
+    return sa.Text() if name in _LONG else _key()
+
+
+#: Up to TEXT_WIDTH characters.
+_LONG = {
+    "odd_fields", "product_name", "option1", "option2", "option3", "carrier", "carrier_type", "tracking_url",
+    "delivery_time", "tracking_codes", "goods",
+}  # fmt: skip
+
+
+class StatusTables:
+    """The tables of one account, whose names begin with `prefix`; the first part of it may name a schema.
+
+    Raises StatusTablesError from every method when the database does not take part, ValueError for a prefix
+    that is no plain name.
+    """
+
+    def __init__(self, engine: Engine, host: str, account: str, prefix: str = "kk_") -> None:
+        if engine.dialect.name not in SUPPORTED:
+            raise StatusTablesError(
+                f"The status of orders cannot be kept in {engine.dialect.name}: its rows are updated one by "
+                "one, which takes SQLite, PostgreSQL or MySQL."
+            )
+        self._engine = engine
+        self._mine = {"host": host, "account": account}
+        Name.parse(prefix, "table_prefix", max_parts=2)
+        # SQLAlchemy quotes names with upper case, which would make another name of them on PostgreSQL.
+        plain = prefix.strip().lower() if engine.dialect.name == "postgresql" else prefix.strip()
+        schema, _, prefix = plain.rpartition(".")
+        self.metadata = sa.MetaData(schema=schema or None)
+        self.orders = sa.Table(
+            f"{prefix}order_status",
+            self.metadata,
+            *_columns(OrderRow, _ORDER_KEY),
+            sa.Index(f"{prefix}order_status_number", "host", "account", "custom_order_number"),
+            comment="KK's orders: where each is",
+        )
+        self.lines = sa.Table(
+            f"{prefix}order_line", self.metadata, *_columns(LineRow, _LINE_KEY), comment="Their lines"
+        )
+        self.packages = sa.Table(
+            f"{prefix}package", self.metadata, *_columns(PackageRow, _PACKAGE_KEY), comment="Their parcels"
+        )
+        self.watermark = sa.Table(
+            f"{prefix}status_sync",
+            self.metadata,
+            sa.Column("host", sa.String(255), primary_key=True),
+            sa.Column("account", sa.String(64), primary_key=True),
+            sa.Column("synced_until", _Time(), nullable=False),
+            comment="Up to when KK's changes are in these tables, on KK's clock",
+        )
+
+    def create(self) -> None:
+        """Create what is missing; somebody else may be doing the same."""
+        try:
+            self._create()
+        except (IntegrityError, OperationalError, ProgrammingError):
+            # Lost to somebody else, who has created them by now, or it fails again and says why.
+            with _named_errors():
+                self._create()
+
+    def _create(self) -> None:
+        with self._engine.begin() as db:
+            self.metadata.create_all(db)
+
+    def close(self) -> None:
+        """Let go of the database's connections."""
+        self._engine.dispose()
+
+    def synced_until(self) -> datetime | None:
+        """Up to when, on KK's clock, all changes are in the tables; None before the first sync."""
+        with _named_errors(), self._engine.connect() as db:
+            return db.execute(
+                sa.select(self.watermark.c.synced_until).where(*self._is_mine(self.watermark))
+            ).scalar()
+
+    def of_numbers(self, numbers: Iterable[str]) -> dict[str, list[StatusRows]]:
+        """The rows of all orders with these order numbers, by number."""
+        found: dict[str, list[StatusRows]] = {}
+        column = self.orders.c.custom_order_number
+        with _named_errors(), self._engine.connect() as db:
+            for some in _chunks(sorted(set(numbers))):
+                query = sa.select(self.orders.c.kk_order_id).where(
+                    *self._is_mine(self.orders), column.in_(some)
+                )
+                for rows in self._read(db, list(db.execute(query).scalars())).values():
+                    found.setdefault(str(rows.order.custom_order_number), []).append(rows)
+        return found
+
+    def store(self, observed: Sequence[StatusRows], until: datetime) -> int:
+        """Join what was observed with what is there, and move the watermark: all or nothing, durably.
+
+        Returns how many orders have changed by it.
+        """
+        with _named_errors(), self._engine.begin() as db:
+            self._move_watermark(db, until)
+            changed = 0
+            for some in _chunks(observed):
+                changed += self._join(db, some)
+        return changed
+
+    def _move_watermark(self, db: Connection, until: datetime) -> None:
+        # First of all, since it also keeps two syncs of an account apart until the transaction ends.
+        self._upsert(db, self.watermark, [{"synced_until": until}])
+
+    def _join(self, db: Connection, observed: Sequence[StatusRows]) -> int:
+        known = self._read(db, [rows.order.kk_order_id for rows in observed])
+        joined: dict[str, StatusRows] = {}
+        for rows in observed:
+            key = rows.order.kk_order_id
+            before = joined.get(key) or known.get(key)
+            joined[key] = rows if before is None else merge(before, rows)
+        changed = [rows for key, rows in joined.items() if rows != known.get(key)]
+        fewer = [
+            rows for rows in changed if len(rows.lines) < len(known.get(rows.order.kk_order_id, rows).lines)
+        ]
+        for rows in fewer:
+            c = self.lines.c
+            mine = (*self._is_mine(self.lines), c.kk_order_id == rows.order.kk_order_id)
+            db.execute(self.lines.delete().where(*mine, c.line_no > len(rows.lines)))
+        self._upsert(db, self.orders, [_values(rows.order) for rows in changed])
+        self._upsert(db, self.lines, [_values(line) for rows in changed for line in rows.lines])
+        self._upsert(db, self.packages, [_values(one) for rows in changed for one in rows.packages])
+        return len(changed)
+
+    def _read(self, db: Connection, ids: Sequence[str]) -> dict[str, StatusRows]:
+        if not ids:
+            return {}
+        orders = self._rows(db, self.orders, OrderRow, _ORDER_KEY, ids)
+        lines = self._rows(db, self.lines, LineRow, _LINE_KEY, ids)
+        packages = self._rows(db, self.packages, PackageRow, _PACKAGE_KEY, ids)
+        return {
+            key: StatusRows(order, tuple(lines.get(key, ())), tuple(packages.get(key, ())))
+            for key, (order,) in orders.items()
+        }
+
+    def _rows(
+        self, db: Connection, table: sa.Table, kind: Any, key: Sequence[str], ids: Sequence[str]
+    ) -> dict[str, list[Any]]:
+        columns = [table.c[name] for name in kind.__annotations__]
+        query = sa.select(*columns).where(*self._is_mine(table), table.c.kk_order_id.in_(ids))
+        found: dict[str, list[Any]] = {}
+        for row in db.execute(query):
+            values = dict(zip(kind.__annotations__, row, strict=True))
+            if kind is not LineRow and values["status"] is not None:
+                values["status"] = (Status if kind is OrderRow else PackageStatus)(values["status"])
+            found.setdefault(values["kk_order_id"], []).append(kind(**values))
+        for rows in found.values():
+            # Not by the database, which may sort text by a language's rules.
+            rows.sort(key=lambda row: [getattr(row, name) for name in key])
+        return found
+
+    def _upsert(self, db: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            db.execute(upsert(table, self._engine.dialect.name), [{**self._mine, **row} for row in rows])
+
+    def _is_mine(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+        return tuple(table.c[name] == value for name, value in self._mine.items())
+
+
+def upsert(table: sa.Table, dialect_name: str) -> Any:
+    """Insert rows, or give those that are there new values, in the words of a database."""
+    names = [column.name for column in table.columns if not column.primary_key]
+    if dialect_name in ("mysql", "mariadb"):
+        insert = mysql.insert(table)
+        return insert.on_duplicate_key_update({name: insert.inserted[name] for name in names})
+    statement: Any = (postgresql if dialect_name == "postgresql" else sqlite).insert(table)
+    key = [column.name for column in table.primary_key]
+    return statement.on_conflict_do_update(
+        index_elements=key, set_={name: statement.excluded[name] for name in names}
+    )
+
+
+def _values(row: OrderRow | LineRow | PackageRow) -> dict[str, Any]:
+    return {name: value.value if isinstance(value, Enum) else value for name, value in vars(row).items()}
+
+
+def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (values[start : start + _IDS_AT_ONCE] for start in range(0, len(values), _IDS_AT_ONCE))
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+        return
+    except DBAPIError as error:
+        message = f"The status tables cannot be used: {told(error)}"
+    # Outside of the handler: the driver's own text may hold rows.
+    raise StatusTablesError(message)
