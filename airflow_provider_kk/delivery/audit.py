@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from airflow_provider_kk.delivery.compare import Finding, Verdict, compare, unclaimed, unnumbered
 from airflow_provider_kk.delivery.heal import NOT_OUR_STORE
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Sighting, plain_number
+from airflow_provider_kk.delivery.listing import trusted_now
 from airflow_provider_kk.delivery.log import Log, utc
 from airflow_provider_kk.delivery.rows import Attempt, Entry
-from airflow_provider_kk.delivery.settle import trusted_now
 from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 

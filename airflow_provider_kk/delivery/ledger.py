@@ -252,7 +252,8 @@ class Ledger(SendingLedger):
         if others := set(seen.kk_order_ids) - set(ids):
             raise ValueError(
                 f"KK has {', '.join(sorted(others))} under {seen.key}: cancel there what is wrong, "
-                "then say --created with the ids that stand, and --order-again to order it once more"
+                "then say --created with the ids that stand, and --order-again to order it once more; "
+                "ids that are another number's: --never-created --not-mine with them"
             )
         return self._compare_and_set(seen, event, lambda _tx: {**word, "resends": 0, "kk_order_ids": ()})
 
@@ -263,9 +264,7 @@ class Ledger(SendingLedger):
             rest must not be taken for the new generation's.
         :raises ValueError: when the newest generation is not closed, or its settle window is not over.
         """
-        if seen.state not in CLOSED:
-            raise ValueError(f"{seen.key} is {seen.state.value}: resolve it first")
-        self._require_window_over(seen)
+        self.require_over(seen)
         values = {
             "state": State.NOT_SENT,
             "resolved_by": f"{who}: {why}"[:250],
@@ -281,6 +280,15 @@ class Ledger(SendingLedger):
         except KeyTakenError:
             return False
         return True
+
+    def require_over(self, seen: Entry) -> None:
+        """Require that this generation is over, so that KK's list has all of it.
+
+        :raises ValueError: when it is not closed, or its settle window is not over.
+        """
+        if seen.state not in CLOSED:
+            raise ValueError(f"{seen.key} is {seen.state.value}: resolve it first")
+        self._require_window_over(seen)
 
     def lift_pause(self, seen: Entry, *, who: str, why: str) -> Entry | None:
         """Let a rejected order be asked for again without its pause; None when the row has moved.

@@ -7,24 +7,19 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from airflow_provider_kk.api.errors import KKError
-from airflow_provider_kk.delivery.heal import clocks_apart_s, known_since
 from airflow_provider_kk.delivery.job import (
     Finder,
-    Goods,
     InconclusiveError,
     Sighting,
     add_goods,
-    plain_number,
     zip_digest,
 )
 from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.listing import Listing, is_part, list_since, trusted_now
 from airflow_provider_kk.delivery.log import Log, orders
 from airflow_provider_kk.delivery.rows import Attempt, Entry
-from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
+from airflow_provider_kk.delivery.states import LOOK_FIRST, Event, State
 
-#: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.
-_MARGIN_S = 600.0
-_CONTROLS = 3
 #: Later than this after its intent nothing is sent again by itself.
 _RESEND_WITHIN_S = 86_400.0
 
@@ -50,12 +45,6 @@ class Settlement:
     """Still in doubt, and why."""
 
 
-def trusted_now(ledger: Ledger, finder: Finder) -> float:
-    """Return the earliest of the database's, the worker's and KK's clock, epoch seconds."""
-    worker = ledger.clock.wall()
-    return min(ledger.now(), worker, worker + (finder.clock_skew_s or 0.0))
-
-
 def settle(
     ledger: Ledger,
     finder: Finder,
@@ -73,13 +62,16 @@ def settle(
     """
     settlement = Settlement()
     now = trusted_now(ledger, finder)
-    due = [entry for entry in candidates if entry.state in _LOOKED_FOR and entry.settle_after <= now]
+    due = [entry for entry in candidates if entry.state in LOOK_FIRST and entry.settle_after <= now]
     if not due:
         return settlement
     log.info("Looking for %s in KK's list", orders(len(due)))
     attempts = _attempts(ledger, due)
     try:
-        listing = _list_around(ledger, finder, due, attempts, now)
+        # From the last attempt on, since a look preceded it; up to now, since a restored backup may have lost
+        # later ones.
+        since = min(attempts[entry.key][0].intent_at for entry in due)
+        listing = list_since(ledger, finder, due, since, now)
     except (KKError, InconclusiveError) as error:
         log.warning("KK's list cannot be used, so nothing is decided: %s", error)
         settlement.open.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
@@ -92,69 +84,7 @@ def settle(
     return settlement
 
 
-_LOOKED_FOR = DOUBTFUL | {State.REJECTED}
-
-
-# Listing -------------------------------------------------------------------------------------------
-
-
-class _Listing:
-    """What KK's list shows of the orders looked for, and whether it is to be believed."""
-
-    def __init__(self, due: Sequence[Entry], ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._keys: dict[str, list[str]] = {}
-        for entry in due:
-            for name in {entry.key, plain_number(entry.key)}:
-                self._keys.setdefault(name, []).append(entry.key)
-        self._found: dict[str, dict[str, Sighting]] = {entry.key: {} for entry in due}
-        self._unnumbered: dict[str, Goods] = {}
-        self.has_control = False
-
-    def add(self, sightings: Sequence[Sighting]) -> None:
-        for one in sightings:
-            if one.key is None:
-                self._unnumbered[one.id] = one.goods or {}
-                continue
-            for key in self._keys.get(plain_number(one.key) if one.key_is_integer else one.key, ()):
-                if one.is_of(key):
-                    self._found[key][one.id] = one
-        self.has_control = self.has_control or self._shows_known_order(sightings)
-
-    def found(self, key: str) -> list[Sighting]:
-        return list(self._found[key].values())
-
-    def has_unnumbered(self, goods: Goods) -> bool:
-        """Whether an order whose number cannot be read may be the one, or a part of it."""
-        return any(_is_part(one, goods) for one in self._unnumbered.values())
-
-    def _shows_known_order(self, sightings: Sequence[Sighting]) -> bool:
-        keys = {one.key for one in sightings if one.key is not None}
-        known = self._ledger.sent_ids(sorted(keys))
-        return any(one.key is not None and one.id in known.get(one.key, ()) for one in sightings)
-
-
-def _list_around(
-    ledger: Ledger, finder: Finder, due: Sequence[Entry], attempts: dict[str, list[Attempt]], now: float
-) -> _Listing:
-    listing = _Listing(due, ledger)
-    keys = [entry.key for entry in due]
-    # Intents are told by the database's clock, and KK lists by its own, which may have been set since.
-    margin_s = _MARGIN_S + clocks_apart_s(ledger, finder)
-    # From the last attempt on, since a look preceded it; up to now, since a restored backup may have lost
-    # later ones.
-    since = min(attempts[entry.key][0].intent_at for entry in due) - margin_s
-    until = ledger.clock.wall() + abs(finder.clock_skew_s or 0.0)
-    for sightings in finder.find(since, until, keys):
-        listing.add(sightings)
-    for one in ledger.newest_sent(before=now - ledger.terms.settle_window_s, limit=_CONTROLS):
-        if listing.has_control:
-            break
-        # Nothing known was created around the attempts. A list that shows what is known only now may not have
-        # shown all before: what came since then is read once more.
-        for sightings in finder.find(known_since(one, ledger, finder), until, [*keys, one.key]):
-            listing.add(sightings)
-    return listing
+# Attempts ------------------------------------------------------------------------------------------
 
 
 def _attempts(ledger: Ledger, due: Sequence[Entry]) -> dict[str, list[Attempt]]:
@@ -217,30 +147,16 @@ class _Verdict:
 
 
 def _judge(
-    entry: Entry, attempts: Sequence[Attempt], listing: _Listing, now: float, ledger: Ledger
+    entry: Entry, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: Ledger
 ) -> _Verdict:
-    found = ledger.of_its_generation(entry, listing.found(entry.key))
-    own = [one for one in found if not (one.key_is_integer and _may_be_another(one, entry, ledger))]
-    if found and not own:
+    own, others = listing.found(entry)
+    if others and not own:
         return _Verdict(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
-    if found := own:
-        return _judge_found(entry, attempts, found, now, ledger)
+    if own:
+        return _judge_found(entry, attempts, own, now, ledger)
     if entry.kk_order_ids:
         return _Verdict(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show")
     return _judge_absence(entry, attempts, listing, now, ledger)
-
-
-def _may_be_another(sighting: Sighting, entry: Entry, ledger: Ledger) -> bool:
-    """Whether an order that KK lists by an integer is, or may be, of another number than this one."""
-    if ledger.is_of_another_key(sighting.id, entry.key):
-        return True
-    plain = plain_number(entry.key)
-    alike = [*ledger.padded([plain]).get(plain, ()), *ledger.look_up([plain]).values()]
-    return any(one.key != entry.key and one.state in _MAY_BE_THERE for one in alike)
-
-
-#: An order in one of these may be at KK under an id that the ledger does not know.
-_MAY_BE_THERE = _LOOKED_FOR | {State.HELD}
 
 
 def _judge_found(
@@ -256,7 +172,7 @@ def _judge_found(
         if is_readable and total == one.goods:
             created_at = min((sighted.created_at or one.intent_at) for sighted in found)
             return _Verdict(_Kind.ADOPT, ids=ids, attempt=one, created_at=created_at)
-    if not any(_is_part(total, one.goods) for one in fitting):
+    if not any(is_part(total, one.goods) for one in fitting):
         return _Verdict(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
     what = "only a part of the goods" if is_readable else "goods that cannot be read"
     if now < fitting[0].settle_after + ledger.terms.settle_window_s:
@@ -265,7 +181,7 @@ def _judge_found(
 
 
 def _judge_absence(
-    entry: Entry, attempts: Sequence[Attempt], listing: _Listing, now: float, ledger: Ledger
+    entry: Entry, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: Ledger
 ) -> _Verdict:
     if listing.has_unnumbered(entry.goods):
         doubt = "KK's list has an order with the same goods whose number cannot be read"
@@ -288,10 +204,6 @@ def _same_place(sighting: Sighting, attempt: Attempt) -> bool:
         return False
     digest = zip_digest(attempt.key, sighting.zip)
     return not digest or not attempt.zip_digest or digest == attempt.zip_digest
-
-
-def _is_part(goods: Goods, whole: Goods) -> bool:
-    return all(quantity <= whole.get(sku, 0) for sku, quantity in goods.items())
 
 
 # Acting --------------------------------------------------------------------------------------------

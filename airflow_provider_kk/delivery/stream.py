@@ -16,11 +16,12 @@ from airflow_provider_kk.delivery.heal import heal
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job, plain_number
 from airflow_provider_kk.delivery.ledger import FOUND_AS_INTEGER, Ledger
 from airflow_provider_kk.delivery.limits import Limits, StopRules
+from airflow_provider_kk.delivery.listing import trusted_now
 from airflow_provider_kk.delivery.log import Log, orders, utc
 from airflow_provider_kk.delivery.pool import Pool, Threads
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.rows import Entry, Origin
-from airflow_provider_kk.delivery.settle import Policy, settle, trusted_now
+from airflow_provider_kk.delivery.settle import Policy, settle
 from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
 
 _RATE_LIMITED_TRIES = 5

@@ -1,0 +1,143 @@
+"""KK's list, read for some order numbers: what it shows of them, and whether it is to be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from airflow_provider_kk.delivery.heal import NOT_OUR_STORE, clocks_apart_s, known_since
+from airflow_provider_kk.delivery.job import Finder, Goods, InconclusiveError, Sighting, plain_number
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.states import LOOK_FIRST, State
+
+#: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.
+_MARGIN_S = 600.0
+_CONTROLS = 3
+#: An order in one of these may be at KK under an id that the ledger does not know.
+_MAY_BE_THERE = LOOK_FIRST | {State.HELD}
+
+
+def trusted_now(ledger: Ledger, finder: Finder) -> float:
+    """Return the earliest of the database's, the worker's and KK's clock, epoch seconds."""
+    worker = ledger.clock.wall()
+    return min(ledger.now(), worker, worker + (finder.clock_skew_s or 0.0))
+
+
+def is_part(goods: Goods, whole: Goods) -> bool:
+    """Whether these goods are all in the others."""
+    return all(quantity <= whole.get(sku, 0) for sku, quantity in goods.items())
+
+
+class Listing:
+    """What KK's list shows of the orders looked for, and whether it is to be believed."""
+
+    def __init__(self, entries: Iterable[Entry], controls: Iterable[Entry], ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._control_keys = {one: entry.key for entry in controls for one in entry.kk_order_ids}
+        self._keys: dict[str, list[str]] = {}
+        self._found: dict[str, dict[str, Sighting]] = {}
+        for entry in entries:
+            self._found[entry.key] = {}
+            for name in {entry.key, plain_number(entry.key)}:
+                self._keys.setdefault(name, []).append(entry.key)
+        self._unnumbered: dict[str, Goods] = {}
+        self.has_control = False
+        """Whether it shows an order that a POST of ours is known to have created."""
+
+    def add(self, sightings: Sequence[Sighting]) -> None:
+        """Take a part of the list."""
+        for one in sightings:
+            if one.key is None:
+                self._unnumbered[one.id] = one.goods or {}
+                continue
+            for key in self._keys.get(plain_number(one.key) if one.key_is_integer else one.key, ()):
+                if one.is_of(key):
+                    self._found[key][one.id] = one
+        self.has_control = self.has_control or self._shows_known_order(sightings)
+
+    def found(self, entry: Entry) -> tuple[list[Sighting], list[Sighting]]:
+        """Return what KK has of this generation, and what is, or may be, of another number."""
+        own: list[Sighting] = []
+        others: list[Sighting] = []
+        for one in self._ledger.of_its_generation(entry, list(self._found[entry.key].values())):
+            is_another = one.key_is_integer and _may_be_another(one, entry, self._ledger)
+            (others if is_another else own).append(one)
+        return own, others
+
+    def has_unnumbered(self, goods: Goods) -> bool:
+        """Whether an order whose number cannot be read may be the one, or a part of it."""
+        return any(is_part(one, goods) for one in self._unnumbered.values())
+
+    def _shows_known_order(self, sightings: Sequence[Sighting]) -> bool:
+        # Under its number, since a list with numbers of KK's own would show none of ours.
+        if any(one.is_of(self._control_keys[one.id]) for one in sightings if one.id in self._control_keys):
+            return True
+        keys = {one.key for one in sightings if one.key is not None}
+        known = self._ledger.sent_ids(sorted(keys))
+        return any(one.key is not None and one.id in known.get(one.key, ()) for one in sightings)
+
+
+def list_since(ledger: Ledger, finder: Finder, entries: Sequence[Entry], since: float, now: float) -> Listing:
+    """Read all that KK has from a time of the database up to now, and more when that shows no known order.
+
+    :param now: see `trusted_now`.
+    :raises InconclusiveError, KKError: when KK's list cannot be read completely.
+    """
+    controls = _controls(ledger, now)
+    listing = Listing(entries, controls, ledger)
+    keys = [entry.key for entry in entries]
+    # Intents are told by the database's clock, and KK lists by its own, which may have been set since.
+    since -= _MARGIN_S + clocks_apart_s(ledger, finder)
+    until = ledger.clock.wall() + abs(finder.clock_skew_s or 0.0)
+    for sightings in finder.find(since, until, keys):
+        listing.add(sightings)
+    for one in controls:
+        if listing.has_control:
+            break
+        # Nothing known was created in that time. A list that shows what is known only now may not have
+        # shown all before: what came since then is read once more.
+        for sightings in finder.find(known_since(one, ledger, finder), until, [*keys, one.key]):
+            listing.add(sightings)
+    return listing
+
+
+def all_at_kk(ledger: Ledger, finder: Finder, entries: Sequence[Entry]) -> dict[str, list[Sighting]]:
+    """Return, by number, all that KK has by now of these generations, by one reading for all.
+
+    A create's answer may have named only a part of a split. What KK lists by an integer and may be of
+    another number is left out.
+
+    :param entries: rows whose settle windows were over when they were read, hence before any listing.
+    :raises InconclusiveError, KKError: when KK's list cannot be read completely, or shows none of the orders
+        that it is known to have created.
+    """
+    attempts = ledger.attempts([entry.key for entry in entries])
+    since = min(_begun_at(entry, attempts) for entry in entries)
+    now = trusted_now(ledger, finder)
+    listing = list_since(ledger, finder, entries, since, now)
+    if not listing.has_control and _controls(ledger, now):
+        raise InconclusiveError(NOT_OUR_STORE)
+    return {entry.key: listing.found(entry)[0] for entry in entries}
+
+
+def _controls(ledger: Ledger, now: float) -> list[Entry]:
+    """Return orders that KK's list has to show by now."""
+    return ledger.newest_sent(before=now - ledger.terms.settle_window_s, limit=_CONTROLS)
+
+
+def _begun_at(entry: Entry, attempts: Iterable[Attempt]) -> float:
+    """Return a time, on the database's clock, before which nothing of this generation was sent."""
+    intents = [
+        one.intent_at for one in attempts if (one.key, one.generation) == (entry.key, entry.generation)
+    ]
+    # Nothing was sent by this ledger when there are no attempts; a restored backup has lost only later ones.
+    return min([*intents, entry.created_at or entry.updated_at])
+
+
+def _may_be_another(sighting: Sighting, entry: Entry, ledger: Ledger) -> bool:
+    """Whether an order that KK lists by an integer is, or may be, of another number than this one."""
+    if ledger.is_of_another_key(sighting.id, entry.key):
+        return True
+    plain = plain_number(entry.key)
+    alike = [*ledger.padded([plain]).get(plain, ()), *ledger.look_up([plain]).values()]
+    return any(one.key != entry.key and one.state in _MAY_BE_THERE for one in alike)
