@@ -14,6 +14,7 @@ from airflow_provider_kk.cli.common import (
     duration,
     goods_told,
     guarded,
+    open_finder,
     open_place,
     table,
     time,
@@ -56,17 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.audit import audit
-    from airflow_provider_kk.delivery.bucket import LedgerBucket
     from airflow_provider_kk.delivery.job import InconclusiveError
-    from airflow_provider_kk.delivery.orders import OrderFinder
 
     hook, ledger = open_place(arguments)
-    settings = hook.settings
-    # Syncs that run meanwhile keep to the same rate.
-    bucket = LedgerBucket(ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second)
-    with hook.client(bucket) as client:
-        finder = OrderFinder(client)
-        client.list_orders(page_size=1)  # tells how far KK's clock is off, and fails early
+    with open_finder(hook, ledger) as finder:
         since, until = _period(arguments, ledger, finder)
         try:
             result = audit(ledger, finder, since, until, _Told())

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.orders import OrderFinder
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -51,6 +52,22 @@ def open_place(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
             f"{arguments.kk_conn_id!r} names no ledger. Give --ledger-conn-id, or --warehouse-conn-id when "
             "the ledger lives in the warehouse"
         )
+
+
+@contextmanager
+def open_finder(hook: KKHook, ledger: SqlLedger) -> Iterator[OrderFinder]:
+    """Read KK's list, at the rate that the account's syncs keep to together.
+
+    :raises KKError: when KK cannot be asked.
+    """
+    from airflow_provider_kk.delivery.bucket import LedgerBucket
+    from airflow_provider_kk.delivery.orders import OrderFinder
+
+    settings = hook.settings
+    bucket = LedgerBucket(ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second)
+    with hook.client(bucket) as client:
+        client.list_orders(page_size=1)  # tells how far KK's clock is off, and fails early
+        yield OrderFinder(client)
 
 
 def guarded(name: str, work: Callable[[], int], *, failed: int = 1) -> int:

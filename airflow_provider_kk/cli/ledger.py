@@ -7,8 +7,9 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.cli import words
+from airflow_provider_kk.cli import resolve, retry
 from airflow_provider_kk.cli.common import CannotError, add_place, duration, guarded, open_place, table, time
+from airflow_provider_kk.cli.words import newest, why
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Attempt, Entry
@@ -39,8 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--json", action="store_true")
     add_place(show)
 
-    words.add_resolve(actions.add_parser("resolve", help="say what became of orders, or order them again"))
-    words.add_retry(actions.add_parser("retry", help="ask KK again for rejected orders, without their pause"))
+    resolving = actions.add_parser("resolve", help="say what became of orders, or order them again")
+    resolve.add_arguments(resolving)
+    retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their pause")
+    retry.add_arguments(retrying)
 
     ddl = actions.add_parser("ddl", help="the statements that create the ledger's tables")
     ddl.add_argument("--dialect", choices=("postgresql", "sqlite", "mysql"), default="postgresql")
@@ -58,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(ddl(arguments.dialect), end="")
         return 0
     hook, ledger = open_place(arguments)
-    actions = {"list": _list, "show": _show, "resolve": words.resolve, "retry": words.retry}
+    actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": retry.run}
     return actions[arguments.action](arguments, hook, ledger)
 
 
@@ -79,7 +82,7 @@ def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
             print(json.dumps(_plain(entry)))
         return 0
     rows = [
-        [one.key, one.state.value, ",".join(one.kk_order_ids), time(one.updated_at), words.why(one)]
+        [one.key, one.state.value, ",".join(one.kk_order_ids), time(one.updated_at), why(one)]
         for one in entries
     ]
     table(["order number", "state", "kkOrderIds", "since", "why"], rows)
@@ -97,7 +100,7 @@ def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]
     if arguments.older_than is not None:
         before = ledger.now() - arguments.older_than
         found = [one for one in found if one.updated_at <= before]
-    return words.newest(found, ledger)
+    return newest(found, ledger)
 
 
 def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
@@ -167,6 +170,10 @@ def _print_advice(entry: Entry) -> None:
         if not entry.kk_order_ids:
             never = f"kk ledger resolve {entry.key} --never-created --why '...'"
             print(f"  {never}    (the next sync sends it again)")
+        else:
+            ids = ",".join(entry.kk_order_ids)
+            print("When these ids are of another number (KK lists 007 as 7), and KK never made this one:")
+            print(f"  kk ledger resolve {entry.key} --never-created --not-mine {ids} --why '...'")
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def test_an_order_of_which_kk_gave_ids_was_not_never_created(
     hold(ledger, "A-1")
     ledger.hold(ledger.look_up(["A-1"])["A-1"], Event.CONFLICT, "conflict: twice the goods", ["7", "8"])
     assert main(["ledger", "show", "A-1"]) == 0
-    assert "--never-created" not in capsys.readouterr().out
+    assert "--never-created --why" not in capsys.readouterr().out
     assert main(["ledger", "resolve", "A-1", "--never-created", "--why", "I think so"]) == 1
     assert "KK has 7, 8 under A-1" in capsys.readouterr().err
     assert state(ledger, "A-1") == "held"
