@@ -90,13 +90,13 @@ class Shop:
         """Run a DAG to its end."""
         return self.home.run_dag(dag, **options)
 
-    def start(self, dag: str) -> Gated:
+    def start(self, dag: str, **options: Any) -> Gated:
         """Start a DAG, on an Airflow of its own, whose tasks wait at a gate."""
         self.homes += 1
         home = self.home.copy(self.path / f"home-{self.homes}")
         gate = self.path / f"gate-{self.homes}"
         gate.mkdir()
-        return Gated(home.start_dag(dag, conf={"gate": str(gate)}), gate)
+        return Gated(home.start_dag(dag, conf={"gate": str(gate)}, **options), gate)
 
     def attempt(self, operator: Any, **options: Any) -> Try:
         """One more try in this process, with the same connections."""
