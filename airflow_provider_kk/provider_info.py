@@ -94,9 +94,19 @@ def get_provider_info() -> dict[str, object]:
                 ],
             }
         ],
+        "sensors": [
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.sensors.orders"]}
+        ],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.hooks.kk"]}],
         "triggers": [
-            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.triggers.sleep"]}
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    "airflow_provider_kk.triggers.orders",
+                    "airflow_provider_kk.triggers.polling",
+                    "airflow_provider_kk.triggers.sleep",
+                ],
+            }
         ],
         "connection-types": [
             {

@@ -72,7 +72,7 @@ class TestProviderInfo:
         info: dict[str, Any] = get_provider_info()
         named = [
             name
-            for key in ("operators", "hooks", "triggers")
+            for key in ("operators", "sensors", "hooks", "triggers")
             for row in info[key]
             for name in row["python-modules"]
         ]

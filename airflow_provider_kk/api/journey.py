@@ -5,7 +5,10 @@ Source: page "Query orders", v1 and v2. Every set of words is open: one that is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from airflow_provider_kk.api.models import KKOrder
 
@@ -150,3 +153,47 @@ def _why_never_refunded(order: KKOrder, status: Status) -> str | None:
     if Status.SHIPPED.rank <= status.rank <= Status.DELIVERED.rank:
         return "it is shipped, and KK refunds only before"
     return None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How several orders stand that are waited for together.
+
+    `is_reached`: the wait is over. `why_never`: why it is in vain, None as long as it is not. `orders`: what
+    `plain` makes of them.
+    """
+
+    is_reached: bool
+    why_never: str | None
+    orders: list[dict[str, Any]]
+
+
+def outlook(
+    kk_order_ids: Sequence[str], listed: Iterable[KKOrder], goal: Goal, *, any_split: bool = False
+) -> Outlook:
+    """How the orders with these ids stand: all have to reach `goal`, or `any_split` any one of them.
+
+    One that is not listed is waited for: KK's lists run behind.
+    """
+    orders = {order.id: order for order in listed if order.id in kk_order_ids}
+    reached = [kk_id for kk_id, order in orders.items() if has_reached(order, goal)]
+    reasons = {
+        kk_id: reason
+        for kk_id, order in orders.items()
+        if kk_id not in reached and (reason := why_never(order, goal))
+    }
+    is_reached = bool(reached) if any_split else len(reached) == len(kk_order_ids)
+    is_in_vain = not is_reached and len(reasons) >= (len(kk_order_ids) if any_split else 1)
+    told = "; ".join(f"order {kk_id} will not be {goal}: {reason}" for kk_id, reason in reasons.items())
+    return Outlook(is_reached, told if is_in_vain else None, [plain(order) for order in orders.values()])
+
+
+def plain(order: KKOrder) -> dict[str, Any]:
+    """What a DAG wants to know of an order on its way, as plain data without anything personal."""
+    names = ("id", "status", "carrier", "tracking_code", "tracking_url")
+    return {
+        "kk_order_id": order.id,
+        "custom_order_number": order.custom_order_number,
+        "status": status_of(order).value,
+        "packages": [{name: getattr(package, name) for name in names} for package in order.fulfillments],
+    }

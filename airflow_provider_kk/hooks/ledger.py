@@ -44,16 +44,22 @@ def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8, log: Log | None
     :param log: is told of settings of the database by which it may lose what it has committed.
     :raises LedgerUnusableError: says why and what to do.
     """
-    from airflow_provider_kk.delivery.database import pool_arguments
-
-    conn_type = BaseHook.get_connection(conn_id).conn_type or ""
-    db_hook: Any = BaseHook.get_hook(conn_id)
-    # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
-    engine = db_hook.get_sqlalchemy_engine(engine_kwargs=pool_arguments(conn_type, threads + 2))
-    ledger = ledger_on(engine, hook)
+    ledger = ledger_behind(BaseHook.get_connection(conn_id), hook, threads=threads)
     if log is not None:
         _tell_weaknesses(ledger, log)
     return ledger
+
+
+def ledger_behind(connection: Any, hook: KKHook, *, threads: int = 8) -> SqlLedger:
+    """Open the ledger behind an Airflow connection that is at hand, for the account of `hook`."""
+    from airflow_provider_kk.delivery.database import pool_arguments
+
+    db_hook = connection.get_hook()
+    # It would ask Airflow for the connection once more, which a trigger's thread had better not do.
+    db_hook.get_connection = lambda _conn_id: connection
+    # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
+    arguments = pool_arguments(connection.conn_type or "", threads + 2)
+    return ledger_on(db_hook.get_sqlalchemy_engine(engine_kwargs=arguments), hook)
 
 
 def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:

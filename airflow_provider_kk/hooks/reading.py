@@ -1,0 +1,34 @@
+"""A client for reading, within the rate limit that the account's workers share where there is a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.throttle import Throttle
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.hooks.kk import KKHook
+
+
+@contextmanager
+def reading(
+    hook: KKHook, ledger_connection: Any | None, otherwise: Throttle
+) -> Iterator[tuple[KKClient, SqlLedger | None]]:
+    """A client within the rate that all workers share by the ledger, and that; without one, `otherwise`."""
+    from airflow_provider_kk.delivery.bucket import LedgerBucket
+    from airflow_provider_kk.hooks.ledger import ledger_behind
+
+    if ledger_connection is None:
+        with hook.client(otherwise) as client:
+            yield client, None
+        return
+    settings = hook.settings
+    with closing(ledger_behind(ledger_connection, hook, threads=1)) as ledger:
+        bucket = LedgerBucket(
+            ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second
+        )
+        with hook.client(bucket) as client:
+            yield client, ledger

@@ -1,0 +1,1 @@
+"""Waiting for what happens to an order at KK."""

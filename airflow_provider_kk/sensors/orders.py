@@ -1,0 +1,211 @@
+"""Waiting until an order at KK is paid, shipped, delivered or refunded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseHook,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_kk.hooks.kk import KKHook
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.journey import Outlook
+    from airflow_provider_kk.delivery.splits import Splits
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+
+GOALS = ("paid", "shipped", "delivered", "refunded")
+_DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
+
+
+class OrderSensor(BaseSensorOperator):
+    """Waits until an order at KK has reached `until`; fails at once, with the reason, when it never will.
+
+    It will not when it is cancelled, refunded or abnormal; a refund will not come when the order is shipped
+    before, or KK has refused it. Looks every `poke_interval` seconds (60), for `timeout` seconds; a KK that
+    cannot be read is asked again at the next look. Deferred sensors of one triggerer share their requests.
+
+    Returns the orders: `[{kk_order_id, custom_order_number, status, packages: [{id, status, carrier,
+    tracking_code, tracking_url}]}]`. Source: KK's page "Query orders".
+
+    :param kk_order_id: the order by KK's id.
+    :param custom_order_number: or by your own number, which takes a ledger. It is waited for until the ledger
+        has it as created, then for all orders that KK has split it into.
+    :param until: `paid`, `shipped` (all parcels), `delivered`, or `refunded` (all of it).
+    :param any_split: one of the splits is enough.
+    :param kk_conn_id: the Airflow connection to KK.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's. With one, the rate
+        limit is shared with all workers.
+    :param deferrable: wait in the triggerer.
+    :raises AirflowFailException: it will not get there; a retry would not help.
+    :raises AirflowSensorTimeout: it did not get there in time.
+    """
+
+    template_fields: Sequence[str] = ("kk_order_id", "custom_order_number", "kk_conn_id", "ledger_conn_id")
+    ui_color = "#ece8dc"
+
+    def __init__(
+        self,
+        *,
+        kk_order_id: str | None = None,
+        custom_order_number: str | None = None,
+        until: str = "shipped",
+        any_split: bool = False,
+        kk_conn_id: str = KKHook.default_conn_name,
+        ledger_conn_id: str | None = None,
+        deferrable: bool = _DEFERRABLE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if until not in GOALS:
+            raise ValueError(f"until must be one of {', '.join(GOALS)}, not {until!r}")
+        if (kk_order_id is None) == (custom_order_number is None):
+            raise ValueError("give either kk_order_id or custom_order_number")
+        self.kk_order_id = kk_order_id
+        self.custom_order_number = custom_order_number
+        self.until = until
+        self.any_split = any_split
+        self.kk_conn_id = kk_conn_id
+        self.ledger_conn_id = ledger_conn_id
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> Any:
+        """Wait, and return the orders."""
+        if not self.deferrable:
+            return super().execute(context)
+        return self._wait_deferred(time.time() + self.timeout)
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once."""
+        seen, _ = self._look()
+        return PokeReturnValue(seen is not None and seen.is_reached, seen.orders if seen else None)
+
+    def resume(self, context: Context, event: dict[str, Any], deadline: float) -> Any:
+        """Take what the trigger has seen, or look and wait on."""
+        state = event.get("state")
+        if state == "reached":
+            return event["orders"]
+        if state == "error":
+            raise AirflowException(event["reason"])
+        if state == "failed":
+            with self._softly():
+                raise AirflowFailException(event["reason"])
+        return self._wait_deferred(deadline)
+
+    def _wait_deferred(self, deadline: float) -> Any:
+        from airflow_provider_kk.triggers.orders import OrderTrigger
+        from airflow_provider_kk.triggers.sleep import SleepTrigger
+
+        with self._softly():
+            seen, ids = self._look()
+            if seen is not None and seen.is_reached:
+                return seen.orders
+            if time.time() >= deadline:
+                raise AirflowSensorTimeout(f"The order was not {self.until} within {self.timeout:g} s")
+        trigger: Any = SleepTrigger(min(deadline, time.time() + self.poke_interval))
+        if ids:
+            trigger = OrderTrigger(
+                kk_conn_id=self.kk_conn_id,
+                ledger_conn_id=self._ledger_place(KKHook(self.kk_conn_id)),
+                kk_order_ids=ids,
+                until=self.until,
+                any_split=self.any_split,
+                poll_s=self.poke_interval,
+                deadline=deadline,
+            )
+        self.defer(trigger=trigger, method_name="resume", kwargs={"deadline": deadline})
+
+    def _look(self) -> tuple[Outlook | None, list[str]]:
+        """How the orders stand, None when that cannot be told yet; and their ids, once all are known."""
+        from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError
+        from airflow_provider_kk.api.journey import Goal, outlook
+        from airflow_provider_kk.delivery.job import InconclusiveError
+
+        try:
+            ids, listed, are_all = self._read()
+        except (KKAuthError, KKEndpointError) as error:
+            raise AirflowException(str(error)) from error
+        except (KKError, InconclusiveError) as error:
+            self.log.warning("KK cannot be read, so this is looked at again later: %s", error)
+            return None, []
+        if not ids:
+            return None, []
+        seen = outlook(ids, listed, Goal(self.until), any_split=self.any_split)
+        if seen.why_never:
+            raise AirflowFailException(seen.why_never)
+        self.log.info(
+            "Waiting for %s: %s", self.until, [(one["kk_order_id"], one["status"]) for one in seen.orders]
+        )
+        is_clear = are_all or self.any_split
+        return (seen if is_clear else None), (ids if is_clear else [])
+
+    def _read(self) -> tuple[list[str], Sequence[Any], bool]:
+        """The ids, what KK lists of them, and whether these are all."""
+        with self._reading() as (client, ledger):
+            if self.kk_order_id is not None:
+                ids = [str(self.kk_order_id).strip()]
+                return ids, client.get_orders(ids), True
+            splits = self._splits(client, ledger)
+            return list(splits.kk_order_ids), splits.orders, splits.are_all
+
+    def _splits(self, client: KKClient, ledger: SqlLedger | None) -> Splits:
+        from airflow_provider_kk.delivery.splits import splits_of
+
+        if ledger is None:
+            raise AirflowFailException(
+                "To wait for an order number, set ledger_conn_id on the sensor or in the extra of "
+                f"{self.kk_conn_id!r}: KK does not look orders up by it"
+            )
+        splits = splits_of(str(self.custom_order_number), ledger, client)
+        if not splits.kk_order_ids:
+            self.log.info(
+                "Order %s is %s in the ledger, not created yet",
+                self.custom_order_number,
+                splits.state or "not known",
+            )
+        elif not splits.are_all:
+            self.log.info("KK's list does not show all goods of order %s yet", self.custom_order_number)
+        return splits
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[KKClient, SqlLedger | None]]:
+        from airflow_provider_kk.api.throttle import LocalBucket
+        from airflow_provider_kk.hooks.reading import reading
+        from airflow_provider_kk.operators.base import failing_for_good
+
+        with failing_for_good():
+            hook = KKHook(self.kk_conn_id)
+            place = self._ledger_place(hook)
+            connection = BaseHook.get_connection(place) if place else None
+            own = LocalBucket(hook.settings.rate_limit_burst, hook.settings.rate_limit_per_second)
+            with reading(hook, connection, own) as found:
+                yield found
+
+    def _ledger_place(self, hook: KKHook) -> str | None:
+        from airflow_provider_kk.hooks.ledger import ledger_place
+
+        return ledger_place(hook, self.ledger_conn_id)
+
+    @contextmanager
+    def _softly(self) -> Iterator[None]:
+        """As a sensor that is not deferred treats its end."""
+        try:
+            yield
+        except (AirflowFailException, AirflowSensorTimeout) as error:
+            if self.soft_fail or getattr(self, "never_fail", False):
+                raise AirflowSkipException(str(error)) from error
+            raise

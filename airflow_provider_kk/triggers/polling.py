@@ -1,0 +1,97 @@
+"""One triggerer asks KK once for all the orders that its triggers wait for, instead of once for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.models import KKOrder
+    from airflow_provider_kk.api.throttle import LocalBucket
+
+log = logging.getLogger(__name__)
+
+#: Questions that come within so many seconds of each other are asked together.
+_GATHER_S = 0.25
+
+_Question = tuple[Sequence[str], "asyncio.Future[list[KKOrder]]"]
+_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], Poller]] = (
+    WeakKeyDictionary()
+)
+
+
+def poller_of(kk_conn_id: str, ledger_conn_id: str | None) -> Poller:
+    """The one that all triggers of this event loop share for a connection."""
+    pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+    key = (kk_conn_id, ledger_conn_id)
+    if key not in pollers:
+        pollers[key] = Poller(*key)
+    return pollers[key]
+
+
+class Poller:
+    """Reads orders by their ids, those of many askers in one request, within the account's rate limit.
+
+    One reading at a time: what is asked meanwhile is asked together after it. The event loop is not blocked.
+    """
+
+    def __init__(self, kk_conn_id: str, ledger_conn_id: str | None) -> None:
+        self._kk_conn_id = kk_conn_id
+        self._ledger_conn_id = ledger_conn_id
+        self._questions: list[_Question] = []
+        self._serving: asyncio.Task[None] | None = None
+        self._bucket: LocalBucket | None = None
+
+    async def orders(self, kk_order_ids: Sequence[str]) -> list[KKOrder]:
+        """Those of the orders that KK lists. Raises what reading raises, a KKError for one."""
+        answer: asyncio.Future[list[KKOrder]] = asyncio.get_running_loop().create_future()
+        self._questions.append((kk_order_ids, answer))
+        if self._serving is None or self._serving.done():
+            self._serving = asyncio.create_task(self._serve())
+        return await answer
+
+    async def _serve(self) -> None:
+        while self._questions:
+            await asyncio.sleep(_GATHER_S)
+            questions, self._questions = self._questions, []
+            waiting = [(ids, answer) for ids, answer in questions if not answer.done()]
+            try:
+                found = await self._read(sorted({kk_id for ids, _ in waiting for kk_id in ids}))
+            except Exception as error:
+                log.warning("KK's orders cannot be read for %d waiting tasks: %s", len(waiting), error)
+                for _, answer in waiting:
+                    if not answer.done():
+                        answer.set_exception(error)
+            else:
+                for ids, answer in waiting:
+                    if not answer.done():
+                        answer.set_result([found[kk_id] for kk_id in ids if kk_id in found])
+
+    async def _read(self, kk_order_ids: list[str]) -> dict[str, KKOrder]:
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        # Anew each time: a token may have been exchanged since.
+        kk = await get_async_connection(self._kk_conn_id)
+        ledger = await get_async_connection(self._ledger_conn_id) if self._ledger_conn_id else None
+        return await asyncio.to_thread(self._read_in_thread, kk, ledger, kk_order_ids)
+
+    def _read_in_thread(self, kk: Any, ledger_connection: Any, kk_order_ids: list[str]) -> dict[str, KKOrder]:
+        from airflow_provider_kk.hooks.connection import parse_connection
+        from airflow_provider_kk.hooks.kk import KKHook
+        from airflow_provider_kk.hooks.reading import reading
+
+        hook = KKHook(self._kk_conn_id)
+        hook.settings = parse_connection(kk)
+        with reading(hook, ledger_connection, self._local_bucket(hook)) as (client, _):
+            return {order.id: order for order in client.get_orders(kk_order_ids)}
+
+    def _local_bucket(self, hook: Any) -> LocalBucket:
+        from airflow_provider_kk.api.throttle import LocalBucket
+
+        if self._bucket is None:
+            settings = hook.settings
+            self._bucket = LocalBucket(settings.rate_limit_burst, settings.rate_limit_per_second)
+        return self._bucket
