@@ -68,12 +68,11 @@ def meet(group, number):
 
 
 def mend_after_a_failure(context):
-    """Let the warehouse take results again, once a try could not write them."""
+    """Let the warehouse take results again, once a sync could not write them."""
     with closing(sqlite3.connect(FOLDER / "write_back.db", timeout=30)) as db, db:
-        if (
-            context["ti"].try_number > 1
-            and db.execute("SELECT 1 FROM kk_sync_run WHERE state = 'failed'").fetchone()
-        ):
+        # There is no ledger yet when Airflow lost the first try before it began.
+        has_ledger = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'kk_sync_run'").fetchone()
+        if has_ledger and db.execute("SELECT 1 FROM kk_sync_run WHERE state = 'failed'").fetchone():
             db.execute("DROP TRIGGER IF EXISTS full")
 
 
