@@ -94,7 +94,7 @@ class OrderSensor(BaseSensorOperator):
         seen, _ = self._look()
         return PokeReturnValue(seen is not None and seen.is_reached, seen.orders if seen else None)
 
-    def resume(self, context: Context, event: dict[str, Any], deadline: float) -> Any:
+    def resume(self, context: Context, event: dict[str, Any]) -> Any:
         """Take what the trigger has seen, or look and wait on."""
         state = event.get("state")
         if state == "reached":
@@ -104,11 +104,10 @@ class OrderSensor(BaseSensorOperator):
         if state == "failed":
             with self._softly():
                 raise AirflowFailException(event["reason"])
-        return self._wait_deferred(deadline)
+        return self._wait_deferred(event["deadline"])
 
     def _wait_deferred(self, deadline: float) -> Any:
         from airflow_provider_kk.triggers.orders import OrderTrigger
-        from airflow_provider_kk.triggers.sleep import SleepTrigger
 
         with self._softly():
             seen, ids = self._look()
@@ -116,18 +115,16 @@ class OrderSensor(BaseSensorOperator):
                 return seen.orders
             if time.time() >= deadline:
                 raise AirflowSensorTimeout(f"The order was not {self.until} within {self.timeout:g} s")
-        trigger: Any = SleepTrigger(min(deadline, time.time() + self.poke_interval))
-        if ids:
-            trigger = OrderTrigger(
-                kk_conn_id=self.kk_conn_id,
-                ledger_conn_id=self._ledger_place(KKHook(self.kk_conn_id)),
-                kk_order_ids=ids,
-                until=self.until,
-                any_split=self.any_split,
-                poll_s=self.poke_interval,
-                deadline=deadline,
-            )
-        self.defer(trigger=trigger, method_name="resume", kwargs={"deadline": deadline})
+        trigger = OrderTrigger(
+            kk_conn_id=self.kk_conn_id,
+            ledger_conn_id=self._ledger_place(KKHook(self.kk_conn_id)),
+            kk_order_ids=ids,
+            until=self.until,
+            any_split=self.any_split,
+            poll_s=self.poke_interval,
+            deadline=deadline,
+        )
+        self.defer(trigger=trigger, method_name="resume")
 
     def _look(self) -> tuple[Outlook | None, list[str]]:
         """How the orders stand, None when that cannot be told yet; and their ids, once all are known."""

@@ -17,13 +17,13 @@ _LEAST_POLL_S = 0.5
 class OrderTrigger(BaseTrigger):
     """Fires when the orders have reached `until`, when they never will, or at the deadline. Only reads.
 
-    The event is `{"state": "reached" | "failed" | "error" | "timeout", "reason": ..., "orders": [...]}`, the
-    orders as `journey.plain` gives them.
+    The event is `{"state": "reached" | "failed" | "error" | "timeout", "reason": ..., "orders": [...],
+    "deadline": ...}`, the orders as `journey.plain` gives them.
 
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: where the account's rate limit is shared with all workers; None: a limit of this
         triggerer's own.
-    :param kk_order_ids: what to wait for.
+    :param kk_order_ids: what to wait for; none: it fires at the next tick with the state `again`.
     :param until: a `journey.Goal`.
     :param any_split: whether one of the orders is enough.
     :param poll_s: seconds from one look to the next. All triggers with the same look at the same time, and
@@ -64,11 +64,15 @@ class OrderTrigger(BaseTrigger):
             poll_s = max(self.poll_s, _LEAST_POLL_S)
             # The ticks are the same for everybody, so that those who wait ask together.
             await asyncio.sleep(min(poll_s - now % poll_s, self.deadline - now))
-            event = await self._look()
+            event = await self._look() if self.kk_order_ids else {"state": "again"}
             if event is not None:
-                yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+                yield self._event(event)
                 return
-        yield TriggerEvent({"state": "timeout"})  # type: ignore[no-untyped-call]
+        yield self._event({"state": "timeout"})
+
+    def _event(self, event: dict[str, Any]) -> TriggerEvent:
+        # Beside it, since `dag.test()` forgets what else a deferral has noted.
+        return TriggerEvent({**event, "deadline": self.deadline})  # type: ignore[no-untyped-call]
 
     async def _look(self) -> dict[str, Any] | None:
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError

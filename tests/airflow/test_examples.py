@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tests.airflow.conftest import Shop
 
 SKU = "FWXW00290_WHT_M"
+DAY = 86_400
 
 
 def fill(shop: Shop, numbers: range) -> None:
@@ -61,3 +62,23 @@ def test_single_orders_from_params_from_a_task_and_mapped(shop: Shop):
     assert created[ids["from_xcom"]]["number"].startswith("SAMPLE-")
     mapped = [created[ids[f"mapped[{index}]"]]["goods"] for index in range(3)]
     assert mapped == [{SKU: 1}, {SKU: 2}, {SKU: 3}]
+
+
+def test_statuses_and_parcels_come_into_the_warehouse(shop: Shop):
+    # Days pass at KK, and none of them lies ahead of this machine's clock.
+    shop.sandbox.control.advance(-20 * DAY)
+    ids = [shop.sandbox.control.place({SKU: 1}, number=number(n))[0] for n in range(3)]
+    shop.sandbox.control.move(ids[1], "shipped")
+    shop.sandbox.control.move(ids[2], "cancel")
+    shop.sandbox.control.advance(DAY)
+
+    result = shop.run(EXAMPLE_DAGS / "kk_sync_status.py")
+
+    assert result.state == "success", result.log
+    summary = result.xcoms["sync_status"]["return_value"]
+    assert (summary["orders"], summary["changed"], summary["odd"]) == (3, 3, 0)
+    statuses = shop.warehouse.execute("SELECT custom_order_number, status FROM kk_order_status ORDER BY 1")
+    assert statuses == [(number(0), "paid"), (number(1), "shipped"), (number(2), "cancelled")]
+    assert shop.warehouse.execute("SELECT kk_order_id, tracking_code FROM kk_package") == [
+        (ids[1], f"YT{ids[1]}1")
+    ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from tests.operators.shop import ADDRESS, SELECT, each_is_there_once, nonzero, number, rows
+from tests.operators.shop import ADDRESS, SELECT, SKUS, each_is_there_once, nonzero, number, rows
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Shop
@@ -56,3 +57,52 @@ def test_a_retry_goes_on_with_the_sync_unless_it_would_not_help(shop: Shop):
     tries = dict(shop.warehouse.execute("SELECT task_id, try_number FROM kk_sync_run"))
     assert tries == {"worth_it": 2, "in_vain": 1}
     assert shop.sandbox.control.counts()["creates"] == 10 + 2 + 3
+
+
+WAIT = """\
+import pendulum
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_kk.sensors.orders import OrderSensor
+
+with DAG("waiting", start_date=pendulum.datetime(2026, 1, 1), schedule=None, catchup=False):
+    for name, arguments in {tasks!r}.items():
+        OrderSensor(task_id=name, ledger_conn_id="warehouse", poke_interval=1, timeout=60, **arguments)
+"""
+
+
+def test_sensors_wait_in_every_mode_and_fail_with_the_reason(shop: Shop):
+    shipped, cancelled = (shop.sandbox.control.place({SKUS[0]: 1})[0] for _ in range(2))
+    shop.sandbox.control.set(pay_after_s=1, pack_after_s=1, ship_after_s=1, deliver_after_s=-1)
+    shop.sandbox.control.move(cancelled, "cancel")
+    tasks = {
+        "poke": {"kk_order_id": shipped},
+        "deferred": {"kk_order_id": shipped, "deferrable": True},
+        "paid": {"kk_order_id": shipped, "until": "paid", "deferrable": True},
+        "in_vain": {"kk_order_id": cancelled, "deferrable": True},
+        "skipped": {"kk_order_id": cancelled, "deferrable": True, "soft_fail": True},
+    }
+
+    result = shop.run(WAIT.format(tasks=tasks))
+
+    states = {"poke": "success", "deferred": "success", "paid": "success", "in_vain": "failed"}
+    assert result.tasks == {**states, "skipped": "skipped"}, result.log
+    assert result.xcoms["deferred"]["return_value"][0]["packages"][0]["tracking_code"] == f"YT{shipped}1"
+    assert f"order {cancelled} will not be shipped: it is cancelled" in result.log
+
+
+def test_a_deferred_sensor_resumes_when_its_order_gets_there(shop: Shop):
+    (waited_for,) = shop.sandbox.control.place({SKUS[0]: 1})
+    shop.sandbox.control.set(pay_after_s=1e9)
+    dag = shop.home.start_dag(WAIT.format(tasks={"wait": {"kk_order_id": waited_for, "deferrable": True}}))
+    try:
+        until = time.monotonic() + 100
+        while shop.sandbox.control.counts()["GET"] < 3:
+            assert time.monotonic() < until, dag.log()
+            time.sleep(0.1)
+        shop.sandbox.control.move(waited_for, "shipped")
+        result = dag.wait()
+    finally:
+        dag.kill()
+    assert result.state == "success", result.log
+    assert result.xcoms["wait"]["return_value"][0]["status"] == "shipped"

@@ -18,7 +18,6 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.sensors.orders import GOALS, OrderSensor
 from airflow_provider_kk.triggers.orders import OrderTrigger
-from airflow_provider_kk.triggers.sleep import SleepTrigger
 from tests.operators.shop import ADDRESS, attempt
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def wait(**arguments: Any) -> Try:
 
 
 def resumed(operator: OrderSensor, **event: Any) -> Any:
-    return operator.resume({}, event, deadline=time.time() + 60)
+    return operator.resume({}, {"deadline": time.time() + 60, **event})
 
 
 @pytest.fixture
@@ -161,7 +160,8 @@ def test_a_number_that_is_not_created_yet_is_waited_for(
 
     deferred = wait(custom_order_number="S-9", ledger_conn_id="warehouse", deferrable=True).error
     assert isinstance(deferred, TaskDeferred)
-    assert isinstance(deferred.trigger, SleepTrigger)
+    assert isinstance(deferred.trigger, OrderTrigger)
+    assert deferred.trigger.kk_order_ids == []
 
 
 def test_a_number_without_a_ledger_cannot_be_waited_for(connect: Connect) -> None:
@@ -215,9 +215,9 @@ def test_what_the_trigger_saw_is_what_the_task_does(one: str, sandbox: SandboxSe
     with pytest.raises(AirflowException, match="token"):
         resumed(sensor, state="error", reason="the token is wrong")
     with pytest.raises(AirflowSensorTimeout):
-        sensor.resume({}, {"state": "timeout"}, deadline=time.time())
+        resumed(sensor, state="timeout", deadline=time.time())
     sandbox.control.move(one, "shipped")
-    assert sensor.resume({}, {"state": "timeout"}, deadline=time.time())[0]["status"] == "shipped"
+    assert resumed(sensor, state="timeout", deadline=time.time())[0]["status"] == "shipped"
 
 
 @pytest.mark.parametrize(

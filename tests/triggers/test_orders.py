@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +82,10 @@ def test_its_deadline_is_absolute_so_a_restart_does_not_start_over(
     _, given = before.serialize()
     again = OrderTrigger(**given)
 
-    assert asyncio.run(event_of(again)) == {"state": "timeout"}
+    assert asyncio.run(event_of(again)) == {"state": "timeout", "deadline": given["deadline"]}
     assert 0 <= time.time() - given["deadline"] < 20
-    assert asyncio.run(event_of(trigger(one, deadline=time.time() - 5))) == {"state": "timeout"}
+    assert asyncio.run(event_of(trigger(one, deadline=time.time() - 5)))["state"] == "timeout"
+    assert asyncio.run(event_of(trigger()))["state"] == "again"
 
 
 def test_what_passes_is_waited_out_and_what_only_a_human_mends_is_told(
@@ -114,9 +115,7 @@ def test_a_slow_kk_does_not_hold_the_event_loop_up(
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
         return longest
 
-    loop_thread = threading.get_ident()
     assert asyncio.run(story()) < 0.9
-    assert threading.get_ident() == loop_thread
 
 
 def test_a_cancelled_trigger_leaves_the_others_alone(
@@ -139,35 +138,32 @@ SPEED = 40
 
 
 def test_300_of_them_wait_for_ten_minutes_within_the_bucket(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, record_property: Any
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In KK's time: a look a minute, KK's own bucket of 120 requests that leaks 2 a second."""
     began = time.time()
-    with SandboxServer(clock=lambda: began + (time.time() - began) * SPEED) as sandbox:
-        sandbox.control.set(rate_limit=True, pay_after_s=-1e9, pack_after_s=-1)
+    with SandboxServer(clock=lambda: began + (time.time() - began) * SPEED, pay_after_s=0) as sandbox:
         ids = place(sandbox, 300)
         connection = kk_connection(sandbox, rate_limit_burst=120, rate_limit_per_second=2 * SPEED)
-        monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", __import__("json").dumps(connection))
+        monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(connection))
 
         async def story() -> list[dict[str, Any]]:
             deadline = time.time() + 600 / SPEED
             waiting = [
-                asyncio.create_task(event_of(trigger(kk_id, poll_s=60 / SPEED, deadline=deadline + 5)))
+                asyncio.create_task(event_of(trigger(kk_id, poll_s=60 / SPEED, deadline=deadline)))
                 for kk_id in ids
             ]
-            # Every other one is shipped on the way, a few at a time.
+            # Every other one is shipped within the first minutes, a few at a time.
             for start in range(0, 300, 60):
-                await asyncio.sleep(max(0.0, (deadline - time.time()) / (8 - start / 60)))
+                await asyncio.sleep(60 / SPEED)
                 for kk_id in ids[start : start + 60 : 2]:
                     await asyncio.to_thread(sandbox.control.move, kk_id, "shipped")
             return await asyncio.gather(*waiting)
 
-        events = asyncio.run(story())
+        states = [event["state"] for event in asyncio.run(story())]
         counts = sandbox.control.counts()
 
-    states = [event["state"] for event in events]
     assert (states.count("reached"), states.count("timeout")) == (150, 150)
-    record_property("requests", counts["GET"])
     assert counts["rate_limited"] == 0
-    # 6 requests a look for 300 orders, 50 at once, and the ten minutes with the time to settle are 13 looks.
-    assert 0 < counts["GET"] <= 6 * 14
+    # 50 orders in a request: 6 requests for each of the ten looks at first, 3 in the end.
+    assert 10 < counts["GET"] <= 60, counts
