@@ -92,7 +92,7 @@ class Ledger(SendingLedger):
             lambda tx: {
                 "message": message[:MAX_MESSAGE],
                 "kk_order_ids": union(seen.kk_order_ids, ids),
-                "settle_after": tx.now + self.terms.settle_window_s,
+                "settle_after": self._latest_now(tx) + self.terms.settle_window_s,
             },
         )
 
@@ -301,7 +301,7 @@ class Ledger(SendingLedger):
         return self._compare_and_set(seen, Event.PAUSE_LIFTED, lambda _tx: values)
 
     def _require_window_over(self, seen: Entry) -> None:
-        if (rest_s := seen.settle_after - self.now()) > 0:
+        if (rest_s := seen.settle_after - min(self.now(), self.clock.wall())) > 0:
             raise ValueError(f"{seen.key} may still turn up at KK for {rest_s:.0f} s: try again then")
 
 

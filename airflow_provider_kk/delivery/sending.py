@@ -67,7 +67,7 @@ class SendingLedger(Store):
             "attempt": claim.attempt,
             "claim_token": claim.token,
             "lease_until": tx.now + self.terms.lease_s,
-            "settle_after": tx.now + self.settle_delay_s,
+            "settle_after": self._latest_now(tx) + self.settle_delay_s,
             "code": None,
             "message": "",
             "sync_id": sync_id,
@@ -90,7 +90,7 @@ class SendingLedger(Store):
         return {
             **identity_of(claim.job),
             "intent_at": tx.now,
-            "settle_after": tx.now + self.settle_delay_s,
+            "settle_after": self._latest_now(tx) + self.settle_delay_s,
             "outcome": "",
             "code": None,
             "message": "",
@@ -142,7 +142,7 @@ class SendingLedger(Store):
             **self._stamped(tx, identity_of(claim.job)),
             "state": State.CREATED if created else State.IN_DOUBT,
             "kk_order_ids": answer.kk_order_ids,
-            "settle_after": tx.now + self.settle_delay_s,
+            "settle_after": self._latest_now(tx) + self.settle_delay_s,
             "created_at": tx.now if created else 0.0,
             "message": "" if created else answer.message[:MAX_MESSAGE],
         }
@@ -163,11 +163,11 @@ class SendingLedger(Store):
             pause_s = min(_FIRST_PAUSE_S * 2**entry.rejections, _LONGEST_PAUSE_S)
             changes.update(rejections=entry.rejections + 1, retry_after=tx.now + pause_s)
             # A refusal may have come after half of a split was created: KK's list has to say.
-            changes.update(settle_after=tx.now + self.terms.settle_window_s)
+            changes.update(settle_after=self._latest_now(tx) + self.terms.settle_window_s)
         return changes
 
     def _a_window_from_now(self, tx: Transaction, entry: Entry) -> Any:
-        return tx.later(tx.now + self.terms.settle_window_s, entry.settle_after)
+        return tx.later(self._latest_now(tx) + self.terms.settle_window_s, entry.settle_after)
 
     def _meet_late(self, tx: Transaction, entry: Entry, answer: Answer) -> dict[str, Any]:
         if answer.event is Event.CREATED:

@@ -185,7 +185,7 @@ def _judge_absence(
 ) -> _Verdict:
     if listing.has_unnumbered(entry.goods):
         doubt = "KK's list has an order with the same goods whose number cannot be read"
-    elif not listing.has_control and not _may_do_without_control(entry, ledger):
+    elif not listing.has_control and not _may_do_without_control(entry, now, ledger):
         doubt = "KK's list shows no order that the ledger knows, so it may be of another store or token"
     else:
         doubt = ""
@@ -194,9 +194,9 @@ def _judge_absence(
     return _Verdict(_Kind.OPEN, doubt) if doubt else _Verdict(_Kind.ABSENT)
 
 
-def _may_do_without_control(entry: Entry, ledger: Ledger) -> bool:
+def _may_do_without_control(entry: Entry, now: float, ledger: Ledger) -> bool:
     # KK has said that it refused this one, and there is nothing yet that a list could show.
-    return entry.state is State.REJECTED and not ledger.newest_sent(before=0.0, limit=1)
+    return entry.state is State.REJECTED and not ledger.newest_sent(before=now, limit=1)
 
 
 def _same_place(sighting: Sighting, attempt: Attempt) -> bool:

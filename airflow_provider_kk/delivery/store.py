@@ -119,6 +119,10 @@ class Store(ABC):
         # A fresh token with every change: whoever has looked before must look again.
         return {"claim_token": self.new_token(), "updated_at": tx.now, **values}
 
+    def _latest_now(self, tx: Transaction) -> Any:
+        """Return the later of the database's clock and the worker's: what is behind may be set right soon."""
+        return tx.later(tx.now, self.clock.wall())
+
     def _compare_and_set(
         self, seen: Entry, event: Event, values_at: Callable[[Transaction], Mapping[str, Any]]
     ) -> Entry | None:

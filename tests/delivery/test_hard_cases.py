@@ -208,6 +208,21 @@ def test_a_database_clock_that_is_an_hour_off_doubles_nothing(world: World, off_
     assert world.kk.count("A") == 1
 
 
+def test_a_database_clock_that_is_set_right_while_an_order_is_in_doubt_doubles_nothing(world: World) -> None:
+    database: Any = world.ledger.database
+    now, read_now = database.now, database.read_now
+    database.now = lambda: sa.literal(world.clock.wall() - 3600, sa.Float(53))
+    database.read_now = lambda: world.clock.wall() - 3600
+    world.kk.list_lag_s = 300.0
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    database.now, database.read_now = now, read_now
+    world.sync("A", waits=False)
+    world.clock.sleep(7200)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
 def test_a_kk_clock_that_is_corrected_between_sending_and_settling_doubles_nothing(world: World) -> None:
     world.kk.clock_skew_s = 3600.0
     world.kk.meets("A", "lost_answer")
@@ -253,6 +268,20 @@ def test_answers_that_were_recorded_late_stop_nobody(empty_world: World) -> None
 
 
 # Lists that mislead --------------------------------------------------------------------------------
+
+
+def test_a_refused_order_is_not_asked_again_over_another_stores_list(world: World) -> None:
+    world.kk.meets("A", "refused")
+    world.sync("A")
+    world.clock.sleep(3600)
+    world.ledger.set_healed_until(world.clock.now)
+    world.kk.orders = []
+    stream, _board, _, _ = stream_over(world, Order("A"))
+    stream.heal_max_age_s = 3600.0
+    stream.run()
+    stream.look_again()
+    stream.close()
+    assert world.kk.posts.count("A") == 1
 
 
 def test_another_stores_list_is_no_control_though_healing_took_it_in(world: World) -> None:

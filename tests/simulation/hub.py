@@ -29,8 +29,9 @@ class Dead(BaseException):
 class Process:
     """A process: dead or alive, frozen or not."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, when_killed: Callable[[], object] = lambda: None) -> None:
         self.name = name
+        self.when_killed = when_killed
         self.is_dead = False
         self.frozen_until = 0.0
         self.thaw_by: list[float] = []
@@ -53,6 +54,8 @@ class Hub:
         self.random = random
         self.kills, self.freezes = kills, freezes
         self.trace: list[str] | None = None
+        self.meddle: Callable[[], object] = lambda: None
+        """Called now and then while a thread gives way: somebody from outside does something."""
         self.killed = self.frozen = 0
         self._ready: list[_Thread] = []
         self._events: list[tuple[float, int, Callable[[], object]]] = []
@@ -103,6 +106,7 @@ class Hub:
             process.is_dead = True
             self.killed += 1
             self.note("killed")
+            process.when_killed()
 
     def note(self, what: str, *details: object) -> None:
         """Add a line to the trace, when one is kept."""
@@ -133,6 +137,8 @@ class Hub:
             raise Dead
         if chance < self.kills + self.freezes:
             self._freeze(thread.process, where)
+        elif chance > 0.95:
+            self.meddle()
         elif chance > 0.7:
             self.now += random() * 2.0
         self._ready.append(thread)
@@ -145,7 +151,7 @@ class Hub:
         return thread.process
 
     def _freeze(self, process: Process, where: str) -> None:
-        seconds = self.random.choice((5.0, 60.0, 130.0, 400.0, 800.0, 2_400.0))
+        seconds = self.random.choice((5.0, 60.0, 85.0, 130.0, 400.0, 800.0, 2_400.0))
         if process.thaw_by:
             seconds = min(seconds, min(process.thaw_by) - self.now)
             if seconds <= 0:

@@ -84,9 +84,14 @@ class Manners:
     freeze_before_first_byte_s: float = 0.0
     """How long a worker may stand still between its last check and its first byte."""
 
+    is_beyond: bool = False
+    """KK commits later, and workers stand still for longer, than anybody can allow for."""
+
     @property
     def longest_commit_s(self) -> float:
         """What KK may take, so that it has listed the order when the settle window ends."""
+        if self.is_beyond:
+            return 3 * WINDOW_S
         return WINDOW_S - self.lag_s - self.freeze_before_first_byte_s - 5.0
 
 

@@ -19,7 +19,7 @@ from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.limits import Limits
 from airflow_provider_kk.delivery.orders import OrderFinder
-from airflow_provider_kk.delivery.rows import Entry, Origin, Terms
+from airflow_provider_kk.delivery.rows import Answer, Attempt, Entry, Origin, Terms
 from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
 from airflow_provider_kk.delivery.settle import Policy
 from airflow_provider_kk.delivery.states import Event, State
@@ -81,6 +81,8 @@ class World:
         self._last_posts: dict[str, Post] = {}
         self._used_intents: set[tuple[str, int, int, str]] = set()
         self._unfinished = 0
+        self._broken = ""
+        self._unsure = 0.0
         self.summaries = 0
         self._begin()
 
@@ -92,25 +94,25 @@ class World:
             self._trouble()
             self._quiet()
             self._check_end()
-        except Broken:
-            raise
         except Exception as error:
-            raise Broken(f"seed {self.seed}: {type(error).__name__}: {error}") from error
+            self._require(False, f"{type(error).__name__}: {error}")
+            raise Broken(self._broken) from error
+        if self._broken:
+            raise Broken(self._broken)
 
     def _begin(self) -> None:
         """An order that the ledger has created an hour ago, so that KK's list can be checked."""
         order_id = self.kk.add(KNOWN.key, list(KNOWN.goods.items()), KNOWN.country)
         self.kk.creates[KNOWN.key] = 1
-        ledger = self.ledger(Process("setup"))
+        ledger = self.ledger()
         claim = ledger.begin(self._job(KNOWN, None), None, origin=Origin(), sync_id="first")
         assert claim is not None
-        from airflow_provider_kk.delivery.rows import Answer
-
         ledger.record(claim, Answer(Event.CREATED, (order_id,)))
         self.hub.now += 3_600.0
 
     def _trouble(self) -> None:
         random, hub, habits = self.random, self.hub, self.habits
+        self._unsure = habits.unsure_commits
         for number in range(habits.syncs):
             begin = hub.now + random.random() * random.choice((5.0, 200.0, 2_000.0))
             hub.at(begin, lambda number=number: self._start(f"run{number}", 1, habits.tries))
@@ -125,6 +127,8 @@ class World:
             backup = self.database.tables.copy()
         for _ in range(habits.hands):
             hub.at(hub.now + random.random() * 4_000.0, self._lend_a_hand)
+        if habits.hands:
+            hub.meddle = self._lend_a_hand
         if habits.clock_jumps:
             hub.at(hub.now + random.random() * 2_000.0, self._set_the_databases_clock)
         hub.run(until=hub.now + 6 * 3_600.0)
@@ -136,6 +140,8 @@ class World:
         self.hub.note("the ledger is restored")
         self.database.tables = backup
         self.hub.now += _LISTS_SETTLE_S
+        self.kk.manners.hides_from = self.hub.now - 1.0
+        self.kk.manners.hides_until = self.hub.now + self.random.random() * 1_500.0
         self._used_intents.clear()
         self._start("after restore", 1, 1)
         self.hub.run(until=self.hub.now + 7_200.0)
@@ -149,13 +155,14 @@ class World:
         entries = [entry for entry in self._newest() if entry.key != KNOWN.key]
         if not entries:
             return
-        entry = self.random.choice(entries)
-        ledger = self.ledger(Process("human"))
+        refused = [entry for entry in entries if entry.state is State.REJECTED]
+        entry = self.random.choice(refused if refused and self.random.random() < 0.7 else entries)
+        ledger = self.ledger(pauses=False)
         try:
-            if entry.state is State.CREATED:
+            if entry.state in (State.CREATED, State.REJECTED):
                 if ledger.order_again(entry, ids=sorted(self._ids_at_kk(entry)), who="human", why="more"):
                     self.hub.note("ordered again:", entry.key)
-                    self.wanted[entry.key] += 1
+                    self.wanted[entry.key] = self.kk.creates.get(entry.key, 0) + 1
             elif entry.state in (State.IN_DOUBT, State.SENDING, State.HELD) and not self._ids_at_kk(entry):
                 self.hub.note("never created, says a human:", entry.key)
                 ledger.resolve(entry, Event.DECLARED_NEVER, who="human", why="not at KK")
@@ -164,22 +171,27 @@ class World:
 
     def _start(self, run_id: str, number: int, tries: int) -> None:
         """One try of a task; a lost heartbeat lets the next one begin while this one still runs."""
-        process = Process(f"{run_id}.{number}")
-        self._unfinished += 1
+        has_next = number < tries
+        if has_next and self.random.random() < self.habits.orphans:
+            self._retry(run_id, number, tries)
+            has_next = False
+
+        def ended(done: bool = False) -> None:
+            self._unfinished -= 1
+            if has_next and not done:
+                self._retry(run_id, number, tries)
 
         def work() -> None:
-            done = False
             try:
                 done = self._task(process, run_id, number)
-            finally:
-                self._unfinished -= 1
-                if not done and number < tries and not process.name.endswith("'"):
-                    self._retry(run_id, number, tries)
+            except Exception as error:
+                self._require(False, f"{type(error).__name__}: {error}")
+                raise
+            ended(done)
 
+        process = Process(f"{run_id}.{number}", ended)
+        self._unfinished += 1
         self.hub.spawn(process, work)
-        if number < tries and self.random.random() < self.habits.orphans:
-            process.name += "'"
-            self._retry(run_id, number, tries)
 
     def _retry(self, run_id: str, number: int, tries: int) -> None:
         delay_s = self.random.random() * self.random.choice((10.0, 300.0, 1_500.0))
@@ -187,19 +199,19 @@ class World:
 
     # A task's try ----------------------------------------------------------------------------------
 
-    def ledger(self, process: Process) -> MemoryLedger:
+    def ledger(self, *, pauses: bool = True) -> MemoryLedger:
         return MemoryLedger(
             self.database,
             _Clock(self.hub),
             TERMS,
-            pause=self.hub.pause,
+            pause=self.hub.pause if pauses else lambda where: None,
             new_token=lambda: f"t{next(self._tokens)}",
-            commit_is_unsure=lambda: self.random.random() < self.habits.unsure_commits,
+            commit_is_unsure=lambda: self._unsure > 0 and self.random.random() < self._unsure,
         )
 
     def _task(self, process: Process, run_id: str, number: int, *, patient: bool = False) -> bool:
         """What the operator does; True when nothing is left to do."""
-        ledger = self.ledger(process)
+        ledger = self.ledger()
         board = MemoryBoard()
         board.add(
             Item(place, order.key, order.fingerprint, order.goods, order.country, "", order.key)
@@ -234,7 +246,7 @@ class World:
                     break
                 looks += 1
                 if looks > 400:
-                    raise Broken(f"seed {self.seed}: {run_id} waits for ever")
+                    raise TimeoutError(f"{run_id} waits for ever")
                 self.hub.sleep(wait_s)
                 stream.look_again()
         finally:
@@ -263,17 +275,19 @@ class World:
         """Nothing goes wrong any more, all that was under way lands, and syncs run until nothing is left."""
         hub, manners = self.hub, self.kk.manners
         hub.kills = hub.freezes = 0.0
+        hub.meddle = lambda: None
         hub.run()
-        if self._unfinished:
-            self._unfinished = 0
+        self._require(self._unfinished == 0, f"{self._unfinished} tasks never ended")
         manners.faults = manners.list_errors = 0.0
         manners.hides = ""
         self._settle_all("quiet")
-        held = [entry for entry in self._newest() if entry.state is State.HELD]
-        if held:
+        for number in range(3):
+            held = [entry for entry in self._newest() if entry.state is State.HELD]
+            if not held:
+                break
             for entry in held:
                 self._resolve(entry)
-            self._settle_all("resolved")
+            self._settle_all(f"resolved{number}.")
 
     def _settle_all(self, name: str) -> None:
         for number in range(1, 7):
@@ -291,7 +305,7 @@ class World:
 
     def _resolve(self, entry: Entry) -> None:
         """A human looks at KK's site and says what is there, cancelling what is too many or but a part."""
-        ledger = self.ledger(Process("human"))
+        ledger = self.ledger(pauses=False)
         there = self._ids_at_kk(entry)
         if there:
             moved = ledger.resolve(
@@ -305,15 +319,16 @@ class World:
 
     def _ids_at_kk(self, entry: Entry) -> set[str]:
         """What KK has of this generation."""
-        older = self.ledger(Process("look")).generations(entry.key)
+        older = self.ledger(pauses=False).generations(entry.key)
         known = {one for other in older if other.generation < entry.generation for one in other.kk_order_ids}
         return {row.id for row in self.kk.of(entry.key)} - known
 
     # Promises --------------------------------------------------------------------------------------
 
     def _require(self, holds: bool, promise: str, *details: object) -> None:
-        if not holds:
-            raise Broken(f"seed {self.seed}: {promise} {' '.join(map(str, details))}".rstrip())
+        # Told at the end, since delivery takes what is raised while it sends for an unknown outcome.
+        if not holds and not self._broken:
+            self._broken = f"seed {self.seed}: {promise} {' '.join(map(str, details))}".rstrip()
 
     def _check_post(self, key: str, post: Post) -> None:
         """Each POST has a committed intent of its own, and none follows another within its settle window."""
@@ -325,7 +340,7 @@ class World:
         self._require(bool(intents), f"{key} is sent without an intent")
         self._used_intents.add(min(intents, key=lambda place: place[2]))
         last = self._last_posts.get(key)
-        if last is not None and last.may_be_there:
+        if last is not None and last.may_be_there and not self.kk.manners.is_beyond:
             self._require(
                 post.at >= last.at + WINDOW_S,
                 f"{key} is sent {post.at - last.at:.0f} s after its last POST, within the settle window",
@@ -346,15 +361,37 @@ class World:
         return list({entry.key: entry for entry in sorted(self._entries(), key=_by_generation)}.values())
 
     def _check_end(self) -> None:
+        self._check_attempts()
+        if self.kk.manners.is_beyond:
+            return
         known = {entry.key: entry for entry in self._newest()}
         for order in self.orders:
             self._check_order(order, known.get(order.key))
 
+    def _check_attempts(self) -> None:
+        """Whatever KK and the workers do: two answers are never silent, none goes out over a new doubt."""
+        by_row: dict[tuple[str, int], list[Attempt]] = {}
+        for place, attempt in self.database.tables.attempts.items():
+            by_row.setdefault(place[:2], []).append(attempt)
+        for place, attempts in by_row.items():
+            if len(attempts) == 1:
+                continue
+            entry = self.database.tables.orders.get(place)
+            answers = {one.kk_order_ids[:1] for one in attempts if one.outcome == "created"}
+            is_told = entry is None or entry.state is State.HELD or bool(entry.resolved_by)
+            self._require(is_told or len(answers) < 2, f"{place[0]} was created twice, in silence")
+            for one, after in itertools.pairwise(sorted(attempts, key=_by_intent)):
+                if one.outcome == "unknown" and after.intent_at > one.recorded_at:
+                    waited_s = after.intent_at - one.recorded_at
+                    is_over = waited_s > WINDOW_S - 0.001 or self.habits.clock_jumps
+                    self._require(is_over, f"{place[0]} is sent {waited_s:.0f} s after an unknown outcome")
+
     def _check_order(self, order: Order, entry: Entry | None) -> None:
         key, creates = order.key, self.kk.creates.get(order.key, 0)
         self._require(creates <= self.wanted[key], f"{key} is at KK {creates} times")
-        self._require(entry is not None, f"{key} is lost: the ledger does not know it")
-        assert entry is not None
+        if entry is None:
+            self._require(False, f"{key} is lost: the ledger does not know it")
+            return
         self._require(entry.state in _ENDS, f"{key} is stuck:", entry)
         if entry.state is State.CREATED:
             rows = self.kk.of(key)
@@ -370,11 +407,19 @@ class World:
             is_told = bool(entry.resolved_by) or not entry.fingerprint
             self._require(is_whole or is_told, f"{key} is called created and is but a part")
         else:
-            self._require(creates == self.wanted[key] - 1, f"{key} is at KK and called {entry.state}:", entry)
+            # A part of a split that KK refused, listed without its number, keeps it from being asked again.
+            is_part = creates == self.wanted[key] and self.kk.manners.forgets_numbers > 0
+            self._require(
+                is_part or creates == self.wanted[key] - 1, f"{key} is at KK and called {entry.state}:", entry
+            )
 
 
 def _by_generation(entry: Entry) -> int:
     return entry.generation
+
+
+def _by_intent(attempt: Attempt) -> float:
+    return attempt.intent_at
 
 
 _ENDS = frozenset({State.CREATED, State.REJECTED})
@@ -427,6 +472,7 @@ class _Log:
 
 def _manners(random: Random, *, restores: bool) -> Manners:
     lag_s = random.choice((0.0, 120.0, 300.0))
+    is_beyond = random.random() < 0.08
     total = random.choice(("number", "number", "missing"))
     hides_from = START + 3_600.0 + random.random() * 2_000.0
     return Manners(
@@ -447,7 +493,8 @@ def _manners(random: Random, *, restores: bool) -> Manners:
         hides_from=hides_from,
         hides_until=hides_from + random.random() * 1_500.0,
         skew_s=random.choice((0.0, 0.0, -90.0, 90.0)),
-        freeze_before_first_byte_s=random.choice((0.0, 0.0, 100.0, 250.0)),
+        freeze_before_first_byte_s=2_500.0 if is_beyond else random.choice((0.0, 0.0, 100.0, 250.0)),
+        is_beyond=is_beyond,
     )
 
 

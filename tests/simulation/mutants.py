@@ -1,0 +1,332 @@
+"""The safeguards of delivery, each switched off in turn: a simulation that does not notice is worth nothing.
+
+A mutant patches one safeguard of the delivery code, or of what stands in for it in a simulation, and worlds
+are run until one of them breaks a promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from airflow_provider_kk.delivery import deliver, heal, ledger, listing, orders, settle, stream
+from airflow_provider_kk.delivery.deliver import Lease
+from airflow_provider_kk.delivery.job import Job, Sighting
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.orders import OrderFinder
+from airflow_provider_kk.delivery.rows import Claim, Entry, Origin
+from airflow_provider_kk.delivery.sending import SendingLedger
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.stream import Stream
+from tests.simulation.kk import WINDOW_S
+from tests.simulation.memory import MemoryTransaction, Tables
+from tests.simulation.world import HEAL_A_NEW_ACCOUNT_S, Broken, World
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A safeguard that is off."""
+
+    name: str
+    off: Callable[[], AbstractContextManager[Any]]
+    is_rare: bool = False
+    """It takes a rare meeting to notice: thousands of worlds."""
+
+
+@dataclass(frozen=True)
+class Caught:
+    """How a mutant was found."""
+
+    name: str
+    worlds: int
+    orders: int
+    promise: str
+    """Which was broken; empty when no world noticed."""
+
+
+def hunt(mutant: Mutant, *, first_seed: int = 0, worlds: int = 20_000) -> Caught:
+    """Run worlds with a safeguard off, until one breaks a promise."""
+    orders_run = 0
+    with mutant.off():
+        for number in range(worlds):
+            world = World(first_seed + number)
+            orders_run += len(world.orders)
+            try:
+                world.run()
+            except Broken as broken:
+                return Caught(mutant.name, number + 1, orders_run, str(broken))
+    return Caught(mutant.name, worlds, orders_run, "")
+
+
+# What is off ---------------------------------------------------------------------------------------
+
+
+def _change_always(tx: MemoryTransaction, seen: Entry, values: Mapping[str, Any]) -> bool:
+    now = tx.read(seen.key, seen.generation)
+    if now is None:
+        return False
+    tx.overwrite(now, values)
+    return True
+
+
+def _add_over(tx: MemoryTransaction, key: str, generation: int, values: Mapping[str, Any]) -> None:
+    tx._tables.orders[key, generation] = Entry(key=key, generation=generation, **values)
+
+
+def _change_if(*names: str) -> Callable[..., bool]:
+    def change(tx: MemoryTransaction, seen: Entry, values: Mapping[str, Any]) -> bool:
+        now = tx.read(seen.key, seen.generation)
+        if now is None or any(getattr(now, name) != getattr(seen, name) for name in names):
+            return False
+        tx.overwrite(now, values)
+        return True
+
+    return change
+
+
+def _no_compare_and_set() -> AbstractContextManager[Any]:
+    return _all(
+        patch.object(MemoryTransaction, "change", _change_always),
+        patch.object(MemoryTransaction, "add", _add_over),
+    )
+
+
+def _all(*patches: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
+    stack = ExitStack()
+    for one in patches:
+        stack.enter_context(one)
+    return stack
+
+
+def _no_lease() -> AbstractContextManager[Any]:
+    """Who finds an order that somebody is sending takes it over at once."""
+    take = Stream._take
+
+    def takes_over(self: Stream, item: Any, entry: Entry | None) -> None:
+        if entry is not None and entry.state is State.SENDING:
+            self._send(item, entry)
+        else:
+            take(self, item, entry)
+
+    return patch.object(Stream, "_take", takes_over)
+
+
+def _submit_then_persist() -> AbstractContextManager[Any]:
+    """The POST comes first, and the ledger hears of it afterwards."""
+
+    def delivers(
+        job: Job, seen: Entry | None, ledger: Ledger, *, origin: Origin, sync_id: str
+    ) -> tuple[Entry, Any] | None:
+        answer, error = deliver._post(Claim(job, 1, 1, ""), Lease(ledger))
+        claim = ledger.begin(job, seen, origin=origin, sync_id=sync_id)
+        if claim is None:
+            return None
+        return ledger.record(claim, answer), error
+
+    return patch.object(stream, "deliver", delivers)
+
+
+def _search_before_create() -> AbstractContextManager[Any]:
+    """Each try has a ledger of its own, and looks the numbers up in KK's list first."""
+    start = World._start
+
+    def starts(self: World, run_id: str, number: int, tries: int) -> None:
+        self.database.tables = Tables(self.hub.now - HEAL_A_NEW_ACCOUNT_S)
+        start(self, run_id, number, tries)
+
+    return patch.object(World, "_start", starts)
+
+
+def _settles_after(seconds: Callable[[Any], float]) -> AbstractContextManager[Any]:
+    return patch.object(SendingLedger, "settle_delay_s", property(lambda self: seconds(self.terms)))
+
+
+def _no_settle_window() -> AbstractContextManager[Any]:
+    return _all(
+        _settles_after(lambda terms: terms.lease_s + terms.timeout_s),
+        patch.object(SendingLedger, "_a_window_from_now", lambda self, tx, entry: entry.settle_after),
+    )
+
+
+def _lists_from(margin_s: float) -> AbstractContextManager[Any]:
+    return patch.object(listing, "_MARGIN_S", margin_s)
+
+
+def _first_page_only() -> AbstractContextManager[Any]:
+    def reads(self: OrderFinder, start: int, end: int) -> list[Any]:
+        page = self._client.list_orders(
+            created_from=orders.datetime.fromtimestamp(start, orders.UTC),
+            created_to=orders.datetime.fromtimestamp(end, orders.UTC),
+            page_number=1,
+            page_size=250,
+        )
+        return page.orders
+
+    return patch.object(OrderFinder, "_read_slice", reads)
+
+
+def _pages_up_to(ends: Callable[[list[Any]], bool]) -> AbstractContextManager[Any]:
+    """All pages are read and believed, whatever happens between them."""
+
+    def reads(self: OrderFinder, start: int, end: int) -> list[Any]:
+        seen: dict[str, Any] = {}
+        for number in range(1, 200):
+            page = self._client.list_orders(
+                created_from=orders.datetime.fromtimestamp(start, orders.UTC),
+                created_to=orders.datetime.fromtimestamp(end, orders.UTC),
+                page_number=number,
+                page_size=250,
+            )
+            seen.update((row.id, row) for row in page.orders)
+            if ends(page.orders):
+                break
+        return list(seen.values())
+
+    return patch.object(OrderFinder, "_read_slice", reads)
+
+
+def _always_in_control() -> AbstractContextManager[Any]:
+    return patch.object(
+        listing.Listing,
+        "has_control",
+        property(lambda self: True, lambda self, value: None),
+        create=True,
+    )
+
+
+def _heals_without_control() -> AbstractContextManager[Any]:
+    return patch.object(heal._Reading, "require_control", lambda self, finder, until: None)
+
+
+def _no_look_before_a_refused_order() -> AbstractContextManager[Any]:
+    take = Stream._take
+
+    def asks_again(self: Stream, item: Any, entry: Entry | None) -> None:
+        if entry is not None and entry.state is State.REJECTED and self._may_ask_again(item, entry):
+            self._send(item, entry)
+        else:
+            take(self, item, entry)
+
+    return patch.object(Stream, "_take", asks_again)
+
+
+def _late_answers_are_dropped() -> AbstractContextManager[Any]:
+    return patch.object(SendingLedger, "_late_answer", lambda self, tx, entry, claim, answer: {})
+
+
+def _any_part_is_the_whole() -> AbstractContextManager[Any]:
+    def adopts(entry: Entry, attempts: Sequence[Any], found: Sequence[Sighting], *_rest: Any) -> Any:
+        ids = tuple(sorted(one.id for one in found))
+        return settle._Verdict(settle._Kind.ADOPT, ids=ids, attempt=attempts[0])
+
+    return patch.object(settle, "_judge_found", adopts)
+
+
+def _integers_are_other_numbers() -> AbstractContextManager[Any]:
+    return patch.object(Sighting, "is_of", lambda self, key: self.key == key)
+
+
+def _rate_limited_are_always_free() -> AbstractContextManager[Any]:
+    """After a 429 the order is sent again, whoever has it by then."""
+    deliver_one = stream.deliver
+
+    def forgets(job: Job, seen: Entry | None, ledger: Ledger, **options: Any) -> Any:
+        delivered = deliver_one(job, seen, ledger, **options)
+        if delivered is not None and isinstance(delivered[1], stream.KKRateLimitedError):
+            return replace(delivered[0], state=State.NOT_SENT), delivered[1]
+        return delivered
+
+    return _all(
+        patch.object(stream, "deliver", forgets),
+        patch.object(MemoryTransaction, "change", _change_if("claim_token")),
+    )
+
+
+def _humans_need_not_wait() -> AbstractContextManager[Any]:
+    return patch.object(Ledger, "_require_window_over", lambda self, seen: None)
+
+
+def _posts_twice() -> AbstractContextManager[Any]:
+    """A transport that repeats what was not answered."""
+    post = deliver._post
+
+    def repeats(claim: Claim, lease: Lease) -> Any:
+        answer, error = post(claim, lease)
+        return (
+            post(claim, lease) if error is not None and error.outcome.value == "unknown" else (answer, error)
+        )
+
+    return patch.object(deliver, "_post", repeats)
+
+
+def _trusts_the_databases_clock() -> AbstractContextManager[Any]:
+    def now(ledger: Ledger, finder: Any) -> float:
+        return ledger.now()
+
+    return _all(*(patch.object(module, "trusted_now", now) for module in (listing, settle, stream)))
+
+
+def _own_answer_for_anyone() -> AbstractContextManager[Any]:
+    """An answer is taken for the row's, whichever attempt it belongs to."""
+
+    def records(self: SendingLedger, tx: Any, claim: Claim, answer: Any) -> Entry:
+        entry = tx.lock(claim.job.key, claim.generation)
+        if entry is None or entry.state is not State.SENDING:
+            return plain(self, tx, claim, answer)
+        tx.answer_attempt(claim, {"outcome": answer.event.value, "kk_order_ids": answer.kk_order_ids})
+        tx.overwrite(entry, self._stamped(tx, self._own_answer(tx, entry, answer)))
+        return tx.read(claim.job.key, claim.generation)  # type: ignore[no-any-return]
+
+    plain = SendingLedger._record
+    return patch.object(SendingLedger, "_record", records)
+
+
+MUTANTS = (
+    Mutant("no compare-and-set", _no_compare_and_set),
+    Mutant("compare-and-set on the state alone", lambda: patch.object(
+        MemoryTransaction, "change", _change_if("state"))),
+    Mutant("compare-and-set without the token", lambda: patch.object(
+        MemoryTransaction, "change", _change_if("state", "attempt"))),
+    Mutant("no lease", _no_lease),
+    Mutant("no deadline before the send", lambda: patch.object(
+        Lease, "check", lambda self, call_s: None), is_rare=True),
+    Mutant("no settle window", _no_settle_window),
+    Mutant("settle time anchored at the intent", lambda: _settles_after(
+        lambda terms: terms.timeout_s + terms.settle_window_s), is_rare=True),
+    Mutant("submit, then persist", _submit_then_persist),
+    Mutant("search before create, no ledger", _search_before_create),
+    Mutant("list from after the attempt", lambda: _lists_from(-WINDOW_S)),
+    Mutant("first page only", _first_page_only),
+    Mutant("a short page ends the list", lambda: _pages_up_to(lambda rows: len(rows) < 250)),
+    Mutant("pages believed while rows shift", lambda: _pages_up_to(lambda rows: not rows)),
+    Mutant("no healing first", lambda: patch.object(stream, "heal", lambda *args, **options: 0)),
+    Mutant("healing without a known order", _heals_without_control),
+    Mutant("absence without a known order", _always_in_control),
+    Mutant("a refused order is not looked for", _no_look_before_a_refused_order),
+    Mutant("late answers are dropped", _late_answers_are_dropped, is_rare=True),
+    Mutant("an answer counts for any attempt", _own_answer_for_anyone, is_rare=True),
+    Mutant("a part is taken for the whole", _any_part_is_the_whole),
+    Mutant("an integer is another number", _integers_are_other_numbers),
+    Mutant("an integer is nobody else's", lambda: patch.object(
+        listing, "_may_be_another", lambda *a: False), is_rare=True),
+    Mutant("zeros before a number are not thought of", lambda: patch.object(Ledger, "padded", lambda *a: {})),
+    Mutant("any number may have been an integer", lambda: _all(
+        patch.object(stream, "FOUND_AS_INTEGER", "found at KK"),
+        patch.object(ledger, "FOUND_AS_INTEGER", "found at KK")), is_rare=True),
+    Mutant("orders without a number are ignored", lambda: patch.object(
+        listing.Listing, "has_unnumbered", lambda self, goods: False)),
+    Mutant("after a 429 whoever was first goes on", _rate_limited_are_always_free, is_rare=True),
+    Mutant("a human's never is not checked", _humans_need_not_wait),
+    Mutant("an unanswered POST is repeated", _posts_twice),
+    Mutant("only the database's clock counts", _trusts_the_databases_clock, is_rare=True),
+    Mutant("known orders are looked for when they were recorded", lambda: _all(*(
+        patch.object(module, "known_since", lambda entry, ledger, finder: entry.created_at - 120.0)
+        for module in (heal, listing)))),
+    Mutant("generations are not told apart", lambda: patch.object(
+        Ledger, "of_its_generation", lambda self, entry, sightings: list(sightings))),
+    Mutant("an unknown outcome gets no window of its own", lambda: patch.object(
+        SendingLedger, "_a_window_from_now", lambda self, tx, entry: entry.settle_after), is_rare=True),
+)  # fmt: skip

@@ -1,0 +1,192 @@
+"""What stands in for the database and the board in a simulation answers as they do."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_kk.delivery.board import Board, Finished, Item, Status
+from airflow_provider_kk.delivery.database import pool_arguments
+from airflow_provider_kk.delivery.job import Job, Sighting
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin, Terms
+from airflow_provider_kk.delivery.runs import SyncRuns
+from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.states import Event
+from tests.delivery.world import START, VirtualClock
+from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables
+from tests.simulation.memory_board import MemoryBoard
+
+KEYS = ["A", "a", "7", "007"]
+EVENTS = (Event.CREATED, Event.REJECTED, Event.NOT_SENT, Event.UNKNOWN)
+TERMS = Terms(30, 120, 600)
+STEP = st.one_of(
+    st.tuples(st.just("begin"), st.sampled_from(KEYS), st.booleans()),
+    st.tuples(st.just("record"), st.integers(0, 9), st.sampled_from(EVENTS)),
+    st.tuples(st.just("heal"), st.sampled_from(KEYS), st.booleans()),
+    st.tuples(st.just("hold"), st.sampled_from(KEYS), st.sampled_from((Event.CONFLICT, Event.GIVEN_UP))),
+    st.tuples(st.just("wait"), st.sampled_from(KEYS), st.just(None)),
+    st.tuples(st.just("invalid"), st.sampled_from(KEYS), st.just(None)),
+    st.tuples(st.just("resolve"), st.sampled_from(KEYS), st.booleans()),
+    st.tuples(st.just("again"), st.sampled_from(KEYS), st.just(None)),
+    st.tuples(st.just("rename"), st.sampled_from(KEYS), st.sampled_from(KEYS)),
+    st.tuples(st.just("sync"), st.sampled_from(("run 1", "run 2")), st.sampled_from(("done", "failed"))),
+    st.tuples(st.just("sleep"), st.sampled_from((10, 400, 1_000)), st.just(None)),
+)
+
+
+class _Numbered:
+    """Both twins get the same tokens."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+
+    def __call__(self) -> str:
+        return f"{next(self._numbers):032d}"
+
+
+def job(key: str) -> Job:
+    return Job(key, f"1:{key}", {"SHIRT_M": 2, "HAT": 1}, "FR", "", send=lambda check: [], redact=str)
+
+
+class Actor:
+    """Does one thing after another to a ledger; what each returns is compared."""
+
+    def __init__(self, ledger: Ledger, clock: VirtualClock) -> None:
+        self.ledger, self.clock = ledger, clock
+        self._claims: list[Claim] = []
+
+    def act(self, step: tuple[str, Any, Any]) -> object:
+        name, first, second = step
+        try:
+            return getattr(self, name)(first, second)
+        except ValueError as error:
+            return str(error)
+
+    def _seen(self, key: str) -> Entry | None:
+        return self.ledger.look_up([key]).get(key)
+
+    def begin(self, key: str, knows: bool) -> object:
+        seen = self._seen(key) if knows else None
+        claim = self.ledger.begin(job(key), seen, origin=Origin("d", "r"), sync_id="s")
+        self._claims += [claim] if claim else []
+        return claim is not None
+
+    def record(self, place: int, event: Event) -> object:
+        if not self._claims:
+            return None
+        ids = (str(place),) if event is Event.CREATED else ()
+        return self.ledger.record(self._claims[place % len(self._claims)], Answer(event, ids, 20_001, "told"))
+
+    def heal(self, key: str, is_integer: bool) -> object:
+        return self.ledger.heal([Sighting(f"9{key}", key, is_integer, {"HAT": 1}, "FR", created_at=START)])
+
+    def hold(self, key: str, event: Event) -> object:
+        seen = self._seen(key)
+        return seen and self.ledger.hold(seen, event, "why", ["5"])
+
+    def wait(self, key: str, _: None) -> object:
+        seen = self._seen(key)
+        return seen and self.ledger.wait_for_rest(seen, "why", ["6"])
+
+    def invalid(self, key: str, _: None) -> object:
+        return self.ledger.note_invalid(key, "digest", "why", sync_id="s")
+
+    def resolve(self, key: str, was_created: bool) -> object:
+        seen = self._seen(key)
+        event = Event.DECLARED_CREATED if was_created else Event.DECLARED_NEVER
+        return seen and self.ledger.resolve(seen, event, ids=["5", "6"], who="ann", why="looked")
+
+    def again(self, key: str, _: None) -> object:
+        seen = self._seen(key)
+        return seen and self.ledger.order_again(seen, ids=["4"], who="ann", why="asked")
+
+    def rename(self, key: str, to: str) -> object:
+        seen = self._seen(key)
+        return seen and self.ledger.rename(seen, to)
+
+    def sync(self, run_id: str, state: str) -> object:
+        runs = SyncRuns(self.ledger)
+        run = runs.begin(Origin("d", run_id, "t", -1, 1))
+        runs.end(run, state, {"requests": 3})
+        return run
+
+    def sleep(self, seconds: float, _: None) -> None:
+        self.clock.sleep(seconds)
+
+
+def everything(ledger: Ledger) -> object:
+    attempts = sorted(ledger.attempts(KEYS), key=lambda one: (one.key, one.generation, one.claim_token))
+    return [
+        sorted(ledger.entries(), key=lambda entry: (entry.key, entry.generation)),
+        attempts,
+        ledger.look_up(KEYS),
+        sorted(ledger.doubts(), key=lambda entry: (entry.settle_after, entry.key)),
+        ledger.sent_ids(KEYS),
+        {entry.key for entry in ledger.newest_sent(before=START + 1e6, limit=99)},
+        sorted(entry.key for entry in ledger.of_sync("s")),
+        ledger.is_of_another_key("5", "A"),
+        ledger.healed_until(),
+    ]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(STEP, max_size=25))
+def test_rows_in_memory_go_the_way_of_rows_in_a_database(tmp_path: Path, steps: list[Any]) -> None:
+    clocks = (VirtualClock(), VirtualClock())
+    path = tmp_path / "ledger.db"
+    path.unlink(missing_ok=True)
+    engine = sa.create_engine(f"sqlite:///{path}", **pool_arguments("sqlite", 2))
+    in_database = SqlLedger(engine, "kk.test", "default", terms=TERMS, clock=clocks[0])
+    in_database.new_token = _Numbered()  # type: ignore[method-assign]
+    in_database.open("kk_default")
+    in_memory = MemoryLedger(
+        Database(Tables(START - HEAL_A_NEW_ACCOUNT_S), clocks[1]),
+        clocks[1],
+        TERMS,
+        pause=lambda where: None,
+        new_token=_Numbered(),
+    )
+    actors = (Actor(in_database, clocks[0]), Actor(in_memory, clocks[1]))
+    with contextlib.closing(in_database):
+        for step in steps:
+            first, second = (actor.act(step) for actor in actors)
+            assert first == second, step
+            assert everything(in_database) == everything(in_memory), step
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 4), st.sampled_from(list(Status)), st.booleans(), st.booleans()), max_size=20
+    )
+)
+def test_a_board_in_memory_answers_as_one_in_a_file(changes: list[tuple[int, Status, bool, bool]]) -> None:
+    boards = (Board(), MemoryBoard())
+    for board in boards:
+        board.add([Item(place, f"K{place}", "f", {"HAT": 1}, "FR", "", "p") for place in range(5)])
+        board.add_finished(Finished(5, None, Status.INVALID, True, (), None, "bad", "N"))
+    for place, status, is_news, moves_all in changes:
+        for board in boards:
+            if moves_all:
+                board.set_all(status, Status.NOT_SENT, "stopped")
+            else:
+                board.set(place, status, is_news=is_news, ids=["1"], code=3, message="why")
+    told = [
+        [
+            list(board.finished()),
+            dict(board.counts()),
+            [list(board.batches(status)) for status in (Status.PENDING, Status.WAITING)],
+            [board.news(status) for status in Status],
+            [[tuple(one) for one in board.examples(status)] for status in Status],
+            (board.item("K1"), board.item("N"), board.has("K2"), board.has("X")),
+        ]
+        for board in boards
+    ]
+    assert told[0] == told[1]
