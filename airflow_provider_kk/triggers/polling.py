@@ -49,26 +49,32 @@ class Poller:
         """Those of the orders that KK lists. Raises what reading raises, a KKError for one."""
         answer: asyncio.Future[list[KKOrder]] = asyncio.get_running_loop().create_future()
         self._questions.append((kk_order_ids, answer))
-        if self._serving is None or self._serving.done():
+        if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         return await answer
 
     async def _serve(self) -> None:
-        while self._questions:
-            await asyncio.sleep(_GATHER_S)
-            questions, self._questions = self._questions, []
-            waiting = [(ids, answer) for ids, answer in questions if not answer.done()]
-            try:
-                found = await self._read(sorted({kk_id for ids, _ in waiting for kk_id in ids}))
-            except Exception as error:
-                log.warning("KK's orders cannot be read for %d waiting tasks: %s", len(waiting), error)
-                for _, answer in waiting:
-                    if not answer.done():
-                        answer.set_exception(error)
-            else:
-                for ids, answer in waiting:
-                    if not answer.done():
-                        answer.set_result([found[kk_id] for kk_id in ids if kk_id in found])
+        try:
+            while self._questions:
+                await asyncio.sleep(_GATHER_S)
+                questions, self._questions = self._questions, []
+                await self._answer([one for one in questions if not one[1].done()])
+        finally:
+            # A task holds its event loop, which nothing here may keep alive.
+            self._serving = None
+
+    async def _answer(self, questions: Sequence[_Question]) -> None:
+        try:
+            found = await self._read(sorted({kk_id for ids, _ in questions for kk_id in ids}))
+        except Exception as error:
+            log.warning("KK's orders cannot be read for %d waiting tasks: %s", len(questions), error)
+            for _, answer in questions:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for ids, answer in questions:
+            if not answer.done():
+                answer.set_result([found[kk_id] for kk_id in ids if kk_id in found])
 
     async def _read(self, kk_order_ids: list[str]) -> dict[str, KKOrder]:
         from airflow.providers.common.compat.connection import get_async_connection
