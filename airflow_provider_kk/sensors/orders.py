@@ -142,12 +142,12 @@ class OrderSensor(BaseSensorOperator):
         if not ids:
             return None, []
         seen = outlook(ids, listed, Goal(self.until), any_split=self.any_split)
-        if seen.why_never:
+        is_clear = are_all or self.any_split
+        if seen.why_never and (are_all or not self.any_split):
             raise AirflowFailException(seen.why_never)
         self.log.info(
             "Waiting for %s: %s", self.until, [(one["kk_order_id"], one["status"]) for one in seen.orders]
         )
-        is_clear = are_all or self.any_split
         return (seen if is_clear else None), (ids if is_clear else [])
 
     def _read(self) -> tuple[list[str], Sequence[Any], bool]:

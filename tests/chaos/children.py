@@ -52,6 +52,7 @@ class Nursery:
         self.clock = clock
         self._memory = mmap.mmap(-1, ctypes.sizeof(Counts) * SLOTS)
         self._counts = (Counts * SLOTS).from_buffer(self._memory)
+        self.started = 0
         self._children: dict[int, Child] = {}
 
     def start(self, name: str, task: Task, *arms: tuple[Point, int]) -> Child:
@@ -61,6 +62,7 @@ class Nursery:
         ctypes.memset(ctypes.byref(counts), 0, ctypes.sizeof(Counts))
         counts.struck_kind = -1
         self.clock.shared.slots[slot].state = RUNNING
+        self.started += 1
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:

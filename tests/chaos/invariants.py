@@ -144,15 +144,16 @@ class _Order:
 
     def _check_window(self, findings: Findings) -> None:
         """Nothing is sent again before KK's list can tell."""
-        # A worker that was stopped while it wrote its intent has written the row's time before the attempt's.
-        slack_s = LEASE_S if self.facts.was_stopped else _MOMENT_S
-        for earlier, later in pairwise(sorted(self.attempts, key=lambda one: one["intent_at"])):
+        # A worker that was stopped while it wrote its intent is bound by its lease, which began before; the
+        # attempt's time tells nothing then, and KK's record alone decides.
+        attempts = [] if self.facts.was_stopped else sorted(self.attempts, key=lambda one: one["intent_at"])
+        for earlier, later in pairwise(attempts):
             allowed_at = {
                 "": earlier["settle_after"],
                 "unknown": earlier["settle_after"],
                 "rejected": earlier["recorded_at"] + WINDOW_S,
             }.get(earlier["outcome"], 0.0)
-            if later["intent_at"] < allowed_at - slack_s:
+            if later["intent_at"] < allowed_at - _MOMENT_S:
                 findings.wrong.append(f"{self.key}: sent again {allowed_at - later['intent_at']:.0f} s early")
         looked_at = [one for one in self.posts if one["fault"] not in _NEVER_LOOKED_AT]
         for earlier, later in pairwise(looked_at):

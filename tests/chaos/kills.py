@@ -35,10 +35,14 @@ def run(
     kind: str | None = None,
     compiler: bool = True,
     postgres: bool = True,
+    patch: str | None = None,
+    max_failures: int = 5,
 ) -> Tally:
     """Kill so many processes (a few more, since trials are not cut short) and sum up what was found.
 
     :param trial: only this one, as a failure names it.
+    :param patch: `module:function`, called in each worker before its trials, to switch a safeguard off.
+    :param max_failures: after so many broken trials a worker gives up.
     :param compiler: False pretends that there is no C compiler.
     """
     tally = Tally()
@@ -58,6 +62,8 @@ def run(
                 postgres_url=url,
                 trial=trial,
                 kind=kind,
+                patch=patch,
+                max_failures=max_failures,
             )
             running.append(stack.enter_context(_worker(order, folder / f"home-{number}")))
         for process in running:
@@ -89,7 +95,10 @@ def _worker(order: Order, home: Path) -> subprocess.Popen[str]:
 def table(tally: Tally) -> str:
     """The figures, for people."""
     kills = sum(tally.kills.values())
-    lines = [f"{kills:,} SIGKILLs at {tally.points}, in {tally.trials:,} trials of {tally.orders:,} orders"]
+    lines = [
+        f"{kills:,} SIGKILLs at {tally.points}, at {len(tally.places):,} places,"
+        f" in {tally.trials:,} trials of {tally.orders:,} orders with {tally.children:,} processes"
+    ]
     lines += ["", f"{'killed at':<16}{'before':>8}{'after':>8}"]
     for call in sorted({name.split()[0] for name in tally.kills}):
         lines.append(f"{call:<16}{tally.kills[f'{call} before']:>8,}{tally.kills[f'{call} after']:>8,}")
@@ -106,7 +115,8 @@ def table(tally: Tally) -> str:
         lines += ["", title, *(f"  {name:<38}{number:>8,}" for name, number in sorted(counts.items()))]
     lines += [
         "",
-        f"POSTs that reached KK {tally.posts:,}; doubled by a proxy and named {tally.named:,}",
+        f"POSTs that reached KK {tally.posts:,}, creates {tally.creates:,}",
+        f"doubled by a proxy at KK, and named {tally.named:,}",
         f"doubled {tally.doubled}, lost {tally.lost}, stuck {tally.stuck}, otherwise broken {tally.wrong}",
         f"CPU {tally.cpu_s:.0f} s, {1000 * tally.cpu_s / max(1, kills):.0f} ms a kill",
     ]
@@ -145,7 +155,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=sorted(set(KINDS) - {"postgres"}), help="only trials of this kind")
     parser.add_argument("--json", action="store_true", help="the counts as one line of JSON")
     parser.add_argument("--without-compiler", action="store_true", help="as if there were no C compiler")
-    parser.add_argument("--story", action="store_true", help="with --trial: tell what happened")
+    parser.add_argument("--patch", help="module:function that switches a safeguard off")
     arguments = parser.parse_args()
     tally = run(
         count=arguments.count,
@@ -154,6 +164,7 @@ def main() -> int:
         trial=arguments.trial,
         kind=arguments.kind,
         compiler=not arguments.without_compiler,
+        patch=arguments.patch,
     )
     for failure in tally.failures:
         print(describe(failure), file=sys.stderr)

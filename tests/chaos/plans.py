@@ -15,23 +15,23 @@ LAGS_S = (0.0, 120.0, 300.0)
 _LATE_S = (5.0, 60.0, 200.0)
 #: kind of trial: how often, of each hundred.
 KINDS = {
-    "sync": 24,  # one order after the other in a sync of its own, killed
-    "create": 22,  # the same with CreateOrderOperator
-    "series": 22,  # all orders in one sync, which is killed again and again
-    "fresh": 6,  # the same without a ledger at first
-    "twins": 8,  # two tasks at once over the same rows, both killed
-    "zombie": 8,  # a worker is stopped and wakes up after its lease
-    "orphan": 6,  # a first try goes on while the retry has started
+    "sync": 27,  # one order after the other in a sync of its own, killed
+    "create": 23,  # the same with CreateOrderOperator
+    "series": 27,  # all orders in one sync, which is killed again and again
+    "fresh": 5,  # the same without a ledger at first
+    "twins": 5,  # two tasks at once over the same rows, both killed
+    "zombie": 5,  # a worker is stopped and wakes up after its lease
+    "orphan": 4,  # a first try goes on while the retry has started
     "beyond": 1,  # a worker is stopped where nobody can help it: measured, and not counted
     "postgres": 3,
 }
-_SCHEDULE = [kind for kind, often in KINDS.items() for _ in range(often)]
+_MANY = [kind for kind, often in KINDS.items() for _ in range(often)]
 _ORDERS = {
     "sync": 10,
     "create": 10,
-    "series": 6,
+    "series": 10,
     "fresh": 4,
-    "twins": 5,
+    "twins": 6,
     "zombie": 4,
     "orphan": 4,
     "beyond": 1,
@@ -68,9 +68,10 @@ class Plan:
 def plan(seed: int, trial: int, *, has_postgres: bool, kind: str | None = None) -> tuple[Plan, random.Random]:
     """The trial of this number, and the source of all that it draws later."""
     draw = random.Random(f"{seed}/{trial}")
-    schedule = _SCHEDULE[:]
+    schedule = _MANY[:]
     random.Random(seed).shuffle(schedule)
-    kind = kind or schedule[trial % len(schedule)]
+    # One of each kind first, so that a short run has them all.
+    kind = kind or [*KINDS, *schedule][trial if trial < len(KINDS) else len(KINDS) + trial % len(schedule)]
     ledger = draw.choice(("file", "warehouse"))
     if kind == "postgres":
         kind, ledger = (
@@ -114,10 +115,14 @@ def _options(draw: random.Random, name: str) -> dict[str, Any]:
     return {option: value for option, value in quick.items() if option in possible}
 
 
-def point(draw: random.Random, profile: Profile) -> Point:
-    """Any call, or any call of a kind that is drawn first: else nearly all would be SQLite's writes."""
+def point(draw: random.Random, profile: Profile, share: float = 1.0) -> Point:
+    """Any call, or any call of a kind that is drawn first: else nearly all would be SQLite's writes.
+
+    :param share: of the task's length; the rest of it is not struck.
+    """
     after = draw.random() < 0.5
     if draw.random() < 0.3:
-        return Point("any", draw.randint(1, max(1, sum(profile.values()))), after)
-    kind = draw.choice([kind for kind, calls in profile.items() if calls])
-    return Point(kind, draw.randint(1, profile[kind]), after)
+        kind, calls = "any", sum(profile.values())
+    else:
+        kind, calls = draw.choice([(kind, calls) for kind, calls in profile.items() if calls])
+    return Point(kind, draw.randint(1, max(1, round(calls * share))), after)

@@ -18,8 +18,6 @@ from tests.chaos.plans import Plan, Profile, point
 from tests.chaos.world import World
 from tests.operators import shop
 
-#: Between the last check of its lease and its last byte a worker is at one of these, or just after it.
-_AT_THE_SEND = ("setsockopt", "send")
 _ROUNDS = 12
 
 
@@ -31,10 +29,13 @@ class Report:
     findings: Findings
     kills: Counter[str] = field(default_factory=Counter)
     """By call and side."""
+    places: Counter[str] = field(default_factory=Counter)
+    """By ledger, kind of trial, call, its number and side."""
     kills_by_fault: Counter[str] = field(default_factory=Counter)
     stops: Counter[str] = field(default_factory=Counter)
     struck: Counter[str] = field(default_factory=Counter)
     posts: int = 0
+    creates: int = 0
     story: list[str] = field(default_factory=list)
     facts: Facts | None = None
 
@@ -100,9 +101,9 @@ class Trial:
             return self.create(n)
         return self.sync([n], f"order {n}")
 
-    def point(self, profile: str) -> Point:
+    def point(self, profile: str, share: float = 1.0) -> Point:
         """Where to strike a task of this kind."""
-        return point(self.draw, self.profiles[f"{self.plan.ledger} {profile}"])
+        return point(self.draw, self.profiles[f"{self.plan.ledger} {profile}"], share)
 
     def start(self, name: str, task: Task, *arms: tuple[Point, int]) -> Child:
         """Start a task in a child."""
@@ -149,6 +150,7 @@ class Trial:
             self._tell(f"{child.name} was stopped {child.at}")
         elif child.at is not None and child.ended and child.ended.killed:
             self.report.kills[f"{child.at.kind} {'after' if child.at.after else 'before'}"] += 1
+            self.report.places[f"{self.plan.ledger} {self.plan.kind} {child.at}"] += 1
             self._tell(f"{child.name} was killed {child.at}")
         if child.ended and child.ended.told:
             told = child.ended.told
@@ -203,6 +205,7 @@ class Trial:
         self.report.facts = facts
         self.report.findings = check(facts)
         self.report.posts = len(posts)
+        self.report.creates = len({one["call"] for one in orders})
         self.report.struck.update(struck)
 
     def _results(self) -> dict[str, tuple[str, str]]:
@@ -236,28 +239,33 @@ def _one_by_one(trial: Trial) -> None:
 
 
 def _again_and_again(trial: Trial) -> None:
-    """One sync over all orders, killed in each of its tries."""
-    profile = "first" if trial.plan.kind == "fresh" else "series"
-    for number in range(8):
-        trial.killed("the sync", trial.sync(trial.plan.numbers, "series"), trial.point(profile))
+    """One sync over all orders, killed in each of its tries until it comes through."""
+    is_fresh = trial.plan.kind == "fresh"
+    for number in range(20):
+        profile = "first" if is_fresh and number < 4 else "series"
+        # Each try gets an order or two further.
+        at = trial.point(profile, share=1.0 if profile == "first" else 0.35)
+        child = trial.killed("the sync", trial.sync(trial.plan.numbers, "series"), at)
+        if child.ended and not child.ended.killed:
+            return
         if trial.draw.random() < 0.2:
             trial.pass_time(trial.draw.choice((10, 130, 800)))
-        if number == 3:
-            profile = "recovery"
 
 
 def _twins(trial: Trial) -> None:
     """The same orders in two tasks at the same time: a second run, or the same try delivered twice."""
-    for number in range(4):
+    for number in range(6):
         run_ids = ("twin", "twin") if trial.draw.random() < 0.5 else (f"left {number}", f"right {number}")
-        profile = "series" if number == 0 else "recovery"
-        arms = [(trial.point(profile), int(signal.SIGKILL)) for _ in run_ids]
+        arms = [(trial.point("series", share=0.5), int(signal.SIGKILL)) for _ in run_ids]
         both = [
             trial.start(name, trial.sync(trial.plan.numbers, run_id), arm)
             for name, run_id, arm in zip(("left", "right"), run_ids, arms, strict=True)
         ]
         trial.finish(*both)
-        trial.report.kills_by_fault["several"] += sum(bool(one.ended and one.ended.killed) for one in both)
+        killed = sum(bool(one.ended and one.ended.killed) for one in both)
+        trial.report.kills_by_fault["several"] += killed
+        if not killed:
+            return
 
 
 def _stopped(trial: Trial, n: int, *, profile: str = "sync") -> Child:
@@ -276,8 +284,8 @@ def _zombies(trial: Trial) -> None:
         zombie = _stopped(trial, n)
         if zombie.stopped:
             assert zombie.at is not None
-            is_at_the_send = zombie.at.kind in _AT_THE_SEND
-            # Stopped right there, it will send when it wakes up: in time for its order to be listed.
+            # Stopped right there, it may send the rest when it wakes up: in time for its order to be listed.
+            is_at_the_send = zombie.at.kind == "send" and not zombie.at.after
             asleep_s = trial.draw.choice((130, 200) if is_at_the_send else (130, 700, 5_000))
             if is_at_the_send:
                 trial.frozen_s = max(trial.frozen_s, float(asleep_s))

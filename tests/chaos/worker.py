@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -35,7 +36,10 @@ class Tally:
     trials: int = 0
     orders: int = 0
     posts: int = 0
+    creates: int = 0
+    children: int = 0
     kills: Counter[str] = field(default_factory=Counter)
+    places: Counter[str] = field(default_factory=Counter)
     kills_by_fault: Counter[str] = field(default_factory=Counter)
     kills_by_lag: Counter[str] = field(default_factory=Counter)
     kills_by_kind: Counter[str] = field(default_factory=Counter)
@@ -60,6 +64,8 @@ class Tally:
         self.trials += 1
         self.orders += len(plan.numbers)
         self.posts += report.posts
+        self.creates += report.creates
+        self.places += report.places
         self.kills += report.kills
         self.kills_by_fault += report.kills_by_fault
         self.kills_by_lag[f"{plan.lag_s:.0f} s"] += kills
@@ -125,6 +131,7 @@ class Order:
     postgres_url: str | None = None
     trial: int | None = None
     kind: str | None = None
+    patch: str | None = None
     max_failures: int = 5
 
 
@@ -134,6 +141,9 @@ def work(order: Order) -> Tally:
     clock.install()
     _silence()
     points = SystemCalls(order.library) if order.library else PythonCalls()
+    if order.patch:
+        module, _, function = order.patch.partition(":")
+        getattr(importlib.import_module(module), function)()
     tally = Tally(points=points.name)
     folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
     with ExitStack() as stack:
@@ -160,6 +170,7 @@ def work(order: Order) -> Tally:
                 nursery.clear()
             signal.alarm(0)
             tally.add(trial.report)
+            tally.children = nursery.started
             number += order.step
             killed = sum(tally.kills.values())
             if order.trial is not None or killed >= order.count or len(tally.failures) >= order.max_failures:

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.database import LedgerUnusableError
-from airflow_provider_kk.delivery.job import Job
+from airflow_provider_kk.delivery.job import Job, Sighting
+from airflow_provider_kk.delivery.ledger import Completion
 from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin
 from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
@@ -254,3 +255,41 @@ def forget(ledger: SqlLedger) -> None:
     with ledger.database.write() as db:
         db.execute(tables.order.delete())
         db.execute(tables.attempt.delete())
+
+
+def split(kk_id: str, **goods: int) -> Sighting:
+    return Sighting(kk_id, "A", goods=goods)
+
+
+@pytest.fixture
+def created(world: World, ledger: SqlLedger) -> Entry:
+    """An order of which the answer has named one split."""
+    job = world.job(Order("A", {"SHIRT_M": 1, "HAT": 2}))
+    return ledger.record(begin(ledger, job), Answer(Event.CREATED, kk_order_ids=("K1",)))
+
+
+def test_a_split_within_what_was_sent_is_added(ledger: SqlLedger, created: Entry) -> None:
+    completion = ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=2)])
+    assert [one.kk_order_ids for one in completion.completed] == [("K1", "K2")]
+    assert entry(ledger).state is State.CREATED
+    assert ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=2)]) == Completion()
+
+
+def test_more_or_other_goods_than_were_sent_are_held(ledger: SqlLedger, created: Entry) -> None:
+    completion = ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=3)])
+    assert [(one.state, one.kk_order_ids) for one in completion.held] == [(State.HELD, ("K1", "K2"))]
+    assert ledger.complete([split("K1", SHIRT_M=1), split("K3", HAT=1)]) == Completion()
+
+
+def test_what_cannot_be_added_up_decides_nothing(ledger: SqlLedger, created: Entry) -> None:
+    assert ledger.complete([split("K2", HAT=2)]) == Completion()
+    unreadable = Sighting("K2", "A", goods=None)
+    assert ledger.complete([split("K1", SHIRT_M=1), unreadable]) == Completion()
+    assert entry(ledger) == created
+
+
+def test_a_split_of_an_older_generation_and_a_humans_word_stand(ledger: SqlLedger, created: Entry) -> None:
+    held = ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=9)]).held[0]
+    ledger.resolve(held, Event.DECLARED_CREATED, ids=["K1"], who="me", why="K2 is another shop's")
+    assert ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=9)]) == Completion()
+    assert entry(ledger).kk_order_ids == ("K1",)

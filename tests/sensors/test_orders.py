@@ -15,6 +15,8 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_provider_kk.delivery.splits import Splits
+from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.sensors.orders import GOALS, OrderSensor
 from airflow_provider_kk.triggers.orders import OrderTrigger
@@ -149,6 +151,19 @@ def test_one_dead_split_ends_the_wait_for_all_and_not_the_wait_for_any(
     assert isinstance(wait(**ledger, any_split=True).error, AirflowSensorTimeout)
     sandbox.control.move(split[1], "cancel")
     assert isinstance(wait(**ledger, any_split=True).error, AirflowFailException)
+
+
+def test_the_wait_for_any_goes_on_while_another_split_may_turn_up(
+    one: str, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def splits_of(number: str, ledger: Any, client: Any) -> Splits:
+        return Splits(State.CREATED, (one,), client.get_orders([one]), are_all=False)
+
+    monkeypatch.setattr("airflow_provider_kk.delivery.splits.splits_of", splits_of)
+    sandbox.control.move(one, "cancel")
+    ledger = {"custom_order_number": "S-1", "ledger_conn_id": "warehouse"}
+    assert isinstance(wait(**ledger, any_split=True).error, AirflowSensorTimeout)
+    assert isinstance(wait(**ledger).error, AirflowFailException)
 
 
 def test_a_number_that_is_not_created_yet_is_waited_for(
