@@ -194,6 +194,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    if hasattr(connection, "prepare_threshold"):
+        # Behind a pooler that shares sessions, what psycopg 3 has prepared is another session's.
+        connection.prepare_threshold = None
     cursor = connection.cursor()
     cursor.execute(
         "SELECT set_config('synchronous_commit', 'on', false)"
