@@ -2,12 +2,15 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo ui test test-3.3 test-2.11 test-lowest lint format build env-3.3 env-2.11 test-packages clean
+.PHONY: help demo ui test test-3.3 test-2.11 test-system test-lowest lint format build \
+	env-3.3 env-2.11 test-packages clean
 
 AIRFLOW_3 := .venv/airflow-3.3/bin
 AIRFLOW_2 := $(CURDIR)/.venv/airflow-2.11/bin
 # make test ARGS='-k ledger -x'
 ARGS ?=
+# What a target needs beside: a dependency group, and Debian packages.
+MORE ?=
 export PYTHON
 
 help:  ## list what can be made
@@ -26,10 +29,15 @@ test-3.3: env-3.3 test-packages  ## run all tests on Airflow 3.3
 
 # In a copy without the package's sources, so that the installed wheel is what is tested.
 test-2.11: test-packages  ## run all tests on Airflow 2.11 with the built wheel
-	@scripts/environment 2.11 || { [ $$? = 3 ] && [ -z "$${CI:-}" ] && exit 0 || exit 1; }; \
+	@scripts/environment 2.11 $(MORE) || { [ $$? = 3 ] && [ -z "$${CI:-}" ] && exit 0 || exit 1; }; \
 	rm -rf build/test-2.11 && mkdir -p build/test-2.11; \
 	tar -c --exclude=./airflow_provider_kk --exclude=./.venv --exclude=./.git --exclude=./build . | tar -x -C build/test-2.11; \
 	cd build/test-2.11 && PATH="$(AIRFLOW_2):$$PATH" python -P -m pytest $(ARGS)
+
+test-system: test-system-3.3 test-system-2.11  ## kill Celery workers under a run, on both ends of the range; takes minutes
+
+test-system-%:
+	@$(MAKE) --no-print-directory test-$* MORE=system ARGS="-m system -s tests/system $(ARGS)"
 
 test-lowest:  ## run all tests with the lowest versions that pyproject.toml allows
 	@scripts/test-lowest $(ARGS)
@@ -48,13 +56,13 @@ build: env-3.3  ## build wheel and sdist into dist/
 	@rm -rf dist && $(AIRFLOW_3)/python -m hatchling build
 
 env-3.3:
-	@scripts/environment 3.3
+	@scripts/environment 3.3 $(MORE)
 
 env-2.11:
 	@scripts/environment 2.11
 
 test-packages:
-	@scripts/install-test-packages
+	@scripts/install-test-packages $(MORE)
 
 clean:  ## remove environments, builds and caches
 	@rm -rf .venv build dist .demo .ui .mypy_cache .pytest_cache .ruff_cache .hypothesis
