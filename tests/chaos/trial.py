@@ -284,8 +284,9 @@ def _zombies(trial: Trial) -> None:
         zombie = _stopped(trial, n)
         if zombie.stopped:
             assert zombie.at is not None
-            # Stopped right there, it may send the rest when it wakes up: in time for its order to be listed.
-            is_at_the_send = zombie.at.kind == "send" and not zombie.at.after
+            # Between a look at the deadline and the bytes: they leave when it wakes up, in time to be listed.
+            at = zombie.at
+            is_at_the_send = at.kind == "setsockopt" or (at.kind == "send" and not at.after)
             asleep_s = trial.draw.choice((130, 200) if is_at_the_send else (130, 700, 5_000))
             if is_at_the_send:
                 trial.frozen_s = max(trial.frozen_s, float(asleep_s))

@@ -151,7 +151,7 @@ def work(order: Order) -> Tally:
         kk = stack.enter_context(kk_process())
         if isinstance(points, PythonCalls):
             points.install()
-        world = World(home, kk, order.postgres_url)
+        world = World(home, kk, order.postgres_url and _own_database(order.postgres_url, order.first))
         world.warm_up()
         nursery = Nursery(points, clock)
         profiles = _profiles(world, nursery)
@@ -179,6 +179,17 @@ def work(order: Order) -> Tally:
         usage = resource.getrusage(who)
         tally.cpu_s += usage.ru_utime + usage.ru_stime
     return tally
+
+
+def _own_database(postgres_url: str, worker: int) -> str:
+    """A database that only this worker's children use, so that the end of their sessions can be told."""
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as db:
+        db.execute(sa.text(f"CREATE DATABASE worker_{worker}"))
+    engine.dispose()
+    return f"{postgres_url.rpartition('/')[0]}/worker_{worker}"
 
 
 def _hangs(_signal: int, _frame: Any) -> None:

@@ -189,7 +189,7 @@ class World:
 
         others = sa.text(
             "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend'"
+            " AND backend_type = 'client backend' AND datname = current_database()"
         )
         with self._engine("postgres").connect() as db:
             while db.execute(others).scalar_one():
