@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo ui test test-3.3 test-2.11 test-system test-lowest lint format build \
+.PHONY: help demo ui test test-3.3 test-2.11 test-system chaos test-lowest lint format build \
 	env-3.3 env-2.11 test-packages clean
 
 AIRFLOW_3 := .venv/airflow-3.3/bin

@@ -26,16 +26,18 @@ class MemoryBoard:
 
     def __init__(self) -> None:
         self._places: dict[int, _Place] = {}
+        self._by_key: dict[str | None, _Place] = {}
 
     def close(self) -> None:
         self._places.clear()
 
     def add(self, items: Iterable[Item]) -> None:
         for item in items:
-            self._places[item.position] = _Place(item, item.key, item.key)
+            place = self._places[item.position] = _Place(item, item.key, item.key)
+            self._by_key.setdefault(item.key, place)
 
     def add_finished(self, finished: Finished) -> None:
-        self._places[finished.position] = _Place(
+        place = _Place(
             None,
             finished.key,
             finished.name,
@@ -45,6 +47,8 @@ class MemoryBoard:
             finished.code,
             finished.message,
         )
+        self._places[finished.position] = place
+        self._by_key.setdefault(finished.key, place)
 
     def set(
         self,
@@ -84,10 +88,11 @@ class MemoryBoard:
             )
 
     def item(self, key: str) -> Item | None:
-        return next((place.item for place in self._places.values() if place.key == key and place.item), None)
+        place = self._by_key.get(key)
+        return place.item if place is not None else None
 
     def has(self, key: str) -> bool:
-        return any(place.key == key for place in self._places.values())
+        return key in self._by_key
 
     def counts(self) -> Mapping[Status, int]:
         return Counter(place.status for place in self._places.values())

@@ -31,7 +31,7 @@ from tests.simulation.memory_board import MemoryBoard
 
 TERMS = Terms(TIMEOUT_S, 120.0, WINDOW_S)
 KNOWN = Order("known", {"HAT": 1}, "FR", "known")
-KEYS = ("A", "B", "007", "7", "C-1", "c-1", "12345678901", "D", "E", "F", "G", "H", "I", "J")
+KEYS = ("A", "B", "007", "7", "C-1", "c-1", "12345678901", *"DEFGHIJKLMNOPQRST")
 GOODS: tuple[dict[str, int], ...] = ({"SHIRT_M": 1}, {"SHIRT_M": 2, "SOCKS": 1}, {"SOCKS": 3})
 _LISTS_SETTLE_S = 1_200.0
 _DAY_S = 86_400.0
@@ -480,7 +480,9 @@ def _manners(random: Random, *, restores: bool) -> Manners:
         lag_s=lag_s,
         # Where the list does not say how many there are, a page must hold all of two seconds.
         total=total,
-        page_cap=random.choice((250, 250, 100, 4, 2)) if total == "number" else random.choice((250, 100)),
+        page_cap=random.choice((250, 250, 250, 250, 100, 100, 4, 2))
+        if total == "number"
+        else random.choice((250, 100)),
         sort_by_update=random.random() < 0.3,
         integers=random.random() < 0.3,
         # Orders without a number cannot be told without a ledger.
@@ -515,7 +517,7 @@ def _habits(random: Random, *, restores: bool) -> Habits:
 
 
 def _orders(random: Random, numbers: Sequence[str]) -> Sequence[Order]:
-    keys = random.sample(numbers, random.randint(6, len(numbers)))
+    keys = random.sample(numbers, random.randint(10, len(numbers)))
     return [Order(key, random.choice(GOODS), random.choice(("FR", "US")), f"1:{key}") for key in keys]
 
 
