@@ -39,6 +39,9 @@ test-system: test-system-3.3 test-system-2.11  ## kill Celery workers under a ru
 test-system-%:
 	@$(MAKE) --no-print-directory test-$* MORE=system ARGS="-m system -s tests/system $(ARGS)"
 
+chaos: env-3.3 test-packages  ## kill the delivery of orders 20,000 times, simulate it 5,000,000 times, break it on purpose
+	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m tests.chaos $(ARGS)
+
 test-lowest:  ## run all tests with the lowest versions that pyproject.toml allows
 	@scripts/test-lowest $(ARGS)
 
