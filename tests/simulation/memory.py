@@ -15,19 +15,24 @@ from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
 HEAL_A_NEW_ACCOUNT_S = 30 * 86_400.0
 
 
+#: Key, generation, attempt and claim token.
+Place = tuple[str, int, int, str]
+
+
 class Tables:
     """What a database holds; `copy` is a backup of it."""
 
     def __init__(self, healed_until: float) -> None:
         self.orders: dict[tuple[str, int], Entry] = {}
-        self.attempts: dict[tuple[str, int, int, str], Attempt] = {}
+        self.attempts: dict[str, dict[Place, Attempt]] = {}
+        """By order number, then by place."""
         self.runs: dict[str, tuple[Origin, RunRow]] = {}
         self.healed_until = healed_until
 
     def copy(self) -> Tables:
         other = Tables(self.healed_until)
         other.orders = dict(self.orders)
-        other.attempts = dict(self.attempts)
+        other.attempts = {key: dict(attempts) for key, attempts in self.attempts.items()}
         other.runs = dict(self.runs)
         return other
 
@@ -119,9 +124,8 @@ class MemoryLedger(Ledger):
         return sorted(found, key=lambda entry: entry.settle_after)
 
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
-        wanted = set(keys)
-        found = [one for one in self._tables.attempts.values() if one.key in wanted]
-        return sorted(found, key=lambda one: one.intent_at)
+        found = [one for key in keys for one in self._tables.attempts.get(key, {}).values()]
+        return sorted(found, key=_by_intent)
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
         wanted = set(keys)
@@ -223,18 +227,24 @@ class MemoryTransaction:
 
     def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
         place = (claim.job.key, claim.generation, claim.attempt, claim.token)
-        self._tables.attempts[place] = Attempt(*place, token_fingerprint="", **values)
+        attempts = self._tables.attempts.setdefault(claim.job.key, {})
+        attempts[place] = Attempt(*place, token_fingerprint="", **values)
 
     def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
         place = (claim.job.key, claim.generation, claim.attempt, claim.token)
-        if place not in self._tables.attempts:
+        attempts = self._tables.attempts.get(claim.job.key, {})
+        if place not in attempts:
             return False
-        self._tables.attempts[place] = _changed(self._tables.attempts[place], values)
+        attempts[place] = _changed(attempts[place], values)
         return True
 
     def attempts(self, key: str, generation: int) -> list[Attempt]:
-        found = [one for place, one in self._tables.attempts.items() if place[:2] == (key, generation)]
-        return sorted(found, key=lambda one: one.intent_at)
+        found = [one for one in self._tables.attempts.get(key, {}).values() if one.generation == generation]
+        return sorted(found, key=_by_intent)
+
+
+def _by_intent(attempt: Attempt) -> float:
+    return attempt.intent_at
 
 
 def _is_task(one: Origin, other: Origin) -> bool:

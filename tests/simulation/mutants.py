@@ -289,7 +289,7 @@ MUTANTS = (
     Mutant("compare-and-set on the state alone", lambda: patch.object(
         MemoryTransaction, "change", _change_if("state"))),
     Mutant("compare-and-set without the token", lambda: patch.object(
-        MemoryTransaction, "change", _change_if("state", "attempt"))),
+        MemoryTransaction, "change", _change_if("state", "attempt")), is_rare=True),
     Mutant("no lease", _no_lease),
     Mutant("no deadline before the send", lambda: patch.object(
         Lease, "check", lambda self, call_s: None), is_rare=True),

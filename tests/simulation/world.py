@@ -72,6 +72,11 @@ class World:
         # Two numbers that differ in zeros only cannot be told apart in a list of integers without a ledger.
         is_ambiguous = self.kk.manners.integers and restores
         self.orders = _orders(random, [key for key in KEYS if not (is_ambiguous and key == "007")])
+        self._items = [
+            Item(place, order.key, order.fingerprint, order.goods, order.country, "", order.key)
+            for place, order in enumerate(self.orders)
+        ]
+        self._jobs = {order.key: self._job(order) for order in self.orders}
         self.wanted = dict.fromkeys([order.key for order in self.orders], 1)
         """How often each number is to be at KK: once for each generation."""
         clock = SimpleNamespace(wall=lambda: self.hub.now + self._database_skew_s)
@@ -105,7 +110,7 @@ class World:
         order_id = self.kk.add(KNOWN.key, list(KNOWN.goods.items()), KNOWN.country)
         self.kk.creates[KNOWN.key] = 1
         ledger = self.ledger()
-        claim = ledger.begin(self._job(KNOWN, None), None, origin=Origin(), sync_id="first")
+        claim = ledger.begin(self._job(KNOWN), None, origin=Origin(), sync_id="first")
         assert claim is not None
         ledger.record(claim, Answer(Event.CREATED, (order_id,)))
         self.hub.now += 3_600.0
@@ -213,11 +218,7 @@ class World:
         """What the operator does; True when nothing is left to do."""
         ledger = self.ledger()
         board = MemoryBoard()
-        board.add(
-            Item(place, order.key, order.fingerprint, order.goods, order.country, "", order.key)
-            for place, order in enumerate(self.orders)
-        )
-        by_key = {order.key: order for order in self.orders}
+        board.add(self._items)
         runs = SyncRuns(ledger)
         origin = Origin("dag", run_id, "sync", -1, number)
         run = runs.begin(origin)
@@ -227,7 +228,7 @@ class World:
             finder=finder,
             throttle=_Free(),
             board=board,  # type: ignore[arg-type]
-            make_job=lambda key: self._job(by_key[key], ledger),
+            make_job=self._jobs.__getitem__,
             probe=lambda: None,
             log=_Log(self.hub) if self.hub.trace is not None else _SILENT,
             origin=origin,
@@ -258,7 +259,7 @@ class World:
         runs.end(run, "done" if done else "failed", {})
         return done
 
-    def _job(self, order: Order, ledger: MemoryLedger | None) -> Job:
+    def _job(self, order: Order) -> Job:
         return Job(
             key=order.key,
             fingerprint=order.fingerprint,
@@ -333,9 +334,7 @@ class World:
     def _check_post(self, key: str, post: Post) -> None:
         """Each POST has a committed intent of its own, and none follows another within its settle window."""
         intents = [
-            place
-            for place, attempt in self.database.tables.attempts.items()
-            if place[0] == key and place not in self._used_intents
+            place for place in self.database.tables.attempts.get(key, {}) if place not in self._used_intents
         ]
         self._require(bool(intents), f"{key} is sent without an intent")
         self._used_intents.add(min(intents, key=lambda place: place[2]))
@@ -370,21 +369,22 @@ class World:
 
     def _check_attempts(self) -> None:
         """Whatever KK and the workers do: two answers are never silent, none goes out over a new doubt."""
-        by_row: dict[tuple[str, int], list[Attempt]] = {}
-        for place, attempt in self.database.tables.attempts.items():
-            by_row.setdefault(place[:2], []).append(attempt)
-        for place, attempts in by_row.items():
-            if len(attempts) == 1:
-                continue
-            entry = self.database.tables.orders.get(place)
-            answers = {one.kk_order_ids[:1] for one in attempts if one.outcome == "created"}
-            is_told = entry is None or entry.state is State.HELD or bool(entry.resolved_by)
-            self._require(is_told or len(answers) < 2, f"{place[0]} was created twice, in silence")
-            for one, after in itertools.pairwise(sorted(attempts, key=_by_intent)):
-                if one.outcome == "unknown" and after.intent_at > one.recorded_at:
-                    waited_s = after.intent_at - one.recorded_at
-                    is_over = waited_s > WINDOW_S - 0.001 or self.habits.clock_jumps
-                    self._require(is_over, f"{place[0]} is sent {waited_s:.0f} s after an unknown outcome")
+        for key, all_of_it in self.database.tables.attempts.items():
+            if len(all_of_it) > 1:
+                for generation in {one.generation for one in all_of_it.values()}:
+                    of_it = [one for one in all_of_it.values() if one.generation == generation]
+                    self._check_attempts_of(key, generation, of_it)
+
+    def _check_attempts_of(self, key: str, generation: int, attempts: list[Attempt]) -> None:
+        entry = self.database.tables.orders.get((key, generation))
+        answers = {one.kk_order_ids[:1] for one in attempts if one.outcome == "created"}
+        is_told = entry is None or entry.state is State.HELD or bool(entry.resolved_by)
+        self._require(is_told or len(answers) < 2, f"{key} was created twice, in silence")
+        for one, after in itertools.pairwise(sorted(attempts, key=_by_intent)):
+            if one.outcome == "unknown" and after.intent_at > one.recorded_at:
+                waited_s = after.intent_at - one.recorded_at
+                is_over = waited_s > WINDOW_S - 0.001 or self.habits.clock_jumps
+                self._require(is_over, f"{key} is sent {waited_s:.0f} s after an unknown outcome")
 
     def _check_order(self, order: Order, entry: Entry | None) -> None:
         key, creates = order.key, self.kk.creates.get(order.key, 0)
