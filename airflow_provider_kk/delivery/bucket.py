@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections import deque
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 
-from airflow_provider_kk.api.throttle import MAX_BACK_OFF_S, StopSignal, ThrottleStopped, gcra
+from airflow_provider_kk.api.throttle import MAX_BACK_OFF_S, StopSignal, ThrottleStopped
 from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.sql_ledger import SqlLedger
@@ -18,20 +24,28 @@ _BACK_OFF_S = 30.0
 
 
 class LedgerBucket:
-    """A `Throttle` whose state is one number in the ledger, moved by compare-and-set.
+    """A `Throttle` whose state is one number in the ledger, moved by one statement on the database's clock.
 
     The number is GCRA's theoretical arrival time: the moment at which the bucket will have leaked
     empty. KK's documentation gives the bucket: 120 requests, leaking 2 a second, for each store and app.
+
+    Threads that come while another one books are booked for together by the next: nothing is booked
+    ahead of its need, so that a process that dies takes no more with it than what it was about to send.
     """
 
     def __init__(self, ledger: SqlLedger, *, burst: int, per_second: float) -> None:
         self._ledger = ledger
         self._burst = max(1, burst - HEADROOM)
-        self._per_second = per_second
+        self._interval_s = 1.0 / per_second
         self._row = (
             tables.account.c.host == ledger.host,
             tables.account.c.account == ledger.account,
         )
+        self._booking = threading.Lock()
+        self._arriving = threading.Lock()
+        self._waiting = 0
+        #: Moments of the monotonic clock that are booked for threads that wait.
+        self._places: deque[float] = deque()
         self.waited_s = 0.0
 
     def acquire(self, stop: StopSignal | None = None) -> None:
@@ -40,18 +54,21 @@ class LedgerBucket:
         :raises ThrottleStopped: when `stop` is set meanwhile.
         """
         stop = stop or Stop()
-        wait_s = self._book(stop)
+        if stop.is_set():
+            raise ThrottleStopped
+        wait_s = self._place() - self._ledger.clock.monotonic()
         while wait_s > 0 and not stop.is_set():
             self._sleep(wait_s, stop)
             wait_s = self._pause_left_s()  # somebody may have met a 429 while this one slept
         if stop.is_set():
+            self._hand_back()
             raise ThrottleStopped
 
     def back_off(self, retry_after_s: float | None) -> None:
         """Pause all workers of the account: KK has answered 429, so others use it too."""
         pause_s = random.uniform(0.5, 1.0) * _BACK_OFF_S if retry_after_s is None else retry_after_s
         pause_s = min(pause_s, MAX_BACK_OFF_S)
-        full_s = (self._burst - 1) / self._per_second
+        full_s = (self._burst - 1) * self._interval_s
         now = self._ledger.database.now()
         with self._ledger.database.write() as db:
             db.execute(
@@ -63,33 +80,68 @@ class LedgerBucket:
                 )
             )
 
-    def _book(self, stop: StopSignal) -> float:
-        """Book the next free moment; return how many seconds away it is."""
-        while True:
-            row = self._read()
-            tat, wait_s = gcra(row.bucket_tat, row.now, self._burst, self._per_second)
-            with self._ledger.database.write() as db:
-                booked = db.execute(
-                    tables.account.update()
-                    .where(*self._row, tables.account.c.bucket_tat == row.bucket_tat)
-                    .values(bucket_tat=tat)
-                )
-            if booked.rowcount == 1:
-                return max(wait_s, float(row.paused_until - row.now))
-            if stop.is_set():
-                raise ThrottleStopped
-            # Losing a race costs a moment, of random length so that the losers do not meet again.
-            self._sleep(random.uniform(0.0005, 0.005), stop)
+    def _place(self) -> float:
+        """Return the moment, on the monotonic clock, at which this thread may send."""
+        with self._arriving:
+            self._waiting += 1
+        with self._booking:
+            with self._arriving:
+                self._waiting -= 1
+                number = 1 + self._waiting
+            if not self._places:
+                self._places.extend(self._book(number))
+            return self._places.popleft()
+
+    def _book(self, number: int) -> list[float]:
+        """Book the next free moments, on the monotonic clock."""
+        cost_s = number * self._interval_s
+        with self._ledger.database.write() as db:
+            booked = db.execute(self._booking_of, {"cost_s": cost_s, **self._here()})
+            row = booked.one() if self._ledger.database.returns_rows else self._look(db)
+        first_s = row.bucket_tat - cost_s + self._interval_s - self._burst * self._interval_s - row.now
+        soonest_s = max(0.0, row.paused_until - row.now)
+        here = self._ledger.clock.monotonic()
+        return [here + max(soonest_s, first_s + place * self._interval_s) for place in range(number)]
+
+    def _hand_back(self) -> None:
+        """Give others the place that is not used; after a 429 the bucket's level is a guess, and stays."""
+        left = tables.account.c.bucket_tat - self._interval_s
+        unused = tables.account.update().where(*self._row, tables.account.c.paused_until <= self._now)
+        # Losing it costs others one wait; that it cannot be given back is no reason for a task to fail.
+        with suppress(DBAPIError), self._ledger.database.write() as db:
+            db.execute(unused.values(bucket_tat=left), self._here())
 
     def _pause_left_s(self) -> float:
-        row = self._read()
+        with self._ledger.database.read() as db:
+            row = self._look(db)
         return float(row.paused_until - row.now)
 
-    def _read(self) -> Any:
-        database = self._ledger.database
-        columns = (tables.account.c.bucket_tat, tables.account.c.paused_until, database.now().label("now"))
-        with database.read() as db:
-            return db.execute(sa.select(*columns).where(*self._row)).one()
+    def _look(self, db: Connection) -> Any:
+        return db.execute(self._state, self._here()).one()
+
+    def _here(self) -> dict[str, float]:
+        here = self._ledger.database.time_here()
+        return {} if here is None else {"here": here}
+
+    @cached_property
+    def _booking_of(self) -> Any:
+        tat = _later(tables.account.c.bucket_tat, self._now) + sa.bindparam("cost_s", type_=sa.Float(53))
+        statement = tables.account.update().where(*self._row).values(bucket_tat=tat)
+        return statement.returning(*self._columns) if self._ledger.database.returns_rows else statement
+
+    @cached_property
+    def _state(self) -> Any:
+        return sa.select(*self._columns).where(*self._row)
+
+    @property
+    def _columns(self) -> tuple[Any, ...]:
+        return tables.account.c.bucket_tat, tables.account.c.paused_until, self._now.label("now")
+
+    @cached_property
+    def _now(self) -> sa.ColumnElement[float]:
+        if self._here():
+            return sa.bindparam("here", type_=sa.Float(53))
+        return self._ledger.database.now()
 
     def _sleep(self, seconds: float, stop: StopSignal) -> None:
         self.waited_s += seconds

@@ -37,6 +37,8 @@ class Database:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self.engine = engine
         self.kind = engine.dialect.name
+        #: Whether a change can return the row that it has made (SQLAlchemy 1.4 knows it of PostgreSQL only).
+        self.returns_rows: bool = getattr(engine.dialect, "update_returning", self.kind == "postgresql")
         self._clock = clock
         # Writers of one process queue here, fairly, instead of in SQLite's busy loop, which starves some.
         self._gate = threading.RLock() if self.kind == "sqlite" else None
@@ -47,21 +49,22 @@ class Database:
             )
         _make_durable(engine)
 
-    def now(self) -> sa.ColumnElement[float]:
-        """Return an expression for the database's clock, as an epoch in seconds.
+    def time_here(self) -> float | None:
+        """Return the worker's time where the database has no clock of its own: SQLite; else None."""
+        return self._clock.wall() if self.kind == "sqlite" else None
 
-        SQLite has no clock of its own: there it is the worker's.
-        """
+    def now(self) -> sa.ColumnElement[float]:
+        """Return an expression for the database's clock, as an epoch in seconds."""
+        if (here := self.time_here()) is not None:
+            return sa.literal(here, sa.Float(53))
         if self.kind == "postgresql":
             return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float(53))
-        if self.kind in ("mysql", "mariadb"):
-            return sa.func.unix_timestamp(sa.text("sysdate(6)"))
-        return sa.literal(self._clock.wall(), sa.Float(53))
+        return sa.func.unix_timestamp(sa.text("sysdate(6)"))
 
     def read_now(self) -> float:
         """Return the database's clock."""
-        if self.kind == "sqlite":
-            return self._clock.wall()
+        if (here := self.time_here()) is not None:
+            return here
         with self.read() as connection:
             return float(connection.execute(sa.select(self.now())).scalar_one())
 

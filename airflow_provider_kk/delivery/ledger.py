@@ -168,9 +168,7 @@ class Ledger(SendingLedger):
         """Give an order that KK lists by an integer the number that it really has; None when it has moved."""
         try:
             with self.write() as tx:
-                if not tx.change(seen, {"key": key, "claim_token": self.new_token()}):
-                    return None
-                return tx.read(key, seen.generation)
+                return tx.change(seen, {"key": key, "claim_token": self.new_token()})
         except KeyTakenError:
             return None
 

@@ -98,6 +98,8 @@ class Claim:
     generation: int
     attempt: int
     token: str
+    entry: Entry | None = None
+    """The row as the intent has left it; whose answer finds it so has nothing to look up."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_kk.delivery.job import Job
@@ -40,27 +41,28 @@ class SendingLedger(Store):
         )
         tries = 0
 
-        def work(tx: Transaction) -> bool:
+        def work(tx: Transaction) -> Entry | None:
             nonlocal tries
             tries += 1
             # The connection may have broken after the commit, before it said so.
-            if tries > 1 and self._holds(tx, claim):
-                return True
-            if not self._take(tx, claim, seen, sync_id):
-                return False
-            tx.add_attempt(claim, self._intent(tx, claim, origin))
-            return True
+            if tries > 1 and (held := self._held(tx, claim)):
+                return held
+            entry = self._take(tx, claim, seen, sync_id)
+            if entry is not None:
+                tx.add_attempt(claim, self._intent(tx, claim, origin))
+            return entry
 
         try:
-            return claim if self.persist(work) else None
+            entry = self.persist(work)
         except KeyTakenError:
             return None  # another worker inserted the same key first
+        return replace(claim, entry=entry) if entry else None
 
-    def _holds(self, tx: Transaction, claim: Claim) -> bool:
+    def _held(self, tx: Transaction, claim: Claim) -> Entry | None:
         entry = tx.read(claim.job.key, claim.generation)
-        return entry is not None and entry.claim_token == claim.token
+        return entry if entry is not None and entry.claim_token == claim.token else None
 
-    def _take(self, tx: Transaction, claim: Claim, seen: Entry | None, sync_id: str) -> bool:
+    def _take(self, tx: Transaction, claim: Claim, seen: Entry | None, sync_id: str) -> Entry | None:
         values = {
             **identity_of(claim.job),
             "state": follow(seen.state if seen else None, Event.INTENT),
@@ -75,8 +77,7 @@ class SendingLedger(Store):
             "updated_at": tx.now,
         }
         if seen is None:
-            tx.add(claim.job.key, claim.generation, {**BLANK, **values})
-            return True
+            return tx.add(claim.job.key, claim.generation, {**BLANK, **values})
         if seen.state in DOUBTFUL:
             values["resends"] = seen.resends + 1
         return tx.change(seen, values)
@@ -110,7 +111,6 @@ class SendingLedger(Store):
             return self.persist(lambda tx: self._record(tx, claim, answer))
 
     def _record(self, tx: Transaction, claim: Claim, answer: Answer) -> Entry:
-        entry = tx.lock(claim.job.key, claim.generation)
         is_known = tx.answer_attempt(
             claim,
             {
@@ -121,18 +121,19 @@ class SendingLedger(Store):
                 "recorded_at": tx.now,
             },
         )
+        if claim.entry is not None and is_known:
+            own = self._stamped(tx, self._own_answer(tx, claim.entry, answer))
+            if written := tx.change(claim.entry, own):
+                return written
+        entry = tx.lock(claim.job.key, claim.generation)
         if entry is None:
-            tx.add(claim.job.key, claim.generation, self._forgotten(tx, claim, answer))
+            return tx.add(claim.job.key, claim.generation, self._forgotten(tx, claim, answer))
         # The number of an attempt can come twice, when the ledger was restored from a backup between.
-        elif entry.state is State.SENDING and entry.attempt == claim.attempt and is_known:
-            tx.overwrite(entry, self._stamped(tx, self._own_answer(tx, entry, answer)))
-        elif answer.event is Event.CREATED:
-            tx.overwrite(entry, self._stamped(tx, self._late_answer(tx, entry, claim, answer)))
-        else:
-            return entry
-        written = tx.read(claim.job.key, claim.generation)
-        assert written is not None
-        return written
+        if entry.state is State.SENDING and entry.attempt == claim.attempt and is_known:
+            return tx.overwrite(entry, self._stamped(tx, self._own_answer(tx, entry, answer)))
+        if answer.event is Event.CREATED:
+            return tx.overwrite(entry, self._stamped(tx, self._late_answer(tx, entry, claim, answer)))
+        return entry
 
     def _forgotten(self, tx: Transaction, claim: Claim, answer: Answer) -> dict[str, Any]:
         """The row of a claim that the ledger has lost since: a backup was restored."""

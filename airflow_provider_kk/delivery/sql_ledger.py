@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,14 +17,15 @@ from airflow_provider_kk.delivery.clock import Clock, SystemClock
 from airflow_provider_kk.delivery.database import Database, LedgerUnusableError
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Attempt, Claim, Entry, Origin, Terms
+from airflow_provider_kk.delivery.statements import Moment, Statements
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
 
 _ORDER = tables.order
 _ATTEMPT = tables.attempt
 _RUN = tables.sync_run
-#: Below every database's limit of parameters.
-_KEYS_AT_ONCE = 500
+#: Below every database's limit of parameters, SQLite's since 3.32.
+_KEYS_AT_ONCE = 1_000 if sqlite3.sqlite_version_info >= (3, 32) else 500
 _HEAL_A_NEW_ACCOUNT_S = 30 * 86_400.0
 
 
@@ -53,6 +55,7 @@ class SqlLedger(Ledger):
         self.terms = terms or Terms()
         self._token_fingerprint = token_fingerprint
         self._is_mine = {"host": host, "account": account}
+        self._statements = Statements(self.database.now)
 
     # Opening ---------------------------------------------------------------------------------------
 
@@ -128,7 +131,7 @@ class SqlLedger(Ledger):
             return self.database.persist(lambda db: work(self._transaction(db)))
 
     def _transaction(self, db: Connection) -> SqlTransaction:
-        return SqlTransaction(db, self.database, self._is_mine, self._token_fingerprint)
+        return SqlTransaction(db, self.database, self._statements, self._is_mine, self._token_fingerprint)
 
     def now(self) -> float:
         """Return the database's clock, epoch seconds."""
@@ -138,7 +141,7 @@ class SqlLedger(Ledger):
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
         """Return the newest generation of each key that is known."""
-        query = sa.select(_ORDER).where(*self._mine(_ORDER)).order_by(_ORDER.c.generation)
+        query = sa.select(*_ENTRY_COLUMNS).where(*self._mine(_ORDER)).order_by(_ORDER.c.generation)
         return {row.custom_order_number: _entry(row) for row in self._of_keys(query, _ORDER, keys)}
 
     def _of_keys(self, query: Any, table: sa.Table, keys: Sequence[str]) -> Iterator[Any]:
@@ -152,7 +155,7 @@ class SqlLedger(Ledger):
         self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
     ) -> list[Entry]:
         """Return rows by state and key, least recently changed first."""
-        query = sa.select(_ORDER).where(*self._mine(_ORDER))
+        query = sa.select(*_ENTRY_COLUMNS).where(*self._mine(_ORDER))
         if states := tuple(states):
             query = query.where(_ORDER.c.state.in_([state.value for state in states]))
         if key is not None:
@@ -165,14 +168,14 @@ class SqlLedger(Ledger):
 
     def of_sync(self, sync_id: str) -> Iterator[Entry]:
         """Yield the rows that this sync was the last to move."""
-        query = sa.select(_ORDER).where(_ORDER.c.sync_id == sync_id, *self._mine(_ORDER))
+        query = sa.select(*_ENTRY_COLUMNS).where(_ORDER.c.sync_id == sync_id, *self._mine(_ORDER))
         with self.database.read() as db:
             for row in db.execute(query):
                 yield _entry(row)
 
     def doubts(self) -> list[Entry]:
         """Return what has no known outcome and no live lease: the account's open doubts."""
-        query = sa.select(_ORDER).where(
+        query = sa.select(*_ENTRY_COLUMNS).where(
             *self._mine(_ORDER),
             sa.or_(
                 _ORDER.c.state == State.IN_DOUBT.value,
@@ -202,7 +205,7 @@ class SqlLedger(Ledger):
     def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
         """Return orders that POSTs of ours have created before a time, newest first."""
         return self._entries(
-            sa.select(_ORDER)
+            sa.select(*_ENTRY_COLUMNS)
             .where(*self._mine(_ORDER), _ORDER.c.state == State.CREATED.value, _ORDER.c.attempt > 0)
             .where(_ORDER.c.created_at < before, _ORDER.c.kk_order_ids != "[]")
             .order_by(_ORDER.c.created_at.desc())
@@ -212,7 +215,7 @@ class SqlLedger(Ledger):
     def created_between(self, since: float, until: float) -> list[Entry]:
         """Return what is created and was so in a period (epoch seconds), each generation, oldest first."""
         return self._entries(
-            sa.select(_ORDER)
+            sa.select(*_ENTRY_COLUMNS)
             .where(*self._mine(_ORDER), _ORDER.c.state == State.CREATED.value)
             .where(_ORDER.c.created_at >= since, _ORDER.c.created_at <= until)
             .order_by(_ORDER.c.created_at)
@@ -285,85 +288,100 @@ class SqlTransaction:
     """A `Transaction` on a connection of the ledger's database."""
 
     def __init__(
-        self, db: Connection, database: Database, is_mine: Mapping[str, str], token_fingerprint: str
+        self,
+        db: Connection,
+        database: Database,
+        statements: Statements,
+        is_mine: Mapping[str, str],
+        token_fingerprint: str,
     ) -> None:
-        self._db, self._database = db, database
-        self._is_mine = dict(is_mine)
+        self._db, self._database, self._statements = db, database, statements
+        self._is_mine = is_mine
         self._token_fingerprint = token_fingerprint
+        self._returning = _ENTRY_COLUMNS if database.returns_rows else ()
 
     @property
     def now(self) -> Any:
-        """An expression for the database's clock."""
-        return self._database.now()
+        """The database's clock, as a value to write."""
+        here = self._database.time_here()
+        return Moment() if here is None else here
 
     def later(self, first: Any, second: Any) -> Any:
-        """Return the later of two times."""
-        return sa.case((first > second, first), else_=second)
+        """Return the later of two times, of which one is made with `now`."""
+        if isinstance(first, Moment):
+            return first.at_least(second)
+        return second.at_least(first) if isinstance(second, Moment) else max(first, second)
 
     def read(self, key: str, generation: int) -> Entry | None:
         """Return a row."""
-        return self._one(sa.select(_ORDER).where(*self._is(_ORDER, key, generation)))
+        return self._one(
+            self._statements.select(self._db, _ENTRY_COLUMNS, _ORDER, self._place(key, generation))
+        )
 
     def lock(self, key: str, generation: int) -> Entry | None:
         """Return a row, which nobody else can change until the transaction ends."""
-        return self._one(sa.select(_ORDER).where(*self._is(_ORDER, key, generation)).with_for_update())
+        is_it = _where(_ORDER, self._place(key, generation))
+        return self._one(self._db.execute(sa.select(*_ENTRY_COLUMNS).where(*is_it).with_for_update()))
 
-    def _one(self, query: Any) -> Entry | None:
-        row = self._db.execute(query).one_or_none()
+    def _one(self, result: Any) -> Entry | None:
+        row = result.one_or_none()
         return _entry(row) if row else None
 
-    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> None:
-        """Add a row."""
-        self._db.execute(_ORDER.insert().values(self._key(key, generation) | _columns(values)))
+    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
+        """Add a row and return it."""
+        row = self._place(key, generation) | _columns(values)
+        result = self._statements.insert(self._db, _ORDER, row, returning=self._returning)
+        return self._written(result, key, generation)
 
-    def change(self, seen: Entry, values: Mapping[str, Any]) -> bool:
-        """Change a row if its state, attempt and claim token are still those of `seen`."""
-        unchanged = _ORDER.update().where(
-            *self._is(_ORDER, seen.key, seen.generation),
-            _ORDER.c.state == seen.state.value,
-            _ORDER.c.attempt == seen.attempt,
-            _ORDER.c.claim_token == seen.claim_token,
-        )
-        return bool(self._db.execute(unchanged.values(_columns(values))).rowcount == 1)
+    def change(self, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
+        """Change a row and return it, if its state, attempt and claim token are still those of `seen`."""
+        unchanged = self._place(seen.key, seen.generation)
+        unchanged.update(state=seen.state.value, attempt=seen.attempt, claim_token=seen.claim_token)
+        return self._update(seen, unchanged, values)
 
-    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> None:
-        """Change a row that this transaction has locked."""
-        is_it = self._is(_ORDER, locked.key, locked.generation)
-        self._db.execute(_ORDER.update().where(*is_it).values(_columns(values)))
+    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> Entry:
+        """Change a row that this transaction has locked, and return it."""
+        written = self._update(locked, self._place(locked.key, locked.generation), values)
+        assert written is not None
+        return written
+
+    def _update(self, old: Entry, where: Mapping[str, Any], values: Mapping[str, Any]) -> Entry | None:
+        changes = _columns(values)
+        result = self._statements.update(self._db, _ORDER, where, changes, returning=self._returning)
+        if self._returning:
+            return self._one(result)
+        if result.rowcount != 1:
+            return None
+        return self._written(result, values.get("key", old.key), old.generation)
+
+    def _written(self, result: Any, key: str, generation: int) -> Entry:
+        entry = self._one(result) if self._returning else self.read(key, generation)
+        assert entry is not None
+        return entry
 
     def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
         """Add the row of a POST."""
-        self._db.execute(
-            _ATTEMPT.insert().values(
-                self._key(claim.job.key, claim.generation)
-                | {
-                    "attempt": claim.attempt,
-                    "claim_token": claim.token,
-                    "token_fingerprint": self._token_fingerprint,
-                }
-                | _columns(values)
-            )
-        )
+        row = self._place_of_attempt(claim) | _columns(values)
+        row["token_fingerprint"] = self._token_fingerprint
+        self._statements.insert(self._db, _ATTEMPT, row)
 
     def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
         """Change the row of a claim's POST; False when there is none."""
-        written = self._db.execute(
-            _ATTEMPT.update()
-            .where(*self._is(_ATTEMPT, claim.job.key, claim.generation))
-            .where(_ATTEMPT.c.attempt == claim.attempt, _ATTEMPT.c.claim_token == claim.token)
-            .values(_columns(values))
-        )
+        where = self._place_of_attempt(claim)
+        written = self._statements.update(self._db, _ATTEMPT, where, _columns(values))
         return bool(written.rowcount == 1)
+
+    def _place_of_attempt(self, claim: Claim) -> dict[str, Any]:
+        place = self._place(claim.job.key, claim.generation)
+        place.update(attempt=claim.attempt, claim_token=claim.token)
+        return place
 
     def attempts(self, key: str, generation: int) -> list[Attempt]:
         """Return the POSTs of a row, oldest first."""
-        query = sa.select(_ATTEMPT).where(*self._is(_ATTEMPT, key, generation))
+        query = sa.select(_ATTEMPT).where(*_where(_ATTEMPT, self._place(key, generation)))
         return [_attempt(row) for row in self._db.execute(query.order_by(_ATTEMPT.c.intent_at))]
 
-    def _is(self, table: sa.Table, key: str, generation: int) -> tuple[sa.ColumnElement[bool], ...]:
-        return _where(table, self._key(key, generation))
-
-    def _key(self, key: str, generation: int) -> dict[str, Any]:
+    def _place(self, key: str, generation: int) -> dict[str, Any]:
         return {**self._is_mine, "custom_order_number": key, "generation": generation}
 
 
@@ -409,21 +427,24 @@ _AS_COLUMN: dict[str, Callable[[Any], Any]] = {
 
 
 def _entry(row: Any) -> Entry:
-    values = {name: getattr(row, name) for name in _ENTRY_COLUMNS}
-    values.update(
-        state=State(row.state),
-        kk_order_ids=tuple(json.loads(row.kk_order_ids)),
-        goods=json.loads(row.goods),
-        adopted=bool(row.adopted),
-    )
-    return Entry(key=row.custom_order_number, **values)
+    fields: list[Any] = list(row)
+    for place, read in _READ_AS.items():
+        fields[place] = read(fields[place])
+    return Entry(*fields)
 
 
 def _attempt(row: Any) -> Attempt:
-    values = {name: getattr(row, name) for name in _ATTEMPT_COLUMNS}
+    values = {name: getattr(row, name) for name in _ATTEMPT_FIELDS}
     values.update(kk_order_ids=tuple(json.loads(row.kk_order_ids)), goods=json.loads(row.goods))
     return Attempt(key=row.custom_order_number, **values)
 
 
-_ENTRY_COLUMNS = [name for name in Entry.__dataclass_fields__ if name != "key"]
-_ATTEMPT_COLUMNS = [name for name in Attempt.__dataclass_fields__ if name != "key"]
+_ENTRY_FIELDS = list(Entry.__dataclass_fields__)
+_ENTRY_COLUMNS = [_ORDER.c[_COLUMN_OF.get(name, name)] for name in _ENTRY_FIELDS]
+_READ_AS: dict[int, Callable[[Any], Any]] = {
+    _ENTRY_FIELDS.index("state"): State,
+    _ENTRY_FIELDS.index("kk_order_ids"): lambda text: tuple(json.loads(text)),
+    _ENTRY_FIELDS.index("goods"): json.loads,
+    _ENTRY_FIELDS.index("adopted"): bool,
+}
+_ATTEMPT_FIELDS = [name for name in Attempt.__dataclass_fields__ if name != "key"]

@@ -46,19 +46,19 @@ class Transaction(Protocol):
         """Return a row, which nobody else can change until the transaction ends."""
         ...
 
-    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> None:
-        """Add a row.
+    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
+        """Add a row and return it.
 
         :raises KeyTakenError: there is one already.
         """
         ...
 
-    def change(self, seen: Entry, values: Mapping[str, Any]) -> bool:
-        """Change a row if its state, attempt and claim token are still those of `seen`."""
+    def change(self, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
+        """Change a row and return it, if its state, attempt and claim token are still those of `seen`."""
         ...
 
-    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> None:
-        """Change a row that this transaction has locked."""
+    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> Entry:
+        """Change a row that this transaction has locked, and return it."""
         ...
 
     def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
@@ -129,9 +129,7 @@ class Store(ABC):
         """Let `event` happen to a row if it is as it was read; None when it has moved."""
         state = follow(seen.state, event)
         with self.write() as tx:
-            if not tx.change(seen, self._stamped(tx, {**values_at(tx), "state": state})):
-                return None
-            return tx.read(seen.key, seen.generation)
+            return tx.change(seen, self._stamped(tx, {**values_at(tx), "state": state}))
 
     # Reading ---------------------------------------------------------------------------------------
 

@@ -34,7 +34,8 @@ def ledger_of_this_try(
 
     log.warning(
         "No ledger is set, so this order is created on best effort: a killed or cleared task is protected "
-        "only by KK's list. Set ledger_conn_id on the operator or in the extra of %r",
+        "only by KK's list, and KK's rate limit is kept within this task "
+        "alone. Set ledger_conn_id on the operator or in the extra of %r",
         hook.kk_conn_id,
     )
     with tempfile.TemporaryDirectory(prefix="kk-ledger-") as folder:

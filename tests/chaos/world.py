@@ -201,12 +201,9 @@ class World:
 
 
 def _let_servers_follow_virtual_time() -> None:
-    import sqlalchemy as sa
-
     from airflow_provider_kk.delivery.database import Database
 
-    Database.now = lambda _self: sa.literal(time.time(), sa.Float(53))
-    Database.read_now = lambda _self: time.time()
+    Database.time_here = lambda _self: time.time()
 
 
 def _told(attempt: shop.Try) -> dict[str, Any]:

@@ -195,8 +195,7 @@ def test_an_index_that_is_being_rebuilt_is_no_reason_to_send(world: World) -> No
 @pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
 def test_a_database_clock_that_is_an_hour_off_doubles_nothing(world: World, off_s: float) -> None:
     database: Any = world.ledger.database
-    database.now = lambda: sa.literal(world.clock.wall() + off_s, sa.Float(53))
-    database.read_now = lambda: world.clock.wall() + off_s
+    database.time_here = lambda: world.clock.wall() + off_s
     world.sync("B")
     world.clock.sleep(3600)
     world.kk.meets("A", "lost_answer")
@@ -210,13 +209,12 @@ def test_a_database_clock_that_is_an_hour_off_doubles_nothing(world: World, off_
 
 def test_a_database_clock_that_is_set_right_while_an_order_is_in_doubt_doubles_nothing(world: World) -> None:
     database: Any = world.ledger.database
-    now, read_now = database.now, database.read_now
-    database.now = lambda: sa.literal(world.clock.wall() - 3600, sa.Float(53))
-    database.read_now = lambda: world.clock.wall() - 3600
+    time_here = database.time_here
+    database.time_here = lambda: world.clock.wall() - 3600
     world.kk.list_lag_s = 300.0
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
-    database.now, database.read_now = now, read_now
+    database.time_here = time_here
     world.sync("A", waits=False)
     world.clock.sleep(7200)
     world.sync("A")
@@ -247,8 +245,7 @@ def test_one_wrong_date_does_not_blind_healing(world: World) -> None:
 @pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
 def test_a_database_clock_that_is_an_hour_off_stops_nobody(world: World, off_s: float) -> None:
     database: Any = world.ledger.database
-    database.now = lambda: sa.literal(world.clock.wall() + off_s, sa.Float(53))
-    database.read_now = lambda: world.clock.wall() + off_s
+    database.time_here = lambda: world.clock.wall() + off_s
     for key in ("B", "C", "D"):
         world.sync(key)
     world.clock.sleep(3 * 3600)

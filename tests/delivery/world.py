@@ -170,8 +170,7 @@ class World:
         ledger.open("kk_default")
         # A database server's clock is virtual here, too.
         database: Any = ledger.database
-        database.now = lambda: sa.literal(self.clock.wall(), sa.Float(53))
-        database.read_now = self.clock.wall
+        database.time_here = self.clock.wall
         return ledger
 
     def job(self, order: Order) -> Job:

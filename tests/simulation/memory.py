@@ -197,12 +197,13 @@ class MemoryTransaction:
 
     lock = read
 
-    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> None:
+    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
         if (key, generation) in self._tables.orders:
             raise KeyTakenError
-        self._tables.orders[key, generation] = Entry(key=key, generation=generation, **values)
+        entry = self._tables.orders[key, generation] = Entry(key=key, generation=generation, **values)
+        return entry
 
-    def change(self, seen: Entry, values: Mapping[str, Any]) -> bool:
+    def change(self, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
         now = self._tables.orders.get((seen.key, seen.generation))
         if (
             now is None
@@ -210,20 +211,17 @@ class MemoryTransaction:
             or now.attempt != seen.attempt
             or now.claim_token != seen.claim_token
         ):
-            return False
-        self._put(now, values)
-        return True
+            return None
+        return self.overwrite(now, values)
 
-    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> None:
-        self._put(locked, values)
-
-    def _put(self, old: Entry, values: Mapping[str, Any]) -> None:
-        new = _changed(old, values)
-        if new.key != old.key:
+    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> Entry:
+        new: Entry = _changed(locked, values)
+        if new.key != locked.key:
             if (new.key, new.generation) in self._tables.orders:
                 raise KeyTakenError
-            del self._tables.orders[old.key, old.generation]
+            del self._tables.orders[locked.key, locked.generation]
         self._tables.orders[new.key, new.generation] = new
+        return new
 
     def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
         place = (claim.job.key, claim.generation, claim.attempt, claim.token)

@@ -64,25 +64,22 @@ def hunt(mutant: Mutant, *, first_seed: int = 0, worlds: int = 20_000) -> Caught
 # What is off ---------------------------------------------------------------------------------------
 
 
-def _change_always(tx: MemoryTransaction, seen: Entry, values: Mapping[str, Any]) -> bool:
+def _change_always(tx: MemoryTransaction, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
     now = tx.read(seen.key, seen.generation)
-    if now is None:
-        return False
-    tx.overwrite(now, values)
-    return True
+    return None if now is None else tx.overwrite(now, values)
 
 
-def _add_over(tx: MemoryTransaction, key: str, generation: int, values: Mapping[str, Any]) -> None:
-    tx._tables.orders[key, generation] = Entry(key=key, generation=generation, **values)
+def _add_over(tx: MemoryTransaction, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
+    entry = tx._tables.orders[key, generation] = Entry(key=key, generation=generation, **values)
+    return entry
 
 
-def _change_if(*names: str) -> Callable[..., bool]:
-    def change(tx: MemoryTransaction, seen: Entry, values: Mapping[str, Any]) -> bool:
+def _change_if(*names: str) -> Callable[..., Entry | None]:
+    def change(tx: MemoryTransaction, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
         now = tx.read(seen.key, seen.generation)
         if now is None or any(getattr(now, name) != getattr(seen, name) for name in names):
-            return False
-        tx.overwrite(now, values)
-        return True
+            return None
+        return tx.overwrite(now, values)
 
     return change
 
@@ -277,8 +274,8 @@ def _own_answer_for_anyone() -> AbstractContextManager[Any]:
         if entry is None or entry.state is not State.SENDING:
             return plain(self, tx, claim, answer)
         tx.answer_attempt(claim, {"outcome": answer.event.value, "kk_order_ids": answer.kk_order_ids})
-        tx.overwrite(entry, self._stamped(tx, self._own_answer(tx, entry, answer)))
-        return tx.read(claim.job.key, claim.generation)  # type: ignore[no-any-return]
+        own = self._stamped(tx, self._own_answer(tx, entry, answer))
+        return tx.overwrite(entry, own)  # type: ignore[no-any-return]
 
     plain = SendingLedger._record
     return patch.object(SendingLedger, "_record", records)

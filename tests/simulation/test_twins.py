@@ -109,7 +109,8 @@ class Actor:
 
     def rename(self, key: str, to: str) -> object:
         seen = self._seen(key)
-        return seen and self.ledger.rename(seen, to)
+        # Only what healing has found is renamed, before anybody has ordered it again.
+        return self.ledger.rename(seen, to) if seen and seen.generation == 1 else None
 
     def sync(self, run_id: str, state: str) -> object:
         runs = SyncRuns(self.ledger)

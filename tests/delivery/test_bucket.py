@@ -1,0 +1,112 @@
+"""The account's bucket in the ledger's database: never more than KK takes, whoever asks; little is wasted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_kk.api.throttle import ThrottleStopped
+from airflow_provider_kk.delivery import tables
+from airflow_provider_kk.delivery.bucket import HEADROOM, LedgerBucket
+from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.database import pool_arguments
+from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.sandbox.bucket import LeakyBucket
+from tests.delivery.world import VirtualClock, World
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlLedger]:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres_url")
+    # An account of its own: the database is shared by all tests.
+    ledger = SqlLedger(sa.create_engine(url, **pool_arguments(request.param, 10)), "kk.test", tmp_path.name)
+    ledger.open("kk_default")
+    yield ledger
+    ledger.close()
+
+
+def tat(ledger: SqlLedger) -> float:
+    with ledger.database.read() as db:
+        is_mine = tables.account.c.account == ledger.account
+        return float(db.execute(sa.select(tables.account.c.bucket_tat).where(is_mine)).scalar_one())
+
+
+def test_many_threads_of_two_syncs_share_one_bucket_that_never_overflows(ledger: SqlLedger) -> None:
+    buckets = [LedgerBucket(ledger, burst=20 + HEADROOM, per_second=50) for _ in range(2)]
+    times: list[float] = []
+
+    def ask(bucket: LedgerBucket) -> None:
+        for _ in range(10):
+            bucket.acquire()
+            times.append(time.monotonic())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, buckets * 4))
+
+    kk = LeakyBucket()
+    assert len(times) == 80
+    assert all(kk.take(at, 20 + HEADROOM, 50) for at in sorted(times))
+    # 60 of them did not fit in at once, and came at the rate, whatever the machine does besides.
+    assert max(times) - min(times) >= (80 - 20) / 50 - 0.1
+
+
+def test_threads_that_wait_for_the_database_are_booked_for_together(ledger: SqlLedger) -> None:
+    bucket: Any = LedgerBucket(ledger, burst=100, per_second=10)
+    booked: list[int] = []
+    book, may_book = bucket._book, threading.Event()
+
+    def slowly(number: int) -> list[float]:
+        may_book.wait(10)
+        booked.append(number)
+        return book(number)  # type: ignore[no-any-return]
+
+    bucket._book = slowly
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(bucket.acquire) for _ in range(8)]
+        while bucket._waiting < 7:
+            time.sleep(0.01)
+        may_book.set()
+        for one in asked:
+            one.result()
+
+    assert sum(booked) == 8
+    assert len(booked) <= 3
+
+
+def test_a_place_that_a_stopped_worker_does_not_use_is_handed_back(tmp_path: Path) -> None:
+    world = World.in_folder(tmp_path)
+    bucket = LedgerBucket(world.ledger, burst=1 + HEADROOM, per_second=1)
+    bucket.acquire()
+    before = tat(world.ledger)
+    stop = Stop()
+
+    class StopsAsleep(VirtualClock):
+        def sleep(self, seconds: float, _stop: object = None) -> None:
+            stop.set()
+
+    world.ledger.clock = StopsAsleep()
+    with pytest.raises(ThrottleStopped):
+        bucket.acquire(stop)
+
+    assert tat(world.ledger) == before
+
+
+def test_a_worker_that_dies_with_its_places_delays_the_others_by_those_alone(tmp_path: Path) -> None:
+    world = World.in_folder(tmp_path)
+    dying: Any = LedgerBucket(world.ledger, burst=8 + HEADROOM, per_second=2)
+    dying._book(8)  # eight threads were about to send
+    other = LedgerBucket(world.ledger, burst=8 + HEADROOM, per_second=2)
+
+    began = world.clock.now
+    other.acquire()
+
+    assert world.clock.now - began == pytest.approx(0.5, abs=0.01)
