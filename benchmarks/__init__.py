@@ -1,0 +1,1 @@
+"""What delivery costs, beside what one would write without it: `make bench`."""

@@ -1,0 +1,73 @@
+"""A process that delivers orders, without Airflow around it.
+
+Its task: `url`, `ledger` (a database's URL), `numbers`, `burst`, `per_second`, `in_flight`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+import sqlalchemy as sa
+
+from airflow_provider_kk.api.client import KKClient
+from airflow_provider_kk.api.models import Order
+from airflow_provider_kk.delivery.board import Board
+from airflow_provider_kk.delivery.bucket import LedgerBucket
+from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.database import pool_arguments
+from airflow_provider_kk.delivery.job import Job
+from airflow_provider_kk.delivery.limits import Limits
+from airflow_provider_kk.delivery.orders import OrderFinder, order_job
+from airflow_provider_kk.delivery.rows import Origin
+from airflow_provider_kk.delivery.runs import SyncRuns
+from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.stream import Stream
+from airflow_provider_kk.operators.run import item_of
+from benchmarks.orders import order
+from benchmarks.places import TOKEN, ready, tell
+
+
+def main() -> None:
+    task = json.loads(sys.argv[1])
+    url = task["ledger"]
+    engine = sa.create_engine(url, **pool_arguments(url.partition(":")[0], task["in_flight"] + 2))
+    ledger = SqlLedger(engine, "kk.bench", "default")
+    ledger.open("kk_default")
+    bucket = LedgerBucket(ledger, burst=task["burst"], per_second=task["per_second"])
+    client = KKClient(task["url"], TOKEN, sale_platform="bench", throttle=bucket)
+    board = Board()
+    board.add(item_of(place, order(number)) for place, number in enumerate(task["numbers"]))
+    granted: dict[str, float] = {}
+
+    def make_job(payload: str) -> Job:
+        job = order_job(Order.model_validate_json(payload), client)
+        granted[job.key] = time.time()
+        return job
+
+    origin = Origin("bench", task["numbers"][0], "deliver", -1, 1)
+    stream = Stream(
+        ledger=ledger,
+        finder=OrderFinder(client),
+        throttle=bucket,
+        board=board,
+        make_job=make_job,
+        probe=lambda: None,
+        log=logging.getLogger("bench"),
+        origin=origin,
+        sync_id=SyncRuns(ledger).begin(origin).sync_id,
+        stop=Stop(),
+        limits=Limits(max_in_flight=task["in_flight"]),
+    )
+    ready()
+    began, cpu = time.monotonic(), time.process_time()
+    stream.run()
+    seconds, cpu_s = time.monotonic() - began, time.process_time() - cpu
+    stream.close()
+    tell(seconds=seconds, cpu_s=cpu_s, counts=board.counts(), requests=client.requests, granted=granted)
+
+
+if __name__ == "__main__":
+    main()
