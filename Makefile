@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo ui test test-3.3 test-2.11 test-system chaos test-lowest lint format build \
+.PHONY: help demo ui test test-3.3 test-2.11 test-system test-ui chaos test-lowest lint format build \
 	env-3.3 env-2.11 test-packages clean
 
 AIRFLOW_3 := .venv/airflow-3.3/bin
@@ -38,6 +38,9 @@ test-system: test-system-3.3 test-system-2.11  ## kill Celery workers under a ru
 
 test-system-%:
 	@$(MAKE) --no-print-directory test-$* MORE=system ARGS="-m system -s tests/system $(ARGS)"
+
+test-ui:  ## click through the Orders page in a real browser, in a real Airflow
+	@$(MAKE) --no-print-directory test-3.3 MORE=ui ARGS="-m ui -s tests/ui $(ARGS)"
 
 chaos: env-3.3 test-packages  ## kill the delivery of orders 20,000 times, simulate it 5,000,000 times, break it on purpose
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m tests.chaos $(ARGS)

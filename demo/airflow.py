@@ -115,7 +115,11 @@ def connections(kk_url: str, token: str, warehouse: Path) -> dict[str, str]:
     times = {"timeout_s": 2, "lease_s": 4, "settle_window_s": 2}
     kk = {"conn_type": "kk", "host": kk_url, "password": token, "extra": times}
     sqlite = {"conn_type": "sqlite", "host": str(warehouse)}
-    return {"AIRFLOW_CONN_KK_DEFAULT": json.dumps(kk), "AIRFLOW_CONN_WAREHOUSE": json.dumps(sqlite)}
+    return {
+        "AIRFLOW_CONN_KK_DEFAULT": json.dumps(kk),
+        "AIRFLOW_CONN_WAREHOUSE": json.dumps(sqlite),
+        "AIRFLOW__KK__ORDERS_PAGE": "kk_default@warehouse",
+    }
 
 
 _AIRFLOW_2 = {

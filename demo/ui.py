@@ -92,6 +92,7 @@ def _tell(arguments: argparse.Namespace) -> None:
 
   Switch the DAG kk_sync_orders on. It runs at once: the shop's orders go to KK, some answers get lost on the
   way, and the task's log tells what becomes of them. Trigger it then: what KK has is not sent again.
+  Browse, KK orders shows them all; the tab KK orders of a run, those of the run.
   What the warehouse and the ledger say is in {FOLDER.name}/warehouse.db. Ctrl-C stops everything.
 """)
 

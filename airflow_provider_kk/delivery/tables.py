@@ -73,8 +73,9 @@ order = sa.Table(
     sa.Column("created_at", _EPOCH, nullable=False, comment="0: not created"),
     sa.Column("updated_at", _EPOCH, nullable=False),
     sa.Index("kk_order_state", "host", "account", "state", "settle_after"),
-    sa.Index("kk_order_sync", "sync_id"),
-    sa.Index("kk_order_created", "host", "account", "created_at"),
+    sa.Index("kk_order_sync", "sync_id", "custom_order_number"),
+    sa.Index("kk_order_created", "host", "account", "state", "created_at"),
+    sa.Index("kk_order_changed", "host", "account", "state", "updated_at"),
     comment="What is known of each order number",
 )
 
@@ -100,6 +101,13 @@ attempt = sa.Table(
     sa.Column("recorded_at", _EPOCH, nullable=False),
     *_origin_columns(),
     sa.Column("try_number", sa.Integer, nullable=False),
+    sa.Index(
+        "kk_order_attempt_run",
+        "dag_id",
+        "run_id",
+        "custom_order_number",
+        mysql_length={"dag_id": 100, "run_id": 100},
+    ),
     comment="One row for each POST",
 )
 

@@ -1,0 +1,245 @@
+"""What the ledger of an account tells those who only look: counts, pages of orders, a DAG run's orders.
+
+Every query but the search by kkOrderId goes along an index, and asks for a page at most: a ledger may have
+millions of rows. Nothing is created, registered or changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from airflow_provider_kk.delivery import tables
+from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.states import State
+
+_ORDER = tables.order
+_ATTEMPT = tables.attempt
+_RUN = tables.sync_run
+#: Where orders of the same second stand among each other.
+_RANK = {state: rank for rank, state in enumerate(State)}
+
+
+@dataclass(frozen=True)
+class Line:
+    """An order as a list shows it."""
+
+    key: str
+    generation: int
+    state: State
+    kk_order_ids: tuple[str, ...]
+    code: int | None
+    message: str
+    at: float
+    """When it was created at KK, else when it last changed; epoch seconds."""
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The last line of a page, from which the next one goes on."""
+
+    at: float
+    state: State
+    generation: int
+    key: str
+
+    @classmethod
+    def after(cls, line: Line) -> Cursor:
+        """Return the place behind a line."""
+        return cls(line.at, line.state, line.generation, line.key)
+
+    def __str__(self) -> str:
+        return f"{self.at!r}~{self.state.value}~{self.generation}~{self.key}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read what `str` gave.
+
+        :raises ValueError: when it did not.
+        """
+        at, state, generation, key = text.split("~", 3)
+        return cls(float(at), State(state), int(generation), key)
+
+
+@dataclass(frozen=True)
+class RunOrder:
+    """An order of a DAG run, as it stands now, with the POSTs that the run made for it."""
+
+    line: Line
+    attempts: tuple[Attempt, ...]
+
+
+class Report:
+    """Reads the ledger of one account; `ledger` need not be opened."""
+
+    def __init__(self, ledger: SqlLedger) -> None:
+        self._ledger = ledger
+        self._is_mine = (_ORDER.c.host == ledger.host, _ORDER.c.account == ledger.account)
+
+    def is_there(self) -> bool:
+        """Whether the ledger's tables exist."""
+        return sa.inspect(self._ledger.database.engine).has_table(_ORDER.name)
+
+    # Counts ----------------------------------------------------------------------------------------
+
+    def over_time(self, since: float, until: float, step_s: float) -> dict[State, dict[int, int]]:
+        """Return how many orders of each state have their time in each step of a period, by its number."""
+        counts: dict[State, dict[int, int]] = {state: {} for state in State}
+        others = [state for state in State if state is not State.CREATED]
+        for states in ([State.CREATED], others):
+            at = _time_of(states[0])
+            step = self._whole((at - since) / step_s)
+            query = (
+                sa.select(_ORDER.c.state, step, sa.func.count())
+                .where(*self._is_mine, _ORDER.c.state.in_([state.value for state in states]))
+                .where(at >= since, at < until)
+                .group_by(_ORDER.c.state, step)
+            )
+            for state, number, count in self._rows(query):
+                counts[State(state)][int(number)] = count
+        return counts
+
+    def count(self, states: Iterable[State]) -> dict[State, int]:
+        """Return how many orders are in these states now, whenever they came there."""
+        wanted = [state.value for state in states]
+        query = (
+            sa.select(_ORDER.c.state, sa.func.count())
+            .where(*self._is_mine, _ORDER.c.state.in_(wanted))
+            .group_by(_ORDER.c.state)
+        )
+        return {State(state): count for state, count in self._rows(query)}
+
+    def _whole(self, number: Any) -> Any:
+        # SQLite may lack floor, and only its cast cuts off where others round.
+        if self._ledger.database.kind == "sqlite":
+            return sa.cast(number, sa.Integer)
+        return sa.func.floor(number)
+
+    # Lists -----------------------------------------------------------------------------------------
+
+    def lines(
+        self, states: Iterable[State], since: float, until: float, *, limit: int, after: Cursor | None = None
+    ) -> list[Line]:
+        """Return orders of these states whose time is in a period, newest first, from behind `after`."""
+        found: list[Line] = []
+        for state in states:
+            at = _time_of(state)
+            query = (
+                self._select(at)
+                .where(*self._is_mine, _ORDER.c.state == state.value, at >= since, at < until)
+                .order_by(at.desc(), _ORDER.c.custom_order_number.desc(), _ORDER.c.generation.desc())
+                .limit(limit)
+            )
+            if after is not None:
+                query = query.where(*_behind(after, state, at))
+            found += [_line(row) for row in self._rows(query)]
+        # Stable: within a state, orders of one time keep the order that the database gives them.
+        found.sort(key=lambda line: (-line.at, _RANK[line.state]))
+        return found[:limit]
+
+    def find(self, text: str, *, limit: int) -> list[Line]:
+        """Return the orders of this number, else those of this kkOrderId, which reads the whole account."""
+        at = sa.case((_ORDER.c.created_at > 0, _ORDER.c.created_at), else_=_ORDER.c.updated_at)
+        query = self._select(at).where(*self._is_mine)
+        by_number = query.where(_ORDER.c.custom_order_number == text).order_by(_ORDER.c.generation)
+        if found := [_line(row) for row in self._rows(by_number)]:
+            return found
+        holds_id = _ORDER.c.kk_order_ids.contains(json.dumps(text), autoescape=True)
+        return [_line(row) for row in self._rows(query.where(holds_id).limit(limit))]
+
+    def _select(self, at: Any) -> Any:
+        columns = _ORDER.c
+        return sa.select(
+            columns.custom_order_number,
+            columns.generation,
+            columns.state,
+            columns.kk_order_ids,
+            columns.code,
+            columns.message,
+            at.label("at"),
+        )
+
+    # One order, one run ----------------------------------------------------------------------------
+
+    def order(self, number: str) -> tuple[list[Entry], list[Attempt]]:
+        """Return all generations of an order number, and all its POSTs, oldest first."""
+        return self._ledger.generations(number), self._ledger.attempts([number])
+
+    def of_run(self, dag_id: str, run_id: str, *, limit: int, after: str | None = None) -> list[RunOrder]:
+        """Return the orders that a DAG run has sent or moved, by number, from behind `after`."""
+        syncs = sa.select(_RUN.c.sync_id).where(_RUN.c.dag_id == dag_id, _RUN.c.run_id == run_id)
+        sync_ids = [sync_id for (sync_id,) in self._rows(syncs)]
+        numbers = self._numbers(
+            _ATTEMPT, (_ATTEMPT.c.dag_id == dag_id, _ATTEMPT.c.run_id == run_id), after, limit
+        ) | self._numbers(_ORDER, (_ORDER.c.sync_id.in_(sync_ids),), after, limit)
+        page = self._in_order(numbers)[:limit]
+        entries = self._ledger.look_up(page)
+        attempts: dict[str, list[Attempt]] = {}
+        for one in self._ledger.attempts(page):
+            if (one.dag_id, one.run_id) == (dag_id, run_id):
+                attempts.setdefault(one.key, []).append(one)
+        return [
+            RunOrder(_line_of(entries[key]), tuple(attempts.get(key, ()))) for key in page if key in entries
+        ]
+
+    def _numbers(self, table: sa.Table, conditions: Sequence[Any], after: str | None, limit: int) -> set[str]:
+        number = table.c.custom_order_number
+        is_mine = (table.c.host == self._ledger.host, table.c.account == self._ledger.account)
+        query = sa.select(number).where(*is_mine, *conditions).distinct().order_by(number).limit(limit)
+        if after is not None:
+            query = query.where(number > after)
+        return {row[0] for row in self._rows(query)}
+
+    def _in_order(self, numbers: Iterable[str]) -> list[str]:
+        """Sort as the database does, whose collation decides what is behind a number."""
+        number = _ORDER.c.custom_order_number
+        query = sa.select(number).where(*self._is_mine, number.in_(list(numbers))).distinct().order_by(number)
+        return [row[0] for row in self._rows(query)]
+
+    def _rows(self, query: Any) -> list[Any]:
+        with self._ledger.database.read() as db:
+            return list(db.execute(query).all())
+
+
+def time_of(entry: Entry) -> float:
+    """Return when an order was created at KK, else when it last changed."""
+    return entry.created_at if entry.state is State.CREATED else entry.updated_at
+
+
+def _time_of(state: State) -> Any:
+    return _ORDER.c.created_at if state is State.CREATED else _ORDER.c.updated_at
+
+
+def _behind(cursor: Cursor, state: State, at: Any) -> tuple[Any, ...]:
+    if _RANK[state] < _RANK[cursor.state]:
+        return (at < cursor.at,)
+    if _RANK[state] > _RANK[cursor.state]:
+        return (at <= cursor.at,)
+    number, generation = _ORDER.c.custom_order_number, _ORDER.c.generation
+    is_later = sa.or_(number < cursor.key, sa.and_(number == cursor.key, generation < cursor.generation))
+    # The first bound is what an index can use.
+    return at <= cursor.at, sa.or_(at < cursor.at, is_later)
+
+
+def _line(row: Any) -> Line:
+    ids = tuple(json.loads(row.kk_order_ids))
+    return Line(
+        row.custom_order_number, row.generation, State(row.state), ids, row.code, row.message, float(row.at)
+    )
+
+
+def _line_of(entry: Entry) -> Line:
+    return Line(
+        entry.key,
+        entry.generation,
+        entry.state,
+        entry.kk_order_ids,
+        entry.code,
+        entry.message,
+        time_of(entry),
+    )

@@ -1,0 +1,108 @@
+"""The chart of orders over time, as numbers that a template draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from airflow_provider_kk.delivery.log import utc
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
+#: What a column may stand for, in seconds.
+_STEPS = (
+    *(minutes * MINUTE_S for minutes in (5, 10, 15, 30)),
+    *(hours * HOUR_S for hours in (1, 3, 6, 12)),
+    *(days * DAY_S for days in (1, 7, 28, 91, 364)),
+)
+_MOST_COLUMNS = 62
+WIDTH, HEIGHT = 960, 180
+#: A rate limit that is further away would press all columns flat.
+_LIMIT_IN_SIGHT = 4
+
+
+class Segment(NamedTuple):
+    """A part of a column."""
+
+    name: str
+    y: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Column:
+    """The orders of a step: where it stands and what it says."""
+
+    x: float
+    width: float
+    label: str
+    counts: dict[str, int]
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A stacked column for each step, and the rate limit as a line."""
+
+    columns: tuple[Column, ...]
+    names: tuple[str, ...]
+    most: int
+    step_label: str
+    limit: float
+    limit_y: float
+    limit_is_above: bool
+
+    @property
+    def highest(self) -> Column | None:
+        """The first of the highest columns; None when all are empty."""
+        highest = max(self.columns, key=lambda column: sum(column.counts.values()))
+        return highest if highest.segments else None
+
+
+def step_for(since: float, until: float) -> int:
+    """Return how many seconds a column stands for, so that a period has few enough of them."""
+    return next((step for step in _STEPS if (until - since) / step <= _MOST_COLUMNS), _STEPS[-1])
+
+
+def draw(
+    series: Mapping[str, Mapping[int, int]], since: float, until: float, step_s: int, limit_per_second: float
+) -> Chart:
+    """Lay the chart out; `series` gives by name how many orders there are in each step."""
+    number = max(1, -int(-(until - since) // step_s))
+    names = tuple(series)
+    rows = [{name: series[name].get(step, 0) for name in names} for step in range(number)]
+    most = max(sum(row.values()) for row in rows)
+    limit = limit_per_second * step_s
+    is_above = limit > _LIMIT_IN_SIGHT * max(most, 1)
+    top = max(most, 1) * 1.1 if is_above else max(most, limit) * 1.1
+    width = WIDTH / number
+    columns = [
+        Column(
+            round(step * width, 2),
+            round(width * 0.86, 2),
+            utc(since + step * step_s).removesuffix(":00 UTC"),
+            row,
+            _stack(row, names, top),
+        )
+        for step, row in enumerate(rows)
+    ]
+    limit_y = 1.0 if is_above else round(HEIGHT * (1 - limit / top), 2)
+    return Chart(tuple(columns), names, most, _told(step_s), limit, limit_y, is_above)
+
+
+def _stack(row: Mapping[str, int], names: Sequence[str], top: float) -> tuple[Segment, ...]:
+    segments, y = [], float(HEIGHT)
+    for name in names:
+        if row[name]:
+            height = HEIGHT * row[name] / top
+            y -= height
+            segments.append(Segment(name, round(y, 2), round(height, 2)))
+    return tuple(segments)
+
+
+def _told(step_s: int) -> str:
+    for size, name in ((DAY_S, "day"), (HOUR_S, "hour"), (MINUTE_S, "minute")):
+        if step_s % size == 0:
+            number = step_s // size
+            return f"1 {name}" if number == 1 else f"{number} {name}s"
+    raise AssertionError("unreachable")

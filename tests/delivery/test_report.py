@@ -1,0 +1,152 @@
+"""What those who only look are told: counts over time, pages in order, one run's orders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_kk.delivery.report import Cursor, Line, Report
+from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.states import State
+from tests.delivery.world import START, Order, World
+
+DAY = (START - 3_600, START + 86_400)
+
+
+@pytest.fixture
+def world(empty_world: World) -> World:
+    return empty_world
+
+
+@pytest.fixture
+def report(world: World) -> Report:
+    return Report(world.ledger)
+
+
+def keys(lines: list[Line]) -> list[str]:
+    return [line.key for line in lines]
+
+
+def some_of_each(world: World) -> None:
+    world.kk.meets("R", "refused")
+    world.sync("C1", "C2", "R")
+    world.clock.sleep(7_200)
+    world.kk.meets("D", "lost_answer")
+    world.sync("C3", "D", waits=False)
+
+
+def test_each_order_is_counted_in_the_step_of_its_time(world: World, report: Report) -> None:
+    some_of_each(world)
+    series = report.over_time(*DAY, 3_600)
+    assert sum(series[State.CREATED].values()) == 3
+    assert series[State.CREATED] == {1: 2, 3: 1}
+    assert series[State.REJECTED] == {1: 1}
+    assert sum(series[State.IN_DOUBT].values()) == 1
+    assert report.over_time(START + 90_000, START + 180_000, 3_600) == {state: {} for state in State}
+
+
+def test_what_is_open_is_counted_whatever_its_day(world: World, report: Report) -> None:
+    some_of_each(world)
+    assert report.count([State.IN_DOUBT, State.HELD]) == {State.IN_DOUBT: 1}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_pages_hold_each_order_once_newest_first(world: World, report: Report, size: int) -> None:
+    # given orders of two times, many of the same second and of several states
+    world.kk.meets("B2", "refused")
+    world.kk.meets("b4", "refused")
+    world.kk.meets("B5", "lost_answer")
+    world.sync(*(f"A{n}" for n in range(5)), waits=False)
+    world.clock.sleep(60)
+    world.sync(*(f"{'Bb'[n % 2 == 0]}{n}" for n in range(5)), "B2", "b4", "B5", waits=False)
+
+    pages: list[list[Line]] = []
+    after = None
+    while lines := report.lines(State, *DAY, limit=size, after=after):
+        pages.append(lines)
+        after = Cursor.parse(str(Cursor.after(lines[-1])))
+
+    found = [line for page in pages for line in page]
+    assert all(len(page) == size for page in pages[:-1])
+    assert len(found) == len(set(keys(found))) == len(world.ledger.entries())
+    assert [line.at for line in found] == sorted((line.at for line in found), reverse=True)
+
+
+def test_only_the_states_and_the_period_that_are_asked_for_are_listed(world: World, report: Report) -> None:
+    some_of_each(world)
+    assert keys(report.lines([State.REJECTED], *DAY, limit=9)) == ["R"]
+    assert set(keys(report.lines(State, START + 3_600, DAY[1], limit=9))) == {"C3", "D"}
+
+
+def test_an_order_is_found_by_its_number_or_by_any_of_its_ids(world: World, report: Report) -> None:
+    world.kk.split = True
+    world.sync(Order("A_1", {"SHIRT_M": 1, "SHIRT_L": 1}), "B%2", "A01")
+    ids = world.entry("A_1").kk_order_ids
+    assert len(ids) == 2
+    assert keys(report.find("A_1", limit=9)) == ["A_1"]
+    assert [keys(report.find(one, limit=9)) for one in ids] == [["A_1"], ["A_1"]]
+    for text in ("A-1", "%", ids[0][:-1], '"', "a_1"):
+        assert report.find(text, limit=9) == []
+
+
+def test_a_run_has_what_it_sent_and_what_it_settled(world: World, report: Report) -> None:
+    world.kk.meets("D", "lost_answer")
+    world.sync("C", "D", run_id="one", waits=False)
+    world.clock.sleep(3_600)
+    world.sync("D", "E", run_id="two")
+
+    one = report.of_run("dag", "one", limit=9)
+    assert keys([order.line for order in one]) == ["C", "D"]
+    assert [[post.outcome for post in order.attempts] for order in one] == [["created"], ["unknown"]]
+    two = report.of_run("dag", "two", limit=9)
+    assert [(order.line.key, order.line.state, len(order.attempts)) for order in two] == [
+        ("D", State.CREATED, 0),
+        ("E", State.CREATED, 1),
+    ]
+    assert keys([order.line for order in report.of_run("dag", "two", limit=9, after="D")]) == ["E"]
+    assert keys([order.line for order in report.of_run("dag", "one", limit=1)]) == ["C"]
+    assert report.of_run("other", "one", limit=9) == []
+
+
+def test_another_account_is_not_seen(world: World) -> None:
+    some_of_each(world)
+    other = Report(SqlLedger(world.ledger.database.engine, "kk.test", "other"))
+    assert other.lines(State, *DAY, limit=9) == []
+    assert not any(other.over_time(*DAY, 3_600).values())
+    assert other.find("C1", limit=9) == []
+    assert other.of_run("dag", "run 1", limit=9) == []
+
+
+def test_looking_creates_no_tables(tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'nothing.db'}")
+    assert not Report(SqlLedger(engine, "kk.test", "default")).is_there()
+    assert sa.inspect(engine).get_table_names() == []
+
+
+def test_pages_are_read_along_an_index(world: World) -> None:
+    if world.ledger.database.kind != "sqlite":
+        pytest.skip("SQLite tells its plan without figures")
+    some_of_each(world)
+    seen: list[str] = []
+    engine = world.ledger.database.engine
+
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def remember(connection, cursor, statement, parameters, context, executemany):
+        if statement.startswith("SELECT"):
+            plan = connection.connection.driver_connection.execute(
+                "EXPLAIN QUERY PLAN " + statement, parameters
+            )
+            seen.extend(row[3] for row in plan)
+
+    report = Report(world.ledger)
+    after = Cursor(START, State.REJECTED, 1, "R")
+    report.lines(State, *DAY, limit=50, after=after)
+    report.over_time(*DAY, 3_600)
+    report.count([State.HELD])
+    report.of_run("dag", "run 1", limit=50, after="A")
+    report.order("C1")
+
+    assert len(seen) > 10
+    assert [step for step in seen if step.startswith("SCAN kk_")] == []

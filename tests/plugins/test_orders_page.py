@@ -1,0 +1,200 @@
+"""The Orders page: who sees it, what it shows, and that it only reads."""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_kk.cli.main import main
+from tests.cli.conftest import hold, record, refuse, state
+from tests.plugins.conftest import HAS_PAGES, TOKEN
+
+if TYPE_CHECKING:
+    from tests.plugins.conftest import Site
+
+pytestmark = pytest.mark.skipif(not HAS_PAGES, reason="Airflow has pages of plugins since 3.1")
+RUN = "/kk/runs/shop/run%207"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _orders(site: Site) -> None:
+    """What every test finds; the ledger's rows of one module."""
+    record(site.ledger, "C-1", "created", ids=("1001", "1002"))
+    refuse(site.ledger, "R-1")
+    hold(site.ledger, "H-1")
+
+
+def every_path() -> list[str]:
+    from airflow_provider_kk.plugins.app import app
+
+    return [
+        "/kk" + re.sub(r"\{[^}]*\}", "page", route.path)  # type: ignore[attr-defined]
+        for route in app.routes
+    ]
+
+
+# Who sees it ---------------------------------------------------------------------------------------
+
+
+def test_nobody_sees_any_route_without_logging_in(site: Site):
+    paths = every_path()
+    assert len(paths) >= 5
+    answers = {path: site.get(path, user=None).status_code for path in paths}
+    assert set(answers.values()) <= {401, 403}, answers
+
+
+def test_fastapis_own_pages_are_off(site: Site):
+    for path in ("/kk/docs", "/kk/redoc", "/kk/openapi.json", "/kk/docs/oauth2-redirect"):
+        assert site.get(path, user=None).status_code in (401, 403, 404)
+        assert site.get(path).status_code == 404
+
+
+def test_who_may_not_read_connections_sees_only_the_orders_of_dag_runs(site: Site):
+    for path in ("/kk/orders", "/kk/order?number=C-1"):
+        answer = site.get(path, user="victor")
+        assert (answer.status_code, "C-1" in answer.text) == (403, False)
+        assert "may not read" in answer.text
+    assert "C-1" in site.get(RUN, user="victor").text
+
+
+def test_nothing_can_be_written(site: Site):
+    from airflow_provider_kk.plugins.app import app
+
+    assert {method for route in app.routes for method in route.methods} == {"GET"}  # type: ignore[attr-defined]
+    before = site.ledger_file.read_bytes()
+    for path in ("/kk/orders", "/kk/orders?q=1001", "/kk/order?number=H-1", RUN):
+        assert site.get(path).ok
+    assert site.ledger_file.read_bytes() == before
+
+
+def test_only_its_own_scripts_and_styles_are_let_in(site: Site):
+    answer = site.get("/kk/orders")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert not re.findall(r"https?://", answer.text)
+    assert not re.findall(r"<style|style=|onclick", answer.text)
+    for name, kind in (("page.css", "text/css"), ("page.js", "text/javascript")):
+        assert site.get(f"/kk/{name}").headers["Content-Type"].startswith(kind)
+    assert site.get("/kk/app.js").status_code == 404
+
+
+# What it shows -------------------------------------------------------------------------------------
+
+
+def test_today_is_counted_and_listed(site: Site):
+    text = site.get("/kk/orders").text
+    tiles = dict(re.findall(r'<a class="tile ([a-z-]+)".*?<b>(\d+)</b>', text, re.S))
+    assert {"created": "1", "rejected": "1", "held": "1"}.items() <= tiles.items()
+    assert all(number in text for number in ("C-1", "R-1", "H-1", "code 40010", "1001, 1002"))
+    assert "rate limit: 3,600 requests in 30 minutes" in text
+
+
+def test_a_state_and_a_period_choose_orders(site: Site):
+    held = site.get("/kk/orders", state="held").text
+    assert "H-1" in held
+    assert "C-1" not in held
+    assert "No orders in this period" in site.get("/kk/orders", since="2020-01-01", until="2020-02-01").text
+
+
+@pytest.mark.parametrize("text", ["C-1", "1001", "1002", " 1002 "])
+def test_an_order_is_found_by_number_and_by_id(site: Site, text: str):
+    found = site.get("/kk/orders", q=text).text
+    assert "C-1" in found
+    assert "R-1" not in found
+
+
+def test_an_order_tells_its_attempts_and_leads_to_their_runs(site: Site):
+    text = site.get("/kk/order", number="R-1").text
+    assert 'href="/dags/shop/runs/run%207"' in text
+    assert "code 40010" in text
+    assert "sold out" in text
+    assert site.get("/kk/order", number="none").status_code == 404
+
+
+def test_a_run_shows_what_it_sent(site: Site):
+    text = site.get(RUN).text
+    assert all(number in text for number in ("C-1", "R-1", "H-1"))
+    assert "no orders" in site.get("/kk/runs/shop/another").text
+
+
+def test_a_page_leads_to_the_next(site: Site):
+    for n in range(60):
+        record(site.ledger, f"P-{n:02}", "created", ids=(f"9{n:03}",))
+    first = site.get("/kk/orders", state="created").text
+    older = html.unescape(re.findall(r'rel="next" href="([^"]*)"', first)[0])
+    second = site.get(older).text
+    shown = [re.findall(r"number=(P-\d\d)", text) for text in (first, second)]
+    assert len(shown[0]) == 50
+    assert sorted(shown[0] + shown[1]) == [f"P-{n:02}" for n in range(60)]
+    assert 'rel="next"' not in second
+
+
+def test_what_stands_in_the_ledger_is_text_and_never_markup(site: Site):
+    number = "<b>&\"'"
+    record(site.ledger, number, "rejected", code=1, message="<script>alert(1)</script>")
+    for path in ("/kk/orders", "/kk/order", RUN):
+        text = site.get(path, number=number).text
+        assert "<script>alert" not in text
+        assert "<b>&" not in text
+        assert "&lt;script&gt;alert" in text
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"since": "x", "until": "9999-12-31"},
+        {"since": "2026-02-31", "after": "a~b"},
+        {"after": "nan~created~1~x"},
+        {"since": "2030-01-01", "until": "2020-01-01"},
+        {"place": "another", "state": "' OR 1=1"},
+    ],
+)
+def test_nonsense_in_the_address_is_no_error(site: Site, nonsense: dict[str, str]):
+    assert site.get("/kk/orders", **nonsense).status_code == 200
+
+
+# The last word -------------------------------------------------------------------------------------
+
+
+def test_the_command_of_a_held_order_resolves_it_as_it_is_copied(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name, value in site.connections.items():
+        if name.startswith("AIRFLOW_CONN_"):
+            monkeypatch.setenv(name, value)
+    hold(site.ledger, "H 2")
+    commands = [
+        html.unescape(line)
+        for line in re.findall(r'data-copy="([^"]*)"', site.get("/kk/order", number="H 2").text)
+    ]
+    never = next(line for line in commands if "--never-created" in line)
+
+    assert main(shlex.split(never)[1:]) == 0
+    assert state(site.ledger, "H 2") == "not_sent"
+
+
+# What is broken ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("kk_without_token", "password"),
+        ("kk_without_ledger", "orders_page = kk_without_ledger@warehouse"),
+        ("kk_lost_ledger", "nowhere"),
+        ("kk_new", "no ledger at"),
+        ("kk_down", "cannot be read"),
+        ("kk_odd", "cannot be used"),
+    ],
+)
+def test_a_connection_that_cannot_be_used_is_told_and_no_error(site: Site, place: str, words: str):
+    for path in ("/kk/orders", "/kk/order?number=1", RUN):
+        answer = site.get(f"{path}{'&' if '?' in path else '?'}place={place}")
+        assert answer.status_code == 200
+        assert words in html.unescape(answer.text)
+        assert "pw-of-db" not in answer.text
+        assert TOKEN not in answer.text
+    assert not (site.ledger_file.parent / "none-yet.db").exists()
