@@ -130,11 +130,11 @@ def wait_until_up(site: Site, process: subprocess.Popen[bytes], log: Path) -> No
         time.sleep(0.2)
 
 
-def open_ledger(environment: Mapping[str, str]) -> SqlLedger:
+def open_ledger(environment: Mapping[str, str], conn_id: str = "ledger") -> SqlLedger:
     from airflow_provider_kk.hooks import ledger
     from airflow_provider_kk.hooks.kk import KKHook
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        return ledger.open_ledger(KKHook(), "ledger", threads=1)
+        return ledger.open_ledger(KKHook(), conn_id, threads=1)
