@@ -8,11 +8,8 @@ raises `Broken` when a promise is broken. The same seed gives the same world, to
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 from types import SimpleNamespace
-from typing import Any
 
 from airflow_provider_kk.delivery.board import COUNTED, Item
 from airflow_provider_kk.delivery.clock import Stop
@@ -21,41 +18,23 @@ from airflow_provider_kk.delivery.limits import Limits
 from airflow_provider_kk.delivery.orders import OrderFinder
 from airflow_provider_kk.delivery.rows import Answer, Attempt, Entry, Origin, Terms
 from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
-from airflow_provider_kk.delivery.settle import Policy
 from airflow_provider_kk.delivery.states import Event, State
 from airflow_provider_kk.delivery.stream import Stream
-from tests.simulation.hub import START, Dead, Fibers, Hub, Process
-from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Manners, Order, Post
+from tests.simulation.draws import KEYS, draw_habits, draw_manners, draw_orders
+from tests.simulation.hub import START, Fibers, Hub, Process
+from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Order, Post
 from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables
 from tests.simulation.memory_board import MemoryBoard
+from tests.simulation.stand_ins import SILENT, HubClock, NoThrottle, TracedLog
 
 TERMS = Terms(TIMEOUT_S, 120.0, WINDOW_S)
 KNOWN = Order("known", {"HAT": 1}, "FR", "known")
-KEYS = ("A", "B", "007", "7", "C-1", "c-1", "12345678901", *"DEFGHIJKLMNOPQRST")
-GOODS: tuple[dict[str, int], ...] = ({"SHIRT_M": 1}, {"SHIRT_M": 2, "SOCKS": 1}, {"SOCKS": 3})
 _LISTS_SETTLE_S = 1_200.0
 _DAY_S = 86_400.0
 
 
 class Broken(AssertionError):
     """A promise is broken."""
-
-
-@dataclass(frozen=True)
-class Habits:
-    """How the processes of a world fare."""
-
-    tries: int
-    syncs: int
-    waits: bool
-    in_flight: int
-    policy: Policy
-    unsure_commits: float
-    restores: bool
-    orphans: float
-    hands: int
-    """How often a human lends a hand meanwhile."""
-    clock_jumps: bool
 
 
 class World:
@@ -67,11 +46,11 @@ class World:
         self.hub = Hub(random, kills=random.choice((0.0, 0.1, 0.3)), freezes=random.choice((0.0, 0.1)))
         self.hub.trace = [] if traced else None
         restores = random.random() < 0.1
-        self.kk = KK(self.hub, _manners(random, restores=restores), self._check_post)
-        self.habits = _habits(random, restores=restores)
+        self.kk = KK(self.hub, draw_manners(random, restores=restores), self._check_post)
+        self.habits = draw_habits(random, restores=restores)
         # Two numbers that differ in zeros only cannot be told apart in a list of integers without a ledger.
         is_ambiguous = self.kk.manners.integers and restores
-        self.orders = _orders(random, [key for key in KEYS if not (is_ambiguous and key == "007")])
+        self.orders = draw_orders(random, [key for key in KEYS if not (is_ambiguous and key == "007")])
         self._items = [
             Item(place, order.key, order.fingerprint, order.goods, order.country, "", order.key)
             for place, order in enumerate(self.orders)
@@ -207,7 +186,7 @@ class World:
     def ledger(self, *, pauses: bool = True) -> MemoryLedger:
         return MemoryLedger(
             self.database,
-            _Clock(self.hub),
+            HubClock(self.hub),
             TERMS,
             pause=self.hub.pause if pauses else lambda where: None,
             new_token=lambda: f"t{next(self._tokens)}",
@@ -226,11 +205,11 @@ class World:
         stream = Stream(
             ledger=ledger,
             finder=finder,
-            throttle=_Free(),
+            throttle=NoThrottle(),
             board=board,  # type: ignore[arg-type]
             make_job=self._jobs.__getitem__,
             probe=lambda: None,
-            log=_Log(self.hub) if self.hub.trace is not None else _SILENT,
+            log=TracedLog(self.hub) if self.hub.trace is not None else SILENT,
             origin=origin,
             sync_id=run.sync_id,
             stop=Stop(),
@@ -423,102 +402,3 @@ def _by_intent(attempt: Attempt) -> float:
 
 
 _ENDS = frozenset({State.CREATED, State.REJECTED})
-
-
-class _Clock:
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def wall(self) -> float:
-        return self._hub.now
-
-    monotonic = wall
-
-    def sleep(self, seconds: float, stop: object = None) -> None:
-        self._hub.sleep(seconds)
-
-
-class _Free:
-    """A throttle that never waits."""
-
-    def acquire(self, stop: object = None) -> None:
-        return
-
-    def back_off(self, retry_after_s: float | None) -> None:
-        return
-
-
-class _Silence:
-    def info(self, msg: Any, /, *args: Any) -> None:
-        return
-
-    warning = error = info
-
-
-_SILENT = _Silence()
-
-
-class _Log:
-    """What the syncs say, in the trace."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-
-    def info(self, msg: Any, /, *args: Any) -> None:
-        self._hub.note("says:", str(msg) % args)
-
-    warning = error = info
-
-
-def _manners(random: Random, *, restores: bool) -> Manners:
-    lag_s = random.choice((0.0, 120.0, 300.0))
-    is_beyond = random.random() < 0.08
-    total = random.choice(("number", "number", "missing"))
-    hides_from = START + 3_600.0 + random.random() * 2_000.0
-    return Manners(
-        faults=random.choice((0.0, 0.3, 0.6)),
-        lag_s=lag_s,
-        # Where the list does not say how many there are, a page must hold all of two seconds.
-        total=total,
-        page_cap=random.choice((250, 250, 250, 250, 100, 100, 4, 2))
-        if total == "number"
-        else random.choice((250, 100)),
-        sort_by_update=random.random() < 0.3,
-        integers=random.random() < 0.3,
-        # Orders without a number cannot be told without a ledger.
-        forgets_numbers=0.0 if restores else random.choice((0.0, 0.0, 0.0, 0.0, 0.1)),
-        split=random.random() < 0.4,
-        names_all_ids=random.random() < 0.8,
-        list_errors=random.choice((0.0, 0.0, 0.1)),
-        # Rows that are missing without a trace are not to be found by anybody.
-        hides=random.choice(("", "", "", "all", "half" if total == "number" else "all")),
-        hides_from=hides_from,
-        hides_until=hides_from + random.random() * 1_500.0,
-        skew_s=random.choice((0.0, 0.0, -90.0, 90.0)),
-        freeze_before_first_byte_s=2_500.0 if is_beyond else random.choice((0.0, 0.0, 100.0, 250.0)),
-        is_beyond=is_beyond,
-    )
-
-
-def _habits(random: Random, *, restores: bool) -> Habits:
-    return Habits(
-        tries=random.choice((1, 2, 4)),
-        syncs=random.choice((1, 2, 2, 3)),
-        waits=random.random() < 0.6,
-        in_flight=random.choice((1, 2, 4)),
-        policy=Policy(random.choice(("resend", "resend", "resend", "hold")), random.choice((1, 2, 9))),
-        unsure_commits=random.choice((0.0, 0.0, 0.1)),
-        restores=restores,
-        orphans=random.choice((0.0, 0.3)),
-        # What a human has said since the backup is lost with it.
-        hands=0 if restores else random.choice((0, 0, 3)),
-        clock_jumps=random.random() < 0.1,
-    )
-
-
-def _orders(random: Random, numbers: Sequence[str]) -> Sequence[Order]:
-    keys = random.sample(numbers, random.randint(10, len(numbers)))
-    return [Order(key, random.choice(GOODS), random.choice(("FR", "US")), f"1:{key}") for key in keys]
-
-
-__all__ = ["Broken", "Dead", "World"]

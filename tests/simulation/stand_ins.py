@@ -1,0 +1,52 @@
+"""What a stream asks of a clock, a throttle and a log, in a simulated world."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.simulation.hub import Hub
+
+
+class HubClock:
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def wall(self) -> float:
+        return self._hub.now
+
+    monotonic = wall
+
+    def sleep(self, seconds: float, stop: object = None) -> None:
+        self._hub.sleep(seconds)
+
+
+class NoThrottle:
+    """A throttle that never waits."""
+
+    def acquire(self, stop: object = None) -> None:
+        return
+
+    def back_off(self, retry_after_s: float | None) -> None:
+        return
+
+
+class Silence:
+    def info(self, msg: Any, /, *args: Any) -> None:
+        return
+
+    warning = error = info
+
+
+SILENT = Silence()
+
+
+class TracedLog:
+    """What the syncs say, in the trace."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def info(self, msg: Any, /, *args: Any) -> None:
+        self._hub.note("says:", str(msg) % args)
+
+    warning = error = info
