@@ -52,6 +52,7 @@ __all__ = [
     "OrderPage",
     "Package",
     "Refund",
+    "RefundLines",
     "Stock",
     "TrackingInfo",
     "Warehouse",
@@ -83,6 +84,20 @@ class Sent(BaseModel):
             # A field given twice stays under its second name and is refused like an unknown one.
             named[field if field and field not in named else key] = value
         return named
+
+    @classmethod
+    def parse(cls, data: Sent | Mapping[str, Any] | str) -> Self:
+        """What was checked, from one of these, a mapping or JSON text. Raises InvalidOrderError."""
+        faults: tuple[Fault, ...]
+        try:
+            return cls.model_validate(_plain(data))
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+            faults = tuple(_fault(cls, detail) for detail in details)
+        except PydanticCustomError as error:
+            faults = (Fault("", f"the order {error.message()}"),)
+        # Raised outside of the handler: pydantic's errors keep the order's values within them.
+        raise InvalidOrderError(faults)
 
 
 class OrderItem(Sent):
@@ -157,20 +172,6 @@ class Order(Sent):
     sale_platform: Annotated[str | None, text()] = None
     channel_type: ChannelType = None
 
-    @classmethod
-    def parse(cls, data: Order | Mapping[str, Any] | str) -> Self:
-        """A checked order from an Order, a mapping or JSON text. Raises InvalidOrderError."""
-        faults: tuple[Fault, ...]
-        try:
-            return cls.model_validate(_plain(data))
-        except ValidationError as error:
-            details = error.errors(include_url=False, include_input=False)
-            faults = tuple(_fault(cls, detail) for detail in details)
-        except PydanticCustomError as error:
-            faults = (Fault("", f"the order {error.message()}"),)
-        # Raised outside of the handler: pydantic's errors keep the order's values within them.
-        raise InvalidOrderError(faults)
-
     def private_values(self) -> tuple[str, ...]:
         """The personal texts of this order, for taking them out of messages."""
         address = self.address
@@ -188,9 +189,15 @@ class Order(Sent):
         return tuple(value for value in values if value)
 
 
+class RefundLines(Sent):
+    """The lines of a refund: each a SKU and how many of it."""
+
+    lines: Annotated[list[OrderItem], as_lines]
+
+
 def _plain(data: object) -> dict[str, Any]:
-    """What pydantic can check; an Order too, since `model_copy(update=...)` does not check."""
-    if isinstance(data, Order):
+    """What pydantic can check; what was checked too, since `model_copy(update=...)` does not check."""
+    if isinstance(data, Sent):
         return data.model_dump()
     if isinstance(data, str):
         data = parse_json(data)
@@ -231,7 +238,7 @@ def _unknown_field(owner: type[Sent], name: str) -> str:
 
 
 def _model_at(model: type[Sent], loc: list[int | str]) -> type[Sent]:
-    inner: dict[str, type[Sent]] = {"address": OrderAddress, "items": OrderItem}
+    inner: dict[str, type[Sent]] = {"address": OrderAddress, "items": OrderItem, "lines": OrderItem}
     return inner.get(str(loc[0]), model) if loc else model
 
 

@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their pause")
     retry.add_arguments(retrying)
 
+    for parser_of_rows in (listing, show, resolving, retrying):
+        parser_of_rows.add_argument(
+            "--refunds", action="store_true", help="refunds by their keys instead of orders by their numbers"
+        )
+
     ddl = actions.add_parser("ddl", help="the statements that create the ledger's tables")
     ddl.add_argument("--dialect", choices=("postgresql", "sqlite", "mysql"), default="postgresql")
 
@@ -61,6 +66,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(ddl(arguments.dialect), end="")
         return 0
     hook, ledger = open_place(arguments)
+    if arguments.refunds:
+        ledger = ledger.of_refunds()
     actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": retry.run}
     return actions[arguments.action](arguments, hook, ledger)
 
@@ -85,9 +92,11 @@ def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
         [one.key, one.state.value, ",".join(one.kk_order_ids), time(one.updated_at), why(one)]
         for one in entries
     ]
-    table(["order number", "state", "kkOrderIds", "since", "why"], rows)
+    head = ["refund", "refund no"] if arguments.refunds else ["order number", "kkOrderIds"]
+    table([head[0], "state", head[1], "since", "why"], rows)
     more = "" if len(found) == len(entries) else "; there are more: give a larger --limit"
-    print(f"{orders(len(entries))} of account {ledger.account} at {ledger.host}{more}")
+    count = f"refunds: {len(entries)}" if arguments.refunds else orders(len(entries))
+    print(f"{count} of account {ledger.account} at {ledger.host}{more}")
     return 0
 
 
@@ -119,7 +128,10 @@ def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
         _print_entry(entry)
         mine = [one for one in attempts if one.generation == entry.generation]
         table(["POST", "sent", "outcome", "kkOrderIds", "by", "what KK said"], [_row(one) for one in mine])
-    _print_advice(generations[-1])
+    if arguments.refunds:
+        _print_refund_advice(generations[-1])
+    else:
+        _print_advice(generations[-1])
     return 0
 
 
@@ -174,6 +186,15 @@ def _print_advice(entry: Entry) -> None:
             ids = ",".join(entry.kk_order_ids)
             print("When these ids are of another number (KK lists 007 as 7), and KK never made this one:")
             print(f"  kk ledger resolve {entry.key} --never-created --not-mine {ids} --why '...'")
+
+
+def _print_refund_advice(entry: Entry) -> None:
+    if entry.state.value in ("held", "in_doubt", "sending"):
+        print("Look at the refunds of the order on KK's site, then say what became of this one:")
+        print(f"  kk ledger resolve --refunds {entry.key} --created REFUND_NO --why '...'")
+        if not entry.kk_order_ids:
+            never = f"kk ledger resolve --refunds {entry.key} --never-created --why '...'"
+            print(f"  {never}    (the next try of its task asks for it again)")
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

@@ -50,13 +50,16 @@ def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     who = who_says(arguments)
     entries = looked_up(arguments.number, ledger)
     _require_one_for_ids(arguments, entries)
+    if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
+        raise CannotError("--order-again and --not-mine are for orders: let another task ask for a refund")
     if arguments.order_again:
         return _resolve_order_again(arguments, entries, hook, ledger, who)
     if arguments.never_created:
         return _resolve_never(arguments, entries, hook, ledger, who)
     (entry,) = entries
     _require_open(entry, ledger)
-    ids = _checked_ids(arguments, entry, hook, ledger)
+    check = _checked_refunds if arguments.refunds else _checked_ids
+    ids = check(arguments, entry, hook, ledger)
     _, skipped = each([entry], lambda one: _declare_created(one, ids, ledger, who, arguments), arguments)
     return 1 if skipped else 0
 
@@ -248,6 +251,24 @@ def _checked_ids(arguments: argparse.Namespace, entry: Entry, hook: KKHook, ledg
                 f"to; give the ids of generation {entry.generation}"
             )
     _heed_goods([known[one] for one in ids], entry, arguments)
+    return ids
+
+
+def _checked_refunds(
+    arguments: argparse.Namespace, entry: Entry, hook: KKHook, _ledger: SqlLedger
+) -> list[str]:
+    """Return the refund numbers, if KK knows each of them as a refund of this order."""
+    from airflow_provider_kk.delivery.refunds import carries, order_of_key
+
+    ids = _split(arguments.created)
+    known = {one.refund_no: one for one in hook.get_refunds(order_of_key(entry.key))}
+    missing = [one for one in ids if one not in known]
+    if missing or not ids:
+        told = ", ".join(missing) or arguments.created
+        raise CannotError(f"KK lists no refund {told!r} of order {order_of_key(entry.key)}")
+    if others := [one for one in ids if not carries(known[one], entry.key)]:
+        print(f"warning: the remark of {', '.join(others)} does not hold {entry.key}", file=sys.stderr)
+        confirm([], "Take it as this refund all the same?", yes=arguments.yes)
     return ids
 
 

@@ -66,7 +66,7 @@ def settle(
     if not due:
         return settlement
     log.info("Looking for %s in KK's list", orders(len(due)))
-    attempts = _attempts(ledger, due)
+    attempts = attempts_of(ledger, due)
     try:
         # From the last attempt on, since a look preceded it; up to now, since a restored backup may have lost
         # later ones.
@@ -87,7 +87,7 @@ def settle(
 # Attempts ------------------------------------------------------------------------------------------
 
 
-def _attempts(ledger: Ledger, due: Sequence[Entry]) -> dict[str, list[Attempt]]:
+def attempts_of(ledger: Ledger, due: Sequence[Entry]) -> dict[str, list[Attempt]]:
     """Return the attempts that may have reached KK, newest first."""
     generation = {entry.key: entry.generation for entry in due}
     grouped: dict[str, list[Attempt]] = {key: [] for key in generation}

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,8 +22,6 @@ from airflow_provider_kk.delivery.statements import Moment, Statements
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
 
-_ORDER = tables.order
-_ATTEMPT = tables.attempt
 _RUN = tables.sync_run
 #: Below every database's limit of parameters, SQLite's since 3.32.
 _KEYS_AT_ONCE = 1_000 if sqlite3.sqlite_version_info >= (3, 32) else 500
@@ -55,7 +54,28 @@ class SqlLedger(Ledger):
         self.terms = terms or Terms()
         self._token_fingerprint = token_fingerprint
         self._is_mine = {"host": host, "account": account}
+        self._jobs = tables.ORDERS
         self._statements = Statements(self.database.now)
+
+    def of_refunds(self) -> SqlLedger:
+        """Return the ledger of the same account's refunds, in the same database.
+
+        Its keys are those of `refunds.refund_key`, and what its rows call kkOrderIds are refund numbers.
+        """
+        ledger = copy(self)
+        ledger._jobs = tables.REFUNDS
+        return ledger
+
+    @property
+    def _job(self) -> sa.Table:
+        return self._jobs.job
+
+    @property
+    def _attempt(self) -> sa.Table:
+        return self._jobs.attempt
+
+    def _key_of(self, table: sa.Table) -> sa.Column[Any]:
+        return table.c[self._jobs.key]
 
     # Opening ---------------------------------------------------------------------------------------
 
@@ -131,7 +151,9 @@ class SqlLedger(Ledger):
             return self.database.persist(lambda db: work(self._transaction(db)))
 
     def _transaction(self, db: Connection) -> SqlTransaction:
-        return SqlTransaction(db, self.database, self._statements, self._is_mine, self._token_fingerprint)
+        return SqlTransaction(
+            db, self.database, self._statements, self._jobs, self._is_mine, self._token_fingerprint
+        )
 
     def now(self) -> float:
         """Return the database's clock, epoch seconds."""
@@ -141,26 +163,31 @@ class SqlLedger(Ledger):
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
         """Return the newest generation of each key that is known."""
-        query = sa.select(*_ENTRY_COLUMNS).where(*self._mine(_ORDER)).order_by(_ORDER.c.generation)
-        return {row.custom_order_number: _entry(row) for row in self._of_keys(query, _ORDER, keys)}
+        query = (
+            sa.select(*self._jobs.columns(_ENTRY_FIELDS))
+            .where(*self._mine(self._job))
+            .order_by(self._job.c.generation)
+        )
+        entries = [_entry(row) for row in self._of_keys(query, self._job, keys)]
+        return {one.key: one for one in entries}
 
     def _of_keys(self, query: Any, table: sa.Table, keys: Sequence[str]) -> Iterator[Any]:
         """Yield the rows of many keys, in statements that every database takes."""
         with self.database.read() as db:
             for start in range(0, len(keys), _KEYS_AT_ONCE):
                 some = list(keys[start : start + _KEYS_AT_ONCE])
-                yield from db.execute(query.where(table.c.custom_order_number.in_(some))).all()
+                yield from db.execute(query.where(self._key_of(table).in_(some))).all()
 
     def entries(
         self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
     ) -> list[Entry]:
         """Return rows by state and key, least recently changed first."""
-        query = sa.select(*_ENTRY_COLUMNS).where(*self._mine(_ORDER))
+        query = sa.select(*self._jobs.columns(_ENTRY_FIELDS)).where(*self._mine(self._job))
         if states := tuple(states):
-            query = query.where(_ORDER.c.state.in_([state.value for state in states]))
+            query = query.where(self._job.c.state.in_([state.value for state in states]))
         if key is not None:
-            query = query.where(_ORDER.c.custom_order_number == key)
-        return self._entries(query.order_by(_ORDER.c.generation, _ORDER.c.updated_at).limit(limit))
+            query = query.where(self._key_of(self._job) == key)
+        return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at).limit(limit))
 
     def _entries(self, query: Any) -> list[Entry]:
         with self.database.read() as db:
@@ -168,65 +195,75 @@ class SqlLedger(Ledger):
 
     def of_sync(self, sync_id: str) -> Iterator[Entry]:
         """Yield the rows that this sync was the last to move."""
-        query = sa.select(*_ENTRY_COLUMNS).where(_ORDER.c.sync_id == sync_id, *self._mine(_ORDER))
+        query = sa.select(*self._jobs.columns(_ENTRY_FIELDS)).where(
+            self._job.c.sync_id == sync_id, *self._mine(self._job)
+        )
         with self.database.read() as db:
             for row in db.execute(query):
                 yield _entry(row)
 
     def doubts(self) -> list[Entry]:
         """Return what has no known outcome and no live lease: the account's open doubts."""
-        query = sa.select(*_ENTRY_COLUMNS).where(
-            *self._mine(_ORDER),
+        query = sa.select(*self._jobs.columns(_ENTRY_FIELDS)).where(
+            *self._mine(self._job),
             sa.or_(
-                _ORDER.c.state == State.IN_DOUBT.value,
-                sa.and_(_ORDER.c.state == State.SENDING.value, _ORDER.c.lease_until <= self.database.now()),
+                self._job.c.state == State.IN_DOUBT.value,
+                sa.and_(
+                    self._job.c.state == State.SENDING.value, self._job.c.lease_until <= self.database.now()
+                ),
             ),
         )
-        return self._entries(query.order_by(_ORDER.c.settle_after))
+        return self._entries(query.order_by(self._job.c.settle_after))
 
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
         """Return every POST of these keys, oldest first within each."""
-        query = sa.select(_ATTEMPT).where(*self._mine(_ATTEMPT)).order_by(_ATTEMPT.c.intent_at)
-        return [_attempt(row) for row in self._of_keys(query, _ATTEMPT, keys)]
+        query = sa.select(self._attempt).where(*self._mine(self._attempt)).order_by(self._attempt.c.intent_at)
+        return [_attempt(row, self._jobs) for row in self._of_keys(query, self._attempt, keys)]
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
         """Return the kkOrderIds of what was created by a POST of ours, by key.
 
         What was only found in KK's list says nothing about that list.
         """
-        query = sa.select(_ORDER.c.custom_order_number, _ORDER.c.kk_order_ids).where(
-            *self._mine(_ORDER), _ORDER.c.state == State.CREATED.value, _ORDER.c.attempt > 0
+        query = sa.select(self._key_of(self._job), self._job.c[self._jobs.ids]).where(
+            *self._mine(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0
         )
         ids: dict[str, set[str]] = {}
-        for row in self._of_keys(query, _ORDER, keys):
-            ids.setdefault(row.custom_order_number, set()).update(json.loads(row.kk_order_ids))
+        for row in self._of_keys(query, self._job, keys):
+            ids.setdefault(row[0], set()).update(json.loads(row[1]))
         return ids
 
     def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
         """Return orders that POSTs of ours have created before a time, newest first."""
         return self._entries(
-            sa.select(*_ENTRY_COLUMNS)
-            .where(*self._mine(_ORDER), _ORDER.c.state == State.CREATED.value, _ORDER.c.attempt > 0)
-            .where(_ORDER.c.created_at < before, _ORDER.c.kk_order_ids != "[]")
-            .order_by(_ORDER.c.created_at.desc())
+            sa.select(*self._jobs.columns(_ENTRY_FIELDS))
+            .where(*self._mine(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0)
+            .where(self._job.c.created_at < before, self._job.c[self._jobs.ids] != "[]")
+            .order_by(self._job.c.created_at.desc())
             .limit(limit)
         )
 
     def created_between(self, since: float, until: float) -> list[Entry]:
         """Return what is created and was so in a period (epoch seconds), each generation, oldest first."""
         return self._entries(
-            sa.select(*_ENTRY_COLUMNS)
-            .where(*self._mine(_ORDER), _ORDER.c.state == State.CREATED.value)
-            .where(_ORDER.c.created_at >= since, _ORDER.c.created_at <= until)
-            .order_by(_ORDER.c.created_at)
+            sa.select(*self._jobs.columns(_ENTRY_FIELDS))
+            .where(*self._mine(self._job), self._job.c.state == State.CREATED.value)
+            .where(self._job.c.created_at >= since, self._job.c.created_at <= until)
+            .order_by(self._job.c.created_at)
         )
+
+    def refunds_of(self, kk_order_id: str) -> list[Entry]:
+        """Return every refund of an order at KK, each generation; of a ledger of refunds."""
+        query = sa.select(*self._jobs.columns(_ENTRY_FIELDS)).where(*self._mine(self._job))
+        begins = self._key_of(self._job).startswith(f"{kk_order_id}-", autoescape=True)
+        return self._entries(query.where(begins))
 
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
         """Whether the ledger knows this kkOrderId under another order number; reads the whole account."""
         query = sa.select(sa.literal(1)).where(
-            *self._mine(_ORDER),
-            _ORDER.c.custom_order_number != key,
-            _ORDER.c.kk_order_ids.like(f'%"{kk_order_id}"%'),
+            *self._mine(self._job),
+            self._key_of(self._job) != key,
+            self._job.c[self._jobs.ids].like(f'%"{kk_order_id}"%'),
         )
         with self.database.read() as db:
             return db.execute(query.limit(1)).first() is not None
@@ -292,13 +329,16 @@ class SqlTransaction:
         db: Connection,
         database: Database,
         statements: Statements,
+        jobs: tables.JobTables,
         is_mine: Mapping[str, str],
         token_fingerprint: str,
     ) -> None:
         self._db, self._database, self._statements = db, database, statements
+        self._jobs, self._job, self._attempt = jobs, jobs.job, jobs.attempt
+        self._columns = jobs.columns(_ENTRY_FIELDS)
         self._is_mine = is_mine
         self._token_fingerprint = token_fingerprint
-        self._returning = _ENTRY_COLUMNS if database.returns_rows else ()
+        self._returning = self._columns if database.returns_rows else ()
 
     @property
     def now(self) -> Any:
@@ -315,13 +355,13 @@ class SqlTransaction:
     def read(self, key: str, generation: int) -> Entry | None:
         """Return a row."""
         return self._one(
-            self._statements.select(self._db, _ENTRY_COLUMNS, _ORDER, self._place(key, generation))
+            self._statements.select(self._db, self._columns, self._job, self._place(key, generation))
         )
 
     def lock(self, key: str, generation: int) -> Entry | None:
         """Return a row, which nobody else can change until the transaction ends."""
-        is_it = _where(_ORDER, self._place(key, generation))
-        return self._one(self._db.execute(sa.select(*_ENTRY_COLUMNS).where(*is_it).with_for_update()))
+        is_it = _where(self._job, self._place(key, generation))
+        return self._one(self._db.execute(sa.select(*self._columns).where(*is_it).with_for_update()))
 
     def _one(self, result: Any) -> Entry | None:
         row = result.one_or_none()
@@ -329,8 +369,8 @@ class SqlTransaction:
 
     def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
         """Add a row and return it."""
-        row = self._place(key, generation) | _columns(values)
-        result = self._statements.insert(self._db, _ORDER, row, returning=self._returning)
+        row = self._place(key, generation) | _as_columns(values, self._jobs)
+        result = self._statements.insert(self._db, self._job, row, returning=self._returning)
         return self._written(result, key, generation)
 
     def change(self, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
@@ -346,8 +386,8 @@ class SqlTransaction:
         return written
 
     def _update(self, old: Entry, where: Mapping[str, Any], values: Mapping[str, Any]) -> Entry | None:
-        changes = _columns(values)
-        result = self._statements.update(self._db, _ORDER, where, changes, returning=self._returning)
+        changes = _as_columns(values, self._jobs)
+        result = self._statements.update(self._db, self._job, where, changes, returning=self._returning)
         if self._returning:
             return self._one(result)
         if result.rowcount != 1:
@@ -361,14 +401,14 @@ class SqlTransaction:
 
     def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
         """Add the row of a POST."""
-        row = self._place_of_attempt(claim) | _columns(values)
+        row = self._place_of_attempt(claim) | _as_columns(values, self._jobs)
         row["token_fingerprint"] = self._token_fingerprint
-        self._statements.insert(self._db, _ATTEMPT, row)
+        self._statements.insert(self._db, self._attempt, row)
 
     def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
         """Change the row of a claim's POST; False when there is none."""
         where = self._place_of_attempt(claim)
-        written = self._statements.update(self._db, _ATTEMPT, where, _columns(values))
+        written = self._statements.update(self._db, self._attempt, where, _as_columns(values, self._jobs))
         return bool(written.rowcount == 1)
 
     def _place_of_attempt(self, claim: Claim) -> dict[str, Any]:
@@ -378,11 +418,13 @@ class SqlTransaction:
 
     def attempts(self, key: str, generation: int) -> list[Attempt]:
         """Return the POSTs of a row, oldest first."""
-        query = sa.select(_ATTEMPT).where(*_where(_ATTEMPT, self._place(key, generation)))
-        return [_attempt(row) for row in self._db.execute(query.order_by(_ATTEMPT.c.intent_at))]
+        query = sa.select(self._attempt).where(*_where(self._attempt, self._place(key, generation)))
+        return [
+            _attempt(row, self._jobs) for row in self._db.execute(query.order_by(self._attempt.c.intent_at))
+        ]
 
     def _place(self, key: str, generation: int) -> dict[str, Any]:
-        return {**self._is_mine, "custom_order_number": key, "generation": generation}
+        return {**self._is_mine, self._jobs.key: key, "generation": generation}
 
 
 @contextmanager
@@ -409,15 +451,14 @@ def _task(origin: Origin) -> dict[str, Any]:
     }
 
 
-def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {_COLUMN_OF.get(name, name): _AS_COLUMN.get(name, _as_is)(value) for name, value in values.items()}
+def _as_columns(values: Mapping[str, Any], jobs: tables.JobTables) -> dict[str, Any]:
+    return {jobs.column(name): _AS_COLUMN.get(name, _as_is)(value) for name, value in values.items()}
 
 
 def _as_is(value: Any) -> Any:
     return value
 
 
-_COLUMN_OF = {"key": "custom_order_number"}
 _AS_COLUMN: dict[str, Callable[[Any], Any]] = {
     "state": lambda state: state.value,
     "kk_order_ids": lambda ids: json.dumps(list(ids)),
@@ -433,18 +474,17 @@ def _entry(row: Any) -> Entry:
     return Entry(*fields)
 
 
-def _attempt(row: Any) -> Attempt:
-    values = {name: getattr(row, name) for name in _ATTEMPT_FIELDS}
-    values.update(kk_order_ids=tuple(json.loads(row.kk_order_ids)), goods=json.loads(row.goods))
-    return Attempt(key=row.custom_order_number, **values)
+def _attempt(row: Any, jobs: tables.JobTables) -> Attempt:
+    values = {name: getattr(row, jobs.column(name)) for name in _ATTEMPT_FIELDS}
+    values.update(kk_order_ids=tuple(json.loads(values["kk_order_ids"])), goods=json.loads(row.goods))
+    return Attempt(**values)
 
 
 _ENTRY_FIELDS = list(Entry.__dataclass_fields__)
-_ENTRY_COLUMNS = [_ORDER.c[_COLUMN_OF.get(name, name)] for name in _ENTRY_FIELDS]
 _READ_AS: dict[int, Callable[[Any], Any]] = {
     _ENTRY_FIELDS.index("state"): State,
     _ENTRY_FIELDS.index("kk_order_ids"): lambda text: tuple(json.loads(text)),
     _ENTRY_FIELDS.index("goods"): json.loads,
     _ENTRY_FIELDS.index("adopted"): bool,
 }
-_ATTEMPT_FIELDS = [name for name in Attempt.__dataclass_fields__ if name != "key"]
+_ATTEMPT_FIELDS = list(Attempt.__dataclass_fields__)

@@ -5,10 +5,14 @@ Times are epochs of the database's clock, in seconds. No table holds a name, a s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import sqlalchemy as sa
 
 #: Raised whenever a table changes; `kk_account` remembers what wrote it.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 METADATA = sa.MetaData()
 
@@ -46,70 +50,103 @@ account = sa.Table(
     comment="One KK store as one app",
 )
 
-order = sa.Table(
-    "kk_order",
-    METADATA,
-    *_account_columns(),
-    sa.Column("custom_order_number", _NUMBER, primary_key=True),
-    sa.Column("generation", sa.Integer, primary_key=True, comment="above 1 only by a human's command"),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("kk_order_ids", sa.Text, nullable=False, comment="JSON list of text"),
-    sa.Column("fingerprint", sa.String(80), nullable=False, comment="of the goods and the address"),
-    sa.Column("goods", sa.Text, nullable=False, comment="JSON object: SKU to quantity"),
-    sa.Column("country", sa.String(2), nullable=False),
-    sa.Column("zip_digest", sa.String(16), nullable=False),
-    sa.Column("attempt", sa.Integer, nullable=False, comment="number of POSTs; 0: none of ours"),
-    sa.Column("claim_token", sa.String(32), nullable=False, comment="changes with every change"),
-    sa.Column("lease_until", _EPOCH, nullable=False),
-    sa.Column("settle_after", _EPOCH, nullable=False, comment="KK's list is a proof from here on"),
-    sa.Column("retry_after", _EPOCH, nullable=False, comment="a rejected order rests until then"),
-    sa.Column("rejections", sa.Integer, nullable=False),
-    sa.Column("resends", sa.Integer, nullable=False, comment="sent again after it was found absent"),
-    sa.Column("code", sa.Integer, comment="KK's code of the last answer"),
-    sa.Column("message", sa.Text, nullable=False),
-    sa.Column("resolved_by", sa.String(250), nullable=False),
-    sa.Column("sync_id", sa.String(32), nullable=False, comment="the sync that moved it last"),
-    sa.Column("adopted", sa.Integer, nullable=False, comment="1: found at KK, not answered to a POST"),
-    sa.Column("created_at", _EPOCH, nullable=False, comment="0: not created"),
-    sa.Column("updated_at", _EPOCH, nullable=False),
-    sa.Index("kk_order_state", "host", "account", "state", "settle_after"),
-    sa.Index("kk_order_sync", "sync_id", "custom_order_number"),
-    sa.Index("kk_order_created", "host", "account", "state", "created_at"),
-    sa.Index("kk_order_changed", "host", "account", "state", "updated_at"),
-    comment="What is known of each order number",
-)
 
-attempt = sa.Table(
-    "kk_order_attempt",
-    METADATA,
-    *_account_columns(),
-    sa.Column("custom_order_number", _NUMBER, primary_key=True),
-    sa.Column("generation", sa.Integer, primary_key=True),
-    sa.Column("attempt", sa.Integer, primary_key=True),
-    sa.Column("claim_token", sa.String(32), primary_key=True),
-    sa.Column("fingerprint", sa.String(80), nullable=False),
-    sa.Column("goods", sa.Text, nullable=False, comment="JSON object: SKU to quantity"),
-    sa.Column("country", sa.String(2), nullable=False),
-    sa.Column("zip_digest", sa.String(16), nullable=False),
-    sa.Column("intent_at", _EPOCH, nullable=False),
-    sa.Column("settle_after", _EPOCH, nullable=False),
-    sa.Column("token_fingerprint", sa.String(16), nullable=False, comment="of the access token"),
-    sa.Column("outcome", sa.String(16), nullable=False, comment="empty: nobody came back to say"),
-    sa.Column("code", sa.Integer),
-    sa.Column("message", sa.Text, nullable=False),
-    sa.Column("kk_order_ids", sa.Text, nullable=False, comment="JSON list of text"),
-    sa.Column("recorded_at", _EPOCH, nullable=False),
-    *_origin_columns(),
-    sa.Column("try_number", sa.Integer, nullable=False),
-    sa.Index(
-        "kk_order_attempt_run",
-        "dag_id",
-        "run_id",
-        "custom_order_number",
-        mysql_length={"dag_id": 100, "run_id": 100},
-    ),
-    comment="One row for each POST",
-)
+def _key_columns(key: str) -> tuple[sa.Column[str] | sa.Column[int], ...]:
+    return (
+        *_account_columns(),
+        sa.Column(key, _NUMBER, primary_key=True),
+        sa.Column("generation", sa.Integer, primary_key=True, comment="above 1 only by a human's command"),
+    )
+
+
+def _asked_columns() -> tuple[sa.Column[str], ...]:
+    return (
+        sa.Column("fingerprint", sa.String(80), nullable=False, comment="of what was asked for"),
+        sa.Column("goods", sa.Text, nullable=False, comment="JSON object: SKU to quantity"),
+        sa.Column("country", sa.String(2), nullable=False),
+        sa.Column("zip_digest", sa.String(16), nullable=False),
+    )
+
+
+def _job_table(name: str, key: str, ids: str, comment: str) -> sa.Table:
+    return sa.Table(
+        name,
+        METADATA,
+        *_key_columns(key),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column(ids, sa.Text, nullable=False, comment="JSON list of text"),
+        *_asked_columns(),
+        sa.Column("attempt", sa.Integer, nullable=False, comment="number of POSTs; 0: none of ours"),
+        sa.Column("claim_token", sa.String(32), nullable=False, comment="changes with every change"),
+        sa.Column("lease_until", _EPOCH, nullable=False),
+        sa.Column("settle_after", _EPOCH, nullable=False, comment="KK's list is a proof from here on"),
+        sa.Column("retry_after", _EPOCH, nullable=False, comment="what was rejected rests until then"),
+        sa.Column("rejections", sa.Integer, nullable=False),
+        sa.Column("resends", sa.Integer, nullable=False, comment="sent again after it was found absent"),
+        sa.Column("code", sa.Integer, comment="KK's code of the last answer"),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column("resolved_by", sa.String(250), nullable=False),
+        sa.Column("sync_id", sa.String(32), nullable=False, comment="the sync that moved it last"),
+        sa.Column("adopted", sa.Integer, nullable=False, comment="1: found at KK, not answered to a POST"),
+        sa.Column("created_at", _EPOCH, nullable=False, comment="0: not created"),
+        sa.Column("updated_at", _EPOCH, nullable=False),
+        sa.Index(f"{name}_state", "host", "account", "state", "settle_after"),
+        sa.Index(f"{name}_sync", "sync_id", key),
+        sa.Index(f"{name}_created", "host", "account", "state", "created_at"),
+        sa.Index(f"{name}_changed", "host", "account", "state", "updated_at"),
+        comment=comment,
+    )
+
+
+def _attempt_table(name: str, key: str, ids: str) -> sa.Table:
+    return sa.Table(
+        name,
+        METADATA,
+        *_key_columns(key),
+        sa.Column("attempt", sa.Integer, primary_key=True),
+        sa.Column("claim_token", sa.String(32), primary_key=True),
+        *_asked_columns(),
+        sa.Column("intent_at", _EPOCH, nullable=False),
+        sa.Column("settle_after", _EPOCH, nullable=False),
+        sa.Column("token_fingerprint", sa.String(16), nullable=False, comment="of the access token"),
+        sa.Column("outcome", sa.String(16), nullable=False, comment="empty: nobody came back to say"),
+        sa.Column("code", sa.Integer),
+        sa.Column("message", sa.Text, nullable=False),
+        sa.Column(ids, sa.Text, nullable=False, comment="JSON list of text"),
+        sa.Column("recorded_at", _EPOCH, nullable=False),
+        *_origin_columns(),
+        sa.Column("try_number", sa.Integer, nullable=False),
+        sa.Index(f"{name}_run", "dag_id", "run_id", key, mysql_length={"dag_id": 100, "run_id": 100}),
+        comment="One row for each POST",
+    )
+
+
+@dataclass(frozen=True)
+class JobTables:
+    """The two tables of one kind of job, and what they call its key and KK's ids."""
+
+    job: sa.Table
+    attempt: sa.Table
+    key: str
+    ids: str
+
+    def column(self, name: str) -> str:
+        """Return what a field of a row is called here."""
+        return {"key": self.key, "kk_order_ids": self.ids}.get(name, name)
+
+    def columns(self, names: Sequence[str]) -> list[sa.Column[Any]]:
+        """Return the job's columns for the fields of a row."""
+        return [self.job.c[self.column(name)] for name in names]
+
+
+order = _job_table("kk_order", "custom_order_number", "kk_order_ids", "What is known of each order number")
+attempt = _attempt_table("kk_order_attempt", "custom_order_number", "kk_order_ids")
+ORDERS = JobTables(order, attempt, "custom_order_number", "kk_order_ids")
+
+#: Refunds have tables of their own, so that nothing that looks for orders finds them.
+refund = _job_table("kk_refund", "refund_key", "refund_nos", "What is known of each refund")
+refund_attempt = _attempt_table("kk_refund_attempt", "refund_key", "refund_nos")
+REFUNDS = JobTables(refund, refund_attempt, "refund_key", "refund_nos")
 
 sync_run = sa.Table(
     "kk_sync_run",

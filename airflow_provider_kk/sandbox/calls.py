@@ -96,7 +96,7 @@ def ask_refund(ask: Ask) -> Any:
 
 def refunds(ask: Ask) -> Any:
     """`GET .../order/orders/refund/{id}`."""
-    return {"list": life.refunds_of(ask.store, _order_id(ask))}
+    return {"list": life.refunds_of(ask.store, _order_id(ask), ask.now - ask.settings.list_lag_s)}
 
 
 def balance(ask: Ask) -> Any:

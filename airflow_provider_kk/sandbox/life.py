@@ -64,14 +64,15 @@ def ask_refund(
         return int(number)
 
 
-def refunds_of(store: Store, order_id: int) -> list[dict[str, Any]]:
-    """The refunds of an order, as KK lists them.
+def refunds_of(store: Store, order_id: int, until: float) -> list[dict[str, Any]]:
+    """The refunds of an order that were asked for until then, as KK lists them.
 
     Raises:
         Refused: no such order.
     """
     _order(store, order_id)
-    rows = store.rows("SELECT * FROM refund WHERE order_id = ? ORDER BY no", (order_id,))
+    asked = "order_id = ? AND asked_at <= ?"
+    rows = store.rows(f"SELECT * FROM refund WHERE {asked} ORDER BY no", (order_id, until))
     return [
         {"refundNo": str(row["no"]), "refundStatus": row["state"], "id": order_id, "remark": row["remark"]}
         for row in rows

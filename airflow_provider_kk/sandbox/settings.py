@@ -22,7 +22,7 @@ class Settings:
 
     #: The create answer's `data`; `first` hides the further ids of a split, most others join them by commas.
     answer: str = "number"
-    #: Orders younger than this are not listed.
+    #: Orders and refunds younger than this are not listed.
     list_lag_s: float = 0.0
     #: A change shows in lists so much later; until then they have the order as it was.
     update_lag_s: float = 0.0

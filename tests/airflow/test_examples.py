@@ -82,3 +82,22 @@ def test_statuses_and_parcels_come_into_the_warehouse(shop: Shop):
     assert shop.warehouse.execute("SELECT kk_order_id, tracking_code FROM kk_package") == [
         (ids[1], f"YT{ids[1]}1")
     ]
+
+
+def test_lines_of_an_order_are_refunded_once(shop: Shop):
+    with closing(sqlite3.connect(shop.warehouse.path)) as db, db:
+        db.executescript((EXAMPLE_DAGS / "warehouse.sql").read_text())
+    conf = {"quantity": 3}
+    created = shop.run(EXAMPLE_DAGS / "kk_create_order.py", conf=conf)
+    assert created.state == "success", created.log
+    kk_id = created.xcoms["from_params"]["kkOrderId"]
+    (number,) = [one["number"] for one in shop.sandbox.control.orders() if one["id"] == kk_id]
+    shop.sandbox.control.set(refund_after_s=0)
+
+    conf = {"custom_order_number": number, "lines": [{"sku": SKU, "quantity": 2}]}
+    result = shop.run(EXAMPLE_DAGS / "kk_refund_lines.py", conf=conf)
+
+    assert result.state == "success", result.log
+    (row,) = result.xcoms["refund_lines"]["return_value"]
+    assert (row["kk_order_id"], row["refund_status"]) == (kk_id, "refund_successfully")
+    assert shop.sandbox.control.counts()["refunds"] == 1

@@ -379,4 +379,5 @@ def test_the_ddl_makes_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect(":memory:") as db:
         db.executescript(capsys.readouterr().out)
         names = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert names == {"kk_account", "kk_order", "kk_order_attempt", "kk_sync_run"}
+    tables = {"kk_order", "kk_order_attempt", "kk_refund", "kk_refund_attempt"}
+    assert names == {"kk_account", "kk_sync_run"} | tables

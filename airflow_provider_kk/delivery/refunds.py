@@ -1,0 +1,330 @@
+"""Refunds as jobs: each is asked for once, and found again at KK by its key in the remark.
+
+KK's refund call takes no key either, and the same call twice may be two refunds (page "Refund"). KK lists the
+refunds of one order with their remarks, but not what was asked for. A refund that is not there after its
+settle window is left to a human: money is never asked for again by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kk.delivery.deliver import deliver
+from airflow_provider_kk.delivery.job import Goods, Job, Sighting, add_goods
+from airflow_provider_kk.delivery.listing import trusted_now
+from airflow_provider_kk.delivery.orders import OrderFinder, redact
+from airflow_provider_kk.delivery.rows import MAX_KEY
+from airflow_provider_kk.delivery.settle import attempts_of
+from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.models import KKOrder, Refund
+    from airflow_provider_kk.api.throttle import Throttle
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.rows import Entry, Origin
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+
+PENDING, REFUNDED, FAILED = "pending_review", "refund_successfully", "refund_failed"
+"""KK's words in `refundStatus`."""
+
+_WHOLE = "whole"
+#: These may have a refund at KK, so what they ask for stays as it is.
+_FIXED = DOUBTFUL | {State.CREATED, State.HELD}
+#: Somebody else has just moved the row: look again after so long.
+_MOVED_S = 1.0
+
+
+class RefundImpossibleError(Exception):
+    """What is asked for cannot be refunded; says all that is wrong with it."""
+
+
+class RefundPostponedError(Exception):
+    """It cannot be asked for yet; a retry helps."""
+
+
+def refund_key(kk_order_id: str, origin: Origin | None) -> str:
+    """Return what a refund is known by, here and in its remark at KK.
+
+    A whole order is refunded once, whoever asks (`origin` None). Lines are refunded once by each task of a
+    run, whatever its tries.
+    """
+    if origin is None:
+        return f"{kk_order_id}-{_WHOLE}"
+    text = json.dumps([origin.dag_id, origin.run_id, origin.task_id, origin.map_index])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{kk_order_id}-{digest}"[:MAX_KEY]
+
+
+def order_of_key(key: str) -> str:
+    """Return the kkOrderId of a refund's key."""
+    return key.rpartition("-")[0]
+
+
+def carries(refund: Refund, key: str) -> bool:
+    """Whether a refund at KK is the one of this key."""
+    return re.search(rf"(?<![\w-]){re.escape(key)}(?![\w-])", refund.remark or "") is not None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The refund of one order at KK."""
+
+    order: KKOrder
+    key: str
+    goods: Goods
+    is_whole: bool
+    remark: str
+    reason: str
+
+    def job(self, client: KKClient) -> Job:
+        """Make the job that asks for this refund."""
+        lines = None if self.is_whole else _lines(self.order, self.goods)
+        what = _WHOLE if self.is_whole else json.dumps(sorted(self.goods.items()))
+
+        def send(last_check: Any) -> list[str]:
+            number = client.refund_order(
+                self.order.id,
+                # The key first: KK may cut a remark, how long one may be is not documented.
+                f"[{self.key}] {self.remark}",
+                lines=lines,
+                refund_reason=self.reason,
+                throttled=False,
+                last_check=last_check,
+            )
+            return [number]
+
+        address = self.order.shipping_address
+        names = ("recipient", "phone", "street1", "street2", "city", "zip", "vat", "ioss")
+        private = [str(value) for name in names if (value := getattr(address, name, None))]
+        return Job(
+            key=self.key,
+            fingerprint="1:" + hashlib.sha256(what.encode()).hexdigest()[:40],
+            goods=self.goods,
+            country="",
+            zip_digest="",
+            send=send,
+            redact=lambda text: redact(text, [*private, self.remark]),
+        )
+
+
+def wishes(
+    orders: Sequence[KKOrder],
+    goods: Goods | None,
+    *,
+    ledger: SqlLedger,
+    origin: Origin,
+    remark: str,
+    reason: str,
+) -> list[Wish]:
+    """Return the refunds of these orders: one for each, of all its goods, or of its share of `goods`.
+
+    What a former try has begun to ask of an order stays that order's share.
+
+    :param ledger: see `SqlLedger.of_refunds`.
+    :raises RefundImpossibleError: more, or other goods, than were ordered; names them all.
+    """
+    keys = {one.id: refund_key(one.id, origin if goods is not None else None) for one in orders}
+    if goods is None:
+        shares = {one.id: dict(_ordered(one)) for one in orders}
+    else:
+        known = ledger.look_up(list(keys.values()))
+        fixed = {kk_id: known[key].goods for kk_id, key in keys.items() if _is_fixed(known.get(key))}
+        shares = _shares(orders, goods, fixed)
+    return [
+        Wish(one, keys[one.id], shares[one.id], goods is None, remark, reason)
+        for one in orders
+        if goods is None or shares.get(one.id)
+    ]
+
+
+def _is_fixed(entry: Entry | None) -> bool:
+    return entry is not None and entry.state in _FIXED
+
+
+def _shares(orders: Sequence[KKOrder], goods: Goods, fixed: Mapping[str, Goods]) -> dict[str, dict[str, int]]:
+    """Divide goods among orders by what each has of them, those with a smaller id first."""
+    shares = {kk_id: dict(share) for kk_id, share in fixed.items()}
+    rest = dict(goods)
+    for sku, quantity in add_goods(list(fixed.values())).items():
+        rest[sku] = rest.get(sku, 0) - quantity
+    if any(quantity < 0 for quantity in rest.values()):
+        raise RefundImpossibleError(
+            "this task has already asked for other lines in this run; a refund that was asked for cannot be "
+            "changed. Ask for more by another task"
+        )
+    for one in sorted(orders, key=lambda order: (len(order.id), order.id)):
+        if one.id in fixed:
+            continue
+        has = _ordered(one)
+        share = {sku: min(rest[sku], has.get(sku, 0)) for sku in rest if min(rest[sku], has.get(sku, 0))}
+        shares[one.id] = share
+        rest = {sku: quantity - share.get(sku, 0) for sku, quantity in rest.items()}
+    if faults := {sku: quantity for sku, quantity in rest.items() if quantity}:
+        ordered = add_goods([_ordered(one) for one in orders])
+        told = ", ".join(f"{sku}: {goods[sku]} asked for, {ordered.get(sku, 0)} ordered" for sku in faults)
+        raise RefundImpossibleError(f"more than was ordered: {told}")
+    return shares
+
+
+def _ordered(order: KKOrder) -> dict[str, int]:
+    return add_goods([{one.sku.upper(): one.quantity} for one in order.items if one.sku and one.quantity])
+
+
+def _lines(order: KKOrder, goods: Goods) -> list[dict[str, Any]]:
+    """Return KK's lines for these goods.
+
+    :raises RefundImpossibleError: KK's list does not show what names a line.
+    """
+    lines = []
+    rest = dict(goods)
+    for item in order.items:
+        taken = min(rest.get((item.sku or "").upper(), 0), item.quantity or 0)
+        if taken and item.sku:
+            if item.item_id is None:
+                raise RefundImpossibleError(f"KK's list shows no itemId of {item.sku} in {order.id}")
+            lines.append(
+                {
+                    "itemId": item.item_id,
+                    "skuCode": item.sku,
+                    "quantity": taken,
+                    "countryCode": item.country_code or "",
+                }
+            )
+            rest[item.sku.upper()] -= taken
+    return lines
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a refund has come."""
+
+    entry: Entry
+    wait_s: float | None = None
+    """Look again after so many seconds; None: this is its end, for this run."""
+
+
+class RefundDelivery:
+    """Asks for refunds by the protocol that orders go by.
+
+    :param ledger: see `SqlLedger.of_refunds`.
+    :param client: has read from KK before, so that KK's clock is known.
+    """
+
+    def __init__(
+        self, ledger: SqlLedger, client: KKClient, throttle: Throttle, origin: Origin, stop: Stop
+    ) -> None:
+        self._ledger = ledger
+        self._client = client
+        self._throttle = throttle
+        self._origin = origin
+        self._stop = stop
+
+    def advance(self, wish: Wish) -> Step | None:
+        """Do what can be done now; None: somebody else is at it, so look again in a moment.
+
+        :raises KKError: KK's refunds cannot be read; nothing was sent.
+        :raises RefundImpossibleError, RefundPostponedError: it must not be sent; nothing was.
+        :raises ThrottleStopped: told to stop before it was sent.
+        """
+        entry = self._ledger.look_up([wish.key]).get(wish.key)
+        if entry is not None and entry.state in (State.CREATED, State.HELD):
+            return Step(entry)
+        now = trusted_now(self._ledger, OrderFinder(self._client))
+        if entry is not None and entry.settle_after > now and entry.state in DOUBTFUL:
+            return Step(entry, entry.settle_after - now)
+        if entry is not None and entry.settle_after > now and entry.state is State.REJECTED:
+            return Step(
+                entry
+            )  # what was refused may show at KK all the same, and there is no list to trust yet
+        at_kk = self._client.get_refunds(wish.order.id)
+        if own := [one for one in at_kk if one.refund_no and carries(one, wish.key)]:
+            return self._found(wish, entry, own)
+        if entry is not None and entry.state in DOUBTFUL:
+            return self._absent(entry, at_kk)
+        if entry is not None and entry.state is State.REJECTED and entry.retry_after > now:
+            return Step(entry)
+        self._require_possible(wish, at_kk)
+        self._throttle.acquire(self._stop)
+        done = deliver(wish.job(self._client), entry, self._ledger, origin=self._origin, sync_id="")
+        if done is None:
+            return None
+        entry = done[0]
+        now = trusted_now(self._ledger, OrderFinder(self._client))
+        return Step(entry, max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None)
+
+    def _found(self, wish: Wish, entry: Entry | None, own: Sequence[Refund]) -> Step | None:
+        ids = [str(one.refund_no) for one in own]
+        if entry is None or entry.state not in DOUBTFUL | {State.REJECTED}:
+            self._ledger.heal([Sighting(id=one, key=wish.key, goods=wish.goods) for one in ids])
+            entry = self._ledger.look_up([wish.key]).get(wish.key)
+            if entry is None or entry.state is not State.CREATED:
+                return None
+            moved: Entry | None = entry
+        else:
+            attempt = attempts_of(self._ledger, [entry])[entry.key][0]
+            moved = self._ledger.adopt(entry, attempt, ids)
+        return self.heed_twins(moved, own) if moved else None
+
+    def _absent(self, entry: Entry, at_kk: Sequence[Refund]) -> Step | None:
+        why = "not among KK's refunds of the order; it is never asked for again by itself"
+        if unread := [str(one.refund_no) for one in at_kk if not one.remark]:
+            why = f"KK's refund {', '.join(unread)} may be it: its remark cannot be read"
+        moved = self._ledger.hold(entry, Event.GIVEN_UP, why)
+        return Step(moved) if moved else None
+
+    def heed_twins(self, entry: Entry, at_kk: Sequence[Refund]) -> Step | None:
+        """Hold a refund that KK has more than once."""
+        own = sorted(str(one.refund_no) for one in at_kk if one.refund_no and carries(one, entry.key))
+        if len(own) < 2 or entry.state is not State.CREATED or entry.resolved_by:
+            return Step(entry)
+        why = f"conflict: KK has this refund {len(own)} times"
+        moved = self._ledger.hold(entry, Event.CONFLICT, why, own)
+        return Step(moved) if moved else None
+
+    def _require_possible(self, wish: Wish, at_kk: Sequence[Refund]) -> None:
+        ours = [one for one in self._ledger.refunds_of(wish.order.id) if one.key != wish.key]
+        known = {number for one in ours for number in one.kk_order_ids}
+        foreign = [
+            one.refund_no for one in at_kk if one.refund_status == PENDING and one.refund_no not in known
+        ]
+        if foreign:
+            raise RefundPostponedError(
+                f"KK has yet to decide on refund {', '.join(map(str, foreign))} of order {wish.order.id}, "
+                "which the ledger does not know: nothing more is asked for until then"
+            )
+        if wish.is_whole:
+            return
+        failed = {one.refund_no for one in at_kk if one.refund_status == FAILED}
+        taken = add_goods([one.goods for one in ours if _is_fixed(one) and not _all_in(one, failed)])
+        has = _ordered(wish.order)
+        faults = [
+            f"{sku}: {quantity} asked for, {has.get(sku, 0)} ordered, {taken[sku]} refunded before"
+            for sku, quantity in wish.goods.items()
+            if taken.get(sku) and quantity + taken[sku] > has.get(sku, 0)
+        ]
+        if faults:
+            raise RefundImpossibleError(f"more than is left of order {wish.order.id}: {', '.join(faults)}")
+
+
+def _all_in(entry: Entry, numbers: set[str | None]) -> bool:
+    return bool(entry.kk_order_ids) and set(entry.kk_order_ids) <= numbers
+
+
+def status_of(at_kk: Sequence[Refund], entry: Entry) -> str | None:
+    """What KK says of a refund that was asked for; None while it does not list it."""
+    for one in at_kk:
+        if one.refund_no in entry.kk_order_ids:
+            return one.refund_status
+    return None
+
+
+def is_decided(at_kk: Sequence[Refund], key: str) -> bool:
+    """Whether KK lists a refund and has decided on it."""
+    statuses = [one.refund_status for one in at_kk if carries(one, key)]
+    return bool(statuses) and not any(status in (PENDING, None) for status in statuses)

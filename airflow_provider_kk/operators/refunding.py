@@ -1,0 +1,204 @@
+"""One task's refunds: which orders and lines they are, and how far each has come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kk.delivery.refunds import (
+    FAILED,
+    PENDING,
+    RefundDelivery,
+    RefundImpossibleError,
+    RefundPostponedError,
+    Wish,
+    status_of,
+    wishes,
+)
+from airflow_provider_kk.delivery.splits import splits_of
+from airflow_provider_kk.delivery.states import DOUBTFUL, State
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.models import KKOrder
+    from airflow_provider_kk.api.throttle import Throttle
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.rows import Entry, Origin
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+
+_AGAIN_S = 1.0
+
+
+class Refunding:
+    """The refunds of one task, one for each order at KK."""
+
+    def __init__(
+        self,
+        ledger: SqlLedger,
+        client: KKClient,
+        throttle: Throttle,
+        origin: Origin,
+        stop: Stop,
+        log: Log,
+    ) -> None:
+        self._orders = ledger
+        self._refunds = ledger.of_refunds()
+        self._client = client
+        self._origin = origin
+        self._stop = stop
+        self._log = log
+        self._delivery = RefundDelivery(self._refunds, client, throttle, origin, stop)
+        self._wishes: list[Wish] = []
+        self._entries: dict[str, Entry] = {}
+        self._statuses: dict[str, str | None] = {}
+        self._impossible: dict[str, str] = {}
+
+    def prepare(
+        self, number: str | None, kk_order_id: str | None, goods: Any, remark: str, reason: str
+    ) -> None:
+        """Find the orders and what is to be refunded of each.
+
+        :param goods: SKU to quantity; None: everything.
+        :raises RefundImpossibleError, RefundPostponedError: says why.
+        :raises KKError, InconclusiveError: KK cannot be read.
+        """
+        orders = self._of_number(number) if number is not None else self._of_id(str(kk_order_id))
+        self._wishes = wishes(
+            orders, goods, ledger=self._refunds, origin=self._origin, remark=remark, reason=reason
+        )
+
+    def _of_id(self, kk_order_id: str) -> list[KKOrder]:
+        try:
+            orders = self._client.get_orders([kk_order_id])
+        except ValueError as error:
+            raise RefundImpossibleError(str(error)) from error
+        if not orders:
+            raise RefundPostponedError(f"KK lists no order {kk_order_id}; it may show a new one minutes late")
+        return orders
+
+    def _of_number(self, number: str) -> list[KKOrder]:
+        splits = splits_of(number, self._orders, self._client)
+        if not splits.kk_order_ids:
+            told = f"order {number} is {splits.state or 'not known'} in the ledger, not created"
+            if splits.state in DOUBTFUL:
+                raise RefundPostponedError(told)
+            raise RefundImpossibleError(told)
+        if not splits.are_all or len(splits.orders) < len(splits.kk_order_ids):
+            raise RefundPostponedError(f"KK's list does not show all of order {number} yet")
+        return list(splits.orders)
+
+    def advance(self) -> float | None:
+        """Do what can be done now; seconds until there is more to do, None when all have come to an end."""
+        waits = []
+        for wish in self._wishes:
+            try:
+                step = self._delivery.advance(wish)
+            except RefundImpossibleError as error:
+                self._impossible[wish.key] = str(error)
+                continue
+            if step is None:
+                waits.append(_AGAIN_S)
+                continue
+            self._entries[wish.key] = step.entry
+            if step.wait_s is not None:
+                self._log.info(
+                    "Whether KK has refund %s is not known; KK's refunds tell in %.0f s",
+                    wish.key,
+                    step.wait_s,
+                )
+                waits.append(step.wait_s)
+        return min(waits) if waits else None
+
+    def look(self) -> list[str]:
+        """Read what KK says of the refunds; the keys of those that it has not decided on."""
+        pending = []
+        for key, entry in self._entries.items():
+            if entry.state is not State.CREATED:
+                continue
+            at_kk = self._client.get_refunds(self._order_id(key))
+            step = self._delivery.heed_twins(entry, at_kk)
+            self._entries[key] = step.entry if step else entry
+            self._statuses[key] = status_of(at_kk, entry)
+            if self._statuses[key] in (PENDING, None) and self._entries[key].state is State.CREATED:
+                pending.append(key)
+        return pending
+
+    def _order_id(self, key: str) -> str:
+        return next(wish.order.id for wish in self._wishes if wish.key == key)
+
+    def result(self) -> list[dict[str, Any]]:
+        """The refunds that KK has, as plain data."""
+        return [
+            {
+                "kk_order_id": wish.order.id,
+                "refund_no": number,
+                "refund_status": self._statuses.get(wish.key),
+            }
+            for wish in self._wishes
+            if (entry := self._entries.get(wish.key)) is not None and entry.state is State.CREATED
+            for number in entry.kk_order_ids
+        ]
+
+    @property
+    def final(self) -> list[str]:
+        """What was not refunded and is left to a human, in a sentence each."""
+        told = [f"order {self._order_id(key)}: {why}" for key, why in self._impossible.items()]
+        for key, entry in self._entries.items():
+            if entry.state is State.REJECTED:
+                code = "" if entry.code is None else f" (code {entry.code})"
+                told.append(f"KK has refused to refund order {self._order_id(key)}{code}: {entry.message}")
+            elif entry.state is State.HELD:
+                told.append(
+                    f"refund {key} is held: {entry.message}. Look at KK's site, then `kk ledger resolve "
+                    f"--refunds {key}`"
+                )
+        return told
+
+    @property
+    def unsent(self) -> list[str]:
+        """What never reached KK, in a sentence each; a retry asks for it."""
+        return [
+            f"the refund of order {self._order_id(key)} was not sent: {entry.message}"
+            for key, entry in self._entries.items()
+            if entry.state in (State.NOT_SENT, State.INVALID)
+        ]
+
+    @property
+    def failed(self) -> list[str]:
+        """The refunds that KK has decided against."""
+        return [
+            ", ".join(self._entries[key].kk_order_ids)
+            for key, status in self._statuses.items()
+            if status == FAILED
+        ]
+
+    @property
+    def asked_at(self) -> float:
+        """When the last of them was asked for, epoch seconds."""
+        return max((entry.created_at for entry in self._entries.values()), default=0.0)
+
+    def now(self) -> float:
+        """The worker's clock."""
+        return self._refunds.clock.wall()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, at most until told to stop."""
+        self._refunds.clock.sleep(seconds, self._stop)
+
+
+def lines_of(lines: Any) -> dict[str, int]:
+    """Read `[{"sku": ..., "quantity": ...}]`, or that as JSON text, as SKU to quantity.
+
+    :raises RefundImpossibleError: names every fault.
+    """
+    from airflow_provider_kk.api.errors import InvalidOrderError
+    from airflow_provider_kk.api.models import RefundLines
+
+    try:
+        items = RefundLines.parse({"lines": lines}).lines
+    except InvalidOrderError as error:
+        raise RefundImpossibleError(str(error)) from error
+    goods: dict[str, int] = {}
+    for item in items:
+        goods[item.sku.upper()] = goods.get(item.sku.upper(), 0) + item.quantity
+    return goods

@@ -1,0 +1,221 @@
+"""RefundOrderOperator: asks KK for a refund, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
+
+from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.operators.base import failing_for_good
+from airflow_provider_kk.operators.run import origin_of, push
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.operators.refunding import Refunding
+
+_DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
+#: Shorter waits are slept through: a deferral costs more.
+_WORTH_DEFERRING_S = 5.0
+
+
+class RefundOrderOperator(BaseOperator):
+    """Asks KK to refund an order, or some of its lines, exactly once, whatever is retried, cleared or killed.
+
+    Possible before shipping only; KK decides later, usually within an hour. An order is refunded as a whole
+    once, whoever asks; lines are refunded once by each task of a run. When the answer is lost, KK's refunds
+    of the order are read after the settle window: what is there is taken as asked for, what is not is held
+    for a human (`kk ledger --refunds`), since money is never asked for again by itself.
+
+    Returns `[{kk_order_id, refund_no, refund_status}]`, one for each of the order's splits that is concerned,
+    pushed before the task fails, too; `refund_status` is None without `wait`. Source: KK's page "Refund".
+
+    :param kk_order_id: the order by KK's id.
+    :param custom_order_number: or by your own number: all orders that KK has split it into.
+    :param lines: `[{"sku": ..., "quantity": ...}]` or that as JSON text; left out, the whole order. Checked
+        against what was ordered and what the ledger knows as refunded.
+    :param remark: what KK is told; no customer's data. The refund's key is put before it.
+    :param refund_reason: KK's reason for a refund of lines.
+    :param wait: until KK has decided.
+    :param kk_conn_id: the Airflow connection to KK.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's. There is no refund
+        without one.
+    :param deferrable: wait in the triggerer.
+    :param poll_interval: with `wait`, seconds from one look to the next.
+    :param wait_timeout: with `wait`, seconds after it was asked for in which KK has to decide (25 hours).
+    :raises AirflowFailException: KK has refused it, or the lines are not what was ordered, or a human has to
+        look; a retry does not help.
+    :raises AirflowException: it is not known yet whether KK has it, or KK cannot be read; a retry goes on.
+    """
+
+    template_fields: Sequence[str] = (
+        "kk_order_id",
+        "custom_order_number",
+        "lines",
+        "remark",
+        "refund_reason",
+        "kk_conn_id",
+        "ledger_conn_id",
+    )
+    ui_color = "#f2dede"
+
+    _stop: Stop | None = None
+
+    def __init__(
+        self,
+        *,
+        kk_order_id: str | None = None,
+        custom_order_number: str | None = None,
+        lines: Any = None,
+        remark: str = "Asked for by the shop",
+        refund_reason: str = "Other",
+        wait: bool = False,
+        kk_conn_id: str = KKHook.default_conn_name,
+        ledger_conn_id: str | None = None,
+        deferrable: bool = _DEFERRABLE,
+        poll_interval: float = 300,
+        wait_timeout: float = 90_000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (kk_order_id is None) == (custom_order_number is None):
+            raise ValueError("give either kk_order_id or custom_order_number")
+        self.kk_order_id = kk_order_id
+        self.custom_order_number = custom_order_number
+        self.lines = lines
+        # A template that comes to nothing must not become a refund of the whole order.
+        self.is_whole = lines is None
+        self.remark = remark
+        self.refund_reason = refund_reason
+        self.wait = wait
+        self.kk_conn_id = kk_conn_id
+        self.ledger_conn_id = ledger_conn_id
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.wait_timeout = wait_timeout
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Ask for the refunds, and wait for KK's decision when told to."""
+        with failing_for_good():
+            return self._execute(context)
+
+    def resume(self, context: Context, event: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
+        if event and event.get("state") == "error":
+            raise AirflowException(event["reason"])
+        return self.execute(context)
+
+    def on_kill(self) -> None:
+        """Ask for nothing new; what is in flight is still recorded."""
+        if self._stop is not None:
+            self._stop.set("the task was told to stop")
+
+    def _execute(self, context: Context) -> list[dict[str, Any]]:
+        from airflow_provider_kk.api.errors import KKError
+        from airflow_provider_kk.api.throttle import ThrottleStopped
+        from airflow_provider_kk.delivery.bucket import LedgerBucket
+        from airflow_provider_kk.delivery.clock import Stop
+        from airflow_provider_kk.delivery.job import InconclusiveError
+        from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
+        from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
+        from airflow_provider_kk.operators.refunding import Refunding, lines_of
+
+        self._stop = Stop()
+        number, kk_order_id = self._which()
+        hook = KKHook(self.kk_conn_id)
+        settings = hook.settings
+        place = ledger_place(hook, self.ledger_conn_id)
+        if place is None:
+            raise AirflowFailException(
+                "To ask for a refund exactly once, set ledger_conn_id on the operator or in the extra of "
+                f"{self.kk_conn_id!r}"
+            )
+        try:
+            goods = None if self.is_whole else lines_of(self.lines)
+            with closing(open_ledger(hook, place, threads=1, log=self.log)) as ledger:
+                bucket = LedgerBucket(
+                    ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second
+                )
+                with hook.client(bucket) as client:
+                    refunding = Refunding(ledger, client, bucket, origin_of(context), self._stop, self.log)
+                    refunding.prepare(number, kk_order_id, goods, str(self.remark), str(self.refund_reason))
+                    return self._run(refunding, context, place)
+        except RefundImpossibleError as error:
+            raise AirflowFailException(f"Not refunded: {error}") from error
+        except RefundPostponedError as error:
+            raise AirflowException(f"Not refunded yet: {error}") from error
+        except ThrottleStopped as error:
+            raise AirflowException("The task was told to stop; nothing more was asked for") from error
+        except (KKError, InconclusiveError) as error:
+            raise AirflowException(
+                f"KK cannot be read: {error}. A retry goes on where this try stopped"
+            ) from error
+
+    def _which(self) -> tuple[str | None, str | None]:
+        """The order number or the kkOrderId, as text."""
+        given = self.custom_order_number if self.kk_order_id is None else self.kk_order_id
+        text = str(given if given is not None else "").strip()
+        if text in ("", "None"):
+            name = "custom_order_number" if self.kk_order_id is None else "kk_order_id"
+            raise AirflowFailException(f"{name} is empty: its template has come to nothing")
+        return (text, None) if self.kk_order_id is None else (None, text)
+
+    def _run(self, refunding: Refunding, context: Context, place: str) -> list[dict[str, Any]]:
+        while (wait_s := refunding.advance()) is not None:
+            self._wait(refunding, wait_s)
+        result = refunding.result()
+        push(context, "return_value", result)
+        self._require_asked(refunding)
+        if not self.wait:
+            return result
+        while pending := refunding.look():
+            self._wait_for_decision(refunding, pending, place)
+        result = refunding.result()
+        push(context, "return_value", result)
+        self._require_asked(refunding)
+        if refunding.failed:
+            raise AirflowFailException(f"KK has decided against a refund: {', '.join(refunding.failed)}")
+        return result
+
+    def _require_asked(self, refunding: Refunding) -> None:
+        if refunding.final:
+            raise AirflowFailException("; ".join(refunding.final))
+        if refunding.unsent:
+            raise AirflowException("; ".join(refunding.unsent))
+
+    def _wait(self, refunding: Refunding, wait_s: float) -> None:
+        from airflow_provider_kk.triggers.sleep import SleepTrigger
+
+        if self.deferrable and wait_s > _WORTH_DEFERRING_S:
+            self.defer(trigger=SleepTrigger(refunding.now() + wait_s), method_name="resume")
+        self._sleep(refunding, wait_s)
+
+    def _wait_for_decision(self, refunding: Refunding, pending: list[str], place: str) -> None:
+        from airflow_provider_kk.triggers.refunds import RefundTrigger
+
+        deadline = refunding.asked_at + self.wait_timeout
+        if (rest_s := deadline - refunding.now()) <= 0:
+            raise AirflowFailException(
+                f"KK has not decided within {self.wait_timeout:g} s on the refund: {', '.join(pending)}"
+            )
+        if self.deferrable:
+            trigger = RefundTrigger(
+                kk_conn_id=self.kk_conn_id,
+                ledger_conn_id=place,
+                refund_keys=pending,
+                poll_s=self.poll_interval,
+                deadline=deadline,
+            )
+            self.defer(trigger=trigger, method_name="resume")
+        self._sleep(refunding, min(self.poll_interval, rest_s))
+
+    def _sleep(self, refunding: Refunding, seconds: float) -> None:
+        assert self._stop is not None
+        self.log.info("Looking at KK's refunds again in %.0f s", seconds)
+        refunding.sleep(seconds)
+        if self._stop.is_set():
+            raise AirflowException("The task was told to stop; a retry goes on where this try stopped")

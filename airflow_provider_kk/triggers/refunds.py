@@ -1,0 +1,92 @@
+"""A trigger that waits for KK's decision on refunds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+log = logging.getLogger(__name__)
+
+_LEAST_POLL_S = 0.5
+
+
+class RefundTrigger(BaseTrigger):
+    """Fires when KK has decided on all of the refunds, or at the deadline. Only reads.
+
+    The event is `{"state": "decided" | "timeout" | "error", "reason": ...}`: the task looks at KK again.
+
+    :param kk_conn_id: the Airflow connection to KK.
+    :param ledger_conn_id: where the account's rate limit is shared with all workers.
+    :param refund_keys: the refunds by their keys, see `delivery.refunds.refund_key`.
+    :param poll_s: seconds from one look to the next.
+    :param deadline: epoch seconds of the triggerer's clock; absolute, so that a restart does not start over.
+    """
+
+    def __init__(
+        self,
+        *,
+        kk_conn_id: str,
+        ledger_conn_id: str,
+        refund_keys: Sequence[str],
+        poll_s: float,
+        deadline: float,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kk_conn_id = kk_conn_id
+        self.ledger_conn_id = ledger_conn_id
+        self.refund_keys = list(refund_keys)
+        self.poll_s = poll_s
+        self.deadline = deadline
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return how to make this trigger again."""
+        names = ("kk_conn_id", "ledger_conn_id", "refund_keys", "poll_s", "deadline")
+        return "airflow_provider_kk.triggers.refunds.RefundTrigger", {
+            name: getattr(self, name) for name in names
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look at the refunds from time to time, then fire once."""
+        while (now := time.time()) < self.deadline:
+            await asyncio.sleep(min(max(self.poll_s, _LEAST_POLL_S), self.deadline - now))
+            event = await self._look()
+            if event is not None:
+                yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+                return
+        yield TriggerEvent({"state": "timeout"})  # type: ignore[no-untyped-call]
+
+    async def _look(self) -> dict[str, Any] | None:
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
+        from airflow_provider_kk.hooks.connection import InvalidConnectionError
+
+        try:
+            # Anew each time: a token may have been exchanged since.
+            kk = await get_async_connection(self.kk_conn_id)
+            ledger = await get_async_connection(self.ledger_conn_id)
+            is_decided = await asyncio.to_thread(self._are_decided, kk, ledger)
+        except (InvalidConnectionError, KKAuthError, KKEndpointError) as error:
+            return {"state": "error", "reason": str(error)}
+        except Exception as error:
+            # Whatever it was, the next look may succeed; its text may hold anything.
+            log.warning("KK's refunds cannot be read, so this is looked at again: %s", type(error).__name__)
+            return None
+        return {"state": "decided"} if is_decided else None
+
+    def _are_decided(self, kk: Any, ledger_connection: Any) -> bool:
+        from airflow_provider_kk.api.throttle import LocalBucket
+        from airflow_provider_kk.delivery.refunds import is_decided, order_of_key
+        from airflow_provider_kk.hooks.connection import parse_connection
+        from airflow_provider_kk.hooks.kk import KKHook
+        from airflow_provider_kk.hooks.reading import reading
+
+        hook = KKHook(self.kk_conn_id)
+        hook.settings = parse_connection(kk)
+        with reading(hook, ledger_connection, LocalBucket()) as (client, _):
+            return all(is_decided(client.get_refunds(order_of_key(key)), key) for key in self.refund_keys)
