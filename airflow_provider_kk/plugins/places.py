@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,8 +39,10 @@ class Place:
     @property
     def options(self) -> str:
         """What leads `kk` to this ledger, for a command line."""
-        ledger = f" --ledger-conn-id {self.ledger_conn_id}" if self.ledger_conn_id else ""
-        return f"--kk-conn-id {self.kk_conn_id}{ledger}"
+        words = ["--kk-conn-id", self.kk_conn_id]
+        if self.ledger_conn_id:
+            words += ["--ledger-conn-id", self.ledger_conn_id]
+        return shlex.join(words)
 
 
 def places() -> list[Place]:
