@@ -131,12 +131,15 @@ class Report:
             at = _time_of(state)
             query = (
                 self._select(at)
-                .where(*self._is_mine, _ORDER.c.state == state.value, at >= since, at < until)
+                .where(*self._is_mine, _ORDER.c.state == state.value, at >= since)
                 .order_by(at.desc(), _ORDER.c.custom_order_number.desc(), _ORDER.c.generation.desc())
                 .limit(limit)
             )
-            if after is not None:
+            # One upper bound only: SQLite takes the first of two, and reads all that is between them.
+            if after is not None and after.at < until:
                 query = query.where(*_behind(after, state, at))
+            else:
+                query = query.where(at < until)
             found += [_line(row) for row in self._rows(query)]
         # Stable: within a state, orders of one time keep the order that the database gives them.
         found.sort(key=lambda line: (-line.at, _RANK[line.state]))
@@ -173,10 +176,11 @@ class Report:
     def of_run(self, dag_id: str, run_id: str, *, limit: int, after: str | None = None) -> list[RunOrder]:
         """Return the orders that a DAG run has sent or moved, by number, from behind `after`."""
         syncs = sa.select(_RUN.c.sync_id).where(_RUN.c.dag_id == dag_id, _RUN.c.run_id == run_id)
-        sync_ids = [sync_id for (sync_id,) in self._rows(syncs)]
-        numbers = self._numbers(
-            _ATTEMPT, (_ATTEMPT.c.dag_id == dag_id, _ATTEMPT.c.run_id == run_id), after, limit
-        ) | self._numbers(_ORDER, (_ORDER.c.sync_id.in_(sync_ids),), after, limit)
+        of_run = (_ATTEMPT.c.dag_id == dag_id, _ATTEMPT.c.run_id == run_id)
+        numbers = self._numbers(_ATTEMPT, of_run, after, limit)
+        # One by one: asked for all syncs at once, SQLite reads the account in the order of its numbers.
+        for (sync_id,) in self._rows(syncs):
+            numbers |= self._numbers(_ORDER, (_ORDER.c.sync_id == sync_id,), after, limit)
         page = self._in_order(numbers)[:limit]
         entries = self._ledger.look_up(page)
         attempts: dict[str, list[Attempt]] = {}

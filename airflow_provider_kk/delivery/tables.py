@@ -91,7 +91,7 @@ def _job_table(name: str, key: str, ids: str, comment: str) -> sa.Table:
         sa.Column("created_at", _EPOCH, nullable=False, comment="0: not created"),
         sa.Column("updated_at", _EPOCH, nullable=False),
         sa.Index(f"{name}_state", "host", "account", "state", "settle_after"),
-        sa.Index(f"{name}_sync", "sync_id", key),
+        sa.Index(f"{name}_sync", "host", "account", "sync_id", key),
         sa.Index(f"{name}_created", "host", "account", "state", "created_at"),
         sa.Index(f"{name}_changed", "host", "account", "state", "updated_at"),
         comment=comment,
@@ -116,7 +116,15 @@ def _attempt_table(name: str, key: str, ids: str) -> sa.Table:
         sa.Column("recorded_at", _EPOCH, nullable=False),
         *_origin_columns(),
         sa.Column("try_number", sa.Integer, nullable=False),
-        sa.Index(f"{name}_run", "dag_id", "run_id", key, mysql_length={"dag_id": 100, "run_id": 100}),
+        sa.Index(
+            f"{name}_run",
+            "host",
+            "account",
+            "dag_id",
+            "run_id",
+            key,
+            mysql_length={"host": 100, "dag_id": 100, "run_id": 100},
+        ),
         comment="One row for each POST",
     )
 
