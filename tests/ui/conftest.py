@@ -149,7 +149,7 @@ class Api:
 
 
 def wait_for(condition: Callable[[], object], is_up: Callable[[], None]) -> None:
-    until = time.monotonic() + 150
+    until = time.monotonic() + 400
     while not condition():
         is_up()
         assert time.monotonic() < until

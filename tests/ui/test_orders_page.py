@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.ui.conftest import Ui
 
-pytestmark = [pytest.mark.ui, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ui, pytest.mark.timeout(1_200)]
 #: Where to leave pictures for docs/images, when there shall be any.
 PICTURES = os.environ.get("KK_PICTURES")
 
@@ -183,7 +183,7 @@ def wait(browser: Chrome, condition: Callable[[], object]) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     fading = [NoSuchElementException, StaleElementReferenceException]
-    WebDriverWait(browser, 30, ignored_exceptions=fading).until(lambda _: condition())
+    WebDriverWait(browser, 90, ignored_exceptions=fading).until(lambda _: condition())
 
 
 def brightness(browser: Chrome) -> float:
