@@ -381,3 +381,18 @@ def test_the_ddl_makes_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
         names = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     tables = {"kk_order", "kk_order_attempt", "kk_refund", "kk_refund_attempt"}
     assert names == {"kk_account", "kk_sync_run"} | tables
+
+
+def test_held_refunds_are_listed_apart_from_orders_and_shown_with_what_to_say(
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold(ledger.of_refunds(), "1000000371651-whole")
+
+    assert main(["ledger", "list"]) == 0
+    assert "1000000371651-whole" not in capsys.readouterr().out
+    assert main(["ledger", "list", "--refunds"]) == 0
+    assert "1000000371651-whole  held" in capsys.readouterr().out
+    assert main(["ledger", "show", "--refunds", "1000000371651-whole"]) == 0
+    assert "resolve --refunds 1000000371651-whole --never-created" in capsys.readouterr().out
+    again = ["--order-again", "--why", "again"]
+    assert main(["ledger", "resolve", "--refunds", "1000000371651-whole", *again]) == 1
