@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo ui test test-3.3 test-2.11 test-system test-ui chaos test-lowest lint format build \
+.PHONY: help demo ui test test-3.3 test-2.11 test-system test-ui chaos bench bench-long test-lowest lint format build \
 	env-3.3 env-2.11 test-packages clean
 
 AIRFLOW_3 := .venv/airflow-3.3/bin
@@ -44,6 +44,13 @@ test-ui:  ## click through the Orders page in a real browser, in a real Airflow
 
 chaos: env-3.3 test-packages  ## kill the delivery of orders 20,000 times, simulate it 5,000,000 times, break it on purpose
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m tests.chaos $(ARGS)
+
+bench:  ## measure delivery beside what one would write without it; some minutes
+	@$(MAKE) --no-print-directory env-3.3 test-packages MORE=bench
+	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m benchmarks $(ARGS)
+
+bench-long:  ## the same at KK's real rate of 2 a second
+	@$(MAKE) --no-print-directory bench ARGS="--long $(ARGS)"
 
 test-lowest:  ## run all tests with the lowest versions that pyproject.toml allows
 	@scripts/test-lowest $(ARGS)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from statistics import quantiles
 from typing import Any
 
@@ -11,22 +14,27 @@ from benchmarks.table import Row
 
 BURST = 120
 REAL_RATE = 2.0
-#: A quarter of the time, and four times the effect of every delay.
-SCALED_RATE = 8.0
+#: Half of the time, and twice the effect of every delay.
+SCALED_RATE = 4.0
+#: Runs wait most of their time, so they go side by side; their first bursts do not.
+APART_S = 10.0
 WANTED = {180: "0.96", 240: "0.98", 600: "0.98"}
 
 
 def rows(*, is_long: bool) -> Iterator[Row]:
     rate = REAL_RATE if is_long else SCALED_RATE
-    for processes in (1, 4):
-        for number in (180, 240, 600):
-            yield _row(number, processes, rate)
+    with ThreadPoolExecutor(6) as pool:
+        runs = {}
+        for number, processes in product((600, 240, 180), (4, 1)):
+            runs[processes, number] = pool.submit(deliver, number, processes, burst=BURST, rate=rate)
+            time.sleep(APART_S)
+    for (processes, number), run in sorted(runs.items()):
+        yield _row(number, processes, rate, run.result())
     yield _slow_kk()
     yield _sleeping_loop()
 
 
-def _row(number: int, processes: int, rate: float) -> Row:
-    run = deliver(number, processes, burst=BURST, rate=rate)
+def _row(number: int, processes: int, rate: float, run: dict[str, Any]) -> Row:
     return Row(
         f"share of the theoretical rate, {number} orders, {_processes(processes)}, {rate:g} a second",
         f"{run['share']:.3f} of all requests, {run['of_orders']:.3f} of orders alone; "

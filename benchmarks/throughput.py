@@ -15,7 +15,7 @@ from benchmarks.table import Row
 from tests.airflow.support import AirflowHome
 from tests.operators.shop import SELECT, SKUS, Warehouse, address
 
-ORDERS, MAPPED = 1_000, 25
+ORDERS, MAPPED = 600, 25
 LATENCY_S = 0.02
 
 _SYNC = """
