@@ -66,7 +66,7 @@ def _sleeping_loop() -> Row:
     theirs, ours = 240 / rate, (240 - BURST + 5) / REAL_RATE
     return Row(
         "240 orders at KK's real limit",
-        f"{ours:.0f} s (with 2 of headroom and 3 for reads)",
+        f"{ours:.0f} s, by arithmetic: 2 of headroom, 3 for reads",
         "a loop with sleep(0.5): `python -m benchmarks.peers`",
         f"{theirs:.0f} s at its {rate:.2f} a second",
         f"{theirs / ours:.1f} times as fast",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,11 +42,8 @@ def machine() -> str:
     import airflow
 
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
     return (
         f"{os.cpu_count()} cores, {pages / 2**30:.0f} GB, load {os.getloadavg()[0]:.1f} at the end, "
         f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, "
-        f"Airflow {airflow.__version__}, commit {done.stdout.strip() or 'unknown'}"
+        f"Airflow {airflow.__version__}"
     )
