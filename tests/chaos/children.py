@@ -75,7 +75,11 @@ class Nursery:
     def wait(self, *children: Child) -> None:
         """Until each of them has stopped or ended; meanwhile others may."""
         while any(child.ended is None and not child.stopped for child in children):
-            self._note(*os.waitpid(-1, os.WUNTRACED))
+            self.wait_for_any()
+
+    def wait_for_any(self) -> None:
+        """Until one of all children has stopped or ended."""
+        self._note(*os.waitpid(-1, os.WUNTRACED))
 
     def wait_or_sleep(self, child: Child) -> None:
         """Until it has stopped or ended, or waits for time to pass."""

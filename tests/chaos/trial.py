@@ -313,9 +313,13 @@ def _orphans(trial: Trial) -> None:
         if first.stopped:
             trial.wake(first)
         trial.nursery.wait_or_sleep(first)
-        if retry.stopped:
-            trial.note(retry)
-            trial.wake(retry)
+        while not (first.ended and retry.ended):
+            # While one of them waits for time to pass, the other may come to its point.
+            for child in (first, retry):
+                if child.stopped:
+                    trial.note(child)
+                    trial.wake(child)
+            trial.nursery.wait_for_any()
         trial.finish(first, retry)
         _count_end(trial, first, n)
         _count_end(trial, retry, n)

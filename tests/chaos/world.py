@@ -191,7 +191,8 @@ class World:
             "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
             " AND backend_type = 'client backend' AND datname = current_database()"
         )
-        with self._engine("postgres").connect() as db:
+        # Within one transaction the server would always tell the same.
+        with self._engine("postgres").connect().execution_options(isolation_level="AUTOCOMMIT") as db:
             while db.execute(others).scalar_one():
                 pause(0.001)
         self._engine("postgres").dispose()
