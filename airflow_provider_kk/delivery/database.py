@@ -205,5 +205,10 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
         "SELECT set_config('synchronous_commit', 'on', false)"
         " WHERE current_setting('synchronous_commit') = 'off'"
     )
+    # Under a stricter one, a rival's commit would be an error here instead of a lost race.
+    cursor.execute(
+        "SELECT set_config('default_transaction_isolation', 'read committed', false)"
+        " WHERE current_setting('default_transaction_isolation') <> 'read committed'"
+    )
     cursor.close()
     connection.commit()

@@ -16,7 +16,7 @@ from airflow_provider_kk.delivery.rows import Entry
 _OVERLAP_S = 300.0
 _LOG_EVERY_S = 10.0
 _CONTROLS = 3
-_CONTROL_S = 120.0
+_CONTROL_S = 600.0
 NOT_OUR_STORE = "KK's list does not show the orders that it has created: is the token another store's?"
 
 
@@ -37,6 +37,7 @@ def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) ->
     reading.adopt(finder.find(since, until, ()))
     # Only the first answer tells how far KK's clock, by which it lists, is ahead of this one.
     kk_started = started + (finder.clock_skew_s or 0.0)
+    ledger.kk_skew_s = finder.clock_skew_s or 0.0
     if kk_started > until:
         reading.adopt(finder.find(until, kk_started, ()))
     reading.require_control(finder, kk_started)

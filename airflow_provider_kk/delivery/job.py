@@ -98,4 +98,4 @@ def plain_number(key: str) -> str:
 def zip_digest(key: str, zip_code: str | None) -> str:
     """Return a digest of a postal code, to compare and not to read; trying all codes still tells it."""
     plain = "".join(ch for ch in (zip_code or "") if ch.isalnum()).upper()
-    return hashlib.sha256(f"{key}\n{plain}".encode()).hexdigest()[:16] if plain else ""
+    return hashlib.sha256(f"{plain_number(key)}\n{plain}".encode()).hexdigest()[:16] if plain else ""

@@ -111,6 +111,14 @@ class Ledger(SendingLedger):
         for key, group in by_key.items():
             entry = known.get(key)
             if key in padded:
+                # Where only one row can be it, and it is not known to be anywhere, it is.
+                if entry is None and len(padded[key]) == 1:
+                    (only,) = padded[key]
+                    news = [
+                        one for one in self.of_its_generation(only, group) if one.id not in only.kk_order_ids
+                    ]
+                    if news and _is_healable(only):
+                        adopted += self._heal_one(only, only.key, news)
                 continue
             news = group if entry is None else self.of_its_generation(entry, group)
             if entry is not None:
@@ -145,7 +153,11 @@ class Ledger(SendingLedger):
                 by_key.setdefault(sighting.key, []).append(sighting)
         completion = Completion()
         for key, entry in self.look_up(list(by_key)).items():
-            if entry.state is State.CREATED and entry.attempt > 0 and not entry.resolved_by:
+            if (
+                entry.state is State.CREATED
+                and entry.attempt > 0
+                and not (entry.resolved_by and entry.adopted)
+            ):
                 self._complete_one(entry, by_key[key], completion)
         return completion
 
@@ -305,5 +317,5 @@ class Ledger(SendingLedger):
 
 def _is_healable(entry: Entry) -> bool:
     if entry.state is State.CREATED:
-        return entry.attempt == 0 and not entry.fingerprint  # its splits may be listed one by one
+        return entry.adopted and not entry.fingerprint  # its splits may be listed one by one
     return entry.state in (State.INVALID, State.NOT_SENT)

@@ -20,6 +20,7 @@ _MAY_BE_THERE = LOOK_FIRST | {State.HELD}
 def trusted_now(ledger: Ledger, finder: Finder) -> float:
     """Return the earliest of the database's, the worker's and KK's clock, epoch seconds."""
     worker = ledger.clock.wall()
+    ledger.kk_skew_s = finder.clock_skew_s or 0.0
     return min(ledger.now(), worker, worker + (finder.clock_skew_s or 0.0))
 
 
@@ -40,7 +41,7 @@ class Listing:
             self._found[entry.key] = {}
             for name in {entry.key, plain_number(entry.key)}:
                 self._keys.setdefault(name, []).append(entry.key)
-        self._unnumbered: dict[str, Goods] = {}
+        self._unnumbered: dict[str, Sighting] = {}
         self.has_control = False
         """Whether it shows an order that a POST of ours is known to have created."""
 
@@ -48,7 +49,7 @@ class Listing:
         """Take a part of the list."""
         for one in sightings:
             if one.key is None:
-                self._unnumbered[one.id] = one.goods or {}
+                self._unnumbered[one.id] = one
                 continue
             for key in self._keys.get(plain_number(one.key) if one.key_is_integer else one.key, ()):
                 if one.is_of(key):
@@ -64,9 +65,12 @@ class Listing:
             (others if is_another else own).append(one)
         return own, others
 
-    def has_unnumbered(self, goods: Goods) -> bool:
-        """Whether an order whose number cannot be read may be the one, or a part of it."""
-        return any(is_part(one, goods) for one in self._unnumbered.values())
+    def has_unnumbered(self, goods: Goods, until: float) -> bool:
+        """Whether an order whose number cannot be read, created by then, may be the one, or a part of it."""
+        return any(
+            is_part(one.goods or {}, goods) and (one.created_at or 0.0) <= until
+            for one in self._unnumbered.values()
+        )
 
     def _shows_known_order(self, sightings: Sequence[Sighting]) -> bool:
         # Under its number, since a list with numbers of KK's own would show none of ours.

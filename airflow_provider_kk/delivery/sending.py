@@ -90,7 +90,7 @@ class SendingLedger(Store):
     def _intent(self, tx: Transaction, claim: Claim, origin: Origin) -> dict[str, Any]:
         return {
             **identity_of(claim.job),
-            "intent_at": tx.now,
+            "intent_at": self._earliest_now(tx),
             "settle_after": self._latest_now(tx) + self.settle_delay_s,
             "outcome": "",
             "code": None,

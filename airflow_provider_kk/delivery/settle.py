@@ -22,6 +22,8 @@ from airflow_provider_kk.delivery.states import LOOK_FIRST, Event, State
 
 #: Later than this after its intent nothing is sent again by itself.
 _RESEND_WITHIN_S = 86_400.0
+#: What KK has created so long after the settle window cannot come of that POST, whatever the clocks say.
+_UNNUMBERED_S = 3_600.0
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,9 @@ def _judge(
     own, others = listing.found(entry)
     if others and not own:
         return _Verdict(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
+    if own and set(entry.kk_order_ids) - {one.id for one in own}:
+        ids = tuple(sorted(one.id for one in own))
+        return _Verdict(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show", ids)
     if own:
         return _judge_found(entry, attempts, own, now, ledger)
     if entry.kk_order_ids:
@@ -183,7 +188,7 @@ def _judge_found(
 def _judge_absence(
     entry: Entry, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: Ledger
 ) -> _Verdict:
-    if listing.has_unnumbered(entry.goods):
+    if listing.has_unnumbered(entry.goods, max(one.settle_after for one in attempts) + _UNNUMBERED_S):
         doubt = "KK's list has an order with the same goods whose number cannot be read"
     elif not listing.has_control and not _may_do_without_control(entry, now, ledger):
         doubt = "KK's list shows no order that the ledger knows, so it may be of another store or token"

@@ -60,8 +60,11 @@ def _add_up(orders: Sequence[KKOrder], entry: Entry) -> bool:
 
 def _with_listed(entry: Entry, ledger: Ledger, client: KKClient) -> tuple[str, ...]:
     around_s = _AROUND_S + ledger.terms.timeout_s + abs(client.clock_skew_s or 0.0)
+    around_s += abs(ledger.now() - ledger.clock.wall())
+    intents = [one.intent_at for one in ledger.attempts([entry.key]) if one.generation == entry.generation]
+    begun_at = min([entry.created_at, *intents])
     found = dict.fromkeys(entry.kk_order_ids)
-    for part in OrderFinder(client).find(entry.created_at - around_s, entry.created_at + around_s):
+    for part in OrderFinder(client).find(begun_at - around_s, entry.created_at + around_s):
         own = [one for one in part if one.is_of(entry.key)]
         found.update(dict.fromkeys(one.id for one in ledger.of_its_generation(entry, own)))
     return tuple(found)

@@ -352,6 +352,12 @@ class SqlTransaction:
             return first.at_least(second)
         return second.at_least(first) if isinstance(second, Moment) else max(first, second)
 
+    def earlier(self, first: Any, second: Any) -> Any:
+        """Return the earlier of two times, of which one is made with `now`."""
+        if isinstance(first, Moment):
+            return first.at_most(second)
+        return second.at_most(first) if isinstance(second, Moment) else min(first, second)
+
     def read(self, key: str, generation: int) -> Entry | None:
         """Return a row."""
         return self._one(

@@ -17,17 +17,22 @@ _EPOCH = sa.Float(53)
 
 @dataclass(frozen=True)
 class Moment:
-    """A time that the database tells as it writes: its clock plus `after_s`, but not before `floor`."""
+    """A time that the database tells as it writes: its clock plus `after_s`, from `floor` to `ceiling`."""
 
     after_s: float = 0.0
     floor: float = 0.0
+    ceiling: float = 1e15
 
     def __add__(self, seconds: float) -> Moment:
-        return Moment(self.after_s + seconds, self.floor + seconds)
+        return Moment(self.after_s + seconds, self.floor + seconds, self.ceiling + seconds)
 
     def at_least(self, epoch: float) -> Moment:
         """Return the later of this and an epoch in seconds."""
-        return Moment(self.after_s, max(self.floor, epoch))
+        return Moment(self.after_s, max(self.floor, epoch), max(self.ceiling, epoch))
+
+    def at_most(self, epoch: float) -> Moment:
+        """Return the earlier of this and an epoch in seconds."""
+        return Moment(self.after_s, min(self.floor, epoch), min(self.ceiling, epoch))
 
 
 class Statements:
@@ -89,7 +94,8 @@ class Statements:
         parameters = {f"is_{name}": value for name, value in where.items()}
         for name, value in values.items():
             if name in moments:
-                parameters[f"after_{name}"], parameters[f"floor_{name}"] = value.after_s, value.floor
+                parameters[f"after_{name}"] = value.after_s
+                parameters[f"floor_{name}"], parameters[f"ceiling_{name}"] = value.floor, value.ceiling
             else:
                 parameters[f"set_{name}"] = value
         return db.execute(statement, parameters)
@@ -98,7 +104,8 @@ class Statements:
         if not is_moment:
             return sa.bindparam(f"set_{name}")
         moment = self._now() + sa.bindparam(f"after_{name}", type_=_EPOCH)
-        return sa.func.greatest(moment, sa.bindparam(f"floor_{name}", type_=_EPOCH), type_=_EPOCH)
+        moment = sa.func.greatest(moment, sa.bindparam(f"floor_{name}", type_=_EPOCH), type_=_EPOCH)
+        return sa.func.least(moment, sa.bindparam(f"ceiling_{name}", type_=_EPOCH), type_=_EPOCH)
 
 
 def _equals(table: sa.Table, where: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:

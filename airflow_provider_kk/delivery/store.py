@@ -38,6 +38,10 @@ class Transaction(Protocol):
         """Return the later of two times, of which one is made with `now`."""
         ...
 
+    def earlier(self, first: Any, second: Any) -> Any:
+        """Return the earlier of two times, of which one is made with `now`."""
+        ...
+
     def read(self, key: str, generation: int) -> Entry | None:
         """Return a row."""
         ...
@@ -91,6 +95,8 @@ class Store(ABC):
 
     clock: Clock
     terms: Terms
+    kk_skew_s: float = 0.0
+    """KK's clock minus the worker's, as its last answer told."""
     host: str
     account: str
 
@@ -121,7 +127,13 @@ class Store(ABC):
 
     def _latest_now(self, tx: Transaction) -> Any:
         """Return the later of the database's clock and the worker's: what is behind may be set right soon."""
-        return tx.later(tx.now, self.clock.wall())
+        wall = self.clock.wall()
+        return tx.later(tx.now, max(wall, wall + self.kk_skew_s))
+
+    def _earliest_now(self, tx: Transaction) -> Any:
+        """Return the earliest of three clocks: what is ahead may be set right soon."""
+        wall = self.clock.wall()
+        return tx.earlier(tx.now, min(wall, wall + self.kk_skew_s))
 
     def _compare_and_set(
         self, seen: Entry, event: Event, values_at: Callable[[Transaction], Mapping[str, Any]]

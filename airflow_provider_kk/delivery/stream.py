@@ -199,8 +199,10 @@ class Stream:
         if plain == item.key:
             return None
         entry = self.ledger.look_up([plain]).get(plain)
-        if entry is None or entry.message != FOUND_AS_INTEGER or not _looks_same(item, entry):
+        if entry is None or entry.message != FOUND_AS_INTEGER:
             return None
+        if not _looks_same(item, entry):
+            return entry
         return self.ledger.rename(entry, item.key or "")
 
     def _may_ask_again(self, item: Item, entry: Entry) -> bool:
@@ -237,7 +239,7 @@ class Stream:
             self._collect()
         if self.halted or self.stop.is_set():
             self._refuse(item, seen, Status.NOT_SENT, self.why_not_sent)
-        elif self._is_time_up() or self._is_enough():
+        elif self._is_time_up() or (self._is_enough() and not (seen and seen.state in DOUBTFUL)):
             self._refuse(item, seen, Status.POSTPONED, "left for the next run")
         else:
             if seen is not None and seen.state in LOOK_FIRST:

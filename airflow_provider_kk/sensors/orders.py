@@ -148,7 +148,7 @@ class OrderSensor(BaseSensorOperator):
         self.log.info(
             "Waiting for %s: %s", self.until, [(one["kk_order_id"], one["status"]) for one in seen.orders]
         )
-        return (seen if is_clear else None), (ids if is_clear else [])
+        return (seen if is_clear else None), (ids if are_all else [])
 
     def _read(self) -> tuple[list[str], Sequence[Any], bool]:
         """The ids, what KK lists of them, and whether these are all."""

@@ -177,6 +177,62 @@ def test_a_row_that_vanishes_while_a_sync_waits_is_not_sent_again(world: World) 
     assert world.kk.count("A") == 1
 
 
+def test_a_restored_ledger_knows_a_number_that_kk_lists_without_its_zeros(world: World) -> None:
+    list_integers(world)
+    saved = backup(world)
+    world.sync("007")
+    world.clock.sleep(3600)
+    restore(world, saved)
+    assert counts(world.sync("007")) == {"already_created": 1}
+    assert world.kk.count("007") == 1
+
+
+@pytest.mark.parametrize("before", ["not_sent", "invalid"])
+def test_a_restored_ledger_finds_what_was_not_sent_before_under_an_integer(world: World, before: str) -> None:
+    list_integers(world)
+    if before == "not_sent":
+        world.kk.meets("007", "never_left")
+        world.sync("007")
+    else:
+        world.ledger.note_invalid("007", "digest", "no zip", sync_id="s")
+    saved = backup(world)
+    world.sync("007")
+    world.clock.sleep(3600)
+    restore(world, saved)
+    world.sync("007")
+    assert world.kk.count("007") == 1
+
+
+def test_a_restored_ledger_tells_of_an_order_under_an_integer_that_was_changed_meanwhile(
+    world: World,
+) -> None:
+    list_integers(world)
+    saved = backup(world)
+    world.sync("007")
+    world.clock.sleep(3600)
+    restore(world, saved)
+    assert counts(world.sync(Order("007", {"SHIRT_M": 1}, "DE"))) == {"changed": 1}
+
+
+def test_a_restored_ledger_gets_all_splits_that_two_slices_of_the_list_show(world: World) -> None:
+    split = Order("A", {"S": 1, "T": 2})
+    world.kk.meets("A", "never_left")
+    world.sync(split)
+    saved = backup(world)
+    world.kk.split = True
+    world.sync(split)
+    world.clock.sleep(3600)
+    restore(world, saved)
+    find = world.kk.find
+
+    def one_by_one(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+        for part in find(since, until, keys):
+            yield from [[one] for one in part] or [[]]
+
+    world.kk.find = one_by_one  # type: ignore[method-assign]
+    assert counts(world.sync(split)) == {"already_created": 1}
+
+
 def test_an_index_that_is_being_rebuilt_is_no_reason_to_send(world: World) -> None:
     world.sync("B")
     world.clock.sleep(400)
@@ -279,6 +335,29 @@ def test_a_refused_order_is_not_asked_again_over_another_stores_list(world: Worl
     stream.look_again()
     stream.close()
     assert world.kk.posts.count("A") == 1
+
+
+def test_an_id_that_kk_has_given_and_does_not_list_is_a_conflict(world: World) -> None:
+    job = world.job(Order("A"))
+    first = world.ledger.begin(job, None, origin=ORIGIN, sync_id="s")
+    world.clock.sleep(800)
+    second = world.ledger.begin(job, world.entry("A"), origin=ORIGIN, sync_id="s")
+    assert first is not None
+    assert second is not None
+    world.kk.add(Order("A"))
+    world.ledger.record(second, Answer(Event.UNKNOWN))
+    world.ledger.record(first, Answer(Event.CREATED, ("9999",)))
+    world.clock.sleep(800)
+    assert counts(world.sync("A")) == {"held": 1}
+
+
+def test_an_order_made_by_hand_later_does_not_keep_a_refused_one_for_ever(world: World) -> None:
+    world.kk.meets("A", "refused")
+    world.sync("A")
+    world.clock.sleep(7200)
+    world.kk.add(Order("by hand"), key=None)
+    world.clock.sleep(90_000)
+    assert counts(world.sync("A")) == {"created": 1}
 
 
 def test_another_stores_list_is_no_control_though_healing_took_it_in(world: World) -> None:
@@ -474,6 +553,37 @@ def test_a_failing_worker_hides_nothing_of_what_the_others_did(world: World) -> 
     created = [key for key, entry in world.ledger.look_up(keys).items() if entry.state is State.CREATED]
     assert {told[key] for key in created} <= {Status.CREATED}
     assert summarise(board, run, runs).selected == len(keys)
+
+
+def test_a_limit_counts_an_order_that_is_sent_again_once(world: World) -> None:
+    world.kk.meets("A", "lost_request")
+    assert counts(world.sync("A", limits=Limits(1, max_sent=1))) == {"created": 1}
+
+
+@pytest.mark.parametrize("word", ["retry", "never", "again"])
+def test_splits_are_completed_also_after_a_human_has_let_an_order_be_sent(world: World, word: str) -> None:
+    split = Order("A", {"S": 1, "T": 2})
+    if word == "retry":
+        world.kk.meets("A", "refused")
+        world.sync(split)
+        world.ledger.lift_pause(world.entry("A"), who="ann", why="restocked")
+    elif word == "never":
+        world.kk.meets("A", "lost_request")
+        world.sync(split, waits=False)
+        world.clock.sleep(800)
+        world.ledger.resolve(world.entry("A"), Event.DECLARED_NEVER, who="ann", why="no")
+    else:
+        world.sync(split)
+        world.clock.sleep(3600)
+        ids = world.entry("A").kk_order_ids
+        world.ledger.order_again(world.entry("A"), ids=ids, who="ann", why="more")
+    world.clock.sleep(1000)
+    world.kk.split = True
+    post = world.kk.post
+    world.kk.post = lambda order, check: post(order, check)[:1]  # type: ignore[method-assign]
+    world.sync(split)
+    world.ledger.complete([one for one in world.kk.orders if one.key == "A"])
+    assert len(world.entry("A").kk_order_ids) == 2
 
 
 def test_a_cleared_task_asks_again_for_what_was_refused_days_ago(world: World) -> None:

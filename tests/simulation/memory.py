@@ -192,6 +192,9 @@ class MemoryTransaction:
     def later(self, first: float, second: float) -> float:
         return max(first, second)
 
+    def earlier(self, first: float, second: float) -> float:
+        return min(first, second)
+
     def read(self, key: str, generation: int) -> Entry | None:
         return self._tables.orders.get((key, generation))
 

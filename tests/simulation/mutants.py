@@ -314,7 +314,7 @@ MUTANTS = (
         patch.object(stream, "FOUND_AS_INTEGER", "found at KK"),
         patch.object(ledger, "FOUND_AS_INTEGER", "found at KK")), is_rare=True),
     Mutant("orders without a number are ignored", lambda: patch.object(
-        listing.Listing, "has_unnumbered", lambda self, goods: False)),
+        listing.Listing, "has_unnumbered", lambda self, goods, until: False)),
     Mutant("after a 429 whoever was first goes on", _rate_limited_are_always_free, is_rare=True),
     Mutant("a human's never is not checked", _humans_need_not_wait),
     Mutant("an unanswered POST is repeated", _posts_twice),
