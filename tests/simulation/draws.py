@@ -29,6 +29,7 @@ class Habits:
     hands: int
     """How often a human lends a hand meanwhile."""
     clock_jumps: bool
+    workers_skew_s: float
 
 
 def draw_manners(random: Random, *, restores: bool) -> Manners:
@@ -73,7 +74,8 @@ def draw_habits(random: Random, *, restores: bool) -> Habits:
         orphans=random.choice((0.0, 0.3)),
         # What a human has said since the backup is lost with it.
         hands=0 if restores else random.choice((0, 0, 3)),
-        clock_jumps=random.random() < 0.1,
+        clock_jumps=random.random() < 0.2,
+        workers_skew_s=random.choice((0.0, 0.0, 0.0, 0.0, -3_600.0, 240.0, 3_600.0)),
     )
 
 

@@ -53,6 +53,8 @@ class Hub:
         self.now = START
         self.random = random
         self.kills, self.freezes = kills, freezes
+        self.workers_skew_s = 0.0
+        """By how much the clocks of the workers are ahead."""
         self.trace: list[str] | None = None
         self.meddle: Callable[[], object] = lambda: None
         """Called now and then while a thread gives way: somebody from outside does something."""

@@ -138,7 +138,7 @@ class KK:
 
     @property
     def clock_skew_s(self) -> float:
-        return self.manners.skew_s
+        return self.manners.skew_s - self.hub.workers_skew_s
 
     # Creating --------------------------------------------------------------------------------------
 

@@ -319,6 +319,10 @@ MUTANTS = (
     Mutant("a human's never is not checked", _humans_need_not_wait),
     Mutant("an unanswered POST is repeated", _posts_twice),
     Mutant("only the database's clock counts", _trusts_the_databases_clock, is_rare=True),
+    Mutant("settled by the database's clock alone", lambda: patch.object(
+        SendingLedger, "_latest_now", lambda self, tx: tx.now), is_rare=True),
+    Mutant("looked for from the database's clock alone", lambda: patch.object(
+        SendingLedger, "_earliest_now", lambda self, tx: tx.now), is_rare=True),
     Mutant("known orders are looked for when they were recorded", lambda: _all(*(
         patch.object(module, "known_since", lambda entry, ledger, finder: entry.created_at - 120.0)
         for module in (heal, listing)))),

@@ -12,9 +12,10 @@ class HubClock:
         self._hub = hub
 
     def wall(self) -> float:
-        return self._hub.now
+        return self._hub.now + self._hub.workers_skew_s
 
-    monotonic = wall
+    def monotonic(self) -> float:
+        return self._hub.now
 
     def sleep(self, seconds: float, stop: object = None) -> None:
         self._hub.sleep(seconds)
