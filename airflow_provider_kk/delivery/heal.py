@@ -17,6 +17,7 @@ _OVERLAP_S = 300.0
 _LOG_EVERY_S = 10.0
 _CONTROLS = 3
 _CONTROL_S = 600.0
+_FAR_S = 86_400.0
 NOT_OUR_STORE = "KK's list does not show the orders that it has created: is the token another store's?"
 
 
@@ -53,11 +54,19 @@ def clocks_apart_s(ledger: Ledger, finder: Finder) -> float:
     return abs(finder.clock_skew_s or 0.0) + abs(ledger.now() - ledger.clock.wall())
 
 
-def known_since(entry: Entry, ledger: Ledger, finder: Finder) -> float:
-    """Return a time, on KK's clock, before which KK cannot have created this order, epoch seconds."""
-    # An answer may have been recorded long after it came.
-    intents = [one.intent_at for one in ledger.attempts([entry.key])]
-    return min([entry.created_at, *intents]) - _CONTROL_S - clocks_apart_s(ledger, finder)
+def known_since(known: Sequence[Entry], ledger: Ledger, finder: Finder) -> Iterator[float]:
+    """Yield times, on KK's clock, after which KK should have created one of these orders, epoch seconds.
+
+    The last lies a day before all, for clocks that have been set right since.
+    """
+    sinces = []
+    for entry in known:
+        # An answer may have been recorded long after it came.
+        intents = [one.intent_at for one in ledger.attempts([entry.key])]
+        sinces.append(min([entry.created_at, *intents]) - _CONTROL_S - clocks_apart_s(ledger, finder))
+        yield sinces[-1]
+    if sinces:
+        yield min(sinces) - _FAR_S
 
 
 class _Reading:
@@ -92,9 +101,11 @@ class _Reading:
 
         What came after it is read once more, since a list that shows it now may not have shown all before.
         """
-        for entry in self._known:
-            if not self._has_control:
-                self.adopt(finder.find(known_since(entry, self._ledger, finder), until, [entry.key]))
+        keys = [entry.key for entry in self._known]
+        for since in known_since(self._known, self._ledger, finder):
+            if self._has_control:
+                return
+            self.adopt(finder.find(since, until, keys))
         if not self._has_control:
             raise InconclusiveError(NOT_OUR_STORE)
 

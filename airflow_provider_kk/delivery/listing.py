@@ -95,12 +95,13 @@ def list_since(ledger: Ledger, finder: Finder, entries: Sequence[Entry], since: 
     until = ledger.clock.wall() + abs(finder.clock_skew_s or 0.0)
     for sightings in finder.find(since, until, keys):
         listing.add(sightings)
-    for one in controls:
+    keys += [entry.key for entry in controls]
+    for since in known_since(controls, ledger, finder):
         if listing.has_control:
             break
         # Nothing known was created in that time. A list that shows what is known only now may not have
         # shown all before: what came since then is read once more.
-        for sightings in finder.find(known_since(one, ledger, finder), until, [*keys, one.key]):
+        for sightings in finder.find(since, until, keys):
             listing.add(sightings)
     return listing
 

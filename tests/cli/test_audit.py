@@ -146,7 +146,8 @@ def test_a_second_generation_agrees_and_a_second_order_without_one_does_not(
     post(ledger, "A-1")
     row = ledger.look_up(["A-1"])["A-1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "now", lambda: row.settle_after + 1)  # the settle window has passed
+        for clock, name in ((ledger, "now"), (ledger.clock, "wall")):
+            patch.setattr(clock, name, lambda: row.settle_after + 1)  # the settle window has passed
         assert ledger.order_again(row, who="ann", why="lost parcel")
     assert post(ledger, "A-1") == "created"
     assert audited(sandbox, capsys)[0] == 0

@@ -324,7 +324,8 @@ MUTANTS = (
     Mutant("looked for from the database's clock alone", lambda: patch.object(
         SendingLedger, "_earliest_now", lambda self, tx: tx.now), is_rare=True),
     Mutant("known orders are looked for when they were recorded", lambda: _all(*(
-        patch.object(module, "known_since", lambda entry, ledger, finder: entry.created_at - 120.0)
+        patch.object(module, "known_since", lambda known, ledger, finder: [
+            entry.created_at - 120.0 for entry in known])
         for module in (heal, listing)))),
     Mutant("generations are not told apart", lambda: patch.object(
         Ledger, "of_its_generation", lambda self, entry, sightings: list(sightings))),
