@@ -74,7 +74,8 @@ def draw_habits(random: Random, *, restores: bool) -> Habits:
         orphans=random.choice((0.0, 0.3)),
         # What a human has said since the backup is lost with it.
         hands=0 if restores else random.choice((0, 0, 3)),
-        clock_jumps=random.random() < 0.2,
+        # What was sent since a backup is read from its last stamp on, by KK's clock.
+        clock_jumps=not restores and random.random() < 0.2,
         workers_skew_s=random.choice((0.0, 0.0, 0.0, 0.0, -3_600.0, 240.0, 3_600.0)),
     )
 
