@@ -56,7 +56,7 @@ def draw_manners(random: Random, *, restores: bool) -> Manners:
         hides=random.choice(("", "", "", "all", "half" if total == "number" else "all")),
         hides_from=hides_from,
         hides_until=hides_from + random.random() * 1_500.0,
-        skew_s=random.choice((0.0, 0.0, -90.0, 90.0)),
+        skew_s=random.choice((0.0, 0.0, 0.0, -90.0, 90.0, -3_600.0, 3_600.0)),
         freeze_before_first_byte_s=2_500.0 if is_beyond else random.choice((0.0, 0.0, 100.0, 250.0)),
         is_beyond=is_beyond,
     )

@@ -140,7 +140,7 @@ class World:
         self.hub.run(until=self.hub.now + 7_200.0)
 
     def _set_a_clock(self) -> None:
-        """The workers', the database's (another server takes over) or KK's is set right, or wrong."""
+        """The workers' or the database's is set right or wrong, as when another server takes over, KK's right."""
         by_s = self.random.choice((-3_600.0, -240.0, 240.0, 3_600.0))
         self.hub.note("a clock is set by", by_s)
         match self.random.choice(("workers", "database", "KK")):
@@ -149,7 +149,9 @@ class World:
             case "database":
                 self._database_skew_s = 0.0 if self._database_skew_s else by_s
             case _:
-                self.kk.manners.skew_s = 0.0 if self.kk.manners.skew_s else by_s
+                self.kk.manners.skew_s = (
+                    0.0  # what KK's clock does while a request is under way, nobody can know
+                )
 
     def _lend_a_hand(self) -> None:
         """A human looks at an order: orders it again, or says what KK's site shows of it right now."""
