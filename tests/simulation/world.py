@@ -140,7 +140,7 @@ class World:
         self.hub.run(until=self.hub.now + 7_200.0)
 
     def _set_a_clock(self) -> None:
-        """The workers' or the database's is set right or wrong, as when another server takes over, KK's right."""
+        """The workers' or the database's is set right or wrong (another server takes over), KK's right."""
         by_s = self.random.choice((-3_600.0, -240.0, 240.0, 3_600.0))
         self.hub.note("a clock is set by", by_s)
         match self.random.choice(("workers", "database", "KK")):
