@@ -217,7 +217,7 @@ class SqlLedger(Ledger):
 
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
         """Return every POST of these keys, oldest first within each."""
-        query = sa.select(self._attempt).where(*self._mine(self._attempt)).order_by(self._attempt.c.intent_at)
+        query = sa.select(self._attempt).where(*self._mine(self._attempt)).order_by(*_in_turn(self._attempt))
         return [_attempt(row, self._jobs) for row in self._of_keys(query, self._attempt, keys)]
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
@@ -426,7 +426,7 @@ class SqlTransaction:
         """Return the POSTs of a row, oldest first."""
         query = sa.select(self._attempt).where(*_where(self._attempt, self._place(key, generation)))
         return [
-            _attempt(row, self._jobs) for row in self._db.execute(query.order_by(self._attempt.c.intent_at))
+            _attempt(row, self._jobs) for row in self._db.execute(query.order_by(*_in_turn(self._attempt)))
         ]
 
     def _place(self, key: str, generation: int) -> dict[str, Any]:
@@ -442,6 +442,11 @@ def _telling_taken_keys() -> Iterator[None]:
 
 
 # Rows and columns ----------------------------------------------------------------------------------
+
+
+def _in_turn(attempt: sa.Table) -> tuple[Any, ...]:
+    # The time of an intent is the earliest of three clocks, and KK's has whole seconds.
+    return (attempt.c.generation, attempt.c.attempt, attempt.c.intent_at)
 
 
 def _where(table: sa.Table, values: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:

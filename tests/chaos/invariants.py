@@ -147,7 +147,7 @@ class _Order:
         """Nothing is sent again before KK's list can tell."""
         # A worker that was stopped while it wrote its intent is bound by its lease, which began before; the
         # attempt's time tells nothing then, and KK's record alone decides.
-        attempts = [] if self.facts.was_stopped else sorted(self.attempts, key=lambda one: one["intent_at"])
+        attempts = [] if self.facts.was_stopped else self.attempts
         for earlier, later in pairwise(attempts):
             allowed_at = {
                 "": earlier["settle_after"],

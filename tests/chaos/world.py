@@ -118,7 +118,8 @@ class World:
                 [dict(row._mapping) for row in db.execute(sa.text(query), {"account": self.account})]
                 for query in (
                     "SELECT * FROM kk_order WHERE account = :account",
-                    "SELECT * FROM kk_order_attempt WHERE account = :account ORDER BY intent_at",
+                    "SELECT * FROM kk_order_attempt WHERE account = :account"
+                    " ORDER BY generation, attempt, intent_at",
                 )
             ]
         self._engine(self.ledger_conn_id).dispose()

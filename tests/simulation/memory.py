@@ -125,7 +125,7 @@ class MemoryLedger(Ledger):
 
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
         found = [one for key in keys for one in self._tables.attempts.get(key, {}).values()]
-        return sorted(found, key=_by_intent)
+        return sorted(found, key=_in_turn)
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
         wanted = set(keys)
@@ -241,11 +241,11 @@ class MemoryTransaction:
 
     def attempts(self, key: str, generation: int) -> list[Attempt]:
         found = [one for one in self._tables.attempts.get(key, {}).values() if one.generation == generation]
-        return sorted(found, key=_by_intent)
+        return sorted(found, key=_in_turn)
 
 
-def _by_intent(attempt: Attempt) -> float:
-    return attempt.intent_at
+def _in_turn(attempt: Attempt) -> tuple[int, int, float]:
+    return attempt.generation, attempt.attempt, attempt.intent_at
 
 
 def _is_task(one: Origin, other: Origin) -> bool:

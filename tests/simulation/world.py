@@ -379,7 +379,7 @@ class World:
         answers = {one.kk_order_ids[:1] for one in attempts if one.outcome == "created"}
         is_told = entry is None or entry.state is State.HELD or bool(entry.resolved_by)
         self._require(is_told or len(answers) < 2, f"{key} was created twice, in silence")
-        for one, after in itertools.pairwise(sorted(attempts, key=_by_intent)):
+        for one, after in itertools.pairwise(sorted(attempts, key=_by_attempt)):
             if one.outcome == "unknown" and after.intent_at > one.recorded_at:
                 waited_s = after.intent_at - one.recorded_at
                 # Intents are told by the earliest clock, answers by the database's.
@@ -418,8 +418,8 @@ def _by_generation(entry: Entry) -> int:
     return entry.generation
 
 
-def _by_intent(attempt: Attempt) -> float:
-    return attempt.intent_at
+def _by_attempt(attempt: Attempt) -> int:
+    return attempt.attempt
 
 
 _ENDS = frozenset({State.CREATED, State.REJECTED})
