@@ -13,8 +13,8 @@ from airflow_provider_kk.delivery.states import LOOK_FIRST, State
 #: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.
 _MARGIN_S = 600.0
 _CONTROLS = 3
-#: An order in one of these may be at KK under an id that the ledger does not know.
-_MAY_BE_THERE = LOOK_FIRST | {State.HELD}
+#: An order in one of these may be at KK under an id that the ledger does not know: a split may be named in part.
+_MAY_BE_THERE = LOOK_FIRST | {State.HELD, State.CREATED}
 
 
 def trusted_now(ledger: Ledger, finder: Finder) -> float:
