@@ -13,7 +13,7 @@ from airflow_provider_kk.delivery.states import LOOK_FIRST, State
 #: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.
 _MARGIN_S = 600.0
 _CONTROLS = 3
-#: An order in one of these may be at KK under an id that the ledger does not know: a split may be named in part.
+#: An order in one of these may be at KK under ids that the ledger does not know, a part of a split at least.
 _MAY_BE_THERE = LOOK_FIRST | {State.HELD, State.CREATED}
 
 
