@@ -244,7 +244,7 @@ class World:
                 if wait_s is None:
                     break
                 looks += 1
-                if looks > 400:
+                if looks > 4_000:
                     raise TimeoutError(f"{run_id} waits for ever")
                 self.hub.sleep(wait_s)
                 stream.look_again()
