@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 from airflow_provider_kk.delivery.board import COUNTED, Item
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.job import Job
+from airflow_provider_kk.delivery.job import Job, plain_number
 from airflow_provider_kk.delivery.limits import Limits
 from airflow_provider_kk.delivery.orders import OrderFinder
 from airflow_provider_kk.delivery.rows import Answer, Attempt, Entry, Origin, Terms
@@ -364,6 +364,9 @@ class World:
             return
         known = {entry.key: entry for entry in self._newest()}
         for order in self.orders:
+            as_integer = known.get(plain_number(order.key))
+            if order.key not in known and as_integer and not as_integer.fingerprint:
+                continue  # found as an integer with other goods: every sync tells that it is changed
             self._check_order(order, known.get(order.key))
 
     def _check_attempts(self) -> None:
