@@ -1,6 +1,6 @@
 """Tries to break the promise: kills the real thing at system calls, simulates it, and breaks it on purpose.
 
-python -m tests.chaos                     # all of it, some 15 minutes on two processors
+python -m tests.chaos                     # all of it, some 20 minutes on two processors
 python -m tests.chaos --kills 500 --schedules 50000 --worlds 2000
 
 Exits with 1 when an order was doubled, lost or stuck, or when a safeguard that is off was not missed.

@@ -386,7 +386,9 @@ class World:
             if one.outcome == "unknown" and after.intent_at > one.recorded_at:
                 waited_s = after.intent_at - one.recorded_at
                 # Intents are told by the earliest clock, answers by the database's.
-                is_over = waited_s > WINDOW_S - 0.001 or self._clocks_differ
+                # An unsure commit may have been recorded anew, long after it was.
+                is_told_exactly = not self._clocks_differ and not self.habits.unsure_commits
+                is_over = waited_s > WINDOW_S - 0.001 or not is_told_exactly
                 self._require(is_over, f"{key} is sent {waited_s:.0f} s after an unknown outcome")
 
     def _check_order(self, order: Order, entry: Entry | None) -> None:
