@@ -340,7 +340,8 @@ class World:
         last = self._last_posts.get(key)
         if last is not None and last.may_be_there and not self.kk.manners.is_beyond:
             self._require(
-                post.at >= last.at + WINDOW_S,
+                # A worker that stood still before its first byte has used up so much of the window.
+                post.at >= last.at + WINDOW_S - self.kk.manners.freeze_before_first_byte_s,
                 f"{key} is sent {post.at - last.at:.0f} s after its last POST, within the settle window",
             )
         if post.may_be_there:
