@@ -46,7 +46,11 @@ class LedgerBucket:
         self._waiting = 0
         #: Moments of the monotonic clock that are booked for threads that wait.
         self._places: deque[float] = deque()
+        self._counting = threading.Lock()
         self.waited_s = 0.0
+        """Seconds that threads have waited here for their turns, added up."""
+        self.rate_limited = 0
+        """How often KK has answered 429."""
 
     def acquire(self, stop: StopSignal | None = None) -> None:
         """Wait until one request may be sent.
@@ -66,6 +70,8 @@ class LedgerBucket:
 
     def back_off(self, retry_after_s: float | None) -> None:
         """Pause all workers of the account: KK has answered 429, so others use it too."""
+        with self._counting:
+            self.rate_limited += 1
         pause_s = random.uniform(0.5, 1.0) * _BACK_OFF_S if retry_after_s is None else retry_after_s
         pause_s = min(pause_s, MAX_BACK_OFF_S)
         full_s = (self._burst - 1) * self._interval_s
@@ -144,8 +150,11 @@ class LedgerBucket:
         return self._ledger.database.now()
 
     def _sleep(self, seconds: float, stop: StopSignal) -> None:
-        self.waited_s += seconds
-        self._ledger.clock.sleep(seconds, stop)
+        clock = self._ledger.clock
+        began = clock.monotonic()
+        clock.sleep(seconds, stop)
+        with self._counting:
+            self.waited_s += clock.monotonic() - began
 
 
 def _later(column: sa.Column[float], epoch: sa.ColumnElement[float]) -> sa.ColumnElement[float]:

@@ -25,13 +25,16 @@ class SyncRun:
     """When its first try began, epoch seconds of the database."""
     try_started_at: float
     """When this try began; a deferral goes on with the same try."""
-    requests: int = 0
-    """Requests of its earlier tries, and of this one before it was deferred."""
+    before: Mapping[str, Any] = field(default_factory=dict)
+    """The summary of its earlier tries, and of this one before it was deferred; empty at first."""
 
 
 @dataclass
 class Summary:
-    """What a sync has done; `selected` is always the sum of the ten counts after it."""
+    """What a sync has done; `selected` is always the sum of the ten counts after it.
+
+    Newly is what became so in this sync, its retries included: an old rejection fails no new run.
+    """
 
     selected: int = 0
     created: int = 0
@@ -44,6 +47,9 @@ class Summary:
     held: int = 0
     not_sent: int = 0
     postponed: int = 0
+    newly_rejected: int = 0
+    newly_invalid: int = 0
+    newly_held: int = 0
     requests: int = 0
     seconds: float = 0.0
     rejections: list[dict[str, Any]] = field(default_factory=list)
@@ -78,7 +84,7 @@ class SyncRuns:
             row = replace(row, try_number=origin.try_number, try_started_at=started_at, state="running")
             changes = {"try_number": row.try_number, "try_started_at": started_at, "state": row.state}
             self._ledger.change_run(row.sync_id, changes)
-        return SyncRun(row.sync_id, row.started_at, row.try_started_at, row.summary.get("requests", 0))
+        return SyncRun(row.sync_id, row.started_at, row.try_started_at, row.summary)
 
     def end(self, run: SyncRun, state: str, summary: Mapping[str, Any]) -> None:
         """Store how far a sync has come: `waiting`, `failed` or `done`."""
@@ -100,7 +106,13 @@ def summarise(board: Board, run: SyncRun, runs: SyncRuns) -> Summary:
     for entry in runs.moved(run):
         if not board.has(entry.key):
             counts[_status(entry)] += 1
-    summary = Summary(selected=sum(counts.values()), rejections=_rejections(board))
+    summary = Summary(
+        selected=sum(counts.values()),
+        newly_rejected=board.news(Status.REJECTED),
+        newly_invalid=board.news(Status.INVALID),
+        newly_held=board.news(Status.HELD),
+        rejections=_rejections(board),
+    )
     for status, number in counts.items():
         setattr(summary, status.value, number)
     return summary

@@ -226,8 +226,9 @@ class SyncOrdersOperator(DeliveringOperator):
     or, with a column `items`, one per order. Bad orders never stop the others.
 
     Returns the summary: `selected, created, already_created, adopted, changed, rejected, invalid, in_doubt,
-    held, not_sent, postponed, requests, seconds, rejections`; `selected` is the sum of the ten counts after
-    it. It is pushed before the task fails, too. Source: KK's pages "Create order" and "Query orders".
+    held, not_sent, postponed, newly_rejected, newly_invalid, newly_held, requests, seconds, rejections`;
+    `selected` is the sum of the ten counts after it, and newly is what became so in this sync. It is pushed
+    before the task fails, too. Source: KK's pages "Create order" and "Query orders".
 
     :param sql: the query, or a `.sql` file.
     :param warehouse_conn_id: where to run it: any connection whose hook is a `DbApiHook`.
@@ -391,7 +392,7 @@ class SyncOrdersOperator(DeliveringOperator):
         with delivery.client():
             delivery.plan()
             summary = delivery.summary()
-        delivery.end("done", summary)
+        delivery.runs.end(delivery.run, "done", summary.as_dict())  # nothing has moved: no metrics
         rate = delivery.hook.settings.rate_limit_per_second
         spare = delivery.hook.settings.rate_limit_burst
         self.log.info(
@@ -427,6 +428,7 @@ class SyncOrdersOperator(DeliveringOperator):
             delivery, summary, max_rejected=self.max_rejected, changes_fail=self.on_changed == "fail"
         )
         delivery.end("failed" if failure else "done", summary)
+        delivery.tell_account()
         if failure is not None:
             raise failure
         return result

@@ -16,11 +16,12 @@ from airflow_provider_kk.delivery.refunds import (
 )
 from airflow_provider_kk.delivery.splits import splits_of
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
+from airflow_provider_kk.operators.metrics import tags_of, tell_refunds, tell_requests
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder
-    from airflow_provider_kk.api.throttle import Throttle
+    from airflow_provider_kk.delivery.bucket import LedgerBucket
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.rows import Entry, Origin
@@ -36,7 +37,7 @@ class Refunding:
         self,
         ledger: SqlLedger,
         client: KKClient,
-        throttle: Throttle,
+        bucket: LedgerBucket,
         origin: Origin,
         stop: Stop,
         log: Log,
@@ -47,7 +48,9 @@ class Refunding:
         self._origin = origin
         self._stop = stop
         self._log = log
-        self._delivery = RefundDelivery(self._refunds, client, throttle, origin, stop)
+        self._bucket = bucket
+        self._began = self._refunds.now()
+        self._delivery = RefundDelivery(self._refunds, client, bucket, origin, stop)
         self._wishes: list[Wish] = []
         self._entries: dict[str, Entry] = {}
         self._statuses: dict[str, str | None] = {}
@@ -171,6 +174,12 @@ class Refunding:
             for key, status in self._statuses.items()
             if status == FAILED
         ]
+
+    def tell_metrics(self) -> None:
+        """Tell Airflow's metrics what has moved since this began."""
+        tags = tags_of(self._refunds.account, self._origin)
+        tell_refunds(self._entries.values(), self._began, tags)
+        tell_requests(self._client, self._bucket, tags)
 
     @property
     def asked_at(self) -> float:

@@ -142,8 +142,13 @@ class RefundOrderOperator(BaseOperator):
                 )
                 with hook.client(bucket) as client:
                     refunding = Refunding(ledger, client, bucket, origin_of(context), self._stop, self.log)
-                    refunding.prepare(number, kk_order_id, goods, str(self.remark), str(self.refund_reason))
-                    return self._run(refunding, context, place)
+                    try:
+                        refunding.prepare(
+                            number, kk_order_id, goods, str(self.remark), str(self.refund_reason)
+                        )
+                        return self._run(refunding, context, place)
+                    finally:
+                        refunding.tell_metrics()
         except RefundImpossibleError as error:
             raise AirflowFailException(f"Not refunded: {error}") from error
         except RefundPostponedError as error:

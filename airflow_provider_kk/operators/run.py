@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kk.operators.metrics import tags_of, tell_account, tell_orders, tell_requests
+
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import Order
@@ -154,13 +156,24 @@ class Delivery:
         from airflow_provider_kk.delivery.runs import summarise
 
         summary = summarise(self.board, self.run, self.runs)
-        summary.requests = self.run.requests + self._client.requests
+        summary.newly_held += len(self.held_elsewhere)
+        summary.requests = self.run.before.get("requests", 0) + self._client.requests
         summary.seconds = round(self.ledger.now() - self.run.started_at, 1)
         return summary
 
     def end(self, state: str, summary: Summary) -> None:
-        """Store how far the sync has come: `waiting`, `failed` or `done`."""
-        self.runs.end(self.run, state, summary.as_dict())
+        """Store how far the sync has come, `waiting`, `failed` or `done`, and tell Airflow's metrics."""
+        told = summary.as_dict()
+        self.runs.end(self.run, state, told)
+        tell_orders(self.run.before, told, self._tags(), is_over=state != "waiting")
+        tell_requests(self._client, self._bucket, self._tags())
+
+    def tell_account(self) -> None:
+        """Tell Airflow's metrics where the account's orders stand."""
+        tell_account(self.ledger, self._tags())
+
+    def _tags(self) -> dict[str, str]:
+        return tags_of(self.ledger.account, self.origin)
 
 
 def origin_of(context: Any) -> Origin:

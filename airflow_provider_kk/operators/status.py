@@ -11,7 +11,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.operators.base import failing_for_good
-from airflow_provider_kk.operators.run import push
+from airflow_provider_kk.operators.metrics import tags_of, tell_requests, tell_statuses
+from airflow_provider_kk.operators.run import origin_of, push
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -93,7 +94,12 @@ class SyncOrderStatusOperator(BaseOperator):
             )
             with hook.client(bucket) as client:
                 sync = StatusSync(client, tables, ledger, self.overlap_s, self.log, stop)
-                return self._run(sync, context)
+                try:
+                    return self._run(sync, context)
+                finally:
+                    tags = tags_of(settings.account, origin_of(context))
+                    tell_statuses(sync.summary.orders, sync.summary.changed, tags)
+                    tell_requests(client, bucket, tags)
 
     def _tables(self, hook: KKHook) -> StatusTables:
         from airflow_provider_kk.delivery.database import pool_arguments

@@ -23,14 +23,15 @@ def verdict(
         told = f"{orders(summary.in_doubt)} in doubt{_examples(delivery, Status.IN_DOUBT)}, "
         told += f"{orders(summary.not_sent)} not sent{why}"
         return AirflowException(f"{told}. A retry goes on where this try stopped")
-    bad = delivery.board.news(Status.REJECTED, Status.INVALID)
-    held = delivery.board.news(Status.HELD) + len(delivery.held_elsewhere)
+    bad = summary.newly_rejected + summary.newly_invalid
     is_share = isinstance(max_rejected, float) and max_rejected < 1
     allowed = max_rejected * summary.selected if is_share else max_rejected
     reasons = []
-    if held:
+    if summary.newly_held:
         where = _examples(delivery, Status.HELD)
-        reasons.append(f"{orders(held)} newly held for a human{where}: see `kk ledger list --state held`")
+        reasons.append(
+            f"{orders(summary.newly_held)} newly held for a human{where}: see `kk ledger list --state held`"
+        )
     if changes_fail and summary.changed:
         where = _examples(delivery, Status.CHANGED)
         reasons.append(f"{orders(summary.changed)} changed after creation under the same number{where}")
