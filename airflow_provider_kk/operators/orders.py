@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.operators.base import DeliveringOperator, failing_for_good
+from airflow_provider_kk.operators.masking import Masked, unmasked
 from airflow_provider_kk.operators.run import (
     DeferUntil,
     Delivery,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
 _NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
+#: The template fields of an order that may hold what a customer has written.
+_PERSONAL = ("order", "address", "items", "remark")
 #: A create is one request: KK's list need not be read again for each of many mapped ones.
 _HEAL_AGAIN_AFTER_S = 60.0
 
@@ -103,6 +106,14 @@ class CreateOrderOperator(DeliveringOperator):
         self.sale_platform = sale_platform
         self.channel_type = channel_type
 
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        # The one method through which Airflow renders mapped tasks, too; what it finds afterwards it stores.
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        for name in _PERSONAL if parent is self else ():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Masked):
+                setattr(self, name, Masked(value))
+
     def execute(self, context: Context) -> str:
         """Create the order, or find out that it has been created, and return its first kkOrderId."""
         with failing_for_good():
@@ -154,22 +165,23 @@ class CreateOrderOperator(DeliveringOperator):
         from airflow_provider_kk.api.errors import InvalidOrderError
         from airflow_provider_kk.api.models import Order
 
+        whole = unmasked(self.order)
         fields = {
-            "address": self.address,
-            "items": self.items,
-            "remark": self.remark,
+            "address": unmasked(self.address),
+            "items": unmasked(self.items),
+            "remark": unmasked(self.remark),
             "custom_order_number": self.custom_order_number,
             "sale_platform": self.sale_platform,
             "channel_type": self.channel_type,
         }
         given = {name: value for name, value in fields.items() if value is not None}
-        if self.order is not None and set(given) - {"custom_order_number"}:
+        if whole is not None and set(given) - {"custom_order_number"}:
             raise AirflowFailException(
                 f"Give either order or the single fields; {', '.join(sorted(given))} came beside order"
             )
         try:
-            order = Order.parse(self.order if self.order is not None else given)
-            if self.order is None or self.custom_order_number is None:
+            order = Order.parse(given if whole is None else whole)
+            if whole is None or self.custom_order_number is None:
                 number = order.custom_order_number or self._derived_number(context)
                 return Order.parse({**order.model_dump(), "custom_order_number": number})
             named = Order.parse({**order.model_dump(), "custom_order_number": self.custom_order_number})

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
 
-PRIVATE = ("Zebulon", "79988", "Licornes")
+#: Seven digits, so that no time with microseconds holds them by chance.
+PRIVATE = ("Zebulon", "7998800", "Licornes")
 #: The first and the last lie in one of KK's warehouses, the other elsewhere: two lines make a split.
 SKUS = ("FWXW00290_WHT_M", "USTS00015_BLK_M", "FWTS00104_RED_L")
 ADDRESS = {
     "recipient": "Zebulon Quist",
-    "phone": "+33 799881234",
+    "phone": "+33 799880099",
     "street1": "7 Rue des Licornes",
     "city": "Paris",
     "province": "Ile-de-France",
