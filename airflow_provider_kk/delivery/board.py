@@ -148,7 +148,7 @@ class Board:
         last = -1
         while True:
             rows = self._db.execute(
-                f"SELECT {_ITEM} FROM job WHERE status = ? AND position > ? ORDER BY position LIMIT ?",
+                f"SELECT {_ITEM} FROM job WHERE status = ? AND position > ? ORDER BY position LIMIT ?",  # noqa: S608 - constant names
                 (status, last, _BATCH),
             ).fetchall()
             if not rows:
@@ -176,7 +176,8 @@ class Board:
     def item(self, key: str) -> Item | None:
         """Return the job of this key; None when there is none, or it was invalid."""
         row = self._db.execute(
-            f"SELECT {_ITEM} FROM job WHERE key = ? AND payload IS NOT NULL LIMIT 1", (key,)
+            f"SELECT {_ITEM} FROM job WHERE key = ? AND payload IS NOT NULL LIMIT 1",  # noqa: S608 - constant names
+            (key,),
         ).fetchone()
         return _item(row) if row else None
 
@@ -197,7 +198,7 @@ class Board:
     def news(self, *statuses: Status) -> int:
         """Return how many jobs came to one of these in this sync."""
         marks = ", ".join("?" for _ in statuses)
-        query = f"SELECT COUNT(*) FROM job WHERE is_news AND status IN ({marks})"
+        query = f"SELECT COUNT(*) FROM job WHERE is_news AND status IN ({marks})"  # noqa: S608 - constant names
         return int(self._db.execute(query, statuses).fetchone()[0])
 
 

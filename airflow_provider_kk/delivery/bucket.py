@@ -72,7 +72,7 @@ class LedgerBucket:
         """Pause all workers of the account: KK has answered 429, so others use it too."""
         with self._counting:
             self.rate_limited += 1
-        pause_s = random.uniform(0.5, 1.0) * _BACK_OFF_S if retry_after_s is None else retry_after_s
+        pause_s = random.uniform(0.5, 1.0) * _BACK_OFF_S if retry_after_s is None else retry_after_s  # noqa: S311 - a pause, no secret
         pause_s = min(pause_s, MAX_BACK_OFF_S)
         full_s = (self._burst - 1) * self._interval_s
         now = self._ledger.database.now()

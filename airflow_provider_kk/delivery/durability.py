@@ -64,7 +64,7 @@ def weaknesses(db: Connection, *, mounts: Path = MOUNTS) -> list[Weakness]:
 
 def _of_postgresql(db: Connection) -> Iterator[Weakness]:
     row: Any = db.exec_driver_sql(
-        "SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,"
+        "SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,"  # noqa: S608 - constant names
         " current_setting('synchronous_commit') AS synchronous_commit, pg_is_in_recovery() AS is_standby,"
         " current_setting('synchronous_standby_names') AS waits_for,"
         " (SELECT count(*) FROM pg_stat_replication) AS standbys,"
@@ -104,7 +104,7 @@ def _of_postgresql(db: Connection) -> Iterator[Weakness]:
 
 def _of_mysql(db: Connection) -> Iterator[Weakness]:
     row: Any = db.exec_driver_sql(
-        "SELECT @@global.innodb_flush_log_at_trx_commit AS flush, @@global.log_bin AS log_bin,"
+        "SELECT @@global.innodb_flush_log_at_trx_commit AS flush, @@global.log_bin AS log_bin,"  # noqa: S608 - constant names
         " @@global.sync_binlog AS sync_binlog,"
         " (SELECT group_concat(table_name ORDER BY table_name) FROM information_schema.tables"
         f"  WHERE table_schema = database() AND table_name IN ({_TABLES}) AND engine <> 'InnoDB') AS others"

@@ -388,7 +388,7 @@ class SqlTransaction:
     def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> Entry:
         """Change a row that this transaction has locked, and return it."""
         written = self._update(locked, self._place(locked.key, locked.generation), values)
-        assert written is not None
+        assert written is not None  # noqa: S101 - for the type checker: the row is locked or was just written
         return written
 
     def _update(self, old: Entry, where: Mapping[str, Any], values: Mapping[str, Any]) -> Entry | None:
@@ -402,7 +402,7 @@ class SqlTransaction:
 
     def _written(self, result: Any, key: str, generation: int) -> Entry:
         entry = self._one(result) if self._returning else self.read(key, generation)
-        assert entry is not None
+        assert entry is not None  # noqa: S101 - for the type checker: the row is locked or was just written
         return entry
 
     def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:

@@ -219,8 +219,7 @@ class RefundOrderOperator(BaseOperator):
         self._sleep(refunding, min(self.poll_interval, rest_s))
 
     def _sleep(self, refunding: Refunding, seconds: float) -> None:
-        assert self._stop is not None
         self.log.info("Looking at KK's refunds again in %.0f s", seconds)
         refunding.sleep(seconds)
-        if self._stop.is_set():
+        if self._stop is not None and self._stop.is_set():
             raise AirflowException("The task was told to stop; a retry goes on where this try stopped")

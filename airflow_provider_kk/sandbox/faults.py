@@ -152,7 +152,7 @@ class Armory:
             self._arms[self._last_id] = Arm(
                 self._last_id, kinds, times, probability, method, path, number, options
             )
-            self._random[self._last_id] = random.Random(
+            self._random[self._last_id] = random.Random(  # noqa: S311 - faults that a seed repeats
                 f"{self._seed}:{self._last_id}" if seed is None else seed
             )
             return self._last_id

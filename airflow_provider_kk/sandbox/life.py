@@ -22,12 +22,12 @@ def pay_what_is_due(store: Store, settings: Settings, now: float) -> None:
     """KK takes the price from the balance some time after an order was created, which updates its row."""
     due = "state = 'waiting_payment' AND created_at <= ?"
     until = now - settings.pay_after_s
-    if store.value(f"SELECT 1 FROM kk_order WHERE {due} LIMIT 1", (until,)) is None:
+    if store.value(f"SELECT 1 FROM kk_order WHERE {due} LIMIT 1", (until,)) is None:  # noqa: S608 - constant names
         return
     with store.transaction() as db:
-        cents = store.value(f"SELECT sum(subtotal + freight) FROM kk_order WHERE {due}", (until,))
+        cents = store.value(f"SELECT sum(subtotal + freight) FROM kk_order WHERE {due}", (until,))  # noqa: S608 - constant names
         db.execute(
-            "UPDATE kk_order SET state = 'paid', paid_at = created_at + ?, updated_at = created_at + ?"
+            "UPDATE kk_order SET state = 'paid', paid_at = created_at + ?, updated_at = created_at + ?"  # noqa: S608 - constant names
             f" WHERE {due}",
             (settings.pay_after_s, settings.pay_after_s, until),
         )
@@ -72,7 +72,7 @@ def refunds_of(store: Store, order_id: int, until: float) -> list[dict[str, Any]
     """
     _order(store, order_id)
     asked = "order_id = ? AND asked_at <= ?"
-    rows = store.rows(f"SELECT * FROM refund WHERE {asked} ORDER BY no", (order_id, until))
+    rows = store.rows(f"SELECT * FROM refund WHERE {asked} ORDER BY no", (order_id, until))  # noqa: S608 - constant names
     return [
         {"refundNo": str(row["no"]), "refundStatus": row["state"], "id": order_id, "remark": row["remark"]}
         for row in rows

@@ -23,7 +23,7 @@ from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import DEFAULT_BALANCE, Store
 from airflow_provider_kk.sandbox.wire import Server
 
-DEFAULT_TOKEN = "sandbox-token"
+DEFAULT_TOKEN = "sandbox-token"  # noqa: S105 - no secret: the local KK's
 
 
 class SandboxServer:

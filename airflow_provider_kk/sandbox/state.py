@@ -33,7 +33,7 @@ def orders(kk: KK, number: str | None = None, last: int | None = None) -> list[d
     """What is at KK, listed or not, in the order of creation; with `last`, the newest first."""
     where, values = ("WHERE number = ?", [number]) if number is not None else ("", [])
     order = "ORDER BY id" if last is None else f"ORDER BY id DESC LIMIT {int(last)}"
-    return [_shown(row) for row in kk.store.rows(f"SELECT * FROM kk_order {where} {order}", values)]
+    return [_shown(row) for row in kk.store.rows(f"SELECT * FROM kk_order {where} {order}", values)]  # noqa: S608 - constant names
 
 
 def _shown(row: Row) -> dict[str, Any]:

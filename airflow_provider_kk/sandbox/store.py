@@ -170,7 +170,7 @@ class Store:
         """Forget every order, refund and late call; a new balance and the first stock."""
         with self.transaction() as db:
             for table in ("kk_order", "refund", "late_call", "stock", "fact", "kk_past"):
-                db.execute(f"DELETE FROM {table}")
+                db.execute(f"DELETE FROM {table}")  # noqa: S608 - constant names
             self.set_fact("balance", self._start_balance)
 
     def close(self) -> None:

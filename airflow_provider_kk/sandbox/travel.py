@@ -82,7 +82,7 @@ def _move(store: Store, row: Row, state: str, at: float) -> None:
     ends = {"delivered": "completed_at", "cancel": "cancelled_at"}.get(state, "updated_at")
     with store.transaction() as db:
         db.execute(
-            f"UPDATE kk_order SET state = ?, travelled = ?, paid_at = ?, {ends} = ?, updated_at = ?"
+            f"UPDATE kk_order SET state = ?, travelled = ?, paid_at = ?, {ends} = ?, updated_at = ?"  # noqa: S608 - constant names
             " WHERE id = ?",
             (state, travelled, paid_at, at, at, row["id"]),
         )

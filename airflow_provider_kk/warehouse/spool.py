@@ -42,7 +42,7 @@ class Spool:
         columns = ", ".join(f"c{index}" for index in range(len(self.names)))
         self._db.execute(f"CREATE TABLE row (position INTEGER PRIMARY KEY, {columns})")
         places = ", ".join("?" for _ in self.names)
-        self._insert = f"INSERT INTO row VALUES (NULL, {places})"
+        self._insert = f"INSERT INTO row VALUES (NULL, {places})"  # noqa: S608 - constant names
 
     def __enter__(self) -> Spool:
         return self
@@ -73,7 +73,7 @@ class Spool:
 
     def column(self, index: int) -> Iterator[Any]:
         """The decoded values of one column that are not NULL."""
-        for (cell,) in self._db.execute(f"SELECT c{index} FROM row WHERE c{index} IS NOT NULL"):
+        for (cell,) in self._db.execute(f"SELECT c{index} FROM row WHERE c{index} IS NOT NULL"):  # noqa: S608 - constant names
             yield decode(cell)
 
     def groups(
@@ -90,7 +90,7 @@ class Spool:
         line, first = f"line{key_index}", f"first{key_index}"
         cells = ", ".join(f"row.c{index}" for index in indexes)
         rows = self._db.execute(
-            f"SELECT {first}.key, {first}.position, row.position, {cells} FROM {first} "
+            f"SELECT {first}.key, {first}.position, row.position, {cells} FROM {first} "  # noqa: S608 - constant names
             f"CROSS JOIN {line} ON {line}.key = {first}.key CROSS JOIN row ON row.position = {line}.position "
             f"ORDER BY {first}.position, {line}.position"
         )
@@ -103,11 +103,11 @@ class Spool:
         self._db.create_function(key, 1, lambda cell: key_of(decode(cell)), deterministic=True)
         # Keys are TEXT, so a row without one can use its position, an INTEGER that equals no text.
         self._db.execute(
-            f"CREATE TABLE {line} AS SELECT position, coalesce({key}(c{key_index}), position) AS key FROM row"
+            f"CREATE TABLE {line} AS SELECT position, coalesce({key}(c{key_index}), position) AS key FROM row"  # noqa: S608 - constant names
         )
         self._db.execute(f"CREATE INDEX {line}_key ON {line} (key, position)")
         self._db.execute(f"CREATE TABLE {first} (position INTEGER PRIMARY KEY, key)")
-        self._db.execute(f"INSERT INTO {first} SELECT min(position), key FROM {line} GROUP BY key ORDER BY 1")
+        self._db.execute(f"INSERT INTO {first} SELECT min(position), key FROM {line} GROUP BY key ORDER BY 1")  # noqa: S608 - constant names
 
 
 def _encode_row(row: Sequence[object]) -> list[Stored]:

@@ -60,9 +60,16 @@ class WriteBack(ABC):
                 '{"table": ..., "key": ..., "ids": ..., "state": ...}, whose rows are updated: the table, '
                 "and its columns of order numbers, KK's order ids and states"
             )
-        table = Name.parse(argument["table"], "write_back's table", max_parts=3)
-        key, ids, state = (Name.parse(argument[part], f"write_back's {part}") for part in wanted[1:])
-        return Update(table, key, ids, state)
+        names, faults = [], []
+        for part in wanted:
+            try:
+                most = 3 if part == "table" else 1
+                names.append(Name.parse(argument[part], f"write_back's {part}", max_parts=most))
+            except ValueError as error:
+                faults.append(str(error))
+        if faults:
+            raise ValueError("; ".join(faults))
+        return Update(*names)
 
     def prepare(self, hook: DbApiHook) -> None:
         """Make sure that the table can take results, before anything is sent. Raises WriteBackError."""
@@ -134,7 +141,7 @@ class Append(WriteBack):
         columns = ", ".join(Name((name,)).sql(dialect) for name in _APPENDED)
         values = ", ".join(statement.values(row) for row in news)
         session.run(
-            [(f"INSERT INTO {self.table.sql(dialect)} ({columns}) VALUES {values}", statement.parameters)]
+            [(f"INSERT INTO {self.table.sql(dialect)} ({columns}) VALUES {values}", statement.parameters)]  # noqa: S608 - checked names
         )
 
     def _latest(self, session: _Session, batch: Sequence[Result]) -> dict[str, tuple[Any, ...]]:
@@ -143,7 +150,7 @@ class Append(WriteBack):
         number, *told, at = (Name((name,)).sql(dialect) for name in _APPENDED)
         numbers = add.values(tuple(result.custom_order_number for result in batch))
         sql = (
-            f"SELECT {number}, {', '.join(told)} FROM {self.table.sql(dialect)} "
+            f"SELECT {number}, {', '.join(told)} FROM {self.table.sql(dialect)} "  # noqa: S608 - checked names
             f"WHERE {number} IN {numbers} ORDER BY {at}"
         )
         return {row[0]: tuple(row[1:]) for row in session.fetch_all(sql, add.parameters)}
@@ -185,7 +192,7 @@ class Update(WriteBack):
         for result in results:
             add = Statement(session.style)
             yield (
-                f"UPDATE {table} SET {ids} = coalesce({add.value(_ids(result))}, {ids}), "
+                f"UPDATE {table} SET {ids} = coalesce({add.value(_ids(result))}, {ids}), "  # noqa: S608 - checked names
                 f"{state} = {add.value(result.state)} WHERE {key} = {add.value(result.custom_order_number)}",
                 add.parameters,
             )
@@ -198,13 +205,13 @@ class Update(WriteBack):
         if with_ids:
             changes.append(f"{ids} = CASE {key} {_when(add, with_ids)} ELSE {ids} END")
         numbers = add.values(tuple(result.custom_order_number for result in results))
-        yield f"UPDATE {table} SET {', '.join(changes)} WHERE {key} IN {numbers}", add.parameters
+        yield f"UPDATE {table} SET {', '.join(changes)} WHERE {key} IN {numbers}", add.parameters  # noqa: S608 - checked names
 
     def _count(self, session: _Session, results: Sequence[Result]) -> int:
         key, add = self._text_key(session.dialect), Statement(session.style)
         numbers = add.values(tuple(result.custom_order_number for result in results))
         table = self.table.sql(session.dialect)
-        sql = f"SELECT count(DISTINCT {key}) FROM {table} WHERE {key} IN {numbers}"
+        sql = f"SELECT count(DISTINCT {key}) FROM {table} WHERE {key} IN {numbers}"  # noqa: S608 - checked names
         return int(session.fetch_all(sql, add.parameters)[0][0])
 
     def _names(self, dialect: SqlDialect) -> tuple[str, str, str, str]:
@@ -304,7 +311,7 @@ class _Session:
         """Why the table's columns cannot be read; empty when they can."""
         names = ", ".join(column.sql(self.dialect) for column in columns)
         try:
-            self.run([(f"SELECT {names} FROM {table.sql(self.dialect)} WHERE 1 = 0", ())])
+            self.run([(f"SELECT {names} FROM {table.sql(self.dialect)} WHERE 1 = 0", ())])  # noqa: S608 - checked names
         except WriteBackError as error:
             return str(error).removeprefix(_REFUSED)
         return ""

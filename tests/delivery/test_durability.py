@@ -93,9 +93,9 @@ class TestSQLite:
     def test_a_machine_without_a_table_of_mounts_is_not_judged(self, tmp_path: Path) -> None:
         assert seen(self.engine(tmp_path), mounts=tmp_path / "missing") == []
 
-    @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="Linux has it")
+    @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="Linux has it")  # noqa: S108 - memory, to be fast
     def test_the_machines_own_table_is_read(self) -> None:
-        path = Path(f"/dev/shm/ledger-{os.getpid()}.db")
+        path = Path(f"/dev/shm/ledger-{os.getpid()}.db")  # noqa: S108 - memory, to be fast
         try:
             assert any("tmpfs" in text for text in seen(engine_of(f"sqlite:///{path}")))
         finally:

@@ -216,7 +216,7 @@ def test_all_faults_come_at_once_in_one_readable_error():
         "extra.acount: is unknown; did you mean account?; "
         "extra.lease_s: must be a number"
     )
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - made by the line before
 
 
 def test_the_settle_window_may_be_short_on_this_machine_only():

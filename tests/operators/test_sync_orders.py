@@ -364,6 +364,8 @@ def test_no_orders_is_no_trouble(sandbox: SandboxServer, warehouse: Warehouse):
         ({"columns": {"recipent": "name"}}, "recipent"),
         ({"write_back": {"table": "order_line"}}, "write_back must be"),
         ({"write_back": "no_such_schema.outcome"}, "no_such_schema"),
+        ({"write_back": "outcome; DROP TABLE order_line"}, "write_back must be a plain name"),
+        ({"columns": {"sku": "sku; DROP TABLE order_line"}}, "columns maps sku -> sku; DROP"),
     ],
 )
 def test_what_the_author_got_wrong_is_told_before_anything_is_sent(

@@ -41,8 +41,9 @@ class Caller:
         self.headers = {"Authorization": f"Bearer {token}"}
 
     def post(self, body: Any, path: str = V1, **options: Any) -> requests.Response:
-        settings = {"timeout": 5, "allow_redirects": False} | options
-        return requests.post(self.url + path, json=body, headers=self.headers, **settings)
+        settings = {"allow_redirects": False} | options
+        timeout = settings.pop("timeout", 5)
+        return requests.post(self.url + path, json=body, headers=self.headers, timeout=timeout, **settings)
 
     def create(self, body: Any, path: str = V1) -> Any:
         envelope = self.post(body, path).json()

@@ -195,7 +195,7 @@ def test_the_command_says_what_is_wrong_with_its_arguments(capsys):
 
     parser = ArgumentParser()
     command.add_arguments(parser)
-    assert command.run(parser.parse_args(["--host", "0.0.0.0"])) == 1
+    assert command.run(parser.parse_args(["--host", "0.0.0.0"])) == 1  # noqa: S104 - is refused
     assert "loopback" in capsys.readouterr().err
 
 

@@ -317,6 +317,11 @@ def test_what_is_no_plain_name_is_refused(name: Any) -> None:
         WriteBack.parse({**UPDATED, "key": name})
 
 
+def test_one_error_names_every_name_that_is_not_plain() -> None:
+    with pytest.raises(ValueError, match=r"write_back's table .*; write_back's state must"):
+        WriteBack.parse({**UPDATED, "table": "orders; DROP TABLE orders", "state": "state = 1 --"})
+
+
 @pytest.mark.parametrize(
     "argument",
     [
