@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo ui test test-3.3 test-2.11 test-system test-ui chaos bench bench-long test-lowest lint format build \
+.PHONY: help demo ui test test-3.3 test-2.11 test-system test-ui chaos bench bench-long test-lowest lint format build docs audit \
 	env-3.3 env-2.11 test-packages clean
 
 AIRFLOW_3 := .venv/airflow-3.3/bin
@@ -60,6 +60,14 @@ lint: env-3.3  ## check style, types and what is tracked
 	for check in 'ruff check .' 'ruff format --check .' mypy scripts/check-tracked; do \
 		$$check || failed=1; \
 	done; exit $$failed
+
+docs:  ## build the site of docs/ into build/docs, strictly
+	@scripts/tool-environment docs
+	@scripts/build-docs
+
+audit:  ## ask PyPI's vulnerability service about all pins; fails when it cannot be reached
+	@scripts/tool-environment audit
+	@scripts/audit $(ARGS)
 
 format: env-3.3  ## mend what ruff can mend
 	@$(AIRFLOW_3)/ruff check --fix .
