@@ -90,6 +90,8 @@ def get_provider_info() -> dict[str, object]:
                 "integration-name": _INTEGRATION,
                 "python-modules": [
                     "airflow_provider_kk.operators.orders",
+                    "airflow_provider_kk.operators.refunds",
+                    "airflow_provider_kk.operators.shipping",
                     "airflow_provider_kk.operators.status",
                 ],
             }
@@ -104,6 +106,7 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": [
                     "airflow_provider_kk.triggers.orders",
                     "airflow_provider_kk.triggers.polling",
+                    "airflow_provider_kk.triggers.refunds",
                     "airflow_provider_kk.triggers.sleep",
                 ],
             }

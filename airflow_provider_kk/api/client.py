@@ -20,6 +20,7 @@ from airflow_provider_kk.api.models import (
     OrderItem,
     OrderPage,
     Refund,
+    Shipment,
     Stock,
     Warehouse,
 )
@@ -237,13 +238,24 @@ class KKClient:
         return [Refund.read(row) for row in rows_of(self._data(Call("GET", path)))]
 
     def get_channels(
-        self, items: Iterable[OrderItem | Mapping[str, Any]], country: str, *, split: bool = False
+        self,
+        items: Sequence[OrderItem | Mapping[str, Any]] | str,
+        country: str,
+        *,
+        split: bool = False,
     ) -> list[Channel]:
-        """Ways to ship these goods to a country, with freight; `split`: of an order that KK splits."""
-        products = [OrderItem.model_validate(item).model_dump() for item in items]
+        """Ways to ship these goods to a country, with freight; `split`: of an order that KK splits.
+
+        Documented under v2 only, so every version asks there. Raises InvalidOrderError before anything is
+        asked, KKRejectedError when KK says no (an unknown SKU), KKAnswerError and its kin.
+        """
+        shipment = Shipment.parse({"items": items, "country": country})
+        body = {
+            "products": [item.model_dump() for item in shipment.items],
+            "shipToCountry": shipment.country,
+        }
         path = "/openapi/v2/order/orders/channel" + ("/automationSplit" if split else "")
-        call = Call("POST", path, body={"products": products, "shipToCountry": country})
-        return [Channel.read(row) for row in rows_of(self._data(call))]
+        return [Channel.read(row) for row in rows_of(self._data(Call("POST", path, body=body)))]
 
     def get_balance(self) -> Any:
         """The account's balance, as KK sends it: its form is not documented."""
@@ -257,7 +269,10 @@ class KKClient:
         updated_to: datetime | None = None,
         warehouse_code: str | None = None,
     ) -> Iterator[Stock]:
-        """Stock by warehouse, of these SKUs or of all that changed in a window."""
+        """Stock by warehouse, of these SKUs or of all that changed in a window (page "Product stocks").
+
+        At most `MAX_SKUS` are asked for in a request; what KK answers for an unknown SKU is not documented.
+        """
         window = _window(updated_from, updated_to) | present({"warehouseCode": warehouse_code})
         for row in self._iter_rows("/openapi/v1/product/stocks", "skus", skus, window):
             yield Stock.read(row)

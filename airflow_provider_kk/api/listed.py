@@ -153,11 +153,17 @@ class Channel(Listed):
     delivery_time: Annotated[str | None, Reads(as_text, "deliveryTime")] = None
 
 
+def _as_stock(value: object) -> int:
+    """A count; below zero, where more is promised than there is, it is none."""
+    number = as_number(value)
+    return as_count(max(number, Decimal(0)))
+
+
 class WarehouseStock(Listed):
-    """How many of a SKU one warehouse has."""
+    """How many of a SKU one warehouse has, never below zero."""
 
     country_code: Annotated[str | None, Reads(as_text, "countryCode")] = None
-    quantity: Annotated[int | None, Reads(as_count, "qty")] = None
+    quantity: Annotated[int | None, Reads(_as_stock, "qty")] = None
     warehouse_code: Annotated[str | None, Reads(as_text, "warehouseCode")] = None
 
 

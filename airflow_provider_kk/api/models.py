@@ -53,6 +53,7 @@ __all__ = [
     "Package",
     "Refund",
     "RefundLines",
+    "Shipment",
     "Stock",
     "TrackingInfo",
     "Warehouse",
@@ -187,6 +188,13 @@ class Order(Sent):
             self.remark,
         )
         return tuple(value for value in values if value)
+
+
+class Shipment(Sent):
+    """Goods, and the country that they go to (ISO 3166 alpha-2)."""
+
+    items: Annotated[list[OrderItem], as_lines]
+    country: Country
 
 
 class RefundLines(Sent):

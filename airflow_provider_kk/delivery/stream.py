@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
 from airflow_provider_kk.api.throttle import Throttle, ThrottleStopped
@@ -24,6 +25,10 @@ from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.settle import Policy, settle
 from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
 
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.stock import StockCheck
+
+_UNSENT = (State.INVALID, State.NOT_SENT)
 _RATE_LIMITED_TRIES = 5
 #: How often a job that another worker is sending is looked at again.
 _LOOK_AGAIN_S = 10.0
@@ -35,6 +40,8 @@ class Stream:
 
     :param make_job: makes the job of an item's payload; called by the worker threads.
     :param probe: a cheap read of KK; raises `KKError` when KK cannot be used at all.
+    :param stock: asked before an order is sent, unless KK has refused it before or it is in doubt: then KK's
+        answer to another POST tells more. None sends without asking.
     """
 
     ledger: Ledger
@@ -50,6 +57,7 @@ class Stream:
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     heal_max_age_s: float = 0.0
+    stock: StockCheck | None = None
     pool: Pool | None = None
     """Threads, unless somebody brings something else."""
     halted: str | None = None
@@ -62,6 +70,7 @@ class Stream:
     def __post_init__(self) -> None:
         self._rules = StopRules()
         self._sent = 0
+        self._is_plan = False
         self._tries: dict[int, int] = {}
         self._in_flight: dict[Future[_Delivered], tuple[Item, Entry | None]] = {}
         self._pool = self.pool or Threads(self.limits.max_in_flight)
@@ -86,6 +95,7 @@ class Stream:
 
     def plan(self) -> None:
         """Send nothing: what would be sent is postponed, what would wait is in doubt."""
+        self._is_plan = True
         self.limits.max_sent = 0
         self._send_pending()
         for item, entry in self._waiting():
@@ -114,6 +124,8 @@ class Stream:
     def close(self) -> None:
         """Let go of the threads."""
         self._pool.close()
+        if self.stock is not None:
+            self.stock.close()
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
@@ -174,6 +186,9 @@ class Stream:
         for batch in self.board.batches(Status.PENDING):
             known = self.ledger.look_up([item.key for item in batch if item.key])
             busy = {item.position for item, _seen in self._in_flight.values()}
+            if self.stock is not None:
+                states = {key: entry.state for key, entry in known.items()}
+                self.stock.expect(item for item in batch if states.get(item.key or "") in (None, *_UNSENT))
             for item in batch:
                 if item.position not in busy:
                     self._take(item, known.get(item.key or "") or self._found_as_integer(item))
@@ -181,8 +196,9 @@ class Stream:
 
     def _take(self, item: Item, entry: Entry | None) -> None:
         """Do the next thing with a job, by what the ledger knows of it."""
-        if entry is None or entry.state in (State.INVALID, State.NOT_SENT):
-            self._send(item, entry)
+        if entry is None or entry.state in _UNSENT:
+            if self._is_served(item):
+                self._send(item, entry)
         elif entry.state is State.CREATED:
             self._compare(item, entry)
         elif entry.state is State.HELD:
@@ -192,6 +208,28 @@ class Stream:
             self._finish(item, Status.REJECTED, entry)
         else:
             self.board.set(item.position, Status.WAITING)
+
+    def _is_served(self, item: Item) -> bool:
+        """Whether KK has the goods of an order that is about to be sent; if not, it is invalid for now."""
+        if self.stock is None or self.halted or not (self._is_plan or self._sends_more()):
+            return True
+        try:
+            shortage = self.stock.shortage(item)
+        except KKError as error:
+            self._halt(f"KK's stock cannot be read, and without it nothing is sent: {error}")
+            return True  # so that it becomes not sent, like all the others
+        if shortage:
+            self._note_shortage(item, shortage)
+        return not shortage
+
+    def _note_shortage(self, item: Item, shortage: str) -> None:
+        # The digest is of the order alone: other counts, or other goods that are missing, are no news.
+        is_news = not self._is_plan and self.ledger.note_invalid(
+            item.key or "", f"stock {item.fingerprint}", shortage, sync_id=self.sync_id
+        )
+        if is_news:
+            self.log.warning("KK cannot serve order %s: %s", item.key, shortage)
+        self.board.set(item.position, Status.INVALID, is_news=is_news, message=shortage)
 
     def _found_as_integer(self, item: Item) -> Entry | None:
         """Return the order that healing found under this number without leading zeros, if it is this one."""
@@ -253,6 +291,9 @@ class Stream:
         elif seen is not None and seen.state is State.REJECTED:
             status = Status.REJECTED
         self.board.set(item.position, status, message=why)
+
+    def _sends_more(self) -> bool:
+        return not (self.halted or self.stop.is_set() or self._is_time_up() or self._is_enough())
 
     def _is_time_up(self) -> bool:
         return self.limits.send_until is not None and self.ledger.clock.wall() >= self.limits.send_until

@@ -133,7 +133,11 @@ class KKHook(BaseHook):
         return self.get_conn().get_refunds(kk_order_id)
 
     def get_channels(
-        self, items: Iterable[OrderItem | Mapping[str, Any]], country: str, *, split: bool = False
+        self,
+        items: Sequence[OrderItem | Mapping[str, Any]] | str,
+        country: str,
+        *,
+        split: bool = False,
     ) -> list[Channel]:
         """Ways to ship these goods to a country, with freight; `split`: of an order that KK splits."""
         return self.get_conn().get_channels(items, country, split=split)

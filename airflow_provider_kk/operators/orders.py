@@ -258,6 +258,8 @@ class SyncOrdersOperator(DeliveringOperator):
     :param max_seconds: after so many seconds nothing new is sent; the rest waits for the next run.
     :param limit: how many orders to send at most.
     :param plan_only: send nothing, say what would happen; what would be sent counts as `postponed`.
+    :param check_stock: ask KK for the stock of what is about to be sent, 30 SKUs a request; an order that
+        cannot be served is not sent but `invalid`, and looked at again by the next run.
     :param on_absence: what to do when an order in doubt is not in KK's list after the settle window: `resend`
         it, or `hold` it for a human.
     :param max_resends: how often at most.
@@ -293,6 +295,7 @@ class SyncOrdersOperator(DeliveringOperator):
         max_seconds: float = 3600,
         limit: int | None = None,
         plan_only: bool = False,
+        check_stock: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -307,6 +310,7 @@ class SyncOrdersOperator(DeliveringOperator):
         self.max_seconds = max_seconds
         self.limit = limit
         self.plan_only = plan_only
+        self.check_stock = check_stock
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver what the query returns and return the summary."""
@@ -346,6 +350,7 @@ class SyncOrdersOperator(DeliveringOperator):
             max_in_flight=self.max_in_flight,
             max_seconds=self.max_seconds,
             max_sent=self.limit,
+            check_stock=self.check_stock,
             can_defer=self.deferrable,
         )
         self._read(warehouse, board, delivery)
@@ -405,6 +410,8 @@ class SyncOrdersOperator(DeliveringOperator):
             delivery.plan()
             summary = delivery.summary()
         delivery.runs.end(delivery.run, "done", summary.as_dict())  # nothing has moved: no metrics
+        if delivery.halted:
+            raise AirflowException(f"No plan can be made, because {delivery.halted}")
         rate = delivery.hook.settings.rate_limit_per_second
         spare = delivery.hook.settings.rate_limit_burst
         self.log.info(

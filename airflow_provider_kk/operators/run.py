@@ -52,6 +52,7 @@ class Delivery:
     max_in_flight: int = 8
     max_seconds: float | None = None
     max_sent: int | None = None
+    check_stock: bool = False
     can_defer: bool = False
     heal_max_age_s: float = 0.0
     run: SyncRun = field(init=False)
@@ -96,16 +97,18 @@ class Delivery:
             stream.close()
 
     def plan(self) -> None:
-        """Within `client`: find out what `deliver` would do with each job, by the ledger alone."""
+        """Within `client`: find out what `deliver` would do with each job; KK is asked for stock at most."""
         stream = self._stream()
         try:
             stream.plan()
         finally:
+            self.halted = stream.why_not_sent or None
             stream.close()
 
     def _stream(self) -> Stream:
         from airflow_provider_kk.delivery.limits import Limits
         from airflow_provider_kk.delivery.orders import OrderFinder
+        from airflow_provider_kk.delivery.stock import StockCheck
         from airflow_provider_kk.delivery.stream import Stream
 
         client = self._client
@@ -130,6 +133,7 @@ class Delivery:
             policy=self.policy,
             limits=Limits(self.max_in_flight, send_until, max_sent),
             heal_max_age_s=self.heal_max_age_s,
+            stock=StockCheck(client) if self.check_stock else None,
         )
 
     def _wait(self, stream: Stream) -> None:

@@ -43,7 +43,7 @@ class Ask:
 def create_order(ask: Ask) -> Any:
     """`POST .../order/order` and `.../order/orders`."""
     order = read_order(FORMS[ask.path], ask.body, ask.settings)
-    ids = ask.store.create(order, ask.now, parts=ask.parts)
+    ids = ask.store.create(order, ask.now, parts=ask.parts, takes_stock=ask.settings.orders_take_stock)
     ask.made += ids
     return shaped(ids, ask.settings.answer) if ids else None
 

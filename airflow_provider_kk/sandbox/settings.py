@@ -55,6 +55,8 @@ class Settings:
     rate_per_second: float = 2.0
     #: Seconds in a 429's `Retry-After`; negative: no such header.
     retry_after_s: float = -1.0
+    #: Orders use up what is in stock; else a long test never runs dry.
+    orders_take_stock: bool = False
     #: KK pays by itself so long after creation.
     pay_after_s: float = 600.0
     #: A refund is decided so long after it was asked for.

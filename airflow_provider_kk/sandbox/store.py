@@ -102,11 +102,14 @@ class Store:
             row = self._db.execute(sql, tuple(values)).fetchone()
             return row[0] if row else None
 
-    def create(self, order: NewOrder, at: float, *, parts: int | None = None) -> list[int]:
+    def create(
+        self, order: NewOrder, at: float, *, parts: int | None = None, takes_stock: bool = False
+    ) -> list[int]:
         """Commit one create call: an order for each warehouse. There is no idempotency.
 
         Args:
             parts: commit only these of the split, as the end of a slice.
+            takes_stock: there is less for the next order.
 
         Raises:
             Refused: unknown SKU, sold out, or not enough balance; nothing is created.
@@ -118,9 +121,12 @@ class Store:
             if sum(subtotal + shipping for subtotal, shipping in costs) > self.available():
                 raise Refused(NO_BALANCE, "insufficient account balance")
             call = int(self.add_fact("calls", 1))
+            made = list(zip(split, costs, strict=True))[:parts]
+            if takes_stock:
+                for sku, quantity in (line for (_, lines), _ in made for line in lines):
+                    self.set_stock(sku, self.stock(sku) - quantity)
             return [
-                self._insert(db, call, order, warehouse, lines, cost, at)
-                for (warehouse, lines), cost in list(zip(split, costs, strict=True))[:parts]
+                self._insert(db, call, order, warehouse, lines, cost, at) for (warehouse, lines), cost in made
             ]
 
     def available(self) -> int:
@@ -128,7 +134,7 @@ class Store:
         return int(self.fact("balance")) - int(self.fact("reserved"))
 
     def stock(self, sku: str) -> int:
-        """Pieces on hand. Orders do not use them up, so that a long test never runs dry."""
+        """Pieces on hand."""
         changed = self.value("SELECT qty FROM stock WHERE sku = ?", (sku,))
         return products()[sku].stock if changed is None else int(changed)
 

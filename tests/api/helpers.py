@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
 import ipaddress
 import json
@@ -10,7 +11,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +34,10 @@ ORDER: dict[str, Any] = {
     "custom_order_number": "111",
     "sale_platform": "KA",
 }
+#: KK's own address, for tests without a server.
+KK = "https://developer.kakaclo.com"
+#: Stands for a field that is not there.
+GONE = object()
 CREATED = {"code": 10000, "message": "success", "data": 1000000371651}
 
 Play = Callable[["Visit"], None]
@@ -43,6 +48,39 @@ def client_for(url: str, **settings: Any) -> KKClient:
     settings.setdefault("throttle", LocalBucket(burst=10**6, per_second=10**6))
     settings.setdefault("timeout_s", 5.0)
     return KKClient(url, TOKEN, **settings)
+
+
+def ok(data: Any, message: str = "success", code: Any = 10000) -> dict[str, Any]:
+    return {"code": code, "message": message, "data": data}
+
+
+def as_text(value: Any) -> Any:
+    """The same answer with each number as text."""
+    if isinstance(value, dict):
+        return {name: as_text(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [as_text(one) for one in value]
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of everything in an answer."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        yield (*path, name)
+        yield from leaves(one, (*path, name))
+
+
+def changed(order: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    copied = copy.deepcopy(order)
+    parent: Any = copied
+    for step in path[:-1]:
+        parent = parent[step]
+    if value is GONE:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = value
+    return copied
 
 
 def http(body: bytes | str | dict[str, Any], status: str = "200 OK", headers: str = "") -> bytes:

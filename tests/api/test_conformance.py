@@ -5,9 +5,7 @@ All of it is built from KK's tables and examples: nobody here can record the rea
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -18,11 +16,8 @@ from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.api.dialects import DIALECTS
 from airflow_provider_kk.api.errors import KKAnswerError, KKRejectedError, KKUnknownOutcomeError
 from airflow_provider_kk.api.models import KKOrder
-from tests.api.helpers import ORDER, client_for
+from tests.api.helpers import GONE, KK, ORDER, as_text, changed, leaves, ok
 
-KK = "https://developer.kakaclo.com"
-#: Stands for a field that is not there.
-GONE = object()
 ADDRESS = {
     "country": "FR",
     "city": "Paris",
@@ -118,53 +113,9 @@ CREATED_AND_UPDATED = ("2022-04-01 08:00:00+00:00", "2022-04-03 10:00:00+00:00")
 EXAMPLES = {"v1": V1_ORDER, "v1-orders": V1_ORDERS_ORDER, "v2": V2_ORDER}
 
 
-@pytest.fixture(params=list(DIALECTS))
-def dialect(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def client(dialect: str) -> Iterator[KKClient]:
-    with client_for(KK, dialect=dialect) as found:
-        yield found
-
-
-def ok(data: Any, message: str = "success", code: Any = 10000) -> dict[str, Any]:
-    return {"code": code, "message": message, "data": data}
-
-
 def listed(client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any) -> Any:
     requests_mock.get(KK + DIALECTS[dialect].orders_path, json=ok(data))
     return client.list_orders()
-
-
-def as_text(value: Any) -> Any:
-    """The same answer with each number as text."""
-    if isinstance(value, dict):
-        return {name: as_text(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [as_text(one) for one in value]
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of everything in an answer."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, one in inner:
-        yield (*path, name)
-        yield from leaves(one, (*path, name))
-
-
-def changed(order: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    copied = copy.deepcopy(order)
-    parent: Any = copied
-    for step in path[:-1]:
-        parent = parent[step]
-    if value is GONE:
-        del parent[path[-1]]
-    else:
-        parent[path[-1]] = value
-    return copied
 
 
 def figures(order: KKOrder) -> tuple[Any, ...]:
@@ -351,48 +302,3 @@ def test_refunds_are_read_in_each_version(client: KKClient, dialect: str, reques
     assert [(one.refund_no, one.refund_status, one.kk_order_id) for one in found] == [
         (str(no), word, "7") for no, word in enumerate(words)
     ]
-
-
-@pytest.mark.parametrize(("split", "path"), [(False, ""), (True, "/automationSplit")])
-def test_offers_of_freight_are_read(
-    client: KKClient, requests_mock: rm.Mocker, split: bool, path: str
-) -> None:
-    offer = {
-        "channelCode": "KKSTD",
-        "channelNameEn": "KK Standard",
-        "channelType": "Standard",
-        "estimatedFreight": "3.99",
-        "estimatedFreightCurrency": "USD",
-        "deliveryTime": "6~10 Business Days",
-    }
-    sent = requests_mock.post(
-        f"{KK}/openapi/v2/order/orders/channel{path}", json=ok([offer, {"channelType": "X"}])
-    )
-    first, second = client.get_channels([{"sku": "A", "quantity": 2}], "FR", split=split)
-    assert json.loads(sent.last_request.text) == {
-        "products": [{"sku": "A", "quantity": 2}],
-        "shipToCountry": "FR",
-    }
-    assert (first.estimated_freight, first.delivery_time) == (Decimal("3.99"), "6~10 Business Days")
-    assert (second.channel_type, second.estimated_freight) == ("X", None)
-
-
-def test_stock_warehouses_and_what_has_no_documented_form(client: KKClient, requests_mock: rm.Mocker) -> None:
-    stock = {"sku": "A", "warehouseStockList": [{"countryCode": "CN", "qty": "5", "warehouseCode": "C1"}]}
-    requests_mock.get(f"{KK}/openapi/v1/product/stocks", json=ok({"list": [stock, {"sku": "B"}]}))
-    place = {
-        "warehouseId": 1,
-        "warehouseCode": "C1",
-        "warehouseNameExt": "G",
-        "countryCode": "CN",
-        "status": 1,
-    }
-    requests_mock.get(f"{KK}/openapi/v1/product/countryAndWarehouse", json=ok({"list": [place]}))
-    requests_mock.get(f"{KK}/openapi/v1/payment/balance", json=ok({"any": ["thing"]}))
-    requests_mock.get(f"{KK}/openapi/v1/product/category", json=ok([{"id": 1, "children": []}]))
-
-    first, second = client.iter_stock(["A", "B"])
-    assert ([one.quantity for one in first.warehouses], second.warehouses) == ([5], [])
-    assert [(one.warehouse_id, one.status) for one in client.get_warehouses()] == [("1", "1")]
-    assert client.get_balance() == {"any": ["thing"]}
-    assert client.get_categories() == [{"id": 1, "children": []}]

@@ -192,6 +192,7 @@ class World:
         limits: Limits | None = None,
         waits: bool = True,
         ledger: SqlLedger | None = None,
+        stock: Any = None,
     ) -> Summary:
         """Run one sync over these orders and wait for what is in doubt."""
         self._runs += 1
@@ -219,6 +220,7 @@ class World:
             stop=Stop(),
             policy=policy or Policy(),
             limits=limits or Limits(max_in_flight=1),
+            stock=stock,
         )
         try:
             stream.run()

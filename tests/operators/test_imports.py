@@ -8,7 +8,12 @@ import sys
 import pytest
 
 SDK = "from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, DAG, conf\n"
-OURS = "from airflow_provider_kk.operators.orders import CreateOrderOperator, SyncOrdersOperator\n"
+OURS = (
+    "from airflow_provider_kk.operators.orders import CreateOrderOperator, SyncOrdersOperator\n"
+    "from airflow_provider_kk.operators.refunds import RefundOrderOperator\n"
+    "from airflow_provider_kk.operators.shipping import QuoteShippingOperator\n"
+    "from airflow_provider_kk.operators.status import SyncOrderStatusOperator\n"
+)
 SLOW = ("requests", "urllib3", "sqlalchemy", "pandas", "numpy", "flask", "aiohttp", "httpx", "wtforms")
 
 
@@ -37,6 +42,7 @@ def test_importing_operators_loads_no_slow_library(added: set[str]):
 def test_importing_operators_loads_little_of_our_own(added: set[str]):
     own = {name for name in added if name.startswith("airflow_provider_kk.")}
 
-    assert "airflow_provider_kk.operators.orders" in own
+    for module in ("orders", "refunds", "shipping", "status"):
+        assert f"airflow_provider_kk.operators.{module}" in own
     assert not any(name.split(".")[1] in ("delivery", "warehouse", "sandbox", "cli") for name in own)
     assert len(added) < 40, sorted(added)

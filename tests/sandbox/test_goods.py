@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import requests
 
-from tests.sandbox.caller import DRESS, JACKET
+from tests.sandbox.caller import DRESS, JACKET, split_order
 
 CHANNEL = "/openapi/v2/order/orders/channel"
 STOCKS = "/openapi/v1/product/stocks"
@@ -68,3 +68,19 @@ def test_categories_are_a_tree_and_warehouses_a_list(caller):
 
     warehouses = caller.get("/openapi/v1/product/countryAndWarehouse")["list"]
     assert [row["countryCode"] for row in warehouses] == ["CN", "US"]
+
+
+def test_orders_take_from_the_stock_when_told_to(kk, caller):
+    def left() -> int:
+        return int(caller.get(STOCKS, skus=DRESS)["list"][0]["warehouseStockList"][0]["qty"])
+
+    kk.control.set_stock(DRESS, 5)
+    caller.create(split_order("A-1"))
+    assert left() == 5
+
+    kk.control.set(orders_take_stock=True)
+    caller.create(split_order("A-2"))
+    caller.create(split_order("A-3"))
+
+    assert left() == 1
+    assert "sold out" in caller.refusal(split_order("A-4"))

@@ -1,0 +1,94 @@
+"""What shipping would cost, before anything is ordered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, BaseOperator
+
+from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.operators.base import failing_for_good
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_kk.api.models import Channel, OrderItem
+
+
+class QuoteShippingOperator(BaseOperator):
+    """Asks KK which ways there are to ship goods to a country, and what each costs. Orders nothing.
+
+    Returns KK's offers as they come, `[{"channel_code", "channel_name", "channel_type", "estimated_freight",
+    "currency_code", "delivery_time"}]`: the freight as decimal text, the time as KK's text ("6~10 Business
+    Days"), what KK does not tell as None. Sources: KK's pages "channel" and "automationSplit" of orders, v2.
+
+    :param items: the lines: `[{"sku": ..., "quantity": ...}]` or the same as JSON text.
+    :param country: where to: ISO 3166 alpha-2, such as FR.
+    :param split: freight by channel type for an order that KK splits by warehouse, instead of one parcel.
+    :param kk_conn_id: the Airflow connection to KK.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's: there the rate
+        limit is kept together with all other workers. Without any, this task keeps one of its own.
+    :raises AirflowFailException: goods or country are invalid, or KK refuses them; a retry does not help.
+    :raises AirflowException: KK cannot be read.
+    """
+
+    template_fields: Sequence[str] = ("items", "country", "kk_conn_id", "ledger_conn_id")
+    template_fields_renderers = {"items": "json"}  # noqa: RUF012
+    ui_color = "#e3e6f2"
+
+    def __init__(
+        self,
+        *,
+        items: Sequence[OrderItem | Mapping[str, Any]] | str,
+        country: str,
+        split: bool = False,
+        kk_conn_id: str = KKHook.default_conn_name,
+        ledger_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.items = items
+        self.country = country
+        self.split = split
+        self.kk_conn_id = kk_conn_id
+        self.ledger_conn_id = ledger_conn_id
+
+    def execute(self, context: Context) -> list[dict[str, str | None]]:
+        """Ask, and return the offers."""
+        from airflow_provider_kk.api.errors import InvalidOrderError, KKError, KKRejectedError
+
+        try:
+            with failing_for_good():
+                offers = self._offers()
+        except InvalidOrderError as error:
+            raise AirflowFailException(f"No quote: {'; '.join(map(str, error.faults))}") from None
+        except KKRejectedError as error:
+            raise AirflowFailException(f"No quote: {error}") from error
+        except KKError as error:
+            raise AirflowException(f"No quote, KK cannot be read: {error}") from error
+        for offer in offers:
+            if offer.odd_fields:
+                self.log.warning("Of %s cannot be read: %s", offer.channel_type, ", ".join(offer.odd_fields))
+        self.log.info("KK offers %d ways to ship to %s", len(offers), self.country)
+        return [_plain(offer) for offer in offers]
+
+    def _offers(self) -> list[Channel]:
+        from airflow_provider_kk.api.throttle import LocalBucket
+        from airflow_provider_kk.hooks.ledger import ledger_place
+        from airflow_provider_kk.hooks.reading import reading
+
+        hook = KKHook(self.kk_conn_id)
+        place = ledger_place(hook, self.ledger_conn_id)
+        ledger = BaseHook.get_connection(place) if place else None
+        own = LocalBucket(hook.settings.rate_limit_burst, hook.settings.rate_limit_per_second)
+        with reading(hook, ledger, own) as (client, _ledger):
+            return client.get_channels(self.items, self.country, split=self.split)
+
+
+def _plain(offer: Channel) -> dict[str, str | None]:
+    freight = offer.estimated_freight
+    return {
+        **offer.model_dump(exclude={"odd_fields", "estimated_freight"}),
+        "estimated_freight": None if freight is None else format(freight, "f"),
+    }
