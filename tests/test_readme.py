@@ -27,6 +27,7 @@ from airflow_provider_kk.delivery.limits import StopRules
 from airflow_provider_kk.hooks.connection import ConnectionSettings, parse_connection
 from airflow_provider_kk.operators.base import DeliveringOperator
 from airflow_provider_kk.operators.orders import CreateOrderOperator, SyncOrdersOperator
+from airflow_provider_kk.operators.shipping import QuoteShippingOperator
 from airflow_provider_kk.provider_info import CONN_FIELDS
 from tests.airflow.support import REPOSITORY
 
@@ -175,6 +176,7 @@ class TestNames:
             ("What both take", DeliveringOperator),
             ("SyncOrdersOperator", SyncOrdersOperator),
             ("CreateOrderOperator", CreateOrderOperator),
+            ("QuoteShippingOperator", QuoteShippingOperator),
         ],
     )
     def test_every_argument_is_told_with_its_default(self, heading: str, operator: Any):
