@@ -52,6 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     ddl = actions.add_parser("ddl", help="the statements that create the ledger's tables")
     ddl.add_argument("--dialect", choices=("postgresql", "sqlite", "mysql"), default="postgresql")
+    ddl.add_argument(
+        "--status", action="store_true", help="the warehouse's tables of SyncOrderStatusOperator instead"
+    )
+    ddl.add_argument("--table-prefix", default="kk_", help="with --status: what their names begin with (kk_)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,15 +65,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.action == "ddl":
-        from airflow_provider_kk.delivery.tables import ddl
-
-        print(ddl(arguments.dialect), end="")
+        print(_ddl(arguments), end="")
         return 0
     hook, ledger = open_place(arguments)
     if arguments.refunds:
         ledger = ledger.of_refunds()
     actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": retry.run}
     return actions[arguments.action](arguments, hook, ledger)
+
+
+def _ddl(arguments: argparse.Namespace) -> str:
+    from airflow_provider_kk.delivery import tables
+    from airflow_provider_kk.warehouse import status_tables
+
+    if not arguments.status:
+        return tables.ddl(arguments.dialect)
+    try:
+        return status_tables.ddl(arguments.dialect, arguments.table_prefix)
+    except ValueError as error:
+        raise CannotError(str(error)) from error
 
 
 def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:

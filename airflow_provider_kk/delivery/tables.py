@@ -175,14 +175,14 @@ sync_run = sa.Table(
 )
 
 
-def ddl(dialect_name: str) -> str:
+def ddl(dialect_name: str, metadata: sa.MetaData = METADATA) -> str:
     """Return the statements that create the tables, for those who may not create them from a task."""
     from sqlalchemy.dialects import registry
     from sqlalchemy.schema import CreateIndex, CreateTable
 
     dialect = registry.load(dialect_name)()
     statements = []
-    for table in METADATA.sorted_tables:
+    for table in metadata.sorted_tables:
         statements.append(str(CreateTable(table).compile(dialect=dialect)).strip())
         statements += [str(CreateIndex(index).compile(dialect=dialect)) for index in sorted_indexes(table)]
     return "".join(f"{statement};\n" for statement in statements)

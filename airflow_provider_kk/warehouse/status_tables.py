@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Program
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from airflow_provider_kk.api.journey import PackageStatus, Status
+from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.database import told
 from airflow_provider_kk.warehouse.sql import Name
 from airflow_provider_kk.warehouse.status_rows import (
@@ -128,24 +129,13 @@ _LONG = {
 }  # fmt: skip
 
 
-class StatusTables:
-    """The tables of one account, whose names begin with `prefix`; the first part of it may name a schema.
+class _Described:
+    """How the tables look in a database of this dialect."""
 
-    Raises StatusTablesError from every method when the database does not take part, ValueError for a prefix
-    that is no plain name.
-    """
-
-    def __init__(self, engine: Engine, host: str, account: str, prefix: str = "kk_") -> None:
-        if engine.dialect.name not in SUPPORTED:
-            raise StatusTablesError(
-                f"The status of orders cannot be kept in {engine.dialect.name}: its rows are updated one by "
-                "one, which takes SQLite, PostgreSQL or MySQL."
-            )
-        self._engine = engine
-        self._mine = {"host": host, "account": account}
+    def __init__(self, dialect_name: str, prefix: str) -> None:
         Name.parse(prefix, "table_prefix", max_parts=2)
         # SQLAlchemy quotes names with upper case, which would make another name of them on PostgreSQL.
-        plain = prefix.strip().lower() if engine.dialect.name == "postgresql" else prefix.strip()
+        plain = prefix.strip().lower() if dialect_name == "postgresql" else prefix.strip()
         schema, _, prefix = plain.rpartition(".")
         self.metadata = sa.MetaData(schema=schema or None)
         self.orders = sa.Table(
@@ -169,6 +159,32 @@ class StatusTables:
             sa.Column("synced_until", _Time(), nullable=False),
             comment="Up to when KK's changes are in these tables, on KK's clock",
         )
+
+
+def ddl(dialect_name: str, prefix: str = "kk_") -> str:
+    """Return the statements that create the tables, for those who may not create them from a task.
+
+    Raises ValueError for a prefix that is no plain name.
+    """
+    return tables.ddl(dialect_name, _Described(dialect_name, prefix).metadata)
+
+
+class StatusTables(_Described):
+    """The tables of one account, whose names begin with `prefix`; the first part of it may name a schema.
+
+    Raises StatusTablesError from every method when the database does not take part, ValueError for a prefix
+    that is no plain name.
+    """
+
+    def __init__(self, engine: Engine, host: str, account: str, prefix: str = "kk_") -> None:
+        if engine.dialect.name not in SUPPORTED:
+            raise StatusTablesError(
+                f"The status of orders cannot be kept in {engine.dialect.name}: its rows are updated one by "
+                "one, which takes SQLite, PostgreSQL or MySQL."
+            )
+        super().__init__(engine.dialect.name, prefix)
+        self._engine = engine
+        self._mine = {"host": host, "account": account}
 
     def create(self) -> None:
         """Create what is missing; somebody else may be doing the same."""

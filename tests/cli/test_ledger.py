@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -372,15 +371,6 @@ def test_without_a_place_for_the_ledger_it_says_which_argument_to_give(
     monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(kk))
     assert main(["ledger", "list"]) == 1
     assert "--ledger-conn-id" in capsys.readouterr().err
-
-
-def test_the_ddl_makes_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ledger", "ddl", "--dialect", "sqlite"]) == 0
-    with sqlite3.connect(":memory:") as db:
-        db.executescript(capsys.readouterr().out)
-        names = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    tables = {"kk_order", "kk_order_attempt", "kk_refund", "kk_refund_attempt"}
-    assert names == {"kk_account", "kk_sync_run"} | tables
 
 
 def test_held_refunds_are_listed_apart_from_orders_and_shown_with_what_to_say(
