@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
-from tests.operators.shop import ADDRESS, SELECT, SKUS, each_is_there_once, nonzero, number, rows
+import pytest
+
+from airflow_provider_kk.operators.orders import CreateOrderOperator
+from tests.operators.shop import (
+    ADDRESS,
+    SELECT,
+    SKUS,
+    each_is_there_once,
+    ids_at_kk,
+    nonzero,
+    number,
+    order,
+    rows,
+)
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Shop
@@ -73,28 +88,46 @@ with DAG("waiting", start_date=pendulum.datetime(2026, 1, 1), schedule=None, cat
 
 def test_sensors_wait_in_every_mode_and_fail_with_the_reason(shop: Shop):
     shipped, cancelled = (shop.sandbox.control.place({SKUS[0]: 1})[0] for _ in range(2))
+    # KK splits this one, and one half of it is cancelled
+    order_number = number(1)
+    create = CreateOrderOperator(task_id="create", order=order(1), ledger_conn_id="warehouse")
+    assert shop.attempt(create).error is None
+    split = {"custom_order_number": order_number}
+    one_half, _ = ids_at_kk(shop.sandbox)[order_number]
     shop.sandbox.control.set(pay_after_s=1, pack_after_s=1, ship_after_s=1, deliver_after_s=-1)
-    shop.sandbox.control.move(cancelled, "cancel")
+    for dead in (cancelled, one_half):
+        shop.sandbox.control.move(dead, "cancel")
     tasks = {
         "poke": {"kk_order_id": shipped},
         "deferred": {"kk_order_id": shipped, "deferrable": True},
         "paid": {"kk_order_id": shipped, "until": "paid", "deferrable": True},
         "in_vain": {"kk_order_id": cancelled, "deferrable": True},
         "skipped": {"kk_order_id": cancelled, "deferrable": True, "soft_fail": True},
+        "any": {**split, "any_split": True, "deferrable": True},
+        "any_rescheduled": {**split, "any_split": True, "mode": "reschedule"},
+        "all": split,
     }
 
     result = shop.run(WAIT.format(tasks=tasks))
 
-    states = {"poke": "success", "deferred": "success", "paid": "success", "in_vain": "failed"}
-    assert result.tasks == {**states, "skipped": "skipped"}, result.log
+    assert result.tasks == {
+        **dict.fromkeys(("poke", "deferred", "paid", "any", "any_rescheduled"), "success"),
+        **dict.fromkeys(("in_vain", "all"), "failed"),
+        "skipped": "skipped",
+    }, result.log
     assert result.xcoms["deferred"]["return_value"][0]["packages"][0]["tracking_code"] == f"YT{shipped}1"
     assert f"order {cancelled} will not be shipped: it is cancelled" in result.log
 
 
-def test_a_deferred_sensor_resumes_when_its_order_gets_there(shop: Shop):
+@pytest.mark.parametrize(
+    "way", [{"deferrable": True}, {"mode": "reschedule"}], ids=["deferred", "rescheduled"]
+)
+def test_a_sensor_that_has_given_its_slot_back_ends_when_its_order_gets_there(
+    shop: Shop, way: dict[str, Any]
+):
     (waited_for,) = shop.sandbox.control.place({SKUS[0]: 1})
     shop.sandbox.control.set(pay_after_s=1e9)
-    dag = shop.home.start_dag(WAIT.format(tasks={"wait": {"kk_order_id": waited_for, "deferrable": True}}))
+    dag = shop.home.start_dag(WAIT.format(tasks={"wait": {"kk_order_id": waited_for, **way}}))
     try:
         until = time.monotonic() + 100
         while shop.sandbox.control.counts()["GET"] < 3:
@@ -106,3 +139,6 @@ def test_a_deferred_sensor_resumes_when_its_order_gets_there(shop: Shop):
         dag.kill()
     assert result.state == "success", result.log
     assert result.xcoms["wait"]["return_value"][0]["status"] == "shipped"
+    query = "SELECT count(*) FROM task_reschedule"
+    with closing(sqlite3.connect(shop.home.path / "airflow.db")) as db:
+        assert (db.execute(query).fetchone() != (0,)) == ("mode" in way)
