@@ -101,3 +101,28 @@ def test_lines_of_an_order_are_refunded_once(shop: Shop):
     (row,) = result.xcoms["refund_lines"]["return_value"]
     assert (row["kk_order_id"], row["refund_status"]) == (kk_id, "refund_successfully")
     assert shop.sandbox.control.counts()["refunds"] == 1
+
+
+def test_an_order_is_followed_until_its_parcel_is_on_the_way(shop: Shop):
+    shop.sandbox.control.set(pay_after_s=0, pack_after_s=0, ship_after_s=0)
+
+    result = shop.run(EXAMPLE_DAGS / "kk_order_lifecycle.py")
+
+    ended = {"create_order": "success", "wait_until_shipped": "success", "notify": "success"}
+    assert result.tasks == {**ended, "refund_order": "skipped"}, result.log
+    (order,) = shop.sandbox.control.orders()
+    assert f"Order {order['number']}: YunExpress YT{order['id']}1" in result.log
+    assert shop.sandbox.control.counts()["refunds"] == 0
+
+
+def test_an_order_that_is_not_shipped_in_time_is_refunded(shop: Shop):
+    shop.sandbox.control.set(pay_after_s=0, refund_after_s=0)
+    in_short = (EXAMPLE_DAGS / "kk_order_lifecycle.py").read_text().replace("days=5", "seconds=3")
+
+    result = shop.run(in_short)
+
+    ended = {"create_order": "success", "wait_until_shipped": "skipped", "notify": "skipped"}
+    assert result.tasks == {**ended, "refund_order": "success"}, result.log
+    (order,) = shop.sandbox.control.orders()
+    assert order["state"] == "refunded"
+    assert shop.sandbox.control.counts()["refunds"] == 1
