@@ -63,6 +63,11 @@ CONN_FIELDS: dict[str, dict[str, object]] = {
         "description": "Go through the proxies named by HTTPS_PROXY and NO_PROXY; off when empty.",
         "schema": {"type": ["boolean", "null"]},
     },
+    "order_url": {
+        "label": "Order URL",
+        "description": "Address of an order's page on KK's site, with {kk_order_id} in it; for links.",
+        "schema": {"type": ["string", "null"], "maxLength": 500},
+    },
 }
 
 HIDDEN_FIELDS = ["login", "schema", "extra"]
@@ -70,6 +75,14 @@ RELABELING = {"host": "Base URL", "password": "Access token"}
 PLACEHOLDERS = {"host": "https://developer.kakaclo.com", "password": "issued in KK's account pages"}
 
 _INTEGRATION = "KakaClo"
+_ASSET_URIS: list[dict[str, object]] = [
+    {
+        "schemes": ["kk"],
+        "handler": "airflow_provider_kk.assets.sanitize_uri",
+        "factory": "airflow_provider_kk.assets.create_asset",
+        "to_openlineage_converter": "airflow_provider_kk.assets.convert_asset_to_openlineage",
+    }
+]
 
 
 def get_provider_info() -> dict[str, object]:
@@ -110,6 +123,13 @@ def get_provider_info() -> dict[str, object]:
                     "airflow_provider_kk.triggers.sleep",
                 ],
             }
+        ],
+        "asset-uris": _ASSET_URIS,
+        # what assets are called on Airflow 2
+        "dataset-uris": _ASSET_URIS,
+        "extra-links": [
+            f"airflow_provider_kk.links.kk.{name}"
+            for name in ("OrderAtKKLink", "OrderInLedgerLink", "RunInLedgerLink")
         ],
         "connection-types": [
             {

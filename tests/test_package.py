@@ -20,6 +20,7 @@ from typing import Any
 import airflow
 import jsonschema
 import pytest
+from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 import airflow_provider_kk
 from airflow_provider_kk.provider_info import get_provider_info
@@ -33,11 +34,12 @@ ROOMS = [
     "delivery",
     "warehouse",
     "hooks",
+    "assets",
     "triggers",
+    "plugins",
     "links",
     "operators",
     "sensors",
-    "plugins",
 ]
 
 
@@ -80,8 +82,13 @@ class TestProviderInfo:
         for name in named:
             import_module(name)
         for row in info["connection-types"]:
-            module, _, class_name = row["hook-class-name"].rpartition(".")
-            assert getattr(import_module(module), class_name).conn_type == row["connection-type"]
+            assert found(row["hook-class-name"]).conn_type == row["connection-type"]
+        for name in info["extra-links"]:
+            assert issubclass(found(name), BaseOperatorLink)
+        for row in chain(info["asset-uris"], info["dataset-uris"]):
+            assert all(
+                callable(found(row[key])) for key in ("handler", "factory", "to_openlineage_converter")
+            )
 
     def test_it_imports_nothing(self):
         imported = [
@@ -168,6 +175,11 @@ class TestHouseRules:
             if path.name != "__init__.py" and "from __future__ import annotations" not in path.read_text()
         ]
         assert not missing
+
+
+def found(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def is_below(name: str, room: str) -> bool:

@@ -62,6 +62,7 @@ class ConnectionSettings:
     rate_limit_burst: int = 120
     rate_limit_per_second: float = 2.0
     use_env_proxies: bool = False
+    order_url: str | None = None
 
 
 class InvalidConnectionError(ValueError):
@@ -118,6 +119,7 @@ def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
         rate_limit_burst=extras.whole("rate_limit_burst", 120),
         rate_limit_per_second=extras.number("rate_limit_per_second", 2.0),
         use_env_proxies=extras.flag("use_env_proxies", False),
+        order_url=extras.order_url("order_url"),
     )
     if faults.found:
         raise InvalidConnectionError(connection.conn_id, tuple(faults.found))

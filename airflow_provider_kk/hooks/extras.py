@@ -64,6 +64,10 @@ class Extras:
         """True or false, as JSON or as text."""
         return self._read(name, _flag, default)
 
+    def order_url(self, name: str) -> str | None:
+        """A web page's address with a place for the kkOrderId, or None."""
+        return self._read(name, _order_url, None)
+
     def _read(self, name: str, parse: Callable[[object], T], default: T) -> T:
         if name not in self._values:
             return default
@@ -104,6 +108,13 @@ def _text(value: object, max_length: int) -> str:
     if len(text) > max_length or not re.fullmatch(r"[ -~]+", text):
         raise ValueError(f"must be at most {max_length} printable ASCII characters")
     return text
+
+
+def _order_url(value: object) -> str:
+    url = _text(value, 500)
+    if not url.startswith(("https://", "http://")) or "{kk_order_id}" not in url:
+        raise ValueError("must be an http(s) address with {kk_order_id} in it")
+    return url
 
 
 def _choice(value: object, conn_field: dict[str, object]) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.runs import Summary
     from airflow_provider_kk.delivery.settle import Policy
 
 _DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -23,6 +24,7 @@ class DeliveringOperator(BaseOperator):
     """An operator whose work is delivery; see `CreateOrderOperator` and `SyncOrdersOperator`."""
 
     _stop: Stop | None = None
+    _summary: Summary | None = None
 
     def __init__(
         self,

@@ -13,8 +13,11 @@ from airflow.providers.common.compat.sdk import (
     BaseHook,
 )
 
+from airflow_provider_kk.assets import ORDERS
 from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.links.kk import IN_LEDGER, ORDER_NUMBER, RUN_IN_LEDGER, OrderAtKKLink
 from airflow_provider_kk.operators.base import DeliveringOperator, failing_for_good
+from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
 from airflow_provider_kk.operators.masking import Masked, unmasked
 from airflow_provider_kk.operators.run import (
     DeferUntil,
@@ -22,6 +25,7 @@ from airflow_provider_kk.operators.run import (
     item_of,
     origin_of,
     push,
+    push_order_url,
     warn_of_short_timeout,
 )
 
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.board import Board, Finished
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.warehouse.write_back import Result, WriteBack
 
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
@@ -83,6 +88,7 @@ class CreateOrderOperator(DeliveringOperator):
         "ledger_conn_id",
     )
     template_fields_renderers = {"order": "json", "address": "json", "items": "json"}  # noqa: RUF012
+    operator_extra_links = (OrderAtKKLink(), *IN_LEDGER)
     ui_color = "#e8f3ec"
 
     def __init__(
@@ -124,6 +130,7 @@ class CreateOrderOperator(DeliveringOperator):
 
         stop = self._new_stop()
         order = self._order(context)
+        push(context, ORDER_NUMBER, order.custom_order_number)
         hook = KKHook(self.kk_conn_id)
         board = Board()
         board.add([item_of(0, order)])
@@ -145,7 +152,7 @@ class CreateOrderOperator(DeliveringOperator):
         if until is not None:
             self._give_slot_back(until)
         (finished,) = board.finished()
-        return self._result(finished, context)
+        return self._result(finished, context, hook.settings)
 
     def _deliver(self, delivery: Delivery) -> float | None:
         """Return until when to give the slot back; None when it is over."""
@@ -158,7 +165,8 @@ class CreateOrderOperator(DeliveringOperator):
                 state = "waiting"
                 return deferral.until
             finally:
-                delivery.end(state, delivery.summary())
+                self._summary = delivery.summary()
+                delivery.end(state, self._summary)
         return None
 
     def _order(self, context: Context) -> Order:
@@ -212,7 +220,7 @@ class CreateOrderOperator(DeliveringOperator):
             return _lasting(open_ledger(hook, place, threads=1, log=self.log))
         return ledger_of_this_try(hook, origin_of(context).try_number, stop, self.log)
 
-    def _result(self, finished: Finished, context: Context) -> str:
+    def _result(self, finished: Finished, context: Context, settings: ConnectionSettings) -> str:
         from airflow_provider_kk.delivery.board import Status
 
         name = finished.key
@@ -228,7 +236,15 @@ class CreateOrderOperator(DeliveringOperator):
         self.log.info("Order %s is at KK as %s (%s)", name, ", ".join(ids), finished.status.replace("_", " "))
         push(context, "kkOrderId", ids[0])
         push(context, "kkOrderIds", ids)
+        push_order_url(context, settings, ids[0])
+        emit(self, context, settings, ORDERS, made(self._summary))
         return ids[0]
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Tell OpenLineage that the account's orders have become one more."""
+        return lineage(
+            [], [orders_at_kk(KKHook(self.kk_conn_id).settings, sum(made(self._summary).values()))]
+        )
 
 
 class SyncOrdersOperator(DeliveringOperator):
@@ -279,6 +295,7 @@ class SyncOrdersOperator(DeliveringOperator):
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"sql": "sql", "parameters": "json"}  # noqa: RUF012
+    operator_extra_links = RUN_IN_LEDGER
     ui_color = "#dcefe3"
 
     def __init__(
@@ -447,10 +464,20 @@ class SyncOrdersOperator(DeliveringOperator):
             delivery, summary, max_rejected=self.max_rejected, changes_fail=self.on_changed == "fail"
         )
         delivery.end("failed" if failure else "done", summary)
+        self._summary = summary
         delivery.tell_account()
         if failure is not None:
             raise failure
+        emit(self, context, delivery.hook.settings, ORDERS, made(summary))
         return result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Tell OpenLineage which tables the orders are from, and how many orders the account has more."""
+        connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
+        warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
+        read = tables_of(warehouse, self.warehouse_conn_id, self.sql)
+        written = orders_at_kk(KKHook(self.kk_conn_id).settings, sum(made(self._summary).values()))
+        return lineage(read.inputs, [written], job_facets=read.job_facets, run_facets=read.run_facets)
 
     def _tell_warehouse(
         self,

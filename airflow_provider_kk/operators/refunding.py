@@ -70,6 +70,11 @@ class Refunding:
             orders, goods, ledger=self._refunds, origin=self._origin, remark=remark, reason=reason
         )
 
+    @property
+    def kk_order_ids(self) -> list[str]:
+        """The orders at KK that are concerned."""
+        return [wish.order.id for wish in self._wishes]
+
     def _of_id(self, kk_order_id: str) -> list[KKOrder]:
         try:
             orders = self._client.get_orders([kk_order_id])

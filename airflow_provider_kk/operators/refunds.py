@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
 from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.links.kk import IN_LEDGER, OrderAtKKLink
 from airflow_provider_kk.operators.base import failing_for_good
-from airflow_provider_kk.operators.run import origin_of, push
+from airflow_provider_kk.operators.run import origin_of, push, push_order_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -61,6 +62,7 @@ class RefundOrderOperator(BaseOperator):
         "kk_conn_id",
         "ledger_conn_id",
     )
+    operator_extra_links = (OrderAtKKLink(), *IN_LEDGER)
     ui_color = "#f2dede"
 
     _stop: Stop | None = None
@@ -146,6 +148,8 @@ class RefundOrderOperator(BaseOperator):
                         refunding.prepare(
                             number, kk_order_id, goods, str(self.remark), str(self.refund_reason)
                         )
+                        for one in refunding.kk_order_ids[:1]:
+                            push_order_url(context, settings, one)
                         return self._run(refunding, context, place)
                     finally:
                         refunding.tell_metrics()

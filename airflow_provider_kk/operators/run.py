@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow_provider_kk.links.kk import ORDER_URL
 
 from airflow_provider_kk.operators.metrics import tags_of, tell_account, tell_orders, tell_requests
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.settle import Policy
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.delivery.stream import Stream
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.hooks.kk import KKHook
 
 #: Shorter waits are slept through: a deferral costs more.
@@ -201,6 +205,12 @@ def push(context: Any, key: str, value: Any) -> None:
     ti = context.get("ti")
     if ti is not None:
         ti.xcom_push(key=key, value=value)
+
+
+def push_order_url(context: Any, settings: ConnectionSettings, kk_order_id: str) -> None:
+    """Push where people see an order at KK, when the connection says it."""
+    if settings.order_url is not None:
+        push(context, ORDER_URL, settings.order_url.replace("{kk_order_id}", quote(kk_order_id, safe="")))
 
 
 def item_of(position: int, order: Order) -> Item:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, BaseOperator
 
+from airflow_provider_kk.assets import STATUSES
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.operators.base import failing_for_good
+from airflow_provider_kk.operators.lineage import emit, lineage, orders_at_kk, tables_of, with_count
 from airflow_provider_kk.operators.metrics import tags_of, tell_requests, tell_statuses
 from airflow_provider_kk.operators.run import origin_of, push
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.runs import SyncRuns
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.warehouse.status import StatusSync
     from airflow_provider_kk.warehouse.status_tables import StatusTables
 
@@ -47,6 +51,7 @@ class SyncOrderStatusOperator(BaseOperator):
     ui_color = "#e3ecdc"
 
     _stop: Stop | None = None
+    _changed = 0
 
     def __init__(
         self,
@@ -80,6 +85,7 @@ class SyncOrderStatusOperator(BaseOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow_provider_kk.delivery.bucket import LedgerBucket
         from airflow_provider_kk.delivery.clock import Stop
+        from airflow_provider_kk.delivery.runs import SyncRuns
         from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
         from airflow_provider_kk.warehouse.status import StatusSync
 
@@ -95,7 +101,7 @@ class SyncOrderStatusOperator(BaseOperator):
             with hook.client(bucket) as client:
                 sync = StatusSync(client, tables, ledger, self.overlap_s, self.log, stop)
                 try:
-                    return self._run(sync, context)
+                    return self._run(sync, SyncRuns(ledger), context, settings)
                 finally:
                     tags = tags_of(settings.account, origin_of(context))
                     tell_statuses(sync.summary.orders, sync.summary.changed, tags)
@@ -114,9 +120,12 @@ class SyncOrderStatusOperator(BaseOperator):
             raise AirflowFailException(str(error)) from error
         return tables
 
-    def _run(self, sync: StatusSync, context: Context) -> dict[str, Any]:
-        failure = _failure_of(sync)
+    def _run(
+        self, sync: StatusSync, runs: SyncRuns, context: Context, settings: ConnectionSettings
+    ) -> dict[str, Any]:
         summary = sync.summary
+        run = runs.begin(origin_of(context))
+        failure = _failure_of(sync)
         self.log.info(
             "%d orders read, %d changed, %d completed in the ledger, %d odd; up to date until %s",
             summary.orders,
@@ -125,8 +134,11 @@ class SyncOrderStatusOperator(BaseOperator):
             summary.odd,
             summary.synced_until or "no later than before",
         )
-        result = {**asdict(summary), "requests": sync.client.requests}
+        # What an earlier try has changed is in the tables: no news to this one, but to whoever waits for it.
+        self._changed = run.before.get("changed", 0) + summary.changed
+        result = {**asdict(summary), "changed": self._changed, "requests": sync.client.requests}
         push(context, "return_value", result)
+        runs.end(run, "failed" if failure or summary.conflicts else "done", result)
         if failure is not None:
             raise AirflowException(failure)
         if summary.conflicts:
@@ -134,7 +146,19 @@ class SyncOrderStatusOperator(BaseOperator):
                 f"KK has more goods than were sent under {', '.join(summary.conflicts[:20])}: held in the "
                 "ledger. See `kk ledger show`"
             )
+        emit(self, context, settings, STATUSES, {"changed": self._changed})
         return result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Tell OpenLineage that the tables have what has changed of the account's orders."""
+        names = [f"{self.table_prefix}{name}" for name in ("order_status", "order_line", "package")]
+        warehouse = BaseHook.get_hook(self.warehouse_conn_id)
+        written = tables_of(
+            warehouse, self.warehouse_conn_id, [f"INSERT INTO {name} SELECT 1" for name in names]
+        )
+        orders, *others = written.outputs or [None]
+        outputs = [with_count(orders, self._changed), *others] if orders else []
+        return lineage([orders_at_kk(KKHook(self.kk_conn_id).settings)], outputs)
 
 
 def _failure_of(sync: StatusSync) -> str | None:

@@ -13,7 +13,7 @@ from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
 PREFIX = "/kk"
-_HAS_PAGES = tuple(int(part) for part in airflow_version.split(".")[:2]) >= (3, 1)
+HAS_PAGES = tuple(int(part) for part in airflow_version.split(".")[:2]) >= (3, 1)
 
 
 def root() -> str:
@@ -39,7 +39,7 @@ class OrdersPage(AirflowPlugin):
     """A page of all orders under Browse, and a tab with its orders on each DAG run."""
 
     name = "kk"
-    fastapi_apps = [{"app": _LazyApp(), "url_prefix": PREFIX, "name": "KK orders"}] if _HAS_PAGES else []
+    fastapi_apps = [{"app": _LazyApp(), "url_prefix": PREFIX, "name": "KK orders"}] if HAS_PAGES else []
     external_views = (
         [
             {
@@ -56,6 +56,6 @@ class OrdersPage(AirflowPlugin):
                 "url_route": "kk-run-orders",
             },
         ]
-        if _HAS_PAGES
+        if HAS_PAGES
         else []
     )

@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.links.kk import IN_LEDGER
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -56,6 +57,7 @@ class OrderSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("kk_order_id", "custom_order_number", "kk_conn_id", "ledger_conn_id")
+    operator_extra_links = IN_LEDGER
     ui_color = "#ece8dc"
 
     def __init__(

@@ -138,6 +138,7 @@ def test_every_extra_arrives():
         "rate_limit_burst": 60,
         "rate_limit_per_second": 0.5,
         "use_env_proxies": True,
+        "order_url": "https://kk.example/orders?id={kk_order_id}",
     }
     assert extra.keys() == CONN_FIELDS.keys()
     read = settings(extra)
@@ -194,6 +195,16 @@ def test_a_named_account_is_told_from_the_default():
         ({"rate_limit_burst": "1.5"}, "rate_limit_burst", "must be a whole number of 1 or more"),
         ({"rate_limit_per_second": -1}, "rate_limit_per_second", "must be above 0"),
         ({"use_env_proxies": "maybe"}, "use_env_proxies", "must be true or false"),
+        (
+            {"order_url": "https://kk.example/orders"},
+            "order_url",
+            "must be an http(s) address with {kk_order_id}",
+        ),
+        (
+            {"order_url": "javascript:{kk_order_id}"},
+            "order_url",
+            "must be an http(s) address with {kk_order_id}",
+        ),
     ],
 )
 def test_a_wrong_extra_is_named_with_what_it_should_be(extra, path, message):

@@ -82,7 +82,8 @@ def test_an_order_may_be_given_in_any_form(sandbox: SandboxServer, given: Any):
     assert done.error is None
     # KK splits this one by warehouse.
     assert len(ids) == 2
-    assert (done.value, done.xcoms) == (ids[0], {"kkOrderId": ids[0], "kkOrderIds": ids})
+    assert done.value == ids[0]
+    assert done.xcoms == {"customOrderNumber": shop.number(5), "kkOrderId": ids[0], "kkOrderIds": ids}
     each_is_there_once(sandbox, [5])
 
 
@@ -228,7 +229,7 @@ def test_a_refused_order_fails_without_a_retry(sandbox: SandboxServer):
     assert isinstance(done.error, AirflowFailException)
     assert "rejected (code" in str(done.error)
     assert "kk ledger show S-0001" in str(done.error)
-    assert done.xcoms == {}
+    assert done.xcoms == {"customOrderNumber": "S-0001"}
 
 
 def test_a_wrong_token_is_worth_a_retry_and_says_what_is_wrong(sandbox: SandboxServer):

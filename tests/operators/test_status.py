@@ -296,6 +296,18 @@ def test_more_goods_than_were_sent_are_a_conflict_that_fails_one_run(
     assert synced()["conflicts"] == []
 
 
+def test_a_task_that_failed_still_counts_what_it_has_changed_when_it_is_tried_again(
+    warehouse: Warehouse, connect: Connect, sandbox: SandboxServer
+) -> None:
+    created(connect, {CN: 1})
+    sandbox.control.place({CN: 1}, number="S-1")
+    sandbox.control.advance(HOUR)
+
+    failed = sync()
+    assert failed.error is not None
+    assert (failed.summary["changed"], synced()["changed"], synced()["changed"]) == (2, 2, 0)
+
+
 def test_orders_of_nobody_and_of_other_tools_leave_the_ledger_alone(
     warehouse: Warehouse, connect: Connect, sandbox: SandboxServer
 ) -> None:

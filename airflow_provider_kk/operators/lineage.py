@@ -1,0 +1,83 @@
+"""What a task that has succeeded tells of what it did: asset events, and OpenLineage's facets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+    from airflow_provider_kk.delivery.runs import Summary
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
+
+
+def emit(
+    operator: BaseOperator,
+    context: Context,
+    settings: ConnectionSettings,
+    what: str,
+    counts: Mapping[str, int],
+) -> None:
+    """Let the task's success be an event of the account's `orders` or `statuses`, unless all counts are zero.
+
+    To be called when nothing is left that makes the task fail: Airflow emits nothing for a failed one.
+    """
+    from airflow_provider_kk.assets import create_asset
+
+    events: Any = context.get("outlet_events")
+    if events is None or not any(counts.values()):
+        return
+    asset = create_asset(host=settings.host, account=settings.account, what=what)
+    # Airflow reads the outlets when the task has succeeded. One that stood there from the start would be an
+    # event at every success; an alias would make tasks of 2.11 fail whose DAG file has not registered it,
+    # which are all mapped tasks and all of `dag.test()`.
+    if asset not in operator.outlets:
+        operator.outlets = [*operator.outlets, asset]
+    events[asset].extra.update(counts)
+
+
+def made(summary: Summary | None) -> dict[str, int]:
+    """Return how many orders a sync has made at KK, in any of its tries."""
+    return {"created": summary.created, "adopted": summary.adopted} if summary else {}
+
+
+def lineage(inputs: Sequence[Any], outputs: Sequence[Any], **facets: Any) -> Any:
+    """Return what Airflow's OpenLineage provider takes; called by it only."""
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    return OperatorLineage(inputs=list(inputs), outputs=list(outputs), **facets)
+
+
+def orders_at_kk(settings: ConnectionSettings, created: int | None = None) -> Any:
+    """Return the account's orders as OpenLineage's dataset; with a count as that of an output."""
+    from airflow_provider_kk.assets import convert_asset_to_openlineage, create_asset
+
+    found = convert_asset_to_openlineage(create_asset(host=settings.host, account=settings.account), None)
+    return found if created is None else with_count(found, created)
+
+
+def with_count(dataset: Any, rows: int) -> Any:
+    """Return OpenLineage's dataset as an output of so many rows."""
+    from airflow.providers.common.compat.openlineage.facet import (
+        OutputDataset,
+        OutputStatisticsOutputDatasetFacet,
+    )
+
+    return OutputDataset(
+        namespace=dataset.namespace,
+        name=dataset.name,
+        facets=dataset.facets,
+        outputFacets={"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=rows)},
+    )
+
+
+def tables_of(hook: Any, conn_id: str, sql: str | list[str]) -> Any:
+    """Return the tables that statements read and write, as OpenLineage names them; none when it cannot tell.
+
+    It does not know every kind of database, SQLite for one.
+    """
+    from airflow.providers.common.compat.openlineage.utils.sql import get_openlineage_facets_with_sql
+
+    found = get_openlineage_facets_with_sql(hook=hook, sql=sql, conn_id=conn_id, database=None)
+    return found or lineage([], [])
