@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_kk.links.kk import ORDER_URL
-
 from airflow_provider_kk.operators.metrics import tags_of, tell_account, tell_orders, tell_requests
 
 if TYPE_CHECKING:
