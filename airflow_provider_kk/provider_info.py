@@ -78,9 +78,9 @@ _INTEGRATION = "KakaClo"
 _ASSET_URIS: list[dict[str, object]] = [
     {
         "schemes": ["kk"],
-        "handler": "airflow_provider_kk.assets.sanitize_uri",
-        "factory": "airflow_provider_kk.assets.create_asset",
-        "to_openlineage_converter": "airflow_provider_kk.assets.convert_asset_to_openlineage",
+        "handler": "airflow_provider_kk.assets.kk.sanitize_uri",
+        "factory": "airflow_provider_kk.assets.kk.create_asset",
+        "to_openlineage_converter": "airflow_provider_kk.assets.kk.convert_asset_to_openlineage",
     }
 ]
 

@@ -23,7 +23,7 @@ def emit(
 
     To be called when nothing is left that makes the task fail: Airflow emits nothing for a failed one.
     """
-    from airflow_provider_kk.assets import create_asset
+    from airflow_provider_kk.assets.kk import create_asset
 
     events: Any = context.get("outlet_events")
     if events is None or not any(counts.values()):
@@ -51,7 +51,7 @@ def lineage(inputs: Sequence[Any], outputs: Sequence[Any], **facets: Any) -> Any
 
 def orders_at_kk(settings: ConnectionSettings, created: int | None = None) -> Any:
     """Return the account's orders as OpenLineage's dataset; with a count as that of an output."""
-    from airflow_provider_kk.assets import convert_asset_to_openlineage, create_asset
+    from airflow_provider_kk.assets.kk import convert_asset_to_openlineage, create_asset
 
     found = convert_asset_to_openlineage(create_asset(host=settings.host, account=settings.account), None)
     return found if created is None else with_count(found, created)

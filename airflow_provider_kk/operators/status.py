@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, BaseOperator
 
-from airflow_provider_kk.assets import STATUSES
+from airflow_provider_kk.assets.kk import STATUSES
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.operators.base import failing_for_good
 from airflow_provider_kk.operators.lineage import emit, lineage, orders_at_kk, tables_of, with_count

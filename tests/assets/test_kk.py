@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 from airflow.providers.common.compat.sdk import Asset
 
-from airflow_provider_kk.assets import create_asset, sanitize_uri
+from airflow_provider_kk.assets.kk import create_asset, sanitize_uri
 
 
 @pytest.mark.parametrize(
