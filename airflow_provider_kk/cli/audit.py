@@ -14,11 +14,11 @@ from airflow_provider_kk.cli.common import (
     duration,
     goods_told,
     guarded,
-    open_finder,
     open_place,
     table,
     time,
 )
+from airflow_provider_kk.hooks.reading import open_finder
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.audit import Audit

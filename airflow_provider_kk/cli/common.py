@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.orders import OrderFinder
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -54,33 +53,18 @@ def open_place(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
         )
 
 
-@contextmanager
-def open_finder(hook: KKHook, ledger: SqlLedger) -> Iterator[OrderFinder]:
-    """Read KK's list, at the rate that the account's syncs keep to together.
-
-    :raises KKError: when KK cannot be asked.
-    """
-    from airflow_provider_kk.delivery.bucket import LedgerBucket
-    from airflow_provider_kk.delivery.orders import OrderFinder
-
-    settings = hook.settings
-    bucket = LedgerBucket(ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second)
-    with hook.client(bucket) as client:
-        client.list_orders(page_size=1)  # tells how far KK's clock is off, and fails early
-        yield OrderFinder(client)
-
-
 def guarded(name: str, work: Callable[[], int], *, failed: int = 1) -> int:
     """Do the work of a command; what it cannot do is told in a sentence, with `failed` as exit status."""
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.database import LedgerUnusableError, told
+    from airflow_provider_kk.hooks.resolving import NotTakenError
 
     try:
         with _quiet_airflow():
             return work()
-    except (CannotError, LedgerUnusableError) as error:
+    except (CannotError, NotTakenError, LedgerUnusableError) as error:
         print(f"{name}: {error}", file=sys.stderr)
     except KKError as error:
         print(f"{name}: KK cannot be asked: {error}", file=sys.stderr)

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli.common import CannotError, confirm, time
 from airflow_provider_kk.cli.words import (
-    HAS_MOVED,
-    SkippedError,
     add_word,
     each,
     looked_up,
     newest,
-    who_says,
     why,
+    word_of,
 )
+from airflow_provider_kk.hooks.resolving import HAS_MOVED, NotTakenError
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Entry
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.hooks.resolving import Word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     """Lift the pause of rejected orders; the exit status is 1 when some that were named were skipped."""
     from airflow_provider_kk.delivery.log import orders
 
-    who = who_says(arguments)
+    word = word_of(arguments)
     entries = _selected(arguments, ledger)
     if not entries:
         print("KK has refused no order that is still open: there is nothing to retry")
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
     if len(rejected) > 1:
         confirm(rejected, f"Ask KK again for {orders(len(rejected))}?", yes=arguments.yes)
-    done, skipped = each(entries, lambda one: _lift(one, ledger, who, arguments.why), arguments)
+    done, skipped = each(entries, lambda one: _lift(one, ledger, word), arguments)
     if not arguments.json:
         _print_what_follows(done, skipped)
     return 1 if skipped else 0
@@ -70,11 +70,11 @@ def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Entry]:
     return found
 
 
-def _lift(entry: Entry, ledger: SqlLedger, who: str, reason: str) -> str:
+def _lift(entry: Entry, ledger: SqlLedger, word: Word) -> str:
     if entry.state.value != "rejected":
-        raise SkippedError(f"skipped, {_NOT_REJECTED[entry.state.value].format(key=entry.key)}")
-    if ledger.lift_pause(entry, who=who, why=reason) is None:
-        raise SkippedError(HAS_MOVED.format(key=entry.key))
+        raise NotTakenError(f"{_NOT_REJECTED[entry.state.value].format(key=entry.key)}")
+    if ledger.lift_pause(entry, who=word.who, why=word.why) is None:
+        raise NotTakenError(HAS_MOVED.format(key=entry.key))
     if entry.settle_after > ledger.now():
         return f"asked again by the next sync, once its settle window is over at {time(entry.settle_after)}"
     return "asked again by the next sync"

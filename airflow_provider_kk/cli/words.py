@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli.common import CannotError, add_place
+from airflow_provider_kk.hooks.resolving import NotTakenError, Word
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Entry
@@ -31,13 +32,13 @@ def _text(text: str) -> str:
     return text.strip()
 
 
-def who_says(arguments: argparse.Namespace) -> str:
-    """Return whose word it is.
+def word_of(arguments: argparse.Namespace) -> Word:
+    """Return whose word it is, and why.
 
     :raises CannotError: when that is not known.
     """
     try:
-        return arguments.who or getpass.getuser()
+        return Word(arguments.who or getpass.getuser(), arguments.why)
     except (KeyError, OSError) as error:  # a container's user without a name
         raise CannotError("your login has no name here: give --who") from error
 
@@ -54,13 +55,6 @@ def why(entry: Entry) -> str:
     return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
 
 
-class SkippedError(Exception):
-    """Says why one of several orders was left as it is."""
-
-
-HAS_MOVED = "skipped, it has moved meanwhile; look again with `kk ledger show {key}`"
-
-
 def each(
     entries: Sequence[Entry], act: Callable[[Entry], str], arguments: argparse.Namespace
 ) -> tuple[int, int]:
@@ -69,8 +63,8 @@ def each(
     for entry in entries:
         try:
             told, is_done = act(entry), True
-        except SkippedError as error:
-            told, is_done = str(error), False
+        except NotTakenError as error:
+            told, is_done = f"skipped, {error}", False
         done, skipped = done + is_done, skipped + (not is_done)
         if arguments.json:
             print(json.dumps({"key": entry.key, "done": is_done, "message": told}))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.throttle import Throttle
+    from airflow_provider_kk.delivery.orders import OrderFinder
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -32,3 +33,19 @@ def reading(
         )
         with hook.client(bucket) as client:
             yield client, ledger
+
+
+@contextmanager
+def open_finder(hook: KKHook, ledger: SqlLedger) -> Iterator[OrderFinder]:
+    """Read KK's list, at the rate that the account's syncs keep to together.
+
+    :raises KKError: when KK cannot be asked.
+    """
+    from airflow_provider_kk.delivery.bucket import LedgerBucket
+    from airflow_provider_kk.delivery.orders import OrderFinder
+
+    settings = hook.settings
+    bucket = LedgerBucket(ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second)
+    with hook.client(bucket) as client:
+        client.list_orders(page_size=1)  # tells how far KK's clock is off, and fails early
+        yield OrderFinder(client)
