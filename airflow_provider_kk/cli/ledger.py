@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli import resolve, retry
 from airflow_provider_kk.cli.common import CannotError, add_place, duration, guarded, open_place, table, time
-from airflow_provider_kk.cli.words import newest, why
+from airflow_provider_kk.cli.words import why
+from airflow_provider_kk.hooks.resolving import newest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Attempt, Entry

@@ -12,11 +12,10 @@ from airflow_provider_kk.cli.words import (
     add_word,
     each,
     looked_up,
-    newest,
     why,
     word_of,
 )
-from airflow_provider_kk.hooks.resolving import HAS_MOVED, NotTakenError
+from airflow_provider_kk.hooks.resolving import HAS_MOVED, NotTakenError, newest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Entry

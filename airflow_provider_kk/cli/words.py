@@ -6,7 +6,7 @@ import argparse
 import getpass
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli.common import CannotError, add_place
@@ -41,13 +41,6 @@ def word_of(arguments: argparse.Namespace) -> Word:
         return Word(arguments.who or getpass.getuser(), arguments.why)
     except (KeyError, OSError) as error:  # a container's user without a name
         raise CannotError("your login has no name here: give --who") from error
-
-
-def newest(entries: Iterable[Entry], ledger: SqlLedger) -> list[Entry]:
-    """Leave out generations that a human has replaced."""
-    entries = list(entries)
-    last = ledger.look_up(sorted({one.key for one in entries}))
-    return [one for one in entries if one.key in last and last[one.key].generation == one.generation]
 
 
 def why(entry: Entry) -> str:

@@ -246,7 +246,7 @@ class Ledger(SendingLedger):
         :param ids: the order's kkOrderIds; with DECLARED_NEVER those that KK lists and that are another's.
         :raises ValueError: when KK may still show the order, so that nobody can say that it never came.
         """
-        word = {"resolved_by": f"{who}: {why}"[:250], "message": ""}
+        word = {"resolved_by": as_kept(who, why), "message": ""}
         if event is Event.DECLARED_CREATED:
             return self._compare_and_set(
                 seen,
@@ -277,7 +277,7 @@ class Ledger(SendingLedger):
         self.require_over(seen)
         values = {
             "state": State.NOT_SENT,
-            "resolved_by": f"{who}: {why}"[:250],
+            "resolved_by": as_kept(who, why),
             "message": "ordered again by a human",
         }
         try:
@@ -307,12 +307,17 @@ class Ledger(SendingLedger):
 
         :raises ValueError: when the order is not rejected.
         """
-        values = {"retry_after": 0.0, "resolved_by": f"{who}: {why}"[:250]}
+        values = {"retry_after": 0.0, "resolved_by": as_kept(who, why)}
         return self._compare_and_set(seen, Event.PAUSE_LIFTED, lambda _tx: values)
 
     def _require_window_over(self, seen: Entry) -> None:
         if (rest_s := seen.settle_after - min(self.now(), self.clock.wall())) > 0:
             raise ValueError(f"{seen.key} may still turn up at KK for {rest_s:.0f} s: try again then")
+
+
+def as_kept(who: str, why: str) -> str:
+    """Return a human's word as `resolved_by` keeps it."""
+    return f"{who}: {why}"[:250]
 
 
 def _is_healable(entry: Entry) -> bool:

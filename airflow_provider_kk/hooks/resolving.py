@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,10 @@ class NotTakenError(Exception):
     """Says why a word on an order is not taken, and what to do instead; the order is as it was."""
 
 
+class NotNowError(NotTakenError):
+    """KK could not be asked, so that the same word may be taken later."""
+
+
 @dataclass(frozen=True)
 class Word:
     """Whose word it is, and the reason; the ledger keeps both with the order."""
@@ -32,6 +36,13 @@ class Word:
 def split_ids(text: str) -> list[str]:
     """Read kkOrderIds as a human writes them: comma separated."""
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def newest(entries: Iterable[Entry], ledger: SqlLedger) -> list[Entry]:
+    """Leave out generations that a human has replaced."""
+    entries = list(entries)
+    last = ledger.look_up(sorted({one.key for one in entries}))
+    return [one for one in entries if one.key in last and last[one.key].generation == one.generation]
 
 
 # Created -------------------------------------------------------------------------------------------
@@ -172,7 +183,7 @@ def all_at_kk_of(
 
     An answer may have named only a part of a split. KK's list is read once for all.
 
-    :raises NotTakenError: the list cannot be used.
+    :raises NotNowError: the list cannot be used.
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.job import InconclusiveError
@@ -194,7 +205,7 @@ def all_at_kk_of(
         with open_finder(hook, ledger) as finder:
             return {**found, **all_at_kk(ledger, finder, over)}
     except (KKError, InconclusiveError) as error:
-        raise NotTakenError(
+        raise NotNowError(
             f"what KK has of these numbers by now cannot be told: {error}. Nothing was done"
         ) from error
 

@@ -1,0 +1,100 @@
+"""Held orders from a DAG: what `kk ledger resolve` asks and tells, a task gets and gives as plain data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_provider_kk.operators.held import held_orders, resolve_order
+from tests.cli.conftest import SKU, hold, record, refuse, state
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.sandbox.server import SandboxServer
+
+
+def say(number: str, word: Any, **arguments: Any) -> str:
+    return resolve_order(number, word, **{"who": "ann", "why": "looked at KK's site", **arguments})
+
+
+def test_held_orders_are_told_in_plain_data_the_longest_held_first(ledger: SqlLedger) -> None:
+    for number in ("A-2", "A-1", "A-3"):
+        hold(ledger, number)
+    refuse(ledger, "A-4")
+
+    found = held_orders(limit=2)
+
+    assert [one["custom_order_number"] for one in found] == ["A-2", "A-1"]
+    assert found[0].pop("since").endswith("UTC")
+    assert found[0] == {
+        "custom_order_number": "A-2",
+        "generation": 1,
+        "goods": {SKU: 1},
+        "country": "FR",
+        "kk_order_ids": [],
+        "why": "not in KK's list",
+    }
+
+
+def test_an_order_is_ordered_once_more_once_whatever_is_retried(
+    ledger: SqlLedger, sandbox: SandboxServer
+) -> None:
+    hold(ledger, "A-1")
+    there = sandbox.control.place({SKU: 5}, number="A-1")
+
+    with pytest.raises(AirflowFailException, match=r"hold .*5.* was ordered"):
+        say("A-1", "order_again", kk_order_ids=there, generation=1)
+    assert state(ledger, "A-1") == "held"
+    for _ in range(2):
+        say("A-1", "order_again", kk_order_ids=there, generation=1, accept_other_goods=True)
+
+    old, new = ledger.generations("A-1")
+    assert (old.state.value, old.kk_order_ids) == ("created", tuple(there))
+    assert (new.state.value, new.resolved_by) == ("not_sent", "ann: looked at KK's site")
+    with pytest.raises(AirflowFailException, match="ordered again meanwhile, as generation 2"):
+        say("A-1", "order_again", generation=1, why="another reason")
+
+
+def test_a_word_that_was_taken_is_taken_by_a_retry_too(ledger: SqlLedger, sandbox: SandboxServer) -> None:
+    hold(ledger, "A-1")
+    hold(ledger, "A-2")
+    (kk_order_id,) = sandbox.control.place({SKU: 1}, number="A-1")
+    for _ in range(2):
+        say("A-1", "created", kk_order_ids=f" {kk_order_id},", generation=1)
+        say("A-2", "never_created", generation=1)
+    assert (state(ledger, "A-1"), state(ledger, "A-2")) == ("created", "not_sent")
+
+
+@pytest.mark.parametrize(
+    ("number", "word", "arguments", "told"),
+    [
+        ("A-1", "created", {}, "not one kkOrderId"),
+        ("A-1", "created", {"kk_order_ids": ["999"]}, "KK lists no order '999'"),
+        ("A-1", "created", {"kk_order_ids": "see mail"}, "no kkOrderId"),
+        ("A-1", "never_created", {"why": " "}, "needs whose it is, and why"),
+        ("A-1", "lost", {}, "is none of created, never_created, order_again"),
+        ("A-2", "never_created", {}, "nothing to resolve"),
+        ("A-3", "never_created", {}, "not in the ledger"),
+    ],
+)
+def test_a_word_that_cannot_be_taken_fails_for_good_and_says_why(
+    number: str, word: str, arguments: dict[str, Any], told: str, ledger: SqlLedger
+) -> None:
+    hold(ledger, "A-1")
+    record(ledger, "A-2", "created", ids=("1",))
+    with pytest.raises(AirflowFailException, match=told):
+        say(number, word, **arguments)
+    assert state(ledger, "A-1") == "held"
+
+
+def test_while_kk_cannot_be_asked_a_retry_may_do(ledger: SqlLedger, sandbox: SandboxServer) -> None:
+    hold(ledger, "A-1")
+    record(ledger, "A-2", "created", ids=("1",))
+    sandbox.control.arm("auth", method=None)
+    for number, word in (("A-1", "created"), ("A-2", "order_again")):
+        with pytest.raises(AirflowException, match="KK cannot be asked") as raised:
+            say(number, word, kk_order_ids=["1"])
+        assert not isinstance(raised.value, AirflowFailException)
+    assert [state(ledger, number) for number in ("A-1", "A-2")] == ["held", "created"]
