@@ -1,4 +1,4 @@
-"""With Airflow's OpenLineage provider, tasks tell which tables and which account they read and wrote, with counts."""
+"""With Airflow's OpenLineage provider, tasks tell what they read and wrote: tables, the account, counts."""
 
 from __future__ import annotations
 
