@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.delivery.job import Goods
 
 _BATCH = 1_000
@@ -38,7 +39,10 @@ COUNTED = tuple(status for status in Status if status not in (Status.PENDING, St
 
 @dataclass(frozen=True)
 class Item:
-    """A job as the board keeps it: `payload` is enough to make the `Job` again."""
+    """A job as the board keeps it: `payload` is enough to make the `Job` again.
+
+    `position` is its place among the others: of an order from a warehouse that of its first row.
+    """
 
     position: int
     key: str | None
@@ -63,6 +67,13 @@ class Finished:
     message: str
     name: str | None = None
     """The number as it stands in the warehouse, which is no key when it cannot be one."""
+    faults: tuple[Fault, ...] = ()
+    """What is wrong with an invalid one; the message says the same."""
+
+    def __str__(self) -> str:
+        code = f" (code {self.code})" if self.code is not None else ""
+        name, state = self.name or "without a number", self.status.replace("_", " ")
+        return f"Order {name} (row {self.position}) is {state}{code}: {self.message}"
 
 
 class Board:
@@ -75,7 +86,8 @@ class Board:
         self._db.execute(
             "CREATE TABLE job (position INTEGER PRIMARY KEY, key TEXT, fingerprint TEXT, goods TEXT,"
             " country TEXT, zip_digest TEXT, payload TEXT, status TEXT, is_news INTEGER DEFAULT 0,"
-            " ids TEXT DEFAULT '[]', code INTEGER, message TEXT DEFAULT '', name TEXT)"
+            " ids TEXT DEFAULT '[]', code INTEGER, message TEXT DEFAULT '', name TEXT,"
+            " faults TEXT DEFAULT '[]')"
         )
         self._db.execute("CREATE INDEX job_status ON job (status, position)")
         self._db.execute("CREATE INDEX job_key ON job (key)")
@@ -109,8 +121,8 @@ class Board:
     def add_finished(self, finished: Finished) -> None:
         """Put something on the board that is over before it began: an invalid order."""
         self._db.execute(
-            "INSERT INTO job (position, key, status, is_news, ids, code, message, name)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO job (position, key, status, is_news, ids, code, message, name, faults)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 finished.position,
                 finished.key,
@@ -120,6 +132,7 @@ class Board:
                 finished.code,
                 finished.message,
                 finished.name,
+                json.dumps(finished.faults),
             ),
         )
 
@@ -161,16 +174,13 @@ class Board:
         last = -1
         while True:
             rows = self._db.execute(
-                "SELECT position, key, status, is_news, ids, code, message, name FROM job"
-                " WHERE position > ? ORDER BY position LIMIT ?",
+                f"SELECT {_FINISHED} FROM job WHERE position > ?"  # noqa: S608 - constant names
+                " ORDER BY position LIMIT ?",
                 (last, _BATCH),
             ).fetchall()
             if not rows:
                 return
-            for position, key, status, is_news, ids, code, message, name in rows:
-                yield Finished(
-                    position, key, Status(status), bool(is_news), tuple(json.loads(ids)), code, message, name
-                )
+            yield from map(_finished, rows)
             last = rows[-1][0]
 
     def item(self, key: str) -> Item | None:
@@ -203,8 +213,16 @@ class Board:
 
 
 _ITEM = "position, key, fingerprint, goods, country, zip_digest, payload"
+_FINISHED = "position, key, status, is_news, ids, code, message, name, faults"
 
 
 def _item(row: Sequence[Any]) -> Item:
     position, key, fingerprint, goods, country, zip_digest, payload = row
     return Item(position, key, fingerprint, json.loads(goods), country, zip_digest, payload)
+
+
+def _finished(row: Sequence[Any]) -> Finished:
+    position, key, status, is_news, ids, code, message, name, faults = row
+    found = tuple(Fault(path, text) for path, text in json.loads(faults))
+    ids = tuple(json.loads(ids))
+    return Finished(position, key, Status(status), bool(is_news), ids, code, message, name, found)

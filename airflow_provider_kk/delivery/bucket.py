@@ -68,6 +68,12 @@ class LedgerBucket:
             self._hand_back()
             raise ThrottleStopped
 
+    def free_in_s(self) -> float:
+        """Return in how many seconds the bucket will have leaked empty, if nobody sends meanwhile."""
+        with self._ledger.database.read() as db:
+            row = db.execute(self._state, self._here()).one_or_none()
+        return 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
+
     def back_off(self, retry_after_s: float | None) -> None:
         """Pause all workers of the account: KK has answered 429, so others use it too."""
         with self._counting:
@@ -155,6 +161,11 @@ class LedgerBucket:
         clock.sleep(seconds, stop)
         with self._counting:
             self.waited_s += clock.monotonic() - began
+
+
+def least_s(requests: int, burst: int, per_second: float, free_in_s: float = 0.0) -> float:
+    """Return how many seconds so many requests take at least, of a bucket that is empty in `free_in_s`."""
+    return max(0.0, free_in_s + (requests - max(1, burst - HEADROOM)) / per_second)
 
 
 def _later(column: sa.Column[float], epoch: sa.ColumnElement[float]) -> sa.ColumnElement[float]:

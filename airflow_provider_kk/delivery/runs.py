@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -101,11 +101,15 @@ class SyncRuns:
 
 def summarise(board: Board, run: SyncRun, runs: SyncRuns) -> Summary:
     """Count a sync: what is on the board, and what its earlier tries moved and is not there any more."""
+    return count(board, (entry for entry in runs.moved(run) if not board.has(entry.key)))
+
+
+def count(board: Board, elsewhere: Iterable[Entry] = ()) -> Summary:
+    """Count what is on a board, and these rows of the ledger beside it."""
     counts: dict[Status, int] = dict.fromkeys(COUNTED, 0)
     counts.update((status, number) for status, number in board.counts().items() if status in counts)
-    for entry in runs.moved(run):
-        if not board.has(entry.key):
-            counts[_status(entry)] += 1
+    for entry in elsewhere:
+        counts[_status(entry)] += 1
     summary = Summary(
         selected=sum(counts.values()),
         newly_rejected=board.news(Status.REJECTED),

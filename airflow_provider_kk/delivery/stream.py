@@ -14,8 +14,8 @@ from airflow_provider_kk.delivery.board import Board, Item, Status
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.deliver import deliver
 from airflow_provider_kk.delivery.heal import heal
-from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job, plain_number
-from airflow_provider_kk.delivery.ledger import FOUND_AS_INTEGER, Ledger
+from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job
+from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.limits import Limits, StopRules
 from airflow_provider_kk.delivery.listing import trusted_now
 from airflow_provider_kk.delivery.log import Log, orders, utc
@@ -24,11 +24,19 @@ from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.settle import Policy, settle
 from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
+from airflow_provider_kk.delivery.step import (
+    CHANGED,
+    Step,
+    found_as_integer,
+    is_to_be_recognised,
+    is_unsent,
+    looks_same,
+    next_step,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.stock import StockCheck
 
-_UNSENT = (State.INVALID, State.NOT_SENT)
 _RATE_LIMITED_TRIES = 5
 #: How often a job that another worker is sending is looked at again.
 _LOOK_AGAIN_S = 10.0
@@ -70,7 +78,6 @@ class Stream:
     def __post_init__(self) -> None:
         self._rules = StopRules()
         self._sent = 0
-        self._is_plan = False
         self._tries: dict[int, int] = {}
         self._in_flight: dict[Future[_Delivered], tuple[Item, Entry | None]] = {}
         self._pool = self.pool or Threads(self.limits.max_in_flight)
@@ -92,16 +99,6 @@ class Stream:
             self._progress.start(self.board.counts().get(Status.PENDING, 0))
             self._start()
             self._send_pending()
-
-    def plan(self) -> None:
-        """Send nothing: what would be sent is postponed, what would wait is in doubt."""
-        self._is_plan = True
-        self.limits.max_sent = 0
-        self._send_pending()
-        for item, entry in self._waiting():
-            if entry is not None and entry.state is State.REJECTED:
-                self.board.set(item.position, Status.POSTPONED, message="refused before; asked again")
-        self.give_up_waiting()
 
     def wait_s(self) -> float | None:
         """Return in how many seconds it is worth calling `look_again`; None when nothing is waiting."""
@@ -187,8 +184,7 @@ class Stream:
             known = self.ledger.look_up([item.key for item in batch if item.key])
             busy = {item.position for item, _seen in self._in_flight.values()}
             if self.stock is not None:
-                states = {key: entry.state for key, entry in known.items()}
-                self.stock.expect(item for item in batch if states.get(item.key or "") in (None, *_UNSENT))
+                self.stock.expect(item for item in batch if is_unsent(known.get(item.key or "")))
             for item in batch:
                 if item.position not in busy:
                     self._take(item, known.get(item.key or "") or self._found_as_integer(item))
@@ -196,14 +192,15 @@ class Stream:
 
     def _take(self, item: Item, entry: Entry | None) -> None:
         """Do the next thing with a job, by what the ledger knows of it."""
-        if entry is None or entry.state in _UNSENT:
+        step = next_step(item, entry, self.ledger.now)
+        if entry is None or step is Step.SEND:
             if self._is_served(item):
                 self._send(item, entry)
-        elif entry.state is State.CREATED:
+        elif step is Step.COMPARE:
             self._compare(item, entry)
-        elif entry.state is State.HELD:
+        elif step is Step.LEAVE_TO_HUMAN:
             self._finish(item, Status.HELD, entry)
-        elif entry.state is State.REJECTED and not self._may_ask_again(item, entry):
+        elif step is Step.REST:
             self.log.info("%s was refused before and rests until %s", item.key, utc(entry.retry_after))
             self._finish(item, Status.REJECTED, entry)
         else:
@@ -211,7 +208,7 @@ class Stream:
 
     def _is_served(self, item: Item) -> bool:
         """Whether KK has the goods of an order that is about to be sent; if not, it is invalid for now."""
-        if self.stock is None or self.halted or not (self._is_plan or self._sends_more()):
+        if self.stock is None or not self._sends_more():
             return True
         try:
             shortage = self.stock.shortage(item)
@@ -224,7 +221,7 @@ class Stream:
 
     def _note_shortage(self, item: Item, shortage: str) -> None:
         # The digest is of the order alone: other counts, or other goods that are missing, are no news.
-        is_news = not self._is_plan and self.ledger.note_invalid(
+        is_news = self.ledger.note_invalid(
             item.key or "", f"stock {item.fingerprint}", shortage, sync_id=self.sync_id
         )
         if is_news:
@@ -232,29 +229,20 @@ class Stream:
         self.board.set(item.position, Status.INVALID, is_news=is_news, message=shortage)
 
     def _found_as_integer(self, item: Item) -> Entry | None:
-        """Return the order that healing found under this number without leading zeros, if it is this one."""
-        plain = plain_number(item.key or "")
-        if plain == item.key:
-            return None
-        entry = self.ledger.look_up([plain]).get(plain)
-        if entry is None or entry.message != FOUND_AS_INTEGER:
-            return None
-        if not _looks_same(item, entry):
+        """Return the order that healing found under this number without leading zeros; rename what is it."""
+        entry = found_as_integer(self.ledger, item)
+        if entry is None or not looks_same(item, entry):
             return entry
         return self.ledger.rename(entry, item.key or "")
 
-    def _may_ask_again(self, item: Item, entry: Entry) -> bool:
-        return entry.fingerprint != item.fingerprint or entry.retry_after <= self.ledger.now()
-
     def _compare(self, item: Item, entry: Entry) -> None:
         is_same = entry.fingerprint == item.fingerprint
-        if not entry.fingerprint and _looks_same(item, entry):
+        if is_to_be_recognised(item, entry):
             self.ledger.recognise(entry, self.make_job(item.payload))
             is_same = True
         if not is_same:
-            message = "its goods or address differ from what was ordered under this number"
             self.board.set(
-                item.position, Status.CHANGED, is_news=True, ids=entry.kk_order_ids, message=message
+                item.position, Status.CHANGED, is_news=True, ids=entry.kk_order_ids, message=CHANGED
             )
         elif entry.sync_id == self.sync_id:
             self._finish(item, Status.ADOPTED if entry.adopted else Status.CREATED, entry)
@@ -440,12 +428,3 @@ def _wait_s(entry: Entry | None, now: float, trusted: float) -> float:
     if entry.state is State.SENDING and entry.lease_until > now:
         return min(entry.settle_after - trusted, _LOOK_AGAIN_S)  # its worker may well come back
     return entry.settle_after - trusted
-
-
-def _looks_same(item: Item, entry: Entry) -> bool:
-    """Whether an order that was found at KK without our address can be this one."""
-    if dict(item.goods) != dict(entry.goods):
-        return False
-    if entry.country and item.country and entry.country != item.country:
-        return False
-    return not entry.zip_digest or not item.zip_digest or entry.zip_digest == item.zip_digest

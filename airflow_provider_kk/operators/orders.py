@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -273,7 +273,8 @@ class SyncOrdersOperator(DeliveringOperator):
     :param max_in_flight: how many orders are sent at once.
     :param max_seconds: after so many seconds nothing new is sent; the rest waits for the next run.
     :param limit: how many orders to send at most.
-    :param plan_only: send nothing, say what would happen; what would be sent counts as `postponed`.
+    :param plan_only: send nothing, say what would happen; what would be sent counts as `postponed`, and
+        `requests` and `seconds` are what that takes at least, at KK's limit.
     :param check_stock: ask KK for the stock of what is about to be sent, 30 SKUs a request; an order that
         cannot be served is not sent but `invalid`, and looked at again by the next run.
     :param on_absence: what to do when an order in doubt is not in KK's list after the settle window: `resend`
@@ -354,8 +355,11 @@ class SyncOrdersOperator(DeliveringOperator):
     ) -> dict[str, Any]:
         from airflow_provider_kk.delivery.board import Board
 
-        warn_of_short_timeout(self.execution_timeout, ledger, self.log)
         board = Board()
+        if self.plan_only:
+            self._read(warehouse, board)
+            return self._plan(hook, ledger, board)
+        warn_of_short_timeout(self.execution_timeout, ledger, self.log)
         delivery = Delivery(
             hook=hook,
             ledger=ledger,
@@ -371,8 +375,6 @@ class SyncOrdersOperator(DeliveringOperator):
             can_defer=self.deferrable,
         )
         self._read(warehouse, board, delivery)
-        if self.plan_only:
-            return self._plan(delivery)
         return self._deliver(delivery, warehouse, write_back, context)
 
     # Before anything is sent -----------------------------------------------------------------------
@@ -400,7 +402,7 @@ class SyncOrdersOperator(DeliveringOperator):
         place = ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id)
         return open_ledger(hook, str(place), threads=self.max_in_flight, log=self.log)
 
-    def _read(self, warehouse: Any, board: Board, delivery: Delivery) -> None:
+    def _read(self, warehouse: Any, board: Board, delivery: Delivery | None = None) -> None:
         from airflow_provider_kk.operators.selection import put_on_board
         from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
         from airflow_provider_kk.warehouse.read import read_rows
@@ -418,25 +420,28 @@ class SyncOrdersOperator(DeliveringOperator):
         try:
             if ignored := spool.ignored_columns(self.columns):
                 self.log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
-            put_on_board(board, spool, self.columns, delivery, is_plan=self.plan_only)
+            put_on_board(board, spool, self.columns, delivery)
         finally:
             spool.close()
 
-    def _plan(self, delivery: Delivery) -> dict[str, Any]:
-        with delivery.client():
-            delivery.plan()
-            summary = delivery.summary()
-        delivery.runs.end(delivery.run, "done", summary.as_dict())  # nothing has moved: no metrics
-        if delivery.halted:
-            raise AirflowException(f"No plan can be made, because {delivery.halted}")
-        rate = delivery.hook.settings.rate_limit_per_second
-        spare = delivery.hook.settings.rate_limit_burst
-        self.log.info(
-            "Plan only, nothing was sent: %s. The postponed would be sent, in at least %.0f s at KK's limit",
-            summary.line(),
-            max(0.0, (summary.postponed - spare) / rate),
-        )
-        return summary.as_dict()
+    def _plan(self, hook: KKHook, ledger: SqlLedger, board: Board) -> dict[str, Any]:
+        from airflow_provider_kk.api.errors import KKError
+        from airflow_provider_kk.delivery.bucket import LedgerBucket
+        from airflow_provider_kk.delivery.plan import plan, tell
+
+        rate: dict[str, Any] = {
+            "burst": hook.settings.rate_limit_burst,
+            "per_second": hook.settings.rate_limit_per_second,
+        }
+        try:
+            with hook.client(LedgerBucket(ledger, **rate)) if self.check_stock else nullcontext() as stock_of:
+                planned = plan(board, ledger, **rate, stock_of=stock_of)
+        except KKError as error:
+            raise AirflowException(
+                f"No plan can be made, because KK's stock cannot be read: {error}"
+            ) from error
+        tell(planned, board, self.log)
+        return planned.summary.as_dict()
 
     # Sending ---------------------------------------------------------------------------------------
 

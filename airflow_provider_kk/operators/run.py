@@ -99,15 +99,6 @@ class Delivery:
             stream.give_up_waiting()
             stream.close()
 
-    def plan(self) -> None:
-        """Within `client`: find out what `deliver` would do with each job; KK is asked for stock at most."""
-        stream = self._stream()
-        try:
-            stream.plan()
-        finally:
-            self.halted = stream.why_not_sent or None
-            stream.close()
-
     def _stream(self) -> Stream:
         from airflow_provider_kk.delivery.limits import Limits
         from airflow_provider_kk.delivery.orders import OrderFinder

@@ -1,4 +1,4 @@
-"""What a query has selected, as jobs on a board: orders to deliver, and those that are invalid."""
+"""What a query or a file has selected, as jobs on a board: orders to deliver, and those that are invalid."""
 
 from __future__ import annotations
 
@@ -18,30 +18,44 @@ _NUMBER_WIDTH = 40
 
 
 def put_on_board(
-    board: Board, spool: Spool, columns: Mapping[str, str] | None, delivery: Delivery, *, is_plan: bool
+    board: Board, spool: Spool, columns: Mapping[str, str] | None, delivery: Delivery | None = None
 ) -> None:
-    """Check every order that was read and put it on the board; memory does not grow with their number."""
+    """Check every order that was read and put it on the board; memory does not grow with their number.
+
+    :param delivery: remembers what is invalid, and says so when that is news; None for a plan.
+    """
     items = []
-    for position, candidate in enumerate(iter_candidates(spool, columns), 1):
+    for candidate in iter_candidates(spool, columns):
         if candidate.order is None:
-            board.add_finished(_invalid(position, candidate, delivery, is_plan=is_plan))
+            board.add_finished(_invalid(candidate, delivery))
             continue
-        items.append(item_of(position, candidate.order))
+        items.append(item_of(candidate.position, candidate.order))
         if len(items) == _BATCH:
             board.add(items)
             items = []
     board.add(items)
 
 
-def _invalid(position: int, candidate: Candidate, delivery: Delivery, *, is_plan: bool) -> Finished:
+def _invalid(candidate: Candidate, delivery: Delivery | None) -> Finished:
     message = "; ".join(map(str, candidate.faults))
     key = _ledger_key(candidate)
-    is_news = not is_plan and delivery.ledger.note_invalid(
+    is_news = delivery is not None and delivery.ledger.note_invalid(
         key, candidate.digest, message, sync_id=delivery.run.sync_id
     )
-    if is_news:
-        delivery.log.warning("Order %s is invalid: %s", candidate.number or "without a number", message)
-    return Finished(position, key, Status.INVALID, is_news, (), None, message, name=candidate.number)
+    finished = Finished(
+        candidate.position,
+        key,
+        Status.INVALID,
+        is_news,
+        (),
+        None,
+        message,
+        name=candidate.number,
+        faults=candidate.faults,
+    )
+    if delivery is not None and is_news:
+        delivery.log.warning("%s", finished)
+    return finished
 
 
 def _ledger_key(candidate: Candidate) -> str:

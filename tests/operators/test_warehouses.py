@@ -178,3 +178,18 @@ def test_a_ledger_that_a_crash_may_empty_is_told_and_hinders_nothing(
     assert nonzero(done.value) == {"created": 3}
     # The server of these tests is in a hurry.
     assert printed().count("The ledger's PostgreSQL has fsync = off") == 1
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_plan_reads_a_ledger_in_postgresql(
+    sandbox: SandboxServer, far_warehouse: Warehouse, hook_params: dict[str, Any]
+):
+    far_warehouse.add(*rows(range(5)))
+    assert nonzero(attempt(sync(hook_params=hook_params, limit=3), run_id="first").value)["created"] == 3
+    requests = sandbox.control.counts()["requests"]
+
+    planned = attempt(sync(hook_params=hook_params, plan_only=True), run_id="plan")
+
+    assert nonzero(planned.value) == {"already_created": 3, "postponed": 2}
+    assert planned.value["requests"] == 3
+    assert sandbox.control.counts()["requests"] == requests

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from airflow_provider_kk.delivery import deliver, heal, ledger, listing, orders, settle, stream
+from airflow_provider_kk.delivery import deliver, heal, ledger, listing, orders, settle, step, stream
 from airflow_provider_kk.delivery.deliver import Lease
 from airflow_provider_kk.delivery.job import Job, Sighting
 from airflow_provider_kk.delivery.ledger import Ledger
@@ -20,6 +20,7 @@ from airflow_provider_kk.delivery.orders import OrderFinder
 from airflow_provider_kk.delivery.rows import Claim, Entry, Origin
 from airflow_provider_kk.delivery.sending import SendingLedger
 from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.step import Step, next_step
 from airflow_provider_kk.delivery.stream import Stream
 from tests.simulation.kk import WINDOW_S
 from tests.simulation.memory import MemoryTransaction, Tables
@@ -202,7 +203,8 @@ def _no_look_before_a_refused_order() -> AbstractContextManager[Any]:
     take = Stream._take
 
     def asks_again(self: Stream, item: Any, entry: Entry | None) -> None:
-        if entry is not None and entry.state is State.REJECTED and self._may_ask_again(item, entry):
+        is_due = next_step(item, entry, self.ledger.now) is Step.LOOK_FIRST
+        if entry is not None and entry.state is State.REJECTED and is_due:
             self._send(item, entry)
         else:
             take(self, item, entry)
@@ -311,7 +313,7 @@ MUTANTS = (
         listing, "_may_be_another", lambda *a: False), is_rare=True),
     Mutant("zeros before a number are not thought of", lambda: patch.object(Ledger, "padded", lambda *a: {})),
     Mutant("any number may have been an integer", lambda: _all(
-        patch.object(stream, "FOUND_AS_INTEGER", "found at KK"),
+        patch.object(step, "FOUND_AS_INTEGER", "found at KK"),
         patch.object(ledger, "FOUND_AS_INTEGER", "found at KK")), is_rare=True),
     Mutant("orders without a number are ignored", lambda: patch.object(
         listing.Listing, "has_unnumbered", lambda self, goods, until: False)),

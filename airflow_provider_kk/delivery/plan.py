@@ -1,0 +1,134 @@
+"""What would become of the jobs on a board, by the ledger and, if wanted, KK's stock; nothing changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.delivery.board import Board, Finished, Item, Status
+from airflow_provider_kk.delivery.bucket import LedgerBucket, least_s
+from airflow_provider_kk.delivery.limits import StopRules
+from airflow_provider_kk.delivery.log import Log, utc
+from airflow_provider_kk.delivery.rows import Entry
+from airflow_provider_kk.delivery.runs import Summary, count
+from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.step import (
+    CHANGED,
+    Step,
+    found_as_integer,
+    is_to_be_recognised,
+    is_unsent,
+    next_step,
+)
+from airflow_provider_kk.delivery.stock import StockCheck
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+
+#: What somebody has to look at, or to wait for.
+PROBLEMS = (Status.INVALID, Status.CHANGED, Status.HELD, Status.REJECTED, Status.IN_DOUBT)
+#: KK's list is read before anything is sent.
+_REQUESTS_OF_A_LOOK = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sync would do now.
+
+    `summary` counts what would be sent as postponed; its `requests` and `seconds` are what that takes at
+    least, at KK's limit. `obstacle` says why nothing might be sent all the same, if so.
+    """
+
+    summary: Summary
+    obstacle: str | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every order would be sent, or is created as it stands."""
+        return not any(getattr(self.summary, status.value) for status in PROBLEMS)
+
+
+def plan(
+    board: Board,
+    ledger: SqlLedger | None,
+    *,
+    burst: int,
+    per_second: float,
+    stock_of: KKClient | None = None,
+) -> Plan:
+    """Mark on a board what would become of each job that is pending there, and count it.
+
+    :param ledger: None where nothing is known of any order.
+    :param burst: KK's leaky bucket, in requests.
+    :param per_second: what leaks of it.
+    :param stock_of: is asked for the stock of what would be sent; None asks nothing.
+    :raises KKError: when KK does not tell its stock.
+    """
+    stock = StockCheck(stock_of) if stock_of else None
+    for batch in board.batches(Status.PENDING):
+        _mark(board, batch, ledger, stock)
+    summary = count(board)
+    if summary.postponed:
+        questions = stock_of.requests if stock_of else 0
+        summary.requests = summary.postponed + _REQUESTS_OF_A_LOOK + questions
+        bucket = LedgerBucket(ledger, burst=burst, per_second=per_second) if ledger else None
+        free_in_s = bucket.free_in_s() if bucket else 0.0
+        summary.seconds = round(least_s(summary.requests, burst, per_second, free_in_s), 1)
+    open_doubts = len(ledger.doubts()) if ledger else 0
+    return Plan(summary, StopRules(open_doubts).reason())
+
+
+def problems(board: Board) -> Iterator[Finished]:
+    """Yield the orders that somebody has to look at, or to wait for, in the order of their rows."""
+    return (one for one in board.finished() if one.status in PROBLEMS)
+
+
+def tell(plan: Plan, board: Board, log: Log) -> None:
+    """Say what a plan has found, each problem by its order."""
+    for one in problems(board):
+        log.warning("%s", one)
+    if plan.obstacle:
+        log.warning("Nothing would be sent for now: %s", plan.obstacle)
+    summary = plan.summary
+    log.info(
+        "Plan only, nothing was sent: %s. The postponed would be sent, by at least %d requests and in at "
+        "least %.0f s at KK's limit",
+        summary.line(),
+        summary.requests,
+        summary.seconds,
+    )
+
+
+def _mark(board: Board, batch: Sequence[Item], ledger: SqlLedger | None, stock: StockCheck | None) -> None:
+    known = ledger.look_up([item.key for item in batch if item.key]) if ledger else {}
+    if stock is not None:
+        stock.expect(item for item in batch if is_unsent(known.get(item.key or "")))
+    for item in batch:
+        entry = known.get(item.key or "")
+        if entry is None and ledger is not None:
+            entry = found_as_integer(ledger, item)
+        if stock is not None and is_unsent(entry) and (shortage := stock.shortage(item)):
+            board.set(item.position, Status.INVALID, message=shortage)
+        elif entry is None or ledger is None:
+            board.set(item.position, Status.POSTPONED)
+        else:
+            status, message = _outcome(item, entry, ledger)
+            board.set(item.position, status, ids=entry.kk_order_ids, code=entry.code, message=message)
+
+
+def _outcome(item: Item, entry: Entry, ledger: SqlLedger) -> tuple[Status, str]:
+    step = next_step(item, entry, ledger.now)
+    if step is Step.SEND:
+        return Status.POSTPONED, ""
+    if step is Step.COMPARE:
+        is_same = entry.fingerprint == item.fingerprint or is_to_be_recognised(item, entry)
+        return (Status.ALREADY_CREATED, "") if is_same else (Status.CHANGED, CHANGED)
+    if step is Step.LEAVE_TO_HUMAN:
+        return Status.HELD, entry.message
+    if step is Step.REST:
+        return Status.REJECTED, f"{entry.message}; it rests until {utc(entry.retry_after)}"
+    if entry.state is State.REJECTED:
+        return Status.POSTPONED, f"KK has refused it before: {entry.message}"
+    return Status.IN_DOUBT, "KK's list decides later"

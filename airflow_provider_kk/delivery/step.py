@@ -1,0 +1,69 @@
+"""What is to be done with a job next, by what the ledger knows of it: for a run, and for a plan of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+from airflow_provider_kk.delivery.board import Item
+from airflow_provider_kk.delivery.job import plain_number
+from airflow_provider_kk.delivery.ledger import FOUND_AS_INTEGER
+from airflow_provider_kk.delivery.rows import Entry
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.store import Store
+
+#: Said of an order whose number KK has for something else.
+CHANGED = "its goods or address differ from what was ordered under this number"
+
+
+class Step(Enum):
+    """The next thing with a job."""
+
+    SEND = auto()
+    COMPARE = auto()
+    """KK has it: what matters is whether it is still the same order."""
+    LEAVE_TO_HUMAN = auto()
+    REST = auto()
+    """KK has refused it, and the pause is not over."""
+    LOOK_FIRST = auto()
+    """KK's list has to say what became of it."""
+
+
+def next_step(item: Item, entry: Entry | None, now: Callable[[], float]) -> Step:
+    """Return what to do with a job; `now` asks the ledger's clock, which may be far away."""
+    if entry is None or is_unsent(entry):
+        return Step.SEND
+    if entry.state is State.CREATED:
+        return Step.COMPARE
+    if entry.state is State.HELD:
+        return Step.LEAVE_TO_HUMAN
+    is_refused_so = entry.state is State.REJECTED and entry.fingerprint == item.fingerprint
+    return Step.REST if is_refused_so and entry.retry_after > now() else Step.LOOK_FIRST
+
+
+def is_unsent(entry: Entry | None) -> bool:
+    """Whether KK has never had it, as far as the ledger knows."""
+    return entry is None or entry.state in (State.INVALID, State.NOT_SENT)
+
+
+def is_to_be_recognised(item: Item, entry: Entry) -> bool:
+    """Whether this is an order that was found at KK, where it has no fingerprint, and looks like this job."""
+    return not entry.fingerprint and looks_same(item, entry)
+
+
+def looks_same(item: Item, entry: Entry) -> bool:
+    """Whether an order that was found at KK without our address can be this one."""
+    if dict(item.goods) != dict(entry.goods):
+        return False
+    if entry.country and item.country and entry.country != item.country:
+        return False
+    return not entry.zip_digest or not item.zip_digest or entry.zip_digest == item.zip_digest
+
+
+def found_as_integer(ledger: Store, item: Item) -> Entry | None:
+    """Return the order that healing has found under this job's number without leading zeros."""
+    plain = plain_number(item.key or "")
+    if plain == item.key:
+        return None
+    entry = ledger.look_up([plain]).get(plain)
+    return entry if entry is not None and entry.message == FOUND_AS_INTEGER else None

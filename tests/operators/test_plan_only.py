@@ -1,0 +1,122 @@
+"""plan_only says what would happen: the same as what then happens, without a request and without a trace."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_kk.operators.orders import SyncOrdersOperator
+from tests.operators import shop
+from tests.operators.shop import QUICK, SELECT, Warehouse, attempt, nonzero, rows
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.server import SandboxServer
+    from tests.operators.conftest import Connect, Printed
+
+pytestmark = pytest.mark.usefixtures("connect")
+BAD = ("S-BAD", *shop.ADDRESS.values(), "FWXW00290_WHT_M", 0)
+UNNUMBERED = (None, *shop.ADDRESS.values(), "FWXW00290_WHT_M", "two")
+
+
+def sync(**arguments: Any) -> SyncOrdersOperator:
+    return SyncOrdersOperator(task_id="sync", sql=SELECT, warehouse_conn_id="warehouse", **arguments)
+
+
+def plan() -> dict[str, Any]:
+    planned = attempt(sync(plan_only=True), run_id="plan")
+    assert planned.error is None
+    found: dict[str, Any] = planned.value
+    return found
+
+
+def ledger_of(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as db:
+        return [line for line in db.iterdump() if 'INTO "kk_' in line]
+
+
+def test_a_plan_counts_what_then_happens(sandbox: SandboxServer, warehouse: Warehouse) -> None:
+    warehouse.add(*rows(range(5)), BAD)
+
+    planned = plan()
+    done = attempt(sync(), run_id="sync").summary
+
+    assert nonzero(planned) == {"postponed": 5, "invalid": 1}
+    assert nonzero(done) == {"created": 5, "invalid": 1}
+    assert planned["rejections"] == done["rejections"]
+    assert 5 < planned["requests"] <= done["requests"]
+
+
+def test_a_plan_says_of_each_known_order_what_would_become_of_it(
+    sandbox: SandboxServer, warehouse: Warehouse, connect: Connect, printed: Printed
+) -> None:
+    connect(**QUICK)
+    warehouse.add(*rows(range(6)))
+    sandbox.control.arm("code_in_envelope", number="S-0001", code=40_010)
+    sandbox.control.arm("drop_before_commit", number="S-0002")
+    attempt(sync(on_absence="hold"), run_id="sync")
+    warehouse.execute("UPDATE order_line SET quantity = quantity + 1 WHERE custom_order_number = 'S-0003'")
+    printed()
+
+    planned = plan()
+
+    assert nonzero(planned) == {"already_created": 3, "changed": 1, "rejected": 1, "held": 1}
+    told = printed()
+    assert "Order S-0001 (row 2) is rejected (code 40010)" in told.replace("\n", " ")
+    assert "Order S-0003 (row 7) is changed: its goods or address differ" in told
+    assert "Order S-0002 (row 4) is held: not in KK's list" in told
+
+
+def test_a_plan_logs_the_faults_that_the_sync_logs(
+    warehouse: Warehouse, sandbox: SandboxServer, printed: Printed
+) -> None:
+    warehouse.add(*rows([0]), BAD, UNNUMBERED)
+
+    plan()
+    planned = [line for line in printed().splitlines() if "is invalid" in line]
+    attempt(sync(), run_id="sync")
+    done = [line for line in printed().splitlines() if "is invalid" in line]
+
+    faults = [line.partition("Order ")[2] for line in planned]
+    assert len(faults) == 2
+    assert all(any(fault in line for line in done) for fault in faults)
+    assert "without a number (row 3) is invalid: custom_order_number" in faults[1]
+
+
+def test_a_plan_asks_kk_nothing_and_leaves_the_ledger_as_it_is(
+    sandbox: SandboxServer, warehouse: Warehouse
+) -> None:
+    warehouse.add(*rows(range(3)))
+    attempt(sync(), run_id="sync")
+    warehouse.add(*rows(range(3, 6)), BAD)
+    before = ledger_of(warehouse.path), sandbox.control.counts()["requests"]
+
+    assert nonzero(plan()) == {"already_created": 3, "postponed": 3, "invalid": 1}
+
+    assert (ledger_of(warehouse.path), sandbox.control.counts()["requests"]) == before
+    assert before[0]
+
+
+def test_a_plan_says_how_long_kk_takes_at_its_limit(
+    sandbox: SandboxServer, warehouse: Warehouse, connect: Connect
+) -> None:
+    connect(rate_limit_burst=12, rate_limit_per_second=0.5)
+    warehouse.add(*rows(range(30)))
+
+    planned = plan()
+
+    # Two requests of the burst are left free, and KK's list is read first.
+    assert (planned["requests"], planned["seconds"]) == (31, (31 - 10) / 0.5)
+
+
+def test_a_refused_order_that_was_mended_would_be_sent(sandbox: SandboxServer, warehouse: Warehouse) -> None:
+    warehouse.add(("S-1", *shop.ADDRESS.values(), "NO_SUCH_SKU", 1))
+    assert nonzero(attempt(sync(), run_id="sync").summary) == {"rejected": 1}
+    assert nonzero(plan()) == {"rejected": 1}
+
+    warehouse.execute("UPDATE order_line SET sku = 'FWXW00290_WHT_M'")
+
+    assert nonzero(plan()) == {"postponed": 1}
