@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.common import (
     CannotError,
+    Told,
     add_place,
     duration,
     goods_told,
@@ -63,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with open_finder(hook, ledger) as finder:
         since, until = _period(arguments, ledger, finder)
         try:
-            result = audit(ledger, finder, since, until, _Told())
+            result = audit(ledger, finder, since, until, Told("kk audit"))
         except InconclusiveError as error:
             raise CannotError(f"nothing can be told: {error}") from error
     _print(result, ledger, as_json=arguments.json)
@@ -100,15 +101,6 @@ def _epoch(option: str, text: str, now: float) -> float:
         raise CannotError(
             f"{option} {text!r}: write 2026-01-31T08:00, or 6h, 2d, 1w for so long ago"
         ) from error
-
-
-class _Told:
-    """What is said while it lasts: on standard error, since the findings are on standard output."""
-
-    def info(self, msg: Any, /, *args: Any) -> None:
-        print(f"kk audit: {msg % args}", file=sys.stderr)
-
-    warning = error = info
 
 
 def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
+KK_CONN_ID = "kk_default"
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -23,34 +29,97 @@ class CannotError(Exception):
 
 def add_place(parser: argparse.ArgumentParser) -> None:
     """Declare where the ledger is."""
-    parser.add_argument("--kk-conn-id", default="kk_default", help="the Airflow connection to KK")
-    parser.add_argument("--ledger-conn-id", help="the ledger's connection, else the kk connection's")
-    parser.add_argument("--warehouse-conn-id", help="the warehouse, when the ledger lives there")
+    parser.add_argument("--kk-conn-id", metavar="ID", default=KK_CONN_ID, help="the connection to KK")
+    parser.add_argument(
+        "--ledger-conn-id",
+        "--ledger",
+        metavar="PLACE",
+        help="the ledger: a connection or a SQLite file, else what the kk connection names",
+    )
+    parser.add_argument(
+        "--warehouse-conn-id",
+        "--warehouse",
+        metavar="PLACE",
+        help="the warehouse, likewise; the ledger lives there when nothing else is named",
+    )
 
 
-def open_place(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
+def open_place(
+    arguments: argparse.Namespace, *, threads: int = 2, log: Log | None = None
+) -> tuple[KKHook, SqlLedger]:
     """Open the ledger of the arguments of `add_place`.
 
     :raises CannotError, LedgerUnusableError: says what to mend.
     """
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException
-
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
+    from airflow_provider_kk.hooks.ledger import ledger_behind
 
     hook = KKHook(arguments.kk_conn_id)
     try:
-        place = ledger_place(hook, arguments.ledger_conn_id, arguments.warehouse_conn_id)
-        if place is not None:
-            return hook, open_ledger(hook, place, threads=2)
-    except (AirflowNotFoundException, InvalidConnectionError) as error:
+        connection = ledger_connection(arguments, hook)
+        if connection is not None:
+            return hook, ledger_behind(connection, hook, threads=threads, log=log)
+    except InvalidConnectionError as error:
         raise CannotError(str(error)) from error
     else:
         raise CannotError(
             f"{arguments.kk_conn_id!r} names no ledger. Give --ledger-conn-id, or --warehouse-conn-id when "
-            "the ledger lives in the warehouse"
+            "the ledger lives there: a connection id or a SQLite file"
         )
+
+
+def ledger_connection(arguments: argparse.Namespace, hook: KKHook) -> Any | None:
+    """Return the Airflow connection to the ledger of the arguments of `add_place`; None without a ledger.
+
+    :raises CannotError, InvalidConnectionError, LedgerUnusableError: says what to mend.
+    """
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+    from airflow_provider_kk.hooks.ledger import ledger_place
+
+    warehouse = arguments.warehouse_conn_id
+    try:
+        if warehouse is not None and is_file(warehouse):
+            place = ledger_place(hook, arguments.ledger_conn_id) or warehouse
+        else:
+            place = ledger_place(hook, arguments.ledger_conn_id, warehouse)
+    except AirflowNotFoundException as error:
+        raise CannotError(str(error)) from error
+    return None if place is None else connection_to(place)
+
+
+def connection_to(place: str) -> Any:
+    """Return the Airflow connection of this id, or one to this SQLite file.
+
+    :raises CannotError: when there is no such connection.
+    """
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, Connection
+
+    if is_file(place):
+        return Connection(conn_id="file", conn_type="sqlite", host=str(Path(place).absolute()))
+    try:
+        return BaseHook.get_connection(place)
+    except AirflowNotFoundException as error:
+        raise CannotError(f"{error}; a SQLite file is given with its folder, as ./{place}") from error
+
+
+def is_file(place: str) -> bool:
+    """Whether a place is a file by its name, not the id of a connection."""
+    return os.sep in place or Path(place).suffix in (".db", ".sqlite", ".sqlite3")
+
+
+class Told:
+    """A log on standard error, since the findings are on standard output."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def info(self, msg: Any, /, *args: Any) -> None:
+        """Say what is going on."""
+        print(f"{self._name}: {msg % args}", file=sys.stderr, flush=True)
+
+    warning = error = info
 
 
 def guarded(name: str, work: Callable[[], int], *, failed: int = 1) -> int:
@@ -62,7 +131,7 @@ def guarded(name: str, work: Callable[[], int], *, failed: int = 1) -> int:
     from airflow_provider_kk.hooks.resolving import NotTakenError
 
     try:
-        with _quiet_airflow():
+        with quiet_airflow():
             return work()
     except (CannotError, NotTakenError, LedgerUnusableError) as error:
         print(f"{name}: {error}", file=sys.stderr)
@@ -74,9 +143,10 @@ def guarded(name: str, work: Callable[[], int], *, failed: int = 1) -> int:
 
 
 @contextmanager
-def _quiet_airflow() -> Iterator[None]:
+def quiet_airflow(level: int = logging.INFO) -> Iterator[None]:
+    """Log nothing up to a level: Airflow 2.11 logs to standard output, between the lines of `--json`."""
     before = logging.root.manager.disable
-    logging.disable(logging.INFO)  # Airflow 2.11 logs to standard output, between the lines of `--json`
+    logging.disable(level)
     try:
         yield
     finally:
@@ -124,11 +194,35 @@ def goods_told(goods: Mapping[str, int]) -> str:
     return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns; nothing when there are none."""
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    wrapped: bool = False,
+    file: TextIO | None = None,
+) -> None:
+    """Print rows in columns; nothing when there are none.
+
+    :param wrapped: on a terminal the last column goes on in the next line, where it is too long.
+    """
     lines = [list(head), *[list(row) for row in rows]]
     if len(lines) == 1:
         return
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    if wrapped and (file or sys.stdout).isatty():
+        lines = [part for line in lines for part in _wrapped(line, sum(widths[:-1]) + 2 * len(widths) - 2)]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=file
+        )
+
+
+def _wrapped(line: list[str], indent: int) -> Iterator[list[str]]:
+    width = max(_LEAST_WIDTH, shutil.get_terminal_size().columns - indent)
+    parts = textwrap.wrap(line[-1], width) or [""]
+    yield [*line[:-1], parts[0]]
+    for part in parts[1:]:
+        yield [*("" for _ in line[:-1]), part]
+
+
+_LEAST_WIDTH = 24

@@ -28,6 +28,8 @@ class Command(Protocol):
 
 # name: what it does, and its module
 COMMANDS: dict[str, tuple[str, str]] = {
+    "check": ("say what would become of the orders in a file or a query", "airflow_provider_kk.cli.check"),
+    "send": ("send the orders in a file to KK, each once", "airflow_provider_kk.cli.send"),
     "audit": ("compare KK's list with the ledger: orders too many, too few", "airflow_provider_kk.cli.audit"),
     "ledger": (
         "show, resolve and retry what is known of each order number",
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Without this, Airflow 3 shows a console script no connections of its metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="kk", description="Operate airflow-provider-kk.")
+    parser = argparse.ArgumentParser(prog="kk", description="Orders to KK, each once.")
     parser.add_argument("--version", action="version", version=f"airflow-provider-kk {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     parsers = {name: subparsers.add_parser(name, help=does) for name, (does, _module) in COMMANDS.items()}
@@ -54,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(arguments)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever reads, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 if __name__ == "__main__":

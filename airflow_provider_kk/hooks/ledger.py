@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -44,39 +45,66 @@ def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8, log: Log | None
     :param log: is told of settings of the database by which it may lose what it has committed.
     :raises LedgerUnusableError: says why and what to do.
     """
-    ledger = ledger_behind(BaseHook.get_connection(conn_id), hook, threads=threads)
+    return ledger_behind(BaseHook.get_connection(conn_id), hook, threads=threads, log=log)
+
+
+def ledger_behind(connection: Any, hook: KKHook, *, threads: int = 8, log: Log | None = None) -> SqlLedger:
+    """Open the ledger behind an Airflow connection that is at hand; see `open_ledger`."""
+    ledger = ledger_on(_engine(connection, threads), hook)
     if log is not None:
         _tell_weaknesses(ledger, log)
     return ledger
 
 
-def ledger_behind(connection: Any, hook: KKHook, *, threads: int = 8) -> SqlLedger:
-    """Open the ledger behind an Airflow connection that is at hand, for the account of `hook`."""
+def ledger_to_read(connection: Any, hook: KKHook) -> SqlLedger | None:
+    """The ledger behind an Airflow connection, without making anything there; None when there is none yet."""
+    from sqlalchemy import inspect
+
+    from airflow_provider_kk.delivery import tables
+
+    engine = _engine(connection, threads=1)
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    if file and not Path(file).exists():
+        return None  # connecting would create it
+    ledger = _ledger_on(engine, hook)
+    return ledger if inspect(engine).has_table(tables.order.name) else None
+
+
+def _engine(connection: Any, threads: int) -> Any:
     from airflow_provider_kk.delivery.database import pool_arguments
 
-    db_hook = connection.get_hook()
-    # It would ask Airflow for the connection once more, which a trigger's thread had better not do.
-    db_hook.get_connection = lambda _conn_id: connection
     # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
     arguments = pool_arguments(connection.conn_type or "", threads + 2)
-    return ledger_on(db_hook.get_sqlalchemy_engine(engine_kwargs=arguments), hook)
+    return hook_behind(connection).get_sqlalchemy_engine(engine_kwargs=arguments)
+
+
+def hook_behind(connection: Any, **arguments: Any) -> Any:
+    """The hook of an Airflow connection that is at hand."""
+    hook = connection.get_hook(**arguments)
+    # It would ask Airflow for the connection once more, which a trigger's thread had better not do.
+    hook.get_connection = lambda _conn_id: connection
+    return hook
 
 
 def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
     """Open the ledger in the database of a SQLAlchemy engine, for the account of `hook`."""
+    ledger = _ledger_on(engine, hook)
+    ledger.open(hook.kk_conn_id, account_is_explicit=hook.settings.account_is_explicit)
+    return ledger
+
+
+def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
     from airflow_provider_kk.delivery.rows import Terms, fingerprint_of_token
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 
     settings = hook.settings
-    ledger = SqlLedger(
+    return SqlLedger(
         engine,
         settings.host,
         settings.account,
         terms=Terms(settings.timeout_s, settings.lease_s, settings.settle_window_s),
         token_fingerprint=fingerprint_of_token(settings.token),
     )
-    ledger.open(hook.kk_conn_id, account_is_explicit=settings.account_is_explicit)
-    return ledger
 
 
 def _tell_weaknesses(ledger: SqlLedger, log: Log) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 ADDRESS_FIELDS = (
@@ -29,7 +29,37 @@ _NEEDED = (NUMBER, "country", "phone", "recipient", "province")
 
 
 class ColumnsError(ValueError):
-    """The statement's columns cannot be read as orders; the text says what is there and what to do."""
+    """The columns cannot be read as orders; the text says what is there and what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where columns come from, in the words of an error."""
+
+    has: str
+    it_has: str
+    unique: str
+    """How each column comes to be there once."""
+    named: str
+    """How a column gets a name that is read, by which it is followed."""
+    mapped: Callable[[str], str]
+    """How an order's field is mapped to a column."""
+
+
+STATEMENT = Source(
+    has="the statement returns",
+    it_has="It returns",
+    unique="select each once, or rename one with AS",
+    named="Name them with AS in the statement, or map them: columns={{{}}}",
+    mapped='"{}": "<your column>"'.format,
+)
+FILE = Source(
+    has="the file has",
+    it_has="It has",
+    unique="leave one out, or rename it",
+    named="Name them so in the file, or map them: {}",
+    mapped="--columns {}=YOUR_COLUMN".format,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +83,9 @@ class Columns:
         return tuple(field for field in (*ADDRESS_FIELDS, *ORDER_FIELDS) if field in self.index)
 
 
-def resolve(names: Sequence[str], columns: Mapping[str, str] | None = None) -> Columns:
+def resolve(
+    names: Sequence[str], columns: Mapping[str, str] | None = None, source: Source = STATEMENT
+) -> Columns:
     """Find the fields of an order among a result's column names, upper and lower case being the same.
 
     `columns` maps our names to the warehouse's; a column that it names is no longer found under its own name.
@@ -64,13 +96,13 @@ def resolve(names: Sequence[str], columns: Mapping[str, str] | None = None) -> C
     theirs = [name.strip().lower() for name in names]
     lowered = {field: column.lower() for field, column in mapped.items()}
     wanted = {field: field for field in FIELDS if field in theirs and field not in lowered.values()} | lowered
-    _one_shape(wanted, mapped, names)
-    _check_present(wanted, mapped, theirs, names)
+    _one_shape(wanted, mapped, names, source)
+    _check_present(wanted, mapped, theirs, names, source)
     twice = sorted({column for column in wanted.values() if theirs.count(column) > 1})
     if twice:
         raise ColumnsError(
-            f"the statement returns {', '.join(twice)} more than once (upper and lower case are the same): "
-            f"select each once, or rename one with AS. It returns: {', '.join(names)}"
+            f"{source.has} {', '.join(twice)} more than once (upper and lower case are the same): "
+            f"{source.unique}. {source.it_has}: {', '.join(names)}"
         )
     index = {field: theirs.index(column) for field, column in wanted.items()}
     used = set(index.values())
@@ -88,12 +120,14 @@ def _checked_mapping(columns: Mapping[str, str]) -> dict[str, str]:
             turned = " (`columns` maps the order's field to the warehouse's column)"
             raise ColumnsError(f"columns: {ours!r} is no field of an order{hint}{turned}")
         if not isinstance(theirs, str) or not theirs.strip():
-            raise ColumnsError(f"columns: {ours!r} must name a column of the statement")
+            raise ColumnsError(f"columns: {ours!r} must name a column")
         mapped[field] = theirs.strip()
     return mapped
 
 
-def _one_shape(wanted: dict[str, str], mapped: Mapping[str, str], names: Sequence[str]) -> None:
+def _one_shape(
+    wanted: dict[str, str], mapped: Mapping[str, str], names: Sequence[str], source: Source
+) -> None:
     """Keep either `items` or `sku` and `quantity`: what is mapped goes before what happens to be there."""
     line_fields = [field for field in LINE_FIELDS if field in wanted]
     if ITEMS not in wanted or not line_fields:
@@ -101,29 +135,33 @@ def _one_shape(wanted: dict[str, str], mapped: Mapping[str, str], names: Sequenc
     lines_mapped = any(field in mapped for field in LINE_FIELDS)
     if lines_mapped == (ITEMS in mapped):
         raise ColumnsError(
-            f"the statement returns both {wanted[ITEMS]} and {', '.join(wanted[f] for f in line_fields)}: "
-            "select either one row per order with all lines in items, or one row per order line with sku and "
-            f"quantity. It returns: {', '.join(names)}"
+            f"{source.has} both {wanted[ITEMS]} and {', '.join(wanted[f] for f in line_fields)}: "
+            "let it have either one row per order with all lines in items, or one row per order line with "
+            f"sku and quantity. {source.it_has}: {', '.join(names)}"
         )
     for field in (ITEMS,) if lines_mapped else line_fields:
         del wanted[field]
 
 
 def _check_present(
-    wanted: Mapping[str, str], mapped: Mapping[str, str], theirs: Sequence[str], names: Sequence[str]
+    wanted: Mapping[str, str],
+    mapped: Mapping[str, str],
+    theirs: Sequence[str],
+    names: Sequence[str],
+    source: Source,
 ) -> None:
     found = ", ".join(names) or "no column"
     gone = [f"{field} -> {column}" for field, column in mapped.items() if column.lower() not in theirs]
     if gone:
-        raise ColumnsError(f"columns maps {', '.join(gone)}, but the statement returns: {found}")
+        raise ColumnsError(f"columns maps {', '.join(gone)}, but {source.has}: {found}")
     missing = [field for field in _NEEDED if field not in wanted]
     if ITEMS not in wanted:
         missing += [field for field in LINE_FIELDS if field not in wanted]
     if not missing:
         return
     or_items = " (or items, with all lines of the order)" if set(missing) & set(LINE_FIELDS) else ""
-    example = ", ".join(f'"{field}": "<your column>"' for field in missing)
+    example = (", " if source is STATEMENT else " ").join(map(source.mapped, missing))
     raise ColumnsError(
-        f"the statement returns no column {', '.join(missing)}{or_items}. It returns: {found}. "
-        f"Name them with AS in the statement, or map them: columns={{{example}}}"
+        f"{source.has} no column {', '.join(missing)}{or_items}. {source.it_has}: {found}. "
+        f"What is read: {', '.join(FIELDS)}. {source.named.format(example)}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -117,6 +118,7 @@ class _Mapper:
         except InvalidOrderError as error:
             known = {fault.path for fault in faults}
             faults += [self._explained(fault) for fault in error.faults if fault.path not in known]
+        faults = [_located(fault, counted) for fault in faults]
         return Candidate(
             number=number,
             order=None if faults else order,
@@ -199,6 +201,15 @@ class _Mapper:
         field = ITEMS if inside_items else fault.path.rpartition(".")[2]
         theirs = self._columns.mapped.get(field)
         return Fault(fault.path, f"{fault.message} (column {theirs})") if theirs else fault
+
+
+def _located(fault: Fault, rows: Sequence[_Row]) -> Fault:
+    """The fault with the row of its line, where that is not the order's first."""
+    found = re.match(rf"{ITEMS}\[(\d+)\]", fault.path)
+    line = int(found[1]) if found else 0
+    if not 0 < line < len(rows):
+        return fault
+    return Fault(fault.path, f"{fault.message} (row {rows[line].position})")
 
 
 def _order_number(cell: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""A private temporary file that holds all rows of a statement, so that nothing else has to.
+"""A private temporary file that holds all rows of a statement or of a file, so that nothing else has to.
 
 The file is SQLite's own (`connect("")`): it has no name, nobody else can open it, and it is gone when it is
 closed or when the process dies. SQLite places it in `SQLITE_TMPDIR`, `TMPDIR` or `/var/tmp`.
@@ -19,7 +19,7 @@ _CACHE_KIB = 16_384
 
 
 class SpooledRow(NamedTuple):
-    """One row: its place in the statement's result, counted from 1, and its decoded cells."""
+    """One row: its place in the statement's result or in the file, and its decoded cells."""
 
     position: int
     cells: tuple[Any, ...]
@@ -28,12 +28,13 @@ class SpooledRow(NamedTuple):
 class Spool:
     """All rows of one statement, kept on disk. Close it, or use it in a `with`.
 
-    It may move between threads, but only one may use it at a time.
+    It may move between threads, but only one may use it at a time. `first` is the place of the first row.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], first: int = 1) -> None:
         self.names = tuple(names)
         self.rows = 0
+        self._next = first
         self._grouped: set[int] = set()
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         # A crash loses the file anyway, so nothing is written for its sake.
@@ -42,7 +43,7 @@ class Spool:
         columns = ", ".join(f"c{index}" for index in range(len(self.names)))
         self._db.execute(f"CREATE TABLE row (position INTEGER PRIMARY KEY, {columns})")
         places = ", ".join("?" for _ in self.names)
-        self._insert = f"INSERT INTO row VALUES (NULL, {places})"  # noqa: S608 - constant names
+        self._insert = f"INSERT INTO row VALUES (?, {places})"  # noqa: S608 - constant names
 
     def __enter__(self) -> Spool:
         return self
@@ -56,16 +57,22 @@ class Spool:
 
     def add(self, rows: Iterable[Sequence[object]]) -> None:
         """Append rows, each with one value for each name."""
-        batch = [_encode_row(row) for row in rows]
+        first = self._next
+        batch = [[place, *_encode_row(row)] for place, row in enumerate(rows, first)]
         self._db.execute("BEGIN")
         try:
             self._db.executemany(self._insert, batch)
         except UnicodeEncodeError:
             # Of the batch, some rows are already in: without a journal they cannot be rolled back.
-            self._db.execute("DELETE FROM row WHERE position > ?", (self.rows,))
+            self._db.execute("DELETE FROM row WHERE position >= ?", (first,))
             self._db.executemany(self._insert, [[encode_text(cell) for cell in row] for row in batch])
         self._db.execute("COMMIT")
         self.rows += len(batch)
+        self._next += len(batch)
+
+    def skip(self, places: int) -> None:
+        """Leave out so many places: there are no rows."""
+        self._next += places
 
     def ignored_columns(self, columns: Mapping[str, str] | None = None) -> tuple[str, ...]:
         """Names of the columns that no field of an order is read from, for the log. Raises ColumnsError."""

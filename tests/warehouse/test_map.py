@@ -107,7 +107,7 @@ def test_every_fault_of_an_order_is_told_at_once_with_its_column() -> None:
         "items[0].quantity", "items[1].sku", "items[1].quantity",
     }  # fmt: skip
     assert told["address.country"].endswith("(column SHIP_TO)")
-    assert told["items[1].quantity"].endswith("(column QTY)")
+    assert told["items[1].quantity"].endswith("(column QTY) (row 2)")
     assert "column" not in told["items[1].sku"]
     assert order.number == "é" * 41
     assert order.order is None

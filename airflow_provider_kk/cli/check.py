@@ -1,0 +1,223 @@
+"""`kk check`: what would become of the orders in a file or a query; sends nothing, changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+from airflow_provider_kk.cli.common import (
+    KK_CONN_ID,
+    CannotError,
+    Told,
+    add_place,
+    connection_to,
+    guarded,
+    ledger_connection,
+    quiet_airflow,
+)
+from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
+from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, read_query
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.board import Board, Finished
+    from airflow_provider_kk.delivery.plan import Plan
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
+
+_EPILOG = f"""\
+{FILES}
+
+  kk check orders.csv
+  kk check orders.csv --columns custom_order_number=ORDER_NO --ledger ledger
+  kk check --sql 'SELECT ...' --warehouse warehouse --json
+
+Asks KK nothing. Without a kk connection or a ledger the orders are checked all
+the same, and it is said what cannot be known.
+Exit status: 0 every order would be sent or is created already, 1 there are
+problems, 2 it could not be told: wrong arguments, file, columns, connection."""
+#: The bucket that KK documents, where no connection says otherwise.
+_BURST, _PER_SECOND = 120, 2.0
+#: What a status of a plan is in words.
+WORDS = {
+    "postponed": "would be sent",
+    "already_created": "created before, nothing to do",
+    "changed": "created before with other goods or another address: nothing would be sent",
+    "rejected": "refused by KK before, resting: nothing would be sent yet",
+    "in_doubt": "in doubt: KK's list has to show first whether they are there",
+    "held": "held: a human has to decide",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `kk check` takes."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, or .jsonl")
+    parser.add_argument(
+        "--sql", metavar="SELECT", help="instead of a file: a SELECT, or the name of a .sql file"
+    )
+    add_file_options(parser)
+    parser.add_argument("--show", type=int, default=100, metavar="N", help="orders in the table (100)")
+    parser.add_argument("--json", action="store_true", help="one order a line, the counts in the last")
+    parser.add_argument(
+        "--bodies",
+        action="store_true",
+        help="print the exact body of each order that would be sent, with its PERSONAL DATA",
+    )
+    add_place(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check; the exit status is 0 when all is well, 1 for problems, 2 when it could not be told."""
+    return guarded("kk check", lambda: _run(arguments), failed=2)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from airflow_provider_kk.delivery.board import Board
+    from airflow_provider_kk.operators.selection import put_on_board
+
+    if bool(arguments.file) == bool(arguments.sql):
+        raise CannotError("give either a file or --sql")
+    board, log = Board(), Told("kk check")
+    known = what_is_known(arguments)
+    if arguments.bodies and known.settings is None:
+        raise CannotError("--bodies needs the kk connection, which says how KK's fields are called")
+    with closing((read_file if arguments.file else read_query)(arguments, log)) as spool:
+        put_on_board(board, spool, dict(arguments.columns))
+    planned = planned_with(known, board)
+    if arguments.json:
+        _print_json(board, planned, known, with_bodies=arguments.bodies)
+    else:
+        print_plan(board, planned, known, most=arguments.show)
+        if arguments.bodies:
+            _print_bodies(board, known.settings)
+    return 0 if planned.is_good else 1
+
+
+# What is known ---------------------------------------------------------------------------------------
+
+
+class Known(NamedTuple):
+    """What a plan can be made with; `note` says what is not known."""
+
+    settings: ConnectionSettings | None
+    ledger: SqlLedger | None
+    note: str
+
+
+def what_is_known(arguments: argparse.Namespace) -> Known:
+    """Find the kk connection and the ledger, as far as there are any.
+
+    :raises CannotError: when one that was named cannot be used.
+    """
+    from airflow_provider_kk.delivery.database import LedgerUnusableError
+    from airflow_provider_kk.hooks.connection import InvalidConnectionError
+    from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.hooks.ledger import ledger_to_read
+
+    is_named = arguments.kk_conn_id != KK_CONN_ID or arguments.ledger_conn_id is not None
+    hook = KKHook(arguments.kk_conn_id)
+    try:
+        # Without a metadata database Airflow 2.11 tells of that at length, and a file needs none.
+        with quiet_airflow(logging.INFO if is_named else logging.ERROR):
+            connection_to(arguments.kk_conn_id)
+    except CannotError:
+        if is_named:
+            raise
+        return Known(None, None, f"There is no connection {KK_CONN_ID!r}: {_UNKNOWN}")
+    try:
+        settings = hook.settings
+        connection = ledger_connection(arguments, hook)
+    except InvalidConnectionError as error:
+        raise CannotError(str(error)) from error
+    except LedgerUnusableError as error:
+        return Known(settings, None, f"{error} Until then {_UNKNOWN}")
+    if connection is None:
+        return Known(settings, None, f"No ledger is named (--ledger): {_UNKNOWN}")
+    ledger = ledger_to_read(connection, hook)
+    return Known(settings, ledger, "" if ledger else f"There is no ledger there yet: {_UNKNOWN}")
+
+
+_UNKNOWN = "which orders are created already cannot be known"
+
+
+def planned_with(known: Known, board: Board) -> Plan:
+    """Plan what is on a board, by what is known."""
+    from airflow_provider_kk.delivery.plan import plan
+
+    burst, per_second = _rate(known.settings)
+    return plan(board, known.ledger, burst=burst, per_second=per_second)
+
+
+def _rate(settings: ConnectionSettings | None) -> tuple[int, float]:
+    if settings is None:
+        return _BURST, _PER_SECOND
+    return settings.rate_limit_burst, settings.rate_limit_per_second
+
+
+# What is shown ---------------------------------------------------------------------------------------
+
+
+def print_plan(board: Board, planned: Plan, known: Known, *, most: int, file: TextIO | None = None) -> None:
+    """Print a plan for people."""
+    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.plan import PROBLEMS
+
+    summary, settings = planned.summary, known.settings
+    where = f" for account {settings.account} at {settings.host}" if settings else ""
+    print(f"{orders(summary.selected)}{where}:", file=file)
+    print_counts(summary, WORDS, file=file)
+    print_problems(board, PROBLEMS, most, file=file)
+    print(file=file)
+    burst, per_second = _rate(settings)
+    if summary.postponed:
+        print(
+            f"Sending takes at least {summary.requests:,} requests and {_time(summary.seconds)}, at KK's "
+            f"limit of {burst:,} at once and {per_second:g} a second.",
+            file=file,
+        )
+    for note in filter(None, (known.note, planned.obstacle and f"For now nothing: {planned.obstacle}")):
+        print(f"{note.removesuffix('.')}.", file=file)
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _print_json(board: Board, planned: Plan, known: Known, *, with_bodies: bool) -> None:
+    for one in board.finished():
+        body = _body(board, one, known.settings) if with_bodies else None
+        print_json(as_data(one) | ({"body": body} if body else {}))
+    print_json(
+        {
+            "summary": planned.summary.as_dict(),
+            "good": planned.is_good,
+            "obstacle": planned.obstacle,
+            "created_is_known": known.ledger is not None,
+            "note": known.note,
+        }
+    )
+
+
+def _print_bodies(board: Board, settings: ConnectionSettings | None) -> None:
+    for one in board.finished():
+        if body := _body(board, one, settings):
+            print(f"\n{one.name}\n{json.dumps(body, ensure_ascii=False, indent=2)}")
+
+
+def _body(board: Board, one: Finished, settings: ConnectionSettings | None) -> dict[str, Any] | None:
+    """The body that would be sent for an order, made as the client makes it; None when none would be."""
+    from airflow_provider_kk.api.dialects import DIALECTS
+    from airflow_provider_kk.api.models import Order
+    from airflow_provider_kk.delivery.board import Status
+
+    item = board.item(one.key or "") if one.status is Status.POSTPONED else None
+    if item is None or settings is None:
+        return None
+    order = Order.model_validate_json(item.payload)
+    return DIALECTS[settings.api_version].create_body(order, settings.address_key, settings.sale_platform)

@@ -1,0 +1,209 @@
+"""`kk send`: the orders in a file to KK, each once, by the same delivery as SyncOrdersOperator's."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kk.cli.check import Known, planned_with, print_plan
+from airflow_provider_kk.cli.common import Told, add_place, confirm, guarded, open_place, table
+from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
+from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.rows import Origin
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.operators.run import Delivery
+    from airflow_provider_kk.warehouse.spool import Spool
+
+_EPILOG = f"""\
+{FILES}
+
+  kk send orders.csv --ledger ledger
+  kk send orders.csv --columns custom_order_number=ORDER_NO --yes --json
+
+It says first what would happen, as `kk check` does, and asks. It uses the ledger
+and the rate limit of the account's syncs. At Ctrl-C or SIGTERM nothing new is
+sent, and what is in flight is recorded. However it ended, the same command again
+goes on where it stopped and sends nothing twice.
+Exit status: 0 all is well; 1 orders are in doubt, not sent or changed, or newly
+rejected, invalid or held; 2 nothing was sent: wrong arguments, file, columns,
+connection, or not confirmed."""
+_IN_FLIGHT = 8
+_SHOWN = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `kk send` takes."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("file", metavar="FILE", help="a CSV file, or .jsonl")
+    add_file_options(parser)
+    parser.add_argument("--limit", type=int, metavar="N", help="send at most so many, the rest another time")
+    parser.add_argument(
+        "--on-absence",
+        choices=("resend", "hold"),
+        default="resend",
+        help="what to do with an order in doubt that KK's list does not show: send it again, or ask a human",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--show", type=int, default=100, metavar="N", help="orders in the table (100)")
+    parser.add_argument("--json", action="store_true", help="one order a line, the summary in the last")
+    add_place(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Send; the exit status is 0 when all is well, 1 when not, 2 when nothing was sent."""
+    return guarded("kk send", lambda: _run(arguments), failed=2)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    log = Told("kk send")
+    with closing(read_file(arguments, log)) as spool:
+        hook, ledger = open_place(arguments, threads=_IN_FLIGHT, log=log)
+        with closing(ledger):
+            if not arguments.yes:
+                _ask(arguments, spool, hook, ledger)
+            return _send(arguments, spool, hook, ledger, log)
+
+
+def _ask(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger) -> None:
+    from airflow_provider_kk.delivery.board import Board
+    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.operators.selection import put_on_board
+
+    board, known = Board(), Known(hook.settings, ledger, "")
+    put_on_board(board, spool, dict(arguments.columns))
+    planned = planned_with(known, board)
+    print_plan(board, planned, known, most=arguments.show, file=sys.stderr)
+    number = planned.summary.postponed
+    number = number if arguments.limit is None else min(number, arguments.limit)
+    if number:
+        confirm([], f"Send {orders(number)}?", yes=False)
+
+
+# Sending -------------------------------------------------------------------------------------------
+
+
+def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: Told) -> int:
+    from sqlalchemy.exc import DBAPIError
+
+    from airflow_provider_kk.delivery.board import Board
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.database import told
+    from airflow_provider_kk.delivery.settle import Policy
+    from airflow_provider_kk.operators.run import Delivery
+    from airflow_provider_kk.operators.selection import put_on_board
+
+    stop, board = Stop(), Board()
+    with _stopping(stop):
+        delivery = Delivery(
+            hook=hook,
+            ledger=ledger,
+            board=board,
+            origin=_origin(arguments.file, ledger),
+            stop=stop,
+            policy=Policy(arguments.on_absence),
+            log=log,
+            max_in_flight=_IN_FLIGHT,
+            max_sent=arguments.limit,
+        )
+        put_on_board(board, spool, dict(arguments.columns), delivery)
+        try:
+            return _deliver(arguments, delivery)
+        except DBAPIError as error:
+            log.error("the ledger's database cannot be used: %s. The same command goes on", told(error))
+            return 1
+
+
+def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
+    from airflow_provider_kk.operators.verdict import verdict
+
+    failure: BaseException | None = None
+    with delivery.client():
+        try:
+            delivery.deliver()
+        except BaseException as error:
+            failure = error
+        summary = delivery.summary()
+    trouble = verdict(delivery, summary, max_rejected=0, changes_fail=True)
+    delivery.end("failed" if failure or trouble else "done", summary)
+    _print(delivery, summary, arguments)
+    if failure is not None:
+        raise failure
+    if trouble is not None:
+        print(f"kk send: {trouble}", file=sys.stderr)
+    return 1 if trouble else 0
+
+
+def _origin(file: str, ledger: SqlLedger) -> Origin:
+    """Who sends: this file's content is one sync, until it has come through, however often it is tried."""
+    from dataclasses import replace
+
+    from airflow_provider_kk.delivery.rows import Origin
+
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        login = ""
+    origin = Origin(run_id=f"kk send {digest[:16]}", task_id=login)
+    before = ledger.newest_run(origin)
+    tries = 0 if before is None or before.state == "done" else before.try_number
+    return replace(origin, try_number=tries + 1)
+
+
+@contextmanager
+def _stopping(stop: Stop) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the sending as a task's stop does; a second one ends the waiting too."""
+
+    def handle(number: int, _frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set(f"{signal.Signals(number).name} came")
+        with suppress(OSError):
+            # Printing is not safe in here: the interrupted code may be in the middle of it.
+            os.write(2, b"\nkk send: nothing new is sent; what is in flight is recorded ...\n")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# What is shown -------------------------------------------------------------------------------------
+
+
+def _print(delivery: Delivery, summary: Any, arguments: argparse.Namespace) -> None:
+    from airflow_provider_kk.delivery.board import Status
+    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.plan import PROBLEMS
+
+    board = delivery.board
+    if arguments.json:
+        for one in board.finished():
+            print_json(as_data(one))
+        print_json({"summary": summary.as_dict()})
+        return
+    print(f"{orders(summary.selected)}, {summary.requests:,} requests, {summary.seconds:.0f} s:")
+    print_counts(summary, {})
+    print_problems(board, (*PROBLEMS, Status.NOT_SENT), arguments.show)
+    created = (one for one in board.finished() if one.status in (Status.CREATED, Status.ADOPTED))
+    if rows := [[one.name or "", ", ".join(one.kk_order_ids)] for one in islice(created, _SHOWN)]:
+        print()
+        table(["order", "kkOrderIds"], rows)
+    if more := sum(1 for _ in created):
+        print(f"and {more:,} more: --json shows them")

@@ -1,0 +1,116 @@
+"""Where orders come from at the command line: a file, or a query on a warehouse."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.cli.common import CannotError, connection_to
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.warehouse.spool import Spool
+
+FILES = """\
+A CSV file names its columns in its first line, as the API does in snake_case:
+custom_order_number, country, phone, recipient, province, street1, city, zip,
+sku, quantity, ... and has a row for each order line. Its delimiter is found
+out; cells stay the text that they are. A file called .jsonl or .ndjson has one
+order as a JSON object on each line."""
+
+
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how a file is read."""
+    parser.add_argument(
+        "--columns",
+        type=_mapping,
+        action="append",
+        default=[],
+        metavar="FIELD=COLUMN",
+        help="an order's field and the column that it is in, where names differ; may be repeated",
+    )
+    parser.add_argument(
+        "--delimiter", type=_delimiter, metavar="X", help="of a CSV file, or 'tab'; else found out"
+    )
+    parser.add_argument("--encoding", metavar="NAME", help="of the file (UTF-8); cp1252 for old spreadsheets")
+
+
+def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
+    """Take home all rows of the file of `add_file_options`.
+
+    :raises CannotError: says what is wrong with the file or its columns.
+    """
+    from airflow_provider_kk.warehouse import files
+    from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
+
+    columns = dict(arguments.columns)
+    try:
+        spool = files.read_file(
+            arguments.file,
+            check=lambda names: resolve(names, columns, FILE),
+            delimiter=arguments.delimiter,
+            encoding=arguments.encoding,
+        )
+    except (files.FileError, ColumnsError) as error:
+        raise CannotError(str(error)) from error
+    _tell_ignored(spool, columns, log)
+    return spool
+
+
+def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
+    """Take home all rows of `--sql`, from `--warehouse`.
+
+    :raises CannotError: says what is wrong with the query, its columns or the warehouse.
+    """
+    from airflow_provider_kk.cli.common import is_file
+    from airflow_provider_kk.hooks.ledger import hook_behind
+    from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
+    from airflow_provider_kk.warehouse.read import read_rows
+
+    warehouse, columns = arguments.warehouse_conn_id, dict(arguments.columns)
+    if warehouse is None:
+        raise CannotError("--sql needs --warehouse: a connection id or a SQLite file")
+    if is_file(warehouse) and not Path(warehouse).is_file():
+        raise CannotError(f"there is no file {warehouse}")
+    hook = hook_behind(connection_to(warehouse))
+    try:
+        spool = read_rows(hook, _statement(arguments.sql), check=lambda names: resolve(names, columns))
+    except ColumnsError as error:
+        raise CannotError(str(error)) from error
+    except Exception as error:  # whatever the warehouse's driver raises
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise CannotError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
+    _tell_ignored(spool, columns, log)
+    return spool
+
+
+def _statement(sql: str) -> str:
+    if not sql.endswith(".sql"):
+        return sql
+    try:
+        return Path(sql).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise CannotError(f"{sql} cannot be read: {type(error).__name__}") from error
+
+
+def _tell_ignored(spool: Spool, columns: dict[str, str], log: Log) -> None:
+    ignored: Sequence[str] = spool.ignored_columns(columns)
+    if ignored:
+        log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
+
+
+def _mapping(text: str) -> tuple[str, str]:
+    field, sign, column = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=COLUMN, e.g. custom_order_number=ORDER_NO")
+    return field, column
+
+
+def _delimiter(text: str) -> str:
+    delimiter = "\t" if text in ("tab", "\\t") else text
+    if len(delimiter) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
+    return delimiter

@@ -1,0 +1,339 @@
+"""`kk check`: what would become of orders, told before anything is sent; the same as plan_only tells."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_kk.cli.main import main
+from tests.cli.conftest import hold, record, refuse
+from tests.cli.files import write_csv
+from tests.operators import shop
+from tests.operators.shop import PRIVATE, SELECT, Warehouse, nonzero, number, rows
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.sandbox.server import SandboxServer
+
+SKU = "FWXW00290_WHT_M"
+Checked = Callable[..., tuple[int, list[dict[str, Any]], dict[str, Any]]]
+
+
+@pytest.fixture
+def checked(capsys: pytest.CaptureFixture[str]) -> Checked:
+    """Run `kk check --json`: the exit status, the orders, and the last line."""
+
+    def check(*words: str) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
+        capsys.readouterr()
+        status = main(["check", "--json", *words])
+        *orders, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return status, orders, last
+
+    return check
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "orders.csv"
+
+
+def states(orders: list[dict[str, Any]]) -> dict[str, str]:
+    return {one["custom_order_number"]: one["state"] for one in orders}
+
+
+def dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as db:
+        return list(db.iterdump())
+
+
+# Faults ----------------------------------------------------------------------------------------------
+
+
+def test_a_good_file_needs_so_many_requests_and_so_much_time(
+    ledger: SqlLedger, file: Path, checked: Checked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, rows(range(300)))
+
+    status, orders, last = checked(name)
+
+    assert (status, len(orders), nonzero(last["summary"])) == (0, 300, {"postponed": 300})
+    # KK's bucket holds 120, of which two are left free, and leaks 2 a second; its list is read first.
+    assert (last["summary"]["requests"], last["summary"]["seconds"]) == (301, (301 - 118) / 2)
+    assert main(["check", name]) == 0
+    told = capsys.readouterr().out
+    assert "at least 301 requests and 1 min 32 s, at KK's limit of 120 at once and 2 a second" in told
+    assert "cannot be known" not in told
+
+
+def test_every_fault_is_told_by_order_row_and_field(
+    ledger: SqlLedger, file: Path, checked: Checked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = list(shop.ADDRESS.values())
+    in_uk = [*address[:-1], "UK"]
+    elsewhere = [*address[:2], "8 Rue des Licornes", *address[3:]]
+    bad = [
+        ("A-1", *address, SKU, 1),
+        ("A-1", *address, "", "two"),
+        ("A-2", *in_uk, SKU, 1),
+        ("A-2", *in_uk, SKU, 0),
+        ("", *address, SKU, 1),
+        ("A-3", *address, SKU, 1),
+        ("A-3", *elsewhere, SKU, 1),
+    ]
+    name = write_csv(file, bad)
+
+    status, orders, last = checked(name)
+
+    faults = [
+        (one["custom_order_number"], one["row"], fault["field"]) for one in orders for fault in one["faults"]
+    ]
+    assert (status, nonzero(last["summary"])) == (1, {"invalid": 5})
+    assert faults == [
+        ("A-1", 2, "items[1].sku"),
+        ("A-1", 2, "items[1].quantity"),
+        ("A-2", 4, "address.country"),
+        ("A-2", 4, "items[1].quantity"),
+        (None, 6, "custom_order_number"),
+        ("A-3", 7, "address.street1"),
+        ("A-3", 8, "address.street1"),
+    ]
+    assert main(["check", name]) == 1
+    captured = capsys.readouterr()
+    told = captured.out + captured.err
+    assert "one number, several orders" in told
+    assert "(row 3)" in told
+    assert "did you mean GB?" in told
+    assert not any(word in told + json.dumps(orders) for word in PRIVATE)
+
+
+def test_a_table_shows_so_many_orders_and_says_how_many_more_there_are(
+    ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, [(number(n), *shop.ADDRESS.values(), SKU, 0) for n in range(30)])
+
+    assert main(["check", name, "--show", "10"]) == 1
+
+    told = capsys.readouterr().out
+    assert told.count("at least 1") == 10
+    assert "and 20 more" in told
+
+
+# What is known ---------------------------------------------------------------------------------------
+
+
+def test_the_ledger_says_what_would_become_of_each_number(
+    ledger: SqlLedger, sandbox: SandboxServer, file: Path, checked: Checked
+) -> None:
+    assert main(["send", "--yes", write_csv(file, rows(range(2)))]) == 0
+    record(ledger, number(2), "created", ids=("9",), goods={SKU: 7})
+    hold(ledger, number(3))
+    refuse(ledger, number(4))
+    record(ledger, number(5), "unknown", message="the connection was reset")
+    before = dump(Path(str(ledger.database.engine.url.database))), sandbox.control.counts()["requests"]
+
+    status, orders, last = checked(write_csv(file, rows(range(7))))
+
+    assert status == 1
+    assert states(orders) == {
+        number(0): "already_created",
+        number(1): "already_created",
+        number(2): "changed",
+        number(3): "held",
+        number(4): "postponed",  # its content is another one, so KK is asked again
+        number(5): "in_doubt",
+        number(6): "postponed",
+    }
+    assert orders[2]["kk_order_ids"] == ["9"]
+    assert last["created_is_known"]
+    after = dump(Path(str(ledger.database.engine.url.database))), sandbox.control.counts()["requests"]
+    assert after == before
+
+
+def test_plan_only_tells_the_same(
+    ledger: SqlLedger, file: Path, tmp_path: Path, checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_kk.operators.orders import SyncOrdersOperator
+
+    warehouse = Warehouse(tmp_path / "shop.db")
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(warehouse.connection))
+    bad = ("A-1", *shop.ADDRESS.values(), SKU, 0)
+    hold(ledger, number(1))
+    warehouse.add(*rows(range(4)), bad)
+    operator = SyncOrdersOperator(task_id="t", sql=SELECT, warehouse_conn_id="warehouse", plan_only=True)
+
+    planned = operator.execute({})
+
+    assert checked(write_csv(file, [*rows(range(4)), bad]))[2]["summary"] == planned
+    assert checked("--sql", SELECT, "--warehouse", "warehouse")[2]["summary"] == planned
+    assert checked("--sql", SELECT, "--warehouse", str(warehouse.path))[2]["summary"] == planned
+    statement = tmp_path / "orders.sql"
+    statement.write_text(SELECT)
+    assert checked("--sql", str(statement), "--warehouse", str(warehouse.path))[2]["summary"] == planned
+
+
+def test_without_a_connection_orders_are_checked_and_the_rest_is_not_known(
+    file: Path, checked: Checked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, rows(range(3)))
+
+    status, _, last = checked(name)
+
+    assert (status, nonzero(last["summary"])) == (0, {"postponed": 3})
+    assert not last["created_is_known"]
+    assert main(["check", name]) == 0
+    assert "which orders are created already cannot be known" in capsys.readouterr().out
+    assert main(["check", name, "--kk-conn-id", "kk_other"]) == 2
+    assert main(["check", name, "--bodies"]) == 2
+
+
+@pytest.mark.parametrize("place", [[], ["--ledger", "{}/none.db"], ["--warehouse", "{}/none.db"]])
+def test_without_a_ledger_nothing_is_made_and_what_is_created_is_not_known(
+    kk: None, file: Path, tmp_path: Path, checked: Checked, place: list[str]
+) -> None:
+    status, _, last = checked(write_csv(file, rows(range(3))), *(word.format(tmp_path) for word in place))
+
+    assert (status, nonzero(last["summary"])) == (0, {"postponed": 3})
+    assert not last["created_is_known"]
+    assert "which orders are created already cannot be known" in last["note"]
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_warehouse_that_can_keep_no_ledger_is_told(
+    kk: None, file: Path, checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "snowflake"}))
+
+    _, _, last = checked(write_csv(file, rows(range(3))), "--warehouse", "lake")
+
+    assert "does not enforce unique keys" in last["note"]
+
+
+def test_twenty_open_doubts_are_an_obstacle(ledger: SqlLedger, file: Path, checked: Checked) -> None:
+    for n in range(100, 120):
+        record(ledger, number(n), "unknown")
+
+    _, _, last = checked(write_csv(file, rows(range(3))))
+
+    assert last["obstacle"] == "20 orders of this account are in doubt"
+
+
+@pytest.fixture
+def kk(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kk connection that names no ledger."""
+    monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(shop.kk_connection(sandbox)))
+
+
+# Bodies ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_bodies_are_those_that_kk_then_gets(
+    sandbox: SandboxServer, file: Path, checked: Checked, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    from airflow_provider_kk.api.transport import Transport
+
+    extra = {"api_version": version, "sale_platform": "Shopify", "ledger_conn_id": f"{file.parent}/l.db"}
+    monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(shop.kk_connection(sandbox, **extra)))
+    name = write_csv(file, [*rows(range(3)), ("A-1", *shop.ADDRESS.values(), SKU, 0)])
+    sent = []
+    carry = Transport.carry
+
+    def note(self: Transport, call: Any) -> Any:
+        sent.append(call.body) if call.method == "POST" else None
+        return carry(self, call)
+
+    _, orders, _ = checked(name, "--bodies")
+    monkeypatch.setattr(Transport, "carry", note)
+    assert main(["send", "--yes", name]) == 1
+
+    told = [one["body"] for one in orders if "body" in one]
+    assert sorted(map(json.dumps, told)) == sorted(map(json.dumps, sent))
+    assert len(told) == 3
+
+
+def test_personal_data_is_printed_only_on_request(
+    kk: None, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, rows(range(2)))
+
+    main(["check", name])
+    main(["check", name, "--json"])
+    without = capsys.readouterr()
+    main(["check", name, "--bodies"])
+    asked = capsys.readouterr()
+
+    assert not any(word in without.out + without.err + asked.err for word in PRIVATE)
+    assert all(word in asked.out for word in PRIVATE)
+
+
+# What cannot be told ---------------------------------------------------------------------------------
+
+
+def test_wrong_columns_name_those_that_are_there_and_those_that_are_read(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = ("ORDER NO", *shop.ADDRESS, "sku", "amount")
+    name = write_csv(file, rows(range(2)), head)
+
+    assert main(["check", name]) == 2
+
+    told = capsys.readouterr().err
+    assert "the file has no column custom_order_number, quantity" in told
+    assert "It has: ORDER NO, recipient" in told
+    assert "What is read: custom_order_number, country" in told
+    assert "--columns custom_order_number=YOUR_COLUMN --columns quantity=YOUR_COLUMN" in told
+    words = ["--columns", "custom_order_number=order no", "--columns", "quantity=amount"]
+    assert main(["check", name, *words]) == 0
+
+
+def test_columns_that_are_no_part_of_an_order_are_named(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, [(*row, "x") for row in rows([0])], (*shop.COLUMNS, "margin"))
+
+    assert main(["check", name]) == 0
+
+    assert "not part of an order are ignored: margin" in capsys.readouterr().err
+
+
+def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
+    name = write_csv(file, rows([0]))
+    file.with_suffix(".xlsx").write_bytes(b"PK\x03\x04")
+    yield [], "give either a file or --sql"
+    yield [name, "--sql", SELECT], "give either a file or --sql"
+    yield [f"{name}x"], "cannot be read: No such file"
+    yield [str(file.with_suffix(".xlsx"))], "is a workbook"
+    yield ["--sql", SELECT], "--sql needs --warehouse"
+    yield ["--sql", SELECT, "--warehouse", "nowhere"], "nowhere"
+    yield ["--sql", SELECT, "--warehouse", f"{file.parent}/none.db"], "there is no file"
+    yield ["--sql", "SELECT nix", "--warehouse", f"{file.parent}/shop.db"], "no such column: nix"
+    yield ["--sql", "none.sql", "--warehouse", f"{file.parent}/shop.db"], "none.sql cannot be read"
+    yield (
+        ["--sql", "SELECT 1 AS sku", "--warehouse", f"{file.parent}/shop.db"],
+        "the statement returns no column",
+    )
+    yield [name, "--columns", "customer=x"], "'customer' is no field of an order"
+
+
+def test_what_cannot_be_checked_is_told_in_a_sentence(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Warehouse(file.parent / "shop.db")
+    for words, says in _unusable(file):
+        assert main(["check", *words]) == 2, words
+        captured = capsys.readouterr()
+        assert "order" not in captured.out
+        assert captured.err.startswith("kk check: ")
+        assert says in captured.err
+        assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--columns", "sku"], ["--delimiter", "ab"], ["--nothing"]])
+def test_wrong_arguments_are_a_usage_error(file: Path, words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["check", write_csv(file, rows([0])), *words])
+    assert ended.value.code == 2

@@ -1,0 +1,314 @@
+"""`kk send`: a file's orders are at KK once each, by the delivery that syncs use, killed or not."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_kk.cli.main import main
+from tests.cli.files import write_csv
+from tests.operators import shop
+from tests.operators.shop import (
+    PRIVATE,
+    QUICK,
+    each_is_there_once,
+    ids_at_kk,
+    ids_in_ledger,
+    kk_connection,
+    nonzero,
+    number,
+    rows,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.server import SandboxServer
+
+SKU = "FWXW00290_WHT_M"
+BAD = ("A-1", *shop.ADDRESS.values(), SKU, 0)
+Sent = Callable[..., tuple[int, dict[str, dict[str, Any]], dict[str, Any]]]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def connect(sandbox: SandboxServer, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes `kk_default` anew, with these extras; its ledger is a file."""
+
+    def connect(**extra: Any) -> None:
+        kk = kk_connection(sandbox, ledger_conn_id="ledger", **extra)
+        monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(kk))
+        place = {"conn_type": "sqlite", "host": str(ledger)}
+        monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(place))
+
+    sandbox.control.set(rate_limit=False)
+    connect()
+    return connect
+
+
+@pytest.fixture
+def file(tmp_path: Path, connect: None) -> Path:
+    return tmp_path / "orders.csv"
+
+
+@pytest.fixture
+def sent(capsys: pytest.CaptureFixture[str]) -> Sent:
+    """Run `kk send --yes --json`: the exit status, the orders by number, and the summary."""
+
+    def send(*words: str) -> tuple[int, dict[str, dict[str, Any]], dict[str, Any]]:
+        capsys.readouterr()
+        status = main(["send", "--yes", "--json", *words])
+        *orders, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return status, {one["custom_order_number"]: one for one in orders}, last["summary"]
+
+    return send
+
+
+def states(ledger: Path) -> set[str]:
+    with closing(sqlite3.connect(ledger)) as db:
+        return {state for (state,) in db.execute("SELECT state FROM kk_order")}
+
+
+def creates(sandbox: SandboxServer) -> int:
+    return int(sandbox.control.counts()["creates"])
+
+
+# Sending -------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_sent_once_and_known_the_second_time(
+    sandbox: SandboxServer, file: Path, ledger: Path, sent: Sent
+) -> None:
+    name = write_csv(file, rows(range(20)))
+
+    status, orders, summary = sent(name)
+    again = sent(name)
+
+    assert (status, nonzero(summary)) == (0, {"created": 20})
+    assert (again[0], nonzero(again[2])) == (0, {"already_created": 20})
+    each_is_there_once(sandbox, range(20))
+    told = {key: sorted(one["kk_order_ids"]) for key, one in orders.items()}
+    assert told == ids_at_kk(sandbox) == ids_in_ledger(ledger)
+
+
+def test_json_lines_are_sent_too(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
+    file = file.with_suffix(".jsonl")
+    file.write_text("".join(f"{json.dumps(shop.order(n))}\n" for n in range(5)))
+
+    assert nonzero(sent(str(file))[2]) == {"created": 5}
+    each_is_there_once(sandbox, range(5))
+
+
+def test_bad_orders_stop_no_other_and_fail_until_they_are_mended(
+    sandbox: SandboxServer, file: Path, sent: Sent
+) -> None:
+    name = write_csv(file, [*rows(range(3)), BAD])
+
+    for _ in range(2):
+        status, orders, summary = sent(name)
+        assert (status, nonzero(summary)) == (1, {"created": 3, "invalid": 1})
+        assert [fault["field"] for fault in orders["A-1"]["faults"]] == ["items[0].quantity"]
+    write_csv(file, rows(range(3)))
+
+    status, _, summary = sent(name)
+    assert (status, nonzero(summary)) == (0, {"already_created": 3})
+
+
+def test_a_lost_answer_is_adopted_not_resent(
+    sandbox: SandboxServer, file: Path, connect: Callable[..., None], sent: Sent
+) -> None:
+    connect(**QUICK)
+    sandbox.control.arm("drop_after_commit", number=number(1))
+
+    status, _, summary = sent(write_csv(file, rows(range(3))))
+
+    assert (status, nonzero(summary)) == (0, {"created": 2, "adopted": 1})
+    each_is_there_once(sandbox, range(3))
+
+
+def test_what_is_absent_is_held_when_wanted(
+    sandbox: SandboxServer, file: Path, connect: Callable[..., None], sent: Sent
+) -> None:
+    connect(**QUICK)
+    sandbox.control.arm("drop_before_commit", number=number(1))
+
+    status, _, summary = sent(write_csv(file, rows(range(3))), "--on-absence", "hold")
+
+    assert (status, nonzero(summary)) == (1, {"created": 2, "held": 1})
+
+
+def test_a_number_that_is_used_again_sends_nothing(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
+    assert sent(write_csv(file, rows(range(2))))[0] == 0
+
+    other = [(number(0), *row[1:]) for row in rows([1])]
+
+    assert nonzero(sent(write_csv(file, other))[2]) == {"changed": 1}
+    each_is_there_once(sandbox, range(2))
+
+
+def test_limit_leaves_the_rest_for_another_time(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
+    name = write_csv(file, rows(range(5)))
+
+    status, _, summary = sent(name, "--limit", "2")
+
+    assert (status, nonzero(summary)) == (0, {"created": 2, "postponed": 3})
+    assert creates(sandbox) == 2
+
+
+def test_nothing_is_sent_while_kk_refuses_the_token(
+    sandbox: SandboxServer, file: Path, sent: Sent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, rows(range(3)))
+    sandbox.control.arm("auth", method=None)
+
+    status, _, summary = sent(name)
+    sandbox.control.disarm()
+
+    assert (status, nonzero(summary)) == (1, {"not_sent": 3})
+    assert sent(name)[0] == 0
+    each_is_there_once(sandbox, range(3))
+
+
+def test_no_customer_is_named_and_the_ledger_tells_who_sent(
+    sandbox: SandboxServer, file: Path, ledger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.control.arm("code_in_envelope", number=number(1), code=40_010)
+
+    assert main(["send", "--yes", write_csv(file, [*rows(range(3)), BAD])]) == 1
+    assert main(["ledger", "show", number(0)]) == 0
+
+    captured = capsys.readouterr()
+    assert "kk send " in captured.out
+    assert "order   kkOrderIds" in captured.out
+    assert not any(word in captured.out + captured.err for word in PRIVATE)
+    assert not any(word.encode() in ledger.read_bytes() for word in PRIVATE)
+
+
+# Asking --------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("answer", "status", "orders"), [("y\n", 0, 3), ("n\n", 2, 0), ("\n", 2, 0)])
+def test_it_says_what_would_happen_and_asks(
+    sandbox: SandboxServer,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    status: int,
+    orders: int,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+
+    assert main(["send", write_csv(file, rows(range(3)))]) == status
+
+    told = capsys.readouterr().err
+    assert "3  would be sent" in told
+    assert "Send 3 orders? [y/N]" in told
+    assert creates(sandbox) == orders
+
+
+def test_without_a_terminal_nothing_is_sent_unasked(
+    sandbox: SandboxServer, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+
+    assert main(["send", write_csv(file, rows(range(3)))]) == 2
+
+    assert "give --yes" in capsys.readouterr().err
+    assert creates(sandbox) == 0
+
+
+def test_without_a_place_for_the_ledger_nothing_is_sent(
+    sandbox: SandboxServer, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(kk_connection(sandbox)))
+    name = write_csv(file, rows(range(3)))
+
+    assert main(["send", "--yes", name]) == 2
+    assert "Give --ledger" in capsys.readouterr().err
+    assert creates(sandbox) == 0
+    place = ["--ledger", f"{file.parent}/new.db"]
+    assert main(["send", "--yes", name, *place]) == 0
+    assert main(["ledger", "show", number(0), *place]) == 0
+    each_is_there_once(sandbox, range(3))
+
+
+# Stopping and dying ----------------------------------------------------------------------------------
+
+
+def start(file: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "airflow_provider_kk.cli.main", "send", file, "--yes"]
+    return subprocess.Popen(
+        words, env=os.environ.copy(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_creates(sandbox: SandboxServer, least: int) -> None:
+    until = time.monotonic() + 120
+    while creates(sandbox) < least and time.monotonic() < until:
+        time.sleep(0.02)
+    assert creates(sandbox) >= least
+
+
+@pytest.mark.parametrize("name_of_signal", ["SIGTERM", "SIGINT"])
+def test_a_stop_records_what_is_in_flight_and_the_rest_is_sent_later(
+    sandbox: SandboxServer, file: Path, ledger: Path, sent: Sent, name_of_signal: str
+) -> None:
+    name = write_csv(file, rows(range(60)))
+    sandbox.control.set(latency_s=0.3)
+    child = start(name)
+    wait_for_creates(sandbox, 4)
+
+    child.send_signal(signal.Signals[name_of_signal])
+    out, err = child.communicate(timeout=60)
+
+    assert child.returncode == 1, err
+    assert f"not sent, because {name_of_signal} came. A retry goes on" in err
+    assert "not sent" in out
+    assert states(ledger) == {"created"}
+    assert 4 <= len(ids_in_ledger(ledger)) == len(ids_at_kk(sandbox)) < 60
+    sandbox.control.set(latency_s=0)
+    status, _, summary = sent(name)
+    # It is the same sync, which has come through by now.
+    assert (status, nonzero(summary)) == (0, {"created": 60})
+    each_is_there_once(sandbox, range(60))
+
+
+def test_a_kill_in_the_middle_loses_and_doubles_nothing(
+    sandbox: SandboxServer, file: Path, ledger: Path, connect: Callable[..., None], sent: Sent
+) -> None:
+    connect(**QUICK)
+    name = write_csv(file, rows(range(60)))
+    sandbox.control.set(latency_s=0.3)
+    child = start(name)
+    wait_for_creates(sandbox, 12)
+
+    child.send_signal(signal.SIGKILL)
+    child.communicate(timeout=60)
+
+    assert child.returncode == -signal.SIGKILL
+    assert "sending" in states(ledger)
+    sandbox.control.set(latency_s=0)
+    status, _, summary = sent(name)
+    assert status == 0
+    assert summary["created"] + summary["adopted"] == summary["selected"] == 60
+    each_is_there_once(sandbox, range(60))
