@@ -1,8 +1,9 @@
 """Asks people about held orders, inside Airflow, and does what they say.
 
-Needs Airflow 3.1 with its standard provider; on earlier ones this file holds no DAG, and `kk ledger resolve`
-does the same. Needs the connection `kk_default`, with a ledger: the Airflow variable `kk_ledger_conn_id`
-(default: `warehouse`) names the database connection that remembers what was sent.
+Needs Airflow 3.1 with its standard provider, before 3.3 with a triggerer; on earlier ones this file holds
+no DAG, and `kk ledger resolve` does the same. Needs the connection `kk_default`, with a ledger: the Airflow
+variable `kk_ledger_conn_id` (default: `warehouse`) names the database connection that remembers what was
+sent.
 
 An order is held when only a human can tell what became of it: look its number up on KK's site first. The
 question stands under Required Actions, in the UI and on the run. The ledger keeps who answered, and why. What

@@ -56,7 +56,7 @@ def test_a_sync_tells_statsd_and_its_callback_what_became_of_its_orders(shop: Sh
     assert result.state == "failed", result.log
     run = f"kk_alerts {result.run_id}"
     assert f"ALERT: {run}: of 4 orders 1 refused by KK, 2 invalid" in result.log
-    assert "DeprecatedImportWarning" not in result.log
+    assert "import Stats' is deprecated" not in result.log
     tags = ",account=default,dag_id=kk_alerts,task_id=sync_orders"
     requests = len(shop.sandbox.control.requests())
     assert sorted(line for line in told if ".kk." in line and ".bucket." not in line) == [

@@ -100,6 +100,21 @@ def test_a_place_that_a_stopped_worker_does_not_use_is_handed_back(tmp_path: Pat
     assert tat(world.ledger) == before
 
 
+def test_seconds_waited_and_429s_are_counted(tmp_path: Path) -> None:
+    world = World.in_folder(tmp_path)
+    bucket = LedgerBucket(world.ledger, burst=1 + HEADROOM, per_second=1)
+    began = world.clock.now
+    bucket.acquire()
+    assert (bucket.waited_s, bucket.rate_limited) == (0.0, 0)
+
+    bucket.acquire()
+    bucket.back_off(5.0)
+    bucket.acquire()
+
+    assert bucket.waited_s == pytest.approx(world.clock.now - began) == pytest.approx(1 + 5, abs=1.1)
+    assert bucket.rate_limited == 1
+
+
 def test_a_worker_that_dies_with_its_places_delays_the_others_by_those_alone(tmp_path: Path) -> None:
     world = World.in_folder(tmp_path)
     dying: Any = LedgerBucket(world.ledger, burst=8 + HEADROOM, per_second=2)
