@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tests.airflow.support import AirflowHome
 
 DAG_ID = "kk_sync_orders"
+SENT = "SO-20411"
 HELD = "SO-20499"
 
 
@@ -42,6 +43,9 @@ class Ui:
     run_id: str
     created: int
     """How many orders the ledger has as created."""
+    kk_order_id: str
+    """Of the order `SENT`, for which a refund is held."""
+    environment: Mapping[str, str] = field(repr=False)
 
 
 @pytest.fixture(scope="session")
@@ -63,9 +67,12 @@ def ui(migrated_home: AirflowHome, tmp_path_factory: pytest.TempPathFactory) -> 
             api = Api(f"http://127.0.0.1:{port}")
             wait_for(api.is_healthy, is_up)
             run_id = api.run(DAG_ID, is_up)
-            hold_one(home.environment())
-            states = [state for state, _ in warehouse.ledger(database).values()]
-            yield Ui(api.url, run_id, states.count("created"))
+            rows = warehouse.ledger(database)
+            (kk_order_id,) = json.loads(rows[SENT][1])
+            hold(home.environment(), HELD)
+            hold(home.environment(), f"{kk_order_id}-whole", are_refunds=True)
+            created = [state for state, _ in rows.values()].count("created")
+            yield Ui(api.url, run_id, created, kk_order_id, home.environment())
 
 
 def settings(home: Path, port: int) -> dict[str, str]:
@@ -156,19 +163,21 @@ def wait_for(condition: Callable[[], object], is_up: Callable[[], None]) -> None
         time.sleep(0.3)
 
 
-def hold_one(environment: Mapping[str, str]) -> None:
-    """Let KK keep silent about an order until it is held."""
+def hold(environment: Mapping[str, str], *keys: str, are_refunds: bool = False) -> None:
+    """Let KK keep silent about orders or refunds until they are held."""
     from airflow_provider_kk.delivery.job import Job
     from airflow_provider_kk.delivery.rows import Answer, Origin
     from airflow_provider_kk.delivery.states import Event
 
     mine = {name: value for name, value in environment.items() if name.startswith("AIRFLOW_CONN_")}
     ledger = open_ledger(mine, "warehouse")
-    job = Job(HELD, "1:x", {"FWXW00290_WHT_M": 1}, "FR", "", send=lambda check: [], redact=str)
-    claim = ledger.begin(job, None, origin=Origin(DAG_ID, "manual", "sync_orders", -1, 1), sync_id="s")
-    assert claim is not None
-    row = ledger.record(claim, Answer(Event.UNKNOWN, (), None, "the connection was reset"))
-    ledger.hold(row, Event.GIVEN_UP, "not in KK's list")
+    place = ledger.of_refunds() if are_refunds else ledger
+    for key in keys:
+        job = Job(key, "1:x", {"FWXW00290_WHT_M": 1}, "FR", "", send=lambda check: [], redact=str)
+        claim = place.begin(job, None, origin=Origin(DAG_ID, "manual", "sync_orders", -1, 1), sync_id="s")
+        assert claim is not None
+        row = place.record(claim, Answer(Event.UNKNOWN, (), None, "the connection was reset"))
+        place.hold(row, Event.GIVEN_UP, "not in KK's list")
     ledger.close()
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from tests.ui.conftest import DAG_ID, HELD
+from tests.ui.conftest import DAG_ID, HELD, SENT, hold
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(1_200)]
 #: Where to leave pictures for docs/images, when there shall be any.
 PICTURES = os.environ.get("KK_PICTURES")
+WINDOW = (1360, 900)
+CONTRASTS = Path(__file__).with_name("contrasts.js")
 
 
 def test_the_menu_leads_to_all_orders(browser: Chrome, ui: Ui):
@@ -37,24 +39,44 @@ def test_the_menu_leads_to_all_orders(browser: Chrome, ui: Ui):
 def test_an_order_is_searched_for_and_opened_down_to_its_attempts(browser: Chrome, ui: Ui):
     open_page(browser, ui)
     with frame(browser):
-        search(browser, "SO-20411")
+        search(browser, SENT)
         one(browser, "tbody th a").click()
-        wait(browser, lambda: one(browser, "h1").text == "Order SO-20411")
+        wait(browser, lambda: one(browser, "h1").text == f"Order {SENT}")
         assert "created" in text_of(browser, "table.posts")
         assert ui.run_id in text_of(browser, "table.posts a")
-        kk_order_id = text_of(browser, "dd.ids")
+        assert text_of(browser, "dd.ids") == ui.kk_order_id
     open_page(browser, ui)
     with frame(browser):
-        search(browser, kk_order_id)
-        assert text_of(browser, "tbody th a") == "SO-20411"
+        search(browser, ui.kk_order_id)
+        assert text_of(browser, "tbody th a") == SENT
+        search(browser, "SO-00000")
+        assert "SO-00000" in text_of(browser, ".none")
+        picture(browser, "found-nothing")
+
+
+def test_a_period_chooses_what_is_shown(browser: Chrome, ui: Ui):
+    open_page(browser, ui)
+    with frame(browser):
+        for name in ("since", "until"):
+            day = one(browser, f"input[type=date][name={name}]")
+            browser.execute_script("arguments[0].value = '2026-01-02'", day)
+        click(browser, "//button[text()='Show']")
+        wait(browser, lambda: "No orders in this period" in text_of(browser, "section"))
+        assert text_of(browser, "a.tile.created b") == "0"
+        picture(browser, "no-orders")
+        for shortcut in ("30 days", "All"):
+            click(browser, f"//nav[@aria-label='Period']/a[text()='{shortcut}']")
+            wait(browser, lambda: text_of(browser, "a.tile.created b") == str(ui.created))
+            assert text_of(browser, "nav.period [aria-current]") == shortcut
+        picture(browser, "all-orders")
 
 
 def test_an_attempt_leads_to_its_dag_run_in_airflow(browser: Chrome, ui: Ui):
     open_page(browser, ui)
     with frame(browser):
-        search(browser, "SO-20411")
+        search(browser, SENT)
         one(browser, "tbody th a").click()
-        wait(browser, lambda: one(browser, "h1").text == "Order SO-20411")
+        wait(browser, lambda: one(browser, "h1").text == f"Order {SENT}")
         one(browser, "table.posts a").click()
     wait(browser, lambda: unquote(browser.current_url).endswith(f"/dags/{DAG_ID}/runs/{ui.run_id}"))
 
@@ -65,14 +87,57 @@ def test_a_held_order_gives_the_command_to_copy(browser: Chrome, ui: Ui):
     with frame(browser):
         one(browser, "a.tile.held").click()
         wait(browser, lambda: "held" in one(browser, "h2#table-title").text)
-        one(browser, "td summary").click()
-        one(browser, "td button[data-copy*=never-created]").click()
-        wait(browser, lambda: one(browser, "#told").text == "Copied")
-        copied = browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+        row = browser.find_element("xpath", f"//tr[contains(., '{HELD}')]")
+        row.find_element("css selector", "summary").click()
+        picture(browser, "held")
+        row.find_element("css selector", "button[data-copy*=never-created]").click()
+        copied = copied_text(browser)
     assert copied == (
         f"kk ledger resolve {HELD} --never-created --why '...' "
         "--kk-conn-id kk_default --ledger-conn-id warehouse"
     )
+
+
+def test_a_held_refund_is_found_from_its_order_and_gives_the_command_to_copy(browser: Chrome, ui: Ui):
+    allow_clipboard(browser, ui)
+    open_page(browser, ui)
+    with frame(browser):
+        search(browser, SENT)
+        one(browser, "tbody th a").click()
+        wait(browser, lambda: "Refunds of this order" in text_of(browser, "main"))
+        one(browser, "td summary").click()
+        picture(browser, "order")
+        click(browser, f"//a[text()='{ui.kk_order_id}-whole']")
+        wait(browser, lambda: one(browser, "h1").text == f"Refund {ui.kk_order_id}-whole")
+        picture(browser, "refund")
+        one(browser, "button[data-copy*=REFUND_NO]").click()
+        copied = copied_text(browser)
+        one(browser, "nav.kinds [aria-current]").click()
+        wait(browser, lambda: one(browser, "h1").text == "KK refunds")
+        click(browser, "//a[text()='1 refund held']")
+        wait(browser, lambda: text_of(browser, "tbody th a") == f"{ui.kk_order_id}-whole")
+        picture(browser, "refunds")
+    assert copied == (
+        f"kk ledger resolve --refunds {ui.kk_order_id}-whole --created REFUND_NO --why '...' "
+        "--kk-conn-id kk_default --ledger-conn-id warehouse"
+    )
+
+
+def test_the_keyboard_alone_finds_an_order_and_copies_its_command(browser: Chrome, ui: Ui):
+    from selenium.webdriver.common.keys import Keys
+
+    allow_clipboard(browser, ui)
+    browser.get(f"{ui.url}/kk/orders")
+    tab_to(browser, lambda element: element.get_attribute("name") == "q")
+    press(browser, HELD, Keys.ENTER)
+    wait(browser, lambda: one(browser, "h2#table-title").text == "Orders found")
+    tab_to(browser, lambda element: element.text == HELD)
+    press(browser, Keys.ENTER)
+    wait(browser, lambda: one(browser, "h1").text == f"Order {HELD}")
+    tab_to(browser, lambda element: "--never-created" in (element.get_attribute("data-copy") or ""))
+    press(browser, Keys.SPACE)
+    assert f"resolve {HELD} --never-created" in copied_text(browser)
+    assert browser.switch_to.active_element.text == "Copy"
 
 
 def test_the_keyboard_reaches_all_there_is_to_press(browser: Chrome, ui: Ui):
@@ -91,11 +156,36 @@ def test_the_keyboard_reaches_all_there_is_to_press(browser: Chrome, ui: Ui):
 
 
 def test_every_field_picture_and_table_has_a_name(browser: Chrome, ui: Ui):
-    for path in ("/kk/orders", f"/kk/order?number={HELD}"):
+    for path in paths(ui):
         browser.get(ui.url + path)
         for field in many(browser, "input:not([type=hidden]), select, svg[role=img], [role=region], nav"):
             assert field.accessible_name, field.get_attribute("outerHTML")
         assert all(head.get_attribute("scope") for head in many(browser, "th"))
+
+
+def test_a_narrow_window_scrolls_tables_and_never_the_page(browser: Chrome, ui: Ui):
+    browser.set_window_size(800, 900)
+    try:
+        for number, path in enumerate(paths(ui)):
+            browser.get(ui.url + path)
+            width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert browser.execute_script(width) <= 0, path
+            picture(browser, f"narrow-{number}")
+    finally:
+        browser.set_window_size(*WINDOW)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_what_is_behind_it(browser: Chrome, ui: Ui, scheme: str):
+    with system_is(browser, scheme):
+        for path in paths(ui):
+            browser.get(ui.url + path)
+            browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
+            faint = [
+                each for each in browser.execute_script(CONTRASTS.read_text()) if each[0] < 4.5
+            ]  # WCAG 2, AA
+            assert faint == [], path
+            picture(browser, f"{scheme}-{paths(ui).index(path)}")
 
 
 def test_it_is_dark_when_airflow_is_and_light_when_airflow_is(browser: Chrome, ui: Ui):
@@ -111,11 +201,9 @@ def test_it_is_dark_when_airflow_is_and_light_when_airflow_is(browser: Chrome, u
 
 def test_alone_it_is_as_the_system_is(browser: Chrome, ui: Ui):
     for scheme, is_dark in (("dark", True), ("light", False)):
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get(f"{ui.url}/kk/orders")
-        assert (brightness(browser) < 60) is is_dark
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        with system_is(browser, scheme):
+            browser.get(f"{ui.url}/kk/orders")
+            assert (brightness(browser) < 60) is is_dark
 
 
 def test_a_dag_run_has_a_tab_with_its_orders(browser: Chrome, ui: Ui):
@@ -123,20 +211,57 @@ def test_a_dag_run_has_a_tab_with_its_orders(browser: Chrome, ui: Ui):
     click(browser, "//a[contains(., 'KK orders')]")
     with frame(browser):
         wait(browser, lambda: "KK orders of this run" in one(browser, "h1").text)
-        assert "SO-20411" in text_of(browser, "table")
+        assert SENT in text_of(browser, "table")
         assert HELD not in text_of(browser, "table")
         picture(browser, "run-tab")
 
 
+def test_the_form_of_a_connection_asks_for_what_kk_needs(browser: Chrome, ui: Ui):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(f"{ui.url}/connections")
+    click(browser, "//button[contains(., 'Add Connection')]")
+    wait(browser, lambda: many(browser, "[role=dialog] input"))
+    click(browser, "//*[@role='dialog']//*[@role='combobox']")
+    browser.switch_to.active_element.send_keys("kk", Keys.ENTER)
+    wait(browser, lambda: "Access token" in text_of(browser, "[role=dialog]"))
+    click(browser, "//*[@role='dialog']//button[contains(., 'Extra Fields')][not(contains(., 'JSON'))]")
+    wait(browser, lambda: "Ledger connection id" in text_of(browser, "[role=dialog]"))
+    picture(browser, "connection-form")
+
+
 def test_the_browser_has_nothing_to_complain_of(browser: Chrome, ui: Ui):
     browser.get_log("browser")
-    for path in ("/kk/orders", f"/kk/order?number={HELD}", f"/kk/runs/{DAG_ID}/{quote(ui.run_id, safe='')}"):
+    for path in paths(ui):
         browser.get(ui.url + path)
     complaints = [one["message"] for one in browser.get_log("browser") if "favicon" not in one["message"]]
     assert complaints == []
 
 
+def test_an_order_number_that_is_markup_stays_text(browser: Chrome, ui: Ui):
+    odd = "<script>document.title='odd'</script>"
+    hold(ui.environment, odd)
+    for path in ("orders?state=held", f"orders?q={quote(odd)}", f"order?number={quote(odd)}"):
+        browser.get(f"{ui.url}/kk/{path}")
+        assert odd in text_of(browser, "main")
+        assert browser.title.startswith("KK order")
+
+
 # How it is used ------------------------------------------------------------------------------------
+
+
+def paths(ui: Ui) -> tuple[str, ...]:
+    """Every kind of page, by itself."""
+    return (
+        "/kk/orders",
+        "/kk/orders?state=held",
+        f"/kk/orders?q={SENT}",
+        f"/kk/order?number={SENT}",
+        f"/kk/order?number={HELD}",
+        "/kk/refunds",
+        f"/kk/refund?key={ui.kk_order_id}-whole",
+        f"/kk/runs/{DAG_ID}/{quote(ui.run_id, safe='')}",
+    )
 
 
 def open_page(browser: Chrome, ui: Ui) -> None:
@@ -157,8 +282,10 @@ def frame(browser: Chrome) -> Iterator[None]:
 def search(browser: Chrome, text: str) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    one(browser, "input[name=q]").send_keys(text, Keys.ENTER)
-    wait(browser, lambda: one(browser, "h2#table-title").text == "Orders found")
+    field = one(browser, "input[name=q]")
+    field.clear()
+    field.send_keys(text, Keys.ENTER)
+    wait(browser, lambda: text in browser.execute_script("return document.title"))
 
 
 def click(browser: Chrome, xpath: str) -> None:
@@ -179,11 +306,51 @@ def text_of(browser: Chrome, css: str) -> str:
 
 
 def wait(browser: Chrome, condition: Callable[[], object]) -> None:
-    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+    from selenium.common.exceptions import (
+        NoSuchElementException,
+        StaleElementReferenceException,
+        TimeoutException,
+    )
     from selenium.webdriver.support.ui import WebDriverWait
 
     fading = [NoSuchElementException, StaleElementReferenceException]
-    WebDriverWait(browser, 90, ignored_exceptions=fading).until(lambda _: condition())
+    try:
+        WebDriverWait(browser, 90, ignored_exceptions=fading).until(lambda _: condition())
+    except TimeoutException as error:
+        picture(browser, "failed")
+        raise AssertionError(f"waited in vain; the page says: {text_of(browser, 'body')}") from error
+
+
+def press(browser: Chrome, *keys: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    ActionChains(browser).send_keys(*keys).perform()
+
+
+def tab_to(browser: Chrome, is_it: Callable[[WebElement], bool]) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    for _ in range(60):
+        press(browser, Keys.TAB)
+        if is_it(browser.switch_to.active_element):
+            return
+    raise AssertionError("the keyboard does not reach it")
+
+
+def copied_text(browser: Chrome) -> str:
+    wait(browser, lambda: one(browser, "#told").text == "Copied")
+    return str(browser.execute_async_script("navigator.clipboard.readText().then(arguments[0])"))
+
+
+@contextmanager
+def system_is(browser: Chrome, scheme: str) -> Iterator[None]:
+    """Let the system be light or dark."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def brightness(browser: Chrome) -> float:
@@ -192,6 +359,7 @@ def brightness(browser: Chrome) -> float:
         "c.fillStyle = getComputedStyle(document.body).backgroundColor; c.fillRect(0, 0, 1, 1);"
         "return Array.from(c.getImageData(0, 0, 1, 1).data)"
     )
+    assert color[3] == 255, "the page has no style"
     return float(sum(color[:3]) / 3)
 
 
@@ -202,5 +370,4 @@ def allow_clipboard(browser: Chrome, ui: Ui) -> None:
 
 def picture(browser: Chrome, name: str) -> None:
     if PICTURES:
-        browser.switch_to.default_content()
         browser.save_screenshot(str(Path(PICTURES) / f"{name}.png"))
