@@ -144,4 +144,20 @@ def get_provider_info() -> dict[str, object]:
                 "conn-fields": CONN_FIELDS,
             }
         ],
+        "config": {
+            "kk": {
+                "description": "The provider for KK (KakaClo).",
+                "options": {
+                    "orders_page": {
+                        "description": "Ledgers that the Orders page shows, with commas between them: each "
+                        "the id of a connection to KK, where its ledger is elsewhere with an @ and that "
+                        "connection's id. Empty: every connection of type kk that can be listed.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "kk_default@warehouse, kk_outlet",
+                        "default": "",
+                    },
+                },
+            },
+        },
     }

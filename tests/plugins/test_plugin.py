@@ -50,3 +50,11 @@ def test_importing_it_loads_nothing_slow_and_little_of_our_own():
         "airflow_provider_kk.plugins",
         "airflow_provider_kk.plugins.orders_page",
     }
+
+
+def test_airflow_lists_the_setting_that_names_the_ledgers():
+    words = [sys.executable, "-m", "airflow", "config", "list", "--section", "kk", "--include-descriptions"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    assert "orders_page = " in done.stdout
+    assert "Orders page" in done.stdout
+    assert "airflow_provider_kk" not in done.stderr
