@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -143,10 +144,7 @@ def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
         _print_entry(entry)
         mine = [one for one in attempts if one.generation == entry.generation]
         table(["POST", "sent", "outcome", "kkOrderIds", "by", "what KK said"], [_row(one) for one in mine])
-    if arguments.refunds:
-        _print_refund_advice(generations[-1])
-    else:
-        _print_advice(generations[-1])
+    _print_advice(generations[-1], arguments)
     return 0
 
 
@@ -182,34 +180,31 @@ def _row(attempt: Attempt) -> list[str]:
     ]
 
 
-def _print_advice(entry: Entry) -> None:
-    state = entry.state.value
-    if state == "rejected":
-        print("Once its cause is mended, the next sync that selects it asks KK again without that pause by")
-        print(f"  kk ledger retry {entry.key} --why '...'")
-    if state in ("sending", "in_doubt"):
-        print(
-            "Every sync of the account looks it up by itself once that time has passed. To decide it sooner:"
-        )
-    if state in ("held", "in_doubt", "sending"):
-        print("Look it up on KK's site, then say what became of it:")
-        print(f"  kk ledger resolve {entry.key} --created ID[,ID...] --why '...'")
-        if not entry.kk_order_ids:
-            never = f"kk ledger resolve {entry.key} --never-created --why '...'"
-            print(f"  {never}    (the next sync sends it again)")
-        else:
-            ids = ",".join(entry.kk_order_ids)
-            print("When these ids are of another number (KK lists 007 as 7), and KK never made this one:")
-            print(f"  kk ledger resolve {entry.key} --never-created --not-mine {ids} --why '...'")
+def _print_advice(entry: Entry, arguments: argparse.Namespace) -> None:
+    from airflow_provider_kk.delivery.advice import advice
+
+    said = advice(
+        entry.key,
+        entry.state,
+        entry.kk_order_ids,
+        options=_place_told(arguments),
+        is_refund=arguments.refunds,
+    )
+    if said is None:
+        return
+    print(said.first)
+    for command in said.commands:
+        print(f"{command.when}:\n  {command.line}")
 
 
-def _print_refund_advice(entry: Entry) -> None:
-    if entry.state.value in ("held", "in_doubt", "sending"):
-        print("Look at the refunds of the order on KK's site, then say what became of this one:")
-        print(f"  kk ledger resolve --refunds {entry.key} --created REFUND_NO --why '...'")
-        if not entry.kk_order_ids:
-            never = f"kk ledger resolve --refunds {entry.key} --never-created --why '...'"
-            print(f"  {never}    (the next try of its task asks for it again)")
+def _place_told(arguments: argparse.Namespace) -> str:
+    """Return the options of `add_place` as they were given."""
+    given = {
+        "--kk-conn-id": arguments.kk_conn_id if arguments.kk_conn_id != "kk_default" else None,
+        "--ledger-conn-id": arguments.ledger_conn_id,
+        "--warehouse-conn-id": arguments.warehouse_conn_id,
+    }
+    return shlex.join(word for name, value in given.items() if value for word in (name, value))
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

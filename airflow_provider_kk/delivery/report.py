@@ -1,7 +1,7 @@
 """What the ledger of an account tells those who only look: counts, pages of orders, a DAG run's orders.
 
-Every query but the search by kkOrderId goes along an index, and asks for a page at most: a ledger may have
-millions of rows. Nothing is created, registered or changed.
+The same of its refunds. Every query but the search by KK's id goes along an index, and asks for a page at
+most: a ledger may have millions of rows. Nothing is created, registered or changed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from airflow_provider_kk.delivery.rows import Attempt, Entry
 from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 from airflow_provider_kk.delivery.states import State
 
-_ORDER = tables.order
-_ATTEMPT = tables.attempt
 _RUN = tables.sync_run
 #: Where orders of the same second stand among each other.
 _RANK = {state: rank for rank, state in enumerate(State)}
@@ -75,15 +73,24 @@ class RunOrder:
 
 
 class Report:
-    """Reads the ledger of one account; `ledger` need not be opened."""
+    """Reads the ledger of one account's orders; `ledger` need not be opened."""
 
-    def __init__(self, ledger: SqlLedger) -> None:
+    def __init__(self, ledger: SqlLedger, *, jobs: tables.JobTables = tables.ORDERS) -> None:
         self._ledger = ledger
-        self._is_mine = (_ORDER.c.host == ledger.host, _ORDER.c.account == ledger.account)
+        self._jobs = jobs
+        self._columns = jobs.job.c
+        self._key = jobs.job.c[jobs.key]
+        self._ids = jobs.job.c[jobs.ids]
+        self._is_mine = (self._columns.host == ledger.host, self._columns.account == ledger.account)
+
+    def of_refunds(self) -> Report:
+        """Return what tells the same of refunds: keys are theirs, and kkOrderIds are refund numbers."""
+        return Report(self._ledger.of_refunds(), jobs=tables.REFUNDS)
 
     def is_there(self) -> bool:
-        """Whether the ledger's tables exist."""
-        return sa.inspect(self._ledger.database.engine).has_table(_ORDER.name)
+        """Whether the ledger's tables exist, those of refunds included."""
+        found = sa.inspect(self._ledger.database.engine)
+        return all(found.has_table(table.name) for table in (tables.order, tables.refund))
 
     # Counts ----------------------------------------------------------------------------------------
 
@@ -92,13 +99,13 @@ class Report:
         counts: dict[State, dict[int, int]] = {state: {} for state in State}
         others = [state for state in State if state is not State.CREATED]
         for states in ([State.CREATED], others):
-            at = _time_of(states[0])
+            at = self._time_of(states[0])
             step = self._whole((at - since) / step_s)
             query = (
-                sa.select(_ORDER.c.state, step, sa.func.count())
-                .where(*self._is_mine, _ORDER.c.state.in_([state.value for state in states]))
+                sa.select(self._columns.state, step, sa.func.count())
+                .where(*self._is_mine, self._columns.state.in_([state.value for state in states]))
                 .where(at >= since, at < until)
-                .group_by(_ORDER.c.state, step)
+                .group_by(self._columns.state, step)
             )
             for state, number, count in self._rows(query):
                 counts[State(state)][int(number)] = count
@@ -108,11 +115,19 @@ class Report:
         """Return how many orders are in these states now, whenever they came there."""
         wanted = [state.value for state in states]
         query = (
-            sa.select(_ORDER.c.state, sa.func.count())
-            .where(*self._is_mine, _ORDER.c.state.in_(wanted))
-            .group_by(_ORDER.c.state)
+            sa.select(self._columns.state, sa.func.count())
+            .where(*self._is_mine, self._columns.state.in_(wanted))
+            .group_by(self._columns.state)
         )
         return {State(state): count for state, count in self._rows(query)}
+
+    def oldest(self) -> float | None:
+        """Return the first time that anything has, epoch seconds; None where there is nothing."""
+        found = []
+        for state in State:
+            first = sa.select(sa.func.min(self._time_of(state)))
+            found += self._rows(first.where(*self._is_mine, self._columns.state == state.value))
+        return min((float(time) for (time,) in found if time is not None), default=None)
 
     def _whole(self, number: Any) -> Any:
         # SQLite may lack floor, and only its cast cuts off where others round.
@@ -128,16 +143,16 @@ class Report:
         """Return orders of these states whose time is in a period, newest first, from behind `after`."""
         found: list[Line] = []
         for state in states:
-            at = _time_of(state)
+            at = self._time_of(state)
             query = (
                 self._select(at)
-                .where(*self._is_mine, _ORDER.c.state == state.value, at >= since)
-                .order_by(at.desc(), _ORDER.c.custom_order_number.desc(), _ORDER.c.generation.desc())
+                .where(*self._is_mine, self._columns.state == state.value, at >= since)
+                .order_by(at.desc(), self._key.desc(), self._columns.generation.desc())
                 .limit(limit)
             )
             # One upper bound only: SQLite takes the first of two, and reads all that is between them.
             if after is not None and after.at < until:
-                query = query.where(*_behind(after, state, at))
+                query = query.where(*self._behind(after, state, at))
             else:
                 query = query.where(at < until)
             found += [_line(row) for row in self._rows(query)]
@@ -146,42 +161,58 @@ class Report:
         return found[:limit]
 
     def find(self, text: str, *, limit: int) -> list[Line]:
-        """Return the orders of this number, else those of this kkOrderId, which reads the whole account."""
-        at = sa.case((_ORDER.c.created_at > 0, _ORDER.c.created_at), else_=_ORDER.c.updated_at)
+        """Return what has this key, else this id of KK's, which reads the whole account."""
+        at = sa.case((self._columns.created_at > 0, self._columns.created_at), else_=self._columns.updated_at)
         query = self._select(at).where(*self._is_mine)
-        by_number = query.where(_ORDER.c.custom_order_number == text).order_by(_ORDER.c.generation)
-        if found := [_line(row) for row in self._rows(by_number)]:
+        by_key = query.where(self._key == text).order_by(self._columns.generation)
+        if found := [_line(row) for row in self._rows(by_key)]:
             return found
-        holds_id = _ORDER.c.kk_order_ids.contains(json.dumps(text), autoescape=True)
+        holds_id = self._ids.contains(json.dumps(text), autoescape=True)
         return [_line(row) for row in self._rows(query.where(holds_id).limit(limit))]
 
     def _select(self, at: Any) -> Any:
-        columns = _ORDER.c
+        names = ("generation", "state", "code", "message")
         return sa.select(
-            columns.custom_order_number,
-            columns.generation,
-            columns.state,
-            columns.kk_order_ids,
-            columns.code,
-            columns.message,
+            self._key.label("key"),
+            self._ids.label("ids"),
+            *(self._columns[name] for name in names),
             at.label("at"),
         )
 
+    def _time_of(self, state: State) -> Any:
+        return self._columns.created_at if state is State.CREATED else self._columns.updated_at
+
+    def _behind(self, cursor: Cursor, state: State, at: Any) -> tuple[Any, ...]:
+        if _RANK[state] < _RANK[cursor.state]:
+            return (at < cursor.at,)
+        if _RANK[state] > _RANK[cursor.state]:
+            return (at <= cursor.at,)
+        generation = self._columns.generation
+        is_same = sa.and_(self._key == cursor.key, generation < cursor.generation)
+        # The first bound is what an index can use.
+        return at <= cursor.at, sa.or_(at < cursor.at, self._key < cursor.key, is_same)
+
     # One order, one run ----------------------------------------------------------------------------
 
-    def order(self, number: str) -> tuple[list[Entry], list[Attempt]]:
-        """Return all generations of an order number, and all its POSTs, oldest first."""
-        return self._ledger.generations(number), self._ledger.attempts([number])
+    def all_of(self, key: str) -> tuple[list[Entry], list[Attempt]]:
+        """Return all generations of a key, and all its POSTs, oldest first."""
+        return self._ledger.generations(key), self._ledger.attempts([key])
+
+    def refunds_of(self, kk_order_ids: Iterable[str]) -> list[Line]:
+        """Return the refunds of orders at KK, each order's oldest first."""
+        refunds = self._ledger.of_refunds()
+        return [_line_of(one) for kk_order_id in kk_order_ids for one in refunds.refunds_of(kk_order_id)]
 
     def of_run(self, dag_id: str, run_id: str, *, limit: int, after: str | None = None) -> list[RunOrder]:
-        """Return the orders that a DAG run has sent or moved, by number, from behind `after`."""
+        """Return what a DAG run has sent or moved, by key, from behind `after`."""
+        attempt = self._jobs.attempt
         syncs = sa.select(_RUN.c.sync_id).where(_RUN.c.dag_id == dag_id, _RUN.c.run_id == run_id)
-        of_run = (_ATTEMPT.c.dag_id == dag_id, _ATTEMPT.c.run_id == run_id)
-        numbers = self._numbers(_ATTEMPT, of_run, after, limit)
+        of_run = (attempt.c.dag_id == dag_id, attempt.c.run_id == run_id)
+        keys = self._keys(attempt, of_run, after, limit)
         # One by one: asked for all syncs at once, SQLite reads the account in the order of its numbers.
         for (sync_id,) in self._rows(syncs):
-            numbers |= self._numbers(_ORDER, (_ORDER.c.sync_id == sync_id,), after, limit)
-        page = self._in_order(numbers)[:limit]
+            keys |= self._keys(self._jobs.job, (self._columns.sync_id == sync_id,), after, limit)
+        page = self._in_order(keys)[:limit]
         entries = self._ledger.look_up(page)
         attempts: dict[str, list[Attempt]] = {}
         for one in self._ledger.attempts(page):
@@ -191,19 +222,18 @@ class Report:
             RunOrder(_line_of(entries[key]), tuple(attempts.get(key, ()))) for key in page if key in entries
         ]
 
-    def _numbers(self, table: sa.Table, conditions: Sequence[Any], after: str | None, limit: int) -> set[str]:
-        number = table.c.custom_order_number
+    def _keys(self, table: sa.Table, conditions: Sequence[Any], after: str | None, limit: int) -> set[str]:
+        key = table.c[self._jobs.key]
         is_mine = (table.c.host == self._ledger.host, table.c.account == self._ledger.account)
-        query = sa.select(number).where(*is_mine, *conditions).distinct().order_by(number).limit(limit)
+        query = sa.select(key).where(*is_mine, *conditions).distinct().order_by(key).limit(limit)
         if after is not None:
-            query = query.where(number > after)
+            query = query.where(key > after)
         return {row[0] for row in self._rows(query)}
 
-    def _in_order(self, numbers: Iterable[str]) -> list[str]:
-        """Sort as the database does, whose collation decides what is behind a number."""
-        number = _ORDER.c.custom_order_number
-        query = sa.select(number).where(*self._is_mine, number.in_(list(numbers))).distinct().order_by(number)
-        return [row[0] for row in self._rows(query)]
+    def _in_order(self, keys: Iterable[str]) -> list[str]:
+        """Sort as the database does, whose collation decides what is behind a key."""
+        query = sa.select(self._key).where(*self._is_mine, self._key.in_(list(keys)))
+        return [row[0] for row in self._rows(query.distinct().order_by(self._key))]
 
     def _rows(self, query: Any) -> list[Any]:
         with self._ledger.database.read() as db:
@@ -215,26 +245,9 @@ def time_of(entry: Entry) -> float:
     return entry.created_at if entry.state is State.CREATED else entry.updated_at
 
 
-def _time_of(state: State) -> Any:
-    return _ORDER.c.created_at if state is State.CREATED else _ORDER.c.updated_at
-
-
-def _behind(cursor: Cursor, state: State, at: Any) -> tuple[Any, ...]:
-    if _RANK[state] < _RANK[cursor.state]:
-        return (at < cursor.at,)
-    if _RANK[state] > _RANK[cursor.state]:
-        return (at <= cursor.at,)
-    number, generation = _ORDER.c.custom_order_number, _ORDER.c.generation
-    is_later = sa.or_(number < cursor.key, sa.and_(number == cursor.key, generation < cursor.generation))
-    # The first bound is what an index can use.
-    return at <= cursor.at, sa.or_(at < cursor.at, is_later)
-
-
 def _line(row: Any) -> Line:
-    ids = tuple(json.loads(row.kk_order_ids))
-    return Line(
-        row.custom_order_number, row.generation, State(row.state), ids, row.code, row.message, float(row.at)
-    )
+    ids = tuple(json.loads(row.ids))
+    return Line(row.key, row.generation, State(row.state), ids, row.code, row.message, float(row.at))
 
 
 def _line_of(entry: Entry) -> Line:

@@ -255,8 +255,9 @@ class SqlLedger(Ledger):
     def refunds_of(self, kk_order_id: str) -> list[Entry]:
         """Return every refund of an order at KK, each generation; of a ledger of refunds."""
         query = sa.select(*self._jobs.columns(_ENTRY_FIELDS)).where(*self._mine(self._job))
-        begins = self._key_of(self._job).startswith(f"{kk_order_id}-", autoescape=True)
-        return self._entries(query.where(begins))
+        key = self._key_of(self._job)
+        query = query.where(key.startswith(f"{kk_order_id}-", autoescape=True), *_near(key, kk_order_id))
+        return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at))
 
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
         """Whether the ledger knows this kkOrderId under another order number; reads the whole account."""
@@ -447,6 +448,14 @@ def _telling_taken_keys() -> Iterator[None]:
 def _in_turn(attempt: sa.Table) -> tuple[Any, ...]:
     # The time of an intent is the earliest of three clocks, and KK's has whole seconds.
     return (attempt.c.generation, attempt.c.attempt, attempt.c.intent_at)
+
+
+def _near(key: sa.Column[Any], kk_order_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Bound keys that begin with an id, for the index, which LIKE cannot use in most collations."""
+    following = str(int(kk_order_id) + 1) if kk_order_id.isascii() and kk_order_id.isdigit() else ""
+    # What follows on 99 is 100, which is not behind 99 in text.
+    is_behind = len(following) == len(kk_order_id)
+    return (key >= kk_order_id, key < following) if is_behind else ()
 
 
 def _where(table: sa.Table, values: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:

@@ -16,9 +16,11 @@ _STEPS = (
     *(days * DAY_S for days in (1, 7, 28, 91, 364)),
 )
 _MOST_COLUMNS = 62
-WIDTH, HEIGHT = 960, 180
+WIDTH, HEIGHT = 960, 130
 #: A rate limit that is further away would press all columns flat.
 _LIMIT_IN_SIGHT = 4
+#: A column's number stands above it.
+_ROOM = 1.25
 
 
 class Segment(NamedTuple):
@@ -74,13 +76,13 @@ def draw(
     most = max(sum(row.values()) for row in rows)
     limit = limit_per_second * step_s
     is_above = limit > _LIMIT_IN_SIGHT * max(most, 1)
-    top = max(most, 1) * 1.1 if is_above else max(most, limit) * 1.1
+    top = max(max(most, 1) * _ROOM, 0 if is_above else limit * 1.05)
     width = WIDTH / number
     columns = [
         Column(
             round(step * width, 2),
             round(width * 0.86, 2),
-            utc(since + step * step_s).removesuffix(":00 UTC"),
+            _begin_told(since + step * step_s, step_s),
             row,
             _stack(row, names, top),
         )
@@ -94,10 +96,15 @@ def _stack(row: Mapping[str, int], names: Sequence[str], top: float) -> tuple[Se
     segments, y = [], float(HEIGHT)
     for name in names:
         if row[name]:
-            height = HEIGHT * row[name] / top
-            y -= height
-            segments.append(Segment(name, round(y, 2), round(height, 2)))
+            # Rounded before it is stood on: no gap between two parts.
+            bottom, y = y, round(y - HEIGHT * row[name] / top, 2)
+            segments.append(Segment(name, y, round(bottom - y, 2)))
     return tuple(segments)
+
+
+def _begin_told(begin: float, step_s: int) -> str:
+    day_and_time = utc(begin).removesuffix(":00 UTC")
+    return day_and_time[:10] if step_s >= DAY_S else day_and_time
 
 
 def _told(step_s: int) -> str:

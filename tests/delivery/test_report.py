@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from airflow_provider_kk.delivery.job import Sighting
 from airflow_provider_kk.delivery.report import Cursor, Line, Report
 from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 from airflow_provider_kk.delivery.states import State
@@ -110,6 +111,32 @@ def test_a_run_has_what_it_sent_and_what_it_settled(world: World, report: Report
     assert report.of_run("other", "one", limit=9) == []
 
 
+def test_the_refunds_of_an_order_are_those_of_its_id_alone(world: World) -> None:
+    report = Report(world.ledger)
+    refunds = world.ledger.of_refunds()
+    for key in ("1009-whole", "1009-0a1b2c3d4e5f6071", "1010-whole", "10090-whole", "999-whole", "x_9-whole"):
+        refunds.heal([Sighting(id=f"of {key}", key=key, goods={})])
+    assert set(keys(report.refunds_of(["1009"]))) == {"1009-whole", "1009-0a1b2c3d4e5f6071"}
+    assert keys(report.refunds_of(["999", "x_9", "x%9", "1011"])) == ["999-whole", "x_9-whole"]
+
+
+def test_refunds_are_told_as_orders_are_and_apart_from_them(world: World) -> None:
+    some_of_each(world)
+    world.ledger.of_refunds().heal([Sighting(id="70", key="1009-whole", goods={})])
+    refunds = Report(world.ledger).of_refunds()
+    assert keys(refunds.lines(State, *DAY, limit=9)) == ["1009-whole"]
+    assert keys(refunds.find("70", limit=9)) == ["1009-whole"]
+    assert sum(sum(steps.values()) for steps in refunds.over_time(*DAY, 3_600).values()) == 1
+    assert refunds.all_of("1009-whole")[0][0].kk_order_ids == ("70",)
+    assert Report(world.ledger).all_of("1009-whole") == ([], [])
+
+
+def test_the_oldest_time_is_that_of_any_state(world: World, report: Report) -> None:
+    assert report.oldest() is None
+    some_of_each(world)
+    assert report.oldest() == min(line.at for line in report.lines(State, *DAY, limit=99))
+
+
 def test_another_account_is_not_seen(world: World) -> None:
     some_of_each(world)
     other = Report(SqlLedger(world.ledger.database.engine, "kk.test", "other"))
@@ -146,7 +173,11 @@ def test_pages_are_read_along_an_index(world: World) -> None:
     report.over_time(*DAY, 3_600)
     report.count([State.HELD])
     report.of_run("dag", "run 1", limit=50, after="A")
-    report.order("C1")
+    report.all_of("C1")
+    report.oldest()
+    report.of_refunds().lines(State, *DAY, limit=50, after=after)
+    report.of_refunds().of_run("dag", "run 1", limit=50)
+    report.refunds_of(["1009"])
 
     assert len(seen) > 10
     assert [step for step in seen if step.startswith("SCAN kk_")] == []

@@ -26,6 +26,7 @@ def _orders(site: Site) -> None:
     record(site.ledger, "C-1", "created", ids=("1001", "1002"))
     refuse(site.ledger, "R-1")
     hold(site.ledger, "H-1")
+    hold(site.ledger.of_refunds(), "1001-whole")
 
 
 def every_path() -> list[str]:
@@ -54,9 +55,11 @@ def test_fastapis_own_pages_are_off(site: Site):
 
 
 def test_who_may_not_read_connections_sees_only_the_orders_of_dag_runs(site: Site):
-    for path in ("/kk/orders", "/kk/order?number=C-1"):
+    for path in ("/kk/orders", "/kk/order?number=C-1", "/kk/refunds", "/kk/refund?key=1001-whole"):
         answer = site.get(path, user="victor")
-        assert (answer.status_code, "C-1" in answer.text) == (403, False)
+        assert answer.status_code == 403
+        assert "C-1" not in answer.text
+        assert "1001" not in answer.text
         assert "may not read" in answer.text
     assert "C-1" in site.get(RUN, user="victor").text
 
@@ -66,7 +69,7 @@ def test_nothing_can_be_written(site: Site):
 
     assert {method for route in app.routes for method in route.methods} == {"GET"}  # type: ignore[attr-defined]
     before = site.ledger_file.read_bytes()
-    for path in ("/kk/orders", "/kk/orders?q=1001", "/kk/order?number=H-1", RUN):
+    for path in ("/kk/orders", "/kk/orders?q=1001", "/kk/order?number=H-1", "/kk/refunds?q=7", RUN):
         assert site.get(path).ok
     assert site.ledger_file.read_bytes() == before
 
@@ -116,7 +119,7 @@ def test_an_order_tells_its_attempts_and_leads_to_their_runs(site: Site):
 
 def test_a_run_shows_what_it_sent(site: Site):
     text = site.get(RUN).text
-    assert all(number in text for number in ("C-1", "R-1", "H-1"))
+    assert all(key in text for key in ("C-1", "R-1", "H-1", "1001-whole"))
     assert "no orders" in site.get("/kk/runs/shop/another").text
 
 
@@ -133,27 +136,78 @@ def test_a_page_leads_to_the_next(site: Site):
 
 
 def test_what_stands_in_the_ledger_is_text_and_never_markup(site: Site):
-    number = "<b>&\"'"
+    number = "<script>alert(0)</script>&\"'"
     record(site.ledger, number, "rejected", code=1, message="<script>alert(1)</script>")
-    for path in ("/kk/orders", "/kk/order", RUN):
-        text = site.get(path, number=number).text
+    record(site.ledger.of_refunds(), number, "rejected", code=1, message="<script>alert(1)</script>")
+    asked = {"number": number, "key": number, "q": number}
+    for path in ("/kk/orders", "/kk/order", "/kk/refunds", "/kk/refund"):
+        text = site.get(path, **asked).text
         assert "<script>alert" not in text
-        assert "<b>&" not in text
-        assert "&lt;script&gt;alert" in text
+        assert "&lt;script&gt;alert(0)" in text
+        assert "&lt;script&gt;alert(1)" in text
+    for path in ("/kk/orders", "/kk/refunds", RUN):
+        assert "<script>alert" not in site.get(path).text
 
 
 @pytest.mark.parametrize(
-    "nonsense",
+    ("path", "asked", "status"),
     [
-        {"since": "x", "until": "9999-12-31"},
-        {"since": "2026-02-31", "after": "a~b"},
-        {"after": "nan~created~1~x"},
-        {"since": "2030-01-01", "until": "2020-01-01"},
-        {"place": "another", "state": "' OR 1=1"},
+        ("orders", {"since": "x"}, 400),
+        ("orders", {"until": "9999-12-31"}, 400),
+        ("refunds", {"since": "2026-02-31"}, 400),
+        ("orders", {"after": "a~b"}, 400),
+        ("orders", {"after": "nan~created~1~x"}, 400),
+        ("orders", {"state": "' OR 1=1"}, 400),
+        ("orders", {"q": "A\0"}, 400),
+        ("orders", {"q": "9" * 251}, 400),
+        ("order", {"number": "A\nB"}, 400),
+        ("runs/shop/a%00b", {}, 400),
+        ("runs/shop/a", {"after": "\0"}, 400),
+        ("orders", {"place": "<script>another"}, 404),
+        ("refund", {"key": "none"}, 404),
+        ("order", {}, 404),
+        ("nothing", {}, 404),
     ],
 )
-def test_nonsense_in_the_address_is_no_error(site: Site, nonsense: dict[str, str]):
-    assert site.get("/kk/orders", **nonsense).status_code == 200
+def test_what_cannot_be_asked_for_is_told_and_no_error(
+    site: Site, path: str, asked: dict[str, str], status: int
+):
+    answer = site.get(f"/kk/{path}", **asked)
+    assert answer.status_code == status
+    assert 'role="alert"' in answer.text
+    assert "<script>another" not in answer.text
+
+
+def test_a_period_may_be_given_backwards(site: Site):
+    text = site.get("/kk/orders", since="2030-01-01", until="2020-01-01").text
+    assert 'value="2020-01-01"' in text
+
+
+# Refunds -------------------------------------------------------------------------------------------
+
+
+def test_refunds_have_a_page_with_the_commands_for_those_that_are_held(site: Site):
+    (open_refunds,) = re.findall(r'href="([^"]*)">1 refund held<', site.get("/kk/orders").text)
+    text = site.get(html.unescape(open_refunds)).text
+    assert "1001-whole" in text
+    assert "H-1" not in text
+    assert "kk ledger resolve --refunds 1001-whole --never-created" in html.unescape(text)
+
+
+@pytest.mark.parametrize("text", ["1001-whole", "1001"])
+def test_a_refund_is_found_by_its_key_and_by_the_order_at_kk(site: Site, text: str):
+    found = site.get("/kk/refunds", q=text).text
+    assert "1001-whole" in found
+    assert "1002-whole" not in found
+
+
+def test_an_order_tells_its_refunds_and_a_refund_its_order(site: Site):
+    order = site.get("/kk/order", number="C-1").text.partition("Refunds of this order")[2]
+    assert "1001-whole" in order
+    assert "--refunds 1001-whole --created REFUND_NO" in order
+    refund = site.get("/kk/refund", key="1001-whole").text
+    assert "the connection was reset" in refund
+    assert 'q=1001"' in refund
 
 
 # The last word -------------------------------------------------------------------------------------
@@ -191,7 +245,7 @@ def test_the_command_of_a_held_order_resolves_it_as_it_is_copied(
     ],
 )
 def test_a_connection_that_cannot_be_used_is_told_and_no_error(site: Site, place: str, words: str):
-    for path in ("/kk/orders", "/kk/order?number=1", RUN):
+    for path in ("/kk/orders", "/kk/refunds", "/kk/order?number=1", "/kk/refund?key=1", RUN):
         answer = site.get(f"{path}{'&' if '?' in path else '?'}place={place}")
         assert answer.status_code == 200
         assert words in html.unescape(answer.text)

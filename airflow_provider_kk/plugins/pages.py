@@ -1,0 +1,119 @@
+"""What pages are made of: the ledgers to choose from, rows with their commands, and the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+
+from airflow_provider_kk.delivery.advice import Advice, advice
+from airflow_provider_kk.delivery.log import utc
+from airflow_provider_kk.delivery.report import Line
+from airflow_provider_kk.delivery.rows import Attempt
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.plugins.chart import HEIGHT
+from airflow_provider_kk.plugins.kinds import ORDERS, REFUNDS, Kind, group_of
+from airflow_provider_kk.plugins.orders_page import airflow_path, root
+from airflow_provider_kk.plugins.places import Place, places
+
+#: No script, style, picture or form of anybody else; framed by Airflow only.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'self'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """The places there are, and the one that is looked at; `kind` is what the page is about."""
+
+    places: list[Place]
+    place: Place | None
+    kind: Kind | None = ORDERS
+
+    @classmethod
+    def of(cls, name: str, kind: Kind | None = ORDERS) -> View:
+        """Return the place of this name, else the first.
+
+        :raises HTTPException: when there is no such place.
+        """
+        known = places()
+        if not name:
+            return cls(known, known[0] if known else None, kind)
+        for one in known:
+            if one.kk_conn_id == name:
+                return cls(known, one, kind)
+        raise HTTPException(
+            404,
+            f"This page knows no connection {name!r}. One that cannot be listed, such as that of a secrets "
+            f"backend, is named in Airflow's configuration: [kk] orders_page = {name}",
+        )
+
+
+class Row(NamedTuple):
+    """A line of a list, what may be said of it, and the POSTs that belong beside it."""
+
+    line: Line
+    advice: Advice | None
+    posts: tuple[Attempt, ...] = ()
+
+
+def row(line: Line, kind: Kind, place: Place, posts: tuple[Attempt, ...] = ()) -> Row:
+    """Put the commands beside what waits for a human."""
+    return Row(line, advice_for(line, kind, place) if line.state is State.HELD else None, posts)
+
+
+def rows(lines: Iterable[Line], kind: Kind, place: Place) -> list[Row]:
+    """Do so with each."""
+    return [row(line, kind, place) for line in lines]
+
+
+def advice_for(line: Any, kind: Kind, place: Place) -> Advice | None:
+    """Return what may be said of a line or an entry."""
+    return advice(line.key, line.state, line.kk_order_ids, options=place.options, is_refund=kind.is_refund)
+
+
+def page(template: str, view: View, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """Make a page, with what all templates need."""
+    text = _TEMPLATES.get_template(template).render(view=view, root=root(), **values)
+    return HTMLResponse(text, status, headers=_HEADERS)
+
+
+def _query(**values: Any) -> str:
+    return "?" + urlencode({name: value for name, value in values.items() if value})
+
+
+def _run_link(dag_id: str, run_id: str) -> str:
+    return f"{airflow_path()}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
+
+
+def _at(epoch: float) -> str:
+    return utc(epoch).removesuffix(" UTC")
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("airflow_provider_kk.plugins"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters |= {"at": _at, "group": group_of, "figure": "{:,}".format}
+_TEMPLATES.globals |= {
+    "HEIGHT": HEIGHT,
+    "ORDERS": ORDERS,
+    "REFUNDS": REFUNDS,
+    "query": _query,
+    "run_link": _run_link,
+}
