@@ -170,8 +170,8 @@ def _over_time(
     report: Report, period: Period, limit_per_second: float
 ) -> tuple[dict[str, dict[int, int]], chart.Chart]:
     # A chart of all years is one of those in which there was something.
-    begin = max(period.begin, min(report.oldest() or 0.0, period.end - asked.DAY_S))
-    begin -= begin % asked.DAY_S
+    begin = max(period.begin, min(report.oldest() or 0.0, period.end - chart.DAY_S))
+    begin -= begin % chart.DAY_S
     step_s = chart.step_for(begin, period.end)
     counts = report.over_time(begin, period.end, step_s)
     series = {name: _summed([counts[state] for state in states]) for name, states in GROUPS.items()}

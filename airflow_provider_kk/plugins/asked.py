@@ -10,9 +10,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.report import Cursor
+from airflow_provider_kk.plugins.chart import DAY_S
 from airflow_provider_kk.plugins.kinds import GROUPS
 
-DAY_S = 86_400
 #: No ledger is older.
 FIRST_DAY = date(2000, 1, 1)
 _LAST_YEAR = 2199
