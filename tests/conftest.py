@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.mariadb import find_server, throwaway_mariadb
 from tests.postgres import find_binaries, throwaway_postgres
 
 if TYPE_CHECKING:
@@ -56,6 +57,16 @@ def postgres_url() -> Iterator[str]:
         # Where changes are judged, nothing may go untested in silence.
         (pytest.fail if os.environ.get("CI") else pytest.skip)("PostgreSQL is not installed")
     with throwaway_postgres(binaries) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    """`mysql+pymysql://root@127.0.0.1:<port>/test`, shared by all tests: each leaves its tables empty."""
+    server = find_server()
+    if server is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("MariaDB is not installed")
+    with throwaway_mariadb(server) as url:
         yield url
 
 

@@ -37,6 +37,7 @@ class Database:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self.engine = engine
         self.kind = engine.dialect.name
+        self.is_mysql = self.kind in ("mysql", "mariadb")
         #: Whether a change can return the row that it has made (SQLAlchemy 1.4 knows it of PostgreSQL only).
         self.returns_rows: bool = getattr(engine.dialect, "update_returning", self.kind == "postgresql")
         self._clock = clock
@@ -59,7 +60,7 @@ class Database:
             return sa.literal(here, sa.Float(53))
         if self.kind == "postgresql":
             return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float(53))
-        return sa.func.unix_timestamp(sa.text("sysdate(6)"))
+        return sa.func.unix_timestamp(sa.text("sysdate(6)"), type_=sa.Float(53))
 
     def read_now(self) -> float:
         """Return the database's clock."""
@@ -105,9 +106,7 @@ class Database:
         if names <= set(sa.inspect(self.engine).get_table_names()):
             return
         try:
-            with self.write() as connection:
-                if self.kind == "postgresql":
-                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(7502240919)"))
+            with self.write() as connection, self._creating_alone(connection):
                 tables.METADATA.create_all(connection)
         except DBAPIError as error:
             if names <= set(sa.inspect(self.engine).get_table_names()):
@@ -116,6 +115,20 @@ class Database:
                 f"The ledger's tables could not be created ({type(error.orig).__name__}). "
                 "Grant CREATE, or have them created from the output of `kk ledger ddl`."
             ) from error
+
+    @contextmanager
+    def _creating_alone(self, connection: Connection) -> Iterator[None]:
+        if self.kind == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7502240919)"))
+        if not self.is_mysql:
+            yield
+            return
+        # A session's lock, since each statement that creates something ends the transaction.
+        connection.execute(sa.text("SELECT get_lock('kk_ledger', 60)"))
+        try:
+            yield
+        finally:
+            connection.execute(sa.text("SELECT release_lock('kk_ledger')"))
 
     def require_unique_keys(self) -> None:
         """Insert one key twice and require the error.
@@ -172,7 +185,15 @@ def may_pass(error: DBAPIError) -> bool:
     text = str(error.orig).lower()
     return error.connection_invalidated or any(
         word in text
-        for word in ("locked", "deadlock", "timeout", "connection", "server closed", "shutting down")
+        for word in (
+            "locked",
+            "deadlock",
+            "timeout",
+            "connection",
+            "server closed",
+            "shutting down",
+            "shutdown",
+        )
     )
 
 
@@ -182,6 +203,8 @@ def _make_durable(engine: Engine) -> None:
         event.listen(engine, "begin", _begin_sqlite)
     elif engine.dialect.name == "postgresql":
         event.listen(engine, "connect", _prepare_postgresql)
+    else:
+        event.listen(engine, "connect", _prepare_mysql)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -210,5 +233,15 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
         "SELECT set_config('default_transaction_isolation', 'read committed', false)"
         " WHERE current_setting('default_transaction_isolation') <> 'read committed'"
     )
+    cursor.close()
+    connection.commit()
+
+
+def _prepare_mysql(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # Its default shows a transaction what was there when it began, so that a lost race would not be seen.
+    cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    # In a zone with summer time an hour of the year comes twice; what is too long would be cut in silence.
+    cursor.execute("SET time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
     cursor.close()
     connection.commit()

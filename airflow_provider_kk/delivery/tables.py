@@ -16,11 +16,15 @@ SCHEMA_VERSION = 2
 
 METADATA = sa.MetaData()
 
-# MySQL compares text without regard to case unless told otherwise; order numbers differ by case.
-_NUMBER = sa.String(40)
-for _dialect in ("mysql", "mariadb"):
-    _NUMBER = _NUMBER.with_variant(sa.String(40, collation="utf8mb4_bin"), _dialect)
 _EPOCH = sa.Float(53)
+
+
+def _mysql(**options: Any) -> dict[str, Any]:
+    return {f"{name}_{option}": value for name in ("mysql", "mariadb") for option, value in options.items()}
+
+
+#: Arguments of a table, so that MySQL, too, has transactions, takes any letter, and tells A-1 from a-1.
+AS_ELSEWHERE = _mysql(engine="InnoDB", charset="utf8mb4", collate="utf8mb4_bin")
 
 
 def _account_columns() -> tuple[sa.Column[str], ...]:
@@ -48,13 +52,14 @@ account = sa.Table(
     sa.Column("bucket_tat", _EPOCH, nullable=False, comment="the leaky bucket: when it will be empty"),
     sa.Column("paused_until", _EPOCH, nullable=False, comment="after a 429 nobody sends until then"),
     comment="One KK store as one app",
+    **AS_ELSEWHERE,
 )
 
 
 def _key_columns(key: str) -> tuple[sa.Column[str] | sa.Column[int], ...]:
     return (
         *_account_columns(),
-        sa.Column(key, _NUMBER, primary_key=True),
+        sa.Column(key, sa.String(40), primary_key=True),
         sa.Column("generation", sa.Integer, primary_key=True, comment="above 1 only by a human's command"),
     )
 
@@ -95,6 +100,7 @@ def _job_table(name: str, key: str, ids: str, comment: str) -> sa.Table:
         sa.Index(f"{name}_created", "host", "account", "state", "created_at"),
         sa.Index(f"{name}_changed", "host", "account", "state", "updated_at"),
         comment=comment,
+        **AS_ELSEWHERE,
     )
 
 
@@ -123,9 +129,10 @@ def _attempt_table(name: str, key: str, ids: str) -> sa.Table:
             "dag_id",
             "run_id",
             key,
-            mysql_length={"host": 100, "dag_id": 100, "run_id": 100},
+            **_mysql(length={"host": 100, "dag_id": 100, "run_id": 100}),
         ),
         comment="One row for each POST",
+        **AS_ELSEWHERE,
     )
 
 
@@ -170,8 +177,9 @@ sync_run = sa.Table(
     sa.Column("ended_at", _EPOCH, nullable=False, comment="0: not yet"),
     sa.Column("state", sa.String(16), nullable=False, comment="running, waiting, failed, done"),
     sa.Column("summary", sa.Text, nullable=False, comment="JSON object"),
-    sa.Index("kk_sync_run_task", "dag_id", "run_id", "task_id", mysql_length=100),
+    sa.Index("kk_sync_run_task", "dag_id", "run_id", "task_id", **_mysql(length=100)),
     comment="One row for each sync, its retries included",
+    **AS_ELSEWHERE,
 )
 
 

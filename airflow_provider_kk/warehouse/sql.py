@@ -68,7 +68,8 @@ DIALECTS = {
         "MySQL",
         quotes=("`", "`"),
         fold=_as_written,
-        types=("VARCHAR(40)", "VARCHAR(4000)", "DATETIME(6)"),
+        # KK's messages hold letters that its default may not take.
+        types=("VARCHAR(40)", "VARCHAR(4000) CHARACTER SET utf8mb4", "DATETIME(6)"),
         creates_table=True,
         row_store=True,
         time_has_offset=False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
@@ -18,6 +18,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from airflow_provider_kk.api.journey import PackageStatus, Status
 from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.database import told
+from airflow_provider_kk.delivery.tables import AS_ELSEWHERE
 from airflow_provider_kk.warehouse.sql import Name
 from airflow_provider_kk.warehouse.status_rows import (
     KEY_WIDTH,
@@ -91,12 +92,6 @@ class _Time(_Decorator):
         return value.astimezone(UTC)
 
 
-def _key(width: int = KEY_WIDTH) -> Any:
-    # MySQL compares text without regard to case unless told otherwise; order numbers differ by case.
-    binary = sa.String(width, collation="utf8mb4_bin")
-    return sa.String(width).with_variant(binary, "mysql").with_variant(binary, "mariadb")
-
-
 _TYPES: dict[str, Any] = {"status": sa.String(20), "updated_at": _Time(), "line_no": sa.Integer()}
 _ORDER_KEY = ("kk_order_id",)
 _LINE_KEY = ("kk_order_id", "line_no")
@@ -119,7 +114,7 @@ def _type(name: str, kind: str) -> Any:
     for word, column_type in (("datetime", _Time()), ("Decimal", _Money()), ("int", sa.BigInteger())):
         if word in kind:
             return column_type
-    return sa.Text() if name in _LONG else _key()
+    return sa.Text() if name in _LONG else sa.String(KEY_WIDTH)
 
 
 #: Up to TEXT_WIDTH characters.
@@ -144,12 +139,21 @@ class _Described:
             *_columns(OrderRow, _ORDER_KEY),
             sa.Index(f"{prefix}order_status_number", "host", "account", "custom_order_number"),
             comment="KK's orders: where each is",
+            **AS_ELSEWHERE,
         )
         self.lines = sa.Table(
-            f"{prefix}order_line", self.metadata, *_columns(LineRow, _LINE_KEY), comment="Their lines"
+            f"{prefix}order_line",
+            self.metadata,
+            *_columns(LineRow, _LINE_KEY),
+            comment="Their lines",
+            **AS_ELSEWHERE,
         )
         self.packages = sa.Table(
-            f"{prefix}package", self.metadata, *_columns(PackageRow, _PACKAGE_KEY), comment="Their parcels"
+            f"{prefix}package",
+            self.metadata,
+            *_columns(PackageRow, _PACKAGE_KEY),
+            comment="Their parcels",
+            **AS_ELSEWHERE,
         )
         self.watermark = sa.Table(
             f"{prefix}status_sync",
@@ -158,6 +162,7 @@ class _Described:
             sa.Column("account", sa.String(64), primary_key=True),
             sa.Column("synced_until", _Time(), nullable=False),
             comment="Up to when KK's changes are in these tables, on KK's clock",
+            **AS_ELSEWHERE,
         )
 
 
@@ -188,12 +193,12 @@ class StatusTables(_Described):
 
     def create(self) -> None:
         """Create what is missing; somebody else may be doing the same."""
-        try:
+        for _ in self.metadata.tables:
+            # One may be lost to somebody else, who has created it by now, or it fails again and says why.
+            with suppress(IntegrityError, OperationalError, ProgrammingError):
+                return self._create()
+        with _named_errors():
             self._create()
-        except (IntegrityError, OperationalError, ProgrammingError):
-            # Lost to somebody else, who has created them by now, or it fails again and says why.
-            with _named_errors():
-                self._create()
 
     def _create(self) -> None:
         with self._engine.begin() as db:

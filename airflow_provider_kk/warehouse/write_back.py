@@ -279,15 +279,15 @@ class _Session:
 
         def work(cursor: Any) -> None:
             for sql, parameters in statements:
-                cursor.execute(*((sql, parameters) if parameters else (sql,)))
+                _execute(cursor, sql, parameters)
 
         self._in_transaction(work)
 
-    def fetch_all(self, sql: str, parameters: Sequence[str | None] | Mapping[str, str | None]) -> Any:
+    def fetch_all(self, sql: str, parameters: Sequence[str | None] | Mapping[str, str | None] = ()) -> Any:
         """Return the rows of a query. Raises WriteBackError."""
 
         def work(cursor: Any) -> Any:
-            cursor.execute(sql, parameters)
+            _execute(cursor, sql, parameters)
             return cursor.fetchall()
 
         return self._in_transaction(work)
@@ -311,10 +311,16 @@ class _Session:
         """Why the table's columns cannot be read; empty when they can."""
         names = ", ".join(column.sql(self.dialect) for column in columns)
         try:
-            self.run([(f"SELECT {names} FROM {table.sql(self.dialect)} WHERE 1 = 0", ())])  # noqa: S608 - checked names
+            # MySQL's own connector does nothing more until a query's rows are fetched, though there are none.
+            self.fetch_all(f"SELECT {names} FROM {table.sql(self.dialect)} WHERE 1 = 0")  # noqa: S608 - checked names
         except WriteBackError as error:
             return str(error).removeprefix(_REFUSED)
         return ""
+
+
+def _execute(cursor: Any, sql: str, parameters: Sequence[str | None] | Mapping[str, str | None]) -> None:
+    # Without parameters a % is a %.
+    cursor.execute(*((sql, parameters) if parameters else (sql,)))
 
 
 def _told(error: Exception) -> str:

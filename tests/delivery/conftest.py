@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from airflow_provider_kk.delivery import tables
 from tests.delivery.world import World
 
 _NUMBERS = itertools.count()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty database, or schema, of this test's own."""
+    """The URL of a database, or schema, without a row of others."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'ledger.db'}"
-        return
-    server = request.getfixturevalue("postgres_url")
+    elif request.param == "postgresql":
+        with own_schema(request.getfixturevalue("postgres_url")) as url:
+            yield url
+    else:
+        url = request.getfixturevalue("mariadb_url")
+        yield url
+        empty_tables(url)
+
+
+@contextmanager
+def own_schema(server: str) -> Iterator[str]:
     schema = f"ledger_{next(_NUMBERS)}"
     engine = sa.create_engine(server)
     with engine.begin() as db:
@@ -28,6 +39,15 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield f"{server}?options=-csearch_path%3D{schema}"
     with engine.begin() as db:
         db.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
+    engine.dispose()
+
+
+def empty_tables(url: str) -> None:
+    """Creating MariaDB's tables anew for each test would take longer than most tests."""
+    engine = sa.create_engine(url)
+    with engine.begin() as db:
+        for table in tables.METADATA.sorted_tables:
+            db.execute(table.delete())
     engine.dispose()
 
 

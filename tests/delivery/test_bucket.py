@@ -22,13 +22,12 @@ from airflow_provider_kk.sandbox.bucket import LeakyBucket
 from tests.delivery.world import VirtualClock, World
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlLedger]:
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres_url")
-    # An account of its own: the database is shared by all tests.
-    ledger = SqlLedger(sa.create_engine(url, **pool_arguments(request.param, 10)), "kk.test", tmp_path.name)
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[SqlLedger]:
+    engine = sa.create_engine(
+        ledger_url, **pool_arguments(sa.engine.make_url(ledger_url).get_backend_name(), 10)
+    )
+    ledger = SqlLedger(engine, "kk.test", "default")
     ledger.open("kk_default")
     yield ledger
     ledger.close()

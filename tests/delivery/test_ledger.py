@@ -230,11 +230,24 @@ def test_a_database_that_does_not_enforce_keys_is_refused(tmp_path: Path) -> Non
 
 
 def test_many_openers_at_once_create_the_tables_once(ledger_url: str) -> None:
+    engine = sa.create_engine(ledger_url)
+    tables.METADATA.drop_all(engine)
+    engine.dispose()
     with ThreadPoolExecutor(6) as pool:
         worlds = list(pool.map(lambda _: World(ledger_url), range(6)))
     assert {world.ledger.healed_until() for world in worlds} == {worlds[0].ledger.healed_until()}
     for world in worlds:
         world.ledger.close()
+
+
+def test_numbers_that_differ_by_case_are_two_orders(world: World) -> None:
+    assert world.sync("a-1", "A-1").created == 2
+    assert set(world.ledger.look_up(["a-1", "A-1", "A-2"])) == {"a-1", "A-1"}
+
+
+def test_a_message_comes_back_in_any_script(ledger: SqlLedger, job: Job) -> None:
+    ledger.record(begin(ledger, job), Answer(Event.REJECTED, code=1, message="库存不足 🙂"))
+    assert entry(ledger).message == "库存不足 🙂"
 
 
 def test_the_ddl_can_be_run_by_hand(tmp_path: Path) -> None:

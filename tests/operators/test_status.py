@@ -19,6 +19,8 @@ from airflow_provider_kk.operators.status import SyncOrderStatusOperator
 from airflow_provider_kk.warehouse.status_rows import LineRow, OrderRow, PackageRow, StatusRows, rows_of
 from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
 from tests.airflow.support import REPOSITORY
+from tests.mysql_hook import PyMySqlHook, mysql_connection
+from tests.operators.hooks import info_of, known_hooks
 from tests.operators.shop import ADDRESS, attempt, number
 
 if TYPE_CHECKING:
@@ -31,13 +33,15 @@ HOUR, DAY = 3600, 86_400
 CN, OTHER_CN, US = "FWXW00290_WHT_M", "FWTS00104_RED_L", "USTS00015_BLK_M"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def database(
     request: pytest.FixtureRequest, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> sa.engine.Engine:
     """The warehouse, on each kind of database that is at hand."""
     if request.param == "sqlite":
         return sa.create_engine(f"sqlite:///{warehouse.path}")
+    if request.param == "mysql":
+        return on_mysql(request.getfixturevalue("mariadb_url"), monkeypatch)
     server = sa.engine.make_url(request.getfixturevalue("postgres_url"))
     name = f"status_{next(_NUMBERS)}"
     with sa.create_engine(server, isolation_level="AUTOCOMMIT").connect() as db:
@@ -48,6 +52,16 @@ def database(
     place = {"host": server.host, "port": server.port, "login": server.username, "schema": name}
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "postgres", **place}))
     return engine
+
+
+def on_mysql(url: str, monkeypatch: pytest.MonkeyPatch) -> sa.engine.Engine:
+    name = f"status_{next(_NUMBERS)}"
+    with sa.create_engine(url).begin() as db:
+        for database in (name, "shop"):
+            db.execute(sa.text(f"CREATE DATABASE IF NOT EXISTS {database}"))
+    monkeypatch.setitem(known_hooks(), "mysql", info_of(PyMySqlHook))
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(mysql_connection(url, name)))
+    return sa.create_engine(sa.engine.make_url(url).set(database=name))
 
 
 @pytest.fixture
@@ -357,7 +371,8 @@ def test_tables_have_the_prefix_and_the_schema_that_they_are_given(
     assert in_tables(database, sandbox, prefix) == at_kk(sandbox)
     schema = None if database.dialect.name == "sqlite" else "shop"
     names = set(sa.inspect(database).get_table_names(schema))
-    assert {"shop_order_status", "shop_order_line", "shop_package", "shop_status_sync"} <= names
+    prefix = "Shop_" if database.dialect.name == "mysql" else "shop_"
+    assert {f"{prefix}{name}" for name in ("order_status", "order_line", "package", "status_sync")} <= names
 
 
 @pytest.mark.parametrize(

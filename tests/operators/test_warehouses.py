@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.providers_manager import HookInfo, ProvidersManager
 
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
 from tests.operators import shop
+from tests.operators.hooks import info_of, known_hooks
 from tests.operators.shop import SELECT, Warehouse, attempt, each_is_there_once, ids_at_kk, nonzero, rows
 from tests.warehouse import fakes
 
@@ -39,25 +39,8 @@ def far_warehouse(
     connection = {"conn_type": request.param, "host": str(warehouse.path)}
     monkeypatch.setenv("AIRFLOW_CONN_FAR", json.dumps(connection))
     hook = {"snowflake": fakes.FakeSnowflakeHook, "gcpbigquery": fakes.FakeBigQueryHook}[request.param]
-    info = HookInfo(
-        hook_class_name=f"{hook.__module__}.{hook.__name__}",
-        connection_id_attribute_name=hook.conn_name_attr,
-        package_name="tests",
-        hook_name=hook.hook_name,
-        connection_type=hook.conn_type,
-        connection_testable=False,
-    )
-    monkeypatch.setitem(known_hooks(), request.param, info)
+    monkeypatch.setitem(known_hooks(), request.param, info_of(hook))
     return warehouse
-
-
-def known_hooks() -> Any:
-    """Where Airflow looks up a connection's type; newer ones keep a table of their own for tasks."""
-    try:
-        from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
-    except ImportError:
-        return ProvidersManager().hooks
-    return ProvidersManagerTaskRuntime().hooks
 
 
 @pytest.fixture

@@ -78,7 +78,20 @@ def postgres_warehouse(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> It
     warehouse.execute("DROP SCHEMA warehouse CASCADE")
 
 
-@pytest.fixture(params=["sqlite", "postgres", "snowflake", "bigquery"])
+@pytest.fixture
+def mysql_warehouse(mariadb_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warehouse]:
+    from tests.mysql_hook import PyMySqlHook, mysql_connection
+
+    connection = mysql_connection(mariadb_url)
+    monkeypatch.setenv("AIRFLOW_CONN_MYSQL_WAREHOUSE", json.dumps(connection))
+    server = Warehouse(PyMySqlHook("mysql_warehouse"))
+    server.execute("CREATE DATABASE warehouse")
+    monkeypatch.setenv("AIRFLOW_CONN_MYSQL_WAREHOUSE", json.dumps(connection | {"schema": "warehouse"}))
+    yield Warehouse(PyMySqlHook("mysql_warehouse"))
+    server.execute("DROP DATABASE warehouse")
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mysql", "snowflake", "bigquery"])
 def warehouse(request: pytest.FixtureRequest) -> Warehouse:
     """Every kind of warehouse in turn."""
     found = request.getfixturevalue(f"{request.param}_warehouse")

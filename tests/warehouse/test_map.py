@@ -271,13 +271,13 @@ def test_candidates_can_be_taken_again_after_a_pass_left_halfway() -> None:
 def test_orders_come_out_of_every_warehouse(warehouse: Warehouse) -> None:
     columns = "custom_order_number, country, phone, recipient, province, sku, quantity"
     texts = ", ".join(f"{name} VARCHAR(64)" for name in columns.split(", ")[:-1])
-    warehouse.execute(f"CREATE TABLE lines ({texts}, quantity NUMERIC(10, 2))")
+    warehouse.execute(f"CREATE TABLE order_line ({texts}, quantity NUMERIC(10, 2))")
     values = [
         f"('{number}', 'FR', '06', 'Lou', 'Idf', '{sku}', {n})" for number, sku, n in ("AX2", "BX1", "AY3")
     ]
-    warehouse.execute(f"INSERT INTO lines ({columns}) VALUES {', '.join(values)}")
+    warehouse.execute(f"INSERT INTO order_line ({columns}) VALUES {', '.join(values)}")
 
-    with read_rows(warehouse.hook, f"SELECT {columns} FROM lines ORDER BY sku DESC") as spool:
+    with read_rows(warehouse.hook, f"SELECT {columns} FROM order_line ORDER BY sku DESC") as spool:
         orders = {found.number: goods(found) for found in iter_candidates(spool)}
 
     assert orders == {"A": {("X", 2): 1, ("Y", 3): 1}, "B": {("X", 1): 1}}

@@ -73,11 +73,15 @@ def test_money_is_text_on_sqlite_and_can_be_added_up(tables: StatusTables) -> No
     ]
 
 
-def test_syncs_of_one_account_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "mysql"])
+def test_syncs_of_one_account_at_the_same_time_lose_nothing(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     def engine() -> sa.engine.Engine:
+        if kind == "mysql":
+            return sa.create_engine(request.getfixturevalue("mariadb_url"))
         return sa.create_engine(f"sqlite:///{tmp_path / 'w.db'}", connect_args={"timeout": 60})
 
-    StatusTables(engine(), "h", "a").create()
     packages = [observed(7, n, fulfillments=[{"id": n}]) for n in range(24)]
 
     def work(part: int) -> None:
@@ -106,7 +110,7 @@ class Unconnected:
 @pytest.mark.parametrize(
     ("dialect", "words"),
     [
-        (mysql.dialect(), ["NUMERIC(20, 6)", "DATETIME(6)", "VARCHAR(64) COLLATE utf8mb4_bin", "BIGINT"]),
+        (mysql.dialect(), ["NUMERIC(20, 6)", "DATETIME(6)", "VARCHAR(64)", "BIGINT", "COLLATE utf8mb4_bin"]),
         (postgresql.dialect(), ["NUMERIC(20, 6)", "TIMESTAMP WITH TIME ZONE", "VARCHAR(64)", "BIGINT"]),
         (sqlite.dialect(), ["final_amount VARCHAR(22)", "DATETIME", "VARCHAR(64)", "BIGINT"]),
     ],

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,7 +37,7 @@ def create_results(warehouse: Warehouse, extra: str = "") -> None:
     texts = (
         "custom_order_number VARCHAR(40), state VARCHAR(16), kk_order_ids VARCHAR(99), message VARCHAR(1000)"
     )
-    warehouse.execute(f"CREATE TABLE kk_results ({texts}, at TIMESTAMP{extra})")
+    warehouse.execute(f"CREATE TABLE kk_results ({texts}, at TIMESTAMP(6){extra})")
 
 
 def create_orders(warehouse: Warehouse, key: str = "VARCHAR(40)", ids: str = "VARCHAR(99)") -> None:
@@ -110,7 +111,7 @@ def test_batches_fit_the_parameter_limits_of_row_stores(
     assert all(dialect.rows_per_statement * 5 < 999 for dialect in DIALECTS.values() if dialect.row_store)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mysql"])
 def test_a_missing_table_is_made_where_that_is_usual(kind: str, request: pytest.FixtureRequest) -> None:
     warehouse = request.getfixturevalue(f"{kind}_warehouse")
     write_back = WriteBack.parse("kk_results")
@@ -217,7 +218,7 @@ def test_orders_without_a_row_are_counted_in_a_warning(
 
 
 def test_integer_keys_and_ids_are_updated(warehouse: Warehouse) -> None:
-    row_store = warehouse.hook.conn_type in ("sqlite", "postgres")
+    row_store = warehouse.hook.conn_type in ("sqlite", "postgres", "mysql")
     create_orders(warehouse, "BIGINT", "BIGINT" if row_store else "VARCHAR(99)")
     warehouse.execute("INSERT INTO orders VALUES (1001, NULL, NULL)")
 
@@ -263,6 +264,39 @@ def test_a_warehouse_without_transactions_tells_the_first_error(bigquery_warehou
 
     with pytest.raises(WriteBackError, match="CHECK constraint failed"):
         WriteBack.parse("kk_results").write(bigquery_warehouse.hook, [result("A", state="held")], LOG)
+
+
+class _Unread(sqlite3.Cursor):
+    """Like MySQL's own connector: it closes only after all rows of a query were fetched."""
+
+    unread = False
+
+    def execute(self, *arguments: Any) -> _Unread:
+        super().execute(*arguments)
+        self.unread = arguments[0].startswith("SELECT")
+        return self
+
+    def fetchall(self) -> list[Any]:
+        self.unread = False
+        return super().fetchall()
+
+    def close(self) -> None:
+        assert not self.unread
+        super().close()
+
+
+class _Connection(sqlite3.Connection):
+    def cursor(self, *_arguments: Any) -> Any:
+        return super().cursor(_Unread)
+
+
+def test_every_query_is_read_to_its_end(sqlite_warehouse: Warehouse, tmp_path: Path) -> None:
+    create_orders(sqlite_warehouse)
+    sqlite_warehouse.hook.get_conn = lambda: sqlite3.connect(tmp_path / "warehouse.db", factory=_Connection)
+    for argument in ("kk_results", UPDATED):
+        write_back = WriteBack.parse(argument)
+        write_back.prepare(sqlite_warehouse.hook)
+        assert write_back.write(sqlite_warehouse.hook, [result("A", "1")], LOG) == 1
 
 
 def test_long_messages_are_cut(sqlite_warehouse: Warehouse) -> None:
