@@ -108,10 +108,11 @@ def test_a_row_that_somebody_else_holds_for_long_is_waited_for(world: World, mar
         def work(tx: Any) -> None:
             tries.append(time.monotonic())
             if len(tries) == 2:
-                holder.rollback()
+                held.rollback()
             tx.overwrite(tx.lock("A", 1), {"message": "mine"})
 
         with world.ledger.database.engine.connect() as holder:
+            held = holder.begin()
             holder.exec_driver_sql("SELECT * FROM kk_order FOR UPDATE")
             impatient.persist(work)
         impatient.close()
