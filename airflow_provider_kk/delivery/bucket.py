@@ -65,7 +65,7 @@ class LedgerBucket:
             self._sleep(wait_s, stop)
             wait_s = self._pause_left_s()  # somebody may have met a 429 while this one slept
         if stop.is_set():
-            self._hand_back()
+            self.hand_back()
             raise ThrottleStopped
 
     def free_in_s(self) -> float:
@@ -73,6 +73,20 @@ class LedgerBucket:
         with self._ledger.database.read() as db:
             row = db.execute(self._state, self._here()).one_or_none()
         return 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
+
+    def hand_back(self, held_s: float = 0.0) -> None:
+        """Give others a place that is not used, `held_s` seconds after its moment.
+
+        Soon after only: by and by what was taken leaks out of the bucket, and would be given back twice.
+        After a 429 the bucket's level is a guess, and stays.
+        """
+        if held_s > self._interval_s:
+            return
+        left = tables.account.c.bucket_tat - self._interval_s
+        unused = tables.account.update().where(*self._row, tables.account.c.paused_until <= self._now)
+        # Losing it costs others one wait; that it cannot be given back is no reason for a task to fail.
+        with suppress(DBAPIError), self._ledger.database.write() as db:
+            db.execute(unused.values(bucket_tat=left), self._here())
 
     def back_off(self, retry_after_s: float | None) -> None:
         """Pause all workers of the account: KK has answered 429, so others use it too."""
@@ -114,14 +128,6 @@ class LedgerBucket:
         soonest_s = max(0.0, row.paused_until - row.now)
         here = self._ledger.clock.monotonic()
         return [here + max(soonest_s, first_s + place * self._interval_s) for place in range(number)]
-
-    def _hand_back(self) -> None:
-        """Give others the place that is not used; after a 429 the bucket's level is a guess, and stays."""
-        left = tables.account.c.bucket_tat - self._interval_s
-        unused = tables.account.update().where(*self._row, tables.account.c.paused_until <= self._now)
-        # Losing it costs others one wait; that it cannot be given back is no reason for a task to fail.
-        with suppress(DBAPIError), self._ledger.database.write() as db:
-            db.execute(unused.values(bucket_tat=left), self._here())
 
     def _pause_left_s(self) -> float:
         with self._ledger.database.read() as db:

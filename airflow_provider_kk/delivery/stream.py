@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
-from airflow_provider_kk.api.throttle import Throttle, ThrottleStopped
+from airflow_provider_kk.api.throttle import StopSignal, ThrottleStopped
 from airflow_provider_kk.delivery.board import Board, Item, Status
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.deliver import deliver
@@ -42,6 +42,18 @@ _RATE_LIMITED_TRIES = 5
 _LOOK_AGAIN_S = 10.0
 
 
+class Places(Protocol):
+    """The account's bucket, as a stream uses it."""
+
+    def acquire(self, stop: StopSignal | None = None) -> None:
+        """Take a place for one request, and wait for its moment. Raises ThrottleStopped."""
+        ...
+
+    def hand_back(self, held_s: float) -> None:
+        """Give others a place that `acquire` returned with `held_s` seconds ago and that is not used."""
+        ...
+
+
 @dataclass
 class Stream:
     """One run over the jobs of a board.
@@ -54,7 +66,7 @@ class Stream:
 
     ledger: Ledger
     finder: Finder
-    throttle: Throttle
+    throttle: Places
     board: Board
     make_job: Callable[[str], Job]
     probe: Callable[[], object]
@@ -294,8 +306,12 @@ class Stream:
         self.throttle.acquire(self.stop)
         if self.halted or self.stop.is_set():
             raise ThrottleStopped
+        taken = self.ledger.clock.monotonic()
         job = self.make_job(item.payload)
-        return deliver(job, seen, self.ledger, origin=self.origin, sync_id=self.sync_id)
+        delivered = deliver(job, seen, self.ledger, origin=self.origin, sync_id=self.sync_id)
+        if delivered is None:  # another worker was faster
+            self.throttle.hand_back(self.ledger.clock.monotonic() - taken)
+        return delivered
 
     # Collecting ------------------------------------------------------------------------------------
 

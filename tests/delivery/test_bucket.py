@@ -99,6 +99,22 @@ def test_a_place_that_a_stopped_worker_does_not_use_is_handed_back(tmp_path: Pat
     assert tat(world.ledger) == before
 
 
+def test_a_place_whose_order_another_worker_has_taken_is_handed_back(tmp_path: Path) -> None:
+    world = World.in_folder(tmp_path)
+    bucket = LedgerBucket(world.ledger, burst=1 + HEADROOM, per_second=1)
+    bucket.acquire()
+    bucket.hand_back(held_s=0.1)
+    bucket.acquire()
+    assert bucket.waited_s == 0.0
+
+    # By now it has leaked out, so that giving it back would make room for two.
+    world.clock.sleep(1.5)
+    bucket.acquire()
+    bucket.hand_back(held_s=1.5)
+    bucket.acquire()
+    assert bucket.waited_s > 0.0
+
+
 def test_seconds_waited_and_429s_are_counted(tmp_path: Path) -> None:
     world = World.in_folder(tmp_path)
     bucket = LedgerBucket(world.ledger, burst=1 + HEADROOM, per_second=1)

@@ -536,6 +536,26 @@ def test_an_order_in_doubt_whose_resend_was_stopped_stays_in_doubt(world: World)
     assert board.counts() == {Status.IN_DOUBT: 1}
 
 
+def test_the_place_of_an_order_that_another_worker_sends_is_handed_back(world: World) -> None:
+    handed_back = []
+
+    class Rivalled(Free):
+        def acquire(self, stop: Any = None) -> None:
+            world.sync("A")
+
+        def hand_back(self, held_s: float) -> None:
+            handed_back.append(held_s)
+
+    stream, board, _, _ = stream_over(world, Order("A"), throttle=Rivalled())
+    stream.run()
+    assert board.counts() == {Status.WAITING: 1}
+    stream.look_again()
+    stream.close()
+    assert board.counts() == {Status.ALREADY_CREATED: 1}
+    assert handed_back == [0.0]
+    assert world.kk.count("A") == 1
+
+
 def test_a_failing_worker_hides_nothing_of_what_the_others_did(world: World) -> None:
     def make_job(key: str) -> Any:
         if key.startswith("BAD"):

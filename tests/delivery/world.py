@@ -145,6 +145,9 @@ class Free:
     def acquire(self, stop: object = None) -> None:
         return
 
+    def hand_back(self, held_s: float) -> None:
+        return
+
     def back_off(self, retry_after_s: float | None) -> None:
         return
 

@@ -27,6 +27,9 @@ class NoThrottle:
     def acquire(self, stop: object = None) -> None:
         return
 
+    def hand_back(self, held_s: float) -> None:
+        return
+
     def back_off(self, retry_after_s: float | None) -> None:
         return
 
