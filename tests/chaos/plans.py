@@ -27,13 +27,13 @@ KINDS = {
 }
 _MANY = [kind for kind, often in KINDS.items() for _ in range(often)]
 _ORDERS = {
-    "sync": 10,
-    "create": 10,
-    "series": 10,
+    "sync": 20,
+    "create": 20,
+    "series": 20,
     "fresh": 4,
-    "twins": 6,
-    "zombie": 4,
-    "orphan": 4,
+    "twins": 10,
+    "zombie": 8,
+    "orphan": 8,
     "beyond": 1,
 }
 

@@ -166,7 +166,8 @@ class Trial:
     def _come_to_rest(self) -> None:
         """The final quiet period: no kill, no fault, and time enough for all that is late."""
         self.world.kk.ask("disarm")
-        one_by_one = self.plan.kind == "create"
+        # Either its own retries bring each to its end, or a sync does with all of them.
+        one_by_one = self.plan.kind == "create" and self.draw.random() < 0.3
         left = [n for n in self.plan.numbers if n not in self._at_rest()]
         for number in range(_ROUNDS):
             if one_by_one:
@@ -230,7 +231,7 @@ def _one_by_one(trial: Trial) -> None:
     profile = "create" if plan.kind == "create" else "sync"
     for n in plan.numbers:
         trial.killed(f"order {n}", trial.task(n), trial.point(profile), fault=plan.fault_of(n))
-        if draw.random() < 0.3:
+        if draw.random() < 0.5:
             trial.pass_time(draw.choice((0, 10, 130, 800)))
             trial.killed(f"order {n} again", trial.task(n), trial.point("again"), fault=plan.fault_of(n))
     if plan.kind == "sync":
@@ -241,7 +242,7 @@ def _one_by_one(trial: Trial) -> None:
 def _again_and_again(trial: Trial) -> None:
     """One sync over all orders, killed in each of its tries until it comes through."""
     is_fresh = trial.plan.kind == "fresh"
-    for number in range(20):
+    for number in range(2 * len(trial.plan.numbers)):
         profile = "first" if is_fresh and number < 4 else "series"
         # Each try gets an order or two further.
         at = trial.point(profile, share=1.0 if profile == "first" else 0.35)
