@@ -147,7 +147,9 @@ class JobTables:
 
     def column(self, name: str) -> str:
         """Return what a field of a row is called here."""
-        return {"key": self.key, "kk_order_ids": self.ids}.get(name, name)
+        if name == "key":
+            return self.key
+        return self.ids if name == "kk_order_ids" else name
 
     def columns(self, names: Sequence[str]) -> list[sa.Column[Any]]:
         """Return the job's columns for the fields of a row."""
