@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.chaos.children import Nursery, Task
 from tests.chaos.killpoints import Point, PythonCalls, SystemCalls
+from tests.chaos.huge_pages import use_huge_pages
 from tests.chaos.kk_process import kk_process
 from tests.chaos.plans import Profile, plan
 from tests.chaos.trial import Report, Trial
@@ -153,6 +154,7 @@ def work(order: Order) -> Tally:
             points.install()
         world = World(home, kk, order.postgres_url and _own_database(order.postgres_url, order.first))
         world.warm_up()
+        use_huge_pages()
         nursery = Nursery(points, clock)
         profiles = _profiles(world, nursery)
         number = order.first if order.trial is None else order.trial
