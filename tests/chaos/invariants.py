@@ -136,7 +136,7 @@ class _Order:
     def _check_intents(self, findings: Findings) -> None:
         """Every POST had an intent of its own, committed before it."""
         intents = sorted(one["intent_at"] for one in self.attempts)
-        # A worker that was stopped while KK answered takes an old `Date` for KK's time, and dates its intent by it.
+        # A worker that was stopped while KK answered dates its intent by a `Date` that is old by then.
         longest = math.inf if self.facts.was_stopped else LEASE_S + _MOMENT_S
         for post in self.posts:
             mine = [at for at in intents if at <= post["at"] <= at + longest]

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.children import Nursery, Task
-from tests.chaos.killpoints import Point, PythonCalls, SystemCalls
 from tests.chaos.huge_pages import use_huge_pages
+from tests.chaos.killpoints import Point, PythonCalls, SystemCalls
 from tests.chaos.kk_process import kk_process
 from tests.chaos.plans import Profile, plan
 from tests.chaos.trial import Report, Trial
