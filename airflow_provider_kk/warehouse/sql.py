@@ -33,8 +33,6 @@ class SqlDialect:
     creates_table: bool = False
     #: Rows of one INSERT or UPDATE. Five values each: SQLite before 3.32 takes 999, SQL Server 2,100.
     rows_per_statement: int = 199
-    #: Updates go row by row in one round trip or nearly so, rather than in one statement for many rows.
-    row_store: bool = False
     #: Text of a time takes an offset from UTC.
     time_has_offset: bool = True
     #: Type that a key is cast to before it is compared with text, where that is not done implicitly.
@@ -53,7 +51,6 @@ DIALECTS = {
         fold=_as_written,
         types=("TEXT", "TEXT", "TEXT"),
         creates_table=True,
-        row_store=True,
         # A ledger in the same file commits all the time.
         setup=("PRAGMA busy_timeout = 60000",),
     ),
@@ -62,7 +59,6 @@ DIALECTS = {
         fold=str.lower,
         types=("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMP WITH TIME ZONE"),
         creates_table=True,
-        row_store=True,
     ),
     "mysql": SqlDialect(
         "MySQL",
@@ -71,7 +67,6 @@ DIALECTS = {
         # KK's messages hold letters that its default may not take.
         types=("VARCHAR(40)", "VARCHAR(4000) CHARACTER SET utf8mb4", "DATETIME(6)"),
         creates_table=True,
-        row_store=True,
         time_has_offset=False,
     ),
     "mssql": SqlDialect(
@@ -79,7 +74,6 @@ DIALECTS = {
         quotes=("[", "]"),
         fold=_as_written,
         types=("VARCHAR(40)", "NVARCHAR(4000)", "DATETIMEOFFSET"),
-        row_store=True,
     ),
     "redshift": SqlDialect("Redshift", fold=str.lower, types=("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMPTZ")),
     "snowflake": SqlDialect(

@@ -160,7 +160,7 @@ class Append(WriteBack):
 class Update(WriteBack):
     """The orders' own rows get ids and state, found by their order number. Ids once there are never emptied.
 
-    Right for databases of rows. On the others each batch is one UPDATE, and concurrent ones queue.
+    Each batch is one UPDATE. Right for databases of rows; on the others concurrent ones queue.
     """
 
     table: Name
@@ -175,8 +175,7 @@ class Update(WriteBack):
 
     def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> None:
         results = list({result.custom_order_number: result for result in batch}.values())
-        statements = self._one_by_one if session.dialect.row_store else self._at_once
-        session.run(statements(session, results))
+        session.run([self._change(session, results)])
         found = self._count(session, results)
         if found < len(results):
             log.warning(
@@ -187,25 +186,15 @@ class Update(WriteBack):
                 self.key,
             )
 
-    def _one_by_one(self, session: _Session, results: Sequence[Result]) -> Iterator[_Bound]:
-        table, key, ids, state = self._names(session.dialect)
-        for result in results:
-            add = Statement(session.style)
-            yield (
-                f"UPDATE {table} SET {ids} = coalesce({add.value(_ids(result))}, {ids}), "  # noqa: S608 - checked names
-                f"{state} = {add.value(result.state)} WHERE {key} = {add.value(result.custom_order_number)}",
-                add.parameters,
-            )
-
-    def _at_once(self, session: _Session, results: Sequence[Result]) -> Iterator[_Bound]:
-        table, _, ids, state = self._names(session.dialect)
+    def _change(self, session: _Session, results: Sequence[Result]) -> _Bound:
+        table, ids, state = (name.sql(session.dialect) for name in (self.table, self.ids, self.state))
         key, add = self._text_key(session.dialect), Statement(session.style)
         with_ids = [(result, text) for result in results if (text := _ids(result))]
         changes = [f"{state} = CASE {key} {_when(add, [(r, r.state) for r in results])} ELSE {state} END"]
         if with_ids:
             changes.append(f"{ids} = CASE {key} {_when(add, with_ids)} ELSE {ids} END")
         numbers = add.values(tuple(result.custom_order_number for result in results))
-        yield f"UPDATE {table} SET {', '.join(changes)} WHERE {key} IN {numbers}", add.parameters  # noqa: S608 - checked names
+        return f"UPDATE {table} SET {', '.join(changes)} WHERE {key} IN {numbers}", add.parameters  # noqa: S608 - checked names
 
     def _count(self, session: _Session, results: Sequence[Result]) -> int:
         key, add = self._text_key(session.dialect), Statement(session.style)
@@ -213,10 +202,6 @@ class Update(WriteBack):
         table = self.table.sql(session.dialect)
         sql = f"SELECT count(DISTINCT {key}) FROM {table} WHERE {key} IN {numbers}"  # noqa: S608 - checked names
         return int(session.fetch_all(sql, add.parameters)[0][0])
-
-    def _names(self, dialect: SqlDialect) -> tuple[str, str, str, str]:
-        table, key, ids, state = (name.sql(dialect) for name in (self.table, self.key, self.ids, self.state))
-        return table, key, ids, state
 
     def _text_key(self, dialect: SqlDialect) -> str:
         key = self.key.sql(dialect)

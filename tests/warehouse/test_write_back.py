@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_kk.warehouse import write_back as module
 from airflow_provider_kk.warehouse.sql import DIALECTS, OTHER, Name, Statement, style_of
 from airflow_provider_kk.warehouse.write_back import Append, Result, Update, WriteBack, WriteBackError
 from tests.warehouse.conftest import Warehouse
@@ -101,14 +102,37 @@ def test_many_results_are_a_few_statements(snowflake_warehouse: Warehouse, count
 
 
 def test_batches_fit_the_parameter_limits_of_row_stores(
-    sqlite_warehouse: Warehouse, postgres_warehouse: Warehouse
+    sqlite_warehouse: Warehouse, postgres_warehouse: Warehouse, mysql_warehouse: Warehouse
 ) -> None:
-    for warehouse in (sqlite_warehouse, postgres_warehouse):
+    for warehouse in (sqlite_warehouse, postgres_warehouse, mysql_warehouse):
         WriteBack.parse("kk_results").write(
             warehouse.hook, (result(f"A-{index}") for index in range(1_000)), LOG
         )
         assert warehouse.rows("SELECT count(*) FROM kk_results") == [(1_000,)]
-    assert all(dialect.rows_per_statement * 5 < 999 for dialect in DIALECTS.values() if dialect.row_store)
+    for name in ("sqlite", "postgres", "mysql", "mssql"):
+        assert DIALECTS[name].rows_per_statement * 5 < 999
+
+
+@pytest.mark.parametrize("argument", ["kk_results", UPDATED])
+def test_a_batch_costs_two_statements(
+    warehouse: Warehouse, argument: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_results(warehouse)
+    create_orders(warehouse)
+    numbers = [f"A-{index}" for index in range(2_000)]
+    warehouse.execute("INSERT INTO orders (order_no) VALUES " + ", ".join(f"('{one}')" for one in numbers))
+    executed: list[str] = []
+    execute = module._execute
+    monkeypatch.setattr(
+        module, "_execute", lambda cursor, sql, *more: (executed.append(sql), execute(cursor, sql, *more))
+    )
+
+    assert WriteBack.parse(argument).write(warehouse.hook, map(result, numbers, numbers), LOG) == 2_000
+
+    batches = -(-2_000 // DIALECTS[warehouse.hook.conn_type].rows_per_statement)
+    assert len([sql for sql in executed if sql.startswith(("SELECT", "INSERT", "UPDATE"))]) == 2 * batches + 1
+    table, ids = ("kk_results", "kk_order_ids") if argument == "kk_results" else ("orders", "kk_ids")
+    assert sorted(warehouse.rows(f"SELECT {ids} FROM {table}")) == sorted((one,) for one in numbers)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres", "mysql"])
