@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("file", metavar="FILE", help="a CSV file, or .jsonl")
     add_file_options(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="send at most so many, the rest another time")
+    parser.add_argument("--limit", type=int, metavar="N", help="send at most so many in this call")
     parser.add_argument(
         "--on-absence",
         choices=("resend", "hold"),
@@ -116,8 +116,10 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
             policy=Policy(arguments.on_absence),
             log=log,
             max_in_flight=_IN_FLIGHT,
-            max_sent=arguments.limit,
         )
+        if arguments.limit is not None:
+            # It is for each call, while a sync's is for all tries of a task.
+            delivery.max_sent = arguments.limit + delivery.runs.sent(delivery.run)
         put_on_board(board, spool, dict(arguments.columns), delivery)
         try:
             return _deliver(arguments, delivery)

@@ -11,6 +11,7 @@ from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.log import orders
 from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.step import is_unsent
 from airflow_provider_kk.delivery.store import RunRow
 
 _SHOWN_REJECTIONS = 20
@@ -95,8 +96,8 @@ class SyncRuns:
         yield from self._ledger.of_sync(run.sync_id)
 
     def sent(self, run: SyncRun) -> int:
-        """Return how many orders this sync has sent so far, in any of its tries."""
-        return sum(entry.attempt > 0 for entry in self.moved(run))
+        """Return how many orders this sync has sent in all its tries, without what never reached KK."""
+        return sum(entry.attempt > 0 and not is_unsent(entry) for entry in self.moved(run))
 
 
 def summarise(board: Board, run: SyncRun, runs: SyncRuns) -> Summary:

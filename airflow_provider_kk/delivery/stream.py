@@ -236,6 +236,11 @@ class Stream:
         is_news = self.ledger.note_invalid(
             item.key or "", f"stock {item.fingerprint}", shortage, sync_id=self.sync_id
         )
+        entry = self.ledger.look_up([item.key or ""]).get(item.key or "")
+        if not is_unsent(entry):
+            # Another worker has sent it meanwhile, and may have taken the very goods that are missing.
+            self._take(item, entry)
+            return
         if is_news:
             self.log.warning("KK cannot serve order %s: %s", item.key, shortage)
         self.board.set(item.position, Status.INVALID, is_news=is_news, message=shortage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.runs import SyncRuns
+    from airflow_provider_kk.delivery.runs import SyncRun, SyncRuns
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.warehouse.status import StatusSync
     from airflow_provider_kk.warehouse.status_tables import StatusTables
@@ -123,9 +123,17 @@ class SyncOrderStatusOperator(BaseOperator):
     def _run(
         self, sync: StatusSync, runs: SyncRuns, context: Context, settings: ConnectionSettings
     ) -> dict[str, Any]:
+        from sqlalchemy.exc import DBAPIError
+
         summary = sync.summary
         run = runs.begin(origin_of(context))
-        failure = _failure_of(sync)
+        try:
+            failure = _failure_of(sync)
+        except BaseException:
+            # Whatever cut this try short, the next one has to tell what has come into the tables.
+            with suppress(DBAPIError):
+                runs.end(run, "failed", self._result(run, sync))
+            raise
         self.log.info(
             "%d orders read, %d changed, %d completed in the ledger, %d odd; up to date until %s",
             summary.orders,
@@ -134,9 +142,8 @@ class SyncOrderStatusOperator(BaseOperator):
             summary.odd,
             summary.synced_until or "no later than before",
         )
-        # What an earlier try has changed is in the tables: no news to this one, but to whoever waits for it.
-        self._changed = run.before.get("changed", 0) + summary.changed
-        result = {**asdict(summary), "changed": self._changed, "requests": sync.client.requests}
+        result = self._result(run, sync)
+        self._changed = result["changed"]
         push(context, "return_value", result)
         runs.end(run, "failed" if failure or summary.conflicts else "done", result)
         if failure is not None:
@@ -148,6 +155,11 @@ class SyncOrderStatusOperator(BaseOperator):
             )
         emit(self, context, settings, STATUSES, {"changed": self._changed})
         return result
+
+    def _result(self, run: SyncRun, sync: StatusSync) -> dict[str, Any]:
+        # What an earlier try has changed is in the tables: no news to this one, but to whoever waits for it.
+        changed = run.before.get("changed", 0) + sync.summary.changed
+        return {**asdict(sync.summary), "changed": changed, "requests": sync.client.requests}
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Tell OpenLineage that the tables have what has changed of the account's orders."""

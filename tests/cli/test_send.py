@@ -169,6 +169,18 @@ def test_limit_leaves_the_rest_for_another_time(sandbox: SandboxServer, file: Pa
     assert creates(sandbox) == 2
 
 
+def test_limit_holds_for_each_call_though_a_bad_order_fails_them_all(
+    sandbox: SandboxServer, file: Path, sent: Sent
+) -> None:
+    name = write_csv(file, [*rows(range(5)), BAD])
+
+    for created, postponed in ((2, 3), (4, 1), (5, 0)):
+        status, _, summary = sent(name, "--limit", "2")
+        assert status == 1
+        assert (summary["created"], summary["postponed"], summary["invalid"]) == (created, postponed, 1)
+    each_is_there_once(sandbox, range(5))
+
+
 def test_nothing_is_sent_while_kk_refuses_the_token(
     sandbox: SandboxServer, file: Path, sent: Sent, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_kk.delivery.stock import StockCheck
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
 from tests.operators.shop import (
     SELECT,
@@ -134,6 +135,28 @@ def test_what_cannot_be_served_does_not_count_for_the_limit(sandbox: SandboxServ
     done = attempt(sync(limit=2, max_rejected=5))
 
     assert (done.error, nonzero(done.summary)) == (None, {"created": 2, "invalid": 5, "postponed": 3})
+
+
+def test_what_another_worker_has_sent_meanwhile_is_not_told_as_invalid(
+    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+):
+    warehouse.add(line(1, TOP, 1))
+    look = StockCheck.shortage
+    others: list[Any] = []
+
+    def shortage(check: StockCheck, item: Any) -> str:
+        if not others:
+            # Its last pieces go to this very order, sent by somebody else after the ledger was looked at.
+            others.append(attempt(sync(check_stock=False), run_id="other"))
+            sandbox.control.set_stock(TOP, 0)
+        return look(check, item)
+
+    monkeypatch.setattr(StockCheck, "shortage", shortage)
+    done = attempt(sync(), run_id="this")
+
+    assert nonzero(others[0].summary) == {"created": 1}
+    assert (done.error, nonzero(done.summary)) == (None, {"already_created": 1})
+    assert done.summary["newly_invalid"] == 0
 
 
 def test_a_plan_tells_what_cannot_be_served_and_remembers_nothing(

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import sqlalchemy as sa
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.operators.status import SyncOrderStatusOperator
+from airflow_provider_kk.warehouse.status import StatusSync
 from airflow_provider_kk.warehouse.status_rows import LineRow, OrderRow, PackageRow, StatusRows, rows_of
 from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
 from tests.airflow.support import REPOSITORY
@@ -320,6 +321,24 @@ def test_a_task_that_failed_still_counts_what_it_has_changed_when_it_is_tried_ag
     failed = sync()
     assert failed.error is not None
     assert (failed.summary["changed"], synced()["changed"], synced()["changed"]) == (2, 2, 0)
+
+
+def test_a_try_that_was_cut_short_still_tells_the_next_what_it_has_changed(
+    warehouse: Warehouse, connect: Connect, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(sandbox, 0)
+    sandbox.control.advance(HOUR)
+    run = StatusSync.run
+
+    def cut_short(self: StatusSync) -> None:
+        run(self)
+        raise AirflowTaskTimeout("after all that it did was committed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StatusSync, "run", cut_short)
+        assert isinstance(sync().error, AirflowTaskTimeout)
+
+    assert (synced()["changed"], synced()["changed"]) == (1, 0)
 
 
 def test_orders_of_nobody_and_of_other_tools_leave_the_ledger_alone(

@@ -129,6 +129,17 @@ def test_limit_counts_orders_that_need_sending(sandbox: SandboxServer, warehouse
     assert posts(sandbox) == 8
 
 
+def test_what_never_reached_kk_leaves_the_limit_to_the_retry(sandbox: SandboxServer, warehouse: Warehouse):
+    warehouse.add(*rows(range(5)))
+    sandbox.control.arm("auth", times=1, number=number(0))
+
+    first = attempt(sync(limit=1), try_number=1)
+    second = attempt(sync(limit=1), try_number=2)
+
+    assert nonzero(first.summary) == {"not_sent": 1, "postponed": 4}
+    assert nonzero(second.value) == {"created": 1, "postponed": 4}
+
+
 def test_after_max_seconds_the_rest_waits_for_the_next_run(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows(range(10)))
     sandbox.control.set(latency_s=0.3)
