@@ -131,13 +131,7 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
 def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
     from airflow_provider_kk.operators.verdict import verdict
 
-    failure: BaseException | None = None
-    with delivery.client():
-        try:
-            delivery.deliver()
-        except BaseException as error:
-            failure = error
-        summary = delivery.summary()
+    summary, failure = delivery.carry_out()
     trouble = verdict(delivery, summary, max_rejected=0, changes_fail=True)
     delivery.end("failed" if failure or trouble else "done", summary)
     _print(delivery, summary, arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,9 +67,9 @@ def plan(
     :param stock_of: is asked for the stock of what would be sent; None asks nothing.
     :raises KKError: when KK does not tell its stock.
     """
-    stock = StockCheck(stock_of) if stock_of else None
-    for batch in board.batches(Status.PENDING):
-        _mark(board, batch, ledger, stock)
+    with closing(StockCheck(stock_of)) if stock_of else nullcontext() as stock:
+        for batch in board.batches(Status.PENDING):
+            _mark(board, batch, ledger, stock)
     summary = count(board)
     if summary.postponed:
         questions = stock_of.requests if stock_of else 0

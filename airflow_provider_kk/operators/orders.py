@@ -451,13 +451,7 @@ class SyncOrdersOperator(DeliveringOperator):
         """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
         from airflow_provider_kk.operators.verdict import verdict
 
-        failure: BaseException | None = None
-        with delivery.client():
-            try:
-                delivery.deliver()
-            except BaseException as error:
-                failure = error
-            summary = delivery.summary()
+        summary, failure = delivery.carry_out()
         self.log.info("%s", summary.line())
         failure = self._tell_warehouse(delivery, warehouse, write_back, failure)
         if isinstance(failure, DeferUntil):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -61,14 +61,20 @@ class Delivery:
     run: SyncRun = field(init=False)
     runs: SyncRuns = field(init=False)
     halted: str | None = None
-    held_elsewhere: list[str] = field(default_factory=list)
-    """Orders of the account that are newly held and that this run did not select."""
+    held_elsewhere: list[str] = field(init=False)
+    """Orders of the account that this sync has held, in any of its tries, and that it did not select."""
 
     def __post_init__(self) -> None:
         from airflow_provider_kk.delivery.runs import SyncRuns
 
         self.runs = SyncRuns(self.ledger)
         self.run = self.runs.begin(self.origin)
+        self.held_elsewhere = self._still_held(self.run.before.get("held_elsewhere", []))
+
+    def _still_held(self, keys: Sequence[str]) -> list[str]:
+        from airflow_provider_kk.delivery.states import State
+
+        return [key for key, entry in self.ledger.look_up(keys).items() if entry.state is State.HELD]
 
     @contextmanager
     def client(self) -> Iterator[KKClient]:
@@ -95,9 +101,20 @@ class Delivery:
             stream.run()
             self._wait(stream)
         finally:
-            self.halted, self.held_elsewhere = stream.why_not_sent or None, stream.held_elsewhere
+            self.halted = stream.why_not_sent or None
+            self.held_elsewhere += stream.held_elsewhere
             stream.give_up_waiting()
             stream.close()
+
+    def carry_out(self) -> tuple[Summary, BaseException | None]:
+        """Deliver and count the sync, whatever happened; and return what `deliver` raised."""
+        failure: BaseException | None = None
+        with self.client():
+            try:
+                self.deliver()
+            except BaseException as error:
+                failure = error
+            return self.summary(), failure
 
     def _stream(self) -> Stream:
         from airflow_provider_kk.delivery.limits import Limits
@@ -162,7 +179,7 @@ class Delivery:
     def end(self, state: str, summary: Summary) -> None:
         """Store how far the sync has come, `waiting`, `failed` or `done`, and tell Airflow's metrics."""
         told = summary.as_dict()
-        self.runs.end(self.run, state, told)
+        self.runs.end(self.run, state, told | {"held_elsewhere": self.held_elsewhere})
         tell_orders(self.run.before, told, self._tags(), is_over=state != "waiting")
         tell_requests(self._client, self._bucket, self._tags())
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat import sdk
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
 from airflow_provider_kk.operators.refunds import RefundOrderOperator
 from airflow_provider_kk.operators.status import SyncOrderStatusOperator
-from tests.operators.shop import QUICK, SELECT, SKUS, attempt, number, rows
+from tests.operators.shop import QUICK, SELECT, SKUS, attempt, goods, number, rows
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
@@ -73,6 +73,12 @@ def sync(run_id: str = "manual__1", try_number: int = 1, method: str = "execute"
     return attempt(operator, run_id=run_id, try_number=try_number, method=method)
 
 
+def wait_for(deferred: Try) -> None:
+    """Until its trigger would fire."""
+    assert isinstance(deferred.error, TaskDeferred)
+    time.sleep(max(0, deferred.error.trigger.serialize()[1]["until"] - time.time()))
+
+
 def test_each_order_is_counted_once_though_its_task_is_tried_again_and_the_next_run_selects_it_too(
     stats: Stats, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer
 ):
@@ -101,13 +107,36 @@ def test_a_deferred_sync_counts_its_orders_once(
     sandbox.control.arm("drop_after_commit", number=number(2), times=1)
 
     deferred = sync(deferrable=True)
-    assert isinstance(deferred.error, TaskDeferred)
     assert stats.of("orders") == {"created": 2}
-    time.sleep(max(0, deferred.error.trigger.serialize()[1]["until"] - time.time()))
+    wait_for(deferred)
     resumed = sync(deferrable=True, method="resume")
 
     assert resumed.error is None
     assert stats.of("orders") == {"created": 2, "adopted": 1}
+
+
+def test_what_is_held_before_a_deferral_is_told_once_and_fails_the_sync_all_the_same(
+    stats: Stats, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer
+):
+    connect(timeout_s=2, lease_s=4, settle_window_s=1)
+    warehouse.add(*rows(range(3)))
+    for n in (0, 1):
+        sandbox.control.arm("drop_after_commit", number=number(n), times=1)
+    of_another = f"{SELECT} WHERE custom_order_number = '{number(0)}'"
+    wait_for(sync(run_id="another", sql=of_another, deferrable=True))
+    sandbox.control.place(goods(0), number=number(0))  # more than was sent: a conflict
+    time.sleep(2)  # KK's clock has whole seconds
+
+    mine = {"sql": f"{SELECT} WHERE custom_order_number > '{number(0)}'", "deferrable": True}
+    deferred = sync(**mine)
+    assert stats.of("orders") == {"created": 1, "held": 1}
+    wait_for(deferred)
+    resumed = sync(**mine, method="resume")
+
+    assert isinstance(resumed.error, AirflowFailException)
+    assert "1 order newly held" in str(resumed.error)
+    assert (resumed.summary["newly_held"], resumed.summary["held"]) == (1, 0)
+    assert stats.of("orders") == {"created": 1, "adopted": 1, "held": 1}
 
 
 def test_what_a_try_leaves_undone_is_told_by_each_try(
