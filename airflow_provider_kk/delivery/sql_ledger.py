@@ -17,8 +17,10 @@ from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.clock import Clock, SystemClock
 from airflow_provider_kk.delivery.database import Database, LedgerUnusableError
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.rows import Attempt, Claim, Entry, Origin, Terms
-from airflow_provider_kk.delivery.statements import Moment, Statements
+from airflow_provider_kk.delivery.rows import Attempt, Entry, Origin, Terms
+from airflow_provider_kk.delivery.sql_rows import ENTRY_FIELDS, attempt_of, entry_of, has_values, in_turn
+from airflow_provider_kk.delivery.sql_transaction import SqlTransaction
+from airflow_provider_kk.delivery.statements import Statements
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
 
@@ -164,11 +166,11 @@ class SqlLedger(Ledger):
     def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
         """Return the newest generation of each key that is known."""
         query = (
-            sa.select(*self._jobs.columns(_ENTRY_FIELDS))
+            sa.select(*self._jobs.columns(ENTRY_FIELDS))
             .where(*self._mine(self._job))
             .order_by(self._job.c.generation)
         )
-        entries = [_entry(row) for row in self._of_keys(query, self._job, keys)]
+        entries = [entry_of(row) for row in self._of_keys(query, self._job, keys)]
         return {one.key: one for one in entries}
 
     def _of_keys(self, query: Any, table: sa.Table, keys: Sequence[str]) -> Iterator[Any]:
@@ -182,7 +184,7 @@ class SqlLedger(Ledger):
         self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
     ) -> list[Entry]:
         """Return rows by state and key, least recently changed first."""
-        query = sa.select(*self._jobs.columns(_ENTRY_FIELDS)).where(*self._mine(self._job))
+        query = sa.select(*self._jobs.columns(ENTRY_FIELDS)).where(*self._mine(self._job))
         if states := tuple(states):
             query = query.where(self._job.c.state.in_([state.value for state in states]))
         if key is not None:
@@ -191,20 +193,20 @@ class SqlLedger(Ledger):
 
     def _entries(self, query: Any) -> list[Entry]:
         with self.database.read() as db:
-            return [_entry(row) for row in db.execute(query)]
+            return [entry_of(row) for row in db.execute(query)]
 
     def of_sync(self, sync_id: str) -> Iterator[Entry]:
         """Yield the rows that this sync was the last to move."""
-        query = sa.select(*self._jobs.columns(_ENTRY_FIELDS)).where(
+        query = sa.select(*self._jobs.columns(ENTRY_FIELDS)).where(
             self._job.c.sync_id == sync_id, *self._mine(self._job)
         )
         with self.database.read() as db:
             for row in db.execute(query):
-                yield _entry(row)
+                yield entry_of(row)
 
     def doubts(self) -> list[Entry]:
         """Return what has no known outcome and no live lease: the account's open doubts."""
-        query = sa.select(*self._jobs.columns(_ENTRY_FIELDS)).where(
+        query = sa.select(*self._jobs.columns(ENTRY_FIELDS)).where(
             *self._mine(self._job),
             sa.or_(
                 self._job.c.state == State.IN_DOUBT.value,
@@ -217,8 +219,8 @@ class SqlLedger(Ledger):
 
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
         """Return every POST of these keys, oldest first within each."""
-        query = sa.select(self._attempt).where(*self._mine(self._attempt)).order_by(*_in_turn(self._attempt))
-        return [_attempt(row, self._jobs) for row in self._of_keys(query, self._attempt, keys)]
+        query = sa.select(self._attempt).where(*self._mine(self._attempt)).order_by(*in_turn(self._attempt))
+        return [attempt_of(row, self._jobs) for row in self._of_keys(query, self._attempt, keys)]
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
         """Return the kkOrderIds of what was created by a POST of ours, by key.
@@ -236,7 +238,7 @@ class SqlLedger(Ledger):
     def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
         """Return orders that POSTs of ours have created before a time, newest first."""
         return self._entries(
-            sa.select(*self._jobs.columns(_ENTRY_FIELDS))
+            sa.select(*self._jobs.columns(ENTRY_FIELDS))
             .where(*self._mine(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0)
             .where(self._job.c.created_at < before, self._job.c[self._jobs.ids] != "[]")
             .order_by(self._job.c.created_at.desc())
@@ -246,7 +248,7 @@ class SqlLedger(Ledger):
     def created_between(self, since: float, until: float) -> list[Entry]:
         """Return what is created and was so in a period (epoch seconds), each generation, oldest first."""
         return self._entries(
-            sa.select(*self._jobs.columns(_ENTRY_FIELDS))
+            sa.select(*self._jobs.columns(ENTRY_FIELDS))
             .where(*self._mine(self._job), self._job.c.state == State.CREATED.value)
             .where(self._job.c.created_at >= since, self._job.c.created_at <= until)
             .order_by(self._job.c.created_at)
@@ -254,7 +256,7 @@ class SqlLedger(Ledger):
 
     def refunds_of(self, kk_order_id: str) -> list[Entry]:
         """Return every refund of an order at KK, each generation; of a ledger of refunds."""
-        query = sa.select(*self._jobs.columns(_ENTRY_FIELDS)).where(*self._mine(self._job))
+        query = sa.select(*self._jobs.columns(ENTRY_FIELDS)).where(*self._mine(self._job))
         key = self._key_of(self._job)
         query = query.where(key.startswith(f"{kk_order_id}-", autoescape=True), *_near(key, kk_order_id))
         return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at))
@@ -270,7 +272,7 @@ class SqlLedger(Ledger):
             return db.execute(query.limit(1)).first() is not None
 
     def _mine(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
-        return _where(table, self._is_mine)
+        return has_values(table, self._is_mine)
 
     # The account -----------------------------------------------------------------------------------
 
@@ -291,7 +293,7 @@ class SqlLedger(Ledger):
 
     def newest_run(self, origin: Origin) -> RunRow | None:
         """Return the last sync that this task has begun."""
-        query = sa.select(_RUN).where(*_where(_RUN, self._is_mine | _task(origin)))
+        query = sa.select(_RUN).where(*has_values(_RUN, self._is_mine | _task(origin)))
         with self.database.read() as db:
             row = db.execute(query.order_by(_RUN.c.started_at.desc()).limit(1)).one_or_none()
         if row is None:
@@ -322,132 +324,12 @@ class SqlLedger(Ledger):
             db.execute(_RUN.update().where(_RUN.c.sync_id == sync_id).values(values))
 
 
-class SqlTransaction:
-    """A `Transaction` on a connection of the ledger's database."""
-
-    def __init__(
-        self,
-        db: Connection,
-        database: Database,
-        statements: Statements,
-        jobs: tables.JobTables,
-        is_mine: Mapping[str, str],
-        token_fingerprint: str,
-    ) -> None:
-        self._db, self._database, self._statements = db, database, statements
-        self._jobs, self._job, self._attempt = jobs, jobs.job, jobs.attempt
-        self._columns = jobs.columns(_ENTRY_FIELDS)
-        self._is_mine = is_mine
-        self._token_fingerprint = token_fingerprint
-        self._returning = self._columns if database.returns_rows else ()
-
-    @property
-    def now(self) -> Any:
-        """The database's clock, as a value to write."""
-        here = self._database.time_here()
-        return Moment() if here is None else here
-
-    def later(self, first: Any, second: Any) -> Any:
-        """Return the later of two times, of which one is made with `now`."""
-        if isinstance(first, Moment):
-            return first.at_least(second)
-        return second.at_least(first) if isinstance(second, Moment) else max(first, second)
-
-    def earlier(self, first: Any, second: Any) -> Any:
-        """Return the earlier of two times, of which one is made with `now`."""
-        if isinstance(first, Moment):
-            return first.at_most(second)
-        return second.at_most(first) if isinstance(second, Moment) else min(first, second)
-
-    def read(self, key: str, generation: int) -> Entry | None:
-        """Return a row."""
-        return self._one(
-            self._statements.select(self._db, self._columns, self._job, self._place(key, generation))
-        )
-
-    def lock(self, key: str, generation: int) -> Entry | None:
-        """Return a row, which nobody else can change until the transaction ends."""
-        is_it = _where(self._job, self._place(key, generation))
-        return self._one(self._db.execute(sa.select(*self._columns).where(*is_it).with_for_update()))
-
-    def _one(self, result: Any) -> Entry | None:
-        row = result.one_or_none()
-        return _entry(row) if row else None
-
-    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
-        """Add a row and return it."""
-        row = self._place(key, generation) | _as_columns(values, self._jobs)
-        result = self._statements.insert(self._db, self._job, row, returning=self._returning)
-        return self._written(result, key, generation)
-
-    def change(self, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
-        """Change a row and return it, if its state, attempt and claim token are still those of `seen`."""
-        unchanged = self._place(seen.key, seen.generation)
-        unchanged.update(state=seen.state.value, attempt=seen.attempt, claim_token=seen.claim_token)
-        return self._update(seen, unchanged, values)
-
-    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> Entry:
-        """Change a row that this transaction has locked, and return it."""
-        written = self._update(locked, self._place(locked.key, locked.generation), values)
-        assert written is not None  # noqa: S101 - for the type checker: the row is locked or was just written
-        return written
-
-    def _update(self, old: Entry, where: Mapping[str, Any], values: Mapping[str, Any]) -> Entry | None:
-        changes = _as_columns(values, self._jobs)
-        result = self._statements.update(self._db, self._job, where, changes, returning=self._returning)
-        if self._returning:
-            return self._one(result)
-        if result.rowcount != 1:
-            return None
-        return self._written(result, values.get("key", old.key), old.generation)
-
-    def _written(self, result: Any, key: str, generation: int) -> Entry:
-        entry = self._one(result) if self._returning else self.read(key, generation)
-        assert entry is not None  # noqa: S101 - for the type checker: the row is locked or was just written
-        return entry
-
-    def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
-        """Add the row of a POST."""
-        row = self._place_of_attempt(claim) | _as_columns(values, self._jobs)
-        row["token_fingerprint"] = self._token_fingerprint
-        self._statements.insert(self._db, self._attempt, row)
-
-    def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
-        """Change the row of a claim's POST; False when there is none."""
-        where = self._place_of_attempt(claim)
-        written = self._statements.update(self._db, self._attempt, where, _as_columns(values, self._jobs))
-        return bool(written.rowcount == 1)
-
-    def _place_of_attempt(self, claim: Claim) -> dict[str, Any]:
-        place = self._place(claim.job.key, claim.generation)
-        place.update(attempt=claim.attempt, claim_token=claim.token)
-        return place
-
-    def attempts(self, key: str, generation: int) -> list[Attempt]:
-        """Return the POSTs of a row, oldest first."""
-        query = sa.select(self._attempt).where(*_where(self._attempt, self._place(key, generation)))
-        return [
-            _attempt(row, self._jobs) for row in self._db.execute(query.order_by(*_in_turn(self._attempt)))
-        ]
-
-    def _place(self, key: str, generation: int) -> dict[str, Any]:
-        return {**self._is_mine, self._jobs.key: key, "generation": generation}
-
-
 @contextmanager
 def _telling_taken_keys() -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
         raise KeyTakenError("somebody else has just added the same key") from error
-
-
-# Rows and columns ----------------------------------------------------------------------------------
-
-
-def _in_turn(attempt: sa.Table) -> tuple[Any, ...]:
-    # The time of an intent is the earliest of three clocks, and KK's has whole seconds.
-    return (attempt.c.generation, attempt.c.attempt, attempt.c.intent_at)
 
 
 def _near(key: sa.Column[Any], kk_order_id: str) -> tuple[sa.ColumnElement[bool], ...]:
@@ -458,10 +340,6 @@ def _near(key: sa.Column[Any], kk_order_id: str) -> tuple[sa.ColumnElement[bool]
     return (key >= kk_order_id, key < following) if is_behind else ()
 
 
-def _where(table: sa.Table, values: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
-    return tuple(table.c[name] == value for name, value in values.items())
-
-
 def _task(origin: Origin) -> dict[str, Any]:
     return {
         "dag_id": origin.dag_id,
@@ -469,42 +347,3 @@ def _task(origin: Origin) -> dict[str, Any]:
         "task_id": origin.task_id,
         "map_index": origin.map_index,
     }
-
-
-def _as_columns(values: Mapping[str, Any], jobs: tables.JobTables) -> dict[str, Any]:
-    return {jobs.column(name): _AS_COLUMN.get(name, _as_is)(value) for name, value in values.items()}
-
-
-def _as_is(value: Any) -> Any:
-    return value
-
-
-_AS_COLUMN: dict[str, Callable[[Any], Any]] = {
-    "state": lambda state: state.value,
-    "kk_order_ids": lambda ids: json.dumps(list(ids)),
-    "goods": lambda goods: json.dumps(dict(sorted(goods.items())), separators=(",", ":")),
-    "adopted": int,
-}
-
-
-def _entry(row: Any) -> Entry:
-    fields: list[Any] = list(row)
-    for place, read in _READ_AS.items():
-        fields[place] = read(fields[place])
-    return Entry(*fields)
-
-
-def _attempt(row: Any, jobs: tables.JobTables) -> Attempt:
-    values = {name: getattr(row, jobs.column(name)) for name in _ATTEMPT_FIELDS}
-    values.update(kk_order_ids=tuple(json.loads(values["kk_order_ids"])), goods=json.loads(row.goods))
-    return Attempt(**values)
-
-
-_ENTRY_FIELDS = list(Entry.__dataclass_fields__)
-_READ_AS: dict[int, Callable[[Any], Any]] = {
-    _ENTRY_FIELDS.index("state"): State,
-    _ENTRY_FIELDS.index("kk_order_ids"): lambda text: tuple(json.loads(text)),
-    _ENTRY_FIELDS.index("goods"): json.loads,
-    _ENTRY_FIELDS.index("adopted"): bool,
-}
-_ATTEMPT_FIELDS = list(Attempt.__dataclass_fields__)

@@ -140,3 +140,11 @@ def test_a_worker_that_dies_with_its_places_delays_the_others_by_those_alone(tmp
     other.acquire()
 
     assert world.clock.now - began == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_mad_retry_after_does_not_stop_the_account_for_decades(world: World) -> None:
+    bucket = LedgerBucket(world.ledger, burst=120, per_second=2)
+    bucket.back_off(999_999_999.0)
+    before = world.clock.now
+    bucket.acquire()
+    assert 1 <= world.clock.now - before <= 600

@@ -306,3 +306,8 @@ def test_a_split_of_an_older_generation_and_a_humans_word_stand(ledger: SqlLedge
     ledger.resolve(held, Event.DECLARED_CREATED, ids=["K1"], who="me", why="K2 is another shop's")
     assert ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=9)]) == Completion()
     assert entry(ledger).kk_order_ids == ("K1",)
+
+
+def test_a_look_up_takes_any_number_of_keys(world: World) -> None:
+    world.sync("A")
+    assert list(world.ledger.look_up([f"K{n}" for n in range(100_000)] + ["A"])) == ["A"]

@@ -13,15 +13,6 @@ from airflow_provider_kk.delivery.states import State
 from tests.delivery.world import Limits, Order, Policy, World, counts
 
 
-@pytest.fixture
-def world(empty_world: World) -> World:
-    world = empty_world
-    # An order that the ledger knows: without one, absence in KK's list would prove nothing.
-    world.sync("known")
-    world.clock.sleep(3600)
-    return world
-
-
 def test_an_order_is_sent_once_whatever_number_of_runs_select_it(world: World) -> None:
     assert counts(world.sync("A", "B")) == {"created": 2}
     assert counts(world.sync("A", "B")) == {"already_created": 2}

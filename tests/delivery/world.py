@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from airflow_provider_kk.delivery.stream import Limits, Stream
 
 START = 1_800_000_000.0
 LOG = logging.getLogger("tests.delivery")
+ORIGIN = Origin("dag", "run", "task", -1, 1)
 
 
 class VirtualClock:
@@ -245,6 +246,51 @@ class World:
 
     def entry(self, key: str) -> Entry:
         return self.ledger.look_up([key])[key]
+
+
+def stream_over(
+    world: World,
+    *orders: Order,
+    stop: Stop | None = None,
+    throttle: Any = None,
+    make_job: Callable[[str], Any] | None = None,
+    in_flight: int = 1,
+) -> tuple[Stream, Board, SyncRuns, Any]:
+    """A stream over some orders that is not run yet, its board, and its run."""
+    by_key = {order.key: order for order in orders}
+    board, runs = Board(), SyncRuns(world.ledger)
+    board.add(Item(n, o.key, o.fingerprint(), o.goods, o.country, "", o.key) for n, o in enumerate(orders))
+    run = runs.begin(ORIGIN)
+    stream = Stream(
+        ledger=world.ledger,
+        finder=world.kk,
+        throttle=throttle or Free(),
+        board=board,
+        make_job=make_job or (lambda key: world.job(by_key[key])),
+        probe=lambda: None,
+        log=LOG,
+        origin=ORIGIN,
+        sync_id=run.sync_id,
+        stop=stop or Stop(),
+        limits=Limits(in_flight),
+    )
+    return stream, board, runs, run
+
+
+def list_integers(world: World) -> None:
+    """Let KK list numbers that look like integers as such."""
+    listed = world.kk.find
+
+    def find(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+        for part in listed(since, until, keys):
+            yield [
+                replace(one, key=str(int(one.key)), key_is_integer=True)
+                if one.key is not None and one.key.isdigit()
+                else one
+                for one in part
+            ]
+
+    world.kk.find = find  # type: ignore[method-assign]
 
 
 def counts(summary: Summary) -> dict[str, int]:

@@ -1,0 +1,173 @@
+"""Clocks that are wrong while an order is sent or settled, and clocks that are set right in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_kk.delivery.rows import Answer
+from airflow_provider_kk.delivery.states import Event
+from tests.delivery.world import ORIGIN, Order, World, counts
+
+
+@pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
+def test_a_database_clock_that_is_an_hour_off_doubles_nothing(world: World, off_s: float) -> None:
+    database: Any = world.ledger.database
+    database.time_here = lambda: world.clock.wall() + off_s
+    world.sync("B")
+    world.clock.sleep(3600)
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.clock.sleep(4000)
+    world.sync("C")
+    world.clock.sleep(3600)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_a_database_clock_that_is_set_right_while_an_order_is_in_doubt_doubles_nothing(world: World) -> None:
+    database: Any = world.ledger.database
+    time_here = database.time_here
+    database.time_here = lambda: world.clock.wall() - 3600
+    world.kk.list_lag_s = 300.0
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    database.time_here = time_here
+    world.sync("A", waits=False)
+    world.clock.sleep(7200)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_a_kk_clock_that_is_corrected_between_sending_and_settling_doubles_nothing(world: World) -> None:
+    world.kk.clock_skew_s = 3600.0
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.kk.clock_skew_s = 0.0
+    world.clock.sleep(7200)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_one_wrong_date_does_not_blind_healing(world: World) -> None:
+    world.kk.clock_skew_s = 86_400.0
+    world.sync("B")
+    world.kk.clock_skew_s = 0.0
+    world.clock.sleep(3600)
+    world.kk.add(Order("A"))
+    world.clock.sleep(3600)
+    world.sync("A")
+    assert "A" not in world.kk.posts
+
+
+@pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
+def test_a_database_clock_that_is_an_hour_off_stops_nobody(world: World, off_s: float) -> None:
+    database: Any = world.ledger.database
+    database.time_here = lambda: world.clock.wall() + off_s
+    for key in ("B", "C", "D"):
+        world.sync(key)
+    world.clock.sleep(3 * 3600)
+    assert counts(world.sync("E")) == {"created": 1}
+
+
+def test_answers_that_were_recorded_late_stop_nobody(empty_world: World) -> None:
+    world = empty_world
+    for key in ("A", "B", "C"):
+        claim = world.ledger.begin(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
+        assert claim is not None
+        ids = world.kk.add(Order(key))
+        world.clock.sleep(900)
+        world.ledger.record(claim, Answer(Event.CREATED, tuple(ids)))
+    world.clock.sleep(3600)
+    assert counts(world.sync("D")) == {"created": 1}
+
+
+# Set right before an order is settled -------------------------------------------------------------
+
+
+def set_workers_clock(world: World, by_s: float) -> None:
+    """On SQLite it is the ledger's, too; KK's stays what it is."""
+    world.clock.now += by_s
+    world.kk.clock_skew_s = (world.kk.clock_skew_s or 0.0) - by_s
+
+
+def set_databases_clock(world: World, ahead_s: float) -> None:
+    database: Any = world.ledger.database
+    database.now = lambda: sa.literal(world.clock.wall() + ahead_s, sa.Float(53))
+    database.time_here = database.read_now = lambda: world.clock.wall() + ahead_s
+
+
+def test_a_workers_clock_that_was_ahead_doubles_nothing(world: World) -> None:
+    set_workers_clock(world, 3600)
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    set_workers_clock(world, -3600)
+    world.clock.sleep(3500)
+    world.sync("B")
+    world.clock.sleep(3000)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_a_databases_clock_that_was_ahead_doubles_nothing(world: World) -> None:
+    set_databases_clock(world, 3600)
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    set_databases_clock(world, 0)
+    world.clock.sleep(3500)
+    world.sync("B")
+    world.clock.sleep(3000)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_clocks_that_were_behind_double_nothing(world: World) -> None:
+    world.kk.list_lag_s = 300.0
+    world.sync("B")
+    world.clock.sleep(1200)
+    set_workers_clock(world, -3600)
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.clock.sleep(20)
+    set_workers_clock(world, 3600)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_kks_clock_that_was_ahead_doubles_nothing(world: World) -> None:
+    world.kk.clock_skew_s = 3600.0
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.kk.clock_skew_s = 0.0
+    world.clock.sleep(60)
+    world.sync("B")
+    world.clock.sleep(1000)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+@pytest.mark.parametrize("ahead_s", [60.0, 240.0, 3600.0])
+def test_an_account_goes_on_after_a_clock_that_was_ahead_is_set_right(world: World, ahead_s: float) -> None:
+    set_workers_clock(world, ahead_s)
+    world.sync("A", "B", "C")
+    set_workers_clock(world, -ahead_s)
+    for _ in range(3):
+        world.clock.sleep(1200)
+        world.sync("A")
+    results = []
+    for _ in range(4):
+        results.append(counts(world.sync("D")))
+        world.clock.sleep(86_400)
+    assert results[-1] == {"already_created": 1}, results
+
+
+def test_an_account_goes_on_after_the_databases_clock_was_ahead(world: World) -> None:
+    set_databases_clock(world, 240)
+    world.sync("A", "B", "C")
+    set_databases_clock(world, 0)
+    for _ in range(3):
+        world.clock.sleep(1200)
+        world.sync("A")
+    assert counts(world.sync("D")) == {"created": 1}

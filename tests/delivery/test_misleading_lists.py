@@ -1,0 +1,163 @@
+"""KK's list of another store, of other numbers, half or late: what it does not prove decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from airflow_provider_kk.delivery.job import Sighting
+from airflow_provider_kk.delivery.rows import Answer
+from airflow_provider_kk.delivery.states import Event, State
+from tests.delivery.world import ORIGIN, Order, World, counts, list_integers, stream_over
+
+
+def test_a_refused_order_is_not_asked_again_over_another_stores_list(world: World) -> None:
+    world.kk.meets("A", "refused")
+    world.sync("A")
+    world.clock.sleep(3600)
+    world.ledger.set_healed_until(world.clock.now)
+    world.kk.orders = []
+    stream, _board, _, _ = stream_over(world, Order("A"))
+    stream.heal_max_age_s = 3600.0
+    stream.run()
+    stream.look_again()
+    stream.close()
+    assert world.kk.posts.count("A") == 1
+
+
+def test_an_id_that_kk_has_given_and_does_not_list_is_a_conflict(world: World) -> None:
+    job = world.job(Order("A"))
+    first = world.ledger.begin(job, None, origin=ORIGIN, sync_id="s")
+    world.clock.sleep(800)
+    second = world.ledger.begin(job, world.entry("A"), origin=ORIGIN, sync_id="s")
+    assert first is not None
+    assert second is not None
+    world.kk.add(Order("A"))
+    world.ledger.record(second, Answer(Event.UNKNOWN))
+    world.ledger.record(first, Answer(Event.CREATED, ("9999",)))
+    world.clock.sleep(800)
+    assert counts(world.sync("A")) == {"held": 1}
+
+
+def test_an_order_made_by_hand_later_does_not_keep_a_refused_one_for_ever(world: World) -> None:
+    world.kk.meets("A", "refused")
+    world.sync("A")
+    world.clock.sleep(7200)
+    world.kk.add(Order("by hand"), key=None)
+    world.clock.sleep(90_000)
+    assert counts(world.sync("A")) == {"created": 1}
+
+
+def test_another_stores_list_is_no_control_though_healing_took_it_in(world: World) -> None:
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.clock.sleep(800)
+    world.kk.orders = []
+    world.kk.add(Order("theirs"), at=world.clock.now - 100)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_a_list_with_numbers_of_kks_own_is_no_control(world: World) -> None:
+    listed = world.kk.find
+
+    def find(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+        for part in listed(since, until, keys):
+            yield [replace(one, key=f"KK{one.id}") for one in part]
+
+    world.kk.find = find  # type: ignore[method-assign]
+    world.kk.meets("A", "lost_answer")
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_healing_knows_a_number_that_kk_turned_into_an_integer(world: World) -> None:
+    world.kk.orders.append(Sighting("77", "123", True, {"SHIRT_M": 1}, "FR", created_at=world.clock.now))
+    assert counts(world.sync("00123")) == {"already_created": 1}
+    assert "00123" not in world.kk.posts
+    assert world.entry("00123").kk_order_ids == ("77",)
+
+
+def test_an_order_with_zeros_before_it_does_not_stand_for_one_without(world: World) -> None:
+    list_integers(world)
+    world.sync("007")
+    world.clock.sleep(60)
+    assert counts(world.sync("7", "007")) == {"created": 1, "already_created": 1}
+
+
+def test_one_integer_for_two_orders_in_doubt_is_left_to_a_human(world: World) -> None:
+    list_integers(world)
+    world.kk.meets("7", "lost_answer")
+    world.kk.meets("007", "lost_request")
+    assert counts(world.sync("7", "007")) == {"held": 2}
+
+
+def test_a_number_that_kk_lists_as_text_stands_for_no_other(world: World) -> None:
+    world.kk.add(Order("7"))
+    assert counts(world.sync("007")) == {"created": 1}
+
+
+def test_a_list_that_shows_what_is_known_only_later_is_read_again(world: World) -> None:
+    listed, answers = world.kk.find, iter([False])
+
+    def find(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+        if next(answers, True):
+            yield from listed(since, until, keys)
+        else:
+            yield []
+
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.clock.sleep(7200)
+    world.kk.find = find  # type: ignore[method-assign]
+    world.ledger.set_healed_until(world.clock.now)
+    stream, _board, _, _ = stream_over(world, Order("A"))
+    stream.heal_max_age_s = 3600.0
+    stream.run()
+    stream.close()
+    assert world.kk.count("A") == 1
+    assert world.entry("A").state is State.CREATED
+
+
+def test_the_rest_of_a_split_is_not_taken_for_the_order_made_again(world: World) -> None:
+    world.kk.split = True
+    split = Order("A", {"S": 1, "T": 2})
+    post = world.kk.post
+    world.kk.post = lambda order, check: post(order, check)[:1]  # type: ignore[method-assign]
+    world.sync(split)
+    world.clock.sleep(3600)
+    there = [one.id for one in world.kk.orders if one.key == "A"]
+    assert world.ledger.order_again(world.entry("A"), ids=there, who="ann", why="asked")
+    assert counts(world.sync(split)) == {"created": 1}
+    assert world.kk.count("A") == 2
+
+
+def test_one_kk_order_is_never_taken_for_two_numbers(world: World) -> None:
+    add = world.kk.add
+
+    def add_as_integer(order: Order, **options: Any) -> list[str]:
+        ids = add(order, **options)
+        last = world.kk.orders[-1]
+        if last.key is not None and last.key.isdigit():
+            world.kk.orders[-1] = replace(last, key=str(int(last.key)), key_is_integer=True)
+        return ids
+
+    world.kk.add = add_as_integer  # type: ignore[method-assign]
+    world.kk.meets("007", "lost_request")
+    world.sync("7", "007")
+    assert not set(world.entry("7").kk_order_ids) & set(world.entry("007").kk_order_ids)
+    assert world.entry("007").state is State.HELD
+
+
+def test_parts_without_a_number_keep_an_order_from_being_resent(world: World) -> None:
+    world.kk.split = True
+    add = world.kk.add
+    world.kk.add = lambda order, **options: add(order, key=None)  # type: ignore[method-assign]
+    world.kk.meets("A", "lost_answer")
+    world.sync(Order("A", {"S": 1, "T": 2}))
+    assert world.kk.count("A") == 1
+
+
+def test_a_number_like_a_decimal_is_compared_as_text() -> None:
+    assert not Sighting("1", "12.5", key_is_integer=True).is_of("125")

@@ -1,0 +1,138 @@
+"""A ledger that was restored from a backup has forgotten what was sent: KK's list has not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_provider_kk.delivery import tables
+from airflow_provider_kk.delivery.job import Sighting
+from tests.delivery.world import Order, World, counts, list_integers
+
+TABLES = (tables.account, tables.order, tables.attempt, tables.sync_run)
+
+
+def backup(world: World) -> list[list[dict[str, Any]]]:
+    with world.ledger.database.read() as db:
+        return [[dict(row._mapping) for row in db.execute(sa.select(table))] for table in TABLES]
+
+
+def restore(world: World, rows: list[list[dict[str, Any]]]) -> None:
+    with world.ledger.database.write() as db:
+        for table, saved in zip(TABLES, rows, strict=True):
+            db.execute(table.delete())
+            if saved:
+                db.execute(table.insert(), saved)
+
+
+@pytest.mark.parametrize("fault", ["lost_request", "refused"])
+def test_a_resend_that_a_restored_ledger_has_forgotten_is_found(world: World, fault: str) -> None:
+    world.kk.meets("A", fault)
+    world.sync("A", waits=False)
+    saved = backup(world)
+    world.clock.sleep(7200)
+    world.sync("A")
+    world.clock.sleep(600)
+    restore(world, saved)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_a_restored_ledger_finds_the_second_generation(world: World) -> None:
+    world.sync("A")
+    world.clock.sleep(3600)
+    world.ledger.order_again(world.entry("A"), who="ann", why="asked")
+    saved = backup(world)
+    world.sync("A")
+    world.clock.sleep(3600)
+    restore(world, saved)
+    world.sync("A")
+    assert world.kk.count("A") == 2
+
+
+def test_a_row_that_vanishes_while_a_sync_waits_is_not_sent_again(world: World) -> None:
+    world.kk.meets("A", "lost_answer")
+    sleep = world.clock.sleep
+
+    def sleep_and_lose(seconds: float, stop: object = None) -> None:
+        sleep(seconds)
+        if seconds > 100:
+            with world.ledger.database.write() as db:
+                db.execute(tables.order.delete().where(tables.order.c.custom_order_number == "A"))
+
+    world.clock.sleep = sleep_and_lose  # type: ignore[method-assign]
+    assert counts(world.sync("A")) == {"in_doubt": 1}
+    world.clock.sleep = sleep  # type: ignore[method-assign]
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_a_restored_ledger_knows_a_number_that_kk_lists_without_its_zeros(world: World) -> None:
+    list_integers(world)
+    saved = backup(world)
+    world.sync("007")
+    world.clock.sleep(3600)
+    restore(world, saved)
+    assert counts(world.sync("007")) == {"already_created": 1}
+    assert world.kk.count("007") == 1
+
+
+@pytest.mark.parametrize("before", ["not_sent", "invalid"])
+def test_a_restored_ledger_finds_what_was_not_sent_before_under_an_integer(world: World, before: str) -> None:
+    list_integers(world)
+    if before == "not_sent":
+        world.kk.meets("007", "never_left")
+        world.sync("007")
+    else:
+        world.ledger.note_invalid("007", "digest", "no zip", sync_id="s")
+    saved = backup(world)
+    world.sync("007")
+    world.clock.sleep(3600)
+    restore(world, saved)
+    world.sync("007")
+    assert world.kk.count("007") == 1
+
+
+def test_a_restored_ledger_tells_of_an_order_under_an_integer_that_was_changed_meanwhile(
+    world: World,
+) -> None:
+    list_integers(world)
+    saved = backup(world)
+    world.sync("007")
+    world.clock.sleep(3600)
+    restore(world, saved)
+    assert counts(world.sync(Order("007", {"SHIRT_M": 1}, "DE"))) == {"changed": 1}
+
+
+def test_a_restored_ledger_gets_all_splits_that_two_slices_of_the_list_show(world: World) -> None:
+    split = Order("A", {"S": 1, "T": 2})
+    world.kk.meets("A", "never_left")
+    world.sync(split)
+    saved = backup(world)
+    world.kk.split = True
+    world.sync(split)
+    world.clock.sleep(3600)
+    restore(world, saved)
+    find = world.kk.find
+
+    def one_by_one(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+        for part in find(since, until, keys):
+            yield from [[one] for one in part] or [[]]
+
+    world.kk.find = one_by_one  # type: ignore[method-assign]
+    assert counts(world.sync(split)) == {"already_created": 1}
+
+
+def test_an_index_that_is_being_rebuilt_is_no_reason_to_send(world: World) -> None:
+    world.sync("B")
+    world.clock.sleep(400)
+    saved = backup(world)
+    world.sync("A")
+    world.clock.sleep(3600)
+    restore(world, saved)
+    world.kk.orders = []
+    assert counts(world.sync("A")) == {"not_sent": 1}
+    assert world.kk.count("A") == 1

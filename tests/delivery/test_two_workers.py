@@ -1,0 +1,83 @@
+"""Two workers at the same orders: each hides and doubles nothing of the other's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_kk.api.errors import KKRateLimitedError
+from airflow_provider_kk.delivery.board import Status
+from airflow_provider_kk.delivery.job import LastCheck
+from airflow_provider_kk.delivery.rows import Answer
+from airflow_provider_kk.delivery.runs import summarise
+from airflow_provider_kk.delivery.states import Event, State
+from tests.delivery.world import ORIGIN, Free, Order, World, counts, stream_over
+
+
+@pytest.mark.parametrize("meanwhile", ["lost_answer", "fine"])
+def test_a_late_429_does_not_resend_what_another_worker_sent_meanwhile(world: World, meanwhile: str) -> None:
+    post, is_first = world.kk.post, [True]
+
+    def slow_429(order: Order, last_check: LastCheck) -> list[str]:
+        if not is_first.pop() if is_first else True:
+            return post(order, last_check)
+        world.clock.sleep(800)
+        world.kk.meets("A", meanwhile)
+        world.sync("A", waits=False)
+        raise KKRateLimitedError("429")
+
+    world.kk.post = slow_429  # type: ignore[method-assign]
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_a_late_created_of_old_content_is_told_as_changed(world: World) -> None:
+    old, new = Order("A", {"S": 1}), Order("A", {"S": 5})
+    first = world.ledger.begin(world.job(old), None, origin=ORIGIN, sync_id="s")
+    assert first is not None
+    second = world.ledger.begin(world.job(new), world.entry("A"), origin=ORIGIN, sync_id="s")
+    assert second is not None
+    world.ledger.record(second, Answer(Event.NOT_SENT))
+    world.kk.add(old)
+    world.ledger.record(first, Answer(Event.CREATED, ("1",)))
+    assert counts(world.sync(new)) == {"changed": 1}
+
+
+def test_the_place_of_an_order_that_another_worker_sends_is_handed_back(world: World) -> None:
+    handed_back = []
+
+    class Rivalled(Free):
+        def acquire(self, stop: Any = None) -> None:
+            world.sync("A")
+
+        def hand_back(self, held_s: float) -> None:
+            handed_back.append(held_s)
+
+    stream, board, _, _ = stream_over(world, Order("A"), throttle=Rivalled())
+    stream.run()
+    assert board.counts() == {Status.WAITING: 1}
+    stream.look_again()
+    stream.close()
+    assert board.counts() == {Status.ALREADY_CREATED: 1}
+    assert handed_back == [0.0]
+    assert world.kk.count("A") == 1
+
+
+def test_a_failing_worker_hides_nothing_of_what_the_others_did(world: World) -> None:
+    def make_job(key: str) -> Any:
+        if key.startswith("BAD"):
+            raise RuntimeError("a bug")
+        return world.job(Order(key))
+
+    keys = ["BAD1", "G1", "G2", "BAD2", "G3"]
+    stream, board, runs, run = stream_over(
+        world, *(Order(key) for key in keys), make_job=make_job, in_flight=8
+    )
+    with pytest.raises(RuntimeError):
+        stream.run()
+    stream.close()
+    told = {one.key: one.status for one in board.finished()}
+    created = [key for key, entry in world.ledger.look_up(keys).items() if entry.state is State.CREATED]
+    assert {told[key] for key in created} <= {Status.CREATED}
+    assert summarise(board, run, runs).selected == len(keys)
