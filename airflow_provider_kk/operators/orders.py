@@ -19,6 +19,7 @@ from airflow_provider_kk.links.kk import IN_LEDGER, ORDER_NUMBER, RUN_IN_LEDGER,
 from airflow_provider_kk.operators.base import DeliveringOperator, failing_for_good
 from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
 from airflow_provider_kk.operators.masking import Masked, unmasked
+from airflow_provider_kk.operators.results import open_write_back, tell_warehouse
 from airflow_provider_kk.operators.run import (
     DeferUntil,
     Delivery,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.sql_ledger import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
-    from airflow_provider_kk.warehouse.write_back import Result, WriteBack
+    from airflow_provider_kk.warehouse.write_back import WriteBack
 
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
 _NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
@@ -340,7 +341,7 @@ class SyncOrdersOperator(DeliveringOperator):
         hook = KKHook(self.kk_conn_id)
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
-        write_back = self._open_write_back(warehouse)
+        write_back = open_write_back(self.write_back, warehouse, is_plan=self.plan_only)
         with closing(self._open_ledger(hook)) as ledger:
             return self._run(hook, ledger, warehouse, write_back, stop, context)
 
@@ -379,23 +380,6 @@ class SyncOrdersOperator(DeliveringOperator):
 
     # Before anything is sent -----------------------------------------------------------------------
 
-    def _open_write_back(self, warehouse: Any) -> WriteBack | None:
-        from airflow_provider_kk.warehouse.write_back import WriteBack, WriteBackError
-
-        if self.write_back is None:
-            return None
-        try:
-            write_back = WriteBack.parse(self.write_back)
-        except ValueError as error:
-            raise AirflowFailException(str(error)) from error
-        if self.plan_only:
-            return write_back
-        try:
-            write_back.prepare(warehouse)
-        except WriteBackError as error:
-            raise AirflowException(f"{error}. Nothing is sent before the results have a place") from None
-        return write_back
-
     def _open_ledger(self, hook: KKHook) -> SqlLedger:
         from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
 
@@ -403,26 +387,9 @@ class SyncOrdersOperator(DeliveringOperator):
         return open_ledger(hook, str(place), threads=self.max_in_flight, log=self.log)
 
     def _read(self, warehouse: Any, board: Board, delivery: Delivery | None = None) -> None:
-        from airflow_provider_kk.operators.selection import put_on_board
-        from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
-        from airflow_provider_kk.warehouse.read import read_rows
+        from airflow_provider_kk.operators.selection import select
 
-        try:
-            spool = read_rows(
-                warehouse,
-                self.sql,
-                self.parameters,
-                self.log,
-                check=lambda names: resolve(names, self.columns),
-            )
-        except ColumnsError as error:
-            raise AirflowFailException(str(error)) from error
-        try:
-            if ignored := spool.ignored_columns(self.columns):
-                self.log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
-            put_on_board(board, spool, self.columns, delivery)
-        finally:
-            spool.close()
+        select(board, warehouse, self.sql, self.parameters, self.columns, self.log, delivery)
 
     def _plan(self, hook: KKHook, ledger: SqlLedger, board: Board) -> dict[str, Any]:
         from airflow_provider_kk.api.errors import KKError
@@ -453,7 +420,8 @@ class SyncOrdersOperator(DeliveringOperator):
 
         summary, failure = delivery.carry_out()
         self.log.info("%s", summary.line())
-        failure = self._tell_warehouse(delivery, warehouse, write_back, failure)
+        could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)
+        failure = failure or could_not_tell  # a deferred task writes again when it resumes
         if isinstance(failure, DeferUntil):
             delivery.end("waiting", summary)
             self._give_slot_back(failure.until)
@@ -478,41 +446,6 @@ class SyncOrdersOperator(DeliveringOperator):
         written = orders_at_kk(KKHook(self.kk_conn_id).settings, sum(made(self._summary).values()))
         return lineage(read.inputs, [written], job_facets=read.job_facets, run_facets=read.run_facets)
 
-    def _tell_warehouse(
-        self,
-        delivery: Delivery,
-        warehouse: Any,
-        write_back: WriteBack | None,
-        failure: BaseException | None,
-    ) -> BaseException | None:
-        """Write back what became of the orders; return what the task is to fail with, if anything."""
-        from airflow_provider_kk.warehouse.write_back import WriteBackError
-
-        if write_back is None:
-            return failure
-        try:
-            write_back.write(warehouse, self._results(delivery), self.log)
-        except WriteBackError as error:
-            self.log.error("%s", error)
-            # A deferred task writes again when it resumes.
-            return failure or AirflowException(
-                f"{error}. The orders themselves are safe: a retry writes back"
-            )
-        return failure
-
-    def _results(self, delivery: Delivery) -> Iterator[Result]:
-        import pendulum
-
-        from airflow_provider_kk.warehouse.write_back import Result
-
-        at = pendulum.from_timestamp(delivery.ledger.now())
-        for one in delivery.board.finished():
-            if one.name is not None:
-                told = _told(one)
-                # Ids tell the warehouse that an order is done with: one that is held or changed is not.
-                ids = one.kk_order_ids if told == "created" else ()
-                yield Result(one.name, told, list(ids), one.message or None, at)
-
 
 @contextmanager
 def _lasting(ledger: SqlLedger) -> Iterator[tuple[SqlLedger, bool]]:
@@ -524,9 +457,3 @@ def _words(finished: Finished) -> str:
     state = finished.status.replace("_", " ")
     code = f" (code {finished.code})" if finished.code is not None else ""
     return f"{state}{code}: {finished.message}" if finished.message else f"{state}{code}"
-
-
-def _told(finished: Finished) -> str:
-    """The state that a warehouse is told: one word for an order that is at KK."""
-    is_there = finished.status in ("already_created", "adopted")
-    return "created" if is_there else finished.status.value

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kk.delivery.board import Board, Finished, Status
 from airflow_provider_kk.operators.run import item_of
 from airflow_provider_kk.warehouse.map import Candidate, iter_candidates
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.operators.run import Delivery
     from airflow_provider_kk.warehouse.spool import Spool
 
 _BATCH = 1_000
 _NUMBER_WIDTH = 40
+
+
+def select(
+    board: Board,
+    warehouse: Any,
+    sql: str,
+    parameters: Mapping[str, Any] | Sequence[Any] | None,
+    columns: Mapping[str, str] | None,
+    log: Log,
+    delivery: Delivery | None = None,
+) -> None:
+    """Put what a query returns on the board, the warehouse being closed before anything is checked.
+
+    :raises AirflowFailException: its columns are not those of orders.
+    """
+    from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
+    from airflow_provider_kk.warehouse.read import read_rows
+
+    try:
+        spool = read_rows(warehouse, sql, parameters, log, check=lambda names: resolve(names, columns))
+    except ColumnsError as error:
+        raise AirflowFailException(str(error)) from error
+    with closing(spool):
+        if ignored := spool.ignored_columns(columns):
+            log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
+        put_on_board(board, spool, columns, delivery)
 
 
 def put_on_board(
