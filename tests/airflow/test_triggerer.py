@@ -13,10 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from airflow_provider_kk.sandbox.server import SandboxServer
-from tests.airflow.support import AIRFLOW_VERSION
 from tests.operators.shop import kk_connection
 
 if TYPE_CHECKING:
@@ -38,7 +35,6 @@ with DAG("many", start_date=pendulum.datetime(2026, 1, 1), schedule=None, catchu
 """
 
 
-@pytest.mark.skipif(AIRFLOW_VERSION < (3, 2), reason="the rows of a deferred task are others there")
 def test_300_deferred_sensors_on_one_triggerer_keep_within_the_bucket(
     airflow_home: AirflowHome, tmp_path: Path
 ):
