@@ -28,7 +28,7 @@ def print_problems(
     board: Board, statuses: Sequence[Status], most: int, *, file: TextIO | None = None
 ) -> None:
     """Print each fault of each order in one of these states, of the first `most` orders."""
-    found = (one for one in board.finished() if one.status in statuses)
+    found = board.finished(*statuses)
     rows = [row for one in islice(found, most) for row in _rows(one)]
     if not rows:
         return

@@ -197,7 +197,7 @@ def _print(delivery: Delivery, summary: Any, arguments: argparse.Namespace) -> N
     print(f"{orders(summary.selected)}, {summary.requests:,} requests, {summary.seconds:.0f} s:")
     print_counts(summary, {})
     print_problems(board, (*PROBLEMS, Status.NOT_SENT), arguments.show)
-    created = (one for one in board.finished() if one.status in (Status.CREATED, Status.ADOPTED))
+    created = board.finished(Status.CREATED, Status.ADOPTED)
     if rows := [[one.name or "", ", ".join(one.kk_order_ids)] for one in islice(created, _SHOWN)]:
         print()
         table(["order", "kkOrderIds"], rows)

@@ -169,14 +169,17 @@ class Board:
             yield [_item(row) for row in rows]
             last = rows[-1][0]
 
-    def finished(self) -> Iterator[Finished]:
-        """Yield everything on the board, in order."""
+    def finished(self, *statuses: Status) -> Iterator[Finished]:
+        """Yield what has one of these statuses, or everything on the board, in order."""
+        marks = ", ".join("?" for _ in statuses)
+        # The + keeps to the order of positions: by the index of statuses, each batch would be sorted anew.
+        wanted = f" AND +status IN ({marks})" if statuses else ""
         last = -1
         while True:
             rows = self._db.execute(
-                f"SELECT {_FINISHED} FROM job WHERE position > ?"  # noqa: S608 - constant names
+                f"SELECT {_FINISHED} FROM job WHERE position > ?{wanted}"  # noqa: S608 - constant names
                 " ORDER BY position LIMIT ?",
-                (last, _BATCH),
+                (last, *statuses, _BATCH),
             ).fetchall()
             if not rows:
                 return

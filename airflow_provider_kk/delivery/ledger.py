@@ -137,8 +137,10 @@ class Ledger(SendingLedger):
 
     def of_its_generation(self, entry: Entry, sightings: Sequence[Sighting]) -> list[Sighting]:
         """Return those of a number's orders at KK that are not of another generation."""
-        others = self.generations(entry.key) if entry.generation > 1 else []
-        ids = {one for other in others if other.generation != entry.generation for one in other.kk_order_ids}
+        if entry.generation == 1:
+            return list(sightings)
+        others = [one for one in self.generations(entry.key) if one.generation != entry.generation]
+        ids = {one for other in others for one in other.kk_order_ids}
         return [one for one in sightings if one.id not in ids]
 
     def complete(self, sightings: Sequence[Sighting]) -> Completion:

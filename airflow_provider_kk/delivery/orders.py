@@ -126,9 +126,9 @@ class OrderFinder:
                 return list(seen.values()) if is_whole else None
             if page_number > 1 and total is None:
                 return None
-            if not all(order.id for order in page.orders):
+            seen.update({order.id: order for order in page.orders})
+            if "" in seen:
                 raise InconclusiveError("KK's list has orders without an id that can be read")
-            seen.update((order.id, order) for order in page.orders)
             if len(seen) == total:
                 return list(seen.values())
         return None
@@ -154,5 +154,6 @@ def _listed_goods(order: KKOrder) -> Goods | None:
     for item in order.items:
         if item.sku is None or item.quantity is None:
             return None
-        goods[item.sku.upper()] = goods.get(item.sku.upper(), 0) + item.quantity
+        sku = item.sku.upper()
+        goods[sku] = goods.get(sku, 0) + item.quantity
     return goods or None

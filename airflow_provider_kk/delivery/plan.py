@@ -83,7 +83,7 @@ def plan(
 
 def problems(board: Board) -> Iterator[Finished]:
     """Yield the orders that somebody has to look at, or to wait for, in the order of their rows."""
-    return (one for one in board.finished() if one.status in PROBLEMS)
+    return board.finished(*PROBLEMS)
 
 
 def tell(plan: Plan, board: Board, log: Log) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from airflow_provider_kk.delivery.board import COUNTED, Board, Status
@@ -130,17 +131,12 @@ def _status(entry: Entry) -> Status:
 
 
 def _rejections(board: Board) -> list[dict[str, Any]]:
-    shown: list[dict[str, Any]] = []
-    for one in board.finished():
-        if len(shown) == _SHOWN_REJECTIONS:
-            break
-        if one.status in (Status.REJECTED, Status.INVALID):
-            shown.append(
-                {
-                    "custom_order_number": one.name,
-                    "state": one.status.value,
-                    "code": one.code,
-                    "message": one.message,
-                }
-            )
-    return shown
+    return [
+        {
+            "custom_order_number": one.name,
+            "state": one.status.value,
+            "code": one.code,
+            "message": one.message,
+        }
+        for one in islice(board.finished(Status.REJECTED, Status.INVALID), _SHOWN_REJECTIONS)
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from airflow_provider_kk.delivery.job import Job
@@ -56,7 +55,7 @@ class SendingLedger(Store):
             entry = self.persist(work)
         except KeyTakenError:
             return None  # another worker inserted the same key first
-        return replace(claim, entry=entry) if entry else None
+        return Claim(job, claim.generation, claim.attempt, claim.token, entry) if entry else None
 
     def _held(self, tx: Transaction, claim: Claim) -> Entry | None:
         entry = tx.read(claim.job.key, claim.generation)
