@@ -6,16 +6,12 @@ sleep. There its process may also be killed (nothing of it runs any more) or fro
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Collection
-from concurrent.futures import Future
+from collections.abc import Callable
 from contextlib import suppress
+from heapq import heappop, heappush
 from random import Random
-from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
-
-T = TypeVar("T")
 
 START = 1_800_000_000.0
 #: A thread passes so many places at which it could give way, on average, before it does.
@@ -34,12 +30,55 @@ class Process:
         self.when_killed = when_killed
         self.is_dead = False
         self.frozen_until = 0.0
+        self.threads: list[Thread] = []
+        """Those that have not ended."""
         self.thaw_by: list[float] = []
         """Until when each POST of its that has passed its last check must have sent its first byte."""
 
 
-class _Thread(greenlet):
-    process: Process
+class Thread:
+    """A thread of a process."""
+
+    __slots__ = ("_carrier", "process", "work")
+
+    def __init__(self, process: Process, work: Callable[[], object]) -> None:
+        self.process, self.work = process, work
+        self._carrier: _Carrier | None = None
+
+    def switch(self, main: greenlet) -> None:
+        """Begin it, or go on with it."""
+        if self._carrier is None:
+            self._carrier = _IDLE.pop() if _IDLE else _Carrier(parent=main)
+            self._carrier.thread = self
+        self._carrier.switch()
+
+    def end(self) -> None:
+        """Let it die where it stands."""
+        if self._carrier is not None:
+            self._carrier.throw(Dead)
+
+
+class _Carrier(greenlet):
+    """What threads run on, one after another: to make one costs more than most threads do."""
+
+    thread: Thread
+
+    def run(self) -> None:
+        while True:
+            with suppress(Dead):
+                while True:
+                    self.thread.work()
+                    self._rest()
+            self._rest()
+
+    def _rest(self) -> None:
+        self.thread.process.threads.remove(self.thread)
+        del self.thread
+        _IDLE.append(self)
+        self.parent.switch()
+
+
+_IDLE: list[_Carrier] = []
 
 
 class Hub:
@@ -55,48 +94,47 @@ class Hub:
         self.kills, self.freezes = kills, freezes
         self.workers_skew_s = 0.0
         """By how much the clocks of the workers are ahead."""
+        self.database_skew_s = 0.0
         self.trace: list[str] | None = None
         self.meddle: Callable[[], object] = lambda: None
         """Called now and then while a thread gives way: somebody from outside does something."""
         self.killed = self.frozen = 0
-        self._ready: list[_Thread] = []
-        self._events: list[tuple[float, int, Callable[[], object]]] = []
+        self._ready: list[Thread] = []
+        self._events: list[tuple[float, int, Thread | Callable[[], object]]] = []
+        """What happens when; a thread that wakes up."""
         self._sequence = 0
+        self._until: float | None = None
         self._fuse = 1 + int(random.random() * 2 * _FUSE)
         self._main = getcurrent()
+        self._running: Thread | None = None
+        self._dead: list[Process] = []
 
     # For the world ---------------------------------------------------------------------------------
 
     def at(self, time: float, action: Callable[[], object]) -> None:
         """Let something happen at a time, whoever lives then."""
         self._sequence += 1
-        heapq.heappush(self._events, (time, self._sequence, action))
+        heappush(self._events, (time, self._sequence, action))
 
     def spawn(self, process: Process, work: Callable[[], object]) -> None:
         """Start a thread of a process."""
-        thread = _Thread(lambda: self._live(work), self._main)
-        thread.process = process
+        thread = Thread(process, work)
+        process.threads.append(thread)
         self._ready.append(thread)
 
     def run(self, until: float | None = None) -> None:
         """Let everything happen, up to a time, or until nothing happens any more."""
-        ready, events, random = self._ready, self._events, self.random.random
+        self._until = until
         while True:
-            while events and events[0][0] <= self.now:
-                heapq.heappop(events)[2]()
-            if ready:
-                place = int(random() * len(ready)) if len(ready) > 1 else 0
-                thread = ready[place]
-                ready[place] = ready[-1]
-                ready.pop()
-                if thread.process.is_dead:
-                    continue
-                if thread.process.frozen_until > self.now:
-                    self.at(thread.process.frozen_until, lambda thread=thread: ready.append(thread))
-                    continue
-                thread.switch()
-            elif events and (until is None or events[0][0] <= until):
-                self.now = max(self.now, events[0][0])
+            thread = self._next()
+            if thread is not None:
+                self._running = thread
+                thread.switch(self._main)
+                self._running = None
+                if self._dead:
+                    self._bury()
+            elif self._events and self._events[0][0] <= self.now:
+                heappop(self._events)[2]()  # type: ignore[operator]
             else:
                 break
         if until is not None:
@@ -107,14 +145,14 @@ class Hub:
         if not process.is_dead:
             process.is_dead = True
             self.killed += 1
+            self._dead.append(process)
             self.note("killed")
             process.when_killed()
 
     def note(self, what: str, *details: object) -> None:
         """Add a line to the trace, when one is kept."""
         if self.trace is not None:
-            thread = getcurrent()
-            who = thread.process.name if isinstance(thread, _Thread) else "-"
+            who = self._running.process.name if self._running is not None else "-"
             told = " ".join(str(detail) for detail in details)
             self.trace.append(f"{self.now - START:10.1f} {who:>8} {what} {told}".rstrip())
 
@@ -122,8 +160,8 @@ class Hub:
 
     def pause(self, where: str) -> None:
         """Somebody else may run now, and this process may be killed or frozen."""
-        thread = getcurrent()
-        if not isinstance(thread, _Thread):
+        thread = self._running
+        if thread is None:
             return
         if thread.process.is_dead:
             raise Dead
@@ -144,13 +182,44 @@ class Hub:
         elif chance > 0.7:
             self.now += random() * 2.0
         self._ready.append(thread)
-        self._give_way(thread)
+        self.give_way(thread)
 
-    def process(self) -> Process:
-        """The running thread's process."""
-        thread = getcurrent()
-        assert isinstance(thread, _Thread)
-        return thread.process
+    def current(self) -> Thread:
+        """Return the running thread, which lives."""
+        thread = self._running
+        assert thread is not None
+        if thread.process.is_dead:
+            raise Dead
+        return thread
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        thread = self._running
+        if thread is None:
+            self.now += seconds
+            return
+        if thread.process.is_dead:
+            raise Dead
+        self._wake_at(self.now + seconds, thread)
+        self.give_way(thread)
+
+    def give_way(self, thread: Thread) -> None:
+        """Let others run until it is this thread's turn again, which may be at once."""
+        following = self._next()
+        if following is thread:
+            return
+        self._running = following
+        if following is None:
+            self._main.switch()
+        else:
+            following.switch(self._main)
+        self._running = thread
+
+    def wake(self, thread: Thread) -> None:
+        """Let a thread go on that has given way."""
+        self._ready.append(thread)
+
+    # How it goes on --------------------------------------------------------------------------------
 
     def _freeze(self, process: Process, where: str) -> None:
         seconds = self.random.choice((5.0, 60.0, 85.0, 130.0, 400.0, 800.0, 2_400.0))
@@ -162,75 +231,41 @@ class Hub:
         self.frozen += 1
         self.note("frozen", f"for {seconds:g} s at {where}")
 
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        thread = getcurrent()
-        if not isinstance(thread, _Thread):
-            self.now += seconds
-            return
-        if thread.process.is_dead:
-            raise Dead
-        ready = self._ready
-        self.at(self.now + seconds, lambda: ready.append(thread))
-        self._give_way(thread)
+    def _wake_at(self, time: float, thread: Thread) -> None:
+        self._sequence += 1
+        heappush(self._events, (time, self._sequence, thread))
 
-    def _give_way(self, thread: _Thread) -> None:
-        self._main.switch()
-        if thread.process.is_dead:
-            raise Dead
-
-    def _live(self, work: Callable[[], object]) -> None:
-        with suppress(Dead):
-            work()
-
-
-class Fibers:
-    """A stream's pool, of threads of a process in the hub."""
-
-    def __init__(self, hub: Hub, number: int) -> None:
-        self._hub, self._number = hub, number
-        self._running = 0
-        self._queue: list[Callable[[], None]] = []
-        self._waiting: _Thread | None = None
-
-    def submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
-        future: Future[T] = Future()
-
-        def job() -> None:
-            try:
-                result = work(*arguments)
-            except Exception as error:
-                future.set_exception(error)
+    def _next(self) -> Thread | None:
+        """Return the thread that runs next; None when something else is due before, or nothing at all."""
+        ready, events = self._ready, self._events
+        while True:
+            while events and events[0][0] <= self.now:
+                due = events[0][2]
+                if type(due) is not Thread:
+                    return None
+                heappop(events)
+                ready.append(due)
+            if ready:
+                place = int(self.random.random() * len(ready)) if len(ready) > 1 else 0
+                thread = ready[place]
+                ready[place] = ready[-1]
+                ready.pop()
+                if thread.process.is_dead:
+                    continue
+                if thread.process.frozen_until <= self.now:
+                    return thread
+                self._wake_at(thread.process.frozen_until, thread)
+            elif events and (self._until is None or events[0][0] <= self._until):
+                self.now = max(self.now, events[0][0])
             else:
-                future.set_result(result)
-            self._running -= 1
-            self._start()
-            if self._waiting is not None:
-                self._hub._ready.append(self._waiting)
-                self._waiting = None
+                return None
 
-        self._queue.append(job)
-        self._start()
-        return future
-
-    def _start(self) -> None:
-        thread = getcurrent()
-        assert isinstance(thread, _Thread)
-        while self._queue and self._running < self._number:
-            self._running += 1
-            self._hub.spawn(thread.process, self._queue.pop(0))
-
-    def wait(self, futures: Collection[Future[Any]], timeout_s: float) -> Collection[Future[Any]]:
-        thread = getcurrent()
-        assert isinstance(thread, _Thread)
-        if thread.process.is_dead:
-            raise Dead
-        done = [future for future in futures if future.done()]
-        if not done:
-            self._waiting = thread
-            self._hub._give_way(thread)
-            done = [future for future in futures if future.done()]
-        return done
-
-    def close(self) -> None:
-        self._queue.clear()
+    def _bury(self) -> None:
+        """End what is left of killed processes, so that nothing keeps their worlds in memory."""
+        while self._dead:
+            process = self._dead.pop()
+            for thread in list(process.threads):
+                self._running = thread
+                thread.end()
+            process.threads.clear()
+            self._running = None

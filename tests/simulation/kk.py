@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from airflow_provider_kk.api.errors import (
     KKRejectedError,
     KKUnknownOutcomeError,
 )
-from airflow_provider_kk.delivery.job import LastCheck
+from airflow_provider_kk.delivery.job import LastCheck, Sighting
 from tests.simulation.hub import Hub
 
 TIMEOUT_S = 30.0
@@ -34,14 +35,11 @@ class Order:
     fingerprint: str
 
 
-@dataclass(slots=True)
-class Time:
+class Time(float):
     """As much of a datetime as is read of one."""
 
-    epoch: float
-
-    def timestamp(self) -> float:
-        return self.epoch
+    __slots__ = ()
+    timestamp = float.__float__
 
 
 @dataclass(slots=True)
@@ -58,6 +56,8 @@ class Row:
     updated_at: float
     key: str | None
     status: str = ""
+    sighting: Sighting | None = None
+    """How delivery has read it, if it has: all that it reads of a row stays as it is."""
 
 
 @dataclass
@@ -94,6 +94,8 @@ class Manners:
             return 3 * WINDOW_S
         return WINDOW_S - self.lag_s - self.freeze_before_first_byte_s - 5.0
 
+
+_CREATED, _UPDATED = attrgetter("created_at"), attrgetter("updated_at")
 
 #: What a POST meets, and how often in a hundred.
 FATES = (
@@ -157,7 +159,7 @@ class KK:
             last_check(rest_s)
         except Exception as error:
             raise KKNotSentError(str(error)) from error
-        process = hub.process()
+        process = hub.current().process
         thaw_by = hub.now + self.manners.freeze_before_first_byte_s
         process.thaw_by.append(thaw_by)
         hub.pause("first byte")
@@ -257,17 +259,16 @@ class KK:
         if manners.list_errors and random() < manners.list_errors:
             raise KKAnswerError("no whole answer from KK")
         since, until = created_from.timestamp(), created_to.timestamp()
-        rows = [
-            row for row in self.rows if since <= row.created_at.epoch <= until and row.listed_at <= hub.now
-        ]
+        now = hub.now
+        rows = [row for row in self.rows if since <= row.created_at <= until and row.listed_at <= now]
         total: int | None = len(rows)
         if manners.hides and manners.hides_from <= hub.now < manners.hides_until:
             rows = [] if manners.hides == "all" else rows[::2]
             total = 0 if manners.hides == "all" else total
         if manners.sort_by_update:
-            rows.sort(key=lambda row: -row.updated_at)
+            rows.sort(key=_UPDATED, reverse=True)
         else:
-            rows.sort(key=lambda row: -row.created_at.epoch)
+            rows.sort(key=_CREATED, reverse=True)
         size = min(page_size, manners.page_cap)
         page = rows[(page_number - 1) * size : page_number * size]
         return SimpleNamespace(orders=page, total=None if manners.total == "missing" else total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 from airflow_provider_kk.delivery.clock import Clock
@@ -24,14 +24,29 @@ class Tables:
 
     def __init__(self, healed_until: float) -> None:
         self.orders: dict[tuple[str, int], Entry] = {}
+        self.newest: dict[str, Entry] = {}
+        """The newest generation of each number."""
         self.attempts: dict[str, dict[Place, Attempt]] = {}
         """By order number, then by place."""
         self.runs: dict[str, tuple[Origin, RunRow]] = {}
         self.healed_until = healed_until
 
+    def put(self, entry: Entry) -> None:
+        self.orders[entry.key, entry.generation] = entry
+        newest = self.newest.get(entry.key)
+        if newest is None or newest.generation <= entry.generation:
+            self.newest[entry.key] = entry
+
+    def drop(self, entry: Entry) -> None:
+        del self.orders[entry.key, entry.generation]
+        if self.newest[entry.key].generation == entry.generation:
+            del self.newest[entry.key]
+            if older := self.orders.get((entry.key, entry.generation - 1)):
+                self.newest[entry.key] = older
+
     def copy(self) -> Tables:
         other = Tables(self.healed_until)
-        other.orders = dict(self.orders)
+        other.orders, other.newest = dict(self.orders), dict(self.newest)
         other.attempts = {key: dict(attempts) for key, attempts in self.attempts.items()}
         other.runs = dict(self.runs)
         return other
@@ -58,32 +73,29 @@ class MemoryLedger(Ledger):
         self.clock, self.terms = clock, terms
         self._database = database
         self._pause = pause
-        self._new_token = new_token
+        self.new_token = new_token  # type: ignore[method-assign]
         self._commit_is_unsure = commit_is_unsure
 
     @property
     def _tables(self) -> Tables:
         return self._database.tables
 
-    def new_token(self) -> str:
-        return self._new_token()
-
     # Transactions ----------------------------------------------------------------------------------
 
-    @contextmanager
-    def write(self) -> Iterator[MemoryTransaction]:
-        self._pause("begin")
-        yield MemoryTransaction(self._tables, self._database.clock.wall())
-        self._pause("committed")
+    def write(self) -> _Write:
+        return _Write(self)
 
     def persist(self, work: Callable[[MemoryTransaction], T]) -> T:
         self._pause("begin")
-        done = work(MemoryTransaction(self._tables, self._database.clock.wall()))
+        done = work(self._begun())
         self._pause("committed")
         if self._commit_is_unsure():
-            done = work(MemoryTransaction(self._tables, self._database.clock.wall()))
+            done = work(self._begun())
             self._pause("committed again")
         return done
+
+    def _begun(self) -> MemoryTransaction:
+        return MemoryTransaction(self._database.tables, self._database.clock.wall())
 
     def now(self) -> float:
         return self._database.clock.wall()
@@ -91,14 +103,8 @@ class MemoryLedger(Ledger):
     # Reading ---------------------------------------------------------------------------------------
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
-        orders = self._tables.orders
-        found = {}
-        for key in keys:
-            generation = 1
-            while (entry := orders.get((key, generation))) is not None:
-                found[key] = entry
-                generation += 1
-        return found
+        newest = self._database.tables.newest
+        return {key: newest[key] for key in keys if key in newest}
 
     def entries(
         self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
@@ -109,42 +115,46 @@ class MemoryLedger(Ledger):
             for entry in self._tables.orders.values()
             if (not states or entry.state in states) and key in (None, entry.key)
         ]
-        return sorted(found, key=lambda entry: (entry.generation, entry.updated_at))[:limit]
+        return sorted(found, key=attrgetter("generation", "updated_at"))[:limit]
 
     def of_sync(self, sync_id: str) -> Iterator[Entry]:
         yield from [entry for entry in self._tables.orders.values() if entry.sync_id == sync_id]
 
     def doubts(self) -> list[Entry]:
-        now = self.now()
+        now, in_doubt, sending = self.now(), State.IN_DOUBT, State.SENDING
         found = [
             entry
             for entry in self._tables.orders.values()
-            if entry.state is State.IN_DOUBT or (entry.state is State.SENDING and entry.lease_until <= now)
+            if (state := entry.state) is in_doubt or (state is sending and entry.lease_until <= now)
         ]
-        return sorted(found, key=lambda entry: entry.settle_after)
+        return sorted(found, key=_settle_after)
 
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
         found = [one for key in keys for one in self._tables.attempts.get(key, {}).values()]
         return sorted(found, key=_in_turn)
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
-        wanted = set(keys)
+        orders = self._tables.orders
         ids: dict[str, set[str]] = {}
-        for entry in self._tables.orders.values():
-            if entry.key in wanted and entry.state is State.CREATED and entry.attempt > 0:
-                ids.setdefault(entry.key, set()).update(entry.kk_order_ids)
+        for key in keys:
+            generation = 1
+            while (entry := orders.get((key, generation))) is not None:
+                if entry.state is State.CREATED and entry.attempt > 0:
+                    ids.setdefault(key, set()).update(entry.kk_order_ids)
+                generation += 1
         return ids
 
     def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
+        created = State.CREATED
         found = [
             entry
             for entry in self._tables.orders.values()
-            if entry.state is State.CREATED
+            if entry.state is created
+            and entry.created_at < before
             and entry.attempt > 0
             and entry.kk_order_ids
-            and entry.created_at < before
         ]
-        return sorted(found, key=lambda entry: -entry.created_at)[:limit]
+        return sorted(found, key=_created_at, reverse=True)[:limit]
 
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
         return any(
@@ -175,6 +185,19 @@ class MemoryLedger(Ledger):
             self._tables.runs[sync_id] = (origin, _changed(run, values))
 
 
+class _Write:
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self._ledger = ledger
+
+    def __enter__(self) -> MemoryTransaction:
+        self._ledger._pause("begin")
+        return self._ledger._begun()
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._ledger._pause("committed")
+
+
 class Database:
     """Tables that can be replaced by a backup under everybody's feet, and their clock."""
 
@@ -203,7 +226,8 @@ class MemoryTransaction:
     def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
         if (key, generation) in self._tables.orders:
             raise KeyTakenError
-        entry = self._tables.orders[key, generation] = Entry(key=key, generation=generation, **values)
+        entry = Entry(key=key, generation=generation, **values)
+        self._tables.put(entry)
         return entry
 
     def change(self, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
@@ -222,8 +246,8 @@ class MemoryTransaction:
         if new.key != locked.key:
             if (new.key, new.generation) in self._tables.orders:
                 raise KeyTakenError
-            del self._tables.orders[locked.key, locked.generation]
-        self._tables.orders[new.key, new.generation] = new
+            self._tables.drop(locked)
+        self._tables.put(new)
         return new
 
     def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
@@ -244,8 +268,9 @@ class MemoryTransaction:
         return sorted(found, key=_in_turn)
 
 
-def _in_turn(attempt: Attempt) -> tuple[int, int, float]:
-    return attempt.generation, attempt.attempt, attempt.intent_at
+_in_turn = attrgetter("generation", "attempt", "intent_at")
+_settle_after = attrgetter("settle_after")
+_created_at = attrgetter("created_at")
 
 
 def _is_task(one: Origin, other: Origin) -> bool:
@@ -260,5 +285,6 @@ def _is_task(one: Origin, other: Origin) -> bool:
 def _changed(old: Any, values: Mapping[str, Any]) -> Any:
     """Like `dataclasses.replace`, without its checks: this is what a simulation does most."""
     new = object.__new__(type(old))
-    new.__dict__.update(old.__dict__, **values)
+    new.__dict__.update(old.__dict__)
+    new.__dict__.update(values)
     return new

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from airflow_provider_kk.delivery.board import Finished, Item, Status
 
@@ -74,8 +75,9 @@ class MemoryBoard:
         if batch:
             yield batch
 
-    def finished(self) -> Iterator[Finished]:
-        for position, place in sorted(self._places.items()):
+    def finished(self, *statuses: Status) -> Iterator[Finished]:
+        places = [one for one in self._places.items() if not statuses or one[1].status in statuses]
+        for position, place in sorted(places, key=itemgetter(0)):
             yield Finished(
                 position,
                 place.key,
@@ -95,7 +97,7 @@ class MemoryBoard:
         return key in self._by_key
 
     def counts(self) -> Mapping[Status, int]:
-        return Counter(place.status for place in self._places.values())
+        return Counter([place.status for place in self._places.values()])
 
     def examples(self, status: Status, limit: int = 5) -> list[tuple[str, str]]:
         found = [place for place in self._places.values() if place.status is status]
@@ -103,4 +105,4 @@ class MemoryBoard:
         return [(place.name or "", place.message) for place in found[:limit]]
 
     def news(self, *statuses: Status) -> int:
-        return sum(place.is_news and place.status in statuses for place in self._places.values())
+        return len([1 for place in self._places.values() if place.is_news and place.status in statuses])

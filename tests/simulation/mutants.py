@@ -71,7 +71,8 @@ def _change_always(tx: MemoryTransaction, seen: Entry, values: Mapping[str, Any]
 
 
 def _add_over(tx: MemoryTransaction, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
-    entry = tx._tables.orders[key, generation] = Entry(key=key, generation=generation, **values)
+    entry = Entry(key=key, generation=generation, **values)
+    tx._tables.put(entry)
     return entry
 
 

@@ -21,6 +21,11 @@ class HubClock:
         self._hub.sleep(seconds)
 
 
+class DatabaseClock(HubClock):
+    def wall(self) -> float:
+        return self._hub.now + self._hub.database_skew_s
+
+
 class NoThrottle:
     """A throttle that never waits."""
 

@@ -182,6 +182,7 @@ def test_a_board_in_memory_answers_as_one_in_a_file(changes: list[tuple[int, Sta
     told = [
         [
             list(board.finished()),
+            [list(board.finished(status, Status.INVALID)) for status in Status],
             dict(board.counts()),
             [list(board.batches(status)) for status in (Status.PENDING, Status.WAITING)],
             [board.news(status) for status in Status],

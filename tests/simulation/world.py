@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import itertools
 from random import Random
-from types import SimpleNamespace
 
-from airflow_provider_kk.delivery.board import COUNTED, Item
+from airflow_provider_kk.delivery.board import Item
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.job import Job, plain_number
+from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.limits import Limits
 from airflow_provider_kk.delivery.orders import OrderFinder
-from airflow_provider_kk.delivery.rows import Answer, Attempt, Entry, Origin, Terms
-from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
+from airflow_provider_kk.delivery.rows import Answer, Entry, Origin, Terms
+from airflow_provider_kk.delivery.runs import SyncRuns, summarise
 from airflow_provider_kk.delivery.states import Event, State
 from airflow_provider_kk.delivery.stream import Stream
 from tests.simulation.draws import KEYS, draw_habits, draw_manners, draw_orders
-from tests.simulation.hub import START, Fibers, Hub, Process
-from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Order, Post
+from tests.simulation.fibers import Fibers
+from tests.simulation.hub import START, Hub, Process
+from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Order
 from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables
 from tests.simulation.memory_board import MemoryBoard
-from tests.simulation.stand_ins import SILENT, HubClock, NoThrottle, TracedLog
+from tests.simulation.promises import ENDS, Promises
+from tests.simulation.stand_ins import SILENT, DatabaseClock, HubClock, NoThrottle, TracedLog
 
 TERMS = Terms(TIMEOUT_S, 120.0, WINDOW_S)
 KNOWN = Order("known", {"HAT": 1}, "FR", "known")
@@ -46,34 +47,38 @@ class World:
         self.hub = Hub(random, kills=random.choice((0.0, 0.1, 0.3)), freezes=random.choice((0.0, 0.1)))
         self.hub.trace = [] if traced else None
         restores = random.random() < 0.1
-        self.kk = KK(self.hub, draw_manners(random, restores=restores), self._check_post)
+        manners = draw_manners(random, restores=restores)
         self.habits = draw_habits(random, restores=restores)
         # Two numbers that differ in zeros only cannot be told apart in a list of integers without a ledger.
-        is_ambiguous = self.kk.manners.integers and restores
+        is_ambiguous = manners.integers and restores
         left_out = random.choice(("7", "007")) if is_ambiguous else ""
         self.orders = draw_orders(random, [key for key in KEYS if key != left_out])
         self._items = [
             Item(place, order.key, order.fingerprint, order.goods, order.country, "", order.key)
             for place, order in enumerate(self.orders)
         ]
-        self._jobs = {order.key: self._job(order) for order in self.orders}
-        self.wanted = dict.fromkeys([order.key for order in self.orders], 1)
-        """How often each number is to be at KK: once for each generation."""
-        clock = SimpleNamespace(wall=lambda: self.hub.now + self._database_skew_s)
-        self._database_skew_s = random.choice((0.0, 0.0, 0.0, -45.0, 45.0, -3_600.0, 3_600.0))
+        self.hub.database_skew_s = random.choice((0.0, 0.0, 0.0, -45.0, 45.0, -3_600.0, 3_600.0))
         self.hub.workers_skew_s = self.habits.workers_skew_s
-        self.database = Database(Tables(START - HEAL_A_NEW_ACCOUNT_S), clock)
+        self.database = Database(Tables(START - HEAL_A_NEW_ACCOUNT_S), DatabaseClock(self.hub))
         self._tokens = itertools.count()
-        self._last_posts: dict[str, Post] = {}
-        self._used_intents: set[tuple[str, int, int, str]] = set()
         self._unfinished = 0
-        self._broken = ""
-        self._clocks_differ = bool(
-            self.habits.clock_jumps
-            or self._database_skew_s
-            or self.hub.workers_skew_s
-            or self.kk.manners.skew_s
+        self.promises = Promises(
+            seed,
+            self.orders,
+            manners,
+            self.database,
+            # Intents are told by the earliest clock, answers by the database's.
+            # An unsure commit may have been recorded anew, long after it was.
+            times_are_exact=not (
+                self.habits.clock_jumps
+                or self.habits.unsure_commits
+                or self.hub.database_skew_s
+                or self.hub.workers_skew_s
+                or manners.skew_s
+            ),
         )
+        self.kk = KK(self.hub, manners, self.promises.check_post)
+        self._jobs = {order.key: self._job(order) for order in self.orders}
         self._unsure = 0.0
         self.summaries = 0
         self._begin()
@@ -85,12 +90,12 @@ class World:
         try:
             self._trouble()
             self._quiet()
-            self._check_end()
+            self.promises.check_end(self.kk)
         except Exception as error:
-            self._require(False, f"{type(error).__name__}: {error}")
-            raise Broken(self._broken) from error
-        if self._broken:
-            raise Broken(self._broken)
+            self.promises.require(False, "%s: %s", type(error).__name__, error)
+            raise Broken(self.promises.broken) from error
+        if self.promises.broken:
+            raise Broken(self.promises.broken)
 
     def _begin(self) -> None:
         """An order that the ledger has created an hour ago, so that KK's list can be checked."""
@@ -135,7 +140,7 @@ class World:
         self.hub.now += _LISTS_SETTLE_S
         self.kk.manners.hides_from = self.hub.now - 1.0
         self.kk.manners.hides_until = self.hub.now + self.random.random() * 1_500.0
-        self._used_intents.clear()
+        self.promises.used_intents.clear()
         self._start("after restore", 1, 1)
         self.hub.run(until=self.hub.now + 7_200.0)
 
@@ -147,7 +152,7 @@ class World:
             case "workers":
                 self.hub.workers_skew_s = 0.0 if self.hub.workers_skew_s else by_s
             case "database":
-                self._database_skew_s = 0.0 if self._database_skew_s else by_s
+                self.hub.database_skew_s = 0.0 if self.hub.database_skew_s else by_s
             case _:
                 self.kk.manners.skew_s = (
                     0.0  # what KK's clock does while a request is under way, nobody can know
@@ -165,7 +170,7 @@ class World:
             if entry.state in (State.CREATED, State.REJECTED):
                 if ledger.order_again(entry, ids=sorted(self._ids_at_kk(entry)), who="human", why="more"):
                     self.hub.note("ordered again:", entry.key)
-                    self.wanted[entry.key] = self.kk.creates.get(entry.key, 0) + 1
+                    self.promises.wanted[entry.key] = self.kk.creates.get(entry.key, 0) + 1
             elif entry.state in (State.IN_DOUBT, State.SENDING, State.HELD) and not self._ids_at_kk(entry):
                 self.hub.note("never created, says a human:", entry.key)
                 ledger.resolve(entry, Event.DECLARED_NEVER, who="human", why="not at KK")
@@ -188,7 +193,7 @@ class World:
             try:
                 done = self._task(process, run_id, number)
             except Exception as error:
-                self._require(False, f"{type(error).__name__}: {error}")
+                self.promises.require(False, "%s: %s", type(error).__name__, error)
                 raise
             ended(done)
 
@@ -252,19 +257,21 @@ class World:
             stream.give_up_waiting()
             stream.close()
         summary = summarise(board, run, runs)  # type: ignore[arg-type]
-        self._check_summary(summary)
+        self.summaries += 1
+        self.promises.check_summary(summary)
         done = not (summary.in_doubt or summary.not_sent)
         runs.end(run, "done" if done else "failed", {})
         return done
 
     def _job(self, order: Order) -> Job:
+        kk = self.kk
         return Job(
             key=order.key,
             fingerprint=order.fingerprint,
             goods=order.goods,
             country=order.country,
             zip_digest="",
-            send=lambda last_check: self.kk.post(order, last_check),
+            send=lambda last_check: kk.post(order, last_check),
             redact=str,
         )
 
@@ -277,7 +284,7 @@ class World:
         hub.meddle = lambda: None
         hub.workers_skew_s = 0.0
         hub.run()
-        self._require(self._unfinished == 0, f"{self._unfinished} tasks never ended")
+        self.promises.require(self._unfinished == 0, "%s tasks never ended", self._unfinished)
         manners.faults = manners.list_errors = 0.0
         manners.hides = ""
         self._settle_all("quiet")
@@ -293,7 +300,7 @@ class World:
         for number in range(1, 7):
             self.hub.now += _LISTS_SETTLE_S if number == 1 else _DAY_S / 4
             is_done = self._sync_alone(f"{name}{number}")
-            if is_done and all(entry.state in _ENDS for entry in self._newest()):
+            if is_done and all(entry.state in ENDS for entry in self._newest()):
                 return
 
     def _sync_alone(self, run_id: str) -> bool:
@@ -315,117 +322,13 @@ class World:
             moved = ledger.resolve(
                 entry, Event.DECLARED_NEVER, ids=entry.kk_order_ids, who="human", why="not at KK"
             )
-        self._require(moved is not None, f"{entry.key} cannot be resolved:", entry)
+        self.promises.require(moved is not None, "%s cannot be resolved: %s", entry.key, entry)
+
+    def _newest(self) -> list[Entry]:
+        return list(self.database.tables.newest.values())
 
     def _ids_at_kk(self, entry: Entry) -> set[str]:
         """What KK has of this generation."""
         older = self.ledger(pauses=False).generations(entry.key)
         known = {one for other in older if other.generation < entry.generation for one in other.kk_order_ids}
         return {row.id for row in self.kk.of(entry.key)} - known
-
-    # Promises --------------------------------------------------------------------------------------
-
-    def _require(self, holds: bool, promise: str, *details: object) -> None:
-        # Told at the end, since delivery takes what is raised while it sends for an unknown outcome.
-        if not holds and not self._broken:
-            self._broken = f"seed {self.seed}: {promise} {' '.join(map(str, details))}".rstrip()
-
-    def _check_post(self, key: str, post: Post) -> None:
-        """Each POST has a committed intent of its own, and none follows another within its settle window."""
-        intents = [
-            place for place in self.database.tables.attempts.get(key, {}) if place not in self._used_intents
-        ]
-        self._require(bool(intents), f"{key} is sent without an intent")
-        self._used_intents.add(min(intents, key=lambda place: place[2]))
-        last = self._last_posts.get(key)
-        if last is not None and last.may_be_there and not self.kk.manners.is_beyond:
-            self._require(
-                # A worker that stood still before its first byte has used up so much of the window.
-                post.at >= last.at + WINDOW_S - self.kk.manners.freeze_before_first_byte_s,
-                f"{key} is sent {post.at - last.at:.0f} s after its last POST, within the settle window",
-            )
-        if post.may_be_there:
-            self._last_posts[key] = post
-
-    def _check_summary(self, summary: Summary) -> None:
-        self.summaries += 1
-        total = sum(getattr(summary, status.value) for status in COUNTED)
-        self._require(summary.selected == total == len(self.orders), "a summary does not add up:", summary)
-
-    def _entries(self) -> list[Entry]:
-        return list(self.database.tables.orders.values())
-
-    def _newest(self) -> list[Entry]:
-        """The newest generation of each number."""
-        return list({entry.key: entry for entry in sorted(self._entries(), key=_by_generation)}.values())
-
-    def _check_end(self) -> None:
-        self._check_attempts()
-        if self.kk.manners.is_beyond:
-            return
-        known = {entry.key: entry for entry in self._newest()}
-        for order in self.orders:
-            as_integer = known.get(plain_number(order.key))
-            if order.key not in known and as_integer and not as_integer.fingerprint:
-                continue  # found as an integer with other goods: every sync tells that it is changed
-            self._check_order(order, known.get(order.key))
-
-    def _check_attempts(self) -> None:
-        """Whatever KK and the workers do: two answers are never silent, none goes out over a new doubt."""
-        for key, all_of_it in self.database.tables.attempts.items():
-            if len(all_of_it) > 1:
-                for generation in {one.generation for one in all_of_it.values()}:
-                    of_it = [one for one in all_of_it.values() if one.generation == generation]
-                    self._check_attempts_of(key, generation, of_it)
-
-    def _check_attempts_of(self, key: str, generation: int, attempts: list[Attempt]) -> None:
-        entry = self.database.tables.orders.get((key, generation))
-        answers = {one.kk_order_ids[:1] for one in attempts if one.outcome == "created"}
-        is_told = entry is None or entry.state is State.HELD or bool(entry.resolved_by)
-        self._require(is_told or len(answers) < 2, f"{key} was created twice, in silence")
-        for one, after in itertools.pairwise(sorted(attempts, key=_by_attempt)):
-            if one.outcome == "unknown" and after.intent_at > one.recorded_at:
-                waited_s = after.intent_at - one.recorded_at
-                # Intents are told by the earliest clock, answers by the database's.
-                # An unsure commit may have been recorded anew, long after it was.
-                is_told_exactly = not self._clocks_differ and not self.habits.unsure_commits
-                is_over = waited_s > WINDOW_S - 0.001 or not is_told_exactly
-                self._require(is_over, f"{key} is sent {waited_s:.0f} s after an unknown outcome")
-
-    def _check_order(self, order: Order, entry: Entry | None) -> None:
-        key, creates = order.key, self.kk.creates.get(order.key, 0)
-        self._require(creates <= self.wanted[key], f"{key} is at KK {creates} times")
-        if entry is None:
-            self._require(False, f"{key} is lost: the ledger does not know it")
-            return
-        self._require(entry.state in _ENDS, f"{key} is stuck:", entry)
-        if entry.state is State.CREATED:
-            rows = self.kk.of(key)
-            there = {row.id for row in rows}
-            ours = {one for other in self._entries() if other.key == key for one in other.kk_order_ids}
-            is_complete = ours == there if self.kk.manners.names_all_ids else bool(ours) and ours <= there
-            self._require(creates == self.wanted[key], f"{key} is called created and is not at KK")
-            self._require(is_complete, f"{key} has ids {sorted(there)}, the ledger {sorted(ours)}")
-            is_whole = sum(item.quantity for row in rows for item in row.items) == (
-                self.wanted[key] * sum(order.goods.values())
-            )
-            # Without a fingerprint, every sync tells that it differs.
-            is_told = bool(entry.resolved_by) or not entry.fingerprint
-            self._require(is_whole or is_told, f"{key} is called created and is but a part")
-        else:
-            # A part of a split that KK refused, listed without its number, keeps it from being asked again.
-            is_part = creates == self.wanted[key] and self.kk.manners.forgets_numbers > 0
-            self._require(
-                is_part or creates == self.wanted[key] - 1, f"{key} is at KK and called {entry.state}:", entry
-            )
-
-
-def _by_generation(entry: Entry) -> int:
-    return entry.generation
-
-
-def _by_attempt(attempt: Attempt) -> int:
-    return attempt.attempt
-
-
-_ENDS = frozenset({State.CREATED, State.REJECTED})

@@ -1,0 +1,145 @@
+"""What holds, whatever happens to workers, answers, lists and the ledger: never two, never none."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from operator import attrgetter, itemgetter
+
+from airflow_provider_kk.delivery.board import COUNTED
+from airflow_provider_kk.delivery.job import plain_number
+from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.runs import Summary
+from airflow_provider_kk.delivery.states import State
+from tests.simulation.kk import KK, WINDOW_S, Manners, Order, Post, Row
+from tests.simulation.memory import Database, Place
+
+#: A generation in one of these needs nobody any more.
+ENDS = frozenset({State.CREATED, State.REJECTED})
+
+
+class Promises:
+    """The promises of a world, and the first one that it has broken.
+
+    :param times_are_exact: the clocks agree, and each commit is recorded when it happens.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        orders: Sequence[Order],
+        manners: Manners,
+        database: Database,
+        *,
+        times_are_exact: bool,
+    ) -> None:
+        self.broken = ""
+        self.wanted = dict.fromkeys([order.key for order in orders], 1)
+        """How often each number is to be at KK: once for each generation."""
+        self.used_intents: set[Place] = set()
+        self._seed, self._orders, self._manners, self._database = seed, orders, manners, database
+        self._times_are_exact = times_are_exact
+        self._last_posts: dict[str, Post] = {}
+
+    def require(self, holds: bool, promise: str, *details: object) -> None:
+        """Note the first promise that does not hold; `details` are what `promise` has a %s for."""
+        # Told at the end, since delivery takes what is raised while it sends for an unknown outcome.
+        if not holds and not self.broken:
+            self.broken = f"seed {self._seed}: {promise % details}"
+
+    # Meanwhile -------------------------------------------------------------------------------------
+
+    def check_post(self, key: str, post: Post) -> None:
+        """Each POST has a committed intent of its own, and none follows another within its settle window."""
+        used = self.used_intents
+        intents = [place for place in self._database.tables.attempts.get(key, ()) if place not in used]
+        self.require(bool(intents), "%s is sent without an intent", key)
+        used.update(sorted(intents, key=itemgetter(2))[:1])
+        last = self._last_posts.get(key)
+        if last is not None and last.may_be_there and not self._manners.is_beyond:
+            self.require(
+                # A worker that stood still before its first byte has used up so much of the window.
+                post.at >= last.at + WINDOW_S - self._manners.freeze_before_first_byte_s,
+                "%s is sent %.0f s after its last POST, within the settle window",
+                key,
+                post.at - last.at,
+            )
+        if post.may_be_there:
+            self._last_posts[key] = post
+
+    def check_summary(self, summary: Summary) -> None:
+        """Every order is counted once."""
+        total = sum([getattr(summary, name) for name in _COUNTS])
+        is_sum = summary.selected == total == len(self._orders)
+        self.require(is_sum, "a summary does not add up: %s", summary)
+
+    # At the end ------------------------------------------------------------------------------------
+
+    def check_end(self, kk: KK) -> None:
+        """Every order is at KK as often as it should be, under the ids that the ledger has, or refused."""
+        self._check_attempts()
+        if self._manners.is_beyond:
+            return
+        tables = self._database.tables
+        entries: dict[str, list[Entry]] = {}
+        for entry in tables.orders.values():
+            entries.setdefault(entry.key, []).append(entry)
+        rows: dict[str | None, list[Row]] = {}
+        for row in kk.rows:
+            rows.setdefault(row.key, []).append(row)
+        for order in self._orders:
+            newest, as_integer = tables.newest.get(order.key), tables.newest.get(plain_number(order.key))
+            if newest is None and as_integer and not as_integer.fingerprint:
+                continue  # found as an integer with other goods: every sync tells that it is changed
+            creates = kk.creates.get(order.key, 0)
+            self.require(creates <= self.wanted[order.key], "%s is at KK %s times", order.key, creates)
+            self.require(newest is not None, "%s is lost: the ledger does not know it", order.key)
+            if newest is not None:
+                self._check_order(order, newest, entries[order.key], rows.get(order.key, []), creates)
+
+    def _check_order(
+        self, order: Order, entry: Entry, generations: Sequence[Entry], rows: Sequence[Row], creates: int
+    ) -> None:
+        key, wanted, require = order.key, self.wanted[order.key], self.require
+        require(entry.state in ENDS, "%s is stuck: %s", key, entry)
+        if entry.state is State.CREATED:
+            there = {row.id for row in rows}
+            ours = {one for generation in generations for one in generation.kk_order_ids}
+            is_complete = ours == there if self._manners.names_all_ids else bool(ours) and ours <= there
+            require(creates == wanted, "%s is called created and is not at KK", key)
+            if not is_complete:
+                require(False, "%s has ids %s, the ledger %s", key, sorted(there), sorted(ours))
+            quantity = sum([item.quantity for row in rows for item in row.items])
+            # Without a fingerprint, every sync tells that it differs.
+            is_told = bool(entry.resolved_by) or not entry.fingerprint
+            is_whole = quantity == wanted * sum(order.goods.values())
+            require(is_whole or is_told, "%s is called created and is but a part", key)
+        else:
+            # A part of a split that KK refused, listed without its number, keeps it from being asked again.
+            is_part = creates == wanted and self._manners.forgets_numbers > 0
+            is_refused = is_part or creates == wanted - 1
+            require(is_refused, "%s is at KK and called %s: %s", key, entry.state, entry)
+
+    def _check_attempts(self) -> None:
+        """Whatever KK and the workers do: two answers are never silent, none goes out over a new doubt."""
+        for key, all_of_it in self._database.tables.attempts.items():
+            if len(all_of_it) > 1:
+                for generation in {one.generation for one in all_of_it.values()}:
+                    of_it = [one for one in all_of_it.values() if one.generation == generation]
+                    self._check_attempts_of(key, generation, of_it)
+
+    def _check_attempts_of(self, key: str, generation: int, attempts: list[Attempt]) -> None:
+        entry = self._database.tables.orders.get((key, generation))
+        answers = {one.kk_order_ids[:1] for one in attempts if one.outcome == "created"}
+        is_told = entry is None or entry.state is State.HELD or bool(entry.resolved_by)
+        self.require(is_told or len(answers) < 2, "%s was created twice, in silence", key)
+        if not self._times_are_exact:
+            return
+        for one, after in itertools.pairwise(sorted(attempts, key=attrgetter("attempt"))):
+            if one.outcome == "unknown" and after.intent_at > one.recorded_at:
+                waited_s = after.intent_at - one.recorded_at
+                is_over = waited_s > WINDOW_S - 0.001
+                self.require(is_over, "%s is sent %.0f s after an unknown outcome", key, waited_s)
+
+
+_COUNTS = [status.value for status in COUNTED]
