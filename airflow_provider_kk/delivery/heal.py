@@ -5,7 +5,7 @@ A restored backup, a failover that lost rows, another tool or another environmen
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Sighting
 from airflow_provider_kk.delivery.ledger import Ledger
@@ -35,13 +35,15 @@ def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) ->
     since = min(healed_until, started) - ledger.terms.settle_window_s - _OVERLAP_S
     until = started + (finder.clock_skew_s or 0.0)
     reading = _Reading(ledger, log)
-    reading.adopt(finder.find(since, until, ()))
+    is_proven = read_until_known(finder, [since], until, (), reading.take)
     # Only the first answer tells how far KK's clock, by which it lists, is ahead of this one.
     kk_started = started + (finder.clock_skew_s or 0.0)
     ledger.kk_skew_s = finder.clock_skew_s or 0.0
     if kk_started > until:
-        reading.adopt(finder.find(until, kk_started, ()))
-    reading.require_control(finder, kk_started)
+        for sightings in finder.find(until, kk_started, ()):
+            reading.take(sightings)
+    if not (is_proven or reading.is_proven_by_more(finder, since, kk_started)):
+        raise InconclusiveError(NOT_OUR_STORE)
     ledger.set_healed_until(min(kk_started, started, ledger.now()))
     adopted = reading.adopted
     if adopted:
@@ -69,6 +71,31 @@ def known_since(known: Sequence[Entry], ledger: Ledger, finder: Finder) -> Itera
         yield min(sinces) - _FAR_S
 
 
+def read_until_known(
+    finder: Finder,
+    starts: Iterable[float],
+    until: float,
+    keys: Sequence[str],
+    take: Callable[[list[Sighting]], bool],
+) -> bool:
+    """Read KK's list from each of these times in turn, until it is to be believed; return whether it is.
+
+    A list that shows what is known only now may not have shown all before (its index is being rebuilt), so only
+    what is read from then on is believed.
+
+    :param take: takes a part of the list, and tells whether it shows an order that is known to be there.
+    """
+    known = False
+    for start in starts:
+        was_known = None
+        for sightings in finder.find(start, until, keys):
+            known = take(sightings) or known
+            was_known = known if was_known is None else was_known
+        if was_known:
+            return True
+    return False
+
+
 class _Reading:
     """KK's list as it is read."""
 
@@ -81,33 +108,22 @@ class _Reading:
         before = min(ledger.now(), ledger.clock.wall()) - ledger.terms.settle_window_s - _OVERLAP_S
         self._known = ledger.newest_sent(before=before, limit=_CONTROLS)
         self._ids = {one for entry in self._known for one in entry.kk_order_ids}
-        self._has_control = not self._known
 
-    def adopt(self, parts: Iterator[list[Sighting]]) -> None:
-        for sightings in parts:
-            self._note(sightings)
-            self.adopted += self._ledger.heal(sightings)
-            self._read += len(sightings)
-            if self._ledger.clock.monotonic() - self._last_log > _LOG_EVERY_S:
-                self._last_log = self._ledger.clock.monotonic()
-                self._log.info(
-                    "Comparing KK's list with the ledger: %d orders read, %d were not known",
-                    self._read,
-                    self.adopted,
-                )
+    def take(self, sightings: Sequence[Sighting]) -> bool:
+        """Adopt what is new, and tell whether what is known is shown, if anything is."""
+        self.adopted += self._ledger.heal(sightings)
+        self._read += len(sightings)
+        if self._ledger.clock.monotonic() - self._last_log > _LOG_EVERY_S:
+            self._last_log = self._ledger.clock.monotonic()
+            self._log.info(
+                "Comparing KK's list with the ledger: %d orders read, %d were not known",
+                self._read,
+                self.adopted,
+            )
+        return not self._known or any(one.id in self._ids for one in sightings)
 
-    def require_control(self, finder: Finder, until: float) -> None:
-        """Raise unless KK shows one of the orders that it is known to have.
-
-        What came after it is read once more, since a list that shows it now may not have shown all before.
-        """
+    def is_proven_by_more(self, finder: Finder, since: float, until: float) -> bool:
+        """Read all once more, from before orders that KK is known to have."""
+        starts = (min(since, one) for one in known_since(self._known, self._ledger, finder))
         keys = [entry.key for entry in self._known]
-        for since in known_since(self._known, self._ledger, finder):
-            if self._has_control:
-                return
-            self.adopt(finder.find(since, until, keys))
-        if not self._has_control:
-            raise InconclusiveError(NOT_OUR_STORE)
-
-    def _note(self, sightings: Sequence[Sighting]) -> None:
-        self._has_control = self._has_control or any(one.id in self._ids for one in sightings)
+        return read_until_known(finder, starts, until, keys, self.take)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from airflow_provider_kk.delivery.heal import NOT_OUR_STORE, clocks_apart_s, known_since
+from airflow_provider_kk.delivery.heal import NOT_OUR_STORE, clocks_apart_s, known_since, read_until_known
 from airflow_provider_kk.delivery.job import Finder, Goods, InconclusiveError, Sighting, plain_number
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Attempt, Entry
@@ -43,10 +43,10 @@ class Listing:
                 self._keys.setdefault(name, []).append(entry.key)
         self._unnumbered: dict[str, Sighting] = {}
         self.has_control = False
-        """Whether it shows an order that a POST of ours is known to have created."""
+        """Whether it was read when KK showed an order that a POST of ours is known to have created."""
 
-    def add(self, sightings: Sequence[Sighting]) -> None:
-        """Take a part of the list."""
+    def add(self, sightings: Sequence[Sighting]) -> bool:
+        """Take a part of the list, and tell whether it shows an order that is known to be there."""
         for one in sightings:
             if one.key is None:
                 self._unnumbered[one.id] = one
@@ -54,7 +54,7 @@ class Listing:
             for key in self._keys.get(plain_number(one.key) if one.key_is_integer else one.key, ()):
                 if one.is_of(key):
                     self._found[key][one.id] = one
-        self.has_control = self.has_control or self._shows_known_order(sightings)
+        return self._shows_known_order(sightings)
 
     def found(self, entry: Entry) -> tuple[list[Sighting], list[Sighting]]:
         """Return what KK has of this generation, and what is, or may be, of another number."""
@@ -93,16 +93,12 @@ def list_since(ledger: Ledger, finder: Finder, entries: Sequence[Entry], since: 
     # Intents are told by the database's clock, and KK lists by its own, which may have been set since.
     since -= _MARGIN_S + clocks_apart_s(ledger, finder)
     until = ledger.clock.wall() + abs(finder.clock_skew_s or 0.0)
-    for sightings in finder.find(since, until, keys):
-        listing.add(sightings)
-    keys += [entry.key for entry in controls]
-    for since in known_since(controls, ledger, finder):
-        if listing.has_control:
-            break
-        # Nothing known was created in that time. A list that shows what is known only now may not have
-        # shown all before: what came since then is read once more.
-        for sightings in finder.find(since, until, keys):
-            listing.add(sightings)
+    listing.has_control = read_until_known(finder, [since], until, keys, listing.add)
+    if not listing.has_control:
+        # Nothing known was created in that time.
+        starts = (min(since, one) for one in known_since(controls, ledger, finder))
+        keys += [entry.key for entry in controls]
+        listing.has_control = read_until_known(finder, starts, until, keys, listing.add)
     return listing
 
 

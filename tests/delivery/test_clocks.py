@@ -148,6 +148,21 @@ def test_kks_clock_that_was_ahead_doubles_nothing(world: World) -> None:
     assert world.kk.count("A") == 1
 
 
+def test_clocks_that_are_set_wrong_during_a_sync_double_nothing(world: World) -> None:
+    set_databases_clock(world, 3600)
+    world.kk.meets("A", "lost_answer")
+    # KK's next answer tells the worker that its own clock is wrong by now, too.
+    world.kk.on_post = lambda key: set_workers_clock(world, 3600) if key == "B" else None
+    world.sync("B", "A", waits=False)
+    set_workers_clock(world, -3600)
+    set_databases_clock(world, 0)
+    world.clock.sleep(3600)
+    world.sync("C", "D", "E", waits=False)
+    world.clock.sleep(3600)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
 @pytest.mark.parametrize("ahead_s", [60.0, 240.0, 3600.0])
 def test_an_account_goes_on_after_a_clock_that_was_ahead_is_set_right(world: World, ahead_s: float) -> None:
     set_workers_clock(world, ahead_s)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from airflow_provider_kk.delivery.job import Sighting
+import pytest
+
+from airflow_provider_kk.delivery.job import InconclusiveError, Sighting
 from airflow_provider_kk.delivery.rows import Answer
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, counts, list_integers, stream_over
@@ -98,26 +101,68 @@ def test_a_number_that_kk_lists_as_text_stands_for_no_other(world: World) -> Non
     assert counts(world.sync("007")) == {"created": 1}
 
 
-def test_a_list_that_shows_what_is_known_only_later_is_read_again(world: World) -> None:
-    listed, answers = world.kk.find, iter([False])
+def hide_first(world: World, *, parts: int) -> None:
+    """Let KK's list, which is being rebuilt, show nothing in the first parts that are read from now on.
+
+    Half an hour is read at a time, the oldest first.
+    """
+    listed, hidden = world.kk.find, iter(range(parts))
 
     def find(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
-        if next(answers, True):
-            yield from listed(since, until, keys)
-        else:
-            yield []
+        for begin in range(int(since), int(until), 1_800):
+            for part in listed(begin, min(begin + 1_800, until), keys):
+                yield [] if next(hidden, None) is not None else part
 
-    world.kk.meets("A", "lost_answer")
-    world.sync("A", waits=False)
-    world.clock.sleep(7200)
     world.kk.find = find  # type: ignore[method-assign]
+
+
+def settle_without_healing(world: World, key: str) -> None:
     world.ledger.set_healed_until(world.clock.now)
-    stream, _board, _, _ = stream_over(world, Order("A"))
+    stream, _board, _, _ = stream_over(world, Order(key))
     stream.heal_max_age_s = 3600.0
     stream.run()
     stream.close()
+
+
+@pytest.mark.parametrize("parts", range(1, 10))
+def test_what_a_list_did_not_show_before_it_showed_what_is_known_is_read_again(
+    world: World, parts: int
+) -> None:
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.clock.sleep(7200)
+    hide_first(world, parts=parts)
+    settle_without_healing(world, "A")
     assert world.kk.count("A") == 1
-    assert world.entry("A").state is State.CREATED
+
+
+@pytest.mark.parametrize("parts", range(1, 10))
+def test_all_is_read_again_though_what_is_known_is_younger_than_the_doubt(world: World, parts: int) -> None:
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.clock.sleep(700)
+    world.sync("B", "C", "D", waits=False)
+    world.clock.sleep(3600)
+    hide_first(world, parts=parts)
+    settle_without_healing(world, "A")
+    assert world.kk.count("A") == 1
+
+
+@pytest.mark.parametrize("parts", range(1, 10))
+def test_healing_reads_all_again_though_what_is_known_is_younger(world: World, parts: int) -> None:
+    world.sync("B")
+    world.clock.sleep(1200)
+    world.kk.add(Order("A"))
+    world.clock.sleep(3000)
+    stream, _, _, _ = stream_over(world, Order("C"), Order("D"), Order("E"))
+    stream.heal_max_age_s = 86_400.0
+    stream.run()
+    stream.close()
+    world.clock.sleep(3600)
+    hide_first(world, parts=parts)
+    with suppress(InconclusiveError):
+        world.sync("A")
+    assert "A" not in world.kk.posts
 
 
 def test_the_rest_of_a_split_is_not_taken_for_the_order_made_again(world: World) -> None:

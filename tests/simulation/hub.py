@@ -158,14 +158,17 @@ class Hub:
 
     # For a thread ----------------------------------------------------------------------------------
 
-    def pause(self, where: str) -> None:
-        """Somebody else may run now, and this process may be killed or frozen."""
+    def pause(self, where: str, *, weight: int = 1) -> None:
+        """Somebody else may run now, and this process may be killed or frozen.
+
+        :param weight: how much likelier it is here than elsewhere.
+        """
         thread = self._running
         if thread is None:
             return
         if thread.process.is_dead:
             raise Dead
-        self._fuse -= 1
+        self._fuse -= weight
         if self._fuse > 0:
             return
         random = self.random.random

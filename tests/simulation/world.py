@@ -44,7 +44,7 @@ class World:
     def __init__(self, seed: int, *, traced: bool = False) -> None:
         self.seed = seed
         self.random = random = Random(seed)
-        self.hub = Hub(random, kills=random.choice((0.0, 0.1, 0.3)), freezes=random.choice((0.0, 0.1)))
+        self.hub = Hub(random, kills=random.choice((0.0, 0.1, 0.3)), freezes=random.choice((0.0, 0.1, 0.4)))
         self.hub.trace = [] if traced else None
         restores = random.random() < 0.1
         manners = draw_manners(random, restores=restores)
