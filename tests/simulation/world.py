@@ -135,6 +135,7 @@ class World:
 
     def _restore(self, backup: Tables) -> None:
         """An old backup is put in place while nothing runs, and what was under way has been listed."""
+        self.hub.run()
         self.hub.note("the ledger is restored")
         self.database.tables = backup
         self.hub.now += _LISTS_SETTLE_S
