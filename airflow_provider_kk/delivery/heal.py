@@ -56,16 +56,19 @@ def clocks_apart_s(ledger: Ledger, finder: Finder) -> float:
     return abs(finder.clock_skew_s or 0.0) + abs(ledger.now() - ledger.clock.wall())
 
 
-def known_since(known: Sequence[Entry], ledger: Ledger, finder: Finder) -> Iterator[float]:
+def known_since(known: Sequence[Entry], ledger: Ledger, finder: Finder, since: float) -> Iterator[float]:
     """Yield times, on KK's clock, after which KK should have created one of these orders, epoch seconds.
 
     The last lies a day before all, for clocks that have been set right since.
+
+    :param since: from when on the list is of interest: none of the times is later.
     """
     sinces = []
     for entry in known:
         # An answer may have been recorded long after it came.
         intents = [one.intent_at for one in ledger.attempts([entry.key])]
-        sinces.append(min([entry.created_at, *intents]) - _CONTROL_S - clocks_apart_s(ledger, finder))
+        created = min([entry.created_at, *intents]) - _CONTROL_S - clocks_apart_s(ledger, finder)
+        sinces.append(min(since, created))
         yield sinces[-1]
     if sinces:
         yield min(sinces) - _FAR_S
@@ -80,8 +83,8 @@ def read_until_known(
 ) -> bool:
     """Read KK's list from each of these times in turn, until it is to be believed; return whether it is.
 
-    A list that shows what is known only now may not have shown all before (its index is being rebuilt), so only
-    what is read from then on is believed.
+    A list that shows what is known only now may not have shown all before (its index is being rebuilt), so
+    only what is read from then on is believed.
 
     :param take: takes a part of the list, and tells whether it shows an order that is known to be there.
     """
@@ -124,6 +127,6 @@ class _Reading:
 
     def is_proven_by_more(self, finder: Finder, since: float, until: float) -> bool:
         """Read all once more, from before orders that KK is known to have."""
-        starts = (min(since, one) for one in known_since(self._known, self._ledger, finder))
+        starts = known_since(self._known, self._ledger, finder, since)
         keys = [entry.key for entry in self._known]
         return read_until_known(finder, starts, until, keys, self.take)

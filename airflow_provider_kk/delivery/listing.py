@@ -96,7 +96,7 @@ def list_since(ledger: Ledger, finder: Finder, entries: Sequence[Entry], since: 
     listing.has_control = read_until_known(finder, [since], until, keys, listing.add)
     if not listing.has_control:
         # Nothing known was created in that time.
-        starts = (min(since, one) for one in known_since(controls, ledger, finder))
+        starts = known_since(controls, ledger, finder, since)
         keys += [entry.key for entry in controls]
         listing.has_control = read_until_known(finder, starts, until, keys, listing.add)
     return listing

@@ -313,7 +313,8 @@ class Stream:
             raise ThrottleStopped
         taken = self.ledger.clock.monotonic()
         job = self.make_job(item.payload)
-        self.ledger.kk_skew_s = self.finder.clock_skew_s or 0.0  # a clock may have been set since the last POST
+        # A clock may have been set since the last POST.
+        self.ledger.kk_skew_s = self.finder.clock_skew_s or 0.0
         delivered = deliver(job, seen, self.ledger, origin=self.origin, sync_id=self.sync_id)
         if delivered is None:  # another worker was faster
             self.throttle.hand_back(self.ledger.clock.monotonic() - taken)

@@ -25,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=20_000, help="SIGKILLs, at least")
     parser.add_argument("--schedules", type=int, default=5_000_000, help="simulated, at least")
-    parser.add_argument("--worlds", type=int, default=20_000, help="to look for each mutant in, at most")
+    parser.add_argument("--worlds", type=int, default=60_000, help="to look for each mutant in, at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()

@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--replay", type=int, metavar="SEED", help="run one world and tell every step")
     parser.add_argument("--mutants", action="store_true", help="switch each safeguard off in turn")
-    parser.add_argument("--worlds", type=int, default=30_000, help="of each mutant, at most")
+    parser.add_argument("--worlds", type=int, default=60_000, help="of each mutant, at most")
     arguments = parser.parse_args()
     if arguments.replay is not None:
         return replay(arguments.replay)

@@ -32,13 +32,13 @@ class Habits:
     workers_skew_s: float
 
 
-def draw_manners(random: Random, *, restores: bool) -> Manners:
+def draw_manners(random: Random, *, restores: bool, clocks_are_off: bool) -> Manners:
     lag_s = random.choice((0.0, 120.0, 300.0))
     is_beyond = random.random() < 0.08
     total = random.choice(("number", "number", "missing"))
     hides_from = START + 3_600.0 + random.random() * 2_000.0
     return Manners(
-        faults=random.choice((0.0, 0.3, 0.6)),
+        faults=random.choice((0.0, 0.3, 0.6, 0.9)),
         lag_s=lag_s,
         # Where the list does not say how many there are, a page must hold all of two seconds.
         total=total,
@@ -56,13 +56,14 @@ def draw_manners(random: Random, *, restores: bool) -> Manners:
         hides=random.choice(("", "", "", "all", "half" if total == "number" else "all")),
         hides_from=hides_from,
         hides_until=hides_from + random.random() * 1_500.0,
-        skew_s=random.choice((0.0, 0.0, 0.0, -90.0, 90.0, -3_600.0, 3_600.0)),
-        freeze_before_first_byte_s=2_500.0 if is_beyond else random.choice((0.0, 0.0, 100.0, 250.0)),
+        hides_requests=random.choice((0, random.randint(1, 6))),
+        skew_s=random.choice((0.0, -90.0, 90.0, -3_600.0, 3_600.0)) if clocks_are_off else 0.0,
+        freeze_before_first_byte_s=2_500.0 if is_beyond else random.choice((0.0, 0.0, 0.0, 100.0, 250.0)),
         is_beyond=is_beyond,
     )
 
 
-def draw_habits(random: Random, *, restores: bool) -> Habits:
+def draw_habits(random: Random, *, restores: bool, clocks_are_off: bool) -> Habits:
     return Habits(
         tries=random.choice((1, 2, 4)),
         syncs=random.choice((1, 2, 2, 3)),
@@ -75,8 +76,8 @@ def draw_habits(random: Random, *, restores: bool) -> Habits:
         # What a human has said since the backup is lost with it.
         hands=0 if restores else random.choice((0, 0, 3)),
         # What was sent since a backup is read from its last stamp on, by KK's clock.
-        clock_jumps=not restores and random.random() < 0.2,
-        workers_skew_s=random.choice((0.0, 0.0, 0.0, 0.0, -3_600.0, 240.0, 3_600.0)),
+        clock_jumps=not restores and clocks_are_off and random.random() < 0.4,
+        workers_skew_s=random.choice((0.0, 0.0, -3_600.0, 240.0, 3_600.0)) if clocks_are_off else 0.0,
     )
 
 

@@ -225,7 +225,7 @@ class Hub:
     # How it goes on --------------------------------------------------------------------------------
 
     def _freeze(self, process: Process, where: str) -> None:
-        seconds = self.random.choice((5.0, 60.0, 85.0, 130.0, 400.0, 800.0, 2_400.0))
+        seconds = self.random.choice((5.0, 60.0, 85.0, 85.0, 130.0, 400.0, 800.0, 2_400.0))
         if process.thaw_by:
             seconds = min(seconds, min(process.thaw_by) - self.now)
             if seconds <= 0:

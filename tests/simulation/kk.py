@@ -80,6 +80,8 @@ class Manners:
     """While its index is rebuilt, the list shows nothing (`all`) or fewer rows than it says (`half`)."""
     hides_from: float = 0.0
     hides_until: float = 0.0
+    hides_requests: int = 0
+    """It hides what it hides from so many requests at least, so that it comes back while it is read."""
     forgets_numbers: float = 0.0
     """The chance that an order is listed without its number."""
     skew_s: float = 0.0
@@ -149,8 +151,9 @@ class KK:
     def post(self, order: Order, last_check: LastCheck) -> list[str]:
         """What a client's call does: connect, check, hand over, wait for the answer."""
         hub = self.hub
+        hub.pause("call", weight=_AROUND_A_POST)
         begun = hub.now
-        hub.pause("connect", weight=_AROUND_A_POST)
+        hub.pause("connect")
         fate = self._fate()
         if fate == "not_sent":
             raise KKNotSentError("no connection")
@@ -170,7 +173,10 @@ class KK:
         post = Post(order.key, hub.now, fate, fate not in ("rate_limited", "auth"))
         self.on_post(order.key, post)
         hub.note("POST", order.key, fate)
-        return self._answer(order, post, max(0.0, begun + TIMEOUT_S - hub.now))
+        try:
+            return self._answer(order, post, max(0.0, begun + TIMEOUT_S - hub.now))
+        finally:
+            hub.pause("answer", weight=_AROUND_A_POST)
 
     def _fate(self) -> str:
         random = self.hub.random.random
@@ -264,7 +270,7 @@ class KK:
         now = hub.now
         rows = [row for row in self.rows if since <= row.created_at <= until and row.listed_at <= now]
         total: int | None = len(rows)
-        if manners.hides and manners.hides_from <= hub.now < manners.hides_until:
+        if manners.hides and self._is_hidden():
             rows = [] if manners.hides == "all" else rows[::2]
             total = 0 if manners.hides == "all" else total
         if manners.sort_by_update:
@@ -274,6 +280,15 @@ class KK:
         size = min(page_size, manners.page_cap)
         page = rows[(page_number - 1) * size : page_number * size]
         return SimpleNamespace(orders=page, total=None if manners.total == "missing" else total)
+
+    def _is_hidden(self) -> bool:
+        manners = self.manners
+        if manners.hides_from <= self.hub.now < manners.hides_until:
+            return True
+        if manners.hides_from <= self.hub.now and manners.hides_requests:
+            manners.hides_requests -= 1
+            return True
+        return False
 
     def stir(self) -> None:
         """KK changes a row by itself: it comes to the front of a list sorted by update."""

@@ -37,6 +37,8 @@ class Promises:
         self.wanted = dict.fromkeys([order.key for order in orders], 1)
         """How often each number is to be at KK: once for each generation."""
         self.used_intents: set[Place] = set()
+        self.spoken_of: set[str] = set()
+        """Of these a human has said what KK has, which outweighs an answer that is recorded later."""
         self._seed, self._orders, self._manners, self._database = seed, orders, manners, database
         self._times_are_exact = times_are_exact
         self._last_posts: dict[str, Post] = {}
@@ -129,6 +131,8 @@ class Promises:
                     self._check_attempts_of(key, generation, of_it)
 
     def _check_attempts_of(self, key: str, generation: int, attempts: list[Attempt]) -> None:
+        if key in self.spoken_of:
+            return
         entry = self._database.tables.orders.get((key, generation))
         answers = {one.kk_order_ids[:1] for one in attempts if one.outcome == "created"}
         is_told = entry is None or entry.state is State.HELD or bool(entry.resolved_by)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import field, fields, make_dataclass
@@ -38,12 +39,21 @@ def quickened() -> Iterator[None]:
         one.__init__ = _plain_init(one)
         # It is what takes most of the time to make a record: each field goes through it.
         del one.__setattr__, one.__delattr__
+    gc.disable()  # it costs a fifth, and finds nothing before a world ends
+    gc.freeze()  # what was there before the worlds is not looked through after each
     try:
         with patch.object(orders, "sighting", read_once):
             yield
     finally:
+        gc.enable()
+        gc.collect()
         for one, made, changed, deleted in frozen:
             one.__init__, one.__setattr__, one.__delattr__ = made, changed, deleted
+
+
+def forget_world() -> None:
+    """Free what a world has left, so that the next finds its memory in the processor's cache."""
+    gc.collect(0)
 
 
 def _plain_init(record: Any) -> Any:

@@ -47,8 +47,9 @@ class World:
         self.hub = Hub(random, kills=random.choice((0.0, 0.1, 0.3)), freezes=random.choice((0.0, 0.1, 0.4)))
         self.hub.trace = [] if traced else None
         restores = random.random() < 0.1
-        manners = draw_manners(random, restores=restores)
-        self.habits = draw_habits(random, restores=restores)
+        clocks_are_off = random.random() < 0.5
+        manners = draw_manners(random, restores=restores, clocks_are_off=clocks_are_off)
+        self.habits = draw_habits(random, restores=restores, clocks_are_off=clocks_are_off)
         # Two numbers that differ in zeros only cannot be told apart in a list of integers without a ledger.
         is_ambiguous = manners.integers and restores
         left_out = random.choice(("7", "007")) if is_ambiguous else ""
@@ -57,7 +58,8 @@ class World:
             Item(place, order.key, order.fingerprint, order.goods, order.country, "", order.key)
             for place, order in enumerate(self.orders)
         ]
-        self.hub.database_skew_s = random.choice((0.0, 0.0, 0.0, -45.0, 45.0, -3_600.0, 3_600.0))
+        if clocks_are_off:
+            self.hub.database_skew_s = random.choice((0.0, -45.0, 45.0, -3_600.0, 3_600.0))
         self.hub.workers_skew_s = self.habits.workers_skew_s
         self.database = Database(Tables(START - HEAL_A_NEW_ACCOUNT_S), DatabaseClock(self.hub))
         self._tokens = itertools.count()
@@ -154,10 +156,10 @@ class World:
                 self.hub.workers_skew_s = 0.0 if self.hub.workers_skew_s else by_s
             case "database":
                 self.hub.database_skew_s = 0.0 if self.hub.database_skew_s else by_s
-            case _:
-                self.kk.manners.skew_s = (
-                    0.0  # what KK's clock does while a request is under way, nobody can know
-                )
+            # To where one of ours is, at least: that KK goes back behind all of them while a request is under
+            # way, nobody can know.
+            case _ if min(self.hub.workers_skew_s, self.hub.database_skew_s) <= 0:
+                self.kk.manners.skew_s = 0.0
 
     def _lend_a_hand(self) -> None:
         """A human looks at an order: orders it again, or says what KK's site shows of it right now."""
@@ -172,9 +174,11 @@ class World:
                 if ledger.order_again(entry, ids=sorted(self._ids_at_kk(entry)), who="human", why="more"):
                     self.hub.note("ordered again:", entry.key)
                     self.promises.wanted[entry.key] = self.kk.creates.get(entry.key, 0) + 1
+                    self.promises.spoken_of.add(entry.key)
             elif entry.state in (State.IN_DOUBT, State.SENDING, State.HELD) and not self._ids_at_kk(entry):
                 self.hub.note("never created, says a human:", entry.key)
-                ledger.resolve(entry, Event.DECLARED_NEVER, who="human", why="not at KK")
+                if ledger.resolve(entry, Event.DECLARED_NEVER, who="human", why="not at KK"):
+                    self.promises.spoken_of.add(entry.key)
         except ValueError as error:
             self.hub.note("told the human:", error)
 
@@ -299,7 +303,7 @@ class World:
 
     def _settle_all(self, name: str) -> None:
         for number in range(1, 7):
-            self.hub.now += _LISTS_SETTLE_S if number == 1 else _DAY_S / 4
+            self.hub.now += _DAY_S / 4
             is_done = self._sync_alone(f"{name}{number}")
             if is_done and all(entry.state in ENDS for entry in self._newest()):
                 return
