@@ -38,7 +38,6 @@ def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) ->
     is_proven = read_until_known(finder, [since], until, (), reading.take)
     # Only the first answer tells how far KK's clock, by which it lists, is ahead of this one.
     kk_started = started + (finder.clock_skew_s or 0.0)
-    ledger.kk_skew_s = finder.clock_skew_s or 0.0
     if kk_started > until:
         for sightings in finder.find(until, kk_started, ()):
             reading.take(sightings)
@@ -123,7 +122,11 @@ class _Reading:
                 self._read,
                 self.adopted,
             )
-        return not self._known or any(one.id in self._ids for one in sightings)
+        return (
+            not self._known
+            or any(one.id in self._ids for one in sightings)
+            or self._ledger.has_sent_one_of(sightings)
+        )
 
     def is_proven_by_more(self, finder: Finder, since: float, until: float) -> bool:
         """Read all once more, from before orders that KK is known to have."""

@@ -135,6 +135,11 @@ class Ledger(SendingLedger):
             found.setdefault(plain[key], []).append(entry)
         return found
 
+    def has_sent_one_of(self, sightings: Sequence[Sighting]) -> bool:
+        """Whether one of KK's orders is known to have been created by a POST of ours under its number."""
+        known = self.sent_ids(sorted({one.key for one in sightings if one.key is not None}))
+        return any(one.key is not None and one.id in known.get(one.key, ()) for one in sightings)
+
     def of_its_generation(self, entry: Entry, sightings: Sequence[Sighting]) -> list[Sighting]:
         """Return those of a number's orders at KK that are not of another generation."""
         if entry.generation == 1:

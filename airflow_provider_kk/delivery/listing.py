@@ -76,9 +76,7 @@ class Listing:
         # Under its number, since a list with numbers of KK's own would show none of ours.
         if any(one.is_of(self._control_keys[one.id]) for one in sightings if one.id in self._control_keys):
             return True
-        keys = {one.key for one in sightings if one.key is not None}
-        known = self._ledger.sent_ids(sorted(keys))
-        return any(one.key is not None and one.id in known.get(one.key, ()) for one in sightings)
+        return self._ledger.has_sent_one_of(sightings)
 
 
 def list_since(ledger: Ledger, finder: Finder, entries: Sequence[Entry], since: float, now: float) -> Listing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -116,36 +116,32 @@ def hide_first(world: World, *, parts: int) -> None:
     world.kk.find = find  # type: ignore[method-assign]
 
 
-def settle_without_healing(world: World, key: str) -> None:
-    world.ledger.set_healed_until(world.clock.now)
-    stream, _board, _, _ = stream_over(world, Order(key))
-    stream.heal_max_age_s = 3600.0
+def send_without_healing(world: World, *keys: str) -> None:
+    stream, _, _, _ = stream_over(world, *map(Order, keys))
+    stream.heal_max_age_s = 86_400.0
     stream.run()
     stream.close()
 
 
+def settle_without_healing(world: World, key: str) -> None:
+    world.ledger.set_healed_until(world.clock.now)
+    send_without_healing(world, key)
+
+
 @pytest.mark.parametrize("parts", range(1, 10))
-def test_what_a_list_did_not_show_before_it_showed_what_is_known_is_read_again(
-    world: World, parts: int
+@pytest.mark.parametrize("younger", [(), ("B", "C", "D")], ids=["older", "younger"])
+def test_what_a_list_hid_before_it_showed_what_is_known_is_read_again(
+    world: World, younger: Sequence[str], parts: int
 ) -> None:
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
-    world.clock.sleep(7200)
-    hide_first(world, parts=parts)
-    settle_without_healing(world, "A")
-    assert world.kk.count("A") == 1
-
-
-@pytest.mark.parametrize("parts", range(1, 10))
-def test_all_is_read_again_though_what_is_known_is_younger_than_the_doubt(world: World, parts: int) -> None:
-    world.kk.meets("A", "lost_answer")
-    world.sync("A", waits=False)
     world.clock.sleep(700)
-    world.sync("B", "C", "D", waits=False)
-    world.clock.sleep(3600)
+    world.sync(*younger, waits=False)
+    world.clock.sleep(6500)
     hide_first(world, parts=parts)
     settle_without_healing(world, "A")
     assert world.kk.count("A") == 1
+    assert world.entry("A").state is State.CREATED
 
 
 @pytest.mark.parametrize("parts", range(1, 10))
@@ -154,15 +150,29 @@ def test_healing_reads_all_again_though_what_is_known_is_younger(world: World, p
     world.clock.sleep(1200)
     world.kk.add(Order("A"))
     world.clock.sleep(3000)
-    stream, _, _, _ = stream_over(world, Order("C"), Order("D"), Order("E"))
-    stream.heal_max_age_s = 86_400.0
-    stream.run()
-    stream.close()
+    send_without_healing(world, "C", "D", "E")
     world.clock.sleep(3600)
     hide_first(world, parts=parts)
     with suppress(InconclusiveError):
         world.sync("A")
     assert "A" not in world.kk.posts
+
+
+def test_a_list_that_shows_what_is_known_from_the_start_is_read_once(world: World) -> None:
+    for key in ("B", "C", "D", "E", "F", "G"):
+        send_without_healing(world, key)
+        world.clock.sleep(1800)
+    hide_first(world, parts=0)
+    reads: list[float] = []
+    find = world.kk.find
+
+    def counted(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+        reads.append(since)
+        return find(since, until, keys)
+
+    world.kk.find = counted  # type: ignore[method-assign]
+    assert counts(world.sync("J")) == {"created": 1}
+    assert len(reads) == 1
 
 
 def test_the_rest_of_a_split_is_not_taken_for_the_order_made_again(world: World) -> None:
