@@ -52,8 +52,7 @@ def main() -> int:
 
 
 def _kill(count: int, seed: int, workers: int) -> int:
-    # One more than there are processors, since a trial waits for its processes a third of the time.
-    tally = kills.run(count=count, seed=seed, workers=workers + 1)
+    tally = kills.run(count=count, seed=seed, workers=workers)
     for failure in tally.failures[:20]:
         print(kills.describe(failure))
     print(kills.table(tally))

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kk.operators.orders import SyncOrdersOperator
+
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
 
@@ -196,3 +198,14 @@ def attempt(
     except BaseException as error:
         return Try(None, ti.xcoms, error)
     return Try(value, ti.xcoms, None)
+
+
+def sync(**arguments: Any) -> SyncOrdersOperator:
+    """A sync of all orders of the warehouse."""
+    given = {"task_id": "sync", "sql": SELECT, "warehouse_conn_id": "warehouse"}
+    return SyncOrdersOperator(**{**given, **arguments})
+
+
+def posts(sandbox: SandboxServer) -> int:
+    """How many POSTs have reached KK."""
+    return int(sandbox.control.counts()["creates"])

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_kk.delivery.stock import StockCheck
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
+from tests.operators import shop
 from tests.operators.shop import (
     SELECT,
     SKUS,
@@ -19,6 +20,7 @@ from tests.operators.shop import (
     each_is_there_once,
     nonzero,
     number,
+    posts,
     rows,
 )
 
@@ -32,8 +34,7 @@ DRESS, TOP, SHIRT = SKUS
 
 
 def sync(**arguments: Any) -> SyncOrdersOperator:
-    given = {"task_id": "sync", "sql": SELECT, "warehouse_conn_id": "warehouse", "check_stock": True}
-    return SyncOrdersOperator(**{**given, **arguments})
+    return shop.sync(**{"check_stock": True, **arguments})
 
 
 def line(n: int, sku: str, quantity: int) -> tuple[Any, ...]:
@@ -48,10 +49,6 @@ def requests(sandbox: SandboxServer, method: str, path: str) -> list[dict[str, A
 
 def questions(sandbox: SandboxServer) -> int:
     return len(requests(sandbox, "GET", "/product/stocks"))
-
-
-def posts(sandbox: SandboxServer) -> int:
-    return int(sandbox.control.counts()["creates"])
 
 
 @pytest.mark.parametrize("version", ["v1", "v1-orders", "v2"])

@@ -14,7 +14,17 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from tests.operators import shop
-from tests.operators.shop import PRIVATE, QUICK, Try, Warehouse, attempt, each_is_there_once, ids_at_kk, order
+from tests.operators.shop import (
+    PRIVATE,
+    QUICK,
+    Try,
+    Warehouse,
+    attempt,
+    each_is_there_once,
+    ids_at_kk,
+    order,
+    posts,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
@@ -38,10 +48,6 @@ def create(ledger_conn_id: str | None = "warehouse", **arguments: Any) -> Create
 def rendered(task: CreateOrderOperator, context: Mapping[str, Any]) -> CreateOrderOperator:
     task.render_template_fields(context)
     return task
-
-
-def posts(sandbox: SandboxServer) -> int:
-    return int(sandbox.control.counts()["creates"])
 
 
 def stop_after_post(sandbox: SandboxServer, task: CreateOrderOperator) -> Try:

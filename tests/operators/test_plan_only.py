@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_kk.operators.orders import SyncOrdersOperator
 from tests.operators import shop
-from tests.operators.shop import QUICK, SELECT, Warehouse, attempt, nonzero, rows
+from tests.operators.shop import QUICK, Warehouse, attempt, nonzero, rows, sync
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("connect")
 BAD = ("S-BAD", *shop.ADDRESS.values(), "FWXW00290_WHT_M", 0)
 UNNUMBERED = (None, *shop.ADDRESS.values(), "FWXW00290_WHT_M", "two")
-
-
-def sync(**arguments: Any) -> SyncOrdersOperator:
-    return SyncOrdersOperator(task_id="sync", sql=SELECT, warehouse_conn_id="warehouse", **arguments)
 
 
 def plan() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_kk.operators.orders import SyncOrdersOperator
 from tests.operators import shop
 from tests.operators.shop import (
     QUICK,
@@ -22,7 +20,9 @@ from tests.operators.shop import (
     ids_in_ledger,
     nonzero,
     number,
+    posts,
     rows,
+    sync,
 )
 
 if TYPE_CHECKING:
@@ -30,16 +30,6 @@ if TYPE_CHECKING:
     from tests.operators.conftest import Connect, Printed
 
 pytestmark = pytest.mark.usefixtures("connect")
-
-
-def sync(**arguments: Any) -> SyncOrdersOperator:
-    return SyncOrdersOperator(
-        **{"task_id": "sync", "sql": SELECT, "warehouse_conn_id": "warehouse", **arguments}
-    )
-
-
-def posts(sandbox: SandboxServer) -> int:
-    return int(sandbox.control.counts()["creates"])
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -175,61 +165,6 @@ def test_plan_only_says_what_would_happen_and_sends_nothing(sandbox: SandboxServ
     assert isinstance(real.error, AirflowFailException)
 
 
-@pytest.mark.parametrize(
-    ("max_rejected", "is_tolerated"), [(1, False), (2, True), (0.1, False), (0.2, True), (0, False)]
-)
-def test_max_rejected_is_a_count_or_a_share_of_the_selected(
-    sandbox: SandboxServer, warehouse: Warehouse, max_rejected: float, is_tolerated: bool
-):
-    warehouse.add(*rows(range(8)))
-    warehouse.add(("S-UNKNOWN", *shop.ADDRESS.values(), "NO_SUCH_SKU", 1))
-    warehouse.add(("S-INVALID", *shop.ADDRESS.values(), "FWXW00290_WHT_M", 0))
-
-    done = attempt(sync(max_rejected=max_rejected))
-
-    # Bad orders never stop the others, and are told whatever is tolerated.
-    assert nonzero(done.summary) == {"created": 8, "rejected": 1, "invalid": 1}
-    told = {one["custom_order_number"]: one for one in done.summary["rejections"]}
-    assert told.keys() == {"S-UNKNOWN", "S-INVALID"}
-    assert isinstance(told["S-UNKNOWN"]["code"], int)
-    assert "NO_SUCH_SKU" in told["S-UNKNOWN"]["message"]
-    assert "quantity" in told["S-INVALID"]["message"]
-    assert not any(word in json.dumps(done.summary) for word in shop.PRIVATE)
-    if is_tolerated:
-        assert done.error is None
-    else:
-        # A retry would only be refused again.
-        assert isinstance(done.error, AirflowFailException)
-        assert "2 orders newly rejected or invalid" in str(done.error)
-
-
-def test_what_was_rejected_before_does_not_fail_later_runs(sandbox: SandboxServer, warehouse: Warehouse):
-    warehouse.add(("S-UNKNOWN", *shop.ADDRESS.values(), "NO_SUCH_SKU", 1))
-    warehouse.add(("S-INVALID", *shop.ADDRESS.values(), "FWXW00290_WHT_M", 0))
-    assert isinstance(attempt(sync(), run_id="first").error, AirflowFailException)
-    asked = posts(sandbox)
-
-    again = attempt(sync(), run_id="second")
-
-    assert again.error is None
-    assert nonzero(again.value) == {"rejected": 1, "invalid": 1}
-    assert posts(sandbox) == asked
-
-
-def test_a_rejected_order_is_sent_again_once_it_is_mended(sandbox: SandboxServer, warehouse: Warehouse):
-    warehouse.add(*rows(range(2)))
-    warehouse.add(("S-0007", *shop.address(7).values(), "NO_SUCH_SKU", 1))
-    attempt(sync(), run_id="first")
-    warehouse.execute("DELETE FROM order_line WHERE custom_order_number = 'S-0007'")
-    warehouse.add(*rows([7]))
-
-    mended = attempt(sync(), run_id="second")
-
-    assert mended.error is None
-    assert nonzero(mended.value) == {"already_created": 2, "created": 1}
-    each_is_there_once(sandbox, [0, 1, 7])
-
-
 def test_write_back_updates_the_orders_own_rows_also_when_the_task_fails(
     sandbox: SandboxServer, warehouse: Warehouse
 ):
@@ -247,22 +182,6 @@ def test_write_back_updates_the_orders_own_rows_also_when_the_task_fails(
     assert written.pop("S-UNKNOWN") == (None, "rejected")
     assert {no: sorted(ids.split(",")) for no, (ids, _) in written.items()} == ids_at_kk(sandbox)
     assert {state for _, state in written.values()} == {"created"}
-
-
-def test_a_number_reused_for_another_order_is_loud(sandbox: SandboxServer, warehouse: Warehouse):
-    warehouse.add(*rows(range(3)))
-    attempt(sync(), run_id="first")
-    warehouse.execute("UPDATE order_line SET quantity = 9 WHERE custom_order_number = 'S-0001'")
-
-    loud = attempt(sync(), run_id="second")
-    quiet = attempt(sync(on_changed="ignore"), run_id="third")
-
-    assert isinstance(loud.error, AirflowFailException)
-    assert "1 order changed" in str(loud.error)
-    assert nonzero(loud.summary) == {"already_created": 2, "changed": 1}
-    assert quiet.error is None
-    assert nonzero(quiet.value) == {"already_created": 2, "changed": 1}
-    each_is_there_once(sandbox, range(3))
 
 
 def test_a_lost_answer_is_adopted_and_a_lost_request_sent_again(
@@ -320,19 +239,6 @@ def test_on_absence_hold_leaves_a_lost_request_to_a_human(
     assert posts(sandbox) == 4
 
 
-def test_what_was_not_sent_is_worth_a_retry(sandbox: SandboxServer, warehouse: Warehouse):
-    warehouse.add(*rows(range(3)))
-    sandbox.control.arm("auth", method=None)
-
-    failed = attempt(sync())
-
-    assert isinstance(failed.error, AirflowException)
-    assert not isinstance(failed.error, AirflowFailException)
-    assert "3 orders not sent" in str(failed.error)
-    assert nonzero(failed.summary) == {"not_sent": 3}
-    assert posts(sandbox) == 0
-
-
 def test_a_retry_of_the_task_counts_what_its_first_try_created(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows(range(10)))
     for n in (2, 6):
@@ -367,36 +273,6 @@ def test_no_orders_is_no_trouble(sandbox: SandboxServer, warehouse: Warehouse):
     assert posts(sandbox) == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ({"sql": "SELECT sku, quantity FROM order_line"}, "custom_order_number"),
-        ({"sql": "DELETE FROM order_line"}, "one SELECT"),
-        ({"columns": {"recipent": "name"}}, "recipent"),
-        ({"write_back": {"table": "order_line"}}, "write_back must be"),
-        ({"write_back": "no_such_schema.outcome"}, "no_such_schema"),
-        ({"write_back": "outcome; DROP TABLE order_line"}, "write_back must be a plain name"),
-        ({"columns": {"sku": "sku; DROP TABLE order_line"}}, "columns maps sku -> sku; DROP"),
-    ],
-)
-def test_what_the_author_got_wrong_is_told_before_anything_is_sent(
-    sandbox: SandboxServer, warehouse: Warehouse, arguments: dict[str, Any], says: str
-):
-    warehouse.add(*rows(range(2)))
-
-    done = attempt(sync(**arguments))
-
-    assert isinstance(done.error, Exception)
-    assert says in str(done.error)
-    assert posts(sandbox) == 0
-    assert len(warehouse.execute("SELECT * FROM order_line")) == len(rows(range(2)))
-
-
-def test_a_policy_that_does_not_exist_is_told_when_the_dag_is_parsed():
-    with pytest.raises(ValueError, match="on_absence must be one of 'resend', 'hold'"):
-        sync(on_absence="retry")
-
-
 def test_a_kill_lets_what_is_in_flight_be_recorded(sandbox: SandboxServer, warehouse: Warehouse):
     import threading
 
@@ -418,96 +294,3 @@ def test_a_kill_lets_what_is_in_flight_be_recorded(sandbox: SandboxServer, wareh
     assert nonzero(killed.summary) == {"created": 3, "not_sent": 7}
     each_is_there_once(sandbox, range(3))
     assert ids_in_ledger(warehouse.path) == ids_at_kk(sandbox)
-
-
-def test_what_is_invalid_fails_one_run_and_not_every_later_one(warehouse: Warehouse):
-    warehouse.add(*rows(range(3)))
-    warehouse.add(("N" * 41, *shop.ADDRESS.values(), shop.SKUS[0], 1))
-    warehouse.add((None, *shop.ADDRESS.values(), shop.SKUS[0], 1))
-    warehouse.add(("S-TWO", *{**shop.ADDRESS, "city": "Lyon"}.values(), shop.SKUS[0], 1))
-    warehouse.add(("S-TWO", *{**shop.ADDRESS, "city": "Nice"}.values(), shop.SKUS[0], 1))
-
-    first = attempt(sync(), run_id="first")
-    second = attempt(sync(), run_id="second")
-
-    assert isinstance(first.error, AirflowFailException)
-    assert "4 orders newly rejected or invalid" in str(first.error)
-    assert second.error is None
-    assert nonzero(second.value) == {"already_created": 3, "invalid": 4}
-
-
-def test_a_number_that_is_too_long_is_told_to_its_own_row(warehouse: Warehouse):
-    warehouse.add(("N" * 41, *shop.ADDRESS.values(), shop.SKUS[0], 1))
-    warehouse.execute("ALTER TABLE order_line ADD COLUMN ids")
-    warehouse.execute("ALTER TABLE order_line ADD COLUMN state")
-    place = {"table": "order_line", "key": "custom_order_number", "ids": "ids", "state": "state"}
-
-    attempt(sync(write_back=place))
-
-    assert warehouse.execute("SELECT ids, state FROM order_line") == [(None, "invalid")]
-
-
-def test_a_failed_write_back_is_told_after_the_summary_and_made_up_for(
-    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
-):
-    from airflow_provider_kk.warehouse import write_back
-
-    def broken(*_arguments: Any) -> None:
-        raise write_back.WriteBackError("write_back: the warehouse refused: disk full")
-
-    warehouse.add(*rows(range(3)))
-    with monkeypatch.context() as patch:
-        patch.setattr(write_back.WriteBack, "write", broken)
-        first = attempt(sync(write_back="outcome"), run_id="run")
-    again = attempt(sync(write_back="outcome"), run_id="run")
-
-    assert type(first.error) is AirflowException
-    assert "disk full" in str(first.error)
-    assert nonzero(first.summary) == nonzero(again.value) == {"created": 3}
-    assert len(warehouse.execute("SELECT * FROM outcome")) == 3
-    assert posts(sandbox) == 3
-
-
-def test_an_order_that_is_held_keeps_its_row_selected(sandbox: SandboxServer, warehouse: Warehouse):
-    warehouse.add(*rows(range(2)))
-    warehouse.execute("ALTER TABLE order_line ADD COLUMN ids")
-    warehouse.execute("ALTER TABLE order_line ADD COLUMN state")
-    place = {"table": "order_line", "key": "custom_order_number", "ids": "ids", "state": "state"}
-    attempt(sync(), run_id="first")
-    warehouse.execute(f"UPDATE order_line SET quantity = 9 WHERE custom_order_number = '{number(0)}'")
-
-    changed = attempt(sync(write_back=place), run_id="second")
-
-    assert nonzero(changed.summary) == {"already_created": 1, "changed": 1}
-    states = warehouse.execute("SELECT DISTINCT custom_order_number, ids IS NULL, state FROM order_line")
-    assert states == [(number(0), 1, "changed"), (number(1), 0, "created")]
-
-
-@pytest.mark.parametrize("fault", ["ledger", "connection", "write_back"])
-def test_what_only_a_human_can_mend_is_not_retried(warehouse: Warehouse, connect: Connect, fault: str):
-    warehouse.add(*rows(range(1)))
-    arguments: dict[str, Any] = {}
-    if fault == "connection":
-        connect(settle_window_s="soon")
-    elif fault == "write_back":
-        arguments = {"write_back": {"table": "t"}}
-    else:
-        attempt(sync(), run_id="first")
-        warehouse.execute("UPDATE kk_account SET schema_version = 99")
-
-    assert type(attempt(sync(**arguments), run_id="second").error) is AirflowFailException
-
-
-def test_a_ledger_that_is_gone_is_told_in_a_sentence_and_worth_a_retry(
-    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
-):
-    nowhere = {"conn_type": "postgres", "host": "127.0.0.1", "port": 1, "login": "x", "schema": "x"}
-    monkeypatch.setenv("AIRFLOW_CONN_GONE", json.dumps(nowhere))
-    warehouse.add(*rows(range(2)))
-
-    done = attempt(sync(ledger_conn_id="gone"))
-
-    assert type(done.error) is AirflowException
-    assert str(done.error).startswith("The ledger's database cannot be used: OperationalError: ")
-    assert "\n" not in str(done.error)
-    assert posts(sandbox) == 0

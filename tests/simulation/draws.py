@@ -10,7 +10,7 @@ from airflow_provider_kk.delivery.settle import Policy
 from tests.simulation.hub import START
 from tests.simulation.kk import Manners, Order
 
-KEYS = ("A", "B", "007", "7", "C-1", "c-1", "12345678901", *"DEFGHIJKLMNOPQRST")
+KEYS = ("A", "B", "007", "7", "C-1", "c-1", "12345678901", *"DEFGHIJKLMNOPQRSTUVWXYZ")
 GOODS: tuple[dict[str, int], ...] = ({"SHIRT_M": 1}, {"SHIRT_M": 2, "SOCKS": 1}, {"SOCKS": 3})
 
 
@@ -38,7 +38,7 @@ def draw_manners(random: Random, *, restores: bool, clocks_are_off: bool) -> Man
     total = random.choice(("number", "number", "missing"))
     hides_from = START + 3_600.0 + random.random() * 2_000.0
     return Manners(
-        faults=random.choice((0.0, 0.3, 0.6, 0.9)),
+        faults=random.choice((0.0, 0.3, 0.6)),
         lag_s=lag_s,
         # Where the list does not say how many there are, a page must hold all of two seconds.
         total=total,
@@ -82,5 +82,5 @@ def draw_habits(random: Random, *, restores: bool, clocks_are_off: bool) -> Habi
 
 
 def draw_orders(random: Random, numbers: Sequence[str]) -> Sequence[Order]:
-    keys = random.sample(numbers, random.randint(10, len(numbers)))
+    keys = random.sample(numbers, random.randint(18, len(numbers)))
     return [Order(key, random.choice(GOODS), random.choice(("FR", "US")), f"1:{key}") for key in keys]

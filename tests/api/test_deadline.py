@@ -1,0 +1,124 @@
+"""One deadline for a whole call: nothing lands after it, however slowly bytes come."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from airflow_provider_kk.api.errors import KKUnknownOutcomeError
+from airflow_provider_kk.api.proof import Exchange
+from tests.api.helpers import CREATED, ORDER, Play, SocketServer, Visit, client_for, dripping, http
+from tests.api.plays import EMPTY_LIST, ENVELOPE, post
+
+
+def stall(visit: Visit) -> None:
+    visit.read_request()
+    visit.linger(5)
+
+
+def stall_inside_the_body(visit: Visit) -> None:
+    visit.read_request()
+    visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n" + ENVELOPE[:30])
+    visit.linger(5)
+
+
+@pytest.mark.parametrize(
+    "play",
+    [
+        stall,
+        stall_inside_the_body,
+        dripping(http(CREATED)),
+        dripping(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 500),
+    ],
+    ids=["stall", "stall inside the body", "drip from the first byte", "drip of the body"],
+)
+def test_the_deadline_is_for_the_whole_call_however_slowly_bytes_come(play: Play) -> None:
+    with SocketServer(play) as server:
+        began = time.monotonic()
+        error = post(server.url, timeout_s=0.4)
+        assert isinstance(error, KKUnknownOutcomeError)
+        assert 0.3 < time.monotonic() - began < 1.0
+        assert "deadline" in str(error)
+        assert len(server.bodies) == 1
+
+
+def test_a_missed_deadline_resets_the_connection() -> None:
+    errors: list[int] = []
+    done = threading.Event()
+
+    def play(visit: Visit) -> None:
+        visit.read_request()
+        visit.linger(0.6)
+        errors.append(visit.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        done.set()
+
+    with SocketServer(play) as server:
+        assert isinstance(post(server.url, timeout_s=0.3), KKUnknownOutcomeError)
+        assert done.wait(5)
+        assert errors[0] in (errno.ECONNRESET, errno.EPIPE), "an orderly end would let queued bytes arrive"
+
+
+def test_a_socket_that_comes_after_the_deadline_is_shut_down_at_once() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Exchange(time.monotonic()) as exchange:
+        while not exchange.expired:
+            time.sleep(0.01)
+        exchange.watch(ours)
+        theirs.settimeout(1)
+        assert theirs.recv(1) == b""
+
+
+def test_what_missed_the_deadline_does_not_land_later() -> None:
+    received: list[int] = []
+    done = threading.Event()
+
+    def read_late(visit: Visit) -> None:
+        visit.linger(0.8)
+        size = 0
+        with contextlib.suppress(OSError):
+            while data := visit.sock.recv(2**20):
+                size += len(data)
+        received.append(size)
+        done.set()
+
+    remark = "x" * 2**24
+    with SocketServer(read_late) as server:
+        with pytest.raises(KKUnknownOutcomeError):
+            client_for(server.url, timeout_s=0.4).create_order(ORDER | {"remark": remark})
+        assert done.wait(5)
+        assert received[0] < len(remark)
+
+
+def option_of_the_other_end(visit: Visit, level: int, option: int) -> int:
+    """A socket option of the client's end, which lives in this very process."""
+    peer = visit.sock.getpeername()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as sock:
+            if sock.family == socket.AF_INET and sock.getsockname() == peer:
+                return sock.getsockopt(level, option)
+    raise AssertionError("the client's socket is not open")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+def test_the_kernel_is_told_the_deadline_too() -> None:
+    limits_ms: list[int] = []
+
+    def play(visit: Visit) -> None:
+        while visit.read_request():
+            limits_ms.append(option_of_the_other_end(visit, socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+            visit.linger(0.2)
+            visit.send(EMPTY_LIST)
+
+    with SocketServer(play) as server:
+        client = client_for(server.url, timeout_s=2)
+        with pytest.raises(KKUnknownOutcomeError):
+            client.create_order(ORDER, last_check=lambda _left: time.sleep(0.5))
+        client.list_orders()
+    assert 1000 < limits_ms[0] <= 1500
+    assert 1800 < limits_ms[1] <= 2000

@@ -1,0 +1,225 @@
+"""SyncOrdersOperator: what an order or a sync fails by is told, and stops nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from tests.operators import shop
+from tests.operators.shop import Warehouse, attempt, each_is_there_once, nonzero, number, posts, rows, sync
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.server import SandboxServer
+    from tests.operators.conftest import Connect
+
+pytestmark = pytest.mark.usefixtures("connect")
+
+
+@pytest.mark.parametrize(
+    ("max_rejected", "is_tolerated"), [(1, False), (2, True), (0.1, False), (0.2, True), (0, False)]
+)
+def test_max_rejected_is_a_count_or_a_share_of_the_selected(
+    sandbox: SandboxServer, warehouse: Warehouse, max_rejected: float, is_tolerated: bool
+):
+    warehouse.add(*rows(range(8)))
+    warehouse.add(("S-UNKNOWN", *shop.ADDRESS.values(), "NO_SUCH_SKU", 1))
+    warehouse.add(("S-INVALID", *shop.ADDRESS.values(), "FWXW00290_WHT_M", 0))
+
+    done = attempt(sync(max_rejected=max_rejected))
+
+    # Bad orders never stop the others, and are told whatever is tolerated.
+    assert nonzero(done.summary) == {"created": 8, "rejected": 1, "invalid": 1}
+    told = {one["custom_order_number"]: one for one in done.summary["rejections"]}
+    assert told.keys() == {"S-UNKNOWN", "S-INVALID"}
+    assert isinstance(told["S-UNKNOWN"]["code"], int)
+    assert "NO_SUCH_SKU" in told["S-UNKNOWN"]["message"]
+    assert "quantity" in told["S-INVALID"]["message"]
+    assert not any(word in json.dumps(done.summary) for word in shop.PRIVATE)
+    if is_tolerated:
+        assert done.error is None
+    else:
+        # A retry would only be refused again.
+        assert isinstance(done.error, AirflowFailException)
+        assert "2 orders newly rejected or invalid" in str(done.error)
+
+
+def test_what_was_rejected_before_does_not_fail_later_runs(sandbox: SandboxServer, warehouse: Warehouse):
+    warehouse.add(("S-UNKNOWN", *shop.ADDRESS.values(), "NO_SUCH_SKU", 1))
+    warehouse.add(("S-INVALID", *shop.ADDRESS.values(), "FWXW00290_WHT_M", 0))
+    assert isinstance(attempt(sync(), run_id="first").error, AirflowFailException)
+    asked = posts(sandbox)
+
+    again = attempt(sync(), run_id="second")
+
+    assert again.error is None
+    assert nonzero(again.value) == {"rejected": 1, "invalid": 1}
+    assert posts(sandbox) == asked
+
+
+def test_a_rejected_order_is_sent_again_once_it_is_mended(sandbox: SandboxServer, warehouse: Warehouse):
+    warehouse.add(*rows(range(2)))
+    warehouse.add(("S-0007", *shop.address(7).values(), "NO_SUCH_SKU", 1))
+    attempt(sync(), run_id="first")
+    warehouse.execute("DELETE FROM order_line WHERE custom_order_number = 'S-0007'")
+    warehouse.add(*rows([7]))
+
+    mended = attempt(sync(), run_id="second")
+
+    assert mended.error is None
+    assert nonzero(mended.value) == {"already_created": 2, "created": 1}
+    each_is_there_once(sandbox, [0, 1, 7])
+
+
+def test_a_number_reused_for_another_order_is_loud(sandbox: SandboxServer, warehouse: Warehouse):
+    warehouse.add(*rows(range(3)))
+    attempt(sync(), run_id="first")
+    warehouse.execute("UPDATE order_line SET quantity = 9 WHERE custom_order_number = 'S-0001'")
+
+    loud = attempt(sync(), run_id="second")
+    quiet = attempt(sync(on_changed="ignore"), run_id="third")
+
+    assert isinstance(loud.error, AirflowFailException)
+    assert "1 order changed" in str(loud.error)
+    assert nonzero(loud.summary) == {"already_created": 2, "changed": 1}
+    assert quiet.error is None
+    assert nonzero(quiet.value) == {"already_created": 2, "changed": 1}
+    each_is_there_once(sandbox, range(3))
+
+
+def test_what_was_not_sent_is_worth_a_retry(sandbox: SandboxServer, warehouse: Warehouse):
+    warehouse.add(*rows(range(3)))
+    sandbox.control.arm("auth", method=None)
+
+    failed = attempt(sync())
+
+    assert isinstance(failed.error, AirflowException)
+    assert not isinstance(failed.error, AirflowFailException)
+    assert "3 orders not sent" in str(failed.error)
+    assert nonzero(failed.summary) == {"not_sent": 3}
+    assert posts(sandbox) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"sql": "SELECT sku, quantity FROM order_line"}, "custom_order_number"),
+        ({"sql": "DELETE FROM order_line"}, "one SELECT"),
+        ({"columns": {"recipent": "name"}}, "recipent"),
+        ({"write_back": {"table": "order_line"}}, "write_back must be"),
+        ({"write_back": "no_such_schema.outcome"}, "no_such_schema"),
+        ({"write_back": "outcome; DROP TABLE order_line"}, "write_back must be a plain name"),
+        ({"columns": {"sku": "sku; DROP TABLE order_line"}}, "columns maps sku -> sku; DROP"),
+    ],
+)
+def test_what_the_author_got_wrong_is_told_before_anything_is_sent(
+    sandbox: SandboxServer, warehouse: Warehouse, arguments: dict[str, Any], says: str
+):
+    warehouse.add(*rows(range(2)))
+
+    done = attempt(sync(**arguments))
+
+    assert isinstance(done.error, Exception)
+    assert says in str(done.error)
+    assert posts(sandbox) == 0
+    assert len(warehouse.execute("SELECT * FROM order_line")) == len(rows(range(2)))
+
+
+def test_a_policy_that_does_not_exist_is_told_when_the_dag_is_parsed():
+    with pytest.raises(ValueError, match="on_absence must be one of 'resend', 'hold'"):
+        sync(on_absence="retry")
+
+
+def test_what_is_invalid_fails_one_run_and_not_every_later_one(warehouse: Warehouse):
+    warehouse.add(*rows(range(3)))
+    warehouse.add(("N" * 41, *shop.ADDRESS.values(), shop.SKUS[0], 1))
+    warehouse.add((None, *shop.ADDRESS.values(), shop.SKUS[0], 1))
+    warehouse.add(("S-TWO", *{**shop.ADDRESS, "city": "Lyon"}.values(), shop.SKUS[0], 1))
+    warehouse.add(("S-TWO", *{**shop.ADDRESS, "city": "Nice"}.values(), shop.SKUS[0], 1))
+
+    first = attempt(sync(), run_id="first")
+    second = attempt(sync(), run_id="second")
+
+    assert isinstance(first.error, AirflowFailException)
+    assert "4 orders newly rejected or invalid" in str(first.error)
+    assert second.error is None
+    assert nonzero(second.value) == {"already_created": 3, "invalid": 4}
+
+
+def test_a_number_that_is_too_long_is_told_to_its_own_row(warehouse: Warehouse):
+    warehouse.add(("N" * 41, *shop.ADDRESS.values(), shop.SKUS[0], 1))
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN ids")
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN state")
+    place = {"table": "order_line", "key": "custom_order_number", "ids": "ids", "state": "state"}
+
+    attempt(sync(write_back=place))
+
+    assert warehouse.execute("SELECT ids, state FROM order_line") == [(None, "invalid")]
+
+
+def test_a_failed_write_back_is_told_after_the_summary_and_made_up_for(
+    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+):
+    from airflow_provider_kk.warehouse import write_back
+
+    def broken(*_arguments: Any) -> None:
+        raise write_back.WriteBackError("write_back: the warehouse refused: disk full")
+
+    warehouse.add(*rows(range(3)))
+    with monkeypatch.context() as patch:
+        patch.setattr(write_back.WriteBack, "write", broken)
+        first = attempt(sync(write_back="outcome"), run_id="run")
+    again = attempt(sync(write_back="outcome"), run_id="run")
+
+    assert type(first.error) is AirflowException
+    assert "disk full" in str(first.error)
+    assert nonzero(first.summary) == nonzero(again.value) == {"created": 3}
+    assert len(warehouse.execute("SELECT * FROM outcome")) == 3
+    assert posts(sandbox) == 3
+
+
+def test_an_order_that_is_held_keeps_its_row_selected(sandbox: SandboxServer, warehouse: Warehouse):
+    warehouse.add(*rows(range(2)))
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN ids")
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN state")
+    place = {"table": "order_line", "key": "custom_order_number", "ids": "ids", "state": "state"}
+    attempt(sync(), run_id="first")
+    warehouse.execute(f"UPDATE order_line SET quantity = 9 WHERE custom_order_number = '{number(0)}'")
+
+    changed = attempt(sync(write_back=place), run_id="second")
+
+    assert nonzero(changed.summary) == {"already_created": 1, "changed": 1}
+    states = warehouse.execute("SELECT DISTINCT custom_order_number, ids IS NULL, state FROM order_line")
+    assert states == [(number(0), 1, "changed"), (number(1), 0, "created")]
+
+
+@pytest.mark.parametrize("fault", ["ledger", "connection", "write_back"])
+def test_what_only_a_human_can_mend_is_not_retried(warehouse: Warehouse, connect: Connect, fault: str):
+    warehouse.add(*rows(range(1)))
+    arguments: dict[str, Any] = {}
+    if fault == "connection":
+        connect(settle_window_s="soon")
+    elif fault == "write_back":
+        arguments = {"write_back": {"table": "t"}}
+    else:
+        attempt(sync(), run_id="first")
+        warehouse.execute("UPDATE kk_account SET schema_version = 99")
+
+    assert type(attempt(sync(**arguments), run_id="second").error) is AirflowFailException
+
+
+def test_a_ledger_that_is_gone_is_told_in_a_sentence_and_worth_a_retry(
+    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+):
+    nowhere = {"conn_type": "postgres", "host": "127.0.0.1", "port": 1, "login": "x", "schema": "x"}
+    monkeypatch.setenv("AIRFLOW_CONN_GONE", json.dumps(nowhere))
+    warehouse.add(*rows(range(2)))
+
+    done = attempt(sync(ledger_conn_id="gone"))
+
+    assert type(done.error) is AirflowException
+    assert str(done.error).startswith("The ledger's database cannot be used: OperationalError: ")
+    assert "\n" not in str(done.error)
+    assert posts(sandbox) == 0
