@@ -49,10 +49,10 @@ def rows(*, is_long: bool) -> Iterator[Row]:
 def main() -> None:
     import sqlalchemy as sa
 
-    from airflow_provider_kk.delivery.database import pool_arguments
     from airflow_provider_kk.delivery.job import Job
     from airflow_provider_kk.delivery.rows import Answer, Origin
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.database import pool_arguments
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.delivery.states import Event
 
     task: dict[str, Any] = json.loads(sys.argv[1])

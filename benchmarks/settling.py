@@ -36,11 +36,11 @@ def main() -> None:
 
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.throttle import LocalBucket
-    from airflow_provider_kk.delivery.database import pool_arguments
     from airflow_provider_kk.delivery.orders import OrderFinder, order_job
     from airflow_provider_kk.delivery.rows import Origin, Terms
     from airflow_provider_kk.delivery.settle import Policy, settle
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.database import pool_arguments
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from benchmarks.orders import order
 
     task: dict[str, Any] = json.loads(sys.argv[1])

@@ -15,15 +15,15 @@ import sqlalchemy as sa
 from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.delivery.board import Board
-from airflow_provider_kk.delivery.bucket import LedgerBucket
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.database import pool_arguments
 from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.limits import Limits
 from airflow_provider_kk.delivery.orders import OrderFinder, order_job
 from airflow_provider_kk.delivery.rows import Origin
 from airflow_provider_kk.delivery.runs import SyncRuns
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
+from airflow_provider_kk.delivery.sql.database import pool_arguments
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.stream import Stream
 from airflow_provider_kk.operators.run import item_of
 from benchmarks.orders import order

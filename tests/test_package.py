@@ -160,6 +160,12 @@ class TestHouseRules:
     def test_these_rooms_would_serve_a_script_without_airflow(self, room):
         assert "airflow" not in imported_by((PACKAGE / room).rglob("*.py"))
 
+    def test_the_protocol_loads_no_database_library(self):
+        protocol = [name for name in modules() if name.startswith("airflow_provider_kk.delivery.")]
+        protocol = [name for name in protocol if not name.startswith("airflow_provider_kk.delivery.sql")]
+        assert "airflow_provider_kk.delivery.stream" in protocol
+        assert "sqlalchemy" not in loaded_after(*protocol)
+
     def test_rooms_import_only_rooms_above_them(self):
         wrong = []
         for room in ROOMS:

@@ -21,9 +21,9 @@ from airflow.models.connection import Connection
 
 import airflow_provider_kk
 from airflow_provider_kk.cli.main import COMMANDS
-from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.board import COUNTED
 from airflow_provider_kk.delivery.limits import StopRules
+from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.hooks.connection import ConnectionSettings, parse_connection
 from airflow_provider_kk.operators.base import DeliveringOperator
 from airflow_provider_kk.operators.orders import CreateOrderOperator, SyncOrdersOperator

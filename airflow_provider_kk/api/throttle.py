@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+#: Requests of the burst that are left free, since requests take unequal time to arrive and clocks disagree.
+#: That costs its wait once, never the steady rate.
+HEADROOM = 2
 MAX_BACK_OFF_S = 300.0
 """The longest pause that a `Retry-After` can bring about, in seconds."""
 
@@ -67,15 +70,14 @@ def backed_off(
 class LocalBucket:
     """KK's bucket for the threads of one process.
 
-    `burst` and `per_second` are KK's figures. `headroom` requests of the burst are left free, since requests
-    take unequal time to arrive: that costs its wait once, never the steady rate.
+    `burst` and `per_second` are KK's figures; `headroom` requests of the burst are left free.
     """
 
     def __init__(
         self,
         burst: int = 120,
         per_second: float = 2.0,
-        headroom: int = 2,
+        headroom: int = HEADROOM,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -95,6 +97,12 @@ class LocalBucket:
         # A 429 that arrives while this one waits moves its turn too, so look again after each pause.
         while (pause_s := max(due, self._not_before) - self._clock()) > 0:
             self._pause(pause_s, stop)
+
+    def least_s(self, requests: int) -> float:
+        """Return how many seconds so many requests take at least, if nobody else sends."""
+        with self._lock:
+            free_in_s = max(0.0, self._tat - self._clock())
+        return max(0.0, free_in_s + (requests - self._burst) / self._per_second)
 
     def back_off(self, retry_after_s: float | None) -> None:
         """Hold everything back after a 429; see `Throttle.back_off`."""

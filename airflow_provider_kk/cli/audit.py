@@ -24,7 +24,7 @@ from airflow_provider_kk.hooks.reading import open_finder
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.audit import Audit
     from airflow_provider_kk.delivery.compare import Finding
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 _DAY_S = 86_400.0
 _UNDECIDED = 2

@@ -24,7 +24,7 @@ from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, r
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.board import Board, Finished
     from airflow_provider_kk.delivery.plan import Plan
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
 
 _EPILOG = f"""\
@@ -113,7 +113,7 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
 
     :raises CannotError: when one that was named cannot be used.
     """
-    from airflow_provider_kk.delivery.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger import ledger_to_read
@@ -146,16 +146,13 @@ _UNKNOWN = "which orders are created already cannot be known"
 
 def planned_with(known: Known, board: Board) -> Plan:
     """Plan what is on a board, by what is known."""
+    from airflow_provider_kk.api.throttle import LocalBucket
     from airflow_provider_kk.delivery.plan import plan
 
-    burst, per_second = _rate(known.settings)
-    return plan(board, known.ledger, burst=burst, per_second=per_second)
-
-
-def _rate(settings: ConnectionSettings | None) -> tuple[int, float]:
+    settings, ledger = known.settings, known.ledger
     if settings is None:
-        return _BURST, _PER_SECOND
-    return settings.rate_limit_burst, settings.rate_limit_per_second
+        return plan(board, None, LocalBucket(_BURST, _PER_SECOND))
+    return plan(board, ledger, settings.shared_bucket(ledger) if ledger else settings.local_bucket())
 
 
 # What is shown ---------------------------------------------------------------------------------------
@@ -172,8 +169,9 @@ def print_plan(board: Board, planned: Plan, known: Known, *, most: int, file: Te
     print_counts(summary, WORDS, file=file)
     print_problems(board, PROBLEMS, most, file=file)
     print(file=file)
-    burst, per_second = _rate(settings)
     if summary.postponed:
+        burst = settings.rate_limit_burst if settings else _BURST
+        per_second = settings.rate_limit_per_second if settings else _PER_SECOND
         print(
             f"Sending takes at least {summary.requests:,} requests and {_time(summary.seconds)}, at KK's "
             f"limit of {burst:,} at once and {per_second:g} a second.",

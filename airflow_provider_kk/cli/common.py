@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 KK_CONN_ID = "kk_default"
@@ -127,7 +127,7 @@ def guarded(name: str, work: Callable[[], int], *, failed: int = 1) -> int:
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.database import LedgerUnusableError, told
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, told
     from airflow_provider_kk.hooks.resolving import NotTakenError
 
     try:

@@ -15,7 +15,7 @@ from airflow_provider_kk.hooks.resolving import newest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Attempt, Entry
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -77,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _ddl(arguments: argparse.Namespace) -> str:
-    from airflow_provider_kk.delivery import tables
+    from airflow_provider_kk.delivery.sql import tables
     from airflow_provider_kk.warehouse import status_tables
 
     if not arguments.status:

@@ -23,7 +23,7 @@ from airflow_provider_kk.hooks.resolving import (
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.resolving import Word
 

@@ -21,7 +21,7 @@ from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.rows import Origin
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.operators.run import Delivery
     from airflow_provider_kk.warehouse.spool import Spool
@@ -100,8 +100,8 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
 
     from airflow_provider_kk.delivery.board import Board
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.database import told
     from airflow_provider_kk.delivery.settle import Policy
+    from airflow_provider_kk.delivery.sql.database import told
     from airflow_provider_kk.operators.run import Delivery
     from airflow_provider_kk.operators.selection import put_on_board
 

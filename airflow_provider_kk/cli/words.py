@@ -14,7 +14,7 @@ from airflow_provider_kk.hooks.resolving import NotTakenError, Word
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 
 def add_word(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from airflow_provider_kk.delivery.compare import Finding, Verdict, compare, unclaimed, unnumbered
 from airflow_provider_kk.delivery.heal import NOT_OUR_STORE
@@ -16,8 +17,10 @@ from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Sighting
 from airflow_provider_kk.delivery.listing import trusted_now
 from airflow_provider_kk.delivery.log import Log, utc
 from airflow_provider_kk.delivery.rows import Attempt, Entry
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 #: An answer is recorded after KK has created the order, and clocks differ: read so much around a period.
 _MARGIN_S = 600.0

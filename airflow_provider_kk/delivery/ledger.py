@@ -38,7 +38,7 @@ class Completion:
 
 
 class Ledger(SendingLedger):
-    """The ledger of one account, wherever it keeps its rows; see `sql_ledger.SqlLedger`."""
+    """The ledger of one account, wherever it keeps its rows; see `sql.ledger.SqlLedger`."""
 
     # What KK's list says ---------------------------------------------------------------------------
 

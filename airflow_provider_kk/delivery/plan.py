@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_kk.delivery.board import Board, Finished, Item, Status
-from airflow_provider_kk.delivery.bucket import LedgerBucket, least_s
+from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.limits import StopRules
 from airflow_provider_kk.delivery.log import Log, utc
 from airflow_provider_kk.delivery.rows import Entry
 from airflow_provider_kk.delivery.runs import Summary, count
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.step import (
     CHANGED,
@@ -32,6 +31,14 @@ if TYPE_CHECKING:
 PROBLEMS = (Status.INVALID, Status.CHANGED, Status.HELD, Status.REJECTED, Status.IN_DOUBT)
 #: KK's list is read before anything is sent.
 _REQUESTS_OF_A_LOOK = 1
+
+
+class Bucket(Protocol):
+    """KK's rate limit, as one that plans sees it."""
+
+    def least_s(self, requests: int) -> float:
+        """Return how many seconds so many requests take at least, if nobody else sends."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,17 +60,15 @@ class Plan:
 
 def plan(
     board: Board,
-    ledger: SqlLedger | None,
+    ledger: Ledger | None,
+    bucket: Bucket,
     *,
-    burst: int,
-    per_second: float,
     stock_of: KKClient | None = None,
 ) -> Plan:
     """Mark on a board what would become of each job that is pending there, and count it.
 
     :param ledger: None where nothing is known of any order.
-    :param burst: KK's leaky bucket, in requests.
-    :param per_second: what leaks of it.
+    :param bucket: what the requests would have to wait for.
     :param stock_of: is asked for the stock of what would be sent; None asks nothing.
     :raises KKError: when KK does not tell its stock.
     """
@@ -74,9 +79,7 @@ def plan(
     if summary.postponed:
         questions = stock_of.requests if stock_of else 0
         summary.requests = summary.postponed + _REQUESTS_OF_A_LOOK + questions
-        bucket = LedgerBucket(ledger, burst=burst, per_second=per_second) if ledger else None
-        free_in_s = bucket.free_in_s() if bucket else 0.0
-        summary.seconds = round(least_s(summary.requests, burst, per_second, free_in_s), 1)
+        summary.seconds = round(bucket.least_s(summary.requests), 1)
     open_doubts = len(ledger.doubts()) if ledger else 0
     return Plan(summary, StopRules(open_doubts).reason())
 
@@ -102,7 +105,7 @@ def tell(plan: Plan, board: Board, log: Log) -> None:
     )
 
 
-def _mark(board: Board, batch: Sequence[Item], ledger: SqlLedger | None, stock: StockCheck | None) -> None:
+def _mark(board: Board, batch: Sequence[Item], ledger: Ledger | None, stock: StockCheck | None) -> None:
     known = ledger.look_up([item.key for item in batch if item.key]) if ledger else {}
     if stock is not None:
         stock.expect(item for item in batch if is_unsent(known.get(item.key or "")))
@@ -119,7 +122,7 @@ def _mark(board: Board, batch: Sequence[Item], ledger: SqlLedger | None, stock: 
             board.set(item.position, status, ids=entry.kk_order_ids, code=entry.code, message=message)
 
 
-def _outcome(item: Item, entry: Entry, ledger: SqlLedger) -> tuple[Status, str]:
+def _outcome(item: Item, entry: Entry, ledger: Ledger) -> tuple[Status, str]:
     step = next_step(item, entry, ledger.now)
     if step is Step.SEND:
         return Status.POSTPONED, ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.throttle import Throttle
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.rows import Entry, Origin
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 PENDING, REFUNDED, FAILED = "pending_review", "refund_successfully", "refund_failed"
 """KK's words in `refundStatus`."""

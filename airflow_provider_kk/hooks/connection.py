@@ -10,12 +10,17 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_kk.api.endpoint import PRODUCTION_URL, checked_token, is_loopback
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.hooks.extras import Extras, Faults
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.throttle import LocalBucket
+    from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 DEFAULT_ACCOUNT = "default"
 # KK's searches lag up to 5 minutes behind: what was sent is not listed sooner for certain.
@@ -63,6 +68,18 @@ class ConnectionSettings:
     rate_limit_per_second: float = 2.0
     use_env_proxies: bool = False
     order_url: str | None = None
+
+    def shared_bucket(self, ledger: SqlLedger) -> LedgerBucket:
+        """Return KK's rate limit as all workers keep it together, by the account's ledger."""
+        from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
+
+        return LedgerBucket(ledger, burst=self.rate_limit_burst, per_second=self.rate_limit_per_second)
+
+    def local_bucket(self) -> LocalBucket:
+        """Return KK's rate limit for this process alone."""
+        from airflow_provider_kk.api.throttle import LocalBucket
+
+        return LocalBucket(self.rate_limit_burst, self.rate_limit_per_second)
 
 
 class InvalidConnectionError(ValueError):

@@ -70,10 +70,7 @@ class KKHook(BaseHook):
 
     @cached_property
     def _client(self) -> KKClient:
-        from airflow_provider_kk.api.throttle import LocalBucket
-
-        settings = self.settings
-        return self.client(LocalBucket(settings.rate_limit_burst, settings.rate_limit_per_second))
+        return self.client(self.settings.local_bucket())
 
     def test_connection(self) -> tuple[bool, str]:
         """List orders: whether that works, and in one sentence what does or what to mend."""

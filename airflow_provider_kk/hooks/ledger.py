@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 #: Connection types whose databases enforce unique keys; what only looks like one is found out at first use.
@@ -23,7 +23,7 @@ def ledger_place(
 
     :raises LedgerUnusableError: when there is a warehouse that cannot keep a ledger and nothing else is set.
     """
-    from airflow_provider_kk.delivery.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
 
     if chosen := ledger_conn_id or hook.settings.ledger_conn_id:
         return chosen
@@ -60,7 +60,7 @@ def ledger_to_read(connection: Any, hook: KKHook) -> SqlLedger | None:
     """The ledger behind an Airflow connection, without making anything there; None when there is none yet."""
     from sqlalchemy import inspect
 
-    from airflow_provider_kk.delivery import tables
+    from airflow_provider_kk.delivery.sql import tables
 
     engine = _engine(connection, threads=1)
     file = engine.url.database if engine.dialect.name == "sqlite" else None
@@ -71,7 +71,7 @@ def ledger_to_read(connection: Any, hook: KKHook) -> SqlLedger | None:
 
 
 def _engine(connection: Any, threads: int) -> Any:
-    from airflow_provider_kk.delivery.database import pool_arguments
+    from airflow_provider_kk.delivery.sql.database import pool_arguments
 
     # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
     arguments = pool_arguments(connection.conn_type or "", threads + 2)
@@ -95,7 +95,7 @@ def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
 
 def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
     from airflow_provider_kk.delivery.rows import Terms, fingerprint_of_token
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
     settings = hook.settings
     return SqlLedger(
@@ -108,7 +108,7 @@ def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
 
 
 def _tell_weaknesses(ledger: SqlLedger, log: Log) -> None:
-    from airflow_provider_kk.delivery.durability import weaknesses
+    from airflow_provider_kk.delivery.sql.durability import weaknesses
 
     with ledger.database.read() as db:
         for weakness in weaknesses(db):

@@ -10,29 +10,29 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.throttle import Throttle
     from airflow_provider_kk.delivery.orders import OrderFinder
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 
 @contextmanager
 def reading(
-    hook: KKHook, ledger_connection: Any | None, otherwise: Throttle
+    hook: KKHook, ledger_connection: Any | None, otherwise: Throttle | None = None
 ) -> Iterator[tuple[KKClient, SqlLedger | None]]:
-    """A client within the rate that all workers share by the ledger, and that; without one, `otherwise`."""
-    from airflow_provider_kk.delivery.bucket import LedgerBucket
+    """A client within the rate that all workers share by the ledger, and that.
+
+    Without a ledger within `otherwise`, else within a rate of this process alone.
+    """
     from airflow_provider_kk.hooks.ledger import ledger_behind
 
     if ledger_connection is None:
-        with hook.client(otherwise) as client:
+        with hook.client(otherwise or hook.settings.local_bucket()) as client:
             yield client, None
         return
-    settings = hook.settings
-    with closing(ledger_behind(ledger_connection, hook, threads=1)) as ledger:
-        bucket = LedgerBucket(
-            ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second
-        )
-        with hook.client(bucket) as client:
-            yield client, ledger
+    with (
+        closing(ledger_behind(ledger_connection, hook, threads=1)) as ledger,
+        hook.client(hook.settings.shared_bucket(ledger)) as client,
+    ):
+        yield client, ledger
 
 
 @contextmanager
@@ -41,11 +41,8 @@ def open_finder(hook: KKHook, ledger: SqlLedger) -> Iterator[OrderFinder]:
 
     :raises KKError: when KK cannot be asked.
     """
-    from airflow_provider_kk.delivery.bucket import LedgerBucket
     from airflow_provider_kk.delivery.orders import OrderFinder
 
-    settings = hook.settings
-    bucket = LedgerBucket(ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second)
-    with hook.client(bucket) as client:
+    with hook.client(hook.settings.shared_bucket(ledger)) as client:
         client.list_orders(page_size=1)  # tells how far KK's clock is off, and fails early
         yield OrderFinder(client)

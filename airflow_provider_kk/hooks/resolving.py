@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import KKOrder
     from airflow_provider_kk.delivery.job import Goods, Sighting
     from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
-from airflow_provider_kk.plugins.orders_page import HAS_PAGES, root
+from airflow_provider_kk.plugins.paths import HAS_PAGES, root
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey

@@ -79,7 +79,7 @@ def failing_for_good() -> Iterator[None]:
     """Turn what only a human can mend into a failure that is not retried, a lost ledger into a sentence."""
     from sqlalchemy.exc import DBAPIError
 
-    from airflow_provider_kk.delivery.database import LedgerUnusableError, told
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, told
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
 
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 #: How far back an order number is looked for, since nothing says when it was first sent.
@@ -29,7 +29,7 @@ def ledger_of_this_try(
     """
     import sqlalchemy as sa
 
-    from airflow_provider_kk.delivery.database import pool_arguments
+    from airflow_provider_kk.delivery.sql.database import pool_arguments
     from airflow_provider_kk.hooks.ledger import ledger_on
 
     log.warning(

@@ -17,7 +17,7 @@ from airflow_provider_kk.operators.base import failing_for_good
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.resolving import Word
 
 

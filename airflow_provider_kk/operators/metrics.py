@@ -13,9 +13,9 @@ from airflow.providers.common.compat.sdk import conf
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
-    from airflow_provider_kk.delivery.bucket import LedgerBucket
     from airflow_provider_kk.delivery.rows import Entry, Origin
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 #: Metrics of what an order comes to once in a sync, by the summary's counts.
 _MOVED = {
@@ -75,7 +75,7 @@ def tell_account(ledger: SqlLedger, tags: Tags) -> None:
     """Tell how many orders of the whole account are held, and how many in doubt, by now."""
 
     def tell(stats: Any) -> None:
-        from airflow_provider_kk.delivery.report import Report
+        from airflow_provider_kk.delivery.sql.report import Report
         from airflow_provider_kk.delivery.states import State
 
         of_account = {"account": tags["account"]}

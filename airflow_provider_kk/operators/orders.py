@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
     from airflow_provider_kk.delivery.board import Board, Finished
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.warehouse.write_back import WriteBack
 
@@ -393,16 +393,12 @@ class SyncOrdersOperator(DeliveringOperator):
 
     def _plan(self, hook: KKHook, ledger: SqlLedger, board: Board) -> dict[str, Any]:
         from airflow_provider_kk.api.errors import KKError
-        from airflow_provider_kk.delivery.bucket import LedgerBucket
         from airflow_provider_kk.delivery.plan import plan, tell
 
-        rate: dict[str, Any] = {
-            "burst": hook.settings.rate_limit_burst,
-            "per_second": hook.settings.rate_limit_per_second,
-        }
+        bucket = hook.settings.shared_bucket(ledger)
         try:
-            with hook.client(LedgerBucket(ledger, **rate)) if self.check_stock else nullcontext() as stock_of:
-                planned = plan(board, ledger, **rate, stock_of=stock_of)
+            with hook.client(bucket) if self.check_stock else nullcontext() as stock_of:
+                planned = plan(board, ledger, bucket, stock_of=stock_of)
         except KKError as error:
             raise AirflowException(
                 f"No plan can be made, because KK's stock cannot be read: {error}"

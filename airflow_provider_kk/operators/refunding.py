@@ -21,11 +21,11 @@ from airflow_provider_kk.operators.metrics import tags_of, tell_refunds, tell_re
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder
-    from airflow_provider_kk.delivery.bucket import LedgerBucket
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.rows import Entry, Origin
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 _AGAIN_S = 1.0
 

@@ -119,7 +119,6 @@ class RefundOrderOperator(BaseOperator):
     def _execute(self, context: Context) -> list[dict[str, Any]]:
         from airflow_provider_kk.api.errors import KKError
         from airflow_provider_kk.api.throttle import ThrottleStopped
-        from airflow_provider_kk.delivery.bucket import LedgerBucket
         from airflow_provider_kk.delivery.clock import Stop
         from airflow_provider_kk.delivery.job import InconclusiveError
         from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
@@ -139,9 +138,7 @@ class RefundOrderOperator(BaseOperator):
         try:
             goods = None if self.is_whole else lines_of(self.lines)
             with closing(open_ledger(hook, place, threads=1, log=self.log)) as ledger:
-                bucket = LedgerBucket(
-                    ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second
-                )
+                bucket = settings.shared_bucket(ledger)
                 with hook.client(bucket) as client:
                     refunding = Refunding(ledger, client, bucket, origin_of(context), self._stop, self.log)
                     try:

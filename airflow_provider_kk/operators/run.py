@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Origin
     from airflow_provider_kk.delivery.runs import Summary, SyncRun, SyncRuns
     from airflow_provider_kk.delivery.settle import Policy
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.delivery.stream import Stream
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.hooks.kk import KKHook
@@ -79,12 +79,7 @@ class Delivery:
     @contextmanager
     def client(self) -> Iterator[KKClient]:
         """A client that keeps the account's rate together with all other workers."""
-        from airflow_provider_kk.delivery.bucket import LedgerBucket
-
-        settings = self.hook.settings
-        bucket = LedgerBucket(
-            self.ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second
-        )
+        bucket = self.hook.settings.shared_bucket(self.ledger)
         self._client, self._bucket = self.hook.client(bucket), bucket
         try:
             yield self._client

@@ -74,15 +74,13 @@ class QuoteShippingOperator(BaseOperator):
         return [_plain(offer) for offer in offers]
 
     def _offers(self) -> list[Channel]:
-        from airflow_provider_kk.api.throttle import LocalBucket
         from airflow_provider_kk.hooks.ledger import ledger_place
         from airflow_provider_kk.hooks.reading import reading
 
         hook = KKHook(self.kk_conn_id)
         place = ledger_place(hook, self.ledger_conn_id)
         ledger = BaseHook.get_connection(place) if place else None
-        own = LocalBucket(hook.settings.rate_limit_burst, hook.settings.rate_limit_per_second)
-        with reading(hook, ledger, own) as (client, _ledger):
+        with reading(hook, ledger) as (client, _ledger):
             return client.get_channels(self.items, self.country, split=self.split)
 
 

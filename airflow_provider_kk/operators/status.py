@@ -83,7 +83,6 @@ class SyncOrderStatusOperator(BaseOperator):
             self._stop.set("the task was told to stop")
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_kk.delivery.bucket import LedgerBucket
         from airflow_provider_kk.delivery.clock import Stop
         from airflow_provider_kk.delivery.runs import SyncRuns
         from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
@@ -95,9 +94,7 @@ class SyncOrderStatusOperator(BaseOperator):
         tables = self._tables(hook)
         place = ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id)
         with closing(tables), closing(open_ledger(hook, str(place), threads=1)) as ledger:
-            bucket = LedgerBucket(
-                ledger, burst=settings.rate_limit_burst, per_second=settings.rate_limit_per_second
-            )
+            bucket = settings.shared_bucket(ledger)
             with hook.client(bucket) as client:
                 sync = StatusSync(client, tables, ledger, self.overlap_s, self.log, stop)
                 try:
@@ -108,7 +105,7 @@ class SyncOrderStatusOperator(BaseOperator):
                     tell_requests(client, bucket, tags)
 
     def _tables(self, hook: KKHook) -> StatusTables:
-        from airflow_provider_kk.delivery.database import pool_arguments
+        from airflow_provider_kk.delivery.sql.database import pool_arguments
         from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
 
         warehouse: Any = BaseHook.get_hook(self.warehouse_conn_id)

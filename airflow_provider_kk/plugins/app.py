@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.refunds import order_of_key
-from airflow_provider_kk.delivery.report import Cursor, Line, Report
+from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins import asked, chart, pages
 from airflow_provider_kk.plugins.asked import Period

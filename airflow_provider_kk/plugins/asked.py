@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from starlette.exceptions import HTTPException
 
-from airflow_provider_kk.delivery.report import Cursor
+from airflow_provider_kk.delivery.sql.report import Cursor
 from airflow_provider_kk.plugins.chart import DAY_S
 from airflow_provider_kk.plugins.kinds import GROUPS
 

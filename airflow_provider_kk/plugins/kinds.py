@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airflow_provider_kk.delivery.report import Report
+from airflow_provider_kk.delivery.sql.report import Report
 from airflow_provider_kk.delivery.states import State
 
 #: What people ask for, and the ledger's states behind it, in the order of the chart's columns.

@@ -7,23 +7,10 @@ pages, so there the plugin offers nothing.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
-from airflow import __version__ as airflow_version
-from airflow.providers.common.compat.sdk import AirflowPlugin, conf
+from airflow.providers.common.compat.sdk import AirflowPlugin
 
-PREFIX = "/kk"
-HAS_PAGES = tuple(int(part) for part in airflow_version.split(".")[:2]) >= (3, 1)
-
-
-def root() -> str:
-    """Return the path under which browsers find the page; Airflow may itself live under a path."""
-    return airflow_path() + PREFIX
-
-
-def airflow_path() -> str:
-    """Return the path of Airflow's UI, empty when it lives at the root."""
-    return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
+from airflow_provider_kk.plugins.paths import HAS_PAGES, PREFIX, root
 
 
 class _LazyApp:

@@ -13,12 +13,12 @@ from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.advice import Advice, advice
 from airflow_provider_kk.delivery.log import utc
-from airflow_provider_kk.delivery.report import Line
 from airflow_provider_kk.delivery.rows import Attempt
+from airflow_provider_kk.delivery.sql.report import Line
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
 from airflow_provider_kk.plugins.kinds import ORDERS, REFUNDS, Kind, group_of
-from airflow_provider_kk.plugins.orders_page import airflow_path, root
+from airflow_provider_kk.plugins.paths import airflow_path, root
 from airflow_provider_kk.plugins.places import Place, places
 
 #: No script, style, picture or form of anybody else; framed by Airflow only.

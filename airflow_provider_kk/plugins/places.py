@@ -17,7 +17,7 @@ from airflow_provider_kk.hooks.connection import InvalidConnectionError
 from airflow_provider_kk.hooks.kk import KKHook
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.report import Report
+    from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.hooks.connection import ConnectionSettings
 
 #: Nobody waits longer for a page.
@@ -92,9 +92,9 @@ def opened(place: Place) -> Iterator[tuple[Report, ConnectionSettings]]:
     """
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    from airflow_provider_kk.delivery.database import LedgerUnusableError, told
-    from airflow_provider_kk.delivery.report import Report
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, told
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.report import Report
 
     try:
         settings = KKHook(place.kk_conn_id).settings

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.journey import Outlook
     from airflow_provider_kk.delivery.splits import Splits
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 GOALS = ("paid", "shipped", "delivered", "refunded")
 _DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -182,7 +182,6 @@ class OrderSensor(BaseSensorOperator):
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[KKClient, SqlLedger | None]]:
-        from airflow_provider_kk.api.throttle import LocalBucket
         from airflow_provider_kk.hooks.reading import reading
         from airflow_provider_kk.operators.base import failing_for_good
 
@@ -190,8 +189,7 @@ class OrderSensor(BaseSensorOperator):
             hook = KKHook(self.kk_conn_id)
             place = self._ledger_place(hook)
             connection = BaseHook.get_connection(place) if place else None
-            own = LocalBucket(hook.settings.rate_limit_burst, hook.settings.rate_limit_per_second)
-            with reading(hook, connection, own) as found:
+            with reading(hook, connection) as found:
                 yield found
 
     def _ledger_place(self, hook: KKHook) -> str | None:

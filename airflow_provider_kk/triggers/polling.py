@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from airflow_provider_kk.triggers.reading import read_kk
+
 if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder
     from airflow_provider_kk.api.throttle import LocalBucket
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
 
 log = logging.getLogger(__name__)
 
@@ -77,27 +81,12 @@ class Poller:
                 answer.set_result([found[kk_id] for kk_id in ids if kk_id in found])
 
     async def _read(self, kk_order_ids: list[str]) -> dict[str, KKOrder]:
-        from airflow.providers.common.compat.connection import get_async_connection
-
-        # Anew each time: a token may have been exchanged since.
-        kk = await get_async_connection(self._kk_conn_id)
-        ledger = await get_async_connection(self._ledger_conn_id) if self._ledger_conn_id else None
-        return await asyncio.to_thread(self._read_in_thread, kk, ledger, kk_order_ids)
-
-    def _read_in_thread(self, kk: Any, ledger_connection: Any, kk_order_ids: list[str]) -> dict[str, KKOrder]:
-        from airflow_provider_kk.hooks.connection import parse_connection
-        from airflow_provider_kk.hooks.kk import KKHook
-        from airflow_provider_kk.hooks.reading import reading
-
-        hook = KKHook(self._kk_conn_id)
-        hook.settings = parse_connection(kk)
-        with reading(hook, ledger_connection, self._local_bucket(hook)) as (client, _):
+        def read(client: KKClient) -> dict[str, KKOrder]:
             return {order.id: order for order in client.get_orders(kk_order_ids)}
 
-    def _local_bucket(self, hook: Any) -> LocalBucket:
-        from airflow_provider_kk.api.throttle import LocalBucket
+        return await read_kk(self._kk_conn_id, self._ledger_conn_id, read, self._own_limit)
 
+    def _own_limit(self, settings: ConnectionSettings) -> LocalBucket:
         if self._bucket is None:
-            settings = hook.settings
-            self._bucket = LocalBucket(settings.rate_limit_burst, settings.rate_limit_per_second)
+            self._bucket = settings.local_bucket()
         return self._bucket

@@ -6,9 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_kk.triggers.reading import read_kk
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +66,11 @@ class RefundTrigger(BaseTrigger):
         yield TriggerEvent({"state": "timeout"})  # type: ignore[no-untyped-call]
 
     async def _look(self) -> dict[str, Any] | None:
-        from airflow.providers.common.compat.connection import get_async_connection
-
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
         from airflow_provider_kk.hooks.connection import InvalidConnectionError
 
         try:
-            # Anew each time: a token may have been exchanged since.
-            kk = await get_async_connection(self.kk_conn_id)
-            ledger = await get_async_connection(self.ledger_conn_id)
-            is_decided = await asyncio.to_thread(self._are_decided, kk, ledger)
+            is_decided = await read_kk(self.kk_conn_id, self.ledger_conn_id, self._are_decided)
         except (InvalidConnectionError, KKAuthError, KKEndpointError) as error:
             return {"state": "error", "reason": str(error)}
         except Exception as error:
@@ -79,14 +79,7 @@ class RefundTrigger(BaseTrigger):
             return None
         return {"state": "decided"} if is_decided else None
 
-    def _are_decided(self, kk: Any, ledger_connection: Any) -> bool:
-        from airflow_provider_kk.api.throttle import LocalBucket
+    def _are_decided(self, client: KKClient) -> bool:
         from airflow_provider_kk.delivery.refunds import is_decided, order_of_key
-        from airflow_provider_kk.hooks.connection import parse_connection
-        from airflow_provider_kk.hooks.kk import KKHook
-        from airflow_provider_kk.hooks.reading import reading
 
-        hook = KKHook(self.kk_conn_id)
-        hook.settings = parse_connection(kk)
-        with reading(hook, ledger_connection, LocalBucket()) as (client, _):
-            return all(is_decided(client.get_refunds(order_of_key(key)), key) for key in self.refund_keys)
+        return all(is_decided(client.get_refunds(order_of_key(key)), key) for key in self.refund_keys)

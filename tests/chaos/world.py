@@ -203,7 +203,7 @@ class World:
 
 
 def _let_servers_follow_virtual_time() -> None:
-    from airflow_provider_kk.delivery.database import Database
+    from airflow_provider_kk.delivery.sql.database import Database
 
     Database.time_here = lambda _self: time.time()
 

@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 SKU = "FWXW00290_WHT_M"

@@ -18,7 +18,7 @@ from tests.operators import shop
 from tests.operators.shop import PRIVATE, SELECT, Warehouse, nonzero, number, rows
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 SKU = "FWXW00290_WHT_M"

@@ -12,7 +12,7 @@ from tests.cli.test_audit import SPLIT, post
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery import tables
+from airflow_provider_kk.delivery.sql import tables
 from tests.delivery.world import World
 
 _NUMBERS = itertools.count()

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery import tables
-from airflow_provider_kk.delivery.database import LedgerUnusableError
 from airflow_provider_kk.delivery.job import Job, Sighting
 from airflow_provider_kk.delivery.ledger import Completion
 from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 from tests.delivery.world import Order, World
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.job import Sighting
+from airflow_provider_kk.delivery.sql import tables
 from tests.delivery.world import Order, World, counts, list_integers
 
 TABLES = (tables.account, tables.order, tables.attempt, tables.sync_run)

@@ -14,12 +14,12 @@ import sqlalchemy as sa
 from airflow_provider_kk.api.errors import KKError, KKNotSentError, KKRejectedError, KKUnknownOutcomeError
 from airflow_provider_kk.delivery.board import Board, Item, Status
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.database import pool_arguments
 from airflow_provider_kk.delivery.job import InconclusiveError, Job, LastCheck, Sighting
 from airflow_provider_kk.delivery.rows import Entry, Origin, Terms
 from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
 from airflow_provider_kk.delivery.settle import Policy
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.database import pool_arguments
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.stream import Limits, Stream
 
 START = 1_800_000_000.0

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from airflow_provider_kk.api.client import KKClient
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.operators.refunds import RefundOrderOperator
 from tests.operators.shop import attempt
 

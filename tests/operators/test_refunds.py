@@ -269,7 +269,9 @@ def test_a_post_lost_in_every_way_is_exactly_one_refund(
         assert refunds(sandbox) <= 1
         if done.error is None:
             break
-        (state,) = states(warehouse).values()
+        # None when a busy machine could not even read KK's order within the short timeout.
+        assert len(states(warehouse)) <= 1
+        state = next(iter(states(warehouse).values()), None)
         if state == "held":
             assert isinstance(done.error, AirflowFailException)
             assert (refunds(sandbox), FAULTS[fault].orders) == (0, "none")

@@ -20,7 +20,7 @@ from tests.airflow.support import AIRFLOW_VERSION
 from tests.postgres import free_port
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from tests.airflow.support import AirflowHome
 
 HAS_PAGES = AIRFLOW_VERSION >= (3, 1)

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_kk.delivery.board import Board, Finished, Item, Status
-from airflow_provider_kk.delivery.database import pool_arguments
 from airflow_provider_kk.delivery.job import Job, Sighting
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin, Terms
 from airflow_provider_kk.delivery.runs import SyncRuns
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.database import pool_arguments
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.states import Event
 from tests.delivery.world import START, VirtualClock
 from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables

@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 from airflow_provider_kk.delivery import stream
-from airflow_provider_kk.delivery.bucket import LedgerBucket
+from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
 from tests.operators.shop import attempt
 

@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.database import pool_arguments
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.database import pool_arguments
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.sandbox.server import SandboxServer
 from airflow_provider_kk.warehouse.status import StatusSync, StoppedError
 from airflow_provider_kk.warehouse.status_rows import StatusRows, rows_of

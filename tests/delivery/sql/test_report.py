@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.job import Sighting
-from airflow_provider_kk.delivery.report import Cursor, Line, Report
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
 from airflow_provider_kk.delivery.states import State
 from tests.delivery.world import START, Order, World
 

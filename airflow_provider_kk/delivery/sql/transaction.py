@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from airflow_provider_kk.delivery import tables
-from airflow_provider_kk.delivery.database import Database
 from airflow_provider_kk.delivery.rows import Attempt, Claim, Entry
-from airflow_provider_kk.delivery.sql_rows import (
+from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.database import Database
+from airflow_provider_kk.delivery.sql.rows import (
     ENTRY_FIELDS,
     as_columns,
     attempt_of,
@@ -19,7 +19,7 @@ from airflow_provider_kk.delivery.sql_rows import (
     has_values,
     in_turn,
 )
-from airflow_provider_kk.delivery.statements import Moment, Statements
+from airflow_provider_kk.delivery.sql.statements import Moment, Statements
 
 
 class SqlTransaction:

@@ -13,11 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_kk.api.throttle import ThrottleStopped
-from airflow_provider_kk.delivery import tables
-from airflow_provider_kk.delivery.bucket import HEADROOM, LedgerBucket
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.database import pool_arguments
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.bucket import HEADROOM, LedgerBucket
+from airflow_provider_kk.delivery.sql.database import pool_arguments
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.sandbox.bucket import LeakyBucket
 from tests.delivery.world import VirtualClock, World
 

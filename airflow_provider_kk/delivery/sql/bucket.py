@@ -13,13 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from airflow_provider_kk.api.throttle import MAX_BACK_OFF_S, StopSignal, ThrottleStopped
-from airflow_provider_kk.delivery import tables
+from airflow_provider_kk.api.throttle import HEADROOM, MAX_BACK_OFF_S, StopSignal, ThrottleStopped
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
-#: Requests that are in the air when KK's clock and ours disagree: they cost their wait once.
-HEADROOM = 2
 _BACK_OFF_S = 30.0
 
 
@@ -68,11 +66,12 @@ class LedgerBucket:
             self.hand_back()
             raise ThrottleStopped
 
-    def free_in_s(self) -> float:
-        """Return in how many seconds the bucket will have leaked empty, if nobody sends meanwhile."""
+    def least_s(self, requests: int) -> float:
+        """Return how many seconds so many requests take at least, if nobody else sends."""
         with self._ledger.database.read() as db:
             row = db.execute(self._state, self._here()).one_or_none()
-        return 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
+        free_in_s = 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
+        return max(0.0, free_in_s + (requests - self._burst) * self._interval_s)
 
     def hand_back(self, held_s: float = 0.0) -> None:
         """Give others a place that is not used, `held_s` seconds after its moment.
@@ -167,11 +166,6 @@ class LedgerBucket:
         clock.sleep(seconds, stop)
         with self._counting:
             self.waited_s += clock.monotonic() - began
-
-
-def least_s(requests: int, burst: int, per_second: float, free_in_s: float = 0.0) -> float:
-    """Return how many seconds so many requests take at least, of a bucket that is empty in `free_in_s`."""
-    return max(0.0, free_in_s + (requests - max(1, burst - HEADROOM)) / per_second)
 
 
 def _later(column: sa.Column[float], epoch: sa.ColumnElement[float]) -> sa.ColumnElement[float]:

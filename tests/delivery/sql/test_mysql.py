@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError
 
-from airflow_provider_kk.delivery import tables
-from airflow_provider_kk.delivery.database import pool_arguments
 from airflow_provider_kk.delivery.rows import Answer, Origin
-from airflow_provider_kk.delivery.sql_ledger import SqlLedger
+from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.database import pool_arguments
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.conftest import empty_tables
 from tests.delivery.world import Order, World

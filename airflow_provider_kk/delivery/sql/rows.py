@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.states import State
 
 

@@ -14,8 +14,8 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
-from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.clock import Clock
+from airflow_provider_kk.delivery.sql import tables
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from airflow_provider_kk.delivery import tables
-from airflow_provider_kk.delivery.durability import weaknesses
+from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.durability import weaknesses
 from tests.postgres import find_binaries, throwaway_postgres
 
 

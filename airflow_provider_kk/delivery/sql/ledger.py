@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from airflow_provider_kk.delivery import tables
 from airflow_provider_kk.delivery.clock import Clock, SystemClock
-from airflow_provider_kk.delivery.database import Database, LedgerUnusableError
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Attempt, Entry, Origin, Terms
-from airflow_provider_kk.delivery.sql_rows import ENTRY_FIELDS, attempt_of, entry_of, has_values, in_turn
-from airflow_provider_kk.delivery.sql_transaction import SqlTransaction
-from airflow_provider_kk.delivery.statements import Statements
+from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableError
+from airflow_provider_kk.delivery.sql.rows import ENTRY_FIELDS, attempt_of, entry_of, has_values, in_turn
+from airflow_provider_kk.delivery.sql.statements import Statements
+from airflow_provider_kk.delivery.sql.transaction import SqlTransaction
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
 

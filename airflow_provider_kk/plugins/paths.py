@@ -1,0 +1,21 @@
+"""Where in Airflow's UI the Orders page is found. Loads nothing."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from airflow import __version__ as airflow_version
+from airflow.providers.common.compat.sdk import conf
+
+PREFIX = "/kk"
+HAS_PAGES = tuple(int(part) for part in airflow_version.split(".")[:2]) >= (3, 1)
+
+
+def root() -> str:
+    """Return the path under which browsers find the page; Airflow may itself live under a path."""
+    return airflow_path() + PREFIX
+
+
+def airflow_path() -> str:
+    """Return the path of Airflow's UI, empty when it lives at the root."""
+    return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
