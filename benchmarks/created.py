@@ -48,7 +48,7 @@ def main() -> None:
 
     task: dict[str, Any] = json.loads(sys.argv[1])
     fill(task["file"], ORDERS)
-    warehouse: Any = BaseHook.get_connection("warehouse").get_hook()
+    warehouse: Any = BaseHook.get_hook("warehouse")
 
     def read_alone() -> list[Any]:
         with read_rows(warehouse, SELECT) as spool:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -71,7 +72,7 @@ def main() -> None:
         numbers = [f"{name}-{n}" for n in range(ORDERS)]
         claim(f"{name}-first")
         return {
-            "claim": median(seconds(lambda number=number: claim(number)) for number in numbers),
+            "claim": median(seconds(partial(claim, number)) for number in numbers),
             "look_up": median(seconds(lambda: ledger.look_up(numbers)) for _ in range(20)),
             "doubts": median(seconds(ledger.doubts) for _ in range(20)),
         }

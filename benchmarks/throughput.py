@@ -144,4 +144,4 @@ def _rate(control: SandboxControl, prefix: str, number: int) -> float:
     """Return orders a second between the first and the last POST, by KK's log: the same for everybody."""
     times = [entry["at"] for entry in control.requests() if (entry["number"] or "").startswith(prefix)]
     assert len(times) == number, f"{len(times)} POSTs for {number} orders"
-    return (number - 1) / (max(times) - min(times))
+    return float((number - 1) / (max(times) - min(times)))

@@ -31,7 +31,7 @@ from airflow_provider_kk.operators.run import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
     from airflow_provider_kk.delivery.board import Board, Finished
@@ -95,13 +95,13 @@ class CreateOrderOperator(DeliveringOperator):
     def __init__(
         self,
         *,
-        order: Order | Mapping[str, Any] | str | None = None,
-        address: OrderAddress | Mapping[str, Any] | str | None = None,
-        items: Sequence[OrderItem | Mapping[str, Any]] | str | None = None,
-        remark: str | None = None,
-        custom_order_number: str | None = None,
-        sale_platform: str | None = None,
-        channel_type: str | None = None,
+        order: Order | Mapping[str, Any] | str | XComArg | None = None,
+        address: OrderAddress | Mapping[str, Any] | str | XComArg | None = None,
+        items: Sequence[OrderItem | Mapping[str, Any]] | str | XComArg | None = None,
+        remark: str | XComArg | None = None,
+        custom_order_number: str | XComArg | None = None,
+        sale_platform: str | XComArg | None = None,
+        channel_type: str | XComArg | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -305,7 +305,7 @@ class SyncOrdersOperator(DeliveringOperator):
         *,
         sql: str,
         warehouse_conn_id: str,
-        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        parameters: Mapping[str, Any] | Sequence[Any] | XComArg | None = None,
         hook_params: Mapping[str, Any] | None = None,
         columns: Mapping[str, str] | None = None,
         write_back: str | Mapping[str, str] | None = None,
@@ -320,7 +320,7 @@ class SyncOrdersOperator(DeliveringOperator):
         super().__init__(**kwargs)
         self.sql = sql
         self.warehouse_conn_id = warehouse_conn_id
-        self.parameters = parameters
+        self.parameters: Any = parameters  # an XComArg until it is rendered
         self.hook_params = hook_params
         self.columns = columns
         self.write_back = write_back

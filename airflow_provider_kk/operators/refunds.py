@@ -14,7 +14,7 @@ from airflow_provider_kk.operators.base import failing_for_good
 from airflow_provider_kk.operators.run import origin_of, push, push_order_url
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.operators.refunding import Refunding
@@ -70,11 +70,11 @@ class RefundOrderOperator(BaseOperator):
     def __init__(
         self,
         *,
-        kk_order_id: str | None = None,
-        custom_order_number: str | None = None,
+        kk_order_id: str | XComArg | None = None,
+        custom_order_number: str | XComArg | None = None,
         lines: Any = None,
-        remark: str = "Asked for by the shop",
-        refund_reason: str = "Other",
+        remark: str | XComArg = "Asked for by the shop",
+        refund_reason: str | XComArg = "Other",
         wait: bool = False,
         kk_conn_id: str = KKHook.default_conn_name,
         ledger_conn_id: str | None = None,

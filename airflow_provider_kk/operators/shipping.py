@@ -11,7 +11,7 @@ from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.operators.base import failing_for_good
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_kk.api.models import Channel, OrderItem
 
@@ -40,16 +40,17 @@ class QuoteShippingOperator(BaseOperator):
     def __init__(
         self,
         *,
-        items: Sequence[OrderItem | Mapping[str, Any]] | str,
-        country: str,
+        items: Sequence[OrderItem | Mapping[str, Any]] | str | XComArg,
+        country: str | XComArg,
         split: bool = False,
         kk_conn_id: str = KKHook.default_conn_name,
         ledger_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.items = items
-        self.country = country
+        # XComArgs until they are rendered
+        self.items: Any = items
+        self.country: Any = country
         self.split = split
         self.kk_conn_id = kk_conn_id
         self.ledger_conn_id = ledger_conn_id

@@ -22,7 +22,7 @@ from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.journey import Outlook
@@ -63,8 +63,8 @@ class OrderSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        kk_order_id: str | None = None,
-        custom_order_number: str | None = None,
+        kk_order_id: str | XComArg | None = None,
+        custom_order_number: str | XComArg | None = None,
         until: str = "shipped",
         any_split: bool = False,
         kk_conn_id: str = KKHook.default_conn_name,
