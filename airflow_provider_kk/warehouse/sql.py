@@ -37,6 +37,9 @@ class SqlDialect:
     time_has_offset: bool = True
     #: Type that a key is cast to before it is compared with text, where that is not done implicitly.
     key_as: str | None = None
+    #: A text that equals none in other letters (A and a, A and Á) whatever a column's collation, and is still
+    #: compared with a number as a number. Elsewhere the collation decides.
+    exact: str = "{}"
     #: Parameters by name only, whatever the driver says of itself.
     named_parameters: bool = False
     #: Run on each new connection.
@@ -51,6 +54,7 @@ DIALECTS = {
         fold=_as_written,
         types=("TEXT", "TEXT", "TEXT"),
         creates_table=True,
+        exact="{} COLLATE BINARY",
         # A ledger in the same file commits all the time.
         setup=("PRAGMA busy_timeout = 60000",),
     ),
@@ -68,6 +72,7 @@ DIALECTS = {
         types=("VARCHAR(40)", "VARCHAR(4000) CHARACTER SET utf8mb4", "DATETIME(6)"),
         creates_table=True,
         time_has_offset=False,
+        exact="CONVERT({} USING utf8mb4) COLLATE utf8mb4_bin",
     ),
     "mssql": SqlDialect(
         "SQL Server",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
 
 _MAX_MESSAGE = 1_000
+_NAMED = 5
 _REFUSED = "write_back: the warehouse refused: "
 _APPENDED = ("custom_order_number", "state", "kk_order_ids", "message", "at")
 
@@ -160,7 +161,9 @@ class Append(WriteBack):
 class Update(WriteBack):
     """The orders' own rows get ids and state, found by their order number. Ids once there are never emptied.
 
-    Each batch is one UPDATE. Right for databases of rows; on the others concurrent ones queue.
+    A number is compared letter by letter, whatever the column's collation. Where a warehouse cannot, an order
+    whose number equals another row's there is not written. Each batch is one UPDATE. Right for databases of
+    rows; on the others concurrent ones queue.
     """
 
     table: Name
@@ -174,34 +177,69 @@ class Update(WriteBack):
             raise WriteBackError(f"write_back: {self.table} cannot be updated: {fault}")
 
     def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> None:
-        results = list({result.custom_order_number: result for result in batch}.values())
-        session.run([self._change(session, results)])
-        found = self._count(session, results)
+        results = {result.custom_order_number: result for result in batch}
+        found, mistaken = self._look(session, results)
+        if mistaken:
+            log.warning(
+                "The results of %d of %d orders are not written: by the collation of %s another order's row "
+                "of %s has their number, too: %s",
+                len(mistaken),
+                len(batch),
+                self.key,
+                self.table,
+                ", ".join(mistaken[:_NAMED]),
+            )
+        if results:
+            session.run([self._change(session, list(results.values()))])
         if found < len(results):
             log.warning(
                 "The results of %d of %d orders are not written: no row of %s has their number in %s",
                 len(results) - found,
-                len(results),
+                len(batch),
                 self.table,
                 self.key,
             )
 
+    def _look(self, session: _Session, results: dict[str, Result]) -> tuple[int, list[str]]:
+        """Take out what another order's row would get; return how many others have a row, and what went."""
+        mistaken: list[str] = []
+        while results:
+            rows = self._rows(session, results)
+            # A number in a column of numbers may look otherwise than in the query.
+            wrong = {number for key, number in rows if isinstance(key, str) and key.strip() != number}
+            if not wrong:
+                return len({number for _, number in rows}), mistaken
+            mistaken += sorted(wrong)
+            for number in wrong:
+                # Now its own row may equal another one's.
+                del results[number]
+        return 0, mistaken
+
+    def _rows(self, session: _Session, results: Mapping[str, Result]) -> list[tuple[Any, str]]:
+        """Each row's number as it stands there, and the order whose result it would get."""
+        add, numbers = Statement(session.style), list(results)
+        key, table = self._text_key(session.dialect), self.table.sql(session.dialect)
+        places = " ".join(f"{_when(number, add, session.dialect)} {n}" for n, number in enumerate(numbers))
+        where = f"{key} IN {add.values(tuple(numbers))}"
+        sql = f"SELECT {key}, CASE {key} {places} END FROM {table} WHERE {where}"  # noqa: S608 - checked names
+        rows = session.fetch_all(sql, add.parameters)
+        return [(found, numbers[int(place)]) for found, place in rows if place is not None]
+
     def _change(self, session: _Session, results: Sequence[Result]) -> _Bound:
-        table, ids, state = (name.sql(session.dialect) for name in (self.table, self.ids, self.state))
-        key, add = self._text_key(session.dialect), Statement(session.style)
+        add, dialect = Statement(session.style), session.dialect
+        table, ids, state = (name.sql(dialect) for name in (self.table, self.ids, self.state))
+        key = self._text_key(dialect)
+        states = [(result, result.state) for result in results]
         with_ids = [(result, text) for result in results if (text := _ids(result))]
-        changes = [f"{state} = CASE {key} {_when(add, [(r, r.state) for r in results])} ELSE {state} END"]
-        if with_ids:
-            changes.append(f"{ids} = CASE {key} {_when(add, with_ids)} ELSE {ids} END")
+        changes = []
+        for column, values in ((state, states), (ids, with_ids)):
+            new = " ".join(
+                f"{_when(result.custom_order_number, add, dialect)} {add.value(text)}"
+                for result, text in values
+            )
+            changes += [f"{column} = CASE {key} {new} ELSE {column} END"] if new else []
         numbers = add.values(tuple(result.custom_order_number for result in results))
         return f"UPDATE {table} SET {', '.join(changes)} WHERE {key} IN {numbers}", add.parameters  # noqa: S608 - checked names
-
-    def _count(self, session: _Session, results: Sequence[Result]) -> int:
-        key, add = self._text_key(session.dialect), Statement(session.style)
-        numbers = add.values(tuple(result.custom_order_number for result in results))
-        table = self.table.sql(session.dialect)
-        sql = f"SELECT count(DISTINCT {key}) FROM {table} WHERE {key} IN {numbers}"  # noqa: S608 - checked names
-        return int(session.fetch_all(sql, add.parameters)[0][0])
 
     def _text_key(self, dialect: SqlDialect) -> str:
         key = self.key.sql(dialect)
@@ -212,10 +250,9 @@ _Bound = tuple[str, Sequence[str | None] | Mapping[str, str | None]]
 """A statement and its parameters."""
 
 
-def _when(add: Statement, values: Iterable[tuple[Result, str]]) -> str:
-    return " ".join(
-        f"WHEN {add.value(result.custom_order_number)} THEN {add.value(text)}" for result, text in values
-    )
+def _when(number: str, add: Statement, dialect: SqlDialect) -> str:
+    """A branch that tells the rows that `IN` has found apart, letter by letter."""
+    return f"WHEN {dialect.exact.format(add.value(number))} THEN"
 
 
 def _row(result: Result, dialect: SqlDialect) -> tuple[str | None, ...]:
