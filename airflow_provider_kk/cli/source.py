@@ -68,7 +68,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.ledger import hook_behind
     from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
-    from airflow_provider_kk.warehouse.read import read_rows
+    from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
     warehouse, columns = arguments.warehouse_conn_id, dict(arguments.columns)
     if warehouse is None:
@@ -80,7 +80,9 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
         spool = read_rows(hook, _statement(arguments.sql), check=lambda names: resolve(names, columns))
     except ColumnsError as error:
         raise CannotError(str(error)) from error
-    except Exception as error:  # whatever the warehouse's driver raises
+    except ReadError as error:
+        raise CannotError(f"{warehouse} cannot be read: {error}") from error
+    except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
         raise CannotError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
     _tell_ignored(spool, columns, log)

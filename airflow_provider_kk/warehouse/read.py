@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kk.delivery.driver_errors import without_data
 from airflow_provider_kk.warehouse.columns import ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 _ROWS_PER_FETCH = 1_000
 _LOG_EVERY_S = 10.0
 _log = logging.getLogger(__name__)
+
+
+class ReadError(RuntimeError):
+    """The warehouse did not run the statement, or not to its end; the text holds nothing of its rows."""
 
 
 def read_rows(
@@ -36,8 +41,8 @@ def read_rows(
 
     Nothing is committed: what the statement changes besides, on a warehouse with transactions, is undone.
     `check` is called with the column names before the first row is kept, and stops the reading by raising.
-    Raises ColumnsError when the statement returns no rows at all to read (it is no SELECT), and whatever the
-    warehouse's driver raises.
+    Raises ColumnsError when the statement returns no rows at all to read (it is no SELECT), ReadError when
+    the warehouse refuses it, and whatever its driver raises while it connects.
     """
     log = log or _log
     _check_statement(hook, sql, parameters)
@@ -49,14 +54,14 @@ def read_rows(
         warehouse.callback(_close, connection, log)
         cursor = _open_cursor(connection, sql)
         warehouse.callback(_close, cursor, log)
-        cursor.execute(*((sql, parameters) if parameters else (sql,)))
-        spool = _spool(cursor, check, log)
+        _ask(cursor, sql, lambda: cursor.execute(*((sql, parameters) if parameters else (sql,))))
+        spool = _spool(cursor, sql, check, log)
     log.info("Read %d rows in %.1f s; the warehouse is closed", spool.rows, time.monotonic() - started)
     return spool
 
 
-def _spool(cursor: Any, check: Callable[[Sequence[str]], object] | None, log: Log) -> Spool:
-    names, batches = _names_and_batches(cursor)
+def _spool(cursor: Any, sql: str, check: Callable[[Sequence[str]], object] | None, log: Log) -> Spool:
+    names, batches = _names_and_batches(cursor, sql)
     if check is not None:
         check(names)
     spool = Spool(names)
@@ -73,19 +78,29 @@ def _spool(cursor: Any, check: Callable[[Sequence[str]], object] | None, log: Lo
     return spool
 
 
-def _names_and_batches(cursor: Any) -> tuple[tuple[str, ...], Iterator[list[Sequence[Any]]]]:
+def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator[list[Sequence[Any]]]]:
     # psycopg2's named cursors describe their columns only once something was fetched.
-    first = _fetch(cursor) if cursor.description or _is_named(cursor) else []
+    first = _fetch(cursor, sql) if cursor.description or _is_named(cursor) else []
     if not cursor.description:
         raise ColumnsError("the statement returns no rows to read: `sql` must be one SELECT")
     names = tuple(str(column[0]).lower() for column in cursor.description)
-    return names, chain([first], iter(lambda: _fetch(cursor), [])) if first else iter(())
+    return names, chain([first], iter(lambda: _fetch(cursor, sql), [])) if first else iter(())
 
 
-def _fetch(cursor: Any) -> list[Sequence[Any]]:
-    rows = cursor.fetchmany(_ROWS_PER_FETCH)
+def _fetch(cursor: Any, sql: str) -> list[Sequence[Any]]:
+    rows = _ask(cursor, sql, lambda: cursor.fetchmany(_ROWS_PER_FETCH))
     # Connections can be set up to yield dictionaries.
     return [tuple(row.values()) if isinstance(row, Mapping) else row for row in rows]
+
+
+def _ask(cursor: Any, sql: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:  # whatever the driver raises
+        names = [str(column[0]) for column in cursor.description or ()]
+        fault = without_data(error, sql, *names)
+    # Outside of the handler: what the driver says may show a customer, and a traceback shows the whole chain.
+    raise ReadError(fault)
 
 
 def _check_statement(hook: DbApiHook, sql: str, parameters: object) -> None:

@@ -85,6 +85,9 @@ DAG = """
             '"items": [{{"sku": "FWXW00290_WHT_M", "quantity": 1}}]}}',
         )
         CreateOrderOperator(task_id="called", custom_order_number="S-0013", order=read)
+        SyncOrdersOperator(
+            task_id="unreadable", sql="SELECT * FROM broken", warehouse_conn_id="warehouse", retries=0,
+        )
         mapped = CreateOrderOperator.partial(task_id="mapped", address=ADDRESS, items=ITEMS)
         mapped.expand(custom_order_number=numbers())
 """
@@ -140,6 +143,13 @@ def add_bad_orders(shop: Shop) -> None:
     }
     shop.warehouse.add(("S-INVALID", *long_name.values(), "FWXW00290_WHT_M", 1))
     shop.warehouse.add(("S-UNKNOWN", *ADDRESS.values(), "NO_SUCH_SKU", 1))
+
+
+def add_a_row_that_cannot_be_read(shop: Shop) -> None:
+    """Its recipient is no UTF-8, and SQLite's driver shows it in its error."""
+    shop.warehouse.execute("CREATE TABLE broken AS SELECT * FROM order_line LIMIT 2")
+    latin_1 = "CAST(CAST(recipient AS BLOB) || X'FC' AS TEXT)"
+    shop.warehouse.execute(f"UPDATE broken SET recipient = {latin_1} WHERE rowid = 2")
 
 
 def refuse_with_the_address(shop: Shop, n: int) -> None:
@@ -202,11 +212,13 @@ def test_airflow_keeps_no_customer_of_single_orders_mapped_or_not(shop: Shop):
     add_bad_orders(shop)
     refuse_with_the_address(shop, 3)
     refuse_with_the_address(shop, 12)
+    add_a_row_that_cannot_be_read(shop)
 
     result = shop.run(DAG.format(warehouse=str(shop.warehouse.path)))
 
     failed = {name for name, state in result.tasks.items() if state != "success"}
-    assert failed == {"mapped[1]", "mapped[2]"}, result.log
+    assert failed == {"mapped[1]", "mapped[2]", "unreadable"}, result.log
+    assert "Could not decode to UTF-8 column 'recipient'" in result.log
     at_kk = {one["number"]: one for one in shop.sandbox.control.orders()}
     assert at_kk["S-0011"]["address"]["recipient"] == "Zebulon Quist 11"
     assert at_kk["S-0013"]["remark"] == "for Zebulon Quist 13"

@@ -6,13 +6,14 @@ import json
 import logging
 import os
 import sys
+import traceback
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_provider_kk.warehouse.columns import ColumnsError
-from airflow_provider_kk.warehouse.read import read_rows
+from airflow_provider_kk.warehouse.read import ReadError, read_rows
 from tests.warehouse.conftest import Warehouse
 
 CREATE = "CREATE TABLE orders (custom_order_number VARCHAR(40), quantity INTEGER)"
@@ -107,10 +108,46 @@ def test_the_warehouse_is_closed_before_the_rows_are_used(kind: str, request: py
 def test_the_warehouse_is_closed_when_the_statement_fails(kind: str, request: pytest.FixtureRequest) -> None:
     hook = request.getfixturevalue(f"{kind}_warehouse").hook
 
-    with pytest.raises(Exception, match="no such table"):
+    with pytest.raises(ReadError, match="no such table: nowhere"):
         read_rows(hook, "SELECT * FROM nowhere")
 
     assert hook.calls == ["cursor.close", "connection.close"]
+
+
+def told(raised: pytest.ExceptionInfo[BaseException]) -> str:
+    """All that a log may show of it."""
+    return "".join(traceback.format_exception(raised.value))
+
+
+def test_a_text_that_sqlite_cannot_decode_is_not_shown(sqlite_warehouse: Warehouse) -> None:
+    sqlite_warehouse.execute("CREATE TABLE orders AS SELECT 'A' AS number, 'Zebulon' AS recipient")
+    sqlite_warehouse.execute("INSERT INTO orders SELECT 'B', CAST(X'5A6562756C6F6EFC' AS TEXT)")
+
+    with pytest.raises(ReadError, match="column 'recipient' with text") as raised:
+        read_rows(sqlite_warehouse.hook, "SELECT * FROM orders")
+
+    assert "Zebulon" not in told(raised)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("phone::bigint", "invalid input syntax for type bigint"),
+        ("recipient::json", "invalid input syntax for type json"),
+        ("nowhere", 'column "nowhere" does not exist'),
+        ("recipients", 'Perhaps you meant to reference the column "orders.recipient"'),
+    ],
+)
+def test_postgres_tells_what_is_wrong_without_showing_a_customer(
+    postgres_warehouse: Warehouse, value: str, says: str
+) -> None:
+    postgres_warehouse.execute("CREATE TABLE orders (recipient TEXT, phone TEXT)")
+    postgres_warehouse.execute("INSERT INTO orders VALUES ('Zebulon Quist', '+33 1 00 00 00 00')")
+
+    with pytest.raises(ReadError, match=says) as raised:
+        read_rows(postgres_warehouse.hook, f"SELECT {value} AS one FROM orders")
+
+    assert [word for word in ("Zebulon", "33 1") if word in told(raised)] == []
 
 
 def test_a_check_of_the_columns_stops_the_reading(snowflake_warehouse: Warehouse) -> None:

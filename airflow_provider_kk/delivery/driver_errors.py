@@ -1,0 +1,74 @@
+"""What a database's driver says went wrong, as far as that cannot hold what stands in the rows."""
+
+from __future__ import annotations
+
+import re
+
+_HIDDEN = "***"
+_MAX_LENGTH = 300
+#: SQLSTATEs of RAISE and SIGNAL: the text is a function's or trigger's own, made of whatever it likes.
+_RAISED = ("P0", "45")
+#: The class of faults of the statement itself: its syntax, its names, its rights.
+_OF_STATEMENT = "42"
+#: What PostgreSQL adds that repeats the statement with its parameters, or rows.
+_ADDED = re.compile(r"(LINE \d+|DETAIL|CONTEXT|QUERY|WHERE|STATEMENT):|\s*\^")
+#: A quote that opens, not the one in "can't"; BigQuery shows a value after a colon, without quotes.
+_QUOTED = re.compile(r"""(?<![^\W_])(["'`])(.*?)\1(?!\w)|(?<![^\W_])["'`].*|(?<=value:).*""", re.IGNORECASE)
+#: A telephone number, or one that was calculated with.
+_DIGITS = re.compile(r"\+?\d(?:[ ()./-]*\d){5,}")
+
+
+def without_data(error: BaseException, sql: str, *names: str) -> str:
+    """Return the error's class, SQLSTATE and text in one line.
+
+    Of the text, what may be a value is cut: from the first quoted part on that stands neither in the
+    statement `sql` nor among the `names` of its columns, and from `value:` on; long numbers are hidden.
+    There is more than the first line only when the statement itself is at fault, such as PostgreSQL's hint.
+    """
+    state = _sqlstate(error)
+    title = type(error).__name__ + (f" ({state})" if state else "")
+    if state.startswith(_RAISED):
+        return f"{title}: the text is hidden, since it may hold values"
+    lines = [line for line in _text(error).strip().splitlines() if line.strip() and not _ADDED.match(line)]
+    if state.startswith(_OF_STATEMENT):
+        # Hints propose names of the catalogue, which the statement does not have.
+        known = [line.strip() if line.startswith("HINT:") else _cut(line, sql, names) for line in lines]
+    else:
+        known = [_cut(line, sql, names) for line in lines[:1]]
+    return f"{title}: {' '.join(known)[:_MAX_LENGTH]}" if known else title
+
+
+def _text(error: BaseException) -> str:
+    # As a whole, some errors are their message in quotes, beside a number.
+    bare = [getattr(error, "message", None), getattr(error, "msg", None), *error.args[1:2]]
+    return next((text for text in bare if text and isinstance(text, str)), str(error))
+
+
+def _sqlstate(error: BaseException) -> str:
+    """PEP 249 leaves the place open: an attribute, or ODBC's first argument."""
+    for state in (getattr(error, "sqlstate", None), getattr(error, "pgcode", None), *error.args[:1]):
+        if isinstance(state, str) and re.fullmatch(r"[0-9A-Z]{5}", state):
+            return state
+    return ""
+
+
+def _cut(line: str, sql: str, names: tuple[str, ...]) -> str:
+    line = " ".join(line.split())
+    for found in _QUOTED.finditer(line):
+        if not _is_known(found[2], sql, names):
+            # To the end, since a value may hold quotes itself.
+            line = line[: found.start()] + _HIDDEN
+            break
+    return _DIGITS.sub(lambda number: number[0] if number[0] in sql else _HIDDEN, line)
+
+
+def _is_known(part: str | None, sql: str, names: tuple[str, ...]) -> bool:
+    if not part:
+        return False
+    if part.lower() in map(str.lower, names):
+        return True
+    # A warehouse may put the database and the schema before a table's name.
+    own = part if re.search(r"\s", part) else part.rpartition(".")[2]
+    return any(
+        re.search(rf"(?<!\w){re.escape(text)}(?!\w)", sql, re.IGNORECASE) for text in (part, own) if text
+    )

@@ -1,0 +1,115 @@
+"""Promises of what is told of a database driver's error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_kk.delivery.driver_errors import without_data
+
+SQL = "SELECT so.recipient, phone::bigint AS phone FROM Shop.so WHERE number > 1000000"
+MARKED = ("Quist", "Zebulon", "33 1", "331", "00 00", "Secret", "Licornes")
+
+
+class DriverError(Exception):
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args)
+        vars(self).update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            DriverError(
+                'invalid input syntax for type bigint: "+33 1 00 00 00 00"\nCONTEXT:  Zebulon Quist',
+                pgcode="22P02",
+            ),
+            "DriverError (22P02): invalid input syntax for type bigint: ***",
+        ),
+        (
+            DriverError(
+                'invalid input syntax for type json\nDETAIL:  Token "Zebulon" is invalid.\nCONTEXT:  Quist',
+                sqlstate="22P02",
+            ),
+            "DriverError (22P02): invalid input syntax for type json",
+        ),
+        (
+            DriverError("Could not decode to UTF-8 column 'recipient' with text 'Zebulon 'the' Quist"),
+            "DriverError: Could not decode to UTF-8 column 'recipient' with text ***",
+        ),
+        (
+            DriverError("Could not decode to UTF-8 column 'street1' with text '17 Secret'"),
+            "DriverError: Could not decode to UTF-8 column 'street1' with text ***",
+        ),
+        (
+            DriverError(1366, "Incorrect integer value: 'Zebulon's' for column 'phone' at row 1"),
+            "DriverError: Incorrect integer value:***",
+        ),
+        (DriverError("400 Bad int64 value: +33 1 00 Quist"), "DriverError: 400 Bad int64 value:***"),
+        (
+            DriverError("100038 (22018): 01b2: Numeric value '+33100' is not recognized", sqlstate="22018"),
+            "DriverError (22018): ***): 01b2: Numeric value ***",
+        ),
+        (DriverError("int64 overflow: 33100000000 * 1000000"), "DriverError: int64 overflow: *** * 1000000"),
+        (DriverError("Zebulon Quist cannot be served", sqlstate="P0001"), None),
+        (DriverError("Zebulon Quist cannot be served", sqlstate="45000"), None),
+        (
+            DriverError('syntax error in tsquery: "Zebulon Quist"', sqlstate="42601"),
+            "DriverError (42601): syntax error in tsquery: ***",
+        ),
+        (
+            DriverError("22018", "[22018] [Server]Conversion failed when converting 'Zebulon' (245)"),
+            "DriverError (22018): [22018] [Server]Conversion failed when converting ***",
+        ),
+        (DriverError("no `Zebulon Quist` here"), "DriverError: no ***"),
+        (DriverError('("Zebulon", "Quist") is not unique'), "DriverError: (***"),
+    ],
+)
+def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
+    told = without_data(error, SQL, "recipient", "street1")
+
+    assert [word for word in MARKED if word in told] == []
+    assert told.startswith("DriverError")
+    if says is not None:
+        assert told == says
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            DriverError(
+                "column so.recipient does not exist\nLINE 1: SELECT so.recipient\n               ^\n"
+                'HINT:  Perhaps you meant to reference the column "so.recipients".',
+                pgcode="42703",
+            ),
+            "(42703): column so.recipient does not exist "
+            'HINT:  Perhaps you meant to reference the column "so.recipients".',
+        ),
+        (
+            DriverError('relation "so" does not exist', sqlstate="42P01"),
+            '(42P01): relation "so" does not exist',
+        ),
+        (DriverError("no such column: foo"), "no such column: foo"),
+        (DriverError('near "FROM": syntax error'), 'near "FROM": syntax error'),
+        (
+            DriverError(
+                "000904 (42000): SQL compilation error: error line 1 at 7\ninvalid identifier 'PHONE'",
+                sqlstate="42000",
+            ),
+            "error line 1 at 7 invalid identifier 'PHONE'",
+        ),
+        (
+            DriverError("Object 'DB.SHOP.SO' does not exist or not authorized."),
+            "Object 'DB.SHOP.SO' does not exist or not authorized.",
+        ),
+        (DriverError(1054, "Unknown column 'phone' in 'SELECT'"), "Unknown column 'phone' in 'SELECT'"),
+        (DriverError("can't reach the server"), "can't reach the server"),
+        (DriverError('whole: "text"', message="Unrecognized name: foo at [1:8]"), "name: foo at [1:8]"),
+        (DriverError(), "DriverError"),
+    ],
+)
+def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -> None:
+    assert without_data(error, SQL).endswith(says)
