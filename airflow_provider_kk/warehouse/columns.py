@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ ITEMS = "items"
 FIELDS = (NUMBER, *ADDRESS_FIELDS, *LINE_FIELDS, *ORDER_FIELDS, ITEMS)
 """Every column that is read, by the name that the API gives it in snake_case."""
 
+_NAME = re.compile(r"[^\W\d_][\w -]{0,39}")
+_FIGURE = re.compile(r"[+(\d]")
 _NEEDED = (NUMBER, "country", "phone", "recipient", "province")
 
 
@@ -102,7 +105,7 @@ def resolve(
     if twice:
         raise ColumnsError(
             f"{source.has} {', '.join(twice)} more than once (upper and lower case are the same): "
-            f"{source.unique}. {source.it_has}: {', '.join(names)}"
+            f"{source.unique}. {_what_it_has(names, source)}"
         )
     index = {field: theirs.index(column) for field, column in wanted.items()}
     used = set(index.values())
@@ -137,7 +140,7 @@ def _one_shape(
         raise ColumnsError(
             f"{source.has} both {wanted[ITEMS]} and {', '.join(wanted[f] for f in line_fields)}: "
             "let it have either one row per order with all lines in items, or one row per order line with "
-            f"sku and quantity. {source.it_has}: {', '.join(names)}"
+            f"sku and quantity. {_what_it_has(names, source)}"
         )
     for field in (ITEMS,) if lines_mapped else line_fields:
         del wanted[field]
@@ -150,10 +153,10 @@ def _check_present(
     names: Sequence[str],
     source: Source,
 ) -> None:
-    found = ", ".join(names) or "no column"
+    found = _what_it_has(names, source)
     gone = [f"{field} -> {column}" for field, column in mapped.items() if column.lower() not in theirs]
     if gone:
-        raise ColumnsError(f"columns maps {', '.join(gone)}, but {source.has}: {found}")
+        raise ColumnsError(f"columns maps {', '.join(gone)}, but {source.has} no such column. {found}")
     missing = [field for field in _NEEDED if field not in wanted]
     if ITEMS not in wanted:
         missing += [field for field in LINE_FIELDS if field not in wanted]
@@ -162,6 +165,16 @@ def _check_present(
     or_items = " (or items, with all lines of the order)" if set(missing) & set(LINE_FIELDS) else ""
     example = (", " if source is STATEMENT else " ").join(map(source.mapped, missing))
     raise ColumnsError(
-        f"{source.has} no column {', '.join(missing)}{or_items}. {source.it_has}: {found}. "
+        f"{source.has} no column {', '.join(missing)}{or_items}. {found}. "
         f"What is read: {', '.join(FIELDS)}. {source.named.format(example)}"
     )
+
+
+def _what_it_has(names: Sequence[str], source: Source) -> str:
+    if source is FILE:
+        shown = [name if _NAME.fullmatch(name) else "***" for name in names]
+        # Without a header the first order stands there, with a telephone number and a quantity.
+        if shown.count("***") > len(names) / 2 or any(map(_FIGURE.match, names)):
+            return "Its first line seems to be no header, so it is not shown"
+        names = shown
+    return f"{source.it_has}: {', '.join(names) or 'no column'}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
+from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
 
 LINES = ["custom_order_number", "country", "phone", "recipient", "province", "sku", "quantity"]
 ITEMS = ["custom_order_number", "country", "phone", "recipient", "province", "items"]
@@ -71,3 +71,19 @@ def test_columns_that_do_not_fit_are_told_in_one_error(
 ) -> None:
     with pytest.raises(ColumnsError, match=why):
         resolve(names, columns)
+
+
+def test_a_file_without_a_header_shows_nobody() -> None:
+    row = ["A-1", "FR", "+33 100", "Zelda Marked", "Ile", "Secret Street", "FWXW00290_WHT_M", "22"]
+    for names in (row, [f"{cell}?" for cell in row[1:]], [*row[:2], *row[3:]]):
+        with pytest.raises(ColumnsError, match="Its first line seems to be no header") as raised:
+            resolve(names, {}, FILE)
+        assert [cell for cell in names if cell in str(raised.value)] == []
+        with pytest.raises(ColumnsError, match="Its first line seems to be no header") as raised:
+            resolve(names, {"phone": "PHONE"}, FILE)
+        assert [cell for cell in names if cell in str(raised.value)] == []
+
+
+def test_of_a_file_s_header_is_shown_what_can_be_a_name() -> None:
+    with pytest.raises(ColumnsError, match=r"It has: Größe, Order-No, \*\*\*, zip code\. What"):
+        resolve(["Größe", "Order-No", "x@y.z", "zip code"], {}, FILE)
