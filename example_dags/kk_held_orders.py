@@ -67,7 +67,9 @@ def apply(order: dict[str, Any], answer: dict[str, Any], ledger_conn_id: str) ->
         kk_order_ids=form["kk_order_ids"],
         # What is ordered once more may be so because KK has something else.
         accept_other_goods=choice == ORDER_AGAIN,
+        # An answer may be a day old, and a colleague or a sync have been faster.
         generation=order["generation"],
+        version=order["version"],
         ledger_conn_id=ledger_conn_id,
     )
 

@@ -56,6 +56,11 @@ def _note(value: object) -> str | None:
     return note or None
 
 
+#: What "nothing" looks like when a template or a data frame makes text of it. Taken for a number, it would be
+#: the same one for all that nothing was found for.
+_NOTHINGS = ("None", "null", "NULL", "nan", "NaN", "NaT", "<NA>")
+
+
 def _order_number(value: object) -> str | None:
     number = _trimmed(value, number_ok=True)
     if not number:
@@ -63,6 +68,8 @@ def _order_number(value: object) -> str | None:
             # Taken for absent, an order whose number a template failed to fill would get a new one each run.
             _refuse("is empty: give the number, or leave the field out")
         return None
+    if number in _NOTHINGS:
+        _refuse(f"is the text {number!r}: what should have given the number has found nothing")
     if not re.fullmatch(r"[ -~]+", number):
         _refuse("must be printable ASCII: letters, digits and signs without accents")
     if len(number) > ORDER_NUMBER_WIDTH:

@@ -21,10 +21,16 @@ def ledger_place(
 ) -> str | None:
     """Return the connection id of the ledger: the operator's, else the connection's, else a fit warehouse.
 
-    :raises LedgerUnusableError: when there is a warehouse that cannot keep a ledger and nothing else is set.
+    :raises LedgerUnusableError: when there is a warehouse that cannot keep a ledger and nothing else is set,
+        or when the operator's has come to nothing: another ledger would know nothing of what was sent.
     """
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
 
+    if ledger_conn_id is not None and ledger_conn_id.strip() in ("", "None"):
+        raise LedgerUnusableError(
+            "ledger_conn_id is empty: its template has come to nothing. Mend it, or leave the argument out "
+            f"to have the ledger that the extra of {hook.kk_conn_id!r} names"
+        )
     if chosen := ledger_conn_id or hook.settings.ledger_conn_id:
         return chosen
     if warehouse_conn_id is None:
@@ -63,19 +69,33 @@ def ledger_to_read(connection: Any, hook: KKHook) -> SqlLedger | None:
     from airflow_provider_kk.delivery.sql import tables
 
     engine = _engine(connection, threads=1)
-    file = engine.url.database if engine.dialect.name == "sqlite" else None
-    if file and not Path(file).exists():
+    file = _sqlite_file(engine)
+    if file is not None and not file.exists():
         return None  # connecting would create it
     ledger = _ledger_on(engine, hook)
     return ledger if inspect(engine).has_table(tables.order.name) else None
 
 
 def _engine(connection: Any, threads: int) -> Any:
-    from airflow_provider_kk.delivery.sql.database import pool_arguments
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, pool_arguments
 
     # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
     arguments = pool_arguments(connection.conn_type or "", threads + 2)
-    return hook_behind(connection).get_sqlalchemy_engine(engine_kwargs=arguments)
+    engine = hook_behind(connection).get_sqlalchemy_engine(engine_kwargs=arguments)
+    file = _sqlite_file(engine)
+    if file is not None and not file.is_absolute():
+        raise LedgerUnusableError(
+            f"The ledger {str(file)!r} is another one in each working directory, and would not know what was "
+            f"sent. Give {connection.conn_id!r} the whole path, such as {str(file.absolute())!r}"
+        )
+    return engine
+
+
+def _sqlite_file(engine: Any) -> Path | None:
+    """The file of a SQLite database; None when it is in memory, named by a URI, or another database."""
+    name = engine.url.database or ""
+    is_file = engine.dialect.name == "sqlite" and name and not name.startswith((":", "file:"))
+    return Path(name) if is_file else None
 
 
 def hook_behind(connection: Any, **arguments: Any) -> Any:
@@ -110,6 +130,13 @@ def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
 def _tell_weaknesses(ledger: SqlLedger, log: Log) -> None:
     from airflow_provider_kk.delivery.sql.durability import weaknesses
 
+    for account in ledger.accounts_of_token():
+        log.warning(
+            "Account %r of this ledger has the access token of account %r. If they are two names of one KK "
+            "store, its orders can be sent twice: give all its connections one name",
+            ledger.account,
+            account,
+        )
     with ledger.database.read() as db:
         for weakness in weaknesses(db):
             (log.info if weakness.is_note else log.warning)("%s", weakness.text)

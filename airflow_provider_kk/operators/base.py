@@ -42,6 +42,7 @@ class DeliveringOperator(BaseOperator):
         _require_one_of("on_changed", on_changed, ("fail", "ignore"))
         self.kk_conn_id = kk_conn_id
         self.ledger_conn_id = ledger_conn_id
+        self.names_ledger = ledger_conn_id is not None
         self.on_absence = on_absence
         self.max_resends = max_resends
         self.on_changed = on_changed
@@ -72,6 +73,11 @@ class DeliveringOperator(BaseOperator):
 
         self.log.info("Waiting for orders in doubt to show in KK's list, without a worker's slot")
         self.defer(trigger=SleepTrigger(until), method_name="resume")
+
+
+def named_ledger(task: Any) -> str | None:
+    """Return the ledger that a DAG names: None for none, empty text when its template has come to nothing."""
+    return (task.ledger_conn_id or "") if task.names_ledger else None
 
 
 @contextmanager

@@ -26,8 +26,8 @@ def held_orders(
 ) -> list[dict[str, Any]]:
     """Return the account's held orders, those that wait longest first, as plain data with no customer in it.
 
-    Each has `custom_order_number`, `generation`, `goods` (SKU to quantity), `country`, `kk_order_ids`, `why`
-    it is held, and `since` when (UTC).
+    Each has `custom_order_number`, `generation`, `version` (another one after each change in the ledger),
+    `goods` (SKU to quantity), `country`, `kk_order_ids`, `why` it is held, and `since` when (UTC).
 
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's.
@@ -49,6 +49,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
     return {
         "custom_order_number": entry.key,
         "generation": entry.generation,
+        "version": entry.claim_token,
         "goods": dict(entry.goods),
         "country": entry.country,
         "kk_order_ids": list(entry.kk_order_ids),
@@ -66,6 +67,7 @@ def resolve_order(
     kk_order_ids: str | Sequence[str] = (),
     accept_other_goods: bool = False,
     generation: int | None = None,
+    version: str | None = None,
     kk_conn_id: str = KKHook.default_conn_name,
     ledger_conn_id: str | None = None,
 ) -> str:
@@ -80,6 +82,8 @@ def resolve_order(
     :param accept_other_goods: though these hold other goods than were ordered.
     :param generation: which one the word is about, as `held_orders` has told: with it, a retry orders nothing
         twice, and nothing is said of one that nobody has seen.
+    :param version: likewise: with it, an answer is not taken that comes when the order has moved on
+        meanwhile, since a colleague or a sync was faster.
     :raises AirflowFailException: the word is not taken; says why.
     :raises AirflowException: KK or the ledger's database cannot be asked; a retry helps.
     """
@@ -92,7 +96,7 @@ def resolve_order(
         try:
             said = Word(who, why)
             resolving = _Resolving(custom_order_number, said, ids, accept_other_goods, hook, ledger)
-            return resolving.resolve(word, generation)
+            return resolving.resolve(word, generation, version)
         except (KKError, NotNowError) as error:
             raise AirflowException(f"{custom_order_number}: KK cannot be asked: {error}") from error
         except NotTakenError as error:
@@ -108,7 +112,7 @@ class _Resolving:
     hook: KKHook
     ledger: SqlLedger
 
-    def resolve(self, word: str, generation: int | None) -> str:
+    def resolve(self, word: str, generation: int | None, version: str | None) -> str:
         from airflow_provider_kk.hooks.resolving import NotTakenError
 
         if not self.said.who.strip() or not self.said.why.strip():
@@ -125,6 +129,11 @@ class _Resolving:
             return "ordered once more by an earlier try"
         if generation not in (None, entry.generation):
             raise NotTakenError(f"it was ordered again meanwhile, as generation {entry.generation}")
+        if version not in (None, entry.claim_token) and not self._is_said_of(entry):
+            raise NotTakenError(
+                f"it has moved on since this was asked, and is {entry.state.value.replace('_', ' ')} now; "
+                f"see `kk ledger show {entry.key}`"
+            )
         return words[word](entry)
 
     def _entry(self) -> Entry:

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_kk.assets.kk import ORDERS
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER, ORDER_NUMBER, RUN_IN_LEDGER, OrderAtKKLink
-from airflow_provider_kk.operators.base import DeliveringOperator, failing_for_good
+from airflow_provider_kk.operators.base import DeliveringOperator, failing_for_good, named_ledger
 from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
 from airflow_provider_kk.operators.masking import Masked, unmasked
 from airflow_provider_kk.operators.results import open_write_back, tell_warehouse
@@ -110,6 +110,8 @@ class CreateOrderOperator(DeliveringOperator):
         self.items = items
         self.remark = remark
         self.custom_order_number = custom_order_number
+        # A template that comes to nothing must not order anew in each run.
+        self.is_numbered = custom_order_number is not None
         self.sale_platform = sale_platform
         self.channel_type = channel_type
 
@@ -174,6 +176,11 @@ class CreateOrderOperator(DeliveringOperator):
         from airflow_provider_kk.api.errors import InvalidOrderError
         from airflow_provider_kk.api.models import Order
 
+        if self.is_numbered and self.custom_order_number is None:
+            raise AirflowFailException(
+                "custom_order_number has come to None: has the task that it comes from returned a value? "
+                "Leave the argument out to have a number derived from the DAG run"
+            )
         whole = unmasked(self.order)
         fields = {
             "address": unmasked(self.address),
@@ -216,7 +223,7 @@ class CreateOrderOperator(DeliveringOperator):
         from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
         from airflow_provider_kk.operators.best_effort import ledger_of_this_try
 
-        place = ledger_place(hook, self.ledger_conn_id)
+        place = ledger_place(hook, named_ledger(self))
         if place is not None:
             return _lasting(open_ledger(hook, place, threads=1, log=self.log))
         return ledger_of_this_try(hook, origin_of(context).try_number, stop, self.log)
@@ -383,7 +390,7 @@ class SyncOrdersOperator(DeliveringOperator):
     def _open_ledger(self, hook: KKHook) -> SqlLedger:
         from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
 
-        place = ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id)
+        place = ledger_place(hook, named_ledger(self), self.warehouse_conn_id)
         return open_ledger(hook, str(place), threads=self.max_in_flight, log=self.log)
 
     def _read(self, warehouse: Any, board: Board, delivery: Delivery | None = None) -> None:

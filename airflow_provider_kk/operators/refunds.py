@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER, OrderAtKKLink
-from airflow_provider_kk.operators.base import failing_for_good
+from airflow_provider_kk.operators.base import failing_for_good, named_ledger
 from airflow_provider_kk.operators.run import origin_of, push, push_order_url
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class RefundOrderOperator(BaseOperator):
         self.wait = wait
         self.kk_conn_id = kk_conn_id
         self.ledger_conn_id = ledger_conn_id
+        self.names_ledger = ledger_conn_id is not None
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.wait_timeout = wait_timeout
@@ -129,7 +130,7 @@ class RefundOrderOperator(BaseOperator):
         number, kk_order_id = self._which()
         hook = KKHook(self.kk_conn_id)
         settings = hook.settings
-        place = ledger_place(hook, self.ledger_conn_id)
+        place = ledger_place(hook, named_ledger(self))
         if place is None:
             raise AirflowFailException(
                 "To ask for a refund exactly once, set ledger_conn_id on the operator or in the extra of "

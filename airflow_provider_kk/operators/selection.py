@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from airflow_provider_kk.warehouse.spool import Spool
 
 _BATCH = 1_000
-_NUMBER_WIDTH = 40
 
 
 def select(
@@ -90,5 +90,5 @@ def _invalid(candidate: Candidate, delivery: Delivery | None) -> Finished:
 
 def _ledger_key(candidate: Candidate) -> str:
     """What an order is remembered by that has no number, or none that can be one."""
-    number = candidate.number
-    return number if number and len(number) <= _NUMBER_WIDTH else f"#{candidate.digest}"
+    number = candidate.number or ""
+    return number if re.fullmatch(r"[ -~]{1,40}", number) else f"#{candidate.digest}"

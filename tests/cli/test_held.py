@@ -28,6 +28,7 @@ def test_held_orders_are_told_in_plain_data_the_longest_held_first(ledger: SqlLe
 
     assert [one["custom_order_number"] for one in found] == ["A-2", "A-1"]
     assert found[0].pop("since").endswith("UTC")
+    assert found[0].pop("version")
     assert found[0] == {
         "custom_order_number": "A-2",
         "generation": 1,
@@ -47,8 +48,9 @@ def test_an_order_is_ordered_once_more_once_whatever_is_retried(
     with pytest.raises(AirflowFailException, match=r"hold .*5.* was ordered"):
         say("A-1", "order_again", kk_order_ids=there, generation=1)
     assert state(ledger, "A-1") == "held"
+    version = held_orders()[0]["version"]
     for _ in range(2):
-        say("A-1", "order_again", kk_order_ids=there, generation=1, accept_other_goods=True)
+        say("A-1", "order_again", kk_order_ids=there, generation=1, version=version, accept_other_goods=True)
 
     old, new = ledger.generations("A-1")
     assert (old.state.value, old.kk_order_ids) == ("created", tuple(there))
@@ -57,13 +59,34 @@ def test_an_order_is_ordered_once_more_once_whatever_is_retried(
         say("A-1", "order_again", generation=1, why="another reason")
 
 
+@pytest.mark.parametrize("word", ["created", "never_created", "order_again"])
+def test_an_answer_is_not_taken_of_an_order_that_has_moved_on_since_it_was_shown(
+    ledger: SqlLedger, sandbox: SandboxServer, word: str
+) -> None:
+    hold(ledger, "A-1")
+    (shown,) = held_orders()
+    say("A-1", "never_created", who="bob")
+    there = sandbox.control.place({SKU: 1}, number="A-1")
+    record(ledger, "A-1", "created", ids=tuple(there))
+    seen = {"generation": shown["generation"], "version": shown["version"]}
+
+    with pytest.raises(AirflowFailException, match="has moved on since this was asked, and is created now"):
+        say("A-1", word, kk_order_ids="999", accept_other_goods=True, **seen)
+
+    assert [one.state.value for one in ledger.generations("A-1")] == ["created"]
+
+
 def test_a_word_that_was_taken_is_taken_by_a_retry_too(ledger: SqlLedger, sandbox: SandboxServer) -> None:
     hold(ledger, "A-1")
     hold(ledger, "A-2")
     (kk_order_id,) = sandbox.control.place({SKU: 1}, number="A-1")
+    seen = {
+        one["custom_order_number"]: {"generation": one["generation"], "version": one["version"]}
+        for one in held_orders()
+    }
     for _ in range(2):
-        say("A-1", "created", kk_order_ids=f" {kk_order_id},", generation=1)
-        say("A-2", "never_created", generation=1)
+        say("A-1", "created", kk_order_ids=f" {kk_order_id},", **seen["A-1"])
+        say("A-2", "never_created", **seen["A-2"])
     assert (state(ledger, "A-1"), state(ledger, "A-2")) == ("created", "not_sent")
 
 

@@ -323,3 +323,37 @@ def test_waiting_for_kks_list_gives_the_slot_back_when_deferrable(sandbox: Sandb
     assert resumed.error is None
     assert resumed.xcoms["kkOrderIds"] == ids_at_kk(sandbox)[shop.number(3)]
     assert posts(sandbox) == 1
+
+
+@pytest.mark.parametrize("nothing", ["None", "", "nan", "null"])
+def test_a_number_whose_template_found_nothing_orders_nothing(sandbox: SandboxServer, nothing: str):
+    done = attempt(create(order=order(1), custom_order_number=nothing))
+
+    assert isinstance(done.error, AirflowFailException)
+    assert "custom_order_number" in str(done.error)
+    assert posts(sandbox) == 0
+
+
+def test_a_number_that_an_upstream_task_left_out_is_not_derived(sandbox: SandboxServer):
+    task = create(address=shop.address(1), items=ITEMS, custom_order_number="{{ number }}")
+    task.custom_order_number = None  # as Airflow renders an XComArg of None, or a native template
+
+    done = attempt(task)
+
+    assert isinstance(done.error, AirflowFailException)
+    assert "custom_order_number has come to None" in str(done.error)
+    assert posts(sandbox) == 0
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "None", None])
+def test_a_ledger_whose_template_found_nothing_is_no_other_ledger(
+    sandbox: SandboxServer, nothing: str | None
+):
+    task = create(order=order(1), ledger_conn_id="{{ ledger }}")
+    task.ledger_conn_id = nothing
+
+    done = attempt(task)
+
+    assert isinstance(done.error, AirflowFailException)
+    assert "ledger_conn_id is empty" in str(done.error)
+    assert posts(sandbox) == 0

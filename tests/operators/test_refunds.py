@@ -212,6 +212,7 @@ def test_an_order_that_the_ledger_does_not_have_is_not_refunded(one: str) -> Non
     assert isinstance(refund(custom_order_number="S-9").error, AirflowFailException)
     assert isinstance(refund(kk_order_id=" ").error, AirflowFailException)
     assert isinstance(refund(kk_order_id="123", ledger_conn_id=None).error, AirflowFailException)
+    assert "is empty" in str(refund(kk_order_id="123", ledger_conn_id="").error)
 
 
 def test_a_lost_ledger_asks_kk_before_it_asks_again(

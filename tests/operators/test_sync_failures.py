@@ -13,7 +13,7 @@ from tests.operators.shop import Warehouse, attempt, each_is_there_once, nonzero
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
-    from tests.operators.conftest import Connect
+    from tests.operators.conftest import Connect, Printed
 
 pytestmark = pytest.mark.usefixtures("connect")
 
@@ -223,3 +223,44 @@ def test_a_ledger_that_is_gone_is_told_in_a_sentence_and_worth_a_retry(
     assert str(done.error).startswith("The ledger's database cannot be used: OperationalError: ")
     assert "\n" not in str(done.error)
     assert posts(sandbox) == 0
+
+
+@pytest.mark.parametrize("nothing", ["", "None", None])
+def test_a_ledger_whose_template_found_nothing_is_not_the_warehouse(
+    sandbox: SandboxServer, warehouse: Warehouse, nothing: str | None
+):
+    warehouse.add(*rows(range(2)))
+    task = sync(ledger_conn_id="{{ ledger }}")
+    task.ledger_conn_id = nothing
+
+    done = attempt(task)
+
+    assert isinstance(done.error, AirflowFailException)
+    assert "ledger_conn_id is empty" in str(done.error)
+    assert posts(sandbox) == 0
+
+
+def test_a_ledger_without_its_whole_path_is_refused(
+    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AIRFLOW_CONN_HERE", json.dumps({"conn_type": "sqlite", "host": "ledger.db"}))
+    warehouse.add(*rows(range(2)))
+
+    done = attempt(sync(ledger_conn_id="here"))
+
+    assert isinstance(done.error, AirflowFailException)
+    assert "'ledger.db' is another one in each working directory" in str(done.error)
+    assert posts(sandbox) == 0
+
+
+def test_two_names_of_one_store_are_warned_of(
+    warehouse: Warehouse, connect: Connect, monkeypatch: pytest.MonkeyPatch, printed: Printed
+):
+    warehouse.add(*rows(range(2)))
+    attempt(sync())
+    assert "access token of account" not in printed()
+
+    connect(account="outlet")
+    attempt(sync())
+
+    assert "Account 'outlet' of this ledger has the access token of account 'default'" in printed()

@@ -176,3 +176,19 @@ def test_a_plan_reads_a_ledger_in_postgresql(
     assert nonzero(planned.value) == {"already_created": 3, "postponed": 2}
     assert planned.value["requests"] == 3
     assert sandbox.control.counts()["requests"] == requests
+
+
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize("odd", ["A\0", "A\0\n1", "É-1", "x" * 41])
+def test_a_number_that_cannot_be_one_stops_no_other_order(
+    sandbox: SandboxServer, warehouse: Warehouse, odd: str
+):
+    lines = [(odd, *line[1:]) for line in rows([0])] + rows([1, 2])
+    warehouse.add(*lines)
+
+    first = attempt(sync(warehouse_conn_id="warehouse"), run_id="first")
+    second = attempt(sync(warehouse_conn_id="warehouse"), run_id="second")
+
+    assert nonzero(first.xcoms["return_value"]) == {"created": 2, "invalid": 1}
+    assert nonzero(second.xcoms["return_value"]) == {"already_created": 2, "invalid": 1}
+    each_is_there_once(sandbox, [1, 2])

@@ -139,6 +139,28 @@ class SqlLedger(Ledger):
             .values(conn_ids=json.dumps([*known, conn_id]))
         )
 
+    def accounts_of_token(self) -> list[str]:
+        """Return KK's other accounts in this ledger whose newest order was sent with this access token."""
+        account = tables.account.c.account
+        others = sa.select(account).where(tables.account.c.host == self.host, account != self.account)
+        with self.database.read() as db:
+            return [other for other in db.scalars(others) if self._is_by_token(db, other)]
+
+    def _is_by_token(self, db: Connection, account: str) -> bool:
+        job, attempt = self._job, self._attempt
+        newest = (
+            sa.select(self._key_of(job))
+            .where(job.c.host == self.host, job.c.account == account, job.c.state == State.CREATED.value)
+            .order_by(job.c.created_at.desc())
+            .limit(1)
+        )
+        its_tokens = (
+            sa.select(attempt.c.token_fingerprint)
+            .where(attempt.c.host == self.host, attempt.c.account == account)
+            .where(self._key_of(attempt) == newest.scalar_subquery())
+        )
+        return self._token_fingerprint in set(db.scalars(its_tokens))
+
     # Transactions ----------------------------------------------------------------------------------
 
     @contextmanager
