@@ -36,8 +36,9 @@ _EPILOG = f"""\
 
 Asks KK nothing. Without a kk connection or a ledger the orders are checked all
 the same, and it is said what cannot be known.
-Exit status: 0 every order would be sent or is created already, 1 there are
-problems, 2 it could not be told: wrong arguments, file, columns, connection."""
+Exit status: 0 every order would be sent or is created already; 1 some would not:
+they are rejected and rest, invalid, held, changed or in doubt; 2 it could not be
+told: wrong arguments, file, columns, connection."""
 #: The bucket that KK documents, where no connection says otherwise.
 _BURST, _PER_SECOND = 120, 2.0
 #: What a status of a plan is in words.
@@ -86,7 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.bodies and known.settings is None:
         raise CannotError("--bodies needs the kk connection, which says how KK's fields are called")
     with closing((read_file if arguments.file else read_query)(arguments, log)) as spool:
-        put_on_board(board, spool, dict(arguments.columns))
+        put_on_board(board, spool, dict(arguments.columns), log)
     planned = planned_with(known, board)
     if arguments.json:
         _print_json(board, planned, known, with_bodies=arguments.bodies)

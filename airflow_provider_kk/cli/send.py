@@ -21,6 +21,7 @@ from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.rows import Origin
+    from airflow_provider_kk.delivery.runs import Summary
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.operators.run import Delivery
@@ -36,9 +37,10 @@ It says first what would happen, as `kk check` does, and asks. It uses the ledge
 and the rate limit of the account's syncs. At Ctrl-C or SIGTERM nothing new is
 sent, and what is in flight is recorded. However it ended, the same command again
 goes on where it stopped and sends nothing twice.
-Exit status: 0 all is well; 1 orders are in doubt, not sent or changed, or newly
-rejected, invalid or held; 2 nothing was sent: wrong arguments, file, columns,
-connection, or not confirmed."""
+Exit status: 0 every order is at KK as the file has it, or left out by --limit;
+1 some are not: rejected, invalid, held, changed, in doubt or not sent, since now
+or before; 2 nothing was sent: wrong arguments, file, columns, connection, or not
+confirmed; 130 stopped a second time."""
 _IN_FLIGHT = 8
 _SHOWN = 20
 
@@ -63,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Send; the exit status is 0 when all is well, 1 when not, 2 when nothing was sent."""
+    """Send; the exit status is 0 when all is delivered, 1 when not, 2 when nothing was sent."""
     return guarded("kk send", lambda: _run(arguments), failed=2)
 
 
@@ -73,17 +75,17 @@ def _run(arguments: argparse.Namespace) -> int:
         hook, ledger = open_place(arguments, threads=_IN_FLIGHT, log=log)
         with closing(ledger):
             if not arguments.yes:
-                _ask(arguments, spool, hook, ledger)
+                _ask(arguments, spool, hook, ledger, log)
             return _send(arguments, spool, hook, ledger, log)
 
 
-def _ask(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger) -> None:
+def _ask(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: Told) -> None:
     from airflow_provider_kk.delivery.board import Board
     from airflow_provider_kk.delivery.log import orders
     from airflow_provider_kk.operators.selection import put_on_board
 
     board, known = Board(), Known(hook.settings, ledger, "")
-    put_on_board(board, spool, dict(arguments.columns))
+    put_on_board(board, spool, dict(arguments.columns), log)
     planned = planned_with(known, board)
     print_plan(board, planned, known, most=arguments.show, file=sys.stderr)
     number = planned.summary.postponed
@@ -120,7 +122,7 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
         if arguments.limit is not None:
             # It is for each call, while a sync's is for all tries of a task.
             delivery.max_sent = arguments.limit + delivery.runs.sent(delivery.run)
-        put_on_board(board, spool, dict(arguments.columns), delivery)
+        put_on_board(board, spool, dict(arguments.columns), log, delivery)
         try:
             return _deliver(arguments, delivery)
         except DBAPIError as error:
@@ -132,7 +134,7 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
     from airflow_provider_kk.operators.verdict import verdict
 
     summary, failure = delivery.carry_out()
-    trouble = verdict(delivery, summary, max_rejected=0, changes_fail=True)
+    trouble = verdict(delivery, summary, max_rejected=0, changes_fail=True) or _undelivered(summary)
     delivery.end("failed" if failure or trouble else "done", summary)
     _print(delivery, summary, arguments)
     if failure is not None:
@@ -140,6 +142,16 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
     if trouble is not None:
         print(f"kk send: {trouble}", file=sys.stderr)
     return 1 if trouble else 0
+
+
+def _undelivered(summary: Summary) -> str | None:
+    """Say what is not delivered, though that is no news, which alone would fail a sync."""
+    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.plan import PROBLEMS
+
+    counts = {status: getattr(summary, status.value) for status in PROBLEMS}
+    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{orders(sum(counts.values()))} not delivered, as before: {told}" if told else None
 
 
 def _origin(file: str, ledger: SqlLedger) -> Origin:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_kk.delivery.board import Board, Finished, Status
+from airflow_provider_kk.delivery.log import orders
 from airflow_provider_kk.operators.run import item_of
 from airflow_provider_kk.warehouse.map import Candidate, iter_candidates
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.warehouse.spool import Spool
 
 _BATCH = 1_000
+_NAMED = 5
 
 
 def select(
@@ -44,18 +46,27 @@ def select(
     with closing(spool):
         if ignored := spool.ignored_columns(columns):
             log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
-        put_on_board(board, spool, columns, delivery)
+        put_on_board(board, spool, columns, log, delivery)
 
 
 def put_on_board(
-    board: Board, spool: Spool, columns: Mapping[str, str] | None, delivery: Delivery | None = None
+    board: Board,
+    spool: Spool,
+    columns: Mapping[str, str] | None,
+    log: Log,
+    delivery: Delivery | None = None,
 ) -> None:
     """Check every order that was read and put it on the board; memory does not grow with their number.
 
+    :param log: is told of orders whose goods may be doubled.
     :param delivery: remembers what is invalid, and says so when that is news; None for a plan.
     """
     items = []
+    doubled, examples = 0, []
     for candidate in iter_candidates(spool, columns):
+        if candidate.doubled:
+            doubled += 1
+            examples += [str(candidate.number)] if doubled <= _NAMED else []
         if candidate.order is None:
             board.add_finished(_invalid(candidate, delivery))
             continue
@@ -64,6 +75,15 @@ def put_on_board(
             board.add(items)
             items = []
     board.add(items)
+    if doubled:
+        more = ", ..." if doubled > len(examples) else ""
+        log.warning(
+            "%s with rows that are equal in every column, whose quantities add up (%s%s): is it a JOIN that "
+            "multiplies rows, or a file pasted twice?",
+            orders(doubled),
+            ", ".join(examples),
+            more,
+        )
 
 
 def _invalid(candidate: Candidate, delivery: Delivery | None) -> Finished:

@@ -34,8 +34,9 @@ class Candidate:
 
     `number` is None when the rows have none that can be read. `position` is the place of the first row in the
     statement's result, from 1; `rows` how many rows it is made of; `repeated` how many of them only repeat
-    another one whole and were not counted (with an `items` column). `digest` is a short hash of what was
-    read, the same in every run for the same content: it tells a known invalid order from a new one.
+    another one whole and were not counted (with an `items` column); `doubled` how many equal another one in
+    every column, read or not, and were counted all the same (lines of an order). `digest` is a short hash of
+    what was read, the same in every run for the same content: it tells a known invalid order from a new one.
     """
 
     number: str | None
@@ -45,6 +46,7 @@ class Candidate:
     digest: str
     rows: int = 1
     repeated: int = 0
+    doubled: int = 0
 
 
 def iter_candidates(spool: Spool, columns: Mapping[str, str] | None = None) -> Iterator[Candidate]:
@@ -58,7 +60,7 @@ def iter_candidates(spool: Spool, columns: Mapping[str, str] | None = None) -> I
     mapping = resolve(spool.names, columns)
     if ITEMS in mapping.index:
         check_for_nameless_records(spool.column(mapping.index[ITEMS]))
-    return _Mapper(mapping).candidates(spool)
+    return _Mapper(mapping, spool).candidates()
 
 
 @dataclass(slots=True)
@@ -74,16 +76,17 @@ class _Row:
 class _Mapper:
     """The mapping of one statement."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, spool: Spool) -> None:
         self._columns = columns
+        self._spool = spool
         self._header = columns.header
         self._line_fields = (ITEMS,) if columns.one_row_per_order else LINE_FIELDS
         self._fields = (NUMBER, *self._header, *self._line_fields)
 
-    def candidates(self, spool: Spool) -> Iterator[Candidate]:
+    def candidates(self) -> Iterator[Candidate]:
         index = self._columns.index
         indexes = [index[field] for field in self._fields]
-        for number, group in spool.groups(index[NUMBER], _order_number, indexes):
+        for number, group in self._spool.groups(index[NUMBER], _order_number, indexes):
             rows = list(islice(group, MAX_ROWS_PER_ORDER))
             more = next(group, None)
             if more is not None:
@@ -127,7 +130,14 @@ class _Mapper:
             digest=_digest(data),
             rows=len(rows),
             repeated=repeated,
+            doubled=0 if faults else self._doubled(counted),
         )
+
+    def _doubled(self, rows: Sequence[_Row]) -> int:
+        """How many rows equal another one in every column, such as a line's id that nothing reads."""
+        if len(rows) == 1 or len(rows) == len({row.lines for row in rows}):
+            return 0
+        return len(rows) - self._spool.distinct([row.position for row in rows])
 
     def _row(self, spooled: SpooledRow) -> _Row:
         faults: list[Fault] = []

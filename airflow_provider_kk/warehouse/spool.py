@@ -83,6 +83,11 @@ class Spool:
         for (cell,) in self._db.execute(f"SELECT c{index} FROM row WHERE c{index} IS NOT NULL"):  # noqa: S608 - constant names
             yield decode(cell)
 
+    def distinct(self, places: Iterable[int]) -> int:
+        """How many of the rows at these places differ in some column."""
+        query = "SELECT * FROM row WHERE position = ?"
+        return len({self._db.execute(query, (place,)).fetchone()[1:] for place in places})
+
     def groups(
         self, key_index: int, key_of: Callable[[Any], str | None], indexes: Sequence[int]
     ) -> Iterator[tuple[str | None, Iterator[SpooledRow]]]:

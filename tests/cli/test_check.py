@@ -112,6 +112,22 @@ def test_every_fault_is_told_by_order_row_and_field(
     assert not any(word in told + json.dumps(orders) for word in PRIVATE)
 
 
+def test_orders_whose_rows_are_doubled_are_named_in_a_warning(
+    ledger: SqlLedger, sandbox: SandboxServer, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, rows([0, *range(8), *range(1, 7)]))
+
+    for words in (["check", name], ["check", "--json", name], ["send", "--yes", name]):
+        assert main(words) == 0
+        captured = capsys.readouterr()
+        names = ", ".join(number(n) for n in range(5))
+        assert (
+            f"7 orders with rows that are equal in every column, whose quantities add up ({names}, ...)"
+            in (captured.err)
+        )
+        assert "equal in every column" not in captured.out
+
+
 def test_a_table_shows_so_many_orders_and_says_how_many_more_there_are(
     ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,18 @@ def test_a_plan_logs_the_faults_that_the_sync_logs(
     assert "without a number (row 3) is invalid: custom_order_number" in faults[1]
 
 
+def test_a_plan_and_a_sync_name_orders_whose_rows_are_doubled(
+    warehouse: Warehouse, sandbox: SandboxServer, printed: Printed
+) -> None:
+    warehouse.add(*rows([0, 1, 1, 2]))
+
+    plan()
+    assert nonzero(attempt(sync(), run_id="sync").summary) == {"created": 3}
+
+    told = "1 order with rows that are equal in every column, whose quantities add up (S-0001)"
+    assert printed().replace("\n", " ").count(told) == 2
+
+
 def test_a_plan_asks_kk_nothing_and_leaves_the_ledger_as_it_is(
     sandbox: SandboxServer, warehouse: Warehouse
 ) -> None:

@@ -64,6 +64,15 @@ def test_two_equal_lines_are_two_lines() -> None:
     assert goods(order) == {("S", 1): 2}
 
 
+def test_lines_that_are_equal_in_every_column_are_counted_as_doubled() -> None:
+    doubled = mapped([line(), line("B"), line(), line("B", quantity=2), line(), line("C"), line("C", "")])
+    told_apart = mapped([line(line_id=1), line(line_id=2), line(line_id=1)])
+
+    assert [(one.number, one.doubled) for one in doubled] == [("A", 2), ("B", 0), ("C", 0)]
+    assert [one.doubled for one in told_apart] == [1]
+    assert [one.doubled for one in mapped([whole(), whole()])] == [0]
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_row_can_carry_all_lines_of_its_order(as_json: bool) -> None:
     items: Any = [{"sku": "S", "quantity": 1}, {"SKU": "T", "QUANTITY": 3.0}]
