@@ -25,6 +25,7 @@ from airflow_provider_kk.api.errors import (
     KKRejectedError,
     KKUnknownOutcomeError,
 )
+from airflow_provider_kk.api.redact import redact
 
 SUCCESS = 10000
 """The code of every success."""
@@ -104,24 +105,6 @@ def kk_order_ids(data: object) -> list[str]:
 def is_plausible_id(text: str) -> bool:
     """Whether `text` can be an id of KK's: 32 letters, digits, `-`, `_` at most, and not all zeros."""
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", text) and re.search(r"[1-9]", text))
-
-
-def redact(text: str, hidden: Iterable[str]) -> str:
-    """`text` as one short line, without any of `hidden`, whatever its case."""
-    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", text[:5000]).strip()
-    for secret in sorted({" ".join(value.split()) for value in hidden}, key=len, reverse=True):
-        if secret:
-            line = re.sub(_pattern(secret), "***", line, flags=re.IGNORECASE)
-    return line[:300]
-
-
-def _pattern(secret: str) -> str:
-    if re.fullmatch(r"[0-9 ()+./-]*", secret) and len(digits := re.sub(r"[^0-9]", "", secret)) >= 6:
-        # A phone number may come back grouped in another way.
-        return r"\+?" + r"[ ()./-]*".join(digits)
-    # Very short values, such as a zip of two digits, occur inside of innocent words.
-    edge = r"\b" if len(secret) < 4 and secret.isalnum() else ""
-    return edge + re.escape(secret) + edge
 
 
 _UNCLEAR: dict[bool, tuple[type[KKError], str]] = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.job import Goods, InconclusiveError, Job, Sighting, zip_digest
 
 if TYPE_CHECKING:
@@ -59,14 +59,6 @@ def fingerprint(order: Order) -> str:
     }
     text = json.dumps([sorted(goods_of(order).items()), address], sort_keys=True)
     return "1:" + hashlib.sha256(text.encode()).hexdigest()[:40]
-
-
-def redact(text: str, private_values: Sequence[str]) -> str:
-    """Take a customer's data out of a text that KK wrote."""
-    for value in sorted(private_values, key=len, reverse=True):
-        if len(value) > 1:
-            text = re.sub(re.escape(value), "***", text, flags=re.IGNORECASE)
-    return text
 
 
 class OrderFinder:

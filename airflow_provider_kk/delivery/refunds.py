@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.deliver import deliver
 from airflow_provider_kk.delivery.job import Goods, Job, Sighting, add_goods
 from airflow_provider_kk.delivery.listing import trusted_now
-from airflow_provider_kk.delivery.orders import OrderFinder, redact
+from airflow_provider_kk.delivery.orders import OrderFinder
 from airflow_provider_kk.delivery.rows import MAX_KEY
 from airflow_provider_kk.delivery.settle import attempts_of
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
