@@ -117,7 +117,7 @@ class Told:
 
     def info(self, msg: Any, /, *args: Any) -> None:
         """Say what is going on."""
-        print(f"{self._name}: {msg % args}", file=sys.stderr, flush=True)
+        say(f"{self._name}: {msg % args}", file=sys.stderr)
 
     warning = error = info
 
@@ -134,9 +134,9 @@ def guarded(name: str, work: Callable[[], int], *, failed: int = 1) -> int:
         with quiet_airflow():
             return work()
     except (CannotError, NotTakenError, LedgerUnusableError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        say(f"{name}: {error}", file=sys.stderr)
     except KKError as error:
-        print(f"{name}: KK cannot be asked: {error}", file=sys.stderr)
+        say(f"{name}: KK cannot be asked: {error}", file=sys.stderr)
     except DBAPIError as error:
         print(f"{name}: the ledger's database cannot be used: {told(error)}", file=sys.stderr)
     return failed
@@ -161,7 +161,7 @@ def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
     if yes:
         return
     for line in what[:_SHOWN]:
-        print(f"  {line}", file=sys.stderr)
+        say(f"  {line}", file=sys.stderr)
     if len(what) > _SHOWN:
         print(f"  and {len(what) - _SHOWN} more", file=sys.stderr)
     if not sys.stdin.isatty():
@@ -194,6 +194,13 @@ def goods_told(goods: Mapping[str, int]) -> str:
     return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"
 
 
+def say(line: str, *, file: TextIO | None = None) -> None:
+    """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor."""
+    from airflow_provider_kk.delivery.log import printable
+
+    print(printable(line), file=file, flush=file is sys.stderr)
+
+
 def table(
     head: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -205,7 +212,9 @@ def table(
 
     :param wrapped: on a terminal the last column goes on in the next line, where it is too long.
     """
-    lines = [list(head), *[list(row) for row in rows]]
+    from airflow_provider_kk.delivery.log import printable
+
+    lines = [list(head), *[list(map(printable, row)) for row in rows]]
     if len(lines) == 1:
         return
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

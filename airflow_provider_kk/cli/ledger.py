@@ -9,7 +9,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli import resolve, retry
-from airflow_provider_kk.cli.common import CannotError, add_place, duration, guarded, open_place, table, time
+from airflow_provider_kk.cli.common import (
+    CannotError,
+    add_place,
+    duration,
+    guarded,
+    open_place,
+    say,
+    table,
+    time,
+)
 from airflow_provider_kk.cli.words import why
 from airflow_provider_kk.hooks.resolving import newest
 
@@ -150,7 +159,7 @@ def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
 
 def _print_entry(entry: Entry) -> None:
     again = f", generation {entry.generation}" if entry.generation > 1 else ""
-    print(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
+    say(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
     rests_until = time(entry.retry_after) or "now, by a human's word"
     facts = {
         "kkOrderIds": ", ".join(entry.kk_order_ids),
@@ -164,7 +173,7 @@ def _print_entry(entry: Entry) -> None:
     }
     for name, value in facts.items():
         if value:
-            print(f"  {name}: {value}")
+            say(f"  {name}: {value}")
 
 
 def _row(attempt: Attempt) -> list[str]:
@@ -192,9 +201,10 @@ def _print_advice(entry: Entry, arguments: argparse.Namespace) -> None:
     )
     if said is None:
         return
-    print(said.first)
+    say(said.first)
     for command in said.commands:
-        print(f"{command.when}:\n  {command.line}")
+        say(f"{command.when}:")
+        say(f"  {command.line}")
 
 
 def _place_told(arguments: argparse.Namespace) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, confirm, goods_told
+from airflow_provider_kk.cli.common import CannotError, confirm, goods_told, say
 from airflow_provider_kk.cli.words import add_word, each, looked_up, why, word_of
 from airflow_provider_kk.hooks.resolving import (
     all_at_kk_of,
@@ -83,7 +83,7 @@ def _created(arguments: argparse.Namespace, entry: Entry, hook: KKHook, ledger: 
         orders = orders_at_kk(ids, entry, hook, ledger)
         if (held := other_goods(orders, entry)) is not None:
             told = f"{entry.key} ordered {goods_told(entry.goods)}, these KK orders hold {goods_told(held)}"
-            print(f"warning: {told}", file=sys.stderr)
+            say(f"warning: {told}", file=sys.stderr)
             confirm([], "Take it as created all the same?", yes=arguments.yes)
     _, skipped = each([entry], lambda one: declare_created(one, ids, ledger, word), arguments)
     return 1 if skipped else 0
@@ -99,7 +99,7 @@ def _check_refunds(ids: Sequence[str], entry: Entry, hook: KKHook, arguments: ar
         told = ", ".join(missing) or arguments.created
         raise CannotError(f"KK lists no refund {told!r} of order {order_of_key(entry.key)}")
     if others := [one for one in ids if not carries(known[one], entry.key)]:
-        print(f"warning: the remark of {', '.join(others)} does not hold {entry.key}", file=sys.stderr)
+        say(f"warning: the remark of {', '.join(others)} does not hold {entry.key}", file=sys.stderr)
         confirm([], "Take it as this refund all the same?", yes=arguments.yes)
 
 

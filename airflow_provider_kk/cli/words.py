@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, add_place
+from airflow_provider_kk.cli.common import CannotError, add_place, say
 from airflow_provider_kk.hooks.resolving import NotTakenError, Word
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def each(
         if arguments.json:
             print(json.dumps({"key": entry.key, "done": is_done, "message": told}))
         else:
-            print(f"{entry.key}: {told}", file=sys.stdout if is_done else sys.stderr)
+            say(f"{entry.key}: {told}", file=sys.stdout if is_done else sys.stderr)
     return done, skipped
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.delivery.job import Goods
+from airflow_provider_kk.delivery.log import printable
 
 _BATCH = 1_000
 
@@ -73,7 +74,7 @@ class Finished:
     def __str__(self) -> str:
         code = f" (code {self.code})" if self.code is not None else ""
         name, state = self.name or "without a number", self.status.replace("_", " ")
-        return f"Order {name} (row {self.position}) is {state}{code}: {self.message}"
+        return printable(f"Order {name} (row {self.position}) is {state}{code}: {self.message}")
 
 
 class Board:

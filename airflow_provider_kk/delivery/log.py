@@ -23,6 +23,11 @@ class Log(Protocol):
         ...
 
 
+def printable(text: str) -> str:
+    """`text` with what cannot be printed escaped as in Python: it forges no line of a log or a terminal."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def orders(number: int) -> str:
     """Return `1 order`, `2 orders`."""
     return f"{number} order" if number == 1 else f"{number} orders"

@@ -75,6 +75,7 @@ def orders_at_kk(ids: Sequence[str], entry: Entry, hook: KKHook, ledger: SqlLedg
     :raises NotTakenError: names the ids that are not this order's.
     :raises KKError: KK cannot be asked.
     """
+    from airflow_provider_kk.delivery.log import printable
     from airflow_provider_kk.delivery.orders import sighting
 
     if not ids:
@@ -87,7 +88,7 @@ def orders_at_kk(ids: Sequence[str], entry: Entry, hook: KKHook, ledger: SqlLedg
         raise NotTakenError(f"KK lists no order {', '.join(missing)!r}")
     others = {one: known[one].custom_order_number for one in ids if not sighting(known[one]).is_of(entry.key)}
     if others:
-        told = ", ".join(f"{one} is of {number or 'no number'}" for one, number in others.items())
+        told = ", ".join(f"{one} is of {printable(number or 'no number')}" for one, number in others.items())
         raise NotTakenError(f"KK lists other order numbers for these ids: {told}")
     for older in ledger.generations(entry.key) if entry.generation > 1 else ():
         if older.generation != entry.generation and (taken := set(ids) & set(older.kk_order_ids)):
