@@ -14,6 +14,10 @@ from airflow_provider_kk.provider_info import CONN_FIELDS
 
 T = TypeVar("T")
 
+#: A longer name that is like none of the extras' may be a token that was put in the wrong place.
+_LONGEST_SHOWN = 16
+_BEGIN_SHOWN = 6
+
 
 class Faults:
     """Collects what is wrong, so that one error can name it all."""
@@ -40,7 +44,7 @@ class Extras:
         self._values = {name: value for name, value in values.items() if not _is_absent(value)}
         for name in self._values:
             if name not in CONN_FIELDS:
-                faults.found.append(Fault(f"extra.{name}", _unknown(name)))
+                faults.found.append(_unknown(name))
 
     def text(self, name: str, *, max_length: int) -> str | None:
         """Printable ASCII, or None."""
@@ -92,11 +96,11 @@ def _is_absent(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, CONN_FIELDS, n=1)
-    return (
-        f"is unknown; did you mean {near[0]}?" if near else f"is unknown; known are {', '.join(CONN_FIELDS)}"
-    )
+def _unknown(name: str) -> Fault:
+    if near := difflib.get_close_matches(name, CONN_FIELDS, n=1):
+        return Fault(f"extra.{name}", f"is unknown; did you mean {near[0]}?")
+    shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_BEGIN_SHOWN]}***"
+    return Fault(f"extra.{shown}", f"is unknown; known are {', '.join(CONN_FIELDS)}")
 
 
 def _text(value: object, max_length: int) -> str:

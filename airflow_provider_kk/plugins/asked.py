@@ -18,6 +18,8 @@ FIRST_DAY = date(2000, 1, 1)
 _LAST_YEAR = 2199
 #: As long as the longest that is asked for, a DAG's id.
 _MAX_TEXT = 250
+#: Of the ledger's column; a database refuses to compare it with more.
+_MAX_GENERATION = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def cursor(value: str) -> Cursor | None:
         found = Cursor.parse(text("after", value))
     except ValueError:
         found = None
-    if found is None or not math.isfinite(found.at) or found.generation < 0:
+    if found is None or not math.isfinite(found.at) or not 0 <= found.generation <= _MAX_GENERATION:
         raise HTTPException(400, "after: this is no place in a list.")
     return found
 

@@ -177,6 +177,7 @@ def test_a_named_account_is_told_from_the_default():
     ("extra", "path", "message"),
     [
         ({"tiemout_s": 30}, "tiemout_s", "is unknown; did you mean timeout_s?"),
+        ({"0123456789abcdef-token": "x"}, "012345***", "is unknown; known are api_version, sale_platform"),
         ({"API_VERSION": "v1"}, "API_VERSION", "is unknown; known are api_version, sale_platform"),
         ({"api_version": "v3"}, "api_version", "must be v1 or v1-orders or v2"),
         ({"address_key": "address"}, "address_key", "must be orderAddresses or orderAddress"),

@@ -157,6 +157,9 @@ def test_what_stands_in_the_ledger_is_text_and_never_markup(site: Site):
         ("refunds", {"since": "2026-02-31"}, 400),
         ("orders", {"after": "a~b"}, 400),
         ("orders", {"after": "nan~created~1~x"}, 400),
+        ("refunds", {"after": "inf~created~1~x"}, 400),
+        ("orders", {"after": "1.0~created~2147483648~x"}, 400),
+        ("refunds", {"after": "1.0~created~9223372036854775808~x"}, 400),
         ("orders", {"state": "' OR 1=1"}, 400),
         ("orders", {"q": "A\0"}, 400),
         ("orders", {"q": "9" * 251}, 400),
@@ -245,10 +248,21 @@ def test_the_command_of_a_held_order_resolves_it_as_it_is_copied(
     ],
 )
 def test_a_connection_that_cannot_be_used_is_told_and_no_error(site: Site, place: str, words: str):
-    for path in ("/kk/orders", "/kk/refunds", "/kk/order?number=1", "/kk/refund?key=1", RUN):
+    for path in ("/kk/orders", "/kk/refunds", "/kk/order?number=1", "/kk/refund?key=1"):
         answer = site.get(f"{path}{'&' if '?' in path else '?'}place={place}")
         assert answer.status_code == 200
         assert words in html.unescape(answer.text)
         assert "pw-of-db" not in answer.text
         assert TOKEN not in answer.text
     assert not (site.ledger_file.parent / "none-yet.db").exists()
+
+
+def test_a_run_s_tab_tells_nothing_of_connections_that_cannot_be_used(site: Site):
+    everywhere = html.unescape(site.get(RUN, user="victor").text)
+    assert "C-1" in everywhere
+    assert re.search(r"\d ledgers cannot be read now", everywhere)
+    for place in ("kk_without_token", "kk_lost_ledger", "kk_down", "kk_odd", "kk_new"):
+        told = html.unescape(site.get(RUN, user="victor", place=place).text)
+        assert "A ledger cannot be read now" in told
+        for words in ("password", "nowhere", "127.0.0.1", "cannot be used", "no ledger at"):
+            assert words not in told + everywhere
