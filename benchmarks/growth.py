@@ -1,4 +1,4 @@
-"""What an order's intent and answer cost on an empty ledger and on one of a million rows and more."""
+"""What an order, and the Orders page, cost on an empty ledger and on one of a million rows and more."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from benchmarks.table import Row
 
 ORDERS = 1_000
 GROWN = 1_500_000
+_HOUR_S, _DAY_S, _YEAR_S = 3_600.0, 86_400.0, 365 * 86_400.0
+#: In the middle of those that are there already.
+_AGO_S = 31_000_000.0 - GROWN / 2
 
 #: Rows like those of orders that were created over the last year.
 _GROW = """
@@ -35,6 +38,8 @@ def rows(*, is_long: bool) -> Iterator[Row]:
         ("claim", "an order's intent and answer"),
         ("look_up", f"a look-up of {ORDERS} numbers"),
         ("doubts", "the account's open doubts"),
+        ("today", "the Orders page of today: counts, chart and list"),
+        ("old_page", "a page in the middle of the Orders page's list"),
     ):
         small, large = told["small"][what], told["large"][what]
         yield Row(
@@ -45,6 +50,14 @@ def rows(*, is_long: bool) -> Iterator[Row]:
             f"{large / small:.2f}",
             "flat",
         )
+    chart, count = told["large"]["year"], told["count"]
+    yield Row(
+        f"counts and chart of a year of {GROWN:,} orders in PostgreSQL",
+        f"{chart * 1000:.0f} ms",
+        "`SELECT count(*)` of that table",
+        f"{count * 1000:.0f} ms",
+        f"{chart / count:.1f}",
+    )
 
 
 def main() -> None:
@@ -54,13 +67,15 @@ def main() -> None:
     from airflow_provider_kk.delivery.rows import Answer, Origin
     from airflow_provider_kk.delivery.sql.database import pool_arguments
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
-    from airflow_provider_kk.delivery.states import Event
+    from airflow_provider_kk.delivery.sql.report import Report
+    from airflow_provider_kk.delivery.states import Event, State
 
     task: dict[str, Any] = json.loads(sys.argv[1])
     ledger = SqlLedger(
         sa.create_engine(task["ledger"], **pool_arguments("postgresql", 2)), "kk.bench", "default"
     )
     ledger.open("kk_default")
+    report = Report(ledger)
 
     def claim(number: str) -> None:
         job = Job(number, "1:x", {"A": 1}, "FR", "", lambda _check: [], str)
@@ -68,13 +83,23 @@ def main() -> None:
         assert begun
         ledger.record(begun, Answer(Event.CREATED, ("1",)))
 
+    def page(since: float, until: float) -> None:
+        report.over_time(since, until, _HOUR_S)
+        report.lines(State, since, until, limit=51)
+
     def measure(name: str) -> dict[str, float]:
         numbers = [f"{name}-{n}" for n in range(ORDERS)]
         claim(f"{name}-first")
+        now = ledger.now()
         return {
             "claim": median(seconds(partial(claim, number)) for number in numbers),
             "look_up": median(seconds(lambda: ledger.look_up(numbers)) for _ in range(20)),
             "doubts": median(seconds(ledger.doubts) for _ in range(20)),
+            "today": median(seconds(lambda: page(now - _DAY_S, now)) for _ in range(20)),
+            "old_page": median(
+                seconds(lambda: report.lines(State, 0.0, now - _AGO_S, limit=51)) for _ in range(20)
+            ),
+            "year": median(seconds(lambda: report.over_time(now - _YEAR_S, now, _DAY_S)) for _ in range(3)),
         }
 
     def seconds(work: Callable[[], object]) -> float:
@@ -82,11 +107,16 @@ def main() -> None:
         work()
         return time.perf_counter() - began
 
+    def count() -> None:
+        with ledger.database.engine.connect() as db:
+            db.exec_driver_sql("SELECT count(*) FROM kk_order").all()
+
     ready()
     small = measure("small")
     with ledger.database.engine.begin() as db:
         db.exec_driver_sql(_GROW % {"rows": task["rows"]})
-    tell(small=small, large=measure("large"))
+    large = measure("large")
+    tell(small=small, large=large, count=median(seconds(count) for _ in range(3)))
 
 
 if __name__ == "__main__":
