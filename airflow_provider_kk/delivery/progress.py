@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from airflow_provider_kk.delivery.board import Board, Status
 from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.log import Log
@@ -12,8 +14,9 @@ _EVERY_S = 5.0
 class Progress:
     """Logs how far a run is, every few seconds."""
 
-    def __init__(self, log: Log, clock: Clock) -> None:
-        self._log, self._clock = log, clock
+    def __init__(self, log: Log, clock: Clock, least_s: Callable[[int], float]) -> None:
+        """`least_s`: how many seconds so many requests take at KK's rate, which the first burst is above."""
+        self._log, self._clock, self._least_s = log, clock, least_s
         self._started = self._last = clock.monotonic()
         self._total = 0
 
@@ -41,7 +44,7 @@ class Progress:
             counts.get(Status.REJECTED, 0),
             counts.get(Status.WAITING, 0),
             counts.get(Status.NOT_SENT, 0),
-            _duration(left / rate) if rate else "?",
+            _duration(max(left / rate, self._least_s(left))) if rate else "?",
         )
 
 

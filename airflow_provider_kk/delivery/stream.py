@@ -49,6 +49,10 @@ class Places(Protocol):
         """Take a place for one request, and wait for its moment. Raises ThrottleStopped."""
         ...
 
+    def least_s(self, requests: int) -> float:
+        """Return how many seconds so many requests take at least, if nobody else sends."""
+        ...
+
     def hand_back(self, held_s: float) -> None:
         """Give others a place that `acquire` returned with `held_s` seconds ago and that is not used."""
         ...
@@ -82,6 +86,8 @@ class Stream:
     """Threads, unless somebody brings something else."""
     halted: str | None = None
     """Why nothing more is sent; None while it is."""
+    halted_by: KKError | None = None
+    """What KK said or did that stopped it, if it was that."""
     is_blind: bool = False
     """KK's list cannot be read: waiting for it is in vain."""
     held_elsewhere: list[str] = field(default_factory=list)
@@ -93,7 +99,7 @@ class Stream:
         self._tries: dict[int, int] = {}
         self._in_flight: dict[Future[_Delivered], tuple[Item, Entry | None]] = {}
         self._pool = self.pool or Threads(self.limits.max_in_flight)
-        self._progress = Progress(self.log, self.ledger.clock)
+        self._progress = Progress(self.log, self.ledger.clock, self.throttle.least_s)
 
     @property
     def why_not_sent(self) -> str:
@@ -165,7 +171,7 @@ class Stream:
             heal(self.ledger, self.finder, self.log, max_age_s=self.heal_max_age_s)
         except (KKError, InconclusiveError) as error:
             self.is_blind = True
-            self._halt(f"KK's list of orders cannot be read, and without it nothing is sent: {error}")
+            self._halt(f"KK's list of orders cannot be read, and without it nothing is sent: {error}", error)
             return
         self._settle(self.ledger.doubts())
         self._collect_all()
@@ -184,9 +190,10 @@ class Stream:
                 ", ".join(others[:20]),
             )
 
-    def _halt(self, reason: str) -> None:
+    def _halt(self, reason: str, error: Exception | None = None) -> None:
         if self.halted is None:
             self.halted = reason
+            self.halted_by = error if isinstance(error, KKError) else None
             self.log.warning("Nothing more is sent: %s", reason)
 
     # Sending ---------------------------------------------------------------------------------------
@@ -225,7 +232,7 @@ class Stream:
         try:
             shortage = self.stock.shortage(item)
         except KKError as error:
-            self._halt(f"KK's stock cannot be read, and without it nothing is sent: {error}")
+            self._halt(f"KK's stock cannot be read, and without it nothing is sent: {error}", error)
             return True  # so that it becomes not sent, like all the others
         if shortage:
             self._note_shortage(item, shortage)
@@ -390,7 +397,7 @@ class Stream:
             try:
                 self.probe()
             except KKError as second:
-                self._halt(f"KK cannot be used: {second}")
+                self._halt(f"KK cannot be used: {second}", second)
 
     # Waiting ---------------------------------------------------------------------------------------
 

@@ -421,6 +421,7 @@ class SyncOrdersOperator(DeliveringOperator):
         """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
         from airflow_provider_kk.operators.verdict import verdict
 
+        delivery.before_waiting = lambda: tell_warehouse(delivery, warehouse, write_back, self.log)
         summary, failure = delivery.carry_out()
         self.log.info("%s", summary.line())
         could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)

@@ -70,6 +70,8 @@ def _results(delivery: Delivery) -> Iterator[Result]:
 
 
 def _told(finished: Finished) -> str:
-    """The state that a warehouse is told: one word for an order that is at KK."""
-    is_there = finished.status in ("already_created", "adopted")
-    return "created" if is_there else finished.status.value
+    """The state that a warehouse is told: one word for an order that is at KK, one for what is in doubt."""
+    return _TOLD.get(finished.status.value, finished.status.value)
+
+
+_TOLD = {"already_created": "created", "adopted": "created", "waiting": "in_doubt"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from airflow_provider_kk.operators.metrics import tags_of, tell_account, tell_or
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.api.models import Order
     from airflow_provider_kk.delivery.board import Board, Item
     from airflow_provider_kk.delivery.clock import Stop
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 #: Shorter waits are slept through: a deferral costs more.
 _WORTH_DEFERRING_S = 5.0
+_WORTH_TELLING_S = 1.0
 _LOG_EVERY_S = 30.0
 
 
@@ -60,7 +62,10 @@ class Delivery:
     heal_max_age_s: float = 0.0
     run: SyncRun = field(init=False)
     runs: SyncRuns = field(init=False)
+    before_waiting: Callable[[], object] = lambda: None
+    """Called once, before the first wait for orders in doubt: what is final by then need not wait, too."""
     halted: str | None = None
+    halted_by: KKError | None = None
     held_elsewhere: list[str] = field(init=False)
     """Orders of the account that this sync has held, in any of its tries, and that it did not select."""
 
@@ -96,7 +101,7 @@ class Delivery:
             stream.run()
             self._wait(stream)
         finally:
-            self.halted = stream.why_not_sent or None
+            self.halted, self.halted_by = stream.why_not_sent or None, stream.halted_by
             self.held_elsewhere += stream.held_elsewhere
             stream.give_up_waiting()
             stream.close()
@@ -143,12 +148,16 @@ class Delivery:
         )
 
     def _wait(self, stream: Stream) -> None:
+        is_told = False
         while not (stream.is_blind or self.stop.is_set()):
             wait_s = stream.wait_s()
             if wait_s is None:
                 return
             if self.can_defer and wait_s > _WORTH_DEFERRING_S:
                 raise DeferUntil(self.ledger.clock.wall() + wait_s)
+            if wait_s > _WORTH_TELLING_S and not is_told:
+                self.before_waiting()
+                is_told = True
             self._sleep(wait_s)
             if not self.stop.is_set():
                 stream.look_again()
@@ -157,9 +166,23 @@ class Delivery:
         clock = self.ledger.clock
         until = clock.monotonic() + seconds
         while (rest_s := until - clock.monotonic()) > 0 and not self.stop.is_set():
-            if rest_s > 1:
-                self.log.info("Waiting for what only KK's list can tell; the next look is in %.0f s", rest_s)
+            if rest_s > _WORTH_TELLING_S:
+                self._tell_wait(rest_s)
             clock.sleep(min(rest_s, _LOG_EVERY_S), self.stop)
+
+    def _tell_wait(self, rest_s: float) -> None:
+        from airflow_provider_kk.delivery.board import Status
+        from airflow_provider_kk.delivery.log import orders, utc
+
+        names = ", ".join(name for name, _ in self.board.examples(Status.WAITING))
+        self.log.info(
+            "%s in doubt, first %s: only KK's list can tell what became of them, to be believed from %s on. "
+            "The next look is in %.0f s",
+            orders(self.board.counts().get(Status.WAITING, 0)),
+            names,
+            utc(self.ledger.clock.wall() + rest_s),
+            rest_s,
+        )
 
     def summary(self) -> Summary:
         """Count the sync so far."""

@@ -19,10 +19,7 @@ def verdict(
 ) -> AirflowException | None:
     """Return what the task is to fail with: AirflowException when a retry helps; None when all is well."""
     if summary.in_doubt or summary.not_sent:
-        why = f", because {delivery.halted}" if delivery.halted else ""
-        told = f"{orders(summary.in_doubt)} in doubt{_examples(delivery, Status.IN_DOUBT)}, "
-        told += f"{orders(summary.not_sent)} not sent{why}"
-        return AirflowException(f"{told}. A retry goes on where this try stopped")
+        return AirflowException(_unfinished(delivery, summary))
     bad = summary.newly_rejected + summary.newly_invalid
     is_share = isinstance(max_rejected, float) and max_rejected < 1
     allowed = max_rejected * summary.selected if is_share else max_rejected
@@ -34,23 +31,49 @@ def verdict(
         )
     if changes_fail and summary.changed:
         where = _examples(delivery, Status.CHANGED)
-        reasons.append(f"{orders(summary.changed)} changed after creation under the same number{where}")
+        reasons.append(
+            f"{orders(summary.changed)} changed after creation under the same number{where}: give what is "
+            "new a number of its own, or undo the change"
+        )
     if bad > allowed:
         reasons.append(
             f"{orders(bad)} newly rejected or invalid, more than max_rejected={max_rejected} allows"
         )
     if not reasons:
         return None
+    at_kk = summary.created + summary.already_created + summary.adopted
     return AirflowFailException(
-        f"{'; '.join(reasons)}. The others were delivered; the summary's rejections and the log say more"
+        f"{'; '.join(reasons)}. {at_kk:,} of {orders(summary.selected)} are at KK; the summary's rejections "
+        "and the log say more"
     )
 
 
-def _examples(delivery: Delivery, status: Status) -> str:
-    """Name some orders, and say of the first what is the matter."""
+def _unfinished(delivery: Delivery, summary: Summary) -> str:
+    why = delivery.halted or ""
+    told = []
+    if summary.in_doubt:
+        told.append(f"{orders(summary.in_doubt)} in doubt{_examples(delivery, Status.IN_DOUBT, but=why)}")
+    if summary.not_sent:
+        told.append(f"{orders(summary.not_sent)} not sent")
+    because = f", because {why}" if why else ""
+    return f"{', '.join(told)}{because}. {_what_next(delivery)}"
+
+
+def _what_next(delivery: Delivery) -> str:
+    from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
+    from airflow_provider_kk.hooks.diagnosis import mend
+
+    hook, error = delivery.hook, delivery.halted_by
+    if isinstance(error, (KKAuthError, KKEndpointError)):
+        return f"{mend(error, hook.settings)} of connection {hook.kk_conn_id!r}; then a retry goes on"
+    return "A retry goes on where this try stopped"
+
+
+def _examples(delivery: Delivery, status: Status, *, but: str = "") -> str:
+    """Name some orders, and say of the first what is the matter, unless that was said already."""
     found = delivery.board.examples(status)
     if not found:
         return ""
     _, message = found[0]
     numbers = ", ".join(str(name) for name, _message in found)
-    return f" ({numbers}: {message})" if message else f" ({numbers})"
+    return f" ({numbers}: {message})" if message and message not in but else f" ({numbers})"

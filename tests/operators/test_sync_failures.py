@@ -264,3 +264,19 @@ def test_two_names_of_one_store_are_warned_of(
     attempt(sync())
 
     assert "Account 'outlet' of this ledger has the access token of account 'default'" in printed()
+
+
+def test_a_token_that_kk_refuses_is_told_with_what_to_do(
+    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+):
+    wrong = shop.kk_connection(sandbox) | {"password": "ended-long-ago"}
+    monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(wrong))
+    warehouse.add(*rows(range(2)))
+
+    done = attempt(sync())
+
+    assert type(done.error) is AirflowException
+    assert str(done.error).startswith("2 orders not sent, because KK's list of orders cannot be read")
+    assert "put a valid one from KK's account pages into the password of connection 'kk_default'" in str(
+        done.error
+    )

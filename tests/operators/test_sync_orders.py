@@ -294,3 +294,25 @@ def test_a_kill_lets_what_is_in_flight_be_recorded(sandbox: SandboxServer, wareh
     assert nonzero(killed.summary) == {"created": 3, "not_sent": 7}
     each_is_there_once(sandbox, range(3))
     assert ids_in_ledger(warehouse.path) == ids_at_kk(sandbox)
+
+
+def test_what_is_final_is_written_back_before_waiting_for_the_rest(
+    sandbox: SandboxServer, warehouse: Warehouse, connect: Connect, printed: Printed
+):
+    connect(**QUICK)
+    warehouse.execute(
+        "CREATE TABLE outcome (custom_order_number TEXT, state TEXT, kk_order_ids TEXT, message TEXT, at)"
+    )
+    warehouse.add(*rows(range(3)))
+    sandbox.control.arm("drop_after_commit", times=1)
+
+    done = attempt(sync(write_back="outcome", max_in_flight=1))
+
+    assert nonzero(done.value) == {"created": 2, "adopted": 1}
+    written = warehouse.execute("SELECT custom_order_number, state FROM outcome ORDER BY rowid")
+    doubted = next(key for key, state in written if state == "in_doubt")
+    assert written[-1] == (doubted, "created")
+    assert sorted(written[:-1]) == [
+        (number(n), "in_doubt" if number(n) == doubted else "created") for n in range(3)
+    ]
+    assert f"1 order in doubt, first {doubted}: only KK's list can tell" in printed()

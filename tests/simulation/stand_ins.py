@@ -32,6 +32,9 @@ class NoThrottle:
     def acquire(self, stop: object = None) -> None:
         return
 
+    def least_s(self, requests: int) -> float:
+        return 0.0
+
     def hand_back(self, held_s: float) -> None:
         return
 

@@ -1,0 +1,31 @@
+"""What a long run says while it lasts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_kk.delivery.board import Board, Item, Status
+from airflow_provider_kk.delivery.progress import Progress
+from tests.delivery.world import VirtualClock
+
+
+def test_the_time_left_is_never_less_than_kks_rate_allows() -> None:
+    said: list[str] = []
+
+    class Told:
+        def info(self, msg: Any, /, *args: Any) -> None:
+            said.append(msg % args)
+
+        warning = error = info
+
+    clock, board = VirtualClock(), Board()
+    progress = Progress(Told(), clock, lambda requests: requests / 2)
+    board.add([Item(n, f"A-{n}", "", {}, "FR", "", "{}") for n in range(300)])
+    progress.start(300)
+    for n in range(120):  # all at once: the burst
+        board.set(n, Status.CREATED)
+    clock.sleep(6, None)
+    progress.tick(board)
+
+    assert "120 of 300 orders done, 20.0 a second" in said[-1]
+    assert said[-1].endswith("1 min 30 s left")
