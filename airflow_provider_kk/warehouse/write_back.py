@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kk.delivery.driver_errors import without_data
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
 
 if TYPE_CHECKING:
@@ -296,14 +297,14 @@ class _Session:
             with contextlib.suppress(Exception):
                 connection.close()
 
-    def run(self, statements: Iterable[_Bound]) -> None:
+    def run(self, statements: Sequence[_Bound]) -> None:
         """Run all statements in one transaction, where there are such. Raises WriteBackError."""
 
         def work(cursor: Any) -> None:
             for sql, parameters in statements:
                 _execute(cursor, sql, parameters)
 
-        self._in_transaction(work)
+        self._in_transaction(work, *(sql for sql, _ in statements))
 
     def fetch_all(self, sql: str, parameters: Sequence[str | None] | Mapping[str, str | None] = ()) -> Any:
         """Return the rows of a query. Raises WriteBackError."""
@@ -312,9 +313,9 @@ class _Session:
             _execute(cursor, sql, parameters)
             return cursor.fetchall()
 
-        return self._in_transaction(work)
+        return self._in_transaction(work, sql)
 
-    def _in_transaction(self, work: Callable[[Any], Any]) -> Any:
+    def _in_transaction(self, work: Callable[[Any], Any], *statements: str) -> Any:
         try:
             with contextlib.closing(self.connection.cursor()) as cursor:
                 value = work(cursor)
@@ -322,11 +323,11 @@ class _Session:
                 self.connection.commit()
             return value
         except Exception as error:
-            fault = _told(error)
+            fault = without_data(error, "; ".join(statements))
             # BigQuery raises NotImplementedError, and a connection that broke raises what it likes.
             with contextlib.suppress(Exception):
                 self.connection.rollback()
-        # Raised outside of the handler: what the driver says after its first line may show a whole row.
+        # Raised outside of the handler: what the driver says may show a whole row.
         raise WriteBackError(f"{_REFUSED}{fault}")
 
     def fault_of_columns(self, table: Name, columns: Sequence[Name]) -> str:
@@ -343,8 +344,3 @@ class _Session:
 def _execute(cursor: Any, sql: str, parameters: Sequence[str | None] | Mapping[str, str | None]) -> None:
     # Without parameters a % is a %.
     cursor.execute(*((sql, parameters) if parameters else (sql,)))
-
-
-def _told(error: Exception) -> str:
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line[:300]}"

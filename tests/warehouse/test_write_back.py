@@ -414,6 +414,23 @@ def test_nothing_of_a_refused_batch_is_written_and_no_row_is_shown(postgres_ware
     assert caught.value.__context__ is None
 
 
+def test_what_a_trigger_says_of_a_row_is_not_shown(postgres_warehouse: Warehouse) -> None:
+    postgres_warehouse.execute("CREATE TABLE orders (order_no text, name text, kk_ids text, kk_state text)")
+    postgres_warehouse.execute("INSERT INTO orders VALUES ('A', 'Ada Secret')")
+    postgres_warehouse.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'not of %', NEW.name; END $$"
+    )
+    postgres_warehouse.execute(
+        "CREATE TRIGGER refused BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+
+    with pytest.raises(WriteBackError, match=r"RaiseException \(P0001\): the text is hidden") as caught:
+        WriteBack.parse(UPDATED).write(postgres_warehouse.hook, [result("A", "1")], LOG)
+
+    assert "Ada" not in str(caught.value)
+
+
 def test_no_transaction_is_open_while_results_are_taken(sqlite_warehouse: Warehouse) -> None:
     """They may come from a ledger in the same file."""
 
