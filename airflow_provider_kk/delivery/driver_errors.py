@@ -12,8 +12,12 @@ _RAISED = ("P0", "45")
 _OF_STATEMENT = "42"
 #: What PostgreSQL adds that repeats the statement with its parameters, or rows.
 _ADDED = re.compile(r"(LINE \d+|DETAIL|CONTEXT|QUERY|WHERE|STATEMENT):|\s*\^")
-#: A quote that opens, not the one in "can't"; BigQuery shows a value after a colon, without quotes.
-_QUOTED = re.compile(r"""(?<![^\W_])(["'`])(.*?)\1(?!\w)|(?<![^\W_])["'`].*|(?<=value:).*""", re.IGNORECASE)
+#: A quote that opens, not the one in "can't"; or a value without quotes, as BigQuery shows it after a colon.
+_QUOTED = re.compile(
+    r"""(?<![^\W_])(["'`])(.*?)\1(?!\w)|(?<![^\W_])["'`].*"""
+    r"""|(?<=\bvalue:).*|(?<=\bvalue\ )(?!["'`]|too\b|out\b|in\b|of\b|is\b|for\b).*""",
+    re.IGNORECASE,
+)
 #: A telephone number, or one that was calculated with.
 _DIGITS = re.compile(r"\+?\d(?:[ ()./-]*\d){5,}")
 
@@ -22,7 +26,7 @@ def without_data(error: BaseException, sql: str, *names: str) -> str:
     """Return the error's class, SQLSTATE and text in one line.
 
     Of the text, what may be a value is cut: from the first quoted part on that stands neither in the
-    statement `sql` nor among the `names` of its columns, and from `value:` on; long numbers are hidden.
+    statement `sql` nor among the `names` of its columns, and from `value` on; long numbers are hidden.
     There is more than the first line only when the statement itself is at fault, such as PostgreSQL's hint.
     """
     state = _sqlstate(error)
