@@ -16,6 +16,8 @@ from airflow_provider_kk.cli.common import (
     goods_told,
     guarded,
     open_place,
+    put,
+    say,
     table,
     time,
 )
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 _DAY_S = 86_400.0
-_UNDECIDED = 2
 #: How a verdict is counted, where that is not its own word.
 _COUNTED = {
     "agrees": "agree",
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare; the exit status is 0 when all agree, 1 for differences, 2 when it could not be told."""
-    return guarded("kk audit", lambda: _run(arguments), failed=_UNDECIDED)
+    return guarded("kk audit", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -107,14 +108,14 @@ def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:
     counts = {verdict.value: count for verdict, count in sorted(result.counts.items())}
     if as_json:
         for one in result.findings:
-            print(json.dumps({**asdict(one), "verdict": one.verdict.value}))
-        print(json.dumps({"since": result.since, "until": result.until, "counts": counts}))
+            put(json.dumps({**asdict(one), "verdict": one.verdict.value}))
+        put(json.dumps({"since": result.since, "until": result.until, "counts": counts}))
         return
     head = ["order number", "verdict", "ledger", "should have", "KK has", "kkOrderIds at KK", "what"]
     table(head, [_row(one) for one in result.findings])
     numbers = sum(count for verdict, count in counts.items() if verdict != "unnumbered")
     told = ", ".join(f"{count} {_COUNTED.get(verdict, verdict)}" for verdict, count in counts.items())
-    print(
+    say(
         f"{numbers} order numbers of account {ledger.account} at {ledger.host} "
         f"from {time(result.since)} to {time(result.until)}: {told or 'nothing to compare'}"
     )

@@ -16,7 +16,10 @@ from airflow_provider_kk.cli.common import (
     connection_to,
     guarded,
     ledger_connection,
+    put,
     quiet_airflow,
+    say,
+    whole,
 )
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
 from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, read_query
@@ -61,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sql", metavar="SELECT", help="instead of a file: a SELECT, or the name of a .sql file"
     )
     add_file_options(parser)
-    parser.add_argument("--show", type=int, default=100, metavar="N", help="orders in the table (100)")
+    parser.add_argument("--show", type=whole, default=100, metavar="N", help="orders in the table (100)")
     parser.add_argument("--json", action="store_true", help="one order a line, the counts in the last")
     parser.add_argument(
         "--bodies",
@@ -73,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check; the exit status is 0 when all is well, 1 for problems, 2 when it could not be told."""
-    return guarded("kk check", lambda: _run(arguments), failed=2)
+    return guarded("kk check", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -115,7 +118,6 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
     :raises CannotError: when one that was named cannot be used.
     """
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
-    from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger import ledger_to_read
 
@@ -129,11 +131,9 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
         if is_named:
             raise
         return Known(None, None, f"There is no connection {KK_CONN_ID!r}: {_UNKNOWN}")
+    settings = hook.settings
     try:
-        settings = hook.settings
         connection = ledger_connection(arguments, hook)
-    except InvalidConnectionError as error:
-        raise CannotError(str(error)) from error
     except LedgerUnusableError as error:
         return Known(settings, None, f"{error} Until then {_UNKNOWN}")
     if connection is None:
@@ -166,20 +166,20 @@ def print_plan(board: Board, planned: Plan, known: Known, *, most: int, file: Te
 
     summary, settings = planned.summary, known.settings
     where = f" for account {settings.account} at {settings.host}" if settings else ""
-    print(f"{orders(summary.selected)}{where}:", file=file)
+    say(f"{orders(summary.selected)}{where}:", file=file)
     print_counts(summary, WORDS, file=file)
     print_problems(board, PROBLEMS, most, file=file)
-    print(file=file)
+    say(file=file)
     if summary.postponed:
         burst = settings.rate_limit_burst if settings else _BURST
         per_second = settings.rate_limit_per_second if settings else _PER_SECOND
-        print(
+        say(
             f"Sending takes at least {summary.requests:,} requests and {_time(summary.seconds)}, at KK's "
             f"limit of {burst:,} at once and {per_second:g} a second.",
             file=file,
         )
     for note in filter(None, (known.note, planned.obstacle and f"For now nothing: {planned.obstacle}")):
-        print(f"{note.removesuffix('.')}.", file=file)
+        say(f"{note.removesuffix('.')}.", file=file)
 
 
 def _time(seconds: float) -> str:
@@ -206,7 +206,7 @@ def _print_json(board: Board, planned: Plan, known: Known, *, with_bodies: bool)
 def _print_bodies(board: Board, settings: ConnectionSettings | None) -> None:
     for one in board.finished():
         if body := _body(board, one, settings):
-            print(f"\n{one.name}\n{json.dumps(body, ensure_ascii=False, indent=2)}")
+            put(f"\n{one.name}\n{json.dumps(body, ensure_ascii=False, indent=2)}")
 
 
 def _body(board: Board, one: Finished, settings: ConnectionSettings | None) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
 import re
@@ -10,7 +11,8 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,11 +22,18 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
 
 KK_CONN_ID = "kk_default"
+#: Id of the connection to a file, which has no other.
+_FILE = "file"
+_CANNOT_TELL = 2
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class CannotError(Exception):
     """Says why a command cannot be carried out, and what to do."""
+
+
+class NoPlaceError(CannotError):
+    """Says why there is no ledger, or no connection, to carry it out with."""
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
@@ -45,63 +54,85 @@ def add_place(parser: argparse.ArgumentParser) -> None:
 
 
 def open_place(
-    arguments: argparse.Namespace, *, threads: int = 2, log: Log | None = None
+    arguments: argparse.Namespace, *, makes: bool = False, threads: int = 2, log: Log | None = None
 ) -> tuple[KKHook, SqlLedger]:
     """Open the ledger of the arguments of `add_place`.
 
-    :raises CannotError, LedgerUnusableError: says what to mend.
+    :param makes: make it where there is none yet.
+    :raises NoPlaceError, LedgerUnusableError: says what to mend.
     """
-    from airflow_provider_kk.hooks.connection import InvalidConnectionError
-    from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger import ledger_behind
 
+    hook, connection = _place(arguments)
+    if not makes:
+        _ledger_there(connection, hook).close()
+    return hook, ledger_behind(connection, hook, threads=threads, log=log)
+
+
+def read_place(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
+    """Find the ledger of the arguments of `add_place`, and change nothing there.
+
+    :raises NoPlaceError, LedgerUnusableError: says what to mend.
+    """
+    hook, connection = _place(arguments)
+    return hook, _ledger_there(connection, hook)
+
+
+def _place(arguments: argparse.Namespace) -> tuple[KKHook, Any]:
+    from airflow_provider_kk.hooks.kk import KKHook
+
     hook = KKHook(arguments.kk_conn_id)
-    try:
-        connection = ledger_connection(arguments, hook)
-        if connection is not None:
-            return hook, ledger_behind(connection, hook, threads=threads, log=log)
-    except InvalidConnectionError as error:
-        raise CannotError(str(error)) from error
-    else:
-        raise CannotError(
+    connection = ledger_connection(arguments, hook)
+    if connection is None:
+        raise NoPlaceError(
             f"{arguments.kk_conn_id!r} names no ledger. Give --ledger-conn-id, or --warehouse-conn-id when "
             "the ledger lives there: a connection id or a SQLite file"
         )
+    return hook, connection
+
+
+def _ledger_there(connection: Any, hook: KKHook) -> SqlLedger:
+    from airflow_provider_kk.hooks.ledger import ledger_to_read
+
+    ledger = ledger_to_read(connection, hook)
+    if ledger is None:
+        place = connection.host if connection.conn_id == _FILE else repr(connection.conn_id)
+        settings = hook.settings
+        raise NoPlaceError(
+            f"there is no ledger of account {settings.account} at {settings.host} in {place}, so it has sent "
+            "nothing by one there: is the ledger elsewhere?"
+        )
+    return ledger
 
 
 def ledger_connection(arguments: argparse.Namespace, hook: KKHook) -> Any | None:
     """Return the Airflow connection to the ledger of the arguments of `add_place`; None without a ledger.
 
-    :raises CannotError, InvalidConnectionError, LedgerUnusableError: says what to mend.
+    :raises NoPlaceError, LedgerUnusableError: says what to mend.
     """
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException
-
     from airflow_provider_kk.hooks.ledger import ledger_place
 
     warehouse = arguments.warehouse_conn_id
-    try:
-        if warehouse is not None and is_file(warehouse):
-            place = ledger_place(hook, arguments.ledger_conn_id) or warehouse
-        else:
-            place = ledger_place(hook, arguments.ledger_conn_id, warehouse)
-    except AirflowNotFoundException as error:
-        raise CannotError(str(error)) from error
+    if warehouse is not None and is_file(warehouse):
+        place = ledger_place(hook, arguments.ledger_conn_id) or warehouse
+    else:
+        place = ledger_place(hook, arguments.ledger_conn_id, warehouse)
     return None if place is None else connection_to(place)
 
 
 def connection_to(place: str) -> Any:
     """Return the Airflow connection of this id, or one to this SQLite file.
 
-    :raises CannotError: when there is no such connection.
+    :raises NoPlaceError: when there is no such connection.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, Connection
 
     if is_file(place):
-        return Connection(conn_id="file", conn_type="sqlite", host=str(Path(place).absolute()))
+        return Connection(conn_id=_FILE, conn_type="sqlite", host=str(Path(place).absolute()))
     try:
         return BaseHook.get_connection(place)
     except AirflowNotFoundException as error:
-        raise CannotError(f"{error}; a SQLite file is given with its folder, as ./{place}") from error
+        raise NoPlaceError(f"{error}; a SQLite file is given with its folder, as ./{place}") from error
 
 
 def is_file(place: str) -> bool:
@@ -122,35 +153,92 @@ class Told:
     warning = error = info
 
 
-def guarded(name: str, work: Callable[[], int], *, failed: int = 1) -> int:
-    """Do the work of a command; what it cannot do is told in a sentence, with `failed` as exit status."""
+def guarded(name: str, work: Callable[[], int], *, failed: int = _CANNOT_TELL) -> int:
+    """Do the work of a command; what it cannot do is told in a sentence.
+
+    The exit status is then 2, but `failed` when the ledger and KK could be asked.
+    """
+    with _only_ours_on_stdout(), quiet_airflow():
+        return _guarded(name, work, failed)
+
+
+def _guarded(name: str, work: Callable[[], int], failed: int) -> int:
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, told
+    from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.hooks.resolving import NotTakenError
 
+    status = _CANNOT_TELL
     try:
-        with quiet_airflow():
-            return work()
-    except (CannotError, NotTakenError, LedgerUnusableError) as error:
-        say(f"{name}: {error}", file=sys.stderr)
+        return work()
+    except (NoPlaceError, AirflowNotFoundException, InvalidConnectionError, LedgerUnusableError) as error:
+        fault = str(error)
+    except (CannotError, NotTakenError) as error:
+        fault, status = str(error), failed
     except KKError as error:
-        say(f"{name}: KK cannot be asked: {error}", file=sys.stderr)
+        fault = f"KK cannot be asked: {error}"
     except DBAPIError as error:
-        print(f"{name}: the ledger's database cannot be used: {told(error)}", file=sys.stderr)
-    return failed
+        fault = f"the ledger's database cannot be used: {told(error)}"
+    say(f"{name}: {fault}", file=sys.stderr)
+    return status
+
+
+_OURS: ContextVar[TextIO | None] = ContextVar(
+    "standard output, while others may not print there", default=None
+)
+
+
+@contextmanager
+def _only_ours_on_stdout() -> Iterator[None]:
+    """Keep standard output for `put`: Airflow logs there, too, and whoever reads JSON lines wants no others.
+
+    It has to come before Airflow's import, which takes what is standard output then for its log.
+    """
+    token = _OURS.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _OURS.reset(token)
+        # After Airflow's import, so before what Airflow does at exit, of which 2.11 logs to standard output.
+        atexit.register(logging.disable)
+
+
+def say(line: str = "", *, file: TextIO | None = None) -> None:
+    """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor."""
+    from airflow_provider_kk.delivery.log import printable
+
+    put(printable(line), file=file)
+
+
+def put(text: str, *, file: TextIO | None = None) -> None:
+    """Print what a program reads, such as JSON, as it is."""
+    print(text, file=file or _stdout(), flush=file is sys.stderr)
+
+
+def _stdout() -> TextIO:
+    return _OURS.get() or sys.stdout
 
 
 @contextmanager
 def quiet_airflow(level: int = logging.INFO) -> Iterator[None]:
-    """Log nothing up to a level: Airflow 2.11 logs to standard output, between the lines of `--json`."""
+    """Log nothing up to a level."""
     before = logging.root.manager.disable
     logging.disable(level)
     try:
         yield
     finally:
         logging.disable(before)
+
+
+def whole(text: str) -> int:
+    """Read a number of orders, for argparse."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of orders; write 0, 20, ...")
+    return int(text)
 
 
 def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
@@ -194,13 +282,6 @@ def goods_told(goods: Mapping[str, int]) -> str:
     return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"
 
 
-def say(line: str, *, file: TextIO | None = None) -> None:
-    """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor."""
-    from airflow_provider_kk.delivery.log import printable
-
-    print(printable(line), file=file, flush=file is sys.stderr)
-
-
 def table(
     head: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -218,10 +299,10 @@ def table(
     if len(lines) == 1:
         return
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    if wrapped and (file or sys.stdout).isatty():
+    if wrapped and (file or _stdout()).isatty():
         lines = [part for line in lines for part in _wrapped(line, sum(widths[:-1]) + 2 * len(widths) - 2)]
     for line in lines:
-        print(
+        put(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=file
         )
 

@@ -15,9 +15,12 @@ from airflow_provider_kk.cli.common import (
     duration,
     guarded,
     open_place,
+    put,
+    read_place,
     say,
     table,
     time,
+    whole,
 )
 from airflow_provider_kk.cli.words import why
 from airflow_provider_kk.hooks.resolving import newest
@@ -28,12 +31,18 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.hooks.kk import KKHook
 
+_EPILOG = """\
+None of these makes a ledger, and list and show change nothing.
+Exit status: 0 done; 1 not done, or not for each order; 2 wrong arguments, no
+connection, no ledger there, or KK cannot be asked."""
 #: What a human is asked about; `kk ledger list` without --state.
 _OPEN = ("held", "in_doubt", "sending", "rejected", "invalid", "not_sent")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `list`, `show`, `resolve`, `retry` and `ddl`."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     listing = actions.add_parser("list", help="orders that wait for something, or for somebody")
@@ -42,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument(
         "--older-than", type=duration, metavar="TIME", help="only what has not moved for 30m, 2h, 3d, ..."
     )
-    listing.add_argument("--limit", type=int, default=200, help="at most so many (200)")
+    listing.add_argument("--limit", type=whole, default=200, help="at most so many (200)")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     add_place(listing)
 
@@ -70,15 +79,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; the exit status is 1 when it could not be done."""
-    return guarded("kk ledger", lambda: _run(arguments))
+    """Do it; the exit status is 1 when it is not done, 2 when the ledger or KK cannot be asked."""
+    return guarded("kk ledger", lambda: _run(arguments), failed=1)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.action == "ddl":
-        print(_ddl(arguments), end="")
+        put(_ddl(arguments).removesuffix("\n"))
         return 0
-    hook, ledger = open_place(arguments)
+    only_reads = arguments.action in ("list", "show")
+    hook, ledger = (read_place if only_reads else open_place)(arguments)
     if arguments.refunds:
         ledger = ledger.of_refunds()
     actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": retry.run}
@@ -111,7 +121,7 @@ def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
     entries = found[: arguments.limit]
     if arguments.json:
         for entry in entries:
-            print(json.dumps(_plain(entry)))
+            put(json.dumps(_plain(entry)))
         return 0
     rows = [
         [one.key, one.state.value, ",".join(one.kk_order_ids), time(one.updated_at), why(one)]
@@ -121,7 +131,7 @@ def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
     table([head[0], "state", head[1], "since", "why"], rows)
     more = "" if len(found) == len(entries) else "; there are more: give a larger --limit"
     count = f"refunds: {len(entries)}" if arguments.refunds else orders(len(entries))
-    print(f"{count} of account {ledger.account} at {ledger.host}{more}")
+    say(f"{count} of account {ledger.account} at {ledger.host}{more}")
     return 0
 
 
@@ -147,7 +157,7 @@ def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
             "generations": [_plain(one) for one in generations],
             "attempts": [asdict(a) for a in attempts],
         }
-        print(json.dumps(data))
+        put(json.dumps(data))
         return 0
     for entry in generations:
         _print_entry(entry)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
-from airflow_provider_kk.cli.common import table
+from airflow_provider_kk.cli.common import put, say, table
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.board import Board, Finished, Status
@@ -21,7 +20,7 @@ def print_counts(summary: Summary, words: Mapping[str, str], *, file: TextIO | N
 
     for name in dict.fromkeys([*words, *COUNTED]):
         if number := getattr(summary, name):
-            print(f"  {number:>7,}  {words.get(name, name.replace('_', ' '))}", file=file)
+            say(f"  {number:>7,}  {words.get(name, name.replace('_', ' '))}", file=file)
 
 
 def print_problems(
@@ -32,11 +31,11 @@ def print_problems(
     rows = [row for one in islice(found, most) for row in _rows(one)]
     if not rows:
         return
-    print(file=file)
+    say(file=file)
     head = ["order", "row", "state", "field", "what"]
     table(head, rows, wrapped=True, file=file)
     if more := sum(1 for _ in found):
-        print(f"and {more:,} more: --show {most + more} or --json shows them", file=file)
+        say(f"and {more:,} more: --show {most + more} or --json shows them", file=file)
 
 
 def _rows(one: Finished) -> Iterator[list[str]]:
@@ -63,5 +62,4 @@ def as_data(one: Finished) -> dict[str, Any]:
 
 def print_json(data: Mapping[str, Any]) -> None:
     """Print a line of JSON."""
-    json.dump(data, sys.stdout, ensure_ascii=False)
-    print()
+    put(json.dumps(data, ensure_ascii=False))

@@ -122,7 +122,5 @@ def _order_again(
     at_kk = all_at_kk_of(entries, hook, ledger)
     done, skipped = each(entries, lambda one: order_again(one, at_kk[one.key], ledger, word), arguments)
     if done and not arguments.json:
-        print(
-            "Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it"
-        )
+        say("Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it")
     return 1 if skipped else 0

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, confirm, time
+from airflow_provider_kk.cli.common import CannotError, confirm, say, time
 from airflow_provider_kk.cli.words import (
     add_word,
     each,
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     word = word_of(arguments)
     entries = _selected(arguments, ledger)
     if not entries:
-        print("KK has refused no order that is still open: there is nothing to retry")
+        say("KK has refused no order that is still open: there is nothing to retry")
         return 0
     rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
     if len(rejected) > 1:
@@ -95,7 +95,7 @@ def _print_what_follows(done: int, skipped: int) -> None:
     from airflow_provider_kk.delivery.log import orders
 
     if done:
-        print(
+        say(
             f"The next sync that selects {'it' if done == 1 else 'them'} looks at KK's list first and sends "
             "what is not there. What KK refuses again rests longer than before"
         )

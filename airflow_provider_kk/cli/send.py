@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.check import Known, planned_with, print_plan
-from airflow_provider_kk.cli.common import Told, add_place, confirm, guarded, open_place, table
+from airflow_provider_kk.cli.common import Told, add_place, confirm, guarded, open_place, say, table, whole
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
 from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("file", metavar="FILE", help="a CSV file, or .jsonl")
     add_file_options(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="send at most so many in this call")
+    parser.add_argument("--limit", type=whole, metavar="N", help="send at most so many in this call")
     parser.add_argument(
         "--on-absence",
         choices=("resend", "hold"),
@@ -59,20 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to do with an order in doubt that KK's list does not show: send it again, or ask a human",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--show", type=int, default=100, metavar="N", help="orders in the table (100)")
+    parser.add_argument("--show", type=whole, default=100, metavar="N", help="orders in the table (100)")
     parser.add_argument("--json", action="store_true", help="one order a line, the summary in the last")
     add_place(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Send; the exit status is 0 when all is delivered, 1 when not, 2 when nothing was sent."""
-    return guarded("kk send", lambda: _run(arguments), failed=2)
+    return guarded("kk send", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
     log = Told("kk send")
     with closing(read_file(arguments, log)) as spool:
-        hook, ledger = open_place(arguments, threads=_IN_FLIGHT, log=log)
+        hook, ledger = open_place(arguments, makes=True, threads=_IN_FLIGHT, log=log)
         with closing(ledger):
             if not arguments.yes:
                 _ask(arguments, spool, hook, ledger, log)
@@ -140,7 +140,7 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
     if failure is not None:
         raise failure
     if trouble is not None:
-        print(f"kk send: {trouble}", file=sys.stderr)
+        say(f"kk send: {trouble}", file=sys.stderr)
     return 1 if trouble else 0
 
 
@@ -206,12 +206,12 @@ def _print(delivery: Delivery, summary: Any, arguments: argparse.Namespace) -> N
             print_json(as_data(one))
         print_json({"summary": summary.as_dict()})
         return
-    print(f"{orders(summary.selected)}, {summary.requests:,} requests, {summary.seconds:.0f} s:")
+    say(f"{orders(summary.selected)}, {summary.requests:,} requests, {summary.seconds:.0f} s:")
     print_counts(summary, {})
     print_problems(board, (*PROBLEMS, Status.NOT_SENT), arguments.show)
     created = board.finished(Status.CREATED, Status.ADOPTED)
     if rows := [[one.name or "", ", ".join(one.kk_order_ids)] for one in islice(created, _SHOWN)]:
-        print()
+        say()
         table(["order", "kkOrderIds"], rows)
     if more := sum(1 for _ in created):
-        print(f"and {more:,} more: --json shows them")
+        say(f"and {more:,} more: --json shows them")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, add_place, say
+from airflow_provider_kk.cli.common import CannotError, add_place, put, say
 from airflow_provider_kk.hooks.resolving import NotTakenError, Word
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def each(
             told, is_done = f"skipped, {error}", False
         done, skipped = done + is_done, skipped + (not is_done)
         if arguments.json:
-            print(json.dumps({"key": entry.key, "done": is_done, "message": told}))
+            put(json.dumps({"key": entry.key, "done": is_done, "message": told}))
         else:
-            say(f"{entry.key}: {told}", file=sys.stdout if is_done else sys.stderr)
+            say(f"{entry.key}: {told}", file=None if is_done else sys.stderr)
     return done, skipped
 
 

@@ -63,8 +63,11 @@ def ledger_behind(connection: Any, hook: KKHook, *, threads: int = 8, log: Log |
 
 
 def ledger_to_read(connection: Any, hook: KKHook) -> SqlLedger | None:
-    """The ledger behind an Airflow connection, without making anything there; None when there is none yet."""
-    from sqlalchemy import inspect
+    """The ledger behind an Airflow connection, without making anything there.
+
+    None when there is none yet, or none that the account of `hook` has ever sent by.
+    """
+    from sqlalchemy import inspect, select
 
     from airflow_provider_kk.delivery.sql import tables
 
@@ -73,7 +76,12 @@ def ledger_to_read(connection: Any, hook: KKHook) -> SqlLedger | None:
     if file is not None and not file.exists():
         return None  # connecting would create it
     ledger = _ledger_on(engine, hook)
-    return ledger if inspect(engine).has_table(tables.order.name) else None
+    if not inspect(engine).has_table(tables.account.name):
+        return None
+    account = tables.account.c
+    mine = select(account.host).where(account.host == ledger.host, account.account == ledger.account)
+    with ledger.database.read() as db:
+        return None if db.execute(mine).first() is None else ledger
 
 
 def _engine(connection: Any, threads: int) -> Any:
