@@ -77,7 +77,9 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
         raise CannotError(f"there is no file {warehouse}")
     hook = hook_behind(connection_to(warehouse))
     try:
-        spool = read_rows(hook, _statement(arguments.sql), check=lambda names: resolve(names, columns))
+        spool = read_rows(
+            hook, _statement(arguments.sql), check=lambda names: resolve(names, columns), only_reads=True
+        )
     except ColumnsError as error:
         raise CannotError(str(error)) from error
     except ReadError as error:

@@ -349,6 +349,8 @@ class SyncOrdersOperator(DeliveringOperator):
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
         write_back = open_write_back(self.write_back, warehouse, is_plan=self.plan_only)
+        if self.plan_only:
+            return self._plan(hook, warehouse)
         with closing(self._open_ledger(hook)) as ledger:
             return self._run(hook, ledger, warehouse, write_back, stop, context)
 
@@ -364,9 +366,6 @@ class SyncOrdersOperator(DeliveringOperator):
         from airflow_provider_kk.delivery.board import Board
 
         board = Board()
-        if self.plan_only:
-            self._read(warehouse, board)
-            return self._plan(hook, ledger, board)
         warn_of_short_timeout(self.execution_timeout, ledger, self.log)
         delivery = Delivery(
             hook=hook,
@@ -388,23 +387,37 @@ class SyncOrdersOperator(DeliveringOperator):
     # Before anything is sent -----------------------------------------------------------------------
 
     def _open_ledger(self, hook: KKHook) -> SqlLedger:
-        from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
+        from airflow_provider_kk.hooks.ledger import open_ledger
 
-        place = ledger_place(hook, named_ledger(self), self.warehouse_conn_id)
-        return open_ledger(hook, str(place), threads=self.max_in_flight, log=self.log)
+        return open_ledger(hook, self._ledger_place(hook), threads=self.max_in_flight, log=self.log)
+
+    def _ledger_place(self, hook: KKHook) -> str:
+        from airflow_provider_kk.hooks.ledger import ledger_place
+
+        return str(ledger_place(hook, named_ledger(self), self.warehouse_conn_id))
 
     def _read(self, warehouse: Any, board: Board, delivery: Delivery | None = None) -> None:
         from airflow_provider_kk.operators.selection import select
 
         select(board, warehouse, self.sql, self.parameters, self.columns, self.log, delivery)
 
-    def _plan(self, hook: KKHook, ledger: SqlLedger, board: Board) -> dict[str, Any]:
+    def _plan(self, hook: KKHook, warehouse: Any) -> dict[str, Any]:
         from airflow_provider_kk.api.errors import KKError
+        from airflow_provider_kk.delivery.board import Board
         from airflow_provider_kk.delivery.plan import plan, tell
+        from airflow_provider_kk.hooks.ledger import ledger_to_read
 
-        bucket = hook.settings.shared_bucket(ledger)
+        board, place = Board(), self._ledger_place(hook)
+        ledger = ledger_to_read(BaseHook.get_connection(place), hook)
+        if ledger is None:
+            self.log.info("There is no ledger in %r yet, so no order is known as created", place)
+        self._read(warehouse, board)
+        bucket = hook.settings.shared_bucket(ledger) if ledger else hook.settings.local_bucket()
         try:
-            with hook.client(bucket) if self.check_stock else nullcontext() as stock_of:
+            with (
+                closing(ledger) if ledger else nullcontext(),
+                hook.client(bucket) if self.check_stock else nullcontext() as stock_of,
+            ):
                 planned = plan(board, ledger, bucket, stock_of=stock_of)
         except KKError as error:
             raise AirflowException(

@@ -34,13 +34,21 @@ def select(
 ) -> None:
     """Put what a query returns on the board, the warehouse being closed before anything is checked.
 
+    :param delivery: None for a plan, which changes nothing in the warehouse.
     :raises AirflowFailException: its columns are not those of orders.
     """
     from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
     from airflow_provider_kk.warehouse.read import read_rows
 
     try:
-        spool = read_rows(warehouse, sql, parameters, log, check=lambda names: resolve(names, columns))
+        spool = read_rows(
+            warehouse,
+            sql,
+            parameters,
+            log,
+            check=lambda names: resolve(names, columns),
+            only_reads=delivery is None,
+        )
     except ColumnsError as error:
         raise AirflowFailException(str(error)) from error
     with closing(spool):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,11 +37,14 @@ def read_rows(
     log: Log | None = None,
     *,
     check: Callable[[Sequence[str]], object] | None = None,
+    only_reads: bool = False,
 ) -> Spool:
     """All rows of `sql`, read to the end; cursor and connection are closed when this returns or raises.
 
     Nothing is committed: what the statement changes besides, on a warehouse with transactions, is undone.
     `check` is called with the column names before the first row is kept, and stops the reading by raising.
+    With `only_reads`, SQLite, PostgreSQL and MySQL refuse a statement that would change anything, DROP TABLE
+    for one, which is not undone everywhere; of other warehouses it is not asked.
     Raises ColumnsError when the statement returns no rows at all to read (it is no SELECT), ReadError when
     the warehouse refuses it, and whatever its driver raises while it connects.
     """
@@ -52,6 +56,8 @@ def read_rows(
     with contextlib.ExitStack() as warehouse:
         connection = hook.get_conn()
         warehouse.callback(_close, connection, log)
+        if only_reads:
+            _forbid_changes(connection)
         cursor = _open_cursor(connection, sql)
         warehouse.callback(_close, cursor, log)
         _ask(cursor, sql, lambda: cursor.execute(*((sql, parameters) if parameters else (sql,))))
@@ -110,6 +116,26 @@ def _check_statement(hook: DbApiHook, sql: str, parameters: object) -> None:
         raise ColumnsError(
             "BigQuery takes parameters by name only: pass a dict, and write %(name)s in the statement"
         )
+
+
+def _forbid_changes(connection: Any) -> None:
+    driver = type(connection).__module__.partition(".")[0]
+    if driver == "psycopg2":
+        connection.set_session(readonly=True)
+    elif driver == "psycopg":
+        connection.read_only = True
+    elif driver in ("MySQLdb", "pymysql", "mysql"):
+        with contextlib.closing(connection.cursor()) as cursor:
+            cursor.execute("SET SESSION TRANSACTION READ ONLY")
+    elif isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA query_only = ON")
+        connection.set_authorizer(_leaves_files_alone)
+
+
+def _leaves_files_alone(action: int, _first: str | None, second: str | None, *_more: str | None) -> int:
+    """What `query_only` allows all the same: another file, also by VACUUM INTO, and settings of this one."""
+    is_setting = action == sqlite3.SQLITE_PRAGMA and second is not None
+    return sqlite3.SQLITE_DENY if is_setting or action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
 
 
 def _open_cursor(connection: Any, sql: str) -> Any:

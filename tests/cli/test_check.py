@@ -329,6 +329,7 @@ def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
     yield ["--sql", SELECT, "--warehouse", "nowhere"], "nowhere"
     yield ["--sql", SELECT, "--warehouse", f"{file.parent}/none.db"], "there is no file"
     yield ["--sql", "SELECT nix", "--warehouse", f"{file.parent}/shop.db"], "no such column: nix"
+    yield ["--sql", "DROP TABLE order_line", "--warehouse", f"{file.parent}/shop.db"], "readonly database"
     yield ["--sql", "none.sql", "--warehouse", f"{file.parent}/shop.db"], "none.sql cannot be read"
     yield (
         ["--sql", "SELECT 1 AS sku", "--warehouse", f"{file.parent}/shop.db"],

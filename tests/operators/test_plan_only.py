@@ -107,6 +107,23 @@ def test_a_plan_asks_kk_nothing_and_leaves_the_ledger_as_it_is(
     assert before[0]
 
 
+@pytest.mark.parametrize("check_stock", [False, True])
+def test_a_plan_makes_no_ledger_and_changes_nothing_in_the_warehouse(
+    sandbox: SandboxServer, warehouse: Warehouse, printed: Printed, check_stock: bool
+) -> None:
+    warehouse.add(*rows(range(3)))
+    before = warehouse.execute("SELECT * FROM sqlite_master")
+
+    planned = attempt(sync(plan_only=True, check_stock=check_stock), run_id="plan").value
+    refused = attempt(sync(plan_only=True, sql="DROP TABLE order_line"), run_id="plan").error
+
+    assert nonzero(planned) == {"postponed": 3}
+    assert "There is no ledger in 'warehouse' yet" in printed()
+    assert "readonly" in str(refused)
+    assert warehouse.execute("SELECT * FROM sqlite_master") == before
+    assert nonzero(attempt(sync(), run_id="sync").summary) == {"created": 3}
+
+
 def test_a_plan_says_how_long_kk_takes_at_its_limit(
     sandbox: SandboxServer, warehouse: Warehouse, connect: Connect
 ) -> None:

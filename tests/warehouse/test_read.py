@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -65,6 +66,60 @@ def test_parameters_reach_the_driver_as_they_are_given(warehouse: Warehouse) -> 
         warehouse.hook, "SELECT custom_order_number FROM orders WHERE custom_order_number LIKE '%\\%'"
     )
     assert like.names == ("custom_order_number",), "without parameters a % in the statement is a %"
+
+
+CHANGES = [
+    "DROP TABLE orders",
+    "CREATE TABLE evil AS SELECT 1 AS n",
+    "INSERT INTO orders VALUES ('B', 2)",
+    "UPDATE orders SET quantity = 2",
+]
+
+
+def refuse_changes(warehouse: Warehouse, changes: list[str]) -> None:
+    warehouse.execute(CREATE)
+    warehouse.execute("INSERT INTO orders VALUES ('A', 1)")
+
+    for sql in changes:
+        with pytest.raises(ReadError):
+            read_rows(warehouse.hook, sql, only_reads=True)
+
+    assert contents(read_rows(warehouse.hook, "SELECT * FROM orders", only_reads=True)) == [("A", 1)]
+    with pytest.raises(ReadError):
+        read_rows(warehouse.hook, "SELECT * FROM evil", only_reads=True)
+    warehouse.execute("DROP TABLE orders")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mysql"])
+def test_row_stores_refuse_to_change_anything_for_who_only_reads(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    refuse_changes(request.getfixturevalue(f"{kind}_warehouse"), CHANGES)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_both_drivers_of_postgresql_only_read(
+    driver: str, postgres_url: str, postgres_warehouse: Warehouse
+) -> None:
+    connect = pytest.importorskip(driver).connect
+    options = "-c search_path=warehouse"
+    hook: Any = SimpleNamespace(
+        get_conn=lambda: connect(postgres_url, options=options), conn_type="postgres", placeholder="%s"
+    )
+    refuse_changes(Warehouse(hook), CHANGES)
+
+
+def test_sqlite_writes_no_other_file_and_no_setting_for_who_only_reads(
+    sqlite_warehouse: Warehouse, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.db"
+    changes = [f"ATTACH '{other}' AS other", f"VACUUM INTO '{other}'", "PRAGMA user_version = 7"]
+
+    refuse_changes(sqlite_warehouse, [*changes, "PRAGMA journal_mode = WAL", "PRAGMA query_only = OFF"])
+
+    assert not other.exists()
+    assert sqlite_warehouse.rows("PRAGMA user_version") == [(0,)]
+    assert sqlite_warehouse.rows("PRAGMA journal_mode") == [("delete",)]
 
 
 @pytest.mark.parametrize("parameters", [["B"], ("B",)])
