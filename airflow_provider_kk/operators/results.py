@@ -66,7 +66,15 @@ def _results(delivery: Delivery) -> Iterator[Result]:
             told = _told(one)
             # Ids tell the warehouse that an order is done with: one that is held or changed is not.
             ids = one.kk_order_ids if told == "created" else ()
-            yield Result(one.name, told, list(ids), one.message or None, at)
+            lines = _lines(delivery, one) if told == "created" and one.is_news else None
+            yield Result(one.name, told, list(ids), one.message or None, at, lines)
+
+
+def _lines(delivery: Delivery, finished: Finished) -> int | None:
+    import json
+
+    item = delivery.board.item(finished.key or "")
+    return len(json.loads(item.payload)["items"]) if item else None
 
 
 def _told(finished: Finished) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
 
 _MAX_MESSAGE = 1_000
-_NAMED = 5
+_NAMED = 20
 _REFUSED = "write_back: the warehouse refused: "
 _APPENDED = ("custom_order_number", "state", "kk_order_ids", "message", "at")
 
@@ -33,13 +34,17 @@ class WriteBackError(RuntimeError):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one order number. `at` is an aware time."""
+    """What became of one order number. `at` is an aware time.
+
+    `lines`: of how many lines the order was just created; None when it was not just now.
+    """
 
     custom_order_number: str
     state: str
     kk_order_ids: Sequence[str]
     message: str | None
     at: datetime
+    lines: int | None = None
 
 
 class WriteBack(ABC):
@@ -89,8 +94,7 @@ class WriteBack(ABC):
             self._prepare(session)
             # Results are taken before a transaction begins: they may come from a ledger in the same database.
             while batch := list(islice(remaining, session.dialect.rows_per_statement)):
-                self._write(session, batch, log)
-                written += len(batch)
+                written += self._write(session, batch, log)
         log.info("Wrote the results of %d orders to %s", written, self.table)
         return written
 
@@ -98,7 +102,7 @@ class WriteBack(ABC):
     def _prepare(self, session: _Session) -> None: ...
 
     @abstractmethod
-    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> None: ...
+    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -132,19 +136,20 @@ class Append(WriteBack):
                 f"It can be made with: {self.ddl(session.dialect)}"
             )
 
-    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> None:
+    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> int:
         dialect, statement = session.dialect, Statement(session.style)
         known = self._latest(session, batch)
         # What is longer than any order number was invalid, and fits no such column.
         rows = [_row(result, dialect) for result in batch if len(result.custom_order_number) <= 40]
         news = [row for row in rows if known.get(str(row[0])) != row[1:4]]
         if not news:
-            return
+            return len(rows)
         columns = ", ".join(Name((name,)).sql(dialect) for name in _APPENDED)
         values = ", ".join(statement.values(row) for row in news)
         session.run(
             [(f"INSERT INTO {self.table.sql(dialect)} ({columns}) VALUES {values}", statement.parameters)]  # noqa: S608 - checked names
         )
+        return len(rows)
 
     def _latest(self, session: _Session, batch: Sequence[Result]) -> dict[str, tuple[Any, ...]]:
         """The latest state, ids and message in the table, by order number."""
@@ -177,7 +182,7 @@ class Update(WriteBack):
         if fault:
             raise WriteBackError(f"write_back: {self.table} cannot be updated: {fault}")
 
-    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> None:
+    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> int:
         results = {result.custom_order_number: result for result in batch}
         found, mistaken = self._look(session, results)
         if mistaken:
@@ -188,33 +193,44 @@ class Update(WriteBack):
                 len(batch),
                 self.key,
                 self.table,
-                ", ".join(mistaken[:_NAMED]),
+                _named(mistaken),
             )
         if results:
             session.run([self._change(session, list(results.values()))])
-        if found < len(results):
+        if lost := [number for number in results if number not in found]:
             log.warning(
-                "The results of %d of %d orders are not written: no row of %s has their number in %s",
-                len(results) - found,
+                "The results of %d of %d orders are not written: no row of %s has their number in %s, letter "
+                "by letter (blanks around it count): %s",
+                len(lost),
                 len(batch),
                 self.table,
                 self.key,
+                _named(lost),
             )
+        if more := [one for number, one in results.items() if one.lines and found[number] > one.lines]:
+            log.warning(
+                "%s has more rows of an order than lines were ordered, and all say created now: %s. If the "
+                "query leaves out lines of an order, such as those on hold, KK lacks them, and no run "
+                "will send them: let it select whole orders only",
+                self.table,
+                _named([f"{one.custom_order_number} ({one.lines} ordered)" for one in more]),
+            )
+        return len(found)
 
-    def _look(self, session: _Session, results: dict[str, Result]) -> tuple[int, list[str]]:
-        """Take out what another order's row would get; return how many others have a row, and what went."""
+    def _look(self, session: _Session, results: dict[str, Result]) -> tuple[Counter[str], list[str]]:
+        """Take out what another order's row would get; return the others' numbers of rows, and what went."""
         mistaken: list[str] = []
         while results:
             rows = self._rows(session, results)
             # A number in a column of numbers may look otherwise than in the query.
             wrong = {number for key, number in rows if isinstance(key, str) and key.strip() != number}
             if not wrong:
-                return len({number for _, number in rows}), mistaken
+                return Counter(number for _, number in rows), mistaken
             mistaken += sorted(wrong)
             for number in wrong:
                 # Now its own row may equal another one's.
                 del results[number]
-        return 0, mistaken
+        return Counter(), mistaken
 
     def _rows(self, session: _Session, results: Mapping[str, Result]) -> list[tuple[Any, str]]:
         """Each row's number as it stands there, and the order whose result it would get."""
@@ -245,6 +261,11 @@ class Update(WriteBack):
     def _text_key(self, dialect: SqlDialect) -> str:
         key = self.key.sql(dialect)
         return f"CAST({key} AS {dialect.key_as})" if dialect.key_as else key
+
+
+def _named(numbers: Sequence[str]) -> str:
+    more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
+    return ", ".join(numbers[:_NAMED]) + more
 
 
 _Bound = tuple[str, Sequence[str | None] | Mapping[str, str | None]]

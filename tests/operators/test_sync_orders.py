@@ -316,3 +316,25 @@ def test_what_is_final_is_written_back_before_waiting_for_the_rest(
         (number(n), "in_doubt" if number(n) == doubted else "created") for n in range(3)
     ]
     assert f"1 order in doubt, first {doubted}: only KK's list can tell" in printed()
+
+
+def test_lines_that_the_query_left_out_are_warned_of_when_their_rows_become_created(
+    warehouse: Warehouse, printed: Printed
+):
+    warehouse.add(*rows([2, 5, 1]))
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN kk_ids")
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN kk_state")
+    warehouse.execute("ALTER TABLE order_line ADD COLUMN hold DEFAULT 0")
+    warehouse.execute(
+        f"UPDATE order_line SET hold = 1 WHERE custom_order_number = '{number(2)}' AND sku = '{shop.SKUS[0]}'"
+    )
+    own_rows = {"table": "order_line", "key": "custom_order_number", "ids": "kk_ids", "state": "kk_state"}
+    unsent = f"{SELECT} WHERE NOT hold AND kk_ids IS NULL"
+
+    attempt(sync(sql=unsent, write_back=own_rows), run_id="first")
+    said = printed()
+    attempt(sync(sql=unsent, write_back=own_rows), run_id="second")
+
+    assert f"lines were ordered, and all say created now: {number(2)} (2 ordered). If" in said
+    assert number(5) not in said.split("say created now: ")[1].split(". If")[0]
+    assert printed().count("more rows of an order") == 1

@@ -236,9 +236,10 @@ def test_orders_without_a_row_are_counted_in_a_warning(
     )
 
     assert (
-        "results of 2 of 3 orders are not written: no row of orders has their number in order_no"
-        in caplog.text
+        "results of 2 of 3 orders are not written: no row of orders has their number in order_no, letter by "
+        "letter (blanks around it count): B, C" in caplog.text
     )
+    assert "Wrote the results of 1 orders" in caplog.text
 
 
 def test_integer_keys_and_ids_are_updated(warehouse: Warehouse) -> None:
@@ -477,6 +478,7 @@ class _Connection(sqlite3.Connection):
 
 def test_every_query_is_read_to_its_end(sqlite_warehouse: Warehouse, tmp_path: Path) -> None:
     create_orders(sqlite_warehouse)
+    sqlite_warehouse.execute("INSERT INTO orders VALUES ('A', NULL, NULL)")
     sqlite_warehouse.hook.get_conn = lambda: sqlite3.connect(tmp_path / "warehouse.db", factory=_Connection)
     for argument in ("kk_results", UPDATED):
         write_back = WriteBack.parse(argument)
