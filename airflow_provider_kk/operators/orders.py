@@ -437,6 +437,8 @@ class SyncOrdersOperator(DeliveringOperator):
         delivery.before_waiting = lambda: tell_warehouse(delivery, warehouse, write_back, self.log)
         summary, failure = delivery.carry_out()
         self.log.info("%s", summary.line())
+        if known := [state for state in ("rejected", "invalid", "held") if getattr(summary, state)]:
+            self.log.info("Which, and why: `kk ledger list --state %s`", " --state ".join(known))
         could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)
         failure = failure or could_not_tell  # a deferred task writes again when it resumes
         if isinstance(failure, DeferUntil):
