@@ -10,6 +10,8 @@ import codecs
 import csv
 import io
 import json
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -52,6 +54,10 @@ def read_file(path: str, *, check: Check, delimiter: str | None = None, encoding
 @contextmanager
 def _opened(path: str, encoding: str | None) -> Iterator[TextIO]:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FileError(
+                f"{path} is a directory, a pipe or a device: save a file, since it is read more than once"
+            )
         with open(path, "rb") as file:
             begin = file.read(4)
         if begin.startswith(b"PK\x03\x04"):

@@ -161,7 +161,7 @@ def test_the_ledger_says_what_would_become_of_each_number(
         number(1): "already_created",
         number(2): "changed",
         number(3): "held",
-        number(4): "postponed",  # its content is another one, so KK is asked again
+        number(4): "postponed",  # its goods are others, so KK is asked again
         number(5): "in_doubt",
         number(6): "postponed",
     }

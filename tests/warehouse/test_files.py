@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -47,6 +48,17 @@ def fault_of(path: Path, **options: Any) -> str:
 
 
 # CSV -----------------------------------------------------------------------------------------------
+
+
+def test_what_can_be_read_only_once_is_refused_before_anything_is_taken_from_it(path: Path) -> None:
+    os.mkfifo(path)
+    pipe = os.open(path, os.O_RDWR)  # so that nobody waits for the other end
+    os.write(pipe, text_of(LINE).encode())
+
+    assert "a pipe or a device" in fault_of(path)
+
+    assert os.read(pipe, 10_000).decode() == text_of(LINE)
+    os.close(pipe)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
