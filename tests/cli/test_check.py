@@ -343,10 +343,12 @@ def test_what_cannot_be_checked_is_told_in_a_sentence(file: Path, capsys: pytest
     for words, says in _unusable(file):
         assert main(["check", *words]) == 2, words
         captured = capsys.readouterr()
-        assert "order" not in captured.out
-        assert captured.err.startswith("kk check: ")
-        assert says in captured.err
-        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+        # Without a metadata database, Airflow 2.11 has its say first.
+        *others, ours = captured.err.splitlines()
+        assert ours.startswith("kk check: ")
+        assert says in ours
+        assert not any(line.startswith("kk") for line in others)
 
 
 @pytest.mark.parametrize("words", [["--columns", "sku"], ["--delimiter", "ab"], ["--nothing"]])
