@@ -411,18 +411,16 @@ class SyncOrdersOperator(DeliveringOperator):
         ledger = ledger_to_read(BaseHook.get_connection(place), hook)
         if ledger is None:
             self.log.info("There is no ledger in %r yet, so no order is known as created", place)
-        self._read(warehouse, board)
         bucket = hook.settings.shared_bucket(ledger) if ledger else hook.settings.local_bucket()
-        try:
-            with (
-                closing(ledger) if ledger else nullcontext(),
-                hook.client(bucket) if self.check_stock else nullcontext() as stock_of,
-            ):
-                planned = plan(board, ledger, bucket, stock_of=stock_of)
-        except KKError as error:
-            raise AirflowException(
-                f"No plan can be made, because KK's stock cannot be read: {error}"
-            ) from error
+        with closing(ledger) if ledger else nullcontext():
+            self._read(warehouse, board)
+            try:
+                with hook.client(bucket) if self.check_stock else nullcontext() as stock_of:
+                    planned = plan(board, ledger, bucket, stock_of=stock_of)
+            except KKError as error:
+                raise AirflowException(
+                    f"No plan can be made, because KK's stock cannot be read: {error}"
+                ) from error
         tell(planned, board, self.log)
         return planned.summary.as_dict()
 
