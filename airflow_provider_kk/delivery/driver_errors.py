@@ -42,6 +42,20 @@ def without_data(error: BaseException, sql: str, *names: str) -> str:
     return f"{title}: {' '.join(known)[:_MAX_LENGTH]}" if known else title
 
 
+def is_of_statement(error: BaseException) -> bool:
+    """Whether the statement itself is at fault, so that running it again is in vain; False when in doubt."""
+    if state := _sqlstate(error):
+        return state.startswith(_OF_STATEMENT)
+    if error.args[:1] and error.args[0] in _MYSQLS_OF_STATEMENT:
+        return True
+    return type(error).__module__ == "sqlite3" and bool(_SQLITES_OF_STATEMENT.search(str(error)))
+
+
+#: Unknown column, syntax, unknown table.
+_MYSQLS_OF_STATEMENT = (1054, 1064, 1146)
+_SQLITES_OF_STATEMENT = re.compile(r"no such (column|table|function)|syntax error|incomplete input")
+
+
 def _text(error: BaseException) -> str:
     # As a whole, some errors are their message in quotes, beside a number.
     bare = [getattr(error, "message", None), getattr(error, "msg", None), *error.args[1:2]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_kk.delivery.board import Board, Finished, Status
 from airflow_provider_kk.delivery.log import orders
@@ -35,10 +35,11 @@ def select(
     """Put what a query returns on the board, the warehouse being closed before anything is checked.
 
     :param delivery: None for a plan, which changes nothing in the warehouse.
-    :raises AirflowFailException: its columns are not those of orders.
+    :raises AirflowFailException: its columns are not those of orders, or the statement itself is at fault.
+    :raises AirflowException: the warehouse did not answer it to the end.
     """
     from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
-    from airflow_provider_kk.warehouse.read import read_rows
+    from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
     try:
         spool = read_rows(
@@ -51,6 +52,10 @@ def select(
         )
     except ColumnsError as error:
         raise AirflowFailException(str(error)) from error
+    except ReadError as error:
+        failure = AirflowFailException if error.is_for_good else AirflowException
+        # The sentence says all that the driver's traceback would.
+        raise failure(f"sql: the warehouse refuses it: {error}. Nothing was sent") from None
     with closing(spool):
         if ignored := spool.ignored_columns(columns):
             log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))

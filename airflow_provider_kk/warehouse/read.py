@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.driver_errors import without_data
+from airflow_provider_kk.delivery.driver_errors import is_of_statement, without_data
 from airflow_provider_kk.warehouse.columns import ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
 
@@ -27,7 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 class ReadError(RuntimeError):
-    """The warehouse did not run the statement, or not to its end; the text holds nothing of its rows."""
+    """The warehouse did not run the statement, or not to its end; the text holds nothing of its rows.
+
+    `is_for_good`: the statement is at fault, so that a retry would not help.
+    """
+
+    def __init__(self, text: str, *, is_for_good: bool) -> None:
+        super().__init__(text)
+        self.is_for_good = is_for_good
 
 
 def read_rows(
@@ -104,9 +111,9 @@ def _ask(cursor: Any, sql: str, call: Callable[[], Any]) -> Any:
         return call()
     except Exception as error:  # whatever the driver raises
         names = [str(column[0]) for column in cursor.description or ()]
-        fault = without_data(error, sql, *names)
+        fault, is_for_good = without_data(error, sql, *names), is_of_statement(error)
     # Outside of the handler: what the driver says may show a customer, and a traceback shows the whole chain.
-    raise ReadError(fault)
+    raise ReadError(fault, is_for_good=is_for_good)
 
 
 def _check_statement(hook: DbApiHook, sql: str, parameters: object) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import pytest
 
-from airflow_provider_kk.delivery.driver_errors import without_data
+from airflow_provider_kk.delivery.driver_errors import is_of_statement, without_data
 
 SQL = "SELECT so.recipient, phone::bigint AS phone FROM Shop.so WHERE number > 1000000"
 MARKED = ("Quist", "Zebulon", "33 1", "331", "00 00", "Secret", "Licornes")
@@ -115,3 +116,20 @@ def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
 )
 def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -> None:
     assert without_data(error, SQL).endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_at_fault"),
+    [
+        (DriverError('column "nix" does not exist', pgcode="42703"), True),
+        (DriverError("002003 (42S02): Object does not exist", sqlstate="42S02"), True),
+        (DriverError(1054, "Unknown column 'nix' in 'field list'"), True),
+        (sqlite3.OperationalError("no such column: nix"), True),
+        (sqlite3.OperationalError("database is locked"), False),
+        (DriverError("canceling statement due to lock timeout", sqlstate="55P03"), False),
+        (DriverError(2013, "Lost connection to server during query"), False),
+        (DriverError("no such column: nix"), False),
+    ],
+)
+def test_a_statement_at_fault_is_told_from_what_a_retry_may_mend(error: Exception, is_at_fault: bool) -> None:
+    assert is_of_statement(error) is is_at_fault

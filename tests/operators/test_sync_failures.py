@@ -280,3 +280,23 @@ def test_a_token_that_kk_refuses_is_told_with_what_to_do(
     assert "put a valid one from KK's account pages into the password of connection 'kk_default'" in str(
         done.error
     )
+
+
+@pytest.mark.parametrize(
+    ("sql", "fault"),
+    [
+        ("SELECT consignee FROM order_line", "no such column: consignee"),
+        ("SELECT * FROM order_lines", "no such table: order_lines"),
+        ("SELEC * FROM order_line", "syntax error"),
+    ],
+)
+def test_a_statement_that_is_at_fault_is_one_sentence_and_not_retried(
+    sandbox: SandboxServer, warehouse: Warehouse, sql: str, fault: str
+):
+    done = attempt(sync(sql=sql))
+
+    assert isinstance(done.error, AirflowFailException)
+    assert str(done.error).startswith("sql: the warehouse refuses it: OperationalError: ")
+    assert fault in str(done.error)
+    assert str(done.error).endswith("Nothing was sent")
+    assert done.error.__suppress_context__
