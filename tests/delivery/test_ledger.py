@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.job import Job, Sighting
 from airflow_provider_kk.delivery.ledger import Completion
-from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin
+from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin, Terms
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
@@ -208,6 +209,41 @@ def test_two_connections_share_an_account_only_when_they_say_so(world: World) ->
     with pytest.raises(LedgerUnusableError, match=r"'kk_other'.*'kk_default'.*account"):
         world.ledger.open("kk_other", account_is_explicit=False)
     world.ledger.open("kk_other", account_is_explicit=True)
+
+
+def other_ledger(world: World, host: str, account: str, **given: Any) -> SqlLedger:
+    """The same database, as a connection sees it whose host or account has been changed."""
+    engine = world.ledger.database.engine
+    ledger = SqlLedger(engine, host, account, terms=Terms(30, 120, 600), clock=world.clock, **given)
+    database: Any = ledger.database
+    database.time_here = world.clock.wall
+    return ledger
+
+
+@pytest.mark.parametrize(("host", "account"), [("kk.test:8443", "default"), ("kk.test", "shop-1")])
+def test_a_connection_keeps_its_store_while_kk_may_not_list_what_it_sent(
+    world: World, job: Job, host: str, account: str
+) -> None:
+    claim = begin(world.ledger, job)
+    with pytest.raises(LedgerUnusableError, match=r"'kk_default' was account 'default' at kk.test.*1 of the"):
+        other_ledger(world, host, account).open("kk_default")
+
+    world.ledger.record(claim, Answer(Event.CREATED, ("9",)))
+    world.clock.now += 590
+    with pytest.raises(LedgerUnusableError, match="1 of the orders there are in doubt or were created"):
+        other_ledger(world, host, account).open("kk_default")
+    world.ledger.open("kk_default")
+
+    world.clock.now += 20
+    other_ledger(world, host, account).open("kk_default")
+
+
+def test_another_store_by_its_own_token_or_connection_is_open_at_once(world: World, job: Job) -> None:
+    begin(world.ledger, job)
+
+    new_token = {"token_fingerprint": "another"}
+    other_ledger(world, "kk.test:8443", "default", **new_token).open("kk_default")
+    other_ledger(world, "kk.test", "shop-1").open("kk_outlet")
 
 
 def test_a_ledger_of_a_newer_version_is_not_touched(world: World) -> None:

@@ -254,14 +254,15 @@ def test_a_ledger_without_its_whole_path_is_refused(
 
 
 def test_two_names_of_one_store_are_warned_of(
-    warehouse: Warehouse, connect: Connect, monkeypatch: pytest.MonkeyPatch, printed: Printed
+    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, printed: Printed
 ):
     warehouse.add(*rows(range(2)))
     attempt(sync())
     assert "access token of account" not in printed()
 
-    connect(account="outlet")
-    attempt(sync())
+    outlet = shop.kk_connection(sandbox, account="outlet")
+    monkeypatch.setenv("AIRFLOW_CONN_KK_OUTLET", json.dumps(outlet))
+    attempt(sync(kk_conn_id="kk_outlet"))
 
     assert "Account 'outlet' of this ledger has the access token of account 'default'" in printed()
 

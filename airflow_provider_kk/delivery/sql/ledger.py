@@ -21,7 +21,7 @@ from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableEr
 from airflow_provider_kk.delivery.sql.rows import ENTRY_FIELDS, attempt_of, entry_of, has_values, in_turn
 from airflow_provider_kk.delivery.sql.statements import Statements
 from airflow_provider_kk.delivery.sql.transaction import SqlTransaction
-from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.states import DOUBTFUL, State
 from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
 
 _RUN = tables.sync_run
@@ -124,6 +124,7 @@ class SqlLedger(Ledger):
                 f"This ledger was written by a newer version of airflow-provider-kk "
                 f"(schema {row.schema_version}, known here {tables.SCHEMA_VERSION}): upgrade this one."
             )
+        self._require_same_store(db, conn_id)
         known = json.loads(row.conn_ids)
         if conn_id in known:
             return
@@ -138,6 +139,41 @@ class SqlLedger(Ledger):
             .where(*self._mine(tables.account))
             .values(conn_ids=json.dumps([*known, conn_id]))
         )
+
+    def _require_same_store(self, db: Connection, conn_id: str) -> None:
+        """Refuse a connection whose host or account was changed while KK's list may lack what it has sent."""
+        account = tables.account.c
+        is_other = sa.or_(account.host != self.host, account.account != self.account)
+        for other in db.execute(sa.select(tables.account).where(is_other)).all():
+            if conn_id not in json.loads(other.conn_ids):
+                continue
+            if young := self._young_orders(db, other.host, other.account):
+                raise LedgerUnusableError(
+                    f"Connection {conn_id!r} was account {other.account!r} at {other.host} before, with the "
+                    f"same access token, and {young} of the orders there are in doubt or were created less "
+                    f"than {self.terms.settle_window_s:.0f} s ago. They are unknown to account "
+                    f"{self.account!r} at {self.host} and could be sent twice. Put host and account back "
+                    "until that time is over and `kk ledger list` shows none in doubt; another KK store "
+                    "needs a connection of its own"
+                )
+
+    def _young_orders(self, db: Connection, host: str, account: str) -> int:
+        """Count an account's orders, sent with this token, that KK's list may not show yet."""
+        job, attempt = self._job.c, self._attempt
+        is_by_token = sa.exists().where(
+            attempt.c.host == job.host,
+            attempt.c.account == job.account,
+            self._key_of(attempt) == self._key_of(self._job),
+            attempt.c.token_fingerprint == self._token_fingerprint,
+        )
+        window_s = self.terms.settle_window_s
+        young = (
+            job.state.in_([state.value for state in DOUBTFUL]),
+            sa.and_(job.state == State.CREATED.value, job.created_at > self.database.now() - window_s),
+        )
+        count = sa.select(sa.func.count()).where(job.host == host, job.account == account, is_by_token)
+        # One by one, each along its index.
+        return sum(db.scalar(count.where(condition)) or 0 for condition in young)
 
     def accounts_of_token(self) -> list[str]:
         """Return KK's other accounts in this ledger whose newest order was sent with this access token."""
