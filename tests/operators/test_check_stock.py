@@ -167,7 +167,7 @@ def test_a_plan_tells_what_cannot_be_served_and_remembers_nothing(
     assert (plan.error, nonzero(plan.value)) == (None, {"invalid": 1, "postponed": 1})
     assert plan.value["rejections"][0]["message"] == f"items[0]: 1 of {TOP} wanted, 0 at hand"
     assert posts(sandbox) == 0
-    assert warehouse.execute("SELECT count(*) FROM kk_order") == [(0,)]
+    assert warehouse.execute("SELECT name FROM sqlite_master") == [("order_line",)]
     # So it is still news to the sync itself.
     assert isinstance(attempt(sync(), run_id="sync").error, AirflowFailException)
 
