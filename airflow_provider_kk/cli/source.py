@@ -67,7 +67,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     """
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.ledger import hook_behind
-    from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
+    from airflow_provider_kk.warehouse.columns import QUERY, ColumnsError, resolve
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
     warehouse, columns = arguments.warehouse_conn_id, dict(arguments.columns)
@@ -78,7 +78,10 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     hook = hook_behind(connection_to(warehouse))
     try:
         spool = read_rows(
-            hook, _statement(arguments.sql), check=lambda names: resolve(names, columns), only_reads=True
+            hook,
+            _statement(arguments.sql),
+            check=lambda names: resolve(names, columns, QUERY),
+            only_reads=True,
         )
     except ColumnsError as error:
         raise CannotError(str(error)) from error

@@ -99,8 +99,8 @@ def failing_for_good() -> Iterator[None]:
         )
     else:
         return
-    # Outside of the handler: the driver's traceback fills pages and says no more.
-    raise AirflowException(message)
+    # Alone: the driver's traceback fills pages and says no more.
+    raise AirflowException(message) from None
 
 
 def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ADDRESS_FIELDS = (
     "country",
@@ -55,6 +55,12 @@ STATEMENT = Source(
     unique="select each once, or rename one with AS",
     named="Name them with AS in the statement, or map them: columns={{{}}}",
     mapped='"{}": "<your column>"'.format,
+)
+#: A statement, as the command line takes it.
+QUERY = replace(
+    STATEMENT,
+    named="Name them with AS in the statement, or map them: {}",
+    mapped="--columns {}=YOUR_COLUMN".format,
 )
 FILE = Source(
     has="the file has",

@@ -356,3 +356,15 @@ def test_wrong_arguments_are_a_usage_error(file: Path, words: list[str]) -> None
     with pytest.raises(SystemExit) as ended:
         main(["check", write_csv(file, rows([0])), *words])
     assert ended.value.code == 2
+
+
+def test_a_query_without_the_columns_is_told_the_commands_own_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = tmp_path / "shop.db"
+    with closing(sqlite3.connect(shop)) as db:
+        db.execute("CREATE TABLE t (parcel_ref)")
+
+    assert main(["check", "--sql", "SELECT * FROM t", "--warehouse", str(shop)]) == 2
+
+    assert "--columns custom_order_number=YOUR_COLUMN" in capsys.readouterr().err
