@@ -50,26 +50,25 @@ def hook_params(far_warehouse: Warehouse, request: pytest.FixtureRequest) -> dic
 
 @pytest.fixture
 def ledger(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The connection `ledger`: a schema of this test's own on PostgreSQL."""
+    """The connection `ledger`: a database of this test's own on PostgreSQL."""
     import sqlalchemy as sa
 
-    schema = f"ledger_{secrets.token_hex(4)}"
+    database = f"ledger_{secrets.token_hex(4)}"
     server = urlsplit(postgres_url)
     connection = {
         "conn_type": "postgres",
         "host": server.hostname,
         "port": server.port,
         "login": server.username,
-        "schema": server.path.strip("/"),
-        "extra": {"options": f"-c search_path={schema}"},
+        "schema": database,
     }
     monkeypatch.setenv("AIRFLOW_CONN_LEDGER", json.dumps(connection))
-    engine = sa.create_engine(postgres_url)
-    with engine.begin() as db:
-        db.execute(sa.text(f"CREATE SCHEMA {schema}"))
+    engine = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as db:
+        db.execute(sa.text(f"CREATE DATABASE {database}"))
     yield
-    with engine.begin() as db:
-        db.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
+    with engine.connect() as db:
+        db.execute(sa.text(f"DROP DATABASE {database} WITH (FORCE)"))
     engine.dispose()
 
 
