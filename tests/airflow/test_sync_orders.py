@@ -127,7 +127,7 @@ def test_three_runs_at_once_over_the_same_rows_create_each_order_once(shop: Shop
     """For each kind of ledger 50 orders of their own, so that the three need to start but once."""
     shop.warehouse.add(*rows(range(100)))
     shop.home.connections["sqlite"] = {"conn_type": "sqlite", "host": str(shop.path / "ledger.db")}
-    shop.home.connections["postgres"] = own_schema(postgres_url)
+    shop.home.connections["postgres"] = own_database(postgres_url)
     tasks = {
         ledger: {
             "sql": f"{SELECT} WHERE custom_order_number BETWEEN '{number(first)}' AND '{number(first + 49)}'",
@@ -166,14 +166,14 @@ def test_three_runs_at_once_over_the_same_rows_create_each_order_once(shop: Shop
     each_is_there_once(shop.sandbox, range(100))
 
 
-def own_schema(postgres_url: str) -> dict[str, Any]:
-    """A connection to a new schema of a PostgreSQL database."""
+def own_database(postgres_url: str) -> dict[str, Any]:
+    """A connection to a new database on PostgreSQL."""
     import sqlalchemy as sa
 
-    schema = f"ledger_{secrets.token_hex(4)}"
-    engine = sa.create_engine(postgres_url)
-    with engine.begin() as db:
-        db.execute(sa.text(f"CREATE SCHEMA {schema}"))
+    database = f"ledger_{secrets.token_hex(4)}"
+    engine = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as db:
+        db.execute(sa.text(f"CREATE DATABASE {database}"))
     engine.dispose()
     server = urlsplit(postgres_url)
     return {
@@ -181,6 +181,5 @@ def own_schema(postgres_url: str) -> dict[str, Any]:
         "host": server.hostname,
         "port": server.port,
         "login": server.username,
-        "schema": server.path.strip("/"),
-        "extra": {"options": f"-c search_path={schema}"},
+        "schema": database,
     }
