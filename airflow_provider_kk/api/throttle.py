@@ -6,10 +6,13 @@ here serve the bucket too that several processes share as a row of the ledger.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
+
+_log = logging.getLogger(__name__)
 
 #: Requests of the burst that are left free, since requests take unequal time to arrive and clocks disagree.
 #: That costs its wait once, never the steady rate.
@@ -67,6 +70,11 @@ def backed_off(
     return max(tat, now + (burst - 1) * interval_s + pause_s), pause_s
 
 
+def tell_pause(who: str, pause_s: float) -> None:
+    """Log that KK has answered 429, once for the whole pause."""
+    _log.warning("KK's rate limit is reached (HTTP 429): %s for %.0f s", who, pause_s)
+
+
 class LocalBucket:
     """KK's bucket for the threads of one process.
 
@@ -109,7 +117,10 @@ class LocalBucket:
         with self._lock:
             now = self._clock()
             self._tat, pause_s = backed_off(self._tat, now, self._burst, self._per_second, retry_after_s)
+            is_news = now >= self._not_before
             self._not_before = max(self._not_before, now + pause_s)
+        if is_news:
+            tell_pause("this process pauses", pause_s)
 
     def _pause(self, seconds: float, stop: StopSignal | None) -> None:
         if stop is None:

@@ -167,7 +167,8 @@ def _guarded(name: str, work: Callable[[], int], failed: int) -> int:
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, told
+    from airflow_provider_kk.delivery.driver_errors import told
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.hooks.resolving import NotTakenError
 

@@ -102,8 +102,8 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
 
     from airflow_provider_kk.delivery.board import Board
     from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.driver_errors import told
     from airflow_provider_kk.delivery.settle import Policy
-    from airflow_provider_kk.delivery.sql.database import told
     from airflow_provider_kk.operators.run import Delivery
     from airflow_provider_kk.operators.selection import put_on_board
 

@@ -22,6 +22,18 @@ _QUOTED = re.compile(
 _DIGITS = re.compile(r"\+?\d(?:[ ()./-]*\d){5,}")
 
 
+def told(error: BaseException) -> str:
+    """Return an error's class and, of the ledger's database, what its driver says, in one line.
+
+    The ledger holds no customer; the text of any other error may hold whatever it was made of.
+    """
+    cause = getattr(error, "orig", None)
+    if not isinstance(cause, BaseException):
+        return type(error).__name__
+    lines = str(cause).strip().splitlines() or [""]
+    return f"{type(cause).__name__}: {lines[0][:_MAX_LENGTH]}"
+
+
 def without_data(error: BaseException, sql: str, *names: str) -> str:
     """Return the error's class, SQLSTATE and text in one line.
 

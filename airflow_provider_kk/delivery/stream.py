@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from airflow_provider_kk.api.throttle import StopSignal, ThrottleStopped
 from airflow_provider_kk.delivery.board import Board, Item, Status
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.deliver import deliver
+from airflow_provider_kk.delivery.driver_errors import told
 from airflow_provider_kk.delivery.heal import heal
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job
 from airflow_provider_kk.delivery.ledger import Ledger
@@ -149,6 +151,7 @@ class Stream:
             self._collect_all()
         except BaseException as error:
             self.stop.set(type(error).__name__)
+            self.log.error("Nothing more is sent after %s", told(error))
             raise
         finally:
             # What is in flight ends by its own deadline, and is recorded before anything else happens.
@@ -343,11 +346,14 @@ class Stream:
 
     def _drain(self) -> None:
         """Take in all that is in flight, though some of it may fail: the first failure is being raised."""
+        failed: Counter[str] = Counter()
         while self._in_flight:
             try:
                 self._collect()
             except Exception as error:
-                self.log.error("Another order failed, too: %s", type(error).__name__)
+                failed[told(error)] += 1
+        for name, number in failed.items():
+            self.log.error("%s in flight failed, too: %s", orders(number), name)
 
     def _take_in(self, item: Item, seen: Entry | None, future: Future[_Delivered]) -> None:
         try:
@@ -362,8 +368,6 @@ class Stream:
         entry, error = delivered
         # The row may be another worker's by now, and then its doubt is not ours to send over.
         is_free = entry.state is State.NOT_SENT
-        if isinstance(error, KKRateLimitedError):
-            self.log.warning("KK answers 429 to %s: all workers of the account pause", item.key)
         if isinstance(error, KKRateLimitedError) and is_free and self._may_try_again(item):
             self._sent -= 1
             self._send(item, entry)

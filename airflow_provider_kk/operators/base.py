@@ -85,7 +85,8 @@ def failing_for_good() -> Iterator[None]:
     """Turn what only a human can mend into a failure that is not retried, a lost ledger into a sentence."""
     from sqlalchemy.exc import DBAPIError
 
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, told
+    from airflow_provider_kk.delivery.driver_errors import told
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
 
     try:
@@ -95,7 +96,7 @@ def failing_for_good() -> Iterator[None]:
     except DBAPIError as error:
         message = (
             f"The ledger's database cannot be used: {told(error)}. Nothing is sent without it; what was "
-            "being sent is looked up in KK's list. A retry goes on where this try stopped"
+            "being sent is looked up in KK's list. A retry, or the next run, goes on where this try stopped"
         )
     else:
         return

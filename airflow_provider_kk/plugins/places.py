@@ -92,7 +92,8 @@ def opened(place: Place) -> Iterator[tuple[Report, ConnectionSettings]]:
     """
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, told
+    from airflow_provider_kk.delivery.driver_errors import told
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.delivery.sql.report import Report
 

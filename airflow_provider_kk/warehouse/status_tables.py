@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Program
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from airflow_provider_kk.api.journey import PackageStatus, Status
+from airflow_provider_kk.delivery.driver_errors import told
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.database import told
 from airflow_provider_kk.delivery.sql.tables import AS_ELSEWHERE
 from airflow_provider_kk.warehouse.sql import Name
 from airflow_provider_kk.warehouse.status_rows import (

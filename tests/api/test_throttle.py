@@ -133,3 +133,14 @@ def test_threads_share_the_bucket() -> None:
     for thread in threads:
         thread.join()
     assert time.monotonic() - began >= 35 / 200
+
+
+def test_a_pause_is_told_once_with_its_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    throttle = bucket(Clock())
+    for _thread in range(8):
+        throttle.back_off(7.0)
+    throttle.acquire()
+    throttle.back_off(3.0)
+    assert caplog.messages == [
+        f"KK's rate limit is reached (HTTP 429): this process pauses for {seconds} s" for seconds in (7, 3)
+    ]

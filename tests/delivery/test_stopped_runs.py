@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
+
+import pytest
 
 from airflow_provider_kk.api.throttle import ThrottleStopped
 from airflow_provider_kk.delivery.board import Status
@@ -50,3 +53,31 @@ def test_a_cleared_task_asks_again_for_what_was_refused_days_ago(world: World) -
     world.sync("A", "B", run_id="r")
     world.clock.sleep(3 * 86_400)
     assert counts(world.sync("A", "B", run_id="r")) == {"created": 2}
+
+
+class Down(Exception):
+    """As SQLAlchemy's errors, it carries the driver's, and of its own the statement."""
+
+    def __init__(self) -> None:
+        super().__init__("UPDATE kk_account ...")
+        self.orig = OSError("could not connect to server\nIs it running?")
+
+
+def test_the_first_failure_is_named_and_the_others_are_counted(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    together = threading.Barrier(4)
+
+    class Failing(Free):
+        def acquire(self, stop: Any = None) -> None:
+            together.wait(30)
+            raise Down
+
+    stream, _, _, _ = stream_over(world, *map(Order, "ABCD"), throttle=Failing(), in_flight=4)
+    with pytest.raises(Down):
+        stream.run()
+    stream.close()
+    assert caplog.messages == [
+        "Nothing more is sent after OSError: could not connect to server",
+        "3 orders in flight failed, too: OSError: could not connect to server",
+    ]

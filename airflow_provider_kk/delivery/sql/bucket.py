@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from airflow_provider_kk.api.throttle import HEADROOM, MAX_BACK_OFF_S, StopSignal, ThrottleStopped
+from airflow_provider_kk.api.throttle import HEADROOM, MAX_BACK_OFF_S, StopSignal, ThrottleStopped, tell_pause
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
@@ -45,6 +45,7 @@ class LedgerBucket:
         #: Moments of the monotonic clock that are booked for threads that wait.
         self._places: deque[float] = deque()
         self._counting = threading.Lock()
+        self._paused_until = 0.0
         self.waited_s = 0.0
         """Seconds that threads have waited here for their turns, added up."""
         self.rate_limited = 0
@@ -89,10 +90,15 @@ class LedgerBucket:
 
     def back_off(self, retry_after_s: float | None) -> None:
         """Pause all workers of the account: KK has answered 429, so others use it too."""
-        with self._counting:
-            self.rate_limited += 1
         pause_s = random.uniform(0.5, 1.0) * _BACK_OFF_S if retry_after_s is None else retry_after_s  # noqa: S311 - a pause, no secret
         pause_s = min(pause_s, MAX_BACK_OFF_S)
+        here = self._ledger.clock.monotonic()
+        with self._counting:
+            self.rate_limited += 1
+            is_news = here >= self._paused_until
+            self._paused_until = max(self._paused_until, here + pause_s)
+        if is_news:
+            tell_pause("all workers of the account pause", pause_s)
         full_s = (self._burst - 1) * self._interval_s
         now = self._ledger.database.now()
         with self._ledger.database.write() as db:

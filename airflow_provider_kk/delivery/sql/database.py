@@ -16,6 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.waiting import Waits
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Database:
         #: Whether a change can return the row that it has made (SQLAlchemy 1.4 knows it of PostgreSQL only).
         self.returns_rows: bool = getattr(engine.dialect, "update_returning", self.kind == "postgresql")
         self._clock = clock
+        self._waits = Waits()
         # Writers of one process queue here, fairly, instead of in SQLite's busy loop, which starves some.
         self._gate = threading.RLock() if self.kind == "sqlite" else None
         if self.kind not in SUPPORTED:
@@ -72,18 +74,14 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection to read with."""
-        with self.engine.connect() as connection:
+        with self._waits.told(), self.engine.connect() as connection:
             yield connection.execution_options(kk_read=True)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed durably when the block ends."""
-        if self._gate is None:
-            with self.engine.begin() as connection:
-                yield connection
-        else:
-            with self._gate, self.engine.begin() as connection:
-                yield connection
+        with self._waits.told(), self._gate or nullcontext(), self.engine.begin() as connection:
+            yield connection
 
     def persist(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction, again after a lost connection or a lock timeout.
@@ -102,19 +100,23 @@ class Database:
 
     def create_tables(self) -> None:
         """Create what is missing; somebody else may be doing the same."""
-        names = {table.name for table in tables.METADATA.sorted_tables}
-        if names <= set(sa.inspect(self.engine).get_table_names()):
+        if self._has_tables():
             return
         try:
             with self.write() as connection, self._creating_alone(connection):
                 tables.METADATA.create_all(connection)
         except DBAPIError as error:
-            if names <= set(sa.inspect(self.engine).get_table_names()):
+            if self._has_tables():
                 return
             raise LedgerUnusableError(
                 f"The ledger's tables could not be created ({type(error.orig).__name__}). "
                 "Grant CREATE, or have them created from the output of `kk ledger ddl`."
             ) from error
+
+    def _has_tables(self) -> bool:
+        names = {table.name for table in tables.METADATA.sorted_tables}
+        with self.read() as connection:
+            return names <= set(sa.inspect(connection).get_table_names())
 
     @contextmanager
     def _creating_alone(self, connection: Connection) -> Iterator[None]:
@@ -157,12 +159,6 @@ class Database:
             "This database accepts the same primary key twice, so it cannot keep a ledger. "
             "Set ledger_conn_id to an SQLite, PostgreSQL or MySQL connection."
         )
-
-
-def told(error: DBAPIError) -> str:
-    """Return what went wrong in a line, without the statement and its parameters."""
-    lines = str(error.orig).strip().splitlines() or [""]
-    return f"{type(error.orig).__name__}: {lines[0][:300]}"
 
 
 def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:

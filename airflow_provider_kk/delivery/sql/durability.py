@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
+from airflow_provider_kk.delivery.driver_errors import told
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.database import told
 
 MOUNTS = Path("/proc/mounts")
 

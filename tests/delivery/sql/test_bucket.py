@@ -148,3 +148,16 @@ def test_a_mad_retry_after_does_not_stop_the_account_for_decades(world: World) -
     before = world.clock.now
     bucket.acquire()
     assert 1 <= world.clock.now - before <= 600
+
+
+def test_a_pause_is_told_once_with_its_seconds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = World.in_folder(tmp_path)
+    bucket = LedgerBucket(world.ledger, burst=120, per_second=2)
+    for _thread in range(8):
+        bucket.back_off(7.0)
+    bucket.acquire()
+    bucket.back_off(3.0)
+    assert [text for text in caplog.messages if "429" in text] == [
+        f"KK's rate limit is reached (HTTP 429): all workers of the account pause for {seconds} s"
+        for seconds in (7, 3)
+    ]
