@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from airflow_provider_kk.api.errors import (
     KKAnswerError,
@@ -63,9 +64,8 @@ def data_of(answer: Answer, *, changes: bool, hidden: Iterable[str] = ()) -> Any
     code, message = None, None
     if envelope is not None:
         code, message = envelope.code, redact(envelope.message, hidden) or None
-    text = (
-        f"{meaning} (HTTP {answer.status}" + (f", code {code}" if code is not None else ", no envelope") + ")"
-    )
+    what = redact(_instead_of_an_envelope(answer), hidden) if code is None else f"code {code}"
+    text = f"{meaning} (HTTP {answer.status}, {what})"
     error = kind(
         f"{text}: {message}" if message else text, http_status=answer.status, code=code, kk_message=message
     )
@@ -141,6 +141,24 @@ def _by_code(status: int, envelope: Envelope | None) -> tuple[type[KKError], str
     if envelope.code in (SUCCESS, -1) or _is_5xx_like(envelope.code):
         return None
     return KKRejectedError, "KK refused"
+
+
+def _instead_of_an_envelope(answer: Answer) -> str:
+    """What came that KK does not say; of a redirect the host only, since the rest may hold anything."""
+    if 300 <= answer.status < 400:
+        host = _host_of(answer.headers.get("location", ""))
+        return f"redirects to {host}, not followed: a proxy, or the wrong host?"
+    if answer.headers.get("content-type", "").lower().startswith("text/html"):
+        return "an HTML page, not JSON: a proxy's or login page?"
+    return "not JSON of KK's shape" if answer.body else "without a body"
+
+
+def _host_of(location: str) -> str:
+    try:
+        host = urlsplit(location).hostname or ""
+    except ValueError:
+        host = ""
+    return host if re.fullmatch(r"[a-z0-9.:-]{1,253}", host) else "a path of its own"
 
 
 def _is_5xx_like(code: int) -> bool:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Sighting
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.log import Log, orders
+from airflow_provider_kk.delivery.log import Log, orders, some_of
 from airflow_provider_kk.delivery.rows import Entry
 
 #: KK's list runs behind and KK may commit late: so much of the last period is read again.
 _OVERLAP_S = 300.0
 _LOG_EVERY_S = 10.0
+_NAMED = 20
 _CONTROLS = 3
 _CONTROL_S = 600.0
 _FAR_S = 86_400.0
@@ -44,9 +45,12 @@ def heal(ledger: Ledger, finder: Finder, log: Log, *, max_age_s: float = 0.0) ->
     if not (is_proven or reading.is_proven_by_more(finder, since, kk_started)):
         raise InconclusiveError(NOT_OUR_STORE)
     ledger.set_healed_until(min(kk_started, started, ledger.now()))
-    adopted = reading.adopted
-    if adopted:
-        log.warning("KK has %s that the ledger did not know; adopted, not sent again", orders(adopted))
+    if adopted := reading.adopted:
+        log.warning(
+            "KK has %s that the ledger did not know; adopted, not sent again: %s",
+            orders(adopted),
+            some_of(reading.adopted_first, adopted),
+        )
     return adopted
 
 
@@ -106,6 +110,7 @@ class _Reading:
         self._last_log = ledger.clock.monotonic()
         self._read = 0
         self.adopted = 0
+        self.adopted_first: list[str] = []
         # What this list has to show, if it is the right store's and not an index that is being rebuilt.
         before = min(ledger.now(), ledger.clock.wall()) - ledger.terms.settle_window_s - _OVERLAP_S
         self._known = ledger.newest_sent(before=before, limit=_CONTROLS)
@@ -113,7 +118,9 @@ class _Reading:
 
     def take(self, sightings: Sequence[Sighting]) -> bool:
         """Adopt what is new, and tell whether what is known is shown, if anything is."""
-        self.adopted += self._ledger.heal(sightings)
+        adopted = self._ledger.heal(sightings)
+        self.adopted += len(adopted)
+        self.adopted_first += adopted[: _NAMED - len(self.adopted_first)]
         self._read += len(sightings)
         if self._ledger.clock.monotonic() - self._last_log > _LOG_EVERY_S:
             self._last_log = self._ledger.clock.monotonic()

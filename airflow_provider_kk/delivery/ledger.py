@@ -96,8 +96,8 @@ class Ledger(SendingLedger):
             },
         )
 
-    def heal(self, sightings: Sequence[Sighting]) -> int:
-        """Adopt what KK has and the ledger does not know; return how many orders that are.
+    def heal(self, sightings: Sequence[Sighting]) -> list[str]:
+        """Adopt what KK has and the ledger does not know; return the numbers of these orders.
 
         Leaves alone what is in doubt, rejected or held: settling and humans know more about those.
         """
@@ -107,7 +107,7 @@ class Ledger(SendingLedger):
                 by_key.setdefault(sighting.key, []).append(sighting)
         known = self.look_up(list(by_key))
         padded = self.padded([key for key, group in by_key.items() if group[0].key_is_integer])
-        adopted = 0
+        adopted = []
         for key, group in by_key.items():
             entry = known.get(key)
             if key in padded:
@@ -117,14 +117,14 @@ class Ledger(SendingLedger):
                     news = [
                         one for one in self.of_its_generation(only, group) if one.id not in only.kk_order_ids
                     ]
-                    if news and _is_healable(only):
-                        adopted += self._heal_one(only, only.key, news)
+                    if news and _is_healable(only) and self._heal_one(only, only.key, news):
+                        adopted.append(only.key)
                 continue
             news = group if entry is None else self.of_its_generation(entry, group)
             if entry is not None:
                 news = [one for one in news if one.id not in entry.kk_order_ids]
-            if news and (entry is None or _is_healable(entry)):
-                adopted += self._heal_one(entry, key, news)
+            if news and (entry is None or _is_healable(entry)) and self._heal_one(entry, key, news):
+                adopted.append(key)
         return adopted
 
     def padded(self, numbers: Sequence[str]) -> dict[str, list[Entry]]:

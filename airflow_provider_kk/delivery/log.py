@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import pendulum
@@ -31,6 +32,12 @@ def printable(text: str) -> str:
 def orders(number: int) -> str:
     """Return `1 order`, `2 orders`."""
     return f"{number} order" if number == 1 else f"{number} orders"
+
+
+def some_of(names: Sequence[str], number: int) -> str:
+    """Return `A-1, A-2 and 4 more`: the first of `number` names."""
+    more = number - len(names)
+    return printable(", ".join(names)) + (f" and {more} more" if more > 0 else "")
 
 
 def utc(epoch: float) -> str:

@@ -181,7 +181,9 @@ def _failure_of(sync: StatusSync) -> str | None:
         sync.tables.create()
         sync.run()
     except (KKError, InconclusiveError) as error:
-        return f"KK's changes cannot be read: {error}. A retry goes on where this try stopped"
+        return (
+            f"KK's changes cannot be read: {error}. A retry, or the next run, goes on where this try stopped"
+        )
     except (StatusTablesError, StoppedError) as error:
         return str(error)
     return None

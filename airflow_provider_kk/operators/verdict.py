@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_kk.delivery.board import Status
-from airflow_provider_kk.delivery.log import orders
+from airflow_provider_kk.delivery.log import orders, some_of
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.runs import Summary
     from airflow_provider_kk.operators.run import Delivery
+
+_NAMED = 5
 
 
 def verdict(
@@ -25,12 +28,12 @@ def verdict(
     allowed = max_rejected * summary.selected if is_share else max_rejected
     reasons = []
     if summary.newly_held:
-        where = _examples(delivery, Status.HELD)
+        where = _examples(delivery, Status.HELD, summary.newly_held, elsewhere=delivery.held_elsewhere)
         reasons.append(
             f"{orders(summary.newly_held)} newly held for a human{where}: see `kk ledger list --state held`"
         )
     if changes_fail and summary.changed:
-        where = _examples(delivery, Status.CHANGED)
+        where = _examples(delivery, Status.CHANGED, summary.changed)
         reasons.append(
             f"{orders(summary.changed)} changed after creation under the same number{where}: give what is "
             "new a number of its own, or undo the change"
@@ -52,9 +55,11 @@ def _unfinished(delivery: Delivery, summary: Summary) -> str:
     why = delivery.halted or ""
     told = []
     if summary.in_doubt:
-        told.append(f"{orders(summary.in_doubt)} in doubt{_examples(delivery, Status.IN_DOUBT, but=why)}")
+        where = _examples(delivery, Status.IN_DOUBT, summary.in_doubt, but=why)
+        told.append(f"{orders(summary.in_doubt)} in doubt{where}")
     if summary.not_sent:
-        told.append(f"{orders(summary.not_sent)} not sent")
+        where = "" if why else _examples(delivery, Status.NOT_SENT, summary.not_sent)
+        told.append(f"{orders(summary.not_sent)} not sent{where}")
     because = f", because {why}" if why else ""
     return f"{', '.join(told)}{because}. {_what_next(delivery)}"
 
@@ -65,15 +70,22 @@ def _what_next(delivery: Delivery) -> str:
 
     hook, error = delivery.hook, delivery.halted_by
     if isinstance(error, (KKAuthError, KKEndpointError)):
-        return f"{mend(error, hook.settings)} of connection {hook.kk_conn_id!r}; then a retry goes on"
-    return "A retry goes on where this try stopped"
+        what = f"{mend(error, hook.settings)} of connection {hook.kk_conn_id!r}"
+        return f"{what}; then a retry, or the next run, goes on"
+    return "A retry, or the next run, goes on where this try stopped"
 
 
-def _examples(delivery: Delivery, status: Status, *, but: str = "") -> str:
-    """Name some orders, and say of the first what is the matter, unless that was said already."""
-    found = delivery.board.examples(status)
-    if not found:
+def _examples(
+    delivery: Delivery, status: Status, number: int, *, but: str = "", elsewhere: Sequence[str] = ()
+) -> str:
+    """Name some of `number` orders, and say of the first what is the matter, unless that was said already.
+
+    :param elsewhere: those of them that are not on the board.
+    """
+    found = delivery.board.examples(status, min(_NAMED, number - len(elsewhere)))
+    names = [str(name) for name, _message in found] + list(elsewhere)[: _NAMED - len(found)]
+    if not names:
         return ""
-    _, message = found[0]
-    numbers = ", ".join(str(name) for name, _message in found)
-    return f" ({numbers}: {message})" if message and message not in but else f" ({numbers})"
+    message = found[0][1] if found else ""
+    because = f": {message}" if message and message not in but else ""
+    return f" ({some_of(names, number)}{because})"

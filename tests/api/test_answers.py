@@ -248,3 +248,24 @@ def test_every_error_names_its_outcome() -> None:
 def test_an_invalid_order_lists_every_fault() -> None:
     error = InvalidOrderError((Fault("address.country", "is required"), Fault("", "the order is not JSON")))
     assert str(error) == "invalid order: address.country: is required; the order is not JSON"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "said"),
+    [
+        (302, b"", {"location": "https://login.example.com/?token=s3cret"}, "redirects to login.example.com"),
+        (307, b"", {"location": "/login?token=s3cret"}, "redirects to a path of its own, "),
+        (302, b"", {"location": "http://[s3cret"}, "redirects to a path of its own, "),
+        (302, b"", {"location": "https://the-token.example.com/"}, "redirects to ***.example.com, "),
+        (200, b"<html>s3cret", {"content_type": "text/html; charset=utf-8"}, "an HTML page, not JSON: "),
+        (200, b'{"s3cret": 1}', {"content_type": "application/json"}, "not JSON of KK's shape"),
+        (500, b"", {}, "without a body"),
+    ],
+)
+def test_what_is_no_answer_of_kks_is_told_in_words(
+    status: int, body: bytes, headers: dict[str, str], said: str
+) -> None:
+    with pytest.raises(KKError) as caught:
+        data_of(answer(status, body, **headers), changes=False, hidden=["the-token"])
+    assert f"(HTTP {status}, {said}" in str(caught.value)
+    assert "s3cret" not in str(caught.value)

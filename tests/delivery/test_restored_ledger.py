@@ -136,3 +136,19 @@ def test_an_index_that_is_being_rebuilt_is_no_reason_to_send(world: World) -> No
     world.kk.orders = []
     assert counts(world.sync("A")) == {"not_sent": 1}
     assert world.kk.count("A") == 1
+
+
+def test_what_a_restored_ledger_adopts_is_named_as_far_as_twenty_go(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(21):
+        world.kk.add(Order(f"A-{n}"))
+    world.sync("B")
+    (text,) = [text for text in caplog.messages if "that the ledger did not know" in text]
+    assert "KK has 21 orders" in text
+    assert text.endswith("A-18, A-19 and 1 more")
+
+    world.clock.sleep(3600)
+    world.kk.add(Order("moved\x1b[2J"))
+    world.sync("C")
+    assert any(text.endswith(r"adopted, not sent again: moved\x1b[2J") for text in caplog.messages)
