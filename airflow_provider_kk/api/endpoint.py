@@ -43,6 +43,16 @@ def checked_token(token: str) -> str:
     return token
 
 
+def may_be_one_store(host: str, other: str) -> bool:
+    """Whether two hosts, with ports, may lead to the same KK: on this machine each port is a sandbox."""
+    ports = []
+    for place in (host, other):
+        parts = urlsplit(f"//{place}")
+        if is_loopback(parts.hostname or ""):
+            ports.append(parts.port)
+    return not ports or (len(ports) == 2 and ports[0] == ports[1])
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` (a name or an address, without a port) is this machine."""
     if host.lower().rstrip(".") == "localhost":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,25 @@ def test_another_store_by_its_own_token_or_connection_is_open_at_once(world: Wor
     new_token = {"token_fingerprint": "another"}
     other_ledger(world, "kk.test:8443", "default", **new_token).open("kk_default")
     other_ledger(world, "kk.test", "shop-1").open("kk_outlet")
+
+
+@pytest.mark.parametrize(
+    ("host", "other", "is_refused"),
+    [
+        ("127.0.0.1:8010", "localhost:8010", True),
+        ("127.0.0.1:8010", "127.0.0.1:8011", False),
+        ("[::1]:8010", "kk.test", False),
+    ],
+)
+def test_each_port_of_this_machine_is_another_sandbox(
+    world: World, job: Job, host: str, other: str, is_refused: bool
+) -> None:
+    ledger = other_ledger(world, host, "default")
+    ledger.open("kk_default")
+    begin(ledger, job)
+
+    with pytest.raises(LedgerUnusableError) if is_refused else nullcontext():
+        other_ledger(world, other, "default").open("kk_default")
 
 
 def test_a_ledger_of_a_newer_version_is_not_touched(world: World) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
+from airflow_provider_kk.api.endpoint import may_be_one_store
 from airflow_provider_kk.delivery.clock import Clock, SystemClock
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Attempt, Entry, Origin, Terms
@@ -145,7 +146,7 @@ class SqlLedger(Ledger):
         account = tables.account.c
         is_other = sa.or_(account.host != self.host, account.account != self.account)
         for other in db.execute(sa.select(tables.account).where(is_other)).all():
-            if conn_id not in json.loads(other.conn_ids):
+            if conn_id not in json.loads(other.conn_ids) or not may_be_one_store(self.host, other.host):
                 continue
             if young := self._young_orders(db, other.host, other.account):
                 raise LedgerUnusableError(
