@@ -29,6 +29,7 @@ from airflow_provider_kk.operators.base import DeliveringOperator
 from airflow_provider_kk.operators.orders import CreateOrderOperator, SyncOrdersOperator
 from airflow_provider_kk.operators.shipping import QuoteShippingOperator
 from airflow_provider_kk.provider_info import CONN_FIELDS
+from airflow_provider_kk.sandbox.faults import FAULTS
 from tests.airflow.support import AIRFLOW_VERSION, REPOSITORY
 
 if TYPE_CHECKING:
@@ -260,6 +261,34 @@ class TestOnCall:
                 db.exec_driver_sql(query.replace("%", "%%"))
             transaction.rollback()
         engine.dispose()
+
+
+class TestSandbox:
+    def test_every_fault_is_told_with_its_options_and_what_is_at_kk(self):
+        at_kk = {
+            "nothing": "none",
+            "the order": "all",
+            "the order, later": "later",
+            "a part of a split": "some",
+            "two orders": "twice",
+        }
+        told = {}
+        for name, summary, there, options in table(PAGES["docs/sandbox.md"]):
+            call = ast.parse(f"f({', '.join(codes(options))})", mode="eval").body
+            assert isinstance(call, ast.Call)
+            values = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+            told[codes(name)[0]] = (summary, at_kk[there], values, not name.endswith("*"))
+        assert told == {
+            name: (kind.summary, kind.orders, dict(kind.options), kind.mixed) for name, kind in FAULTS.items()
+        }
+
+    def test_a_fault_is_armed_as_it_is_told(self, sandbox: SandboxServer):
+        (block,) = blocks("docs/sandbox.md", "python")
+        exec(block.replace("http://127.0.0.1:8010", sandbox.url), globals_ := {})  # noqa: S102 - what is told
+        text = PAGES["docs/sandbox.md"]
+        for call in re.findall(r"`(kk\.\w+\([^`]*\))`", text):
+            eval(call, globals_)  # noqa: S307 - what is told
+        assert sandbox.control.orders("A-1001")
 
 
 def _as_datetime(found: re.Match[str]) -> str:

@@ -25,6 +25,7 @@ KK_CONN_ID = "kk_default"
 #: Id of the connection to a file, which has no other.
 _FILE = "file"
 _CANNOT_TELL = 2
+_AS_A_WORKER = "Run it with the workers' AIRFLOW_HOME and AIRFLOW_CONN_... variables"
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -132,7 +133,9 @@ def connection_to(place: str) -> Any:
     try:
         return BaseHook.get_connection(place)
     except AirflowNotFoundException as error:
-        raise NoPlaceError(f"{error}; a SQLite file is given with its folder, as ./{place}") from error
+        raise NoPlaceError(
+            f"{error}. {_AS_A_WORKER}. A SQLite file is given with its folder, as ./{place}"
+        ) from error
 
 
 def is_file(place: str) -> bool:
@@ -175,7 +178,9 @@ def _guarded(name: str, work: Callable[[], int], failed: int) -> int:
     status = _CANNOT_TELL
     try:
         return work()
-    except (NoPlaceError, AirflowNotFoundException, InvalidConnectionError, LedgerUnusableError) as error:
+    except AirflowNotFoundException as error:
+        fault = f"{error}. {_AS_A_WORKER}"
+    except (NoPlaceError, InvalidConnectionError, LedgerUnusableError) as error:
         fault = str(error)
     except (CannotError, NotTakenError) as error:
         fault, status = str(error), failed

@@ -46,7 +46,7 @@ def test_without_a_connection_to_kk_each_command_says_so(
     for words in (*ASKING, ["send", "--yes", file]):
         assert main([*words, "--ledger", str(place)]) == 2, words
         told = capsys.readouterr()
-        assert re.match("kk .*kk_default", told.err.splitlines()[-1])
+        assert re.match("kk .*kk_default.* Run it with the workers' AIRFLOW_HOME", told.err.splitlines()[-1])
         assert told.out == ""
     assert not place.exists()
 
