@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
@@ -11,64 +12,89 @@ import sqlalchemy as sa
 from airflow_provider_kk.delivery.sql import waiting
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.waiting import Waits
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(waiting, "_WORTH_TELLING_S", 0.1)
-    monkeypatch.setattr(waiting, "_TELL_EVERY_S", 0.2)
+class Time:
+    """A clock that a test moves; whoever sleeps by it looks again at once."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.looks = 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, _seconds: float) -> None:
+        self.looks += 1
+        time.sleep(0.001)
+
+    def let_it_look(self) -> None:
+        before = self.looks
+        wait_until(lambda: self.looks > before + 1)
 
 
-def watchers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "kk-waits"]
-
-
-def wait_until(is_so: object) -> None:
+def wait_until(is_so: Callable[[], bool]) -> None:
     until = time.monotonic() + 30
-    while not is_so() and time.monotonic() < until:  # type: ignore[operator]
-        time.sleep(0.01)
-    assert is_so()  # type: ignore[operator]
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.001)
+    assert is_so()
 
 
 @pytest.fixture
-def ledger(ledger_url: str) -> SqlLedger:
-    engine = sa.create_engine(
-        ledger_url, **pool_arguments(sa.engine.make_url(ledger_url).get_backend_name(), 4)
-    )
-    ledger = SqlLedger(engine, "kk.test", "default")
-    ledger.open("kk_default")
-    return ledger
+def virtual(monkeypatch: pytest.MonkeyPatch) -> Time:
+    virtual = Time()
+    monkeypatch.setattr(waiting, "time", virtual)
+    return virtual
 
 
-def test_a_locked_account_is_told_again_and_again_until_it_is_free(
-    ledger: SqlLedger, caplog: pytest.LogCaptureFixture
+def test_a_wait_is_told_after_ten_seconds_and_then_every_thirty(
+    virtual: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = sa.create_engine(ledger.database.engine.url)
-    with other.connect() as locking:
-        if ledger.database.kind == "sqlite":
-            locking.exec_driver_sql("BEGIN EXCLUSIVE")
-        else:
-            locking.exec_driver_sql("SELECT * FROM kk_account FOR UPDATE")
-        opening = threading.Thread(target=ledger.open, args=("kk_default",))
-        opening.start()
-        wait_until(lambda: len(caplog.records) >= 2)
-        assert opening.is_alive()
-        locking.rollback()
+    waits, threads = Waits(), set(threading.enumerate())
+    with waits.told():
+        for passed_s in (9, 1, 29, 1):
+            virtual.now += passed_s
+            virtual.let_it_look()
+    assert caplog.messages == [
+        f"Waiting for the ledger's database for {seconds} s: it is locked, busy or out of reach"
+        for seconds in (10, 40)
+    ]
+    wait_until(lambda: set(threading.enumerate()) <= threads)
+
+
+def test_many_short_transactions_are_no_wait(virtual: Time, caplog: pytest.LogCaptureFixture) -> None:
+    waits = Waits()
+    for _ in range(10):
+        with waits.told():
+            virtual.now += 9
+            virtual.let_it_look()
+    assert caplog.messages == []
+
+
+def test_a_locked_account_is_told(
+    ledger_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(waiting, "_WORTH_TELLING_S", 0.1)
+    url = sa.engine.make_url(ledger_url)
+    ledger = SqlLedger(
+        sa.create_engine(url, **pool_arguments(url.get_backend_name(), 4)), "kk.test", "default"
+    )
+    ledger.open("kk_default")
+    caplog.clear()
+    other = sa.create_engine(url)
+    locking = other.connect()
+    is_sqlite = ledger.database.kind == "sqlite"
+    locking.exec_driver_sql("BEGIN EXCLUSIVE" if is_sqlite else "SELECT * FROM kk_account FOR UPDATE")
+
+    opening = threading.Thread(target=ledger.open, args=("kk_default",))
+    opening.start()
+    wait_until(lambda: bool(caplog.messages))
+    assert opening.is_alive()
+    locking.close()
     opening.join()
     ledger.close()
     other.dispose()
 
-    assert all("Waiting for the ledger's database for " in text for text in caplog.messages)
-    wait_until(lambda: not watchers())
-
-
-def test_a_ledger_that_answers_is_not_spoken_of(ledger: SqlLedger, caplog: pytest.LogCaptureFixture) -> None:
-    until = time.monotonic() + 0.5
-    while time.monotonic() < until:
-        ledger.now()
-        ledger.set_healed_until(1.0)
-    ledger.close()
-
-    assert caplog.messages == []
-    wait_until(lambda: not watchers())
+    assert "Waiting for the ledger's database for " in caplog.text
