@@ -76,12 +76,11 @@ def ledger_to_read(connection: Any, hook: KKHook) -> SqlLedger | None:
     if file is not None and not file.exists():
         return None  # connecting would create it
     ledger = _ledger_on(engine, hook)
-    if not inspect(engine).has_table(tables.account.name):
-        return None
     account = tables.account.c
     mine = select(account.host).where(account.host == ledger.host, account.account == ledger.account)
     with ledger.database.read() as db:
-        return None if db.execute(mine).first() is None else ledger
+        is_there = inspect(db).has_table(tables.account.name) and db.execute(mine).first() is not None
+    return ledger if is_there else None
 
 
 def _engine(connection: Any, threads: int) -> Any:
