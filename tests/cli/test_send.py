@@ -308,7 +308,7 @@ def test_a_stop_records_what_is_in_flight_and_the_rest_is_sent_later(
     out, err = child.communicate(timeout=60)
 
     assert child.returncode == 1, err
-    assert f"not sent, because {name_of_signal} came. A retry goes on" in err
+    assert f"not sent, because {name_of_signal} came. A retry, or the next run, goes on" in err
     assert "not sent" in out
     assert states(ledger) == {"created"}
     # Eight were on their way at once, none of them answered yet.

@@ -16,18 +16,15 @@ from airflow_provider_kk.delivery.sql.waiting import Waits
 
 
 class Time:
-    """A clock that a test moves; whoever sleeps by it looks again at once."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
         self.looks = 0
 
     def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, _seconds: float) -> None:
         self.looks += 1
-        time.sleep(0.001)
+        return self.now
 
     def let_it_look(self) -> None:
         before = self.looks
@@ -45,6 +42,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 def virtual(monkeypatch: pytest.MonkeyPatch) -> Time:
     virtual = Time()
     monkeypatch.setattr(waiting, "time", virtual)
+    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.001)
     return virtual
 
 
