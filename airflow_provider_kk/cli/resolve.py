@@ -18,6 +18,8 @@ from airflow_provider_kk.hooks.resolving import (
     other_goods,
     require_open,
     require_other_number,
+    seen_orders,
+    seen_refunds,
     split_ids,
 )
 
@@ -34,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     word = parser.add_mutually_exclusive_group(required=True)
     word.add_argument("--created", metavar="IDS", help="KK has it, under these kkOrderIds (comma separated)")
     word.add_argument(
-        "--never-created", action="store_true", help="KK never made it: the next sync sends it again"
+        "--never-created",
+        action="store_true",
+        help="KK never made it: the next sync sends it again; refused when KK lists it by now",
     )
     word.add_argument(
         "--order-again", action="store_true", help="order the same number once more, as a new generation"
@@ -111,7 +115,15 @@ def _never(
         not_mine = split_ids(arguments.not_mine)
         require_other_number(not_mine, entries[0], hook, ledger)
     _confirm_each(entries, "Declare that KK never made these?", arguments)
-    _, skipped = each(entries, lambda one: declare_never(one, ledger, word, not_mine), arguments)
+    if arguments.refunds:
+        seen, options = seen_refunds(entries, hook, ledger), "--refunds"
+    else:
+        seen, options = seen_orders(entries, hook, ledger, not_mine), ""
+
+    def declare(one: Entry) -> str:
+        return declare_never(one, seen[one.key], ledger, word, not_mine, options=options)
+
+    _, skipped = each(entries, declare, arguments)
     return 1 if skipped else 0
 
 

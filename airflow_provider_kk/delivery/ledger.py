@@ -265,14 +265,22 @@ class Ledger(SendingLedger):
                     "adopted": True,
                 },
             )
+        self.require_absent(seen, ids)
+        return self._compare_and_set(seen, event, lambda _tx: {**word, "resends": 0, "kk_order_ids": ()})
+
+    def require_absent(self, seen: Entry, not_mine: Sequence[str] = ()) -> None:
+        """Require that the ledger knows nothing of KK's that speaks for an order.
+
+        :param not_mine: the ids in its row that are another number's.
+        :raises ValueError: when KK may still show the order, or has shown it.
+        """
         self._require_window_over(seen)
-        if others := set(seen.kk_order_ids) - set(ids):
+        if others := set(seen.kk_order_ids) - set(not_mine):
             raise ValueError(
                 f"KK has {', '.join(sorted(others))} under {seen.key}: cancel there what is wrong, "
                 "then say --created with the ids that stand, and --order-again to order it once more; "
                 "ids that are another number's: --never-created --not-mine with them"
             )
-        return self._compare_and_set(seen, event, lambda _tx: {**word, "resends": 0, "kk_order_ids": ()})
 
     def order_again(self, seen: Entry, *, ids: Sequence[str] = (), who: str, why: str) -> bool:
         """Open a new generation of a closed key; False when somebody has just done so.

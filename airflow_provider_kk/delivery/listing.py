@@ -87,7 +87,18 @@ def list_since(ledger: Ledger, finder: Finder, entries: Sequence[Entry], since: 
     """
     controls = _controls(ledger, now)
     listing = Listing(entries, controls, ledger)
-    keys = [entry.key for entry in entries]
+    _read_since(since, listing, controls, ledger, finder, [entry.key for entry in entries])
+    return listing
+
+
+def _read_since(
+    since: float,
+    listing: Listing,
+    controls: Sequence[Entry],
+    ledger: Ledger,
+    finder: Finder,
+    keys: Sequence[str],
+) -> None:
     # Intents are told by the database's clock, and KK lists by its own, which may have been set since.
     since -= _MARGIN_S + clocks_apart_s(ledger, finder)
     until = ledger.clock.wall() + abs(finder.clock_skew_s or 0.0)
@@ -95,9 +106,8 @@ def list_since(ledger: Ledger, finder: Finder, entries: Sequence[Entry], since: 
     if not listing.has_control:
         # Nothing known was created in that time.
         starts = known_since(controls, ledger, finder, since)
-        keys += [entry.key for entry in controls]
+        keys = [*keys, *(entry.key for entry in controls)]
         listing.has_control = read_until_known(finder, starts, until, keys, listing.add)
-    return listing
 
 
 def all_at_kk(ledger: Ledger, finder: Finder, entries: Sequence[Entry]) -> dict[str, list[Sighting]]:
@@ -110,18 +120,45 @@ def all_at_kk(ledger: Ledger, finder: Finder, entries: Sequence[Entry]) -> dict[
     :raises InconclusiveError, KKError: when KK's list cannot be read completely, or shows none of the orders
         that it is known to have created.
     """
-    attempts = ledger.attempts([entry.key for entry in entries])
-    since = min(_begun_at(entry, attempts) for entry in entries)
     now = trusted_now(ledger, finder)
-    listing = list_since(ledger, finder, entries, since, now)
+    listing = list_since(ledger, finder, entries, _all_begun_at(entries, ledger), now)
     if not listing.has_control and _controls(ledger, now):
         raise InconclusiveError(NOT_OUR_STORE)
     return {entry.key: listing.found(entry)[0] for entry in entries}
 
 
+def seen_at_kk(
+    ledger: Ledger, finder: Finder, entries: Sequence[Entry]
+) -> tuple[dict[str, list[Sighting]], str]:
+    """Return, by number, what KK shows by now of these generations, and why that may not be all ("": it is).
+
+    For who asks whether KK has anything: what is seen counts, however incomplete the list is.
+
+    :param entries: see `all_at_kk`.
+    :raises KKError: when KK cannot be read.
+    """
+    controls = _controls(ledger, trusted_now(ledger, finder))
+    listing = Listing(entries, controls, ledger)
+    keys = [entry.key for entry in entries]
+    doubt = ""
+    try:
+        _read_since(_all_begun_at(entries, ledger), listing, controls, ledger, finder, keys)
+    except InconclusiveError as error:
+        doubt = str(error)
+    else:
+        if not listing.has_control:
+            doubt = NOT_OUR_STORE if controls else "it shows no order that is known to be there"
+    return {entry.key: listing.found(entry)[0] for entry in entries}, doubt
+
+
 def _controls(ledger: Ledger, now: float) -> list[Entry]:
     """Return orders that KK's list has to show by now."""
     return ledger.newest_sent(before=now - ledger.terms.settle_window_s, limit=_CONTROLS)
+
+
+def _all_begun_at(entries: Sequence[Entry], ledger: Ledger) -> float:
+    attempts = ledger.attempts([entry.key for entry in entries])
+    return min(_begun_at(entry, attempts) for entry in entries)
 
 
 def _begun_at(entry: Entry, attempts: Iterable[Attempt]) -> float:

@@ -133,32 +133,112 @@ def require_other_number(ids: Sequence[str], entry: Entry, hook: KKHook, ledger:
     :raises NotTakenError: names them, or those that the order's row does not have.
     :raises KKError: KK cannot be asked.
     """
-    unknown = [one for one in ids if one not in entry.kk_order_ids]
-    if unknown or not ids:
+    from airflow_provider_kk.delivery.orders import sighting
+
+    not_in_row = [one for one in ids if one not in entry.kk_order_ids]
+    try:
+        orders = hook.get_orders(ids) if ids else []
+    except ValueError as error:
+        raise NotTakenError(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
+    # KK may have listed it only after the sync had looked.
+    listed = {one.id for one in orders if sighting(one).is_of(entry.key)}
+    if not ids or not listed.issuperset(not_in_row):
         has = ", ".join(entry.kk_order_ids) or "none"
         raise NotTakenError(f"the ledger has no such kkOrderId of {entry.key}; it has {has}")
     has_padded = bool(ledger.padded([entry.key]))  # whose integer healing leaves alone
     same = [
         one.id
-        for one in hook.get_orders(ids)
+        for one in orders
         if one.custom_order_number == entry.key and not (one.number_is_integer and has_padded)
     ]
     if same:
+        standing = ",".join(entry.kk_order_ids or same)
         raise NotTakenError(
             f"KK lists {', '.join(same)} under {entry.key} itself, so a sync may take it for this order. "
-            f"To keep it apart: `kk ledger resolve {entry.key} --created {','.join(entry.kk_order_ids)}`, "
+            f"To keep it apart: `kk ledger resolve {entry.key} --created {standing}`, "
             "then --order-again, which orders this one as a generation of its own"
         )
 
 
-def declare_never(entry: Entry, ledger: SqlLedger, word: Word, not_mine: Sequence[str] = ()) -> str:
-    """Let an order be sent again that KK never made; say so in a sentence.
+@dataclass(frozen=True)
+class Seen:
+    """What KK shows of an order or refund: its ids there, and why that may not be all ("": it is)."""
 
-    :param not_mine: the ids in its row that are another number's, see `require_other_number`.
-    :raises NotTakenError: KK may have it, or it has moved meanwhile.
+    ids: Sequence[str]
+    doubt: str = ""
+
+
+def seen_orders(
+    entries: Sequence[Entry], hook: KKHook, ledger: SqlLedger, not_mine: Sequence[str] = ()
+) -> Mapping[str, Seen | NotTakenError]:
+    """Return, by number, what KK lists of it by now, or why nobody can say that KK never made it.
+
+    A held order may have been listed after the sync had given up. KK's list is read once for all.
+
+    :param not_mine: the ids that are another number's, see `require_other_number`.
+    :raises NotNowError: KK cannot be asked.
     """
-    from airflow_provider_kk.delivery.states import Event
+    from airflow_provider_kk.api.errors import KKError
+    from airflow_provider_kk.delivery.listing import seen_at_kk
+    from airflow_provider_kk.hooks.reading import open_finder
 
+    seen, asked = _may_be_absent(entries, ledger, not_mine)
+    if not asked:
+        return seen
+    try:
+        with open_finder(hook, ledger) as finder:
+            at_kk, doubt = seen_at_kk(ledger, finder, asked)
+    except KKError as error:
+        raise NotNowError(_CANNOT_ASK.format(error=error)) from error
+    for key, sightings in at_kk.items():
+        seen[key] = Seen(sorted({one.id for one in sightings} - set(not_mine)), doubt)
+    return seen
+
+
+def seen_refunds(
+    entries: Sequence[Entry], hook: KKHook, ledger: SqlLedger
+) -> Mapping[str, Seen | NotTakenError]:
+    """Return, by key, which refunds KK lists of it by now, or why nobody can say that KK never made it.
+
+    :param ledger: see `SqlLedger.of_refunds`.
+    :raises NotNowError: KK cannot be asked.
+    """
+    from airflow_provider_kk.api.errors import KKError
+    from airflow_provider_kk.delivery.refunds import carries, order_of_key
+
+    seen, asked = _may_be_absent(entries, ledger)
+    for entry in asked:
+        try:
+            at_kk = hook.get_refunds(order_of_key(entry.key))
+        except KKError as error:
+            raise NotNowError(_CANNOT_ASK.format(error=error)) from error
+        own = [one.refund_no for one in at_kk if one.refund_no and carries(one, entry.key)]
+        is_readable = all(one.refund_no and one.remark for one in at_kk)
+        doubt = "" if is_readable else "it has refunds whose number or remark cannot be read"
+        seen[entry.key] = Seen(own, doubt)
+    return seen
+
+
+_CANNOT_ASK = "whether KK has it by now cannot be told: {error}. Nothing was done; try again when KK answers"
+
+
+def _may_be_absent(
+    entries: Sequence[Entry], ledger: SqlLedger, not_mine: Sequence[str] = ()
+) -> tuple[dict[str, Seen | NotTakenError], list[Entry]]:
+    """Return why nobody can say of some that KK never made them, and the others."""
+    refused: dict[str, Seen | NotTakenError] = {}
+    others = []
+    for entry in entries:
+        # What may still turn up when KK's list is read need not be in it.
+        try:
+            _require_absent(entry, ledger, not_mine)
+            others.append(entry)
+        except NotTakenError as error:
+            refused[entry.key] = error
+    return refused, others
+
+
+def _require_absent(entry: Entry, ledger: SqlLedger, not_mine: Sequence[str]) -> None:
     if entry.state.value == "rejected":
         raise NotTakenError(
             "KK has refused it, so it was never created; to have it asked for again without its "
@@ -166,12 +246,47 @@ def declare_never(entry: Entry, ledger: SqlLedger, word: Word, not_mine: Sequenc
         )
     require_open(entry, ledger)
     try:
+        ledger.require_absent(entry, not_mine)
+    except ValueError as error:
+        raise NotTakenError(str(error)) from error
+
+
+def declare_never(
+    entry: Entry,
+    seen: Seen | NotTakenError,
+    ledger: SqlLedger,
+    word: Word,
+    not_mine: Sequence[str] = (),
+    *,
+    options: str = "",
+) -> str:
+    """Let an order or refund be sent again that KK never made; say so in a sentence.
+
+    :param seen: see `seen_orders` and `seen_refunds`.
+    :param not_mine: the ids that are another number's, see `require_other_number`.
+    :param options: what a command of `kk ledger resolve` needs beside the number and the word.
+    :raises NotTakenError: KK has it, or may have it, or it has moved meanwhile.
+    """
+    from airflow_provider_kk.delivery.states import Event
+
+    if isinstance(seen, NotTakenError):
+        raise seen
+    if seen.ids:
+        command = " ".join(filter(None, ["kk ledger resolve", options, entry.key]))
+        ids = ",".join(seen.ids)
+        is_order = not options
+        others = f"; if that is another number's: `--never-created --not-mine {ids}`" if is_order else ""
+        raise NotTakenError(
+            f"KK lists {', '.join(seen.ids)} of it by now: `{command} --created {ids}`{others}"
+        )
+    try:
         moved = ledger.resolve(entry, Event.DECLARED_NEVER, ids=not_mine, who=word.who, why=word.why)
     except ValueError as error:
         raise NotTakenError(str(error)) from error
     if moved is None:
         raise NotTakenError(HAS_MOVED.format(key=entry.key))
-    return "never created; the next sync that selects it sends it again"
+    on_whose_word = f", on your word: KK's list could not confirm it ({seen.doubt})" if seen.doubt else ""
+    return f"never created; the next sync that selects it sends it again{on_whose_word}"
 
 
 # Order again ---------------------------------------------------------------------------------------

@@ -167,7 +167,8 @@ class _Resolving:
 
         if entry.state.value == "not_sent":
             return "never created, as was said before"
-        return resolving.declare_never(entry, self.ledger, self.said)
+        seen = resolving.seen_orders([entry], self.hook, self.ledger)
+        return resolving.declare_never(entry, seen[entry.key], self.ledger, self.said)
 
     def _order_again(self, entry: Entry) -> str:
         from airflow_provider_kk.delivery.states import CLOSED

@@ -112,6 +112,14 @@ def test_a_word_that_cannot_be_taken_fails_for_good_and_says_why(
     assert state(ledger, "A-1") == "held"
 
 
+def test_an_order_that_kk_lists_by_now_is_not_sent_again(ledger: SqlLedger, sandbox: SandboxServer) -> None:
+    hold(ledger, "A-1")
+    (late,) = sandbox.control.place({SKU: 1}, number="A-1", age_s=60)
+    with pytest.raises(AirflowFailException, match=f"A-1: KK lists {late} of it by now"):
+        say("A-1", "never_created")
+    assert state(ledger, "A-1") == "held"
+
+
 def test_while_kk_cannot_be_asked_a_retry_may_do(ledger: SqlLedger, sandbox: SandboxServer) -> None:
     hold(ledger, "A-1")
     record(ledger, "A-2", "created", ids=("1",))

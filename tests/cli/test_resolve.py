@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_kk.cli.main import main
-from tests.cli.conftest import SKU, record, refuse, state
+from tests.cli.conftest import SKU, hold, record, refuse, state
 from tests.cli.test_audit import SPLIT, post
 
 if TYPE_CHECKING:
@@ -183,6 +183,104 @@ def test_a_number_that_kk_lists_as_an_integer_keeps_all_its_ids(
     there = at_kk(sandbox, "7")
     assert len(there) == 2
     assert sorted(ledger.generations("7")[0].kk_order_ids) == there
+
+
+# Never created -------------------------------------------------------------------------------------
+
+
+def never_created(*numbers: str) -> int:
+    words = ["ledger", "resolve", *numbers, "--never-created", "--why", "not on the site", "--yes"]
+    return main(words)
+
+
+def test_an_order_that_kk_listed_late_was_not_never_created(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post_and_wait(ledger, "A-0")
+    hold(ledger, "A-1")
+    hold(ledger, "A-2")
+    (late,) = sandbox.control.place({SKU: 1}, number="A-1", age_s=60)
+
+    assert never_created("A-1", "A-2") == 1
+
+    told = capsys.readouterr()
+    assert f"A-1: skipped, KK lists {late} of it by now" in told.err
+    assert f"`kk ledger resolve A-1 --created {late}`" in told.err
+    assert "A-2: never created; the next sync that selects it sends it again\n" in told.out
+    assert (state(ledger, "A-1"), state(ledger, "A-2")) == ("held", "not_sent")
+
+
+def test_several_numbers_are_looked_for_by_one_reading_of_kks_list(
+    ledger: SqlLedger, sandbox: SandboxServer
+) -> None:
+    post_and_wait(ledger, "A-0")
+    for number in ("A-1", "A-2", "A-3"):
+        hold(ledger, number)
+
+    def reads() -> int:
+        return sum(one["method"] == "GET" for one in sandbox.control.requests())
+
+    before = reads()
+    assert never_created("A-1") == 0
+    once = reads() - before
+    assert never_created("A-2", "A-3") == 0
+    assert once > 0
+    assert reads() - before == 2 * once
+
+
+def test_what_a_list_shows_counts_though_nothing_proves_the_list(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold(ledger, "A-1")  # the ledger knows no order of KK that the list would have to show
+    hold(ledger, "A-2")
+    sandbox.control.place({SKU: 1}, number="A-1")
+
+    assert never_created("A-1", "A-2") == 1
+
+    assert (
+        "A-2: never created; the next sync that selects it sends it again, on your word: KK's list could "
+        in (capsys.readouterr().out)
+    )
+    assert (state(ledger, "A-1"), state(ledger, "A-2")) == ("held", "not_sent")
+
+
+def test_nothing_is_taken_for_never_created_while_kk_cannot_be_asked(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold(ledger, "A-1")
+    sandbox.control.arm("status_before_commit", method="GET")
+    assert never_created("A-1") == 1
+    assert "Nothing was done; try again when KK answers" in capsys.readouterr().err
+    assert state(ledger, "A-1") == "held"
+
+
+def test_a_refund_that_kk_lists_by_now_was_not_never_created(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from airflow_provider_kk.hooks.kk import KKHook
+
+    (kk_order,) = sandbox.control.place({SKU: 1}, number="A-1", age_s=60)
+    key = f"{kk_order}-whole"
+    hold(ledger.of_refunds(), key)
+    refund_no = KKHook().refund_order(kk_order, f"[{key}] lost parcel")
+
+    assert never_created("--refunds", key) == 1
+
+    assert f"`kk ledger resolve --refunds {key} --created {refund_no}`" in capsys.readouterr().err
+    assert state(ledger.of_refunds(), key) == "held"
+
+
+def test_another_orders_id_that_kk_listed_late_can_be_named(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sandbox.control.set(integer_numbers=True)
+    hold(ledger, "007")
+    (other,) = sandbox.control.place({SKU: 5}, number="7")  # KK lists it as 007 might be listed
+    assert never_created("007") == 1
+    assert f"--never-created --not-mine {other}" in capsys.readouterr().err
+    words = ["ledger", "resolve", "007", "--never-created", "--why", "that is number 7"]
+    assert main([*words, "--not-mine", other]) == 0
+    assert state(ledger, "007") == "not_sent"
 
 
 # Another order's ids -------------------------------------------------------------------------------
