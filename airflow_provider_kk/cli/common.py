@@ -79,6 +79,23 @@ def read_place(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
     return hook, _ledger_there(connection, hook)
 
 
+def require_own_ledger(arguments: argparse.Namespace) -> None:
+    """Refuse to send by a ledger that is not the one which the connection names.
+
+    :raises NoPlaceError: it would know nothing of what was sent by that one.
+    """
+    from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.hooks.ledger import database_of
+
+    given, own = arguments.ledger_conn_id, KKHook(arguments.kk_conn_id).settings.ledger_conn_id
+    if given and own and database_of(connection_to(given)) != database_of(connection_to(own)):
+        raise NoPlaceError(
+            f"the connection {arguments.kk_conn_id!r} has its ledger in {own!r}, and {given!r} is another "
+            "database, which does not know what was sent by that one: its orders could be sent twice. Leave "
+            "--ledger out, or mend ledger_conn_id in the connection's extra"
+        )
+
+
 def _place(arguments: argparse.Namespace) -> tuple[KKHook, Any]:
     from airflow_provider_kk.hooks.kk import KKHook
 

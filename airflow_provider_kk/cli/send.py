@@ -14,7 +14,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.check import Known, planned_with, print_plan
-from airflow_provider_kk.cli.common import Told, add_place, confirm, guarded, open_place, say, table, whole
+from airflow_provider_kk.cli.common import (
+    Told,
+    add_place,
+    confirm,
+    guarded,
+    open_place,
+    require_own_ledger,
+    say,
+    table,
+    whole,
+)
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
 from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
 
@@ -72,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     log = Told("kk send")
     with closing(read_file(arguments, log)) as spool:
+        require_own_ledger(arguments)
         hook, ledger = open_place(arguments, makes=True, threads=_IN_FLIGHT, log=log)
         with closing(ledger):
             if not arguments.yes:

@@ -43,7 +43,7 @@ def advice(
         return None
     first = _FIRST[is_refund]
     if state is not State.HELD:
-        first = f"{_BY_ITSELF[is_refund]} To decide it sooner: {first}"
+        first = f"{_BY_ITSELF[is_refund]} Until then only --created is taken. {first}"
     said = [*_created(ids, is_refund), *_never(ids, is_refund)]
     return Advice(
         first, tuple(Command(when, _line("resolve", key, word, options, is_refund)) for when, word in said)

@@ -98,6 +98,15 @@ def _engine(connection: Any, threads: int) -> Any:
     return engine
 
 
+def database_of(connection: Any) -> tuple[Any, ...]:
+    """What tells the database behind an Airflow connection from others, whoever logs in there."""
+    engine = _engine(connection, threads=1)
+    file = _sqlite_file(engine)
+    if file is not None:
+        return (file.resolve(),)
+    return engine.dialect.name, engine.url.host, engine.url.port, engine.url.database
+
+
 def _sqlite_file(engine: Any) -> Path | None:
     """The file of a SQLite database; None when it is in memory, named by a URI, or another database."""
     name = engine.url.database or ""

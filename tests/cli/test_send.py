@@ -339,3 +339,20 @@ def test_a_kill_in_the_middle_loses_and_doubles_nothing(
     assert status == 0
     assert summary["created"] + summary["adopted"] == summary["selected"] == 60
     each_is_there_once(sandbox, range(60))
+
+
+def test_another_ledger_than_the_connections_own_sends_nothing(
+    sandbox: SandboxServer,
+    file: Path,
+    ledger: Path,
+    tmp_path: Path,
+    sent: Sent,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = write_csv(file, rows(range(2)))
+
+    assert main(["send", name, "--yes", "--ledger", str(tmp_path / "other.db")]) == 2
+    assert "could be sent twice" in capsys.readouterr().err
+    assert (creates(sandbox), (tmp_path / "other.db").exists()) == (0, False)
+
+    assert sent(name, "--ledger", str(ledger))[0] == 0
