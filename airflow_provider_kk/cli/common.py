@@ -183,7 +183,7 @@ def guarded(name: str, work: Callable[[], int], *, failed: int = _CANNOT_TELL) -
 
 
 def _guarded(name: str, work: Callable[[], int], failed: int) -> int:
-    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+    from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.api.errors import KKError
@@ -203,6 +203,11 @@ def _guarded(name: str, work: Callable[[], int], failed: int) -> int:
         fault, status = str(error), failed
     except KKError as error:
         fault = f"KK cannot be asked: {error}"
+    except AirflowException as error:
+        # Such as a hook whose provider is not installed.
+        fault = str(error)
+        if fault.startswith("Unknown hook type"):
+            fault += ": Airflow's provider for it is not installed here (apache-airflow-providers-...)"
     except DBAPIError as error:
         fault = f"the ledger's database cannot be used: {told(error)}"
     say(f"{name}: {fault}", file=sys.stderr)

@@ -28,8 +28,8 @@ def ledger_place(
 
     if ledger_conn_id is not None and ledger_conn_id.strip() in ("", "None"):
         raise LedgerUnusableError(
-            "ledger_conn_id is empty: its template has come to nothing. Mend it, or leave the argument out "
-            f"to have the ledger that the extra of {hook.kk_conn_id!r} names"
+            "ledger_conn_id is empty: its template has come to nothing. Mend it: any other ledger knows "
+            "nothing of what was sent by the one that it should name"
         )
     if chosen := ledger_conn_id or hook.settings.ledger_conn_id:
         return chosen

@@ -111,7 +111,8 @@ class CreateOrderOperator(DeliveringOperator):
         self.remark = remark
         self.custom_order_number = custom_order_number
         # A template that comes to nothing must not order anew in each run.
-        self.is_numbered = custom_order_number is not None
+        needed = ("order", "address", "items", "custom_order_number")
+        self.given = [name for name in needed if getattr(self, name) is not None]
         self.sale_platform = sale_platform
         self.channel_type = channel_type
 
@@ -176,10 +177,10 @@ class CreateOrderOperator(DeliveringOperator):
         from airflow_provider_kk.api.errors import InvalidOrderError
         from airflow_provider_kk.api.models import Order
 
-        if self.is_numbered and self.custom_order_number is None:
+        if nothing := [name for name in self.given if unmasked(getattr(self, name)) is None]:
             raise AirflowFailException(
-                "custom_order_number has come to None: has the task that it comes from returned a value? "
-                "Leave the argument out to have a number derived from the DAG run"
+                f"{', '.join(nothing)} has come to None: has the task that it comes from returned a value? "
+                "To have a number derived from the DAG run, leave custom_order_number out"
             )
         whole = unmasked(self.order)
         fields = {
@@ -436,7 +437,13 @@ class SyncOrdersOperator(DeliveringOperator):
         summary, failure = delivery.carry_out()
         self.log.info("%s", summary.line())
         if known := [state for state in ("rejected", "invalid", "held") if getattr(summary, state)]:
-            self.log.info("Which, and why: `kk ledger list --state %s`", " --state ".join(known))
+            place = self._ledger_place(delivery.hook)
+            self.log.info(
+                "Which, and why: `kk ledger list --state %s --kk-conn-id %s --ledger-conn-id %s`",
+                " --state ".join(known),
+                self.kk_conn_id,
+                place,
+            )
         could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)
         failure = failure or could_not_tell  # a deferred task writes again when it resumes
         if isinstance(failure, DeferUntil):

@@ -357,3 +357,14 @@ def test_a_ledger_whose_template_found_nothing_is_no_other_ledger(
     assert isinstance(done.error, AirflowFailException)
     assert "ledger_conn_id is empty" in str(done.error)
     assert posts(sandbox) == 0
+
+
+def test_an_order_that_an_upstream_task_did_not_return_is_told_as_that(sandbox: SandboxServer):
+    task = create(order="{{ order }}")
+    task.order = None
+
+    done = attempt(task)
+
+    assert isinstance(done.error, AirflowFailException)
+    assert "order has come to None: has the task that it comes from returned a value?" in str(done.error)
+    assert posts(sandbox) == 0
