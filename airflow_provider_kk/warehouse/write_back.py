@@ -309,7 +309,7 @@ class _Session:
     @staticmethod
     @contextlib.contextmanager
     def open(hook: DbApiHook) -> Iterator[_Session]:
-        connection = hook.get_conn()
+        connection = _connected(hook)
         try:
             session = _Session(connection, dialect_of(hook), style_of(hook, connection))
             session.run([(statement, ()) for statement in session.dialect.setup])
@@ -360,6 +360,15 @@ class _Session:
         except WriteBackError as error:
             return str(error).removeprefix(_REFUSED)
         return ""
+
+
+def _connected(hook: DbApiHook) -> Any:
+    try:
+        return hook.get_conn()
+    except Exception as error:
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        fault = f"{type(error).__name__}: {first_line}"
+    raise WriteBackError(f"write_back: the warehouse cannot be reached: {fault}")
 
 
 def _execute(cursor: Any, sql: str, parameters: Sequence[str | None] | Mapping[str, str | None]) -> None:

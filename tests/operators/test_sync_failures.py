@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 
 from tests.operators import shop
 from tests.operators.shop import Warehouse, attempt, each_is_there_once, nonzero, number, posts, rows, sync
@@ -301,3 +303,26 @@ def test_a_statement_that_is_at_fault_is_one_sentence_and_not_retried(
     assert fault in str(done.error)
     assert str(done.error).endswith("Nothing was sent")
     assert done.error.__suppress_context__
+
+
+def test_a_warehouse_that_is_gone_when_results_are_written_costs_no_summary(
+    sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+):
+    warehouse.add(*rows(range(2)))
+    warehouse.execute("CREATE TABLE head (no TEXT, kk_ids TEXT, kk_state TEXT)")
+    connect, calls = SqliteHook.get_conn, []
+
+    def get_conn(hook: SqliteHook, *arguments: Any) -> Any:
+        calls.append(hook)
+        if len(calls) > 2:  # the results' place was looked at, and the rows were read
+            raise sqlite3.OperationalError("unable to open database file")
+        return connect(hook, *arguments)
+
+    monkeypatch.setattr(SqliteHook, "get_conn", get_conn)
+    write_back = {"table": "head", "key": "no", "ids": "kk_ids", "state": "kk_state"}
+
+    done = attempt(sync(write_back=write_back))
+
+    assert type(done.error) is AirflowException
+    assert "unable to open database file. The orders themselves are safe" in str(done.error)
+    assert nonzero(done.xcoms["return_value"]) == {"created": 2}
