@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_provider_kk.warehouse import write_back as module
-from airflow_provider_kk.warehouse.sql import DIALECTS, OTHER, Name, Statement, style_of
+from airflow_provider_kk.warehouse.sql import DIALECTS, Name
 from airflow_provider_kk.warehouse.write_back import Append, Result, Update, WriteBack, WriteBackError
 from tests.warehouse.conftest import Warehouse
-
-LOG = logging.getLogger(__name__)
-AT = datetime(2024, 2, 29, 12, 30, 15, 250_000, tzinfo=timezone(timedelta(hours=2)))
-UPDATED = {"table": "orders", "key": "order_no", "ids": "kk_ids", "state": "kk_state"}
-
-
-def result(number: str, *ids: str, state: str = "created", message: str | None = None) -> Result:
-    return Result(number, state, ids, message, AT)
-
-
-def appended(warehouse: Warehouse, table: str = "kk_results") -> list[tuple[Any, ...]]:
-    return warehouse.rows(
-        f"SELECT custom_order_number, state, kk_order_ids, message FROM {table} ORDER BY 1, 2"
-    )
-
-
-def create_results(warehouse: Warehouse, extra: str = "") -> None:
-    texts = (
-        "custom_order_number VARCHAR(40), state VARCHAR(16), kk_order_ids VARCHAR(99), message VARCHAR(1000)"
-    )
-    warehouse.execute(f"CREATE TABLE kk_results ({texts}, at TIMESTAMP(6){extra})")
-
-
-def create_orders(warehouse: Warehouse, key: str = "VARCHAR(40)", ids: str = "VARCHAR(99)") -> None:
-    warehouse.execute(f"CREATE TABLE orders (order_no {key}, kk_ids {ids}, kk_state VARCHAR(16))")
+from tests.warehouse.results import AT, LOG, UPDATED, appended, create_orders, create_results, result
 
 
 def test_results_are_appended_as_rows(warehouse: Warehouse) -> None:
@@ -242,162 +216,6 @@ def test_orders_without_a_row_are_counted_in_a_warning(
     assert "Wrote the results of 1 orders" in caplog.text
 
 
-def test_integer_keys_and_ids_are_updated(warehouse: Warehouse) -> None:
-    row_store = warehouse.hook.conn_type in ("sqlite", "postgres", "mysql")
-    create_orders(warehouse, "BIGINT", "BIGINT" if row_store else "VARCHAR(99)")
-    warehouse.execute("INSERT INTO orders VALUES (1001, NULL, NULL)")
-
-    WriteBack.parse(UPDATED).write(warehouse.hook, [result("1001", "77")], LOG)
-
-    assert [(str(ids), state) for _, ids, state in warehouse.rows("SELECT * FROM orders")] == [
-        ("77", "created")
-    ]
-
-
-@pytest.mark.parametrize("numbers", [("A-1", "a-1"), ("a-1", "A-1"), ("A-1", "Á-1"), ("A-1", "B-1")])
-@pytest.mark.parametrize(
-    ("kind", "collation"),
-    [
-        ("sqlite", "COLLATE NOCASE"),
-        ("mysql", "CHARACTER SET latin1 COLLATE latin1_swedish_ci"),
-        ("mysql", "CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"),
-    ],
-)
-def test_a_number_in_other_letters_is_another_orders(
-    kind: str,
-    collation: str,
-    numbers: tuple[str, str],
-    request: pytest.FixtureRequest,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """It would get this one's ids, and no query for rows without ids would select it any more."""
-    warehouse = request.getfixturevalue(f"{kind}_warehouse")
-    create_orders(warehouse, f"VARCHAR(40) {collation}")
-    one, other = numbers
-    for number in numbers:
-        warehouse.execute("INSERT INTO orders (order_no) VALUES ?", (number,))
-
-    WriteBack.parse(UPDATED).write(warehouse.hook, [result(one, "1")], LOG)
-    first = set(warehouse.rows("SELECT * FROM orders"))
-    WriteBack.parse(UPDATED).write(warehouse.hook, [result(one, "1"), result(other, state="rejected")], LOG)
-
-    assert first == {(one, "1", "created"), (other, None, None)}
-    assert set(warehouse.rows("SELECT * FROM orders")) == {
-        (one, "1", "created"),
-        (other, None, "rejected"),
-    }
-    assert "not written" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("kind", "key", "order_no"),
-    [
-        ("sqlite", "VARCHAR(40) COLLATE NOCASE", "o.order_no"),
-        ("mysql", "VARCHAR(40) CHARACTER SET latin1", "CAST(o.order_no AS BINARY)"),
-        ("mysql", "VARCHAR(40) CHARACTER SET utf8mb4", "CAST(o.order_no AS BINARY)"),
-    ],
-)
-def test_what_is_appended_hides_no_order_in_other_letters_from_the_query_of_the_docs(
-    kind: str, key: str, order_no: str, request: pytest.FixtureRequest
-) -> None:
-    warehouse = request.getfixturevalue(f"{kind}_warehouse")
-    create_orders(warehouse, key)
-    warehouse.execute("INSERT INTO orders (order_no) VALUES ('A-1'), ('a-1')")
-
-    WriteBack.parse("kk_results").write(warehouse.hook, [result("A-1", "1")], LOG)
-
-    made = f"SELECT 1 FROM kk_results r WHERE r.custom_order_number = {order_no} AND r.state = 'created'"
-    assert warehouse.rows(f"SELECT order_no FROM orders o WHERE NOT EXISTS ({made})") == [("a-1",)]
-
-
-def test_an_order_without_a_row_of_its_own_is_counted_though_another_folds_to_it(
-    mysql_warehouse: Warehouse, caplog: pytest.LogCaptureFixture
-) -> None:
-    create_orders(mysql_warehouse)
-    mysql_warehouse.execute("INSERT INTO orders VALUES ('a-1', NULL, NULL)")
-
-    WriteBack.parse(UPDATED).write(mysql_warehouse.hook, [result("A-1", "1")], LOG)
-
-    assert mysql_warehouse.rows("SELECT * FROM orders") == [("a-1", None, None)]
-    assert "results of 1 of 1 orders are not written: no row of orders has their number" in caplog.text
-
-
-def test_where_a_collation_cannot_be_put_aside_what_it_takes_for_the_same_is_not_written(
-    postgres_warehouse: Warehouse, caplog: pytest.LogCaptureFixture
-) -> None:
-    postgres_warehouse.execute(
-        "CREATE COLLATION folding (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
-    )
-    create_orders(postgres_warehouse, "VARCHAR(40) COLLATE folding")
-    postgres_warehouse.execute("INSERT INTO orders (order_no) VALUES ('A-1'), ('a-1'), ('b-1'), ('C-1')")
-    results = [result(number, number) for number in ("A-1", "a-1", "B-1", "C-1", "D-1")]
-
-    WriteBack.parse(UPDATED).write(postgres_warehouse.hook, results, LOG)
-
-    assert postgres_warehouse.rows("SELECT * FROM orders WHERE kk_state IS NOT NULL") == [
-        ("C-1", "C-1", "created")
-    ]
-    assert "3 of 5 orders are not written: by the collation of order_no another order's row of" in caplog.text
-    assert "orders has their number, too: A-1, B-1, a-1" in caplog.text
-    assert "1 of 5 orders are not written: no row of orders has their number" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("kind", "explain", "by_index"),
-    [("mysql", "EXPLAIN", "'range', 'PRIMARY'"), ("sqlite", "EXPLAIN QUERY PLAN", "SEARCH orders USING")],
-)
-def test_keys_are_found_by_their_index(
-    kind: str,
-    explain: str,
-    by_index: str,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    warehouse = request.getfixturevalue(f"{kind}_warehouse")
-    create_orders(warehouse, "VARCHAR(40) PRIMARY KEY")
-    numbers = [f"A-{index}" for index in range(1_000)]
-    warehouse.execute("INSERT INTO orders (order_no) VALUES " + ", ".join(f"('{one}')" for one in numbers))
-    plans: list[str] = []
-
-    def execute(cursor: Any, sql: str, parameters: Any) -> None:
-        if "A-1" in parameters:
-            cursor.execute(f"{explain} {sql}", parameters)
-            plans.append(str(cursor.fetchall()))
-        cursor.execute(*((sql, parameters) if parameters else (sql,)))
-
-    monkeypatch.setattr(module, "_execute", execute)
-    WriteBack.parse(UPDATED).write(warehouse.hook, map(result, numbers[:5]), LOG)
-
-    assert len(plans) == 2
-    assert all(by_index in plan for plan in plans)
-
-
-@pytest.mark.parametrize("key", ["INTEGER ZEROFILL", "DECIMAL(20, 2)", "DOUBLE", "CHAR(40)", "VARBINARY(40)"])
-def test_keys_of_any_type_are_updated_on_mysql(mysql_warehouse: Warehouse, key: str) -> None:
-    create_orders(mysql_warehouse, key)
-    mysql_warehouse.execute("INSERT INTO orders (order_no) VALUES (1001), (1002)")
-
-    WriteBack.parse(UPDATED).write(mysql_warehouse.hook, [result("1001", "77")], LOG)
-
-    assert mysql_warehouse.rows("SELECT kk_ids, kk_state FROM orders ORDER BY order_no") == [
-        ("77", "created"),
-        (None, None),
-    ]
-
-
-@pytest.mark.parametrize("key", ["INTEGER", "REAL", "NUMERIC", "TEXT", ""])
-def test_keys_of_any_type_are_updated_on_sqlite(sqlite_warehouse: Warehouse, key: str) -> None:
-    create_orders(sqlite_warehouse, key)
-    sqlite_warehouse.execute("INSERT INTO orders (order_no) VALUES ('1001'), ('1002')")
-
-    WriteBack.parse(UPDATED).write(sqlite_warehouse.hook, [result("1001", "77")], LOG)
-
-    assert sqlite_warehouse.rows("SELECT kk_ids, kk_state FROM orders ORDER BY order_no") == [
-        ("77", "created"),
-        (None, None),
-    ]
-
-
 def test_nothing_of_a_refused_batch_is_written_and_no_row_is_shown(postgres_warehouse: Warehouse) -> None:
     postgres_warehouse.execute(
         "CREATE TABLE orders (order_no text, name text, kk_ids text, kk_state text CHECK (kk_state <> '-'))"
@@ -508,36 +326,6 @@ def test_names_that_are_reserved_words_work(warehouse: Warehouse) -> None:
     assert warehouse.rows(f"SELECT * FROM {table}") == [("A", "1", "created")]
 
 
-@pytest.mark.parametrize(
-    ("name", "conn_type", "sql"),
-    [
-        ("Sales.Orders", "postgres", '"sales"."orders"'),
-        ("Sales.Orders", "snowflake", '"SALES"."ORDERS"'),
-        ('sales."Orders 2"', "snowflake", '"SALES"."Orders 2"'),
-        ("Sales.Orders", "mysql", "`Sales`.`Orders`"),
-        ("Sales.Orders", "mssql", "[Sales].[Orders]"),
-        ("my-project-1.sales.orders", "gcpbigquery", "`my-project-1`.`sales`.`orders`"),
-        ("Sales.Orders", "unheard_of", "Sales.Orders"),
-    ],
-)
-def test_a_plain_name_means_what_the_warehouse_makes_of_it(name: str, conn_type: str, sql: str) -> None:
-    assert Name.parse(name, "table", max_parts=3).sql(DIALECTS.get(conn_type, OTHER)) == sql
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "", " ", ".", "a.", ".a", "a..b", "a b", "a;b", "a--b", "a-b", "p-.d.t", "p--q.d.t", "a'", 'a"b',
-        '"a"b', '"a""b"', "`a`", "a.b.c.d", "1a", "é", "a\n; drop", "a/*", '"a;b"', "%s", "a%b", None, 3,
-    ],
-)  # fmt: skip
-def test_what_is_no_plain_name_is_refused(name: Any) -> None:
-    with pytest.raises(ValueError, match="write_back"):
-        WriteBack.parse(name)
-    with pytest.raises(ValueError, match="write_back's key"):
-        WriteBack.parse({**UPDATED, "key": name})
-
-
 def test_one_error_names_every_name_that_is_not_plain() -> None:
     with pytest.raises(ValueError, match=r"write_back's table .*; write_back's state must"):
         WriteBack.parse({**UPDATED, "table": "orders; DROP TABLE orders", "state": "state = 1 --"})
@@ -561,29 +349,3 @@ def test_any_other_shape_is_refused_with_both_that_work(argument: object) -> Non
 def test_both_shapes_are_known() -> None:
     assert WriteBack.parse(" sales.kk_results ") == Append(Name(("sales", "kk_results")))
     assert isinstance(WriteBack.parse(UPDATED), Update)
-
-
-@pytest.mark.parametrize(
-    ("style", "sql", "parameters"),
-    [
-        ("qmark", "(?, ?)", ("x", None)),
-        ("format", "(%s, %s)", ("x", None)),
-        ("pyformat", "(%s, %s)", ("x", None)),
-        ("numeric", "(:1, :2)", ("x", None)),
-        ("named", "(:p1, :p2)", {"p1": "x", "p2": None}),
-        ("names", "(%(p1)s, %(p2)s)", {"p1": "x", "p2": None}),
-    ],
-)
-def test_parameters_are_written_in_the_drivers_style(style: str, sql: str, parameters: Any) -> None:
-    statement = Statement(style)
-
-    assert (statement.values(("x", None)), statement.parameters) == (sql, parameters)
-
-
-def test_the_drivers_style_goes_before_airflows_guess() -> None:
-    guess: Any = SimpleNamespace(conn_type="odbc", placeholder="?")
-
-    assert style_of(guess, sqlite3.connect(":memory:")) == "qmark"
-    assert style_of(guess, object()) == "qmark"
-    assert style_of(SimpleNamespace(conn_type="x"), object()) == "format"  # type: ignore[arg-type]
-    assert AT.astimezone(UTC).hour == 10

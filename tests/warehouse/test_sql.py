@@ -1,0 +1,70 @@
+"""Promises of names and parameters in statements to any warehouse."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_kk.warehouse.sql import DIALECTS, OTHER, Name, Statement, style_of
+from airflow_provider_kk.warehouse.write_back import WriteBack
+from tests.warehouse.results import AT, UPDATED
+
+
+@pytest.mark.parametrize(
+    ("name", "conn_type", "sql"),
+    [
+        ("Sales.Orders", "postgres", '"sales"."orders"'),
+        ("Sales.Orders", "snowflake", '"SALES"."ORDERS"'),
+        ('sales."Orders 2"', "snowflake", '"SALES"."Orders 2"'),
+        ("Sales.Orders", "mysql", "`Sales`.`Orders`"),
+        ("Sales.Orders", "mssql", "[Sales].[Orders]"),
+        ("my-project-1.sales.orders", "gcpbigquery", "`my-project-1`.`sales`.`orders`"),
+        ("Sales.Orders", "unheard_of", "Sales.Orders"),
+    ],
+)
+def test_a_plain_name_means_what_the_warehouse_makes_of_it(name: str, conn_type: str, sql: str) -> None:
+    assert Name.parse(name, "table", max_parts=3).sql(DIALECTS.get(conn_type, OTHER)) == sql
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", " ", ".", "a.", ".a", "a..b", "a b", "a;b", "a--b", "a-b", "p-.d.t", "p--q.d.t", "a'", 'a"b',
+        '"a"b', '"a""b"', "`a`", "a.b.c.d", "1a", "é", "a\n; drop", "a/*", '"a;b"', "%s", "a%b", None, 3,
+    ],
+)  # fmt: skip
+def test_what_is_no_plain_name_is_refused(name: Any) -> None:
+    with pytest.raises(ValueError, match="write_back"):
+        WriteBack.parse(name)
+    with pytest.raises(ValueError, match="write_back's key"):
+        WriteBack.parse({**UPDATED, "key": name})
+
+
+@pytest.mark.parametrize(
+    ("style", "sql", "parameters"),
+    [
+        ("qmark", "(?, ?)", ("x", None)),
+        ("format", "(%s, %s)", ("x", None)),
+        ("pyformat", "(%s, %s)", ("x", None)),
+        ("numeric", "(:1, :2)", ("x", None)),
+        ("named", "(:p1, :p2)", {"p1": "x", "p2": None}),
+        ("names", "(%(p1)s, %(p2)s)", {"p1": "x", "p2": None}),
+    ],
+)
+def test_parameters_are_written_in_the_drivers_style(style: str, sql: str, parameters: Any) -> None:
+    statement = Statement(style)
+
+    assert (statement.values(("x", None)), statement.parameters) == (sql, parameters)
+
+
+def test_the_drivers_style_goes_before_airflows_guess() -> None:
+    guess: Any = SimpleNamespace(conn_type="odbc", placeholder="?")
+
+    assert style_of(guess, sqlite3.connect(":memory:")) == "qmark"
+    assert style_of(guess, object()) == "qmark"
+    assert style_of(SimpleNamespace(conn_type="x"), object()) == "format"  # type: ignore[arg-type]
+    assert AT.astimezone(UTC).hour == 10
