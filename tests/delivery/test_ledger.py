@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -61,6 +62,19 @@ def test_only_one_of_many_workers_gets_a_new_order(ledger: SqlLedger, job: Job) 
         claims = list(pool.map(lambda _: ledger.begin(job, None, origin=ORIGIN, sync_id="s"), range(40)))
     assert sum(claim is not None for claim in claims) == 1
     assert len(ledger.attempts(["A"])) == 1
+
+
+@pytest.mark.parametrize("number", ["locked", "connection timeout"])
+def test_a_lost_race_is_not_taken_for_a_fault_that_passes(
+    world: World, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database's error quotes the key, whatever words it has."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    job = world.job(Order(number))
+    assert world.ledger.begin(job, None, origin=ORIGIN, sync_id="s")
+    assert world.ledger.begin(job, None, origin=ORIGIN, sync_id="s") is None
+    assert pauses == []
 
 
 def test_only_one_of_many_workers_takes_over(ledger: SqlLedger, job: Job) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -139,7 +140,8 @@ class Database:
         """
         row = {
             "host": "(uniqueness check)",
-            "account": "",
+            # One key for each check: several that wait for the same one can deadlock in InnoDB.
+            "account": uuid.uuid4().hex,
             "schema_version": 0,
             "conn_ids": "[]",
             "healed_until": 0.0,
@@ -178,6 +180,8 @@ def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
 
 def may_pass(error: DBAPIError) -> bool:
     """Whether trying again may help: a lost connection, a lock, a deadlock."""
+    if isinstance(error, IntegrityError):
+        return False  # its text quotes keys, which may hold any of these words
     text = str(error.orig).lower()
     return error.connection_invalidated or any(
         word in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from typing import Any
 
@@ -112,11 +112,8 @@ class SqlLedger(Ledger):
             bucket_tat=0.0,
             paused_until=0.0,
         )
-        try:
-            with self.database.write() as db:
-                db.execute(tables.account.insert().values(row))
-        except IntegrityError:
-            return  # somebody else has just added it
+        with suppress(IntegrityError):  # somebody else has just added it
+            self.database.persist(lambda db: db.execute(tables.account.insert().values(row)))
 
     def _register(self, db: Connection, conn_id: str, account_is_explicit: bool) -> None:
         row = db.execute(sa.select(tables.account).where(*self._mine(tables.account)).with_for_update()).one()

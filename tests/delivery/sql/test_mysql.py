@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,6 +47,14 @@ def server_set(url: str, name: str, value: object) -> Iterator[None]:
 def send(world: World, *keys: str) -> None:
     for key in keys:
         world.ledger.begin(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
+
+
+def test_openers_of_a_new_ledger_do_not_wait_for_each_other_in_a_circle(world: World) -> None:
+    """Rivals for a key that one of them gives up all get the lock to read it, and none that to write."""
+    check = world.ledger.database.require_unique_keys
+    with ThreadPoolExecutor(8) as pool:
+        for checked in [pool.submit(check) for _ in range(160)]:
+            checked.result()
 
 
 @pytest.mark.parametrize("zone", ["SYSTEM", "+05:45"])
