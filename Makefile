@@ -9,6 +9,9 @@ AIRFLOW_3 := .venv/airflow-3.3/bin
 AIRFLOW_2 := $(CURDIR)/.venv/airflow-2.11/bin
 # make test ARGS='-k ledger -x'
 ARGS ?=
+# Tests wait more than they compute, so several files run at once, the slow ones of tests/airflow first.
+# To see prints, or to debug: make test PARALLEL=
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # What a target needs beside: a dependency group, and Debian packages.
 MORE ?=
 export PYTHON
@@ -25,22 +28,22 @@ ui: env-3.3  ## start Airflow's UI on the demo's data
 test: test-3.3 test-2.11  ## run all tests on both ends of the range of Airflow
 
 test-3.3: env-3.3 test-packages  ## run all tests on Airflow 3.3
-	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m pytest $(ARGS)
+	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m pytest $(PARALLEL) $(ARGS)
 
 # In a copy without the package's sources, so that the installed wheel is what is tested.
 test-2.11: test-packages  ## run all tests on Airflow 2.11 with the built wheel
 	@scripts/environment 2.11 $(MORE) || { [ $$? = 3 ] && [ -z "$${CI:-}" ] && exit 0 || exit 1; }; \
 	rm -rf build/test-2.11 && mkdir -p build/test-2.11; \
 	tar -c --exclude=./airflow_provider_kk --exclude=./.venv --exclude=./.git --exclude=./build . | tar -x -C build/test-2.11; \
-	cd build/test-2.11 && PATH="$(AIRFLOW_2):$$PATH" python -P -m pytest $(ARGS)
+	cd build/test-2.11 && PATH="$(AIRFLOW_2):$$PATH" python -P -m pytest $(PARALLEL) $(ARGS)
 
 test-system: test-system-3.3 test-system-2.11  ## kill Celery workers under a run, on both ends of the range; takes minutes
 
 test-system-%:
-	@$(MAKE) --no-print-directory test-$* MORE=system ARGS="-m system -s tests/system $(ARGS)"
+	@$(MAKE) --no-print-directory test-$* MORE=system PARALLEL= ARGS="-m system -s tests/system $(ARGS)"
 
 test-ui:  ## click through the Orders page in a real browser, in a real Airflow
-	@$(MAKE) --no-print-directory test-3.3 MORE=ui ARGS="-m ui -s tests/ui $(ARGS)"
+	@$(MAKE) --no-print-directory test-3.3 MORE=ui PARALLEL= ARGS="-m ui -s tests/ui $(ARGS)"
 
 chaos: env-3.3 test-packages  ## kill the delivery of orders 20,000 times, simulate it 5,000,000 times, break it on purpose
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m tests.chaos $(ARGS)
