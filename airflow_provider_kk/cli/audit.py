@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.common import (
@@ -21,6 +20,7 @@ from airflow_provider_kk.cli.common import (
     table,
     time,
 )
+from airflow_provider_kk.cli.words import plain
 from airflow_provider_kk.hooks.reading import open_finder
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:
     counts = {verdict.value: count for verdict, count in sorted(result.counts.items())}
     if as_json:
         for one in result.findings:
-            put(json.dumps({**asdict(one), "verdict": one.verdict.value}))
+            put(json.dumps(plain(one)))
         put(json.dumps({"since": result.since, "until": result.until, "counts": counts}))
         return
     head = ["order number", "verdict", "ledger", "should have", "KK has", "kkOrderIds at KK", "what"]

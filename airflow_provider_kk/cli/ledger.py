@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli import resolve, retry
 from airflow_provider_kk.cli.common import (
@@ -22,7 +21,7 @@ from airflow_provider_kk.cli.common import (
     time,
     whole,
 )
-from airflow_provider_kk.cli.words import why
+from airflow_provider_kk.cli.words import plain, why
 from airflow_provider_kk.hooks.resolving import newest
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     add_place(listing)
 
-    show = actions.add_parser("show", help="all that is known of one order number")
-    show.add_argument("number", help="the order number")
+    show = actions.add_parser("show", help="all that is known of one order")
+    show.add_argument("number", help="the order number, or one of its kkOrderIds")
     show.add_argument("--json", action="store_true")
     add_place(show)
 
@@ -121,7 +120,7 @@ def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
     entries = found[: arguments.limit]
     if arguments.json:
         for entry in entries:
-            put(json.dumps(_plain(entry)))
+            put(json.dumps(plain(entry, is_refund=arguments.refunds)))
         return 0
     rows = [
         [one.key, one.state.value, ",".join(one.kk_order_ids), time(one.updated_at), why(one)]
@@ -148,16 +147,14 @@ def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]
 
 
 def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
-    generations = ledger.generations(arguments.number)
-    if not generations:
-        raise CannotError(f"{arguments.number} is not in the ledger of {ledger.account} at {ledger.host}")
-    attempts = ledger.attempts([arguments.number])
+    key = _key_of(arguments.number, ledger, is_refund=arguments.refunds)
+    generations, attempts = ledger.generations(key), ledger.attempts([key])
     if arguments.json:
-        data = {
-            "generations": [_plain(one) for one in generations],
-            "attempts": [asdict(a) for a in attempts],
+        told = {
+            "generations": [plain(one, is_refund=arguments.refunds) for one in generations],
+            "attempts": [plain(one, is_refund=arguments.refunds) for one in attempts],
         }
-        put(json.dumps(data))
+        put(json.dumps(told))
         return 0
     for entry in generations:
         _print_entry(entry)
@@ -165,6 +162,17 @@ def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
         table(["POST", "sent", "outcome", "kkOrderIds", "by", "what KK said"], [_row(one) for one in mine])
     _print_advice(generations[-1], arguments)
     return 0
+
+
+def _key_of(told: str, ledger: SqlLedger, *, is_refund: bool) -> str:
+    """Return the key that a human has told by itself or by KK's id."""
+    from airflow_provider_kk.delivery.sql.report import Report
+
+    report = Report(ledger)
+    found = (report.of_refunds() if is_refund else report).find(told, limit=1)
+    if not found:
+        raise CannotError(f"{told} is not in the ledger of {ledger.account} at {ledger.host}")
+    return found[0].key
 
 
 def _print_entry(entry: Entry) -> None:
@@ -225,7 +233,3 @@ def _place_told(arguments: argparse.Namespace) -> str:
         "--warehouse-conn-id": arguments.warehouse_conn_id,
     }
     return shlex.join(word for name, value in given.items() if value for word in (name, value))
-
-
-def _plain(entry: Entry) -> dict[str, Any]:
-    return {**asdict(entry), "state": entry.state.value}

@@ -1,4 +1,4 @@
-"""A human's word on orders, kept with name and reason: what `kk ledger resolve` and `retry` share."""
+"""What commands on the ledger share: how rows are told, and a human's word, kept with name and reason."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import getpass
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.common import CannotError, add_place, put, say
 from airflow_provider_kk.hooks.resolving import NotTakenError, Word
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
+    from airflow_provider_kk.delivery.compare import Finding
+    from airflow_provider_kk.delivery.rows import Attempt, Entry
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.tables import JobTables
 
 
 def add_word(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +51,23 @@ def why(entry: Entry) -> str:
     return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
 
 
+def plain(row: Entry | Attempt | Finding, *, is_refund: bool = False) -> dict[str, Any]:
+    """Return a row for JSON, its fields named as the ledger's columns."""
+    names = _names(is_refund=is_refund)
+    return {names.column(name): value for name, value in asdict(row).items()}
+
+
+def _names(*, is_refund: bool) -> JobTables:
+    from airflow_provider_kk.delivery.sql.tables import ORDERS, REFUNDS
+
+    return REFUNDS if is_refund else ORDERS
+
+
 def each(
     entries: Sequence[Entry], act: Callable[[Entry], str], arguments: argparse.Namespace
 ) -> tuple[int, int]:
     """Do it with each and say what became of it; how many were done and how many skipped."""
+    key = _names(is_refund=arguments.refunds).key
     done = skipped = 0
     for entry in entries:
         try:
@@ -60,7 +76,7 @@ def each(
             told, is_done = f"skipped, {error}", False
         done, skipped = done + is_done, skipped + (not is_done)
         if arguments.json:
-            put(json.dumps({"key": entry.key, "done": is_done, "message": told}))
+            put(json.dumps({key: entry.key, "done": is_done, "message": told}))
         else:
             say(f"{entry.key}: {told}", file=None if is_done else sys.stderr)
     return done, skipped

@@ -48,7 +48,7 @@ def audited(
     capsys.readouterr()  # Airflow 2.11 logs to standard output what the test itself does
     status = main(["audit", "--json", *words])
     *lines, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    return status, {line["key"]: line for line in lines}, last["counts"]
+    return status, {line["custom_order_number"]: line for line in lines}, last["counts"]
 
 
 def verdicts(findings: Mapping[str | None, Mapping[str, Any]]) -> dict[str | None, str]:

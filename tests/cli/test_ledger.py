@@ -33,7 +33,7 @@ def test_the_list_as_json_is_a_line_for_each_order(
     assert main(["ledger", "list", "--state", "held", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     row = json.loads(line)
-    assert (row["key"], row["state"], row["goods"]) == ("A-1", "held", {SKU: 1})
+    assert (row["custom_order_number"], row["state"], row["goods"]) == ("A-1", "held", {SKU: 1})
 
 
 def test_an_order_is_shown_with_every_post_and_what_to_do(
@@ -44,6 +44,18 @@ def test_an_order_is_shown_with_every_post_and_what_to_do(
     shown = capsys.readouterr().out
     for fact in ("shop/run 7/sync try 2", "the connection was reset", "kk ledger resolve A-1 --created"):
         assert fact in shown
+
+
+def test_an_order_is_shown_by_its_kk_order_id_too(
+    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(ledger, "A-1", "created", ids=("9001", "9002"))
+    assert main(["ledger", "show", "9002", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    for row in (*told["generations"], *told["attempts"]):
+        assert (row["custom_order_number"], row["kk_order_ids"]) == ("A-1", ["9001", "9002"])
+    assert main(["ledger", "show", "900"]) == 1
+    assert "900 is not in the ledger" in capsys.readouterr().err
 
 
 def test_what_is_in_doubt_is_shown_to_be_looked_up_by_itself(
@@ -192,7 +204,7 @@ def test_of_several_orders_those_that_cannot_be_resolved_are_skipped_and_named(
     words = ["ledger", "resolve", "A-1", "A-2", "--never-created", "--why", "x", "--yes", "--json"]
     assert main(words) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(line["key"], line["done"]) for line in lines] == [("A-1", True), ("A-2", False)]
+    assert [(line["custom_order_number"], line["done"]) for line in lines] == [("A-1", True), ("A-2", False)]
     assert "kk ledger retry A-2" in lines[1]["message"]
 
 
@@ -238,7 +250,7 @@ def test_the_list_is_narrowed_by_code_and_by_age(
 
 def listed(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
     assert main(["ledger", "list", "--json", *words]) == 0
-    return [json.loads(line)["key"] for line in capsys.readouterr().out.splitlines()]
+    return [json.loads(line)["custom_order_number"] for line in capsys.readouterr().out.splitlines()]
 
 
 def test_the_list_leaves_out_what_was_ordered_again_and_says_when_it_is_cut(
@@ -301,7 +313,7 @@ def test_orders_are_retried_by_their_code(ledger: SqlLedger, capsys: pytest.Capt
     assert "give --yes" in capsys.readouterr().err
     assert main([*words, "--yes", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {line["key"] for line in lines} == {"A-1", "A-2"}
+    assert {line["custom_order_number"] for line in lines} == {"A-1", "A-2"}
     assert ledger.look_up(["B-1"])["B-1"].retry_after > ledger.now()
     assert main(["ledger", "retry", "--all", "--why", "all mended", "--yes"]) == 0
     assert ledger.look_up(["B-1"])["B-1"].retry_after <= ledger.now()
@@ -381,6 +393,9 @@ def test_held_refunds_are_listed_apart_from_orders_and_shown_with_what_to_say(
     assert "1000000371651-whole" not in capsys.readouterr().out
     assert main(["ledger", "list", "--refunds"]) == 0
     assert "1000000371651-whole  held" in capsys.readouterr().out
+    assert main(["ledger", "list", "--refunds", "--json"]) == 0
+    (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (row["refund_key"], row["refund_nos"]) == ("1000000371651-whole", [])
     assert main(["ledger", "show", "--refunds", "1000000371651-whole"]) == 0
     assert "resolve --refunds 1000000371651-whole --never-created" in capsys.readouterr().out
     again = ["--order-again", "--why", "again"]

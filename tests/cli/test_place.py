@@ -114,6 +114,11 @@ def test_programs_read_json_lines_and_nothing_else_whatever_airflow_logs(tmp_pat
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
 
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    told = ["custom_order_number", "summary"] * 2 + ["key", "generations", "key", "since"]
+    told = ["custom_order_number", "summary"] * 2 + [
+        "custom_order_number",
+        "generations",
+        "custom_order_number",
+        "since",
+    ]
     assert [next(iter(line)) for line in lines] == told
     assert "JSONDecodeError" in done.stderr
