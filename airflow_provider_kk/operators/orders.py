@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +177,9 @@ class CreateOrderOperator(DeliveringOperator):
         from airflow_provider_kk.api.errors import InvalidOrderError
         from airflow_provider_kk.api.models import Order
 
-        if nothing := [name for name in self.given if unmasked(getattr(self, name)) is None]:
+        mapped = {"custom_order_number"}.intersection(self._mapped_names(context))
+        asked = sorted({*self.given, *mapped})
+        if nothing := [name for name in asked if unmasked(getattr(self, name)) is None]:
             raise AirflowFailException(
                 f"{', '.join(nothing)} has come to None: has the task that it comes from returned a value? "
                 "To have a number derived from the DAG run, leave custom_order_number out"
@@ -211,6 +213,12 @@ class CreateOrderOperator(DeliveringOperator):
             message = str(error)
         # Outside of the handler, so that no traceback carries what the customer wrote.
         raise AirflowFailException(message)
+
+    def _mapped_names(self, context: Context) -> Iterable[str]:
+        """Name what a mapped task was made with: there, None is a value that an upstream task returned."""
+        is_mapped = origin_of(context).map_index >= 0
+        # Airflow keeps it for XComArg.map() and has no other name for it.
+        return getattr(self, "_BaseOperator__init_kwargs", {}).keys() if is_mapped else ()
 
     def _derived_number(self, context: Context) -> str:
         origin = origin_of(context)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowFailException
 
 from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
 from airflow_provider_kk.operators.orders import CreateOrderOperator
@@ -343,6 +343,32 @@ def test_a_number_that_an_upstream_task_left_out_is_not_derived(sandbox: Sandbox
     assert isinstance(done.error, AirflowFailException)
     assert "custom_order_number has come to None" in str(done.error)
     assert posts(sandbox) == 0
+
+
+@pytest.mark.parametrize("number", [None, shop.number(1)])
+def test_a_mapped_number_that_is_none_is_not_derived(sandbox: SandboxServer, number: str | None):
+    with DAG("shop", schedule=None):
+        mapped = CreateOrderOperator.partial(
+            task_id="create", ledger_conn_id="warehouse", address=shop.address(1), items=ITEMS
+        ).expand(custom_order_number=[number])
+
+    done = attempt(mapped.unmap({"custom_order_number": number}), map_index=0)
+
+    if number is None:
+        assert isinstance(done.error, AirflowFailException)
+        assert "custom_order_number has come to None" in str(done.error)
+    assert set(ids_at_kk(sandbox)) == {number} - {None}
+
+
+def test_mapped_orders_that_have_no_numbers_get_derived_ones(sandbox: SandboxServer):
+    with DAG("shop", schedule=None):
+        mapped = CreateOrderOperator.partial(
+            task_id="create", ledger_conn_id="warehouse", address=shop.address(1)
+        ).expand(items=[ITEMS])
+
+    assert attempt(mapped.unmap({"items": ITEMS}), map_index=0).error is None
+    (number,) = ids_at_kk(sandbox)
+    assert number.startswith("af-")
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "None", None])
