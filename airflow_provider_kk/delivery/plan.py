@@ -15,8 +15,8 @@ from airflow_provider_kk.delivery.rows import Entry
 from airflow_provider_kk.delivery.runs import Summary, count
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.step import (
-    CHANGED,
     Step,
+    difference,
     found_as_integer,
     is_to_be_recognised,
     is_unsent,
@@ -128,7 +128,7 @@ def _outcome(item: Item, entry: Entry, ledger: Ledger) -> tuple[Status, str]:
         return Status.POSTPONED, ""
     if step is Step.COMPARE:
         is_same = entry.fingerprint == item.fingerprint or is_to_be_recognised(item, entry)
-        return (Status.ALREADY_CREATED, "") if is_same else (Status.CHANGED, CHANGED)
+        return (Status.ALREADY_CREATED, "") if is_same else (Status.CHANGED, difference(item, entry))
     if step is Step.LEAVE_TO_HUMAN:
         return Status.HELD, entry.message
     if step is Step.REST:

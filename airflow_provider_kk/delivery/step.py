@@ -12,9 +12,6 @@ from airflow_provider_kk.delivery.rows import Entry
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.store import Store
 
-#: Said of an order whose number KK has for something else.
-CHANGED = "its goods or address differ from what was ordered under this number"
-
 
 class Step(Enum):
     """The next thing with a job."""
@@ -53,11 +50,25 @@ def is_to_be_recognised(item: Item, entry: Entry) -> bool:
 
 def looks_same(item: Item, entry: Entry) -> bool:
     """Whether an order that was found at KK without our address can be this one."""
-    if dict(item.goods) != dict(entry.goods):
-        return False
+    return dict(item.goods) == dict(entry.goods) and not _goes_elsewhere(item, entry)
+
+
+def difference(item: Item, entry: Entry) -> str:
+    """Say what of a job is not as it was ordered under its number, as far as the ledger can tell.
+
+    Of an address it keeps country and zip alone: beside other goods a new street does not show.
+    """
+    if dict(item.goods) == dict(entry.goods):
+        what = "its address differs"
+    else:
+        what = "its goods and address differ" if _goes_elsewhere(item, entry) else "its goods differ"
+    return f"{what} from what was ordered under this number"
+
+
+def _goes_elsewhere(item: Item, entry: Entry) -> bool:
     if entry.country and item.country and entry.country != item.country:
-        return False
-    return not entry.zip_digest or not item.zip_digest or entry.zip_digest == item.zip_digest
+        return True
+    return bool(entry.zip_digest and item.zip_digest) and entry.zip_digest != item.zip_digest
 
 
 def found_as_integer(ledger: Store, item: Item) -> Entry | None:

@@ -27,8 +27,8 @@ from airflow_provider_kk.delivery.rows import Entry, Origin
 from airflow_provider_kk.delivery.settle import Policy, settle
 from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
 from airflow_provider_kk.delivery.step import (
-    CHANGED,
     Step,
+    difference,
     found_as_integer,
     is_to_be_recognised,
     is_unsent,
@@ -269,7 +269,11 @@ class Stream:
             is_same = True
         if not is_same:
             self.board.set(
-                item.position, Status.CHANGED, is_news=True, ids=entry.kk_order_ids, message=CHANGED
+                item.position,
+                Status.CHANGED,
+                is_news=True,
+                ids=entry.kk_order_ids,
+                message=difference(item, entry),
             )
         elif entry.sync_id == self.sync_id:
             self._finish(item, Status.ADOPTED if entry.adopted else Status.CREATED, entry)

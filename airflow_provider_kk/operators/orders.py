@@ -439,6 +439,7 @@ class SyncOrdersOperator(DeliveringOperator):
         self, delivery: Delivery, warehouse: Any, write_back: WriteBack | None, context: Context
     ) -> dict[str, Any]:
         """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
+        from airflow_provider_kk.delivery.board import Status
         from airflow_provider_kk.operators.verdict import verdict
 
         delivery.before_waiting = lambda: tell_warehouse(delivery, warehouse, write_back, self.log)
@@ -459,6 +460,10 @@ class SyncOrdersOperator(DeliveringOperator):
             self._give_slot_back(failure.until)
         result = summary.as_dict()
         push(context, "return_value", result)
+        if self.on_changed == "fail":
+            # The failure names the first few only, and the ledger has them as created.
+            for one in delivery.board.finished(Status.CHANGED):
+                self.log.warning("%s", one)
         failure = failure or verdict(
             delivery, summary, max_rejected=self.max_rejected, changes_fail=self.on_changed == "fail"
         )

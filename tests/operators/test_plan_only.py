@@ -61,7 +61,7 @@ def test_a_plan_says_of_each_known_order_what_would_become_of_it(
     assert nonzero(planned) == {"already_created": 3, "changed": 1, "rejected": 1, "held": 1}
     told = printed()
     assert "Order S-0001 (row 2) is rejected (code 40010)" in told.replace("\n", " ")
-    assert "Order S-0003 (row 7) is changed: its goods or address differ" in told
+    assert "Order S-0003 (row 7) is changed: its goods differ" in told
     assert "Order S-0002 (row 4) is held: not in KK's list" in told
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,34 @@ def test_a_rejected_order_is_sent_again_once_it_is_mended(sandbox: SandboxServer
     assert mended.error is None
     assert nonzero(mended.value) == {"already_created": 2, "created": 1}
     each_is_there_once(sandbox, [0, 1, 7])
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ("quantity = quantity + 1", "goods differ"),
+        ("street1 = 'elsewhere'", "address differs"),
+        ("quantity = quantity + 1, country = 'BE'", "goods and address differ"),
+    ],
+)
+def test_every_order_that_comes_again_as_another_one_is_named_with_what_differs(
+    sandbox: SandboxServer, warehouse: Warehouse, printed: Printed, change: str, differs: str
+):
+    warehouse.add(*rows(range(7)))
+    attempt(sync(), run_id="first")
+    warehouse.execute(f"UPDATE order_line SET {change}")
+
+    attempt(sync(on_changed="ignore"), run_id="second")
+    when_ignored = printed()
+    loud = attempt(sync(), run_id="third")
+    told = printed().replace("\n", " ")
+
+    assert "is changed" not in when_ignored
+    assert f"its {differs} from what was ordered under this number" in str(loud.error)
+    # The failure names the first few only, and says that the log has them all.
+    for one in range(7):
+        assert re.search(rf"Order {number(one)} \(row \d+\) is changed: its {differs} from", told)
+    each_is_there_once(sandbox, range(7))
 
 
 def test_a_number_reused_for_another_order_is_loud(sandbox: SandboxServer, warehouse: Warehouse):
