@@ -112,8 +112,10 @@ CALLS: dict[tuple[str, str], Callable[[Ask], Any]] = {
     ("POST", "/openapi/v2/order/orders/<id>/refund"): ask_refund,
     ("GET", "/openapi/v1/order/orders/refund/<id>"): refunds,
     ("GET", "/openapi/v2/order/orders/refund/<id>"): refunds,
-    ("POST", "/openapi/v2/order/orders/channel"): lambda ask: goods_calls.channels(ask.body),
-    ("POST", "/openapi/v2/order/orders/channel/automationSplit"): lambda ask: goods_calls.split(ask.body),
+    ("POST", "/openapi/v2/order/orders/channel"): lambda ask: goods_calls.channels(ask.store, ask.body),
+    ("POST", "/openapi/v2/order/orders/channel/automationSplit"): lambda ask: goods_calls.split(
+        ask.store, ask.body
+    ),
     ("GET", "/openapi/v1/payment/balance"): balance,
     ("GET", "/openapi/v1/product/stocks"): lambda ask: goods_calls.stocks(ask.store, ask.query),
     ("GET", "/openapi/v1/product/products"): lambda ask: goods_calls.product_list(ask.store, ask.query),

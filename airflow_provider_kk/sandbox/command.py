@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-rate-limit", action="store_true", help="never answer 429")
     parser.add_argument("--rate-burst", type=int, default=120, help="requests that the bucket holds (120)")
     parser.add_argument("--rate-per-second", type=float, default=2.0, help="what it leaks (2)")
+    parser.add_argument(
+        "--any-sku", action="store_true", help="sell every SKU, of your own tables too (else its catalogue's)"
+    )
     parser.add_argument("--balance", type=float, default=10_000_000.0, help="dollars on a new account")
     parser.add_argument("--seed", type=int, default=0, help="of the draws of faults")
 
@@ -62,6 +65,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         "balance": args.balance,
         "seed": args.seed,
         "list_lag_s": args.list_lag,
+        "any_sku": args.any_sku,
         "rate_limit": not args.no_rate_limit,
         "rate_burst": args.rate_burst,
         "rate_per_second": args.rate_per_second,

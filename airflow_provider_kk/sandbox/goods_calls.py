@@ -12,6 +12,7 @@ from airflow_provider_kk.sandbox.catalogue import (
     WAREHOUSES,
     Product,
     freight,
+    product_of,
     products,
 )
 from airflow_provider_kk.sandbox.listing import money
@@ -25,9 +26,9 @@ PAGE_SIZE = 30
 LARGEST_QUERY = 30
 
 
-def channels(body: Any) -> list[dict[str, Any]]:
+def channels(store: Store, body: Any) -> list[dict[str, Any]]:
     """`POST .../channel`: what shipping would cost, all goods in one parcel."""
-    pieces = sum(quantity for _, quantity in _goods(body))
+    pieces = sum(quantity for _, quantity in _goods(store, body))
     return [
         {
             "channelCode": code,
@@ -41,11 +42,11 @@ def channels(body: Any) -> list[dict[str, Any]]:
     ]
 
 
-def split(body: Any) -> list[dict[str, Any]]:
+def split(store: Store, body: Any) -> list[dict[str, Any]]:
     """`POST .../channel/automationSplit`: freight of an order that is split by warehouse."""
     parcels: dict[str, int] = {}
-    for sku, quantity in _goods(body):
-        country = products()[sku].country
+    for sku, quantity in _goods(store, body):
+        country = product_of(sku).country
         parcels[country] = parcels.get(country, 0) + quantity
     return [
         {
@@ -59,7 +60,7 @@ def split(body: Any) -> list[dict[str, Any]]:
 
 def stocks(store: Store, query: Mapping[str, str]) -> dict[str, Any]:
     """`GET .../product/stocks`."""
-    found, page = _asked(query, allow_category=False)
+    found, page = _asked(store, query, allow_category=False)
     code = query.get("warehouseCode")
     listed = [product for product in found if code in (None, "", WAREHOUSES[product.country][1])]
     rows = [
@@ -80,7 +81,7 @@ def stocks(store: Store, query: Mapping[str, str]) -> dict[str, Any]:
 
 def product_list(store: Store, query: Mapping[str, str]) -> dict[str, Any]:
     """`GET .../product/products`: styles with their SKUs."""
-    found, page = _asked(query, allow_category=True)
+    found, page = _asked(store, query, allow_category=True)
     styles = [list(group) for _, group in groupby(found, key=lambda product: product.spu)]
     return {
         "list": [_style(store, style) for style in _page(styles, page)],
@@ -112,20 +113,20 @@ def warehouses() -> dict[str, Any]:
     return {"list": rows}
 
 
-def _goods(body: Any) -> list[tuple[str, int]]:
+def _goods(store: Store, body: Any) -> list[tuple[str, int]]:
     if not isinstance(body, Mapping) or not body.get("shipToCountry"):
         raise Refused(INVALID, "shipToCountry is required")
     lines = list(read_lines(body.get("products"), "products"))
     for sku, _ in lines:
-        if sku not in products():
+        if not store.sells(sku):
             raise Refused(UNKNOWN_SKU, f"sku {sku} does not exist")
     return lines
 
 
-def _asked(query: Mapping[str, str], *, allow_category: bool) -> tuple[list[Product], int]:
+def _asked(store: Store, query: Mapping[str, str], *, allow_category: bool) -> tuple[list[Product], int]:
     for name in ("skus", "spus"):
         if query.get(name):
-            return _named(name, query[name].split(",")), 1
+            return _named(store, name, query[name].split(",")), 1
     dated = query.get("dateStartTime") and query.get("dateEndTime")
     category = query.get("categoryId") if allow_category else None
     if not (dated or category):
@@ -137,11 +138,15 @@ def _asked(query: Mapping[str, str], *, allow_category: bool) -> tuple[list[Prod
     return found, int(page)
 
 
-def _named(name: str, asked: list[str]) -> list[Product]:
+def _named(store: Store, name: str, asked: list[str]) -> list[Product]:
     if len(asked) > LARGEST_QUERY:
         raise Refused(INVALID, f"{name}: at most {LARGEST_QUERY}")
     key = name.removesuffix("s")
-    return [product for product in products().values() if getattr(product, key) in asked]
+    found = [item for item in products().values() if getattr(item, key) in asked]
+    if key == "sku":
+        own = [sku for sku in dict.fromkeys(asked) if sku not in products() and store.sells(sku)]
+        found += map(product_of, own)
+    return found
 
 
 def _page(rows: list[T], page: int) -> list[T]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_provider_kk.sandbox.catalogue import products
+from airflow_provider_kk.sandbox.catalogue import product_of
 from airflow_provider_kk.sandbox.protocol import NOT_FOUND, TOO_LATE, Refused
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, Store, goods
@@ -104,7 +104,7 @@ def _decide(store: Store, refund: Row, at: float) -> None:
     for sku, pieces in asked.items():
         _take_back(items, sku, pieces)
     whole = asked == {sku: pieces for sku, pieces in left.items() if pieces}
-    cents = sum(products()[sku].price * pieces for sku, pieces in asked.items())
+    cents = sum(product_of(sku).price * pieces for sku, pieces in asked.items())
     cents += order["freight"] if whole else 0
     _give_back(store, order, items, cents, whole, at)
     _close(store, refund, _order(store, order["id"]), "refund_successfully", at)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_kk.sandbox.catalogue import WAREHOUSES, products
+from airflow_provider_kk.sandbox.catalogue import WAREHOUSES, product_of
 from airflow_provider_kk.sandbox.clock import iso, parse_iso
 from airflow_provider_kk.sandbox.protocol import INVALID, Refused
 from airflow_provider_kk.sandbox.settings import Settings
@@ -178,7 +178,7 @@ def _refundable(row: Row) -> int:
 
 
 def _line_json(row: Row, item: Mapping[str, Any], is_v2: bool) -> dict[str, Any]:
-    product = products()[item["sku"]]
+    product = product_of(item["sku"])
     status = STATUSES[row["state"]]
     return {
         "id": item["id"],

@@ -88,7 +88,7 @@ class SandboxServer:
 
     def start(self) -> SandboxServer:
         """Begin to serve; returns when it can be asked."""
-        store = Store(self._file, self._balance)
+        store = Store(self._file, self._balance, self._settings)
         kk = KK(store, self._settings, Clock(self._clock, store.fact("clock_offset")), self.token, self._seed)
         # Some versions of werkzeug end the process when a port is taken; a test wants an error.
         try:

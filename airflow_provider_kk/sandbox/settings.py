@@ -57,6 +57,8 @@ class Settings:
     retry_after_s: float = -1.0
     #: Orders use up what is in stock; else a long test never runs dry.
     orders_take_stock: bool = False
+    #: SKUs that the catalogue lacks are sold, too: for a shop that rehearses with its own tables.
+    any_sku: bool = False
     #: KK pays by itself so long after creation.
     pay_after_s: float = 600.0
     #: A refund is decided so long after it was asked for.

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
-from airflow_provider_kk.sandbox.catalogue import freight, products
+from airflow_provider_kk.sandbox.catalogue import freight, product_of, products
 from airflow_provider_kk.sandbox.neworder import NewOrder
 from airflow_provider_kk.sandbox.protocol import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Refused
+from airflow_provider_kk.sandbox.settings import Settings
 
 FIRST_ORDER_ID = 1000000371651
 FIRST_REFUND_NO = 20000000500001
@@ -64,9 +65,13 @@ class Store:
     Args:
         path: the SQLite file that keeps everything over a restart; without it all is in memory.
         balance: cents that a new account begins with.
+        settings: `any_sku` counts here.
     """
 
-    def __init__(self, path: str | None = None, balance: int = DEFAULT_BALANCE) -> None:
+    def __init__(
+        self, path: str | None = None, balance: int = DEFAULT_BALANCE, settings: Settings | None = None
+    ) -> None:
+        self._settings = settings or Settings()
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
@@ -133,13 +138,23 @@ class Store:
         """The balance less what waits to be paid from it."""
         return int(self.fact("balance")) - int(self.fact("reserved"))
 
+    def sells(self, sku: str) -> bool:
+        """Whether there is such an SKU."""
+        return sku in products() or self._settings.any_sku
+
     def stock(self, sku: str) -> int:
         """Pieces on hand."""
         changed = self.value("SELECT qty FROM stock WHERE sku = ?", (sku,))
-        return products()[sku].stock if changed is None else int(changed)
+        return product_of(sku).stock if changed is None else int(changed)
 
     def set_stock(self, sku: str, qty: int) -> None:
-        """Make a SKU sold out (0) or available."""
+        """Make a SKU sold out (0) or available.
+
+        Raises:
+            ValueError: there is no such SKU.
+        """
+        if not self.sells(sku):
+            raise ValueError(f"sku {sku} does not exist: `any_sku` sells what the catalogue lacks")
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO stock VALUES (?, ?)", (sku, qty))
 
@@ -187,7 +202,7 @@ class Store:
     def _check_stock(self, lines: Iterable[tuple[str, int]]) -> None:
         wanted: dict[str, int] = {}
         for sku, quantity in lines:
-            if sku not in products():
+            if not self.sells(sku):
                 raise Refused(UNKNOWN_SKU, f"sku {sku} does not exist")
             wanted[sku] = wanted.get(sku, 0) + quantity
         for sku, quantity in wanted.items():
@@ -230,14 +245,14 @@ def goods(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 def _split(lines: Iterable[tuple[str, int]]) -> Iterator[tuple[str, list[tuple[str, int]]]]:
     def warehouse(line: tuple[str, int]) -> str:
-        return products()[line[0]].country
+        return product_of(line[0]).country
 
     for country, group in groupby(sorted(lines, key=warehouse), key=warehouse):
         yield country, list(group)
 
 
 def _cost(lines: Iterable[tuple[str, int]], channel_type: str | None) -> tuple[int, int]:
-    subtotal = sum(products()[sku].price * quantity for sku, quantity in lines)
+    subtotal = sum(product_of(sku).price * quantity for sku, quantity in lines)
     return subtotal, freight(sum(quantity for _, quantity in lines), channel_type)
 
 
@@ -245,7 +260,7 @@ def _items(order_id: int, lines: Iterable[tuple[str, int]]) -> list[dict[str, An
     return [
         {
             "id": order_id * 100 + index,
-            "item_id": products()[sku].item_id,
+            "item_id": product_of(sku).item_id,
             "sku": sku,
             "quantity": quantity,
             "refunded": 0,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import requests
 
-from tests.sandbox.caller import DRESS, JACKET, split_order
+from airflow_provider_kk.sandbox.control import SandboxControlError
+from tests.sandbox.caller import DRESS, JACKET, order, split_order
 
 CHANNEL = "/openapi/v2/order/orders/channel"
 STOCKS = "/openapi/v1/product/stocks"
@@ -84,3 +85,27 @@ def test_orders_take_from_the_stock_when_told_to(kk, caller):
 
     assert left() == 1
     assert "sold out" in caller.refusal(split_order("A-4"))
+
+
+def test_a_shops_own_skus_are_sold_when_any_are(kk, caller):
+    goods = {"products": [{"sku": "MINE-1", "quantity": 2}], "shipToCountry": "FR"}
+    assert "does not exist" in caller.refusal(goods, CHANNEL)
+    assert caller.get(STOCKS, skus="MINE-1")["list"] == []
+
+    kk.control.set(any_sku=True)
+
+    assert caller.create(goods, CHANNEL)
+    (stock,) = caller.get(STOCKS, skus=f"MINE-1,{DRESS}")["list"][1:]
+    assert (stock["sku"], stock["warehouseStockList"][0]["qty"]) == ("MINE-1", 1_000_000)
+    caller.create(order("A-1", orderItemsList=[{"sku": "MINE-1", "quantity": 2}]))
+    (listed,) = caller.listed()
+    assert [(line["skuCode"], line["productNum"]) for line in listed["orderItems"]] == [("MINE-1", 2)]
+
+
+def test_stock_of_an_unknown_sku_is_an_error_and_not_forgotten(kk, caller):
+    with pytest.raises(SandboxControlError, match="MINE-1"):
+        kk.control.set_stock("MINE-1", 5)
+
+    kk.control.set(any_sku=True)
+    kk.control.set_stock("MINE-1", 0)
+    assert "sold out" in caller.refusal(order("A-1", orderItemsList=[{"sku": "MINE-1", "quantity": 1}]))
