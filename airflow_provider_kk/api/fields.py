@@ -23,10 +23,13 @@ MAX_QUANTITY = 10**16 - 1
 """KK documents `int[16]`: 16 digits."""
 CHANNEL_TYPES = ("Standard", "Express", "Expedited")
 """KK's shipping speeds (v2)."""
+PROVINCE_REQUIRED = "is required: where a country has none, give the city once more"
 
 
-def text(width: int | None = None, *, required: bool = False, number_ok: bool = False) -> BeforeValidator:
-    """Text of one line, trimmed, at most `width` characters; empty is absent.
+def text(
+    width: int | None = None, *, required: bool | str = False, number_ok: bool = False
+) -> BeforeValidator:
+    """Text of one line, trimmed, at most `width` characters; empty is absent, or refused in the words given.
 
     With `number_ok`, whole numbers are taken as their digits, since warehouses store zips and order numbers
     as integers and native rendering of templates yields them. Zeros or a plus sign that were lost on the way
@@ -37,7 +40,7 @@ def text(width: int | None = None, *, required: bool = False, number_ok: bool = 
         line = _trimmed(value, number_ok)
         if not line:
             if required:
-                _refuse("is required")
+                _refuse("is required" if required is True else required)
             return None
         # Line ends and tabs inside a line come from address forms with several rows.
         line = re.sub(r"[ \t]*[\t\r\n\v\f\x85\u2028\u2029]+[ \t]*", " ", line)

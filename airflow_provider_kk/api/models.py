@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.fields import (
+    PROVINCE_REQUIRED,
     ChannelType,
     Country,
     Note,
@@ -135,7 +136,7 @@ class OrderAddress(Sent):
     recipient: Annotated[str, text(32, required=True), Field(repr=False)]
     street1: Annotated[str | None, text(64), Field(repr=False)] = None
     street2: Annotated[str | None, text(64), Field(repr=False)] = None
-    province: Annotated[str, text(32, required=True), Field(repr=False)]
+    province: Annotated[str, text(32, required=PROVINCE_REQUIRED), Field(repr=False)]
     zip: Annotated[str | None, text(32, number_ok=True), Field(repr=False)] = None
     ioss: Annotated[str | None, text(32, number_ok=True), Field(repr=False)] = None
     vat: Annotated[str | None, text(32, number_ok=True), Field(repr=False)] = None
@@ -226,7 +227,7 @@ def _fault(model: type[Sent], detail: ErrorDetails) -> Fault:
         return Fault(_path([*above, _shown(last)]), _unknown_field(owner, str(last)))
     messages = {
         "kk_order": detail["msg"],
-        "missing": "is required",
+        "missing": PROVINCE_REQUIRED if last == "province" else "is required",
         "model_type": "must be an object with named fields",
         "invalid_key": "names of fields must be text",
     }

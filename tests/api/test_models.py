@@ -84,10 +84,11 @@ def test_whitespace_is_trimmed_and_empty_text_is_absent() -> None:
     assert order.sale_platform is None
 
 
-def test_every_fault_is_named_at_once_with_its_path() -> None:
+@pytest.mark.parametrize("province", [{}, {"province": " "}])
+def test_every_fault_is_named_at_once_with_its_path(province: dict[str, str]) -> None:
     faults = faults_of(
         {
-            "address": {"country": "XX", "recipient": "x" * 33, "street2": "y" * 65, "province": " "},
+            "address": {"country": "XX", "recipient": "x" * 33, "street2": "y" * 65} | province,
             "items": [{"sku": "", "quantity": 0}, {"sku": "z" * 65}],
             "custom_order_number": "n" * 41,
         }
@@ -106,6 +107,7 @@ def test_every_fault_is_named_at_once_with_its_path() -> None:
     }
     assert "at most 32" in faults["address.recipient"]
     assert faults["address.phone"] == "is required"
+    assert faults["address.province"] == "is required: where a country has none, give the city once more"
 
 
 @pytest.mark.parametrize(
