@@ -112,7 +112,7 @@ def _judge(
     now: float,
 ) -> tuple[Verdict, str]:
     if created and all(map(_is_nobodys, generations)):
-        return Verdict.UNCLAIMED, "known from KK's list alone: no sync has sent it or asked for it"
+        return Verdict.UNCLAIMED, "known from KK's list alone: no sync has sent or selected this very order"
     unsettled = [one for one in generations if one.state is not State.CREATED and one.settle_after > now]
     if unsettled:
         return Verdict.OPEN, f"its settle window is open until {utc(unsettled[-1].settle_after)}"
