@@ -78,7 +78,9 @@ def _what_next(delivery: Delivery) -> str:
 def _examples(
     delivery: Delivery, status: Status, number: int, *, but: str = "", elsewhere: Sequence[str] = ()
 ) -> str:
-    """Name some of `number` orders, and say of the first what is the matter, unless that was said already.
+    """Name some of `number` orders, and say what is the matter with them, or else with the first of them.
+
+    :param but: what was said already, and is not said again.
 
     :param elsewhere: those of them that are not on the board.
     """
@@ -87,5 +89,6 @@ def _examples(
     if not names:
         return ""
     message = found[0][1] if found else ""
-    because = f": {message}" if message and message not in but else ""
+    is_of_all = all(one == message for _name, one in found)
+    because = f"{':' if is_of_all else '; the first:'} {message}" if message and message not in but else ""
     return f" ({some_of(names, number)}{because})"

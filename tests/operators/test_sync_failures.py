@@ -104,6 +104,17 @@ def test_every_order_that_comes_again_as_another_one_is_named_with_what_differs(
     each_is_there_once(sandbox, range(7))
 
 
+def test_what_differs_in_the_first_order_is_not_said_of_all(sandbox: SandboxServer, warehouse: Warehouse):
+    warehouse.add(*rows(range(2)))
+    attempt(sync(), run_id="first")
+    warehouse.execute("UPDATE order_line SET quantity = 9 WHERE custom_order_number = 'S-0000'")
+    warehouse.execute("UPDATE order_line SET street1 = 'elsewhere' WHERE custom_order_number = 'S-0001'")
+
+    failed = attempt(sync(), run_id="second")
+
+    assert "(S-0000, S-0001; the first: its goods differ from" in str(failed.error)
+
+
 def test_a_number_reused_for_another_order_is_loud(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows(range(3)))
     attempt(sync(), run_id="first")
