@@ -13,8 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.postgres import free_port
+
+if TYPE_CHECKING:
+    import pytest
 
 _START_S = 60
 # With a binary log, as servers with replicas have it: it rules out some ways of writing.
@@ -62,3 +66,44 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Pat
             return
         time.sleep(0.05)
     raise RuntimeError(f"MariaDB did not start: {log.read_text()}")
+
+
+@contextmanager
+def server_set(url: str, name: str, value: object) -> Iterator[None]:
+    """A setting of the server's that sessions from now on have."""
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(url)
+    with engine.connect() as db:
+        before = db.exec_driver_sql(f"SELECT @@global.{name}").scalar_one()
+        db.exec_driver_sql(f"SET GLOBAL {name} = %s", (value,))
+        try:
+            yield
+        finally:
+            db.exec_driver_sql(f"SET GLOBAL {name} = %s", (before,))
+    engine.dispose()
+
+
+@contextmanager
+def locked(url: str, monkeypatch: pytest.MonkeyPatch, *tables: str) -> Iterator[list[float]]:
+    """Tables whose rows, and the gaps between, somebody holds until another is refused one and pauses.
+
+    The server refuses at once, to who connects meanwhile. Yields the pauses.
+    """
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(url)
+    pauses: list[float] = []
+    with server_set(url, "innodb_lock_wait_timeout", 0), engine.connect() as holder:
+        held = holder.begin()
+        for table in tables:
+            holder.exec_driver_sql(f"SELECT * FROM {table} FOR UPDATE")
+
+        def let_go(seconds: float) -> None:
+            pauses.append(seconds)
+            held.rollback()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", let_go)
+            yield pauses
+    engine.dispose()

@@ -186,8 +186,7 @@ class Ledger(SendingLedger):
     def rename(self, seen: Entry, key: str) -> Entry | None:
         """Give an order that KK lists by an integer the number that it really has; None when it has moved."""
         try:
-            with self.write() as tx:
-                return tx.change(seen, {"key": key, "claim_token": self.new_token()})
+            return self.transact(lambda tx: tx.change(seen, {"key": key, "claim_token": self.new_token()}))
         except KeyTakenError:
             return None
 
@@ -202,8 +201,7 @@ class Ledger(SendingLedger):
     def _added(self, key: str, generation: int, values_at: Any) -> bool:
         """Add a row; False when somebody else has just done so."""
         try:
-            with self.write() as tx:
-                tx.add(key, generation, {**BLANK, **self._stamped(tx, values_at(tx))})
+            self.transact(lambda tx: tx.add(key, generation, {**BLANK, **self._stamped(tx, values_at(tx))}))
         except KeyTakenError:
             return False
         return True
@@ -295,16 +293,19 @@ class Ledger(SendingLedger):
             "resolved_by": as_kept(who, why),
             "message": "ordered again by a human",
         }
+
+        def work(tx: Transaction) -> bool:
+            # A sync that is about to send the old generation must not get through any more.
+            known = union(seen.kk_order_ids, ids)
+            if not tx.change(seen, {"claim_token": self.new_token(), "kk_order_ids": known}):
+                return False
+            tx.add(seen.key, seen.generation + 1, {**BLANK, **self._stamped(tx, values)})
+            return True
+
         try:
-            with self.write() as tx:
-                # A sync that is about to send the old generation must not get through any more.
-                known = union(seen.kk_order_ids, ids)
-                if not tx.change(seen, {"claim_token": self.new_token(), "kk_order_ids": known}):
-                    return False
-                tx.add(seen.key, seen.generation + 1, {**BLANK, **self._stamped(tx, values)})
+            return self.transact(work)
         except KeyTakenError:
             return False
-        return True
 
     def require_over(self, seen: Entry) -> None:
         """Require that this generation is over, so that KK's list has all of it.

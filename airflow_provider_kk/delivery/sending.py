@@ -49,12 +49,15 @@ class SendingLedger(Store):
             entry = self._take(tx, claim, seen, sync_id)
             if entry is not None:
                 tx.add_attempt(claim, self._intent(tx, claim, origin))
+            elif tries > 1:
+                return self._held(tx, claim)  # that commit has only come through while this one waited for it
             return entry
 
         try:
             entry = self.persist(work)
         except KeyTakenError:
-            return None  # another worker inserted the same key first
+            # Another worker inserted the same key first; or this one did, before its connection broke.
+            entry = self.persist(lambda tx: self._held(tx, claim)) if tries > 1 else None
         return Claim(job, claim.generation, claim.attempt, claim.token, entry) if entry else None
 
     def _held(self, tx: Transaction, claim: Claim) -> Entry | None:

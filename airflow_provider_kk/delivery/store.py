@@ -114,6 +114,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in a transaction, again only when the database has undone it for another one's sake."""
+
+    @abstractmethod
     def now(self) -> float:
         """Return the database's clock, epoch seconds."""
 
@@ -140,8 +144,7 @@ class Store(ABC):
     ) -> Entry | None:
         """Let `event` happen to a row if it is as it was read; None when it has moved."""
         state = follow(seen.state, event)
-        with self.write() as tx:
-            return tx.change(seen, self._stamped(tx, {**values_at(tx), "state": state}))
+        return self.transact(lambda tx: tx.change(seen, self._stamped(tx, {**values_at(tx), "state": state})))
 
     # Reading ---------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.driver_errors import without_data
+from airflow_provider_kk.delivery.again import again
+from airflow_provider_kk.delivery.driver_errors import is_undone, without_data
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
 
 if TYPE_CHECKING:
@@ -338,18 +339,25 @@ class _Session:
 
     def _in_transaction(self, work: Callable[[Any], Any], *statements: str) -> Any:
         try:
+            # Others write the orders' rows, too: the shop itself, and syncs that take them in another order.
+            return again(lambda: self._once(work), is_undone)
+        except Exception as error:
+            fault = without_data(error, "; ".join(statements))
+        # Raised outside of the handler: what the driver says may show a whole row.
+        raise WriteBackError(f"{_REFUSED}{fault}")
+
+    def _once(self, work: Callable[[Any], Any]) -> Any:
+        try:
             with contextlib.closing(self.connection.cursor()) as cursor:
                 value = work(cursor)
             with contextlib.suppress(NotImplementedError):
                 self.connection.commit()
-            return value
-        except Exception as error:
-            fault = without_data(error, "; ".join(statements))
+        except Exception:
             # BigQuery raises NotImplementedError, and a connection that broke raises what it likes.
             with contextlib.suppress(Exception):
                 self.connection.rollback()
-        # Raised outside of the handler: what the driver says may show a whole row.
-        raise WriteBackError(f"{_REFUSED}{fault}")
+            raise
+        return value
 
     def fault_of_columns(self, table: Name, columns: Sequence[Name]) -> str:
         """Why the table's columns cannot be read; empty when they can."""

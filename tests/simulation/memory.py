@@ -94,6 +94,10 @@ class MemoryLedger(Ledger):
             self._pause("committed again")
         return done
 
+    def transact(self, work: Callable[[MemoryTransaction], T]) -> T:
+        with self.write() as tx:
+            return work(tx)
+
     def _begun(self) -> MemoryTransaction:
         return MemoryTransaction(self._database.tables, self._database.clock.wall())
 

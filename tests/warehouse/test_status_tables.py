@@ -16,6 +16,7 @@ from sqlalchemy.schema import CreateTable
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.warehouse.status_rows import StatusRows, rows_of
 from airflow_provider_kk.warehouse.status_tables import StatusTables, upsert
+from tests.mariadb import locked
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -101,6 +102,19 @@ def test_syncs_of_one_account_at_the_same_time_lose_nothing(
     (rows,) = StatusTables(engine(), "h", "a").of_numbers(["A-1"])["A-1"]
     assert len(rows.packages) == 24
     assert rows.order.updated_at == NOON + timedelta(seconds=23)
+
+
+def test_a_lock_that_somebody_else_had_fails_no_sync(
+    mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = StatusTables(sa.create_engine(mariadb_url), "h", "locked out")
+    tables.create()
+    tables.close()
+    with locked(mariadb_url, monkeypatch, "kk_status_sync") as pauses:
+        assert tables.store([observed(7)], NOON) == 1
+    assert len(pauses) == 1
+    assert tables.of_numbers(["A-1"]) == {"A-1": [observed(7)]}
+    tables.close()
 
 
 class Unconnected:

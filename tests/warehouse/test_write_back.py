@@ -15,6 +15,7 @@ import pytest
 from airflow_provider_kk.warehouse import write_back as module
 from airflow_provider_kk.warehouse.sql import DIALECTS, Name
 from airflow_provider_kk.warehouse.write_back import Append, Result, Update, WriteBack, WriteBackError
+from tests.mariadb import locked
 from tests.warehouse.conftest import Warehouse
 from tests.warehouse.results import AT, LOG, UPDATED, appended, create_orders, create_results, result
 
@@ -349,3 +350,21 @@ def test_any_other_shape_is_refused_with_both_that_work(argument: object) -> Non
 def test_both_shapes_are_known() -> None:
     assert WriteBack.parse(" sales.kk_results ") == Append(Name(("sales", "kk_results")))
     assert isinstance(WriteBack.parse(UPDATED), Update)
+
+
+@pytest.mark.parametrize("given", ["kk_results", UPDATED])
+def test_a_lock_that_somebody_else_had_fails_no_write_back(
+    given: Any, mysql_warehouse: Warehouse, mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shop writes its orders' rows, too, and so may another sync, in another order."""
+    create_orders(mysql_warehouse)
+    mysql_warehouse.execute("INSERT INTO orders (order_no) VALUES ?", ("A",), ("B",))
+    create_results(mysql_warehouse)
+    with locked(mariadb_url, monkeypatch, "warehouse.orders", "warehouse.kk_results") as pauses:
+        WriteBack.parse(given).write(mysql_warehouse.hook, [result("A", "1"), result("B", "2")], LOG)
+
+    assert len(pauses) == 1
+    told = mysql_warehouse.rows("SELECT COUNT(*) FROM kk_results") + mysql_warehouse.rows(
+        "SELECT COUNT(kk_ids) FROM orders"
+    )
+    assert told == ([(2,), (0,)] if given == "kk_results" else [(0,), (2,)])

@@ -101,15 +101,12 @@ class LedgerBucket:
             tell_pause("all workers of the account pause", pause_s)
         full_s = (self._burst - 1) * self._interval_s
         now = self._ledger.database.now()
-        with self._ledger.database.write() as db:
-            db.execute(
-                tables.account.update()
-                .where(*self._row)
-                .values(
-                    paused_until=_later(tables.account.c.paused_until, now + pause_s),
-                    bucket_tat=_later(tables.account.c.bucket_tat, now + pause_s + full_s),
-                )
-            )
+        pause = tables.account.update().where(*self._row)
+        pause = pause.values(
+            paused_until=_later(tables.account.c.paused_until, now + pause_s),
+            bucket_tat=_later(tables.account.c.bucket_tat, now + pause_s + full_s),
+        )
+        self._ledger.database.transact(lambda db: db.execute(pause))
 
     def _place(self) -> float:
         """Return the moment, on the monotonic clock, at which this thread may send."""
@@ -126,9 +123,12 @@ class LedgerBucket:
     def _book(self, number: int) -> list[float]:
         """Book the next free moments, on the monotonic clock."""
         cost_s = number * self._interval_s
-        with self._ledger.database.write() as db:
+
+        def work(db: Connection) -> Any:
             booked = db.execute(self._booking_of, {"cost_s": cost_s, **self._here()})
-            row = booked.one() if self._ledger.database.returns_rows else self._look(db)
+            return booked.one() if self._ledger.database.returns_rows else self._look(db)
+
+        row = self._ledger.database.transact(work)
         first_s = row.bucket_tat - cost_s + self._interval_s - self._burst * self._interval_s - row.now
         soonest_s = max(0.0, row.paused_until - row.now)
         here = self._ledger.clock.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,7 +14,9 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
+from airflow_provider_kk.delivery.again import again
 from airflow_provider_kk.delivery.clock import Clock
+from airflow_provider_kk.delivery.driver_errors import is_undone, is_unreachable
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.waiting import Waits
 
@@ -25,8 +26,6 @@ T = TypeVar("T")
 SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 
 _BUSY_TIMEOUT_S = 60
-#: A database that restarts is waited for, so that an answer of KK is not lost for a blip.
-_RETRY_PAUSES_S = (0.1, 0.5, 2.0, 5.0, 10.0)
 
 
 class LedgerUnusableError(Exception):
@@ -89,15 +88,21 @@ class Database:
 
         For work that may run twice: a commit may have happened when its connection broke.
         """
-        for pause_s in (*_RETRY_PAUSES_S, None):
-            try:
-                with self.write() as connection:
-                    return work(connection)
-            except DBAPIError as error:
-                if pause_s is None or not may_pass(error):
-                    raise
-                time.sleep(pause_s)
-        raise AssertionError("unreachable")
+        return self._again(work, may_pass)
+
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction, again only when the database has undone it for another one's sake.
+
+        For work that must not run twice.
+        """
+        return self._again(work, _was_undone)
+
+    def _again(self, work: Callable[[Connection], T], is_worth_it: Callable[[Exception], bool]) -> T:
+        def once() -> T:
+            with self.write() as connection:
+                return work(connection)
+
+        return again(once, is_worth_it)
 
     def create_tables(self) -> None:
         """Create what is missing; somebody else may be doing the same."""
@@ -178,12 +183,18 @@ def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     return arguments
 
 
-def may_pass(error: DBAPIError) -> bool:
+def _was_undone(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and error.orig is not None and is_undone(error.orig)
+
+
+def may_pass(error: Exception) -> bool:
     """Whether trying again may help: a lost connection, a lock, a deadlock."""
-    if isinstance(error, IntegrityError):
-        return False  # its text quotes keys, which may hold any of these words
+    if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:
+        return False  # the text of a lost race quotes keys, which may hold any of these words
+    if error.connection_invalidated or is_undone(error.orig) or is_unreachable(error.orig):
+        return True
     text = str(error.orig).lower()
-    return error.connection_invalidated or any(
+    return any(
         word in text
         for word in (
             "locked",

@@ -208,6 +208,11 @@ class SqlLedger(Ledger):
         with _telling_taken_keys():
             return self.database.persist(lambda db: work(self._transaction(db)))
 
+    def transact(self, work: Callable[[SqlTransaction], T]) -> T:
+        """Run `work` in a transaction, again only when the database has undone it for another one's sake."""
+        with _telling_taken_keys():
+            return self.database.transact(lambda db: work(self._transaction(db)))
+
     def _transaction(self, db: Connection) -> SqlTransaction:
         return SqlTransaction(
             db, self.database, self._statements, self._jobs, self._is_mine, self._token_fingerprint
@@ -338,12 +343,9 @@ class SqlLedger(Ledger):
 
     def set_healed_until(self, epoch: float) -> None:
         """Move the stamp forward."""
-        with self.database.write() as db:
-            db.execute(
-                tables.account.update()
-                .where(*self._mine(tables.account), tables.account.c.healed_until < epoch)
-                .values(healed_until=epoch)
-            )
+        is_earlier = (*self._mine(tables.account), tables.account.c.healed_until < epoch)
+        statement = tables.account.update().where(*is_earlier).values(healed_until=epoch)
+        self.database.transact(lambda db: db.execute(statement))
 
     # The syncs -------------------------------------------------------------------------------------
 
@@ -365,19 +367,17 @@ class SqlLedger(Ledger):
 
     def add_run(self, run: RunRow, origin: Origin) -> None:
         """Add a sync."""
-        with self.database.write() as db:
-            row = self._is_mine | _task(origin) | vars(run)
-            db.execute(
-                _RUN.insert().values(row | {"summary": json.dumps(dict(run.summary)), "ended_at": 0.0})
-            )
+        row = self._is_mine | _task(origin) | vars(run)
+        statement = _RUN.insert().values(row | {"summary": json.dumps(dict(run.summary)), "ended_at": 0.0})
+        self.database.transact(lambda db: db.execute(statement))
 
     def change_run(self, sync_id: str, values: Mapping[str, Any]) -> None:
         """Change a sync; a new summary stamps the time of its end."""
         values = dict(values)
         if "summary" in values:
             values.update(summary=json.dumps(dict(values["summary"])), ended_at=self.database.now())
-        with self.database.write() as db:
-            db.execute(_RUN.update().where(_RUN.c.sync_id == sync_id).values(values))
+        statement = _RUN.update().where(_RUN.c.sync_id == sync_id).values(values)
+        self.database.transact(lambda db: db.execute(statement))
 
 
 @contextmanager

@@ -9,17 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import pymysql
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, OperationalError
 
+from airflow_provider_kk.delivery.job import Sighting
 from airflow_provider_kk.delivery.rows import Answer, Origin
+from airflow_provider_kk.delivery.runs import SyncRuns
 from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.conftest import empty_tables
 from tests.delivery.world import Order, World
+from tests.mariadb import locked, server_set
 
 ORIGIN = Origin("dag", "run", "task", -1, 1)
 
@@ -30,18 +35,6 @@ def world(mariadb_url: str) -> Iterator[World]:
     yield world
     world.ledger.close()
     empty_tables(mariadb_url)
-
-
-@contextmanager
-def server_set(url: str, name: str, value: object) -> Iterator[None]:
-    """A setting of the server's that sessions from now on have."""
-    engine = sa.create_engine(url)
-    with engine.connect() as db:
-        before = db.exec_driver_sql(f"SELECT @@global.{name}").scalar_one()
-        db.exec_driver_sql(f"SET GLOBAL {name} = %s", (value,))
-        yield
-        db.exec_driver_sql(f"SET GLOBAL {name} = %s", (before,))
-    engine.dispose()
 
 
 def send(world: World, *keys: str) -> None:
@@ -146,6 +139,93 @@ def test_a_lost_connection_is_made_again(world: World) -> None:
 
     assert len(tries) == 2
     assert world.entry("A").message == "after all"
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("kk_account", lambda world, ledger: LedgerBucket(ledger, burst=120, per_second=2).acquire()),
+        ("kk_account", lambda world, ledger: LedgerBucket(ledger, burst=120, per_second=2).back_off(1)),
+        ("kk_account", lambda world, ledger: ledger.set_healed_until(world.clock.wall())),
+        ("kk_sync_run", lambda world, ledger: SyncRuns(ledger).begin(Origin("new", "run", "task", -1, 1))),
+        ("kk_sync_run", lambda world, ledger: SyncRuns(ledger).begin(ORIGIN)),
+        ("kk_order", lambda world, ledger: ledger.heal([Sighting("1", "B", goods={"SHIRT_M": 1})])),
+        ("kk_order", lambda world, ledger: ledger.hold(world.entry("A"), Event.GIVEN_UP, "why")),
+        ("kk_order", lambda world, ledger: ledger.rename(world.entry("A"), "0A")),
+        ("kk_order", lambda world, ledger: ledger.order_again(world.entry("C"), who="ann", why="lost")),
+    ],
+)
+def test_no_change_fails_for_a_lock_that_somebody_else_had(
+    world: World, mariadb_url: str, monkeypatch: pytest.MonkeyPatch, table: str, change: Any
+) -> None:
+    send(world, "A", "C")
+    seen = world.entry("C")
+    world.clock.sleep(1_000)
+    assert world.ledger.adopt(seen, world.ledger.attempts(["C"])[0], ["7"])
+    SyncRuns(world.ledger).begin(ORIGIN)
+    with server_set(mariadb_url, "innodb_lock_wait_timeout", 0):
+        ledger = world.open_ledger()
+        ledger.now()
+    with locked(mariadb_url, monkeypatch, table) as pauses:
+        change(world, ledger)
+    ledger.close()
+    assert len(pauses) == 1
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        (2002, "Can't connect to server on '127.0.0.1' (115)"),
+        (2003, "Can't connect to MySQL server on 'ledger' (timed out)"),
+        (2005, "Unknown server host 'ledger' (-2)"),
+    ],
+)
+def test_a_server_that_is_away_is_waited_for_in_the_words_of_every_driver(
+    world: World, monkeypatch: pytest.MonkeyPatch, word: tuple[int, str]
+) -> None:
+    claim = world.ledger.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    assert claim is not None
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    engine = world.ledger.database.engine
+    engine.dispose()
+
+    @sa.event.listens_for(engine, "do_connect")
+    def refuse(*_: Any) -> None:
+        if len(pauses) < 2:
+            raise pymysql.err.OperationalError(*word)
+
+    assert world.ledger.record(claim, Answer(Event.CREATED, ("1",))).state is State.CREATED
+    assert len(pauses) == 2
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_an_intent_whose_commit_comes_through_late_is_this_workers_own(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    """As when a proxy dies while the server waits for its replica: only the server knows, and only later."""
+    seen, job, database = None, world.job(Order("A")), world.ledger.database
+    if not is_new:
+        claim = world.ledger.begin(job, None, origin=ORIGIN, sync_id="s")
+        assert claim is not None
+        seen = world.ledger.record(claim, Answer(Event.NOT_SENT))
+    write = database.write
+
+    @contextmanager
+    def write_and_lose_the_connection() -> Iterator[Any]:
+        monkeypatch.setattr(database, "write", write)
+        db = database.engine.connect()
+        transaction = db.begin()
+        yield db
+        threading.Timer(0.4, lambda: (transaction.commit(), db.close())).start()
+        raise OperationalError("COMMIT", {}, pymysql.err.OperationalError(2013, "Lost connection"))
+
+    monkeypatch.setattr(database, "write", write_and_lose_the_connection)
+    claim = world.ledger.begin(job, seen, origin=ORIGIN, sync_id="s")
+
+    assert claim is not None
+    assert claim.entry == world.entry("A")
+    assert len(world.ledger.attempts(["A"])) == (1 if is_new else 2)
 
 
 def test_what_is_too_long_is_an_error_on_a_lax_server_too(world: World, mariadb_url: str) -> None:
