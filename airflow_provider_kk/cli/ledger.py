@@ -21,7 +21,7 @@ from airflow_provider_kk.cli.common import (
     time,
     whole,
 )
-from airflow_provider_kk.cli.words import plain, why
+from airflow_provider_kk.cli.words import key_of, plain, why
 from airflow_provider_kk.hooks.resolving import newest
 
 if TYPE_CHECKING:
@@ -147,7 +147,9 @@ def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]
 
 
 def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
-    key = _key_of(arguments.number, ledger, is_refund=arguments.refunds)
+    key = key_of(arguments.number, ledger, is_refund=arguments.refunds)
+    if key is None:
+        raise CannotError(f"{arguments.number} is not in the ledger of {ledger.account} at {ledger.host}")
     generations, attempts = ledger.generations(key), ledger.attempts([key])
     if arguments.json:
         told = {
@@ -162,17 +164,6 @@ def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
         table(["POST", "sent", "outcome", "kkOrderIds", "by", "what KK said"], [_row(one) for one in mine])
     _print_advice(generations[-1], arguments)
     return 0
-
-
-def _key_of(told: str, ledger: SqlLedger, *, is_refund: bool) -> str:
-    """Return the key that a human has told by itself or by KK's id."""
-    from airflow_provider_kk.delivery.sql.report import Report
-
-    report = Report(ledger)
-    found = (report.of_refunds() if is_refund else report).find(told, limit=1)
-    if not found:
-        raise CannotError(f"{told} is not in the ledger of {ledger.account} at {ledger.host}")
-    return found[0].key
 
 
 def _print_entry(entry: Entry) -> None:

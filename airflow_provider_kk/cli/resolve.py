@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Take a human's word; the exit status is 1 when it could not be taken for each."""
     word = word_of(arguments)
-    entries = looked_up(arguments.number, ledger)
+    entries = looked_up(arguments.number, ledger, is_refund=arguments.refunds)
     _require_one_for_ids(arguments, entries)
     if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
         raise CannotError("--order-again and --not-mine are for orders: let another task ask for a refund")

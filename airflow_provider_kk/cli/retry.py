@@ -57,7 +57,7 @@ def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Entry]:
     if ways != 1:
         raise CannotError("say which orders: their numbers, or --code CODE, or --all")
     if arguments.number:
-        return looked_up(arguments.number, ledger)
+        return looked_up(arguments.number, ledger, is_refund=arguments.refunds)
     rejected = newest(ledger.entries(states=[State.REJECTED]), ledger)
     if arguments.all:
         return rejected

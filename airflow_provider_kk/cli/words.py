@@ -82,8 +82,17 @@ def each(
     return done, skipped
 
 
-def looked_up(numbers: Sequence[str], ledger: SqlLedger) -> list[Entry]:
-    """Return the rows of these numbers.
+def key_of(told: str, ledger: SqlLedger, *, is_refund: bool) -> str | None:
+    """Return the key that a human has told by itself or by KK's id; None when there is none."""
+    from airflow_provider_kk.delivery.sql.report import Report
+
+    report = Report(ledger)
+    found = (report.of_refunds() if is_refund else report).find(told, limit=1)
+    return found[0].key if found else None
+
+
+def looked_up(numbers: Sequence[str], ledger: SqlLedger, *, is_refund: bool) -> list[Entry]:
+    """Return the rows of these numbers. KK's ids are not taken for them: a split has several.
 
     :raises CannotError: names those that the ledger does not know.
     """
@@ -92,8 +101,13 @@ def looked_up(numbers: Sequence[str], ledger: SqlLedger) -> list[Entry]:
     unknown = [one for one in wanted if one not in known]
     if unknown:
         verb = "is" if len(unknown) == 1 else "are"
+        names = ", ".join([_whose(unknown[0], ledger, is_refund=is_refund), *unknown[1:]])
         raise CannotError(
-            f"{', '.join(unknown)} {verb} not in the ledger of {ledger.account} at {ledger.host}. "
-            "Nothing was done"
+            f"{names} {verb} not in the ledger of {ledger.account} at {ledger.host}. Nothing was done"
         )
     return [known[one] for one in wanted]
+
+
+def _whose(told: str, ledger: SqlLedger, *, is_refund: bool) -> str:
+    key = key_of(told, ledger, is_refund=is_refund)
+    return f"{told} (KK's id of {key})" if key else told

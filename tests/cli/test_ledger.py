@@ -54,6 +54,9 @@ def test_an_order_is_shown_by_its_kk_order_id_too(
     told = json.loads(capsys.readouterr().out)
     for row in (*told["generations"], *told["attempts"]):
         assert (row["custom_order_number"], row["kk_order_ids"]) == ("A-1", ["9001", "9002"])
+    for word in (["resolve", "--never-created"], ["retry"]):
+        assert main(["ledger", *word, "9002", "--why", "x", "--yes"]) == 1
+        assert "9002 (KK's id of A-1) is not in the ledger" in capsys.readouterr().err
     assert main(["ledger", "show", "900"]) == 1
     assert "900 is not in the ledger" in capsys.readouterr().err
 
