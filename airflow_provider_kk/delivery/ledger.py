@@ -169,13 +169,19 @@ class Ledger(SendingLedger):
         return completion
 
     def _complete_one(self, entry: Entry, group: Sequence[Sighting], completion: Completion) -> None:
-        own = {one.id: one.goods for one in self.of_its_generation(entry, group)}
-        news = sorted(set(own) - set(entry.kk_order_ids))
-        goods = [one for one in own.values() if one is not None]
-        if not news or set(entry.kk_order_ids) - set(own) or len(goods) < len(own):
+        own = list({one.id: one for one in self.of_its_generation(entry, group)}.values())
+        known = set(entry.kk_order_ids)
+        if known - {one.id for one in own} or any(one.goods is None for one in own):
+            return
+        if not (is_within := _fits(own, entry)):
+            # A surplus that was cancelled at KK is over; a split that was cancelled fits and is one.
+            own = [one for one in own if one.id in known or not one.is_cancelled]
+            is_within = _fits(own, entry)
+        news = sorted({one.id for one in own} - known)
+        if not news:
             return
         ids = union(entry.kk_order_ids, news)
-        if all(quantity <= entry.goods.get(sku, 0) for sku, quantity in add_goods(goods).items()):
+        if is_within:
             moved = self._compare_and_set(entry, Event.SIGHTED, lambda _tx: {"kk_order_ids": ids})
             completion.completed += [moved] if moved else []
         else:
@@ -340,3 +346,9 @@ def _is_healable(entry: Entry) -> bool:
     if entry.state is State.CREATED:
         return entry.adopted and not entry.fingerprint  # its splits may be listed one by one
     return entry.state in (State.INVALID, State.NOT_SENT)
+
+
+def _fits(sightings: Sequence[Sighting], entry: Entry) -> bool:
+    """Whether these hold no more of anything than was ordered."""
+    found = add_goods([one.goods or {} for one in sightings])
+    return all(quantity <= entry.goods.get(sku, 0) for sku, quantity in found.items())

@@ -21,7 +21,7 @@ _MAX_ROWS_AT_ONCE = 1_000
 _MAX_PAGES = 2 * _MAX_ROWS_AT_ONCE // 10
 _SHORTEST_SLICE_S = 2
 #: KK's words in `status`, v1 and v2.
-_CANCELLED = ("cancel", "refunded")
+CANCELLED = ("cancel", "refunded")
 
 
 def order_job(order: Order, client: KKClient) -> Job:
@@ -137,7 +137,7 @@ def sighting(order: KKOrder) -> Sighting:
         country=address.country if address else None,
         zip=address.zip if address else None,
         created_at=order.created_at.timestamp() if order.created_at else None,
-        is_cancelled=order.status in _CANCELLED,
+        is_cancelled=order.status in CANCELLED,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.changes import LAG_S, ChangedOrders
 from airflow_provider_kk.delivery.job import Sighting
+from airflow_provider_kk.delivery.orders import CANCELLED
 from airflow_provider_kk.warehouse.status_rows import StatusRows, goods_of, rows_of
 
 if TYPE_CHECKING:
@@ -142,7 +143,9 @@ class StatusSync:
             if rows := rows_of(order):
                 found[missing[order.id]][order.id] = rows
         return [
-            Sighting(kk_id, number, goods=goods_of(rows.lines))
+            Sighting(
+                kk_id, number, goods=goods_of(rows.lines), is_cancelled=rows.order.kk_status in CANCELLED
+            )
             for number, all_rows in found.items()
             for kk_id, rows in all_rows.items()
         ]

@@ -364,6 +364,15 @@ def test_more_or_other_goods_than_were_sent_are_held(ledger: SqlLedger, created:
     assert ledger.complete([split("K1", SHIRT_M=1), split("K3", HAT=1)]) == Completion()
 
 
+def test_what_was_cancelled_counts_where_it_fits_and_is_no_surplus(ledger: SqlLedger, created: Entry) -> None:
+    surplus = Sighting("K3", "A", goods={"SHIRT_M": 1, "HAT": 2}, is_cancelled=True)
+    assert ledger.complete([split("K1", SHIRT_M=1), surplus]) == Completion()
+    completion = ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=2), surplus])
+    assert [one.kk_order_ids for one in completion.completed] == [("K1", "K2")]
+    completion = ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=2), split("K4", HAT=1), surplus])
+    assert [one.kk_order_ids for one in completion.held] == [("K1", "K2", "K4")]
+
+
 def test_what_cannot_be_added_up_decides_nothing(ledger: SqlLedger, created: Entry) -> None:
     assert ledger.complete([split("K2", HAT=2)]) == Completion()
     unreadable = Sighting("K2", "A", goods=None)

@@ -311,6 +311,32 @@ def test_more_goods_than_were_sent_are_a_conflict_that_fails_one_run(
     assert synced()["conflicts"] == []
 
 
+def test_a_surplus_that_was_cancelled_at_kk_is_no_conflict(
+    warehouse: Warehouse, connect: Connect, sandbox: SandboxServer
+) -> None:
+    # As `kk audit` says to do.
+    ids = created(connect, {CN: 1})
+    (more,) = sandbox.control.place({CN: 1}, number="S-1")
+    sandbox.control.move(more, "cancel")
+    sandbox.control.advance(HOUR)
+
+    assert synced()["conflicts"] == []
+    assert in_ledger(warehouse)["S-1"] == ("created", list(ids), "")
+
+
+def test_a_split_is_added_though_it_was_cancelled_at_kk(
+    warehouse: Warehouse, connect: Connect, sandbox: SandboxServer
+) -> None:
+    sandbox.control.set(answer="first")
+    (named,) = created(connect, {CN: 1, US: 2})
+    ids = sorted(one["id"] for one in sandbox.control.orders())
+    sandbox.control.move(next(one for one in ids if one != named), "cancel")
+    sandbox.control.advance(HOUR)
+
+    assert synced()["splits"] == 1
+    assert in_ledger(warehouse)["S-1"] == ("created", ids, "")
+
+
 def test_a_task_that_failed_still_counts_what_it_has_changed_when_it_is_tried_again(
     warehouse: Warehouse, connect: Connect, sandbox: SandboxServer
 ) -> None:
