@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from airflow_provider_kk.delivery.again import again
@@ -109,15 +109,26 @@ class Database:
         if self._has_tables():
             return
         try:
-            with self.write() as connection, self._creating_alone(connection):
-                tables.METADATA.create_all(connection)
+            self.persist(self._create)
         except DBAPIError as error:
+            if may_pass(error):
+                raise
             if self._has_tables():
                 return
             raise LedgerUnusableError(
                 f"The ledger's tables could not be created ({type(error.orig).__name__}). "
                 "Grant CREATE, or have them created from the output of `kk ledger ddl`."
             ) from error
+
+    def _create(self, connection: Connection) -> None:
+        with self._creating_alone(connection):
+            # MySQL keeps each statement's work, so whoever is killed between leaves some: one that has no
+            # index comes last, and is there only when all is.
+            others = [table for table in tables.METADATA.sorted_tables if table is not tables.account]
+            tables.METADATA.create_all(connection, tables=others)
+            if self.is_mysql:
+                _create_missing_indexes(connection, others)
+            tables.METADATA.create_all(connection)
 
     def _has_tables(self) -> bool:
         names = {table.name for table in tables.METADATA.sorted_tables}
@@ -133,10 +144,14 @@ class Database:
             return
         # A session's lock, since each statement that creates something ends the transaction.
         connection.execute(sa.text("SELECT get_lock('kk_ledger', 60)"))
+        release = sa.text("SELECT release_lock('kk_ledger')")
         try:
             yield
-        finally:
-            connection.execute(sa.text("SELECT release_lock('kk_ledger')"))
+        except BaseException:
+            with suppress(SQLAlchemyError):  # it is gone with a connection that is lost
+                connection.execute(release)
+            raise
+        connection.execute(release)
 
     def require_unique_keys(self) -> None:
         """Insert one key twice and require the error.
@@ -181,6 +196,15 @@ def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     else:
         arguments["pool_pre_ping"] = True
     return arguments
+
+
+def _create_missing_indexes(connection: Connection, wanted: Sequence[sa.Table]) -> None:
+    found = sa.inspect(connection)
+    for table in wanted:
+        names = {index["name"] for index in found.get_indexes(table.name)}
+        for index in tables.sorted_indexes(table):
+            if index.name not in names:
+                index.create(connection)
 
 
 def _was_undone(error: Exception) -> bool:

@@ -50,6 +50,34 @@ def test_openers_of_a_new_ledger_do_not_wait_for_each_other_in_a_circle(world: W
             checked.result()
 
 
+def test_an_opener_that_is_cut_off_goes_on_and_leaves_no_index_out(mariadb_url: str) -> None:
+    """Each statement that creates something is a transaction of its own."""
+    server = sa.create_engine(mariadb_url)
+    tables.METADATA.drop_all(server)
+    engine = sa.create_engine(mariadb_url, **pool_arguments("mysql", 2))
+    cut = ["CREATE TABLE kk_order ", "CREATE TABLE kk_sync_run ", "CREATE TABLE kk_account "]
+
+    @sa.event.listens_for(engine, "after_cursor_execute")
+    def cut_off(db: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if cut and statement.lstrip().startswith(cut[0]):
+            del cut[0]
+            own = db.exec_driver_sql("SELECT connection_id()").scalar_one()
+            with server.connect() as other:
+                other.exec_driver_sql(f"KILL {own}")
+
+    ledger = SqlLedger(engine, "kk.test", "cut off")
+    ledger.open("kk_default")
+    ledger.close()
+
+    assert cut == []
+    found = sa.inspect(server)
+    for table in tables.METADATA.sorted_tables:
+        names = {index["name"] for index in found.get_indexes(table.name)}
+        assert names == {index.name for index in table.indexes}
+    server.dispose()
+    empty_tables(mariadb_url)
+
+
 @pytest.mark.parametrize("zone", ["SYSTEM", "+05:45"])
 def test_the_servers_clock_is_an_epoch_whatever_its_time_zone(mariadb_url: str, zone: str) -> None:
     with server_set(mariadb_url, "time_zone", zone):
