@@ -68,17 +68,20 @@ def is_undone(error: BaseException) -> bool:
     return (bool(error.args[:1]) and error.args[0] in _MYSQLS_UNDONE) or _sqlstate(error) in _UNDONE
 
 
-def is_unreachable(error: BaseException) -> bool:
-    """Whether it is MySQL's clients' word for a server that takes no connections, as while it restarts."""
-    return bool(error.args[:1]) and error.args[0] in _MYSQLS_UNREACHABLE
+def is_passing(error: BaseException) -> bool:
+    """Whether a server was away, as while it restarts, or somebody has cut a statement short."""
+    return (bool(error.args[:1]) and error.args[0] in _MYSQLS_PASSING) or _sqlstate(error) in _PASSING
 
 
 #: A lock was held for too long, a deadlock; SQL Server's number of a deadlock is one of them, too.
 _MYSQLS_UNDONE = (1205, 1213)
 #: The standard's word for it, PostgreSQL's deadlock and its lock that was held for too long.
 _UNDONE = ("40001", "40P01", "55P03")
-#: No socket, no connection, no such host: a name moves while another server takes over.
-_MYSQLS_UNREACHABLE = (2002, 2003, 2005)
+#: No socket, no connection, no such host (a name moves while another server takes over); KILL QUERY, and
+#: MariaDB's max_statement_time.
+_MYSQLS_PASSING = (2002, 2003, 2005, 1317, 1969)
+#: PostgreSQL's statement that was cancelled.
+_PASSING = ("57014",)
 #: Unknown column, syntax, unknown table.
 _MYSQLS_OF_STATEMENT = (1054, 1064, 1146)
 _SQLITES_OF_STATEMENT = re.compile(r"no such (column|table|function)|syntax error|incomplete input")

@@ -16,7 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from airflow_provider_kk.delivery.again import again
 from airflow_provider_kk.delivery.clock import Clock
-from airflow_provider_kk.delivery.driver_errors import is_undone, is_unreachable
+from airflow_provider_kk.delivery.driver_errors import is_passing, is_undone
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.waiting import Waits
 
@@ -215,7 +215,7 @@ def may_pass(error: Exception) -> bool:
     """Whether trying again may help: a lost connection, a lock, a deadlock."""
     if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:
         return False  # the text of a lost race quotes keys, which may hold any of these words
-    if error.connection_invalidated or is_undone(error.orig) or is_unreachable(error.orig):
+    if error.connection_invalidated or is_undone(error.orig) or is_passing(error.orig):
         return True
     text = str(error.orig).lower()
     return any(

@@ -50,6 +50,29 @@ def test_openers_of_a_new_ledger_do_not_wait_for_each_other_in_a_circle(world: W
             checked.result()
 
 
+def test_a_statement_that_somebody_has_killed_is_run_again(world: World) -> None:
+    send(world, "A")
+    engine = world.ledger.database.engine
+    tries = []
+
+    def kill(number: int) -> None:
+        with engine.connect() as other:
+            other.exec_driver_sql(f"KILL QUERY {number}")
+
+    def work(tx: Any) -> None:
+        tries.append(tx)
+        if len(tries) == 1:
+            own = tx._db.exec_driver_sql("SELECT connection_id()").scalar_one()
+            threading.Timer(0.1, kill, [own]).start()
+            tx._db.exec_driver_sql("SELECT sleep(30) FROM kk_order")
+        tx.overwrite(tx.lock("A", 1), {"message": "after all"})
+
+    world.ledger.persist(work)
+
+    assert len(tries) == 2
+    assert world.entry("A").message == "after all"
+
+
 def test_an_opener_that_is_cut_off_goes_on_and_leaves_no_index_out(mariadb_url: str) -> None:
     """Each statement that creates something is a transaction of its own."""
     server = sa.create_engine(mariadb_url)
