@@ -69,8 +69,15 @@ def is_undone(error: BaseException) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether a server was away, as while it restarts, or somebody has cut a statement short."""
-    return (bool(error.args[:1]) and error.args[0] in _MYSQLS_PASSING) or _sqlstate(error) in _PASSING
+    """Whether a server was away or full, as while it restarts, or somebody has cut a statement short."""
+    is_mysqls = bool(error.args[:1]) and error.args[0] in _MYSQLS_PASSING
+    return is_mysqls or _sqlstate(error).startswith(_PASSING) or takes_no_writes(error)
+
+
+def takes_no_writes(error: BaseException) -> bool:
+    """Whether the server only reads, as one that a failover has left behind, or not yet promoted."""
+    is_mysqls = bool(error.args[:1]) and error.args[0] in _MYSQLS_READ_ONLY
+    return is_mysqls or _sqlstate(error) == _READ_ONLY
 
 
 #: A lock was held for too long, a deadlock; SQL Server's number of a deadlock is one of them, too.
@@ -80,8 +87,12 @@ _UNDONE = ("40001", "40P01", "55P03")
 #: No socket, no connection, no such host (a name moves while another server takes over); KILL QUERY, and
 #: MariaDB's max_statement_time.
 _MYSQLS_PASSING = (2002, 2003, 2005, 1317, 1969)
-#: PostgreSQL's statement that was cancelled.
-_PASSING = ("57014",)
+#: Lost connections; full disks and too many sessions; what an operator does: servers tell of it in their
+#: own languages.
+_PASSING = ("08", "53", "57")
+#: --read-only, and InnoDB's own. Its words are not enough, since others quote what stands in a row.
+_MYSQLS_READ_ONLY = (1290, 1836)
+_READ_ONLY = "25006"
 #: Unknown column, syntax, unknown table.
 _MYSQLS_OF_STATEMENT = (1054, 1064, 1146)
 _SQLITES_OF_STATEMENT = re.compile(r"no such (column|table|function)|syntax error|incomplete input")

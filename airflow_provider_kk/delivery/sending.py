@@ -135,6 +135,8 @@ class SendingLedger(Store):
             return tx.overwrite(entry, self._stamped(tx, self._own_answer(tx, entry, answer)))
         if answer.event is Event.CREATED:
             return tx.overwrite(entry, self._stamped(tx, self._late_answer(tx, entry, claim, answer)))
+        if not is_known and (doubt := self._forgotten_doubt(tx, entry, claim, answer)):
+            return tx.overwrite(entry, self._stamped(tx, doubt))
         return entry
 
     def _forgotten(self, tx: Transaction, claim: Claim, answer: Answer) -> dict[str, Any]:
@@ -148,6 +150,22 @@ class SendingLedger(Store):
             "settle_after": self._latest_now(tx) + self.settle_delay_s,
             "created_at": tx.now if created else 0.0,
             "message": "" if created else answer.message[:MAX_MESSAGE],
+        }
+
+    def _forgotten_doubt(
+        self, tx: Transaction, entry: Entry, claim: Claim, answer: Answer
+    ) -> dict[str, Any] | None:
+        """What an older row, which a failover has brought back, has to learn of a POST that may be at KK."""
+        if answer.event is Event.NOT_SENT or entry.state in (State.CREATED, State.HELD):
+            return None
+        settle_after = tx.later(self._latest_now(tx) + self.settle_delay_s, entry.settle_after)
+        if entry.state in DOUBTFUL:
+            return {"settle_after": settle_after}
+        return {
+            **identity_of(claim.job),
+            "state": State.IN_DOUBT,
+            "settle_after": settle_after,
+            "message": answer.message[:MAX_MESSAGE],
         }
 
     def _own_answer(self, tx: Transaction, entry: Entry, answer: Answer) -> dict[str, Any]:

@@ -53,6 +53,21 @@ def test_a_restored_ledger_finds_the_second_generation(world: World) -> None:
     assert world.kk.count("A") == 2
 
 
+@pytest.mark.parametrize("before", ["never_left", "refused", "lost_request"])
+def test_an_unknown_outcome_whose_intent_a_failover_has_lost_is_waited_for(world: World, before: str) -> None:
+    """The row that is there instead is of an older attempt, and does not know that another one left."""
+    world.kk.meets("A", before, "lost_answer")
+    world.sync("A", waits=False)
+    world.clock.sleep(7200)
+    saved = backup(world)
+    world.kk.list_lag_s = 300
+    world.kk.on_post = lambda _key: restore(world, saved)
+    assert counts(world.sync("A", waits=False)) == {"in_doubt": 1}
+    world.kk.on_post = None
+    assert counts(world.sync("A")) == {"adopted": 1}
+    assert world.kk.count("A") == 1
+
+
 def test_a_row_that_vanishes_while_a_sync_waits_is_not_sent_again(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     sleep = world.clock.sleep

@@ -59,7 +59,7 @@ class LedgerBucket:
         stop = stop or Stop()
         if stop.is_set():
             raise ThrottleStopped
-        wait_s = self._place() - self._ledger.clock.monotonic()
+        wait_s = self._place(stop) - self._ledger.clock.monotonic()
         while wait_s > 0 and not stop.is_set():
             self._sleep(wait_s, stop)
             wait_s = self._pause_left_s()  # somebody may have met a 429 while this one slept
@@ -69,8 +69,7 @@ class LedgerBucket:
 
     def least_s(self, requests: int) -> float:
         """Return how many seconds so many requests take at least, if nobody else sends."""
-        with self._ledger.database.read() as db:
-            row = db.execute(self._state, self._here()).one_or_none()
+        row = self._ledger.database.look(lambda db: db.execute(self._state, self._here()).one_or_none())
         free_in_s = 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
         return max(0.0, free_in_s + (requests - self._burst) * self._interval_s)
 
@@ -106,9 +105,9 @@ class LedgerBucket:
             paused_until=_later(tables.account.c.paused_until, now + pause_s),
             bucket_tat=_later(tables.account.c.bucket_tat, now + pause_s + full_s),
         )
-        self._ledger.database.transact(lambda db: db.execute(pause))
+        self._ledger.database.persist(lambda db: db.execute(pause))
 
-    def _place(self) -> float:
+    def _place(self, stop: StopSignal) -> float:
         """Return the moment, on the monotonic clock, at which this thread may send."""
         with self._arriving:
             self._waiting += 1
@@ -117,6 +116,8 @@ class LedgerBucket:
                 self._waiting -= 1
                 number = 1 + self._waiting
             if not self._places:
+                if stop.is_set():  # maybe since the database is lost: trying it in turn would take minutes
+                    raise ThrottleStopped
                 self._places.extend(self._book(number))
             return self._places.popleft()
 
@@ -128,15 +129,15 @@ class LedgerBucket:
             booked = db.execute(self._booking_of, {"cost_s": cost_s, **self._here()})
             return booked.one() if self._ledger.database.returns_rows else self._look(db)
 
-        row = self._ledger.database.transact(work)
+        # Booked twice, when a commit's answer is lost, it costs others a wait; a sync that fails costs more.
+        row = self._ledger.database.persist(work)
         first_s = row.bucket_tat - cost_s + self._interval_s - self._burst * self._interval_s - row.now
         soonest_s = max(0.0, row.paused_until - row.now)
         here = self._ledger.clock.monotonic()
         return [here + max(soonest_s, first_s + place * self._interval_s) for place in range(number)]
 
     def _pause_left_s(self) -> float:
-        with self._ledger.database.read() as db:
-            row = self._look(db)
+        row = self._ledger.database.look(self._look)
         return float(row.paused_until - row.now)
 
     def _look(self, db: Connection) -> Any:

@@ -16,7 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from airflow_provider_kk.delivery.again import again
 from airflow_provider_kk.delivery.clock import Clock
-from airflow_provider_kk.delivery.driver_errors import is_passing, is_undone
+from airflow_provider_kk.delivery.driver_errors import is_passing, is_undone, takes_no_writes
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.waiting import Waits
 
@@ -26,6 +26,13 @@ T = TypeVar("T")
 SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 
 _BUSY_TIMEOUT_S = 60
+#: How libpq notices that a server has vanished, seconds and milliseconds: by default that takes hours.
+_NOTICING = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 class LedgerUnusableError(Exception):
@@ -96,6 +103,15 @@ class Database:
         For work that must not run twice.
         """
         return self._again(work, _was_undone)
+
+    def look(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which only reads, again after what `persist` runs it again."""
+
+        def once() -> T:
+            with self.read() as connection:
+                return work(connection)
+
+        return again(once, may_pass)
 
     def _again(self, work: Callable[[Connection], T], is_worth_it: Callable[[Exception], bool]) -> T:
         def once() -> T:
@@ -212,10 +228,12 @@ def _was_undone(error: Exception) -> bool:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether trying again may help: a lost connection, a lock, a deadlock."""
+    """Whether trying again may help: a lost connection, a lock, a deadlock, a full disk, a failover."""
     if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:
         return False  # the text of a lost race quotes keys, which may hold any of these words
-    if error.connection_invalidated or is_undone(error.orig) or is_passing(error.orig):
+    if error.connection_invalidated or error.statement is None:
+        return True  # without a statement it failed to connect or to commit
+    if is_undone(error.orig) or is_passing(error.orig):
         return True
     text = str(error.orig).lower()
     return any(
@@ -228,6 +246,7 @@ def may_pass(error: Exception) -> bool:
             "server closed",
             "shutting down",
             "shutdown",
+            "disk",
         )
     )
 
@@ -236,10 +255,25 @@ def _make_durable(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    elif engine.dialect.name == "postgresql":
+        return
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "do_connect", _notice_a_lost_server)
         event.listen(engine, "connect", _prepare_postgresql)
     else:
         event.listen(engine, "connect", _prepare_mysql)
+    event.listen(engine, "handle_error", _leave_a_standby)
+
+
+def _leave_a_standby(context: Any) -> None:
+    """Leave a server that takes no writes: after a failover, a new connection may lead to one that does."""
+    if takes_no_writes(context.original_exception):
+        context.is_disconnect = True
+
+
+def _notice_a_lost_server(dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
+    if dialect.driver in ("psycopg2", "psycopg"):
+        # What the connection's author has set stays.
+        parameters.update({name: value for name, value in _NOTICING.items() if name not in parameters})
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -81,6 +81,25 @@ def test_threads_that_wait_for_the_database_are_booked_for_together(ledger: SqlL
     assert len(booked) <= 3
 
 
+def test_a_lost_database_is_not_waited_for_by_one_thread_after_the_other(tmp_path: Path) -> None:
+    bucket: Any = LedgerBucket(World.in_folder(tmp_path).ledger, burst=100, per_second=10)
+    stop, tries = Stop(), []
+
+    def fail(number: int) -> list[float]:
+        tries.append(number)
+        while bucket._waiting < 3 and len(tries) == 1:
+            time.sleep(0.01)
+        stop.set("as a stream does when the first has failed")
+        raise RuntimeError("the database is gone")
+
+    bucket._book = fail
+    with ThreadPoolExecutor(4) as pool:
+        failures = [one.exception() for one in [pool.submit(bucket.acquire, stop) for _ in range(4)]]
+
+    assert len(tries) == 1
+    assert sorted(type(one).__name__ for one in failures) == ["RuntimeError"] + ["ThrottleStopped"] * 3
+
+
 def test_a_place_that_a_stopped_worker_does_not_use_is_handed_back(tmp_path: Path) -> None:
     world = World.in_folder(tmp_path)
     bucket = LedgerBucket(world.ledger, burst=1 + HEADROOM, per_second=1)

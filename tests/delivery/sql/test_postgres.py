@@ -1,0 +1,149 @@
+"""What a PostgreSQL does to a ledger that restarts, fails over or vanishes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from importlib import import_module
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
+from airflow_provider_kk.delivery.sql.database import pool_arguments
+from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from tests.delivery.conftest import own_schema
+
+#: SQLAlchemy 1.4 knows no psycopg 3.
+DRIVERS = ("psycopg2",) if sa.__version__ < "2" else ("psycopg2", "psycopg")
+
+
+@pytest.fixture(params=DRIVERS)
+def url(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[str]:
+    """An empty schema, through either driver."""
+    with own_schema(postgres_url) as url:
+        yield url.replace("postgresql:", f"postgresql+{request.param}:")
+
+
+@pytest.fixture
+def unopened(url: str) -> Iterator[SqlLedger]:
+    ledger = SqlLedger(sa.create_engine(url, **pool_arguments("postgresql", 4)), "kk.test", "default")
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def ledger(unopened: SqlLedger) -> SqlLedger:
+    unopened.open("kk_default")
+    return unopened
+
+
+def session_of(db: Any) -> int:
+    return int(db.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+
+def losing_its_connection(ledger: SqlLedger, before: str) -> list[int]:
+    """Let the server end the first session that runs such a statement; return the list of these sessions."""
+    engine = ledger.database.engine
+    lost: list[int] = []
+
+    def lose(connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if before in statement and not lost:
+            lost.append(session_of(connection))
+            with engine.connect() as other:
+                other.exec_driver_sql(f"SELECT pg_terminate_backend({lost[0]}, 5000)")
+
+    event.listen(engine, "before_cursor_execute", lose)
+    return lost
+
+
+def test_a_connection_lost_while_tables_are_created_is_no_want_of_rights(unopened: SqlLedger) -> None:
+    lost = losing_its_connection(unopened, "CREATE TABLE")
+    unopened.open("kk_default")
+    assert lost
+
+
+@pytest.mark.parametrize("doing", ["UPDATE kk_account", "SELECT kk_account"])
+def test_a_connection_lost_while_threads_wait_for_their_places_costs_no_sync(
+    ledger: SqlLedger, doing: str
+) -> None:
+    bucket = LedgerBucket(ledger, burst=1, per_second=100)
+    bucket.acquire()
+    lost = losing_its_connection(ledger, doing)
+    bucket.acquire()
+    assert lost
+
+
+def test_a_connection_lost_while_a_429_is_noted_leaves_the_request_not_sent(ledger: SqlLedger) -> None:
+    """What its loss would raise could come of anything, so the order would be in doubt."""
+    lost = losing_its_connection(ledger, "UPDATE kk_account")
+    bucket = LedgerBucket(ledger, burst=10, per_second=100)
+    bucket.back_off(5.0)
+    assert lost
+    assert 4 < bucket._pause_left_s() <= 5
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57P01", "53100", "25006"])
+def test_a_fault_that_may_pass_is_told_by_its_sqlstate_in_any_language(ledger: SqlLedger, state: str) -> None:
+    sessions: list[int] = []
+
+    def work(tx: Any) -> None:
+        sessions.append(session_of(tx._db))
+        if len(sessions) == 1:
+            tx._db.exec_driver_sql(f"DO $$ BEGIN RAISE 'Verklemmung' USING ERRCODE = '{state}'; END $$")
+
+    ledger.persist(work)
+
+    assert len(sessions) == 2
+    # A server that takes no writes any more is left: a new connection may lead to the one that does.
+    assert (sessions[0] != sessions[1]) or state != "25006"
+
+
+def test_what_is_at_fault_itself_is_not_tried_again(ledger: SqlLedger) -> None:
+    tries: list[int] = []
+
+    def work(tx: Any) -> None:
+        tries.append(1)
+        tx._db.exec_driver_sql("SELECT nothing FROM nowhere")
+
+    with pytest.raises(DBAPIError):
+        ledger.persist(work)
+    assert tries == [1]
+
+
+def test_a_name_that_cannot_be_looked_up_for_a_moment_costs_no_answer(ledger: SqlLedger) -> None:
+    engine = ledger.database.engine
+    engine.dispose()
+    failed: list[int] = []
+
+    @event.listens_for(engine, "do_connect")
+    def fail(dialect: Any, *_rest: Any) -> None:
+        if not failed:
+            failed.append(1)
+            driver = import_module(dialect.driver)
+            raise driver.OperationalError('could not translate host name "db" to address')
+
+    ledger.persist(session_of_tx)
+    assert failed
+
+
+def session_of_tx(tx: Any) -> int:
+    return session_of(tx._db)
+
+
+def test_a_server_that_vanishes_is_given_up_after_a_minute(ledger: SqlLedger) -> None:
+    """By default the kernel waits two hours for an answer, a quarter of one with a statement on its way."""
+    with ledger.database.engine.connect() as db:
+        fd = os.dup(db.connection.driver_connection.fileno())
+    with closing(socket.socket(fileno=fd)) as its:
+        quiet_s, every_s, times = (
+            its.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+        assert quiet_s + every_s * times <= 60
+        assert 0 < its.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 60_000
