@@ -41,7 +41,7 @@ def without_data(error: BaseException, sql: str, *names: str) -> str:
     statement `sql` nor among the `names` of its columns, and from `value` on; long numbers are hidden.
     There is more than the first line only when the statement itself is at fault, such as PostgreSQL's hint.
     """
-    state = _sqlstate(error)
+    state = sqlstate(error)
     title = type(error).__name__ + (f" ({state})" if state else "")
     if state.startswith(_RAISED):
         return f"{title}: the text is hidden, since it may hold values"
@@ -56,43 +56,13 @@ def without_data(error: BaseException, sql: str, *names: str) -> str:
 
 def is_of_statement(error: BaseException) -> bool:
     """Whether the statement itself is at fault, so that running it again is in vain; False when in doubt."""
-    if state := _sqlstate(error):
+    if state := sqlstate(error):
         return state.startswith(_OF_STATEMENT)
-    if error.args[:1] and error.args[0] in _MYSQLS_OF_STATEMENT:
+    if number(error) in _MYSQLS_OF_STATEMENT:
         return True
     return type(error).__module__ == "sqlite3" and bool(_SQLITES_OF_STATEMENT.search(str(error)))
 
 
-def is_undone(error: BaseException) -> bool:
-    """Whether the database has undone a transaction for another one's sake: doing it again helps."""
-    return (bool(error.args[:1]) and error.args[0] in _MYSQLS_UNDONE) or _sqlstate(error) in _UNDONE
-
-
-def is_passing(error: BaseException) -> bool:
-    """Whether a server was away or full, as while it restarts, or somebody has cut a statement short."""
-    is_mysqls = bool(error.args[:1]) and error.args[0] in _MYSQLS_PASSING
-    return is_mysqls or _sqlstate(error).startswith(_PASSING) or takes_no_writes(error)
-
-
-def takes_no_writes(error: BaseException) -> bool:
-    """Whether the server only reads, as one that a failover has left behind, or not yet promoted."""
-    is_mysqls = bool(error.args[:1]) and error.args[0] in _MYSQLS_READ_ONLY
-    return is_mysqls or _sqlstate(error) == _READ_ONLY
-
-
-#: A lock was held for too long, a deadlock; SQL Server's number of a deadlock is one of them, too.
-_MYSQLS_UNDONE = (1205, 1213)
-#: The standard's word for it, PostgreSQL's deadlock and its lock that was held for too long.
-_UNDONE = ("40001", "40P01", "55P03")
-#: No socket, no connection, no such host (a name moves while another server takes over); KILL QUERY, and
-#: MariaDB's max_statement_time.
-_MYSQLS_PASSING = (2002, 2003, 2005, 1317, 1969)
-#: Lost connections; full disks and too many sessions; what an operator does: servers tell of it in their
-#: own languages.
-_PASSING = ("08", "53", "57")
-#: --read-only, and InnoDB's own. Its words are not enough, since others quote what stands in a row.
-_MYSQLS_READ_ONLY = (1290, 1836)
-_READ_ONLY = "25006"
 #: Unknown column, syntax, unknown table.
 _MYSQLS_OF_STATEMENT = (1054, 1064, 1146)
 _SQLITES_OF_STATEMENT = re.compile(r"no such (column|table|function)|syntax error|incomplete input")
@@ -104,8 +74,17 @@ def _text(error: BaseException) -> str:
     return next((text for text in bare if text and isinstance(text, str)), str(error))
 
 
-def _sqlstate(error: BaseException) -> str:
-    """PEP 249 leaves the place open: an attribute, or ODBC's first argument."""
+def number(error: BaseException) -> int | None:
+    """Return what MySQL's and SQL Server's drivers put first."""
+    first = error.args[0] if error.args else None
+    return first if isinstance(first, int) else None
+
+
+def sqlstate(error: BaseException) -> str:
+    """Return an error's SQLSTATE, or nothing.
+
+    PEP 249 leaves the place open: an attribute, or ODBC's first argument.
+    """
     for state in (getattr(error, "sqlstate", None), getattr(error, "pgcode", None), *error.args[:1]):
         if isinstance(state, str) and re.fullmatch(r"[0-9A-Z]{5}", state):
             return state

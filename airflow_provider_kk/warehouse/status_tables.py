@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, Program
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from airflow_provider_kk.api.journey import PackageStatus, Status
-from airflow_provider_kk.delivery.again import again
-from airflow_provider_kk.delivery.driver_errors import is_undone, told
+from airflow_provider_kk.delivery.again import again, is_undone
+from airflow_provider_kk.delivery.driver_errors import told
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.tables import AS_ELSEWHERE
 from airflow_provider_kk.warehouse.sql import Name
@@ -241,7 +241,7 @@ class StatusTables(_Described):
                 return sum(self._join(db, some) for some in _chunks(observed))
 
         with _named_errors():
-            return again(once, _was_undone)
+            return again(once, is_undone)
 
     def _move_watermark(self, db: Connection, until: datetime) -> None:
         # First of all, since it also keeps two syncs of an account apart until the transaction ends.
@@ -321,10 +321,6 @@ def _values(row: OrderRow | LineRow | PackageRow) -> dict[str, Any]:
 
 def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (values[start : start + _IDS_AT_ONCE] for start in range(0, len(values), _IDS_AT_ONCE))
-
-
-def _was_undone(error: Exception) -> bool:
-    return isinstance(error, DBAPIError) and error.orig is not None and is_undone(error.orig)
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.again import again
-from airflow_provider_kk.delivery.driver_errors import is_undone, without_data
+from airflow_provider_kk.delivery.again import again, is_undone
+from airflow_provider_kk.delivery.driver_errors import without_data
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
 
 if TYPE_CHECKING:

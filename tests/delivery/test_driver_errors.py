@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.delivery.driver_errors import is_of_statement, is_undone, without_data
+from airflow_provider_kk.delivery.driver_errors import is_of_statement, without_data
 
 SQL = "SELECT so.recipient, phone::bigint AS phone FROM Shop.so WHERE number > 1000000"
 MARKED = ("Quist", "Zebulon", "33 1", "331", "00 00", "Secret", "Licornes")
@@ -133,30 +133,3 @@ def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -
 )
 def test_a_statement_at_fault_is_told_from_what_a_retry_may_mend(error: Exception, is_at_fault: bool) -> None:
     assert is_of_statement(error) is is_at_fault
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        DriverError(1213, "Deadlock found when trying to get lock; try restarting transaction"),
-        DriverError(1205, "Beim Warten auf eine Sperre wurde die zulässige Wartezeit überschritten"),
-        DriverError("Verklemmung entdeckt", pgcode="40P01"),
-        DriverError("canceling statement due to lock timeout", sqlstate="55P03"),
-        DriverError("40001", "[40001] Transaction (Process ID 52) was deadlocked on lock resources"),
-    ],
-)
-def test_what_was_undone_for_another_transaction_is_known_in_every_language(error: DriverError) -> None:
-    assert is_undone(error)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        DriverError(),
-        DriverError(1062, "Duplicate entry '1213' for key 'PRIMARY'"),
-        DriverError(2013, "Lost connection to MySQL server during query"),
-        DriverError("deadlock of the value", sqlstate="22P02"),
-    ],
-)
-def test_what_may_have_been_done_is_not_taken_for_undone(error: DriverError) -> None:
-    assert not is_undone(error)

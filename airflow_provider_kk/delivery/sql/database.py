@@ -14,9 +14,8 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from airflow_provider_kk.delivery.again import again
+from airflow_provider_kk.delivery.again import again, is_passing, is_undone, takes_no_writes
 from airflow_provider_kk.delivery.clock import Clock
-from airflow_provider_kk.delivery.driver_errors import is_passing, is_undone, takes_no_writes
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.waiting import Waits
 
@@ -102,7 +101,7 @@ class Database:
 
         For work that must not run twice.
         """
-        return self._again(work, _was_undone)
+        return self._again(work, is_undone)
 
     def look(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads, again after what `persist` runs it again."""
@@ -223,17 +222,13 @@ def _create_missing_indexes(connection: Connection, wanted: Sequence[sa.Table]) 
                 index.create(connection)
 
 
-def _was_undone(error: Exception) -> bool:
-    return isinstance(error, DBAPIError) and error.orig is not None and is_undone(error.orig)
-
-
 def may_pass(error: Exception) -> bool:
     """Whether trying again may help: a lost connection, a lock, a deadlock, a full disk, a failover."""
     if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:
         return False  # the text of a lost race quotes keys, which may hold any of these words
     if error.connection_invalidated or error.statement is None:
         return True  # without a statement it failed to connect or to commit
-    if is_undone(error.orig) or is_passing(error.orig):
+    if is_undone(error) or is_passing(error):
         return True
     text = str(error.orig).lower()
     return any(

@@ -1,0 +1,35 @@
+"""What is done again, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_kk.delivery.again import is_undone
+from tests.delivery.test_driver_errors import DriverError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DriverError(1213, "Deadlock found when trying to get lock; try restarting transaction"),
+        DriverError(1205, "Beim Warten auf eine Sperre wurde die zulässige Wartezeit überschritten"),
+        DriverError("Verklemmung entdeckt", pgcode="40P01"),
+        DriverError("canceling statement due to lock timeout", sqlstate="55P03"),
+        DriverError("40001", "[40001] Transaction (Process ID 52) was deadlocked on lock resources"),
+    ],
+)
+def test_what_was_undone_for_another_transaction_is_known_in_every_language(error: DriverError) -> None:
+    assert is_undone(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DriverError(),
+        DriverError(1062, "Duplicate entry '1213' for key 'PRIMARY'"),
+        DriverError(2013, "Lost connection to MySQL server during query"),
+        DriverError("deadlock of the value", sqlstate="22P02"),
+    ],
+)
+def test_what_may_have_been_done_is_not_taken_for_undone(error: DriverError) -> None:
+    assert not is_undone(error)
