@@ -55,12 +55,15 @@ def main() -> None:
             return [candidate.order for candidate in iter_candidates(spool)]
 
     ledger = open_ledger(KKHook(), "ledger")
-    with ledger.write() as tx:
+
+    def add_all(tx: Any) -> None:
         for order in read_alone():
             item = item_of(0, order)
             values = {**BLANK, "state": State.CREATED, "kk_order_ids": ("1",), "claim_token": "x"}
             values |= {"fingerprint": item.fingerprint, "goods": item.goods, "country": item.country}
             tx.add(str(item.key), 1, values | {"adopted": True, "created_at": 1.0, "updated_at": 1.0})
+
+    ledger.transact(add_all)
     ledger.close()
     operator = SyncOrdersOperator(
         task_id="sync", warehouse_conn_id="warehouse", ledger_conn_id="ledger", sql=SELECT

@@ -108,7 +108,7 @@ def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:
     counts = {verdict.value: count for verdict, count in sorted(result.counts.items())}
     if as_json:
         for one in result.findings:
-            put(json.dumps(plain(one)))
+            put(json.dumps(plain(one, ledger)))
         put(json.dumps({"since": result.since, "until": result.until, "counts": counts}))
         return
     head = ["order number", "verdict", "ledger", "should have", "KK has", "kkOrderIds at KK", "what"]

@@ -120,7 +120,7 @@ def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
     entries = found[: arguments.limit]
     if arguments.json:
         for entry in entries:
-            put(json.dumps(plain(entry, is_refund=arguments.refunds)))
+            put(json.dumps(plain(entry, ledger)))
         return 0
     rows = [
         [one.key, one.state.value, ",".join(one.kk_order_ids), time(one.updated_at), why(one)]
@@ -147,14 +147,14 @@ def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]
 
 
 def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
-    key = key_of(arguments.number, ledger, is_refund=arguments.refunds)
+    key = key_of(arguments.number, ledger)
     if key is None:
         raise CannotError(f"{arguments.number} is not in the ledger of {ledger.account} at {ledger.host}")
     generations, attempts = ledger.generations(key), ledger.attempts([key])
     if arguments.json:
         told = {
-            "generations": [plain(one, is_refund=arguments.refunds) for one in generations],
-            "attempts": [plain(one, is_refund=arguments.refunds) for one in attempts],
+            "generations": [plain(one, ledger) for one in generations],
+            "attempts": [plain(one, ledger) for one in attempts],
         }
         put(json.dumps(told))
         return 0

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Take a human's word; the exit status is 1 when it could not be taken for each."""
     word = word_of(arguments)
-    entries = looked_up(arguments.number, ledger, is_refund=arguments.refunds)
+    entries = looked_up(arguments.number, ledger)
     _require_one_for_ids(arguments, entries)
     if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
         raise CannotError("--order-again and --not-mine are for orders: let another task ask for a refund")
@@ -89,7 +89,9 @@ def _created(arguments: argparse.Namespace, entry: Entry, hook: KKHook, ledger: 
             told = f"{entry.key} ordered {goods_told(entry.goods)}, these KK orders hold {goods_told(held)}"
             say(f"warning: {told}", file=sys.stderr)
             confirm([], "Take it as created all the same?", yes=arguments.yes)
-    _, skipped = each([entry], lambda one: declare_created(one, ids, ledger, word), arguments)
+    _, skipped = each(
+        [entry], lambda one: declare_created(one, ids, ledger, word), ledger, as_json=arguments.json
+    )
     return 1 if skipped else 0
 
 
@@ -123,7 +125,7 @@ def _never(
     def declare(one: Entry) -> str:
         return declare_never(one, seen[one.key], ledger, word, not_mine, options=options)
 
-    _, skipped = each(entries, declare, arguments)
+    _, skipped = each(entries, declare, ledger, as_json=arguments.json)
     return 1 if skipped else 0
 
 
@@ -132,7 +134,9 @@ def _order_again(
 ) -> int:
     _confirm_each(entries, "Order these once more?", arguments)
     at_kk = all_at_kk_of(entries, hook, ledger)
-    done, skipped = each(entries, lambda one: order_again(one, at_kk[one.key], ledger, word), arguments)
+    done, skipped = each(
+        entries, lambda one: order_again(one, at_kk[one.key], ledger, word), ledger, as_json=arguments.json
+    )
     if done and not arguments.json:
         say("Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it")
     return 1 if skipped else 0

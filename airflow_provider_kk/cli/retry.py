@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
     if len(rejected) > 1:
         confirm(rejected, f"Ask KK again for {orders(len(rejected))}?", yes=arguments.yes)
-    done, skipped = each(entries, lambda one: _lift(one, ledger, word), arguments)
+    done, skipped = each(entries, lambda one: _lift(one, ledger, word), ledger, as_json=arguments.json)
     if not arguments.json:
         _print_what_follows(done, skipped)
     return 1 if skipped else 0
@@ -57,7 +57,7 @@ def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Entry]:
     if ways != 1:
         raise CannotError("say which orders: their numbers, or --code CODE, or --all")
     if arguments.number:
-        return looked_up(arguments.number, ledger, is_refund=arguments.refunds)
+        return looked_up(arguments.number, ledger)
     rejected = newest(ledger.entries(states=[State.REJECTED]), ledger)
     if arguments.all:
         return rejected

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.compare import Finding
     from airflow_provider_kk.delivery.rows import Attempt, Entry
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
-    from airflow_provider_kk.delivery.sql.tables import JobTables
 
 
 def add_word(parser: argparse.ArgumentParser) -> None:
@@ -51,23 +50,15 @@ def why(entry: Entry) -> str:
     return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
 
 
-def plain(row: Entry | Attempt | Finding, *, is_refund: bool = False) -> dict[str, Any]:
+def plain(row: Entry | Attempt | Finding, ledger: SqlLedger) -> dict[str, Any]:
     """Return a row for JSON, its fields named as the ledger's columns."""
-    names = _names(is_refund=is_refund)
-    return {names.column(name): value for name, value in asdict(row).items()}
-
-
-def _names(*, is_refund: bool) -> JobTables:
-    from airflow_provider_kk.delivery.sql.tables import ORDERS, REFUNDS
-
-    return REFUNDS if is_refund else ORDERS
+    return {ledger.jobs.column(name): value for name, value in asdict(row).items()}
 
 
 def each(
-    entries: Sequence[Entry], act: Callable[[Entry], str], arguments: argparse.Namespace
+    entries: Sequence[Entry], act: Callable[[Entry], str], ledger: SqlLedger, *, as_json: bool
 ) -> tuple[int, int]:
     """Do it with each and say what became of it; how many were done and how many skipped."""
-    key = _names(is_refund=arguments.refunds).key
     done = skipped = 0
     for entry in entries:
         try:
@@ -75,23 +66,22 @@ def each(
         except NotTakenError as error:
             told, is_done = f"skipped, {error}", False
         done, skipped = done + is_done, skipped + (not is_done)
-        if arguments.json:
-            put(json.dumps({key: entry.key, "done": is_done, "message": told}))
+        if as_json:
+            put(json.dumps({ledger.jobs.key: entry.key, "done": is_done, "message": told}))
         else:
             say(f"{entry.key}: {told}", file=None if is_done else sys.stderr)
     return done, skipped
 
 
-def key_of(told: str, ledger: SqlLedger, *, is_refund: bool) -> str | None:
+def key_of(told: str, ledger: SqlLedger) -> str | None:
     """Return the key that a human has told by itself or by KK's id; None when there is none."""
     from airflow_provider_kk.delivery.sql.report import Report
 
-    report = Report(ledger)
-    found = (report.of_refunds() if is_refund else report).find(told, limit=1)
+    found = Report(ledger).find(told, limit=1)
     return found[0].key if found else None
 
 
-def looked_up(numbers: Sequence[str], ledger: SqlLedger, *, is_refund: bool) -> list[Entry]:
+def looked_up(numbers: Sequence[str], ledger: SqlLedger) -> list[Entry]:
     """Return the rows of these numbers. KK's ids are not taken for them: a split has several.
 
     :raises CannotError: names those that the ledger does not know.
@@ -101,13 +91,13 @@ def looked_up(numbers: Sequence[str], ledger: SqlLedger, *, is_refund: bool) -> 
     unknown = [one for one in wanted if one not in known]
     if unknown:
         verb = "is" if len(unknown) == 1 else "are"
-        names = ", ".join([_whose(unknown[0], ledger, is_refund=is_refund), *unknown[1:]])
+        names = ", ".join([_whose(unknown[0], ledger), *unknown[1:]])
         raise CannotError(
             f"{names} {verb} not in the ledger of {ledger.account} at {ledger.host}. Nothing was done"
         )
     return [known[one] for one in wanted]
 
 
-def _whose(told: str, ledger: SqlLedger, *, is_refund: bool) -> str:
-    key = key_of(told, ledger, is_refund=is_refund)
+def _whose(told: str, ledger: SqlLedger) -> str:
+    key = key_of(told, ledger)
     return f"{told} (KK's id of {key})" if key else told

@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -101,10 +100,6 @@ class Store(ABC):
     account: str
 
     # Transactions ----------------------------------------------------------------------------------
-
-    @abstractmethod
-    def write(self) -> AbstractContextManager[Transaction]:
-        """A transaction of its own."""
 
     @abstractmethod
     def persist(self, work: Callable[[Transaction], T]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -177,9 +177,7 @@ class CreateOrderOperator(DeliveringOperator):
         from airflow_provider_kk.api.errors import InvalidOrderError
         from airflow_provider_kk.api.models import Order
 
-        mapped = {"custom_order_number"}.intersection(self._mapped_names(context))
-        asked = sorted({*self.given, *mapped})
-        if nothing := [name for name in asked if unmasked(getattr(self, name)) is None]:
+        if nothing := [name for name in self._asked_for() if unmasked(getattr(self, name)) is None]:
             raise AirflowFailException(
                 f"{', '.join(nothing)} has come to None: has the task that it comes from returned a value? "
                 "To have a number derived from the DAG run, leave custom_order_number out"
@@ -214,11 +212,13 @@ class CreateOrderOperator(DeliveringOperator):
         # Outside of the handler, so that no traceback carries what the customer wrote.
         raise AirflowFailException(message)
 
-    def _mapped_names(self, context: Context) -> Iterable[str]:
-        """Name what a mapped task was made with: there, None is a value that an upstream task returned."""
-        is_mapped = origin_of(context).map_index >= 0
-        # Airflow keeps it for XComArg.map() and has no other name for it.
-        return getattr(self, "_BaseOperator__init_kwargs", {}).keys() if is_mapped else ()
+    def _asked_for(self) -> list[str]:
+        """Name the fields that must come to something."""
+        # Airflow has no other names for these. In a mapping, None is a value that an upstream task returned.
+        is_mapped = getattr(self, "_BaseOperator__from_mapped", False)
+        made_with = getattr(self, "_BaseOperator__init_kwargs", {})
+        is_number_mapped = is_mapped and "custom_order_number" in made_with
+        return sorted({*self.given, "custom_order_number"} if is_number_mapped else self.given)
 
     def _derived_number(self, context: Context) -> str:
         origin = origin_of(context)

@@ -81,7 +81,6 @@ def _examples(
     """Name some of `number` orders, and say what is the matter with them, or else with the first of them.
 
     :param but: what was said already, and is not said again.
-
     :param elsewhere: those of them that are not on the board.
     """
     found = delivery.board.examples(status, min(_NAMED, number - len(elsewhere)))

@@ -31,8 +31,7 @@ def post_and_wait(ledger: SqlLedger, number: str, goods: dict[str, int] | None =
 
 def let_pass(ledger: SqlLedger, row: Entry) -> None:
     """Move the row's settle window into the past, as if the time had passed."""
-    with ledger.write() as tx:
-        assert tx.change(row, {"settle_after": ledger.now() - 1.0})
+    assert ledger.transact(lambda tx: tx.change(row, {"settle_after": ledger.now() - 1.0}))
 
 
 def at_kk(sandbox: SandboxServer, number: str) -> list[str]:

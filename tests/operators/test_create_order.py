@@ -360,6 +360,14 @@ def test_a_mapped_number_that_is_none_is_not_derived(sandbox: SandboxServer, num
     assert set(ids_at_kk(sandbox)) == {number} - {None}
 
 
+def test_none_in_a_mapped_group_still_asks_for_a_derived_number(sandbox: SandboxServer):
+    """There, None is the DAG author's own, as it is in a task that is not mapped."""
+    task = create(address=shop.address(1), items=ITEMS, custom_order_number=None)
+    assert attempt(task, map_index=0).error is None
+    (number,) = ids_at_kk(sandbox)
+    assert number.startswith("af-")
+
+
 def test_mapped_orders_that_have_no_numbers_get_derived_ones(sandbox: SandboxServer):
     with DAG("shop", schedule=None):
         mapped = CreateOrderOperator.partial(

@@ -82,21 +82,18 @@ class MemoryLedger(Ledger):
 
     # Transactions ----------------------------------------------------------------------------------
 
-    def write(self) -> _Write:
-        return _Write(self)
-
     def persist(self, work: Callable[[MemoryTransaction], T]) -> T:
-        self._pause("begin")
-        done = work(self._begun())
-        self._pause("committed")
+        done = self.transact(work)
         if self._commit_is_unsure():
             done = work(self._begun())
             self._pause("committed again")
         return done
 
     def transact(self, work: Callable[[MemoryTransaction], T]) -> T:
-        with self.write() as tx:
-            return work(tx)
+        self._pause("begin")
+        done = work(self._begun())
+        self._pause("committed")
+        return done
 
     def _begun(self) -> MemoryTransaction:
         return MemoryTransaction(self._database.tables, self._database.clock.wall())
@@ -187,19 +184,6 @@ class MemoryLedger(Ledger):
         if sync_id in self._tables.runs:
             origin, run = self._tables.runs[sync_id]
             self._tables.runs[sync_id] = (origin, _changed(run, values))
-
-
-class _Write:
-    def __init__(self, ledger: MemoryLedger) -> None:
-        self._ledger = ledger
-
-    def __enter__(self) -> MemoryTransaction:
-        self._ledger._pause("begin")
-        return self._ledger._begun()
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None:
-            self._ledger._pause("committed")
 
 
 class Database:

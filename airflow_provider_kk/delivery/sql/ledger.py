@@ -57,7 +57,8 @@ class SqlLedger(Ledger):
         self.terms = terms or Terms()
         self._token_fingerprint = token_fingerprint
         self._is_mine = {"host": host, "account": account}
-        self._jobs = tables.ORDERS
+        #: The tables that it reads and writes.
+        self.jobs = tables.ORDERS
         self._statements = Statements(self.database.now)
 
     def of_refunds(self) -> SqlLedger:
@@ -66,19 +67,19 @@ class SqlLedger(Ledger):
         Its keys are those of `refunds.refund_key`, and what its rows call kkOrderIds are refund numbers.
         """
         ledger = copy(self)
-        ledger._jobs = tables.REFUNDS
+        ledger.jobs = tables.REFUNDS
         return ledger
 
     @property
     def _job(self) -> sa.Table:
-        return self._jobs.job
+        return self.jobs.job
 
     @property
     def _attempt(self) -> sa.Table:
-        return self._jobs.attempt
+        return self.jobs.attempt
 
     def _key_of(self, table: sa.Table) -> sa.Column[Any]:
-        return table.c[self._jobs.key]
+        return table.c[self.jobs.key]
 
     # Opening ---------------------------------------------------------------------------------------
 
@@ -197,12 +198,6 @@ class SqlLedger(Ledger):
 
     # Transactions ----------------------------------------------------------------------------------
 
-    @contextmanager
-    def write(self) -> Iterator[SqlTransaction]:
-        """A transaction of its own."""
-        with _telling_taken_keys(), self.database.write() as db:
-            yield self._transaction(db)
-
     def persist(self, work: Callable[[SqlTransaction], T]) -> T:
         """Run `work` in a transaction, again after a lost connection or a lock timeout."""
         with _telling_taken_keys():
@@ -215,7 +210,7 @@ class SqlLedger(Ledger):
 
     def _transaction(self, db: Connection) -> SqlTransaction:
         return SqlTransaction(
-            db, self.database, self._statements, self._jobs, self._is_mine, self._token_fingerprint
+            db, self.database, self._statements, self.jobs, self._is_mine, self._token_fingerprint
         )
 
     def now(self) -> float:
@@ -227,7 +222,7 @@ class SqlLedger(Ledger):
     def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
         """Return the newest generation of each key that is known."""
         query = (
-            sa.select(*self._jobs.columns(ENTRY_FIELDS))
+            sa.select(*self.jobs.columns(ENTRY_FIELDS))
             .where(*self._mine(self._job))
             .order_by(self._job.c.generation)
         )
@@ -245,7 +240,7 @@ class SqlLedger(Ledger):
         self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
     ) -> list[Entry]:
         """Return rows by state and key, least recently changed first."""
-        query = sa.select(*self._jobs.columns(ENTRY_FIELDS)).where(*self._mine(self._job))
+        query = sa.select(*self.jobs.columns(ENTRY_FIELDS)).where(*self._mine(self._job))
         if states := tuple(states):
             query = query.where(self._job.c.state.in_([state.value for state in states]))
         if key is not None:
@@ -258,7 +253,7 @@ class SqlLedger(Ledger):
 
     def of_sync(self, sync_id: str) -> Iterator[Entry]:
         """Yield the rows that this sync was the last to move."""
-        query = sa.select(*self._jobs.columns(ENTRY_FIELDS)).where(
+        query = sa.select(*self.jobs.columns(ENTRY_FIELDS)).where(
             self._job.c.sync_id == sync_id, *self._mine(self._job)
         )
         with self.database.read() as db:
@@ -267,7 +262,7 @@ class SqlLedger(Ledger):
 
     def doubts(self) -> list[Entry]:
         """Return what has no known outcome and no live lease: the account's open doubts."""
-        query = sa.select(*self._jobs.columns(ENTRY_FIELDS)).where(
+        query = sa.select(*self.jobs.columns(ENTRY_FIELDS)).where(
             *self._mine(self._job),
             sa.or_(
                 self._job.c.state == State.IN_DOUBT.value,
@@ -281,14 +276,14 @@ class SqlLedger(Ledger):
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
         """Return every POST of these keys, oldest first within each."""
         query = sa.select(self._attempt).where(*self._mine(self._attempt)).order_by(*in_turn(self._attempt))
-        return [attempt_of(row, self._jobs) for row in self._of_keys(query, self._attempt, keys)]
+        return [attempt_of(row, self.jobs) for row in self._of_keys(query, self._attempt, keys)]
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
         """Return the kkOrderIds of what was created by a POST of ours, by key.
 
         What was only found in KK's list says nothing about that list.
         """
-        query = sa.select(self._key_of(self._job), self._job.c[self._jobs.ids]).where(
+        query = sa.select(self._key_of(self._job), self._job.c[self.jobs.ids]).where(
             *self._mine(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0
         )
         ids: dict[str, set[str]] = {}
@@ -299,9 +294,9 @@ class SqlLedger(Ledger):
     def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
         """Return orders that POSTs of ours have created before a time, newest first."""
         return self._entries(
-            sa.select(*self._jobs.columns(ENTRY_FIELDS))
+            sa.select(*self.jobs.columns(ENTRY_FIELDS))
             .where(*self._mine(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0)
-            .where(self._job.c.created_at < before, self._job.c[self._jobs.ids] != "[]")
+            .where(self._job.c.created_at < before, self._job.c[self.jobs.ids] != "[]")
             .order_by(self._job.c.created_at.desc())
             .limit(limit)
         )
@@ -309,7 +304,7 @@ class SqlLedger(Ledger):
     def created_between(self, since: float, until: float) -> list[Entry]:
         """Return what is created and was so in a period (epoch seconds), each generation, oldest first."""
         return self._entries(
-            sa.select(*self._jobs.columns(ENTRY_FIELDS))
+            sa.select(*self.jobs.columns(ENTRY_FIELDS))
             .where(*self._mine(self._job), self._job.c.state == State.CREATED.value)
             .where(self._job.c.created_at >= since, self._job.c.created_at <= until)
             .order_by(self._job.c.created_at)
@@ -317,7 +312,7 @@ class SqlLedger(Ledger):
 
     def refunds_of(self, kk_order_id: str) -> list[Entry]:
         """Return every refund of an order at KK, each generation; of a ledger of refunds."""
-        query = sa.select(*self._jobs.columns(ENTRY_FIELDS)).where(*self._mine(self._job))
+        query = sa.select(*self.jobs.columns(ENTRY_FIELDS)).where(*self._mine(self._job))
         key = self._key_of(self._job)
         query = query.where(key.startswith(f"{kk_order_id}-", autoescape=True), *_near(key, kk_order_id))
         return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at))
@@ -327,7 +322,7 @@ class SqlLedger(Ledger):
         query = sa.select(sa.literal(1)).where(
             *self._mine(self._job),
             self._key_of(self._job) != key,
-            self._job.c[self._jobs.ids].like(f'%"{kk_order_id}"%'),
+            self._job.c[self.jobs.ids].like(f'%"{kk_order_id}"%'),
         )
         with self.database.read() as db:
             return db.execute(query.limit(1)).first() is not None

@@ -73,11 +73,11 @@ class RunOrder:
 
 
 class Report:
-    """Reads the ledger of one account's orders; `ledger` need not be opened."""
+    """Reads the ledger of one account's orders, or refunds; `ledger` need not be opened."""
 
-    def __init__(self, ledger: SqlLedger, *, jobs: tables.JobTables = tables.ORDERS) -> None:
+    def __init__(self, ledger: SqlLedger) -> None:
         self._ledger = ledger
-        self._jobs = jobs
+        self._jobs = jobs = ledger.jobs
         self._columns = jobs.job.c
         self._key = jobs.job.c[jobs.key]
         self._ids = jobs.job.c[jobs.ids]
@@ -85,7 +85,7 @@ class Report:
 
     def of_refunds(self) -> Report:
         """Return what tells the same of refunds: keys are theirs, and kkOrderIds are refund numbers."""
-        return Report(self._ledger.of_refunds(), jobs=tables.REFUNDS)
+        return Report(self._ledger.of_refunds())
 
     def is_there(self) -> bool:
         """Whether the ledger's tables exist, those of refunds included."""

@@ -114,15 +114,16 @@ def test_the_servers_clock_is_an_epoch_whatever_its_time_zone(mariadb_url: str, 
 def test_a_transaction_sees_what_others_commit_meanwhile(world: World) -> None:
     send(world, "A")
     rival = world.open_ledger()
-    with world.ledger.write() as tx:
+
+    def work(tx: Any) -> None:
         seen = tx.read("A", 1)
-        assert seen is not None
-        with rival.write() as other:
-            assert other.change(seen, {"claim_token": "another", "message": "moved"})
-        now = tx.read("A", 1)
-        assert now is not None
-        assert now.message == "moved"
+        assert rival.transact(
+            lambda other: other.change(seen, {"claim_token": "another", "message": "moved"})
+        )
+        assert tx.read("A", 1).message == "moved"
         assert tx.change(seen, {"message": "too late"}) is None
+
+    world.ledger.transact(work)
     rival.close()
 
 
