@@ -21,6 +21,7 @@ class Dialect:
 
     `create_keys` pairs KK's key with our field, in the order in which they are sent after the address.
     `orders_path` creates by POST and lists by GET. `{id}` in a path stands for a kkOrderId.
+    `default_channel_type` is for orders that name none; None where KK does not require the field.
     """
 
     name: str
@@ -70,6 +71,7 @@ _V1_ORDERS = replace(
         ("orderItemsList", "items"),
         ("customOrderId", "custom_order_number"),
         ("salePlatform", "sale_platform"),
+        ("channelType", "channel_type"),
     ),
     number_key="customOrderId",
 )

@@ -22,7 +22,7 @@ ORDER_NUMBER_WIDTH = 40
 MAX_QUANTITY = 10**16 - 1
 """KK documents `int[16]`: 16 digits."""
 CHANNEL_TYPES = ("Standard", "Express", "Expedited")
-"""KK's shipping speeds (v2)."""
+"""KK's shipping speeds (page "Create order", v2)."""
 PROVINCE_REQUIRED = "is required: where a country has none, give the city once more"
 
 

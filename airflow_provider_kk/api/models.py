@@ -146,7 +146,8 @@ class Order(Sent):
     """An order as the caller means it, before a dialect gives it KK's names.
 
     `custom_order_number` is the caller's own number: printable ASCII, 40 at most. `sale_platform` beats the
-    connection's. `channel_type` is KK's shipping speed (v2 only; Standard when absent).
+    connection's. `channel_type` is KK's shipping speed: `v1` has none, `v1-orders` takes it, `v2` requires it
+    (Standard when absent).
     """
 
     other_names = {

@@ -64,7 +64,8 @@ class CreateOrderOperator(DeliveringOperator):
     :param custom_order_number: your own number, at most 40 printable ASCII characters; the key of everything.
         Without one, a stable number is derived from the connection's account, dag, run, task and map index.
     :param sale_platform: overrides the connection's.
-    :param channel_type: v2 only: `Standard` (default), `Express` or `Expedited`.
+    :param channel_type: `v1-orders`: `Standard` or `Express`; `v2`: also `Expedited`, `Standard` when absent;
+        `v1` has no such field.
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's. Without any, the
         task works on best effort: it looks the number up in KK's list before each try.

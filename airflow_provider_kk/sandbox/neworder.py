@@ -19,13 +19,15 @@ class Form:
     version: str
     number: str
     platform: str
-    needs_channel: bool
+    channels: tuple[str, ...] = ()
+    """What `channelType` may be; empty where the revision has no such field."""
+    needs_channel: bool = False
 
 
 FORMS = {
-    "/openapi/v1/order/order": Form("v1", "CustomOrderNumber", "SalePlatform", needs_channel=False),
-    "/openapi/v1/order/orders": Form("v1", "customOrderId", "salePlatform", needs_channel=False),
-    "/openapi/v2/order/orders": Form("v2", "customOrderId", "salePlatform", needs_channel=True),
+    "/openapi/v1/order/order": Form("v1", "CustomOrderNumber", "SalePlatform"),
+    "/openapi/v1/order/orders": Form("v1", "customOrderId", "salePlatform", ("Standard", "Express")),
+    "/openapi/v2/order/orders": Form("v2", "customOrderId", "salePlatform", tuple(CHANNELS), True),
 }
 
 #: field: (width, required)
@@ -63,16 +65,13 @@ def read_order(form: Form, body: Any, settings: Settings) -> NewOrder:
     """
     if not isinstance(body, Mapping):
         raise Refused(INVALID, "the request body is not a JSON object")
-    channel = _text(body, "channelType", 32, required=form.needs_channel)
-    if channel is not None and channel not in CHANNELS:
-        raise Refused(INVALID, f"channelType must be one of {', '.join(CHANNELS)}")
     return NewOrder(
         number=_number(body.get(form.number), settings.number_width),
         address=_address(body, settings.address_key),
         lines=read_lines(body.get("orderItemsList"), "orderItemsList"),
         remark=_text(body, "remark", 512),
         sale_platform=_text(body, form.platform, 64),
-        channel_type=channel,
+        channel_type=_channel(form, body),
     )
 
 
@@ -103,6 +102,15 @@ def _line(line: Any, path: str) -> tuple[str, int]:
     if isinstance(quantity, bool) or not isinstance(quantity, int) or not 1 <= quantity < 10**16:
         raise Refused(INVALID, f"{path}.quantity must be greater than 0")
     return str(sku), quantity
+
+
+def _channel(form: Form, body: Mapping[str, Any]) -> str | None:
+    if not form.channels:
+        return None
+    channel = _text(body, "channelType", 32, required=form.needs_channel)
+    if channel is not None and channel not in form.channels:
+        raise Refused(INVALID, f"channelType must be one of {', '.join(form.channels)}")
+    return channel
 
 
 def _address(body: Mapping[str, Any], key: str) -> dict[str, str | None]:

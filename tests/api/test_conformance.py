@@ -259,6 +259,28 @@ def test_every_form_of_a_created_order_gives_its_ids_as_text(
     assert client.create_order(ORDER) == ids
 
 
+@pytest.mark.parametrize(
+    ("channel_type", "sent_in"),
+    [
+        ("Express", {"v1": None, "v1-orders": "Express", "v2": "Express"}),
+        ("Standard", {"v1": None, "v1-orders": "Standard", "v2": "Standard"}),
+        (None, {"v1": None, "v1-orders": None, "v2": "Standard"}),
+    ],
+)
+def test_a_shipping_speed_is_sent_where_the_version_has_one(
+    client: KKClient,
+    dialect: str,
+    requests_mock: rm.Mocker,
+    channel_type: str | None,
+    sent_in: dict[str, str | None],
+) -> None:
+    sent = requests_mock.post(KK + DIALECTS[dialect].orders_path, json=ok(1000000371651))
+    client.create_order(ORDER | {"channel_type": channel_type})
+    body = json.loads(sent.last_request.text)
+    assert body.get("channelType") == sent_in[dialect]
+    assert ("channelType" in body) == (sent_in[dialect] is not None)
+
+
 @pytest.mark.parametrize("data", [None, "", 0, True, {}, [], "a b", {"status": 0}, [None], "1,,2"])
 def test_a_success_without_a_readable_id_is_an_unknown_outcome(
     client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any

@@ -44,7 +44,24 @@ def test_v2_sends_its_own_names_and_a_shipping_speed() -> None:
     assert (body["customOrderId"], body["salePlatform"], body["channelType"]) == ("111", "KA", "Express")
 
 
-@pytest.mark.parametrize(("dialect", "more"), [("v1", {}), ("v2", {"channelType": "Standard"})])
+def test_v1_orders_sends_the_later_names_and_a_shipping_speed_when_given() -> None:
+    body = DIALECTS["v1-orders"].create_body(
+        Order.parse(ORDER | {"channel_type": "express"}), "orderAddresses", None
+    )
+    assert list(body) == [
+        "orderAddresses",
+        "remark",
+        "orderItemsList",
+        "customOrderId",
+        "salePlatform",
+        "channelType",
+    ]
+    assert (body["customOrderId"], body["salePlatform"], body["channelType"]) == ("111", "KA", "Express")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "more"), [("v1", {}), ("v1-orders", {}), ("v2", {"channelType": "Standard"})]
+)
 def test_absent_fields_are_left_out(dialect: str, more: dict[str, str]) -> None:
     body = DIALECTS[dialect].create_body(Order.parse(BARE), "orderAddresses", None)
     assert body == {

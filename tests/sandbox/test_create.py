@@ -95,6 +95,25 @@ def test_v2_wants_a_channel_that_it_knows(kk, caller, channel):
     assert "channelType" in caller.refusal(order("A-1", V2, channelType=channel), V2)
 
 
+@pytest.mark.parametrize("channel", [None, "", "Standard", "Express"])
+def test_later_v1_takes_a_channel_or_none(kk, caller, channel):
+    caller.create(order("A-1", V1_LATER, channelType=channel), V1_LATER)
+
+    assert kk.control.orders()[0]["channel_type"] == (channel or None)
+
+
+@pytest.mark.parametrize("channel", ["Expedited", "Slow", 1])
+def test_later_v1_refuses_a_channel_that_it_does_not_document(kk, caller, channel):
+    assert "channelType" in caller.refusal(order("A-1", V1_LATER, channelType=channel), V1_LATER)
+
+
+@pytest.mark.parametrize("channel", ["Express", "Slow"])
+def test_first_v1_has_no_channel(kk, caller, channel):
+    caller.create(order("A-1", V1, channelType=channel), V1)
+
+    assert kk.control.orders()[0]["channel_type"] is None
+
+
 def test_a_number_under_the_other_revisions_name_is_lost(kk, caller):
     caller.create(order("A-1", V1, customOrderId="A-1", CustomOrderNumber=None), V1)
 
