@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from airflow_provider_kk.api.errors import Fault, InvalidOrderError
+from airflow_provider_kk.api.fields import CHANNEL_TYPES
 from airflow_provider_kk.api.models import Order
 
 ADDRESS_KEYS = ("orderAddresses", "orderAddress")
@@ -21,6 +23,7 @@ class Dialect:
 
     `create_keys` pairs KK's key with our field, in the order in which they are sent after the address.
     `orders_path` creates by POST and lists by GET. `{id}` in a path stands for a kkOrderId.
+    `channel_types` are the documented shipping speeds, none where the version has no such field.
     `default_channel_type` is for orders that name none; None where KK does not require the field.
     """
 
@@ -30,14 +33,26 @@ class Dialect:
     refunds_path: str
     create_keys: tuple[tuple[str, str], ...]
     number_key: str
+    channel_types: tuple[str, ...]
     default_channel_type: str | None
     filters_by_status: bool
+
+    def check(self, order: Order) -> None:
+        """Raise InvalidOrderError when this version does not document the order's shipping speed.
+
+        What KK does with such a value is unknown. It may ship more slowly without saying so.
+        """
+        if self.channel_types and order.channel_type not in (None, *self.channel_types):
+            speeds = " or ".join(self.channel_types)
+            raise InvalidOrderError((Fault("channel_type", f"must be {speeds} in API version {self.name}"),))
 
     def create_body(self, order: Order, address_key: str, sale_platform: str | None) -> dict[str, Any]:
         """The JSON body that creates `order`. Absent optional fields are left out.
 
         `address_key` is one of `ADDRESS_KEYS`; `sale_platform` is for orders that name none.
+        Raises InvalidOrderError like `check`.
         """
+        self.check(order)
         fields = order.model_dump(exclude_none=True)
         fields.setdefault("sale_platform", sale_platform)
         fields.setdefault("channel_type", self.default_channel_type)
@@ -58,6 +73,7 @@ _V1 = Dialect(
         ("SalePlatform", "sale_platform"),
     ),
     number_key="CustomOrderNumber",
+    channel_types=(),
     default_channel_type=None,
     filters_by_status=True,
 )
@@ -74,6 +90,7 @@ _V1_ORDERS = replace(
         ("channelType", "channel_type"),
     ),
     number_key="customOrderId",
+    channel_types=("Standard", "Express"),
 )
 
 _V2 = Dialect(
@@ -89,6 +106,7 @@ _V2 = Dialect(
         ("channelType", "channel_type"),
     ),
     number_key="customOrderId",
+    channel_types=CHANNEL_TYPES,
     default_channel_type="Standard",
     filters_by_status=False,
 )

@@ -90,7 +90,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.bodies and known.settings is None:
         raise CannotError("--bodies needs the kk connection, which says how KK's fields are called")
     with closing((read_file if arguments.file else read_query)(arguments, log)) as spool:
-        put_on_board(board, spool, dict(arguments.columns), log)
+        api_version = known.settings.api_version if known.settings else None
+        put_on_board(board, spool, dict(arguments.columns), log, api_version=api_version)
     planned = planned_with(known, board)
     if arguments.json:
         _print_json(board, planned, known, with_bodies=arguments.bodies)

@@ -96,7 +96,7 @@ def _ask(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlL
     from airflow_provider_kk.operators.selection import put_on_board
 
     board, known = Board(), Known(hook.settings, ledger, "")
-    put_on_board(board, spool, dict(arguments.columns), log)
+    put_on_board(board, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
     planned = planned_with(known, board)
     print_plan(board, planned, known, most=arguments.show, file=sys.stderr)
     number = planned.summary.postponed
@@ -133,7 +133,8 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
         if arguments.limit is not None:
             # It is for each call, while a sync's is for all tries of a task.
             delivery.max_sent = arguments.limit + delivery.runs.sent(delivery.run)
-        put_on_board(board, spool, dict(arguments.columns), log, delivery)
+        api_version = hook.settings.api_version
+        put_on_board(board, spool, dict(arguments.columns), log, delivery, api_version=api_version)
         try:
             return _deliver(arguments, delivery)
         except DBAPIError as error:

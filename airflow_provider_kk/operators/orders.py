@@ -175,6 +175,7 @@ class CreateOrderOperator(DeliveringOperator):
         return None
 
     def _order(self, context: Context) -> Order:
+        from airflow_provider_kk.api.dialects import DIALECTS
         from airflow_provider_kk.api.errors import InvalidOrderError
         from airflow_provider_kk.api.models import Order
 
@@ -199,6 +200,7 @@ class CreateOrderOperator(DeliveringOperator):
             )
         try:
             order = Order.parse(given if whole is None else whole)
+            DIALECTS[KKHook(self.kk_conn_id).settings.api_version].check(order)
             if whole is None or self.custom_order_number is None:
                 number = order.custom_order_number or self._derived_number(context)
                 return Order.parse({**order.model_dump(), "custom_order_number": number})
@@ -391,7 +393,7 @@ class SyncOrdersOperator(DeliveringOperator):
             check_stock=self.check_stock,
             can_defer=self.deferrable,
         )
-        self._read(warehouse, board, delivery)
+        self._read(hook, warehouse, board, delivery)
         return self._deliver(delivery, warehouse, write_back, context)
 
     # Before anything is sent -----------------------------------------------------------------------
@@ -406,10 +408,19 @@ class SyncOrdersOperator(DeliveringOperator):
 
         return str(ledger_place(hook, named_ledger(self), self.warehouse_conn_id))
 
-    def _read(self, warehouse: Any, board: Board, delivery: Delivery | None = None) -> None:
+    def _read(self, hook: KKHook, warehouse: Any, board: Board, delivery: Delivery | None = None) -> None:
         from airflow_provider_kk.operators.selection import select
 
-        select(board, warehouse, self.sql, self.parameters, self.columns, self.log, delivery)
+        select(
+            board,
+            warehouse,
+            self.sql,
+            self.parameters,
+            self.columns,
+            self.log,
+            delivery,
+            api_version=hook.settings.api_version,
+        )
 
     def _plan(self, hook: KKHook, warehouse: Any) -> dict[str, Any]:
         from airflow_provider_kk.api.errors import KKError
@@ -423,7 +434,7 @@ class SyncOrdersOperator(DeliveringOperator):
             self.log.info("There is no ledger in %r yet, so no order is known as created", place)
         bucket = hook.settings.shared_bucket(ledger) if ledger else hook.settings.local_bucket()
         with closing(ledger) if ledger else nullcontext():
-            self._read(warehouse, board)
+            self._read(hook, warehouse, board)
             try:
                 with hook.client(bucket) if self.check_stock else nullcontext() as stock_of:
                     planned = plan(board, ledger, bucket, stock_of=stock_of)

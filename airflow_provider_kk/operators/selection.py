@@ -31,6 +31,8 @@ def select(
     columns: Mapping[str, str] | None,
     log: Log,
     delivery: Delivery | None = None,
+    *,
+    api_version: str | None,
 ) -> None:
     """Put what a query returns on the board, the warehouse being closed before anything is checked.
 
@@ -59,7 +61,7 @@ def select(
     with closing(spool):
         if ignored := spool.ignored_columns(columns):
             log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
-        put_on_board(board, spool, columns, log, delivery)
+        put_on_board(board, spool, columns, log, delivery, api_version=api_version)
 
 
 def put_on_board(
@@ -68,15 +70,18 @@ def put_on_board(
     columns: Mapping[str, str] | None,
     log: Log,
     delivery: Delivery | None = None,
+    *,
+    api_version: str | None,
 ) -> None:
     """Check every order that was read and put it on the board; memory does not grow with their number.
 
     :param log: is told of orders whose goods may be doubled.
     :param delivery: remembers what is invalid, and says so when that is news; None for a plan.
+    :param api_version: of KK's API, which the orders must fit; None when it is not known.
     """
     items = []
     doubled, examples = 0, []
-    for candidate in iter_candidates(spool, columns):
+    for candidate in iter_candidates(spool, columns, api_version=api_version):
         if candidate.doubled:
             doubled += 1
             examples += [str(candidate.number)] if doubled <= _NAMED else []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
+from airflow_provider_kk.api.dialects import DIALECTS, Dialect
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.warehouse.cells import CellError, as_quantity, as_text, plain
@@ -49,18 +50,21 @@ class Candidate:
     doubled: int = 0
 
 
-def iter_candidates(spool: Spool, columns: Mapping[str, str] | None = None) -> Iterator[Candidate]:
+def iter_candidates(
+    spool: Spool, columns: Mapping[str, str] | None = None, *, api_version: str | None = None
+) -> Iterator[Candidate]:
     """One candidate for each order number, in order of first appearance; memory does not grow with the rows.
 
     Rows are one per order line, in any order, or one per order with `items`. Every other column belongs to
     the order as a whole: rows of one number that differ there are different orders, and each variant is an
     invalid candidate of its own. So is each row without a readable number. Each call is a new pass.
+    `api_version` is the version of KK's API that the orders are for, None when it is not known.
     Raises ColumnsError at once when the columns do not fit, see `columns.resolve`.
     """
     mapping = resolve(spool.names, columns)
     if ITEMS in mapping.index:
         check_for_nameless_records(spool.column(mapping.index[ITEMS]))
-    return _Mapper(mapping, spool).candidates()
+    return _Mapper(mapping, spool, None if api_version is None else DIALECTS[api_version]).candidates()
 
 
 @dataclass(slots=True)
@@ -76,9 +80,10 @@ class _Row:
 class _Mapper:
     """The mapping of one statement."""
 
-    def __init__(self, columns: Columns, spool: Spool) -> None:
+    def __init__(self, columns: Columns, spool: Spool, dialect: Dialect | None) -> None:
         self._columns = columns
         self._spool = spool
+        self._dialect = dialect
         self._header = columns.header
         self._line_fields = (ITEMS,) if columns.one_row_per_order else LINE_FIELDS
         self._fields = (NUMBER, *self._header, *self._line_fields)
@@ -118,6 +123,8 @@ class _Mapper:
         order = None
         try:
             order = Order.parse(data)
+            if self._dialect is not None:
+                self._dialect.check(order)
         except InvalidOrderError as error:
             known = {fault.path for fault in faults}
             faults += [self._explained(fault) for fault in error.faults if fault.path not in known]

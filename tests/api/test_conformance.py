@@ -14,7 +14,12 @@ import requests_mock as rm
 
 from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.api.dialects import DIALECTS
-from airflow_provider_kk.api.errors import KKAnswerError, KKRejectedError, KKUnknownOutcomeError
+from airflow_provider_kk.api.errors import (
+    InvalidOrderError,
+    KKAnswerError,
+    KKRejectedError,
+    KKUnknownOutcomeError,
+)
 from airflow_provider_kk.api.models import KKOrder
 from tests.api.helpers import GONE, KK, ORDER, as_text, changed, leaves, ok
 
@@ -264,6 +269,7 @@ def test_every_form_of_a_created_order_gives_its_ids_as_text(
     [
         ("Express", {"v1": None, "v1-orders": "Express", "v2": "Express"}),
         ("Standard", {"v1": None, "v1-orders": "Standard", "v2": "Standard"}),
+        ("Expedited", {"v1": None, "v1-orders": InvalidOrderError, "v2": "Expedited"}),
         (None, {"v1": None, "v1-orders": None, "v2": "Standard"}),
     ],
 )
@@ -272,9 +278,14 @@ def test_a_shipping_speed_is_sent_where_the_version_has_one(
     dialect: str,
     requests_mock: rm.Mocker,
     channel_type: str | None,
-    sent_in: dict[str, str | None],
+    sent_in: dict[str, Any],
 ) -> None:
     sent = requests_mock.post(KK + DIALECTS[dialect].orders_path, json=ok(1000000371651))
+    if sent_in[dialect] is InvalidOrderError:
+        with pytest.raises(InvalidOrderError, match="channel_type: must be Standard or Express"):
+            client.create_order(ORDER | {"channel_type": channel_type})
+        assert not sent.called
+        return
     client.create_order(ORDER | {"channel_type": channel_type})
     body = json.loads(sent.last_request.text)
     assert body.get("channelType") == sent_in[dialect]

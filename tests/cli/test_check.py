@@ -71,6 +71,24 @@ def test_a_good_file_needs_so_many_requests_and_so_much_time(
     assert "cannot be known" not in told
 
 
+def test_check_and_send_know_the_shipping_speeds_of_the_api_version(
+    sandbox: SandboxServer, file: Path, checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"api_version": "v1-orders", "ledger_conn_id": f"{file.parent}/l.db"}
+    monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(shop.kk_connection(sandbox, **extra)))
+    orders = [(*row, "Express") for row in rows([0])] + [(*row, "Expedited") for row in rows([3])]
+    name = write_csv(file, orders, (*shop.COLUMNS, "channel_type"))
+
+    status, found, _ = checked(name)
+    sent = main(["send", "--yes", name])
+
+    assert (status, sent) == (1, 1)
+    assert states(found) == {number(0): "postponed", number(3): "invalid"}
+    assert [(one["number"], one["channel_type"]) for one in sandbox.control.orders()] == [
+        (number(0), "Express")
+    ]
+
+
 def test_every_fault_is_told_by_order_row_and_field(
     ledger: SqlLedger, file: Path, checked: Checked, capsys: pytest.CaptureFixture[str]
 ) -> None:

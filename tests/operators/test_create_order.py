@@ -114,6 +114,27 @@ def test_templates_yield_text_and_text_is_enough(sandbox: SandboxServer, connect
     assert found["address"]["recipient"] == shop.address(1)["recipient"]
 
 
+def test_a_shipping_speed_reaches_kk_under_v1_orders(sandbox: SandboxServer, connect: Connect):
+    connect(api_version="v1-orders")
+
+    assert attempt(create(order=order(0, channel_type="express"))).error is None
+
+    assert [one["channel_type"] for one in sandbox.control.orders()] == ["Express"]
+
+
+def test_a_shipping_speed_that_the_api_version_does_not_document_is_not_sent(
+    sandbox: SandboxServer, warehouse: Warehouse, connect: Connect
+):
+    connect(api_version="v1-orders")
+
+    done = attempt(create(order=order(1, channel_type="Expedited")))
+
+    assert isinstance(done.error, AirflowFailException)
+    assert "channel_type: must be Standard or Express in API version v1-orders" in str(done.error)
+    assert posts(sandbox) == 0
+    assert not warehouse.execute("SELECT name FROM sqlite_master WHERE name = 'kk_order'")
+
+
 def test_json_text_with_tojson_carries_quotes_and_umlauts(sandbox: SandboxServer):
     address = shop.address(1) | {"recipient": 'Zoë O\'Quist <"Z">'}
     task = create(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.operators import shop
-from tests.operators.shop import QUICK, Warehouse, attempt, nonzero, rows, sync
+from tests.operators.shop import QUICK, Warehouse, attempt, nonzero, number, rows, sync
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
@@ -31,6 +31,35 @@ def plan() -> dict[str, Any]:
 def ledger_of(path: Path) -> list[str]:
     with closing(sqlite3.connect(path)) as db:
         return [line for line in db.iterdump() if 'INTO "kk_' in line]
+
+
+@pytest.mark.parametrize(
+    ("version", "express", "expedited"),
+    [("v1", None, None), ("v1-orders", "Express", "invalid"), ("v2", "Express", "Expedited")],
+)
+def test_a_plan_and_a_sync_know_the_shipping_speeds_of_the_api_version(
+    sandbox: SandboxServer,
+    warehouse: Warehouse,
+    connect: Connect,
+    version: str,
+    express: str | None,
+    expedited: str | None,
+) -> None:
+    connect(api_version=version)
+    warehouse.add(*rows([1, 2]))
+    speed = f"CASE custom_order_number WHEN '{number(1)}' THEN 'Express' ELSE 'expedited' END AS speed"
+    selected = {"sql": f"SELECT {speed}, * FROM order_line", "columns": {"channel_type": "speed"}}
+
+    planned = attempt(sync(plan_only=True, **selected), run_id="plan").value
+    done = attempt(sync(**selected), run_id="sync").summary
+
+    invalid = expedited == "invalid"
+    assert planned["rejections"] == done["rejections"]
+    assert [one["message"] for one in done["rejections"]] == [
+        "channel_type: must be Standard or Express in API version v1-orders (column speed)"
+    ] * invalid
+    speeds = {one["number"]: one["channel_type"] for one in sandbox.control.orders()}
+    assert speeds == {number(1): express} | ({} if invalid else {number(2): expedited})
 
 
 def test_a_plan_counts_what_then_happens(sandbox: SandboxServer, warehouse: Warehouse) -> None:
