@@ -16,6 +16,7 @@ from airflow_provider_kk.api.errors import KKRateLimitedError, KKUnknownOutcomeE
 from airflow_provider_kk.api.models import (
     Channel,
     KKOrder,
+    KKProduct,
     Order,
     OrderItem,
     OrderPage,
@@ -285,11 +286,16 @@ class KKClient:
         updated_from: datetime | None = None,
         updated_to: datetime | None = None,
         category_id: str | None = None,
-    ) -> Iterator[Any]:
-        """Products as KK sends them, by SKUs, by SPUs, by a window of changes or by category."""
+    ) -> Iterator[KKProduct]:
+        """Products with their SKUs, by SKUs, SPUs, a window of changes or a category (page "Products").
+
+        At most `MAX_SKUS` codes are asked for in a request. KK does not document what it answers for an
+        unknown code, nor whether it lists the other SKUs of a product too: identify each SKU by its `sku`.
+        """
         key, codes = ("skus", skus) if spus is None else ("spus", spus)
         window = _window(updated_from, updated_to) | present({"categoryId": category_id})
-        return self._iter_rows("/openapi/v1/product/products", key, codes, window)
+        for row in self._iter_rows("/openapi/v1/product/products", key, codes, window):
+            yield KKProduct.read(row)
 
     def get_warehouses(self) -> list[Warehouse]:
         """KK's warehouses."""

@@ -1,4 +1,4 @@
-"""What KK lists: orders with their lines and packages, refunds, freight offers, stock. Read leniently.
+"""What KK lists: orders with lines and packages, refunds, freight offers, products, stock. Read leniently.
 
 Field names are ours, KK's names stand beside them; v1's differ from v2's in places. Every set of statuses is
 open: an unknown word is passed on. Times are aware datetimes, money is Decimal.
@@ -157,6 +157,57 @@ def _as_stock(value: object) -> int:
     """A count; below zero, where more is promised than there is, it is none."""
     number = as_number(value)
     return as_count(max(number, Decimal(0)))
+
+
+def _as_price(value: object) -> Decimal:
+    """An amount of money from 0."""
+    number = as_number(value)
+    if number < 0:
+        raise ValueError("no price")
+    return number
+
+
+class KKSku(Listed):
+    """One SKU of a product (page "Products").
+
+    `price` is what the shop pays for one piece, in US dollars, without freight. If KK gives no price, or one
+    that cannot be parsed, it is None, never 0. `odd_fields` names a price that cannot be parsed.
+
+    `sku_status` is `0` off the shelf, `1` on the shelf, `2` deleted, `3` discontinued, `4` or `5` clearance,
+    `6` out of stock. KK never sells `2` and `3` again. Weights are in grams, lengths in cm.
+    """
+
+    sku: Annotated[str | None, Reads(as_text, "sku")] = None
+    sku_name: Annotated[str | None, Reads(as_text, "skuName")] = None
+    sku_status: Annotated[str | None, Reads(as_status, "skuStatus")] = None
+    price: Annotated[Decimal | None, Reads(_as_price, "price")] = None
+    cost: Annotated[Decimal | None, Reads(_as_price, "cost")] = None
+    stock: Annotated[int | None, Reads(_as_stock, "stock")] = None
+    package_weight: Annotated[Decimal | None, Reads(as_number, "packageWeight")] = None
+    package_length: Annotated[Decimal | None, Reads(as_number, "packageLength")] = None
+    package_width: Annotated[Decimal | None, Reads(as_number, "packageWidth")] = None
+    package_height: Annotated[Decimal | None, Reads(as_number, "packageHeight")] = None
+    material: Annotated[str | None, Reads(as_text, "material")] = None
+    option1: Annotated[str | None, Reads(as_text, "option1")] = None
+    option2: Annotated[str | None, Reads(as_text, "option2")] = None
+    option3: Annotated[str | None, Reads(as_text, "option3")] = None
+    image_url: Annotated[str | None, Reads(as_text, "mainImg")] = None
+
+
+class KKProduct(Listed):
+    """One product with its SKUs (page "Products").
+
+    `price` is the lowest of its SKUs' prices, read like theirs. `spu_status` has the values of `sku_status`.
+    """
+
+    spu: Annotated[str | None, Reads(as_text, "spu")] = None
+    kk_product_id: Annotated[str | None, Reads(as_text, "kkProductId")] = None
+    product_name: Annotated[str | None, Reads(as_text, "productName")] = None
+    spu_status: Annotated[str | None, Reads(as_status, "spuStatus")] = None
+    price: Annotated[Decimal | None, Reads(_as_price, "price")] = None
+    stock: Annotated[int | None, Reads(_as_stock, "stock")] = None
+    updated_at: Annotated[datetime | None, Reads(as_time, "updateTime")] = None
+    skus: Annotated[list[KKSku], Reads(as_rows(KKSku), "skuDetails")] = Field(default_factory=list)
 
 
 class WarehouseStock(Listed):

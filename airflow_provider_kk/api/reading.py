@@ -78,6 +78,8 @@ def as_number(value: object) -> Decimal:
     """Money, or a count: a JSON number or its text, within any range that makes sense."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise ValueError("no number")
+    if isinstance(value, str) and ("_" in value or not value.strip().isascii()):
+        raise ValueError("no number")  # Decimal("1_5") is 15
     number = value if isinstance(value, Decimal) else Decimal(str(value).strip())
     if (
         not number.is_finite()

@@ -18,7 +18,16 @@ from airflow_provider_kk.provider_info import CONN_FIELDS, HIDDEN_FIELDS, PLACEH
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
-    from airflow_provider_kk.api.models import Channel, KKOrder, Order, OrderItem, Refund, Stock, Warehouse
+    from airflow_provider_kk.api.models import (
+        Channel,
+        KKOrder,
+        KKProduct,
+        Order,
+        OrderItem,
+        Refund,
+        Stock,
+        Warehouse,
+    )
     from airflow_provider_kk.api.throttle import Throttle
 
 
@@ -164,8 +173,8 @@ class KKHook(BaseHook):
         updated_from: datetime | None = None,
         updated_to: datetime | None = None,
         category_id: str | None = None,
-    ) -> Iterator[Any]:
-        """Products as KK sends them: by SKUs, by SPUs, by a window of changes or by category."""
+    ) -> Iterator[KKProduct]:
+        """Products with prices and SKUs: by SKUs, by SPUs, by a window of changes or by category."""
         return self.get_conn().iter_products(
             skus, spus=spus, updated_from=updated_from, updated_to=updated_to, category_id=category_id
         )

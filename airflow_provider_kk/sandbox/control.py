@@ -151,6 +151,14 @@ class SandboxControl:
         """Make a SKU sold out (0) or available."""
         self._post("stock", sku=sku, qty=qty)
 
+    def set_sku_details(self, sku: str, **fields: Any) -> None:
+        """Let product queries list other values of a SKU, in KK's names: `price="N/A"`, `skuStatus=3`.
+
+        Each call replaces the one before; without fields the catalogue's values are back. What an order
+        costs and whether it is taken do not change.
+        """
+        self._post("sku-details", sku=sku, fields=fields)
+
     def reset(self) -> None:
         """Forget orders, faults and the log; settings and the clock stay."""
         self._post("reset")

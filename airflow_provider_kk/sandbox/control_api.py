@@ -45,6 +45,7 @@ def control_api(kk: KK) -> Blueprint:
 
     _reading(api, kk)
     _steering(api, kk)
+    _steering_goods(api, kk)
     return api
 
 
@@ -110,11 +111,6 @@ def _steering(api: Blueprint, kk: KK) -> None:
         kk.store.set_fact("balance", round(float(_body()["dollars"]) * 100))
         return effects.as_json(None)
 
-    @api.post("/stock")
-    def stock() -> Response:
-        kk.store.set_stock(str(_body()["sku"]), int(_body()["qty"]))
-        return effects.as_json(None)
-
     @api.post("/place")
     def place() -> Response:
         return effects.as_json(_place(kk, _body()))
@@ -127,6 +123,18 @@ def _steering(api: Blueprint, kk: KK) -> None:
     @api.post("/reset")
     def reset() -> Response:
         kk.reset()
+        return effects.as_json(None)
+
+
+def _steering_goods(api: Blueprint, kk: KK) -> None:
+    @api.post("/stock")
+    def stock() -> Response:
+        kk.store.set_stock(str(_body()["sku"]), int(_body()["qty"]))
+        return effects.as_json(None)
+
+    @api.post("/sku-details")
+    def sku_details() -> Response:
+        kk.store.set_sku_details(str(_body()["sku"]), dict(_body()["fields"]))
         return effects.as_json(None)
 
 

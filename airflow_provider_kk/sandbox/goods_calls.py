@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any, TypeVar
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 PAGE_SIZE = 30
 LARGEST_QUERY = 30
+#: Values of `skuStatus` and `spuStatus`.
+ON_SHELF, OUT_OF_STOCK = 1, 6
 
 
 def channels(store: Store, body: Any) -> list[dict[str, Any]]:
@@ -155,25 +158,45 @@ def _page(rows: list[T], page: int) -> list[T]:
 
 def _style(store: Store, style: Iterable[Product]) -> dict[str, Any]:
     items = list(style)
+    stock = sum(store.stock(item.sku) for item in items)
+    details = [_sku(store, item) for item in items]
+    prices = [detail["price"] for detail in details if isinstance(detail["price"], int | float)]
     return {
-        "id": items[0].item_id // 100,
         "spu": items[0].spu,
+        "kkProductId": items[0].item_id // 100,
         "productName": items[0].name,
-        "categoryId": items[0].category_id,
-        "imageUrl": f"https://img.example.com/{items[0].spu}.jpg",
-        "skuList": [
-            {
-                "itemId": item.item_id,
-                "sku": item.sku,
-                "price": money(item.price),
-                "currencyCode": "USD",
-                "option1": item.colour,
-                "option2": item.size,
-                "stockStatus": "normal" if store.stock(item.sku) else "sold_out",
-            }
-            for item in items
-        ],
+        "spuStatus": _status(stock),
+        "price": min(prices, default=None),
+        "stock": stock,
+        "updateTime": "2024-01-01T00:00:00Z",
+        "skuDetails": details,
     }
+
+
+def _sku(store: Store, item: Product) -> dict[str, Any]:
+    stock = store.stock(item.sku)
+    detail = {
+        "sku": item.sku,
+        "skuName": f"{item.name} {item.colour} {item.size}",
+        "skuStatus": _status(stock),
+        "price": money(item.price),
+        "cost": money(item.price // 2),
+        "stock": stock,
+        "packageWeight": 300,
+        "packageLength": 30,
+        "packageWidth": 25,
+        "packageHeight": 3,
+        "material": "Cotton",
+        "option1": json.dumps({"name": "Color", "value": item.colour}),
+        "option2": json.dumps({"name": "Size", "value": item.size}),
+        "option3": None,
+        "mainImg": f"https://img.example.com/{item.spu}.jpg",
+    }
+    return detail | store.sku_details(item.sku)
+
+
+def _status(stock: int) -> int:
+    return ON_SHELF if stock else OUT_OF_STOCK
 
 
 def _branch(parent: int) -> list[dict[str, Any]]:

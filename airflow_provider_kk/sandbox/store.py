@@ -44,6 +44,7 @@ CREATE INDEX IF NOT EXISTS refund_state ON refund (state, asked_at);
 CREATE TABLE IF NOT EXISTS late_call (id INTEGER PRIMARY KEY, due_at REAL NOT NULL, endpoint TEXT, ask TEXT);
 CREATE INDEX IF NOT EXISTS late_call_due ON late_call (due_at);
 CREATE TABLE IF NOT EXISTS stock (sku TEXT PRIMARY KEY, qty INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS sku_details (sku TEXT PRIMARY KEY, fields TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS kk_past AS SELECT *, 0.0 AS until FROM kk_order WHERE 0;
 CREATE INDEX IF NOT EXISTS kk_past_until ON kk_past (until);
@@ -153,10 +154,24 @@ class Store:
         Raises:
             ValueError: there is no such SKU.
         """
-        if not self.sells(sku):
-            raise ValueError(f"sku {sku} does not exist: `any_sku` sells what the catalogue lacks")
+        self._require(sku)
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO stock VALUES (?, ?)", (sku, qty))
+
+    def sku_details(self, sku: str) -> dict[str, Any]:
+        """What product queries list of a SKU instead of the catalogue's values, in KK's names."""
+        fields = self.value("SELECT fields FROM sku_details WHERE sku = ?", (sku,))
+        return dict(json.loads(fields)) if fields else {}
+
+    def set_sku_details(self, sku: str, fields: Mapping[str, Any]) -> None:
+        """Let product queries list these values; an order still costs what the catalogue says.
+
+        Raises:
+            ValueError: there is no such SKU.
+        """
+        self._require(sku)
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO sku_details VALUES (?, ?)", (sku, json.dumps(fields)))
 
     def fact(self, name: str) -> float:
         """One figure of the account, 0 if never set."""
@@ -190,7 +205,7 @@ class Store:
     def reset(self) -> None:
         """Forget every order, refund and late call; a new balance and the first stock."""
         with self.transaction() as db:
-            for table in ("kk_order", "refund", "late_call", "stock", "fact", "kk_past"):
+            for table in ("kk_order", "refund", "late_call", "stock", "sku_details", "fact", "kk_past"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - constant names
             self.set_fact("balance", self._start_balance)
 
@@ -198,6 +213,10 @@ class Store:
         """Close the database."""
         with self._lock:
             self._db.close()
+
+    def _require(self, sku: str) -> None:
+        if not self.sells(sku):
+            raise ValueError(f"sku {sku} does not exist: `any_sku` sells what the catalogue lacks")
 
     def _check_stock(self, lines: Iterable[tuple[str, int]]) -> None:
         wanted: dict[str, int] = {}

@@ -323,13 +323,11 @@ def test_stock_of_a_window_is_read_page_by_page(kk: KKClient, requests_mock: rm.
 def test_what_is_not_documented_is_handed_on_as_it_is(kk: KKClient, requests_mock: rm.Mocker) -> None:
     requests_mock.get(f"{KK}/openapi/v1/payment/balance", json=ok({"usd": "5"}))
     requests_mock.get(f"{KK}/openapi/v1/product/category", json=ok([{"x": []}]))
-    requests_mock.get(f"{KK}/openapi/v1/product/products", json=ok([{"spu": "P"}]))
     requests_mock.get(
         f"{KK}/openapi/v1/product/countryAndWarehouse", json=ok({"list": [{"warehouseId": 1, "status": 0}]})
     )
     assert kk.get_balance() == {"usd": "5"}
     assert kk.get_categories() == [{"x": []}]
-    assert list(kk.iter_products(spus=["P"])) == [{"spu": "P"}]
     assert kk.get_warehouses()[0].warehouse_id == "1"
 
 

@@ -98,7 +98,7 @@ def test_an_odd_date_is_none_and_noted(odd: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", ["much", True, [], {"a": 1}, "NaN", "Infinity", float("nan"), "1e999", float("inf")]
+    "odd", ["much", True, [], {"a": 1}, "NaN", "Infinity", float("nan"), "1e999", float("inf"), "1_5", "٣"]
 )
 def test_odd_money_is_none_and_noted(odd: Any) -> None:
     order = KKOrder.read({"finalAmount": odd, "orderItems": [{"total": odd, "productNum": 1}]})

@@ -51,9 +51,36 @@ def test_stock_is_told_by_sku_or_page_by_page(kk, caller):
 
 def test_products_are_told_by_style_sku_or_category(caller):
     (style,) = caller.get(PRODUCTS, spus="FWXW00290")["list"]
-    assert len(style["skuList"]) == 25
-    assert len(caller.get(PRODUCTS, skus=DRESS)["list"][0]["skuList"]) == 1
-    assert {row["categoryId"] for row in caller.get(PRODUCTS, categoryId=22)["list"]} == {22}
+    assert len(style["skuDetails"]) == 25
+    assert len(caller.get(PRODUCTS, skus=DRESS)["list"][0]["skuDetails"]) == 1
+    sweaters = {row["spu"] for row in caller.get(PRODUCTS, categoryId=22)["list"]}
+    assert sweaters == {"FWHD00052", "FWCD00233", "USHD00021", "USJK00033"}
+
+
+def test_products_have_prices_and_statuses_as_documented(kk, caller):
+    kk.control.set_stock(DRESS, 0)
+    (style,) = caller.get(PRODUCTS, spus="FWXW00290")["list"]
+    details = {row["sku"]: row for row in style["skuDetails"]}
+
+    assert (style["price"], style["spuStatus"]) == (14.9, 1)
+    assert (details[DRESS]["price"], details[DRESS]["skuStatus"]) == (14.9, 6)
+    assert (details["FWXW00290_WHT_XXL"]["price"], details["FWXW00290_WHT_XXL"]["skuStatus"]) == (15.9, 1)
+
+
+@pytest.mark.parametrize("price", ["N/A", "9.95", None, 0, -1, {"amount": 5}])
+def test_product_queries_list_what_they_are_told_to_of_a_sku(kk, caller, price):
+    kk.control.set_sku_details(DRESS, price=price, skuStatus=3)
+    (row,) = caller.get(PRODUCTS, skus=DRESS)["list"][0]["skuDetails"]
+    assert (row["price"], row["skuStatus"], row["sku"]) == (price, 3, DRESS)
+
+    kk.control.set_sku_details(DRESS)
+    (row,) = caller.get(PRODUCTS, skus=DRESS)["list"][0]["skuDetails"]
+    assert (row["price"], row["skuStatus"]) == (14.9, 1)
+
+
+def test_details_of_an_unknown_sku_are_an_error(kk):
+    with pytest.raises(SandboxControlError, match="MINE-1"):
+        kk.control.set_sku_details("MINE-1", price=5)
 
 
 @pytest.mark.parametrize("path", [STOCKS, PRODUCTS])
