@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -124,7 +124,8 @@ class Stream:
         """Return in how many seconds it is worth calling `look_again`; None when nothing is waiting."""
         now, trusted = self.ledger.now(), trusted_now(self.ledger, self.finder)
         waits = [_wait_s(entry, now, trusted) for _item, entry in self._waiting()]
-        return max(0.0, min(waits)) if waits else None
+        # A clock that is off may be set right meanwhile.
+        return max(0.0, min(*waits, self.ledger.settle_delay_s)) if waits else None
 
     def look_again(self) -> None:
         """Settle what is waiting and can be settled by now, and send again what is allowed to be."""
@@ -214,6 +215,7 @@ class Stream:
 
     def _take(self, item: Item, entry: Entry | None) -> None:
         """Do the next thing with a job, by what the ledger knows of it."""
+        entry = entry and self._within_bounds(entry)
         step = next_step(item, entry, self.ledger.now)
         if entry is None or step is Step.SEND:
             if self._is_served(item):
@@ -421,7 +423,7 @@ class Stream:
 
     def _settle(self, candidates: Iterable[Entry]) -> None:
         """Settle rows of the ledger, those of other syncs too, and send again what may be."""
-        by_key = {entry.key: entry for entry in candidates}
+        by_key = {entry.key: self._within_bounds(entry) for entry in candidates}
         items = {key: item for key in by_key if (item := self.board.item(key)) is not None}
         settled = settle(
             self.ledger,
@@ -446,6 +448,26 @@ class Stream:
             self.log.warning("%s is not at KK", entry.key)
             self._send(items[entry.key], entry)
         self._leave_open(settled.open, by_key, items)
+
+    def _within_bounds(self, entry: Entry) -> Entry:
+        """Shorten what a clock that was ahead, and has been set right since, would let an order wait."""
+        if entry.state not in LOOK_FIRST or not self.ledger.waits_too_long(entry):
+            return entry
+        if self.finder.clock_skew_s is None:
+            with suppress(KKError):
+                self.probe()
+        self.ledger.kk_skew_s = self.finder.clock_skew_s or 0.0
+        bounded = self.ledger.bound_times(entry)
+        if bounded is None:
+            return entry
+        self.log.warning(
+            "%s was to wait until %s, longer than any settle window. A clock was ahead when this time was "
+            "stored, and has been set right since. KK's list decides at %s",
+            entry.key,
+            utc(entry.settle_after),
+            utc(bounded.settle_after),
+        )
+        return bounded
 
     def _leave_open(
         self, reasons: Mapping[str, str], entries: Mapping[str, Entry], items: Mapping[str, Item]
