@@ -87,7 +87,7 @@ class WaitLog:
         """Log a wait that begins `now` (monotonic), unless it is short or another was just logged."""
         if seconds >= _LONG_WAIT_S and now >= self._silent_until:
             self._silent_until = now + _LOG_WAITS_EVERY_S
-            _log.info(
+            _log.warning(
                 "Waiting %.0f s for KK's rate limit: other requests come first, or KK has asked for a pause",
                 seconds,
             )
