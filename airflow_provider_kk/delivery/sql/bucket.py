@@ -182,8 +182,8 @@ class LedgerBucket:
         changed = self._ledger.database.persist(lambda db: db.execute(statement, self._here()).rowcount)
         if changed:
             _log.warning(
-                "The rate limit of account %s was used up until %s, later than any queue or pause takes. "
-                "A clock was ahead when this was stored, and has been set right since. Requests go on at once",
+                "The rate limit of account %s was used up until %s, later than any queue or pause takes. A "
+                "clock was ahead when this was stored, and has been set right since. Requests go on at once",
                 self._ledger.account,
                 utc(max(row.bucket_tat, row.paused_until)),
             )

@@ -240,7 +240,6 @@ def test_pause_and_queue_within_their_rules_are_kept(world: World, caplog: pytes
 def test_long_wait_for_the_rate_limit_is_logged_with_its_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
     world = World.in_folder(tmp_path)
     LedgerBucket(world.ledger, burst=8 + HEADROOM, per_second=2)._book(28)
     bucket = LedgerBucket(world.ledger, burst=8 + HEADROOM, per_second=2)
