@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S
 from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.rows import (
     BLANK,
@@ -20,8 +21,6 @@ from airflow_provider_kk.delivery.rows import (
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State, follow
 from airflow_provider_kk.delivery.store import KeyTakenError, Store, Transaction
 
-#: Clocks that agree differ by less. KK's clock is known by the second, as of its last answer.
-CLOCKS_AGREE_S = 30.0
 #: A rejected order rests for 15 minutes, then twice as long each time, at most a day.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 900.0, 86_400.0
 

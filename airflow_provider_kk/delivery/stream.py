@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
 from airflow_provider_kk.api.throttle import StopSignal, ThrottleStopped
 from airflow_provider_kk.delivery.board import Board, Item, Status
-from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.clock import Stop, describe_clocks
 from airflow_provider_kk.delivery.deliver import deliver
 from airflow_provider_kk.delivery.driver_errors import told
 from airflow_provider_kk.delivery.heal import heal
@@ -24,7 +24,7 @@ from airflow_provider_kk.delivery.log import Log, orders, utc
 from airflow_provider_kk.delivery.pool import Pool, Threads
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.rows import Entry, Origin
-from airflow_provider_kk.delivery.settle import Policy, settle
+from airflow_provider_kk.delivery.settle import Policy, settle, within_bounds
 from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
 from airflow_provider_kk.delivery.step import (
     Step,
@@ -177,6 +177,7 @@ class Stream:
             self.is_blind = True
             self._halt(f"KK's list of orders cannot be read, and without it nothing is sent: {error}", error)
             return
+        self._log_clocks()
         self._settle(self.ledger.doubts())
         self._collect_all()
         doubts = self.ledger.doubts()
@@ -184,6 +185,12 @@ class Stream:
         self._rules.open_doubts = len(doubts)
         if reason := self._rules.reason():
             self._halt(reason)
+
+    def _log_clocks(self) -> None:
+        ledger = self.ledger
+        database_s = ledger.now() - ledger.clock.wall() if ledger.has_own_clock else None
+        if told := describe_clocks(database_s, self.finder.clock_skew_s):
+            self.log.warning("%s", told)
 
     def _name_others(self, doubts: Iterable[Entry]) -> None:
         others = [entry.key for entry in doubts if not self.board.has(entry.key)]
@@ -450,24 +457,14 @@ class Stream:
         self._leave_open(settled.open, by_key, items)
 
     def _within_bounds(self, entry: Entry) -> Entry:
-        """Shorten what a clock that was ahead, and has been set right since, would let an order wait."""
+        """Shorten a wait that is longer than its rule allows."""
         if entry.state not in LOOK_FIRST or not self.ledger.waits_too_long(entry):
             return entry
         if self.finder.clock_skew_s is None:
             with suppress(KKError):
                 self.probe()
         self.ledger.kk_skew_s = self.finder.clock_skew_s or 0.0
-        bounded = self.ledger.bound_times(entry)
-        if bounded is None:
-            return entry
-        self.log.warning(
-            "%s was to wait until %s, longer than any settle window. A clock was ahead when this time was "
-            "stored, and has been set right since. KK's list decides at %s",
-            entry.key,
-            utc(entry.settle_after),
-            utc(bounded.settle_after),
-        )
-        return bounded
+        return within_bounds(self.ledger, entry, self.log)
 
     def _leave_open(
         self, reasons: Mapping[str, str], entries: Mapping[str, Entry], items: Mapping[str, Item]

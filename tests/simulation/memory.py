@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from airflow_provider_kk.delivery.clock import Clock
+from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Attempt, Claim, Entry, Origin, Terms
-from airflow_provider_kk.delivery.sending import CLOCKS_AGREE_S
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
 

@@ -11,13 +11,12 @@ import itertools
 from random import Random
 
 from airflow_provider_kk.delivery.board import Item, Status
-from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Stop
 from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.limits import Limits
 from airflow_provider_kk.delivery.orders import OrderFinder
 from airflow_provider_kk.delivery.rows import Answer, Entry, Origin, Terms
 from airflow_provider_kk.delivery.runs import SyncRuns, summarise
-from airflow_provider_kk.delivery.sending import CLOCKS_AGREE_S
 from airflow_provider_kk.delivery.states import LOOK_FIRST, Event, State
 from airflow_provider_kk.delivery.stream import Stream
 from tests.simulation.draws import KEYS, draw_habits, draw_manners, draw_orders

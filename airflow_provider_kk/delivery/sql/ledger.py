@@ -14,10 +14,9 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from airflow_provider_kk.api.endpoint import may_be_one_store
-from airflow_provider_kk.delivery.clock import Clock, SystemClock
+from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock, SystemClock
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Attempt, Entry, Origin, Terms
-from airflow_provider_kk.delivery.sending import CLOCKS_AGREE_S
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableError
 from airflow_provider_kk.delivery.sql.rows import ENTRY_FIELDS, attempt_of, entry_of, has_values, in_turn
@@ -54,6 +53,7 @@ class SqlLedger(Ledger):
     ) -> None:
         self.clock = clock or SystemClock()
         self.database = Database(engine, self.clock)
+        self.has_own_clock = self.database.kind != "sqlite"
         self.host, self.account = host, account
         self.terms = terms or Terms()
         self._token_fingerprint = token_fingerprint
