@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from airflow_provider_kk.delivery.clock import describe_clocks
 from airflow_provider_kk.delivery.rows import Answer, Terms
 from airflow_provider_kk.delivery.states import Event
 from tests.delivery.world import ORIGIN, Order, World, counts
@@ -298,3 +299,54 @@ def test_resolve_is_not_blocked_for_as_long_as_a_clock_was_ahead(world: World, s
     world.clock.sleep(760)
     assert ledger.order_again(ledger.look_up(["A"])["A"], who="ann", why="more")
     ledger.close()
+
+
+# Clocks that stay off ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("database_s", "kk_s", "said"),
+    [
+        (0.0, 0.0, ""),
+        (None, None, ""),
+        (None, 29.0, ""),
+        (-20.0, 9.0, ""),
+        (None, 7_200.0, "The clock of KK is 7200 s ahead of the clock of this machine"),
+        (None, -7_200.0, "The clock of this machine is 7200 s ahead of the clock of KK"),
+        (300.0, None, "The clock of the ledger's database is 300 s ahead of the clock of this machine"),
+        (7_200.0, 1.0, "The clock of the ledger's database is 7200 s ahead of the two others"),
+        (-7_200.0, 1.0, "The clock of the ledger's database is 7201 s behind the two others"),
+        (7_200.0, 7_201.0, "The clock of this machine is 7201 s behind the two others"),
+        (-7_200.0, -7_201.0, "The clock of this machine is 7201 s ahead of the two others"),
+        (1.0, 90.0, "The clock of KK is 90 s ahead of the two others"),
+        (60.0, -60.0, "No two clocks agree: compared to this machine, the ledger's database +60 s, KK -60 s"),
+    ],
+)
+def test_clock_that_is_off_is_named_with_its_error(
+    database_s: float | None, kk_s: float | None, said: str
+) -> None:
+    described = describe_clocks(database_s, kk_s)
+    assert described.partition(". ")[0] == said
+    assert ("Orders in doubt wait up to" in described) is bool(said)
+
+
+def test_sync_logs_once_which_clock_is_off(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.kk.clock_skew_s = 7_200.0
+    world.kk.meets("A", "lost_request")
+    world.sync("A")
+    logged = [text for text in caplog.messages if "clock of" in text]
+    assert len(logged) == 1
+    others = "the two others" if world.ledger.has_own_clock else "the clock of this machine"
+    assert logged[0].startswith(f"The clock of KK is 7200 s ahead of {others}")
+
+
+def test_sync_logs_that_the_clock_of_the_database_is_off(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not world.ledger.has_own_clock:
+        pytest.skip("the worker's clock is SQLite's")
+    set_databases_clock(world, -7_200.0)
+    world.sync("A")
+    logged = [text for text in caplog.messages if "clock of" in text]
+    assert len(logged) == 1
+    assert logged[0].startswith("The clock of the ledger's database is 7200 s behind the two others")
