@@ -418,6 +418,20 @@ def test_refund_waits_are_bounded_after_a_clock_that_was_ahead_is_set_right(
     assert deferred.trigger.deadline <= time.time() + 3_600
 
 
+def test_refund_of_a_number_is_not_postponed_for_as_long_as_a_clock_was_ahead(
+    split: list[str], sandbox: SandboxServer, warehouse: Warehouse
+) -> None:
+    # The order was sent an hour ago, and a part of it will never be listed.
+    warehouse.execute("UPDATE kk_order_attempt SET intent_at = intent_at - 3600")
+    goods = json.dumps({CN: 3, US: 2, "NEVER_LISTED": 1})
+    warehouse.execute(f"UPDATE kk_order SET goods = '{goods}', settle_after = settle_after + 86400")
+
+    done = refund(custom_order_number="S-1")
+
+    assert done.error is None
+    assert sorted(row["kk_order_id"] for row in done.value) == split
+
+
 def _fail(*_arguments: Any) -> None:
     raise AirflowException("stopped while it waits")
 
