@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 HEADROOM = 2
 MAX_BACK_OFF_S = 300.0
 """The longest pause that a `Retry-After` can bring about, in seconds."""
+_LONG_WAIT_S = 5.0
+_LOG_WAITS_EVERY_S = 30.0
 
 
 class ThrottleStopped(Exception):
@@ -75,6 +77,22 @@ def tell_pause(who: str, pause_s: float) -> None:
     _log.warning("KK's rate limit is reached (HTTP 429): %s for %.0f s", who, pause_s)
 
 
+class WaitLog:
+    """Logs waits for the rate limit that take more than a few seconds: at most one in half a minute."""
+
+    def __init__(self) -> None:
+        self._silent_until = float("-inf")
+
+    def note(self, now: float, seconds: float) -> None:
+        """Log a wait that begins `now` (monotonic), unless it is short or another was just logged."""
+        if seconds >= _LONG_WAIT_S and now >= self._silent_until:
+            self._silent_until = now + _LOG_WAITS_EVERY_S
+            _log.warning(
+                "Waiting %.0f s for KK's rate limit: other requests come first, or KK has asked for a pause",
+                seconds,
+            )
+
+
 class LocalBucket:
     """KK's bucket for the threads of one process.
 
@@ -95,6 +113,7 @@ class LocalBucket:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._tat = self._not_before = clock()
+        self._wait_log = WaitLog()
 
     def acquire(self, stop: StopSignal | None = None) -> None:
         """Block until one request may be sent; see `Throttle.acquire`."""
@@ -104,6 +123,7 @@ class LocalBucket:
         due = now + wait_s
         # A 429 that arrives while this one waits moves its turn too, so look again after each pause.
         while (pause_s := max(due, self._not_before) - self._clock()) > 0:
+            self._wait_log.note(now, pause_s)
             self._pause(pause_s, stop)
 
     def least_s(self, requests: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli import resolve, retry
@@ -106,7 +107,7 @@ def _ddl(arguments: argparse.Namespace) -> str:
         raise CannotError(str(error)) from error
 
 
-def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
+def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     from airflow_provider_kk.delivery.log import orders
     from airflow_provider_kk.delivery.states import State
 
@@ -131,7 +132,26 @@ def _list(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
     more = "" if len(found) == len(entries) else "; there are more: give a larger --limit"
     count = f"refunds: {len(entries)}" if arguments.refunds else orders(len(entries))
     say(f"{count} of account {ledger.account} at {ledger.host}{more}")
+    _print_clocks(entries, hook, ledger)
     return 0
+
+
+def _print_clocks(entries: Iterable[Entry], hook: KKHook, ledger: SqlLedger) -> None:
+    """Name the clock that is off, where an order waits for it."""
+    from airflow_provider_kk.api.errors import KKError
+    from airflow_provider_kk.delivery.clock import describe_clocks
+    from airflow_provider_kk.delivery.states import DOUBTFUL
+
+    if not any(entry.state in DOUBTFUL for entry in entries):
+        return
+    database_s = ledger.now() - ledger.clock.wall() if ledger.has_own_clock else None
+    with hook.client(hook.settings.local_bucket()) as client:
+        try:
+            client.list_orders(page_size=1)
+        except KKError as error:
+            say(f"KK's clock cannot be compared: {error}")
+        if told := describe_clocks(database_s, client.clock_skew_s):
+            say(told)
 
 
 def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]) -> list[Entry]:
@@ -146,7 +166,7 @@ def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]
     return newest(found, ledger)
 
 
-def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
+def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     key = key_of(arguments.number, ledger)
     if key is None:
         raise CannotError(f"{arguments.number} is not in the ledger of {ledger.account} at {ledger.host}")
@@ -163,6 +183,7 @@ def _show(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> in
         mine = [one for one in attempts if one.generation == entry.generation]
         table(["POST", "sent", "outcome", "kkOrderIds", "by", "what KK said"], [_row(one) for one in mine])
     _print_advice(generations[-1], arguments)
+    _print_clocks(generations[-1:], hook, ledger)
     return 0
 
 

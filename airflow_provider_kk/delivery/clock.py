@@ -7,6 +7,44 @@ from typing import Protocol
 
 from airflow_provider_kk.api.throttle import StopSignal
 
+#: Clocks that agree differ by less, seconds. KK's is known by the second, as of its last answer.
+CLOCKS_AGREE_S = 30.0
+_MACHINE, _DATABASE, _KK = "this machine", "the ledger's database", "KK"
+
+
+def describe_clocks(database_s: float | None, kk_s: float | None) -> str:
+    """Say which clock is off, by how much, what it costs and what to do; empty while they agree.
+
+    :param database_s: the database's clock minus this machine's, in seconds; None where they are one clock.
+    :param kk_s: KK's clock minus this machine's, in seconds; None when it is not known.
+    """
+    known = {_MACHINE: 0.0, _DATABASE: database_s, _KK: kk_s}
+    ahead_s = {name: seconds for name, seconds in known.items() if seconds is not None}
+    if len(ahead_s) == 1:
+        return ""
+    first, *middle, last = sorted(ahead_s, key=lambda name: ahead_s[name])
+    apart_s = ahead_s[last] - ahead_s[first]
+    if apart_s <= CLOCKS_AGREE_S:
+        return ""
+    if not middle:
+        what = f"The clock of {last} is {apart_s:.0f} s ahead of the clock of {first}"
+        to_do = "Check the time of this machine first, it should come by NTP"
+    elif ahead_s[middle[0]] - ahead_s[first] <= CLOCKS_AGREE_S:
+        what, to_do = f"The clock of {last} is {apart_s:.0f} s ahead of the two others", _ADVICE[last]
+    elif ahead_s[last] - ahead_s[middle[0]] <= CLOCKS_AGREE_S:
+        what, to_do = f"The clock of {first} is {apart_s:.0f} s behind the two others", _ADVICE[first]
+    else:
+        others = ", ".join(f"{name} {ahead_s[name]:+.0f} s" for name in (_DATABASE, _KK))
+        what, to_do = f"No two clocks agree: compared to {_MACHINE}, {others}", "Set them by NTP"
+    return f"{what}. Orders in doubt wait up to {apart_s:.0f} s longer because of it. {to_do}"
+
+
+_ADVICE = {
+    _MACHINE: "Set the time of this machine, by NTP for example",
+    _DATABASE: "Set the time of the database's server, by NTP for example",
+    _KK: "If the database is on this machine, check this machine's time first. Otherwise report it to KK",
+}
+
 
 class Stop:
     """A request to send nothing new, safe to set from a signal handler.

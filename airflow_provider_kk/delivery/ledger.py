@@ -333,6 +333,7 @@ class Ledger(SendingLedger):
         return self._compare_and_set(seen, Event.PAUSE_LIFTED, lambda _tx: values)
 
     def _require_window_over(self, seen: Entry) -> None:
+        seen = self.bound_times(seen) or seen
         if (rest_s := seen.settle_after - min(self.now(), self.clock.wall())) > 0:
             raise ValueError(f"{seen.key} may still turn up at KK for {rest_s:.0f} s: try again then")
 

@@ -101,7 +101,7 @@ def _read_since(
 ) -> None:
     # Intents are told by the database's clock, and KK lists by its own, which may have been set since.
     since -= _MARGIN_S + clocks_apart_s(ledger, finder)
-    until = ledger.clock.wall() + abs(finder.clock_skew_s or 0.0)
+    until = max(ledger.clock.wall() + abs(finder.clock_skew_s or 0.0), _dated_until(ledger, keys))
     listing.has_control = read_until_known(finder, [since], until, keys, listing.add)
     if not listing.has_control:
         # Nothing known was created in that time.
@@ -159,6 +159,14 @@ def _controls(ledger: Ledger, now: float) -> list[Entry]:
 def _all_begun_at(entries: Sequence[Entry], ledger: Ledger) -> float:
     attempts = ledger.attempts([entry.key for entry in entries])
     return min(_begun_at(entry, attempts) for entry in entries)
+
+
+def _dated_until(ledger: Ledger, keys: Sequence[str]) -> float:
+    """Return the latest time that KK can have given to what was sent under these numbers.
+
+    It is later than now when KK's clock was ahead, and has been set right since.
+    """
+    return max((one.settle_after for one in ledger.attempts(keys)), default=0.0)
 
 
 def _begun_at(entry: Entry, attempts: Iterable[Attempt]) -> float:

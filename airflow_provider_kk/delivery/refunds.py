@@ -18,10 +18,11 @@ from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.deliver import deliver
 from airflow_provider_kk.delivery.job import Goods, Job, Sighting, add_goods
 from airflow_provider_kk.delivery.listing import trusted_now
+from airflow_provider_kk.delivery.log import Log
 from airflow_provider_kk.delivery.orders import OrderFinder
 from airflow_provider_kk.delivery.rows import MAX_KEY
-from airflow_provider_kk.delivery.settle import attempts_of
-from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
+from airflow_provider_kk.delivery.settle import attempts_of, within_bounds
+from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, Event, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -218,13 +219,20 @@ class RefundDelivery:
     """
 
     def __init__(
-        self, ledger: SqlLedger, client: KKClient, throttle: Throttle, origin: Origin, stop: Stop
+        self,
+        ledger: SqlLedger,
+        client: KKClient,
+        throttle: Throttle,
+        origin: Origin,
+        stop: Stop,
+        log: Log,
     ) -> None:
         self._ledger = ledger
         self._client = client
         self._throttle = throttle
         self._origin = origin
         self._stop = stop
+        self._log = log
 
     def advance(self, wish: Wish) -> Step | None:
         """Do what can be done now; None: somebody else is at it, so look again in a moment.
@@ -237,6 +245,8 @@ class RefundDelivery:
         if entry is not None and entry.state in (State.CREATED, State.HELD):
             return Step(entry)
         now = trusted_now(self._ledger, OrderFinder(self._client))
+        if entry is not None and entry.state in LOOK_FIRST:
+            entry = within_bounds(self._ledger, entry, self._log)
         if entry is not None and entry.settle_after > now and entry.state in DOUBTFUL:
             return Step(entry, entry.settle_after - now)
         if entry is not None and entry.settle_after > now and entry.state is State.REJECTED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S
 from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.rows import (
     BLANK,
@@ -105,6 +106,41 @@ class SendingLedger(Store):
             "try_number": origin.try_number,
         }
 
+    def bound_times(self, seen: Entry) -> Entry | None:
+        """Shorten waits that are longer than their rule allows; None when none is, or when the row has moved.
+
+        A clock that was ahead, and has been set right since, wrote such times. Everything was sent before
+        this call, so a full settle delay from now is as safe as one from the intent. `kk_skew_s` has to say
+        what KK's clock is.
+        """
+        if not self.waits_too_long(seen):
+            return None
+        return self.transact(
+            lambda tx: tx.change(
+                seen,
+                self._stamped(
+                    tx,
+                    {
+                        "settle_after": self._latest_now(tx) + self._settle_delay_of(seen),
+                        "lease_until": tx.earlier(tx.now + self.terms.lease_s, seen.lease_until),
+                        "retry_after": tx.earlier(tx.now + _pause_s(seen.rejections), seen.retry_after),
+                    },
+                ),
+            )
+        )
+
+    def waits_too_long(self, seen: Entry) -> bool:
+        """Whether a row's settle time lies further ahead than any that would be written now."""
+        wall = self.clock.wall()
+        latest = seen.settle_after - self._settle_delay_of(seen) - CLOCKS_AGREE_S
+        return latest > max(wall, wall + self.kk_skew_s) and latest > self.now()
+
+    def _settle_delay_of(self, seen: Entry) -> float:
+        if seen.state is not State.SENDING:
+            return self.settle_delay_s
+        # The lease of another connection may be longer.
+        return self.settle_delay_s + max(0.0, seen.lease_until - seen.updated_at - self.terms.lease_s)
+
     def record(self, claim: Claim, answer: Answer) -> Entry:
         """Store what became of a claim's POST, whoever holds the row by now, and return the row."""
         try:
@@ -181,8 +217,8 @@ class SendingLedger(Store):
         if answer.event is Event.UNKNOWN:
             changes.update(settle_after=self._a_window_from_now(tx, entry))
         if answer.event is Event.REJECTED:
-            pause_s = min(_FIRST_PAUSE_S * 2**entry.rejections, _LONGEST_PAUSE_S)
-            changes.update(rejections=entry.rejections + 1, retry_after=tx.now + pause_s)
+            rejections = entry.rejections + 1
+            changes.update(rejections=rejections, retry_after=tx.now + _pause_s(rejections))
             # A refusal may have come after half of a split was created: KK's list has to say.
             changes.update(settle_after=self._latest_now(tx) + self.terms.settle_window_s)
         return changes
@@ -218,6 +254,10 @@ class SendingLedger(Store):
         if entry.state is not State.CREATED and changes["state"] is State.CREATED:
             changes.update(identity_of(claim.job))
         return changes
+
+
+def _pause_s(rejections: int) -> float:
+    return min(_FIRST_PAUSE_S * (1 << max(0, rejections - 1)), _LONGEST_PAUSE_S)
 
 
 def _created_or_conflict(entry: Entry, ids: Sequence[str], now: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from airflow_provider_kk.delivery.job import (
 )
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.listing import Listing, is_part, list_since, trusted_now
-from airflow_provider_kk.delivery.log import Log, orders
+from airflow_provider_kk.delivery.log import Log, orders, utc
 from airflow_provider_kk.delivery.rows import Attempt, Entry
 from airflow_provider_kk.delivery.states import LOOK_FIRST, Event, State
 
@@ -84,6 +84,24 @@ def settle(
             verdict, entry, settlement, ledger, at_hand=entry.key in at_hand, policy=policy, sync_id=sync_id
         )
     return settlement
+
+
+def within_bounds(ledger: Ledger, entry: Entry, log: Log) -> Entry:
+    """Shorten what a clock that was ahead, and has been set right since, would let a row wait.
+
+    :param ledger: its `kk_skew_s` has to say what KK's clock is.
+    """
+    bounded = ledger.bound_times(entry)
+    if bounded is None:
+        return entry
+    log.warning(
+        "%s was to wait until %s, longer than any settle window. A clock was ahead when this was stored, and "
+        "has been set right since. KK's list decides at %s",
+        entry.key,
+        utc(entry.settle_after),
+        utc(bounded.settle_after),
+    )
+    return bounded
 
 
 # Attempts ------------------------------------------------------------------------------------------
@@ -180,8 +198,10 @@ def _judge_found(
     if not any(is_part(total, one.goods) for one in fitting):
         return _Verdict(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
     what = "only a part of the goods" if is_readable else "goods that cannot be read"
-    if now < fitting[0].settle_after + ledger.terms.settle_window_s:
-        return _Verdict(_Kind.WAIT, f"KK's list shows {what} so far", ids)
+    so_far = f"KK's list shows {what} so far"
+    # Once only: a clock that was ahead may have written the attempt's settle time.
+    if entry.message != so_far and now < fitting[0].settle_after + ledger.terms.settle_window_s:
+        return _Verdict(_Kind.WAIT, so_far, ids)
     return _Verdict(_Kind.CONFLICT, f"conflict: KK's list shows {what}", ids)
 
 

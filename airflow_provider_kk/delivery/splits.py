@@ -50,7 +50,13 @@ def splits_of(number: str, ledger: Ledger, client: KKClient) -> Splits:
     ids = _with_listed(entry, ledger, client)
     if set(ids) != set(entry.kk_order_ids):
         orders = client.get_orders(ids)
-    is_proof = ledger.now() > entry.settle_after
+    now = ledger.now()
+    # A settle time that is further ahead was written by a clock that was ahead, as was `created_at`.
+    is_proof = now > (
+        _begun_at(entry, ledger) + ledger.settle_delay_s
+        if ledger.waits_too_long(entry)
+        else entry.settle_after
+    )
     return Splits(entry.state, ids, orders, are_all=is_proof or _add_up(orders, entry))
 
 
@@ -61,10 +67,15 @@ def _add_up(orders: Sequence[KKOrder], entry: Entry) -> bool:
 def _with_listed(entry: Entry, ledger: Ledger, client: KKClient) -> tuple[str, ...]:
     around_s = _AROUND_S + ledger.terms.timeout_s + abs(client.clock_skew_s or 0.0)
     around_s += abs(ledger.now() - ledger.clock.wall())
-    intents = [one.intent_at for one in ledger.attempts([entry.key]) if one.generation == entry.generation]
-    begun_at = min([entry.created_at, *intents])
+    begun_at = _begun_at(entry, ledger)
     found = dict.fromkeys(entry.kk_order_ids)
     for part in OrderFinder(client).find(begun_at - around_s, entry.created_at + around_s):
         own = [one for one in part if one.is_of(entry.key)]
         found.update(dict.fromkeys(one.id for one in ledger.of_its_generation(entry, own)))
     return tuple(found)
+
+
+def _begun_at(entry: Entry, ledger: Ledger) -> float:
+    """Return the earliest intent of this generation, which the earliest of the clocks has dated."""
+    intents = [one.intent_at for one in ledger.attempts([entry.key]) if one.generation == entry.generation]
+    return min([entry.created_at, *intents])

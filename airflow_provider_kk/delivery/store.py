@@ -96,6 +96,8 @@ class Store(ABC):
     terms: Terms
     kk_skew_s: float = 0.0
     """KK's clock minus the worker's, as its last answer told."""
+    has_own_clock: bool = True
+    """Whether the database's clock is another one than the worker's."""
     host: str
     account: str
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
 from airflow_provider_kk.api.throttle import StopSignal, ThrottleStopped
 from airflow_provider_kk.delivery.board import Board, Item, Status
-from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.clock import Stop, describe_clocks
 from airflow_provider_kk.delivery.deliver import deliver
 from airflow_provider_kk.delivery.driver_errors import told
 from airflow_provider_kk.delivery.heal import heal
@@ -24,7 +24,7 @@ from airflow_provider_kk.delivery.log import Log, orders, utc
 from airflow_provider_kk.delivery.pool import Pool, Threads
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.rows import Entry, Origin
-from airflow_provider_kk.delivery.settle import Policy, settle
+from airflow_provider_kk.delivery.settle import Policy, settle, within_bounds
 from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
 from airflow_provider_kk.delivery.step import (
     Step,
@@ -124,7 +124,8 @@ class Stream:
         """Return in how many seconds it is worth calling `look_again`; None when nothing is waiting."""
         now, trusted = self.ledger.now(), trusted_now(self.ledger, self.finder)
         waits = [_wait_s(entry, now, trusted) for _item, entry in self._waiting()]
-        return max(0.0, min(waits)) if waits else None
+        # A clock that is off may be set right meanwhile.
+        return max(0.0, min(*waits, self.ledger.settle_delay_s)) if waits else None
 
     def look_again(self) -> None:
         """Settle what is waiting and can be settled by now, and send again what is allowed to be."""
@@ -176,6 +177,7 @@ class Stream:
             self.is_blind = True
             self._halt(f"KK's list of orders cannot be read, and without it nothing is sent: {error}", error)
             return
+        self._log_clocks()
         self._settle(self.ledger.doubts())
         self._collect_all()
         doubts = self.ledger.doubts()
@@ -183,6 +185,12 @@ class Stream:
         self._rules.open_doubts = len(doubts)
         if reason := self._rules.reason():
             self._halt(reason)
+
+    def _log_clocks(self) -> None:
+        ledger = self.ledger
+        database_s = ledger.now() - ledger.clock.wall() if ledger.has_own_clock else None
+        if told := describe_clocks(database_s, self.finder.clock_skew_s):
+            self.log.warning("%s", told)
 
     def _name_others(self, doubts: Iterable[Entry]) -> None:
         others = [entry.key for entry in doubts if not self.board.has(entry.key)]
@@ -214,6 +222,7 @@ class Stream:
 
     def _take(self, item: Item, entry: Entry | None) -> None:
         """Do the next thing with a job, by what the ledger knows of it."""
+        entry = entry and self._within_bounds(entry)
         step = next_step(item, entry, self.ledger.now)
         if entry is None or step is Step.SEND:
             if self._is_served(item):
@@ -421,7 +430,7 @@ class Stream:
 
     def _settle(self, candidates: Iterable[Entry]) -> None:
         """Settle rows of the ledger, those of other syncs too, and send again what may be."""
-        by_key = {entry.key: entry for entry in candidates}
+        by_key = {entry.key: self._within_bounds(entry) for entry in candidates}
         items = {key: item for key in by_key if (item := self.board.item(key)) is not None}
         settled = settle(
             self.ledger,
@@ -446,6 +455,16 @@ class Stream:
             self.log.warning("%s is not at KK", entry.key)
             self._send(items[entry.key], entry)
         self._leave_open(settled.open, by_key, items)
+
+    def _within_bounds(self, entry: Entry) -> Entry:
+        """Shorten a wait that is longer than its rule allows."""
+        if entry.state not in LOOK_FIRST or not self.ledger.waits_too_long(entry):
+            return entry
+        if self.finder.clock_skew_s is None:
+            with suppress(KKError):
+                self.probe()
+        self.ledger.kk_skew_s = self.finder.clock_skew_s or 0.0
+        return within_bounds(self.ledger, entry, self.log)
 
     def _leave_open(
         self, reasons: Mapping[str, str], entries: Mapping[str, Entry], items: Mapping[str, Item]

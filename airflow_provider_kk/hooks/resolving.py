@@ -57,8 +57,10 @@ def require_open(entry: Entry, ledger: SqlLedger) -> None:
 
     if entry.state.value in _NOTHING_TO_SAY:
         raise NotTakenError(f"{entry.key} is {_NOTHING_TO_SAY[entry.state.value]}")
-    if entry.state.value == "sending" and entry.lease_until > ledger.now():
-        raise NotTakenError(f"{entry.key} is being sent right now; try again after {utc(entry.lease_until)}")
+    if entry.state.value == "sending":
+        lease_until = (ledger.bound_times(entry) or entry).lease_until
+        if lease_until > ledger.now():
+            raise NotTakenError(f"{entry.key} is being sent right now; try again after {utc(lease_until)}")
 
 
 _NOTHING_TO_SAY = {

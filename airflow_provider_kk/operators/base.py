@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -69,10 +70,13 @@ class DeliveringOperator(BaseOperator):
         return Policy(self.on_absence, self.max_resends)
 
     def _give_slot_back(self, until: float) -> None:
+        from airflow_provider_kk.delivery.log import utc
         from airflow_provider_kk.triggers.sleep import SleepTrigger
 
-        self.log.info("Waiting for orders in doubt to show in KK's list, without a worker's slot")
-        self.defer(trigger=SleepTrigger(until), method_name="resume")
+        self.log.info(
+            "Waiting until %s for orders in doubt to show in KK's list, without a worker's slot", utc(until)
+        )
+        self.defer(trigger=SleepTrigger(until, until - time.time()), method_name="resume")
 
 
 def named_ledger(task: Any) -> str | None:

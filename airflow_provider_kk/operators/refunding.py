@@ -50,7 +50,7 @@ class Refunding:
         self._log = log
         self._bucket = bucket
         self._began = self._refunds.now()
-        self._delivery = RefundDelivery(self._refunds, client, bucket, origin, stop)
+        self._delivery = RefundDelivery(self._refunds, client, bucket, origin, stop, log)
         self._wishes: list[Wish] = []
         self._entries: dict[str, Entry] = {}
         self._statuses: dict[str, str | None] = {}
@@ -189,7 +189,10 @@ class Refunding:
     @property
     def asked_at(self) -> float:
         """When the last of them was asked for, epoch seconds."""
-        return max((entry.created_at for entry in self._entries.values()), default=0.0)
+        # Of the clocks, the one that was ahead may have dated the answer, but not the intent.
+        intents = {one.key: one.intent_at for one in self._refunds.attempts(list(self._entries))}
+        asked = (min(one.created_at, intents.get(key, one.created_at)) for key, one in self._entries.items())
+        return max(asked, default=0.0)
 
     def now(self) -> float:
         """The worker's clock."""

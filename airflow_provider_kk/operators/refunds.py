@@ -198,7 +198,7 @@ class RefundOrderOperator(BaseOperator):
         from airflow_provider_kk.triggers.sleep import SleepTrigger
 
         if self.deferrable and wait_s > _WORTH_DEFERRING_S:
-            self.defer(trigger=SleepTrigger(refunding.now() + wait_s), method_name="resume")
+            self.defer(trigger=SleepTrigger(refunding.now() + wait_s, wait_s), method_name="resume")
         self._sleep(refunding, wait_s)
 
     def _wait_for_decision(self, refunding: Refunding, pending: list[str], place: str) -> None:

@@ -126,7 +126,7 @@ class Delivery:
         send_until = max_sent = None
         if self.max_seconds is not None:
             # The try began by the database's clock; the stream goes by the worker's.
-            passed_s = self.ledger.now() - self.run.try_started_at
+            passed_s = max(0.0, self.ledger.now() - self.run.try_started_at)
             send_until = self.ledger.clock.wall() + self.max_seconds - passed_s
         if self.max_sent is not None:
             max_sent = max(0, self.max_sent - self.runs.sent(self.run))
@@ -176,8 +176,8 @@ class Delivery:
 
         names = ", ".join(name for name, _ in self.board.examples(Status.WAITING))
         self.log.info(
-            "%s in doubt, first %s: only KK's list can tell what became of them, to be believed from %s on. "
-            "The next look is in %.0f s",
+            "%s in doubt, first %s: only KK's list can tell what became of them. The next look is at %s, "
+            "in %.0f s",
             orders(self.board.counts().get(Status.WAITING, 0)),
             names,
             utc(self.ledger.clock.wall() + rest_s),

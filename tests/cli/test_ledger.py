@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -403,3 +404,29 @@ def test_held_refunds_are_listed_apart_from_orders_and_shown_with_what_to_say(
     assert "resolve --refunds 1000000371651-whole --never-created" in capsys.readouterr().out
     again = ["--order-again", "--why", "again"]
     assert main(["ledger", "resolve", "--refunds", "1000000371651-whole", *again]) == 1
+
+
+@pytest.mark.parametrize("words", [["list"], ["show", "A-1"]])
+def test_clock_that_is_off_is_named_where_an_order_in_doubt_waits_for_it(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    record(ledger, "A-1", "unknown", message="reset")
+    assert main(["ledger", *words]) == 0
+    assert "clock" not in capsys.readouterr().out
+
+    sandbox.control.advance(7_200)
+    assert main(["ledger", *words]) == 0
+    assert re.search(
+        r"The clock of KK is 7\d{3} s ahead of the clock of this machine. Orders in doubt wait up to "
+        r"7\d{3} s longer because of it. Check the time of this machine first",
+        capsys.readouterr().out,
+    )
+
+
+def test_kk_is_not_asked_for_its_clock_where_no_order_waits_for_it(
+    ledger: SqlLedger, sandbox: SandboxServer
+) -> None:
+    hold(ledger, "A-1")
+    before = len(sandbox.control.requests())
+    assert main(["ledger", "list"]) == 0
+    assert len(sandbox.control.requests()) == before

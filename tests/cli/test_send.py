@@ -105,6 +105,26 @@ def test_a_file_is_sent_once_and_known_the_second_time(
     assert told == ids_at_kk(sandbox) == ids_in_ledger(ledger)
 
 
+def test_rate_limit_of_a_clock_that_was_ahead_is_waited_for_no_longer_than_it_lasts(
+    sandbox: SandboxServer,
+    file: Path,
+    ledger: Path,
+    sent: Sent,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sent(write_csv(file, rows(range(1))))
+    with closing(sqlite3.connect(ledger)) as db, db:
+        db.execute("UPDATE kk_account SET bucket_tat = bucket_tat + 86400")
+
+    status, _orders, summary = sent(write_csv(file, rows(range(5))))
+
+    assert (status, nonzero(summary)) == (0, {"created": 4, "already_created": 1})
+    assert [text for text in caplog.messages if "A clock was ahead" in text] == [
+        text for text in caplog.messages if text.startswith("The rate limit of account default was used up")
+    ]
+    assert len([text for text in caplog.messages if "A clock was ahead" in text]) == 1
+
+
 def test_json_lines_are_sent_too(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
     file = file.with_suffix(".jsonl")
     file.write_text("".join(f"{json.dumps(shop.order(n))}\n" for n in range(5)))

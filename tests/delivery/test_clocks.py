@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.rows import Answer
+from airflow_provider_kk.delivery.clock import describe_clocks
+from airflow_provider_kk.delivery.rows import Answer, Terms
 from airflow_provider_kk.delivery.states import Event
 from tests.delivery.world import ORIGIN, Order, World, counts
 
@@ -186,3 +187,166 @@ def test_an_account_goes_on_after_the_databases_clock_was_ahead(world: World) ->
         world.clock.sleep(1200)
         world.sync("A")
     assert counts(world.sync("D")) == {"created": 1}
+
+
+# Set right while an order waits ----------------------------------------------------------------------
+
+
+def set_kks_clock(world: World, ahead_s: float) -> None:
+    world.kk.clock_skew_s = ahead_s
+
+
+DAY_S = 86_400.0
+CLOCKS = pytest.mark.parametrize(
+    "set_clock", [set_workers_clock, set_databases_clock, set_kks_clock], ids=["worker", "database", "KK"]
+)
+
+
+def set_right(world: World, set_clock: Any) -> None:
+    set_clock(world, -DAY_S if set_clock is set_workers_clock else 0.0)
+
+
+@CLOCKS
+def test_settle_wait_is_bounded_after_a_clock_that_was_ahead_is_set_right(
+    world: World, set_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_clock(world, DAY_S)
+    world.kk.meets("A", "lost_request")
+    world.sync("A", waits=False)
+    set_right(world, set_clock)
+    began = world.clock.now
+    assert counts(world.sync("A")) == {"created": 1}
+    assert world.clock.now - began <= 750 + 10
+    assert world.kk.count("A") == 1
+    assert [text.partition(" was to wait until")[0] for text in caplog.messages if "was to wait" in text] == [
+        "A"
+    ]
+
+
+@CLOCKS
+def test_order_at_kk_is_adopted_and_not_resent_after_a_clock_that_was_ahead_is_set_right(
+    world: World, set_clock: Any
+) -> None:
+    set_clock(world, DAY_S)
+    world.kk.list_lag_s = 300.0
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    set_right(world, set_clock)
+    assert counts(world.sync("A")) == {"adopted": 1}
+    assert world.kk.count("A") == 1
+
+
+def test_wait_notices_within_a_settle_delay_that_a_clock_was_set_right(world: World) -> None:
+    set_databases_clock(world, -7_200)
+    world.kk.meets("A", "lost_request")
+    slept = world.clock.sleep
+
+    def set_right_meanwhile(seconds: float, stop: object = None) -> None:
+        slept(seconds)
+        set_databases_clock(world, 0)
+
+    world.clock.sleep = set_right_meanwhile  # type: ignore[method-assign]
+    began = world.clock.now
+    assert counts(world.sync("A")) == {"created": 1}
+    assert world.clock.now - began <= 750 + 10
+
+
+@CLOCKS
+def test_backoff_is_bounded_after_a_clock_that_was_ahead_is_set_right(world: World, set_clock: Any) -> None:
+    set_clock(world, DAY_S)
+    world.kk.meets("A", "refused")
+    world.sync("A")
+    set_right(world, set_clock)
+    assert counts(world.sync("A")) == {"rejected": 1}
+    world.clock.sleep(1_100)
+    assert counts(world.sync("A")) == {"created": 1}
+
+
+@CLOCKS
+def test_lease_of_a_dead_worker_is_bounded_after_a_clock_that_was_ahead_is_set_right(
+    world: World, set_clock: Any
+) -> None:
+    set_clock(world, DAY_S)
+    assert world.ledger.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    set_right(world, set_clock)
+    world.clock.sleep(200)
+    world.sync("B")  # selects another order, and finds this one in doubt
+    world.clock.sleep(760)
+    world.sync("C")
+    began = world.clock.now
+    assert counts(world.sync("A")) == {"created": 1}
+    assert world.clock.now == began
+
+
+def test_a_longer_lease_of_another_connection_is_not_cut(world: World) -> None:
+    patient = world.open_ledger()
+    patient.terms = Terms(30, 600, 600)
+    claim = patient.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    assert claim is not None
+    world.sync("A", waits=False)
+    assert world.ledger.look_up(["A"])["A"].settle_after == pytest.approx(world.clock.now + 1_230)
+    patient.close()
+
+
+@CLOCKS
+def test_resolve_is_not_blocked_for_as_long_as_a_clock_was_ahead(world: World, set_clock: Any) -> None:
+    set_clock(world, DAY_S)
+    world.sync("A")
+    set_right(world, set_clock)
+    ledger = world.open_ledger()  # as a command does
+    with pytest.raises(ValueError, match=r"may still turn up at KK for 7\d\d s"):
+        ledger.order_again(ledger.look_up(["A"])["A"], who="ann", why="more")
+    world.clock.sleep(760)
+    assert ledger.order_again(ledger.look_up(["A"])["A"], who="ann", why="more")
+    ledger.close()
+
+
+# Clocks that stay off ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("database_s", "kk_s", "said"),
+    [
+        (0.0, 0.0, ""),
+        (None, None, ""),
+        (None, 29.0, ""),
+        (-20.0, 9.0, ""),
+        (None, 7_200.0, "The clock of KK is 7200 s ahead of the clock of this machine"),
+        (None, -7_200.0, "The clock of this machine is 7200 s ahead of the clock of KK"),
+        (300.0, None, "The clock of the ledger's database is 300 s ahead of the clock of this machine"),
+        (7_200.0, 1.0, "The clock of the ledger's database is 7200 s ahead of the two others"),
+        (-7_200.0, 1.0, "The clock of the ledger's database is 7201 s behind the two others"),
+        (7_200.0, 7_201.0, "The clock of this machine is 7201 s behind the two others"),
+        (-7_200.0, -7_201.0, "The clock of this machine is 7201 s ahead of the two others"),
+        (1.0, 90.0, "The clock of KK is 90 s ahead of the two others"),
+        (60.0, -60.0, "No two clocks agree: compared to this machine, the ledger's database +60 s, KK -60 s"),
+    ],
+)
+def test_clock_that_is_off_is_named_with_its_error(
+    database_s: float | None, kk_s: float | None, said: str
+) -> None:
+    described = describe_clocks(database_s, kk_s)
+    assert described.partition(". ")[0] == said
+    assert ("Orders in doubt wait up to" in described) is bool(said)
+
+
+def test_sync_logs_once_which_clock_is_off(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.kk.clock_skew_s = 7_200.0
+    world.kk.meets("A", "lost_request")
+    world.sync("A")
+    logged = [text for text in caplog.messages if "clock of" in text]
+    assert len(logged) == 1
+    others = "the two others" if world.ledger.has_own_clock else "the clock of this machine"
+    assert logged[0].startswith(f"The clock of KK is 7200 s ahead of {others}")
+
+
+def test_sync_logs_that_the_clock_of_the_database_is_off(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not world.ledger.has_own_clock:
+        pytest.skip("the worker's clock is SQLite's")
+    set_databases_clock(world, -7_200.0)
+    world.sync("A")
+    logged = [text for text in caplog.messages if "clock of" in text]
+    assert len(logged) == 1
+    assert logged[0].startswith("The clock of the ledger's database is 7200 s behind the two others")

@@ -32,6 +32,8 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self.now = START
+        self.slept_s = 0.0
+        """How much time has passed, however the clock was set meanwhile."""
 
     def wall(self) -> float:
         return self.now
@@ -41,6 +43,7 @@ class VirtualClock:
 
     def sleep(self, seconds: float, stop: object = None) -> None:
         self.now += seconds
+        self.slept_s += seconds
 
 
 @dataclass
@@ -81,6 +84,8 @@ class FakeKK:
         self.on_post: Callable[[str], object] | None = None
         self._lock = threading.Lock()
         self._next_id = 1_000
+        #: By id: how much time had passed when it was created.
+        self._created_s: dict[str, float] = {}
 
     @property
     def now(self) -> float:
@@ -100,6 +105,8 @@ class FakeKK:
             for goods in parts:
                 self._next_id += 1
                 ids.append(str(self._next_id))
+                ago_s = 0.0 if at is None else self.now - at
+                self._created_s[ids[-1]] = self.clock.slept_s - ago_s
                 self.orders.append(
                     Sighting(
                         ids[-1],
@@ -131,9 +138,13 @@ class FakeKK:
     def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[Sighting]]:
         if self.list_error is not None:
             raise self.list_error
-        seen_until = min(until, self.now - self.list_lag_s)
+        listed_s = self.clock.slept_s - self.list_lag_s
         with self._lock:
-            yield [one for one in self.orders if since <= (one.created_at or 0) <= seen_until]
+            yield [
+                one
+                for one in self.orders
+                if since <= (one.created_at or 0) <= until and self._created_s.get(one.id, 0.0) <= listed_s
+            ]
 
     def count(self, key: str) -> int:
         """How often KK has created this number; each time may be a split of several KK orders."""

@@ -339,6 +339,7 @@ def test_waiting_for_kks_list_gives_the_slot_back_when_deferrable(sandbox: Sandb
     # Primitives only, and an absolute time: a restarted triggerer does not start over.
     assert arguments == json.loads(json.dumps(arguments))
     assert 4 < arguments["until"] - time.time() < 8
+    assert 4 < arguments["longest_s"] < 8
     time.sleep(max(0, arguments["until"] - time.time()))
     resumed = attempt(task, method=deferred.error.method_name)
     assert resumed.error is None

@@ -396,6 +396,46 @@ def test_kk_has_to_decide_in_time(one: str) -> None:
     assert "has not decided within 0.5 s" in str(done.error)
 
 
+def test_refund_waits_are_bounded_after_a_clock_that_was_ahead_is_set_right(
+    one: str, connect: Connect, sandbox: SandboxServer, warehouse: Warehouse
+) -> None:
+    connect(**HASTY)
+    sandbox.control.arm("drop_after_commit", times=1, path="/refund")
+    stopped = operator(kk_order_id=one, wait=True, wait_timeout=3_600, deferrable=True)
+    stopped._sleep = _fail  # type: ignore[method-assign, assignment]
+    attempt(stopped)
+    assert states(warehouse) == {f"{one}-whole": "in_doubt"}
+    warehouse.execute("UPDATE kk_refund SET settle_after = settle_after + 86400")
+
+    task = operator(kk_order_id=one, wait=True, wait_timeout=3_600, deferrable=True)
+    deferred = attempt(task).error
+    assert isinstance(deferred, TaskDeferred)
+    assert isinstance(deferred.trigger, RefundTrigger)  # its outcome is known, and KK has to decide
+
+    warehouse.execute("UPDATE kk_refund SET created_at = created_at + 86400")
+    deferred = attempt(task).error
+    assert isinstance(deferred, TaskDeferred)
+    assert deferred.trigger.deadline <= time.time() + 3_600
+
+
+def test_refund_of_a_number_is_not_postponed_for_as_long_as_a_clock_was_ahead(
+    split: list[str], sandbox: SandboxServer, warehouse: Warehouse
+) -> None:
+    # The order was sent an hour ago, and a part of it will never be listed.
+    warehouse.execute("UPDATE kk_order_attempt SET intent_at = intent_at - 3600")
+    goods = json.dumps({CN: 3, US: 2, "NEVER_LISTED": 1})
+    warehouse.execute(f"UPDATE kk_order SET goods = '{goods}', settle_after = settle_after + 86400")
+
+    done = refund(custom_order_number="S-1")
+
+    assert done.error is None
+    assert sorted(row["kk_order_id"] for row in done.value) == split
+
+
+def _fail(*_arguments: Any) -> None:
+    raise AirflowException("stopped while it waits")
+
+
 def _event_of(trigger: RefundTrigger) -> dict[str, Any]:
     async def first() -> dict[str, Any]:
         async for event in trigger.run():

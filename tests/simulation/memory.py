@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from airflow_provider_kk.delivery.clock import Clock
+from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Attempt, Claim, Entry, Origin, Terms
 from airflow_provider_kk.delivery.states import State
@@ -123,10 +123,12 @@ class MemoryLedger(Ledger):
 
     def doubts(self) -> list[Entry]:
         now, in_doubt, sending = self.now(), State.IN_DOUBT, State.SENDING
+        longest_s = self.terms.lease_s + CLOCKS_AGREE_S
         found = [
             entry
             for entry in self._tables.orders.values()
-            if (state := entry.state) is in_doubt or (state is sending and entry.lease_until <= now)
+            if (state := entry.state) is in_doubt
+            or (state is sending and not now < entry.lease_until <= now + longest_s)
         ]
         return sorted(found, key=_settle_after)
 

@@ -281,6 +281,19 @@ def _trusts_the_databases_clock() -> AbstractContextManager[Any]:
     return _all(*(patch.object(module, "trusted_now", now) for module in (listing, settle, stream)))
 
 
+def _bounds_to_now() -> AbstractContextManager[Any]:
+    """A wait that a clock has made too long is over at once."""
+
+    def bounds(self: SendingLedger, seen: Entry) -> Entry | None:
+        if not self.waits_too_long(seen):
+            return None
+        return self.transact(
+            lambda tx: tx.change(seen, self._stamped(tx, {"settle_after": self._earliest_now(tx)}))
+        )
+
+    return patch.object(SendingLedger, "bound_times", bounds)
+
+
 def _own_answer_for_anyone() -> AbstractContextManager[Any]:
     """An answer is taken for the row's, whichever attempt it belongs to."""
 
@@ -345,6 +358,11 @@ MUTANTS = (
     Mutant("what a list hid is not read again", _reads_from_what_is_known, is_rare=True),
     Mutant("generations are not told apart", lambda: patch.object(
         Ledger, "of_its_generation", lambda self, entry, sightings: list(sightings))),
+    Mutant("a wait that is too long is over at once", _bounds_to_now, is_rare=True),
+    Mutant("a wait may be as long as a clock was ahead", lambda: patch.object(
+        SendingLedger, "bound_times", lambda self, seen: None), is_rare=True),
+    Mutant("KK's list is read up to now only", lambda: patch.object(
+        listing, "_dated_until", lambda ledger, keys: 0.0), is_rare=True),
     Mutant("an unknown outcome gets no window of its own", lambda: patch.object(
         SendingLedger, "_a_window_from_now", lambda self, tx, entry: entry.settle_after), is_rare=True),
 )  # fmt: skip

@@ -10,14 +10,14 @@ from __future__ import annotations
 import itertools
 from random import Random
 
-from airflow_provider_kk.delivery.board import Item
-from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.board import Item, Status
+from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Stop
 from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.limits import Limits
 from airflow_provider_kk.delivery.orders import OrderFinder
 from airflow_provider_kk.delivery.rows import Answer, Entry, Origin, Terms
 from airflow_provider_kk.delivery.runs import SyncRuns, summarise
-from airflow_provider_kk.delivery.states import Event, State
+from airflow_provider_kk.delivery.states import LOOK_FIRST, Event, State
 from airflow_provider_kk.delivery.stream import Stream
 from tests.simulation.draws import KEYS, draw_habits, draw_manners, draw_orders
 from tests.simulation.fibers import Fibers
@@ -149,7 +149,7 @@ class World:
 
     def _set_a_clock(self) -> None:
         """The workers' or the database's is set right or wrong (another server takes over), KK's right."""
-        by_s = self.random.choice((-3_600.0, -240.0, 240.0, 3_600.0))
+        by_s = self.random.choice((-3_600.0, -240.0, 240.0, 3_600.0, 40_000.0))
         self.hub.note("a clock is set by", by_s)
         match self.random.choice(("workers", "database", "KK")):
             case "workers":
@@ -256,6 +256,8 @@ class World:
                 looks += 1
                 if looks > 4_000:
                     raise TimeoutError(f"{run_id} waits for ever")
+                if patient:
+                    self._check_waits(board)
                 self.hub.sleep(wait_s)
                 stream.look_again()
         finally:
@@ -307,6 +309,17 @@ class World:
             is_done = self._sync_alone(f"{name}{number}")
             if is_done and all(entry.state in ENDS for entry in self._newest()):
                 return
+
+    def _check_waits(self, board: MemoryBoard) -> None:
+        """No order waits for longer than it would if it were sent now, however far ahead a clock once was."""
+        hub = self.hub
+        latest = hub.now + max(hub.workers_skew_s, hub.database_skew_s, self.kk.manners.skew_s)
+        longest = latest + TERMS.lease_s + TERMS.timeout_s + TERMS.settle_window_s + CLOCKS_AGREE_S
+        for batch in board.batches(Status.WAITING):
+            for item in batch:
+                entry = self.database.tables.newest.get(item.key or "")
+                is_bounded = entry is None or entry.state not in LOOK_FIRST or entry.settle_after <= longest
+                self.promises.require(is_bounded, "%s waits too long: %s", item.key, entry)
 
     def _sync_alone(self, run_id: str) -> bool:
         process = Process(run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections import deque
@@ -13,12 +14,24 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from airflow_provider_kk.api.throttle import HEADROOM, MAX_BACK_OFF_S, StopSignal, ThrottleStopped, tell_pause
+from airflow_provider_kk.api.throttle import (
+    HEADROOM,
+    MAX_BACK_OFF_S,
+    StopSignal,
+    ThrottleStopped,
+    WaitLog,
+    tell_pause,
+)
 from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.log import utc
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
+_log = logging.getLogger(__name__)
+
 _BACK_OFF_S = 30.0
+#: So many requests of an account may wait for their moments at once.
+_LONGEST_QUEUE = 500
 
 
 class LedgerBucket:
@@ -35,6 +48,8 @@ class LedgerBucket:
         self._ledger = ledger
         self._burst = max(1, burst - HEADROOM)
         self._interval_s = 1.0 / per_second
+        #: Further ahead than this, the bucket's number was written by a clock that was ahead.
+        self._longest_s = MAX_BACK_OFF_S + (self._burst + _LONGEST_QUEUE) * self._interval_s
         self._row = (
             tables.account.c.host == ledger.host,
             tables.account.c.account == ledger.account,
@@ -46,6 +61,7 @@ class LedgerBucket:
         self._places: deque[float] = deque()
         self._counting = threading.Lock()
         self._paused_until = 0.0
+        self._wait_log = WaitLog()
         self.waited_s = 0.0
         """Seconds that threads have waited here for their turns, added up."""
         self.rate_limited = 0
@@ -61,6 +77,7 @@ class LedgerBucket:
             raise ThrottleStopped
         wait_s = self._place(stop) - self._ledger.clock.monotonic()
         while wait_s > 0 and not stop.is_set():
+            self._wait_log.note(self._ledger.clock.monotonic(), wait_s)
             self._sleep(wait_s, stop)
             wait_s = self._pause_left_s()  # somebody may have met a 429 while this one slept
         if stop.is_set():
@@ -71,6 +88,8 @@ class LedgerBucket:
         """Return how many seconds so many requests take at least, if nobody else sends."""
         row = self._ledger.database.look(lambda db: db.execute(self._state, self._here()).one_or_none())
         free_in_s = 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
+        if free_in_s > self._longest_s:
+            free_in_s = self._full_s
         return max(0.0, free_in_s + (requests - self._burst) * self._interval_s)
 
     def hand_back(self, held_s: float = 0.0) -> None:
@@ -98,12 +117,11 @@ class LedgerBucket:
             self._paused_until = max(self._paused_until, here + pause_s)
         if is_news:
             tell_pause("all workers of the account pause", pause_s)
-        full_s = (self._burst - 1) * self._interval_s
         now = self._ledger.database.now()
         pause = tables.account.update().where(*self._row)
         pause = pause.values(
             paused_until=_later(tables.account.c.paused_until, now + pause_s),
-            bucket_tat=_later(tables.account.c.bucket_tat, now + pause_s + full_s),
+            bucket_tat=_later(tables.account.c.bucket_tat, now + pause_s + self._full_s),
         )
         self._ledger.database.persist(lambda db: db.execute(pause))
 
@@ -131,6 +149,9 @@ class LedgerBucket:
 
         # Booked twice, when a commit's answer is lost, it costs others a wait; a sync that fails costs more.
         row = self._ledger.database.persist(work)
+        if self._is_out_of_bounds(row):
+            self._set_right(row)
+            row = self._ledger.database.persist(work)
         first_s = row.bucket_tat - cost_s + self._interval_s - self._burst * self._interval_s - row.now
         soonest_s = max(0.0, row.paused_until - row.now)
         here = self._ledger.clock.monotonic()
@@ -138,7 +159,34 @@ class LedgerBucket:
 
     def _pause_left_s(self) -> float:
         row = self._ledger.database.look(self._look)
+        if self._is_out_of_bounds(row):
+            self._set_right(row)
+            return 0.0
         return float(row.paused_until - row.now)
+
+    def _is_out_of_bounds(self, row: Any) -> bool:
+        return bool(
+            row.bucket_tat - row.now > self._longest_s or row.paused_until - row.now > MAX_BACK_OFF_S + 1.0
+        )
+
+    def _set_right(self, row: Any) -> None:
+        """Assume a full bucket and no pause where a clock that was ahead wrote later times."""
+        account = tables.account.c
+        tat_is_off = account.bucket_tat > self._now + self._longest_s
+        pause_is_off = account.paused_until > self._now + MAX_BACK_OFF_S
+        statement = tables.account.update().where(*self._row, sa.or_(tat_is_off, pause_is_off))
+        statement = statement.values(
+            bucket_tat=sa.case((tat_is_off, self._now + self._full_s), else_=account.bucket_tat),
+            paused_until=sa.case((pause_is_off, self._now), else_=account.paused_until),
+        )
+        changed = self._ledger.database.persist(lambda db: db.execute(statement, self._here()).rowcount)
+        if changed:
+            _log.warning(
+                "The rate limit of account %s was used up until %s, later than any queue or pause takes. A "
+                "clock was ahead when this was stored, and has been set right since. Requests go on at once",
+                self._ledger.account,
+                utc(max(row.bucket_tat, row.paused_until)),
+            )
 
     def _look(self, db: Connection) -> Any:
         return db.execute(self._state, self._here()).one()
@@ -146,6 +194,10 @@ class LedgerBucket:
     def _here(self) -> dict[str, float]:
         here = self._ledger.database.time_here()
         return {} if here is None else {"here": here}
+
+    @property
+    def _full_s(self) -> float:
+        return (self._burst - 1) * self._interval_s
 
     @cached_property
     def _booking_of(self) -> Any:

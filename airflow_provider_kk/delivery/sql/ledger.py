@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from airflow_provider_kk.api.endpoint import may_be_one_store
-from airflow_provider_kk.delivery.clock import Clock, SystemClock
+from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock, SystemClock
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Attempt, Entry, Origin, Terms
 from airflow_provider_kk.delivery.sql import tables
@@ -53,6 +53,7 @@ class SqlLedger(Ledger):
     ) -> None:
         self.clock = clock or SystemClock()
         self.database = Database(engine, self.clock)
+        self.has_own_clock = self.database.kind != "sqlite"
         self.host, self.account = host, account
         self.terms = terms or Terms()
         self._token_fingerprint = token_fingerprint
@@ -262,13 +263,14 @@ class SqlLedger(Ledger):
 
     def doubts(self) -> list[Entry]:
         """Return what has no known outcome and no live lease: the account's open doubts."""
+        now, lease_until = self.database.now(), self._job.c.lease_until
+        # A lease that ends later than it can was written by a clock that was ahead.
+        is_over = sa.or_(lease_until <= now, lease_until > now + self.terms.lease_s + CLOCKS_AGREE_S)
         query = sa.select(*self.jobs.columns(ENTRY_FIELDS)).where(
             *self._mine(self._job),
             sa.or_(
                 self._job.c.state == State.IN_DOUBT.value,
-                sa.and_(
-                    self._job.c.state == State.SENDING.value, self._job.c.lease_until <= self.database.now()
-                ),
+                sa.and_(self._job.c.state == State.SENDING.value, is_over),
             ),
         )
         return self._entries(query.order_by(self._job.c.settle_after))

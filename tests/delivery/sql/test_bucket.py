@@ -180,3 +180,71 @@ def test_a_pause_is_told_once_with_its_seconds(tmp_path: Path, caplog: pytest.Lo
         f"KK's rate limit is reached (HTTP 429): all workers of the account pause for {seconds} s"
         for seconds in (7, 3)
     ]
+
+
+# Clocks that were ahead -----------------------------------------------------------------------------
+
+
+def put_ahead(ledger: SqlLedger, *, tat_s: float = 0.0, pause_s: float = 0.0) -> None:
+    """Let a clock that was ahead have written the account's row."""
+    now = ledger.now()
+    ahead = tables.account.update().values(bucket_tat=now + tat_s, paused_until=now + pause_s)
+    ledger.database.persist(lambda db: db.execute(ahead))
+
+
+@pytest.mark.parametrize(
+    "times", [{"tat_s": 86_400.0}, {"pause_s": 86_400.0}, {"tat_s": 9e4, "pause_s": 9e4}]
+)
+def test_rate_limit_of_a_clock_that_was_ahead_is_bounded_and_logged_once(
+    ledger: SqlLedger, times: dict[str, float], caplog: pytest.LogCaptureFixture
+) -> None:
+    put_ahead(ledger, **times)
+    buckets = [LedgerBucket(ledger, burst=20 + HEADROOM, per_second=50) for _ in range(2)]
+    assert buckets[0].least_s(10) <= 1.0
+
+    sent = []
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda place: sent.append(buckets[place % 2].acquire()), range(30)))
+
+    assert len(sent) == 30
+    assert tat(ledger) - ledger.now() < 20 / 50 + 30 / 50 + 1
+    assert len([text for text in caplog.messages if "A clock was ahead" in text]) == 1
+
+
+def test_pause_that_a_clock_which_is_set_back_makes_longer_is_bounded(world: World) -> None:
+    bucket = LedgerBucket(world.ledger, burst=120, per_second=2)
+    bucket.back_off(200.0)
+    slept = world.clock.sleep
+
+    def set_back(seconds: float, stop: object = None) -> None:
+        slept(seconds)
+        world.clock.now -= 86_400.0
+        world.clock.sleep = slept  # type: ignore[method-assign]
+
+    world.clock.sleep = set_back  # type: ignore[method-assign]
+    before_s = world.clock.slept_s
+    bucket.acquire()
+    assert world.clock.slept_s - before_s <= 210
+
+
+def test_pause_and_queue_within_their_rules_are_kept(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    bucket = LedgerBucket(world.ledger, burst=120, per_second=2)
+    bucket.back_off(300.0)
+    LedgerBucket(world.ledger, burst=120, per_second=2)._book(250)
+    before = world.clock.now
+    bucket.acquire()
+    assert world.clock.now - before >= 300
+    assert not [text for text in caplog.messages if "A clock was ahead" in text]
+
+
+def test_long_wait_for_the_rate_limit_is_logged_with_its_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World.in_folder(tmp_path)
+    LedgerBucket(world.ledger, burst=8 + HEADROOM, per_second=2)._book(28)
+    bucket = LedgerBucket(world.ledger, burst=8 + HEADROOM, per_second=2)
+    bucket.acquire()
+    bucket.acquire()
+    waits = [text for text in caplog.messages if "for KK's rate limit" in text]
+    assert len(waits) == 1
+    assert waits[0].startswith("Waiting 10 s for KK's rate limit: other requests come first")
