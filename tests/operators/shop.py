@@ -190,11 +190,19 @@ def attempt(
     try_number: int = 1,
     map_index: int = -1,
     method: str = "execute",
+    is_rendered: bool = True,
+    **context: Any,
 ) -> Try:
-    """One try of a task in this process, without Airflow around it."""
+    """One try of a task in this process, without Airflow around it, which renders it first.
+
+    `context` is what stands in the task's context beside `ti`.
+    """
     ti = TaskInstance(operator.task_id, run_id, try_number, map_index)
+    context = {"ti": ti, **context}
     try:
-        value = getattr(operator, method)({"ti": ti})
+        if is_rendered:
+            operator.render_template_fields(context)
+        value = getattr(operator, method)(context)
     except BaseException as error:
         return Try(None, ti.xcoms, error)
     return Try(value, ti.xcoms, None)
