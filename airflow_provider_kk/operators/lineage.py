@@ -26,10 +26,10 @@ def emit(
     """
     from airflow_provider_kk.assets.kk import create_asset
 
-    events: Any = context.get("outlet_events")
-    if events is None or not any(counts.values()):
+    if not any(counts.values()):
         return
     try:
+        events: Any = context["outlet_events"]
         asset = create_asset(host=settings.host, account=settings.account, what=what)
         events[asset].extra.update(counts)
         # Airflow reads the outlets when the task has succeeded. One that stood there from the start would be

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
@@ -195,10 +196,11 @@ def attempt(
 ) -> Try:
     """One try of a task in this process, without Airflow around it, which renders it first.
 
-    `context` is what stands in the task's context beside `ti`.
+    `context` is what stands in the task's context beside `ti`, or instead of it.
     """
     ti = TaskInstance(operator.task_id, run_id, try_number, map_index)
-    context = {"ti": ti, **context}
+    events = defaultdict[Any, Any](lambda: SimpleNamespace(extra={}))
+    context = {"ti": ti, "outlet_events": events, **context}
     try:
         if is_rendered:
             operator.render_template_fields(context)
