@@ -31,6 +31,17 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.throttle import Throttle
 
 
+def settings_of(connection: Any) -> ConnectionSettings:
+    """Read the settings of a connection, and hide its token in logs.
+
+    :raises InvalidConnectionError: names all that is wrong with the connection.
+    """
+    settings = parse_connection(connection)
+    # Airflow masks the password as it is stored, which may have a line break at its end.
+    mask_secret(settings.token)
+    return settings
+
+
 class KKHook(BaseHook):
     """Calls KK with the settings of an Airflow connection, within the connection's rate limit.
 
@@ -52,10 +63,7 @@ class KKHook(BaseHook):
     @cached_property
     def settings(self) -> ConnectionSettings:
         """What the connection says. Raises InvalidConnectionError, which names all that is wrong with it."""
-        settings = parse_connection(self.get_connection(self.kk_conn_id))
-        # Airflow masks the password as it is stored, which may have a line break at its end.
-        mask_secret(settings.token)
-        return settings
+        return settings_of(self.get_connection(self.kk_conn_id))
 
     def client(self, throttle: Throttle) -> KKClient:
         """A new client that asks `throttle` before each request. Close it when done."""

@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 _DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 
 
+class _NotGiven:
+    """The default of an argument whose None is not the same as leaving it out.
+
+    None is what an upstream task returns that found nothing, in a mapping too, where it comes as an argument.
+    """
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN: Any = _NotGiven()
+
+
 class DeliveringOperator(BaseOperator):
     """An operator whose work is delivery; see `CreateOrderOperator` and `SyncOrdersOperator`."""
 

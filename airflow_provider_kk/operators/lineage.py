@@ -21,20 +21,29 @@ def emit(
 ) -> None:
     """Let the task's success be an event of the account's `orders` or `statuses`, unless all counts are zero.
 
-    To be called when nothing is left that makes the task fail: Airflow emits nothing for a failed one.
+    To be called when nothing is left that makes the task fail: Airflow emits nothing for a failed one. Never
+    fails the task, whose orders exist.
     """
     from airflow_provider_kk.assets.kk import create_asset
 
-    events: Any = context.get("outlet_events")
-    if events is None or not any(counts.values()):
+    if not any(counts.values()):
         return
-    asset = create_asset(host=settings.host, account=settings.account, what=what)
-    # Airflow reads the outlets when the task has succeeded. One that stood there from the start would be an
-    # event at every success; an alias would make tasks of 2.11 fail whose DAG file has not registered it,
-    # which are all mapped tasks and all of `dag.test()`.
-    if asset not in operator.outlets:
-        operator.outlets = [*operator.outlets, asset]
-    events[asset].extra.update(counts)
+    try:
+        events: Any = context["outlet_events"]
+        asset = create_asset(host=settings.host, account=settings.account, what=what)
+        events[asset].extra.update(counts)
+        # Airflow reads the outlets when the task has succeeded. One that stood there from the start would be
+        # an event at every success; an alias would make tasks of 2.11 fail whose DAG file has not registered
+        # it, which are all mapped tasks and all of `dag.test()`.
+        if asset not in operator.outlets:
+            operator.outlets = [*operator.outlets, asset]
+    except Exception as error:
+        operator.log.warning(
+            "The task succeeds, but without an asset event for the account's %s (%s). A DAG that is "
+            "scheduled on the asset does not run: trigger it yourself",
+            what,
+            type(error).__name__,
+        )
 
 
 def made(summary: Summary | None) -> dict[str, int]:

@@ -16,9 +16,9 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_kk.assets.kk import ORDERS
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER, ORDER_NUMBER, RUN_IN_LEDGER, OrderAtKKLink
-from airflow_provider_kk.operators.base import DeliveringOperator, failing_for_good, named_ledger
+from airflow_provider_kk.operators.base import NOT_GIVEN, DeliveringOperator, failing_for_good, named_ledger
 from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
-from airflow_provider_kk.operators.masking import Masked, unmasked
+from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
 from airflow_provider_kk.operators.results import open_write_back, tell_warehouse
 from airflow_provider_kk.operators.run import (
     DeferUntil,
@@ -42,13 +42,11 @@ if TYPE_CHECKING:
 
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
 _NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
-#: The template fields of an order that may hold what a customer has written.
-_PERSONAL = ("order", "address", "items", "remark")
 #: A create is one request: KK's list need not be read again for each of many mapped ones.
 _HEAL_AGAIN_AFTER_S = 60.0
 
 
-class CreateOrderOperator(DeliveringOperator):
+class CreateOrderOperator(MaskingOperator, DeliveringOperator):
     """Creates one order at KK, once, whatever is retried or cleared.
 
     Either `order` or the single fields, all templated. A template yields text: `"3"` is a quantity of 3. An
@@ -62,7 +60,8 @@ class CreateOrderOperator(DeliveringOperator):
     :param items: the lines: `[{"sku": ..., "quantity": ...}]` or the same as JSON text.
     :param remark: a note to KK.
     :param custom_order_number: your own number, at most 40 printable ASCII characters; the key of everything.
-        Without one, a stable number is derived from the connection's account, dag, run, task and map index.
+        Left out, a stable number is derived from the connection's account, dag, run, task and map index; None
+        is an error.
     :param sale_platform: overrides the connection's.
     :param channel_type: `v1-orders`: `Standard` or `Express`; `v2`: also `Expedited`, `Standard` when absent;
         `v1` has no such field.
@@ -93,6 +92,11 @@ class CreateOrderOperator(DeliveringOperator):
     operator_extra_links = (OrderAtKKLink(), *IN_LEDGER)
     ui_color = "#e8f3ec"
 
+    order = PersonalField()
+    address = PersonalField()
+    items = PersonalField()
+    remark = PersonalField()
+
     def __init__(
         self,
         *,
@@ -100,7 +104,7 @@ class CreateOrderOperator(DeliveringOperator):
         address: OrderAddress | Mapping[str, Any] | str | XComArg | None = None,
         items: Sequence[OrderItem | Mapping[str, Any]] | str | XComArg | None = None,
         remark: str | XComArg | None = None,
-        custom_order_number: str | XComArg | None = None,
+        custom_order_number: str | XComArg = NOT_GIVEN,
         sale_platform: str | XComArg | None = None,
         channel_type: str | XComArg | None = None,
         **kwargs: Any,
@@ -110,20 +114,13 @@ class CreateOrderOperator(DeliveringOperator):
         self.address = address
         self.items = items
         self.remark = remark
-        self.custom_order_number = custom_order_number
-        # A template that comes to nothing must not order anew in each run.
-        needed = ("order", "address", "items", "custom_order_number")
-        self.given = [name for name in needed if getattr(self, name) is not None]
+        self.custom_order_number = None if custom_order_number is NOT_GIVEN else custom_order_number
+        # What was asked for and is None, rendered or mapped, must not order anew in each run.
+        self.given = [name for name in ("order", "address", "items") if getattr(self, name) is not None]
+        if custom_order_number is not NOT_GIVEN:
+            self.given.append("custom_order_number")
         self.sale_platform = sale_platform
         self.channel_type = channel_type
-
-    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
-        # The one method through which Airflow renders mapped tasks, too; what it finds afterwards it stores.
-        super()._do_render_template_fields(parent, *args, **kwargs)
-        for name in _PERSONAL if parent is self else ():
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, Masked):
-                setattr(self, name, Masked(value))
 
     def execute(self, context: Context) -> str:
         """Create the order, or find out that it has been created, and return its first kkOrderId."""
@@ -133,6 +130,7 @@ class CreateOrderOperator(DeliveringOperator):
     def _execute(self, context: Context) -> str:
         from airflow_provider_kk.delivery.board import Board
 
+        self.require_masked()
         stop = self._new_stop()
         order = self._order(context)
         push(context, ORDER_NUMBER, order.custom_order_number)
@@ -179,7 +177,7 @@ class CreateOrderOperator(DeliveringOperator):
         from airflow_provider_kk.api.errors import InvalidOrderError
         from airflow_provider_kk.api.models import Order
 
-        if nothing := [name for name in self._asked_for() if unmasked(getattr(self, name)) is None]:
+        if nothing := [name for name in self.given if unmasked(getattr(self, name)) is None]:
             raise AirflowFailException(
                 f"{', '.join(nothing)} has come to None: has the task that it comes from returned a value? "
                 "To have a number derived from the DAG run, leave custom_order_number out"
@@ -214,14 +212,6 @@ class CreateOrderOperator(DeliveringOperator):
             message = str(error)
         # Outside of the handler, so that no traceback carries what the customer wrote.
         raise AirflowFailException(message)
-
-    def _asked_for(self) -> list[str]:
-        """Name the fields that must come to something."""
-        # Airflow has no other names for these. In a mapping, None is a value that an upstream task returned.
-        is_mapped = getattr(self, "_BaseOperator__from_mapped", False)
-        made_with = getattr(self, "_BaseOperator__init_kwargs", {})
-        is_number_mapped = is_mapped and "custom_order_number" in made_with
-        return sorted({*self.given, "custom_order_number"} if is_number_mapped else self.given)
 
     def _derived_number(self, context: Context) -> str:
         origin = origin_of(context)

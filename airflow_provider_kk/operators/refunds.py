@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER, OrderAtKKLink
-from airflow_provider_kk.operators.base import failing_for_good, named_ledger
+from airflow_provider_kk.operators.base import NOT_GIVEN, failing_for_good, named_ledger
+from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
 from airflow_provider_kk.operators.run import origin_of, push, push_order_url
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 _WORTH_DEFERRING_S = 5.0
 
 
-class RefundOrderOperator(BaseOperator):
+class RefundOrderOperator(MaskingOperator):
     """Asks KK to refund an order, or some of its lines, exactly once, whatever is retried, cleared or killed.
 
     Possible before shipping only; KK decides later, usually within an hour. An order is refunded as a whole
@@ -37,9 +38,9 @@ class RefundOrderOperator(BaseOperator):
 
     :param kk_order_id: the order by KK's id.
     :param custom_order_number: or by your own number: all orders that KK has split it into.
-    :param lines: `[{"sku": ..., "quantity": ...}]` or that as JSON text; left out, the whole order. Checked
-        against what was ordered and what the ledger knows as refunded.
-    :param remark: what KK is told; no customer's data. The refund's key is put before it.
+    :param lines: `[{"sku": ..., "quantity": ...}]` or that as JSON text; left out, the whole order; None
+        is an error. Checked against what was ordered and what the ledger knows as refunded.
+    :param remark: a note to KK. The refund's key is put before it.
     :param refund_reason: KK's reason for a refund of lines.
     :param wait: until KK has decided.
     :param kk_conn_id: the Airflow connection to KK.
@@ -65,6 +66,7 @@ class RefundOrderOperator(BaseOperator):
     operator_extra_links = (OrderAtKKLink(), *IN_LEDGER)
     ui_color = "#f2dede"
 
+    remark = PersonalField()
     _stop: Stop | None = None
 
     def __init__(
@@ -72,7 +74,7 @@ class RefundOrderOperator(BaseOperator):
         *,
         kk_order_id: str | XComArg | None = None,
         custom_order_number: str | XComArg | None = None,
-        lines: Any = None,
+        lines: Any = NOT_GIVEN,
         remark: str | XComArg = "Asked for by the shop",
         refund_reason: str | XComArg = "Other",
         wait: bool = False,
@@ -88,9 +90,9 @@ class RefundOrderOperator(BaseOperator):
             raise ValueError("give either kk_order_id or custom_order_number")
         self.kk_order_id = kk_order_id
         self.custom_order_number = custom_order_number
-        self.lines = lines
-        # A template that comes to nothing must not become a refund of the whole order.
-        self.is_whole = lines is None
+        # What was asked for and is None, rendered or mapped, must not become a refund of the whole order.
+        self.is_whole = lines is NOT_GIVEN
+        self.lines = None if self.is_whole else lines
         self.remark = remark
         self.refund_reason = refund_reason
         self.wait = wait
@@ -126,6 +128,7 @@ class RefundOrderOperator(BaseOperator):
         from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
         from airflow_provider_kk.operators.refunding import Refunding, lines_of
 
+        self.require_masked()
         self._stop = Stop()
         number, kk_order_id = self._which()
         hook = KKHook(self.kk_conn_id)
@@ -144,7 +147,7 @@ class RefundOrderOperator(BaseOperator):
                     refunding = Refunding(ledger, client, bucket, origin_of(context), self._stop, self.log)
                     try:
                         refunding.prepare(
-                            number, kk_order_id, goods, str(self.remark), str(self.refund_reason)
+                            number, kk_order_id, goods, str(unmasked(self.remark)), str(self.refund_reason)
                         )
                         for one in refunding.kk_order_ids[:1]:
                             push_order_url(context, settings, one)

@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.core_api.security import get_user, requires_access_connection, requires_access_dag
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.api_fastapi.core_api.security import (
+    GetUserDep,
+    get_user,
+    requires_access_connection,
+    requires_access_dag,
+)
 from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.exceptions import HTTPException
@@ -24,7 +30,7 @@ from airflow_provider_kk.plugins import asked, chart, pages
 from airflow_provider_kk.plugins.asked import Period
 from airflow_provider_kk.plugins.kinds import GROUPS, ORDERS, REFUNDS, Kind
 from airflow_provider_kk.plugins.pages import View, page
-from airflow_provider_kk.plugins.places import CannotShowError, Place, opened
+from airflow_provider_kk.plugins.places import CannotShowError, Place, Reader, opened
 
 _STATIC = Path(__file__).with_name("static")
 PAGE_SIZE = 50
@@ -34,53 +40,74 @@ _may_read_connections = Depends(requires_access_connection("GET"))
 _may_read_run = Depends(requires_access_dag("GET", DagAccessEntity.RUN))
 
 
+def _reader(user: GetUserDep, session: SessionDep) -> Reader:
+    return Reader(user, session)
+
+
+ReaderDep = Annotated[Reader, Depends(_reader)]
+
+
 # Routes --------------------------------------------------------------------------------------------
 
 
 @app.get("/orders", dependencies=[_may_read_connections])
 def orders(
-    place: str = "", since: str = "", until: str = "", state: str = "", q: str = "", after: str = ""
+    reader: ReaderDep,
+    place: str = "",
+    since: str = "",
+    until: str = "",
+    state: str = "",
+    q: str = "",
+    after: str = "",
 ) -> HTMLResponse:
     """All orders of a ledger: counts, chart, table."""
     text = asked.text("q", q).strip()
-    return _list(ORDERS, place, Period.parse(since, until), asked.group(state), text, after)
+    return _list(reader, ORDERS, place, Period.parse(since, until), asked.group(state), text, after)
 
 
 @app.get("/refunds", dependencies=[_may_read_connections])
 def refunds(
-    place: str = "", since: str = "", until: str = "", state: str = "", q: str = "", after: str = ""
+    reader: ReaderDep,
+    place: str = "",
+    since: str = "",
+    until: str = "",
+    state: str = "",
+    q: str = "",
+    after: str = "",
 ) -> HTMLResponse:
     """All refunds of a ledger, in the same way."""
     text = asked.text("q", q).strip()
-    return _list(REFUNDS, place, Period.parse(since, until), asked.group(state), text, after)
+    return _list(reader, REFUNDS, place, Period.parse(since, until), asked.group(state), text, after)
 
 
 @app.get("/order", dependencies=[_may_read_connections])
-def order(number: str = "", place: str = "") -> HTMLResponse:
+def order(reader: ReaderDep, number: str = "", place: str = "") -> HTMLResponse:
     """All that is known of an order number, and its refunds."""
-    return _detail(ORDERS, asked.text("number", number), place)
+    return _detail(reader, ORDERS, asked.text("number", number), place)
 
 
 @app.get("/refund", dependencies=[_may_read_connections])
-def refund(key: str = "", place: str = "") -> HTMLResponse:
+def refund(reader: ReaderDep, key: str = "", place: str = "") -> HTMLResponse:
     """All that is known of a refund."""
-    return _detail(REFUNDS, asked.text("key", key), place)
+    return _detail(reader, REFUNDS, asked.text("key", key), place)
 
 
 @app.get("/runs/{dag_id}/{run_id:path}", dependencies=[_may_read_run])
-def run(dag_id: str, run_id: str, place: str = "", kind: str = "", after: str = "") -> HTMLResponse:
-    """The orders and refunds of a DAG run, in every ledger that the page knows."""
+def run(
+    reader: ReaderDep, dag_id: str, run_id: str, place: str = "", kind: str = "", after: str = ""
+) -> HTMLResponse:
+    """The orders and refunds of a DAG run, in every ledger whose connections the user may read."""
     dag_id, run_id = asked.text("dag_id", dag_id), asked.text("run_id", run_id)
-    view, behind = View.of(place, None), asked.text("after", after)
+    view, behind = View.of(reader, place, None), asked.text("after", after)
     found, unread = [], 0
     for one in [view.place] if place and view.place else view.places:
         try:
-            with opened(one) as (report, _settings):
+            with opened(one, reader) as (report, _settings):
                 for each in (ORDERS, REFUNDS):
                     if kind in ("", each.many):
                         found += _of_run(report, each, one, dag_id, run_id, behind)
         except CannotShowError:
-            # Why is about connections, which who may see this run may not know.
+            # Why is a subject of the list, where it stands beside the connection's name.
             unread += 1
     return page("run.html", view, run_id=run_id, found=found, unread=unread, after=behind)
 
@@ -111,21 +138,23 @@ _REFUSALS = {
     403: "This page shows what connections lead to. Your role in Airflow may not read those, or this DAG.",
 }
 _NO_CONNECTION = (
-    "No connection of type 'kk' was found. Make one under Admin, Connections, or name those of a secrets "
-    "backend in Airflow's configuration: [kk] orders_page = kk_default"
+    "There is no connection of type 'kk' that you may read. Make one under Admin, Connections, or name those "
+    "of a secrets backend in Airflow's configuration: [kk] orders_page = kk_default"
 )
 
 
 # How pages come about ------------------------------------------------------------------------------
 
 
-def _list(kind: Kind, place: str, period: Period, state: str, text: str, after: str) -> HTMLResponse:
-    view, cursor = View.of(place, kind), asked.cursor(after)
+def _list(
+    reader: Reader, kind: Kind, place: str, period: Period, state: str, text: str, after: str
+) -> HTMLResponse:
+    view, cursor = View.of(reader, place, kind), asked.cursor(after)
     if view.place is None:
         return page("message.html", view, message=_NO_CONNECTION)
     states = GROUPS[state] if state else tuple(State)
     try:
-        with opened(view.place) as (report, settings):
+        with opened(view.place, reader) as (report, settings):
             mine = kind.report(report)
             values: dict[str, Any] = {"settings": settings, "open_now": _open_now(report)}
             if text:
@@ -187,12 +216,12 @@ def _summed(series: Iterable[dict[int, int]]) -> dict[int, int]:
     return total
 
 
-def _detail(kind: Kind, key: str, place: str) -> HTMLResponse:
-    view = View.of(place, kind)
+def _detail(reader: Reader, kind: Kind, key: str, place: str) -> HTMLResponse:
+    view = View.of(reader, place, kind)
     if view.place is None:
         return page("message.html", view, message=_NO_CONNECTION)
     try:
-        with opened(view.place) as (report, _settings):
+        with opened(view.place, reader) as (report, _settings):
             generations, attempts = kind.report(report).all_of(key)
             ids = [one for entry in generations for one in entry.kk_order_ids]
             of_order = [] if kind.is_refund else report.refunds_of(ids)

@@ -19,7 +19,7 @@ from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
 from airflow_provider_kk.plugins.kinds import ORDERS, REFUNDS, Kind, group_of
 from airflow_provider_kk.plugins.paths import airflow_path, root
-from airflow_provider_kk.plugins.places import Place, places
+from airflow_provider_kk.plugins.places import Place, Reader
 
 #: No script, style, picture or form of anybody else; framed by Airflow only.
 _POLICY = (
@@ -36,19 +36,19 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class View:
-    """The places there are, and the one that is looked at; `kind` is what the page is about."""
+    """The places that the user may see, and the one that is looked at; `kind` is what the page is about."""
 
     places: list[Place]
     place: Place | None
     kind: Kind | None = ORDERS
 
     @classmethod
-    def of(cls, name: str, kind: Kind | None = ORDERS) -> View:
+    def of(cls, reader: Reader, name: str, kind: Kind | None = ORDERS) -> View:
         """Return the place of this name, else the first.
 
-        :raises HTTPException: when there is no such place.
+        :raises HTTPException: when there is no such place, or the reader may not read it: both look the same.
         """
-        known = places()
+        known = reader.places()
         if not name:
             return cls(known, known[0] if known else None, kind)
         for one in known:
@@ -56,8 +56,8 @@ class View:
                 return cls(known, one, kind)
         raise HTTPException(
             404,
-            f"This page knows no connection {name!r}. One that cannot be listed, such as that of a secrets "
-            f"backend, is named in Airflow's configuration: [kk] orders_page = {name}",
+            f"This page knows no connection {name!r} that you may read. One that cannot be listed, such as "
+            f"that of a secrets backend, is named in Airflow's configuration: [kk] orders_page = {name}",
         )
 
 

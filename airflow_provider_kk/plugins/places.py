@@ -1,4 +1,4 @@
-"""Which ledgers the page shows, and how they are opened to be read."""
+"""Which ledgers the page shows to a user, and how they are opened to be read."""
 
 from __future__ import annotations
 
@@ -11,18 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails
+from airflow.models.connection import Connection
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook, conf
 
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
-from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.hooks.kk import settings_of
 
 if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+    from sqlalchemy.orm import Session
+
     from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.hooks.connection import ConnectionSettings
 
 #: Nobody waits longer for a page.
 _CONNECT_TIMEOUT_S = 5
 _ENV = "AIRFLOW_CONN_"
+#: In multi-team mode `AIRFLOW_CONN__<TEAM>___<ID>` is a connection that only the team's tasks find.
+_TEAM = "___"
 
 
 class CannotShowError(Exception):
@@ -45,25 +53,71 @@ class Place:
         return shlex.join(words)
 
 
-def places() -> list[Place]:
-    """Return what `[kk] orders_page` names, else every connection of type `kk` that can be listed.
+@dataclass(frozen=True)
+class Reader:
+    """The user of a request, and a session of Airflow's database."""
 
-    Connections of a secrets backend cannot be listed. An entry is `kk_conn_id`, or
-    `kk_conn_id@ledger_conn_id` for a ledger in the warehouse, which only the DAGs name.
-    """
-    named = conf.get("kk", "orders_page", fallback="") or ""
-    if entries := [entry.strip() for entry in named.split(",") if entry.strip()]:
+    user: BaseUser
+    session: Session
+
+    def places(self) -> list[Place]:
+        """Return the places whose connections the user may read.
+
+        These are what `[kk] orders_page` names, else every connection of type `kk` that can be listed.
+        Connections of a secrets backend cannot be listed. An entry is `kk_conn_id`, or
+        `kk_conn_id@ledger_conn_id` for a ledger in the warehouse, which only the DAGs name.
+        """
         return [
-            Place(kk.strip(), ledger.strip() or None)
-            for kk, _, ledger in (entry.partition("@") for entry in entries)
+            place
+            for place in self._all_places()
+            if self.may_read(place.kk_conn_id)
+            and (place.ledger_conn_id is None or self.may_read(place.ledger_conn_id))
         ]
-    return [Place(conn_id) for conn_id in sorted({*_of_environment(), *_of_database()})]
+
+    def _all_places(self) -> list[Place]:
+        named = conf.get("kk", "orders_page", fallback="") or ""
+        if entries := [entry.strip() for entry in named.split(",") if entry.strip()]:
+            return [
+                Place(kk.strip(), ledger.strip() or None)
+                for kk, _, ledger in (entry.partition("@") for entry in entries)
+            ]
+        return [Place(conn_id) for conn_id in sorted({*_of_environment(), *self._of_database()})]
+
+    def _of_database(self) -> list[str]:
+        from sqlalchemy import select
+
+        return list(self.session.scalars(select(Connection.conn_id).where(Connection.conn_type == "kk")))
+
+    def may_read(self, conn_id: str) -> bool:
+        """Return whether Airflow's auth manager lets the user read a connection."""
+        details = ConnectionDetails(conn_id=conn_id, team_name=self._team_of(conn_id))
+        return get_auth_manager().is_authorized_connection(method="GET", details=details, user=self.user)
+
+    def connection(self, conn_id: str) -> Any:
+        """Return a connection that the user may read.
+
+        :raises CannotShowError: when the user may not.
+        """
+        if not self.may_read(conn_id):
+            raise CannotShowError(f"The ledger is in the connection {conn_id!r}, which you may not read.")
+        team = self._team_of(conn_id)
+        if team and _is_multi_team():
+            return Connection.get_connection_from_secrets(conn_id, team_name=team)
+        return BaseHook.get_connection(conn_id)
+
+    def _team_of(self, conn_id: str) -> str | None:
+        return Connection.get_team_name(conn_id, session=self.session)
 
 
 def _of_environment() -> Iterator[str]:
     for name, value in os.environ.items():
-        if name.startswith(_ENV) and _is_kk(value):
+        is_of_team = _TEAM in name and _is_multi_team()
+        if name.startswith(_ENV) and not is_of_team and _is_kk(value):
             yield name.removeprefix(_ENV).lower()
+
+
+def _is_multi_team() -> bool:
+    return bool(conf.getboolean("core", "multi_team", fallback=False))
 
 
 def _is_kk(value: str) -> bool:
@@ -75,20 +129,11 @@ def _is_kk(value: str) -> bool:
         return False
 
 
-def _of_database() -> list[str]:
-    from airflow.models.connection import Connection
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        return list(session.scalars(select(Connection.conn_id).where(Connection.conn_type == "kk")))
-
-
 @contextmanager
-def opened(place: Place) -> Iterator[tuple[Report, ConnectionSettings]]:
+def opened(place: Place, reader: Reader) -> Iterator[tuple[Report, ConnectionSettings]]:
     """Give what can be read at a place, for as long as the block lasts.
 
-    :raises CannotShowError: when it cannot be reached, or there is no ledger yet.
+    :raises CannotShowError: when it cannot be reached, the reader may not read it, or there is no ledger yet.
     """
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -98,8 +143,8 @@ def opened(place: Place) -> Iterator[tuple[Report, ConnectionSettings]]:
     from airflow_provider_kk.delivery.sql.report import Report
 
     try:
-        settings = KKHook(place.kk_conn_id).settings
-        ledger = SqlLedger(_engine(place, settings), settings.host, settings.account)
+        settings = settings_of(reader.connection(place.kk_conn_id))
+        ledger = SqlLedger(_engine(place, settings, reader), settings.host, settings.account)
         try:
             report = Report(ledger)
             if not report.is_there():
@@ -119,15 +164,17 @@ def opened(place: Place) -> Iterator[tuple[Report, ConnectionSettings]]:
         ) from error
 
 
-def _engine(place: Place, settings: ConnectionSettings) -> Any:
+def _engine(place: Place, settings: ConnectionSettings, reader: Reader) -> Any:
     from sqlalchemy.pool import NullPool
+
+    from airflow_provider_kk.hooks.ledger import hook_behind
 
     conn_id = place.ledger_conn_id or settings.ledger_conn_id
     if conn_id is None:
         raise CannotShowError(_NO_PLACE.format(kk=place.kk_conn_id))
-    connection: Any = BaseHook.get_connection(conn_id)
+    connection = reader.connection(conn_id)
     timeout = "timeout" if connection.conn_type == "sqlite" else "connect_timeout"
-    engine = connection.get_hook().get_sqlalchemy_engine(
+    engine = hook_behind(connection).get_sqlalchemy_engine(
         engine_kwargs={
             "poolclass": NullPool,
             "hide_parameters": True,

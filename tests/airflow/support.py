@@ -10,11 +10,13 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import textwrap
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -161,6 +163,16 @@ class AirflowHome:
         options = json.dumps({"conf": conf, "logical_date": logical_date})
         command = [sys.executable, str(DAG_TEST_PROCESS), str(dag_file), dag_id, str(result_file), options]
         return RunningDag(command, self.environment(dag_file.parent), result_file)
+
+    def rendered_fields(self) -> dict[str, dict[str, Any]]:
+        """What Airflow has stored of the rendered template fields of each task."""
+        with closing(sqlite3.connect(self.path / "airflow.db")) as db:
+            stored = db.execute(
+                "SELECT task_id, map_index, rendered_fields FROM rendered_task_instance_fields"
+            )
+            return {
+                f"{task}[{index}]" if index >= 0 else task: json.loads(text) for task, index, text in stored
+            }
 
     def _written(self, source: str) -> Path:
         folder = self.path / "dags"

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
@@ -190,11 +191,20 @@ def attempt(
     try_number: int = 1,
     map_index: int = -1,
     method: str = "execute",
+    is_rendered: bool = True,
+    **context: Any,
 ) -> Try:
-    """One try of a task in this process, without Airflow around it."""
+    """One try of a task in this process, without Airflow around it, which renders it first.
+
+    `context` is what stands in the task's context beside `ti`, or instead of it.
+    """
     ti = TaskInstance(operator.task_id, run_id, try_number, map_index)
+    events = defaultdict[Any, Any](lambda: SimpleNamespace(extra={}))
+    context = {"ti": ti, "outlet_events": events, **context}
     try:
-        value = getattr(operator, method)({"ti": ti})
+        if is_rendered:
+            operator.render_template_fields(context)
+        value = getattr(operator, method)(context)
     except BaseException as error:
         return Try(None, ti.xcoms, error)
     return Try(value, ti.xcoms, None)

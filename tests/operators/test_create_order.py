@@ -368,26 +368,22 @@ def test_a_number_that_an_upstream_task_left_out_is_not_derived(sandbox: Sandbox
 
 
 @pytest.mark.parametrize("number", [None, shop.number(1)])
-def test_a_mapped_number_that_is_none_is_not_derived(sandbox: SandboxServer, number: str | None):
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_a_number_that_is_none_is_not_derived(sandbox: SandboxServer, number: str | None, is_mapped: bool):
+    given: dict[str, Any] = {"task_id": "create", "ledger_conn_id": "warehouse", "address": shop.address(1)}
     with DAG("shop", schedule=None):
-        mapped = CreateOrderOperator.partial(
-            task_id="create", ledger_conn_id="warehouse", address=shop.address(1), items=ITEMS
-        ).expand(custom_order_number=[number])
+        if is_mapped:
+            mapped = CreateOrderOperator.partial(**given, items=ITEMS).expand(custom_order_number=[number])
+            task = mapped.unmap({"custom_order_number": number})
+        else:
+            task = CreateOrderOperator(**given, items=ITEMS, custom_order_number=number)
 
-    done = attempt(mapped.unmap({"custom_order_number": number}), map_index=0)
+    done = attempt(task, map_index=0 if is_mapped else -1)
 
     if number is None:
         assert isinstance(done.error, AirflowFailException)
         assert "custom_order_number has come to None" in str(done.error)
     assert set(ids_at_kk(sandbox)) == {number} - {None}
-
-
-def test_none_in_a_mapped_group_still_asks_for_a_derived_number(sandbox: SandboxServer):
-    """There, None is the DAG author's own, as it is in a task that is not mapped."""
-    task = create(address=shop.address(1), items=ITEMS, custom_order_number=None)
-    assert attempt(task, map_index=0).error is None
-    (number,) = ids_at_kk(sandbox)
-    assert number.startswith("af-")
 
 
 def test_mapped_orders_that_have_no_numbers_get_derived_ones(sandbox: SandboxServer):
@@ -424,3 +420,19 @@ def test_an_order_that_an_upstream_task_did_not_return_is_told_as_that(sandbox: 
     assert isinstance(done.error, AirflowFailException)
     assert "order has come to None: has the task that it comes from returned a value?" in str(done.error)
     assert posts(sandbox) == 0
+
+
+class _NoEvents(dict[Any, Any]):
+    def __missing__(self, key: Any) -> Any:
+        raise RuntimeError("this Airflow has other events")
+
+
+@pytest.mark.parametrize(("events", "fault"), [(_NoEvents(), "RuntimeError"), (None, "TypeError")])
+def test_an_asset_event_that_fails_does_not_fail_the_task_whose_order_exists(
+    sandbox: SandboxServer, printed: Printed, events: Any, fault: str
+):
+    done = attempt(create(order=order(3)), outlet_events=events)
+
+    assert done.error is None
+    each_is_there_once(sandbox, [3])
+    assert f"without an asset event for the account's orders ({fault})" in printed()

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_provider_kk.cli.main import main
 from airflow_provider_kk.operators.orders import CreateOrderOperator
@@ -103,6 +103,24 @@ def test_a_whole_order_is_refunded_once_by_whatever_task_and_run(one: str, sandb
     assert first.value == again.value == elsewhere.value
     assert [(row["kk_order_id"], row["refund_status"]) for row in first.value] == [(one, None)]
     assert (len(asked(sandbox)), refunds(sandbox)) == (1, 1)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_lines_that_are_none_are_no_refund_of_the_whole_order(
+    one: str, sandbox: SandboxServer, is_mapped: bool
+) -> None:
+    given: dict[str, Any] = {"task_id": "refund", "ledger_conn_id": "warehouse", "kk_order_id": one}
+    with DAG("shop", schedule=None):
+        if is_mapped:
+            task = RefundOrderOperator.partial(**given).expand(lines=[None]).unmap({"lines": None})
+        else:
+            task = RefundOrderOperator(**given, lines=None)
+
+    done = attempt(task)
+
+    assert isinstance(done.error, AirflowFailException)
+    assert "lines" in str(done.error)
+    assert asked(sandbox) == []
 
 
 def test_lines_are_refunded_once_by_each_run(one: str, sandbox: SandboxServer) -> None:

@@ -12,7 +12,7 @@ from requests_mock import ANY, Mocker
 
 from airflow_provider_kk.cli.main import main
 from tests.cli.conftest import hold, record, refuse, state
-from tests.plugins.conftest import HAS_PAGES, TOKEN
+from tests.plugins.conftest import HAS_PAGES, TOKEN, ledger_in
 
 if TYPE_CHECKING:
     from tests.plugins.conftest import Site
@@ -28,6 +28,10 @@ def _orders(site: Site) -> None:
     refuse(site.ledger, "R-1")
     hold(site.ledger, "H-1")
     hold(site.ledger.of_refunds(), "1001-whole")
+    others = ledger_in(site.ledger_file.with_name("others.db"), "others")
+    record(others, "O-1", "created", ids=("5001",))
+    record(others.of_refunds(), "5001-whole", "created", ids=("6001",))
+    others.close()
 
 
 def every_path() -> list[str]:
@@ -55,14 +59,73 @@ def test_fastapis_own_pages_are_off(site: Site):
         assert site.get(path).status_code == 404
 
 
-def test_who_may_not_read_connections_sees_only_the_orders_of_dag_runs(site: Site):
+def test_who_may_not_read_connections_sees_no_order(site: Site):
     for path in ("/kk/orders", "/kk/order?number=C-1", "/kk/refunds", "/kk/refund?key=1001-whole"):
         answer = site.get(path, user="victor")
         assert answer.status_code == 403
         assert "C-1" not in answer.text
         assert "1001" not in answer.text
         assert "may not read" in answer.text
-    assert "C-1" in site.get(RUN, user="victor").text
+    for place in ("", "kk_default"):
+        answer = site.get(RUN, user="victor", place=place)
+        assert answer.status_code == (404 if place else 200)
+        assert "C-1" not in answer.text
+        assert "no connection" in answer.text
+
+
+PAGES = (
+    "/kk/orders",
+    "/kk/orders?q=5001",
+    "/kk/order?number=O-1",
+    "/kk/refunds",
+    "/kk/refund?key=5001-whole",
+    RUN,
+)
+
+
+@pytest.mark.parametrize("place", ["kk_of_others", "kk_with_ledger_of_others"])
+@pytest.mark.parametrize("path", PAGES)
+def test_a_ledger_is_seen_only_by_who_may_read_its_connections(site: Site, path: str, place: str):
+    own = {"place": place}
+    assert "5001" in site.get(path, **own).text
+    answer = site.get(path, user="paula", **own)
+    assert answer.status_code == (404 if place == "kk_of_others" else 200)
+    assert not any(word in html.unescape(answer.text) for word in ("O-1", "5001-whole", "6001"))
+
+
+def test_a_connection_that_may_not_be_read_looks_like_one_that_is_not_there(site: Site):
+    missing = site.get("/kk/orders", user="paula", place="kk_of_nobody")
+    hidden = site.get("/kk/orders", user="paula", place="kk_of_others")
+    assert hidden.status_code == missing.status_code == 404
+    assert hidden.text.replace("kk_of_others", "kk_of_nobody") == missing.text
+
+
+@pytest.mark.parametrize("path", ["/kk/orders", "/kk/refunds", "/kk/order?number=C-1", "/kk/nothing", RUN])
+def test_connections_that_may_not_be_read_are_not_named(site: Site, path: str):
+    assert "kk_of_others" not in site.get(path, user="paula").text
+    assert "kk_of_others" in site.get("/kk/orders").text
+
+
+def test_who_may_read_some_connections_sees_their_orders(site: Site):
+    assert "C-1" in site.get("/kk/orders", user="paula").text
+    assert "C-1" in site.get(RUN, user="paula").text
+    assert "O-1" in site.get(RUN).text
+    assert "O-1" not in site.get(RUN, user="paula").text
+
+
+def test_a_team_sees_its_own_ledgers_only(site_of_teams: Site):
+    for user, team, other in (("anna", "a", "b"), ("bert", "b", "a")):
+        for path in ("/kk/orders", "/kk/order?number=T-" + team, RUN):
+            text = site_of_teams.get(path, user=user, **({} if path == RUN else {"place": f"kk_{team}"})).text
+            assert f"T-{team}" in text
+            assert not any(word in text for word in (f"T-{other}", f"kk_{other}"))
+        assert site_of_teams.get("/kk/orders", user=user, place=f"kk_{other}").status_code == 404
+
+
+def test_a_team_does_not_reach_a_ledger_of_others_through_a_connection_of_its_own(site_of_teams: Site):
+    told = html.unescape(site_of_teams.get("/kk/orders", user="anna", place="kk_thief").text)
+    assert "'ledger_b', which you may not read" in told
+    assert "T-b" not in told
 
 
 def test_nothing_can_be_written(site: Site):
@@ -262,11 +325,11 @@ def test_a_connection_that_cannot_be_used_is_told_and_no_error(site: Site, place
 
 
 def test_a_run_s_tab_tells_nothing_of_connections_that_cannot_be_used(site: Site):
-    everywhere = html.unescape(site.get(RUN, user="victor").text)
+    everywhere = html.unescape(site.get(RUN).text)
     assert "C-1" in everywhere
     assert re.search(r"\d ledgers cannot be read now", everywhere)
     for place in ("kk_without_token", "kk_lost_ledger", "kk_down", "kk_odd", "kk_new"):
-        told = html.unescape(site.get(RUN, user="victor", place=place).text)
+        told = html.unescape(site.get(RUN, place=place).text)
         assert "A ledger cannot be read now" in told
         for words in ("password", "nowhere", "127.0.0.1", "cannot be used", "no ledger at"):
             assert words not in told + everywhere
