@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.driver_errors import is_of_statement, without_data
 from airflow_provider_kk.warehouse.columns import ColumnsError
+from airflow_provider_kk.warehouse.rows import driver_of, plain_cursor, tuples
 from airflow_provider_kk.warehouse.spool import Spool
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _spool(cursor: Any, sql: str, check: Callable[[Sequence[str]], object] | Non
     return spool
 
 
-def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator[list[Sequence[Any]]]]:
+def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator[list[tuple[Any, ...]]]]:
     # psycopg2's named cursors describe their columns only once something was fetched.
     first = _fetch(cursor, sql) if cursor.description or _is_named(cursor) else []
     if not cursor.description:
@@ -100,10 +101,8 @@ def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator
     return names, chain([first], iter(lambda: _fetch(cursor, sql), [])) if first else iter(())
 
 
-def _fetch(cursor: Any, sql: str) -> list[Sequence[Any]]:
-    rows = _ask(cursor, sql, lambda: cursor.fetchmany(_ROWS_PER_FETCH))
-    # Connections can be set up to yield dictionaries.
-    return [tuple(row.values()) if isinstance(row, Mapping) else row for row in rows]
+def _fetch(cursor: Any, sql: str) -> list[tuple[Any, ...]]:
+    return tuples(cursor, _ask(cursor, sql, lambda: cursor.fetchmany(_ROWS_PER_FETCH)))
 
 
 def _ask(cursor: Any, sql: str, call: Callable[[], Any]) -> Any:
@@ -126,7 +125,7 @@ def _check_statement(hook: DbApiHook, sql: str, parameters: object) -> None:
 
 
 def _forbid_changes(connection: Any) -> None:
-    driver = type(connection).__module__.partition(".")[0]
+    driver = driver_of(connection)
     if driver == "psycopg2":
         connection.set_session(readonly=True)
     elif driver == "psycopg":
@@ -151,12 +150,12 @@ def _open_cursor(connection: Any, sql: str) -> Any:
     psycopg, psycopg2 and mysqlclient otherwise take all rows of a statement into memory at once. The other
     drivers page by themselves.
     """
-    driver = type(connection).__module__.partition(".")[0]
+    driver = driver_of(connection)
     if driver in ("psycopg", "psycopg2") and not connection.autocommit and _can_be_declared(sql):
-        return connection.cursor(name="kk_rows")
+        return plain_cursor(connection, name="kk_rows")
     if driver == "MySQLdb":
-        return connection.cursor(sys.modules["MySQLdb.cursors"].SSCursor)
-    return connection.cursor()
+        return plain_cursor(connection, cursorclass=sys.modules["MySQLdb.cursors"].SSCursor)
+    return plain_cursor(connection)
 
 
 def _can_be_declared(sql: str) -> bool:

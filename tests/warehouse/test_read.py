@@ -276,12 +276,12 @@ def test_mysqlclient_is_told_to_leave_rows_on_the_server(monkeypatch: pytest.Mon
     from airflow_provider_kk.warehouse.read import _open_cursor
 
     driver: Any = ModuleType("MySQLdb.cursors")
-    driver.SSCursor = object()
+    driver.SSCursor, driver.Cursor = object(), object()
     monkeypatch.setitem(sys.modules, "MySQLdb.cursors", driver)
 
     class Connection:
-        def cursor(self, kind: object = None) -> object:
-            return kind
+        def cursor(self, cursorclass: object = None) -> object:
+            return cursorclass
 
     Connection.__module__ = "MySQLdb.connections"
 
