@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook, conf
 
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
+from airflow_provider_kk.hooks.database import engine_behind
 from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.hooks.ledger import require_type
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.report import Report
@@ -126,13 +128,15 @@ def _engine(place: Place, settings: ConnectionSettings) -> Any:
     if conn_id is None:
         raise CannotShowError(_NO_PLACE.format(kk=place.kk_conn_id))
     connection: Any = BaseHook.get_connection(conn_id)
+    require_type(connection)
     timeout = "timeout" if connection.conn_type == "sqlite" else "connect_timeout"
-    engine = connection.get_hook().get_sqlalchemy_engine(
-        engine_kwargs={
+    engine = engine_behind(
+        connection,
+        {
             "poolclass": NullPool,
             "hide_parameters": True,
             "connect_args": {timeout: _CONNECT_TIMEOUT_S},
-        }
+        },
     )
     file = engine.url.database
     if engine.dialect.name == "sqlite" and file and not Path(file).exists():
