@@ -360,7 +360,7 @@ class SyncOrdersOperator(DeliveringOperator):
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
         require_type(BaseHook.get_connection(self._ledger_place(hook)))
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
-        write_back = open_write_back(self.write_back, warehouse, is_plan=self.plan_only)
+        write_back = open_write_back(self.write_back, warehouse, self.log, is_plan=self.plan_only)
         if self.plan_only:
             return self._plan(hook, warehouse)
         with closing(self._open_ledger(hook)) as ledger:
@@ -463,8 +463,11 @@ class SyncOrdersOperator(DeliveringOperator):
                 self.kk_conn_id,
                 place,
             )
-        could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)
-        failure = failure or could_not_tell  # a deferred task writes again when it resumes
+        try:
+            could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)
+            failure = failure or could_not_tell  # a deferred task writes again when it resumes
+        except BaseException as error:  # the task's timeout, or a signal
+            failure = error
         if isinstance(failure, DeferUntil):
             delivery.end("waiting", summary)
             self._give_slot_back(failure.until)
