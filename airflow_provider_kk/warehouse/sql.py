@@ -183,6 +183,9 @@ _PLACES = {
     "names": "%(p{})s",
 }
 
+PERCENT_STYLES = ("format", "pyformat", "names")
+"""Styles in which a % begins a parameter's place."""
+
 
 def style_of(hook: DbApiHook, connection: Any) -> str:
     """How parameters are written for this connection: PEP 249's paramstyle, or `names` for `%(p1)s` alone.

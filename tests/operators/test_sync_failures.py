@@ -152,6 +152,7 @@ def test_what_was_not_sent_is_worth_a_retry(sandbox: SandboxServer, warehouse: W
     [
         ({"sql": "SELECT sku, quantity FROM order_line"}, "custom_order_number"),
         ({"sql": "DELETE FROM order_line"}, "one SELECT"),
+        ({"sql": f"{shop.SELECT}; SELECT 1"}, "sql holds 2 statements"),
         ({"columns": {"recipent": "name"}}, "recipent"),
         ({"write_back": {"table": "order_line"}}, "write_back must be"),
         ({"write_back": "no_such_schema.outcome"}, "no_such_schema"),
