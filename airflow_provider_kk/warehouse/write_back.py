@@ -313,7 +313,7 @@ class _Session:
     def open(hook: DbApiHook) -> Iterator[_Session]:
         connection = _connected(hook)
         try:
-            session = _Session(connection, dialect_of(hook), style_of(hook, connection))
+            session = _Session(connection, dialect_of(hook, connection), style_of(hook, connection))
             session.run([(statement, ()) for statement in session.dialect.setup])
             yield session
         finally:
