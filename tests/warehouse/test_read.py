@@ -342,7 +342,12 @@ def hook_of(driver: str, request: pytest.FixtureRequest) -> Any:
     else:
         arguments = {"conninfo" if driver == "psycopg" else "dsn": request.getfixturevalue("postgres_url")}
     connect = pytest.importorskip(driver).connect
-    return SimpleNamespace(get_conn=lambda: connect(**arguments), conn_type="any", placeholder="%s")
+    return SimpleNamespace(
+        get_conn=lambda: connect(**arguments),
+        get_autocommit=lambda _: False,
+        conn_type="any",
+        placeholder="%s",
+    )
 
 
 @pytest.mark.parametrize("kind", ["dictcursor", "namedtuplecursor"])
