@@ -20,7 +20,9 @@ _QUOTED = re.compile(
     re.IGNORECASE,
 )
 #: What Snowflake's driver puts first: its number, the SQLSTATE, the query's id.
-_NUMBERED = re.compile(r"(\d{6}) \(([0-9A-Z]{5})\): (?:[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4}: )?")
+_NUMBERED = re.compile(r"(\d{6}) \(([0-9A-Z]{5})\): (?:(?:[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4}|None): )?")
+#: How its text goes on when the statement is at fault; not all of these have such a SQLSTATE.
+_COMPILATION = "SQL compilation error"
 #: A telephone number, or one that was calculated with.
 _DIGITS = re.compile(r"\+?\d(?:[ ()./-]*\d){5,}")
 
@@ -52,7 +54,7 @@ def without_data(error: BaseException, sql: str, *names: str) -> str:
     if state.startswith(_RAISED):
         return f"{title}: the text is hidden, since it may hold values"
     lines = [line for line in text.splitlines() if line.strip() and not _ADDED.match(line)]
-    if state.startswith(_OF_STATEMENT):
+    if state.startswith(_OF_STATEMENT) or text.startswith(_COMPILATION):
         # Hints propose names of the catalogue, which the statement does not have.
         known = [line.strip() if line.startswith("HINT:") else _cut(line, sql, names) for line in lines]
     else:
@@ -63,7 +65,7 @@ def without_data(error: BaseException, sql: str, *names: str) -> str:
 def is_of_statement(error: BaseException) -> bool:
     """Whether the statement itself is at fault, so that running it again is in vain; False when in doubt."""
     if state := sqlstate(error):
-        return state.startswith(_OF_STATEMENT)
+        return state.startswith(_OF_STATEMENT) or f": {_COMPILATION}" in _text(error)
     if number(error) in _MYSQLS_OF_STATEMENT or type(error).__name__ in _DUCKDBS_OF_STATEMENT:
         return True
     return type(error).__module__ == "sqlite3" and bool(_SQLITES_OF_STATEMENT.search(str(error)))

@@ -120,6 +120,10 @@ def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
             "Object 'DB.SHOP.SO' does not exist or not authorized.",
         ),
         (
+            DriverError("002043 (02000): None: SQL compilation error:\nObject 'SO' does not exist."),
+            "DriverError 002043 (02000): SQL compilation error: Object 'SO' does not exist.",
+        ),
+        (
             DriverError({"S": "ERROR", "C": "42P01", "M": 'relation "so" does not exist', "R": "parserOpen"}),
             'DriverError (42P01): relation "so" does not exist',
         ),
@@ -146,6 +150,7 @@ def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -
         (DriverError(1054, "Unknown column 'nix' in 'field list'"), True),
         (sqlite3.OperationalError("no such column: nix"), True),
         (DriverError("002003 (42S02): SQL compilation error:\nObject 'X' does not exist"), True),
+        (DriverError("002043 (02000): None: SQL compilation error:\nObject does not exist."), True),
         (DriverError("250001 (08001): Failed to connect to DB"), False),
         (DriverError({"S": "ERROR", "C": "42P01", "M": "no relation"}), True),
         (DriverError({"S": "FATAL", "C": "57P01", "M": "terminating connection"}), False),
