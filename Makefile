@@ -27,7 +27,7 @@ ui: env-3.3  ## start Airflow's UI on the demo's data
 
 test: test-3.3 test-2.11  ## run all tests on both ends of the range of Airflow
 
-test-3.3: env-3.3 test-packages  ## run all tests on Airflow 3.3
+test-3.3: test-packages env-3.3  ## run all tests on Airflow 3.3
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m pytest $(PARALLEL) $(ARGS)
 
 # In a copy without the package's sources, so that the installed wheel is what is tested.

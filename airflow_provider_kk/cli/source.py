@@ -66,7 +66,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     :raises CannotError: says what is wrong with the query, its columns or the warehouse.
     """
     from airflow_provider_kk.cli.common import is_file
-    from airflow_provider_kk.hooks.ledger import hook_behind
+    from airflow_provider_kk.hooks.database import hook_behind
     from airflow_provider_kk.warehouse.columns import QUERY, ColumnsError, resolve
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, type_of
+
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-
-#: Connection types whose databases enforce unique keys; what only looks like one is found out at first use.
-_KEEPS_KEYS = ("sqlite", "postgres", "mysql")
 
 
 def ledger_place(
@@ -35,34 +35,52 @@ def ledger_place(
         return chosen
     if warehouse_conn_id is None:
         return None
-    conn_type = BaseHook.get_connection(warehouse_conn_id).conn_type
-    if conn_type in _KEEPS_KEYS:
+    warehouse = BaseHook.get_connection(warehouse_conn_id)
+    if enforces_keys(warehouse):
         return warehouse_conn_id
     raise LedgerUnusableError(
-        f"The warehouse {warehouse_conn_id!r} is of type {conn_type!r}, which does not enforce unique keys, "
-        "so it cannot keep the ledger that prevents doubled orders. Set ledger_conn_id, on the operator or "
-        f"in the extra of {hook.kk_conn_id!r}, to a connection to PostgreSQL, MySQL or SQLite."
+        f"The warehouse {warehouse_conn_id!r} is of type {type_of(warehouse)}, which cannot keep the ledger "
+        "that prevents doubled orders. Set ledger_conn_id, on the operator or in the extra of "
+        f"{hook.kk_conn_id!r}, to {NEEDED}."
     )
 
 
-def open_ledger(hook: KKHook, conn_id: str, *, threads: int = 8, log: Log | None = None) -> SqlLedger:
+def open_ledger(
+    hook: KKHook,
+    conn_id: str,
+    *,
+    threads: int = 8,
+    log: Log | None = None,
+    hook_params: Mapping[str, Any] | None = None,
+) -> SqlLedger:
     """Open the ledger that the connection `conn_id` leads to, for the account of `hook`.
 
     :param log: is told of settings of the database by which it may lose what it has committed.
+    :param hook_params: for the connection's hook, when it is the warehouse's.
     :raises LedgerUnusableError: says why and what to do.
     """
-    return ledger_behind(BaseHook.get_connection(conn_id), hook, threads=threads, log=log)
+    connection = BaseHook.get_connection(conn_id)
+    return ledger_behind(connection, hook, threads=threads, log=log, hook_params=hook_params)
 
 
-def ledger_behind(connection: Any, hook: KKHook, *, threads: int = 8, log: Log | None = None) -> SqlLedger:
-    """Open the ledger behind an Airflow connection that is at hand; see `open_ledger`."""
-    ledger = ledger_on(_engine(connection, threads), hook)
+def ledger_behind(
+    connection: Any,
+    hook: KKHook,
+    *,
+    threads: int = 8,
+    log: Log | None = None,
+    hook_params: Mapping[str, Any] | None = None,
+) -> SqlLedger:
+    """Open the ledger behind an Airflow connection that was looked up before; see `open_ledger`."""
+    ledger = ledger_on(_engine(connection, threads, hook_params), hook)
     if log is not None:
         _tell_weaknesses(ledger, log)
     return ledger
 
 
-def ledger_to_read(connection: Any, hook: KKHook) -> SqlLedger | None:
+def ledger_to_read(
+    connection: Any, hook: KKHook, hook_params: Mapping[str, Any] | None = None
+) -> SqlLedger | None:
     """The ledger behind an Airflow connection, without making anything there.
 
     None when there is none yet, or none that the account of `hook` has ever sent by.
@@ -71,7 +89,7 @@ def ledger_to_read(connection: Any, hook: KKHook) -> SqlLedger | None:
 
     from airflow_provider_kk.delivery.sql import tables
 
-    engine = _engine(connection, threads=1)
+    engine = _engine(connection, threads=1, hook_params=hook_params)
     file = _sqlite_file(engine)
     if file is not None and not file.exists():
         return None  # connecting would create it
@@ -83,12 +101,12 @@ def ledger_to_read(connection: Any, hook: KKHook) -> SqlLedger | None:
     return ledger if is_there else None
 
 
-def _engine(connection: Any, threads: int) -> Any:
+def _engine(connection: Any, threads: int, hook_params: Mapping[str, Any] | None = None) -> Any:
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, pool_arguments
 
+    require_type(connection)
     # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
-    arguments = pool_arguments(connection.conn_type or "", threads + 2)
-    engine = hook_behind(connection).get_sqlalchemy_engine(engine_kwargs=arguments)
+    engine = engine_behind(connection, pool_arguments(connection.conn_type, threads + 2), hook_params)
     file = _sqlite_file(engine)
     if file is not None and not file.is_absolute():
         raise LedgerUnusableError(
@@ -114,12 +132,21 @@ def _sqlite_file(engine: Any) -> Path | None:
     return Path(name) if is_file else None
 
 
-def hook_behind(connection: Any, **arguments: Any) -> Any:
-    """The hook of an Airflow connection that is at hand."""
-    hook = connection.get_hook(**arguments)
-    # It would ask Airflow for the connection once more, which a trigger's thread had better not do.
-    hook.get_connection = lambda _conn_id: connection
-    return hook
+def require_type(connection: Any) -> None:
+    """Check that a ledger can live behind an Airflow connection, as far as its type says.
+
+    What only looks like such a database is found out at first use.
+
+    :raises LedgerUnusableError: it cannot.
+    """
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+
+    if not enforces_keys(connection):
+        raise LedgerUnusableError(
+            f"The ledger's connection {connection.conn_id!r} is of type {type_of(connection)}. The ledger "
+            "needs a database that enforces unique keys, to prevent doubled orders: set ledger_conn_id to "
+            f"{NEEDED}."
+        )
 
 
 def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:

@@ -271,7 +271,7 @@ class SyncOrdersOperator(DeliveringOperator):
     :param sql: the query, or a `.sql` file.
     :param warehouse_conn_id: where to run it: any connection whose hook is a `DbApiHook`.
     :param parameters: for the query, as the driver takes them.
-    :param hook_params: for the warehouse's hook.
+    :param hook_params: for the warehouse's hook, and for the ledger's when it is in the warehouse.
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's, else the warehouse
         when that is SQLite, PostgreSQL or MySQL.
@@ -346,11 +346,14 @@ class SyncOrdersOperator(DeliveringOperator):
             return self._execute(context)
 
     def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_kk.hooks.ledger import require_type
+
         stop = self._new_stop()
         hook = KKHook(self.kk_conn_id)
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
+        require_type(BaseHook.get_connection(self._ledger_place(hook)))
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
-        write_back = open_write_back(self.write_back, warehouse, is_plan=self.plan_only)
+        write_back = open_write_back(self.write_back, warehouse, self.log, is_plan=self.plan_only)
         if self.plan_only:
             return self._plan(hook, warehouse)
         with closing(self._open_ledger(hook)) as ledger:
@@ -391,12 +394,19 @@ class SyncOrdersOperator(DeliveringOperator):
     def _open_ledger(self, hook: KKHook) -> SqlLedger:
         from airflow_provider_kk.hooks.ledger import open_ledger
 
-        return open_ledger(hook, self._ledger_place(hook), threads=self.max_in_flight, log=self.log)
+        place = self._ledger_place(hook)
+        return open_ledger(
+            hook, place, threads=self.max_in_flight, log=self.log, hook_params=self._ledger_params(place)
+        )
 
     def _ledger_place(self, hook: KKHook) -> str:
         from airflow_provider_kk.hooks.ledger import ledger_place
 
         return str(ledger_place(hook, named_ledger(self), self.warehouse_conn_id))
+
+    def _ledger_params(self, place: str) -> Mapping[str, Any] | None:
+        """Return what leads to the warehouse's database, when the ledger is there."""
+        return self.hook_params if place == self.warehouse_conn_id else None
 
     def _read(self, hook: KKHook, warehouse: Any, board: Board, delivery: Delivery | None = None) -> None:
         from airflow_provider_kk.operators.selection import select
@@ -419,7 +429,7 @@ class SyncOrdersOperator(DeliveringOperator):
         from airflow_provider_kk.hooks.ledger import ledger_to_read
 
         board, place = Board(), self._ledger_place(hook)
-        ledger = ledger_to_read(BaseHook.get_connection(place), hook)
+        ledger = ledger_to_read(BaseHook.get_connection(place), hook, self._ledger_params(place))
         if ledger is None:
             self.log.info("There is no ledger in %r yet, so no order is known as created", place)
         bucket = hook.settings.shared_bucket(ledger) if ledger else hook.settings.local_bucket()
@@ -455,8 +465,11 @@ class SyncOrdersOperator(DeliveringOperator):
                 self.kk_conn_id,
                 place,
             )
-        could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)
-        failure = failure or could_not_tell  # a deferred task writes again when it resumes
+        try:
+            could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)
+            failure = failure or could_not_tell  # a deferred task writes again when it resumes
+        except BaseException as error:  # the task's timeout, or a signal
+            failure = error
         if isinstance(failure, DeferUntil):
             delivery.end("waiting", summary)
             self._give_slot_back(failure.until)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def open_write_back(
-    given: str | Mapping[str, str] | None, warehouse: Any, *, is_plan: bool
+    given: str | Mapping[str, str] | None, warehouse: Any, log: Log, *, is_plan: bool
 ) -> WriteBack | None:
     """Check and prepare an operator's `write_back`; a plan prepares nothing.
 
     :raises AirflowFailException: it cannot be understood.
     :raises AirflowException: the warehouse has no place for the results.
     """
-    from airflow_provider_kk.warehouse.write_back import WriteBack, WriteBackError
+    from airflow_provider_kk.warehouse.write_back import WriteBack
 
     if given is None:
         return None
@@ -34,25 +34,44 @@ def open_write_back(
         return write_back
     try:
         write_back.prepare(warehouse)
-    except WriteBackError as error:
-        raise AirflowException(f"{error}. Nothing is sent before the results have a place") from None
-    return write_back
+    except Exception as error:
+        fault = _describe(error, log)
+    else:
+        return write_back
+    # Outside of the handler, so that no traceback carries a row.
+    raise AirflowException(f"{fault}. Nothing is sent before the results have a place")
 
 
 def tell_warehouse(
     delivery: Delivery, warehouse: Any, write_back: WriteBack | None, log: Log
 ) -> AirflowException | None:
-    """Write back what became of the orders; return what the task is to fail with when that does not go."""
-    from airflow_provider_kk.warehouse.write_back import WriteBackError
+    """Write back what became of the orders; return what the task is to fail with when that does not go.
 
+    No error of a driver, or of this package, may cost the summary: it comes after this.
+    """
     if write_back is None:
         return None
     try:
         write_back.write(warehouse, _results(delivery), log)
-    except WriteBackError as error:
-        log.error("%s", error)
-        return AirflowException(f"{error}. The orders themselves are safe: a retry writes back")
+    except Exception as error:
+        fault = _describe(error, log)
+        log.error("%s", fault)
+        return AirflowException(f"{fault}. The orders themselves are safe: a retry writes back")
     return None
+
+
+def _describe(error: Exception, log: Log) -> str:
+    """Return a sentence without a row in it, and log where an error that nobody foresaw comes from."""
+    import traceback
+
+    from airflow_provider_kk.delivery.driver_errors import without_data
+    from airflow_provider_kk.warehouse.write_back import WriteBackError
+
+    if isinstance(error, WriteBackError):
+        return str(error)
+    # The frames only: the error's own text may hold a row.
+    log.error("write_back failed in:\n%s", "".join(traceback.format_tb(error.__traceback__)))
+    return f"write_back: {without_data(getattr(error, 'orig', None) or error, '')}"
 
 
 def _results(delivery: Delivery) -> Iterator[Result]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, BaseOperator
 
 from airflow_provider_kk.assets.kk import STATUSES
+from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, hook_behind, type_of
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.operators.base import failing_for_good
 from airflow_provider_kk.operators.lineage import emit, lineage, orders_at_kk, tables_of, with_count
@@ -37,6 +38,7 @@ class SyncOrderStatusOperator(BaseOperator):
     task fails, too. Source: KK's page "Query orders", which advises to query up to 10 minutes before now.
 
     :param warehouse_conn_id: SQLite, PostgreSQL or MySQL.
+    :param hook_params: for the warehouse's hook, and for the ledger's when it is in the warehouse.
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's, else the
         warehouse.
@@ -45,6 +47,7 @@ class SyncOrderStatusOperator(BaseOperator):
         listed later than after 10 minutes.
     :raises AirflowException: KK or the warehouse cannot be used; a retry goes on where this try stopped.
     :raises AirflowFailException: KK has more goods under an order number than were sent: it is newly held.
+        Or the warehouse is of another type.
     """
 
     template_fields: Sequence[str] = ("warehouse_conn_id", "kk_conn_id", "ledger_conn_id", "table_prefix")
@@ -57,6 +60,7 @@ class SyncOrderStatusOperator(BaseOperator):
         self,
         *,
         warehouse_conn_id: str,
+        hook_params: Mapping[str, Any] | None = None,
         kk_conn_id: str = KKHook.default_conn_name,
         ledger_conn_id: str | None = None,
         table_prefix: str = "kk_",
@@ -67,6 +71,7 @@ class SyncOrderStatusOperator(BaseOperator):
         if overlap_s < 0:
             raise ValueError("overlap_s must not be negative")
         self.warehouse_conn_id = warehouse_conn_id
+        self.hook_params = hook_params
         self.kk_conn_id = kk_conn_id
         self.ledger_conn_id = ledger_conn_id
         self.table_prefix = table_prefix
@@ -89,11 +94,18 @@ class SyncOrderStatusOperator(BaseOperator):
         from airflow_provider_kk.warehouse.status import StatusSync
 
         stop = self._stop = Stop()
+        warehouse: Any = BaseHook.get_connection(self.warehouse_conn_id)
+        if not enforces_keys(warehouse):
+            raise AirflowFailException(
+                f"The warehouse {self.warehouse_conn_id!r} is of type {type_of(warehouse)}. The status "
+                f"tables need a database that enforces unique keys: set warehouse_conn_id to {NEEDED}"
+            )
         hook = KKHook(self.kk_conn_id)
         settings = hook.settings
-        tables = self._tables(hook)
-        place = ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id)
-        with closing(tables), closing(open_ledger(hook, str(place), threads=1)) as ledger:
+        tables = self._tables(hook, warehouse)
+        place = str(ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id))
+        params = self.hook_params if place == self.warehouse_conn_id else None
+        with closing(tables), closing(open_ledger(hook, place, threads=1, hook_params=params)) as ledger:
             bucket = settings.shared_bucket(ledger)
             with hook.client(bucket) as client:
                 sync = StatusSync(client, tables, ledger, self.overlap_s, self.log, stop)
@@ -104,13 +116,11 @@ class SyncOrderStatusOperator(BaseOperator):
                     tell_statuses(sync.summary.orders, sync.summary.changed, tags)
                     tell_requests(client, bucket, tags)
 
-    def _tables(self, hook: KKHook) -> StatusTables:
+    def _tables(self, hook: KKHook, warehouse: Any) -> StatusTables:
         from airflow_provider_kk.delivery.sql.database import pool_arguments
         from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
 
-        warehouse: Any = BaseHook.get_hook(self.warehouse_conn_id)
-        conn_type = str(getattr(warehouse, "conn_type", ""))
-        engine = warehouse.get_sqlalchemy_engine(engine_kwargs=pool_arguments(conn_type, 1))
+        engine = engine_behind(warehouse, pool_arguments(warehouse.conn_type, 1), self.hook_params)
         try:
             tables = StatusTables(engine, hook.settings.host, hook.settings.account, self.table_prefix)
         except (StatusTablesError, ValueError) as error:
@@ -161,7 +171,7 @@ class SyncOrderStatusOperator(BaseOperator):
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Tell OpenLineage that the tables have what has changed of the account's orders."""
         names = [f"{self.table_prefix}{name}" for name in ("order_status", "order_line", "package")]
-        warehouse = BaseHook.get_hook(self.warehouse_conn_id)
+        warehouse = hook_behind(BaseHook.get_connection(self.warehouse_conn_id), self.hook_params)
         written = tables_of(
             warehouse, self.warehouse_conn_id, [f"INSERT INTO {name} SELECT 1" for name in names]
         )

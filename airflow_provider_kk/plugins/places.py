@@ -17,7 +17,9 @@ from airflow.models.connection import Connection
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook, conf
 
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
+from airflow_provider_kk.hooks.database import engine_behind
 from airflow_provider_kk.hooks.kk import settings_of
+from airflow_provider_kk.hooks.ledger import require_type
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
@@ -167,19 +169,19 @@ def opened(place: Place, reader: Reader) -> Iterator[tuple[Report, ConnectionSet
 def _engine(place: Place, settings: ConnectionSettings, reader: Reader) -> Any:
     from sqlalchemy.pool import NullPool
 
-    from airflow_provider_kk.hooks.ledger import hook_behind
-
     conn_id = place.ledger_conn_id or settings.ledger_conn_id
     if conn_id is None:
         raise CannotShowError(_NO_PLACE.format(kk=place.kk_conn_id))
     connection = reader.connection(conn_id)
+    require_type(connection)
     timeout = "timeout" if connection.conn_type == "sqlite" else "connect_timeout"
-    engine = hook_behind(connection).get_sqlalchemy_engine(
-        engine_kwargs={
+    engine = engine_behind(
+        connection,
+        {
             "poolclass": NullPool,
             "hide_parameters": True,
             "connect_args": {timeout: _CONNECT_TIMEOUT_S},
-        }
+        },
     )
     file = engine.url.database
     if engine.dialect.name == "sqlite" and file and not Path(file).exists():

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.driver_errors import is_of_statement, without_data
+from airflow_provider_kk.delivery.driver_errors import is_of_statement, number, sqlstate, without_data
 from airflow_provider_kk.warehouse.columns import ColumnsError
+from airflow_provider_kk.warehouse.rows import driver_of, plain_cursor, tuples
 from airflow_provider_kk.warehouse.spool import Spool
+from airflow_provider_kk.warehouse.sql import PERCENT_STYLES, style_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -52,8 +54,8 @@ def read_rows(
     `check` is called with the column names before the first row is kept, and stops the reading by raising.
     With `only_reads`, SQLite, PostgreSQL and MySQL refuse a statement that would change anything, DROP TABLE
     for one, which is not undone everywhere; of other warehouses it is not asked.
-    Raises ColumnsError when the statement returns no rows at all to read (it is no SELECT), ReadError when
-    the warehouse refuses it, and whatever its driver raises while it connects.
+    Raises ColumnsError when `sql` is not one statement, or returns no rows at all to read (it is no SELECT),
+    ReadError when the warehouse refuses it, and whatever its driver raises while it connects.
     """
     log = log or _log
     _check_statement(hook, sql, parameters)
@@ -67,7 +69,11 @@ def read_rows(
             _forbid_changes(connection)
         cursor = _open_cursor(connection, sql)
         warehouse.callback(_close, cursor, log)
-        _ask(cursor, sql, lambda: cursor.execute(*((sql, parameters) if parameters else (sql,))))
+        if parameters:
+            advice = _DOUBLE_IT if _takes_percent_for_place(sql, style_of(hook, connection)) else ""
+            _ask(cursor, sql, lambda: cursor.execute(sql, parameters), binds=True, advice=advice)
+        else:
+            _ask(cursor, sql, lambda: cursor.execute(sql))
         spool = _spool(cursor, sql, check, log)
     log.info("Read %d rows in %.1f s; the warehouse is closed", spool.rows, time.monotonic() - started)
     return spool
@@ -85,13 +91,14 @@ def _spool(cursor: Any, sql: str, check: Callable[[Sequence[str]], object] | Non
             if time.monotonic() - logged > _LOG_EVERY_S:
                 logged = time.monotonic()
                 log.info("Read %d rows so far", spool.rows)
+        _require_last_result(cursor, sql)
     except BaseException:
         spool.close()
         raise
     return spool
 
 
-def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator[list[Sequence[Any]]]]:
+def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator[list[tuple[Any, ...]]]]:
     # psycopg2's named cursors describe their columns only once something was fetched.
     first = _fetch(cursor, sql) if cursor.description or _is_named(cursor) else []
     if not cursor.description:
@@ -100,20 +107,62 @@ def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator
     return names, chain([first], iter(lambda: _fetch(cursor, sql), [])) if first else iter(())
 
 
-def _fetch(cursor: Any, sql: str) -> list[Sequence[Any]]:
-    rows = _ask(cursor, sql, lambda: cursor.fetchmany(_ROWS_PER_FETCH))
-    # Connections can be set up to yield dictionaries.
-    return [tuple(row.values()) if isinstance(row, Mapping) else row for row in rows]
+def _fetch(cursor: Any, sql: str) -> list[tuple[Any, ...]]:
+    return tuples(cursor, _ask(cursor, sql, lambda: cursor.fetchmany(_ROWS_PER_FETCH)))
 
 
-def _ask(cursor: Any, sql: str, call: Callable[[], Any]) -> Any:
+def _require_last_result(cursor: Any, sql: str) -> None:
+    """Refuse a statement with more than one result, such as a procedure's: its other rows would be lost."""
+    while not _is_named(cursor) and _ask(cursor, sql, lambda: _next_result(cursor)):
+        if cursor.description:
+            raise ColumnsError("the statement returns more than one result: `sql` must be one SELECT")
+
+
+def _next_result(cursor: Any) -> Any:
+    try:
+        return cursor.nextset()
+    except Exception as error:
+        # PEP 249 leaves it to the driver whether there are further results.
+        if isinstance(error, AttributeError) or type(error).__name__.startswith("NotSupported"):
+            return None
+        raise
+
+
+def _ask(cursor: Any, sql: str, call: Callable[[], Any], *, binds: bool = False, advice: str = "") -> Any:
+    """Call the driver; with `binds`, what fails before the warehouse is asked gets an `advice`.
+
+    Raises ReadError.
+    """
     try:
         return call()
     except Exception as error:  # whatever the driver raises
         names = [str(column[0]) for column in cursor.description or ()]
         fault, is_for_good = without_data(error, sql, *names), is_of_statement(error)
+        if binds and _is_of_binding(error):
+            fault, is_for_good = f"{fault}{advice}", True
     # Outside of the handler: what the driver says may show a customer, and a traceback shows the whole chain.
     raise ReadError(fault, is_for_good=is_for_good)
+
+
+_DOUBLE_IT = ". With `parameters`, a % that stands for itself is written twice: LIKE '%%shirt'"
+
+
+def _is_of_binding(error: Exception) -> bool:
+    """Whether the driver could not put the parameters into the statement, so that nothing was run."""
+    if isinstance(error, (TypeError, ValueError, IndexError, KeyError)):
+        return True
+    if sqlstate(error) or number(error) is not None:
+        return False
+    name = type(error).__name__
+    return name == "ProgrammingError" or (name == "InterfaceError" and "%" in str(error))
+
+
+def _takes_percent_for_place(sql: str, style: str) -> bool:
+    """Whether the driver takes a % of the statement, such as one of LIKE, for the place of a parameter."""
+    if style not in PERCENT_STYLES:
+        return False
+    bare = sql.replace("%%", "")
+    return bool(re.search(r"%(?![sbt(])|'[^']*%[^']*'", bare))
 
 
 def _check_statement(hook: DbApiHook, sql: str, parameters: object) -> None:
@@ -123,10 +172,29 @@ def _check_statement(hook: DbApiHook, sql: str, parameters: object) -> None:
         raise ColumnsError(
             "BigQuery takes parameters by name only: pass a dict, and write %(name)s in the statement"
         )
+    if (count := _statements(sql)) > 1:
+        # Some drivers would run all of them and return the first one's rows.
+        raise ColumnsError(
+            f"sql holds {count} statements: `sql` must be one SELECT (comments and a `;` at its end are fine)"
+        )
+
+
+def _statements(sql: str) -> int:
+    import sqlparse
+
+    # Whether a backslash hides a quote depends on the warehouse. When in doubt, it is one statement.
+    return min(
+        sum(1 for one in sqlparse.split(text) if re.sub(r"#.*", "", _without_comments(one)).strip("; \n"))
+        for text in (sql, sql.replace("\\", "/"))
+    )
+
+
+def _without_comments(sql: str) -> str:
+    return re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL).strip()
 
 
 def _forbid_changes(connection: Any) -> None:
-    driver = type(connection).__module__.partition(".")[0]
+    driver = driver_of(connection)
     if driver == "psycopg2":
         connection.set_session(readonly=True)
     elif driver == "psycopg":
@@ -151,17 +219,17 @@ def _open_cursor(connection: Any, sql: str) -> Any:
     psycopg, psycopg2 and mysqlclient otherwise take all rows of a statement into memory at once. The other
     drivers page by themselves.
     """
-    driver = type(connection).__module__.partition(".")[0]
+    driver = driver_of(connection)
     if driver in ("psycopg", "psycopg2") and not connection.autocommit and _can_be_declared(sql):
-        return connection.cursor(name="kk_rows")
+        return plain_cursor(connection, name="kk_rows")
     if driver == "MySQLdb":
-        return connection.cursor(sys.modules["MySQLdb.cursors"].SSCursor)
-    return connection.cursor()
+        return plain_cursor(connection, cursorclass=sys.modules["MySQLdb.cursors"].SSCursor)
+    return plain_cursor(connection)
 
 
 def _can_be_declared(sql: str) -> bool:
     """PostgreSQL declares a cursor only for one statement that does nothing but select. When in doubt: no."""
-    bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL).strip().rstrip(";").lower()
+    bare = _without_comments(sql).rstrip(";").lower()
     writes = re.search(r"\b(insert|update|delete|merge|into)\b|;", bare)
     return bool(re.match(r"select\b|with\b|values\b|\(", bare)) and not writes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ DIALECTS = {
         types=("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMP_TZ"),
         rows_per_statement=1_000,
     ),
+    "duckdb": SqlDialect("DuckDB", fold=_as_written, creates_table=True),
     "gcpbigquery": SqlDialect(
         "BigQuery",
         quotes=("`", "`"),
@@ -101,9 +102,37 @@ DIALECTS = {
 OTHER = SqlDialect("this warehouse")
 
 
-def dialect_of(hook: DbApiHook) -> SqlDialect:
-    """The dialect of the warehouse that `hook` connects to; a cautious one when it is not known."""
-    return DIALECTS.get(getattr(hook, "conn_type", None) or "", OTHER)
+#: What pyodbc's `getinfo` is asked for: SQL_IDENTIFIER_QUOTE_CHAR, and SQL_IDENTIFIER_CASE with its answers.
+_ODBC_QUOTE, _ODBC_CASE, _ODBC_FOLDS = 29, 28, {1: str.upper, 2: str.lower}
+
+
+def dialect_of(hook: DbApiHook, connection: Any = None) -> SqlDialect:
+    """The dialect of the warehouse that `hook` connects to.
+
+    When its type is not known, an open `connection` by JDBC or ODBC is asked how it quotes names: `at` is a
+    reserved word of HSQLDB and Derby. Else plain names get no quotes.
+    """
+    if found := DIALECTS.get(getattr(hook, "conn_type", None) or ""):
+        return found
+    try:
+        quote, fold = _quoting(connection)
+    except Exception:  # whatever the driver raises
+        return OTHER
+    return replace(OTHER, quotes=(quote, quote), fold=fold) if quote in ('"', "`") else OTHER
+
+
+def _quoting(connection: Any) -> tuple[str, Fold]:
+    """Return the quote of identifiers, and what the warehouse makes of one without quotes.
+
+    Raises what the driver raises, or AttributeError when it has no way to ask.
+    """
+    if hasattr(connection, "jconn"):
+        meta = connection.jconn.getMetaData()
+        folds = ((meta.storesUpperCaseIdentifiers, str.upper), (meta.storesLowerCaseIdentifiers, str.lower))
+        fold = next((fold for is_so, fold in folds if is_so()), _as_written)
+        return str(meta.getIdentifierQuoteString()), fold
+    fold = _ODBC_FOLDS.get(connection.getinfo(_ODBC_CASE), _as_written)
+    return str(connection.getinfo(_ODBC_QUOTE)), fold
 
 
 @dataclass(frozen=True)
@@ -182,6 +211,9 @@ _PLACES = {
     "named": ":p{}",
     "names": "%(p{})s",
 }
+
+PERCENT_STYLES = ("format", "pyformat", "names")
+"""Styles in which a % begins a parameter's place."""
 
 
 def style_of(hook: DbApiHook, connection: Any) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.again import again, is_undone
 from airflow_provider_kk.delivery.driver_errors import without_data
+from airflow_provider_kk.warehouse.rows import plain_cursor, tuples
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
 
 if TYPE_CHECKING:
@@ -312,7 +313,7 @@ class _Session:
     def open(hook: DbApiHook) -> Iterator[_Session]:
         connection = _connected(hook)
         try:
-            session = _Session(connection, dialect_of(hook), style_of(hook, connection))
+            session = _Session(connection, dialect_of(hook, connection), style_of(hook, connection))
             session.run([(statement, ()) for statement in session.dialect.setup])
             yield session
         finally:
@@ -333,7 +334,7 @@ class _Session:
 
         def work(cursor: Any) -> Any:
             _execute(cursor, sql, parameters)
-            return cursor.fetchall()
+            return tuples(cursor, cursor.fetchall())
 
         return self._in_transaction(work, sql)
 
@@ -348,7 +349,7 @@ class _Session:
 
     def _once(self, work: Callable[[Any], Any]) -> Any:
         try:
-            with contextlib.closing(self.connection.cursor()) as cursor:
+            with contextlib.closing(plain_cursor(self.connection)) as cursor:
                 value = work(cursor)
             with contextlib.suppress(NotImplementedError):
                 self.connection.commit()

@@ -245,7 +245,7 @@ def test_a_warehouse_that_can_keep_no_ledger_is_told(
 
     _, _, last = checked(write_csv(file, rows(range(3))), "--warehouse", "lake")
 
-    assert "does not enforce unique keys" in last["note"]
+    assert "cannot keep the ledger" in last["note"]
 
 
 def test_twenty_open_doubts_are_an_obstacle(ledger: SqlLedger, file: Path, checked: Checked) -> None:

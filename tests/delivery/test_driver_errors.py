@@ -51,7 +51,7 @@ class DriverError(Exception):
         (DriverError("400 Bad int64 value: +33 1 00 Quist"), "DriverError: 400 Bad int64 value:***"),
         (
             DriverError("100038 (22018): 01b2: Numeric value '+33100' is not recognized", sqlstate="22018"),
-            "DriverError (22018): ***): 01b2: Numeric value ***",
+            "DriverError 100038 (22018): 01b2: Numeric value ***",
         ),
         (DriverError("int64 overflow: 33100000000 * 1000000"), "DriverError: int64 overflow: *** * 1000000"),
         (DriverError("Zebulon Quist cannot be served", sqlstate="P0001"), None),
@@ -67,6 +67,14 @@ class DriverError(Exception):
         (DriverError("the value Zebulon Quist is odd"), "DriverError: the value ***"),
         (DriverError("no `Zebulon Quist` here"), "DriverError: no ***"),
         (DriverError('("Zebulon", "Quist") is not unique'), "DriverError: (***"),
+        (
+            DriverError({"S": "ERROR", "C": "22P02", "M": 'invalid: "331"', "D": "Zebulon Quist"}),
+            "DriverError (22P02): invalid: ***",
+        ),
+        (
+            DriverError("100038 (22018): 01b2c3d4-0001-2345-0000-123456789012: Bad\nNumeric 'Zebulon'"),
+            "DriverError 100038 (22018): Bad",
+        ),
     ],
 )
 def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
@@ -104,6 +112,22 @@ def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
             "error line 1 at 7 invalid identifier 'PHONE'",
         ),
         (
+            DriverError(
+                "002003 (42S02): 01b2c3d4-0001-2345-0000-123456789012: SQL compilation error:\n"
+                "Object 'DB.SHOP.SO' does not exist or not authorized."
+            ),
+            "DriverError 002003 (42S02): SQL compilation error: "
+            "Object 'DB.SHOP.SO' does not exist or not authorized.",
+        ),
+        (
+            DriverError("002043 (02000): None: SQL compilation error:\nObject 'SO' does not exist."),
+            "DriverError 002043 (02000): SQL compilation error: Object 'SO' does not exist.",
+        ),
+        (
+            DriverError({"S": "ERROR", "C": "42P01", "M": 'relation "so" does not exist', "R": "parserOpen"}),
+            'DriverError (42P01): relation "so" does not exist',
+        ),
+        (
             DriverError("Object 'DB.SHOP.SO' does not exist or not authorized."),
             "Object 'DB.SHOP.SO' does not exist or not authorized.",
         ),
@@ -125,6 +149,12 @@ def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -
         (DriverError("002003 (42S02): Object does not exist", sqlstate="42S02"), True),
         (DriverError(1054, "Unknown column 'nix' in 'field list'"), True),
         (sqlite3.OperationalError("no such column: nix"), True),
+        (DriverError("002003 (42S02): SQL compilation error:\nObject 'X' does not exist"), True),
+        (DriverError("002043 (02000): None: SQL compilation error:\nObject does not exist."), True),
+        (DriverError("250001 (08001): Failed to connect to DB"), False),
+        (DriverError({"S": "ERROR", "C": "42P01", "M": "no relation"}), True),
+        (DriverError({"S": "FATAL", "C": "57P01", "M": "terminating connection"}), False),
+        (type("CatalogException", (DriverError,), {})("Table with name nix does not exist!"), True),
         (sqlite3.OperationalError("database is locked"), False),
         (DriverError("canceling statement due to lock timeout", sqlstate="55P03"), False),
         (DriverError(2013, "Lost connection to server during query"), False),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy as sa
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 
+from airflow_provider_kk.warehouse.write_back import WriteBack
 from tests.operators import shop
 from tests.operators.shop import Warehouse, attempt, each_is_there_once, nonzero, number, posts, rows, sync
 
@@ -149,6 +152,7 @@ def test_what_was_not_sent_is_worth_a_retry(sandbox: SandboxServer, warehouse: W
     [
         ({"sql": "SELECT sku, quantity FROM order_line"}, "custom_order_number"),
         ({"sql": "DELETE FROM order_line"}, "one SELECT"),
+        ({"sql": f"{shop.SELECT}; SELECT 1"}, "sql holds 2 statements"),
         ({"columns": {"recipent": "name"}}, "recipent"),
         ({"write_back": {"table": "order_line"}}, "write_back must be"),
         ({"write_back": "no_such_schema.outcome"}, "no_such_schema"),
@@ -235,6 +239,57 @@ def test_an_order_that_is_held_keeps_its_row_selected(sandbox: SandboxServer, wa
     assert nonzero(changed.summary) == {"already_created": 1, "changed": 1}
     states = warehouse.execute("SELECT DISTINCT custom_order_number, ids IS NULL, state FROM order_line")
     assert states == [(number(0), 1, "changed"), (number(1), 0, "created")]
+
+
+class Interrupted(BaseException):
+    """As Airflow's timeout of a task."""
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        (ValueError("not enough values to unpack (expected 2, got 1)"), "write_back: ValueError: not enough"),
+        (KeyError("Zebulon Quist"), "write_back: KeyError: ***"),
+        (OSError("no space left"), "write_back: OSError: no space left"),
+        (
+            sa.exc.OperationalError("SELECT 1", {}, sqlite3.OperationalError("locked")),
+            "OperationalError: locked",
+        ),
+        (Interrupted("timed out"), "timed out"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+@pytest.mark.parametrize("when", ["prepare", "write"])
+def test_no_error_of_the_write_back_costs_the_summary_or_shows_a_row(
+    sandbox: SandboxServer,
+    warehouse: Warehouse,
+    monkeypatch: pytest.MonkeyPatch,
+    printed: Printed,
+    error: BaseException,
+    is_told: str,
+    when: str,
+):
+    warehouse.add(*rows(range(3)))
+
+    def broken(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteBack, when, broken)
+        done = attempt(sync(write_back="outcome"), run_id="run")
+
+    assert is_told in str(done.error)
+    assert isinstance(done.error, type(error) if isinstance(error, Interrupted) else AirflowException)
+    assert not isinstance(done.error, AirflowFailException)
+    if when == "write":
+        assert nonzero(done.summary) == {"created": 3}
+    else:
+        assert sandbox.control.counts()["requests"] == 0
+    shown = printed() + "".join(traceback.format_exception(done.error))
+    assert "Zebulon" not in shown
+    again = attempt(sync(write_back="outcome"), run_id="run")
+    assert again.error is None
+    assert warehouse.execute("SELECT count(*) FROM outcome WHERE state = 'created'") == [(3,)]
 
 
 @pytest.mark.parametrize("fault", ["ledger", "connection", "write_back"])

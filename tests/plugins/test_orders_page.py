@@ -311,7 +311,7 @@ def test_the_command_of_a_held_order_resolves_it_as_it_is_copied(
         ("kk_lost_ledger", "nowhere"),
         ("kk_new", "no ledger at"),
         ("kk_down", "cannot be read"),
-        ("kk_odd", "cannot be used"),
+        ("kk_odd", "is of type 'snowfall'"),
     ],
 )
 def test_a_connection_that_cannot_be_used_is_told_and_no_error(site: Site, place: str, words: str):
@@ -331,5 +331,5 @@ def test_a_run_s_tab_tells_nothing_of_connections_that_cannot_be_used(site: Site
     for place in ("kk_without_token", "kk_lost_ledger", "kk_down", "kk_odd", "kk_new"):
         told = html.unescape(site.get(RUN, place=place).text)
         assert "A ledger cannot be read now" in told
-        for words in ("password", "nowhere", "127.0.0.1", "cannot be used", "no ledger at"):
+        for words in ("password", "nowhere", "127.0.0.1", "snowfall", "no ledger at"):
             assert words not in told + everywhere

@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from airflow_provider_kk.warehouse.columns import ColumnsError
 from airflow_provider_kk.warehouse.read import ReadError, read_rows
@@ -259,6 +260,96 @@ def test_rows_of_a_mere_select_stay_on_the_postgres_server(
         connection.close()
 
 
+TWO = [
+    "SELECT 'A' AS number; SELECT 'B' AS number",
+    "SELECT 'A' AS number; DELETE FROM orders;",
+    "/* 1; */ SELECT 'A' AS number -- ;\n; SELECT 2",
+    "SET x = 1; SELECT 'A' AS number",
+]
+ONE = [
+    "SELECT 'A;B' AS number;",
+    "SELECT 'A;B' AS number; -- all; of them\n",
+    "SELECT 'A;B' AS number ;\n/* it's; */\n",
+    "SELECT 'A;B' AS number WHERE 'x\\' = 'x\\' OR 'a;b' > '';",
+]
+
+
+@pytest.mark.parametrize("sql", TWO)
+def test_two_statements_are_refused_before_anything_runs(warehouse: Warehouse, sql: str) -> None:
+    warehouse.execute(CREATE)
+    warehouse.execute("INSERT INTO orders VALUES ('A', 1)")
+
+    with pytest.raises(ColumnsError, match="sql holds 2 statements: `sql` must be one SELECT"):
+        read_rows(warehouse.hook, sql)
+
+    assert warehouse.rows("SELECT * FROM orders") == [("A", 1)]
+
+
+@pytest.mark.parametrize("sql", ONE)
+def test_comments_and_semicolons_leave_it_one_statement(sqlite_warehouse: Warehouse, sql: str) -> None:
+    assert contents(read_rows(sqlite_warehouse.hook, sql)) == [("A;B",)]
+
+
+def test_a_comment_of_mysql_after_the_statement_is_none(mysql_warehouse: Warehouse) -> None:
+    assert contents(read_rows(mysql_warehouse.hook, "SELECT 'A' AS number;\n# it's; done")) == [("A",)]
+
+
+def test_further_rows_of_a_procedure_are_refused_and_its_end_is_no_result(mysql_warehouse: Warehouse) -> None:
+    body = "BEGIN SELECT 'A' AS number; {} END"
+    mysql_warehouse.execute(f"CREATE PROCEDURE one() {body.format('')}")
+    mysql_warehouse.execute(f"CREATE PROCEDURE two() {body.format('DO 1; SELECT 2 AS number;')}")
+
+    assert contents(read_rows(mysql_warehouse.hook, "CALL one()")) == [("A",)]
+    with pytest.raises(ColumnsError, match="more than one result"):
+        read_rows(mysql_warehouse.hook, "CALL two()")
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pymysql", "MySQLdb"])
+@pytest.mark.parametrize("like", ["LIKE '%hirt' AND 'B' =", "LIKE '%shirt' AND 'B' =", "LIKE '50%' OR 'B' ="])
+def test_a_single_percent_beside_parameters_is_named_and_fails_for_good(
+    driver: str, like: str, request: pytest.FixtureRequest
+) -> None:
+    hook = hook_of(driver, request)
+    sql = "SELECT 'shirt' AS number FROM (SELECT 1 AS one) t WHERE 'shirt' {} %s"
+
+    with pytest.raises(
+        ReadError, match="a % that stands for itself is written twice: LIKE '%%shirt'"
+    ) as raised:
+        read_rows(hook, sql.format(like), ["B"])
+
+    assert raised.value.is_for_good
+    assert contents(read_rows(hook, sql.format(like.replace("%", "%%")), ["B"])) == [("shirt",)]
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "psycopg", "psycopg2", "pymysql", "MySQLdb"])
+def test_a_wrong_number_of_parameters_fails_for_good(driver: str, request: pytest.FixtureRequest) -> None:
+    place = "?" if driver == "sqlite" else "%s"
+
+    with pytest.raises(ReadError) as raised:
+        read_rows(hook_of(driver, request), f"SELECT {place} AS one, {place} AS two", ["B"])
+
+    assert raised.value.is_for_good
+    assert "%%" not in str(raised.value)
+
+
+def hook_of(driver: str, request: pytest.FixtureRequest) -> Any:
+    """A hook whose connections are of this driver."""
+    if driver in ("sqlite", "pymysql"):
+        return request.getfixturevalue(f"{driver.replace('py', '')}_warehouse").hook
+    if driver == "MySQLdb":
+        server = make_url(request.getfixturevalue("mariadb_url"))
+        arguments = {"host": server.host, "port": server.port, "user": server.username}
+    else:
+        arguments = {"conninfo" if driver == "psycopg" else "dsn": request.getfixturevalue("postgres_url")}
+    connect = pytest.importorskip(driver).connect
+    return SimpleNamespace(
+        get_conn=lambda: connect(**arguments),
+        get_autocommit=lambda _: False,
+        conn_type="any",
+        placeholder="%s",
+    )
+
+
 @pytest.mark.parametrize("kind", ["dictcursor", "namedtuplecursor"])
 def test_connections_that_yield_other_rows_than_tuples_are_read(
     postgres_warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -276,12 +367,12 @@ def test_mysqlclient_is_told_to_leave_rows_on_the_server(monkeypatch: pytest.Mon
     from airflow_provider_kk.warehouse.read import _open_cursor
 
     driver: Any = ModuleType("MySQLdb.cursors")
-    driver.SSCursor = object()
+    driver.SSCursor, driver.Cursor = object(), object()
     monkeypatch.setitem(sys.modules, "MySQLdb.cursors", driver)
 
     class Connection:
-        def cursor(self, kind: object = None) -> object:
-            return kind
+        def cursor(self, cursorclass: object = None) -> object:
+            return cursorclass
 
     Connection.__module__ = "MySQLdb.connections"
 

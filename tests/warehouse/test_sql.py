@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.warehouse.sql import DIALECTS, OTHER, Name, Statement, style_of
-from airflow_provider_kk.warehouse.write_back import WriteBack
+from airflow_provider_kk.warehouse.sql import DIALECTS, OTHER, Name, Statement, dialect_of, style_of
+from airflow_provider_kk.warehouse.write_back import Append, WriteBack
 from tests.warehouse.results import AT, UPDATED
 
 
@@ -28,6 +28,51 @@ from tests.warehouse.results import AT, UPDATED
 )
 def test_a_plain_name_means_what_the_warehouse_makes_of_it(name: str, conn_type: str, sql: str) -> None:
     assert Name.parse(name, "table", max_parts=3).sql(DIALECTS.get(conn_type, OTHER)) == sql
+
+
+def by_jdbc(quote: str, *, stores: str) -> Any:
+    """A connection of JayDeBeApi to a warehouse that stores names without quotes so."""
+    meta = SimpleNamespace(
+        getIdentifierQuoteString=lambda: quote,
+        storesUpperCaseIdentifiers=lambda: stores == "upper",
+        storesLowerCaseIdentifiers=lambda: stores == "lower",
+    )
+    return SimpleNamespace(jconn=SimpleNamespace(getMetaData=lambda: meta))
+
+
+def by_odbc(quote: str, case: int) -> Any:
+    return SimpleNamespace(getinfo={29: quote, 28: case}.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("connection", "table", "at"),
+    [
+        pytest.param(by_jdbc('"', stores="upper"), '"RESULTS"', '"AT"', id="HSQLDB, Derby"),
+        pytest.param(by_jdbc('"', stores="lower"), '"results"', '"at"', id="PostgreSQL"),
+        pytest.param(by_jdbc("`", stores="mixed"), "`Results`", "`at`", id="MariaDB"),
+        pytest.param(by_jdbc(" ", stores="mixed"), "Results", "at", id="no quotes"),
+        pytest.param(by_odbc('"', 1), '"RESULTS"', '"AT"', id="ODBC upper"),
+        pytest.param(by_odbc('"', 2), '"results"', '"at"', id="ODBC lower"),
+        pytest.param(by_odbc('"', 4), '"Results"', '"at"', id="ODBC mixed"),
+        pytest.param(object(), "Results", "at", id="no way to ask"),
+    ],
+)
+def test_an_unknown_warehouse_is_asked_how_it_quotes_names(connection: Any, table: str, at: str) -> None:
+    hook: Any = SimpleNamespace(conn_type="any")
+
+    ddl = Append(Name(("Results",))).ddl(dialect_of(hook, connection))
+
+    assert ddl.startswith(f"CREATE TABLE {table} (")
+    assert ddl.endswith(f", {at} {OTHER.types[2]})")
+
+
+def test_duckdb_quotes_its_reserved_words() -> None:
+    hook: Any = SimpleNamespace(conn_type="duckdb")
+
+    assert Append(Name(("Results",))).ddl(dialect_of(hook)) == (
+        'CREATE TABLE "Results" ("custom_order_number" VARCHAR(40), "state" VARCHAR(40), '
+        '"kk_order_ids" VARCHAR(4000), "message" VARCHAR(4000), "at" TIMESTAMP)'
+    )
 
 
 @pytest.mark.parametrize(
