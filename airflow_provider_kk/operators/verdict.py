@@ -33,7 +33,7 @@ def verdict(
         where = _examples(delivery, Status.CHANGED, summary.changed)
         reasons.append(
             f"{orders(summary.changed)} changed after creation under the same number{where}: give what is "
-            "new a number of its own, or undo the change"
+            "new a number of its own, or undo the change; `kk check` with the query lists each"
         )
     if _too_many_are_bad(summary, max_rejected):
         bad = summary.newly_rejected + summary.newly_invalid

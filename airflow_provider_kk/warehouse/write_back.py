@@ -28,7 +28,7 @@ _MAX_MESSAGE = 1_000
 _REFUSED = "write_back: the warehouse refused: "
 _NOT_WRITTEN = "the results of {orders} are not written: {reason}"
 _MORE_ROWS = (
-    "{reason} has more rows of {orders} than lines were ordered, and all say created now. If the query "
+    "table {reason} has more rows of {orders} than lines were ordered, and all say created now. If the query "
     "leaves out lines of an order, such as those on hold, KK lacks them, and no run will send them: let it "
     "select whole orders only"
 )
