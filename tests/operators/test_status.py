@@ -92,7 +92,7 @@ def at_kk(sandbox: SandboxServer, path: str = "/openapi/v1/order/order") -> dict
             sandbox.url + path,
             params={"pageNumber": page, "pageSize": 250},
             headers={"Authorization": f"Bearer {sandbox.token}"},
-            timeout=10,
+            timeout=300,
         )
         orders = json.loads(listed.text, parse_float=Decimal)["data"]["list"]
         if not orders:
