@@ -5,12 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +19,16 @@ from tests.postgres import free_port
 if TYPE_CHECKING:
     import pytest
 
-_START_S = 60
-# With a binary log, as servers with replicas have it: it rules out some ways of writing.
+#: Against a server that hangs; one that fails is noticed at once.
+_START_S = 300
+_STARTS = 3
 _SETTINGS = (
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-log-file-size=8M",
+    # A machine may have no kernel AIO left for one server more, and little memory.
+    "--innodb-use-native-aio=0",
+    "--innodb-buffer-pool-size=32M",
+    # With a binary log, as servers with replicas have it: it rules out some ways of writing.
     "--log-bin=binary-log",
     "--skip-name-resolve",
 )
@@ -38,34 +42,52 @@ def find_server() -> str | None:
 @contextmanager
 def throwaway_mariadb(server: str) -> Iterator[str]:
     """The URL of an empty database on this machine, which is gone afterwards."""
-    home = Path(tempfile.mkdtemp(prefix="mariadb-"))
-    # It refuses to run as root.
-    user = "nobody" if getpass.getuser() == "root" else None
-    if user:
-        shutil.chown(home, user)
-    port, log = free_port(), home / "log"
-    options = ("--no-defaults", f"--datadir={home / 'data'}", *_SETTINGS)
-    with log.open("w") as out:
-        install = ("mariadb-install-db", *options, "--auth-root-authentication-method=normal")
-        subprocess.run(install, check=True, user=user, cwd=home, stdout=out, stderr=out)
-        place = (f"--port={port}", "--bind-address=127.0.0.1", f"--socket={home / 'socket'}")
-        process = subprocess.Popen([server, *options, *place], user=user, cwd=home, stdout=out, stderr=out)
-    try:
-        _wait_until_it_listens(process, port, log)
-        yield f"mysql+pymysql://root@127.0.0.1:{port}/test"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(home, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="mariadb-") as name:
+        home = Path(name)
+        # Another user may not be allowed into our folder for temporary files.
+        user = ["--user=root"] if getpass.getuser() == "root" else []
+        options = ["--no-defaults", f"--datadir={home / 'data'}", f"--tmpdir={home}", *_SETTINGS, *user]
+        # Without --force, it fails where not even localhost can be looked up.
+        install = ["mariadb-install-db", *options, "--force", "--auth-root-authentication-method=normal"]
+        done = subprocess.run(
+            install,
+            check=False,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        if done.returncode:
+            raise RuntimeError(f"mariadb-install-db failed with {done.returncode}:\n{done.stdout}")
+        process, port = _start([server, *options], home)
+        try:
+            yield f"mysql+pymysql://root@127.0.0.1:{port}/test"
+        finally:
+            process.kill()
+            process.wait()
 
 
-def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until = time.monotonic() + _START_S
-    while process.poll() is None and time.monotonic() < until:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.05)
-    raise RuntimeError(f"MariaDB did not start: {log.read_text()}")
+def _start(command: Sequence[str], home: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a server; a port that was free may be taken by the time it is up."""
+    log = home / "log"
+    for _ in range(_STARTS):
+        port = free_port()
+        # No socket file: its path might be too long.
+        place = (f"--port={port}", "--bind-address=127.0.0.1", "--socket=")
+        with log.open("a") as out:
+            process = subprocess.Popen([*command, *place], cwd=home, stdout=out, stderr=out)
+        until = time.monotonic() + _START_S
+        while process.poll() is None and time.monotonic() < until:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return process, port
+            time.sleep(0.05)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+            break
+    raise RuntimeError(f"MariaDB did not start:\n{log.read_text(errors='replace')}")
 
 
 @contextmanager

@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+#: Against a server that hangs; one that fails is noticed at once.
+_START_S = 300
+_STARTS = 3
+
 
 def find_binaries() -> Path | None:
     """The newest installed version's folder of programs."""
@@ -27,9 +31,9 @@ def throwaway_postgres(
 
     Options in `settings` win over what SQL sets; `copy_of` is the port of one whose standby it shall be.
     """
-    home = Path(tempfile.mkdtemp(prefix="postgres-"))
-    # It refuses to run as root.
+    # It refuses to run as root, and our folder for temporary files may be closed to another user.
     user = "postgres" if getpass.getuser() == "root" else None
+    home = Path(tempfile.mkdtemp(prefix="postgres-", dir=_open_folder() if user else None))
     if user:
         shutil.chown(home, user)
 
@@ -44,19 +48,35 @@ def throwaway_postgres(
             stdout=subprocess.DEVNULL,
         )
 
-    port = free_port()
     if copy_of is None:
         run("initdb", "-U", "postgres", "-A", "trust", "-N")
     else:
         source = f"host=127.0.0.1 port={copy_of} user=postgres"
         run("pg_basebackup", "-R", "-N", "-c", "fast", "-d", source)
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} {settings}"
-    run("pg_ctl", "-w", "-l", str(home / "log"), "-o", options, "start")
+    for tries_left in reversed(range(_STARTS)):
+        port = free_port()
+        # No socket file: its path might be too long.
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' {settings}"
+        try:
+            run("pg_ctl", "-w", "-t", str(_START_S), "-l", str(home / "log"), "-o", options, "start")
+            break
+        except subprocess.CalledProcessError as error:
+            # A port that was free may be taken by the time it is up.
+            if not tries_left:
+                log = (home / "log").read_text(errors="replace")
+                raise RuntimeError(f"PostgreSQL did not start:\n{log}") from error
     try:
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
         run("pg_ctl", "-m", "immediate", "stop")
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _open_folder() -> str:
+    """A folder for temporary files that other users can get into."""
+    own = Path(tempfile.gettempdir())
+    is_open = all(folder.stat().st_mode & 0o001 for folder in (own, *own.parents))
+    return str(own if is_open else Path("/tmp"))  # noqa: S108 - only a folder of a random name is made there
 
 
 def free_port() -> int:

@@ -38,7 +38,7 @@ class Demo:
         )
 
     def ended(self) -> Ended:
-        output, _ = self.process.communicate(timeout=150)
+        output, _ = self.process.communicate(timeout=600)
         return Ended(self.process.returncode, output, [path.name for path in self.tmp_path.iterdir()])
 
     def is_running_anything(self) -> bool:

@@ -274,7 +274,7 @@ class TestSandbox:
             "two orders": "twice",
         }
         told = {}
-        for name, summary, there, options in table(PAGES["docs/sandbox.md"]):
+        for name, summary, there, options in table(section("docs/sandbox.md", "The faults")):
             call = ast.parse(f"f({', '.join(codes(options))})", mode="eval").body
             assert isinstance(call, ast.Call)
             values = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}

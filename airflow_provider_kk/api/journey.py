@@ -160,12 +160,13 @@ class Outlook:
     """How several orders stand that are waited for together.
 
     `is_reached`: the wait is over. `why_never`: why it is in vain, None as long as it is not. `orders`: what
-    `plain` makes of them.
+    `plain` makes of them. `missing`: the ids that KK does not list.
     """
 
     is_reached: bool
     why_never: str | None
     orders: list[dict[str, Any]]
+    missing: list[str]
 
 
 def outlook(
@@ -185,7 +186,21 @@ def outlook(
     is_reached = bool(reached) if any_split else len(reached) == len(kk_order_ids)
     is_in_vain = not is_reached and len(reasons) >= (len(kk_order_ids) if any_split else 1)
     told = "; ".join(f"order {kk_id} will not be {goal}: {reason}" for kk_id, reason in reasons.items())
-    return Outlook(is_reached, told if is_in_vain else None, [plain(order) for order in orders.values()])
+    return Outlook(
+        is_reached=is_reached,
+        why_never=told if is_in_vain else None,
+        orders=[plain(order) for order in orders.values()],
+        missing=[kk_id for kk_id in kk_order_ids if kk_id not in orders],
+    )
+
+
+def not_listed(kk_order_ids: Sequence[str]) -> str:
+    """Return that KK does not list these orders, and what to check."""
+    return (
+        f"KK does not list {', '.join(kk_order_ids)}. KK may list a new order some minutes late. If it stays "
+        "so, check that this is KK's id of the order, not your order number, and that the connection's host "
+        "and token are those of the store that has it"
+    )
 
 
 def plain(order: KKOrder) -> dict[str, Any]:

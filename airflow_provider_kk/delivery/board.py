@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.delivery.job import Goods
-from airflow_provider_kk.delivery.log import printable
+from airflow_provider_kk.delivery.log import OrderLog
 
 _BATCH = 1_000
 
@@ -71,10 +71,11 @@ class Finished:
     faults: tuple[Fault, ...] = ()
     """What is wrong with an invalid one; the message says the same."""
 
-    def __str__(self) -> str:
+    def warn(self, log: OrderLog) -> None:
+        """Log what became of it and why."""
         code = f" (code {self.code})" if self.code is not None else ""
-        name, state = self.name or "without a number", self.status.replace("_", " ")
-        return printable(f"Order {name} (row {self.position}) is {state}{code}: {self.message}")
+        text = f"{{orders}} {{are}} {self.status.replace('_', ' ')}{code}: {{reason}}"
+        log.warning(text, f"{self.name or 'without a number'} (row {self.position})", self.message)
 
 
 class Board:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import pendulum
+
+#: How many orders a line names, and for how many reasons there is a line.
+_NAMED = 20
+_REASONS = 20
+_FLUSH_EVERY_S = 60.0
+HELD = "{orders} {are} held: {reason}. See `kk ledger show`"
 
 
 class Log(Protocol):
@@ -38,6 +45,72 @@ def some_of(names: Sequence[str], number: int) -> str:
     """Return `A-1, A-2 and 4 more`: the first of `number` names."""
     more = number - len(names)
     return printable(", ".join(names)) + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass
+class _Line:
+    """What is to be logged of some orders."""
+
+    level: Literal["info", "warning", "error"]
+    text: str
+    reason: str
+    total: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        first = some_of(self.names, self.total)
+        named = f"order {first}" if self.total == 1 else f"{orders(self.total)} ({first})"
+        are = "is" if self.total == 1 else "are"
+        line = self.text.format(orders=named, are=are, reason=self.reason)
+        return printable(line[0].upper() + line[1:])
+
+
+class OrderLog:
+    """Logs what happens to many orders for the same reason in one line: how many, and the first of them.
+
+    `text` has `{orders}`, and may have `{are}` (is or are) and `{reason}`. Memory does not grow with the
+    number of orders: from the 21st reason of a text on, reasons share a line.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._lines: dict[tuple[str, str], _Line] = {}
+        self._since: float | None = None
+
+    def info(self, text: str, name: str, reason: str = "") -> None:
+        """Note what goes on with an order."""
+        self._note("info", text, name, reason)
+
+    def warning(self, text: str, name: str, reason: str = "") -> None:
+        """Note what somebody may want to look at."""
+        self._note("warning", text, name, reason)
+
+    def error(self, text: str, name: str, reason: str = "") -> None:
+        """Note what somebody has to look at."""
+        self._note("error", text, name, reason)
+
+    def tick(self, now: float) -> None:
+        """Log what was noted a minute ago, by a clock in seconds."""
+        if self._since is None:
+            self._since = now
+        elif now - self._since >= _FLUSH_EVERY_S:
+            self.flush()
+            self._since = now
+
+    def flush(self) -> None:
+        """Log what was noted since the last time."""
+        lines, self._lines, self._since = self._lines, {}, None
+        for line in lines.values():
+            getattr(self._log, line.level)("%s", line)
+
+    def _note(self, level: Literal["info", "warning", "error"], text: str, name: str, reason: str) -> None:
+        is_new = (text, reason) not in self._lines
+        if is_new and sum(known == text for known, _ in self._lines) >= _REASONS:
+            reason = "other reasons"
+        line = self._lines.setdefault((text, reason), _Line(level, text, reason))
+        line.total += 1
+        if len(line.names) < _NAMED:
+            line.names.append(name)
 
 
 def utc(epoch: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -52,12 +52,19 @@ def fingerprint(order: Order) -> str:
 
     Case, spaces and the order of lines do not matter; the first part is the version of this rule.
     """
-    address = {
-        name: " ".join(str(value).split()).casefold()
-        for name, value in order.address.model_dump().items()
-        if value is not None
+    return _fingerprint(goods_of(order), order.address.model_dump())
+
+
+def fingerprint_with(payload: str, goods: Goods) -> str:
+    """Return the fingerprint of an order, as JSON, if these were its goods."""
+    return _fingerprint(goods, json.loads(payload)["address"])
+
+
+def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:
+    plain = {
+        name: " ".join(str(value).split()).casefold() for name, value in address.items() if value is not None
     }
-    text = json.dumps([sorted(goods_of(order).items()), address], sort_keys=True)
+    text = json.dumps([sorted(goods.items()), plain], sort_keys=True)
     return "1:" + hashlib.sha256(text.encode()).hexdigest()[:40]
 
 

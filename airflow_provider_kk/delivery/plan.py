@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from airflow_provider_kk.delivery.board import Board, Finished, Item, Status
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.limits import StopRules
-from airflow_provider_kk.delivery.log import Log, utc
+from airflow_provider_kk.delivery.log import Log, OrderLog, utc
 from airflow_provider_kk.delivery.rows import Entry
 from airflow_provider_kk.delivery.runs import Summary, count
 from airflow_provider_kk.delivery.states import State
@@ -90,9 +90,11 @@ def problems(board: Board) -> Iterator[Finished]:
 
 
 def tell(plan: Plan, board: Board, log: Log) -> None:
-    """Say what a plan has found, each problem by its order."""
+    """Log what a plan has found, and the orders of each problem."""
+    order_log = OrderLog(log)
     for one in problems(board):
-        log.warning("%s", one)
+        one.warn(order_log)
+    order_log.flush()
     if plan.obstacle:
         log.warning("Nothing would be sent for now: %s", plan.obstacle)
     summary = plan.summary

@@ -8,6 +8,7 @@ from enum import Enum, auto
 from airflow_provider_kk.delivery.board import Item
 from airflow_provider_kk.delivery.job import plain_number
 from airflow_provider_kk.delivery.ledger import FOUND_AS_INTEGER
+from airflow_provider_kk.delivery.orders import fingerprint_with
 from airflow_provider_kk.delivery.rows import Entry
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.store import Store
@@ -54,15 +55,19 @@ def looks_same(item: Item, entry: Entry) -> bool:
 
 
 def difference(item: Item, entry: Entry) -> str:
-    """Say what of a job is not as it was ordered under its number, as far as the ledger can tell.
-
-    Of an address it keeps country and zip alone: beside other goods a new street does not show.
-    """
+    """Return what of a job is not as it was ordered under its number: its goods, its address, or both."""
     if dict(item.goods) == dict(entry.goods):
         what = "its address differs"
     else:
-        what = "its goods and address differ" if _goes_elsewhere(item, entry) else "its goods differ"
+        what = "its goods and address differ" if _has_other_address(item, entry) else "its goods differ"
     return f"{what} from what was ordered under this number"
+
+
+def _has_other_address(item: Item, entry: Entry) -> bool:
+    if not entry.fingerprint:  # found at KK: only country and zip are known
+        return _goes_elsewhere(item, entry)
+    # The ledger keeps no address, but with the goods that it knows the address decides the fingerprint.
+    return fingerprint_with(item.payload, entry.goods) != entry.fingerprint
 
 
 def _goes_elsewhere(item: Item, entry: Entry) -> bool:

@@ -20,7 +20,7 @@ from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.limits import Limits, StopRules
 from airflow_provider_kk.delivery.listing import trusted_now
-from airflow_provider_kk.delivery.log import Log, orders, utc
+from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, orders, some_of, utc
 from airflow_provider_kk.delivery.pool import Pool, Threads
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.rows import Entry, Origin
@@ -97,6 +97,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         self._rules = StopRules()
+        self._order_log = OrderLog(self.log)
         self._sent = 0
         self._tries: dict[int, int] = {}
         self._in_flight: dict[Future[_Delivered], tuple[Item, Entry | None]] = {}
@@ -161,6 +162,7 @@ class Stream:
                 self._send_pending()  # with the stop set: says of each what the ledger knows, and sends none
             finally:
                 self.board.set_all(Status.PENDING, Status.NOT_SENT, self.why_not_sent)
+                self._order_log.flush()
 
     def _waiting(self) -> Iterator[tuple[Item, Entry | None]]:
         for batch in self.board.batches(Status.WAITING):
@@ -198,7 +200,7 @@ class Stream:
             self.log.warning(
                 "%s of this account in doubt and not selected by this sync: %s. See `kk ledger list`",
                 orders(len(others)),
-                ", ".join(others[:20]),
+                some_of(others[:20], len(others)),
             )
 
     def _halt(self, reason: str, error: Exception | None = None) -> None:
@@ -232,7 +234,8 @@ class Stream:
         elif step is Step.LEAVE_TO_HUMAN:
             self._finish(item, Status.HELD, entry)
         elif step is Step.REST:
-            self.log.info("%s was refused before and rests until %s", item.key, utc(entry.retry_after))
+            name = f"{item.key} (retry after {utc(entry.retry_after)})"
+            self._order_log.info("KK refused before, so not sent yet: {orders}", name)
             self._finish(item, Status.REJECTED, entry)
         else:
             self.board.set(item.position, Status.WAITING)
@@ -261,7 +264,7 @@ class Stream:
             self._take(item, entry)
             return
         if is_news:
-            self.log.warning("KK cannot serve order %s: %s", item.key, shortage)
+            self._order_log.warning("KK cannot serve {orders}: {reason}", item.key or "", shortage)
         self.board.set(item.position, Status.INVALID, is_news=is_news, message=shortage)
 
     def _found_as_integer(self, item: Item) -> Entry | None:
@@ -309,7 +312,7 @@ class Stream:
             self._refuse(item, seen, Status.POSTPONED, "left for the next run")
         else:
             if seen is not None and seen.state in LOOK_FIRST:
-                self.log.info("%s is sent again", item.key)
+                self._order_log.info("{orders} {are} sent again", item.key or "")
             self._sent += 1
             self._in_flight[self._pool.submit(self._work, item, seen)] = (item, seen)
 
@@ -352,6 +355,7 @@ class Stream:
             if future in self._in_flight:
                 self._take_in(*self._in_flight.pop(future), future)
         self._progress.tick(self.board)
+        self._order_log.tick(self.ledger.clock.monotonic())
 
     def _collect_all(self) -> None:
         while self._in_flight:
@@ -396,15 +400,17 @@ class Stream:
         if entry.state is State.CREATED:
             self._finish(item, Status.CREATED, entry)
         elif entry.state is State.REJECTED:
-            self.log.warning("KK refused %s: code %s, %s", item.key, entry.code, entry.message)
+            why = f"code {entry.code}, {entry.message}"
+            self._order_log.warning("KK refused {orders}: {reason}", entry.key, why)
             self._finish(item, Status.REJECTED, entry)
         elif entry.state is State.NOT_SENT:
             self._finish(item, Status.NOT_SENT, entry)
         elif entry.state is State.HELD:
-            self.log.error("%s is held: %s", item.key, entry.message)
+            self._order_log.error(HELD, entry.key, entry.message)
             self._finish(item, Status.HELD, entry)
         else:
-            self.log.warning("The outcome of %s is unknown: %s", item.key, entry.message)
+            text = "the outcome of {orders} is unknown: {reason}"
+            self._order_log.warning(text, entry.key, entry.message)
             self.board.set(item.position, Status.WAITING)
 
     def _heed(self, entry: Entry, error: KKError | None) -> None:
@@ -442,17 +448,18 @@ class Stream:
             log=self.log,
         )
         for entry in settled.adopted:
-            self.log.info("%s was found at KK: %s", entry.key, ", ".join(entry.kk_order_ids))
+            name = f"{entry.key} as {', '.join(entry.kk_order_ids)}"
+            self._order_log.info("KK's list shows {orders}: adopted, not sent again", name)
             if entry.key in items:
                 self._compare(items[entry.key], entry)
         for entry in settled.held:
-            self.log.error("%s is held: %s. See `kk ledger show`", entry.key, entry.message)
+            self._order_log.error(HELD, entry.key, entry.message)
             if entry.key in items:
                 self._finish(items[entry.key], Status.HELD, entry)
             else:
                 self.held_elsewhere.append(entry.key)
         for entry in settled.absent:
-            self.log.warning("%s is not at KK", entry.key)
+            self._order_log.warning("{orders} {are} not at KK", entry.key)
             self._send(items[entry.key], entry)
         self._leave_open(settled.open, by_key, items)
 
@@ -472,7 +479,8 @@ class Stream:
         for key, why in reasons.items():
             if key in items:
                 status = Status.REJECTED if entries[key].state is State.REJECTED else Status.IN_DOUBT
-                self.log.warning("%s stays %s: %s", key, status.replace("_", " "), why)
+                text = f"{{orders}} {{are}} still {status.replace('_', ' ')}: {{reason}}"
+                self._order_log.warning(text, key, why)
                 self.board.set(items[key].position, status, message=why)
 
 

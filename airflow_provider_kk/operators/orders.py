@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
     from airflow_provider_kk.delivery.board import Board, Finished
     from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.runs import Summary
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.warehouse.write_back import WriteBack
@@ -452,19 +453,12 @@ class SyncOrdersOperator(DeliveringOperator):
     ) -> dict[str, Any]:
         """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
         from airflow_provider_kk.delivery.board import Status
+        from airflow_provider_kk.delivery.log import OrderLog
         from airflow_provider_kk.operators.verdict import verdict
 
         delivery.before_waiting = lambda: tell_warehouse(delivery, warehouse, write_back, self.log)
         summary, failure = delivery.carry_out()
         self.log.info("%s", summary.line())
-        if known := [state for state in ("rejected", "invalid", "held") if getattr(summary, state)]:
-            place = self._ledger_place(delivery.hook)
-            self.log.info(
-                "Which, and why: `kk ledger list --state %s --kk-conn-id %s --ledger-conn-id %s`",
-                " --state ".join(known),
-                self.kk_conn_id,
-                place,
-            )
         try:
             could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)
             failure = failure or could_not_tell  # a deferred task writes again when it resumes
@@ -476,12 +470,14 @@ class SyncOrdersOperator(DeliveringOperator):
         result = summary.as_dict()
         push(context, "return_value", result)
         if self.on_changed == "fail":
-            # The failure names the first few only, and the ledger has them as created.
+            order_log = OrderLog(self.log)
             for one in delivery.board.finished(Status.CHANGED):
-                self.log.warning("%s", one)
+                one.warn(order_log)
+            order_log.flush()
         failure = failure or verdict(
             delivery, summary, max_rejected=self.max_rejected, changes_fail=self.on_changed == "fail"
         )
+        self._say_which(delivery, summary)
         delivery.end("failed" if failure else "done", summary)
         self._summary = summary
         delivery.tell_account()
@@ -489,6 +485,21 @@ class SyncOrdersOperator(DeliveringOperator):
             raise failure
         emit(self, context, delivery.hook.settings, ORDERS, made(summary))
         return result
+
+    def _say_which(self, delivery: Delivery, summary: Summary) -> None:
+        """Log the command that lists the orders for which the task fails, else those that have problems."""
+        from airflow_provider_kk.operators.verdict import failing_states
+
+        states = failing_states(summary, max_rejected=self.max_rejected) or [
+            state for state in ("rejected", "invalid", "held") if getattr(summary, state)
+        ]
+        if states:
+            self.log.info(
+                "Which, and why: `kk ledger list --state %s --kk-conn-id %s --ledger-conn-id %s`",
+                " --state ".join(states),
+                self.kk_conn_id,
+                self._ledger_place(delivery.hook),
+            )
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Tell OpenLineage which tables the orders are from, and how many orders the account has more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kk.api.journey import not_listed
 from airflow_provider_kk.delivery.refunds import (
     FAILED,
     PENDING,
@@ -81,7 +82,7 @@ class Refunding:
         except ValueError as error:
             raise RefundImpossibleError(str(error)) from error
         if not orders:
-            raise RefundPostponedError(f"KK lists no order {kk_order_id}; it may show a new one minutes late")
+            raise RefundPostponedError(not_listed([kk_order_id]))
         return orders
 
     def _of_number(self, number: str) -> list[KKOrder]:
@@ -91,7 +92,10 @@ class Refunding:
             if splits.state in DOUBTFUL:
                 raise RefundPostponedError(told)
             raise RefundImpossibleError(told)
-        if not splits.are_all or len(splits.orders) < len(splits.kk_order_ids):
+        listed = {order.id for order in splits.orders}
+        if missing := [kk_id for kk_id in splits.kk_order_ids if kk_id not in listed]:
+            raise RefundPostponedError(f"order {number}: {not_listed(missing)}")
+        if not splits.are_all:
             raise RefundPostponedError(f"KK's list does not show all of order {number} yet")
         return list(splits.orders)
 

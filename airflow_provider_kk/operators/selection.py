@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_kk.delivery.board import Board, Finished, Status
-from airflow_provider_kk.delivery.log import orders
+from airflow_provider_kk.delivery.log import OrderLog, orders
 from airflow_provider_kk.operators.run import item_of
 from airflow_provider_kk.warehouse.map import Candidate, iter_candidates
 
@@ -80,19 +80,24 @@ def put_on_board(
     :param api_version: of KK's API, which the orders must fit; None when it is not known.
     """
     items = []
+    order_log = OrderLog(log)
     doubled, examples = 0, []
     for candidate in iter_candidates(spool, columns, api_version=api_version):
         if candidate.doubled:
             doubled += 1
             examples += [str(candidate.number)] if doubled <= _NAMED else []
         if candidate.order is None:
-            board.add_finished(_invalid(candidate, delivery))
+            invalid = _invalid(candidate, delivery)
+            board.add_finished(invalid)
+            if invalid.is_news:
+                invalid.warn(order_log)
             continue
         items.append(item_of(candidate.position, candidate.order))
         if len(items) == _BATCH:
             board.add(items)
             items = []
     board.add(items)
+    order_log.flush()
     if doubled:
         more = ", ..." if doubled > len(examples) else ""
         log.warning(
@@ -110,7 +115,7 @@ def _invalid(candidate: Candidate, delivery: Delivery | None) -> Finished:
     is_news = delivery is not None and delivery.ledger.note_invalid(
         key, candidate.digest, message, sync_id=delivery.run.sync_id
     )
-    finished = Finished(
+    return Finished(
         candidate.position,
         key,
         Status.INVALID,
@@ -121,9 +126,6 @@ def _invalid(candidate: Candidate, delivery: Delivery | None) -> Finished:
         name=candidate.number,
         faults=candidate.faults,
     )
-    if delivery is not None and is_news:
-        delivery.log.warning("%s", finished)
-    return finished
 
 
 def _ledger_key(candidate: Candidate) -> str:

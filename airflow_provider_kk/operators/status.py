@@ -132,6 +132,9 @@ class SyncOrderStatusOperator(BaseOperator):
     ) -> dict[str, Any]:
         from sqlalchemy.exc import DBAPIError
 
+        from airflow_provider_kk.delivery.changes import LAG_S
+        from airflow_provider_kk.delivery.log import some_of
+
         summary = sync.summary
         run = runs.begin(origin_of(context))
         try:
@@ -149,16 +152,22 @@ class SyncOrderStatusOperator(BaseOperator):
             summary.odd,
             summary.synced_until or "no later than before",
         )
+        if failure is None and not summary.orders:
+            self.log.info(
+                "No change was read: KK's list runs behind, so changes of the last %.0f minutes are read by "
+                "the next run",
+                LAG_S / 60,
+            )
         result = self._result(run, sync)
         self._changed = result["changed"]
         push(context, "return_value", result)
         runs.end(run, "failed" if failure or summary.conflicts else "done", result)
         if failure is not None:
             raise AirflowException(failure)
-        if summary.conflicts:
+        if named := summary.conflicts[:20]:
             raise AirflowFailException(
-                f"KK has more goods than were sent under {', '.join(summary.conflicts[:20])}: held in the "
-                "ledger. See `kk ledger show`"
+                f"KK has more goods than were sent under {some_of(named, len(summary.conflicts))}: held in "
+                "the ledger. See `kk ledger show`"
             )
         emit(self, context, settings, STATUSES, {"changed": self._changed})
         return result

@@ -23,9 +23,6 @@ def verdict(
     """Return what the task is to fail with: AirflowException when a retry helps; None when all is well."""
     if summary.in_doubt or summary.not_sent:
         return AirflowException(_unfinished(delivery, summary))
-    bad = summary.newly_rejected + summary.newly_invalid
-    is_share = isinstance(max_rejected, float) and max_rejected < 1
-    allowed = max_rejected * summary.selected if is_share else max_rejected
     reasons = []
     if summary.newly_held:
         where = _examples(delivery, Status.HELD, summary.newly_held, elsewhere=delivery.held_elsewhere)
@@ -36,9 +33,10 @@ def verdict(
         where = _examples(delivery, Status.CHANGED, summary.changed)
         reasons.append(
             f"{orders(summary.changed)} changed after creation under the same number{where}: give what is "
-            "new a number of its own, or undo the change"
+            "new a number of its own, or undo the change; `kk check` with the query lists each"
         )
-    if bad > allowed:
+    if _too_many_are_bad(summary, max_rejected):
+        bad = summary.newly_rejected + summary.newly_invalid
         reasons.append(
             f"{orders(bad)} newly rejected or invalid, more than max_rejected={max_rejected} allows"
         )
@@ -49,6 +47,25 @@ def verdict(
         f"{'; '.join(reasons)}. {at_kk:,} of {orders(summary.selected)} are at KK; the summary's rejections "
         "and the log say more"
     )
+
+
+def failing_states(summary: Summary, *, max_rejected: float) -> list[str]:
+    """Return the states in the ledger of the orders for which `verdict` fails a task."""
+    if summary.in_doubt or summary.not_sent:
+        # Another worker's order counts as in doubt, too.
+        in_doubt = ["in_doubt", "sending"] if summary.in_doubt else []
+        return in_doubt + (["not_sent"] if summary.not_sent else [])
+    states = ["held"] if summary.newly_held else []
+    if _too_many_are_bad(summary, max_rejected):
+        states += ["rejected"] if summary.newly_rejected else []
+        states += ["invalid"] if summary.newly_invalid else []
+    return states
+
+
+def _too_many_are_bad(summary: Summary, max_rejected: float) -> bool:
+    is_share = isinstance(max_rejected, float) and max_rejected < 1
+    allowed = max_rejected * summary.selected if is_share else max_rejected
+    return summary.newly_rejected + summary.newly_invalid > allowed
 
 
 def _unfinished(delivery: Delivery, summary: Summary) -> str:

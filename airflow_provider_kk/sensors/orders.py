@@ -60,6 +60,8 @@ class OrderSensor(BaseSensorOperator):
     operator_extra_links = IN_LEDGER
     ui_color = "#ece8dc"
 
+    _last_seen = ""
+
     def __init__(
         self,
         *,
@@ -77,6 +79,7 @@ class OrderSensor(BaseSensorOperator):
             raise ValueError(f"until must be one of {', '.join(GOALS)}, not {until!r}")
         if (kk_order_id is None) == (custom_order_number is None):
             raise ValueError("give either kk_order_id or custom_order_number")
+        self._given = "custom_order_number" if kk_order_id is None else "kk_order_id"
         self.kk_order_id = kk_order_id
         self.custom_order_number = custom_order_number
         self.until = until
@@ -88,7 +91,10 @@ class OrderSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait, and return the orders."""
         if not self.deferrable:
-            return super().execute(context)
+            try:
+                return super().execute(context)
+            except AirflowSensorTimeout as error:
+                raise AirflowSensorTimeout(f"{error} {self._last_seen}") from error
         return self._wait_deferred(time.time() + self.timeout)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -116,7 +122,9 @@ class OrderSensor(BaseSensorOperator):
             if seen is not None and seen.is_reached:
                 return seen.orders
             if time.time() >= deadline:
-                raise AirflowSensorTimeout(f"The order was not {self.until} within {self.timeout:g} s")
+                raise AirflowSensorTimeout(
+                    f"The order was not {self.until} within {self.timeout:g} s. {self._last_seen}"
+                )
         trigger = OrderTrigger(
             kk_conn_id=self.kk_conn_id,
             ledger_conn_id=self._ledger_place(KKHook(self.kk_conn_id)),
@@ -131,7 +139,7 @@ class OrderSensor(BaseSensorOperator):
     def _look(self) -> tuple[Outlook | None, list[str]]:
         """How the orders stand, None when that cannot be told yet; and their ids, once all are known."""
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError
-        from airflow_provider_kk.api.journey import Goal, outlook
+        from airflow_provider_kk.api.journey import Goal, not_listed, outlook
         from airflow_provider_kk.delivery.job import InconclusiveError
 
         try:
@@ -139,29 +147,43 @@ class OrderSensor(BaseSensorOperator):
         except (KKAuthError, KKEndpointError) as error:
             raise AirflowException(str(error)) from error
         except (KKError, InconclusiveError) as error:
-            self.log.warning("KK cannot be read, so this is looked at again later: %s", error)
+            self._last_seen = f"KK cannot be read, so this is looked at again later: {error}"
+            self.log.warning("%s", self._last_seen)
             return None, []
         if not ids:
+            self.log.info("%s", self._last_seen)
             return None, []
         seen = outlook(ids, listed, Goal(self.until), any_split=self.any_split)
         is_clear = are_all or self.any_split
         if seen.why_never and (are_all or not self.any_split):
             raise AirflowFailException(seen.why_never)
-        self.log.info(
-            "Waiting for %s: %s", self.until, [(one["kk_order_id"], one["status"]) for one in seen.orders]
-        )
+        found = ", ".join(f"{one['kk_order_id']} is {one['status']}" for one in seen.orders)
+        self._last_seen = f"Waiting for {self.until}: {found or 'nothing seen yet'}"
+        self.log.info("%s", self._last_seen)
+        if seen.missing:
+            self._last_seen = not_listed(seen.missing)
+            self.log.warning("%s", self._last_seen)
         return (seen if is_clear else None), (ids if are_all else [])
 
     def _read(self) -> tuple[list[str], Sequence[Any], bool]:
         """The ids, what KK lists of them, and whether these are all."""
+        asked_for = str(getattr(self, self._given)).strip()
+        if asked_for in ("", "None"):
+            raise AirflowFailException(
+                f"{self._given} rendered to {asked_for or 'an empty text'}. Check that the upstream task "
+                "returned a value"
+            )
         with self._reading() as (client, ledger):
-            if self.kk_order_id is not None:
-                ids = [str(self.kk_order_id).strip()]
-                return ids, client.get_orders(ids), True
-            splits = self._splits(client, ledger)
+            if self._given == "kk_order_id":
+                ids = [asked_for]
+                try:
+                    return ids, client.get_orders(ids), True
+                except ValueError as error:
+                    raise AirflowFailException(f"kk_order_id: {error}") from error
+            splits = self._splits(asked_for, client, ledger)
             return list(splits.kk_order_ids), splits.orders, splits.are_all
 
-    def _splits(self, client: KKClient, ledger: SqlLedger | None) -> Splits:
+    def _splits(self, number: str, client: KKClient, ledger: SqlLedger | None) -> Splits:
         from airflow_provider_kk.delivery.splits import splits_of
 
         if ledger is None:
@@ -169,15 +191,12 @@ class OrderSensor(BaseSensorOperator):
                 "To wait for an order number, set ledger_conn_id on the sensor or in the extra of "
                 f"{self.kk_conn_id!r}: KK does not look orders up by it"
             )
-        splits = splits_of(str(self.custom_order_number), ledger, client)
+        splits = splits_of(number, ledger, client)
         if not splits.kk_order_ids:
-            self.log.info(
-                "Order %s is %s in the ledger, not created yet",
-                self.custom_order_number,
-                splits.state or "not known",
-            )
+            state = splits.state or "not known"
+            self._last_seen = f"Order {number} is {state} in the ledger, not created yet"
         elif not splits.are_all:
-            self.log.info("KK's list does not show all goods of order %s yet", self.custom_order_number)
+            self.log.info("KK's list does not show all goods of order %s yet", number)
         return splits
 
     @contextmanager

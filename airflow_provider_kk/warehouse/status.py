@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.changes import LAG_S, ChangedOrders
 from airflow_provider_kk.delivery.job import Sighting
+from airflow_provider_kk.delivery.log import HELD, OrderLog
 from airflow_provider_kk.delivery.orders import CANCELLED
 from airflow_provider_kk.warehouse.status_rows import StatusRows, goods_of, rows_of
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _FIRST_TIME_S = 30 * 86_400.0
 _MAX_NAMED = 20
+_ODD = "KK's data of {orders} cannot be read in part, and is kept without: {reason}"
 
 
 class StoppedError(Exception):
@@ -46,17 +48,17 @@ class StatusSummary:
     """The first of these: `kk_order_id`, `custom_order_number`, `fields`."""
     synced_until: str | None = None
 
-    def note_odd(self, order: KKOrder, rows: StatusRows | None, log: Log) -> None:
+    def note_odd(self, rows: StatusRows | None, log: OrderLog) -> None:
         """Count and name an order of which something could not be kept."""
         fields = str(rows.order.odd_fields) if rows else "id (the whole order)"
+        number = rows.order.custom_order_number if rows else None
+        kk_order_id = rows.order.kk_order_id if rows else None
         self.odd += 1
+        log.warning(_ODD, f"{kk_order_id} (number {number})", fields)
         if len(self.odd_orders) < _MAX_NAMED:
-            number = rows.order.custom_order_number if rows else None
-            kk_order_id = rows.order.kk_order_id if rows else None
             self.odd_orders.append(
                 {"kk_order_id": kk_order_id, "custom_order_number": number, "fields": fields}
             )
-            log.warning("KK's order %s (number %s) is kept without: %s", kk_order_id, number, fields)
 
 
 @dataclass
@@ -71,12 +73,21 @@ class StatusSync:
     stop: Stop
     summary: StatusSummary = field(default_factory=StatusSummary)
 
+    def __post_init__(self) -> None:
+        self._order_log = OrderLog(self.log)
+
     def run(self) -> None:
         """Read what has changed, a slice at a time, and commit each with the watermark.
 
         Raises KKError and InconclusiveError when KK cannot be read, StatusTablesError, StoppedError. What was
         committed stays, and the next run goes on from there.
         """
+        try:
+            self._read_changes()
+        finally:
+            self._order_log.flush()
+
+    def _read_changes(self) -> None:
         for changes in ChangedOrders(self.client, self.ledger.clock).read(self._since()):
             observed = self._observed(changes.orders)
             # Before the watermark moves, so that it is done again if this process dies between.
@@ -102,7 +113,7 @@ class StatusSync:
         for order in orders:
             rows = rows_of(order)
             if rows is None or rows.order.odd_fields:
-                self.summary.note_odd(order, rows, self.log)
+                self.summary.note_odd(rows, self._order_log)
             if rows is not None:
                 observed.append(rows)
         self.summary.orders += len(orders)
@@ -126,7 +137,7 @@ class StatusSync:
         self.summary.splits += len(completion.completed)
         for entry in completion.held:
             self.summary.conflicts.append(entry.key)
-            self.log.error("Order %s is held: %s", entry.key, entry.message)
+            self._order_log.error(HELD, entry.key, entry.message)
 
     def _sightings(
         self, observed: dict[str, dict[str, StatusRows]], known: dict[str, tuple[str, ...]]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.again import again, is_undone
 from airflow_provider_kk.delivery.driver_errors import without_data
+from airflow_provider_kk.delivery.log import OrderLog
 from airflow_provider_kk.warehouse.rows import plain_cursor, tuples
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
 
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
 
 _MAX_MESSAGE = 1_000
-_NAMED = 20
 _REFUSED = "write_back: the warehouse refused: "
+_NOT_WRITTEN = "the results of {orders} are not written: {reason}"
+_MORE_ROWS = (
+    "table {reason} has more rows of {orders} than lines were ordered, and all say created now. If the query "
+    "leaves out lines of an order, such as those on hold, KK lacks them, and no run will send them: let it "
+    "select whole orders only"
+)
 _APPENDED = ("custom_order_number", "state", "kk_order_ids", "message", "at")
 
 
@@ -91,12 +97,15 @@ class WriteBack(ABC):
         Raises WriteBackError; the batches before it then stay written. May be repeated.
         """
         written = 0
-        remaining = iter(results)
+        remaining, order_log = iter(results), OrderLog(log)
         with _Session.open(hook) as session:
             self._prepare(session)
             # Results are taken before a transaction begins: they may come from a ledger in the same database.
-            while batch := list(islice(remaining, session.dialect.rows_per_statement)):
-                written += self._write(session, batch, log)
+            try:
+                while batch := list(islice(remaining, session.dialect.rows_per_statement)):
+                    written += self._write(session, batch, order_log)
+            finally:
+                order_log.flush()
         log.info("Wrote the results of %d orders to %s", written, self.table)
         return written
 
@@ -104,7 +113,7 @@ class WriteBack(ABC):
     def _prepare(self, session: _Session) -> None: ...
 
     @abstractmethod
-    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> int: ...
+    def _write(self, session: _Session, batch: Sequence[Result], log: OrderLog) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ class Append(WriteBack):
                 f"It can be made with: {self.ddl(session.dialect)}"
             )
 
-    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> int:
+    def _write(self, session: _Session, batch: Sequence[Result], log: OrderLog) -> int:
         dialect, statement = session.dialect, Statement(session.style)
         known = self._latest(session, batch)
         # What is longer than any order number was invalid, and fits no such column.
@@ -184,39 +193,25 @@ class Update(WriteBack):
         if fault:
             raise WriteBackError(f"write_back: {self.table} cannot be updated: {fault}")
 
-    def _write(self, session: _Session, batch: Sequence[Result], log: Log) -> int:
+    def _write(self, session: _Session, batch: Sequence[Result], log: OrderLog) -> int:
         results = {result.custom_order_number: result for result in batch}
         found, mistaken = self._look(session, results)
-        if mistaken:
-            log.warning(
-                "The results of %d of %d orders are not written: by the collation of %s another order's row "
-                "of %s has their number, too: %s",
-                len(mistaken),
-                len(batch),
-                self.key,
-                self.table,
-                _named(mistaken),
+        for one in mistaken:
+            why = (
+                f"by the collation of {self.key} another order's row of {self.table} has the same number, too"
             )
+            log.warning(_NOT_WRITTEN, one, why)
         if results:
             session.run([self._change(session, list(results.values()))])
-        if lost := [number for number in results if number not in found]:
-            log.warning(
-                "The results of %d of %d orders are not written: no row of %s has their number in %s, letter "
-                "by letter (blanks around it count): %s",
-                len(lost),
-                len(batch),
-                self.table,
-                self.key,
-                _named(lost),
-            )
-        if more := [one for number, one in results.items() if one.lines and found[number] > one.lines]:
-            log.warning(
-                "%s has more rows of an order than lines were ordered, and all say created now: %s. If the "
-                "query leaves out lines of an order, such as those on hold, KK lacks them, and no run "
-                "will send them: let it select whole orders only",
-                self.table,
-                _named([f"{one.custom_order_number} ({one.lines} ordered)" for one in more]),
-            )
+        for number, result in results.items():
+            if number not in found:
+                why = (
+                    f"no row of {self.table} has this number in {self.key}, letter by letter (blanks around "
+                    "it count)"
+                )
+                log.warning(_NOT_WRITTEN, number, why)
+            if result.lines and found[number] > result.lines:
+                log.warning(_MORE_ROWS, f"{number} ({result.lines} ordered)", str(self.table))
         return len(found)
 
     def _look(self, session: _Session, results: dict[str, Result]) -> tuple[Counter[str], list[str]]:
@@ -263,11 +258,6 @@ class Update(WriteBack):
     def _text_key(self, dialect: SqlDialect) -> str:
         key = self.key.sql(dialect)
         return f"CAST({key} AS {dialect.key_as})" if dialect.key_as else key
-
-
-def _named(numbers: Sequence[str]) -> str:
-    more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
-    return ", ".join(numbers[:_NAMED]) + more
 
 
 _Bound = tuple[str, Sequence[str | None] | Mapping[str, str | None]]

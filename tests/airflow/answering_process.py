@@ -23,7 +23,7 @@ def main() -> None:
     client.headers["Authorization"] = f"Bearer {login.json()['access_token']}"
     wanted = json.loads(answers)
     bodies: dict[str, str] = {}
-    until = time.monotonic() + 90
+    until = time.monotonic() + 600
     while len(bodies) < len(wanted) and time.monotonic() < until:
         for question in questions(client, dag_id):
             (key,) = [key for key in wanted if key in question["subject"]]

@@ -112,7 +112,7 @@ class Gated:
     run: RunningDag
     gate: Path
 
-    def wait_until_there(self, task_id: str = "sync", timeout_s: float = 120) -> None:
+    def wait_until_there(self, task_id: str = "sync", timeout_s: float = 600) -> None:
         until = time.monotonic() + timeout_s
         while not (self.gate / f"{task_id} is here").exists():
             assert self.run.process.poll() is None, self.run.log()

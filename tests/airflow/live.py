@@ -54,7 +54,7 @@ class LiveAirflow:
         """Whether its file has been read."""
         return bool(self._query("SELECT dag_id FROM serialized_dag WHERE dag_id = :dag_id", dag_id))
 
-    def until_over(self, dag_id: str, runs: int = 1, tries: int = 1, timeout_s: float = 120) -> list[str]:
+    def until_over(self, dag_id: str, runs: int = 1, tries: int = 1, timeout_s: float = 600) -> list[str]:
         """Wait until so many runs are over, with each task at this try at least; the runs' states."""
 
         def is_over() -> bool:
@@ -69,7 +69,7 @@ class LiveAirflow:
         self.until(is_over, timeout_s)
         return sorted(self.runs(dag_id).values())
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 120) -> None:
+    def until(self, condition: Callable[[], object], timeout_s: float = 600) -> None:
         """Wait for something; past `timeout_s` the test fails with the end of the logs."""
         until = time.monotonic() + timeout_s
         while not condition():

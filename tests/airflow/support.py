@@ -57,7 +57,7 @@ class RunningDag:
                 start_new_session=True,
             )
 
-    def wait(self, timeout_s: float = 150) -> DagRunResult:
+    def wait(self, timeout_s: float = 600) -> DagRunResult:
         """The result. Past `timeout_s` the run is killed and the test fails with its log."""
         try:
             self.process.wait(timeout_s)
@@ -76,7 +76,7 @@ class RunningDag:
         """Signal the process and all it started; a no-op when it has ended."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal_number)
-        self.process.wait(30)
+        self.process.wait(300)
 
 
 @dataclass
@@ -120,7 +120,7 @@ class AirflowHome:
         # A child that imports the package must find the one under test, not what lies beside it.
         return {**inherited, "PYTHONSAFEPATH": "1", **own, **self.env}
 
-    def cli(self, *arguments: str, timeout_s: float = 120) -> str:
+    def cli(self, *arguments: str, timeout_s: float = 600) -> str:
         """What `airflow ...` prints. Fails when it does."""
         done = subprocess.run(
             [sys.executable, "-m", "airflow", *arguments],
@@ -141,7 +141,7 @@ class AirflowHome:
         *,
         conf: Mapping[str, Any] | None = None,
         logical_date: str | None = None,
-        timeout_s: float = 150,
+        timeout_s: float = 600,
     ) -> DagRunResult:
         """Run a DAG, given as file or source text, to its end. A failed task does not raise: read `state`.
 

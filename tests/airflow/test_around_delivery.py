@@ -30,7 +30,7 @@ from tests.operators.shop import (
     rows,
 )
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1_800)
 
 #: An order in doubt is settled after seven seconds.
 TIMES = {"timeout_s": 2, "lease_s": 4, "settle_window_s": 1}

@@ -73,7 +73,7 @@ def test_what_people_answer_about_held_orders_is_done_under_their_names(shop: Sh
         env=shop.home.environment(EXAMPLE_DAGS),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert answering.returncode == 0, answering.stdout + answering.stderr + run.log()

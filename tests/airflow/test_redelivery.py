@@ -11,7 +11,7 @@ from tests.operators.shop import QUICK, ids_at_kk, ids_in_ledger, nonzero, numbe
 if TYPE_CHECKING:
     from tests.airflow.conftest import Shop
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1_800)
 
 TIMES = QUICK | {"timeout_s": 2, "lease_s": 4}
 #: After the sync, an order whose number is derived from where its task stands.

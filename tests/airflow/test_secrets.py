@@ -170,7 +170,7 @@ def pages(home: AirflowHome, *paths: str) -> dict[str, tuple[int, str]]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

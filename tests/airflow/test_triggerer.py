@@ -87,7 +87,7 @@ def triggerer(home: AirflowHome, log_file: Path) -> Iterator[None]:
         yield
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait(300)
 
 
 def in_airflow(home: AirflowHome, *arguments: str, given: str = "") -> str:
@@ -97,7 +97,7 @@ def in_airflow(home: AirflowHome, *arguments: str, given: str = "") -> str:
         input=given,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -46,7 +46,7 @@ Play = Callable[["Visit"], None]
 def client_for(url: str, **settings: Any) -> KKClient:
     """A client that never waits for a place in a rate limit."""
     settings.setdefault("throttle", LocalBucket(burst=10**6, per_second=10**6))
-    settings.setdefault("timeout_s", 5.0)
+    settings.setdefault("timeout_s", 60.0)
     return KKClient(url, TOKEN, **settings)
 
 
@@ -128,12 +128,16 @@ class Visit:
 
 
 class SocketServer:
-    """Runs `play` for each connection in a thread of its own, and counts what arrived."""
+    """Runs `play` for each connection in a thread of its own, and counts what arrived.
+
+    `played` counts the plays that came to their own end.
+    """
 
     def __init__(self, play: Play, tls: ssl.SSLContext | None = None) -> None:
         self.play = play
         self.tls = tls
         self.connections = 0
+        self.played = 0
         self.bytes_seen = 0
         self.requests: list[str] = []
         self.bodies: list[bytes] = []
@@ -160,11 +164,12 @@ class SocketServer:
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        sock.settimeout(10)
+        sock.settimeout(300)
         with contextlib.suppress(OSError, ValueError), sock:
             wrapped = self.tls.wrap_socket(sock, server_side=True) if self.tls else sock
             with wrapped:
                 self.play(Visit(self, wrapped))
+                self.played += 1
 
 
 def answering(data: bytes) -> Play:

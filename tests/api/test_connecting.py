@@ -64,8 +64,9 @@ def test_a_name_of_many_silent_addresses_takes_one_deadline_together(monkeypatch
         address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_args: [address] * 4)
         began = time.monotonic()
-        assert isinstance(post(f"http://127.0.0.1:{port}", timeout_s=0.4), KKNotSentError)
-        assert time.monotonic() - began < 1.0
+        assert isinstance(post(f"http://127.0.0.1:{port}", timeout_s=2), KKNotSentError)
+        # Each for itself, all four would take 8 s.
+        assert time.monotonic() - began < 6
 
 
 def test_a_certificate_that_nobody_vouches_for_proves_that_nothing_was_sent(pem: Path) -> None:
@@ -84,17 +85,16 @@ def test_a_server_without_tls_proves_that_nothing_was_sent() -> None:
 
 def drip_a_handshake(visit: Visit) -> None:
     visit.send(b"\x16\x03\x03\x40\x00")
-    for _ in range(100):
+    for _ in range(1_000):
         visit.send(b"\x02")
         visit.linger(0.05)
 
 
-@pytest.mark.parametrize("play", [lambda visit: visit.linger(5), drip_a_handshake], ids=["stall", "drip"])
+@pytest.mark.parametrize("play", [lambda visit: visit.linger(300), drip_a_handshake], ids=["stall", "drip"])
 def test_a_handshake_that_never_ends_is_cut_at_the_deadline(play: Play) -> None:
     with SocketServer(play) as server:
-        began = time.monotonic()
         assert isinstance(post(server.url.replace("http:", "https:"), timeout_s=0.4), KKNotSentError)
-        assert time.monotonic() - began < 1.0
+        assert server.played == 0
 
 
 def test_a_trusted_certificate_lets_the_order_through(pem: Path) -> None:
@@ -120,7 +120,7 @@ def tunnel_to(port: int) -> Play:
             back = threading.Thread(target=pump, args=(upstream, visit.sock), daemon=True)
             back.start()
             pump(visit.sock, upstream)
-            back.join(5)
+            back.join(300)
 
     return play
 
@@ -138,7 +138,7 @@ def through_proxy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         answering(http("", f"407 {TOKEN} is not welcome")),
         answering(http("", "502 Bad Gateway")),
         reset_after_the_body,
-        dripping(b"HTTP/1.1 200 Connection established\r\n\r\n", 0.1),
+        dripping(b"HTTP/1.1 200 Connection established\r\n\r\n", 3),
     ],
     ids=["407", "502", "reset", "drip"],
 )
@@ -148,9 +148,9 @@ def test_a_proxy_that_opens_no_tunnel_proves_that_nothing_was_sent(
     with SocketServer(play) as proxy:
         through_proxy.setenv("HTTPS_PROXY", f"http://user:proxy-password@127.0.0.1:{proxy.port}")
         began = time.monotonic()
-        error = post("https://kk.invalid", use_env_proxies=True, timeout_s=0.6)
+        error = post("https://kk.invalid", use_env_proxies=True, timeout_s=2)
         assert isinstance(error, KKNotSentError)
-        assert time.monotonic() - began < 1.2
+        assert time.monotonic() - began < 60  # of the two minutes that it drips
         assert "proxy-password" not in str(error)
         assert proxy.bodies == []
 

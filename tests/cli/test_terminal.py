@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,9 +63,15 @@ def test_a_number_in_kk_s_list_is_shown_escaped(
     assert is_clean(told.out, told.err)
 
 
-def test_a_number_in_the_warehouse_forges_no_line_of_the_log() -> None:
+def test_a_number_in_the_warehouse_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     from airflow_provider_kk.delivery.board import Finished, Status
+    from airflow_provider_kk.delivery.log import OrderLog
+
+    log = OrderLog(logging.getLogger(__name__))
 
     one = Finished(1, "#1", Status.INVALID, True, (), None, "is odd", name=EVIL)
 
-    assert str(one) == f"Order {SHOWN} (row 1) is invalid: is odd"
+    one.warn(log)
+    log.flush()
+
+    assert caplog.messages == [f"Order {SHOWN} (row 1) is invalid: is odd"]

@@ -70,7 +70,7 @@ def test_the_first_failure_is_named_and_the_others_are_counted(
 
     class Failing(Free):
         def acquire(self, stop: Any = None) -> None:
-            together.wait(30)
+            together.wait(300)
             raise Down
 
     stream, _, _, _ = stream_over(world, *map(Order, "ABCD"), throttle=Failing(), in_flight=4)

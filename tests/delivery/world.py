@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from airflow_provider_kk.api.errors import KKError, KKNotSentError, KKRejectedEr
 from airflow_provider_kk.delivery.board import Board, Item, Status
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.job import InconclusiveError, Job, LastCheck, Sighting
+from airflow_provider_kk.delivery.orders import fingerprint_with
 from airflow_provider_kk.delivery.rows import Entry, Origin, Terms
 from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
 from airflow_provider_kk.delivery.settle import Policy
@@ -55,7 +57,15 @@ class Order:
     country: str = "FR"
 
     def fingerprint(self) -> str:
-        return f"1:{sorted(self.goods.items())}{self.country}"
+        return fingerprint_with(self.payload(), self.goods)
+
+    def payload(self) -> str:
+        return json.dumps({"number": self.key, "address": {"country": self.country}})
+
+
+def key_in(payload: str) -> str:
+    key: str = json.loads(payload)["number"]
+    return key
 
 
 #: What a POST meets. Each is (KK has it afterwards, what the caller sees).
@@ -219,7 +229,7 @@ class World:
         by_key = {order.key: order for order in asked}
         board = Board()
         board.add(
-            Item(place, o.key, o.fingerprint(), o.goods, o.country, "", o.key)
+            Item(place, o.key, o.fingerprint(), o.goods, o.country, "", o.payload())
             for place, o in enumerate(asked)
         )
         runs = SyncRuns(ledger)
@@ -230,7 +240,7 @@ class World:
             finder=self.kk,
             throttle=Free(),
             board=board,
-            make_job=lambda key: self.job(by_key[key]),
+            make_job=lambda payload: self.job(by_key[key_in(payload)]),
             probe=lambda: None,
             log=LOG,
             origin=origin,
@@ -272,15 +282,21 @@ def stream_over(
 ) -> tuple[Stream, Board, SyncRuns, Any]:
     """A stream over some orders that is not run yet, its board, and its run."""
     by_key = {order.key: order for order in orders}
+
+    def job_of(key: str) -> Job:
+        return world.job(by_key[key])
+
     board, runs = Board(), SyncRuns(world.ledger)
-    board.add(Item(n, o.key, o.fingerprint(), o.goods, o.country, "", o.key) for n, o in enumerate(orders))
+    board.add(
+        Item(n, o.key, o.fingerprint(), o.goods, o.country, "", o.payload()) for n, o in enumerate(orders)
+    )
     run = runs.begin(ORIGIN)
     stream = Stream(
         ledger=world.ledger,
         finder=world.kk,
         throttle=throttle or Free(),
         board=board,
-        make_job=make_job or (lambda key: world.job(by_key[key])),
+        make_job=lambda payload: (make_job or job_of)(key_in(payload)),
         probe=lambda: None,
         log=LOG,
         origin=ORIGIN,

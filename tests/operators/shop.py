@@ -102,11 +102,11 @@ class Warehouse:
         self.execute(f"CREATE TABLE order_line ({', '.join(COLUMNS)})")
 
     def add(self, *new: tuple[Any, ...]) -> None:
-        with closing(sqlite3.connect(self.path, timeout=30)) as db, db:
+        with closing(sqlite3.connect(self.path, timeout=300)) as db, db:
             db.executemany(f"INSERT INTO order_line VALUES ({', '.join('?' * len(COLUMNS))})", new)
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.path, timeout=30)) as db, db:
+        with closing(sqlite3.connect(self.path, timeout=300)) as db, db:
             return db.execute(sql).fetchall()
 
     @property

@@ -24,7 +24,7 @@ def modules_after(code: str) -> set[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     return set(done.stdout.rpartition("MODULES")[2].split())
 

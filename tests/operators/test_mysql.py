@@ -60,9 +60,9 @@ def test_three_syncs_at_once_of_which_two_are_killed_send_each_order_once(
         wait_for_creates(sandbox, enough)
         victim = syncs.pop()
         victim.kill()
-        assert victim.wait(60) == -signal.SIGKILL
-    assert syncs.pop().wait(120) == 0
-    assert start("afterwards").wait(120) == 0
+        assert victim.wait(600) == -signal.SIGKILL
+    assert syncs.pop().wait(600) == 0
+    assert start("afterwards").wait(600) == 0
 
     each_is_there_once(sandbox, ORDERS)
     with engine.connect() as db:
@@ -80,7 +80,7 @@ def start(run_id: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for_creates(sandbox: SandboxServer, enough: int) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while sandbox.control.counts()["creates"] < enough:
         assert time.monotonic() < until, sandbox.control.counts()
         time.sleep(0.02)

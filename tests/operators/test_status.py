@@ -92,7 +92,7 @@ def at_kk(sandbox: SandboxServer, path: str = "/openapi/v1/order/order") -> dict
             sandbox.url + path,
             params={"pageNumber": page, "pageSize": 250},
             headers={"Authorization": f"Bearer {sandbox.token}"},
-            timeout=10,
+            timeout=300,
         )
         orders = json.loads(listed.text, parse_float=Decimal)["data"]["list"]
         if not orders:
@@ -235,7 +235,7 @@ def test_a_kk_that_cannot_be_read_fails_the_run_and_moves_no_watermark(
 def test_odd_fields_are_null_and_named_in_the_row_the_summary_and_the_log(
     sqlite: sa.engine.Engine, connect: Connect, sandbox: SandboxServer, printed: Any
 ) -> None:
-    place(sandbox, 0, 1)
+    ids = place(sandbox, 0, 1)
     sandbox.control.advance(HOUR)
     sandbox.control.set(dates="year")
     summary = synced()
@@ -245,7 +245,32 @@ def test_odd_fields_are_null_and_named_in_the_row_the_summary_and_the_log(
     assert {one.order.status for one in rows.values()} == {"paid"}
     assert all("paid_at" in str(one.order.odd_fields) for one in rows.values())
     assert (summary["odd"], summary["odd_orders"][0]["kk_order_id"]) == (2, sorted(rows, reverse=True)[0])
-    assert "paid_at" in printed()
+    told = printed().replace("\n", " ")
+    assert told.count("cannot be read in part") == 1
+    assert "KK's data of 2 orders (" in told
+    assert all(f"{kk_id} (number {number(n)})" in told for n, kk_id in enumerate(ids))
+    assert "is kept without: " in told
+    assert "paid_at" in told
+
+
+def test_a_sync_that_reads_nothing_yet_says_why(
+    sqlite: sa.engine.Engine, connect: Connect, sandbox: SandboxServer, printed: Any
+) -> None:
+    sandbox.control.advance(20 * DAY)  # back to the present
+    place(sandbox, 0)
+
+    assert synced()["orders"] == 0
+    assert "changes of the last 10 minutes are read by the next run" in printed().replace("\n", " ")
+
+
+def test_a_sync_that_reads_orders_does_not_say_why_it_reads_none(
+    sqlite: sa.engine.Engine, connect: Connect, sandbox: SandboxServer, printed: Any
+) -> None:
+    place(sandbox, 0)
+    sandbox.control.advance(HOUR)
+
+    assert synced()["orders"] == 1
+    assert "by the next run" not in printed()
 
 
 def created(connect: Connect, goods: dict[str, int], no: str = "S-1") -> Any:

@@ -49,14 +49,14 @@ class Site:
         headers = {"Authorization": f"Bearer {self._jwt(user)}"} if user else {}
         with requests.Session() as session:
             session.trust_env = False
-            return session.get(self.url + path, params=params, headers=headers, timeout=60)
+            return session.get(self.url + path, params=params, headers=headers, timeout=300)
 
     def _jwt(self, user: str) -> str:
         with requests.Session() as session:
             session.trust_env = False
             credentials = {"username": user, "password": PASSWORDS[user]}
             return str(
-                session.post(f"{self.url}/auth/token", json=credentials, timeout=60).json()["access_token"]
+                session.post(f"{self.url}/auth/token", json=credentials, timeout=300).json()["access_token"]
             )
 
 
@@ -193,12 +193,12 @@ def served(home: AirflowHome, ledger_file: Path) -> Iterator[Site]:
         yield site
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait(300)
         ledger.close()
 
 
 def wait_until_up(site: Site, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while True:
         try:
             if site.get("/api/v2/version", user=None).ok:

@@ -32,7 +32,7 @@ def test_airflow_loads_it_without_an_error():
         "print('FOUND', json.dumps([[str(x.name) for x in found[0]], dict(found[1])]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     names, errors = json.loads(done.stdout.rpartition("FOUND ")[2])
     assert "kk" in names
@@ -55,7 +55,7 @@ def test_importing_it_loads_nothing_slow_and_little_of_our_own():
 
 def test_airflow_lists_the_setting_that_names_the_ledgers():
     words = [sys.executable, "-m", "airflow", "config", "list", "--section", "kk", "--include-descriptions"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=600)
     assert "orders_page = " in done.stdout
     assert "Orders page" in done.stdout
     assert "airflow_provider_kk" not in done.stderr

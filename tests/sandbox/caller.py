@@ -42,7 +42,7 @@ class Caller:
 
     def post(self, body: Any, path: str = V1, **options: Any) -> requests.Response:
         settings = {"allow_redirects": False} | options
-        timeout = settings.pop("timeout", 5)
+        timeout = settings.pop("timeout", 300)
         return requests.post(self.url + path, json=body, headers=self.headers, timeout=timeout, **settings)
 
     def create(self, body: Any, path: str = V1) -> Any:
@@ -57,7 +57,7 @@ class Caller:
         return str(envelope["message"])
 
     def get(self, path: str, **query: Any) -> Any:
-        answer = requests.get(self.url + path, params=query, headers=self.headers, timeout=5)
+        answer = requests.get(self.url + path, params=query, headers=self.headers, timeout=300)
         envelope = answer.json()
         assert envelope["code"] == 10000, envelope
         return envelope["data"]
@@ -67,7 +67,7 @@ class Caller:
 
     def connect(self) -> socket.socket:
         parts = urlsplit(self.url)
-        return socket.create_connection((parts.hostname, parts.port), timeout=5)
+        return socket.create_connection((parts.hostname, parts.port), timeout=300)
 
     def raw(self, body: Any, path: str = V1, *, host: str = "localhost") -> bytes:
         """One whole POST as bytes."""

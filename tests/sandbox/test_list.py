@@ -66,7 +66,7 @@ def test_ids_and_status_narrow_the_list(kk, caller):
     "query", [{"createStartTime": "yesterday"}, {"pageNumber": 0}, {"pageSize": "ten"}, {"pageNumber": -1}]
 )
 def test_a_query_that_cannot_be_read_is_refused(kk, caller, query):
-    answer = requests.get(kk.url + V1, params=query, headers=caller.headers, timeout=5)
+    answer = requests.get(kk.url + V1, params=query, headers=caller.headers, timeout=300)
     assert answer.json()["code"] != 10000
 
 
@@ -141,18 +141,28 @@ def test_v2_tells_the_four_statuses_and_v1_one(kk, caller):
     assert v2["fulfillments"] is None
 
 
-def test_many_orders_are_listed_quickly(kk, caller):
+def test_a_page_of_many_orders_costs_little_more_than_one_of_few(kk, caller):
     from airflow_provider_kk.sandbox.neworder import NewOrder
     from airflow_provider_kk.sandbox.store import Store
 
     store: Store = kk._kk.store
-    with store.transaction():
-        for index in range(10_000):
-            given = NewOrder(f"N{index}", {"country": "FR"}, ((DRESS, 1),), None, None, None)
-            store.create(given, NOON - 1e8 + index)
-    caller.listed(createEndTime=iso(NOON))
 
-    began = time.monotonic()
-    for page in range(1, 11):
-        caller.get(V1, pageNumber=page, pageSize=250)
-    assert time.monotonic() - began < 2
+    def create(numbers: range) -> None:
+        with store.transaction():
+            for index in numbers:
+                given = NewOrder(f"N{index}", {"country": "FR"}, ((DRESS, 1),), None, None, None)
+                store.create(given, NOON - 1e8 + index)
+
+    def quickest() -> float:
+        """CPU seconds of this process, the sandbox's included, for a page."""
+        took = []
+        for _ in range(5):
+            began = time.process_time()
+            caller.get(V1, pageNumber=2, pageSize=250)
+            took.append(time.process_time() - began)
+        return min(took)
+
+    create(range(500))
+    few = quickest()
+    create(range(500, 10_000))
+    assert quickest() < 5 * few

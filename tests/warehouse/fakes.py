@@ -39,7 +39,7 @@ class _OnSqlite(DbApiHook):
 
     def _open(self) -> sqlite3.Connection:
         path = self._path or self.get_connection(self.get_conn_id()).host
-        return sqlite3.connect(str(path), isolation_level=None, timeout=60, check_same_thread=False)
+        return sqlite3.connect(str(path), isolation_level=None, timeout=300, check_same_thread=False)
 
     def get_uri(self) -> str:
         """No SQLAlchemy dialect for these is installed where tests run."""

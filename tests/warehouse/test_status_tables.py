@@ -84,7 +84,7 @@ def test_syncs_of_one_account_at_the_same_time_lose_nothing(
     def engine() -> sa.engine.Engine:
         if url is not None:
             return sa.create_engine(url)
-        return sa.create_engine(f"sqlite:///{tmp_path / 'w.db'}", connect_args={"timeout": 60})
+        return sa.create_engine(f"sqlite:///{tmp_path / 'w.db'}", connect_args={"timeout": 300})
 
     packages = [observed(7, n, fulfillments=[{"id": n}]) for n in range(24)]
 

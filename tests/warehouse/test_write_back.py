@@ -211,10 +211,23 @@ def test_orders_without_a_row_are_counted_in_a_warning(
     )
 
     assert (
-        "results of 2 of 3 orders are not written: no row of orders has their number in order_no, letter by "
-        "letter (blanks around it count): B, C" in caplog.text
+        "results of 2 orders (B, C) are not written: no row of orders has this number in order_no, letter by "
+        "letter (blanks around it count)" in caplog.text
     )
     assert "Wrote the results of 1 orders" in caplog.text
+
+
+def test_orders_without_a_row_in_several_batches_are_one_warning(
+    sqlite_warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    create_orders(sqlite_warehouse)
+    results = [result(f"A-{n}", str(n)) for n in range(1_000)]
+
+    WriteBack.parse(UPDATED).write(sqlite_warehouse.hook, results, LOG)
+
+    (warning,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert warning.startswith("The results of 1000 orders (A-0, A-1, A-2, ")
+    assert "A-19 and 980 more) are not written: no row of orders has this number in" in warning
 
 
 def test_nothing_of_a_refused_batch_is_written_and_no_row_is_shown(postgres_warehouse: Warehouse) -> None:

@@ -60,7 +60,7 @@ def meet(group, number):
         folder = FOLDER / group
         folder.mkdir(exist_ok=True)
         (folder / f"{ti.dag_id}.{ti.run_id}.{ti.task_id}".replace("/", "-")).touch()
-        until = time.monotonic() + 100
+        until = time.monotonic() + 600
         while len(list(folder.iterdir())) < number and time.monotonic() < until:
             time.sleep(0.02)
 
@@ -69,7 +69,7 @@ def meet(group, number):
 
 def mend_after_a_failure(context):
     """Let the warehouse take results again, once a sync could not write them."""
-    with closing(sqlite3.connect(FOLDER / "write_back.db", timeout=30)) as db, db:
+    with closing(sqlite3.connect(FOLDER / "write_back.db", timeout=300)) as db, db:
         # There is no ledger yet when Airflow lost the first try before it began.
         has_ledger = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'kk_sync_run'").fetchone()
         if has_ledger and db.execute("SELECT 1 FROM kk_sync_run WHERE state = 'failed'").fetchone():

@@ -64,7 +64,7 @@ def test_threads_that_wait_for_the_database_are_booked_for_together(ledger: SqlL
     book, may_book = bucket._book, threading.Event()
 
     def slowly(number: int) -> list[float]:
-        may_book.wait(10)
+        may_book.wait(300)
         booked.append(number)
         return book(number)  # type: ignore[no-any-return]
 

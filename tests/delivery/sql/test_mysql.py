@@ -129,7 +129,7 @@ def test_a_transaction_sees_what_others_commit_meanwhile(world: World) -> None:
 
 def test_what_the_server_gave_up_for_a_deadlock_is_done_again(world: World) -> None:
     send(world, "A", "B")
-    both_hold_one = threading.Barrier(2, timeout=30)
+    both_hold_one = threading.Barrier(2, timeout=300)
     tries: list[str] = []
 
     def take(first: str, second: str) -> None:

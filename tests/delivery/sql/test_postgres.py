@@ -56,7 +56,7 @@ def losing_its_connection(ledger: SqlLedger, before: str) -> list[int]:
         if before in statement and not lost:
             lost.append(session_of(connection))
             with engine.connect() as other:
-                other.exec_driver_sql(f"SELECT pg_terminate_backend({lost[0]}, 5000)")
+                other.exec_driver_sql(f"SELECT pg_terminate_backend({lost[0]}, 300000)")
 
     event.listen(engine, "before_cursor_execute", lose)
     return lost

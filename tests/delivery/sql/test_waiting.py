@@ -32,7 +32,7 @@ class Time:
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while not is_so() and time.monotonic() < until:
         time.sleep(0.001)
     assert is_so()
