@@ -141,6 +141,17 @@ def test_a_pause_is_told_once_with_its_seconds(caplog: pytest.LogCaptureFixture)
         throttle.back_off(7.0)
     throttle.acquire()
     throttle.back_off(3.0)
-    assert caplog.messages == [
+    assert [text for text in caplog.messages if "429" in text] == [
         f"KK's rate limit is reached (HTTP 429): this process pauses for {seconds} s" for seconds in (7, 3)
+    ]
+
+
+def test_long_wait_is_logged_once_in_half_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    throttle = bucket(Clock())
+    throttle.back_off(20.0)
+    for _request in range(3):
+        throttle.acquire()
+    waits = [text for text in caplog.messages if text.startswith("Waiting")]
+    assert waits == [
+        "Waiting 20 s for KK's rate limit: other requests come first, or KK has asked for a pause"
     ]
