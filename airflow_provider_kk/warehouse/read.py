@@ -184,7 +184,7 @@ def _statements(sql: str) -> int:
 
     # Whether a backslash hides a quote depends on the warehouse. When in doubt, it is one statement.
     return min(
-        sum(1 for one in sqlparse.split(text) if re.sub(r"#.*", "", _without_comments(one)).strip("; \n"))
+        sum(1 for one in sqlparse.split(text) if re.sub(r"#.*", "", _without_comments(one)).strip("; \t\r\n"))
         for text in (sql, sql.replace("\\", "/"))
     )
 

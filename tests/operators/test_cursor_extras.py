@@ -30,13 +30,15 @@ CURSORS = {
     "psycopg": ("dictcursor", "namedtuplecursor"),
     "psycopg2": ("dictcursor", "realdictcursor", "namedtuplecursor"),
     "MySQLdb": ("sscursor", "dictcursor", "ssdictcursor"),
+    # MySQL's own connector, which takes no notice of the extra but gets it in SQLAlchemy's URL.
+    "mysql": ("dictcursor",),
 }
 
 
 @pytest.fixture(
     params=[
         pytest.param((driver, cursor), id=f"{driver}-{cursor}")
-        for driver in (*PSYCOPG, "MySQLdb")
+        for driver in (*PSYCOPG, "MySQLdb", "mysql")
         for cursor in CURSORS[driver]
     ]
 )
@@ -44,8 +46,10 @@ def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """The connection `warehouse` with a `cursor` extra: orders, and a row of each for what comes back."""
     driver, cursor = request.param
     name = f"extras_{secrets.token_hex(4)}"
-    if driver == "MySQLdb":
+    extra = {"cursor": cursor}
+    if driver in ("MySQLdb", "mysql"):
         require_mysql_provider()
+        extra |= {"client": "mysql-connector-python"} if driver == "mysql" else {}
         url = sa.engine.make_url(request.getfixturevalue("mariadb_url"))
         place = mysql_connection(str(url), name)
     else:
@@ -53,7 +57,7 @@ def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         place = {"conn_type": "postgres", "host": url.host, "port": url.port, "login": url.username}
         place["schema"] = name
         monkeypatch.setattr(postgres, "USE_PSYCOPG3", driver == "psycopg")
-    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({**place, "extra": {"cursor": cursor}}))
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({**place, "extra": extra}))
     server = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     with server.connect() as db:
         db.execute(sa.text(f"CREATE DATABASE {name}"))
@@ -62,14 +66,12 @@ def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     with closing(BaseHook.get_hook("warehouse").get_conn()) as connection:
         assert type(connection).__module__.partition(".")[0] == driver
         with closing(connection.cursor()) as made:
-            assert (
-                cursor.removesuffix("cursor")
-                in (type(made).__name__ + str(getattr(made, "row_factory", ""))).lower()
-            )
+            kind = f"{type(made).__name__} {getattr(made, 'row_factory', '')}".lower()
+            assert driver == "mysql" or cursor.removesuffix("cursor") in kind
     yield engine
     engine.dispose()
     with server.connect() as db:
-        db.execute(sa.text(f"DROP DATABASE {name}" + (" WITH (FORCE)" if driver != "MySQLdb" else "")))
+        db.execute(sa.text(f"DROP DATABASE {name}" + (" WITH (FORCE)" if "psycopg" in driver else "")))
     server.dispose()
 
 
