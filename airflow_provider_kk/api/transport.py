@@ -112,9 +112,12 @@ class Transport:
                 exchange.answered = True
                 with response:
                     body = _read(response, MAX_RECEIPT_BYTES if call.changes else MAX_LIST_BYTES)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                if exchange.expired and headers.keys().isdisjoint(("content-length", "transfer-encoding")):
+                    # The end of the connection is the end of such a body, and the deadline ends it too.
+                    raise TimeoutError
         except Exception as error:
             return self._failure(call, exchange, error)
-        headers = {name.lower(): value for name, value in response.headers.items()}
         self._note_clock(headers.get("date"))
         return Answer(response.status_code, headers, body)
 
