@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.driver_errors import is_of_statement, without_data
 from airflow_provider_kk.warehouse.columns import ColumnsError
+from airflow_provider_kk.warehouse.connections import leave_autocommit
 from airflow_provider_kk.warehouse.spool import Spool
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def read_rows(
     with contextlib.ExitStack() as warehouse:
         connection = hook.get_conn()
         warehouse.callback(_close, connection, log)
+        if hook.get_autocommit(connection) and leave_autocommit(hook, connection):
+            # Some drivers close no connection in the middle of a transaction.
+            warehouse.callback(_roll_back, connection)
         if only_reads:
             _forbid_changes(connection)
         cursor = _open_cursor(connection, sql)
@@ -96,8 +100,16 @@ def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator
     first = _fetch(cursor, sql) if cursor.description or _is_named(cursor) else []
     if not cursor.description:
         raise ColumnsError("the statement returns no rows to read: `sql` must be one SELECT")
-    names = tuple(str(column[0]).lower() for column in cursor.description)
+    names = tuple(name.lower() for name in _column_names(cursor))
     return names, chain([first], iter(lambda: _fetch(cursor, sql), [])) if first else iter(())
+
+
+def _column_names(cursor: Any) -> list[str]:
+    if type(cursor).__module__ == "jaydebeapi":
+        # Its description has the names in the table; what AS makes of a column is its label.
+        columns = cursor._meta
+        return [str(columns.getColumnLabel(place)) for place in range(1, columns.getColumnCount() + 1)]
+    return [str(column[0]) for column in cursor.description or ()]
 
 
 def _fetch(cursor: Any, sql: str) -> list[Sequence[Any]]:
@@ -110,7 +122,7 @@ def _ask(cursor: Any, sql: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:  # whatever the driver raises
-        names = [str(column[0]) for column in cursor.description or ()]
+        names = _column_names(cursor) if cursor.description else []
         fault, is_for_good = without_data(error, sql, *names), is_of_statement(error)
     # Outside of the handler: what the driver says may show a customer, and a traceback shows the whole chain.
     raise ReadError(fault, is_for_good=is_for_good)
@@ -148,15 +160,50 @@ def _leaves_files_alone(action: int, _first: str | None, second: str | None, *_m
 def _open_cursor(connection: Any, sql: str) -> Any:
     """A cursor that leaves the rows on the server until they are fetched, where the driver needs to be told.
 
-    psycopg, psycopg2 and mysqlclient otherwise take all rows of a statement into memory at once. The other
-    drivers page by themselves.
+    psycopg, psycopg2, redshift_connector and mysqlclient otherwise take all rows of a statement into memory
+    at once. What other drivers do is up to them: see docs/sizing.md.
     """
     driver = type(connection).__module__.partition(".")[0]
     if driver in ("psycopg", "psycopg2") and not connection.autocommit and _can_be_declared(sql):
         return connection.cursor(name="kk_rows")
+    if driver == "redshift_connector" and not connection.autocommit and _can_be_declared(sql):
+        return _DeclaredCursor(connection)
     if driver == "MySQLdb":
         return connection.cursor(sys.modules["MySQLdb.cursors"].SSCursor)
     return connection.cursor()
+
+
+class _DeclaredCursor:
+    """A cursor on the server, by SQL: redshift_connector has none of its own."""
+
+    name = "kk_rows"
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._is_declared = False
+
+    @property
+    def description(self) -> Any:
+        return self._cursor.description
+
+    def execute(self, sql: str, *parameters: Any) -> None:
+        try:
+            self._cursor.execute(f"DECLARE {self.name} CURSOR FOR {sql}", *parameters)
+            self._is_declared = True
+        except Exception:
+            # A statement that cannot be declared may still run, and its own error names its own lines.
+            self._connection.rollback()
+            self._cursor.execute(sql, *parameters)
+
+    def fetchmany(self, size: int) -> Any:
+        if self._is_declared:
+            # More than a thousand at a time are too many for Redshift on a single node.
+            self._cursor.execute(f"FETCH FORWARD {size} FROM {self.name}")
+        return self._cursor.fetchmany(size)
+
+    def close(self) -> None:
+        self._cursor.close()
 
 
 def _can_be_declared(sql: str) -> bool:
@@ -168,6 +215,13 @@ def _can_be_declared(sql: str) -> bool:
 
 def _is_named(cursor: Any) -> bool:
     return bool(getattr(cursor, "name", None))
+
+
+def _roll_back(connection: Any) -> None:
+    with contextlib.suppress(
+        Exception
+    ):  # whatever the driver raises; what it left undone ends with the connection
+        connection.rollback()
 
 
 def _close(resource: Any, log: Log) -> None:

@@ -98,7 +98,11 @@ DIALECTS = {
     ),
 }
 """By the `conn_type` of Airflow's hooks."""
-OTHER = SqlDialect("this warehouse")
+OTHER = SqlDialect(
+    "this warehouse",
+    # Times are sent as text. A driver that sends its type, as PostgreSQL's for JDBC, puts it only into text.
+    types=("VARCHAR(40)", "VARCHAR(4000)", "VARCHAR(40)"),
+)
 
 
 def dialect_of(hook: DbApiHook) -> SqlDialect:

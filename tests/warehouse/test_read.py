@@ -104,7 +104,10 @@ def test_both_drivers_of_postgresql_only_read(
     connect = pytest.importorskip(driver).connect
     options = "-c search_path=warehouse"
     hook: Any = SimpleNamespace(
-        get_conn=lambda: connect(postgres_url, options=options), conn_type="postgres", placeholder="%s"
+        get_conn=lambda: connect(postgres_url, options=options),
+        get_autocommit=lambda _: False,
+        conn_type="postgres",
+        placeholder="%s",
     )
     refuse_changes(Warehouse(hook), CHANGES)
 
@@ -148,6 +151,55 @@ def test_reading_commits_nothing(postgres_warehouse: Warehouse) -> None:
 
     assert contents(spool) == [("A", 1)]
     assert postgres_warehouse.rows("SELECT * FROM orders") == []
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_connection_in_autocommit_commits_nothing_and_leaves_its_rows_on_the_server(
+    driver: str, postgres_url: str, postgres_warehouse: Warehouse
+) -> None:
+    connect = pytest.importorskip(driver).connect
+
+    class AutocommitHook(type(postgres_warehouse.hook)):  # type: ignore[misc]
+        def get_conn(self) -> Any:
+            connection = connect(postgres_url, options="-c search_path=warehouse")
+            connection.autocommit = True
+            return connection
+
+    hook = AutocommitHook("postgres_warehouse")
+    postgres_warehouse.execute(CREATE)
+
+    inserted = read_rows(hook, "INSERT INTO orders VALUES ('A', 1) RETURNING custom_order_number")
+    declared = read_rows(hook, "SELECT name FROM pg_cursors WHERE statement LIKE %s", ["%pg_cursors%"])
+
+    assert contents(inserted) == [("A",)]
+    assert contents(declared) == [("kk_rows",)]
+    assert postgres_warehouse.rows("SELECT * FROM orders") == []
+
+
+def test_an_alias_by_jdbc_is_the_columns_label() -> None:
+    meta = SimpleNamespace(
+        getColumnCount=lambda: 2, getColumnLabel=lambda place: ("", "CUSTOM_ORDER_NUMBER", "SKU")[place]
+    )
+
+    class Cursor:
+        _meta = meta
+        description = (("ORDER_NO",), ("SKU",))
+
+        def execute(self, sql: str) -> None: ...
+
+        def fetchmany(self, size: int) -> list[Any]:
+            return []
+
+        def close(self) -> None: ...
+
+    Cursor.__module__ = "jaydebeapi"
+    connection: Any = SimpleNamespace(cursor=Cursor, close=lambda: None)
+    hook: Any = SimpleNamespace(get_conn=lambda: connection, get_autocommit=lambda _: False)
+
+    assert read_rows(hook, "SELECT order_no AS custom_order_number, sku").names == (
+        "custom_order_number",
+        "sku",
+    )
 
 
 @pytest.mark.parametrize("kind", ["snowflake", "bigquery"])
@@ -231,7 +283,7 @@ def test_a_connection_that_does_not_close_loses_nothing(caplog: pytest.LogCaptur
             raise OSError("already gone")
 
     connection: Any = SimpleNamespace(cursor=Cursor, close=Cursor().close)
-    hook: Any = SimpleNamespace(get_conn=lambda: connection)
+    hook: Any = SimpleNamespace(get_conn=lambda: connection, get_autocommit=lambda _: False)
 
     assert contents(read_rows(hook, "SELECT 1")) == [(1,)]
     assert "did not close: OSError" in caplog.text
@@ -286,3 +338,36 @@ def test_mysqlclient_is_told_to_leave_rows_on_the_server(monkeypatch: pytest.Mon
     Connection.__module__ = "MySQLdb.connections"
 
     assert _open_cursor(Connection(), "SELECT 1") is driver.SSCursor
+
+
+def test_what_redshift_does_not_declare_is_run_as_it_is() -> None:
+    class Cursor:
+        description: Any = None
+
+        def execute(self, sql: str, *parameters: Any) -> None:
+            if sql.startswith("DECLARE"):
+                raise RuntimeError("not supported")
+            self.description, self.rows = (("one",),), [(1,)] if parameters else []
+
+        def fetchmany(self, size: int) -> list[tuple[int]]:
+            rows, self.rows = self.rows, []
+            return rows
+
+        def close(self) -> None: ...
+
+    class Connection:
+        autocommit = False
+        cursor = Cursor
+        undone = 0
+
+        def rollback(self) -> None:
+            self.undone += 1
+
+        def close(self) -> None: ...
+
+    Connection.__module__ = "redshift_connector.core"
+    connection = Connection()
+    hook: Any = SimpleNamespace(get_conn=lambda: connection, get_autocommit=lambda _: False)
+
+    assert contents(read_rows(hook, "SELECT %s AS one", [1])) == [(1,)]
+    assert connection.undone == 1
