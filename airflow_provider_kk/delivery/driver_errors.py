@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 _HIDDEN = "***"
 _MAX_LENGTH = 300
@@ -69,9 +70,17 @@ _SQLITES_OF_STATEMENT = re.compile(r"no such (column|table|function)|syntax erro
 
 
 def _text(error: BaseException) -> str:
+    if text := _fields(error).get("M"):
+        return str(text)
     # As a whole, some errors are their message in quotes, beside a number.
     bare = [getattr(error, "message", None), getattr(error, "msg", None), *error.args[1:2]]
     return next((text for text in bare if text and isinstance(text, str)), str(error))
+
+
+def _fields(error: BaseException) -> Mapping[str, object]:
+    """Return what redshift_connector, alone of all, raises: the fields of PostgreSQL's message, by letter."""
+    first = error.args[0] if error.args else None
+    return first if isinstance(first, Mapping) else {}
 
 
 def number(error: BaseException) -> int | None:
@@ -83,9 +92,12 @@ def number(error: BaseException) -> int | None:
 def sqlstate(error: BaseException) -> str:
     """Return an error's SQLSTATE, or nothing.
 
-    PEP 249 leaves the place open: an attribute, or ODBC's first argument.
+    PEP 249 leaves the place open: an attribute, or in the first argument, which is Java's own error by JDBC.
     """
-    for state in (getattr(error, "sqlstate", None), getattr(error, "pgcode", None), *error.args[:1]):
+    found: list[object] = [getattr(error, "sqlstate", None), getattr(error, "pgcode", None)]
+    found += [_fields(error).get("C"), *error.args[:1]]
+    found += [str(place.getSQLState()) for place in (error, *error.args[:1]) if hasattr(place, "getSQLState")]
+    for state in found:
         if isinstance(state, str) and re.fullmatch(r"[0-9A-Z]{5}", state):
             return state
     return ""
