@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.driver_errors import is_of_statement, without_data
@@ -100,16 +100,8 @@ def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator
     first = _fetch(cursor, sql) if cursor.description or _is_named(cursor) else []
     if not cursor.description:
         raise ColumnsError("the statement returns no rows to read: `sql` must be one SELECT")
-    names = tuple(name.lower() for name in _column_names(cursor))
+    names = tuple(str(column[0]).lower() for column in cursor.description)
     return names, chain([first], iter(lambda: _fetch(cursor, sql), [])) if first else iter(())
-
-
-def _column_names(cursor: Any) -> list[str]:
-    if type(cursor).__module__ == "jaydebeapi":
-        # Its description has the names in the table; what AS makes of a column is its label.
-        columns = cursor._meta
-        return [str(columns.getColumnLabel(place)) for place in range(1, columns.getColumnCount() + 1)]
-    return [str(column[0]) for column in cursor.description or ()]
 
 
 def _fetch(cursor: Any, sql: str) -> list[Sequence[Any]]:
@@ -122,7 +114,7 @@ def _ask(cursor: Any, sql: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:  # whatever the driver raises
-        names = _column_names(cursor) if cursor.description else []
+        names = [str(column[0]) for column in cursor.description or ()]
         fault, is_for_good = without_data(error, sql, *names), is_of_statement(error)
     # Outside of the handler: what the driver says may show a customer, and a traceback shows the whole chain.
     raise ReadError(fault, is_for_good=is_for_good)
@@ -160,14 +152,16 @@ def _leaves_files_alone(action: int, _first: str | None, second: str | None, *_m
 def _open_cursor(connection: Any, sql: str) -> Any:
     """A cursor that leaves the rows on the server until they are fetched, where the driver needs to be told.
 
-    psycopg, psycopg2, redshift_connector and mysqlclient otherwise take all rows of a statement into memory
-    at once. What other drivers do is up to them: see docs/sizing.md.
+    psycopg, psycopg2, redshift_connector, mysqlclient and many drivers for JDBC otherwise take all rows of a
+    statement into memory at once. What other drivers do is up to them: see docs/sizing.md.
     """
     driver = type(connection).__module__.partition(".")[0]
     if driver in ("psycopg", "psycopg2") and not connection.autocommit and _can_be_declared(sql):
         return connection.cursor(name="kk_rows")
     if driver == "redshift_connector" and not connection.autocommit and _can_be_declared(sql):
         return _DeclaredCursor(connection)
+    if driver == "jaydebeapi":
+        return _JdbcCursor(connection)
     if driver == "MySQLdb":
         return connection.cursor(sys.modules["MySQLdb.cursors"].SSCursor)
     return connection.cursor()
@@ -204,6 +198,47 @@ class _DeclaredCursor:
 
     def close(self) -> None:
         self._cursor.close()
+
+
+class _JdbcCursor:
+    """A cursor of JayDeBeApi that gives columns their aliases and fetches rows a batch at a time."""
+
+    def __init__(self, connection: Any) -> None:
+        connection.jconn = _FetchingInBatches(connection.jconn)
+        self._cursor = connection.cursor()
+
+    @property
+    def description(self) -> Any:
+        columns = self._cursor._meta
+        if columns is None:
+            return None
+        # Its own description has the names in the table; what AS makes of a column is its label.
+        return [(columns.getColumnLabel(place),) for place in range(1, columns.getColumnCount() + 1)]
+
+    def execute(self, sql: str, *parameters: Any) -> None:
+        self._cursor.execute(sql, *parameters)
+
+    def fetchmany(self, size: int) -> list[Any]:
+        # Its own `fetchmany` ends by asking for all rows that are left, as MariaDB's driver understands it.
+        return list(islice(iter(self._cursor.fetchone, None), size))
+
+    def close(self) -> None:
+        self._cursor.close()
+
+
+class _FetchingInBatches:
+    """A JDBC connection whose statements are told how many rows to fetch at a time, before they run."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def prepareStatement(self, sql: str) -> Any:  # as Java spells it
+        statement = self._connection.prepareStatement(sql)
+        statement.setFetchSize(_ROWS_PER_FETCH)
+        return statement
 
 
 def _can_be_declared(sql: str) -> bool:

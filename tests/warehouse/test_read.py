@@ -176,30 +176,44 @@ def test_a_connection_in_autocommit_commits_nothing_and_leaves_its_rows_on_the_s
     assert postgres_warehouse.rows("SELECT * FROM orders") == []
 
 
-def test_an_alias_by_jdbc_is_the_columns_label() -> None:
-    meta = SimpleNamespace(
+def test_jdbc_gives_columns_their_aliases_and_fetches_in_batches() -> None:
+    labels = SimpleNamespace(
         getColumnCount=lambda: 2, getColumnLabel=lambda place: ("", "CUSTOM_ORDER_NUMBER", "SKU")[place]
     )
+    fetched: list[int] = []
+    java = SimpleNamespace(prepareStatement=lambda sql: SimpleNamespace(setFetchSize=fetched.append))
 
     class Cursor:
-        _meta = meta
         description = (("ORDER_NO",), ("SKU",))
+        _meta: Any = None
 
-        def execute(self, sql: str) -> None: ...
+        def __init__(self, connection: Any) -> None:
+            self.connection, self.rows = connection, [(f"A-{n}", "X") for n in range(2_500)]
 
-        def fetchmany(self, size: int) -> list[Any]:
-            return []
+        def execute(self, sql: str) -> None:
+            self.connection.jconn.prepareStatement(sql)
+            self._meta = labels
+
+        def fetchone(self) -> Any:
+            return self.rows.pop(0) if self.rows else None
 
         def close(self) -> None: ...
 
-    Cursor.__module__ = "jaydebeapi"
-    connection: Any = SimpleNamespace(cursor=Cursor, close=lambda: None)
-    hook: Any = SimpleNamespace(get_conn=lambda: connection, get_autocommit=lambda _: False)
+    class Connection:
+        jconn = java
 
-    assert read_rows(hook, "SELECT order_no AS custom_order_number, sku").names == (
-        "custom_order_number",
-        "sku",
-    )
+        def cursor(self) -> Any:
+            return Cursor(self)
+
+        def close(self) -> None: ...
+
+    Connection.__module__ = "jaydebeapi"
+    hook: Any = SimpleNamespace(get_conn=Connection, get_autocommit=lambda _: False)
+
+    spool = read_rows(hook, "SELECT order_no AS custom_order_number, sku FROM orders")
+
+    assert (spool.names, spool.rows) == (("custom_order_number", "sku"), 2_500)
+    assert fetched == [1_000]
 
 
 @pytest.mark.parametrize("kind", ["snowflake", "bigquery"])

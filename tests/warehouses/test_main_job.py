@@ -5,6 +5,7 @@ fakesnow stands in for Snowflake, PostgreSQL behind a proxy for Redshift.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_kk.warehouse.read import read_rows
 from tests.operators.main_job import MainJob, make_connections
 from tests.warehouses.redshift_proxy import redshift_proxy
 
@@ -108,6 +110,18 @@ def jdbc_postgres(jdbc: dict[str, Any], postgres_database: tuple[int, str]) -> d
     extra = {**jdbc["extra"], "driver_class": "org.postgresql.Driver"}
     url = f"jdbc:postgresql://127.0.0.1:{port}/{database}"
     return {**jdbc, "host": url, "login": "postgres", "extra": extra}
+
+
+def test_rows_by_jdbc_stay_on_the_server(
+    jdbc_postgres: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.jdbc.hooks.jdbc import JdbcHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_JDBC_DEFAULT", json.dumps(jdbc_postgres))
+
+    # A portal of the statement's own, rather than the unnamed one.
+    with read_rows(JdbcHook(), "SELECT name FROM pg_cursors WHERE name <> ''") as spool:
+        assert spool.rows == 1
 
 
 @pytest.fixture(params=["snowflake", "redshift", "jdbc_h2", "jdbc_postgres"])
