@@ -43,14 +43,18 @@ SERIES = {
 def main() -> None:
     with ExitStack() as servers:
         cases = servers.enter_context(places())
+        filled = set()
         for name in sys.argv[1:] or cases:
+            if (series := cases[name]["series"]) not in filled:
+                child("fill", cases[name])
+                filled.add(series)
             peaks = [peak(cases[name], count) for count in (FEW, MANY)]
             print(f"{name}: {peaks[1] - peaks[0]:+.0f} MiB ({peaks[0]:.0f} to {peaks[1]:.0f})", flush=True)
 
 
 @contextmanager
 def places() -> Iterator[dict[str, dict[str, Any]]]:
-    """The cases, each with its connection, filled: what `read` takes."""
+    """The cases, each with its connection; those of one series share their rows."""
     binaries, server = find_binaries(), find_server()
     assert binaries
     assert server
@@ -61,14 +65,25 @@ def places() -> Iterator[dict[str, dict[str, Any]]]:
         throwaway_mariadb(server) as mariadb_url,
     ):
         port, mariadb_port = urlsplit(postgres_url).port, urlsplit(mariadb_url).port
-        postgres = {"host": "127.0.0.1", "port": port, "login": "postgres", "schema": "postgres"}
+        postgres = {
+            "host": "127.0.0.1",
+            "port": port,
+            "login": "postgres",
+            "schema": "postgres",
+            "series": "postgres",
+        }
         psql = {"conn_type": "odbc", **postgres, "hook_params": {"driver": "PostgreSQL Unicode"}}
-        sqlite = {"conn_type": "odbc", "schema": f"{folder}/odbc.db", "hook_params": {"driver": "SQLite3"}}
+        sqlite = {
+            "conn_type": "odbc",
+            "schema": f"{folder}/odbc.db",
+            "hook_params": {"driver": "SQLite3"},
+            "series": "sqlite",
+        }
         by_jdbc = {"conn_type": "jdbc", "password": ""}
         cases: dict[str, dict[str, Any]] = {
-            "SQLite": {"conn_type": "sqlite", "host": f"{folder}/odbc.db"},
+            "SQLite": {"conn_type": "sqlite", "host": f"{folder}/odbc.db", "series": "sqlite"},
             "DuckDB": {"conn_type": "duckdb", "host": f"{folder}/shop.duckdb", "series": "duckdb"},
-            "psycopg2": {"conn_type": "postgres", **postgres, "series": "postgres"},
+            "psycopg2": {"conn_type": "postgres", **postgres},
             "psycopg2 in autocommit": {"conn_type": "postgres", **postgres, "autocommit": True},
             "redshift_connector": {
                 "conn_type": "redshift",
@@ -77,7 +92,7 @@ def places() -> Iterator[dict[str, dict[str, Any]]]:
                 "password": "any",
                 "extra": {"ssl": False},
             },
-            "ODBC, SQLite": {**sqlite, "series": "sqlite"},
+            "ODBC, SQLite": sqlite,
             "ODBC, PostgreSQL": psql,
             "ODBC, PostgreSQL with UseDeclareFetch": {**psql, "extra": {"UseDeclareFetch": "1"}},
             "JDBC, H2": {
@@ -92,6 +107,7 @@ def places() -> Iterator[dict[str, dict[str, Any]]]:
                 "host": f"jdbc:postgresql://127.0.0.1:{port}/postgres",
                 "login": "postgres",
                 "driver": "org.postgresql.Driver",
+                "series": "postgres",
             },
             "JDBC, MariaDB": {
                 **by_jdbc,
@@ -101,9 +117,6 @@ def places() -> Iterator[dict[str, dict[str, Any]]]:
                 "series": "mysql",
             },
         }
-        for case in cases.values():
-            if "series" in case:
-                child("fill", case)
         yield cases
 
 
