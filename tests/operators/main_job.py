@@ -56,7 +56,7 @@ class MainJob:
 
     def execute(self, *statements: str) -> Rows:
         """Run statements past the operator; return the rows of the last one."""
-        hook: Any = BaseHook.get_hook("warehouse", hook_params=self.hook_params)
+        hook: Any = BaseHook.get_connection("warehouse").get_hook(hook_params=self.hook_params or {})
         with closing(hook.get_conn()) as connection, closing(connection.cursor()) as cursor:
             for sql in statements:
                 cursor.execute(sql)

@@ -140,7 +140,7 @@ def hook_of(case: dict[str, Any]) -> Any:
     own = ("hook_params", "driver", "series", "autocommit")
     connection = {key: value for key, value in case.items() if key not in own}
     os.environ["AIRFLOW_CONN_WAREHOUSE"] = json.dumps(connection)
-    hook = BaseHook.get_hook("warehouse", hook_params=parameters)
+    hook = BaseHook.get_connection("warehouse").get_hook(hook_params=parameters)
     if case.get("autocommit"):
         connect = hook.get_conn
 
