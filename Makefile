@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo ui test test-3.3 test-2.11 test-system test-ui chaos bench bench-long test-lowest lint format build docs audit \
+.PHONY: help demo ui test test-3.3 test-2.11 test-system test-ui test-warehouses chaos bench bench-long test-lowest lint format build docs audit \
 	env-3.3 env-2.11 test-packages clean
 
 AIRFLOW_3 := .venv/airflow-3.3/bin
@@ -44,6 +44,11 @@ test-system-%:
 
 test-ui:  ## click through the Orders page in a real browser, in a real Airflow
 	@$(MAKE) --no-print-directory test-3.3 MORE=ui PARALLEL= ARGS="-m ui -s tests/ui $(ARGS)"
+
+test-warehouses:  ## run the main job on Airflow's real hooks of Snowflake, Redshift and JDBC
+	@scripts/environment warehouses
+	@scripts/install-test-packages warehouses
+	@PATH="$(CURDIR)/.venv/warehouses/bin:$$PATH" python -m pytest -m warehouses tests/warehouses $(ARGS)
 
 chaos: env-3.3 test-packages  ## kill the delivery of orders 20,000 times, simulate it 5,000,000 times, break it on purpose
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m tests.chaos $(ARGS)

@@ -9,11 +9,12 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.driver_errors import is_of_statement, number, sqlstate, without_data
 from airflow_provider_kk.warehouse.columns import ColumnsError
+from airflow_provider_kk.warehouse.connections import leave_autocommit
 from airflow_provider_kk.warehouse.rows import driver_of, plain_cursor, tuples
 from airflow_provider_kk.warehouse.spool import Spool
 from airflow_provider_kk.warehouse.sql import PERCENT_STYLES, style_of
@@ -65,6 +66,9 @@ def read_rows(
     with contextlib.ExitStack() as warehouse:
         connection = hook.get_conn()
         warehouse.callback(_close, connection, log)
+        if hook.get_autocommit(connection) and leave_autocommit(hook, connection):
+            # Some drivers close no connection in the middle of a transaction.
+            warehouse.callback(_roll_back, connection)
         if only_reads:
             _forbid_changes(connection)
         cursor = _open_cursor(connection, sql)
@@ -216,15 +220,93 @@ def _leaves_files_alone(action: int, _first: str | None, second: str | None, *_m
 def _open_cursor(connection: Any, sql: str) -> Any:
     """A cursor that leaves the rows on the server until they are fetched, where the driver needs to be told.
 
-    psycopg, psycopg2 and mysqlclient otherwise take all rows of a statement into memory at once. The other
-    drivers page by themselves.
+    psycopg, psycopg2, redshift_connector, mysqlclient and many drivers for JDBC otherwise take all rows of a
+    statement into memory at once. What other drivers do is up to them: see docs/sizing.md.
     """
     driver = driver_of(connection)
     if driver in ("psycopg", "psycopg2") and not connection.autocommit and _can_be_declared(sql):
         return plain_cursor(connection, name="kk_rows")
+    if driver == "redshift_connector" and not connection.autocommit and _can_be_declared(sql):
+        return _DeclaredCursor(connection)
+    if driver == "jaydebeapi":
+        return _JdbcCursor(connection)
     if driver == "MySQLdb":
         return plain_cursor(connection, cursorclass=sys.modules["MySQLdb.cursors"].SSCursor)
     return plain_cursor(connection)
+
+
+class _DeclaredCursor:
+    """A cursor on the server, by SQL: redshift_connector has none of its own."""
+
+    name = "kk_rows"
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._is_declared = False
+
+    @property
+    def description(self) -> Any:
+        return self._cursor.description
+
+    def execute(self, sql: str, *parameters: Any) -> None:
+        try:
+            self._cursor.execute(f"DECLARE {self.name} CURSOR FOR {sql}", *parameters)
+            self._is_declared = True
+        except Exception:
+            # A statement that cannot be declared may still run, and its own error names its own lines.
+            self._connection.rollback()
+            self._cursor.execute(sql, *parameters)
+
+    def fetchmany(self, size: int) -> Any:
+        if self._is_declared:
+            # More than a thousand at a time are too many for Redshift on a single node.
+            self._cursor.execute(f"FETCH FORWARD {size} FROM {self.name}")
+        return self._cursor.fetchmany(size)
+
+    def close(self) -> None:
+        self._cursor.close()
+
+
+class _JdbcCursor:
+    """A cursor of JayDeBeApi that gives columns their aliases and fetches rows a batch at a time."""
+
+    def __init__(self, connection: Any) -> None:
+        connection.jconn = _FetchingInBatches(connection.jconn)
+        self._cursor = connection.cursor()
+
+    @property
+    def description(self) -> Any:
+        columns = self._cursor._meta
+        if columns is None:
+            return None
+        # Its own description has the names in the table; what AS makes of a column is its label.
+        return [(columns.getColumnLabel(place),) for place in range(1, columns.getColumnCount() + 1)]
+
+    def execute(self, sql: str, *parameters: Any) -> None:
+        self._cursor.execute(sql, *parameters)
+
+    def fetchmany(self, size: int) -> list[Any]:
+        # Its own `fetchmany` ends by asking for all rows that are left, as MariaDB's driver understands it.
+        return list(islice(iter(self._cursor.fetchone, None), size))
+
+    def close(self) -> None:
+        self._cursor.close()
+
+
+class _FetchingInBatches:
+    """A JDBC connection whose statements are told how many rows to fetch at a time, before they run."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def prepareStatement(self, sql: str) -> Any:  # as Java spells it
+        statement = self._connection.prepareStatement(sql)
+        statement.setFetchSize(_ROWS_PER_FETCH)
+        return statement
 
 
 def _can_be_declared(sql: str) -> bool:
@@ -236,6 +318,13 @@ def _can_be_declared(sql: str) -> bool:
 
 def _is_named(cursor: Any) -> bool:
     return bool(getattr(cursor, "name", None))
+
+
+def _roll_back(connection: Any) -> None:
+    with contextlib.suppress(
+        Exception
+    ):  # whatever the driver raises; what it left undone ends with the connection
+        connection.rollback()
 
 
 def _close(resource: Any, log: Log) -> None:

@@ -99,7 +99,11 @@ DIALECTS = {
     ),
 }
 """By the `conn_type` of Airflow's hooks."""
-OTHER = SqlDialect("this warehouse")
+OTHER = SqlDialect(
+    "this warehouse",
+    # Times are sent as text. A driver that sends its type, as PostgreSQL's for JDBC, puts it only into text.
+    types=("VARCHAR(40)", "VARCHAR(4000)", "VARCHAR(40)"),
+)
 
 
 #: What pyodbc's `getinfo` is asked for: SQL_IDENTIFIER_QUOTE_CHAR, and SQL_IDENTIFIER_CASE with its answers.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kk.delivery.again import again, is_undone
 from airflow_provider_kk.delivery.driver_errors import without_data
 from airflow_provider_kk.delivery.log import OrderLog
+from airflow_provider_kk.warehouse.connections import leave_autocommit
 from airflow_provider_kk.warehouse.rows import plain_cursor, tuples
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
 
@@ -297,13 +298,18 @@ class _Session:
     connection: Any
     dialect: SqlDialect
     style: str
+    #: Whether changes last only once they are committed.
+    needs_commit: bool
 
     @staticmethod
     @contextlib.contextmanager
     def open(hook: DbApiHook) -> Iterator[_Session]:
         connection = _connected(hook)
         try:
-            session = _Session(connection, dialect_of(hook, connection), style_of(hook, connection))
+            needs_commit = leave_autocommit(hook, connection)
+            session = _Session(
+                connection, dialect_of(hook, connection), style_of(hook, connection), needs_commit
+            )
             session.run([(statement, ()) for statement in session.dialect.setup])
             yield session
         finally:
@@ -341,8 +347,9 @@ class _Session:
         try:
             with contextlib.closing(plain_cursor(self.connection)) as cursor:
                 value = work(cursor)
-            with contextlib.suppress(NotImplementedError):
-                self.connection.commit()
+            if self.needs_commit:
+                with contextlib.suppress(NotImplementedError):
+                    self.connection.commit()
         except Exception:
             # BigQuery raises NotImplementedError, and a connection that broke raises what it likes.
             with contextlib.suppress(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,6 +136,10 @@ def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
         (DriverError("value too long for type character"), "value too long for type character"),
         (DriverError("can't reach the server"), "can't reach the server"),
         (DriverError('whole: "text"', message="Unrecognized name: foo at [1:8]"), "name: foo at [1:8]"),
+        (
+            DriverError({"S": "ERROR", "C": "42703", "M": 'column "so" does not exist', "D": "Zebulon"}),
+            '(42703): column "so" does not exist',
+        ),
         (DriverError(), "DriverError"),
     ],
 )
@@ -148,6 +153,9 @@ def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -
         (DriverError('column "nix" does not exist', pgcode="42703"), True),
         (DriverError("002003 (42S02): Object does not exist", sqlstate="42S02"), True),
         (DriverError(1054, "Unknown column 'nix' in 'field list'"), True),
+        (DriverError({"S": "ERROR", "C": "42703", "M": 'column "nix" does not exist'}), True),
+        (DriverError(SimpleNamespace(getSQLState=lambda: "42S22")), True),
+        (DriverError(SimpleNamespace(getSQLState=lambda: "08006")), False),
         (sqlite3.OperationalError("no such column: nix"), True),
         (DriverError("002003 (42S02): SQL compilation error:\nObject 'X' does not exist"), True),
         (DriverError("002043 (02000): None: SQL compilation error:\nObject does not exist."), True),

@@ -105,7 +105,10 @@ def test_both_drivers_of_postgresql_only_read(
     connect = pytest.importorskip(driver).connect
     options = "-c search_path=warehouse"
     hook: Any = SimpleNamespace(
-        get_conn=lambda: connect(postgres_url, options=options), conn_type="postgres", placeholder="%s"
+        get_conn=lambda: connect(postgres_url, options=options),
+        get_autocommit=lambda _: False,
+        conn_type="postgres",
+        placeholder="%s",
     )
     refuse_changes(Warehouse(hook), CHANGES)
 
@@ -149,6 +152,69 @@ def test_reading_commits_nothing(postgres_warehouse: Warehouse) -> None:
 
     assert contents(spool) == [("A", 1)]
     assert postgres_warehouse.rows("SELECT * FROM orders") == []
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_connection_in_autocommit_commits_nothing_and_leaves_its_rows_on_the_server(
+    driver: str, postgres_url: str, postgres_warehouse: Warehouse
+) -> None:
+    connect = pytest.importorskip(driver).connect
+
+    class AutocommitHook(type(postgres_warehouse.hook)):  # type: ignore[misc]
+        def get_conn(self) -> Any:
+            connection = connect(postgres_url, options="-c search_path=warehouse")
+            connection.autocommit = True
+            return connection
+
+    hook = AutocommitHook("postgres_warehouse")
+    postgres_warehouse.execute(CREATE)
+
+    inserted = read_rows(hook, "INSERT INTO orders VALUES ('A', 1) RETURNING custom_order_number")
+    declared = read_rows(hook, "SELECT name FROM pg_cursors WHERE statement LIKE %s", ["%pg_cursors%"])
+
+    assert contents(inserted) == [("A",)]
+    assert contents(declared) == [("kk_rows",)]
+    assert postgres_warehouse.rows("SELECT * FROM orders") == []
+
+
+def test_jdbc_gives_columns_their_aliases_and_fetches_in_batches() -> None:
+    labels = SimpleNamespace(
+        getColumnCount=lambda: 2, getColumnLabel=lambda place: ("", "CUSTOM_ORDER_NUMBER", "SKU")[place]
+    )
+    fetched: list[int] = []
+    java = SimpleNamespace(prepareStatement=lambda sql: SimpleNamespace(setFetchSize=fetched.append))
+
+    class Cursor:
+        description = (("ORDER_NO",), ("SKU",))
+        _meta: Any = None
+
+        def __init__(self, connection: Any) -> None:
+            self.connection, self.rows = connection, [(f"A-{n}", "X") for n in range(2_500)]
+
+        def execute(self, sql: str) -> None:
+            self.connection.jconn.prepareStatement(sql)
+            self._meta = labels
+
+        def fetchone(self) -> Any:
+            return self.rows.pop(0) if self.rows else None
+
+        def close(self) -> None: ...
+
+    class Connection:
+        jconn = java
+
+        def cursor(self) -> Any:
+            return Cursor(self)
+
+        def close(self) -> None: ...
+
+    Connection.__module__ = "jaydebeapi"
+    hook: Any = SimpleNamespace(get_conn=Connection, get_autocommit=lambda _: False)
+
+    spool = read_rows(hook, "SELECT order_no AS custom_order_number, sku FROM orders")
+
+    assert (spool.names, spool.rows) == (("custom_order_number", "sku"), 2_500)
+    assert fetched == [1_000]
 
 
 @pytest.mark.parametrize("kind", ["snowflake", "bigquery"])
@@ -232,7 +298,7 @@ def test_a_connection_that_does_not_close_loses_nothing(caplog: pytest.LogCaptur
             raise OSError("already gone")
 
     connection: Any = SimpleNamespace(cursor=Cursor, close=Cursor().close)
-    hook: Any = SimpleNamespace(get_conn=lambda: connection)
+    hook: Any = SimpleNamespace(get_conn=lambda: connection, get_autocommit=lambda _: False)
 
     assert contents(read_rows(hook, "SELECT 1")) == [(1,)]
     assert "did not close: OSError" in caplog.text
@@ -377,3 +443,36 @@ def test_mysqlclient_is_told_to_leave_rows_on_the_server(monkeypatch: pytest.Mon
     Connection.__module__ = "MySQLdb.connections"
 
     assert _open_cursor(Connection(), "SELECT 1") is driver.SSCursor
+
+
+def test_what_redshift_does_not_declare_is_run_as_it_is() -> None:
+    class Cursor:
+        description: Any = None
+
+        def execute(self, sql: str, *parameters: Any) -> None:
+            if sql.startswith("DECLARE"):
+                raise RuntimeError("not supported")
+            self.description, self.rows = (("one",),), [(1,)] if parameters else []
+
+        def fetchmany(self, size: int) -> list[tuple[int]]:
+            rows, self.rows = self.rows, []
+            return rows
+
+        def close(self) -> None: ...
+
+    class Connection:
+        autocommit = False
+        cursor = Cursor
+        undone = 0
+
+        def rollback(self) -> None:
+            self.undone += 1
+
+        def close(self) -> None: ...
+
+    Connection.__module__ = "redshift_connector.core"
+    connection = Connection()
+    hook: Any = SimpleNamespace(get_conn=lambda: connection, get_autocommit=lambda _: False)
+
+    assert contents(read_rows(hook, "SELECT %s AS one", [1])) == [(1,)]
+    assert connection.undone == 1
