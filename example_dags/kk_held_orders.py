@@ -13,6 +13,7 @@ nobody answers within the day is asked again by a later run.
 from __future__ import annotations
 
 from datetime import timedelta
+from inspect import signature
 from typing import Any
 
 import airflow
@@ -78,6 +79,10 @@ def define_dag() -> DAG:
     """Return the DAG; only where Airflow can ask people."""
     from airflow.providers.standard.operators.hitl import HITLOperator
 
+    # The standard provider before 1.12.2, which stock Airflow 3.1 has, knows one timeout only.
+    has_response_timeout = "response_timeout" in signature(HITLOperator.__init__).parameters
+    timeout = "response_timeout" if has_response_timeout else "execution_timeout"
+
     with DAG(
         dag_id="kk_held_orders",
         schedule="@hourly",
@@ -104,7 +109,7 @@ def define_dag() -> DAG:
                     "why": Param("", type="string", description="what the next one on call should know"),
                 },
                 defaults=[LEAVE],
-                response_timeout=timedelta(days=1),
+                **{timeout: timedelta(days=1)},
             )
             apply(order, answer.output, LEDGER)
 

@@ -26,6 +26,7 @@ import airflow_provider_kk
 from airflow_provider_kk.provider_info import get_provider_info
 from tests.airflow.support import AIRFLOW_VERSION, REPOSITORY
 
+pytestmark = pytest.mark.range
 PACKAGE = Path(airflow_provider_kk.__file__).parent
 AIRFLOW = Path(airflow.__file__).parent
 ROOMS = [

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_kk.hooks.connection import (
     ConnectionSettings,
@@ -15,6 +15,12 @@ from airflow_provider_kk.hooks.connection import (
     parse_connection,
 )
 from airflow_provider_kk.provider_info import CONN_FIELDS, HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
+
+# common-compat has mask_secret only since 1.22: the constraints of Airflow up to 3.3.2 pin older ones.
+try:
+    from airflow.sdk.log import mask_secret
+except ImportError:  # Airflow 2.11
+    from airflow.utils.log.secrets_masker import mask_secret  # type: ignore[import-not-found,no-redef]
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient

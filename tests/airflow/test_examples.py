@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from tests.airflow.support import EXAMPLE_DAGS
+import pytest
+
+from tests.airflow.support import AIRFLOW_VERSION, EXAMPLE_DAGS
 from tests.operators.shop import address, goods, ids_at_kk, nonzero, number
 
 if TYPE_CHECKING:
     from tests.airflow.conftest import Shop
+    from tests.airflow.support import AirflowHome
 
+pytestmark = pytest.mark.range
 SKU = "FWXW00290_WHT_M"
 DAY = 86_400
+READ_DAGS_FOLDER = """
+import json
+try:
+    from airflow.dag_processing.dagbag import DagBag
+except ImportError:  # before Airflow 3.2
+    from airflow.models.dagbag import DagBag
+bag = DagBag()
+print("FOUND", json.dumps([sorted(bag.dags), bag.import_errors]))
+"""
 
 
 def fill(shop: Shop, numbers: range) -> None:
@@ -28,6 +44,23 @@ def fill(shop: Shop, numbers: range) -> None:
             db.execute(f"INSERT INTO shop_order ({', '.join(head)}) VALUES ({marks})", values)
         for no, line, (sku, quantity) in lines:
             db.execute("INSERT INTO shop_order_line VALUES (?, ?, ?, ?)", (no, line, sku, quantity))
+
+
+def test_every_example_is_imported_without_an_error(airflow_home: AirflowHome):
+    done = subprocess.run(
+        [sys.executable, "-c", READ_DAGS_FOLDER],
+        env=airflow_home.environment(EXAMPLE_DAGS),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    dags, errors = json.loads(done.stdout.rpartition("FOUND ")[2])
+
+    assert errors == {}
+    files = {path.stem for path in EXAMPLE_DAGS.glob("*.py")}
+    assert set(dags) == files - (set() if AIRFLOW_VERSION >= (3, 1) else {"kk_held_orders"})
 
 
 def test_the_sync_sends_new_orders_and_writes_their_ids_back(shop: Shop):

@@ -6,6 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,17 @@ TIMES = QUICK | {"timeout_s": 2, "lease_s": 4}
 HELD_ORDERS = EXAMPLE_DAGS / "kk_held_orders.py"
 
 
+@pytest.mark.range
 def test_the_file_holds_its_dag_where_airflow_can_ask():
     assert ("dag" in runpy.run_path(str(HELD_ORDERS))) == (AIRFLOW_VERSION >= (3, 1))
+
+
+@pytest.mark.range
+@pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="Airflow asks people since 3.1")
+def test_a_question_is_open_for_a_day():
+    question = runpy.run_path(str(HELD_ORDERS))["dag"].get_task("decide.ask")
+    timeout = getattr(question, "response_timeout", None) or question.execution_timeout
+    assert timeout == timedelta(days=1)
 
 
 def sync() -> SyncOrdersOperator:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.airflow.conftest import Shop
 
 
+@pytest.mark.range
 def test_a_deferrable_sync_waits_without_a_slot_and_counts_the_whole_sync(shop: Shop):
     shop.connect(timeout_s=2, lease_s=4, settle_window_s=1)
     shop.warehouse.add(*rows(range(20)))

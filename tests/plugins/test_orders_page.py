@@ -17,7 +17,10 @@ from tests.plugins.conftest import HAS_PAGES, TOKEN, ledger_in
 if TYPE_CHECKING:
     from tests.plugins.conftest import Site
 
-pytestmark = pytest.mark.skipif(not HAS_PAGES, reason="Airflow has pages of plugins since 3.1")
+pytestmark = [
+    pytest.mark.range,
+    pytest.mark.skipif(not HAS_PAGES, reason="Airflow has pages of plugins since 3.1"),
+]
 RUN = "/kk/runs/shop/run%207"
 
 

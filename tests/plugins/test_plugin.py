@@ -7,10 +7,13 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
+import pytest
+
 from airflow_provider_kk.plugins.orders_page import OrdersPage
 from tests.airflow.support import AIRFLOW_VERSION
 from tests.operators.test_imports import SDK, SLOW, modules_after
 
+pytestmark = pytest.mark.range
 OURS = "import airflow_provider_kk.plugins.orders_page\n"
 
 
