@@ -25,7 +25,7 @@ from airflow_provider_kk.delivery.board import COUNTED
 from airflow_provider_kk.delivery.limits import StopRules
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.hooks.connection import ConnectionSettings, parse_connection
-from airflow_provider_kk.operators.base import DeliveringOperator
+from airflow_provider_kk.operators.base import NOT_GIVEN, DeliveringOperator
 from airflow_provider_kk.operators.orders import CreateOrderOperator, SyncOrdersOperator
 from airflow_provider_kk.operators.shipping import QuoteShippingOperator
 from airflow_provider_kk.provider_info import CONN_FIELDS
@@ -194,7 +194,8 @@ class TestNames:
             if default == "required":
                 assert wanted[name] is inspect.Parameter.empty, name
             elif name != "deferrable":
-                assert ast.literal_eval(default.strip("`")) == wanted[name], name
+                value = default.strip("`")
+                assert (NOT_GIVEN if value == "NOT_GIVEN" else ast.literal_eval(value)) == wanted[name], name
 
     def test_template_fields_are_told(self):
         (line,) = re.findall(r"^Template fields: (.*)\.$", PAGES["docs/operators.md"], re.MULTILINE)
