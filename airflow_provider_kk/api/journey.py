@@ -91,14 +91,14 @@ def status_in(
     is_paid: bool,
 ) -> Status:
     """The furthest station that KK's four words tell of; `is_paid`: there is a date of payment."""
-    told = (
+    text = (
         _STATUS.get(status or ""),
         _FINANCIAL.get(financial_status or ""),
         _FULFILLMENT.get(fulfillment_status or ""),
         _REFUND.get(refund_status or ""),
         Status.PAID if is_paid else None,
     )
-    return max((one for one in told if one), key=lambda one: one.rank, default=Status.CREATED)
+    return max((one for one in text if one), key=lambda one: one.rank, default=Status.CREATED)
 
 
 def status_of(order: KKOrder) -> Status:
@@ -185,10 +185,10 @@ def outlook(
     }
     is_reached = bool(reached) if any_split else len(reached) == len(kk_order_ids)
     is_in_vain = not is_reached and len(reasons) >= (len(kk_order_ids) if any_split else 1)
-    told = "; ".join(f"order {kk_id} will not be {goal}: {reason}" for kk_id, reason in reasons.items())
+    text = "; ".join(f"order {kk_id} will not be {goal}: {reason}" for kk_id, reason in reasons.items())
     return Outlook(
         is_reached=is_reached,
-        why_never=told if is_in_vain else None,
+        why_never=text if is_in_vain else None,
         orders=[plain(order) for order in orders.values()],
         missing=[kk_id for kk_id in kk_order_ids if kk_id not in orders],
     )

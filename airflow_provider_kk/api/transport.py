@@ -209,8 +209,8 @@ def _innermost(error: BaseException) -> str:
         seen.add(id(below))
         error = below
     # Texts of other errors may repeat what was sent.
-    told = isinstance(error, OSError | _TooLarge) and not isinstance(error, requests.RequestException)
-    return f"{type(error).__name__}: {error}" if told else type(error).__name__
+    text = isinstance(error, OSError | _TooLarge) and not isinstance(error, requests.RequestException)
+    return f"{type(error).__name__}: {error}" if text else type(error).__name__
 
 
 def _below(error: BaseException) -> BaseException | None:

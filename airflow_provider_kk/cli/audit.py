@@ -12,7 +12,7 @@ from airflow_provider_kk.cli.common import (
     Told,
     add_place,
     duration,
-    goods_told,
+    format_goods,
     guarded,
     open_place,
     put,
@@ -114,10 +114,10 @@ def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:
     head = ["order number", "verdict", "ledger", "should have", "KK has", "kkOrderIds at KK", "what"]
     table(head, [_row(one) for one in result.findings])
     numbers = sum(count for verdict, count in counts.items() if verdict != "unnumbered")
-    told = ", ".join(f"{count} {_COUNTED.get(verdict, verdict)}" for verdict, count in counts.items())
+    text = ", ".join(f"{count} {_COUNTED.get(verdict, verdict)}" for verdict, count in counts.items())
     say(
         f"{numbers} order numbers of account {ledger.account} at {ledger.host} "
-        f"from {time(result.since)} to {time(result.until)}: {told or 'nothing to compare'}"
+        f"from {time(result.since)} to {time(result.until)}: {text or 'nothing to compare'}"
     )
 
 
@@ -127,8 +127,8 @@ def _row(one: Finding) -> list[str]:
         one.key or "",
         one.verdict.value.replace("_", " "),
         one.state.replace("_", " ") + again,
-        goods_told(one.should_have),
-        goods_told(one.kk_has),
+        format_goods(one.should_have),
+        format_goods(one.kk_has),
         ",".join(one.kk_ids),
         one.message,
     ]

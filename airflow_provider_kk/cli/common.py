@@ -305,7 +305,7 @@ def time(epoch: float) -> str:
     return utc(epoch)
 
 
-def goods_told(goods: Mapping[str, int]) -> str:
+def format_goods(goods: Mapping[str, int]) -> str:
     """Return goods as people read them."""
     return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"
 

@@ -150,8 +150,8 @@ def _print_clocks(entries: Iterable[Entry], hook: KKHook, ledger: SqlLedger) -> 
             client.list_orders(page_size=1)
         except KKError as error:
             say(f"KK's clock cannot be compared: {error}")
-        if told := describe_clocks(database_s, client.clock_skew_s):
-            say(told)
+        if text := describe_clocks(database_s, client.clock_skew_s):
+            say(text)
 
 
 def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]) -> list[Entry]:
@@ -172,11 +172,11 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
         raise CannotError(f"{arguments.number} is not in the ledger of {ledger.account} at {ledger.host}")
     generations, attempts = ledger.generations(key), ledger.attempts([key])
     if arguments.json:
-        told = {
+        text = {
             "generations": [plain(one, ledger) for one in generations],
             "attempts": [plain(one, ledger) for one in attempts],
         }
-        put(json.dumps(told))
+        put(json.dumps(text))
         return 0
     for entry in generations:
         _print_entry(entry)
@@ -226,7 +226,7 @@ def _print_advice(entry: Entry, arguments: argparse.Namespace) -> None:
         entry.key,
         entry.state,
         entry.kk_order_ids,
-        options=_place_told(arguments),
+        options=_ledger_options(arguments),
         is_refund=arguments.refunds,
     )
     if said is None:
@@ -237,7 +237,7 @@ def _print_advice(entry: Entry, arguments: argparse.Namespace) -> None:
         say(f"  {command.line}")
 
 
-def _place_told(arguments: argparse.Namespace) -> str:
+def _ledger_options(arguments: argparse.Namespace) -> str:
     """Return the options of `add_place` as they were given."""
     given = {
         "--kk-conn-id": arguments.kk_conn_id if arguments.kk_conn_id != "kk_default" else None,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, confirm, goods_told, say
+from airflow_provider_kk.cli.common import CannotError, confirm, format_goods, say
 from airflow_provider_kk.cli.words import add_word, each, looked_up, why, word_of
 from airflow_provider_kk.hooks.resolving import (
     all_at_kk_of,
@@ -86,8 +86,10 @@ def _created(arguments: argparse.Namespace, entry: Entry, hook: KKHook, ledger: 
     else:
         orders = orders_at_kk(ids, entry, hook, ledger)
         if (held := other_goods(orders, entry)) is not None:
-            told = f"{entry.key} ordered {goods_told(entry.goods)}, these KK orders hold {goods_told(held)}"
-            say(f"warning: {told}", file=sys.stderr)
+            text = (
+                f"{entry.key} ordered {format_goods(entry.goods)}, these KK orders hold {format_goods(held)}"
+            )
+            say(f"warning: {text}", file=sys.stderr)
             confirm([], "Take it as created all the same?", yes=arguments.yes)
     _, skipped = each(
         [entry], lambda one: declare_created(one, ids, ledger, word), ledger, as_json=arguments.json
@@ -102,8 +104,8 @@ def _check_refunds(ids: Sequence[str], entry: Entry, hook: KKHook, arguments: ar
     known = {one.refund_no: one for one in hook.get_refunds(order_of_key(entry.key))}
     missing = [one for one in ids if one not in known]
     if missing or not ids:
-        told = ", ".join(missing) or arguments.created
-        raise CannotError(f"KK lists no refund {told!r} of order {order_of_key(entry.key)}")
+        text = ", ".join(missing) or arguments.created
+        raise CannotError(f"KK lists no refund {text!r} of order {order_of_key(entry.key)}")
     if others := [one for one in ids if not carries(known[one], entry.key)]:
         say(f"warning: the remark of {', '.join(others)} does not hold {entry.key}", file=sys.stderr)
         confirm([], "Take it as this refund all the same?", yes=arguments.yes)

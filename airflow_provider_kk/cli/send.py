@@ -162,8 +162,8 @@ def _undelivered(summary: Summary) -> str | None:
     from airflow_provider_kk.delivery.plan import PROBLEMS
 
     counts = {status: getattr(summary, status.value) for status in PROBLEMS}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    return f"{orders(sum(counts.values()))} not delivered, as before: {told}" if told else None
+    parts = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{orders(sum(counts.values()))} not delivered, as before: {parts}" if parts else None
 
 
 def _origin(file: str, ledger: SqlLedger) -> Origin:

@@ -62,22 +62,22 @@ def each(
     done = skipped = 0
     for entry in entries:
         try:
-            told, is_done = act(entry), True
+            message, is_done = act(entry), True
         except NotTakenError as error:
-            told, is_done = f"skipped, {error}", False
+            message, is_done = f"skipped, {error}", False
         done, skipped = done + is_done, skipped + (not is_done)
         if as_json:
-            put(json.dumps({ledger.jobs.key: entry.key, "done": is_done, "message": told}))
+            put(json.dumps({ledger.jobs.key: entry.key, "done": is_done, "message": message}))
         else:
-            say(f"{entry.key}: {told}", file=None if is_done else sys.stderr)
+            say(f"{entry.key}: {message}", file=None if is_done else sys.stderr)
     return done, skipped
 
 
-def key_of(told: str, ledger: SqlLedger) -> str | None:
+def key_of(text: str, ledger: SqlLedger) -> str | None:
     """Return the key that a human has told by itself or by KK's id; None when there is none."""
     from airflow_provider_kk.delivery.sql.report import Report
 
-    found = Report(ledger).find(told, limit=1)
+    found = Report(ledger).find(text, limit=1)
     return found[0].key if found else None
 
 
@@ -98,6 +98,6 @@ def looked_up(numbers: Sequence[str], ledger: SqlLedger) -> list[Entry]:
     return [known[one] for one in wanted]
 
 
-def _whose(told: str, ledger: SqlLedger) -> str:
-    key = key_of(told, ledger)
-    return f"{told} (KK's id of {key})" if key else told
+def _whose(text: str, ledger: SqlLedger) -> str:
+    key = key_of(text, ledger)
+    return f"{text} (KK's id of {key})" if key else text

@@ -169,8 +169,8 @@ def _shares(orders: Sequence[KKOrder], goods: Goods, fixed: Mapping[str, Goods])
         rest = {sku: quantity - share.get(sku, 0) for sku, quantity in rest.items()}
     if faults := {sku: quantity for sku, quantity in rest.items() if quantity}:
         ordered = add_goods([_ordered(one) for one in orders])
-        told = ", ".join(f"{sku}: {goods[sku]} asked for, {ordered.get(sku, 0)} ordered" for sku in faults)
-        raise RefundImpossibleError(f"more than was ordered: {told}")
+        text = ", ".join(f"{sku}: {goods[sku]} asked for, {ordered.get(sku, 0)} ordered" for sku in faults)
+        raise RefundImpossibleError(f"more than was ordered: {text}")
     return shares
 
 

@@ -191,8 +191,8 @@ class Stream:
     def _log_clocks(self) -> None:
         ledger = self.ledger
         database_s = ledger.now() - ledger.clock.wall() if ledger.has_own_clock else None
-        if told := describe_clocks(database_s, self.finder.clock_skew_s):
-            self.log.warning("%s", told)
+        if text := describe_clocks(database_s, self.finder.clock_skew_s):
+            self.log.warning("%s", text)
 
     def _name_others(self, doubts: Iterable[Entry]) -> None:
         others = [entry.key for entry in doubts if not self.board.has(entry.key)]

@@ -90,8 +90,8 @@ def orders_at_kk(ids: Sequence[str], entry: Entry, hook: KKHook, ledger: SqlLedg
         raise NotTakenError(f"KK lists no order {', '.join(missing)!r}")
     others = {one: known[one].custom_order_number for one in ids if not sighting(known[one]).is_of(entry.key)}
     if others:
-        told = ", ".join(f"{one} is of {printable(number or 'no number')}" for one, number in others.items())
-        raise NotTakenError(f"KK lists other order numbers for these ids: {told}")
+        text = ", ".join(f"{one} is of {printable(number or 'no number')}" for one, number in others.items())
+        raise NotTakenError(f"KK lists other order numbers for these ids: {text}")
     for older in ledger.generations(entry.key) if entry.generation > 1 else ():
         if older.generation != entry.generation and (taken := set(ids) & set(older.kk_order_ids)):
             raise NotTakenError(

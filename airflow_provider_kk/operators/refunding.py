@@ -88,10 +88,10 @@ class Refunding:
     def _of_number(self, number: str) -> list[KKOrder]:
         splits = splits_of(number, self._orders, self._client)
         if not splits.kk_order_ids:
-            told = f"order {number} is {splits.state or 'not known'} in the ledger, not created"
+            text = f"order {number} is {splits.state or 'not known'} in the ledger, not created"
             if splits.state in DOUBTFUL:
-                raise RefundPostponedError(told)
-            raise RefundImpossibleError(told)
+                raise RefundPostponedError(text)
+            raise RefundImpossibleError(text)
         listed = {order.id for order in splits.orders}
         if missing := [kk_id for kk_id in splits.kk_order_ids if kk_id not in listed]:
             raise RefundPostponedError(f"order {number}: {not_listed(missing)}")
@@ -154,17 +154,17 @@ class Refunding:
     @property
     def final(self) -> list[str]:
         """What was not refunded and is left to a human, in a sentence each."""
-        told = [f"order {self._order_id(key)}: {why}" for key, why in self._impossible.items()]
+        texts = [f"order {self._order_id(key)}: {why}" for key, why in self._impossible.items()]
         for key, entry in self._entries.items():
             if entry.state is State.REJECTED:
                 code = "" if entry.code is None else f" (code {entry.code})"
-                told.append(f"KK has refused to refund order {self._order_id(key)}{code}: {entry.message}")
+                texts.append(f"KK has refused to refund order {self._order_id(key)}{code}: {entry.message}")
             elif entry.state is State.HELD:
-                told.append(
+                texts.append(
                     f"refund {key} is held: {entry.message}. Look at KK's site, then `kk ledger resolve "
                     f"--refunds {key}`"
                 )
-        return told
+        return texts
 
     @property
     def unsent(self) -> list[str]:

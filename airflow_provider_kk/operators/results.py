@@ -82,11 +82,11 @@ def _results(delivery: Delivery) -> Iterator[Result]:
     at = pendulum.from_timestamp(delivery.ledger.now())
     for one in delivery.board.finished():
         if one.name is not None:
-            told = _told(one)
+            state = _warehouse_state(one)
             # Ids tell the warehouse that an order is done with: one that is held or changed is not.
-            ids = one.kk_order_ids if told == "created" else ()
-            lines = _lines(delivery, one) if told == "created" and one.is_news else None
-            yield Result(one.name, told, list(ids), one.message or None, at, lines)
+            ids = one.kk_order_ids if state == "created" else ()
+            lines = _lines(delivery, one) if state == "created" and one.is_news else None
+            yield Result(one.name, state, list(ids), one.message or None, at, lines)
 
 
 def _lines(delivery: Delivery, finished: Finished) -> int | None:
@@ -96,9 +96,9 @@ def _lines(delivery: Delivery, finished: Finished) -> int | None:
     return len(json.loads(item.payload)["items"]) if item else None
 
 
-def _told(finished: Finished) -> str:
+def _warehouse_state(finished: Finished) -> str:
     """The state that a warehouse is told: one word for an order that is at KK, one for what is in doubt."""
-    return _TOLD.get(finished.status.value, finished.status.value)
+    return _WAREHOUSE_STATES.get(finished.status.value, finished.status.value)
 
 
-_TOLD = {"already_created": "created", "adopted": "created", "waiting": "in_doubt"}
+_WAREHOUSE_STATES = {"already_created": "created", "adopted": "created", "waiting": "in_doubt"}

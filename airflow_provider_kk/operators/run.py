@@ -196,9 +196,9 @@ class Delivery:
 
     def end(self, state: str, summary: Summary) -> None:
         """Store how far the sync has come, `waiting`, `failed` or `done`, and tell Airflow's metrics."""
-        told = summary.as_dict()
-        self.runs.end(self.run, state, told | {"held_elsewhere": self.held_elsewhere})
-        tell_orders(self.run.before, told, self._tags(), is_over=state != "waiting")
+        counts = summary.as_dict()
+        self.runs.end(self.run, state, counts | {"held_elsewhere": self.held_elsewhere})
+        tell_orders(self.run.before, counts, self._tags(), is_over=state != "waiting")
         tell_requests(self._client, self._bucket, self._tags())
 
     def tell_account(self) -> None:

@@ -70,15 +70,15 @@ def _too_many_are_bad(summary: Summary, max_rejected: float) -> bool:
 
 def _unfinished(delivery: Delivery, summary: Summary) -> str:
     why = delivery.halted or ""
-    told = []
+    parts = []
     if summary.in_doubt:
         where = _examples(delivery, Status.IN_DOUBT, summary.in_doubt, but=why)
-        told.append(f"{orders(summary.in_doubt)} in doubt{where}")
+        parts.append(f"{orders(summary.in_doubt)} in doubt{where}")
     if summary.not_sent:
         where = "" if why else _examples(delivery, Status.NOT_SENT, summary.not_sent)
-        told.append(f"{orders(summary.not_sent)} not sent{where}")
+        parts.append(f"{orders(summary.not_sent)} not sent{where}")
     because = f", because {why}" if why else ""
-    return f"{', '.join(told)}{because}. {_what_next(delivery)}"
+    return f"{', '.join(parts)}{because}. {_what_next(delivery)}"
 
 
 def _what_next(delivery: Delivery) -> str:

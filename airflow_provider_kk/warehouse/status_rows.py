@@ -180,7 +180,7 @@ def _order_at(row: OrderRow) -> datetime:
 def _order_tells(row: OrderRow) -> tuple[Any, ...]:
     words = (row.kk_status, row.kk_financial_status, row.kk_fulfillment_status, row.kk_refund_status)
     rank = status_in(*words, is_paid=row.paid_at is not None).rank
-    return rank, _told(row), row.odd_fields is None, _texts(row), row.odd_fields or ""
+    return rank, _facts_of(row), row.odd_fields is None, _texts(row), row.odd_fields or ""
 
 
 def _lines_at(rows: tuple[LineRow, ...]) -> tuple[bool, datetime]:
@@ -188,7 +188,7 @@ def _lines_at(rows: tuple[LineRow, ...]) -> tuple[bool, datetime]:
 
 
 def _lines_tell(rows: tuple[LineRow, ...]) -> tuple[Any, ...]:
-    return sum(map(_told, rows)), [_texts(row) for row in rows]
+    return sum(map(_facts_of, rows)), [_texts(row) for row in rows]
 
 
 def _package_at(row: PackageRow) -> datetime:
@@ -197,10 +197,10 @@ def _package_at(row: PackageRow) -> datetime:
 
 def _package_tells(row: PackageRow) -> tuple[Any, ...]:
     known = package_status(row.kk_status)
-    return -1 if known is None else known.rank, _told(row), _texts(row)
+    return -1 if known is None else known.rank, _facts_of(row), _texts(row)
 
 
-def _told(row: object) -> int:
+def _facts_of(row: object) -> int:
     return sum(value is not None for value in _observed(row))
 
 

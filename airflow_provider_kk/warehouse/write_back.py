@@ -166,10 +166,10 @@ class Append(WriteBack):
     def _latest(self, session: _Session, batch: Sequence[Result]) -> dict[str, tuple[Any, ...]]:
         """The latest state, ids and message in the table, by order number."""
         dialect, add = session.dialect, Statement(session.style)
-        number, *told, at = (Name((name,)).sql(dialect) for name in _APPENDED)
+        number, *text, at = (Name((name,)).sql(dialect) for name in _APPENDED)
         numbers = add.values(tuple(result.custom_order_number for result in batch))
         sql = (
-            f"SELECT {number}, {', '.join(told)} FROM {self.table.sql(dialect)} "  # noqa: S608 - checked names
+            f"SELECT {number}, {', '.join(text)} FROM {self.table.sql(dialect)} "  # noqa: S608 - checked names
             f"WHERE {number} IN {numbers} ORDER BY {at}"
         )
         return {row[0]: tuple(row[1:]) for row in session.fetch_all(sql, add.parameters)}
