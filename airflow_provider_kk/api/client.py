@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
-from airflow_provider_kk.api.answers import data_of, kk_order_ids
-from airflow_provider_kk.api.dialects import ADDRESS_KEYS, DIALECTS
+from airflow_provider_kk.api.api_versions import ADDRESS_KEYS, DIALECTS
 from airflow_provider_kk.api.errors import KKRateLimitedError, KKUnknownOutcomeError
 from airflow_provider_kk.api.models import (
     Channel,
@@ -26,8 +25,9 @@ from airflow_provider_kk.api.models import (
     Warehouse,
 )
 from airflow_provider_kk.api.paging import checked_id, chunks, listing, paged, present, rows_of, utc_text
+from airflow_provider_kk.api.responses import data_of, kk_order_ids
 from airflow_provider_kk.api.throttle import LocalBucket, Throttle
-from airflow_provider_kk.api.transport import Call, Transport
+from airflow_provider_kk.api.transport import Request, Transport
 
 MAX_PAGE_SIZE = 250
 """The most orders that KK lists on a page."""
@@ -97,11 +97,11 @@ class KKClient:
         order: Order | Mapping[str, Any] | str,
         *,
         throttled: bool = True,
-        last_check: Callable[[float], None] | None = None,
+        before_send: Callable[[float], None] | None = None,
     ) -> list[str]:
         """Create `order` and return its kkOrderIds, several when KK splits it (page "Create order").
 
-        The same order sent twice is two orders at KK. `last_check` gets the seconds left once connection
+        The same order sent twice is two orders at KK. `before_send` gets the seconds left once connection
         and TLS stand, right before the first byte; if it raises, no byte is sent. With `throttled=False`
         the caller has a place in the rate limit already, and a 429 is not tried again.
 
@@ -109,14 +109,14 @@ class KKClient:
         KKEndpointError (not sent), KKRejectedError (KK said no), KKUnknownOutcomeError (KK may have it).
         """
         checked = Order.parse(order)
-        call = Call(
+        call = Request(
             "POST",
             self._dialect.orders_path,
             body=self._dialect.create_body(checked, self._address_key, self._sale_platform),
-            changes=True,
-            last_check=last_check,
+            is_write=True,
+            before_send=before_send,
         )
-        ids = kk_order_ids(self._data(call, throttled=throttled, hidden=checked.private_values()))
+        ids = kk_order_ids(self._data(call, throttled=throttled, secrets=checked.private_values()))
         if not ids:
             raise KKUnknownOutcomeError("KK reports success without an order id that can be read", code=10000)
         return ids
@@ -152,7 +152,7 @@ class KKClient:
             "pageSize": str(min(page_size, MAX_PAGE_SIZE)),
         }
         return OrderPage.read(
-            listing(self._data(Call("GET", self._dialect.orders_path, params=present(params))))
+            listing(self._data(Request("GET", self._dialect.orders_path, params=present(params))))
         )
 
     def iter_orders(
@@ -210,7 +210,7 @@ class KKClient:
         *,
         lines: Sequence[Mapping[str, Any]] | None = None,
         refund_reason: str = "Other",
-        last_check: Callable[[float], None] | None = None,
+        before_send: Callable[[float], None] | None = None,
         throttled: bool = True,
     ) -> str:
         """Ask for a refund of an order, or of some `lines`, and return the refund number (page "Refund").
@@ -222,8 +222,8 @@ class KKClient:
         if lines is not None:
             body |= {"refundReason": refund_reason, "orderItems": [dict(line) for line in lines]}
         path = self._dialect.refund_path.format(id=checked_id(kk_order_id))
-        call = Call("POST", path, body=body, changes=True, last_check=last_check)
-        data = self._data(call, throttled=throttled, hidden=(remark,))
+        call = Request("POST", path, body=body, is_write=True, before_send=before_send)
+        data = self._data(call, throttled=throttled, secrets=(remark,))
         numbers = kk_order_ids(
             data.get("refundNo") if isinstance(data, Mapping) and "refundNo" in data else data
         )
@@ -236,7 +236,7 @@ class KKClient:
     def get_refunds(self, kk_order_id: str) -> list[Refund]:
         """The refunds of one order, and what became of them."""
         path = self._dialect.refunds_path.format(id=checked_id(kk_order_id))
-        return [Refund.read(row) for row in rows_of(self._data(Call("GET", path)))]
+        return [Refund.read(row) for row in rows_of(self._data(Request("GET", path)))]
 
     def get_channels(
         self,
@@ -256,11 +256,11 @@ class KKClient:
             "shipToCountry": shipment.country,
         }
         path = "/openapi/v2/order/orders/channel" + ("/automationSplit" if split else "")
-        return [Channel.read(row) for row in rows_of(self._data(Call("POST", path, body=body)))]
+        return [Channel.read(row) for row in rows_of(self._data(Request("POST", path, body=body)))]
 
     def get_balance(self) -> Any:
         """The account's balance, as KK sends it: its form is not documented."""
-        return self._data(Call("GET", "/openapi/v1/payment/balance"))
+        return self._data(Request("GET", "/openapi/v1/payment/balance"))
 
     def iter_stock(
         self,
@@ -301,12 +301,12 @@ class KKClient:
         """KK's warehouses."""
         return [
             Warehouse.read(row)
-            for row in rows_of(self._data(Call("GET", "/openapi/v1/product/countryAndWarehouse")))
+            for row in rows_of(self._data(Request("GET", "/openapi/v1/product/countryAndWarehouse")))
         ]
 
     def get_categories(self) -> Any:
         """KK's tree of categories, as KK sends it."""
-        return self._data(Call("GET", "/openapi/v1/product/category"))
+        return self._data(Request("GET", "/openapi/v1/product/category"))
 
     def _iter_rows(
         self, path: str, key: str, codes: Iterable[str] | None, window: Mapping[str, str]
@@ -314,22 +314,22 @@ class KKClient:
         """Rows by codes, a few at once, else page by page."""
         if codes is not None:
             for chunk in chunks(list(dict.fromkeys(codes)), MAX_SKUS):
-                yield from rows_of(self._data(Call("GET", path, params={key: ",".join(chunk), **window})))
+                yield from rows_of(self._data(Request("GET", path, params={key: ",".join(chunk), **window})))
             return
 
         def page(number: int) -> list[Any]:
-            return rows_of(self._data(Call("GET", path, params={**window, "pageNumber": str(number)})))
+            return rows_of(self._data(Request("GET", path, params={**window, "pageNumber": str(number)})))
 
         yield from paged(page, key=repr)
 
-    def _data(self, call: Call, *, throttled: bool = True, hidden: Iterable[str] = ()) -> Any:
+    def _data(self, call: Request, *, throttled: bool = True, secrets: Iterable[str] = ()) -> Any:
         """The one way to KK: a place in the rate limit, the exchange, the answer's `data`."""
-        hidden = (self._token, *hidden)
+        secrets = (self._token, *secrets)
         for retries_left in reversed(range(_RATE_LIMIT_RETRIES + 1)):
             if throttled:
                 self._throttle.acquire()
             try:
-                return data_of(self._transport.carry(call), changes=call.changes, hidden=hidden)
+                return data_of(self._transport.send(call), is_write=call.is_write, secrets=secrets)
             except KKRateLimitedError as error:
                 self._throttle.back_off(error.retry_after_s)
                 # Proven not to have been acted on, so even what changes something may be asked again.

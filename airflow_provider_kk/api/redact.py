@@ -28,14 +28,14 @@ _KK_WORD = re.compile(
 _NUMBER = re.compile(r"(?<![\w-])\+?\(?\d[\d ()./-]*\d(?![\w-])")
 
 
-def redact(text: str, hidden: Iterable[str]) -> str:
-    """`text` as one short line, decoded, without any of `hidden`: nor its words or digits, nor its beginning.
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """`text` as one short line, decoded, without any of `secrets`: nor its words or digits, nor its beginning.
 
     Upper and lower case are the same. A word counts from 4 letters, digits and beginnings from 6 characters.
     What is spelt otherwise (transliterated, abbreviated, hashed), or shorter, is not found.
     """
     line = _plain(text[:_READ])
-    values = {form for value in hidden for form in (" ".join(_normal(value).split()), _plain(value)) if form}
+    values = {form for value in secrets for form in (" ".join(_normal(value).split()), _plain(value)) if form}
     for secret in sorted(values, key=len, reverse=True):
         line = re.sub(_pattern(secret), _HIDDEN, line, flags=re.IGNORECASE)
     for secret in sorted(values, key=len, reverse=True):

@@ -212,7 +212,7 @@ def _print_bodies(board: Board, settings: ConnectionSettings | None) -> None:
 
 def _body(board: Board, one: Finished, settings: ConnectionSettings | None) -> dict[str, Any] | None:
     """The body that would be sent for an order, made as the client makes it; None when none would be."""
-    from airflow_provider_kk.api.dialects import DIALECTS
+    from airflow_provider_kk.api.api_versions import DIALECTS
     from airflow_provider_kk.api.models import Order
     from airflow_provider_kk.delivery.board import Status
 

@@ -12,7 +12,7 @@ Goods = Mapping[str, int]
 
 #: Called with the seconds that the call may still take, after connect and TLS and right before the
 #: first byte; raises when the job must not be sent any more.
-LastCheck = Callable[[float], None]
+BeforeSend = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Job:
     country: str
     zip_digest: str
     """Where it goes, as far as it may be kept: see `zip_digest`."""
-    send: Callable[[LastCheck], list[str]] = field(repr=False, compare=False)
+    send: Callable[[BeforeSend], list[str]] = field(repr=False, compare=False)
     """POST once; returns KK's ids, or raises a `KKError` that carries the outcome."""
     redact: Callable[[str], str] = field(repr=False, compare=False)
     """Take this customer's data out of a text that KK wrote."""

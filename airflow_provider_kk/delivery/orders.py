@@ -34,7 +34,7 @@ def order_job(order: Order, client: KKClient) -> Job:
         goods=goods_of(order),
         country=order.address.country,
         zip_digest=zip_digest(order.custom_order_number, order.address.zip),
-        send=lambda last_check: client.create_order(order, throttled=False, last_check=last_check),
+        send=lambda before_send: client.create_order(order, throttled=False, before_send=before_send),
         redact=lambda text: redact(text, order.private_values()),
     )
 

@@ -36,7 +36,7 @@ _REQUESTS_OF_A_LOOK = 1
 class Bucket(Protocol):
     """KK's rate limit, as one that plans sees it."""
 
-    def least_s(self, requests: int) -> float:
+    def min_duration_s(self, requests: int) -> float:
         """Return how many seconds so many requests take at least, if nobody else sends."""
         ...
 
@@ -79,7 +79,7 @@ def plan(
     if summary.postponed:
         questions = stock_of.requests if stock_of else 0
         summary.requests = summary.postponed + _REQUESTS_OF_A_LOOK + questions
-        summary.seconds = round(bucket.least_s(summary.requests), 1)
+        summary.seconds = round(bucket.min_duration_s(summary.requests), 1)
     open_doubts = len(ledger.doubts()) if ledger else 0
     return Plan(summary, StopRules(open_doubts).reason())
 

@@ -14,9 +14,9 @@ _EVERY_S = 5.0
 class Progress:
     """Logs how far a run is, every few seconds."""
 
-    def __init__(self, log: Log, clock: Clock, least_s: Callable[[int], float]) -> None:
-        """`least_s`: how many seconds so many requests take at KK's rate, which the first burst is above."""
-        self._log, self._clock, self._least_s = log, clock, least_s
+    def __init__(self, log: Log, clock: Clock, min_duration_s: Callable[[int], float]) -> None:
+        """`min_duration_s`: how many seconds so many requests take at KK's rate, which the first burst is above."""
+        self._log, self._clock, self._min_duration_s = log, clock, min_duration_s
         self._started = self._last = clock.monotonic()
         self._total = 0
 
@@ -44,7 +44,7 @@ class Progress:
             counts.get(Status.REJECTED, 0),
             counts.get(Status.WAITING, 0),
             counts.get(Status.NOT_SENT, 0),
-            _duration(max(left / rate, self._least_s(left))) if rate else "?",
+            _duration(max(left / rate, self._min_duration_s(left))) if rate else "?",
         )
 
 

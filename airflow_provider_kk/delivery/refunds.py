@@ -89,7 +89,7 @@ class Wish:
         lines = None if self.is_whole else _lines(self.order, self.goods)
         what = _WHOLE if self.is_whole else json.dumps(sorted(self.goods.items()))
 
-        def send(last_check: Any) -> list[str]:
+        def send(before_send: Any) -> list[str]:
             number = client.refund_order(
                 self.order.id,
                 # The key first: KK may cut a remark, how long one may be is not documented.
@@ -97,7 +97,7 @@ class Wish:
                 lines=lines,
                 refund_reason=self.reason,
                 throttled=False,
-                last_check=last_check,
+                before_send=before_send,
             )
             return [number]
 

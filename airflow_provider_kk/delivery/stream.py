@@ -51,11 +51,11 @@ class Places(Protocol):
         """Take a place for one request, and wait for its moment. Raises ThrottleStopped."""
         ...
 
-    def least_s(self, requests: int) -> float:
+    def min_duration_s(self, requests: int) -> float:
         """Return how many seconds so many requests take at least, if nobody else sends."""
         ...
 
-    def hand_back(self, held_s: float) -> None:
+    def release(self, held_s: float) -> None:
         """Give others a place that `acquire` returned with `held_s` seconds ago and that is not used."""
         ...
 
@@ -102,7 +102,7 @@ class Stream:
         self._tries: dict[int, int] = {}
         self._in_flight: dict[Future[_Delivered], tuple[Item, Entry | None]] = {}
         self._pool = self.pool or Threads(self.limits.max_in_flight)
-        self._progress = Progress(self.log, self.ledger.clock, self.throttle.least_s)
+        self._progress = Progress(self.log, self.ledger.clock, self.throttle.min_duration_s)
 
     @property
     def why_not_sent(self) -> str:
@@ -343,7 +343,7 @@ class Stream:
         self.ledger.kk_skew_s = self.finder.clock_skew_s or 0.0
         delivered = deliver(job, seen, self.ledger, origin=self.origin, sync_id=self.sync_id)
         if delivered is None:  # another worker was faster
-            self.throttle.hand_back(self.ledger.clock.monotonic() - taken)
+            self.throttle.release(self.ledger.clock.monotonic() - taken)
         return delivered
 
     # Collecting ------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from airflow_provider_kk.api.endpoint import PRODUCTION_URL, checked_token, is_loopback
 from airflow_provider_kk.api.errors import Fault
+from airflow_provider_kk.api.urls import PRODUCTION_URL, checked_token, is_loopback
 from airflow_provider_kk.hooks.extras import Extras, Faults
 
 if TYPE_CHECKING:

@@ -174,7 +174,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         return None
 
     def _order(self, context: Context) -> Order:
-        from airflow_provider_kk.api.dialects import DIALECTS
+        from airflow_provider_kk.api.api_versions import DIALECTS
         from airflow_provider_kk.api.errors import InvalidOrderError
         from airflow_provider_kk.api.models import Order
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.api.journey import not_listed
+from airflow_provider_kk.api.fulfilment import not_listed
 from airflow_provider_kk.delivery.refunds import (
     FAILED,
     PENDING,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_kk.api.client import KKClient
-    from airflow_provider_kk.api.journey import Outlook
+    from airflow_provider_kk.api.fulfilment import Outlook
     from airflow_provider_kk.delivery.splits import Splits
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
@@ -139,7 +139,7 @@ class OrderSensor(BaseSensorOperator):
     def _look(self) -> tuple[Outlook | None, list[str]]:
         """How the orders stand, None when that cannot be told yet; and their ids, once all are known."""
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError
-        from airflow_provider_kk.api.journey import Goal, not_listed, outlook
+        from airflow_provider_kk.api.fulfilment import Goal, not_listed, outlook
         from airflow_provider_kk.delivery.job import InconclusiveError
 
         try:

@@ -76,7 +76,7 @@ class OrderTrigger(BaseTrigger):
 
     async def _look(self) -> dict[str, Any] | None:
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
-        from airflow_provider_kk.api.journey import Goal, outlook
+        from airflow_provider_kk.api.fulfilment import Goal, outlook
         from airflow_provider_kk.hooks.connection import InvalidConnectionError
 
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from airflow_provider_kk.api.dialects import DIALECTS, Dialect
+from airflow_provider_kk.api.api_versions import DIALECTS, ApiVersion
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.warehouse.cells import CellError, as_quantity, as_text, plain
@@ -80,7 +80,7 @@ class _Row:
 class _Mapper:
     """The mapping of one statement."""
 
-    def __init__(self, columns: Columns, spool: Spool, dialect: Dialect | None) -> None:
+    def __init__(self, columns: Columns, spool: Spool, dialect: ApiVersion | None) -> None:
         self._columns = columns
         self._spool = spool
         self._dialect = dialect

@@ -27,7 +27,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from airflow_provider_kk.api.journey import PackageStatus, Status, package_status, status_in, status_of
+from airflow_provider_kk.api.fulfilment import (
+    FulfilmentStatus,
+    PackageStatus,
+    package_status,
+    status_in,
+    status_of,
+)
 from airflow_provider_kk.api.models import KKOrder, KKOrderItem, Package, TrackingInfo
 
 KEY_WIDTH = 64
@@ -49,7 +55,7 @@ class OrderRow:
 
     kk_order_id: str
     custom_order_number: str | None
-    status: Status
+    status: FulfilmentStatus
     kk_status: str | None
     kk_financial_status: str | None
     kk_fulfillment_status: str | None

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from airflow_provider_kk.api.journey import PackageStatus, Status
+from airflow_provider_kk.api.fulfilment import FulfilmentStatus, PackageStatus
 from airflow_provider_kk.delivery.again import again, is_undone
 from airflow_provider_kk.delivery.driver_errors import told
 from airflow_provider_kk.delivery.sql import tables
@@ -287,7 +287,7 @@ class StatusTables(_Described):
         for row in db.execute(query):
             values = dict(zip(kind.__annotations__, row, strict=True))
             if kind is not LineRow and values["status"] is not None:
-                values["status"] = (Status if kind is OrderRow else PackageStatus)(values["status"])
+                values["status"] = (FulfilmentStatus if kind is OrderRow else PackageStatus)(values["status"])
             found.setdefault(values["kk_order_id"], []).append(kind(**values))
         for rows in found.values():
             # Not by the database, which may sort text by a language's rules.

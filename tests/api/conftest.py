@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_kk.api.api_versions import DIALECTS
 from airflow_provider_kk.api.client import KKClient
-from airflow_provider_kk.api.dialects import DIALECTS
 from tests.api.helpers import KK, certificate, client_for
 
 

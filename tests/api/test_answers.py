@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kk.api.answers import Answer, data_of, kk_order_ids, read_envelope
 from airflow_provider_kk.api.errors import (
     Fault,
     InvalidOrderError,
@@ -24,11 +23,12 @@ from airflow_provider_kk.api.errors import (
     KKUnknownOutcomeError,
     Outcome,
 )
+from airflow_provider_kk.api.responses import Response, data_of, kk_order_ids, read_envelope
 
 
-def answer(status: int, body: Any, **headers: str) -> Answer:
+def answer(status: int, body: Any, **headers: str) -> Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, data)
+    return Response(status, {name.replace("_", "-"): value for name, value in headers.items()}, data)
 
 
 def refused(code: Any) -> dict[str, Any]:
@@ -91,22 +91,22 @@ UNCLEAR: list[tuple[int, Any]] = [
 def test_a_refused_token_that_carries_a_code_of_its_own(status: int) -> None:
     """For a call that changes something the code decides: it may be about this very order."""
     with pytest.raises(KKRejectedError):
-        data_of(answer(status, refused(20001)), changes=True)
+        data_of(answer(status, refused(20001)), is_write=True)
     with pytest.raises(KKAuthError):
-        data_of(answer(status, refused(20001)), changes=False)
+        data_of(answer(status, refused(20001)), is_write=False)
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 429, 500])
 def test_a_success_under_a_status_of_failure_proves_nothing(status: int) -> None:
     with pytest.raises(KKUnknownOutcomeError):
-        data_of(answer(status, {"code": 10000, "data": 1}), changes=True)
+        data_of(answer(status, {"code": 10000, "data": 1}), is_write=True)
 
 
 @pytest.mark.parametrize(("status", "body", "kind"), PROVEN)
 def test_a_whole_answer_proves_an_outcome(status: int, body: Any, kind: type[KKError]) -> None:
-    for changes in (True, False):
+    for is_write in (True, False):
         with pytest.raises(KKError) as caught:
-            data_of(answer(status, body), changes=changes)
+            data_of(answer(status, body), is_write=is_write)
         assert type(caught.value) is kind
         assert caught.value.http_status == status
 
@@ -114,20 +114,20 @@ def test_a_whole_answer_proves_an_outcome(status: int, body: Any, kind: type[KKE
 @pytest.mark.parametrize(("status", "body"), UNCLEAR)
 def test_anything_else_leaves_a_change_unknown_and_a_read_failed(status: int, body: Any) -> None:
     with pytest.raises(KKUnknownOutcomeError):
-        data_of(answer(status, body), changes=True)
+        data_of(answer(status, body), is_write=True)
     with pytest.raises(KKAnswerError):
-        data_of(answer(status, body), changes=False)
+        data_of(answer(status, body), is_write=False)
 
 
 @pytest.mark.parametrize("message", ["success", "Success!", "ok", "kk.api.200", "", None, 5, "error"])
 @pytest.mark.parametrize("code", [10000, "10000"])
 def test_success_is_the_code_never_the_text(code: Any, message: Any) -> None:
-    assert data_of(answer(200, {"code": code, "message": message, "data": [1]}), changes=True) == [1]
+    assert data_of(answer(200, {"code": code, "message": message, "data": [1]}), is_write=True) == [1]
 
 
 def test_a_refusal_tells_code_and_message() -> None:
     with pytest.raises(KKRejectedError) as caught:
-        data_of(answer(400, refused(20001)), changes=True)
+        data_of(answer(400, refused(20001)), is_write=True)
     error = caught.value
     assert (error.outcome, error.code, error.kk_message) == (Outcome.REJECTED, 20001, "unknown SKU")
     assert str(error) == "KK refused (HTTP 400, code 20001): unknown SKU"
@@ -147,7 +147,7 @@ def test_a_refusal_tells_code_and_message() -> None:
 )
 def test_a_429_tells_how_long_to_wait_when_kk_says_so(headers: dict[str, str], seconds: float | None) -> None:
     with pytest.raises(KKRateLimitedError) as caught:
-        data_of(answer(429, b"", **headers), changes=True)
+        data_of(answer(429, b"", **headers), is_write=True)
     assert caught.value.retry_after_s == seconds
 
 
@@ -266,6 +266,6 @@ def test_what_is_no_answer_of_kks_is_told_in_words(
     status: int, body: bytes, headers: dict[str, str], said: str
 ) -> None:
     with pytest.raises(KKError) as caught:
-        data_of(answer(status, body, **headers), changes=False, hidden=["the-token"])
+        data_of(answer(status, body, **headers), is_write=False, secrets=["the-token"])
     assert f"(HTTP {status}, {said}" in str(caught.value)
     assert "s3cret" not in str(caught.value)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import requests_mock as rm
 
+from airflow_provider_kk.api.api_versions import DIALECTS
 from airflow_provider_kk.api.client import KKClient
-from airflow_provider_kk.api.dialects import DIALECTS
 from airflow_provider_kk.api.errors import (
     InvalidOrderError,
     KKAnswerError,

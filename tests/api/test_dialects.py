@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from airflow_provider_kk.api.dialects import DIALECTS
+from airflow_provider_kk.api.api_versions import DIALECTS
 from airflow_provider_kk.api.models import Order
 from tests.api.helpers import ORDER
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.api.journey import (
+from airflow_provider_kk.api.fulfilment import (
+    FulfilmentStatus,
     Goal,
     PackageStatus,
-    Status,
     has_reached,
     package_status,
     status_of,
 )
-from airflow_provider_kk.api.journey import why_never as why
+from airflow_provider_kk.api.fulfilment import why_never as why
 from airflow_provider_kk.api.models import KKOrder
 
 PAY_DATE = "2024-01-02T03:04:05Z"
@@ -73,11 +73,13 @@ def test_the_words_for_a_parcel_are_stations_too() -> None:
 
 
 @pytest.mark.parametrize("goal", [Goal.PAID, Goal.SHIPPED, Goal.DELIVERED])
-@pytest.mark.parametrize("status", list(Status))
-def test_a_goal_is_reached_at_it_and_beyond_but_not_by_giving_up(goal: Goal, status: Status) -> None:
+@pytest.mark.parametrize("status", list(FulfilmentStatus))
+def test_a_goal_is_reached_at_it_and_beyond_but_not_by_giving_up(
+    goal: Goal, status: FulfilmentStatus
+) -> None:
     words = {"paid": "waiting_to_ship", "partially_shipped": "partial_shipped", "cancelled": "cancel"}
     order = v1(words.get(status, status.value))
-    stations = [one.value for one in Status]
+    stations = [one.value for one in FulfilmentStatus]
     beyond = stations.index(goal) <= stations.index(status)
     assert has_reached(order, goal) == (beyond and status not in ("cancelled", "refunded"))
     assert (why(order, goal) is not None) == (status in ("cancelled", "refunded"))

@@ -16,10 +16,10 @@ from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
 from tests.api.helpers import ORDER
 
 
-def changed(**changes: Any) -> dict[str, Any]:
+def changed(**is_write: Any) -> dict[str, Any]:
     """ORDER with some fields changed; `address__phone=...` reaches into the address."""
     order = copy.deepcopy(ORDER)
-    for path, value in changes.items():
+    for path, value in is_write.items():
         *above, last = path.split("__")
         (order[above[0]] if above else order)[last] = value
     return order
@@ -31,8 +31,8 @@ def faults_of(data: Any) -> dict[str, str]:
     return dict(caught.value.faults)
 
 
-def one_fault(**changes: Any) -> str:
-    (message,) = faults_of(changed(**changes)).values()
+def one_fault(**is_write: Any) -> str:
+    (message,) = faults_of(changed(**is_write)).values()
     return message
 
 

@@ -48,7 +48,7 @@ def test_a_last_check_that_says_no_comes_after_the_connection_and_before_the_fir
     with SocketServer(answering(http(CREATED)), tls=server_tls(pem) if tls else None) as server:
         client = client_for(server.url, ca_bundle=str(pem))
         with pytest.raises(KKNotSentError, match="the lease is over") as caught:
-            client.create_order(ORDER, last_check=no)
+            client.create_order(ORDER, before_send=no)
         assert isinstance(caught.value.__cause__, RuntimeError)
         assert len(left) == 1
         assert 0 < left[0] <= 60
@@ -61,13 +61,13 @@ def test_a_last_check_that_takes_all_the_time_sends_nothing() -> None:
     with SocketServer(answering(http(CREATED))) as server:
         client = client_for(server.url, timeout_s=0.3)
         with pytest.raises(KKNotSentError):
-            client.create_order(ORDER, last_check=lambda _left: time.sleep(0.4))
+            client.create_order(ORDER, before_send=lambda _left: time.sleep(0.4))
         assert server.bodies == []
 
 
 def test_a_last_check_that_agrees_lets_the_order_through() -> None:
     with SocketServer(answering(http(CREATED))) as server:
-        assert client_for(server.url).create_order(ORDER, last_check=lambda _left: None) == ["1000000371651"]
+        assert client_for(server.url).create_order(ORDER, before_send=lambda _left: None) == ["1000000371651"]
 
 
 def test_an_interruption_passes_through_as_it_is() -> None:
@@ -78,7 +78,7 @@ def test_an_interruption_passes_through_as_it_is() -> None:
         raise Terminated
 
     with SocketServer(answering(http(CREATED))) as server, pytest.raises(Terminated):
-        client_for(server.url).create_order(ORDER, last_check=interrupt)
+        client_for(server.url).create_order(ORDER, before_send=interrupt)
 
 
 @pytest.mark.parametrize("status", ["200 OK", "307 Temporary Redirect"])

@@ -20,15 +20,15 @@ MARKED = ("zelda", "markéd", "23 45", "345678", "secret", "orlaf", "75001", "gi
 
 
 def test_messages_are_cleared_of_private_texts() -> None:
-    hidden = ("Ada Lovelace", "07 82 24 67 93", "12", "")
+    secrets = ("Ada Lovelace", "07 82 24 67 93", "12", "")
     text = "recipient ADA  LOVELACE (0782246793, 07-82-24-67-93)\nof house 12, not 1200\0"
-    assert redact(text, hidden) == "recipient *** (***, ***) of house ***, not 1200"
+    assert redact(text, secrets) == "recipient *** (***, ***) of house ***, not 1200"
 
 
 @given(st.text(), st.lists(st.text(min_size=4)))
-def test_no_hidden_text_of_some_length_is_left(text: str, hidden: list[str]) -> None:
-    shown = redact(f"{text} {' '.join(hidden)}", hidden)
-    words = {" ".join(secret.split()) for secret in hidden}
+def test_no_hidden_text_of_some_length_is_left(text: str, secrets: list[str]) -> None:
+    shown = redact(f"{text} {' '.join(secrets)}", secrets)
+    words = {" ".join(secret.split()) for secret in secrets}
     assert not [word for word in words if len(word) >= 4 and word in shown and word.strip("*")]
 
 

@@ -15,8 +15,8 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
+from airflow_provider_kk.api.api_versions import DIALECTS
 from airflow_provider_kk.api.client import KKClient
-from airflow_provider_kk.api.dialects import DIALECTS
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.api.models import Order
 
@@ -49,7 +49,7 @@ def say(line: str) -> None:
 def send(url: str, token: str, timeout_s: float, name: str) -> str:
     client = KKClient(url, token, timeout_s=timeout_s)
     try:
-        client.create_order(order(name), last_check=lambda _left_s: wait_for_the_cut(name))
+        client.create_order(order(name), before_send=lambda _left_s: wait_for_the_cut(name))
     except KKError as error:
         return error.outcome.value
     return "created"

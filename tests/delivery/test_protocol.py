@@ -215,9 +215,9 @@ def test_a_worker_that_was_frozen_too_long_does_not_send(world: World) -> None:
         job = make_job(order)
         send = job.send
 
-        def late(last_check: object) -> list[str]:
+        def late(before_send: object) -> list[str]:
             world.clock.sleep(100)
-            return send(last_check)  # type: ignore[arg-type]
+            return send(before_send)  # type: ignore[arg-type]
 
         return replace(job, send=late)
 

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_kk.api.errors import KKRateLimitedError
 from airflow_provider_kk.delivery.board import Status
-from airflow_provider_kk.delivery.job import LastCheck
+from airflow_provider_kk.delivery.job import BeforeSend
 from airflow_provider_kk.delivery.rows import Answer
 from airflow_provider_kk.delivery.runs import summarise
 from airflow_provider_kk.delivery.states import Event, State
@@ -19,9 +19,9 @@ from tests.delivery.world import ORIGIN, Free, Order, World, counts, stream_over
 def test_a_late_429_does_not_resend_what_another_worker_sent_meanwhile(world: World, meanwhile: str) -> None:
     post, is_first = world.kk.post, [True]
 
-    def slow_429(order: Order, last_check: LastCheck) -> list[str]:
+    def slow_429(order: Order, before_send: BeforeSend) -> list[str]:
         if not is_first.pop() if is_first else True:
-            return post(order, last_check)
+            return post(order, before_send)
         world.clock.sleep(800)
         world.kk.meets("A", meanwhile)
         world.sync("A", waits=False)
@@ -51,7 +51,7 @@ def test_the_place_of_an_order_that_another_worker_sends_is_handed_back(world: W
         def acquire(self, stop: Any = None) -> None:
             world.sync("A")
 
-        def hand_back(self, held_s: float) -> None:
+        def release(self, held_s: float) -> None:
             handed_back.append(held_s)
 
     stream, board, _, _ = stream_over(world, Order("A"), throttle=Rivalled())

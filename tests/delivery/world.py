@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from airflow_provider_kk.api.errors import KKError, KKNotSentError, KKRejectedError, KKUnknownOutcomeError
 from airflow_provider_kk.delivery.board import Board, Item, Status
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.job import InconclusiveError, Job, LastCheck, Sighting
+from airflow_provider_kk.delivery.job import BeforeSend, InconclusiveError, Job, Sighting
 from airflow_provider_kk.delivery.orders import fingerprint_with
 from airflow_provider_kk.delivery.rows import Entry, Origin, Terms
 from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
@@ -128,9 +128,9 @@ class FakeKK:
                 )
         return ids
 
-    def post(self, order: Order, last_check: LastCheck) -> list[str]:
+    def post(self, order: Order, before_send: BeforeSend) -> list[str]:
         try:
-            last_check(30.0)
+            before_send(30.0)
         except Exception as error:
             raise KKNotSentError(str(error)) from error
         self.posts.append(order.key)
@@ -167,10 +167,10 @@ class Free:
     def acquire(self, stop: object = None) -> None:
         return
 
-    def least_s(self, requests: int) -> float:
+    def min_duration_s(self, requests: int) -> float:
         return 0.0
 
-    def hand_back(self, held_s: float) -> None:
+    def release(self, held_s: float) -> None:
         return
 
     def back_off(self, retry_after_s: float | None) -> None:
@@ -208,7 +208,7 @@ class World:
             goods=order.goods,
             country=order.country,
             zip_digest="",
-            send=lambda last_check: self.kk.post(order, last_check),
+            send=lambda before_send: self.kk.post(order, before_send),
             redact=lambda text: text,
         )
 

@@ -32,10 +32,10 @@ class NoThrottle:
     def acquire(self, stop: object = None) -> None:
         return
 
-    def least_s(self, requests: int) -> float:
+    def min_duration_s(self, requests: int) -> float:
         return 0.0
 
-    def hand_back(self, held_s: float) -> None:
+    def release(self, held_s: float) -> None:
         return
 
     def back_off(self, retry_after_s: float | None) -> None:

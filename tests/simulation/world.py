@@ -279,7 +279,7 @@ class World:
             goods=order.goods,
             country=order.country,
             zip_digest="",
-            send=lambda last_check: kk.post(order, last_check),
+            send=lambda before_send: kk.post(order, before_send),
             redact=str,
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.api.journey import Status
+from airflow_provider_kk.api.fulfilment import FulfilmentStatus
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.warehouse.status_rows import StatusRows, merge, rows_of
 
@@ -175,7 +175,7 @@ def test_a_second_parcel_never_erases_the_first():
         ("1", "shipped", "T1"),
         ("2", "preparing", None),
     ]
-    assert rows.order.status == Status.PARTIALLY_SHIPPED
+    assert rows.order.status == FulfilmentStatus.PARTIALLY_SHIPPED
 
 
 def test_a_package_is_known_by_its_id_and_lost_alone_when_that_is_odd():

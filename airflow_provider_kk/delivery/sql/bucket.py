@@ -20,7 +20,7 @@ from airflow_provider_kk.api.throttle import (
     StopSignal,
     ThrottleStopped,
     WaitLog,
-    tell_pause,
+    log_backoff,
 )
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.log import utc
@@ -81,10 +81,10 @@ class LedgerBucket:
             self._sleep(wait_s, stop)
             wait_s = self._pause_left_s()  # somebody may have met a 429 while this one slept
         if stop.is_set():
-            self.hand_back()
+            self.release()
             raise ThrottleStopped
 
-    def least_s(self, requests: int) -> float:
+    def min_duration_s(self, requests: int) -> float:
         """Return how many seconds so many requests take at least, if nobody else sends."""
         row = self._ledger.database.look(lambda db: db.execute(self._state, self._here()).one_or_none())
         free_in_s = 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
@@ -92,7 +92,7 @@ class LedgerBucket:
             free_in_s = self._full_s
         return max(0.0, free_in_s + (requests - self._burst) * self._interval_s)
 
-    def hand_back(self, held_s: float = 0.0) -> None:
+    def release(self, held_s: float = 0.0) -> None:
         """Give others a place that is not used, `held_s` seconds after its moment.
 
         Soon after only: by and by what was taken leaks out of the bucket, and would be given back twice.
@@ -116,7 +116,7 @@ class LedgerBucket:
             is_news = here >= self._paused_until
             self._paused_until = max(self._paused_until, here + pause_s)
         if is_news:
-            tell_pause("all workers of the account pause", pause_s)
+            log_backoff("all workers of the account pause", pause_s)
         now = self._ledger.database.now()
         pause = tables.account.update().where(*self._row)
         pause = pause.values(

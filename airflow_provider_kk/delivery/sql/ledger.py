@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from airflow_provider_kk.api.endpoint import may_be_one_store
+from airflow_provider_kk.api.urls import may_be_one_store
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock, SystemClock
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.rows import Attempt, Entry, Origin, Terms

@@ -122,14 +122,14 @@ def test_a_place_whose_order_another_worker_has_taken_is_handed_back(tmp_path: P
     world = World.in_folder(tmp_path)
     bucket = LedgerBucket(world.ledger, burst=1 + HEADROOM, per_second=1)
     bucket.acquire()
-    bucket.hand_back(held_s=0.1)
+    bucket.release(held_s=0.1)
     bucket.acquire()
     assert bucket.waited_s == 0.0
 
     # By now it has leaked out, so that giving it back would make room for two.
     world.clock.sleep(1.5)
     bucket.acquire()
-    bucket.hand_back(held_s=1.5)
+    bucket.release(held_s=1.5)
     bucket.acquire()
     assert bucket.waited_s > 0.0
 
@@ -200,7 +200,7 @@ def test_rate_limit_of_a_clock_that_was_ahead_is_bounded_and_logged_once(
 ) -> None:
     put_ahead(ledger, **times)
     buckets = [LedgerBucket(ledger, burst=20 + HEADROOM, per_second=50) for _ in range(2)]
-    assert buckets[0].least_s(10) <= 1.0
+    assert buckets[0].min_duration_s(10) <= 1.0
 
     sent = []
     with ThreadPoolExecutor(8) as pool:

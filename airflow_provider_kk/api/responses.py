@@ -33,7 +33,7 @@ SUCCESS = 10000
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """A whole HTTP answer, as it came; names of headers in lower case."""
 
     status: int
@@ -49,22 +49,24 @@ class Envelope(NamedTuple):
     data: Any
 
 
-def data_of(answer: Answer, *, changes: bool, hidden: Iterable[str] = ()) -> Any:
+def data_of(answer: Response, *, is_write: bool, secrets: Iterable[str] = ()) -> Any:
     """The `data` of a success. Raises the KKError that the answer proves otherwise.
 
-    `changes` says whether the call was to change something: what cannot be read is then an unknown outcome,
-    else merely a failed read. `hidden` texts (the token, personal values) are taken out of KK's message.
+    `is_write` says whether the call was to change something: what cannot be read is then an unknown outcome,
+    else merely a failed read. `secrets` texts (the token, personal values) are taken out of KK's message.
     """
     envelope = read_envelope(answer.body)
     if envelope is not None and envelope.code == SUCCESS and 200 <= answer.status < 300:
         return envelope.data
     kind, meaning = (
-        _by_status(answer.status, envelope, changes) or _by_code(answer.status, envelope) or _UNCLEAR[changes]
+        _by_status(answer.status, envelope, is_write)
+        or _by_code(answer.status, envelope)
+        or _UNCLEAR[is_write]
     )
     code, message = None, None
     if envelope is not None:
-        code, message = envelope.code, redact(envelope.message, hidden) or None
-    what = redact(_instead_of_an_envelope(answer), hidden) if code is None else f"code {code}"
+        code, message = envelope.code, redact(envelope.message, secrets) or None
+    what = redact(_instead_of_an_envelope(answer), secrets) if code is None else f"code {code}"
     text = f"{meaning} (HTTP {answer.status}, {what})"
     error = kind(
         f"{text}: {message}" if message else text, http_status=answer.status, code=code, kk_message=message
@@ -113,13 +115,13 @@ _UNCLEAR: dict[bool, tuple[type[KKError], str]] = {
 }
 
 
-def _by_status(status: int, envelope: Envelope | None, changes: bool) -> tuple[type[KKError], str] | None:
-    if changes and envelope is not None and envelope.code == SUCCESS:
+def _by_status(status: int, envelope: Envelope | None, is_write: bool) -> tuple[type[KKError], str] | None:
+    if is_write and envelope is not None and envelope.code == SUCCESS:
         return None  # whatever the status says, KK says that it was done
     if status == 429:
         return KKRateLimitedError, "KK's rate limit is reached"
     # With an envelope, its code tells what was refused: the token, or this very order.
-    if status in (401, 403) and not (changes and envelope is not None and envelope.code not in (401, 403)):
+    if status in (401, 403) and not (is_write and envelope is not None and envelope.code not in (401, 403)):
         return KKAuthError, "KK refused the access token"
     return None
 
@@ -143,7 +145,7 @@ def _by_code(status: int, envelope: Envelope | None) -> tuple[type[KKError], str
     return KKRejectedError, "KK refused"
 
 
-def _instead_of_an_envelope(answer: Answer) -> str:
+def _instead_of_an_envelope(answer: Response) -> str:
     """What came that KK does not say; of a redirect the host only, since the rest may hold anything."""
     if 300 <= answer.status < 400:
         host = _host_of(answer.headers.get("location", ""))

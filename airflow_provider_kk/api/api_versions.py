@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
-from airflow_provider_kk.api.fields import CHANNEL_TYPES
 from airflow_provider_kk.api.models import Order
+from airflow_provider_kk.api.validators import CHANNEL_TYPES
 
 ADDRESS_KEYS = ("orderAddresses", "orderAddress")
 """KK's examples all say `orderAddresses`, one of its tables says `orderAddress`."""
 
 
 @dataclass(frozen=True)
-class Dialect:
+class ApiVersion:
     """One version of the API (pages "Create order", "Query orders", "Refund").
 
     `create_keys` pairs KK's key with our field, in the order in which they are sent after the address.
@@ -61,7 +61,7 @@ class Dialect:
         return body
 
 
-_V1 = Dialect(
+_V1 = ApiVersion(
     name="v1",
     orders_path="/openapi/v1/order/order",
     refund_path="/openapi/v1/order/orders/{id}/refund",
@@ -93,7 +93,7 @@ _V1_ORDERS = replace(
     channel_types=("Standard", "Express"),
 )
 
-_V2 = Dialect(
+_V2 = ApiVersion(
     name="v2",
     orders_path="/openapi/v2/order/orders",
     refund_path="/openapi/v2/order/orders/{id}/refund",
@@ -111,4 +111,4 @@ _V2 = Dialect(
     filters_by_status=False,
 )
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (_V1, _V1_ORDERS, _V2)}
+DIALECTS: dict[str, ApiVersion] = {dialect.name: dialect for dialect in (_V1, _V1_ORDERS, _V2)}

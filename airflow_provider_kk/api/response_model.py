@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Listed(BaseModel):
+class ResponseModel(BaseModel):
     """The root of everything that KK lists."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -46,7 +46,7 @@ class Listed(BaseModel):
         return cast("Self", cls.model_construct({*values, "odd_fields"}, **whole))
 
 
-class Reads:
+class ReadFrom:
     """Where a field comes from: its reader, and KK's names for it, the first with a value counts.
 
     A reader gets a value that is neither null nor empty text, and raises ValueError when that makes no sense.
@@ -115,7 +115,7 @@ def as_time(value: object) -> datetime:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def as_rows(model: type[Listed]) -> Callable[[object], list[Any]]:
+def as_rows(model: type[ResponseModel]) -> Callable[[object], list[Any]]:
     """A list of `model`; a single object counts as a list of one."""
 
     def read(value: object) -> list[Any]:
@@ -136,20 +136,20 @@ def _epoch_time(number: int) -> datetime:
 
 
 def _odd_below(field: str, value: object) -> list[str]:
-    if isinstance(value, Listed):
+    if isinstance(value, ResponseModel):
         return [f"{field}.{path}" for path in value.odd_fields]
     if isinstance(value, list):
         return [
             f"{field}[{i}].{path}"
             for i, row in enumerate(value)
-            if isinstance(row, Listed)
+            if isinstance(row, ResponseModel)
             for path in row.odd_fields
         ]
     return []
 
 
 @functools.cache
-def _defaults(model: type[Listed]) -> list[tuple[str, Callable[[], Any]]]:
+def _defaults(model: type[ResponseModel]) -> list[tuple[str, Callable[[], Any]]]:
     return [
         (name, functools.partial(copy.copy, field.get_default(call_default_factory=True)))
         for name, field in model.model_fields.items()
@@ -157,10 +157,10 @@ def _defaults(model: type[Listed]) -> list[tuple[str, Callable[[], Any]]]:
 
 
 @functools.cache
-def _plan(model: type[Listed]) -> list[tuple[str, Reads]]:
+def _plan(model: type[ResponseModel]) -> list[tuple[str, ReadFrom]]:
     return [
         (name, reads)
         for name, field in model.model_fields.items()
         for reads in field.metadata
-        if isinstance(reads, Reads)
+        if isinstance(reads, ReadFrom)
     ]

@@ -26,7 +26,7 @@ from urllib3.util.connection import allowed_gai_family
 from urllib3.util.retry import Retry
 
 
-class LastCheckFailed(Exception):
+class BeforeSendFailed(Exception):
     """The last check before the first byte said no, for the reason in `reason`. No byte was sent."""
 
     def __init__(self, reason: Exception) -> None:
@@ -34,7 +34,7 @@ class LastCheckFailed(Exception):
         self.reason = reason
 
 
-class Exchange:
+class TrackedRequest:
     """One request and its answer: its deadline, and what is proven of it. Used as a context manager.
 
     When the deadline passes, the socket is shut down whatever it is at, and closed abortively (SO_LINGER
@@ -42,7 +42,7 @@ class Exchange:
     """
 
     def __init__(
-        self, deadline: float, *, fresh: bool = False, last_check: Callable[[float], None] | None = None
+        self, deadline: float, *, fresh: bool = False, before_send: Callable[[float], None] | None = None
     ) -> None:
         self.deadline = deadline
         """On the monotonic clock."""
@@ -50,13 +50,13 @@ class Exchange:
         """Whether it must not ride on a connection that has served before."""
         self.begun = False
         """Whether it was given to an adapter at all."""
-        self.witnessed = False
+        self.tracked = False
         """Whether our adapter carried it: without that, `bytes_handed` proves nothing."""
         self.bytes_handed = False
         self.reused = False
         self.answered = False
         self.expired = False
-        self._last_check = last_check
+        self._before_send = before_send
         self._handle: socket.socket | None = None
         self._lock = threading.Lock()
         self._timer = threading.Timer(max(0.0, self.remaining_s), self._expire)
@@ -103,11 +103,11 @@ class Exchange:
         self.reused = reused
         try:
             self._require_time()
-            if self._last_check is not None:
-                self._last_check(self.remaining_s)
+            if self._before_send is not None:
+                self._before_send(self.remaining_s)
             self._require_time()
         except Exception as reason:
-            raise LastCheckFailed(reason) from None
+            raise BeforeSendFailed(reason) from None
         self._limit_delivery()
         self.bytes_handed = True
 
@@ -136,7 +136,7 @@ class Exchange:
                     self._handle.shutdown(socket.SHUT_RDWR)
 
 
-class WitnessAdapter(HTTPAdapter):
+class TrackingAdapter(HTTPAdapter):
     """Requests' adapter on witnessing connections. Retries nothing; every call happens inside an Exchange."""
 
     def __init__(self) -> None:
@@ -160,14 +160,14 @@ class WitnessAdapter(HTTPAdapter):
 
     def send(self, *args: Any, **kwargs: Any) -> Any:
         """Send like requests does, and note that it went this way."""
-        _current.get().witnessed = True
+        _current.get().tracked = True
         return super().send(*args, **kwargs)
 
 
-_current: ContextVar[Exchange] = ContextVar("kk_exchange")
+_current: ContextVar[TrackedRequest] = ContextVar("kk_exchange")
 
 
-class _Witness(HTTPConnection):
+class _TrackingConnection(HTTPConnection):
     """What both kinds of connection do."""
 
     _connecting = False
@@ -227,11 +227,11 @@ class _Witness(HTTPConnection):
         raise NewConnectionError(self, f"no connection: {failure}") from failure
 
 
-class _PlainConnection(_Witness):
+class _PlainConnection(_TrackingConnection):
     pass
 
 
-class _TLSConnection(_Witness, HTTPSConnection):
+class _TLSConnection(_TrackingConnection, HTTPSConnection):
     pass
 
 

@@ -22,7 +22,7 @@ class _Stations(StrEnum):
         return list(type(self)).index(self)
 
 
-class Status(_Stations):
+class FulfilmentStatus(_Stations):
     """The stations of an order, in the order in which it passes them; `rank` compares two."""
 
     CREATED = "created"
@@ -57,24 +57,24 @@ class Goal(StrEnum):
 
 # What v1 tells in one word, v2 tells in up to four. v2's waiting_to_ship does not say that it is paid.
 _STATUS = {
-    "waiting_payment": Status.WAITING_PAYMENT,
-    "processing": Status.PAID,
-    "waiting_to_ship": Status.PAID,
-    "waiting_toship": Status.PAID,
-    "partial_shipped": Status.PARTIALLY_SHIPPED,
-    "shipped": Status.SHIPPED,
-    "delivered": Status.DELIVERED,
-    "completed": Status.DELIVERED,
-    "cancel": Status.CANCELLED,
-    "refunded": Status.REFUNDED,
+    "waiting_payment": FulfilmentStatus.WAITING_PAYMENT,
+    "processing": FulfilmentStatus.PAID,
+    "waiting_to_ship": FulfilmentStatus.PAID,
+    "waiting_toship": FulfilmentStatus.PAID,
+    "partial_shipped": FulfilmentStatus.PARTIALLY_SHIPPED,
+    "shipped": FulfilmentStatus.SHIPPED,
+    "delivered": FulfilmentStatus.DELIVERED,
+    "completed": FulfilmentStatus.DELIVERED,
+    "cancel": FulfilmentStatus.CANCELLED,
+    "refunded": FulfilmentStatus.REFUNDED,
 }
-_FINANCIAL = {"waiting": Status.WAITING_PAYMENT, "paid": Status.PAID}
+_FINANCIAL = {"waiting": FulfilmentStatus.WAITING_PAYMENT, "paid": FulfilmentStatus.PAID}
 _FULFILLMENT = {
-    "partially_shipped": Status.PARTIALLY_SHIPPED,
-    "fully_shipped": Status.SHIPPED,
-    "completed": Status.DELIVERED,
+    "partially_shipped": FulfilmentStatus.PARTIALLY_SHIPPED,
+    "fully_shipped": FulfilmentStatus.SHIPPED,
+    "completed": FulfilmentStatus.DELIVERED,
 }
-_REFUND = {"refund": Status.REFUNDED, "refunded": Status.REFUNDED}
+_REFUND = {"refund": FulfilmentStatus.REFUNDED, "refunded": FulfilmentStatus.REFUNDED}
 _PACKAGE = {
     "preparing": PackageStatus.PREPARING,
     "shipped": PackageStatus.SHIPPED,
@@ -89,19 +89,19 @@ def status_in(
     refund_status: str | None,
     *,
     is_paid: bool,
-) -> Status:
+) -> FulfilmentStatus:
     """The furthest station that KK's four words tell of; `is_paid`: there is a date of payment."""
     text = (
         _STATUS.get(status or ""),
         _FINANCIAL.get(financial_status or ""),
         _FULFILLMENT.get(fulfillment_status or ""),
         _REFUND.get(refund_status or ""),
-        Status.PAID if is_paid else None,
+        FulfilmentStatus.PAID if is_paid else None,
     )
-    return max((one for one in text if one), key=lambda one: one.rank, default=Status.CREATED)
+    return max((one for one in text if one), key=lambda one: one.rank, default=FulfilmentStatus.CREATED)
 
 
-def status_of(order: KKOrder) -> Status:
+def status_of(order: KKOrder) -> FulfilmentStatus:
     """The furthest station that anything in a listed order tells of, its parcels included."""
     own = status_in(
         order.status,
@@ -113,7 +113,7 @@ def status_of(order: KKOrder) -> Status:
     on_the_way = any(
         package_status(one.status) not in (None, PackageStatus.PREPARING) for one in order.fulfillments
     )
-    return max(own, Status.PARTIALLY_SHIPPED, key=lambda one: one.rank) if on_the_way else own
+    return max(own, FulfilmentStatus.PARTIALLY_SHIPPED, key=lambda one: one.rank) if on_the_way else own
 
 
 def package_status(word: str | None) -> PackageStatus | None:
@@ -125,8 +125,8 @@ def has_reached(order: KKOrder, goal: Goal) -> bool:
     """Whether an order is where it is waited for, or beyond."""
     status = status_of(order)
     if goal is Goal.REFUNDED:
-        return status is Status.REFUNDED
-    return Status(goal.value).rank <= status.rank <= Status.DELIVERED.rank
+        return status is FulfilmentStatus.REFUNDED
+    return FulfilmentStatus(goal.value).rank <= status.rank <= FulfilmentStatus.DELIVERED.rank
 
 
 def why_never(order: KKOrder, goal: Goal) -> str | None:
@@ -134,23 +134,23 @@ def why_never(order: KKOrder, goal: Goal) -> str | None:
     status = status_of(order)
     if goal is Goal.REFUNDED:
         return _why_never_refunded(order, status)
-    if status is Status.CANCELLED:
+    if status is FulfilmentStatus.CANCELLED:
         return "it is cancelled"
-    if status is Status.REFUNDED:
+    if status is FulfilmentStatus.REFUNDED:
         return "it is refunded"
     if order.status == "abnormal_order":
         return "KK calls it abnormal: somebody has to look at it there"
     return None
 
 
-def _why_never_refunded(order: KKOrder, status: Status) -> str | None:
+def _why_never_refunded(order: KKOrder, status: FulfilmentStatus) -> str | None:
     if "refunding" in (order.status, order.refund_status):
         return None
     if order.status == "refund_fail":
         return "KK has refused the refund"
-    if status is Status.CANCELLED and order.paid_at is None and order.financial_status != "paid":
+    if status is FulfilmentStatus.CANCELLED and order.paid_at is None and order.financial_status != "paid":
         return "it is cancelled and was never paid"
-    if Status.SHIPPED.rank <= status.rank <= Status.DELIVERED.rank:
+    if FulfilmentStatus.SHIPPED.rank <= status.rank <= FulfilmentStatus.DELIVERED.rank:
         return "it is shipped, and KK refunds only before"
     return None
 
