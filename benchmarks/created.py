@@ -37,7 +37,7 @@ def rows(*, is_long: bool) -> Iterator[Row]:
 def main() -> None:
     from airflow.providers.common.compat.sdk import BaseHook
 
-    from airflow_provider_kk.delivery.rows import BLANK
+    from airflow_provider_kk.delivery.model import BLANK
     from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger import open_ledger
@@ -59,7 +59,7 @@ def main() -> None:
     def add_all(tx: Any) -> None:
         for order in read_alone():
             item = item_of(0, order)
-            values = {**BLANK, "state": State.CREATED, "kk_order_ids": ("1",), "claim_token": "x"}
+            values = {**BLANK, "state": State.CREATED, "kk_order_ids": ("1",), "version": "x"}
             values |= {"fingerprint": item.fingerprint, "goods": item.goods, "country": item.country}
             tx.add(str(item.key), 1, values | {"adopted": True, "created_at": 1.0, "updated_at": 1.0})
 

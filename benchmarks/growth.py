@@ -64,7 +64,7 @@ def main() -> None:
     import sqlalchemy as sa
 
     from airflow_provider_kk.delivery.job import Job
-    from airflow_provider_kk.delivery.rows import Answer, Origin
+    from airflow_provider_kk.delivery.model import AttemptResult, Origin
     from airflow_provider_kk.delivery.sql.database import pool_arguments
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.delivery.sql.report import Report
@@ -79,9 +79,9 @@ def main() -> None:
 
     def claim(number: str) -> None:
         job = Job(number, "1:x", {"A": 1}, "FR", "", lambda _check: [], str)
-        begun = ledger.begin(job, None, origin=Origin(), sync_id="bench")
+        begun = ledger.claim(job, None, origin=Origin(), sync_id="bench")
         assert begun
-        ledger.record(begun, Answer(Event.CREATED, ("1",)))
+        ledger.record(begun, AttemptResult(Event.CREATED, ("1",)))
 
     def page(since: float, until: float) -> None:
         report.over_time(since, until, _HOUR_S)

@@ -164,7 +164,7 @@ class TestHouseRules:
     def test_the_protocol_loads_no_database_library(self):
         protocol = [name for name in modules() if name.startswith("airflow_provider_kk.delivery.")]
         protocol = [name for name in protocol if not name.startswith("airflow_provider_kk.delivery.sql")]
-        assert "airflow_provider_kk.delivery.stream" in protocol
+        assert "airflow_provider_kk.delivery.dispatcher" in protocol
         assert "sqlalchemy" not in loaded_after(*protocol)
 
     def test_rooms_import_only_rooms_above_them(self):

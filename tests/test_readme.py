@@ -21,8 +21,8 @@ from airflow.models.connection import Connection
 
 import airflow_provider_kk
 from airflow_provider_kk.cli.main import COMMANDS
-from airflow_provider_kk.delivery.board import COUNTED
-from airflow_provider_kk.delivery.limits import StopRules
+from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker
+from airflow_provider_kk.delivery.run_queue import COUNTED
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.hooks.connection import ConnectionSettings, parse_connection
 from airflow_provider_kk.operators.base import DeliveringOperator
@@ -236,8 +236,8 @@ class TestOnCall:
         ("rule", "limit"), [("same_refusals", 10), ("unknowns", 5), ("not_sent", 10), ("open_doubts", 20)]
     )
     def test_the_stop_rules_are_those_of_the_code(self, rule: str, limit: int):
-        assert StopRules(**{rule: limit - 1}).reason() is None
-        assert StopRules(**{rule: limit}).reason() is not None
+        assert CircuitBreaker(**{rule: limit - 1}).reason() is None
+        assert CircuitBreaker(**{rule: limit}).reason() is not None
 
     def test_a_doubt_is_decided_after_the_time_that_is_told(self):
         settings = ConnectionSettings(host="", base_url="", token="")

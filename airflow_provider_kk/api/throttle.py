@@ -137,9 +137,9 @@ class LocalBucket:
         with self._lock:
             now = self._clock()
             self._tat, pause_s = backed_off(self._tat, now, self._burst, self._per_second, retry_after_s)
-            is_news = now >= self._not_before
+            is_new = now >= self._not_before
             self._not_before = max(self._not_before, now + pause_s)
-        if is_news:
+        if is_new:
             log_backoff("this process pauses", pause_s)
 
     def _pause(self, seconds: float, stop: StopSignal | None) -> None:

@@ -21,7 +21,7 @@ from airflow_provider_kk.cli.common import (
     time,
 )
 from airflow_provider_kk.cli.words import plain
-from airflow_provider_kk.hooks.reading import open_finder
+from airflow_provider_kk.hooks.reading import open_order_list
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.audit import Audit
@@ -62,20 +62,20 @@ def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.job import InconclusiveError
 
     hook, ledger = open_place(arguments)
-    with open_finder(hook, ledger) as finder:
-        since, until = _period(arguments, ledger, finder)
+    with open_order_list(hook, ledger) as order_list:
+        since, until = _period(arguments, ledger, order_list)
         try:
-            result = audit(ledger, finder, since, until, Told("kk audit"))
+            result = audit(ledger, order_list, since, until, Told("kk audit"))
         except InconclusiveError as error:
             raise CannotError(f"nothing can be told: {error}") from error
     _print(result, ledger, as_json=arguments.json)
     return 0 if result.agrees else 1
 
 
-def _period(arguments: argparse.Namespace, ledger: SqlLedger, finder: Any) -> tuple[float, float]:
+def _period(arguments: argparse.Namespace, ledger: SqlLedger, order_list: Any) -> tuple[float, float]:
     from airflow_provider_kk.delivery.audit import latest_until
 
-    latest = latest_until(ledger, finder)
+    latest = latest_until(ledger, order_list)
     until = latest if arguments.until is None else _epoch("--until", arguments.until, ledger.now())
     if until > latest:
         print(

@@ -25,8 +25,8 @@ from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, 
 from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, read_query
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.board import Board, Finished
     from airflow_provider_kk.delivery.plan import Plan
+    from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
 
@@ -80,25 +80,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from airflow_provider_kk.delivery.board import Board
+    from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.operators.selection import put_on_board
 
     if bool(arguments.file) == bool(arguments.sql):
         raise CannotError("give either a file or --sql")
-    board, log = Board(), Told("kk check")
+    run_queue, log = RunQueue(), Told("kk check")
     known = what_is_known(arguments)
     if arguments.bodies and known.settings is None:
         raise CannotError("--bodies needs the kk connection, which says how KK's fields are called")
     with closing((read_file if arguments.file else read_query)(arguments, log)) as spool:
         api_version = known.settings.api_version if known.settings else None
-        put_on_board(board, spool, dict(arguments.columns), log, api_version=api_version)
-    planned = planned_with(known, board)
+        put_on_board(run_queue, spool, dict(arguments.columns), log, api_version=api_version)
+    planned = planned_with(known, run_queue)
     if arguments.json:
-        _print_json(board, planned, known, with_bodies=arguments.bodies)
+        _print_json(run_queue, planned, known, with_bodies=arguments.bodies)
     else:
-        print_plan(board, planned, known, most=arguments.show)
+        print_plan(run_queue, planned, known, most=arguments.show)
         if arguments.bodies:
-            _print_bodies(board, known.settings)
+            _print_bodies(run_queue, known.settings)
     return 0 if planned.is_good else 1
 
 
@@ -146,30 +146,32 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
 _UNKNOWN = "which orders are created already cannot be known"
 
 
-def planned_with(known: Known, board: Board) -> Plan:
+def planned_with(known: Known, run_queue: RunQueue) -> Plan:
     """Plan what is on a board, by what is known."""
     from airflow_provider_kk.api.throttle import LocalBucket
     from airflow_provider_kk.delivery.plan import plan
 
     settings, ledger = known.settings, known.ledger
     if settings is None:
-        return plan(board, None, LocalBucket(_BURST, _PER_SECOND))
-    return plan(board, ledger, settings.shared_bucket(ledger) if ledger else settings.local_bucket())
+        return plan(run_queue, None, LocalBucket(_BURST, _PER_SECOND))
+    return plan(run_queue, ledger, settings.shared_bucket(ledger) if ledger else settings.local_bucket())
 
 
 # What is shown ---------------------------------------------------------------------------------------
 
 
-def print_plan(board: Board, planned: Plan, known: Known, *, most: int, file: TextIO | None = None) -> None:
+def print_plan(
+    run_queue: RunQueue, planned: Plan, known: Known, *, most: int, file: TextIO | None = None
+) -> None:
     """Print a plan for people."""
-    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.plan import PROBLEMS
 
     summary, settings = planned.summary, known.settings
     where = f" for account {settings.account} at {settings.host}" if settings else ""
-    say(f"{orders(summary.selected)}{where}:", file=file)
+    say(f"{count_orders(summary.selected)}{where}:", file=file)
     print_counts(summary, WORDS, file=file)
-    print_problems(board, PROBLEMS, most, file=file)
+    print_problems(run_queue, PROBLEMS, most, file=file)
     say(file=file)
     if summary.postponed:
         burst = settings.rate_limit_burst if settings else _BURST
@@ -189,9 +191,9 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _print_json(board: Board, planned: Plan, known: Known, *, with_bodies: bool) -> None:
-    for one in board.finished():
-        body = _body(board, one, known.settings) if with_bodies else None
+def _print_json(run_queue: RunQueue, planned: Plan, known: Known, *, with_bodies: bool) -> None:
+    for one in run_queue.finished():
+        body = _body(run_queue, one, known.settings) if with_bodies else None
         print_json(as_data(one) | ({"body": body} if body else {}))
     print_json(
         {
@@ -204,19 +206,19 @@ def _print_json(board: Board, planned: Plan, known: Known, *, with_bodies: bool)
     )
 
 
-def _print_bodies(board: Board, settings: ConnectionSettings | None) -> None:
-    for one in board.finished():
-        if body := _body(board, one, settings):
+def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> None:
+    for one in run_queue.finished():
+        if body := _body(run_queue, one, settings):
             put(f"\n{one.name}\n{json.dumps(body, ensure_ascii=False, indent=2)}")
 
 
-def _body(board: Board, one: Finished, settings: ConnectionSettings | None) -> dict[str, Any] | None:
+def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:
     """The body that would be sent for an order, made as the client makes it; None when none would be."""
     from airflow_provider_kk.api.api_versions import DIALECTS
     from airflow_provider_kk.api.models import Order
-    from airflow_provider_kk.delivery.board import Status
+    from airflow_provider_kk.delivery.run_queue import RunStatus
 
-    item = board.item(one.key or "") if one.status is Status.POSTPONED else None
+    item = run_queue.item(one.key or "") if one.status is RunStatus.POSTPONED else None
     if item is None or settings is None:
         return None
     order = Order.model_validate_json(item.payload)

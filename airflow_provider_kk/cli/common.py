@@ -187,8 +187,8 @@ def _guarded(name: str, work: Callable[[], int], failed: int) -> int:
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.driver_errors import told
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.hooks.resolving import NotTakenError
 
@@ -209,7 +209,7 @@ def _guarded(name: str, work: Callable[[], int], failed: int) -> int:
         if fault.startswith("Unknown hook type"):
             fault += ": Airflow's provider for it is not installed here (apache-airflow-providers-...)"
     except DBAPIError as error:
-        fault = f"the ledger's database cannot be used: {told(error)}"
+        fault = f"the ledger's database cannot be used: {describe_error(error)}"
     say(f"{name}: {fault}", file=sys.stderr)
     return status
 

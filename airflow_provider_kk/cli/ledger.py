@@ -26,7 +26,7 @@ from airflow_provider_kk.cli.words import key_of, plain, why
 from airflow_provider_kk.hooks.resolving import newest
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Attempt, Entry
+    from airflow_provider_kk.delivery.model import Attempt, Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.hooks.kk import KKHook
@@ -108,7 +108,7 @@ def _ddl(arguments: argparse.Namespace) -> str:
 
 
 def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
-    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.states import State
 
     names = arguments.state or _OPEN
@@ -130,13 +130,13 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
     head = ["refund", "refund no"] if arguments.refunds else ["order number", "kkOrderIds"]
     table([head[0], "state", head[1], "since", "why"], rows)
     more = "" if len(found) == len(entries) else "; there are more: give a larger --limit"
-    count = f"refunds: {len(entries)}" if arguments.refunds else orders(len(entries))
+    count = f"refunds: {len(entries)}" if arguments.refunds else count_orders(len(entries))
     say(f"{count} of account {ledger.account} at {ledger.host}{more}")
     _print_clocks(entries, hook, ledger)
     return 0
 
 
-def _print_clocks(entries: Iterable[Entry], hook: KKHook, ledger: SqlLedger) -> None:
+def _print_clocks(entries: Iterable[Record], hook: KKHook, ledger: SqlLedger) -> None:
     """Name the clock that is off, where an order waits for it."""
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.clock import describe_clocks
@@ -154,7 +154,7 @@ def _print_clocks(entries: Iterable[Entry], hook: KKHook, ledger: SqlLedger) -> 
             say(text)
 
 
-def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]) -> list[Entry]:
+def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]) -> list[Record]:
     """Return what fits, and one more than the limit when there is more."""
     is_filtered = arguments.code is not None or arguments.older_than is not None
     found = ledger.entries(states=states, limit=None if is_filtered else arguments.limit + 1)
@@ -187,7 +187,7 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
     return 0
 
 
-def _print_entry(entry: Entry) -> None:
+def _print_entry(entry: Record) -> None:
     again = f", generation {entry.generation}" if entry.generation > 1 else ""
     say(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
     rests_until = time(entry.retry_after) or "now, by a human's word"
@@ -219,10 +219,10 @@ def _row(attempt: Attempt) -> list[str]:
     ]
 
 
-def _print_advice(entry: Entry, arguments: argparse.Namespace) -> None:
-    from airflow_provider_kk.delivery.advice import advice
+def _print_advice(entry: Record, arguments: argparse.Namespace) -> None:
+    from airflow_provider_kk.delivery.resolve_commands import resolve_commands
 
-    said = advice(
+    said = resolve_commands(
         entry.key,
         entry.state,
         entry.kk_order_ids,

@@ -24,7 +24,7 @@ from airflow_provider_kk.hooks.resolving import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
+    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.resolving import Word
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     return _created(arguments, entries[0], hook, ledger, word)
 
 
-def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Entry]) -> None:
+def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Record]) -> None:
     if arguments.not_mine is not None and not arguments.never_created:
         raise CannotError("--not-mine goes with --never-created")
     with_ids = "--created" if arguments.created is not None else "--not-mine"
@@ -73,12 +73,14 @@ def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Entry]
         raise CannotError(f"{with_ids} takes one order number: the ids are of one order")
 
 
-def _confirm_each(entries: Sequence[Entry], question: str, arguments: argparse.Namespace) -> None:
+def _confirm_each(entries: Sequence[Record], question: str, arguments: argparse.Namespace) -> None:
     if len(entries) > 1:
         confirm([f"{one.key}: {one.state.value} {why(one)}" for one in entries], question, yes=arguments.yes)
 
 
-def _created(arguments: argparse.Namespace, entry: Entry, hook: KKHook, ledger: SqlLedger, word: Word) -> int:
+def _created(
+    arguments: argparse.Namespace, entry: Record, hook: KKHook, ledger: SqlLedger, word: Word
+) -> int:
     require_open(entry, ledger)
     ids = split_ids(arguments.created)
     if arguments.refunds:
@@ -97,7 +99,7 @@ def _created(arguments: argparse.Namespace, entry: Entry, hook: KKHook, ledger: 
     return 1 if skipped else 0
 
 
-def _check_refunds(ids: Sequence[str], entry: Entry, hook: KKHook, arguments: argparse.Namespace) -> None:
+def _check_refunds(ids: Sequence[str], entry: Record, hook: KKHook, arguments: argparse.Namespace) -> None:
     """Require that KK knows each of these numbers as a refund of this order."""
     from airflow_provider_kk.delivery.refunds import carries, order_of_key
 
@@ -112,7 +114,7 @@ def _check_refunds(ids: Sequence[str], entry: Entry, hook: KKHook, arguments: ar
 
 
 def _never(
-    arguments: argparse.Namespace, entries: Sequence[Entry], hook: KKHook, ledger: SqlLedger, word: Word
+    arguments: argparse.Namespace, entries: Sequence[Record], hook: KKHook, ledger: SqlLedger, word: Word
 ) -> int:
     not_mine: list[str] = []
     if arguments.not_mine is not None:
@@ -124,7 +126,7 @@ def _never(
     else:
         seen, options = seen_orders(entries, hook, ledger, not_mine), ""
 
-    def declare(one: Entry) -> str:
+    def declare(one: Record) -> str:
         return declare_never(one, seen[one.key], ledger, word, not_mine, options=options)
 
     _, skipped = each(entries, declare, ledger, as_json=arguments.json)
@@ -132,7 +134,7 @@ def _never(
 
 
 def _order_again(
-    arguments: argparse.Namespace, entries: Sequence[Entry], hook: KKHook, ledger: SqlLedger, word: Word
+    arguments: argparse.Namespace, entries: Sequence[Record], hook: KKHook, ledger: SqlLedger, word: Word
 ) -> int:
     _confirm_each(entries, "Order these once more?", arguments)
     at_kk = all_at_kk_of(entries, hook, ledger)

@@ -18,7 +18,7 @@ from airflow_provider_kk.cli.words import (
 from airflow_provider_kk.hooks.resolving import HAS_MOVED, NotTakenError, newest
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
+    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.resolving import Word
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     """Lift the pause of rejected orders; the exit status is 1 when some that were named were skipped."""
-    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.log import count_orders
 
     word = word_of(arguments)
     entries = _selected(arguments, ledger)
@@ -43,14 +43,14 @@ def run(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
         return 0
     rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
     if len(rejected) > 1:
-        confirm(rejected, f"Ask KK again for {orders(len(rejected))}?", yes=arguments.yes)
+        confirm(rejected, f"Ask KK again for {count_orders(len(rejected))}?", yes=arguments.yes)
     done, skipped = each(entries, lambda one: _lift(one, ledger, word), ledger, as_json=arguments.json)
     if not arguments.json:
         _print_what_follows(done, skipped)
     return 1 if skipped else 0
 
 
-def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Entry]:
+def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Record]:
     from airflow_provider_kk.delivery.states import State
 
     ways = bool(arguments.number) + (arguments.code is not None) + arguments.all
@@ -69,10 +69,10 @@ def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Entry]:
     return found
 
 
-def _lift(entry: Entry, ledger: SqlLedger, word: Word) -> str:
+def _lift(entry: Record, ledger: SqlLedger, word: Word) -> str:
     if entry.state.value != "rejected":
         raise NotTakenError(f"{_NOT_REJECTED[entry.state.value].format(key=entry.key)}")
-    if ledger.lift_pause(entry, who=word.who, why=word.why) is None:
+    if ledger.clear_backoff(entry, who=word.who, why=word.why) is None:
         raise NotTakenError(HAS_MOVED.format(key=entry.key))
     if entry.settle_after > ledger.now():
         return f"asked again by the next sync, once its settle window is over at {time(entry.settle_after)}"
@@ -92,7 +92,7 @@ _NOT_REJECTED = {
 
 
 def _print_what_follows(done: int, skipped: int) -> None:
-    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.log import count_orders
 
     if done:
         say(
@@ -100,4 +100,4 @@ def _print_what_follows(done: int, skipped: int) -> None:
             "what is not there. What KK refuses again rests longer than before"
         )
     if skipped:
-        print(f"{orders(skipped)} skipped", file=sys.stderr)
+        print(f"{count_orders(skipped)} skipped", file=sys.stderr)

@@ -30,7 +30,7 @@ from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.rows import Origin
+    from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.runs import Summary
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
@@ -91,18 +91,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _ask(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: Told) -> None:
-    from airflow_provider_kk.delivery.board import Board
-    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.log import count_orders
+    from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.operators.selection import put_on_board
 
-    board, known = Board(), Known(hook.settings, ledger, "")
-    put_on_board(board, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
-    planned = planned_with(known, board)
-    print_plan(board, planned, known, most=arguments.show, file=sys.stderr)
+    run_queue, known = RunQueue(), Known(hook.settings, ledger, "")
+    put_on_board(run_queue, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
+    planned = planned_with(known, run_queue)
+    print_plan(run_queue, planned, known, most=arguments.show, file=sys.stderr)
     number = planned.summary.postponed
     number = number if arguments.limit is None else min(number, arguments.limit)
     if number:
-        confirm([], f"Send {orders(number)}?", yes=False)
+        confirm([], f"Send {count_orders(number)}?", yes=False)
 
 
 # Sending -------------------------------------------------------------------------------------------
@@ -111,19 +111,19 @@ def _ask(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlL
 def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: Told) -> int:
     from sqlalchemy.exc import DBAPIError
 
-    from airflow_provider_kk.delivery.board import Board
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.driver_errors import told
-    from airflow_provider_kk.delivery.settle import Policy
+    from airflow_provider_kk.delivery.reconcile import Policy
+    from airflow_provider_kk.delivery.run_queue import RunQueue
+    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.operators.run import Delivery
     from airflow_provider_kk.operators.selection import put_on_board
 
-    stop, board = Stop(), Board()
+    stop, run_queue = Stop(), RunQueue()
     with _stopping(stop):
         delivery = Delivery(
             hook=hook,
             ledger=ledger,
-            board=board,
+            run_queue=run_queue,
             origin=_origin(arguments.file, ledger),
             stop=stop,
             policy=Policy(arguments.on_absence),
@@ -134,11 +134,13 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
             # It is for each call, while a sync's is for all tries of a task.
             delivery.max_sent = arguments.limit + delivery.runs.sent(delivery.run)
         api_version = hook.settings.api_version
-        put_on_board(board, spool, dict(arguments.columns), log, delivery, api_version=api_version)
+        put_on_board(run_queue, spool, dict(arguments.columns), log, delivery, api_version=api_version)
         try:
             return _deliver(arguments, delivery)
         except DBAPIError as error:
-            log.error("the ledger's database cannot be used: %s. The same command goes on", told(error))
+            log.error(
+                "the ledger's database cannot be used: %s. The same command goes on", describe_error(error)
+            )
             return 1
 
 
@@ -158,19 +160,19 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
 
 def _undelivered(summary: Summary) -> str | None:
     """Say what is not delivered, though that is no news, which alone would fail a sync."""
-    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.plan import PROBLEMS
 
     counts = {status: getattr(summary, status.value) for status in PROBLEMS}
     parts = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    return f"{orders(sum(counts.values()))} not delivered, as before: {parts}" if parts else None
+    return f"{count_orders(sum(counts.values()))} not delivered, as before: {parts}" if parts else None
 
 
 def _origin(file: str, ledger: SqlLedger) -> Origin:
     """Who sends: this file's content is one sync, until it has come through, however often it is tried."""
     from dataclasses import replace
 
-    from airflow_provider_kk.delivery.rows import Origin
+    from airflow_provider_kk.delivery.model import Origin
 
     with open(file, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
@@ -208,20 +210,20 @@ def _stopping(stop: Stop) -> Iterator[None]:
 
 
 def _print(delivery: Delivery, summary: Any, arguments: argparse.Namespace) -> None:
-    from airflow_provider_kk.delivery.board import Status
-    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.plan import PROBLEMS
+    from airflow_provider_kk.delivery.run_queue import RunStatus
 
-    board = delivery.board
+    run_queue = delivery.run_queue
     if arguments.json:
-        for one in board.finished():
+        for one in run_queue.finished():
             print_json(as_data(one))
         print_json({"summary": summary.as_dict()})
         return
-    say(f"{orders(summary.selected)}, {summary.requests:,} requests, {summary.seconds:.0f} s:")
+    say(f"{count_orders(summary.selected)}, {summary.requests:,} requests, {summary.seconds:.0f} s:")
     print_counts(summary, {})
-    print_problems(board, (*PROBLEMS, Status.NOT_SENT), arguments.show)
-    created = board.finished(Status.CREATED, Status.ADOPTED)
+    print_problems(run_queue, (*PROBLEMS, RunStatus.NOT_SENT), arguments.show)
+    created = run_queue.finished(RunStatus.CREATED, RunStatus.ADOPTED)
     if rows := [[one.name or "", ", ".join(one.kk_order_ids)] for one in islice(created, _SHOWN)]:
         say()
         table(["order", "kkOrderIds"], rows)

@@ -15,7 +15,7 @@ from airflow_provider_kk.hooks.resolving import NotTakenError, Word
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.compare import Finding
-    from airflow_provider_kk.delivery.rows import Attempt, Entry
+    from airflow_provider_kk.delivery.model import Attempt, Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 
@@ -45,18 +45,18 @@ def word_of(arguments: argparse.Namespace) -> Word:
         raise CannotError("your login has no name here: give --who") from error
 
 
-def why(entry: Entry) -> str:
+def why(entry: Record) -> str:
     """Return what KK or the sync has said of an order."""
     return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
 
 
-def plain(row: Entry | Attempt | Finding, ledger: SqlLedger) -> dict[str, Any]:
+def plain(row: Record | Attempt | Finding, ledger: SqlLedger) -> dict[str, Any]:
     """Return a row for JSON, its fields named as the ledger's columns."""
     return {ledger.jobs.column(name): value for name, value in asdict(row).items()}
 
 
 def each(
-    entries: Sequence[Entry], act: Callable[[Entry], str], ledger: SqlLedger, *, as_json: bool
+    entries: Sequence[Record], act: Callable[[Record], str], ledger: SqlLedger, *, as_json: bool
 ) -> tuple[int, int]:
     """Do it with each and say what became of it; how many were done and how many skipped."""
     done = skipped = 0
@@ -81,7 +81,7 @@ def key_of(text: str, ledger: SqlLedger) -> str | None:
     return found[0].key if found else None
 
 
-def looked_up(numbers: Sequence[str], ledger: SqlLedger) -> list[Entry]:
+def looked_up(numbers: Sequence[str], ledger: SqlLedger) -> list[Record]:
     """Return the rows of these numbers. KK's ids are not taken for them: a split has several.
 
     :raises CannotError: names those that the ledger does not know.

@@ -34,7 +34,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ListedOrder:
     """Something that exists at KK and may be the effect of a job."""
 
     id: str
@@ -63,7 +63,7 @@ class InconclusiveError(Exception):
     """KK could not be listed completely, so nothing follows from what it did not show."""
 
 
-class Finder(Protocol):
+class OrderList(Protocol):
     """Reads what exists at KK."""
 
     @property
@@ -71,7 +71,7 @@ class Finder(Protocol):
         """KK's clock minus this machine's, in seconds, at the last answer."""
         ...
 
-    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[Sighting]]:
+    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
         """Yield everything that was created in a period (epoch seconds), in parts.
 
         A finder that cannot list a period looks for the effects of `keys` instead.

@@ -36,7 +36,7 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-def orders(number: int) -> str:
+def count_orders(number: int) -> str:
     """Return `1 order`, `2 orders`."""
     return f"{number} order" if number == 1 else f"{number} orders"
 
@@ -59,7 +59,7 @@ class _Line:
 
     def __str__(self) -> str:
         first = some_of(self.names, self.total)
-        named = f"order {first}" if self.total == 1 else f"{orders(self.total)} ({first})"
+        named = f"order {first}" if self.total == 1 else f"{count_orders(self.total)} ({first})"
         are = "is" if self.total == 1 else "are"
         line = self.text.format(orders=named, are=are, reason=self.reason)
         return printable(line[0].upper() + line[1:])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.api.redact import redact
-from airflow_provider_kk.delivery.job import Goods, InconclusiveError, Job, Sighting, zip_digest
+from airflow_provider_kk.delivery.job import Goods, InconclusiveError, Job, ListedOrder, zip_digest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -68,7 +68,7 @@ def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:
     return "1:" + hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-class OrderFinder:
+class KKOrderList:
     """Lists KK's orders by creation time, completely or not at all.
 
     Source: page "Query orders". A short page proves nothing there (a server may cap the page size), rows
@@ -83,7 +83,7 @@ class OrderFinder:
         """KK's clock minus this machine's, in seconds, at the last answer."""
         return self._client.clock_skew_s
 
-    def find(self, since: float, until: float, keys: Sequence[str] = ()) -> Iterator[list[Sighting]]:
+    def find(self, since: float, until: float, keys: Sequence[str] = ()) -> Iterator[list[ListedOrder]]:
         """Yield the orders created from `since` to `until` (epoch seconds) in complete slices.
 
         :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
@@ -96,7 +96,7 @@ class OrderFinder:
             start, end = slices.pop()
             rows = self._read_slice(start, end)
             if rows is not None:
-                yield [sighting(row) for row in rows]
+                yield [listed_order(row) for row in rows]
             elif end - start > _SHORTEST_SLICE_S:
                 middle = (start + end) // 2
                 slices += [(middle, end), (start, middle + 1)]
@@ -133,10 +133,10 @@ class OrderFinder:
         return None
 
 
-def sighting(order: KKOrder) -> Sighting:
+def listed_order(order: KKOrder) -> ListedOrder:
     """Return what the ledger may know of a listed order."""
     address = order.shipping_address
-    return Sighting(
+    return ListedOrder(
         id=order.id,
         key=order.custom_order_number,
         key_is_integer=order.number_is_integer,

@@ -7,28 +7,28 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_kk.delivery.board import Board, Finished, Item, Status
-from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.limits import StopRules
-from airflow_provider_kk.delivery.log import Log, OrderLog, utc
-from airflow_provider_kk.delivery.rows import Entry
-from airflow_provider_kk.delivery.runs import Summary, count
-from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.delivery.step import (
-    Step,
+from airflow_provider_kk.delivery.actions import (
+    Action,
     difference,
     found_as_integer,
-    is_to_be_recognised,
     is_unsent,
-    next_step,
+    lacks_fingerprint,
+    next_action,
 )
+from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.log import Log, OrderLog, utc
+from airflow_provider_kk.delivery.model import Record
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
+from airflow_provider_kk.delivery.runs import Summary, count
+from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.stock import StockCheck
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
 
 #: What somebody has to look at, or to wait for.
-PROBLEMS = (Status.INVALID, Status.CHANGED, Status.HELD, Status.REJECTED, Status.IN_DOUBT)
+PROBLEMS = (RunStatus.INVALID, RunStatus.CHANGED, RunStatus.HELD, RunStatus.REJECTED, RunStatus.IN_DOUBT)
 #: KK's list is read before anything is sent.
 _REQUESTS_OF_A_LOOK = 1
 
@@ -59,7 +59,7 @@ class Plan:
 
 
 def plan(
-    board: Board,
+    run_queue: RunQueue,
     ledger: Ledger | None,
     bucket: Bucket,
     *,
@@ -73,26 +73,26 @@ def plan(
     :raises KKError: when KK does not tell its stock.
     """
     with closing(StockCheck(stock_of)) if stock_of else nullcontext() as stock:
-        for batch in board.batches(Status.PENDING):
-            _mark(board, batch, ledger, stock)
-    summary = count(board)
+        for batch in run_queue.batches(RunStatus.PENDING):
+            _mark(run_queue, batch, ledger, stock)
+    summary = count(run_queue)
     if summary.postponed:
         questions = stock_of.requests if stock_of else 0
         summary.requests = summary.postponed + _REQUESTS_OF_A_LOOK + questions
         summary.seconds = round(bucket.min_duration_s(summary.requests), 1)
     open_doubts = len(ledger.doubts()) if ledger else 0
-    return Plan(summary, StopRules(open_doubts).reason())
+    return Plan(summary, CircuitBreaker(open_doubts).reason())
 
 
-def problems(board: Board) -> Iterator[Finished]:
+def problems(run_queue: RunQueue) -> Iterator[RunResult]:
     """Yield the orders that somebody has to look at, or to wait for, in the order of their rows."""
-    return board.finished(*PROBLEMS)
+    return run_queue.finished(*PROBLEMS)
 
 
-def tell(plan: Plan, board: Board, log: Log) -> None:
+def tell(plan: Plan, run_queue: RunQueue, log: Log) -> None:
     """Log what a plan has found, and the orders of each problem."""
     order_log = OrderLog(log)
-    for one in problems(board):
+    for one in problems(run_queue):
         one.warn(order_log)
     order_log.flush()
     if plan.obstacle:
@@ -107,7 +107,9 @@ def tell(plan: Plan, board: Board, log: Log) -> None:
     )
 
 
-def _mark(board: Board, batch: Sequence[Item], ledger: Ledger | None, stock: StockCheck | None) -> None:
+def _mark(
+    run_queue: RunQueue, batch: Sequence[QueuedOrder], ledger: Ledger | None, stock: StockCheck | None
+) -> None:
     known = ledger.look_up([item.key for item in batch if item.key]) if ledger else {}
     if stock is not None:
         stock.expect(item for item in batch if is_unsent(known.get(item.key or "")))
@@ -116,25 +118,25 @@ def _mark(board: Board, batch: Sequence[Item], ledger: Ledger | None, stock: Sto
         if entry is None and ledger is not None:
             entry = found_as_integer(ledger, item)
         if stock is not None and is_unsent(entry) and (shortage := stock.shortage(item)):
-            board.set(item.position, Status.INVALID, message=shortage)
+            run_queue.set(item.position, RunStatus.INVALID, message=shortage)
         elif entry is None or ledger is None:
-            board.set(item.position, Status.POSTPONED)
+            run_queue.set(item.position, RunStatus.POSTPONED)
         else:
             status, message = _outcome(item, entry, ledger)
-            board.set(item.position, status, ids=entry.kk_order_ids, code=entry.code, message=message)
+            run_queue.set(item.position, status, ids=entry.kk_order_ids, code=entry.code, message=message)
 
 
-def _outcome(item: Item, entry: Entry, ledger: Ledger) -> tuple[Status, str]:
-    step = next_step(item, entry, ledger.now)
-    if step is Step.SEND:
-        return Status.POSTPONED, ""
-    if step is Step.COMPARE:
-        is_same = entry.fingerprint == item.fingerprint or is_to_be_recognised(item, entry)
-        return (Status.ALREADY_CREATED, "") if is_same else (Status.CHANGED, difference(item, entry))
-    if step is Step.LEAVE_TO_HUMAN:
-        return Status.HELD, entry.message
-    if step is Step.REST:
-        return Status.REJECTED, f"{entry.message}; it rests until {utc(entry.retry_after)}"
+def _outcome(item: QueuedOrder, entry: Record, ledger: Ledger) -> tuple[RunStatus, str]:
+    step = next_action(item, entry, ledger.now)
+    if step is Action.SEND:
+        return RunStatus.POSTPONED, ""
+    if step is Action.COMPARE:
+        is_same = entry.fingerprint == item.fingerprint or lacks_fingerprint(item, entry)
+        return (RunStatus.ALREADY_CREATED, "") if is_same else (RunStatus.CHANGED, difference(item, entry))
+    if step is Action.LEAVE_TO_HUMAN:
+        return RunStatus.HELD, entry.message
+    if step is Action.REST:
+        return RunStatus.REJECTED, f"{entry.message}; it rests until {utc(entry.retry_after)}"
     if entry.state is State.REJECTED:
-        return Status.POSTPONED, f"KK has refused it before: {entry.message}"
-    return Status.IN_DOUBT, "KK's list decides later"
+        return RunStatus.POSTPONED, f"KK has refused it before: {entry.message}"
+    return RunStatus.IN_DOUBT, "KK's list decides later"

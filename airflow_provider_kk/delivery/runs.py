@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from airflow_provider_kk.delivery.board import COUNTED, Board, Status
+from airflow_provider_kk.delivery.actions import is_unsent
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.log import orders
-from airflow_provider_kk.delivery.rows import Entry, Origin
+from airflow_provider_kk.delivery.log import count_orders
+from airflow_provider_kk.delivery.model import Origin, Record
+from airflow_provider_kk.delivery.run_queue import COUNTED, RunQueue, RunStatus
 from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.delivery.step import is_unsent
-from airflow_provider_kk.delivery.store import RunRow
+from airflow_provider_kk.delivery.storage import RunRow
 
 _SHOWN_REJECTIONS = 20
 
@@ -65,7 +65,7 @@ class Summary:
         counts = [
             f"{getattr(self, name)} {name.replace('_', ' ')}" for name in COUNTED if getattr(self, name)
         ]
-        return f"{orders(self.selected)}: {', '.join(counts) or 'nothing to do'}"
+        return f"{count_orders(self.selected)}: {', '.join(counts) or 'nothing to do'}"
 
 
 class SyncRuns:
@@ -79,7 +79,7 @@ class SyncRuns:
         now = self._ledger.now()
         row = self._ledger.newest_run(origin)
         if row is None or row.state == "done":
-            row = RunRow(self._ledger.new_token(), origin.try_number, now, now, "running", {})
+            row = RunRow(self._ledger.new_version(), origin.try_number, now, now, "running", {})
             self._ledger.add_run(row, origin)
         else:
             started_at = row.try_started_at if row.try_number == origin.try_number else now
@@ -92,7 +92,7 @@ class SyncRuns:
         """Store how far a sync has come: `waiting`, `failed` or `done`."""
         self._ledger.change_run(run.sync_id, {"state": state, "summary": summary})
 
-    def moved(self, run: SyncRun) -> Iterator[Entry]:
+    def moved(self, run: SyncRun) -> Iterator[Record]:
         """Yield the orders that this sync has moved, in any of its tries."""
         yield from self._ledger.of_sync(run.sync_id)
 
@@ -101,36 +101,36 @@ class SyncRuns:
         return sum(entry.attempt > 0 and not is_unsent(entry) for entry in self.moved(run))
 
 
-def summarise(board: Board, run: SyncRun, runs: SyncRuns) -> Summary:
+def summarise(run_queue: RunQueue, run: SyncRun, runs: SyncRuns) -> Summary:
     """Count a sync: what is on the board, and what its earlier tries moved and is not there any more."""
-    return count(board, (entry for entry in runs.moved(run) if not board.has(entry.key)))
+    return count(run_queue, (entry for entry in runs.moved(run) if not run_queue.has(entry.key)))
 
 
-def count(board: Board, elsewhere: Iterable[Entry] = ()) -> Summary:
+def count(run_queue: RunQueue, elsewhere: Iterable[Record] = ()) -> Summary:
     """Count what is on a board, and these rows of the ledger beside it."""
-    counts: dict[Status, int] = dict.fromkeys(COUNTED, 0)
-    counts.update((status, number) for status, number in board.counts().items() if status in counts)
+    counts: dict[RunStatus, int] = dict.fromkeys(COUNTED, 0)
+    counts.update((status, number) for status, number in run_queue.counts().items() if status in counts)
     for entry in elsewhere:
         counts[_status(entry)] += 1
     summary = Summary(
         selected=sum(counts.values()),
-        newly_rejected=board.news(Status.REJECTED),
-        newly_invalid=board.news(Status.INVALID),
-        newly_held=board.news(Status.HELD),
-        rejections=_rejections(board),
+        newly_rejected=run_queue.count_new(RunStatus.REJECTED),
+        newly_invalid=run_queue.count_new(RunStatus.INVALID),
+        newly_held=run_queue.count_new(RunStatus.HELD),
+        rejections=_rejections(run_queue),
     )
     for status, number in counts.items():
         setattr(summary, status.value, number)
     return summary
 
 
-def _status(entry: Entry) -> Status:
+def _status(entry: Record) -> RunStatus:
     if entry.state is State.CREATED:
-        return Status.ADOPTED if entry.adopted else Status.CREATED
-    return Status.IN_DOUBT if entry.state is State.SENDING else Status(entry.state.value)
+        return RunStatus.ADOPTED if entry.adopted else RunStatus.CREATED
+    return RunStatus.IN_DOUBT if entry.state is State.SENDING else RunStatus(entry.state.value)
 
 
-def _rejections(board: Board) -> list[dict[str, Any]]:
+def _rejections(run_queue: RunQueue) -> list[dict[str, Any]]:
     return [
         {
             "custom_order_number": one.name,
@@ -138,5 +138,5 @@ def _rejections(board: Board) -> list[dict[str, Any]]:
             "code": one.code,
             "message": one.message,
         }
-        for one in islice(board.finished(Status.REJECTED, Status.INVALID), _SHOWN_REJECTIONS)
+        for one in islice(run_queue.finished(RunStatus.REJECTED, RunStatus.INVALID), _SHOWN_REJECTIONS)
     ]

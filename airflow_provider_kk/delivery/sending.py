@@ -7,19 +7,19 @@ from typing import Any
 
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S
 from airflow_provider_kk.delivery.job import Job
-from airflow_provider_kk.delivery.rows import (
+from airflow_provider_kk.delivery.model import (
     BLANK,
     MAX_MESSAGE,
-    Answer,
+    AttemptResult,
     Claim,
-    Entry,
     Origin,
+    Record,
     created_values,
     identity_of,
     union,
 )
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State, follow
-from airflow_provider_kk.delivery.store import KeyTakenError, Store, Transaction
+from airflow_provider_kk.delivery.storage import KeyTakenError, Store, Transaction
 
 #: A rejected order rests for 15 minutes, then twice as long each time, at most a day.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 900.0, 86_400.0
@@ -28,26 +28,26 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 900.0, 86_400.0
 class SendingLedger(Store):
     """The part of the ledger that a worker needs around a POST."""
 
-    def begin(self, job: Job, seen: Entry | None, *, origin: Origin, sync_id: str) -> Claim | None:
+    def claim(self, job: Job, expected: Record | None, *, origin: Origin, sync_id: str) -> Claim | None:
         """Commit the intent to POST a job, or return None when somebody else has moved it since.
 
         :param seen: the row as it was read before any listing; None when there was none.
         """
         claim = Claim(
             job=job,
-            generation=seen.generation if seen else 1,
-            attempt=(seen.attempt if seen else 0) + 1,
-            token=self.new_token(),
+            generation=expected.generation if expected else 1,
+            attempt=(expected.attempt if expected else 0) + 1,
+            token=self.new_version(),
         )
         tries = 0
 
-        def work(tx: Transaction) -> Entry | None:
+        def work(tx: Transaction) -> Record | None:
             nonlocal tries
             tries += 1
             # The connection may have broken after the commit, before it said so.
             if tries > 1 and (held := self._held(tx, claim)):
                 return held
-            entry = self._take(tx, claim, seen, sync_id)
+            entry = self._take(tx, claim, expected, sync_id)
             if entry is not None:
                 tx.add_attempt(claim, self._intent(tx, claim, origin))
             elif tries > 1:
@@ -61,17 +61,17 @@ class SendingLedger(Store):
             entry = self.persist(lambda tx: self._held(tx, claim)) if tries > 1 else None
         return Claim(job, claim.generation, claim.attempt, claim.token, entry) if entry else None
 
-    def _held(self, tx: Transaction, claim: Claim) -> Entry | None:
+    def _held(self, tx: Transaction, claim: Claim) -> Record | None:
         entry = tx.read(claim.job.key, claim.generation)
-        return entry if entry is not None and entry.claim_token == claim.token else None
+        return entry if entry is not None and entry.version == claim.token else None
 
-    def _take(self, tx: Transaction, claim: Claim, seen: Entry | None, sync_id: str) -> Entry | None:
+    def _take(self, tx: Transaction, claim: Claim, expected: Record | None, sync_id: str) -> Record | None:
         values = {
             **identity_of(claim.job),
-            "state": follow(seen.state if seen else None, Event.INTENT),
+            "state": follow(expected.state if expected else None, Event.INTENT),
             "attempt": claim.attempt,
-            "claim_token": claim.token,
-            "lease_until": tx.now + self.terms.lease_s,
+            "version": claim.token,
+            "lease_until": tx.now + self.timing.lease_s,
             "settle_after": self._latest_now(tx) + self.settle_delay_s,
             "code": None,
             "message": "",
@@ -79,16 +79,16 @@ class SendingLedger(Store):
             "adopted": False,
             "updated_at": tx.now,
         }
-        if seen is None:
+        if expected is None:
             return tx.add(claim.job.key, claim.generation, {**BLANK, **values})
-        if seen.state in DOUBTFUL:
-            values["resends"] = seen.resends + 1
-        return tx.change(seen, values)
+        if expected.state in DOUBTFUL:
+            values["resends"] = expected.resends + 1
+        return tx.change(expected, values)
 
     @property
     def settle_delay_s(self) -> float:
         """How long after its intent KK's list tells what became of a POST that nobody came back from."""
-        return self.terms.lease_s + self.terms.timeout_s + self.terms.settle_window_s
+        return self.timing.lease_s + self.timing.timeout_s + self.timing.settle_window_s
 
     def _intent(self, tx: Transaction, claim: Claim, origin: Origin) -> dict[str, Any]:
         return {
@@ -106,49 +106,53 @@ class SendingLedger(Store):
             "try_number": origin.try_number,
         }
 
-    def bound_times(self, seen: Entry) -> Entry | None:
+    def bound_times(self, expected: Record) -> Record | None:
         """Shorten waits that are longer than their rule allows; None when none is, or when the row has moved.
 
         A clock that was ahead, and has been set right since, wrote such times. Everything was sent before
         this call, so a full settle delay from now is as safe as one from the intent. `kk_skew_s` has to say
         what KK's clock is.
         """
-        if not self.waits_too_long(seen):
+        if not self.waits_too_long(expected):
             return None
         return self.transact(
             lambda tx: tx.change(
-                seen,
+                expected,
                 self._stamped(
                     tx,
                     {
-                        "settle_after": self._latest_now(tx) + self._settle_delay_of(seen),
-                        "lease_until": tx.earlier(tx.now + self.terms.lease_s, seen.lease_until),
-                        "retry_after": tx.earlier(tx.now + _pause_s(seen.rejections), seen.retry_after),
+                        "settle_after": self._latest_now(tx) + self._settle_delay_of(expected),
+                        "lease_until": tx.earlier(tx.now + self.timing.lease_s, expected.lease_until),
+                        "retry_after": tx.earlier(
+                            tx.now + _pause_s(expected.rejections), expected.retry_after
+                        ),
                     },
                 ),
             )
         )
 
-    def waits_too_long(self, seen: Entry) -> bool:
+    def waits_too_long(self, expected: Record) -> bool:
         """Whether a row's settle time lies further ahead than any that would be written now."""
         wall = self.clock.wall()
-        latest = seen.settle_after - self._settle_delay_of(seen) - CLOCKS_AGREE_S
+        latest = expected.settle_after - self._settle_delay_of(expected) - CLOCKS_AGREE_S
         return latest > max(wall, wall + self.kk_skew_s) and latest > self.now()
 
-    def _settle_delay_of(self, seen: Entry) -> float:
-        if seen.state is not State.SENDING:
+    def _settle_delay_of(self, expected: Record) -> float:
+        if expected.state is not State.SENDING:
             return self.settle_delay_s
         # The lease of another connection may be longer.
-        return self.settle_delay_s + max(0.0, seen.lease_until - seen.updated_at - self.terms.lease_s)
+        return self.settle_delay_s + max(
+            0.0, expected.lease_until - expected.updated_at - self.timing.lease_s
+        )
 
-    def record(self, claim: Claim, answer: Answer) -> Entry:
+    def record(self, claim: Claim, answer: AttemptResult) -> Record:
         """Store what became of a claim's POST, whoever holds the row by now, and return the row."""
         try:
             return self.persist(lambda tx: self._record(tx, claim, answer))
         except KeyTakenError:  # the row was lost, and somebody else has just written it anew
             return self.persist(lambda tx: self._record(tx, claim, answer))
 
-    def _record(self, tx: Transaction, claim: Claim, answer: Answer) -> Entry:
+    def _record(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> Record:
         is_known = tx.answer_attempt(
             claim,
             {
@@ -175,7 +179,7 @@ class SendingLedger(Store):
             return tx.overwrite(entry, self._stamped(tx, doubt))
         return entry
 
-    def _forgotten(self, tx: Transaction, claim: Claim, answer: Answer) -> dict[str, Any]:
+    def _forgotten(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> dict[str, Any]:
         """The row of a claim that the ledger has lost since: a backup was restored."""
         created = answer.event is Event.CREATED
         return {
@@ -189,7 +193,7 @@ class SendingLedger(Store):
         }
 
     def _forgotten_doubt(
-        self, tx: Transaction, entry: Entry, claim: Claim, answer: Answer
+        self, tx: Transaction, entry: Record, claim: Claim, answer: AttemptResult
     ) -> dict[str, Any] | None:
         """What an older row, which a failover has brought back, has to learn of a POST that may be at KK."""
         if answer.event is Event.NOT_SENT or entry.state in (State.CREATED, State.HELD):
@@ -204,7 +208,7 @@ class SendingLedger(Store):
             "message": answer.message[:MAX_MESSAGE],
         }
 
-    def _own_answer(self, tx: Transaction, entry: Entry, answer: Answer) -> dict[str, Any]:
+    def _own_answer(self, tx: Transaction, entry: Record, answer: AttemptResult) -> dict[str, Any]:
         if entry.kk_order_ids:  # an older attempt has turned out to be created meanwhile
             return self._meet_late(tx, entry, answer)
         changes: dict[str, Any] = {
@@ -220,13 +224,13 @@ class SendingLedger(Store):
             rejections = entry.rejections + 1
             changes.update(rejections=rejections, retry_after=tx.now + _pause_s(rejections))
             # A refusal may have come after half of a split was created: KK's list has to say.
-            changes.update(settle_after=self._latest_now(tx) + self.terms.settle_window_s)
+            changes.update(settle_after=self._latest_now(tx) + self.timing.settle_window_s)
         return changes
 
-    def _a_window_from_now(self, tx: Transaction, entry: Entry) -> Any:
-        return tx.later(self._latest_now(tx) + self.terms.settle_window_s, entry.settle_after)
+    def _a_window_from_now(self, tx: Transaction, entry: Record) -> Any:
+        return tx.later(self._latest_now(tx) + self.timing.settle_window_s, entry.settle_after)
 
-    def _meet_late(self, tx: Transaction, entry: Entry, answer: Answer) -> dict[str, Any]:
+    def _meet_late(self, tx: Transaction, entry: Record, answer: AttemptResult) -> dict[str, Any]:
         if answer.event is Event.CREATED:
             return _created_or_conflict(entry, answer.kk_order_ids, tx.now)
         if answer.event is Event.UNKNOWN:
@@ -238,7 +242,7 @@ class SendingLedger(Store):
         values = created_values(entry, entry.kk_order_ids, tx.now)
         return {**values, **self._identity_of_created(tx, entry)}
 
-    def _identity_of_created(self, tx: Transaction, entry: Entry) -> dict[str, Any]:
+    def _identity_of_created(self, tx: Transaction, entry: Record) -> dict[str, Any]:
         """What the older attempt ordered that turned out to be created."""
         created = [
             one for one in tx.attempts(entry.key, entry.generation) if one.outcome == Event.CREATED.value
@@ -246,7 +250,9 @@ class SendingLedger(Store):
         names = ("fingerprint", "goods", "country", "zip_digest")
         return {name: getattr(created[-1], name) for name in names} if created else {}
 
-    def _late_answer(self, tx: Transaction, entry: Entry, claim: Claim, answer: Answer) -> dict[str, Any]:
+    def _late_answer(
+        self, tx: Transaction, entry: Record, claim: Claim, answer: AttemptResult
+    ) -> dict[str, Any]:
         if entry.state in DOUBTFUL:
             # The newer attempt may have been created as well: keep the ids, its outcome decides.
             return {"kk_order_ids": union(entry.kk_order_ids, answer.kk_order_ids)}
@@ -260,7 +266,7 @@ def _pause_s(rejections: int) -> float:
     return min(_FIRST_PAUSE_S * (1 << max(0, rejections - 1)), _LONGEST_PAUSE_S)
 
 
-def _created_or_conflict(entry: Entry, ids: Sequence[str], now: Any) -> dict[str, Any]:
+def _created_or_conflict(entry: Record, ids: Sequence[str], now: Any) -> dict[str, Any]:
     changes = created_values(entry, ids, now)
     # Two answers that share an id speak of one order; a split may be named in part.
     is_other = bool(entry.kk_order_ids) and not set(entry.kk_order_ids) & set(ids)

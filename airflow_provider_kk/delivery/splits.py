@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.delivery.job import add_goods
-from airflow_provider_kk.delivery.orders import OrderFinder, sighting
+from airflow_provider_kk.delivery.orders import KKOrderList, listed_order
 from airflow_provider_kk.delivery.states import State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder
     from airflow_provider_kk.delivery.ledger import Ledger
-    from airflow_provider_kk.delivery.rows import Entry
+    from airflow_provider_kk.delivery.model import Record
 
 #: The splits of one order are made within a moment.
 _AROUND_S = 120.0
@@ -60,22 +60,22 @@ def splits_of(number: str, ledger: Ledger, client: KKClient) -> Splits:
     return Splits(entry.state, ids, orders, are_all=is_proof or _add_up(orders, entry))
 
 
-def _add_up(orders: Sequence[KKOrder], entry: Entry) -> bool:
-    return add_goods([sighting(order).goods or {} for order in orders]) == dict(entry.goods)
+def _add_up(orders: Sequence[KKOrder], entry: Record) -> bool:
+    return add_goods([listed_order(order).goods or {} for order in orders]) == dict(entry.goods)
 
 
-def _with_listed(entry: Entry, ledger: Ledger, client: KKClient) -> tuple[str, ...]:
-    around_s = _AROUND_S + ledger.terms.timeout_s + abs(client.clock_skew_s or 0.0)
+def _with_listed(entry: Record, ledger: Ledger, client: KKClient) -> tuple[str, ...]:
+    around_s = _AROUND_S + ledger.timing.timeout_s + abs(client.clock_skew_s or 0.0)
     around_s += abs(ledger.now() - ledger.clock.wall())
     begun_at = _begun_at(entry, ledger)
     found = dict.fromkeys(entry.kk_order_ids)
-    for part in OrderFinder(client).find(begun_at - around_s, entry.created_at + around_s):
+    for part in KKOrderList(client).find(begun_at - around_s, entry.created_at + around_s):
         own = [one for one in part if one.is_of(entry.key)]
         found.update(dict.fromkeys(one.id for one in ledger.of_its_generation(entry, own)))
     return tuple(found)
 
 
-def _begun_at(entry: Entry, ledger: Ledger) -> float:
+def _begun_at(entry: Record, ledger: Ledger) -> float:
     """Return the earliest intent of this generation, which the earliest of the clocks has dated."""
     intents = [one.intent_at for one in ledger.attempts([entry.key]) if one.generation == entry.generation]
     return min([entry.created_at, *intents])

@@ -36,7 +36,7 @@ class Event(StrEnum):
     NOT_SENT = "not_sent"
     UNKNOWN = "unknown"
     """The four outcomes of a POST."""
-    SIGHTED = "sighted"
+    FOUND = "found"
     """It was found at KK, complete."""
     INCOMPLETE = "incomplete"
     """Only a part of it was found at KK, so far."""
@@ -47,7 +47,7 @@ class Event(StrEnum):
     DECLARED_CREATED = "declared_created"
     DECLARED_NEVER = "declared_never"
     """The two ways in which a human closes a key."""
-    PAUSE_LIFTED = "pause_lifted"
+    BACKOFF_CLEARED = "backoff_cleared"
     """A human wants a rejected one asked for again without its pause."""
 
 
@@ -68,14 +68,14 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.SENDING, Event.NOT_SENT): State.NOT_SENT,
     (State.SENDING, Event.UNKNOWN): State.IN_DOUBT,
     # What turns up at KK (heal, settle, or a worker that answers late).
-    (None, Event.SIGHTED): State.CREATED,
-    (State.INVALID, Event.SIGHTED): State.CREATED,
-    (State.NOT_SENT, Event.SIGHTED): State.CREATED,
-    (State.REJECTED, Event.SIGHTED): State.CREATED,
-    (State.SENDING, Event.SIGHTED): State.CREATED,
-    (State.IN_DOUBT, Event.SIGHTED): State.CREATED,
-    (State.HELD, Event.SIGHTED): State.CREATED,
-    (State.CREATED, Event.SIGHTED): State.CREATED,
+    (None, Event.FOUND): State.CREATED,
+    (State.INVALID, Event.FOUND): State.CREATED,
+    (State.NOT_SENT, Event.FOUND): State.CREATED,
+    (State.REJECTED, Event.FOUND): State.CREATED,
+    (State.SENDING, Event.FOUND): State.CREATED,
+    (State.IN_DOUBT, Event.FOUND): State.CREATED,
+    (State.HELD, Event.FOUND): State.CREATED,
+    (State.CREATED, Event.FOUND): State.CREATED,
     (State.REJECTED, Event.INCOMPLETE): State.IN_DOUBT,
     (State.SENDING, Event.INCOMPLETE): State.IN_DOUBT,
     (State.IN_DOUBT, Event.INCOMPLETE): State.IN_DOUBT,
@@ -93,7 +93,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.HELD, Event.DECLARED_NEVER): State.NOT_SENT,
     (State.SENDING, Event.DECLARED_NEVER): State.NOT_SENT,
     (State.IN_DOUBT, Event.DECLARED_NEVER): State.NOT_SENT,
-    (State.REJECTED, Event.PAUSE_LIFTED): State.REJECTED,
+    (State.REJECTED, Event.BACKOFF_CLEARED): State.REJECTED,
 }
 
 #: The outcome of a key's last POST is not known.

@@ -15,7 +15,7 @@ from airflow_provider_kk.api.paging import chunks
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import Stock
-    from airflow_provider_kk.delivery.board import Item
+    from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
 _NOT_LISTED = "KK does not list it"
 _UNREADABLE = "KK's figure cannot be read"
@@ -44,7 +44,7 @@ class StockCheck:
 
     def __init__(self, client: KKClient) -> None:
         self._client = client
-        self._coming: deque[Item] = deque()
+        self._coming: deque[QueuedOrder] = deque()
         self._has_answered = False
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(
@@ -57,11 +57,11 @@ class StockCheck:
         """Drop the file."""
         self._db.close()
 
-    def expect(self, items: Iterable[Item]) -> None:
+    def expect(self, items: Iterable[QueuedOrder]) -> None:
         """Name the orders that come next: their SKUs fill up questions that are asked anyway."""
         self._coming = deque(items)
 
-    def shortage(self, item: Item) -> str:
+    def shortage(self, item: QueuedOrder) -> str:
         """Set an order's goods aside; or return every SKU that is missing, with how many are at hand.
 
         The same order asked for again keeps what it has.
@@ -154,7 +154,7 @@ def _refusal(error: KKRejectedError) -> _Found:
     return _Found(0, f"KK refuses to tell how many it has: {error.kk_message or f'code {error.code}'}")
 
 
-def _wanted(item: Item) -> dict[str, dict[int, int]]:
+def _wanted(item: QueuedOrder) -> dict[str, dict[int, int]]:
     """Return the quantities of an order by SKU and line."""
     wanted: dict[str, dict[int, int]] = {}
     for index, line in enumerate(json.loads(item.payload)["items"]):

@@ -157,7 +157,7 @@ def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
 
 
 def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
-    from airflow_provider_kk.delivery.rows import Terms, fingerprint_of_token
+    from airflow_provider_kk.delivery.model import Timing, fingerprint_of_token
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
     settings = hook.settings
@@ -165,13 +165,13 @@ def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
         engine,
         settings.host,
         settings.account,
-        terms=Terms(settings.timeout_s, settings.lease_s, settings.settle_window_s),
+        timing=Timing(settings.timeout_s, settings.lease_s, settings.settle_window_s),
         token_fingerprint=fingerprint_of_token(settings.token),
     )
 
 
 def _tell_weaknesses(ledger: SqlLedger, log: Log) -> None:
-    from airflow_provider_kk.delivery.sql.durability import weaknesses
+    from airflow_provider_kk.delivery.sql.durability import durability_warnings
 
     for account in ledger.accounts_of_token():
         log.warning(
@@ -181,5 +181,5 @@ def _tell_weaknesses(ledger: SqlLedger, log: Log) -> None:
             account,
         )
     with ledger.database.read() as db:
-        for weakness in weaknesses(db):
+        for weakness in durability_warnings(db):
             (log.info if weakness.is_note else log.warning)("%s", weakness.text)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.models import KKOrder
-    from airflow_provider_kk.delivery.job import Goods, Sighting
-    from airflow_provider_kk.delivery.rows import Entry
+    from airflow_provider_kk.delivery.job import Goods, ListedOrder
+    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -38,7 +38,7 @@ def split_ids(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
-def newest(entries: Iterable[Entry], ledger: SqlLedger) -> list[Entry]:
+def newest(entries: Iterable[Record], ledger: SqlLedger) -> list[Record]:
     """Leave out generations that a human has replaced."""
     entries = list(entries)
     last = ledger.look_up(sorted({one.key for one in entries}))
@@ -48,7 +48,7 @@ def newest(entries: Iterable[Entry], ledger: SqlLedger) -> list[Entry]:
 # Created -------------------------------------------------------------------------------------------
 
 
-def require_open(entry: Entry, ledger: SqlLedger) -> None:
+def require_open(entry: Record, ledger: SqlLedger) -> None:
     """Require that there is something to say of an order: KK may have it or not.
 
     :raises NotTakenError: says what else to do.
@@ -71,14 +71,14 @@ _NOTHING_TO_SAY = {
 }
 
 
-def orders_at_kk(ids: Sequence[str], entry: Entry, hook: KKHook, ledger: SqlLedger) -> list[KKOrder]:
+def orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> list[KKOrder]:
     """Return the KK orders of these ids: KK lists each under this number, and no older generation has them.
 
     :raises NotTakenError: names the ids that are not this order's.
     :raises KKError: KK cannot be asked.
     """
     from airflow_provider_kk.delivery.log import printable
-    from airflow_provider_kk.delivery.orders import sighting
+    from airflow_provider_kk.delivery.orders import listed_order
 
     if not ids:
         raise NotTakenError("not one kkOrderId was given")
@@ -88,7 +88,9 @@ def orders_at_kk(ids: Sequence[str], entry: Entry, hook: KKHook, ledger: SqlLedg
         raise NotTakenError(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
     if missing := [one for one in ids if one not in known]:
         raise NotTakenError(f"KK lists no order {', '.join(missing)!r}")
-    others = {one: known[one].custom_order_number for one in ids if not sighting(known[one]).is_of(entry.key)}
+    others = {
+        one: known[one].custom_order_number for one in ids if not listed_order(known[one]).is_of(entry.key)
+    }
     if others:
         text = ", ".join(f"{one} is of {printable(number or 'no number')}" for one, number in others.items())
         raise NotTakenError(f"KK lists other order numbers for these ids: {text}")
@@ -101,17 +103,17 @@ def orders_at_kk(ids: Sequence[str], entry: Entry, hook: KKHook, ledger: SqlLedg
     return [known[one] for one in ids]
 
 
-def other_goods(orders: Sequence[KKOrder], entry: Entry) -> Goods | None:
+def other_goods(orders: Sequence[KKOrder], entry: Record) -> Goods | None:
     """Return what these KK orders hold together, when that is not what was ordered; None when it is."""
     from airflow_provider_kk.delivery.job import add_goods
-    from airflow_provider_kk.delivery.orders import sighting
+    from airflow_provider_kk.delivery.orders import listed_order
 
-    at_kk = [sighting(order).goods for order in orders]
+    at_kk = [listed_order(order).goods for order in orders]
     total = add_goods([goods or {} for goods in at_kk])
     return None if None not in at_kk and total == dict(entry.goods) else total
 
 
-def declare_created(entry: Entry, ids: Sequence[str], ledger: SqlLedger, word: Word) -> str:
+def declare_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, word: Word) -> str:
     """Take an order for created under these ids, which were checked; say so in a sentence.
 
     :raises NotTakenError: it has moved meanwhile.
@@ -129,13 +131,13 @@ HAS_MOVED = "it has moved meanwhile; look again with `kk ledger show {key}`"
 # Never created -------------------------------------------------------------------------------------
 
 
-def require_other_number(ids: Sequence[str], entry: Entry, hook: KKHook, ledger: SqlLedger) -> None:
+def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> None:
     """Refuse what healing would take for this order, since KK lists it under this very number.
 
     :raises NotTakenError: names them, or those that the order's row does not have.
     :raises KKError: KK cannot be asked.
     """
-    from airflow_provider_kk.delivery.orders import sighting
+    from airflow_provider_kk.delivery.orders import listed_order
 
     not_in_row = [one for one in ids if one not in entry.kk_order_ids]
     try:
@@ -143,11 +145,11 @@ def require_other_number(ids: Sequence[str], entry: Entry, hook: KKHook, ledger:
     except ValueError as error:
         raise NotTakenError(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
     # KK may have listed it only after the sync had looked.
-    listed = {one.id for one in orders if sighting(one).is_of(entry.key)}
+    listed = {one.id for one in orders if listed_order(one).is_of(entry.key)}
     if not ids or not listed.issuperset(not_in_row):
         has = ", ".join(entry.kk_order_ids) or "none"
         raise NotTakenError(f"the ledger has no such kkOrderId of {entry.key}; it has {has}")
-    has_padded = bool(ledger.padded([entry.key]))  # whose integer healing leaves alone
+    has_padded = bool(ledger.zero_padded_rows([entry.key]))  # whose integer healing leaves alone
     same = [
         one.id
         for one in orders
@@ -171,7 +173,7 @@ class Seen:
 
 
 def seen_orders(
-    entries: Sequence[Entry], hook: KKHook, ledger: SqlLedger, not_mine: Sequence[str] = ()
+    entries: Sequence[Record], hook: KKHook, ledger: SqlLedger, not_mine: Sequence[str] = ()
 ) -> Mapping[str, Seen | NotTakenError]:
     """Return, by number, what KK lists of it by now, or why nobody can say that KK never made it.
 
@@ -182,23 +184,23 @@ def seen_orders(
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.listing import seen_at_kk
-    from airflow_provider_kk.hooks.reading import open_finder
+    from airflow_provider_kk.hooks.reading import open_order_list
 
     seen, asked = _may_be_absent(entries, ledger, not_mine)
     if not asked:
         return seen
     try:
-        with open_finder(hook, ledger) as finder:
-            at_kk, doubt = seen_at_kk(ledger, finder, asked)
+        with open_order_list(hook, ledger) as order_list:
+            at_kk, doubt = seen_at_kk(ledger, order_list, asked)
     except KKError as error:
         raise NotNowError(_CANNOT_ASK.format(error=error)) from error
-    for key, sightings in at_kk.items():
-        seen[key] = Seen(sorted({one.id for one in sightings} - set(not_mine)), doubt)
+    for key, listed in at_kk.items():
+        seen[key] = Seen(sorted({one.id for one in listed} - set(not_mine)), doubt)
     return seen
 
 
 def seen_refunds(
-    entries: Sequence[Entry], hook: KKHook, ledger: SqlLedger
+    entries: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> Mapping[str, Seen | NotTakenError]:
     """Return, by key, which refunds KK lists of it by now, or why nobody can say that KK never made it.
 
@@ -225,8 +227,8 @@ _CANNOT_ASK = "whether KK has it by now cannot be told: {error}. Nothing was don
 
 
 def _may_be_absent(
-    entries: Sequence[Entry], ledger: SqlLedger, not_mine: Sequence[str] = ()
-) -> tuple[dict[str, Seen | NotTakenError], list[Entry]]:
+    entries: Sequence[Record], ledger: SqlLedger, not_mine: Sequence[str] = ()
+) -> tuple[dict[str, Seen | NotTakenError], list[Record]]:
     """Return why nobody can say of some that KK never made them, and the others."""
     refused: dict[str, Seen | NotTakenError] = {}
     others = []
@@ -240,7 +242,7 @@ def _may_be_absent(
     return refused, others
 
 
-def _require_absent(entry: Entry, ledger: SqlLedger, not_mine: Sequence[str]) -> None:
+def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -> None:
     if entry.state.value == "rejected":
         raise NotTakenError(
             "KK has refused it, so it was never created; to have it asked for again without its "
@@ -254,7 +256,7 @@ def _require_absent(entry: Entry, ledger: SqlLedger, not_mine: Sequence[str]) ->
 
 
 def declare_never(
-    entry: Entry,
+    entry: Record,
     seen: Seen | NotTakenError,
     ledger: SqlLedger,
     word: Word,
@@ -295,8 +297,8 @@ def declare_never(
 
 
 def all_at_kk_of(
-    entries: Sequence[Entry], hook: KKHook, ledger: SqlLedger
-) -> Mapping[str, list[Sighting] | NotTakenError]:
+    entries: Sequence[Record], hook: KKHook, ledger: SqlLedger
+) -> Mapping[str, list[ListedOrder] | NotTakenError]:
     """Return, by number, what KK has of it by now, or why it cannot be ordered again.
 
     An answer may have named only a part of a split. KK's list is read once for all.
@@ -306,9 +308,9 @@ def all_at_kk_of(
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.job import InconclusiveError
     from airflow_provider_kk.delivery.listing import all_at_kk
-    from airflow_provider_kk.hooks.reading import open_finder
+    from airflow_provider_kk.hooks.reading import open_order_list
 
-    found: dict[str, list[Sighting] | NotTakenError] = {}
+    found: dict[str, list[ListedOrder] | NotTakenError] = {}
     over = []
     for entry in entries:
         # What is not over before KK's list is read may not be all in it.
@@ -320,8 +322,8 @@ def all_at_kk_of(
     if not over:
         return found
     try:
-        with open_finder(hook, ledger) as finder:
-            return {**found, **all_at_kk(ledger, finder, over)}
+        with open_order_list(hook, ledger) as order_list:
+            return {**found, **all_at_kk(ledger, order_list, over)}
     except (KKError, InconclusiveError) as error:
         raise NotNowError(
             f"what KK has of these numbers by now cannot be told: {error}. Nothing was done"
@@ -329,7 +331,7 @@ def all_at_kk_of(
 
 
 def order_again(
-    entry: Entry, at_kk: Sequence[Sighting] | NotTakenError, ledger: SqlLedger, word: Word
+    entry: Record, at_kk: Sequence[ListedOrder] | NotTakenError, ledger: SqlLedger, word: Word
 ) -> str:
     """Order a number once more, beside what KK has of it, see `all_at_kk_of`; say so in a sentence.
 

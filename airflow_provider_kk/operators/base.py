@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.reconcile import Policy
     from airflow_provider_kk.delivery.runs import Summary
-    from airflow_provider_kk.delivery.settle import Policy
 
 _DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 
@@ -78,7 +78,7 @@ class DeliveringOperator(BaseOperator):
         return self._stop
 
     def _policy(self) -> Policy:
-        from airflow_provider_kk.delivery.settle import Policy
+        from airflow_provider_kk.delivery.reconcile import Policy
 
         return Policy(self.on_absence, self.max_resends)
 
@@ -102,8 +102,8 @@ def failing_for_good() -> Iterator[None]:
     """Turn what only a human can mend into a failure that is not retried, a lost ledger into a sentence."""
     from sqlalchemy.exc import DBAPIError
 
-    from airflow_provider_kk.delivery.driver_errors import told
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
 
     try:
@@ -112,7 +112,7 @@ def failing_for_good() -> Iterator[None]:
         raise AirflowFailException(str(error)) from error
     except DBAPIError as error:
         message = (
-            f"The ledger's database cannot be used: {told(error)}. Nothing is sent without it; what was "
+            f"The ledger's database cannot be used: {describe_error(error)}. Nothing is sent without it; what was "
             "being sent is looked up in KK's list. A retry, or the next run, goes on where this try stopped"
         )
     else:

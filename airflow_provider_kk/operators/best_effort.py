@@ -41,14 +41,14 @@ def ledger_of_this_try(
     with tempfile.TemporaryDirectory(prefix="kk-ledger-") as folder:
         url = f"sqlite:///{Path(folder) / 'ledger.db'}"
         ledger = ledger_on(sa.create_engine(url, **pool_arguments("sqlite", 4)), hook)
-        ledger.set_healed_until(ledger.now() - _LOOK_BACK_S)
+        ledger.set_recovered_until(ledger.now() - _LOOK_BACK_S)
         if try_number > 1:
             log.info(
                 "Try %d waits %.0f s, until KK lists what an earlier one may have sent",
                 try_number,
-                ledger.terms.settle_window_s,
+                ledger.timing.settle_window_s,
             )
-            stop.wait(ledger.terms.settle_window_s)
+            stop.wait(ledger.timing.settle_window_s)
         try:
             yield ledger, False
         finally:

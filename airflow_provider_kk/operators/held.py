@@ -16,7 +16,7 @@ from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.operators.base import failing_for_good
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
+    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.resolving import Word
 
@@ -43,13 +43,13 @@ def held_orders(
         return [_plain(entry) for entry in held[:limit]]
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _plain(entry: Record) -> dict[str, Any]:
     from airflow_provider_kk.delivery.log import utc
 
     return {
         "custom_order_number": entry.key,
         "generation": entry.generation,
-        "version": entry.claim_token,
+        "version": entry.version,
         "goods": dict(entry.goods),
         "country": entry.country,
         "kk_order_ids": list(entry.kk_order_ids),
@@ -129,26 +129,26 @@ class _Resolving:
             return "ordered once more by an earlier try"
         if generation not in (None, entry.generation):
             raise NotTakenError(f"it was ordered again meanwhile, as generation {entry.generation}")
-        if version not in (None, entry.claim_token) and not self._is_said_of(entry):
+        if version not in (None, entry.version) and not self._is_said_of(entry):
             raise NotTakenError(
                 f"it has moved on since this was asked, and is {entry.state.value.replace('_', ' ')} now; "
                 f"see `kk ledger show {entry.key}`"
             )
         return words[word](entry)
 
-    def _entry(self) -> Entry:
+    def _entry(self) -> Record:
         from airflow_provider_kk.hooks.resolving import NotTakenError
 
         if entry := self.ledger.look_up([self.number]).get(self.number):
             return entry
         raise NotTakenError(f"it is not in the ledger of {self.ledger.account} at {self.ledger.host}")
 
-    def _is_said_of(self, entry: Entry) -> bool:
+    def _is_said_of(self, entry: Record) -> bool:
         from airflow_provider_kk.delivery.ledger import as_kept
 
         return entry.resolved_by == as_kept(self.said.who, self.said.why)
 
-    def _created(self, entry: Entry) -> str:
+    def _created(self, entry: Record) -> str:
         from airflow_provider_kk.hooks import resolving
 
         if entry.state.value == "created" and set(entry.kk_order_ids) == set(self.ids):
@@ -162,7 +162,7 @@ class _Resolving:
             )
         return resolving.declare_created(entry, self.ids, self.ledger, self.said)
 
-    def _never_created(self, entry: Entry) -> str:
+    def _never_created(self, entry: Record) -> str:
         from airflow_provider_kk.hooks import resolving
 
         if entry.state.value == "not_sent":
@@ -170,7 +170,7 @@ class _Resolving:
         seen = resolving.seen_orders([entry], self.hook, self.ledger)
         return resolving.declare_never(entry, seen[entry.key], self.ledger, self.said)
 
-    def _order_again(self, entry: Entry) -> str:
+    def _order_again(self, entry: Record) -> str:
         from airflow_provider_kk.delivery.states import CLOSED
         from airflow_provider_kk.hooks import resolving
 

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import conf
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
-    from airflow_provider_kk.delivery.rows import Entry, Origin
+    from airflow_provider_kk.delivery.model import Origin, Record
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
@@ -47,7 +47,7 @@ def tell_orders(before: Mapping[str, Any], now: Mapping[str, Any], tags: Tags, *
     _count("orders", counts, tags)
 
 
-def tell_refunds(entries: Iterable[Entry], since: float, tags: Tags) -> None:
+def tell_refunds(entries: Iterable[Record], since: float, tags: Tags) -> None:
     """Tell what became of the refunds that have moved since then, epoch seconds of the ledger."""
     counts: dict[str, int] = {}
     for entry in entries:

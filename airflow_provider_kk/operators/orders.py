@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
-    from airflow_provider_kk.delivery.board import Board, Finished
     from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
     from airflow_provider_kk.delivery.runs import Summary
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
@@ -129,33 +129,33 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
             return self._execute(context)
 
     def _execute(self, context: Context) -> str:
-        from airflow_provider_kk.delivery.board import Board
+        from airflow_provider_kk.delivery.run_queue import RunQueue
 
         self.require_masked()
         stop = self._new_stop()
         order = self._order(context)
         push(context, ORDER_NUMBER, order.custom_order_number)
         hook = KKHook(self.kk_conn_id)
-        board = Board()
-        board.add([item_of(0, order)])
+        run_queue = RunQueue()
+        run_queue.add([item_of(0, order)])
         with self._ledger(hook, context, stop) as (ledger, is_durable):
             warn_of_short_timeout(self.execution_timeout, ledger, self.log)
             delivery = Delivery(
                 hook=hook,
                 ledger=ledger,
-                board=board,
+                run_queue=run_queue,
                 origin=origin_of(context),
                 stop=stop,
                 policy=self._policy(),
                 log=self.log,
                 max_in_flight=1,
                 can_defer=self.deferrable and is_durable,
-                heal_max_age_s=_HEAL_AGAIN_AFTER_S,
+                recover_max_age_s=_HEAL_AGAIN_AFTER_S,
             )
             until = self._deliver(delivery)
         if until is not None:
             self._give_slot_back(until)
-        (finished,) = board.finished()
+        (finished,) = run_queue.finished()
         return self._result(finished, context, hook.settings)
 
     def _deliver(self, delivery: Delivery) -> float | None:
@@ -231,15 +231,15 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
             return _lasting(open_ledger(hook, place, threads=1, log=self.log))
         return ledger_of_this_try(hook, origin_of(context).try_number, stop, self.log)
 
-    def _result(self, finished: Finished, context: Context, settings: ConnectionSettings) -> str:
-        from airflow_provider_kk.delivery.board import Status
+    def _result(self, finished: RunResult, context: Context, settings: ConnectionSettings) -> str:
+        from airflow_provider_kk.delivery.run_queue import RunStatus
 
         name = finished.key
-        if finished.status in (Status.CREATED, Status.ALREADY_CREATED, Status.ADOPTED):
+        if finished.status in (RunStatus.CREATED, RunStatus.ALREADY_CREATED, RunStatus.ADOPTED):
             pass
-        elif finished.status is Status.CHANGED and self.on_changed == "ignore":
+        elif finished.status is RunStatus.CHANGED and self.on_changed == "ignore":
             self.log.warning("%s: %s", name, finished.message)
-        elif finished.status in (Status.IN_DOUBT, Status.NOT_SENT):
+        elif finished.status in (RunStatus.IN_DOUBT, RunStatus.NOT_SENT):
             raise AirflowException(f"Order {name} is {_words(finished)}. A retry looks again")
         else:
             raise AirflowFailException(f"Order {name} is {_words(finished)}. See `kk ledger show {name}`")
@@ -369,14 +369,14 @@ class SyncOrdersOperator(DeliveringOperator):
         stop: Stop,
         context: Context,
     ) -> dict[str, Any]:
-        from airflow_provider_kk.delivery.board import Board
+        from airflow_provider_kk.delivery.run_queue import RunQueue
 
-        board = Board()
+        run_queue = RunQueue()
         warn_of_short_timeout(self.execution_timeout, ledger, self.log)
         delivery = Delivery(
             hook=hook,
             ledger=ledger,
-            board=board,
+            run_queue=run_queue,
             origin=origin_of(context),
             stop=stop,
             policy=self._policy(),
@@ -387,7 +387,7 @@ class SyncOrdersOperator(DeliveringOperator):
             check_stock=self.check_stock,
             can_defer=self.deferrable,
         )
-        self._read(hook, warehouse, board, delivery)
+        self._read(hook, warehouse, run_queue, delivery)
         return self._deliver(delivery, warehouse, write_back, context)
 
     # Before anything is sent -----------------------------------------------------------------------
@@ -409,11 +409,13 @@ class SyncOrdersOperator(DeliveringOperator):
         """Return what leads to the warehouse's database, when the ledger is there."""
         return self.hook_params if place == self.warehouse_conn_id else None
 
-    def _read(self, hook: KKHook, warehouse: Any, board: Board, delivery: Delivery | None = None) -> None:
+    def _read(
+        self, hook: KKHook, warehouse: Any, run_queue: RunQueue, delivery: Delivery | None = None
+    ) -> None:
         from airflow_provider_kk.operators.selection import select
 
         select(
-            board,
+            run_queue,
             warehouse,
             self.sql,
             self.parameters,
@@ -425,25 +427,25 @@ class SyncOrdersOperator(DeliveringOperator):
 
     def _plan(self, hook: KKHook, warehouse: Any) -> dict[str, Any]:
         from airflow_provider_kk.api.errors import KKError
-        from airflow_provider_kk.delivery.board import Board
         from airflow_provider_kk.delivery.plan import plan, tell
+        from airflow_provider_kk.delivery.run_queue import RunQueue
         from airflow_provider_kk.hooks.ledger import ledger_to_read
 
-        board, place = Board(), self._ledger_place(hook)
+        run_queue, place = RunQueue(), self._ledger_place(hook)
         ledger = ledger_to_read(BaseHook.get_connection(place), hook, self._ledger_params(place))
         if ledger is None:
             self.log.info("There is no ledger in %r yet, so no order is known as created", place)
         bucket = hook.settings.shared_bucket(ledger) if ledger else hook.settings.local_bucket()
         with closing(ledger) if ledger else nullcontext():
-            self._read(hook, warehouse, board)
+            self._read(hook, warehouse, run_queue)
             try:
                 with hook.client(bucket) if self.check_stock else nullcontext() as stock_of:
-                    planned = plan(board, ledger, bucket, stock_of=stock_of)
+                    planned = plan(run_queue, ledger, bucket, stock_of=stock_of)
             except KKError as error:
                 raise AirflowException(
                     f"No plan can be made, because KK's stock cannot be read: {error}"
                 ) from error
-        tell(planned, board, self.log)
+        tell(planned, run_queue, self.log)
         return planned.summary.as_dict()
 
     # Sending ---------------------------------------------------------------------------------------
@@ -452,8 +454,8 @@ class SyncOrdersOperator(DeliveringOperator):
         self, delivery: Delivery, warehouse: Any, write_back: WriteBack | None, context: Context
     ) -> dict[str, Any]:
         """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
-        from airflow_provider_kk.delivery.board import Status
         from airflow_provider_kk.delivery.log import OrderLog
+        from airflow_provider_kk.delivery.run_queue import RunStatus
         from airflow_provider_kk.operators.verdict import verdict
 
         delivery.before_waiting = lambda: tell_warehouse(delivery, warehouse, write_back, self.log)
@@ -471,7 +473,7 @@ class SyncOrdersOperator(DeliveringOperator):
         push(context, "return_value", result)
         if self.on_changed == "fail":
             order_log = OrderLog(self.log)
-            for one in delivery.board.finished(Status.CHANGED):
+            for one in delivery.run_queue.finished(RunStatus.CHANGED):
                 one.warn(order_log)
             order_log.flush()
         failure = failure or verdict(
@@ -516,7 +518,7 @@ def _lasting(ledger: SqlLedger) -> Iterator[tuple[SqlLedger, bool]]:
         yield ledger, True
 
 
-def _words(finished: Finished) -> str:
+def _words(finished: RunResult) -> str:
     state = finished.status.replace("_", " ")
     code = f" (code {finished.code})" if finished.code is not None else ""
     return f"{state}{code}: {finished.message}" if finished.message else f"{state}{code}"

@@ -11,9 +11,9 @@ from airflow_provider_kk.delivery.refunds import (
     RefundDelivery,
     RefundImpossibleError,
     RefundPostponedError,
-    Wish,
+    RefundRequest,
+    refund_requests,
     status_of,
-    wishes,
 )
 from airflow_provider_kk.delivery.splits import splits_of
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import KKOrder
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.rows import Entry, Origin
+    from airflow_provider_kk.delivery.model import Origin, Record
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
@@ -52,8 +52,8 @@ class Refunding:
         self._bucket = bucket
         self._began = self._refunds.now()
         self._delivery = RefundDelivery(self._refunds, client, bucket, origin, stop, log)
-        self._wishes: list[Wish] = []
-        self._entries: dict[str, Entry] = {}
+        self._wishes: list[RefundRequest] = []
+        self._entries: dict[str, Record] = {}
         self._statuses: dict[str, str | None] = {}
         self._impossible: dict[str, str] = {}
 
@@ -67,7 +67,7 @@ class Refunding:
         :raises KKError, InconclusiveError: KK cannot be read.
         """
         orders = self._of_number(number) if number is not None else self._of_id(str(kk_order_id))
-        self._wishes = wishes(
+        self._wishes = refund_requests(
             orders, goods, ledger=self._refunds, origin=self._origin, remark=remark, reason=reason
         )
 
@@ -128,7 +128,7 @@ class Refunding:
             if entry.state is not State.CREATED:
                 continue
             at_kk = self._client.get_refunds(self._order_id(key))
-            step = self._delivery.heed_twins(entry, at_kk)
+            step = self._delivery.hold_duplicates(entry, at_kk)
             self._entries[key] = step.entry if step else entry
             self._statuses[key] = status_of(at_kk, entry)
             if self._statuses[key] in (PENDING, None) and self._entries[key].state is State.CREATED:

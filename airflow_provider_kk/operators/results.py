@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.board import Finished
     from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.run_queue import RunResult
     from airflow_provider_kk.operators.run import Delivery
     from airflow_provider_kk.warehouse.write_back import Result, WriteBack
 
@@ -64,14 +64,14 @@ def _describe(error: Exception, log: Log) -> str:
     """Return a sentence without a row in it, and log where an error that nobody foresaw comes from."""
     import traceback
 
-    from airflow_provider_kk.delivery.driver_errors import without_data
+    from airflow_provider_kk.delivery.sql.driver_errors import redact_db_error
     from airflow_provider_kk.warehouse.write_back import WriteBackError
 
     if isinstance(error, WriteBackError):
         return str(error)
     # The frames only: the error's own text may hold a row.
     log.error("write_back failed in:\n%s", "".join(traceback.format_tb(error.__traceback__)))
-    return f"write_back: {without_data(getattr(error, 'orig', None) or error, '')}"
+    return f"write_back: {redact_db_error(getattr(error, 'orig', None) or error, '')}"
 
 
 def _results(delivery: Delivery) -> Iterator[Result]:
@@ -80,23 +80,23 @@ def _results(delivery: Delivery) -> Iterator[Result]:
     from airflow_provider_kk.warehouse.write_back import Result
 
     at = pendulum.from_timestamp(delivery.ledger.now())
-    for one in delivery.board.finished():
+    for one in delivery.run_queue.finished():
         if one.name is not None:
             state = _warehouse_state(one)
             # Ids tell the warehouse that an order is done with: one that is held or changed is not.
             ids = one.kk_order_ids if state == "created" else ()
-            lines = _lines(delivery, one) if state == "created" and one.is_news else None
+            lines = _lines(delivery, one) if state == "created" and one.is_new else None
             yield Result(one.name, state, list(ids), one.message or None, at, lines)
 
 
-def _lines(delivery: Delivery, finished: Finished) -> int | None:
+def _lines(delivery: Delivery, finished: RunResult) -> int | None:
     import json
 
-    item = delivery.board.item(finished.key or "")
+    item = delivery.run_queue.item(finished.key or "")
     return len(json.loads(item.payload)["items"]) if item else None
 
 
-def _warehouse_state(finished: Finished) -> str:
+def _warehouse_state(finished: RunResult) -> str:
     """The state that a warehouse is told: one word for an order that is at KK, one for what is in doubt."""
     return _WAREHOUSE_STATES.get(finished.status.value, finished.status.value)
 

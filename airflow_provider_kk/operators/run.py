@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.api.models import Order
-    from airflow_provider_kk.delivery.board import Board, Item
     from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.dispatcher import Dispatcher
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.rows import Origin
+    from airflow_provider_kk.delivery.model import Origin
+    from airflow_provider_kk.delivery.reconcile import Policy
+    from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue
     from airflow_provider_kk.delivery.runs import Summary, SyncRun, SyncRuns
-    from airflow_provider_kk.delivery.settle import Policy
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
-    from airflow_provider_kk.delivery.stream import Stream
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -49,7 +49,7 @@ class Delivery:
 
     hook: KKHook
     ledger: SqlLedger
-    board: Board
+    run_queue: RunQueue
     origin: Origin
     stop: Stop
     policy: Policy
@@ -59,13 +59,13 @@ class Delivery:
     max_sent: int | None = None
     check_stock: bool = False
     can_defer: bool = False
-    heal_max_age_s: float = 0.0
+    recover_max_age_s: float = 0.0
     run: SyncRun = field(init=False)
     runs: SyncRuns = field(init=False)
     before_waiting: Callable[[], object] = lambda: None
     """Called once, before the first wait for orders in doubt: what is final by then need not wait, too."""
-    halted: str | None = None
-    halted_by: KKError | None = None
+    breaker_reason: str | None = None
+    breaker_error: KKError | None = None
     held_elsewhere: list[str] = field(init=False)
     """Orders of the account that this sync has held, in any of its tries, and that it did not select."""
 
@@ -101,9 +101,9 @@ class Delivery:
             stream.run()
             self._wait(stream)
         finally:
-            self.halted, self.halted_by = stream.why_not_sent or None, stream.halted_by
+            self.breaker_reason, self.breaker_error = stream.why_not_sent or None, stream.breaker_error
             self.held_elsewhere += stream.held_elsewhere
-            stream.give_up_waiting()
+            stream.stop_waiting()
             stream.close()
 
     def carry_out(self) -> tuple[Summary, BaseException | None]:
@@ -116,11 +116,11 @@ class Delivery:
                 failure = error
             return self.summary(), failure
 
-    def _stream(self) -> Stream:
-        from airflow_provider_kk.delivery.limits import Limits
-        from airflow_provider_kk.delivery.orders import OrderFinder
+    def _stream(self) -> Dispatcher:
+        from airflow_provider_kk.delivery.circuit_breaker import Limits
+        from airflow_provider_kk.delivery.dispatcher import Dispatcher
+        from airflow_provider_kk.delivery.orders import KKOrderList
         from airflow_provider_kk.delivery.stock import StockCheck
-        from airflow_provider_kk.delivery.stream import Stream
 
         client = self._client
         send_until = max_sent = None
@@ -130,11 +130,11 @@ class Delivery:
             send_until = self.ledger.clock.wall() + self.max_seconds - passed_s
         if self.max_sent is not None:
             max_sent = max(0, self.max_sent - self.runs.sent(self.run))
-        return Stream(
+        return Dispatcher(
             ledger=self.ledger,
-            finder=OrderFinder(client),
+            order_list=KKOrderList(client),
             throttle=self._bucket,
-            board=self.board,
+            run_queue=self.run_queue,
             make_job=lambda payload: _job(payload, client),
             probe=lambda: client.list_orders(page_size=1),
             log=self.log,
@@ -143,13 +143,13 @@ class Delivery:
             stop=self.stop,
             policy=self.policy,
             limits=Limits(self.max_in_flight, send_until, max_sent),
-            heal_max_age_s=self.heal_max_age_s,
+            recover_max_age_s=self.recover_max_age_s,
             stock=StockCheck(client) if self.check_stock else None,
         )
 
-    def _wait(self, stream: Stream) -> None:
+    def _wait(self, stream: Dispatcher) -> None:
         is_told = False
-        while not (stream.is_blind or self.stop.is_set()):
+        while not (stream.cannot_list or self.stop.is_set()):
             wait_s = stream.wait_s()
             if wait_s is None:
                 return
@@ -160,7 +160,7 @@ class Delivery:
                 is_told = True
             self._sleep(wait_s)
             if not self.stop.is_set():
-                stream.look_again()
+                stream.reconcile_waiting()
 
     def _sleep(self, seconds: float) -> None:
         clock = self.ledger.clock
@@ -171,14 +171,14 @@ class Delivery:
             clock.sleep(min(rest_s, _LOG_EVERY_S), self.stop)
 
     def _tell_wait(self, rest_s: float) -> None:
-        from airflow_provider_kk.delivery.board import Status
-        from airflow_provider_kk.delivery.log import orders, utc
+        from airflow_provider_kk.delivery.log import count_orders, utc
+        from airflow_provider_kk.delivery.run_queue import RunStatus
 
-        names = ", ".join(name for name, _ in self.board.examples(Status.WAITING))
+        names = ", ".join(name for name, _ in self.run_queue.examples(RunStatus.WAITING))
         self.log.info(
             "%s in doubt, first %s: only KK's list can tell what became of them. The next look is at %s, "
             "in %.0f s",
-            orders(self.board.counts().get(Status.WAITING, 0)),
+            count_orders(self.run_queue.counts().get(RunStatus.WAITING, 0)),
             names,
             utc(self.ledger.clock.wall() + rest_s),
             rest_s,
@@ -188,7 +188,7 @@ class Delivery:
         """Count the sync so far."""
         from airflow_provider_kk.delivery.runs import summarise
 
-        summary = summarise(self.board, self.run, self.runs)
+        summary = summarise(self.run_queue, self.run, self.runs)
         summary.newly_held += len(self.held_elsewhere)
         summary.requests = self.run.before.get("requests", 0) + self._client.requests
         summary.seconds = round(self.ledger.now() - self.run.started_at, 1)
@@ -211,7 +211,7 @@ class Delivery:
 
 def origin_of(context: Any) -> Origin:
     """Return which task's try this is; empty outside of a DAG run."""
-    from airflow_provider_kk.delivery.rows import Origin
+    from airflow_provider_kk.delivery.model import Origin
 
     ti = context.get("ti")
     if ti is None:
@@ -238,14 +238,14 @@ def push_order_url(context: Any, settings: ConnectionSettings, kk_order_id: str)
         push(context, ORDER_URL, settings.order_url.replace("{kk_order_id}", quote(kk_order_id, safe="")))
 
 
-def item_of(position: int, order: Order) -> Item:
+def item_of(position: int, order: Order) -> QueuedOrder:
     """Return an order as a board keeps it."""
-    from airflow_provider_kk.delivery.board import Item
     from airflow_provider_kk.delivery.job import zip_digest
     from airflow_provider_kk.delivery.orders import fingerprint, goods_of
+    from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
     number = order.custom_order_number or ""
-    return Item(
+    return QueuedOrder(
         position=position,
         key=number,
         fingerprint=fingerprint(order),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_kk.delivery.board import Board, Finished, Status
-from airflow_provider_kk.delivery.log import OrderLog, orders
+from airflow_provider_kk.delivery.log import OrderLog, count_orders
+from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
 from airflow_provider_kk.operators.run import item_of
 from airflow_provider_kk.warehouse.map import Candidate, iter_candidates
 
@@ -24,7 +24,7 @@ _NAMED = 5
 
 
 def select(
-    board: Board,
+    run_queue: RunQueue,
     warehouse: Any,
     sql: str,
     parameters: Mapping[str, Any] | Sequence[Any] | None,
@@ -61,11 +61,11 @@ def select(
     with closing(spool):
         if ignored := spool.ignored_columns(columns):
             log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
-        put_on_board(board, spool, columns, log, delivery, api_version=api_version)
+        put_on_board(run_queue, spool, columns, log, delivery, api_version=api_version)
 
 
 def put_on_board(
-    board: Board,
+    run_queue: RunQueue,
     spool: Spool,
     columns: Mapping[str, str] | None,
     log: Log,
@@ -88,38 +88,38 @@ def put_on_board(
             examples += [str(candidate.number)] if doubled <= _NAMED else []
         if candidate.order is None:
             invalid = _invalid(candidate, delivery)
-            board.add_finished(invalid)
-            if invalid.is_news:
+            run_queue.add_finished(invalid)
+            if invalid.is_new:
                 invalid.warn(order_log)
             continue
         items.append(item_of(candidate.position, candidate.order))
         if len(items) == _BATCH:
-            board.add(items)
+            run_queue.add(items)
             items = []
-    board.add(items)
+    run_queue.add(items)
     order_log.flush()
     if doubled:
         more = ", ..." if doubled > len(examples) else ""
         log.warning(
             "%s with rows that are equal in every column, whose quantities add up (%s%s): is it a JOIN that "
             "multiplies rows, or a file pasted twice?",
-            orders(doubled),
+            count_orders(doubled),
             ", ".join(examples),
             more,
         )
 
 
-def _invalid(candidate: Candidate, delivery: Delivery | None) -> Finished:
+def _invalid(candidate: Candidate, delivery: Delivery | None) -> RunResult:
     message = "; ".join(map(str, candidate.faults))
     key = _ledger_key(candidate)
-    is_news = delivery is not None and delivery.ledger.note_invalid(
+    is_new = delivery is not None and delivery.ledger.note_invalid(
         key, candidate.digest, message, sync_id=delivery.run.sync_id
     )
-    return Finished(
+    return RunResult(
         candidate.position,
         key,
-        Status.INVALID,
-        is_news,
+        RunStatus.INVALID,
+        is_new,
         (),
         None,
         message,

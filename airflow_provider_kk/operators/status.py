@@ -132,8 +132,8 @@ class SyncOrderStatusOperator(BaseOperator):
     ) -> dict[str, Any]:
         from sqlalchemy.exc import DBAPIError
 
-        from airflow_provider_kk.delivery.changes import LAG_S
         from airflow_provider_kk.delivery.log import some_of
+        from airflow_provider_kk.delivery.updated_orders import LAG_S
 
         summary = sync.summary
         run = runs.begin(origin_of(context))

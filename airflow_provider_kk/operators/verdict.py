@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_kk.delivery.board import Status
-from airflow_provider_kk.delivery.log import orders, some_of
+from airflow_provider_kk.delivery.log import count_orders, some_of
+from airflow_provider_kk.delivery.run_queue import RunStatus
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.runs import Summary
@@ -25,26 +25,26 @@ def verdict(
         return AirflowException(_unfinished(delivery, summary))
     reasons = []
     if summary.newly_held:
-        where = _examples(delivery, Status.HELD, summary.newly_held, elsewhere=delivery.held_elsewhere)
+        where = _examples(delivery, RunStatus.HELD, summary.newly_held, elsewhere=delivery.held_elsewhere)
         reasons.append(
-            f"{orders(summary.newly_held)} newly held for a human{where}: see `kk ledger list --state held`"
+            f"{count_orders(summary.newly_held)} newly held for a human{where}: see `kk ledger list --state held`"
         )
     if changes_fail and summary.changed:
-        where = _examples(delivery, Status.CHANGED, summary.changed)
+        where = _examples(delivery, RunStatus.CHANGED, summary.changed)
         reasons.append(
-            f"{orders(summary.changed)} changed after creation under the same number{where}: give what is "
+            f"{count_orders(summary.changed)} changed after creation under the same number{where}: give what is "
             "new a number of its own, or undo the change; `kk check` with the query lists each"
         )
     if _too_many_are_bad(summary, max_rejected):
         bad = summary.newly_rejected + summary.newly_invalid
         reasons.append(
-            f"{orders(bad)} newly rejected or invalid, more than max_rejected={max_rejected} allows"
+            f"{count_orders(bad)} newly rejected or invalid, more than max_rejected={max_rejected} allows"
         )
     if not reasons:
         return None
     at_kk = summary.created + summary.already_created + summary.adopted
     return AirflowFailException(
-        f"{'; '.join(reasons)}. {at_kk:,} of {orders(summary.selected)} are at KK; the summary's rejections "
+        f"{'; '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK; the summary's rejections "
         "and the log say more"
     )
 
@@ -69,14 +69,14 @@ def _too_many_are_bad(summary: Summary, max_rejected: float) -> bool:
 
 
 def _unfinished(delivery: Delivery, summary: Summary) -> str:
-    why = delivery.halted or ""
+    why = delivery.breaker_reason or ""
     parts = []
     if summary.in_doubt:
-        where = _examples(delivery, Status.IN_DOUBT, summary.in_doubt, but=why)
-        parts.append(f"{orders(summary.in_doubt)} in doubt{where}")
+        where = _examples(delivery, RunStatus.IN_DOUBT, summary.in_doubt, but=why)
+        parts.append(f"{count_orders(summary.in_doubt)} in doubt{where}")
     if summary.not_sent:
-        where = "" if why else _examples(delivery, Status.NOT_SENT, summary.not_sent)
-        parts.append(f"{orders(summary.not_sent)} not sent{where}")
+        where = "" if why else _examples(delivery, RunStatus.NOT_SENT, summary.not_sent)
+        parts.append(f"{count_orders(summary.not_sent)} not sent{where}")
     because = f", because {why}" if why else ""
     return f"{', '.join(parts)}{because}. {_what_next(delivery)}"
 
@@ -85,7 +85,7 @@ def _what_next(delivery: Delivery) -> str:
     from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
     from airflow_provider_kk.hooks.diagnosis import mend
 
-    hook, error = delivery.hook, delivery.halted_by
+    hook, error = delivery.hook, delivery.breaker_error
     if isinstance(error, (KKAuthError, KKEndpointError)):
         what = f"{mend(error, hook.settings)} of connection {hook.kk_conn_id!r}"
         return f"{what}; then a retry, or the next run, goes on"
@@ -93,14 +93,14 @@ def _what_next(delivery: Delivery) -> str:
 
 
 def _examples(
-    delivery: Delivery, status: Status, number: int, *, but: str = "", elsewhere: Sequence[str] = ()
+    delivery: Delivery, status: RunStatus, number: int, *, but: str = "", elsewhere: Sequence[str] = ()
 ) -> str:
     """Name some of `number` orders, and say what is the matter with them, or else with the first of them.
 
     :param but: what was said already, and is not said again.
     :param elsewhere: those of them that are not on the board.
     """
-    found = delivery.board.examples(status, min(_NAMED, number - len(elsewhere)))
+    found = delivery.run_queue.examples(status, min(_NAMED, number - len(elsewhere)))
     names = [str(name) for name, _message in found] + list(elsewhere)[: _NAMED - len(found)]
     if not names:
         return ""

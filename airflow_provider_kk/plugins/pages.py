@@ -11,9 +11,9 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from airflow_provider_kk.delivery.advice import Advice, advice
 from airflow_provider_kk.delivery.log import utc
-from airflow_provider_kk.delivery.rows import Attempt
+from airflow_provider_kk.delivery.model import Attempt
+from airflow_provider_kk.delivery.resolve_commands import ResolveCommands, resolve_commands
 from airflow_provider_kk.delivery.sql.report import Line
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
@@ -65,7 +65,7 @@ class Row(NamedTuple):
     """A line of a list, what may be said of it, and the POSTs that belong beside it."""
 
     line: Line
-    advice: Advice | None
+    resolve_commands: ResolveCommands | None
     posts: tuple[Attempt, ...] = ()
 
 
@@ -79,9 +79,11 @@ def rows(lines: Iterable[Line], kind: Kind, place: Place) -> list[Row]:
     return [row(line, kind, place) for line in lines]
 
 
-def advice_for(line: Any, kind: Kind, place: Place) -> Advice | None:
+def advice_for(line: Any, kind: Kind, place: Place) -> ResolveCommands | None:
     """Return what may be said of a line or an entry."""
-    return advice(line.key, line.state, line.kk_order_ids, options=place.options, is_refund=kind.is_refund)
+    return resolve_commands(
+        line.key, line.state, line.kk_order_ids, options=place.options, is_refund=kind.is_refund
+    )
 
 
 def page(template: str, view: View, *, status: int = 200, **values: Any) -> HTMLResponse:

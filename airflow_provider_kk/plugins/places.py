@@ -139,8 +139,8 @@ def opened(place: Place, reader: Reader) -> Iterator[tuple[Report, ConnectionSet
     """
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    from airflow_provider_kk.delivery.driver_errors import told
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.delivery.sql.report import Report
 
@@ -157,7 +157,7 @@ def opened(place: Place, reader: Reader) -> Iterator[tuple[Report, ConnectionSet
     except (AirflowNotFoundException, InvalidConnectionError, LedgerUnusableError) as error:
         raise CannotShowError(str(error)) from error
     except DBAPIError as error:
-        raise CannotShowError(f"The ledger's database cannot be read: {told(error)}") from error
+        raise CannotShowError(f"The ledger's database cannot be read: {describe_error(error)}") from error
     except (AirflowException, SQLAlchemyError, ImportError, ValueError) as error:
         # Its text may hold an address with a password.
         raise CannotShowError(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.driver_errors import is_of_statement, number, sqlstate, without_data
+from airflow_provider_kk.delivery.sql.driver_errors import is_of_statement, number, redact_db_error, sqlstate
 from airflow_provider_kk.warehouse.columns import ColumnsError
 from airflow_provider_kk.warehouse.connections import leave_autocommit
 from airflow_provider_kk.warehouse.rows import driver_of, plain_cursor, tuples
@@ -141,7 +141,7 @@ def _ask(cursor: Any, sql: str, call: Callable[[], Any], *, binds: bool = False,
         return call()
     except Exception as error:  # whatever the driver raises
         names = [str(column[0]) for column in cursor.description or ()]
-        fault, is_for_good = without_data(error, sql, *names), is_of_statement(error)
+        fault, is_for_good = redact_db_error(error, sql, *names), is_of_statement(error)
         if binds and _is_of_binding(error):
             fault, is_for_good = f"{fault}{advice}", True
     # Outside of the handler: what the driver says may show a customer, and a traceback shows the whole chain.

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.again import again, is_undone
-from airflow_provider_kk.delivery.driver_errors import without_data
 from airflow_provider_kk.delivery.log import OrderLog
+from airflow_provider_kk.delivery.sql.driver_errors import redact_db_error
+from airflow_provider_kk.delivery.sql.retry import is_serialization_failure, retry
 from airflow_provider_kk.warehouse.connections import leave_autocommit
 from airflow_provider_kk.warehouse.rows import plain_cursor, tuples
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
@@ -337,9 +337,9 @@ class _Session:
     def _in_transaction(self, work: Callable[[Any], Any], *statements: str) -> Any:
         try:
             # Others write the orders' rows, too: the shop itself, and syncs that take them in another order.
-            return again(lambda: self._once(work), is_undone)
+            return retry(lambda: self._once(work), is_serialization_failure)
         except Exception as error:
-            fault = without_data(error, "; ".join(statements))
+            fault = redact_db_error(error, "; ".join(statements))
         # Raised outside of the handler: what the driver says may show a whole row.
         raise WriteBackError(f"{_REFUSED}{fault}")
 

@@ -104,8 +104,8 @@ class Site:
             if fate_of(name) in fates:
                 os.kill(pid, number)
 
-    def heal(self) -> None:
-        self._cable.heal()
+    def recover(self) -> None:
+        self._cable.recover()
 
     def landed(self) -> set[str]:
         """The order numbers that KK has."""
@@ -164,7 +164,7 @@ def heal_and_watch(sites: list[Site]) -> None:
         site.signal(signal.SIGCONT, "woken")
     time.sleep(0.5)
     for site in sites:
-        site.heal()
+        site.recover()
     wait_until(lambda: all(site.landed() >= set(PLAIN) for site in sites), 30)
     time.sleep(QUIET_S)
     for site in sites:

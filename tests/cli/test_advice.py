@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from airflow_provider_kk.cli.ledger import add_arguments
-from airflow_provider_kk.delivery.advice import advice
+from airflow_provider_kk.delivery.resolve_commands import resolve_commands
 from airflow_provider_kk.delivery.states import State
 
 OPTIONS = "--kk-conn-id kk_default --ledger-conn-id 'ware house'"
@@ -23,7 +23,7 @@ def parsed(line: str) -> argparse.Namespace:
 
 
 def said(*about: object, is_refund: bool = False) -> list[argparse.Namespace]:
-    found = advice(*about, options=OPTIONS, is_refund=is_refund)  # type: ignore[arg-type]
+    found = resolve_commands(*about, options=OPTIONS, is_refund=is_refund)  # type: ignore[arg-type]
     assert found is not None
     return [parsed(one.line) for one in found.commands]
 
@@ -55,4 +55,4 @@ def test_a_refund_has_commands_of_its_own():
 def test_what_was_refused_can_be_asked_for_again_and_what_is_created_needs_nothing():
     (retry,) = said("A-1", State.REJECTED, ())
     assert (retry.action, retry.number) == ("retry", ["A-1"])
-    assert advice("A-1", State.CREATED, ("1",)) is None
+    assert resolve_commands("A-1", State.CREATED, ("1",)) is None

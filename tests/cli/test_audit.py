@@ -23,18 +23,18 @@ SPLIT = {SKU: 2, "USTS00015_BLK_S": 1}
 def post(ledger: SqlLedger, number: str, goods: Mapping[str, int] | None = None) -> str:
     """Really send an order to KK through delivery; its state."""
     from airflow_provider_kk.api.models import Order
-    from airflow_provider_kk.delivery.deliver import deliver
+    from airflow_provider_kk.delivery.attempt import attempt
+    from airflow_provider_kk.delivery.model import Origin, Timing
     from airflow_provider_kk.delivery.orders import order_job
-    from airflow_provider_kk.delivery.rows import Origin, Terms
     from airflow_provider_kk.hooks.kk import KKHook
 
     lines = [{"sku": sku, "quantity": pieces} for sku, pieces in (goods or {SKU: 1}).items()]
     address = {"country": "FR", "phone": "0102030405", "recipient": "Sample", "province": "Here"}
     order = Order.parse({"custom_order_number": number, "address": address, "items": lines})
     with KKHook().get_conn() as client, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "terms", Terms(timeout_s=5.0, lease_s=10.0, settle_window_s=0.01))
+        patch.setattr(ledger, "timing", Timing(timeout_s=5.0, lease_s=10.0, settle_window_s=0.01))
         seen = ledger.look_up([number]).get(number)
-        done = deliver(order_job(order, client), seen, ledger, origin=Origin(), sync_id="s")
+        done = attempt(order_job(order, client), seen, ledger, origin=Origin(), sync_id="s")
     assert done is not None
     return done[0].state.value
 

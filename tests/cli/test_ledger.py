@@ -13,7 +13,7 @@ from airflow_provider_kk.cli.main import main
 from tests.cli.conftest import SKU, hold, record, refuse, state
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
+    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
@@ -293,16 +293,16 @@ def test_a_rejected_order_is_asked_for_again_without_its_pause(
 def test_a_retry_does_not_shorten_the_settle_window(
     ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from airflow_provider_kk.delivery.rows import Terms
+    from airflow_provider_kk.delivery.model import Timing
 
-    ledger.terms = Terms(0.01, 0.02, 0.3)
+    ledger.timing = Timing(0.01, 0.02, 0.3)
     before = refuse_without_waiting(ledger, "A-1")
     assert main(["ledger", "retry", "A-1", "--why", "restocked"]) == 0
     assert "once its settle window is over" in capsys.readouterr().out
     assert ledger.look_up(["A-1"])["A-1"].settle_after == before.settle_after
 
 
-def refuse_without_waiting(ledger: SqlLedger, number: str) -> Entry:
+def refuse_without_waiting(ledger: SqlLedger, number: str) -> Record:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.sleep", lambda seconds: None)
         return refuse(ledger, number)

@@ -11,7 +11,7 @@ from tests.cli.conftest import SKU, hold, record, refuse, state
 from tests.cli.test_audit import SPLIT, post
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
+    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
@@ -21,7 +21,7 @@ def order_again(*numbers: str) -> int:
     return main(words)
 
 
-def post_and_wait(ledger: SqlLedger, number: str, goods: dict[str, int] | None = None) -> Entry:
+def post_and_wait(ledger: SqlLedger, number: str, goods: dict[str, int] | None = None) -> Record:
     """Really send an order to KK, and let its settle window pass."""
     post(ledger, number, goods)
     row = ledger.look_up([number])[number]
@@ -29,7 +29,7 @@ def post_and_wait(ledger: SqlLedger, number: str, goods: dict[str, int] | None =
     return row
 
 
-def let_pass(ledger: SqlLedger, row: Entry) -> None:
+def let_pass(ledger: SqlLedger, row: Record) -> None:
     """Move the row's settle window into the past, as if the time had passed."""
     assert ledger.transact(lambda tx: tx.change(row, {"settle_after": ledger.now() - 1.0}))
 
@@ -38,31 +38,31 @@ def at_kk(sandbox: SandboxServer, number: str) -> list[str]:
     return sorted(one["id"] for one in sandbox.control.orders(number))
 
 
-def heal(ledger: SqlLedger) -> int:
+def recover(ledger: SqlLedger) -> int:
     """Do what every sync does before it sends."""
     import logging
 
-    from airflow_provider_kk.delivery.heal import heal as heal_ledger
-    from airflow_provider_kk.delivery.orders import OrderFinder
+    from airflow_provider_kk.delivery.orders import KKOrderList
+    from airflow_provider_kk.delivery.recover import recover as heal_ledger
     from airflow_provider_kk.hooks.kk import KKHook
 
     with KKHook().get_conn() as client:
-        return heal_ledger(ledger, OrderFinder(client), logging.getLogger(__name__))
+        return heal_ledger(ledger, KKOrderList(client), logging.getLogger(__name__))
 
 
-def settle(ledger: SqlLedger, number: str) -> None:
+def reconcile(ledger: SqlLedger, number: str) -> None:
     """Do what every sync does with what is in doubt."""
     import logging
 
-    from airflow_provider_kk.delivery.orders import OrderFinder
-    from airflow_provider_kk.delivery.settle import Policy, settle
+    from airflow_provider_kk.delivery.orders import KKOrderList
+    from airflow_provider_kk.delivery.reconcile import Policy, reconcile
     from airflow_provider_kk.hooks.kk import KKHook
 
     let_pass(ledger, ledger.look_up([number])[number])
     with KKHook().get_conn() as client:
-        settle(
+        reconcile(
             ledger,
-            OrderFinder(client),
+            KKOrderList(client),
             ledger.look_up([number]).values(),
             at_hand={number},
             policy=Policy(),
@@ -86,7 +86,7 @@ def test_the_rest_of_a_split_is_never_taken_for_what_is_ordered_again(
     assert f"(generation 2), beside {', '.join(there)}" in capsys.readouterr().out
     assert sorted(ledger.generations("A-1")[0].kk_order_ids) == there
 
-    assert heal(ledger) == 0
+    assert recover(ledger) == 0
     assert state(ledger, "A-1") == "not_sent"
     assert post(ledger, "A-1", SPLIT) == "created"
     assert len(at_kk(sandbox, "A-1")) == 4
@@ -292,7 +292,7 @@ def taken_for_mine(ledger: SqlLedger, sandbox: SandboxServer) -> str:
     (kk_order,) = sandbox.control.place({SKU: 5}, number="7")
     sandbox.control.arm("drop_before_commit", times=1)
     assert post(ledger, "007") == "in_doubt"
-    settle(ledger, "007")
+    reconcile(ledger, "007")
     row = ledger.look_up(["007"])["007"]
     assert (row.state.value, row.kk_order_ids) == ("held", (kk_order,))
     return kk_order
@@ -352,7 +352,7 @@ def test_the_same_number_for_another_country_is_kept_apart_as_a_generation(
     (other,) = sandbox.control.place({SKU: 1}, number="A-1", country="DE")
     sandbox.control.arm("drop_before_commit", times=1)
     post(ledger, "A-1")
-    settle(ledger, "A-1")
+    reconcile(ledger, "A-1")
     assert state(ledger, "A-1") == "held"
     words = ["ledger", "resolve", "A-1", "--why", "by hand, for another customer"]
 
@@ -362,7 +362,7 @@ def test_the_same_number_for_another_country_is_kept_apart_as_a_generation(
     assert main([*words, "--created", other]) == 0
     let_pass(ledger, ledger.look_up(["A-1"])["A-1"])
     assert order_again("A-1") == 0
-    assert heal(ledger) == 0
+    assert recover(ledger) == 0
     assert post(ledger, "A-1") == "created"
     assert sorted(one["address"]["country"] for one in sandbox.control.orders("A-1")) == ["DE", "FR"]
 
@@ -374,7 +374,7 @@ def test_an_integer_that_a_sync_would_take_for_this_order_frees_nothing(
     (other,) = sandbox.control.place({SKU: 5}, number="7")  # may be the integer of a 007 elsewhere
     sandbox.control.arm("drop_before_commit", times=1)
     post(ledger, "7")
-    settle(ledger, "7")
+    reconcile(ledger, "7")
     assert ledger.look_up(["7"])["7"].kk_order_ids == (other,)
     words = ["ledger", "resolve", "7", "--never-created", "--not-mine", other, "--why", "that is 007"]
     assert main(words) == 1

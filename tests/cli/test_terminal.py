@@ -64,12 +64,12 @@ def test_a_number_in_kk_s_list_is_shown_escaped(
 
 
 def test_a_number_in_the_warehouse_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    from airflow_provider_kk.delivery.board import Finished, Status
     from airflow_provider_kk.delivery.log import OrderLog
+    from airflow_provider_kk.delivery.run_queue import RunResult, RunStatus
 
     log = OrderLog(logging.getLogger(__name__))
 
-    one = Finished(1, "#1", Status.INVALID, True, (), None, "is odd", name=EVIL)
+    one = RunResult(1, "#1", RunStatus.INVALID, True, (), None, "is odd", name=EVIL)
 
     one.warn(log)
     log.flush()

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_kk.delivery.audit import Audit, audit, latest_until
-from airflow_provider_kk.delivery.compare import Verdict
-from airflow_provider_kk.delivery.job import InconclusiveError, Sighting
-from airflow_provider_kk.delivery.settle import Policy
+from airflow_provider_kk.delivery.compare import AuditResult
+from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
+from airflow_provider_kk.delivery.reconcile import Policy
 from airflow_provider_kk.delivery.states import Event
 from tests.delivery.world import START, Order, World
 
@@ -55,7 +55,7 @@ def test_what_was_created_once_agrees_split_or_not(empty_world: World) -> None:
     world.sync(Order("B", TWO))
     result = look(world)
     assert result.agrees
-    assert (result.findings, result.counts) == ([], {Verdict.AGREES: 2})
+    assert (result.findings, result.counts) == ([], {AuditResult.AGREES: 2})
 
 
 def test_a_replayed_post_is_more_and_says_how_often(world: World) -> None:
@@ -91,7 +91,7 @@ def test_an_unknown_number_is_unclaimed_unless_it_was_cancelled(world: World) ->
     world.sync("A")
     world.kk.add(Order("by-hand"))
     world.kk.orders.append(
-        Sighting("9", "cancelled", goods={"MUG": 1}, created_at=world.kk.now, is_cancelled=True)
+        ListedOrder("9", "cancelled", goods={"MUG": 1}, created_at=world.kk.now, is_cancelled=True)
     )
     assert verdicts(look(world)) == {"by-hand": "unclaimed"}
 
@@ -109,7 +109,7 @@ def test_what_only_healing_has_found_is_unclaimed_until_a_sync_asks_for_it(world
 def test_a_duplicate_that_was_cancelled_at_kk_is_over(world: World) -> None:
     world.sync("A")
     world.kk.orders.append(
-        Sighting("9", "A", goods={"SHIRT_M": 1}, created_at=world.kk.now, is_cancelled=True)
+        ListedOrder("9", "A", goods={"SHIRT_M": 1}, created_at=world.kk.now, is_cancelled=True)
     )
     assert look(world).agrees
 
@@ -125,8 +125,8 @@ def test_other_ids_and_other_goods_are_told_apart(world: World) -> None:
 
 def test_goods_that_cannot_be_read_are_compared_by_their_ids(world: World) -> None:
     world.sync("A", "B")
-    world.kk.orders = [Sighting(one.id, one.key, created_at=one.created_at) for one in world.kk.orders]
-    world.kk.orders.append(Sighting("9", "B", created_at=world.kk.now))
+    world.kk.orders = [ListedOrder(one.id, one.key, created_at=one.created_at) for one in world.kk.orders]
+    world.kk.orders.append(ListedOrder("9", "B", created_at=world.kk.now))
     assert verdicts(look(world)) == {"B": "unclear"}
 
 
@@ -220,7 +220,7 @@ def test_an_order_at_the_edge_of_the_period_is_not_missing(world: World, edge_s:
     world.sync("A", "B")
     # KK's clock says half a minute less or more than the ledger's.
     world.kk.orders = [
-        Sighting(one.id, one.key, goods=one.goods, created_at=START + shift)
+        ListedOrder(one.id, one.key, goods=one.goods, created_at=START + shift)
         for one, shift in zip(world.kk.orders, (-30.0, 30.0), strict=True)
     ]
     assert look(world, since=START + edge_s).agrees
@@ -238,11 +238,11 @@ def test_orders_without_a_number_are_listed_apart(world: World) -> None:
 def test_numbers_that_kk_lists_as_integers_are_recognised(world: World) -> None:
     world.sync("00042", "7")
     world.kk.orders = [
-        Sighting(one.id, str(int(one.key or "")), True, one.goods, created_at=one.created_at)
+        ListedOrder(one.id, str(int(one.key or "")), True, one.goods, created_at=one.created_at)
         for one in world.kk.orders
     ]
     assert look(world).agrees
-    world.kk.orders.append(Sighting("9", "42", True, {"SHIRT_M": 1}, created_at=world.kk.now))
+    world.kk.orders.append(ListedOrder("9", "42", True, {"SHIRT_M": 1}, created_at=world.kk.now))
     assert verdicts(look(world)) == {"00042": "more"}
 
 
@@ -278,7 +278,7 @@ def test_a_long_period_is_told_of_while_it_is_read(
     world.sync("A", "B")
     whole = world.kk.find
 
-    def slow(since: float, until: float, keys: Sequence[str]) -> Iterator[list[Sighting]]:
+    def slow(since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
         for parts in whole(since, until, keys):
             for one in parts:
                 world.clock.sleep(11)

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.clock import describe_clocks
-from airflow_provider_kk.delivery.rows import Answer, Terms
+from airflow_provider_kk.delivery.model import AttemptResult, Timing
 from airflow_provider_kk.delivery.states import Event
 from tests.delivery.world import ORIGIN, Order, World, counts
 
@@ -76,11 +76,11 @@ def test_a_database_clock_that_is_an_hour_off_stops_nobody(world: World, off_s: 
 def test_answers_that_were_recorded_late_stop_nobody(empty_world: World) -> None:
     world = empty_world
     for key in ("A", "B", "C"):
-        claim = world.ledger.begin(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
+        claim = world.ledger.claim(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
         assert claim is not None
         ids = world.kk.add(Order(key))
         world.clock.sleep(900)
-        world.ledger.record(claim, Answer(Event.CREATED, tuple(ids)))
+        world.ledger.record(claim, AttemptResult(Event.CREATED, tuple(ids)))
     world.clock.sleep(3600)
     assert counts(world.sync("D")) == {"created": 1}
 
@@ -267,7 +267,7 @@ def test_lease_of_a_dead_worker_is_bounded_after_a_clock_that_was_ahead_is_set_r
     world: World, set_clock: Any
 ) -> None:
     set_clock(world, DAY_S)
-    assert world.ledger.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    assert world.ledger.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     set_right(world, set_clock)
     world.clock.sleep(200)
     world.sync("B")  # selects another order, and finds this one in doubt
@@ -280,7 +280,7 @@ def test_lease_of_a_dead_worker_is_bounded_after_a_clock_that_was_ahead_is_set_r
 
 def test_a_longer_lease_of_another_connection_is_not_cut(world: World) -> None:
     patient = world.open_ledger()
-    patient.terms = Terms(30, 600, 600)
+    patient.timing = Timing(30, 600, 600)
     claim = patient.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     assert claim is not None
     world.sync("A", waits=False)

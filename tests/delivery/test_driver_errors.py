@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.delivery.driver_errors import is_of_statement, without_data
+from airflow_provider_kk.delivery.sql.driver_errors import is_of_statement, redact_db_error
 
 SQL = "SELECT so.recipient, phone::bigint AS phone FROM Shop.so WHERE number > 1000000"
 MARKED = ("Quist", "Zebulon", "33 1", "331", "00 00", "Secret", "Licornes")
@@ -79,7 +79,7 @@ class DriverError(Exception):
     ],
 )
 def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
-    told = without_data(error, SQL, "recipient", "street1")
+    told = redact_db_error(error, SQL, "recipient", "street1")
 
     assert [word for word in MARKED if word in told] == []
     assert told.startswith("DriverError")
@@ -144,7 +144,7 @@ def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
     ],
 )
 def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -> None:
-    assert without_data(error, SQL).endswith(says)
+    assert redact_db_error(error, SQL).endswith(says)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kk.delivery.job import InconclusiveError, Sighting
+from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.states import State
 from tests.delivery.world import Limits, Order, Policy, World, counts
@@ -118,7 +118,7 @@ def test_an_order_for_another_country_is_not_adopted(world: World) -> None:
 def test_a_number_that_kk_turned_into_an_integer_is_found(world: World) -> None:
     world.kk.meets("00123", "lost_request")
     world.kk.on_post = lambda _key: world.kk.orders.append(
-        Sighting("77", "123", True, {"SHIRT_M": 1}, "FR", created_at=world.clock.now)
+        ListedOrder("77", "123", True, {"SHIRT_M": 1}, "FR", created_at=world.clock.now)
     )
     assert counts(world.sync("00123")) == {"adopted": 1}
     assert world.kk.posts.count("00123") == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import Sighting
+from airflow_provider_kk.delivery.job import ListedOrder
 from airflow_provider_kk.delivery.sql import tables
 from tests.delivery.world import Order, World, counts, list_integers
 
@@ -133,7 +133,7 @@ def test_a_restored_ledger_gets_all_splits_that_two_slices_of_the_list_show(worl
     restore(world, saved)
     find = world.kk.find
 
-    def one_by_one(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+    def one_by_one(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
         for part in find(since, until, keys):
             yield from [[one] for one in part] or [[]]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_kk.api.errors import KKAnswerError, KKAuthError, KKError, KKRejectedError
 from airflow_provider_kk.api.models import Stock
-from airflow_provider_kk.delivery.board import Item
+from airflow_provider_kk.delivery.run_queue import QueuedOrder
 from airflow_provider_kk.delivery.stock import StockCheck
 from tests.delivery.world import World, counts
 
@@ -24,9 +24,9 @@ A, B, C = "SHIRT_M", "SHIRT_L", "HAT"
 REFUSED = KKRejectedError("KK refused", code=40001, kk_message="sku does not exist")
 
 
-def item(position: int, *lines: tuple[str, int]) -> Item:
+def item(position: int, *lines: tuple[str, int]) -> QueuedOrder:
     payload = json.dumps({"items": [{"sku": sku, "quantity": quantity} for sku, quantity in lines]})
-    return Item(position, f"S-{position}", "1:x", {}, "FR", "", payload)
+    return QueuedOrder(position, f"S-{position}", "1:x", {}, "FR", "", payload)
 
 
 class FakeKK:
@@ -50,7 +50,7 @@ class FakeKK:
         yield from map(Stock.read, rows[: self.page_cap])
 
 
-def shortages(kk: FakeKK, items: Sequence[Item]) -> list[str]:
+def shortages(kk: FakeKK, items: Sequence[QueuedOrder]) -> list[str]:
     """What is missing of each order, asked as a stream asks."""
     client: Any = kk
     with closing(StockCheck(client)) as check:
@@ -206,10 +206,10 @@ class Shelves:
         self.missing = missing
         self.asked: list[str] = []
 
-    def expect(self, items: Iterable[Item]) -> None:
+    def expect(self, items: Iterable[QueuedOrder]) -> None:
         self.coming = [one.key for one in items]
 
-    def shortage(self, item: Item) -> str:
+    def shortage(self, item: QueuedOrder) -> str:
         self.asked.append(item.key or "")
         return self.missing.get(item.key or "", "")
 

@@ -5,28 +5,34 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_kk.delivery.board import Board, Item, Status
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.runs import count
 from airflow_provider_kk.operators.verdict import verdict
 
 
-def said(states: list[tuple[Status, bool, str]], *, halted: str | None = None, elsewhere: Any = ()) -> str:
+def said(
+    states: list[tuple[RunStatus, bool, str]], *, breaker_reason: str | None = None, elsewhere: Any = ()
+) -> str:
     """The text of a sync over orders A-0, A-1, ... of which each is (status, is_news, message)."""
-    board = Board()
-    board.add(Item(n, f"A-{n}", "", {}, "FR", "", "") for n in range(len(states)))
-    for n, (status, is_news, message) in enumerate(states):
-        board.set(n, status, is_news=is_news, message=message)
-    summary = count(board)
+    run_queue = RunQueue()
+    run_queue.add(QueuedOrder(n, f"A-{n}", "", {}, "FR", "", "") for n in range(len(states)))
+    for n, (status, is_new, message) in enumerate(states):
+        run_queue.set(n, status, is_new=is_new, message=message)
+    summary = count(run_queue)
     summary.newly_held += len(elsewhere)
     delivery: Any = SimpleNamespace(
-        board=board, halted=halted, halted_by=None, held_elsewhere=list(elsewhere), hook=None
+        run_queue=run_queue,
+        breaker_reason=breaker_reason,
+        breaker_error=None,
+        held_elsewhere=list(elsewhere),
+        hook=None,
     )
     return str(verdict(delivery, summary, max_rejected=0, changes_fail=True))
 
 
 def test_orders_that_were_not_sent_are_told_with_a_reason_when_nothing_stopped_the_sync() -> None:
     lease = "75 s of a lease of 6 s had passed before the first byte"
-    text = said([(Status.NOT_SENT, True, lease)] * 8 + [(Status.CREATED, True, "")])
+    text = said([(RunStatus.NOT_SENT, True, lease)] * 8 + [(RunStatus.CREATED, True, "")])
     assert text == (
         f"8 orders not sent (A-0, A-1, A-2, A-3, A-4 and 3 more: {lease}). "
         "A retry, or the next run, goes on where this try stopped"
@@ -34,16 +40,16 @@ def test_orders_that_were_not_sent_are_told_with_a_reason_when_nothing_stopped_t
 
 
 def test_what_stopped_a_sync_is_told_once() -> None:
-    text = said([(Status.NOT_SENT, True, "KK is down")] * 8, halted="KK is down")
+    text = said([(RunStatus.NOT_SENT, True, "KK is down")] * 8, breaker_reason="KK is down")
     assert text.startswith("8 orders not sent, because KK is down. ")
 
 
 def test_held_orders_that_the_sync_did_not_select_are_named_and_counted_too() -> None:
-    held = [(Status.HELD, True, "conflict")] * 2 + [(Status.HELD, False, "long ago")]
+    held = [(RunStatus.HELD, True, "conflict")] * 2 + [(RunStatus.HELD, False, "long ago")]
     text = said(held, elsewhere=["B-1", "B-2", "B-3", "B-4"])
     assert text.startswith("6 orders newly held for a human (A-0, A-1, B-1, B-2, B-3 and 1 more: conflict): ")
 
 
 def test_held_orders_of_earlier_runs_are_no_examples_of_new_ones() -> None:
-    text = said([(Status.HELD, False, "long ago")], elsewhere=["B-1"])
+    text = said([(RunStatus.HELD, False, "long ago")], elsewhere=["B-1"])
     assert text.startswith("1 order newly held for a human (B-1): ")

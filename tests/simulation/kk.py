@@ -16,7 +16,7 @@ from airflow_provider_kk.api.errors import (
     KKRejectedError,
     KKUnknownOutcomeError,
 )
-from airflow_provider_kk.delivery.job import BeforeSend, Sighting
+from airflow_provider_kk.delivery.job import BeforeSend, ListedOrder
 from tests.simulation.hub import Hub
 
 TIMEOUT_S = 30.0
@@ -58,7 +58,7 @@ class Row:
     updated_at: float
     key: str | None
     status: str = ""
-    sighting: Sighting | None = None
+    sighting: ListedOrder | None = None
     """How delivery has read it, if it has: all that it reads of a row stays as it is."""
 
 

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 
-from airflow_provider_kk.delivery.board import COUNTED
 from airflow_provider_kk.delivery.job import plain_number
-from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.model import Attempt, Record
+from airflow_provider_kk.delivery.run_queue import COUNTED
 from airflow_provider_kk.delivery.runs import Summary
 from airflow_provider_kk.delivery.states import State
 from tests.simulation.kk import KK, WINDOW_S, Manners, Order, Post, Row
@@ -83,7 +83,7 @@ class Promises:
         if self._manners.is_beyond:
             return
         tables = self._database.tables
-        entries: dict[str, list[Entry]] = {}
+        entries: dict[str, list[Record]] = {}
         for entry in tables.orders.values():
             entries.setdefault(entry.key, []).append(entry)
         rows: dict[str | None, list[Row]] = {}
@@ -100,7 +100,7 @@ class Promises:
                 self._check_order(order, newest, entries[order.key], rows.get(order.key, []), creates)
 
     def _check_order(
-        self, order: Order, entry: Entry, generations: Sequence[Entry], rows: Sequence[Row], creates: int
+        self, order: Order, entry: Record, generations: Sequence[Record], rows: Sequence[Row], creates: int
     ) -> None:
         key, wanted, require = order.key, self.wanted[order.key], self.require
         require(entry.state in ENDS, "%s is stuck: %s", key, entry)

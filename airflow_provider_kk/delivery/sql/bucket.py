@@ -58,7 +58,7 @@ class LedgerBucket:
         self._arriving = threading.Lock()
         self._waiting = 0
         #: Moments of the monotonic clock that are booked for threads that wait.
-        self._places: deque[float] = deque()
+        self._permits: deque[float] = deque()
         self._counting = threading.Lock()
         self._paused_until = 0.0
         self._wait_log = WaitLog()
@@ -75,7 +75,7 @@ class LedgerBucket:
         stop = stop or Stop()
         if stop.is_set():
             raise ThrottleStopped
-        wait_s = self._place(stop) - self._ledger.clock.monotonic()
+        wait_s = self._permit_at(stop) - self._ledger.clock.monotonic()
         while wait_s > 0 and not stop.is_set():
             self._wait_log.note(self._ledger.clock.monotonic(), wait_s)
             self._sleep(wait_s, stop)
@@ -113,9 +113,9 @@ class LedgerBucket:
         here = self._ledger.clock.monotonic()
         with self._counting:
             self.rate_limited += 1
-            is_news = here >= self._paused_until
+            is_new = here >= self._paused_until
             self._paused_until = max(self._paused_until, here + pause_s)
-        if is_news:
+        if is_new:
             log_backoff("all workers of the account pause", pause_s)
         now = self._ledger.database.now()
         pause = tables.account.update().where(*self._row)
@@ -125,7 +125,7 @@ class LedgerBucket:
         )
         self._ledger.database.persist(lambda db: db.execute(pause))
 
-    def _place(self, stop: StopSignal) -> float:
+    def _permit_at(self, stop: StopSignal) -> float:
         """Return the moment, on the monotonic clock, at which this thread may send."""
         with self._arriving:
             self._waiting += 1
@@ -133,11 +133,11 @@ class LedgerBucket:
             with self._arriving:
                 self._waiting -= 1
                 number = 1 + self._waiting
-            if not self._places:
+            if not self._permits:
                 if stop.is_set():  # maybe since the database is lost: trying it in turn would take minutes
                     raise ThrottleStopped
-                self._places.extend(self._book(number))
-            return self._places.popleft()
+                self._permits.extend(self._book(number))
+            return self._permits.popleft()
 
     def _book(self, number: int) -> list[float]:
         """Book the next free moments, on the monotonic clock."""
@@ -155,7 +155,7 @@ class LedgerBucket:
         first_s = row.bucket_tat - cost_s + self._interval_s - self._burst * self._interval_s - row.now
         soonest_s = max(0.0, row.paused_until - row.now)
         here = self._ledger.clock.monotonic()
-        return [here + max(soonest_s, first_s + place * self._interval_s) for place in range(number)]
+        return [here + max(soonest_s, first_s + index * self._interval_s) for index in range(number)]
 
     def _pause_left_s(self) -> float:
         row = self._ledger.database.look(self._look)

@@ -16,14 +16,14 @@ from sqlalchemy.exc import IntegrityError
 from airflow_provider_kk.api.urls import may_be_one_store
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock, SystemClock
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.rows import Attempt, Entry, Origin, Terms
+from airflow_provider_kk.delivery.model import Attempt, Origin, Record, Timing
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableError
-from airflow_provider_kk.delivery.sql.rows import ENTRY_FIELDS, attempt_of, entry_of, has_values, in_turn
+from airflow_provider_kk.delivery.sql.rows import RECORD_FIELDS, attempt_of, in_turn, record_of, where_equal
 from airflow_provider_kk.delivery.sql.statements import Statements
 from airflow_provider_kk.delivery.sql.transaction import SqlTransaction
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
-from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
+from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
 
 _RUN = tables.sync_run
 #: Below every database's limit of parameters, SQLite's since 3.32.
@@ -47,7 +47,7 @@ class SqlLedger(Ledger):
         host: str,
         account: str,
         *,
-        terms: Terms | None = None,
+        timing: Timing | None = None,
         token_fingerprint: str = "",
         clock: Clock | None = None,
     ) -> None:
@@ -55,9 +55,9 @@ class SqlLedger(Ledger):
         self.database = Database(engine, self.clock)
         self.has_own_clock = self.database.kind != "sqlite"
         self.host, self.account = host, account
-        self.terms = terms or Terms()
+        self.timing = timing or Timing()
         self._token_fingerprint = token_fingerprint
-        self._is_mine = {"host": host, "account": account}
+        self._account_filter = {"host": host, "account": account}
         #: The tables that it reads and writes.
         self.jobs = tables.ORDERS
         self._statements = Statements(self.database.now)
@@ -102,15 +102,17 @@ class SqlLedger(Ledger):
 
     def _account(self) -> Any:
         with self.database.read() as db:
-            return db.execute(sa.select(tables.account).where(*self._mine(tables.account))).one_or_none()
+            return db.execute(
+                sa.select(tables.account).where(*self._where_account(tables.account))
+            ).one_or_none()
 
     def _add_account(self) -> None:
         now = self.database.read_now()
         row = dict(
-            self._is_mine,
+            self._account_filter,
             schema_version=tables.SCHEMA_VERSION,
             conn_ids="[]",
-            healed_until=now - _HEAL_A_NEW_ACCOUNT_S,
+            recovered_until=now - _HEAL_A_NEW_ACCOUNT_S,
             bucket_tat=0.0,
             paused_until=0.0,
         )
@@ -118,7 +120,9 @@ class SqlLedger(Ledger):
             self.database.persist(lambda db: db.execute(tables.account.insert().values(row)))
 
     def _register(self, db: Connection, conn_id: str, account_is_explicit: bool) -> None:
-        row = db.execute(sa.select(tables.account).where(*self._mine(tables.account)).with_for_update()).one()
+        row = db.execute(
+            sa.select(tables.account).where(*self._where_account(tables.account)).with_for_update()
+        ).one()
         if row.schema_version > tables.SCHEMA_VERSION:
             raise LedgerUnusableError(
                 f"This ledger was written by a newer version of airflow-provider-kk "
@@ -136,7 +140,7 @@ class SqlLedger(Ledger):
             )
         db.execute(
             tables.account.update()
-            .where(*self._mine(tables.account))
+            .where(*self._where_account(tables.account))
             .values(conn_ids=json.dumps([*known, conn_id]))
         )
 
@@ -151,7 +155,7 @@ class SqlLedger(Ledger):
                 raise LedgerUnusableError(
                     f"Connection {conn_id!r} was account {other.account!r} at {other.host} before, with the "
                     f"same access token, and {young} of the orders there are in doubt or were created less "
-                    f"than {self.terms.settle_window_s:.0f} s ago. They are unknown to account "
+                    f"than {self.timing.settle_window_s:.0f} s ago. They are unknown to account "
                     f"{self.account!r} at {self.host} and could be sent twice. Put host and account back "
                     "until that time is over and `kk ledger list` shows none in doubt; another KK store "
                     "needs a connection of its own"
@@ -166,7 +170,7 @@ class SqlLedger(Ledger):
             self._key_of(attempt) == self._key_of(self._job),
             attempt.c.token_fingerprint == self._token_fingerprint,
         )
-        window_s = self.terms.settle_window_s
+        window_s = self.timing.settle_window_s
         young = (
             job.state.in_([state.value for state in DOUBTFUL]),
             sa.and_(job.state == State.CREATED.value, job.created_at > self.database.now() - window_s),
@@ -211,7 +215,7 @@ class SqlLedger(Ledger):
 
     def _transaction(self, db: Connection) -> SqlTransaction:
         return SqlTransaction(
-            db, self.database, self._statements, self.jobs, self._is_mine, self._token_fingerprint
+            db, self.database, self._statements, self.jobs, self._account_filter, self._token_fingerprint
         )
 
     def now(self) -> float:
@@ -220,14 +224,14 @@ class SqlLedger(Ledger):
 
     # Reading ---------------------------------------------------------------------------------------
 
-    def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
+    def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
         """Return the newest generation of each key that is known."""
         query = (
-            sa.select(*self.jobs.columns(ENTRY_FIELDS))
-            .where(*self._mine(self._job))
+            sa.select(*self.jobs.columns(RECORD_FIELDS))
+            .where(*self._where_account(self._job))
             .order_by(self._job.c.generation)
         )
-        entries = [entry_of(row) for row in self._of_keys(query, self._job, keys)]
+        entries = [record_of(row) for row in self._of_keys(query, self._job, keys)]
         return {one.key: one for one in entries}
 
     def _of_keys(self, query: Any, table: sa.Table, keys: Sequence[str]) -> Iterator[Any]:
@@ -239,35 +243,35 @@ class SqlLedger(Ledger):
 
     def entries(
         self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
-    ) -> list[Entry]:
+    ) -> list[Record]:
         """Return rows by state and key, least recently changed first."""
-        query = sa.select(*self.jobs.columns(ENTRY_FIELDS)).where(*self._mine(self._job))
+        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
         if states := tuple(states):
             query = query.where(self._job.c.state.in_([state.value for state in states]))
         if key is not None:
             query = query.where(self._key_of(self._job) == key)
         return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at).limit(limit))
 
-    def _entries(self, query: Any) -> list[Entry]:
+    def _entries(self, query: Any) -> list[Record]:
         with self.database.read() as db:
-            return [entry_of(row) for row in db.execute(query)]
+            return [record_of(row) for row in db.execute(query)]
 
-    def of_sync(self, sync_id: str) -> Iterator[Entry]:
+    def of_sync(self, sync_id: str) -> Iterator[Record]:
         """Yield the rows that this sync was the last to move."""
-        query = sa.select(*self.jobs.columns(ENTRY_FIELDS)).where(
-            self._job.c.sync_id == sync_id, *self._mine(self._job)
+        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(
+            self._job.c.sync_id == sync_id, *self._where_account(self._job)
         )
         with self.database.read() as db:
             for row in db.execute(query):
-                yield entry_of(row)
+                yield record_of(row)
 
-    def doubts(self) -> list[Entry]:
+    def doubts(self) -> list[Record]:
         """Return what has no known outcome and no live lease: the account's open doubts."""
         now, lease_until = self.database.now(), self._job.c.lease_until
         # A lease that ends later than it can was written by a clock that was ahead.
-        is_over = sa.or_(lease_until <= now, lease_until > now + self.terms.lease_s + CLOCKS_AGREE_S)
-        query = sa.select(*self.jobs.columns(ENTRY_FIELDS)).where(
-            *self._mine(self._job),
+        is_over = sa.or_(lease_until <= now, lease_until > now + self.timing.lease_s + CLOCKS_AGREE_S)
+        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(
+            *self._where_account(self._job),
             sa.or_(
                 self._job.c.state == State.IN_DOUBT.value,
                 sa.and_(self._job.c.state == State.SENDING.value, is_over),
@@ -277,7 +281,11 @@ class SqlLedger(Ledger):
 
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
         """Return every POST of these keys, oldest first within each."""
-        query = sa.select(self._attempt).where(*self._mine(self._attempt)).order_by(*in_turn(self._attempt))
+        query = (
+            sa.select(self._attempt)
+            .where(*self._where_account(self._attempt))
+            .order_by(*in_turn(self._attempt))
+        )
         return [attempt_of(row, self.jobs) for row in self._of_keys(query, self._attempt, keys)]
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
@@ -286,35 +294,39 @@ class SqlLedger(Ledger):
         What was only found in KK's list says nothing about that list.
         """
         query = sa.select(self._key_of(self._job), self._job.c[self.jobs.ids]).where(
-            *self._mine(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0
+            *self._where_account(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0
         )
         ids: dict[str, set[str]] = {}
         for row in self._of_keys(query, self._job, keys):
             ids.setdefault(row[0], set()).update(json.loads(row[1]))
         return ids
 
-    def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
+    def newest_sent(self, *, before: float, limit: int) -> list[Record]:
         """Return orders that POSTs of ours have created before a time, newest first."""
         return self._entries(
-            sa.select(*self.jobs.columns(ENTRY_FIELDS))
-            .where(*self._mine(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0)
+            sa.select(*self.jobs.columns(RECORD_FIELDS))
+            .where(
+                *self._where_account(self._job),
+                self._job.c.state == State.CREATED.value,
+                self._job.c.attempt > 0,
+            )
             .where(self._job.c.created_at < before, self._job.c[self.jobs.ids] != "[]")
             .order_by(self._job.c.created_at.desc())
             .limit(limit)
         )
 
-    def created_between(self, since: float, until: float) -> list[Entry]:
+    def created_between(self, since: float, until: float) -> list[Record]:
         """Return what is created and was so in a period (epoch seconds), each generation, oldest first."""
         return self._entries(
-            sa.select(*self.jobs.columns(ENTRY_FIELDS))
-            .where(*self._mine(self._job), self._job.c.state == State.CREATED.value)
+            sa.select(*self.jobs.columns(RECORD_FIELDS))
+            .where(*self._where_account(self._job), self._job.c.state == State.CREATED.value)
             .where(self._job.c.created_at >= since, self._job.c.created_at <= until)
             .order_by(self._job.c.created_at)
         )
 
-    def refunds_of(self, kk_order_id: str) -> list[Entry]:
+    def refunds_of(self, kk_order_id: str) -> list[Record]:
         """Return every refund of an order at KK, each generation; of a ledger of refunds."""
-        query = sa.select(*self.jobs.columns(ENTRY_FIELDS)).where(*self._mine(self._job))
+        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
         key = self._key_of(self._job)
         query = query.where(key.startswith(f"{kk_order_id}-", autoescape=True), *_near(key, kk_order_id))
         return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at))
@@ -322,33 +334,33 @@ class SqlLedger(Ledger):
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
         """Whether the ledger knows this kkOrderId under another order number; reads the whole account."""
         query = sa.select(sa.literal(1)).where(
-            *self._mine(self._job),
+            *self._where_account(self._job),
             self._key_of(self._job) != key,
             self._job.c[self.jobs.ids].like(f'%"{kk_order_id}"%'),
         )
         with self.database.read() as db:
             return db.execute(query.limit(1)).first() is not None
 
-    def _mine(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
-        return has_values(table, self._is_mine)
+    def _where_account(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+        return where_equal(table, self._account_filter)
 
     # The account -----------------------------------------------------------------------------------
 
-    def healed_until(self) -> float:
+    def recovered_until(self) -> float:
         """Return the time up to which KK's list is known, on KK's clock, epoch seconds."""
-        return float(self._account().healed_until)
+        return float(self._account().recovered_until)
 
-    def set_healed_until(self, epoch: float) -> None:
+    def set_recovered_until(self, epoch: float) -> None:
         """Move the stamp forward."""
-        is_earlier = (*self._mine(tables.account), tables.account.c.healed_until < epoch)
-        statement = tables.account.update().where(*is_earlier).values(healed_until=epoch)
+        is_earlier = (*self._where_account(tables.account), tables.account.c.recovered_until < epoch)
+        statement = tables.account.update().where(*is_earlier).values(recovered_until=epoch)
         self.database.transact(lambda db: db.execute(statement))
 
     # The syncs -------------------------------------------------------------------------------------
 
     def newest_run(self, origin: Origin) -> RunRow | None:
         """Return the last sync that this task has begun."""
-        query = sa.select(_RUN).where(*has_values(_RUN, self._is_mine | _task(origin)))
+        query = sa.select(_RUN).where(*where_equal(_RUN, self._account_filter | _task(origin)))
         with self.database.read() as db:
             row = db.execute(query.order_by(_RUN.c.started_at.desc()).limit(1)).one_or_none()
         if row is None:
@@ -364,7 +376,7 @@ class SqlLedger(Ledger):
 
     def add_run(self, run: RunRow, origin: Origin) -> None:
         """Add a sync."""
-        row = self._is_mine | _task(origin) | vars(run)
+        row = self._account_filter | _task(origin) | vars(run)
         statement = _RUN.insert().values(row | {"summary": json.dumps(dict(run.summary)), "ended_at": 0.0})
         self.database.transact(lambda db: db.execute(statement))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.states import State
@@ -81,7 +81,7 @@ class Report:
         self._columns = jobs.job.c
         self._key = jobs.job.c[jobs.key]
         self._ids = jobs.job.c[jobs.ids]
-        self._is_mine = (self._columns.host == ledger.host, self._columns.account == ledger.account)
+        self._account_filter = (self._columns.host == ledger.host, self._columns.account == ledger.account)
 
     def of_refunds(self) -> Report:
         """Return what tells the same of refunds: keys are theirs, and kkOrderIds are refund numbers."""
@@ -103,7 +103,7 @@ class Report:
             step = self._whole((at - since) / step_s)
             query = (
                 sa.select(self._columns.state, step, sa.func.count())
-                .where(*self._is_mine, self._columns.state.in_([state.value for state in states]))
+                .where(*self._account_filter, self._columns.state.in_([state.value for state in states]))
                 .where(at >= since, at < until)
                 .group_by(self._columns.state, step)
             )
@@ -116,7 +116,7 @@ class Report:
         wanted = [state.value for state in states]
         query = (
             sa.select(self._columns.state, sa.func.count())
-            .where(*self._is_mine, self._columns.state.in_(wanted))
+            .where(*self._account_filter, self._columns.state.in_(wanted))
             .group_by(self._columns.state)
         )
         return {State(state): count for state, count in self._rows(query)}
@@ -126,7 +126,7 @@ class Report:
         found = []
         for state in State:
             first = sa.select(sa.func.min(self._time_of(state)))
-            found += self._rows(first.where(*self._is_mine, self._columns.state == state.value))
+            found += self._rows(first.where(*self._account_filter, self._columns.state == state.value))
         return min((float(time) for (time,) in found if time is not None), default=None)
 
     def _whole(self, number: Any) -> Any:
@@ -146,7 +146,7 @@ class Report:
             at = self._time_of(state)
             query = (
                 self._select(at)
-                .where(*self._is_mine, self._columns.state == state.value, at >= since)
+                .where(*self._account_filter, self._columns.state == state.value, at >= since)
                 .order_by(at.desc(), self._key.desc(), self._columns.generation.desc())
                 .limit(limit)
             )
@@ -163,7 +163,7 @@ class Report:
     def find(self, text: str, *, limit: int) -> list[Line]:
         """Return what has this key, else this id of KK's, which reads the whole account."""
         at = sa.case((self._columns.created_at > 0, self._columns.created_at), else_=self._columns.updated_at)
-        query = self._select(at).where(*self._is_mine)
+        query = self._select(at).where(*self._account_filter)
         by_key = query.where(self._key == text).order_by(self._columns.generation)
         if found := [_line(row) for row in self._rows(by_key)]:
             return found
@@ -194,7 +194,7 @@ class Report:
 
     # One order, one run ----------------------------------------------------------------------------
 
-    def all_of(self, key: str) -> tuple[list[Entry], list[Attempt]]:
+    def all_of(self, key: str) -> tuple[list[Record], list[Attempt]]:
         """Return all generations of a key, and all its POSTs, oldest first."""
         return self._ledger.generations(key), self._ledger.attempts([key])
 
@@ -224,15 +224,15 @@ class Report:
 
     def _keys(self, table: sa.Table, conditions: Sequence[Any], after: str | None, limit: int) -> set[str]:
         key = table.c[self._jobs.key]
-        is_mine = (table.c.host == self._ledger.host, table.c.account == self._ledger.account)
-        query = sa.select(key).where(*is_mine, *conditions).distinct().order_by(key).limit(limit)
+        account_filter = (table.c.host == self._ledger.host, table.c.account == self._ledger.account)
+        query = sa.select(key).where(*account_filter, *conditions).distinct().order_by(key).limit(limit)
         if after is not None:
             query = query.where(key > after)
         return {row[0] for row in self._rows(query)}
 
     def _in_order(self, keys: Iterable[str]) -> list[str]:
         """Sort as the database does, whose collation decides what is behind a key."""
-        query = sa.select(self._key).where(*self._is_mine, self._key.in_(list(keys)))
+        query = sa.select(self._key).where(*self._account_filter, self._key.in_(list(keys)))
         return [row[0] for row in self._rows(query.distinct().order_by(self._key))]
 
     def _rows(self, query: Any) -> list[Any]:
@@ -240,7 +240,7 @@ class Report:
             return list(db.execute(query).all())
 
 
-def time_of(entry: Entry) -> float:
+def time_of(entry: Record) -> float:
     """Return when an order was created at KK, else when it last changed."""
     return entry.created_at if entry.state is State.CREATED else entry.updated_at
 
@@ -250,7 +250,7 @@ def _line(row: Any) -> Line:
     return Line(row.key, row.generation, State(row.state), ids, row.code, row.message, float(row.at))
 
 
-def _line_of(entry: Entry) -> Line:
+def _line_of(entry: Record) -> Line:
     return Line(
         entry.key,
         entry.generation,

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.states import State
 
@@ -30,12 +30,12 @@ _AS_COLUMN: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def entry_of(row: Any) -> Entry:
-    """Return what a row with `ENTRY_FIELDS` says."""
+def record_of(row: Any) -> Record:
+    """Return what a row with `RECORD_FIELDS` says."""
     fields: list[Any] = list(row)
-    for place, read in _READ_AS.items():
-        fields[place] = read(fields[place])
-    return Entry(*fields)
+    for index, read in _READ_AS.items():
+        fields[index] = read(fields[index])
+    return Record(*fields)
 
 
 def attempt_of(row: Any, jobs: tables.JobTables) -> Attempt:
@@ -45,17 +45,17 @@ def attempt_of(row: Any, jobs: tables.JobTables) -> Attempt:
     return Attempt(**values)
 
 
-ENTRY_FIELDS = list(Entry.__dataclass_fields__)
+RECORD_FIELDS = list(Record.__dataclass_fields__)
 _READ_AS: dict[int, Callable[[Any], Any]] = {
-    ENTRY_FIELDS.index("state"): State,
-    ENTRY_FIELDS.index("kk_order_ids"): lambda text: tuple(json.loads(text)),
-    ENTRY_FIELDS.index("goods"): json.loads,
-    ENTRY_FIELDS.index("adopted"): bool,
+    RECORD_FIELDS.index("state"): State,
+    RECORD_FIELDS.index("kk_order_ids"): lambda text: tuple(json.loads(text)),
+    RECORD_FIELDS.index("goods"): json.loads,
+    RECORD_FIELDS.index("adopted"): bool,
 }
 _ATTEMPT_FIELDS = list(Attempt.__dataclass_fields__)
 
 
-def has_values(table: sa.Table, values: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
+def where_equal(table: sa.Table, values: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
     """Return the conditions under which a row has these values."""
     return tuple(table.c[name] == value for name, value in values.items())
 

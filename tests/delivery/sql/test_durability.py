@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.durability import weaknesses
+from airflow_provider_kk.delivery.sql.durability import durability_warnings
 from tests.postgres import find_binaries, throwaway_postgres
 
 
@@ -27,7 +27,7 @@ def seen(engine: Engine, *, mounts: Path | None = None) -> list[str]:
     """What is found: texts, notes marked as such."""
     arguments = {} if mounts is None else {"mounts": mounts}
     with engine.connect() as db:
-        return [("note: " if one.is_note else "") + one.text for one in weaknesses(db, **arguments)]
+        return [("note: " if one.is_note else "") + one.text for one in durability_warnings(db, **arguments)]
 
 
 class TestSQLite:
@@ -139,7 +139,7 @@ class TestPostgreSQL:
     def test_a_commit_that_does_not_wait_for_the_disk_is_told(self, primary: Engine) -> None:
         with primary.connect() as db:
             db.exec_driver_sql("SET synchronous_commit = off")
-            found = weaknesses(db)
+            found = durability_warnings(db)
         assert "synchronous_commit = on" in found[0].text
 
     def test_tables_that_a_crash_empties_are_told(self, primary: Engine) -> None:
@@ -170,9 +170,9 @@ class TestPostgreSQL:
         with primary.connect() as db:
             db.exec_driver_sql("SET statement_timeout = 50")
             other = primary.connect()
-            with other, other.begin():
+            with other, other.claim():
                 other.exec_driver_sql("LOCK TABLE pg_class")
-                (found,) = weaknesses(db)
+                (found,) = durability_warnings(db)
         assert found.is_note
         assert "could not be seen" in found.text
 

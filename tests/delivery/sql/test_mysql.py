@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, OperationalError
 
-from airflow_provider_kk.delivery.job import Sighting
-from airflow_provider_kk.delivery.rows import Answer, Origin
+from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.model import AttemptResult, Origin
 from airflow_provider_kk.delivery.runs import SyncRuns
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
@@ -39,7 +39,7 @@ def world(mariadb_url: str) -> Iterator[World]:
 
 def send(world: World, *keys: str) -> None:
     for key in keys:
-        world.ledger.begin(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
+        world.ledger.claim(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
 
 
 def test_openers_of_a_new_ledger_do_not_wait_for_each_other_in_a_circle(world: World) -> None:
@@ -117,9 +117,7 @@ def test_a_transaction_sees_what_others_commit_meanwhile(world: World) -> None:
 
     def work(tx: Any) -> None:
         seen = tx.read("A", 1)
-        assert rival.transact(
-            lambda other: other.change(seen, {"claim_token": "another", "message": "moved"})
-        )
+        assert rival.transact(lambda other: other.change(seen, {"version": "another", "message": "moved"}))
         assert tx.read("A", 1).message == "moved"
         assert tx.change(seen, {"message": "too late"}) is None
 
@@ -198,10 +196,10 @@ def test_a_lost_connection_is_made_again(world: World) -> None:
     [
         ("kk_account", lambda world, ledger: LedgerBucket(ledger, burst=120, per_second=2).acquire()),
         ("kk_account", lambda world, ledger: LedgerBucket(ledger, burst=120, per_second=2).back_off(1)),
-        ("kk_account", lambda world, ledger: ledger.set_healed_until(world.clock.wall())),
+        ("kk_account", lambda world, ledger: ledger.set_recovered_until(world.clock.wall())),
         ("kk_sync_run", lambda world, ledger: SyncRuns(ledger).begin(Origin("new", "run", "task", -1, 1))),
         ("kk_sync_run", lambda world, ledger: SyncRuns(ledger).begin(ORIGIN)),
-        ("kk_order", lambda world, ledger: ledger.heal([Sighting("1", "B", goods={"SHIRT_M": 1})])),
+        ("kk_order", lambda world, ledger: ledger.recover([ListedOrder("1", "B", goods={"SHIRT_M": 1})])),
         ("kk_order", lambda world, ledger: ledger.hold(world.entry("A"), Event.GIVEN_UP, "why")),
         ("kk_order", lambda world, ledger: ledger.rename(world.entry("A"), "0A")),
         ("kk_order", lambda world, ledger: ledger.order_again(world.entry("C"), who="ann", why="lost")),
@@ -235,7 +233,7 @@ def test_no_change_fails_for_a_lock_that_somebody_else_had(
 def test_a_server_that_is_away_is_waited_for_in_the_words_of_every_driver(
     world: World, monkeypatch: pytest.MonkeyPatch, word: tuple[int, str]
 ) -> None:
-    claim = world.ledger.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    claim = world.ledger.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     assert claim is not None
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
@@ -247,7 +245,7 @@ def test_a_server_that_is_away_is_waited_for_in_the_words_of_every_driver(
         if len(pauses) < 2:
             raise pymysql.err.OperationalError(*word)
 
-    assert world.ledger.record(claim, Answer(Event.CREATED, ("1",))).state is State.CREATED
+    assert world.ledger.record(claim, AttemptResult(Event.CREATED, ("1",))).state is State.CREATED
     assert len(pauses) == 2
 
 
@@ -258,9 +256,9 @@ def test_an_intent_whose_commit_comes_through_late_is_this_workers_own(
     """As when a proxy dies while the server waits for its replica: only the server knows, and only later."""
     seen, job, database = None, world.job(Order("A")), world.ledger.database
     if not is_new:
-        claim = world.ledger.begin(job, None, origin=ORIGIN, sync_id="s")
+        claim = world.ledger.claim(job, None, origin=ORIGIN, sync_id="s")
         assert claim is not None
-        seen = world.ledger.record(claim, Answer(Event.NOT_SENT))
+        seen = world.ledger.record(claim, AttemptResult(Event.NOT_SENT))
     write = database.write
 
     @contextmanager
@@ -273,7 +271,7 @@ def test_an_intent_whose_commit_comes_through_late_is_this_workers_own(
         raise OperationalError("COMMIT", {}, pymysql.err.OperationalError(2013, "Lost connection"))
 
     monkeypatch.setattr(database, "write", write_and_lose_the_connection)
-    claim = world.ledger.begin(job, seen, origin=ORIGIN, sync_id="s")
+    claim = world.ledger.claim(job, seen, origin=ORIGIN, sync_id="s")
 
     assert claim is not None
     assert claim.entry == world.entry("A")
@@ -285,7 +283,7 @@ def test_what_is_too_long_is_an_error_on_a_lax_server_too(world: World, mariadb_
     with server_set(mariadb_url, "sql_mode", ""):
         ledger = world.open_ledger()
         with pytest.raises(DataError):
-            ledger.begin(world.job(huge), None, origin=ORIGIN, sync_id="s")
+            ledger.claim(world.job(huge), None, origin=ORIGIN, sync_id="s")
         ledger.close()
     assert world.ledger.look_up(["A"]) == {}
 
@@ -305,9 +303,9 @@ def test_the_ddl_can_be_run_by_hand(mariadb_url: str) -> None:
 
 def test_the_same_answer_twice_is_one_answer(world: World) -> None:
     """A row that is found but not changed counts as found."""
-    claim = world.ledger.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    claim = world.ledger.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     assert claim is not None
     for _ in range(2):
-        assert world.ledger.record(claim, Answer(Event.CREATED, ("1",))).state is State.CREATED
+        assert world.ledger.record(claim, AttemptResult(Event.CREATED, ("1",))).state is State.CREATED
     (attempt,) = world.ledger.attempts(["A"])
     assert (attempt.outcome, world.entry("A").kk_order_ids) == ("created", ("1",))

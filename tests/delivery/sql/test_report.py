@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import Sighting
+from airflow_provider_kk.delivery.job import ListedOrder
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
 from airflow_provider_kk.delivery.states import State
@@ -115,14 +115,14 @@ def test_the_refunds_of_an_order_are_those_of_its_id_alone(world: World) -> None
     report = Report(world.ledger)
     refunds = world.ledger.of_refunds()
     for key in ("1009-whole", "1009-0a1b2c3d4e5f6071", "1010-whole", "10090-whole", "999-whole", "x_9-whole"):
-        refunds.heal([Sighting(id=f"of {key}", key=key, goods={})])
+        refunds.recover([ListedOrder(id=f"of {key}", key=key, goods={})])
     assert set(keys(report.refunds_of(["1009"]))) == {"1009-whole", "1009-0a1b2c3d4e5f6071"}
     assert keys(report.refunds_of(["999", "x_9", "x%9", "1011"])) == ["999-whole", "x_9-whole"]
 
 
 def test_refunds_are_told_as_orders_are_and_apart_from_them(world: World) -> None:
     some_of_each(world)
-    world.ledger.of_refunds().heal([Sighting(id="70", key="1009-whole", goods={})])
+    world.ledger.of_refunds().recover([ListedOrder(id="70", key="1009-whole", goods={})])
     refunds = Report(world.ledger).of_refunds()
     assert keys(refunds.lines(State, *DAY, limit=9)) == ["1009-whole"]
     assert keys(refunds.find("70", limit=9)) == ["1009-whole"]

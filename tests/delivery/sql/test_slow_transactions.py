@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.sql import waiting
+from airflow_provider_kk.delivery.sql import slow_transactions
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
-from airflow_provider_kk.delivery.sql.waiting import Waits
+from airflow_provider_kk.delivery.sql.slow_transactions import SlowTransactions
 
 
 class Time:
@@ -41,16 +41,16 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 @pytest.fixture
 def virtual(monkeypatch: pytest.MonkeyPatch) -> Time:
     virtual = Time()
-    monkeypatch.setattr(waiting, "time", virtual)
-    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(slow_transactions, "time", virtual)
+    monkeypatch.setattr(slow_transactions, "_LOOK_EVERY_S", 0.001)
     return virtual
 
 
 def test_a_wait_is_told_after_ten_seconds_and_then_every_thirty(
     virtual: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
-    waits, threads = Waits(), set(threading.enumerate())
-    with waits.told():
+    waits, threads = SlowTransactions(), set(threading.enumerate())
+    with waits.warn_if_slow():
         for passed_s in (9, 1, 29, 1):
             virtual.now += passed_s
             virtual.let_it_look()
@@ -62,9 +62,9 @@ def test_a_wait_is_told_after_ten_seconds_and_then_every_thirty(
 
 
 def test_many_short_transactions_are_no_wait(virtual: Time, caplog: pytest.LogCaptureFixture) -> None:
-    waits = Waits()
+    waits = SlowTransactions()
     for _ in range(10):
-        with waits.told():
+        with waits.warn_if_slow():
             virtual.now += 9
             virtual.let_it_look()
     assert caplog.messages == []
@@ -73,8 +73,8 @@ def test_many_short_transactions_are_no_wait(virtual: Time, caplog: pytest.LogCa
 def test_a_locked_account_is_told(
     ledger_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(waiting, "_WORTH_TELLING_S", 0.1)
+    monkeypatch.setattr(slow_transactions, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(slow_transactions, "_WORTH_TELLING_S", 0.1)
     url = sa.engine.make_url(ledger_url)
     ledger = SqlLedger(
         sa.create_engine(url, **pool_arguments(url.get_backend_name(), 4)), "kk.test", "default"

@@ -19,16 +19,16 @@ class Command(NamedTuple):
     line: str
 
 
-class Advice(NamedTuple):
+class ResolveCommands(NamedTuple):
     """What to know first, and the commands of which one may be right."""
 
     first: str
     commands: tuple[Command, ...]
 
 
-def advice(
+def resolve_commands(
     key: str, state: State, ids: Sequence[str], *, options: str = "", is_refund: bool = False
-) -> Advice | None:
+) -> ResolveCommands | None:
     """Return what may be said in that state; None where there is nothing to say.
 
     :param key: the order number, or the refund's key.
@@ -38,14 +38,14 @@ def advice(
     if state is State.REJECTED:
         first = "KK has refused it. Mend the cause first: the next try rests for a while by itself."
         again = "The cause is mended: let it be asked for again without that pause"
-        return Advice(first, (Command(again, _line("retry", key, "", options, is_refund)),))
+        return ResolveCommands(first, (Command(again, _line("retry", key, "", options, is_refund)),))
     if state is not State.HELD and state not in DOUBTFUL:
         return None
     first = _FIRST[is_refund]
     if state is not State.HELD:
         first = f"{_BY_ITSELF[is_refund]} Until then only --created is taken. {first}"
     said = [*_created(ids, is_refund), *_never(ids, is_refund)]
-    return Advice(
+    return ResolveCommands(
         first, tuple(Command(when, _line("resolve", key, word, options, is_refund)) for when, word in said)
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow_provider_kk.api.errors import KKError, Outcome
 from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin
+from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record
 from airflow_provider_kk.delivery.states import Event
 
 
@@ -21,7 +21,7 @@ class Lease:
 
     def __init__(self, ledger: Ledger) -> None:
         self._clock = ledger.clock
-        self._lease_s = ledger.terms.lease_s
+        self._lease_s = ledger.timing.lease_s
         self._monotonic, self._wall = self._clock.monotonic(), self._clock.wall()
 
     def check(self, call_s: float) -> None:
@@ -36,9 +36,9 @@ class Lease:
             )
 
 
-def deliver(
-    job: Job, seen: Entry | None, ledger: Ledger, *, origin: Origin, sync_id: str
-) -> tuple[Entry, KKError | None] | None:
+def attempt(
+    job: Job, expected: Record | None, ledger: Ledger, *, origin: Origin, sync_id: str
+) -> tuple[Record, KKError | None] | None:
     """Send one job once and record what became of it.
 
     The place in KK's bucket is taken before, so that waiting for it does not eat up the lease.
@@ -47,24 +47,24 @@ def deliver(
     :return: the row afterwards and the error of the call; None when somebody else has taken the job.
     """
     lease = Lease(ledger)  # before the intent, so that it ends before the ledger's own
-    claim = ledger.begin(job, seen, origin=origin, sync_id=sync_id)
+    claim = ledger.claim(job, expected, origin=origin, sync_id=sync_id)
     if claim is None:
         return None
     answer, error = _post(claim, lease)
     return ledger.record(claim, answer), error
 
 
-def _post(claim: Claim, lease: Lease) -> tuple[Answer, KKError | None]:
+def _post(claim: Claim, lease: Lease) -> tuple[AttemptResult, KKError | None]:
     job = claim.job
     try:
         ids = job.send(lease.check)
     except KKError as error:
         text = job.redact(error.kk_message or str(error))
-        return Answer(_EVENTS[error.outcome], code=error.code, message=text), error
+        return AttemptResult(_EVENTS[error.outcome], code=error.code, message=text), error
     except Exception as error:
         # A bug of ours, or of a library: nothing is proven. Its text may hold anything, so only its name.
-        return Answer(Event.UNKNOWN, message=f"unexpected {type(error).__name__}"), None
-    return Answer(Event.CREATED, kk_order_ids=tuple(ids)), None
+        return AttemptResult(Event.UNKNOWN, message=f"unexpected {type(error).__name__}"), None
+    return AttemptResult(Event.CREATED, kk_order_ids=tuple(ids)), None
 
 
 _EVENTS = {

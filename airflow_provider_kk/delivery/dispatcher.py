@@ -11,30 +11,30 @@ from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
 from airflow_provider_kk.api.throttle import StopSignal, ThrottleStopped
-from airflow_provider_kk.delivery.board import Board, Item, Status
-from airflow_provider_kk.delivery.clock import Stop, describe_clocks
-from airflow_provider_kk.delivery.deliver import deliver
-from airflow_provider_kk.delivery.driver_errors import told
-from airflow_provider_kk.delivery.heal import heal
-from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Job
-from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.limits import Limits, StopRules
-from airflow_provider_kk.delivery.listing import trusted_now
-from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, orders, some_of, utc
-from airflow_provider_kk.delivery.pool import Pool, Threads
-from airflow_provider_kk.delivery.progress import Progress
-from airflow_provider_kk.delivery.rows import Entry, Origin
-from airflow_provider_kk.delivery.settle import Policy, settle, within_bounds
-from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
-from airflow_provider_kk.delivery.step import (
-    Step,
+from airflow_provider_kk.delivery.actions import (
+    Action,
     difference,
     found_as_integer,
-    is_to_be_recognised,
     is_unsent,
+    lacks_fingerprint,
     looks_same,
-    next_step,
+    next_action,
 )
+from airflow_provider_kk.delivery.attempt import attempt
+from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker, Limits
+from airflow_provider_kk.delivery.clock import Stop, describe_clocks
+from airflow_provider_kk.delivery.job import InconclusiveError, Job, OrderList
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.listing import trusted_now
+from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of, utc
+from airflow_provider_kk.delivery.model import Origin, Record
+from airflow_provider_kk.delivery.pool import Pool, Threads
+from airflow_provider_kk.delivery.progress import Progress
+from airflow_provider_kk.delivery.reconcile import Policy, reconcile, within_bounds
+from airflow_provider_kk.delivery.recover import recover
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
+from airflow_provider_kk.delivery.sql.driver_errors import describe_error
+from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.stock import StockCheck
@@ -44,7 +44,7 @@ _RATE_LIMITED_TRIES = 5
 _LOOK_AGAIN_S = 10.0
 
 
-class Places(Protocol):
+class RateLimit(Protocol):
     """The account's bucket, as a stream uses it."""
 
     def acquire(self, stop: StopSignal | None = None) -> None:
@@ -61,7 +61,7 @@ class Places(Protocol):
 
 
 @dataclass
-class Stream:
+class Dispatcher:
     """One run over the jobs of a board.
 
     :param make_job: makes the job of an item's payload; called by the worker threads.
@@ -71,9 +71,9 @@ class Stream:
     """
 
     ledger: Ledger
-    finder: Finder
-    throttle: Places
-    board: Board
+    order_list: OrderList
+    throttle: RateLimit
+    run_queue: RunQueue
     make_job: Callable[[str], Job]
     probe: Callable[[], object]
     log: Log
@@ -82,32 +82,32 @@ class Stream:
     stop: Stop
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
-    heal_max_age_s: float = 0.0
+    recover_max_age_s: float = 0.0
     stock: StockCheck | None = None
     pool: Pool | None = None
     """Threads, unless somebody brings something else."""
-    halted: str | None = None
+    breaker_reason: str | None = None
     """Why nothing more is sent; None while it is."""
-    halted_by: KKError | None = None
+    breaker_error: KKError | None = None
     """What KK said or did that stopped it, if it was that."""
-    is_blind: bool = False
+    cannot_list: bool = False
     """KK's list cannot be read: waiting for it is in vain."""
     held_elsewhere: list[str] = field(default_factory=list)
     """Orders of the account that this run has given to a human and that are not on its board."""
 
     def __post_init__(self) -> None:
-        self._rules = StopRules()
+        self._breaker = CircuitBreaker()
         self._order_log = OrderLog(self.log)
         self._sent = 0
         self._tries: dict[int, int] = {}
-        self._in_flight: dict[Future[_Delivered], tuple[Item, Entry | None]] = {}
+        self._in_flight: dict[Future[_Attempted], tuple[QueuedOrder, Record | None]] = {}
         self._pool = self.pool or Threads(self.limits.max_in_flight)
         self._progress = Progress(self.log, self.ledger.clock, self.throttle.min_duration_s)
 
     @property
     def why_not_sent(self) -> str:
         """Why nothing more is sent; empty while it is."""
-        return self.halted or self.stop.reason or ""
+        return self.breaker_reason or self.stop.reason or ""
 
     # What a run does -------------------------------------------------------------------------------
 
@@ -117,28 +117,28 @@ class Stream:
         Whatever is raised meanwhile (a signal, a timeout): what is in flight is recorded first.
         """
         with self._recording():
-            self._progress.start(self.board.counts().get(Status.PENDING, 0))
+            self._progress.start(self.run_queue.counts().get(RunStatus.PENDING, 0))
             self._start()
             self._send_pending()
 
     def wait_s(self) -> float | None:
-        """Return in how many seconds it is worth calling `look_again`; None when nothing is waiting."""
-        now, trusted = self.ledger.now(), trusted_now(self.ledger, self.finder)
+        """Return in how many seconds it is worth calling `reconcile_waiting`; None when nothing is waiting."""
+        now, trusted = self.ledger.now(), trusted_now(self.ledger, self.order_list)
         waits = [_wait_s(entry, now, trusted) for _item, entry in self._waiting()]
         # A clock that is off may be set right meanwhile.
         return max(0.0, min(*waits, self.ledger.settle_delay_s)) if waits else None
 
-    def look_again(self) -> None:
+    def reconcile_waiting(self) -> None:
         """Settle what is waiting and can be settled by now, and send again what is allowed to be."""
         with self._recording():
-            self._follow_others()
-            self._settle(entry for _item, entry in self._waiting() if entry is not None)
+            self._follow_other_workers()
+            self._reconcile(entry for _item, entry in self._waiting() if entry is not None)
 
-    def give_up_waiting(self) -> None:
+    def stop_waiting(self) -> None:
         """Call what is still waiting in doubt."""
-        for batch in self.board.batches(Status.WAITING):
+        for batch in self.run_queue.batches(RunStatus.WAITING):
             for item in batch:
-                self.board.set(item.position, Status.IN_DOUBT, message="KK's list decides later")
+                self.run_queue.set(item.position, RunStatus.IN_DOUBT, message="KK's list decides later")
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -153,7 +153,7 @@ class Stream:
             self._collect_all()
         except BaseException as error:
             self.stop.set(type(error).__name__)
-            self.log.error("Nothing more is sent after %s", told(error))
+            self.log.error("Nothing more is sent after %s", describe_error(error))
             raise
         finally:
             # What is in flight ends by its own deadline, and is recorded before anything else happens.
@@ -161,11 +161,11 @@ class Stream:
                 self._drain()
                 self._send_pending()  # with the stop set: says of each what the ledger knows, and sends none
             finally:
-                self.board.set_all(Status.PENDING, Status.NOT_SENT, self.why_not_sent)
+                self.run_queue.set_all(RunStatus.PENDING, RunStatus.NOT_SENT, self.why_not_sent)
                 self._order_log.flush()
 
-    def _waiting(self) -> Iterator[tuple[Item, Entry | None]]:
-        for batch in self.board.batches(Status.WAITING):
+    def _waiting(self) -> Iterator[tuple[QueuedOrder, Record | None]]:
+        for batch in self.run_queue.batches(RunStatus.WAITING):
             known = self.ledger.look_up([item.key for item in batch if item.key])
             for item in batch:
                 yield item, known.get(item.key or "")
@@ -174,157 +174,159 @@ class Stream:
 
     def _start(self) -> None:
         try:
-            heal(self.ledger, self.finder, self.log, max_age_s=self.heal_max_age_s)
+            recover(self.ledger, self.order_list, self.log, max_age_s=self.recover_max_age_s)
         except (KKError, InconclusiveError) as error:
-            self.is_blind = True
-            self._halt(f"KK's list of orders cannot be read, and without it nothing is sent: {error}", error)
+            self.cannot_list = True
+            self._open_breaker(
+                f"KK's list of orders cannot be read, and without it nothing is sent: {error}", error
+            )
             return
         self._log_clocks()
-        self._settle(self.ledger.doubts())
+        self._reconcile(self.ledger.doubts())
         self._collect_all()
         doubts = self.ledger.doubts()
-        self._name_others(doubts)
-        self._rules.open_doubts = len(doubts)
-        if reason := self._rules.reason():
-            self._halt(reason)
+        self._warn_of_other_doubts(doubts)
+        self._breaker.open_doubts = len(doubts)
+        if reason := self._breaker.reason():
+            self._open_breaker(reason)
 
     def _log_clocks(self) -> None:
         ledger = self.ledger
         database_s = ledger.now() - ledger.clock.wall() if ledger.has_own_clock else None
-        if text := describe_clocks(database_s, self.finder.clock_skew_s):
+        if text := describe_clocks(database_s, self.order_list.clock_skew_s):
             self.log.warning("%s", text)
 
-    def _name_others(self, doubts: Iterable[Entry]) -> None:
-        others = [entry.key for entry in doubts if not self.board.has(entry.key)]
+    def _warn_of_other_doubts(self, doubts: Iterable[Record]) -> None:
+        others = [entry.key for entry in doubts if not self.run_queue.has(entry.key)]
         if others:
             self.log.warning(
                 "%s of this account in doubt and not selected by this sync: %s. See `kk ledger list`",
-                orders(len(others)),
+                count_orders(len(others)),
                 some_of(others[:20], len(others)),
             )
 
-    def _halt(self, reason: str, error: Exception | None = None) -> None:
-        if self.halted is None:
-            self.halted = reason
-            self.halted_by = error if isinstance(error, KKError) else None
+    def _open_breaker(self, reason: str, error: Exception | None = None) -> None:
+        if self.breaker_reason is None:
+            self.breaker_reason = reason
+            self.breaker_error = error if isinstance(error, KKError) else None
             self.log.warning("Nothing more is sent: %s", reason)
 
     # Sending ---------------------------------------------------------------------------------------
 
     def _send_pending(self) -> None:
-        for batch in self.board.batches(Status.PENDING):
+        for batch in self.run_queue.batches(RunStatus.PENDING):
             known = self.ledger.look_up([item.key for item in batch if item.key])
             busy = {item.position for item, _seen in self._in_flight.values()}
             if self.stock is not None:
                 self.stock.expect(item for item in batch if is_unsent(known.get(item.key or "")))
             for item in batch:
                 if item.position not in busy:
-                    self._take(item, known.get(item.key or "") or self._found_as_integer(item))
+                    self._dispatch(item, known.get(item.key or "") or self._found_as_integer(item))
         self._collect_all()
 
-    def _take(self, item: Item, entry: Entry | None) -> None:
+    def _dispatch(self, item: QueuedOrder, entry: Record | None) -> None:
         """Do the next thing with a job, by what the ledger knows of it."""
         entry = entry and self._within_bounds(entry)
-        step = next_step(item, entry, self.ledger.now)
-        if entry is None or step is Step.SEND:
+        step = next_action(item, entry, self.ledger.now)
+        if entry is None or step is Action.SEND:
             if self._is_served(item):
                 self._send(item, entry)
-        elif step is Step.COMPARE:
+        elif step is Action.COMPARE:
             self._compare(item, entry)
-        elif step is Step.LEAVE_TO_HUMAN:
-            self._finish(item, Status.HELD, entry)
-        elif step is Step.REST:
+        elif step is Action.LEAVE_TO_HUMAN:
+            self._finish(item, RunStatus.HELD, entry)
+        elif step is Action.REST:
             name = f"{item.key} (retry after {utc(entry.retry_after)})"
             self._order_log.info("KK refused before, so not sent yet: {orders}", name)
-            self._finish(item, Status.REJECTED, entry)
+            self._finish(item, RunStatus.REJECTED, entry)
         else:
-            self.board.set(item.position, Status.WAITING)
+            self.run_queue.set(item.position, RunStatus.WAITING)
 
-    def _is_served(self, item: Item) -> bool:
+    def _is_served(self, item: QueuedOrder) -> bool:
         """Whether KK has the goods of an order that is about to be sent; if not, it is invalid for now."""
         if self.stock is None or not self._sends_more():
             return True
         try:
             shortage = self.stock.shortage(item)
         except KKError as error:
-            self._halt(f"KK's stock cannot be read, and without it nothing is sent: {error}", error)
+            self._open_breaker(f"KK's stock cannot be read, and without it nothing is sent: {error}", error)
             return True  # so that it becomes not sent, like all the others
         if shortage:
             self._note_shortage(item, shortage)
         return not shortage
 
-    def _note_shortage(self, item: Item, shortage: str) -> None:
+    def _note_shortage(self, item: QueuedOrder, shortage: str) -> None:
         # The digest is of the order alone: other counts, or other goods that are missing, are no news.
-        is_news = self.ledger.note_invalid(
+        is_new = self.ledger.note_invalid(
             item.key or "", f"stock {item.fingerprint}", shortage, sync_id=self.sync_id
         )
         entry = self.ledger.look_up([item.key or ""]).get(item.key or "")
         if not is_unsent(entry):
             # Another worker has sent it meanwhile, and may have taken the very goods that are missing.
-            self._take(item, entry)
+            self._dispatch(item, entry)
             return
-        if is_news:
+        if is_new:
             self._order_log.warning("KK cannot serve {orders}: {reason}", item.key or "", shortage)
-        self.board.set(item.position, Status.INVALID, is_news=is_news, message=shortage)
+        self.run_queue.set(item.position, RunStatus.INVALID, is_new=is_new, message=shortage)
 
-    def _found_as_integer(self, item: Item) -> Entry | None:
+    def _found_as_integer(self, item: QueuedOrder) -> Record | None:
         """Return the order that healing found under this number without leading zeros; rename what is it."""
         entry = found_as_integer(self.ledger, item)
         if entry is None or not looks_same(item, entry):
             return entry
         return self.ledger.rename(entry, item.key or "")
 
-    def _compare(self, item: Item, entry: Entry) -> None:
+    def _compare(self, item: QueuedOrder, entry: Record) -> None:
         is_same = entry.fingerprint == item.fingerprint
-        if is_to_be_recognised(item, entry):
-            self.ledger.recognise(entry, self.make_job(item.payload))
+        if lacks_fingerprint(item, entry):
+            self.ledger.attach_fingerprint(entry, self.make_job(item.payload))
             is_same = True
         if not is_same:
-            self.board.set(
+            self.run_queue.set(
                 item.position,
-                Status.CHANGED,
-                is_news=True,
+                RunStatus.CHANGED,
+                is_new=True,
                 ids=entry.kk_order_ids,
                 message=difference(item, entry),
             )
         elif entry.sync_id == self.sync_id:
-            self._finish(item, Status.ADOPTED if entry.adopted else Status.CREATED, entry)
+            self._finish(item, RunStatus.ADOPTED if entry.adopted else RunStatus.CREATED, entry)
         else:
-            self._finish(item, Status.ALREADY_CREATED, entry)
+            self._finish(item, RunStatus.ALREADY_CREATED, entry)
 
-    def _finish(self, item: Item, status: Status, entry: Entry) -> None:
-        self.board.set(
+    def _finish(self, item: QueuedOrder, status: RunStatus, entry: Record) -> None:
+        self.run_queue.set(
             item.position,
             status,
-            is_news=entry.sync_id == self.sync_id,
+            is_new=entry.sync_id == self.sync_id,
             ids=entry.kk_order_ids,
             code=entry.code,
             message=entry.message,
         )
 
-    def _send(self, item: Item, seen: Entry | None) -> None:
+    def _send(self, item: QueuedOrder, expected: Record | None) -> None:
         """Hand a job to a worker, or say why not; waits for a free worker."""
         while len(self._in_flight) >= self.limits.max_in_flight:
             self._collect()
-        if self.halted or self.stop.is_set():
-            self._refuse(item, seen, Status.NOT_SENT, self.why_not_sent)
-        elif self._is_time_up() or (self._is_enough() and not (seen and seen.state in DOUBTFUL)):
-            self._refuse(item, seen, Status.POSTPONED, "left for the next run")
+        if self.breaker_reason or self.stop.is_set():
+            self._skip(item, expected, RunStatus.NOT_SENT, self.why_not_sent)
+        elif self._is_time_up() or (self._is_enough() and not (expected and expected.state in DOUBTFUL)):
+            self._skip(item, expected, RunStatus.POSTPONED, "left for the next run")
         else:
-            if seen is not None and seen.state in LOOK_FIRST:
+            if expected is not None and expected.state in LOOK_FIRST:
                 self._order_log.info("{orders} {are} sent again", item.key or "")
             self._sent += 1
-            self._in_flight[self._pool.submit(self._work, item, seen)] = (item, seen)
+            self._in_flight[self._pool.submit(self._work, item, expected)] = (item, expected)
 
-    def _refuse(self, item: Item, seen: Entry | None, status: Status, why: str) -> None:
-        if seen is not None and seen.state in DOUBTFUL:
-            status = Status.IN_DOUBT
-        elif seen is not None and seen.state is State.REJECTED:
-            status = Status.REJECTED
-        self.board.set(item.position, status, message=why)
+    def _skip(self, item: QueuedOrder, expected: Record | None, status: RunStatus, why: str) -> None:
+        if expected is not None and expected.state in DOUBTFUL:
+            status = RunStatus.IN_DOUBT
+        elif expected is not None and expected.state is State.REJECTED:
+            status = RunStatus.REJECTED
+        self.run_queue.set(item.position, status, message=why)
 
     def _sends_more(self) -> bool:
-        return not (self.halted or self.stop.is_set() or self._is_time_up() or self._is_enough())
+        return not (self.breaker_reason or self.stop.is_set() or self._is_time_up() or self._is_enough())
 
     def _is_time_up(self) -> bool:
         return self.limits.send_until is not None and self.ledger.clock.wall() >= self.limits.send_until
@@ -332,16 +334,16 @@ class Stream:
     def _is_enough(self) -> bool:
         return self.limits.max_sent is not None and self._sent >= self.limits.max_sent
 
-    def _work(self, item: Item, seen: Entry | None) -> _Delivered:
+    def _work(self, item: QueuedOrder, expected: Record | None) -> _Attempted:
         """In a worker thread: one job, once."""
         self.throttle.acquire(self.stop)
-        if self.halted or self.stop.is_set():
+        if self.breaker_reason or self.stop.is_set():
             raise ThrottleStopped
         taken = self.ledger.clock.monotonic()
         job = self.make_job(item.payload)
         # A clock may have been set since the last POST.
-        self.ledger.kk_skew_s = self.finder.clock_skew_s or 0.0
-        delivered = deliver(job, seen, self.ledger, origin=self.origin, sync_id=self.sync_id)
+        self.ledger.kk_skew_s = self.order_list.clock_skew_s or 0.0
+        delivered = attempt(job, expected, self.ledger, origin=self.origin, sync_id=self.sync_id)
         if delivered is None:  # another worker was faster
             self.throttle.release(self.ledger.clock.monotonic() - taken)
         return delivered
@@ -353,8 +355,8 @@ class Stream:
         for future in self._pool.wait(self._in_flight, 0.5):
             # Taking one in may send it again, and wait for others meanwhile.
             if future in self._in_flight:
-                self._take_in(*self._in_flight.pop(future), future)
-        self._progress.tick(self.board)
+                self._on_done(*self._in_flight.pop(future), future)
+        self._progress.tick(self.run_queue)
         self._order_log.tick(self.ledger.clock.monotonic())
 
     def _collect_all(self) -> None:
@@ -368,19 +370,19 @@ class Stream:
             try:
                 self._collect()
             except Exception as error:
-                failed[told(error)] += 1
+                failed[describe_error(error)] += 1
         for name, number in failed.items():
-            self.log.error("%s in flight failed, too: %s", orders(number), name)
+            self.log.error("%s in flight failed, too: %s", count_orders(number), name)
 
-    def _take_in(self, item: Item, seen: Entry | None, future: Future[_Delivered]) -> None:
+    def _on_done(self, item: QueuedOrder, expected: Record | None, future: Future[_Attempted]) -> None:
         try:
             delivered = future.result()
         except ThrottleStopped:
             self._sent -= 1
-            self._refuse(item, seen, Status.NOT_SENT, self.why_not_sent)
+            self._skip(item, expected, RunStatus.NOT_SENT, self.why_not_sent)
             return
         if delivered is None:
-            self.board.set(item.position, Status.WAITING)  # another worker was faster
+            self.run_queue.set(item.position, RunStatus.WAITING)  # another worker was faster
             return
         entry, error = delivered
         # The row may be another worker's by now, and then its doubt is not ours to send over.
@@ -389,105 +391,105 @@ class Stream:
             self._sent -= 1
             self._send(item, entry)
             return
-        self._show(item, entry)
-        self._heed(entry, error)
+        self._record_result(item, entry)
+        self._check_breaker(entry, error)
 
-    def _may_try_again(self, item: Item) -> bool:
+    def _may_try_again(self, item: QueuedOrder) -> bool:
         self._tries[item.position] = self._tries.get(item.position, 0) + 1
         return self._tries[item.position] < _RATE_LIMITED_TRIES
 
-    def _show(self, item: Item, entry: Entry) -> None:
+    def _record_result(self, item: QueuedOrder, entry: Record) -> None:
         if entry.state is State.CREATED:
-            self._finish(item, Status.CREATED, entry)
+            self._finish(item, RunStatus.CREATED, entry)
         elif entry.state is State.REJECTED:
             why = f"code {entry.code}, {entry.message}"
             self._order_log.warning("KK refused {orders}: {reason}", entry.key, why)
-            self._finish(item, Status.REJECTED, entry)
+            self._finish(item, RunStatus.REJECTED, entry)
         elif entry.state is State.NOT_SENT:
-            self._finish(item, Status.NOT_SENT, entry)
+            self._finish(item, RunStatus.NOT_SENT, entry)
         elif entry.state is State.HELD:
             self._order_log.error(HELD, entry.key, entry.message)
-            self._finish(item, Status.HELD, entry)
+            self._finish(item, RunStatus.HELD, entry)
         else:
             text = "the outcome of {orders} is unknown: {reason}"
             self._order_log.warning(text, entry.key, entry.message)
-            self.board.set(item.position, Status.WAITING)
+            self.run_queue.set(item.position, RunStatus.WAITING)
 
-    def _heed(self, entry: Entry, error: KKError | None) -> None:
-        if reason := self._rules.note(entry):
-            self._halt(reason)
-        if isinstance(error, (KKAuthError, KKEndpointError)) and self.halted is None:
+    def _check_breaker(self, entry: Record, error: KKError | None) -> None:
+        if reason := self._breaker.note(entry):
+            self._open_breaker(reason)
+        if isinstance(error, (KKAuthError, KKEndpointError)) and self.breaker_reason is None:
             try:
                 self.probe()
             except KKError as second:
-                self._halt(f"KK cannot be used: {second}", second)
+                self._open_breaker(f"KK cannot be used: {second}", second)
 
     # Waiting ---------------------------------------------------------------------------------------
 
-    def _follow_others(self) -> None:
+    def _follow_other_workers(self) -> None:
         """Take in what other workers have made of jobs that wait here."""
         for item, entry in list(self._waiting()):
             if entry is None:
                 why = "the ledger has lost its row, as after a restored backup: the next run looks for it"
-                self.board.set(item.position, Status.IN_DOUBT, message=why)
+                self.run_queue.set(item.position, RunStatus.IN_DOUBT, message=why)
             elif entry.state not in DOUBTFUL:
-                self._take(item, entry)
+                self._dispatch(item, entry)
         self._collect_all()
 
-    def _settle(self, candidates: Iterable[Entry]) -> None:
+    def _reconcile(self, candidates: Iterable[Record]) -> None:
         """Settle rows of the ledger, those of other syncs too, and send again what may be."""
         by_key = {entry.key: self._within_bounds(entry) for entry in candidates}
-        items = {key: item for key in by_key if (item := self.board.item(key)) is not None}
-        settled = settle(
+        items = {key: item for key in by_key if (item := self.run_queue.item(key)) is not None}
+        reconciled = reconcile(
             self.ledger,
-            self.finder,
+            self.order_list,
             by_key.values(),
             at_hand=items.keys(),
             policy=self.policy,
             sync_id=self.sync_id,
             log=self.log,
         )
-        for entry in settled.adopted:
+        for entry in reconciled.adopted:
             name = f"{entry.key} as {', '.join(entry.kk_order_ids)}"
             self._order_log.info("KK's list shows {orders}: adopted, not sent again", name)
             if entry.key in items:
                 self._compare(items[entry.key], entry)
-        for entry in settled.held:
+        for entry in reconciled.held:
             self._order_log.error(HELD, entry.key, entry.message)
             if entry.key in items:
-                self._finish(items[entry.key], Status.HELD, entry)
+                self._finish(items[entry.key], RunStatus.HELD, entry)
             else:
                 self.held_elsewhere.append(entry.key)
-        for entry in settled.absent:
+        for entry in reconciled.absent:
             self._order_log.warning("{orders} {are} not at KK", entry.key)
             self._send(items[entry.key], entry)
-        self._leave_open(settled.open, by_key, items)
+        self._leave_open(reconciled.open, by_key, items)
 
-    def _within_bounds(self, entry: Entry) -> Entry:
+    def _within_bounds(self, entry: Record) -> Record:
         """Shorten a wait that is longer than its rule allows."""
         if entry.state not in LOOK_FIRST or not self.ledger.waits_too_long(entry):
             return entry
-        if self.finder.clock_skew_s is None:
+        if self.order_list.clock_skew_s is None:
             with suppress(KKError):
                 self.probe()
-        self.ledger.kk_skew_s = self.finder.clock_skew_s or 0.0
+        self.ledger.kk_skew_s = self.order_list.clock_skew_s or 0.0
         return within_bounds(self.ledger, entry, self.log)
 
     def _leave_open(
-        self, reasons: Mapping[str, str], entries: Mapping[str, Entry], items: Mapping[str, Item]
+        self, reasons: Mapping[str, str], entries: Mapping[str, Record], items: Mapping[str, QueuedOrder]
     ) -> None:
         for key, why in reasons.items():
             if key in items:
-                status = Status.REJECTED if entries[key].state is State.REJECTED else Status.IN_DOUBT
+                status = RunStatus.REJECTED if entries[key].state is State.REJECTED else RunStatus.IN_DOUBT
                 text = f"{{orders}} {{are}} still {status.replace('_', ' ')}: {{reason}}"
                 self._order_log.warning(text, key, why)
-                self.board.set(items[key].position, status, message=why)
+                self.run_queue.set(items[key].position, status, message=why)
 
 
-_Delivered = tuple[Entry, KKError | None] | None
+_Attempted = tuple[Record, KKError | None] | None
 
 
-def _wait_s(entry: Entry | None, now: float, trusted: float) -> float:
+def _wait_s(entry: Record | None, now: float, trusted: float) -> float:
     if entry is None or entry.state not in LOOK_FIRST:
         return 0.0
     if entry.state is State.SENDING and entry.lease_until > now:

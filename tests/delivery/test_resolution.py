@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kk.delivery.rows import Answer
+from airflow_provider_kk.delivery.model import AttemptResult
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, list_integers
 
@@ -15,7 +15,7 @@ def test_ordering_again_and_sending_the_old_generation_exclude_each_other(world:
     world.clock.sleep(3600)
     seen = world.entry("A")
     assert world.ledger.order_again(seen, who="ann", why="asked")
-    assert world.ledger.begin(world.job(Order("A")), seen, origin=ORIGIN, sync_id="s") is None
+    assert world.ledger.claim(world.job(Order("A")), seen, origin=ORIGIN, sync_id="s") is None
 
 
 def test_sending_the_old_generation_and_ordering_again_exclude_each_other(world: World) -> None:
@@ -23,7 +23,7 @@ def test_sending_the_old_generation_and_ordering_again_exclude_each_other(world:
     world.sync("A")
     world.clock.sleep(3600)
     seen = world.entry("A")
-    assert world.ledger.begin(world.job(Order("A")), seen, origin=ORIGIN, sync_id="s")
+    assert world.ledger.claim(world.job(Order("A")), seen, origin=ORIGIN, sync_id="s")
     assert not world.ledger.order_again(seen, who="ann", why="asked")
 
 
@@ -51,9 +51,9 @@ def test_a_human_says_that_a_listed_order_is_another_ones(world: World) -> None:
 
 
 def test_a_human_says_which_ids_of_a_conflict_are_the_orders(world: World) -> None:
-    claim = world.ledger.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    claim = world.ledger.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     assert claim is not None
-    world.ledger.record(claim, Answer(Event.UNKNOWN))
+    world.ledger.record(claim, AttemptResult(Event.UNKNOWN))
     world.ledger.hold(world.entry("A"), Event.CONFLICT, "two", ["1", "2"])
     row = world.ledger.resolve(
         world.entry("A"), Event.DECLARED_CREATED, ids=["1"], who="ann", why="2 was cancelled"
@@ -68,7 +68,7 @@ def test_splits_are_completed_also_after_a_human_has_let_an_order_be_sent(world:
     if word == "retry":
         world.kk.meets("A", "refused")
         world.sync(split)
-        world.ledger.lift_pause(world.entry("A"), who="ann", why="restocked")
+        world.ledger.clear_backoff(world.entry("A"), who="ann", why="restocked")
     elif word == "never":
         world.kk.meets("A", "lost_request")
         world.sync(split, waits=False)
@@ -84,5 +84,5 @@ def test_splits_are_completed_also_after_a_human_has_let_an_order_be_sent(world:
     post = world.kk.post
     world.kk.post = lambda order, check: post(order, check)[:1]  # type: ignore[method-assign]
     world.sync(split)
-    world.ledger.complete([one for one in world.kk.orders if one.key == "A"])
+    world.ledger.add_splits([one for one in world.kk.orders if one.key == "A"])
     assert len(world.entry("A").kk_order_ids) == 2

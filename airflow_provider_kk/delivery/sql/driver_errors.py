@@ -27,7 +27,7 @@ _COMPILATION = "SQL compilation error"
 _DIGITS = re.compile(r"\+?\d(?:[ ()./-]*\d){5,}")
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an error's class and, of the ledger's database, what its driver says, in one line.
 
     The ledger holds no customer; the text of any other error may hold whatever it was made of.
@@ -39,7 +39,7 @@ def told(error: BaseException) -> str:
     return f"{type(cause).__name__}: {lines[0][:_MAX_LENGTH]}"
 
 
-def without_data(error: BaseException, sql: str, *names: str) -> str:
+def redact_db_error(error: BaseException, sql: str, *names: str) -> str:
     """Return the error's class, its number where that comes first in the text, SQLSTATE and text in one line.
 
     Of the text, what may be a value is cut: from the first quoted part on that stands neither in the

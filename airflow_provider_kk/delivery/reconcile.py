@@ -8,16 +8,16 @@ from enum import Enum
 
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.job import (
-    Finder,
     InconclusiveError,
-    Sighting,
+    ListedOrder,
+    OrderList,
     add_goods,
     zip_digest,
 )
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.listing import Listing, is_part, list_since, trusted_now
-from airflow_provider_kk.delivery.log import Log, orders, utc
-from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.log import Log, count_orders, utc
+from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.states import LOOK_FIRST, Event, State
 
 #: Later than this after its intent nothing is sent again by itself.
@@ -36,57 +36,57 @@ class Policy:
 
 
 @dataclass
-class Settlement:
+class Reconciliation:
     """What settling has found out."""
 
-    adopted: list[Entry] = field(default_factory=list)
-    held: list[Entry] = field(default_factory=list)
-    absent: list[Entry] = field(default_factory=list)
+    adopted: list[Record] = field(default_factory=list)
+    held: list[Record] = field(default_factory=list)
+    absent: list[Record] = field(default_factory=list)
     """Shown not to be at KK, and allowed to be sent again: by compare-and-set on these very rows."""
     open: dict[str, str] = field(default_factory=dict)
     """Still in doubt, and why."""
 
 
-def settle(
+def reconcile(
     ledger: Ledger,
-    finder: Finder,
-    candidates: Iterable[Entry],
+    order_list: OrderList,
+    candidates: Iterable[Record],
     *,
     at_hand: Collection[str],
     policy: Policy,
     sync_id: str,
     log: Log,
-) -> Settlement:
+) -> Reconciliation:
     """Find out what became of `candidates` whose settle window has passed.
 
     :param candidates: rows as they were read before this call, hence before any listing.
     :param at_hand: the keys that this sync could send again; the others can only be adopted or held.
     """
-    settlement = Settlement()
-    now = trusted_now(ledger, finder)
+    settlement = Reconciliation()
+    now = trusted_now(ledger, order_list)
     due = [entry for entry in candidates if entry.state in LOOK_FIRST and entry.settle_after <= now]
     if not due:
         return settlement
-    log.info("Looking for %s in KK's list", orders(len(due)))
+    log.info("Looking for %s in KK's list", count_orders(len(due)))
     attempts = attempts_of(ledger, due)
     try:
         # From the last attempt on, since a look preceded it; up to now, since a restored backup may have lost
         # later ones.
         since = min(attempts[entry.key][0].intent_at for entry in due)
-        listing = list_since(ledger, finder, due, since, now)
+        listing = list_since(ledger, order_list, due, since, now)
     except (KKError, InconclusiveError) as error:
         log.warning("KK's list cannot be used, so nothing is decided: %s", error)
         settlement.open.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
         return settlement
     for entry in due:
-        verdict = _judge(entry, attempts[entry.key], listing, now, ledger)
+        verdict = _decide(entry, attempts[entry.key], listing, now, ledger)
         _apply(
             verdict, entry, settlement, ledger, at_hand=entry.key in at_hand, policy=policy, sync_id=sync_id
         )
     return settlement
 
 
-def within_bounds(ledger: Ledger, entry: Entry, log: Log) -> Entry:
+def within_bounds(ledger: Ledger, entry: Record, log: Log) -> Record:
     """Shorten what a clock that was ahead, and has been set right since, would let a row wait.
 
     :param ledger: its `kk_skew_s` has to say what KK's clock is.
@@ -107,7 +107,7 @@ def within_bounds(ledger: Ledger, entry: Entry, log: Log) -> Entry:
 # Attempts ------------------------------------------------------------------------------------------
 
 
-def attempts_of(ledger: Ledger, due: Sequence[Entry]) -> dict[str, list[Attempt]]:
+def attempts_of(ledger: Ledger, due: Sequence[Record]) -> dict[str, list[Attempt]]:
     """Return the attempts that may have reached KK, newest first."""
     generation = {entry.key: entry.generation for entry in due}
     grouped: dict[str, list[Attempt]] = {key: [] for key in generation}
@@ -119,13 +119,13 @@ def attempts_of(ledger: Ledger, due: Sequence[Entry]) -> dict[str, list[Attempt]
     return grouped
 
 
-def _lost_attempt(entry: Entry, ledger: Ledger) -> Attempt:
+def _lost_attempt(entry: Record, ledger: Ledger) -> Attempt:
     """What can be said of an attempt that was lost when a backup was restored."""
     return Attempt(
         key=entry.key,
         generation=entry.generation,
         attempt=entry.attempt,
-        claim_token="",
+        version="",
         fingerprint=entry.fingerprint,
         goods=entry.goods,
         country=entry.country,
@@ -158,7 +158,7 @@ class _Kind(Enum):
 
 
 @dataclass(frozen=True)
-class _Verdict:
+class _Decision:
     kind: _Kind
     message: str = ""
     ids: tuple[str, ...] = ()
@@ -166,65 +166,65 @@ class _Verdict:
     created_at: float | None = None
 
 
-def _judge(
-    entry: Entry, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: Ledger
-) -> _Verdict:
+def _decide(
+    entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: Ledger
+) -> _Decision:
     own, others = listing.found(entry)
     if others and not own:
-        return _Verdict(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
+        return _Decision(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
     if own and set(entry.kk_order_ids) - {one.id for one in own}:
         ids = tuple(sorted(one.id for one in own))
-        return _Verdict(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show", ids)
+        return _Decision(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show", ids)
     if own:
-        return _judge_found(entry, attempts, own, now, ledger)
+        return _decide_found(entry, attempts, own, now, ledger)
     if entry.kk_order_ids:
-        return _Verdict(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show")
-    return _judge_absence(entry, attempts, listing, now, ledger)
+        return _Decision(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show")
+    return _decide_absence(entry, attempts, listing, now, ledger)
 
 
-def _judge_found(
-    entry: Entry, attempts: Sequence[Attempt], found: Sequence[Sighting], now: float, ledger: Ledger
-) -> _Verdict:
+def _decide_found(
+    entry: Record, attempts: Sequence[Attempt], found: Sequence[ListedOrder], now: float, ledger: Ledger
+) -> _Decision:
     ids = tuple(sorted(one.id for one in found))
     fitting = [one for one in attempts if all(_same_place(sighting, one) for sighting in found)]
     if not fitting:
-        return _Verdict(_Kind.CONFLICT, "conflict: KK has this number for another country or zip", ids)
+        return _Decision(_Kind.CONFLICT, "conflict: KK has this number for another country or zip", ids)
     is_readable = all(one.goods is not None for one in found)
     total = add_goods([one.goods or {} for one in found])
     for one in fitting:
         if is_readable and total == one.goods:
             created_at = min((sighted.created_at or one.intent_at) for sighted in found)
-            return _Verdict(_Kind.ADOPT, ids=ids, attempt=one, created_at=created_at)
+            return _Decision(_Kind.ADOPT, ids=ids, attempt=one, created_at=created_at)
     if not any(is_part(total, one.goods) for one in fitting):
-        return _Verdict(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
+        return _Decision(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
     what = "only a part of the goods" if is_readable else "goods that cannot be read"
     so_far = f"KK's list shows {what} so far"
     # Once only: a clock that was ahead may have written the attempt's settle time.
-    if entry.message != so_far and now < fitting[0].settle_after + ledger.terms.settle_window_s:
-        return _Verdict(_Kind.WAIT, so_far, ids)
-    return _Verdict(_Kind.CONFLICT, f"conflict: KK's list shows {what}", ids)
+    if entry.message != so_far and now < fitting[0].settle_after + ledger.timing.settle_window_s:
+        return _Decision(_Kind.WAIT, so_far, ids)
+    return _Decision(_Kind.CONFLICT, f"conflict: KK's list shows {what}", ids)
 
 
-def _judge_absence(
-    entry: Entry, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: Ledger
-) -> _Verdict:
+def _decide_absence(
+    entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: Ledger
+) -> _Decision:
     if listing.has_unnumbered(entry.goods, max(one.settle_after for one in attempts) + _UNNUMBERED_S):
         doubt = "KK's list has an order with the same goods whose number cannot be read"
-    elif not listing.has_control and not _may_do_without_control(entry, now, ledger):
+    elif not listing.shows_sentinel and not _needs_no_sentinel(entry, now, ledger):
         doubt = "KK's list shows no order that the ledger knows, so it may be of another store or token"
     else:
         doubt = ""
     if entry.state is not State.REJECTED and now - max(one.intent_at for one in attempts) > _RESEND_WITHIN_S:
-        return _Verdict(_Kind.TOO_LATE, doubt or "not in KK's list; too late to send it again by itself")
-    return _Verdict(_Kind.OPEN, doubt) if doubt else _Verdict(_Kind.ABSENT)
+        return _Decision(_Kind.TOO_LATE, doubt or "not in KK's list; too late to send it again by itself")
+    return _Decision(_Kind.OPEN, doubt) if doubt else _Decision(_Kind.ABSENT)
 
 
-def _may_do_without_control(entry: Entry, now: float, ledger: Ledger) -> bool:
+def _needs_no_sentinel(entry: Record, now: float, ledger: Ledger) -> bool:
     # KK has said that it refused this one, and there is nothing yet that a list could show.
     return entry.state is State.REJECTED and not ledger.newest_sent(before=now, limit=1)
 
 
-def _same_place(sighting: Sighting, attempt: Attempt) -> bool:
+def _same_place(sighting: ListedOrder, attempt: Attempt) -> bool:
     if sighting.country and attempt.country and sighting.country.strip().upper() != attempt.country:
         return False
     digest = zip_digest(attempt.key, sighting.zip)
@@ -235,16 +235,16 @@ def _same_place(sighting: Sighting, attempt: Attempt) -> bool:
 
 
 def _apply(
-    verdict: _Verdict,
-    entry: Entry,
-    settlement: Settlement,
+    verdict: _Decision,
+    entry: Record,
+    settlement: Reconciliation,
     ledger: Ledger,
     *,
     at_hand: bool,
     policy: Policy,
     sync_id: str,
 ) -> None:
-    moved: Entry | None
+    moved: Record | None
     mine = sync_id if at_hand else None
     if verdict.kind is _Kind.ADOPT and verdict.attempt is not None:
         moved = ledger.adopt(entry, verdict.attempt, verdict.ids, created_at=verdict.created_at, sync_id=mine)
@@ -265,7 +265,7 @@ def _apply(
         settlement.open[entry.key] = "not in KK's list; only a sync that selects its row can send it again"
 
 
-def _why_given_up(verdict: _Verdict, entry: Entry, at_hand: bool, policy: Policy) -> str | None:
+def _why_given_up(verdict: _Decision, entry: Record, at_hand: bool, policy: Policy) -> str | None:
     if verdict.kind is _Kind.TOO_LATE:
         return verdict.message
     # Its own sync's policy counts, so nothing is given up for another one.

@@ -16,7 +16,7 @@ from airflow_provider_kk.delivery.log import OrderLog
 _BATCH = 1_000
 
 
-class Status(StrEnum):
+class RunStatus(StrEnum):
     """Where a job of this run stands; the names of the summary's counts, and two on the way to them."""
 
     PENDING = "pending"
@@ -35,11 +35,11 @@ class Status(StrEnum):
 
 
 #: The ten counts that add up to `selected`.
-COUNTED = tuple(status for status in Status if status not in (Status.PENDING, Status.WAITING))
+COUNTED = tuple(status for status in RunStatus if status not in (RunStatus.PENDING, RunStatus.WAITING))
 
 
 @dataclass(frozen=True)
-class Item:
+class QueuedOrder:
     """A job as the board keeps it: `payload` is enough to make the `Job` again.
 
     `position` is its place among the others: of an order from a warehouse that of its first row.
@@ -55,13 +55,13 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Finished:
+class RunResult:
     """A job and what became of it."""
 
     position: int
     key: str | None
-    status: Status
-    is_news: bool
+    status: RunStatus
+    is_new: bool
     """It became so in this sync: an old rejection does not fail a new run."""
     kk_order_ids: tuple[str, ...]
     code: int | None
@@ -78,7 +78,7 @@ class Finished:
         log.warning(text, f"{self.name or 'without a number'} (row {self.position})", self.message)
 
 
-class Board:
+class RunQueue:
     """Used by one thread. Memory does not grow with the number of jobs."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class Board:
         """Drop the file."""
         self._db.close()
 
-    def add(self, items: Iterable[Item]) -> None:
+    def add(self, items: Iterable[QueuedOrder]) -> None:
         """Put jobs on the board, pending."""
         self._db.execute("BEGIN")
         self._db.executemany(
@@ -120,7 +120,7 @@ class Board:
         )
         self._db.execute("COMMIT")
 
-    def add_finished(self, finished: Finished) -> None:
+    def add_finished(self, finished: RunResult) -> None:
         """Put something on the board that is over before it began: an invalid order."""
         self._db.execute(
             "INSERT INTO job (position, key, status, is_news, ids, code, message, name, faults)"
@@ -129,7 +129,7 @@ class Board:
                 finished.position,
                 finished.key,
                 finished.status,
-                finished.is_news,
+                finished.is_new,
                 json.dumps(finished.kk_order_ids),
                 finished.code,
                 finished.message,
@@ -141,9 +141,9 @@ class Board:
     def set(
         self,
         position: int,
-        status: Status,
+        status: RunStatus,
         *,
-        is_news: bool = False,
+        is_new: bool = False,
         ids: Sequence[str] = (),
         code: int | None = None,
         message: str = "",
@@ -151,14 +151,14 @@ class Board:
         """Say where a job stands."""
         self._db.execute(
             "UPDATE job SET status = ?, is_news = ?, ids = ?, code = ?, message = ? WHERE position = ?",
-            (status, is_news, json.dumps(list(ids)), code, message, position),
+            (status, is_new, json.dumps(list(ids)), code, message, position),
         )
 
-    def set_all(self, status: Status, to: Status, message: str = "") -> None:
+    def set_all(self, status: RunStatus, to: RunStatus, message: str = "") -> None:
         """Move all jobs of one status to another."""
         self._db.execute("UPDATE job SET status = ?, message = ? WHERE status = ?", (to, message, status))
 
-    def batches(self, status: Status) -> Iterator[list[Item]]:
+    def batches(self, status: RunStatus) -> Iterator[list[QueuedOrder]]:
         """Yield the jobs of a status, in order, a thousand at a time; they may be changed meanwhile."""
         last = -1
         while True:
@@ -171,7 +171,7 @@ class Board:
             yield [_item(row) for row in rows]
             last = rows[-1][0]
 
-    def finished(self, *statuses: Status) -> Iterator[Finished]:
+    def finished(self, *statuses: RunStatus) -> Iterator[RunResult]:
         """Yield what has one of these statuses, or everything on the board, in order."""
         marks = ", ".join("?" for _ in statuses)
         # The + keeps to the order of positions: by the index of statuses, each batch would be sorted anew.
@@ -188,7 +188,7 @@ class Board:
             yield from map(_finished, rows)
             last = rows[-1][0]
 
-    def item(self, key: str) -> Item | None:
+    def item(self, key: str) -> QueuedOrder | None:
         """Return the job of this key; None when there is none, or it was invalid."""
         row = self._db.execute(
             f"SELECT {_ITEM} FROM job WHERE key = ? AND payload IS NOT NULL LIMIT 1",  # noqa: S608 - constant names
@@ -200,17 +200,17 @@ class Board:
         """Whether this key is on the board."""
         return self._db.execute("SELECT 1 FROM job WHERE key = ? LIMIT 1", (key,)).fetchone() is not None
 
-    def counts(self) -> Mapping[Status, int]:
+    def counts(self) -> Mapping[RunStatus, int]:
         """Return how many jobs have each status."""
         rows = self._db.execute("SELECT status, COUNT(*) FROM job GROUP BY status")
-        return {Status(status): number for status, number in rows}
+        return {RunStatus(status): number for status, number in rows}
 
-    def examples(self, status: Status, limit: int = 5) -> list[tuple[str, str]]:
+    def examples(self, status: RunStatus, limit: int = 5) -> list[tuple[str, str]]:
         """Return numbers and messages of the first jobs of a status, news before the others."""
         query = "SELECT name, message FROM job WHERE status = ? ORDER BY is_news DESC, position LIMIT ?"
         return self._db.execute(query, (status, limit)).fetchall()
 
-    def news(self, *statuses: Status) -> int:
+    def count_new(self, *statuses: RunStatus) -> int:
         """Return how many jobs came to one of these in this sync."""
         marks = ", ".join("?" for _ in statuses)
         query = f"SELECT COUNT(*) FROM job WHERE is_news AND status IN ({marks})"  # noqa: S608 - constant names
@@ -221,13 +221,13 @@ _ITEM = "position, key, fingerprint, goods, country, zip_digest, payload"
 _FINISHED = "position, key, status, is_news, ids, code, message, name, faults"
 
 
-def _item(row: Sequence[Any]) -> Item:
+def _item(row: Sequence[Any]) -> QueuedOrder:
     position, key, fingerprint, goods, country, zip_digest, payload = row
-    return Item(position, key, fingerprint, json.loads(goods), country, zip_digest, payload)
+    return QueuedOrder(position, key, fingerprint, json.loads(goods), country, zip_digest, payload)
 
 
-def _finished(row: Sequence[Any]) -> Finished:
-    position, key, status, is_news, ids, code, message, name, faults = row
+def _finished(row: Sequence[Any]) -> RunResult:
+    position, key, status, is_new, ids, code, message, name, faults = row
     found = tuple(Fault(path, text) for path, text in json.loads(faults))
     ids = tuple(json.loads(ids))
-    return Finished(position, key, Status(status), bool(is_news), ids, code, message, name, found)
+    return RunResult(position, key, RunStatus(status), bool(is_new), ids, code, message, name, found)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum, auto
 
-from airflow_provider_kk.delivery.board import Item
 from airflow_provider_kk.delivery.job import plain_number
 from airflow_provider_kk.delivery.ledger import FOUND_AS_INTEGER
+from airflow_provider_kk.delivery.model import Record
 from airflow_provider_kk.delivery.orders import fingerprint_with
-from airflow_provider_kk.delivery.rows import Entry
+from airflow_provider_kk.delivery.run_queue import QueuedOrder
 from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.delivery.store import Store
+from airflow_provider_kk.delivery.storage import Store
 
 
-class Step(Enum):
+class Action(Enum):
     """The next thing with a job."""
 
     SEND = auto()
@@ -27,34 +27,34 @@ class Step(Enum):
     """KK's list has to say what became of it."""
 
 
-def next_step(item: Item, entry: Entry | None, now: Callable[[], float]) -> Step:
+def next_action(item: QueuedOrder, entry: Record | None, now: Callable[[], float]) -> Action:
     """Return what to do with a job; `now` asks the ledger's clock, which may be far away."""
     if entry is None or is_unsent(entry):
-        return Step.SEND
+        return Action.SEND
     if entry.state is State.CREATED:
-        return Step.COMPARE
+        return Action.COMPARE
     if entry.state is State.HELD:
-        return Step.LEAVE_TO_HUMAN
+        return Action.LEAVE_TO_HUMAN
     is_refused_so = entry.state is State.REJECTED and entry.fingerprint == item.fingerprint
-    return Step.REST if is_refused_so and entry.retry_after > now() else Step.LOOK_FIRST
+    return Action.REST if is_refused_so and entry.retry_after > now() else Action.LOOK_FIRST
 
 
-def is_unsent(entry: Entry | None) -> bool:
+def is_unsent(entry: Record | None) -> bool:
     """Whether KK has never had it, as far as the ledger knows."""
     return entry is None or entry.state in (State.INVALID, State.NOT_SENT)
 
 
-def is_to_be_recognised(item: Item, entry: Entry) -> bool:
+def lacks_fingerprint(item: QueuedOrder, entry: Record) -> bool:
     """Whether this is an order that was found at KK, where it has no fingerprint, and looks like this job."""
     return not entry.fingerprint and looks_same(item, entry)
 
 
-def looks_same(item: Item, entry: Entry) -> bool:
+def looks_same(item: QueuedOrder, entry: Record) -> bool:
     """Whether an order that was found at KK without our address can be this one."""
     return dict(item.goods) == dict(entry.goods) and not _goes_elsewhere(item, entry)
 
 
-def difference(item: Item, entry: Entry) -> str:
+def difference(item: QueuedOrder, entry: Record) -> str:
     """Return what of a job is not as it was ordered under its number: its goods, its address, or both."""
     if dict(item.goods) == dict(entry.goods):
         what = "its address differs"
@@ -63,20 +63,20 @@ def difference(item: Item, entry: Entry) -> str:
     return f"{what} from what was ordered under this number"
 
 
-def _has_other_address(item: Item, entry: Entry) -> bool:
+def _has_other_address(item: QueuedOrder, entry: Record) -> bool:
     if not entry.fingerprint:  # found at KK: only country and zip are known
         return _goes_elsewhere(item, entry)
     # The ledger keeps no address, but with the goods that it knows the address decides the fingerprint.
     return fingerprint_with(item.payload, entry.goods) != entry.fingerprint
 
 
-def _goes_elsewhere(item: Item, entry: Entry) -> bool:
+def _goes_elsewhere(item: QueuedOrder, entry: Record) -> bool:
     if entry.country and item.country and entry.country != item.country:
         return True
     return bool(entry.zip_digest and item.zip_digest) and entry.zip_digest != item.zip_digest
 
 
-def found_as_integer(ledger: Store, item: Item) -> Entry | None:
+def found_as_integer(ledger: Store, item: QueuedOrder) -> Record | None:
     """Return the order that healing has found under this job's number without leading zeros."""
     plain = plain_number(item.key or "")
     if plain == item.key:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_kk.api.models import KKOrder, OrderPage
-from airflow_provider_kk.delivery.changes import LAG_S, ChangedOrders
 from airflow_provider_kk.delivery.job import InconclusiveError
+from airflow_provider_kk.delivery.updated_orders import LAG_S, UpdatedOrders
 from tests.delivery.world import START, VirtualClock
 
 SINCE = START - 7200
@@ -62,7 +62,7 @@ def changes(rng: random.Random, count: int) -> dict[int, float]:
 
 
 def read(kk: ListOfChanges) -> set[int]:
-    found = ChangedOrders(kk, VirtualClock()).read(SINCE)  # type: ignore[arg-type]
+    found = UpdatedOrders(kk, VirtualClock()).read(SINCE)  # type: ignore[arg-type]
     return {int(order.id) for slice_ in found for order in slice_.orders}
 
 
@@ -140,9 +140,9 @@ def test_smaller_pages_than_asked_for_are_no_end():
 
 
 def test_very_many_orders_are_read_in_slices_each_complete_up_to_its_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("airflow_provider_kk.delivery.changes._MAX_ROWS_AT_ONCE", 2_000)
+    monkeypatch.setattr("airflow_provider_kk.delivery.updated_orders._MAX_ROWS_AT_ONCE", 2_000)
     kk = ListOfChanges(changes(random.Random(6), 7_000))
-    slices = list(ChangedOrders(kk, VirtualClock()).read(SINCE))  # type: ignore[arg-type]
+    slices = list(UpdatedOrders(kk, VirtualClock()).read(SINCE))  # type: ignore[arg-type]
 
     assert [one.until for one in slices] == sorted(one.until for one in slices)
     assert slices[-1].until == START - LAG_S
@@ -155,7 +155,7 @@ def test_the_period_ends_ten_minutes_ago_by_the_clock_that_is_behind():
     kk = ListOfChanges({1: START - LAG_S - 1, 2: START - LAG_S - 3000, 3: START - LAG_S - 4000})
     kk.clock_skew_s = -3600
 
-    slices = list(ChangedOrders(kk, VirtualClock()).read(SINCE))  # type: ignore[arg-type]
+    slices = list(UpdatedOrders(kk, VirtualClock()).read(SINCE))  # type: ignore[arg-type]
     assert [(one.until, [order.id for order in one.orders]) for one in slices] == [
         (START - LAG_S - 3600, ["3"])
     ]
@@ -166,7 +166,7 @@ def test_the_period_ends_ten_minutes_ago_by_the_clock_that_is_behind():
 
 def test_a_period_that_has_not_begun_is_not_asked_for():
     kk = ListOfChanges({})
-    assert list(ChangedOrders(kk, VirtualClock()).read(START - LAG_S)) == []  # type: ignore[arg-type]
+    assert list(UpdatedOrders(kk, VirtualClock()).read(START - LAG_S)) == []  # type: ignore[arg-type]
     assert kk.requests == 0
 
 
@@ -191,7 +191,7 @@ def test_an_order_without_a_readable_id_counts_as_a_row():
         def list_orders(self, **_: Any) -> OrderPage:
             return OrderPage.read({"list": [{"id": 1}, {"status": "shipped"}], "total": 2})
 
-    (only,) = ChangedOrders(Unnamed({}), VirtualClock()).read(START - 3600)  # type: ignore[arg-type]
+    (only,) = UpdatedOrders(Unnamed({}), VirtualClock()).read(START - 3600)  # type: ignore[arg-type]
     assert [order.id for order in only.orders] == ["1", ""]
 
 

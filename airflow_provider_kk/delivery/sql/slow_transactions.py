@@ -15,7 +15,7 @@ _WORTH_TELLING_S = 10.0
 _TELL_EVERY_S = 30.0
 
 
-class Waits:
+class SlowTransactions:
     """Watches transactions and logs those that take long, from a thread that lives while there are any."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Waits:
         self._pause = threading.Event()  # never set
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def warn_if_slow(self) -> Iterator[None]:
         """Say so if the block lasts long."""
         key = object()
         with self._lock:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_kk.delivery.clock import Clock
-from airflow_provider_kk.delivery.rows import Attempt, Claim, Entry, Origin, Terms
+from airflow_provider_kk.delivery.model import Attempt, Claim, Origin, Record, Timing
 from airflow_provider_kk.delivery.states import Event, State, follow
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class KeyTakenError(Exception):
 class Transaction(Protocol):
     """Committed durably as a whole when its block ends, or not at all.
 
-    Values are named like the fields of `Entry` and `Attempt`.
+    Values are named like the fields of `Record` and `Attempt`.
     """
 
     @property
@@ -41,26 +41,26 @@ class Transaction(Protocol):
         """Return the earlier of two times, of which one is made with `now`."""
         ...
 
-    def read(self, key: str, generation: int) -> Entry | None:
+    def read(self, key: str, generation: int) -> Record | None:
         """Return a row."""
         ...
 
-    def lock(self, key: str, generation: int) -> Entry | None:
+    def lock(self, key: str, generation: int) -> Record | None:
         """Return a row, which nobody else can change until the transaction ends."""
         ...
 
-    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
+    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Record:
         """Add a row and return it.
 
         :raises KeyTakenError: there is one already.
         """
         ...
 
-    def change(self, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
-        """Change a row and return it, if its state, attempt and claim token are still those of `seen`."""
+    def change(self, expected: Record, values: Mapping[str, Any]) -> Record | None:
+        """Change a row and return it, if its state, attempt and version are still those of `expected`."""
         ...
 
-    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> Entry:
+    def overwrite(self, locked: Record, values: Mapping[str, Any]) -> Record:
         """Change a row that this transaction has locked, and return it."""
         ...
 
@@ -93,7 +93,7 @@ class Store(ABC):
     """The rows of one account, and short transactions on them."""
 
     clock: Clock
-    terms: Terms
+    timing: Timing
     kk_skew_s: float = 0.0
     """KK's clock minus the worker's, as its last answer told."""
     has_own_clock: bool = True
@@ -118,13 +118,13 @@ class Store(ABC):
     def now(self) -> float:
         """Return the database's clock, epoch seconds."""
 
-    def new_token(self) -> str:
+    def new_version(self) -> str:
         """Return a text that nobody has had before."""
         return secrets.token_hex(16)
 
     def _stamped(self, tx: Transaction, values: Mapping[str, Any]) -> dict[str, Any]:
         # A fresh token with every change: whoever has looked before must look again.
-        return {"claim_token": self.new_token(), "updated_at": tx.now, **values}
+        return {"version": self.new_version(), "updated_at": tx.now, **values}
 
     def _latest_now(self, tx: Transaction) -> Any:
         """Return the later of the database's clock and the worker's: what is behind may be set right soon."""
@@ -137,34 +137,36 @@ class Store(ABC):
         return tx.earlier(tx.now, min(wall, wall + self.kk_skew_s))
 
     def _compare_and_set(
-        self, seen: Entry, event: Event, values_at: Callable[[Transaction], Mapping[str, Any]]
-    ) -> Entry | None:
+        self, expected: Record, event: Event, values_at: Callable[[Transaction], Mapping[str, Any]]
+    ) -> Record | None:
         """Let `event` happen to a row if it is as it was read; None when it has moved."""
-        state = follow(seen.state, event)
-        return self.transact(lambda tx: tx.change(seen, self._stamped(tx, {**values_at(tx), "state": state})))
+        state = follow(expected.state, event)
+        return self.transact(
+            lambda tx: tx.change(expected, self._stamped(tx, {**values_at(tx), "state": state}))
+        )
 
     # Reading ---------------------------------------------------------------------------------------
 
     @abstractmethod
-    def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
+    def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
         """Return the newest generation of each key that is known."""
 
     @abstractmethod
     def entries(
         self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
-    ) -> list[Entry]:
+    ) -> list[Record]:
         """Return rows by state and key, least recently changed first."""
 
-    def generations(self, key: str) -> list[Entry]:
+    def generations(self, key: str) -> list[Record]:
         """Return every generation of a key, oldest first."""
         return self.entries(key=key)
 
     @abstractmethod
-    def of_sync(self, sync_id: str) -> Iterator[Entry]:
+    def of_sync(self, sync_id: str) -> Iterator[Record]:
         """Yield the rows that this sync was the last to move."""
 
     @abstractmethod
-    def doubts(self) -> list[Entry]:
+    def doubts(self) -> list[Record]:
         """Return what has no known outcome and no live lease: the account's open doubts."""
 
     @abstractmethod
@@ -179,7 +181,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
+    def newest_sent(self, *, before: float, limit: int) -> list[Record]:
         """Return orders that POSTs of ours have created before a time, newest first."""
 
     @abstractmethod
@@ -189,11 +191,11 @@ class Store(ABC):
     # The account -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def healed_until(self) -> float:
+    def recovered_until(self) -> float:
         """Return the time up to which KK's list is known, on KK's clock, epoch seconds."""
 
     @abstractmethod
-    def set_healed_until(self, epoch: float) -> None:
+    def set_recovered_until(self, epoch: float) -> None:
         """Move the stamp forward."""
 
     # The syncs -------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.delivery.job import InconclusiveError, Sighting
-from airflow_provider_kk.delivery.rows import Answer
+from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
+from airflow_provider_kk.delivery.model import AttemptResult
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, counts, list_integers, stream_over
 
@@ -19,26 +19,26 @@ def test_a_refused_order_is_not_asked_again_over_another_stores_list(world: Worl
     world.kk.meets("A", "refused")
     world.sync("A")
     world.clock.sleep(3600)
-    world.ledger.set_healed_until(world.clock.now)
+    world.ledger.set_recovered_until(world.clock.now)
     world.kk.orders = []
-    stream, _board, _, _ = stream_over(world, Order("A"))
-    stream.heal_max_age_s = 3600.0
+    stream, _run_queue, _, _ = stream_over(world, Order("A"))
+    stream.recover_max_age_s = 3600.0
     stream.run()
-    stream.look_again()
+    stream.reconcile_waiting()
     stream.close()
     assert world.kk.posts.count("A") == 1
 
 
 def test_an_id_that_kk_has_given_and_does_not_list_is_a_conflict(world: World) -> None:
     job = world.job(Order("A"))
-    first = world.ledger.begin(job, None, origin=ORIGIN, sync_id="s")
+    first = world.ledger.claim(job, None, origin=ORIGIN, sync_id="s")
     world.clock.sleep(800)
-    second = world.ledger.begin(job, world.entry("A"), origin=ORIGIN, sync_id="s")
+    second = world.ledger.claim(job, world.entry("A"), origin=ORIGIN, sync_id="s")
     assert first is not None
     assert second is not None
     world.kk.add(Order("A"))
-    world.ledger.record(second, Answer(Event.UNKNOWN))
-    world.ledger.record(first, Answer(Event.CREATED, ("9999",)))
+    world.ledger.record(second, AttemptResult(Event.UNKNOWN))
+    world.ledger.record(first, AttemptResult(Event.CREATED, ("9999",)))
     world.clock.sleep(800)
     assert counts(world.sync("A")) == {"held": 1}
 
@@ -65,7 +65,7 @@ def test_another_stores_list_is_no_control_though_healing_took_it_in(world: Worl
 def test_a_list_with_numbers_of_kks_own_is_no_control(world: World) -> None:
     listed = world.kk.find
 
-    def find(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+    def find(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
         for part in listed(since, until, keys):
             yield [replace(one, key=f"KK{one.id}") for one in part]
 
@@ -76,7 +76,7 @@ def test_a_list_with_numbers_of_kks_own_is_no_control(world: World) -> None:
 
 
 def test_healing_knows_a_number_that_kk_turned_into_an_integer(world: World) -> None:
-    world.kk.orders.append(Sighting("77", "123", True, {"SHIRT_M": 1}, "FR", created_at=world.clock.now))
+    world.kk.orders.append(ListedOrder("77", "123", True, {"SHIRT_M": 1}, "FR", created_at=world.clock.now))
     assert counts(world.sync("00123")) == {"already_created": 1}
     assert "00123" not in world.kk.posts
     assert world.entry("00123").kk_order_ids == ("77",)
@@ -108,7 +108,7 @@ def hide_first(world: World, *, parts: int) -> None:
     """
     listed, hidden = world.kk.find, iter(range(parts))
 
-    def find(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+    def find(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
         for begin in range(int(since), int(until), 1_800):
             for part in listed(begin, min(begin + 1_800, until), keys):
                 yield [] if next(hidden, None) is not None else part
@@ -118,13 +118,13 @@ def hide_first(world: World, *, parts: int) -> None:
 
 def send_without_healing(world: World, *keys: str) -> None:
     stream, _, _, _ = stream_over(world, *map(Order, keys))
-    stream.heal_max_age_s = 86_400.0
+    stream.recover_max_age_s = 86_400.0
     stream.run()
     stream.close()
 
 
 def settle_without_healing(world: World, key: str) -> None:
-    world.ledger.set_healed_until(world.clock.now)
+    world.ledger.set_recovered_until(world.clock.now)
     send_without_healing(world, key)
 
 
@@ -166,7 +166,7 @@ def test_a_list_that_shows_what_is_known_from_the_start_is_read_once(world: Worl
     reads: list[float] = []
     find = world.kk.find
 
-    def counted(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+    def counted(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
         reads.append(since)
         return find(since, until, keys)
 
@@ -215,4 +215,4 @@ def test_parts_without_a_number_keep_an_order_from_being_resent(world: World) ->
 
 
 def test_a_number_like_a_decimal_is_compared_as_text() -> None:
-    assert not Sighting("1", "12.5", key_is_integer=True).is_of("125")
+    assert not ListedOrder("1", "12.5", key_is_integer=True).is_of("125")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airflow_provider_kk.delivery.rows import Entry
+from airflow_provider_kk.delivery.model import Record
 from airflow_provider_kk.delivery.states import State
 
 _SAME_REFUSALS = 10
@@ -24,7 +24,7 @@ class Limits:
 
 
 @dataclass
-class StopRules:
+class CircuitBreaker:
     """When the next job will not do better than the last ones did."""
 
     open_doubts: int = 0
@@ -33,7 +33,7 @@ class StopRules:
     unknowns: int = 0
     not_sent: int = 0
 
-    def note(self, entry: Entry) -> str | None:
+    def note(self, entry: Record) -> str | None:
         """Take note of an outcome; return why to stop, if so."""
         is_same = entry.state is State.REJECTED and entry.code == self.last_code
         self.same_refusals = self.same_refusals + 1 if is_same else int(entry.state is State.REJECTED)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from airflow_provider_kk.delivery.driver_errors import number, sqlstate
+from airflow_provider_kk.delivery.sql.driver_errors import number, sqlstate
 
 T = TypeVar("T")
 
@@ -28,25 +28,25 @@ _MYSQLS_READ_ONLY = (1290, 1836)
 _READ_ONLY = "25006"
 
 
-def again(work: Callable[[], T], is_worth_it: Callable[[Exception], bool]) -> T:
+def retry(work: Callable[[], T], is_retryable: Callable[[Exception], bool]) -> T:
     """Do `work`, again after pauses while what it raises is worth it."""
     for pause_s in RETRY_PAUSES_S:
         try:
             return work()
         except Exception as error:
-            if not is_worth_it(error):
+            if not is_retryable(error):
                 raise
         time.sleep(pause_s)
     return work()
 
 
-def is_undone(error: BaseException) -> bool:
+def is_serialization_failure(error: BaseException) -> bool:
     """Whether the database has undone a transaction for another one's sake: doing it again helps."""
     cause = _drivers(error)
     return number(cause) in _MYSQLS_UNDONE or sqlstate(cause) in _UNDONE
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient_code(error: BaseException) -> bool:
     """Whether a server was away or full, as while it restarts, or somebody has cut a statement short."""
     cause = _drivers(error)
     is_known = number(cause) in _MYSQLS_PASSING or sqlstate(cause).startswith(_PASSING)

@@ -38,7 +38,7 @@ class Changes:
     orders: list[KKOrder]
 
 
-class ChangedOrders:
+class UpdatedOrders:
     """Lists orders by their last update, completely or not at all."""
 
     def __init__(self, client: KKClient, clock: Clock | None = None) -> None:

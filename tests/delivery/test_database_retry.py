@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kk.delivery.again import is_undone
+from airflow_provider_kk.delivery.sql.retry import is_serialization_failure
 from tests.delivery.test_driver_errors import DriverError
 
 
@@ -19,7 +19,7 @@ from tests.delivery.test_driver_errors import DriverError
     ],
 )
 def test_what_was_undone_for_another_transaction_is_known_in_every_language(error: DriverError) -> None:
-    assert is_undone(error)
+    assert is_serialization_failure(error)
 
 
 @pytest.mark.parametrize(
@@ -32,4 +32,4 @@ def test_what_was_undone_for_another_transaction_is_known_in_every_language(erro
     ],
 )
 def test_what_may_have_been_done_is_not_taken_for_undone(error: DriverError) -> None:
-    assert not is_undone(error)
+    assert not is_serialization_failure(error)

@@ -28,7 +28,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Terms:
+class Timing:
     """How long things may take, in seconds."""
 
     timeout_s: float = 30.0
@@ -37,7 +37,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Record:
     """The ledger's row of a key: its newest generation."""
 
     key: str
@@ -49,7 +49,7 @@ class Entry:
     country: str
     zip_digest: str
     attempt: int
-    claim_token: str
+    version: str
     lease_until: float
     settle_after: float
     retry_after: float
@@ -71,7 +71,7 @@ class Attempt:
     key: str
     generation: int
     attempt: int
-    claim_token: str
+    version: str
     fingerprint: str
     goods: Goods
     country: str
@@ -98,12 +98,12 @@ class Claim:
     generation: int
     attempt: int
     token: str
-    entry: Entry | None = None
+    entry: Record | None = None
     """The row as the intent has left it; whose answer finds it so has nothing to look up."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class AttemptResult:
     """What became of a POST."""
 
     event: Event
@@ -149,7 +149,7 @@ def identity_of(job: Job) -> dict[str, Any]:
     }
 
 
-def created_values(entry: Entry, ids: Iterable[str], now: Any) -> dict[str, Any]:
+def created_values(entry: Record, ids: Iterable[str], now: Any) -> dict[str, Any]:
     """Return the values of a row that is created, with these ids beside those that it has."""
     return {
         "state": State.CREATED,

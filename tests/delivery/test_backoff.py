@@ -18,7 +18,7 @@ def world(empty_world: World) -> World:
 
 
 def lift(world: World) -> None:
-    assert world.ledger.lift_pause(world.entry("A"), who="ann", why="restocked") is not None
+    assert world.ledger.clear_backoff(world.entry("A"), who="ann", why="restocked") is not None
 
 
 def test_without_a_word_it_rests(world: World) -> None:
@@ -62,10 +62,10 @@ def test_a_row_that_has_moved_is_left_alone(world: World) -> None:
     seen = world.entry("A")
     world.clock.sleep(1_000)
     world.sync("A")
-    assert world.ledger.lift_pause(seen, who="ann", why="restocked") is None
+    assert world.ledger.clear_backoff(seen, who="ann", why="restocked") is None
     assert world.entry("A").state is State.CREATED
 
 
 def test_only_a_rejected_order_has_a_pause(world: World) -> None:
     with pytest.raises(ValueError, match="cannot follow 'created'"):
-        world.ledger.lift_pause(world.entry("Z"), who="ann", why="restocked")
+        world.ledger.clear_backoff(world.entry("Z"), who="ann", why="restocked")
