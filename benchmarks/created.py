@@ -27,7 +27,7 @@ def rows(*, is_long: bool) -> Iterator[Row]:
     yield Row(
         f"CPU of a sync over {ORDERS:,} orders that are created already, a thousand of them",
         f"{told['sync_s'] * 1000 / ORDERS:.3f} s",
-        "`read_rows` and `iter_candidates` alone, in the same process",
+        "`read_rows` and `parse_orders` alone, in the same process",
         f"{told['alone_s'] * 1000 / ORDERS:.3f} s",
         f"{told['sync_s'] / told['alone_s']:.2f}",
         "at most 2",
@@ -43,7 +43,7 @@ def main() -> None:
     from airflow_provider_kk.hooks.ledger import open_ledger
     from airflow_provider_kk.operators.orders import SyncOrdersOperator
     from airflow_provider_kk.operators.run import item_of
-    from airflow_provider_kk.warehouse.map import iter_candidates
+    from airflow_provider_kk.warehouse.map import parse_orders
     from airflow_provider_kk.warehouse.read import read_rows
 
     task: dict[str, Any] = json.loads(sys.argv[1])
@@ -52,7 +52,7 @@ def main() -> None:
 
     def read_alone() -> list[Any]:
         with read_rows(warehouse, SELECT) as spool:
-            return [candidate.order for candidate in iter_candidates(spool)]
+            return [candidate.order for candidate in parse_orders(spool)]
 
     ledger = open_ledger(KKHook(), "ledger")
 

@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"(?<![\w-])\+?\(?\d[\d ()./-]*\d(?![\w-])")
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """`text` as one short line, decoded, without any of `secrets`: nor its words or digits, nor its beginning.
+    """`text` as one short line, decoded, without any of `secrets`: its words, digits or beginning.
 
     Upper and lower case are the same. A word counts from 4 letters, digits and beginnings from 6 characters.
     What is spelt otherwise (transliterated, abbreviated, hashed), or shorter, is not found.

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from airflow_provider_kk.cli.common import (
     KK_CONN_ID,
-    CannotError,
-    Told,
-    add_place,
+    CommandError,
+    StderrLog,
+    add_ledger_options,
     connection_to,
-    guarded,
     ledger_connection,
-    put,
+    print_line,
     quiet_airflow,
-    say,
+    run_command,
     whole,
+    write_raw,
 )
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
 from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, read_query
@@ -71,27 +71,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the exact body of each order that would be sent, with its PERSONAL DATA",
     )
-    add_place(parser)
+    add_ledger_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check; the exit status is 0 when all is well, 1 for problems, 2 when it could not be told."""
-    return guarded("kk check", lambda: _run(arguments))
+    return run_command("kk check", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.run_queue import RunQueue
-    from airflow_provider_kk.operators.selection import put_on_board
+    from airflow_provider_kk.operators.selection import enqueue_orders
 
     if bool(arguments.file) == bool(arguments.sql):
-        raise CannotError("give either a file or --sql")
-    run_queue, log = RunQueue(), Told("kk check")
+        raise CommandError("give either a file or --sql")
+    run_queue, log = RunQueue(), StderrLog("kk check")
     known = what_is_known(arguments)
     if arguments.bodies and known.settings is None:
-        raise CannotError("--bodies needs the kk connection, which says how KK's fields are called")
+        raise CommandError("--bodies needs the kk connection, which says how KK's fields are called")
     with closing((read_file if arguments.file else read_query)(arguments, log)) as spool:
         api_version = known.settings.api_version if known.settings else None
-        put_on_board(run_queue, spool, dict(arguments.columns), log, api_version=api_version)
+        enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=api_version)
     planned = planned_with(known, run_queue)
     if arguments.json:
         _print_json(run_queue, planned, known, with_bodies=arguments.bodies)
@@ -128,7 +128,7 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
         # Without a metadata database Airflow 2.11 tells of that at length, and a file needs none.
         with quiet_airflow(logging.INFO if is_named else logging.ERROR):
             connection_to(arguments.kk_conn_id)
-    except CannotError:
+    except CommandError:
         if is_named:
             raise
         return Known(None, None, f"There is no connection {KK_CONN_ID!r}: {_UNKNOWN}")
@@ -169,20 +169,20 @@ def print_plan(
 
     summary, settings = planned.summary, known.settings
     where = f" for account {settings.account} at {settings.host}" if settings else ""
-    say(f"{count_orders(summary.selected)}{where}:", file=file)
+    print_line(f"{count_orders(summary.selected)}{where}:", file=file)
     print_counts(summary, WORDS, file=file)
     print_problems(run_queue, PROBLEMS, most, file=file)
-    say(file=file)
+    print_line(file=file)
     if summary.postponed:
         burst = settings.rate_limit_burst if settings else _BURST
         per_second = settings.rate_limit_per_second if settings else _PER_SECOND
-        say(
+        print_line(
             f"Sending takes at least {summary.requests:,} requests and {_time(summary.seconds)}, at KK's "
             f"limit of {burst:,} at once and {per_second:g} a second.",
             file=file,
         )
     for note in filter(None, (known.note, planned.obstacle and f"For now nothing: {planned.obstacle}")):
-        say(f"{note.removesuffix('.')}.", file=file)
+        print_line(f"{note.removesuffix('.')}.", file=file)
 
 
 def _time(seconds: float) -> str:
@@ -209,7 +209,7 @@ def _print_json(run_queue: RunQueue, planned: Plan, known: Known, *, with_bodies
 def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> None:
     for one in run_queue.finished():
         if body := _body(run_queue, one, settings):
-            put(f"\n{one.name}\n{json.dumps(body, ensure_ascii=False, indent=2)}")
+            write_raw(f"\n{one.name}\n{json.dumps(body, ensure_ascii=False, indent=2)}")
 
 
 def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:

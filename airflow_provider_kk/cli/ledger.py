@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli import resolve, retry
 from airflow_provider_kk.cli.common import (
-    CannotError,
-    add_place,
+    CommandError,
+    add_ledger_options,
     duration,
-    guarded,
-    open_place,
-    put,
-    read_place,
-    say,
+    open_ledger_of,
+    print_line,
+    read_ledger_of,
+    run_command,
     table,
     time,
     whole,
+    write_raw,
 )
-from airflow_provider_kk.cli.words import key_of, plain, why
+from airflow_provider_kk.cli.resolution_args import as_columns, find_key, why
 from airflow_provider_kk.hooks.resolving import newest
 
 if TYPE_CHECKING:
@@ -53,19 +53,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     listing.add_argument("--limit", type=whole, default=200, help="at most so many (200)")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
-    add_place(listing)
+    add_ledger_options(listing)
 
     show = actions.add_parser("show", help="all that is known of one order")
     show.add_argument("number", help="the order number, or one of its kkOrderIds")
     show.add_argument("--json", action="store_true")
-    add_place(show)
+    add_ledger_options(show)
 
-    resolving = actions.add_parser("resolve", help="say what became of orders, or order them again")
-    resolve.add_arguments(resolving)
+    resolve_parser = actions.add_parser("resolve", help="say what became of orders, or order them again")
+    resolve.add_arguments(resolve_parser)
     retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their pause")
     retry.add_arguments(retrying)
 
-    for parser_of_rows in (listing, show, resolving, retrying):
+    for parser_of_rows in (listing, show, resolve_parser, retrying):
         parser_of_rows.add_argument(
             "--refunds", action="store_true", help="refunds by their keys instead of orders by their numbers"
         )
@@ -80,15 +80,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it; the exit status is 1 when it is not done, 2 when the ledger or KK cannot be asked."""
-    return guarded("kk ledger", lambda: _run(arguments), failed=1)
+    return run_command("kk ledger", lambda: _run(arguments), failed=1)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.action == "ddl":
-        put(_ddl(arguments).removesuffix("\n"))
+        write_raw(_ddl(arguments).removesuffix("\n"))
         return 0
     only_reads = arguments.action in ("list", "show")
-    hook, ledger = (read_place if only_reads else open_place)(arguments)
+    hook, ledger = (read_ledger_of if only_reads else open_ledger_of)(arguments)
     if arguments.refunds:
         ledger = ledger.of_refunds()
     actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": retry.run}
@@ -104,7 +104,7 @@ def _ddl(arguments: argparse.Namespace) -> str:
     try:
         return status_tables.ddl(arguments.dialect, arguments.table_prefix)
     except ValueError as error:
-        raise CannotError(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
@@ -115,13 +115,13 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
     unknown = set(names) - {"all"} - {state.value for state in State}
     if unknown:
         known = ", ".join(state.value for state in State)
-        raise CannotError(f"no such state: {', '.join(sorted(unknown))}; there are {known} and all")
+        raise CommandError(f"no such state: {', '.join(sorted(unknown))}; there are {known} and all")
     states = list(State) if "all" in names else [State(name) for name in names]
     found = _found(arguments, ledger, states)
     entries = found[: arguments.limit]
     if arguments.json:
         for entry in entries:
-            put(json.dumps(plain(entry, ledger)))
+            write_raw(json.dumps(as_columns(entry, ledger)))
         return 0
     rows = [
         [one.key, one.state.value, ",".join(one.kk_order_ids), time(one.updated_at), why(one)]
@@ -131,7 +131,7 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
     table([head[0], "state", head[1], "since", "why"], rows)
     more = "" if len(found) == len(entries) else "; there are more: give a larger --limit"
     count = f"refunds: {len(entries)}" if arguments.refunds else count_orders(len(entries))
-    say(f"{count} of account {ledger.account} at {ledger.host}{more}")
+    print_line(f"{count} of account {ledger.account} at {ledger.host}{more}")
     _print_clocks(entries, hook, ledger)
     return 0
 
@@ -149,9 +149,9 @@ def _print_clocks(entries: Iterable[Record], hook: KKHook, ledger: SqlLedger) ->
         try:
             client.list_orders(page_size=1)
         except KKError as error:
-            say(f"KK's clock cannot be compared: {error}")
+            print_line(f"KK's clock cannot be compared: {error}")
         if text := describe_clocks(database_s, client.clock_skew_s):
-            say(text)
+            print_line(text)
 
 
 def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]) -> list[Record]:
@@ -167,29 +167,29 @@ def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]
 
 
 def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
-    key = key_of(arguments.number, ledger)
+    key = find_key(arguments.number, ledger)
     if key is None:
-        raise CannotError(f"{arguments.number} is not in the ledger of {ledger.account} at {ledger.host}")
+        raise CommandError(f"{arguments.number} is not in the ledger of {ledger.account} at {ledger.host}")
     generations, attempts = ledger.generations(key), ledger.attempts([key])
     if arguments.json:
         text = {
-            "generations": [plain(one, ledger) for one in generations],
-            "attempts": [plain(one, ledger) for one in attempts],
+            "generations": [as_columns(one, ledger) for one in generations],
+            "attempts": [as_columns(one, ledger) for one in attempts],
         }
-        put(json.dumps(text))
+        write_raw(json.dumps(text))
         return 0
     for entry in generations:
         _print_entry(entry)
         mine = [one for one in attempts if one.generation == entry.generation]
         table(["POST", "sent", "outcome", "kkOrderIds", "by", "what KK said"], [_row(one) for one in mine])
-    _print_advice(generations[-1], arguments)
+    _print_commands(generations[-1], arguments)
     _print_clocks(generations[-1:], hook, ledger)
     return 0
 
 
 def _print_entry(entry: Record) -> None:
     again = f", generation {entry.generation}" if entry.generation > 1 else ""
-    say(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
+    print_line(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
     rests_until = time(entry.retry_after) or "now, by a human's word"
     facts = {
         "kkOrderIds": ", ".join(entry.kk_order_ids),
@@ -203,7 +203,7 @@ def _print_entry(entry: Record) -> None:
     }
     for name, value in facts.items():
         if value:
-            say(f"  {name}: {value}")
+            print_line(f"  {name}: {value}")
 
 
 def _row(attempt: Attempt) -> list[str]:
@@ -219,7 +219,7 @@ def _row(attempt: Attempt) -> list[str]:
     ]
 
 
-def _print_advice(entry: Record, arguments: argparse.Namespace) -> None:
+def _print_commands(entry: Record, arguments: argparse.Namespace) -> None:
     from airflow_provider_kk.delivery.resolve_commands import resolve_commands
 
     said = resolve_commands(
@@ -231,14 +231,14 @@ def _print_advice(entry: Record, arguments: argparse.Namespace) -> None:
     )
     if said is None:
         return
-    say(said.first)
+    print_line(said.first)
     for command in said.commands:
-        say(f"{command.when}:")
-        say(f"  {command.line}")
+        print_line(f"{command.when}:")
+        print_line(f"  {command.line}")
 
 
 def _ledger_options(arguments: argparse.Namespace) -> str:
-    """Return the options of `add_place` as they were given."""
+    """Return the options of `add_ledger_options` as they were given."""
     given = {
         "--kk-conn-id": arguments.kk_conn_id if arguments.kk_conn_id != "kk_default" else None,
         "--ledger-conn-id": arguments.ledger_conn_id,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
-from airflow_provider_kk.cli.common import put, say, table
+from airflow_provider_kk.cli.common import print_line, table, write_raw
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
@@ -20,7 +20,7 @@ def print_counts(summary: Summary, words: Mapping[str, str], *, file: TextIO | N
 
     for name in dict.fromkeys([*words, *COUNTED]):
         if number := getattr(summary, name):
-            say(f"  {number:>7,}  {words.get(name, name.replace('_', ' '))}", file=file)
+            print_line(f"  {number:>7,}  {words.get(name, name.replace('_', ' '))}", file=file)
 
 
 def print_problems(
@@ -31,11 +31,11 @@ def print_problems(
     rows = [row for one in islice(found, most) for row in _rows(one)]
     if not rows:
         return
-    say(file=file)
+    print_line(file=file)
     head = ["order", "row", "state", "field", "what"]
     table(head, rows, wrapped=True, file=file)
     if more := sum(1 for _ in found):
-        say(f"and {more:,} more: --show {most + more} or --json shows them", file=file)
+        print_line(f"and {more:,} more: --show {most + more} or --json shows them", file=file)
 
 
 def _rows(one: RunResult) -> Iterator[list[str]]:
@@ -62,4 +62,4 @@ def as_data(one: RunResult) -> dict[str, Any]:
 
 def print_json(data: Mapping[str, Any]) -> None:
     """Print a line of JSON."""
-    put(json.dumps(data, ensure_ascii=False))
+    write_raw(json.dumps(data, ensure_ascii=False))

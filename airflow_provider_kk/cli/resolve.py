@@ -7,19 +7,25 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, confirm, format_goods, say
-from airflow_provider_kk.cli.words import add_word, each, looked_up, why, word_of
+from airflow_provider_kk.cli.common import CommandError, confirm, format_goods, print_line
+from airflow_provider_kk.cli.resolution_args import (
+    add_resolution_options,
+    apply_each,
+    require_known,
+    resolution_of,
+    why,
+)
 from airflow_provider_kk.hooks.resolving import (
     all_at_kk_of,
     declare_created,
     declare_never,
     order_again,
     orders_at_kk,
+    orders_seen_at_kk,
     other_goods,
+    refunds_seen_at_kk,
     require_open,
     require_other_number,
-    seen_orders,
-    seen_refunds,
     split_ids,
 )
 
@@ -27,20 +33,22 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.resolving import Word
+    from airflow_provider_kk.hooks.resolving import Resolution
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `kk ledger resolve` takes."""
     parser.add_argument("number", nargs="+", help="the order number; several where no ids are given")
-    word = parser.add_mutually_exclusive_group(required=True)
-    word.add_argument("--created", metavar="IDS", help="KK has it, under these kkOrderIds (comma separated)")
-    word.add_argument(
+    resolution = parser.add_mutually_exclusive_group(required=True)
+    resolution.add_argument(
+        "--created", metavar="IDS", help="KK has it, under these kkOrderIds (comma separated)"
+    )
+    resolution.add_argument(
         "--never-created",
         action="store_true",
         help="KK never made it: the next sync sends it again; refused when KK lists it by now",
     )
-    word.add_argument(
+    resolution.add_argument(
         "--order-again", action="store_true", help="order the same number once more, as a new generation"
     )
     parser.add_argument(
@@ -48,29 +56,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IDS",
         help="with --never-created: these kkOrderIds in its row are another order's (comma separated)",
     )
-    add_word(parser)
+    add_resolution_options(parser)
 
 
 def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Take a human's word; the exit status is 1 when it could not be taken for each."""
-    word = word_of(arguments)
-    entries = looked_up(arguments.number, ledger)
+    resolution = resolution_of(arguments)
+    entries = require_known(arguments.number, ledger)
     _require_one_for_ids(arguments, entries)
     if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
-        raise CannotError("--order-again and --not-mine are for orders: let another task ask for a refund")
+        raise CommandError("--order-again and --not-mine are for orders: let another task ask for a refund")
     if arguments.order_again:
-        return _order_again(arguments, entries, hook, ledger, word)
+        return _order_again(arguments, entries, hook, ledger, resolution)
     if arguments.never_created:
-        return _never(arguments, entries, hook, ledger, word)
-    return _created(arguments, entries[0], hook, ledger, word)
+        return _never(arguments, entries, hook, ledger, resolution)
+    return _created(arguments, entries[0], hook, ledger, resolution)
 
 
 def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Record]) -> None:
     if arguments.not_mine is not None and not arguments.never_created:
-        raise CannotError("--not-mine goes with --never-created")
+        raise CommandError("--not-mine goes with --never-created")
     with_ids = "--created" if arguments.created is not None else "--not-mine"
     if len(entries) > 1 and (arguments.created is not None or arguments.not_mine is not None):
-        raise CannotError(f"{with_ids} takes one order number: the ids are of one order")
+        raise CommandError(f"{with_ids} takes one order number: the ids are of one order")
 
 
 def _confirm_each(entries: Sequence[Record], question: str, arguments: argparse.Namespace) -> None:
@@ -79,7 +87,7 @@ def _confirm_each(entries: Sequence[Record], question: str, arguments: argparse.
 
 
 def _created(
-    arguments: argparse.Namespace, entry: Record, hook: KKHook, ledger: SqlLedger, word: Word
+    arguments: argparse.Namespace, entry: Record, hook: KKHook, ledger: SqlLedger, resolution: Resolution
 ) -> int:
     require_open(entry, ledger)
     ids = split_ids(arguments.created)
@@ -91,10 +99,10 @@ def _created(
             text = (
                 f"{entry.key} ordered {format_goods(entry.goods)}, these KK orders hold {format_goods(held)}"
             )
-            say(f"warning: {text}", file=sys.stderr)
+            print_line(f"warning: {text}", file=sys.stderr)
             confirm([], "Take it as created all the same?", yes=arguments.yes)
-    _, skipped = each(
-        [entry], lambda one: declare_created(one, ids, ledger, word), ledger, as_json=arguments.json
+    _, skipped = apply_each(
+        [entry], lambda one: declare_created(one, ids, ledger, resolution), ledger, as_json=arguments.json
     )
     return 1 if skipped else 0
 
@@ -107,14 +115,18 @@ def _check_refunds(ids: Sequence[str], entry: Record, hook: KKHook, arguments: a
     missing = [one for one in ids if one not in known]
     if missing or not ids:
         text = ", ".join(missing) or arguments.created
-        raise CannotError(f"KK lists no refund {text!r} of order {order_of_key(entry.key)}")
+        raise CommandError(f"KK lists no refund {text!r} of order {order_of_key(entry.key)}")
     if others := [one for one in ids if not carries(known[one], entry.key)]:
-        say(f"warning: the remark of {', '.join(others)} does not hold {entry.key}", file=sys.stderr)
+        print_line(f"warning: the remark of {', '.join(others)} does not hold {entry.key}", file=sys.stderr)
         confirm([], "Take it as this refund all the same?", yes=arguments.yes)
 
 
 def _never(
-    arguments: argparse.Namespace, entries: Sequence[Record], hook: KKHook, ledger: SqlLedger, word: Word
+    arguments: argparse.Namespace,
+    entries: Sequence[Record],
+    hook: KKHook,
+    ledger: SqlLedger,
+    resolution: Resolution,
 ) -> int:
     not_mine: list[str] = []
     if arguments.not_mine is not None:
@@ -122,25 +134,34 @@ def _never(
         require_other_number(not_mine, entries[0], hook, ledger)
     _confirm_each(entries, "Declare that KK never made these?", arguments)
     if arguments.refunds:
-        seen, options = seen_refunds(entries, hook, ledger), "--refunds"
+        seen, options = refunds_seen_at_kk(entries, hook, ledger), "--refunds"
     else:
-        seen, options = seen_orders(entries, hook, ledger, not_mine), ""
+        seen, options = orders_seen_at_kk(entries, hook, ledger, not_mine), ""
 
     def declare(one: Record) -> str:
-        return declare_never(one, seen[one.key], ledger, word, not_mine, options=options)
+        return declare_never(one, seen[one.key], ledger, resolution, not_mine, options=options)
 
-    _, skipped = each(entries, declare, ledger, as_json=arguments.json)
+    _, skipped = apply_each(entries, declare, ledger, as_json=arguments.json)
     return 1 if skipped else 0
 
 
 def _order_again(
-    arguments: argparse.Namespace, entries: Sequence[Record], hook: KKHook, ledger: SqlLedger, word: Word
+    arguments: argparse.Namespace,
+    entries: Sequence[Record],
+    hook: KKHook,
+    ledger: SqlLedger,
+    resolution: Resolution,
 ) -> int:
     _confirm_each(entries, "Order these once more?", arguments)
     at_kk = all_at_kk_of(entries, hook, ledger)
-    done, skipped = each(
-        entries, lambda one: order_again(one, at_kk[one.key], ledger, word), ledger, as_json=arguments.json
+    done, skipped = apply_each(
+        entries,
+        lambda one: order_again(one, at_kk[one.key], ledger, resolution),
+        ledger,
+        as_json=arguments.json,
     )
     if done and not arguments.json:
-        say("Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it")
+        print_line(
+            "Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it"
+        )
     return 1 if skipped else 0

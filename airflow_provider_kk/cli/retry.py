@@ -7,21 +7,21 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, confirm, say, time
-from airflow_provider_kk.cli.words import (
-    add_word,
-    each,
-    looked_up,
+from airflow_provider_kk.cli.common import CommandError, confirm, print_line, time
+from airflow_provider_kk.cli.resolution_args import (
+    add_resolution_options,
+    apply_each,
+    require_known,
+    resolution_of,
     why,
-    word_of,
 )
-from airflow_provider_kk.hooks.resolving import HAS_MOVED, NotTakenError, newest
+from airflow_provider_kk.hooks.resolving import HAS_MOVED, ResolutionRejected, newest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.resolving import Word
+    from airflow_provider_kk.hooks.resolving import Resolution
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,22 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("number", nargs="*", help="order numbers")
     parser.add_argument("--code", type=int, help="all that KK has refused with this code")
     parser.add_argument("--all", action="store_true", help="all that KK has refused")
-    add_word(parser)
+    add_resolution_options(parser)
 
 
 def run(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     """Lift the pause of rejected orders; the exit status is 1 when some that were named were skipped."""
     from airflow_provider_kk.delivery.log import count_orders
 
-    word = word_of(arguments)
+    resolution = resolution_of(arguments)
     entries = _selected(arguments, ledger)
     if not entries:
-        say("KK has refused no order that is still open: there is nothing to retry")
+        print_line("KK has refused no order that is still open: there is nothing to retry")
         return 0
     rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
     if len(rejected) > 1:
         confirm(rejected, f"Ask KK again for {count_orders(len(rejected))}?", yes=arguments.yes)
-    done, skipped = each(entries, lambda one: _lift(one, ledger, word), ledger, as_json=arguments.json)
+    done, skipped = apply_each(
+        entries, lambda one: _lift(one, ledger, resolution), ledger, as_json=arguments.json
+    )
     if not arguments.json:
         _print_what_follows(done, skipped)
     return 1 if skipped else 0
@@ -55,9 +57,9 @@ def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Record]:
 
     ways = bool(arguments.number) + (arguments.code is not None) + arguments.all
     if ways != 1:
-        raise CannotError("say which orders: their numbers, or --code CODE, or --all")
+        raise CommandError("say which orders: their numbers, or --code CODE, or --all")
     if arguments.number:
-        return looked_up(arguments.number, ledger)
+        return require_known(arguments.number, ledger)
     rejected = newest(ledger.entries(states=[State.REJECTED]), ledger)
     if arguments.all:
         return rejected
@@ -65,15 +67,15 @@ def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Record]:
     if not found:
         codes = Counter(one.code for one in rejected)
         there_are = ", ".join(f"{code} ({count})" for code, count in codes.most_common()) or "none at all"
-        raise CannotError(f"no order is rejected with code {arguments.code}; there are: {there_are}")
+        raise CommandError(f"no order is rejected with code {arguments.code}; there are: {there_are}")
     return found
 
 
-def _lift(entry: Record, ledger: SqlLedger, word: Word) -> str:
+def _lift(entry: Record, ledger: SqlLedger, resolution: Resolution) -> str:
     if entry.state.value != "rejected":
-        raise NotTakenError(f"{_NOT_REJECTED[entry.state.value].format(key=entry.key)}")
-    if ledger.clear_backoff(entry, who=word.who, why=word.why) is None:
-        raise NotTakenError(HAS_MOVED.format(key=entry.key))
+        raise ResolutionRejected(f"{_NOT_REJECTED[entry.state.value].format(key=entry.key)}")
+    if ledger.clear_backoff(entry, who=resolution.who, why=resolution.why) is None:
+        raise ResolutionRejected(HAS_MOVED.format(key=entry.key))
     if entry.settle_after > ledger.now():
         return f"asked again by the next sync, once its settle window is over at {time(entry.settle_after)}"
     return "asked again by the next sync"
@@ -95,7 +97,7 @@ def _print_what_follows(done: int, skipped: int) -> None:
     from airflow_provider_kk.delivery.log import count_orders
 
     if done:
-        say(
+        print_line(
             f"The next sync that selects {'it' if done == 1 else 'them'} looks at KK's list first and sends "
             "what is not there. What KK refuses again rests longer than before"
         )

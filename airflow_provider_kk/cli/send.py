@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.check import Known, planned_with, print_plan
 from airflow_provider_kk.cli.common import (
-    Told,
-    add_place,
+    StderrLog,
+    add_ledger_options,
     confirm,
-    guarded,
-    open_place,
+    open_ledger_of,
+    print_line,
     require_own_ledger,
-    say,
+    run_command,
     table,
     whole,
 )
@@ -71,32 +71,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--show", type=whole, default=100, metavar="N", help="orders in the table (100)")
     parser.add_argument("--json", action="store_true", help="one order a line, the summary in the last")
-    add_place(parser)
+    add_ledger_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Send; the exit status is 0 when all is delivered, 1 when not, 2 when nothing was sent."""
-    return guarded("kk send", lambda: _run(arguments))
+    return run_command("kk send", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    log = Told("kk send")
+    log = StderrLog("kk send")
     with closing(read_file(arguments, log)) as spool:
         require_own_ledger(arguments)
-        hook, ledger = open_place(arguments, makes=True, threads=_IN_FLIGHT, log=log)
+        hook, ledger = open_ledger_of(arguments, create=True, threads=_IN_FLIGHT, log=log)
         with closing(ledger):
             if not arguments.yes:
                 _ask(arguments, spool, hook, ledger, log)
             return _send(arguments, spool, hook, ledger, log)
 
 
-def _ask(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: Told) -> None:
+def _ask(
+    arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: StderrLog
+) -> None:
     from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.run_queue import RunQueue
-    from airflow_provider_kk.operators.selection import put_on_board
+    from airflow_provider_kk.operators.selection import enqueue_orders
 
     run_queue, known = RunQueue(), Known(hook.settings, ledger, "")
-    put_on_board(run_queue, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
+    enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
     planned = planned_with(known, run_queue)
     print_plan(run_queue, planned, known, most=arguments.show, file=sys.stderr)
     number = planned.summary.postponed
@@ -108,7 +110,9 @@ def _ask(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlL
 # Sending -------------------------------------------------------------------------------------------
 
 
-def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: Told) -> int:
+def _send(
+    arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: StderrLog
+) -> int:
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.delivery.clock import Stop
@@ -116,7 +120,7 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
     from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.operators.run import Delivery
-    from airflow_provider_kk.operators.selection import put_on_board
+    from airflow_provider_kk.operators.selection import enqueue_orders
 
     stop, run_queue = Stop(), RunQueue()
     with _stopping(stop):
@@ -134,7 +138,7 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
             # It is for each call, while a sync's is for all tries of a task.
             delivery.max_sent = arguments.limit + delivery.runs.sent(delivery.run)
         api_version = hook.settings.api_version
-        put_on_board(run_queue, spool, dict(arguments.columns), log, delivery, api_version=api_version)
+        enqueue_orders(run_queue, spool, dict(arguments.columns), log, delivery, api_version=api_version)
         try:
             return _deliver(arguments, delivery)
         except DBAPIError as error:
@@ -145,16 +149,16 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
 
 
 def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
-    from airflow_provider_kk.operators.verdict import verdict
+    from airflow_provider_kk.operators.verdict import task_failure
 
     summary, failure = delivery.carry_out()
-    trouble = verdict(delivery, summary, max_rejected=0, changes_fail=True) or _undelivered(summary)
+    trouble = task_failure(delivery, summary, max_rejected=0, changes_fail=True) or _undelivered(summary)
     delivery.end("failed" if failure or trouble else "done", summary)
     _print(delivery, summary, arguments)
     if failure is not None:
         raise failure
     if trouble is not None:
-        say(f"kk send: {trouble}", file=sys.stderr)
+        print_line(f"kk send: {trouble}", file=sys.stderr)
     return 1 if trouble else 0
 
 
@@ -220,12 +224,12 @@ def _print(delivery: Delivery, summary: Any, arguments: argparse.Namespace) -> N
             print_json(as_data(one))
         print_json({"summary": summary.as_dict()})
         return
-    say(f"{count_orders(summary.selected)}, {summary.requests:,} requests, {summary.seconds:.0f} s:")
+    print_line(f"{count_orders(summary.selected)}, {summary.requests:,} requests, {summary.seconds:.0f} s:")
     print_counts(summary, {})
     print_problems(run_queue, (*PROBLEMS, RunStatus.NOT_SENT), arguments.show)
     created = run_queue.finished(RunStatus.CREATED, RunStatus.ADOPTED)
     if rows := [[one.name or "", ", ".join(one.kk_order_ids)] for one in islice(created, _SHOWN)]:
-        say()
+        print_line()
         table(["order", "kkOrderIds"], rows)
     if more := sum(1 for _ in created):
-        say(f"and {more:,} more: --json shows them")
+        print_line(f"and {more:,} more: --json shows them")

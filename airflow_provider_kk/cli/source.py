@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, connection_to
+from airflow_provider_kk.cli.common import CommandError, connection_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
             encoding=arguments.encoding,
         )
     except (files.FileError, ColumnsError) as error:
-        raise CannotError(str(error)) from error
+        raise CommandError(str(error)) from error
     _tell_ignored(spool, columns, log)
     return spool
 
@@ -72,9 +72,9 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
 
     warehouse, columns = arguments.warehouse_conn_id, dict(arguments.columns)
     if warehouse is None:
-        raise CannotError("--sql needs --warehouse: a connection id or a SQLite file")
+        raise CommandError("--sql needs --warehouse: a connection id or a SQLite file")
     if is_file(warehouse) and not Path(warehouse).is_file():
-        raise CannotError(f"there is no file {warehouse}")
+        raise CommandError(f"there is no file {warehouse}")
     hook = hook_behind(connection_to(warehouse))
     try:
         spool = read_rows(
@@ -84,12 +84,12 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
             only_reads=True,
         )
     except ColumnsError as error:
-        raise CannotError(str(error)) from error
+        raise CommandError(str(error)) from error
     except ReadError as error:
-        raise CannotError(f"{warehouse} cannot be read: {error}") from error
+        raise CommandError(f"{warehouse} cannot be read: {error}") from error
     except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
-        raise CannotError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
+        raise CommandError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
     _tell_ignored(spool, columns, log)
     return spool
 
@@ -100,7 +100,7 @@ def _statement(sql: str) -> str:
     try:
         return Path(sql).read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise CannotError(f"{sql} cannot be read: {type(error).__name__}") from error
+        raise CommandError(f"{sql} cannot be read: {type(error).__name__}") from error
 
 
 def _tell_ignored(spool: Spool, columns: dict[str, str], log: Log) -> None:

@@ -43,7 +43,7 @@ def diagnose(settings: ConnectionSettings, client: KKClient) -> tuple[bool, str]
     try:
         client.list_orders(created_from=datetime.now(UTC) - timedelta(days=1), page_size=1)
     except KKError as error:
-        return False, mend(error, settings)
+        return False, fix_for(error, settings)
     works = f"{settings.base_url} accepts the access token and lists orders (API {settings.api_version})"
     skew_s = client.clock_skew_s
     if skew_s is not None and abs(skew_s) > _WRONG_CLOCK_S:
@@ -51,12 +51,12 @@ def diagnose(settings: ConnectionSettings, client: KKClient) -> tuple[bool, str]
     return True, works
 
 
-def mend(error: KKError, settings: ConnectionSettings) -> str:
+def fix_for(error: KKError, settings: ConnectionSettings) -> str:
     """Say in one sentence what to mend, by an error of KK's."""
-    return _mend(error).format(url=settings.base_url, version=settings.api_version, error=error)
+    return _fix_for(error).format(url=settings.base_url, version=settings.api_version, error=error)
 
 
-def _mend(error: KKError) -> str:
+def _fix_for(error: KKError) -> str:
     if isinstance(error, KKNotSentError):
         reason = str(error)
         sentence = next(text for name, text in _MEND_WAY_THERE.items() if name in reason)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
 
 
-def ledger_place(
+def resolve_ledger_conn_id(
     hook: KKHook, ledger_conn_id: str | None, warehouse_conn_id: str | None = None
 ) -> str | None:
     """Return the connection id of the ledger: the operator's, else the connection's, else a fit warehouse.

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
 
 
-class NotTakenError(Exception):
+class ResolutionRejected(Exception):
     """Says why a word on an order is not taken, and what to do instead; the order is as it was."""
 
 
-class NotNowError(NotTakenError):
+class ResolutionUnavailable(ResolutionRejected):
     """KK could not be asked, so that the same word may be taken later."""
 
 
 @dataclass(frozen=True)
-class Word:
+class Resolution:
     """Whose word it is, and the reason; the ledger keeps both with the order."""
 
     who: str
@@ -56,11 +56,13 @@ def require_open(entry: Record, ledger: SqlLedger) -> None:
     from airflow_provider_kk.delivery.log import utc
 
     if entry.state.value in _NOTHING_TO_SAY:
-        raise NotTakenError(f"{entry.key} is {_NOTHING_TO_SAY[entry.state.value]}")
+        raise ResolutionRejected(f"{entry.key} is {_NOTHING_TO_SAY[entry.state.value]}")
     if entry.state.value == "sending":
         lease_until = (ledger.bound_times(entry) or entry).lease_until
         if lease_until > ledger.now():
-            raise NotTakenError(f"{entry.key} is being sent right now; try again after {utc(lease_until)}")
+            raise ResolutionRejected(
+                f"{entry.key} is being sent right now; try again after {utc(lease_until)}"
+            )
 
 
 _NOTHING_TO_SAY = {
@@ -81,22 +83,22 @@ def orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLed
     from airflow_provider_kk.delivery.orders import listed_order
 
     if not ids:
-        raise NotTakenError("not one kkOrderId was given")
+        raise ResolutionRejected("not one kkOrderId was given")
     try:
         known = {order.id: order for order in hook.get_orders(ids)}
     except ValueError as error:
-        raise NotTakenError(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
+        raise ResolutionRejected(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
     if missing := [one for one in ids if one not in known]:
-        raise NotTakenError(f"KK lists no order {', '.join(missing)!r}")
+        raise ResolutionRejected(f"KK lists no order {', '.join(missing)!r}")
     others = {
         one: known[one].custom_order_number for one in ids if not listed_order(known[one]).is_of(entry.key)
     }
     if others:
         text = ", ".join(f"{one} is of {printable(number or 'no number')}" for one, number in others.items())
-        raise NotTakenError(f"KK lists other order numbers for these ids: {text}")
+        raise ResolutionRejected(f"KK lists other order numbers for these ids: {text}")
     for older in ledger.generations(entry.key) if entry.generation > 1 else ():
         if older.generation != entry.generation and (taken := set(ids) & set(older.kk_order_ids)):
-            raise NotTakenError(
+            raise ResolutionRejected(
                 f"{', '.join(sorted(taken))} is what generation {older.generation} of {entry.key} has come "
                 f"to; give the ids of generation {entry.generation}"
             )
@@ -113,15 +115,15 @@ def other_goods(orders: Sequence[KKOrder], entry: Record) -> Goods | None:
     return None if None not in at_kk and total == dict(entry.goods) else total
 
 
-def declare_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, word: Word) -> str:
+def declare_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolution: Resolution) -> str:
     """Take an order for created under these ids, which were checked; say so in a sentence.
 
     :raises NotTakenError: it has moved meanwhile.
     """
     from airflow_provider_kk.delivery.states import Event
 
-    if ledger.resolve(entry, Event.DECLARED_CREATED, ids=ids, who=word.who, why=word.why) is None:
-        raise NotTakenError(HAS_MOVED.format(key=entry.key))
+    if ledger.resolve(entry, Event.DECLARED_CREATED, ids=ids, who=resolution.who, why=resolution.why) is None:
+        raise ResolutionRejected(HAS_MOVED.format(key=entry.key))
     return f"created as {', '.join(ids)}"
 
 
@@ -143,12 +145,12 @@ def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger
     try:
         orders = hook.get_orders(ids) if ids else []
     except ValueError as error:
-        raise NotTakenError(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
+        raise ResolutionRejected(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
     # KK may have listed it only after the sync had looked.
     listed = {one.id for one in orders if listed_order(one).is_of(entry.key)}
     if not ids or not listed.issuperset(not_in_row):
         has = ", ".join(entry.kk_order_ids) or "none"
-        raise NotTakenError(f"the ledger has no such kkOrderId of {entry.key}; it has {has}")
+        raise ResolutionRejected(f"the ledger has no such kkOrderId of {entry.key}; it has {has}")
     has_padded = bool(ledger.zero_padded_rows([entry.key]))  # whose integer healing leaves alone
     same = [
         one.id
@@ -157,7 +159,7 @@ def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger
     ]
     if same:
         standing = ",".join(entry.kk_order_ids or same)
-        raise NotTakenError(
+        raise ResolutionRejected(
             f"KK lists {', '.join(same)} under {entry.key} itself, so a sync may take it for this order. "
             f"To keep it apart: `kk ledger resolve {entry.key} --created {standing}`, "
             "then --order-again, which orders this one as a generation of its own"
@@ -165,16 +167,16 @@ def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger
 
 
 @dataclass(frozen=True)
-class Seen:
+class KKView:
     """What KK shows of an order or refund: its ids there, and why that may not be all ("": it is)."""
 
     ids: Sequence[str]
     doubt: str = ""
 
 
-def seen_orders(
+def orders_seen_at_kk(
     entries: Sequence[Record], hook: KKHook, ledger: SqlLedger, not_mine: Sequence[str] = ()
-) -> Mapping[str, Seen | NotTakenError]:
+) -> Mapping[str, KKView | ResolutionRejected]:
     """Return, by number, what KK lists of it by now, or why nobody can say that KK never made it.
 
     A held order may have been listed after the sync had given up. KK's list is read once for all.
@@ -193,15 +195,15 @@ def seen_orders(
         with open_order_list(hook, ledger) as order_list:
             at_kk, doubt = seen_at_kk(ledger, order_list, asked)
     except KKError as error:
-        raise NotNowError(_CANNOT_ASK.format(error=error)) from error
+        raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
     for key, listed in at_kk.items():
-        seen[key] = Seen(sorted({one.id for one in listed} - set(not_mine)), doubt)
+        seen[key] = KKView(sorted({one.id for one in listed} - set(not_mine)), doubt)
     return seen
 
 
-def seen_refunds(
+def refunds_seen_at_kk(
     entries: Sequence[Record], hook: KKHook, ledger: SqlLedger
-) -> Mapping[str, Seen | NotTakenError]:
+) -> Mapping[str, KKView | ResolutionRejected]:
     """Return, by key, which refunds KK lists of it by now, or why nobody can say that KK never made it.
 
     :param ledger: see `SqlLedger.of_refunds`.
@@ -215,11 +217,11 @@ def seen_refunds(
         try:
             at_kk = hook.get_refunds(order_of_key(entry.key))
         except KKError as error:
-            raise NotNowError(_CANNOT_ASK.format(error=error)) from error
+            raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
         own = [one.refund_no for one in at_kk if one.refund_no and carries(one, entry.key)]
         is_readable = all(one.refund_no and one.remark for one in at_kk)
         doubt = "" if is_readable else "it has refunds whose number or remark cannot be read"
-        seen[entry.key] = Seen(own, doubt)
+        seen[entry.key] = KKView(own, doubt)
     return seen
 
 
@@ -228,23 +230,23 @@ _CANNOT_ASK = "whether KK has it by now cannot be told: {error}. Nothing was don
 
 def _may_be_absent(
     entries: Sequence[Record], ledger: SqlLedger, not_mine: Sequence[str] = ()
-) -> tuple[dict[str, Seen | NotTakenError], list[Record]]:
+) -> tuple[dict[str, KKView | ResolutionRejected], list[Record]]:
     """Return why nobody can say of some that KK never made them, and the others."""
-    refused: dict[str, Seen | NotTakenError] = {}
+    refused: dict[str, KKView | ResolutionRejected] = {}
     others = []
     for entry in entries:
         # What may still turn up when KK's list is read need not be in it.
         try:
             _require_absent(entry, ledger, not_mine)
             others.append(entry)
-        except NotTakenError as error:
+        except ResolutionRejected as error:
             refused[entry.key] = error
     return refused, others
 
 
 def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -> None:
     if entry.state.value == "rejected":
-        raise NotTakenError(
+        raise ResolutionRejected(
             "KK has refused it, so it was never created; to have it asked for again without its "
             f"pause: `kk ledger retry {entry.key}`"
         )
@@ -252,43 +254,45 @@ def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -
     try:
         ledger.require_absent(entry, not_mine)
     except ValueError as error:
-        raise NotTakenError(str(error)) from error
+        raise ResolutionRejected(str(error)) from error
 
 
 def declare_never(
     entry: Record,
-    seen: Seen | NotTakenError,
+    seen: KKView | ResolutionRejected,
     ledger: SqlLedger,
-    word: Word,
+    resolution: Resolution,
     not_mine: Sequence[str] = (),
     *,
     options: str = "",
 ) -> str:
     """Let an order or refund be sent again that KK never made; say so in a sentence.
 
-    :param seen: see `seen_orders` and `seen_refunds`.
+    :param seen: see `orders_seen_at_kk` and `refunds_seen_at_kk`.
     :param not_mine: the ids that are another number's, see `require_other_number`.
     :param options: what a command of `kk ledger resolve` needs beside the number and the word.
     :raises NotTakenError: KK has it, or may have it, or it has moved meanwhile.
     """
     from airflow_provider_kk.delivery.states import Event
 
-    if isinstance(seen, NotTakenError):
+    if isinstance(seen, ResolutionRejected):
         raise seen
     if seen.ids:
         command = " ".join(filter(None, ["kk ledger resolve", options, entry.key]))
         ids = ",".join(seen.ids)
         is_order = not options
         others = f"; if that is another number's: `--never-created --not-mine {ids}`" if is_order else ""
-        raise NotTakenError(
+        raise ResolutionRejected(
             f"KK lists {', '.join(seen.ids)} of it by now: `{command} --created {ids}`{others}"
         )
     try:
-        moved = ledger.resolve(entry, Event.DECLARED_NEVER, ids=not_mine, who=word.who, why=word.why)
+        moved = ledger.resolve(
+            entry, Event.DECLARED_NEVER, ids=not_mine, who=resolution.who, why=resolution.why
+        )
     except ValueError as error:
-        raise NotTakenError(str(error)) from error
+        raise ResolutionRejected(str(error)) from error
     if moved is None:
-        raise NotTakenError(HAS_MOVED.format(key=entry.key))
+        raise ResolutionRejected(HAS_MOVED.format(key=entry.key))
     on_whose_word = f", on your word: KK's list could not confirm it ({seen.doubt})" if seen.doubt else ""
     return f"never created; the next sync that selects it sends it again{on_whose_word}"
 
@@ -298,7 +302,7 @@ def declare_never(
 
 def all_at_kk_of(
     entries: Sequence[Record], hook: KKHook, ledger: SqlLedger
-) -> Mapping[str, list[ListedOrder] | NotTakenError]:
+) -> Mapping[str, list[ListedOrder] | ResolutionRejected]:
     """Return, by number, what KK has of it by now, or why it cannot be ordered again.
 
     An answer may have named only a part of a split. KK's list is read once for all.
@@ -310,7 +314,7 @@ def all_at_kk_of(
     from airflow_provider_kk.delivery.listing import all_at_kk
     from airflow_provider_kk.hooks.reading import open_order_list
 
-    found: dict[str, list[ListedOrder] | NotTakenError] = {}
+    found: dict[str, list[ListedOrder] | ResolutionRejected] = {}
     over = []
     for entry in entries:
         # What is not over before KK's list is read may not be all in it.
@@ -318,38 +322,41 @@ def all_at_kk_of(
             ledger.require_over(entry)
             over.append(entry)
         except ValueError as error:
-            found[entry.key] = NotTakenError(str(error))
+            found[entry.key] = ResolutionRejected(str(error))
     if not over:
         return found
     try:
         with open_order_list(hook, ledger) as order_list:
             return {**found, **all_at_kk(ledger, order_list, over)}
     except (KKError, InconclusiveError) as error:
-        raise NotNowError(
+        raise ResolutionUnavailable(
             f"what KK has of these numbers by now cannot be told: {error}. Nothing was done"
         ) from error
 
 
 def order_again(
-    entry: Record, at_kk: Sequence[ListedOrder] | NotTakenError, ledger: SqlLedger, word: Word
+    entry: Record,
+    at_kk: Sequence[ListedOrder] | ResolutionRejected,
+    ledger: SqlLedger,
+    resolution: Resolution,
 ) -> str:
     """Order a number once more, beside what KK has of it, see `all_at_kk_of`; say so in a sentence.
 
     :raises NotTakenError: it is not over, KK has it though it has refused it, or it has moved meanwhile.
     """
-    if isinstance(at_kk, NotTakenError):
+    if isinstance(at_kk, ResolutionRejected):
         raise at_kk
     if entry.state.value == "rejected" and (alive := [one.id for one in at_kk if not one.is_cancelled]):
-        raise NotTakenError(
+        raise ResolutionRejected(
             f"KK has refused it and has {', '.join(alive)} of it all the same: cancel there what is "
             f"wrong, or `kk ledger resolve {entry.key} --created {','.join(alive)}`"
         )
     ids = sorted(one.id for one in at_kk)
     try:
-        is_done = ledger.order_again(entry, ids=ids, who=word.who, why=word.why)
+        is_done = ledger.order_again(entry, ids=ids, who=resolution.who, why=resolution.why)
     except ValueError as error:
-        raise NotTakenError(str(error)) from error
+        raise ResolutionRejected(str(error)) from error
     if not is_done:
-        raise NotTakenError("it has moved meanwhile, or somebody has just ordered it again")
+        raise ResolutionRejected("it has moved meanwhile, or somebody has just ordered it again")
     beside = f", beside {', '.join(ids)}" if ids else ""
     return f"the next sync that selects it orders it once more (generation {entry.generation + 1}){beside}"

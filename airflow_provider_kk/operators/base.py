@@ -98,7 +98,7 @@ def named_ledger(task: Any) -> str | None:
 
 
 @contextmanager
-def failing_for_good() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn what only a human can mend into a failure that is not retried, a lost ledger into a sentence."""
     from sqlalchemy.exc import DBAPIError
 

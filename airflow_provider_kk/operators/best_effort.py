@@ -19,9 +19,7 @@ _LOOK_BACK_S = 86_400.0
 
 
 @contextmanager
-def ledger_of_this_try(
-    hook: KKHook, try_number: int, stop: Stop, log: Log
-) -> Iterator[tuple[SqlLedger, bool]]:
+def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Iterator[tuple[SqlLedger, bool]]:
     """Keep a ledger for this try only.
 
     Each try first adopts from KK's list what the last day brought, and a later try waits for a settle window

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_kk.hooks.kk import KKHook
-from airflow_provider_kk.operators.base import failing_for_good
+from airflow_provider_kk.operators.base import translate_errors
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
-    from airflow_provider_kk.hooks.resolving import Word
+    from airflow_provider_kk.hooks.resolving import Resolution
 
 
 def held_orders(
@@ -38,7 +38,7 @@ def held_orders(
     from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.hooks.resolving import newest
 
-    with failing_for_good(), _ledger(KKHook(kk_conn_id), ledger_conn_id) as ledger:
+    with translate_errors(), _ledger(KKHook(kk_conn_id), ledger_conn_id) as ledger:
         held = sorted(newest(ledger.entries(states=[State.HELD]), ledger), key=lambda one: one.updated_at)
         return [_plain(entry) for entry in held[:limit]]
 
@@ -60,7 +60,7 @@ def _plain(entry: Record) -> dict[str, Any]:
 
 def resolve_order(
     custom_order_number: str,
-    word: Literal["created", "never_created", "order_again"],
+    resolution: Literal["created", "never_created", "order_again"],
     *,
     who: str,
     why: str,
@@ -88,60 +88,65 @@ def resolve_order(
     :raises AirflowException: KK or the ledger's database cannot be asked; a retry helps.
     """
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.hooks.resolving import NotNowError, NotTakenError, Word, split_ids
+    from airflow_provider_kk.hooks.resolving import (
+        Resolution,
+        ResolutionRejected,
+        ResolutionUnavailable,
+        split_ids,
+    )
 
     ids = split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
     hook = KKHook(kk_conn_id)
-    with failing_for_good(), _ledger(hook, ledger_conn_id) as ledger:
+    with translate_errors(), _ledger(hook, ledger_conn_id) as ledger:
         try:
-            said = Word(who, why)
-            resolving = _Resolving(custom_order_number, said, ids, accept_other_goods, hook, ledger)
-            return resolving.resolve(word, generation, version)
-        except (KKError, NotNowError) as error:
+            said = Resolution(who, why)
+            resolver = _Resolver(custom_order_number, said, ids, accept_other_goods, hook, ledger)
+            return resolver.resolve(resolution, generation, version)
+        except (KKError, ResolutionUnavailable) as error:
             raise AirflowException(f"{custom_order_number}: KK cannot be asked: {error}") from error
-        except NotTakenError as error:
+        except ResolutionRejected as error:
             raise AirflowFailException(f"{custom_order_number}: {error}") from error
 
 
 @dataclass
-class _Resolving:
+class _Resolver:
     number: str
-    said: Word
+    said: Resolution
     ids: Sequence[str]
     accept_other_goods: bool
     hook: KKHook
     ledger: SqlLedger
 
-    def resolve(self, word: str, generation: int | None, version: str | None) -> str:
-        from airflow_provider_kk.hooks.resolving import NotTakenError
+    def resolve(self, resolution: str, generation: int | None, version: str | None) -> str:
+        from airflow_provider_kk.hooks.resolving import ResolutionRejected
 
         if not self.said.who.strip() or not self.said.why.strip():
-            raise NotTakenError("a word needs whose it is, and why: the next one on call reads it")
-        words = {
+            raise ResolutionRejected("a word needs whose it is, and why: the next one on call reads it")
+        actions = {
             "created": self._created,
             "never_created": self._never_created,
             "order_again": self._order_again,
         }
-        if word not in words:
-            raise NotTakenError(f"{word!r} is none of {', '.join(words)}")
+        if resolution not in actions:
+            raise ResolutionRejected(f"{resolution!r} is none of {', '.join(actions)}")
         entry = self._entry()
-        if word == "order_again" and generation == entry.generation - 1 and self._is_said_of(entry):
+        if resolution == "order_again" and generation == entry.generation - 1 and self._is_said_of(entry):
             return "ordered once more by an earlier try"
         if generation not in (None, entry.generation):
-            raise NotTakenError(f"it was ordered again meanwhile, as generation {entry.generation}")
+            raise ResolutionRejected(f"it was ordered again meanwhile, as generation {entry.generation}")
         if version not in (None, entry.version) and not self._is_said_of(entry):
-            raise NotTakenError(
+            raise ResolutionRejected(
                 f"it has moved on since this was asked, and is {entry.state.value.replace('_', ' ')} now; "
                 f"see `kk ledger show {entry.key}`"
             )
-        return words[word](entry)
+        return actions[resolution](entry)
 
     def _entry(self) -> Record:
-        from airflow_provider_kk.hooks.resolving import NotTakenError
+        from airflow_provider_kk.hooks.resolving import ResolutionRejected
 
         if entry := self.ledger.look_up([self.number]).get(self.number):
             return entry
-        raise NotTakenError(f"it is not in the ledger of {self.ledger.account} at {self.ledger.host}")
+        raise ResolutionRejected(f"it is not in the ledger of {self.ledger.account} at {self.ledger.host}")
 
     def _is_said_of(self, entry: Record) -> bool:
         from airflow_provider_kk.delivery.ledger import as_kept
@@ -149,47 +154,47 @@ class _Resolving:
         return entry.resolved_by == as_kept(self.said.who, self.said.why)
 
     def _created(self, entry: Record) -> str:
-        from airflow_provider_kk.hooks import resolving
+        from airflow_provider_kk.hooks import resolving as rules
 
         if entry.state.value == "created" and set(entry.kk_order_ids) == set(self.ids):
             return "created, as was said before"
-        resolving.require_open(entry, self.ledger)
-        orders = resolving.orders_at_kk(self.ids, entry, self.hook, self.ledger)
-        held = resolving.other_goods(orders, entry)
+        rules.require_open(entry, self.ledger)
+        orders = rules.orders_at_kk(self.ids, entry, self.hook, self.ledger)
+        held = rules.other_goods(orders, entry)
         if held is not None and not self.accept_other_goods:
-            raise resolving.NotTakenError(
+            raise rules.ResolutionRejected(
                 f"{', '.join(self.ids)} hold {dict(held)}, and {dict(entry.goods)} was ordered"
             )
-        return resolving.declare_created(entry, self.ids, self.ledger, self.said)
+        return rules.declare_created(entry, self.ids, self.ledger, self.said)
 
     def _never_created(self, entry: Record) -> str:
-        from airflow_provider_kk.hooks import resolving
+        from airflow_provider_kk.hooks import resolving as rules
 
         if entry.state.value == "not_sent":
             return "never created, as was said before"
-        seen = resolving.seen_orders([entry], self.hook, self.ledger)
-        return resolving.declare_never(entry, seen[entry.key], self.ledger, self.said)
+        seen = rules.orders_seen_at_kk([entry], self.hook, self.ledger)
+        return rules.declare_never(entry, seen[entry.key], self.ledger, self.said)
 
     def _order_again(self, entry: Record) -> str:
         from airflow_provider_kk.delivery.states import CLOSED
-        from airflow_provider_kk.hooks import resolving
+        from airflow_provider_kk.hooks import resolving as rules
 
         if entry.state not in CLOSED:
             self._created(entry)
             entry = self._entry()
-        at_kk = resolving.all_at_kk_of([entry], self.hook, self.ledger)
-        return resolving.order_again(entry, at_kk[entry.key], self.ledger, self.said)
+        at_kk = rules.all_at_kk_of([entry], self.hook, self.ledger)
+        return rules.order_again(entry, at_kk[entry.key], self.ledger, self.said)
 
 
 @contextmanager
 def _ledger(hook: KKHook, ledger_conn_id: str | None) -> Iterator[SqlLedger]:
-    from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
+    from airflow_provider_kk.hooks.ledger import open_ledger, resolve_ledger_conn_id
 
-    place = ledger_place(hook, ledger_conn_id)
-    if place is None:
+    ledger_conn_id = resolve_ledger_conn_id(hook, ledger_conn_id)
+    if ledger_conn_id is None:
         raise AirflowFailException(
             "Nothing is held without a ledger: set ledger_conn_id, here or in the extra of "
             f"{hook.kk_conn_id!r}"
         )
-    with closing(open_ledger(hook, place, threads=1)) as ledger:
+    with closing(open_ledger(hook, ledger_conn_id, threads=1)) as ledger:
         yield ledger

@@ -36,7 +36,9 @@ def tags_of(account: str, origin: Origin) -> dict[str, str]:
     return {"account": account, "dag_id": origin.dag_id, "task_id": origin.task_id}
 
 
-def tell_orders(before: Mapping[str, Any], now: Mapping[str, Any], tags: Tags, *, is_over: bool) -> None:
+def count_orders_moved(
+    before: Mapping[str, Any], now: Mapping[str, Any], tags: Tags, *, is_over: bool
+) -> None:
     """Tell what became of a sync's orders since its earlier summary.
 
     :param is_over: the try has ended; a deferred one goes on, and what it leaves is not known yet.
@@ -47,7 +49,7 @@ def tell_orders(before: Mapping[str, Any], now: Mapping[str, Any], tags: Tags, *
     _count("orders", counts, tags)
 
 
-def tell_refunds(entries: Iterable[Record], since: float, tags: Tags) -> None:
+def count_refunds_moved(entries: Iterable[Record], since: float, tags: Tags) -> None:
     """Tell what became of the refunds that have moved since then, epoch seconds of the ledger."""
     counts: dict[str, int] = {}
     for entry in entries:
@@ -56,12 +58,12 @@ def tell_refunds(entries: Iterable[Record], since: float, tags: Tags) -> None:
     _count("refunds", counts, tags)
 
 
-def tell_statuses(orders: int, changed: int, tags: Tags) -> None:
+def count_statuses(orders: int, changed: int, tags: Tags) -> None:
     """Tell how many orders were read from KK, and how many of them had changed."""
     _count("statuses", {"read": orders, "changed": changed}, tags)
 
 
-def tell_requests(client: KKClient, bucket: LedgerBucket, tags: Tags) -> None:
+def count_requests(client: KKClient, bucket: LedgerBucket, tags: Tags) -> None:
     """Tell how often KK was asked, how often it answered 429, and how long threads waited for their turns."""
 
     def tell(stats: Any) -> None:
@@ -71,7 +73,7 @@ def tell_requests(client: KKClient, bucket: LedgerBucket, tags: Tags) -> None:
     _where_on(tell)
 
 
-def tell_account(ledger: SqlLedger, tags: Tags) -> None:
+def gauge_account(ledger: SqlLedger, tags: Tags) -> None:
     """Tell how many orders of the whole account are held, and how many in doubt, by now."""
 
     def tell(stats: Any) -> None:

@@ -16,10 +16,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_kk.assets.kk import ORDERS
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER, ORDER_NUMBER, RUN_IN_LEDGER, OrderAtKKLink
-from airflow_provider_kk.operators.base import NOT_GIVEN, DeliveringOperator, failing_for_good, named_ledger
+from airflow_provider_kk.operators.base import NOT_GIVEN, DeliveringOperator, named_ledger, translate_errors
 from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
 from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
-from airflow_provider_kk.operators.results import open_write_back, tell_warehouse
+from airflow_provider_kk.operators.results import open_write_back, write_results
 from airflow_provider_kk.operators.run import (
     DeferUntil,
     Delivery,
@@ -125,7 +125,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
 
     def execute(self, context: Context) -> str:
         """Create the order, or find out that it has been created, and return its first kkOrderId."""
-        with failing_for_good():
+        with translate_errors():
             return self._execute(context)
 
     def _execute(self, context: Context) -> str:
@@ -223,13 +223,13 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         return f"af-{uuid.uuid5(_NUMBERS, name).hex}"
 
     def _ledger(self, hook: KKHook, context: Context, stop: Stop) -> Any:
-        from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
-        from airflow_provider_kk.operators.best_effort import ledger_of_this_try
+        from airflow_provider_kk.hooks.ledger import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.operators.best_effort import ephemeral_ledger
 
-        place = ledger_place(hook, named_ledger(self))
-        if place is not None:
-            return _lasting(open_ledger(hook, place, threads=1, log=self.log))
-        return ledger_of_this_try(hook, origin_of(context).try_number, stop, self.log)
+        ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
+        if ledger_conn_id is not None:
+            return _lasting(open_ledger(hook, ledger_conn_id, threads=1, log=self.log))
+        return ephemeral_ledger(hook, origin_of(context).try_number, stop, self.log)
 
     def _result(self, finished: RunResult, context: Context, settings: ConnectionSettings) -> str:
         from airflow_provider_kk.delivery.run_queue import RunStatus
@@ -343,7 +343,7 @@ class SyncOrdersOperator(DeliveringOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deliver what the query returns and return the summary."""
-        with failing_for_good():
+        with translate_errors():
             return self._execute(context)
 
     def _execute(self, context: Context) -> dict[str, Any]:
@@ -352,7 +352,7 @@ class SyncOrdersOperator(DeliveringOperator):
         stop = self._new_stop()
         hook = KKHook(self.kk_conn_id)
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
-        require_type(BaseHook.get_connection(self._ledger_place(hook)))
+        require_type(BaseHook.get_connection(self._ledger_conn_id(hook)))
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
         write_back = open_write_back(self.write_back, warehouse, self.log, is_plan=self.plan_only)
         if self.plan_only:
@@ -395,26 +395,30 @@ class SyncOrdersOperator(DeliveringOperator):
     def _open_ledger(self, hook: KKHook) -> SqlLedger:
         from airflow_provider_kk.hooks.ledger import open_ledger
 
-        place = self._ledger_place(hook)
+        ledger_conn_id = self._ledger_conn_id(hook)
         return open_ledger(
-            hook, place, threads=self.max_in_flight, log=self.log, hook_params=self._ledger_params(place)
+            hook,
+            ledger_conn_id,
+            threads=self.max_in_flight,
+            log=self.log,
+            hook_params=self._ledger_params(ledger_conn_id),
         )
 
-    def _ledger_place(self, hook: KKHook) -> str:
-        from airflow_provider_kk.hooks.ledger import ledger_place
+    def _ledger_conn_id(self, hook: KKHook) -> str:
+        from airflow_provider_kk.hooks.ledger import resolve_ledger_conn_id
 
-        return str(ledger_place(hook, named_ledger(self), self.warehouse_conn_id))
+        return str(resolve_ledger_conn_id(hook, named_ledger(self), self.warehouse_conn_id))
 
-    def _ledger_params(self, place: str) -> Mapping[str, Any] | None:
+    def _ledger_params(self, ledger_conn_id: str) -> Mapping[str, Any] | None:
         """Return what leads to the warehouse's database, when the ledger is there."""
-        return self.hook_params if place == self.warehouse_conn_id else None
+        return self.hook_params if ledger_conn_id == self.warehouse_conn_id else None
 
     def _read(
         self, hook: KKHook, warehouse: Any, run_queue: RunQueue, delivery: Delivery | None = None
     ) -> None:
-        from airflow_provider_kk.operators.selection import select
+        from airflow_provider_kk.operators.selection import load_orders
 
-        select(
+        load_orders(
             run_queue,
             warehouse,
             self.sql,
@@ -431,10 +435,12 @@ class SyncOrdersOperator(DeliveringOperator):
         from airflow_provider_kk.delivery.run_queue import RunQueue
         from airflow_provider_kk.hooks.ledger import ledger_to_read
 
-        run_queue, place = RunQueue(), self._ledger_place(hook)
-        ledger = ledger_to_read(BaseHook.get_connection(place), hook, self._ledger_params(place))
+        run_queue, ledger_conn_id = RunQueue(), self._ledger_conn_id(hook)
+        ledger = ledger_to_read(
+            BaseHook.get_connection(ledger_conn_id), hook, self._ledger_params(ledger_conn_id)
+        )
         if ledger is None:
-            self.log.info("There is no ledger in %r yet, so no order is known as created", place)
+            self.log.info("There is no ledger in %r yet, so no order is known as created", ledger_conn_id)
         bucket = hook.settings.shared_bucket(ledger) if ledger else hook.settings.local_bucket()
         with closing(ledger) if ledger else nullcontext():
             self._read(hook, warehouse, run_queue)
@@ -456,13 +462,13 @@ class SyncOrdersOperator(DeliveringOperator):
         """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
         from airflow_provider_kk.delivery.log import OrderLog
         from airflow_provider_kk.delivery.run_queue import RunStatus
-        from airflow_provider_kk.operators.verdict import verdict
+        from airflow_provider_kk.operators.verdict import task_failure
 
-        delivery.before_waiting = lambda: tell_warehouse(delivery, warehouse, write_back, self.log)
+        delivery.before_waiting = lambda: write_results(delivery, warehouse, write_back, self.log)
         summary, failure = delivery.carry_out()
         self.log.info("%s", summary.line())
         try:
-            could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)
+            could_not_tell = write_results(delivery, warehouse, write_back, self.log)
             failure = failure or could_not_tell  # a deferred task writes again when it resumes
         except BaseException as error:  # the task's timeout, or a signal
             failure = error
@@ -476,13 +482,13 @@ class SyncOrdersOperator(DeliveringOperator):
             for one in delivery.run_queue.finished(RunStatus.CHANGED):
                 one.warn(order_log)
             order_log.flush()
-        failure = failure or verdict(
+        failure = failure or task_failure(
             delivery, summary, max_rejected=self.max_rejected, changes_fail=self.on_changed == "fail"
         )
         self._say_which(delivery, summary)
         delivery.end("failed" if failure else "done", summary)
         self._summary = summary
-        delivery.tell_account()
+        delivery.gauge_account()
         if failure is not None:
             raise failure
         emit(self, context, delivery.hook.settings, ORDERS, made(summary))
@@ -500,7 +506,7 @@ class SyncOrdersOperator(DeliveringOperator):
                 "Which, and why: `kk ledger list --state %s --kk-conn-id %s --ledger-conn-id %s`",
                 " --state ".join(states),
                 self.kk_conn_id,
-                self._ledger_place(delivery.hook),
+                self._ledger_conn_id(delivery.hook),
             )
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:

@@ -17,7 +17,7 @@ from airflow_provider_kk.delivery.refunds import (
 )
 from airflow_provider_kk.delivery.splits import splits_of
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
-from airflow_provider_kk.operators.metrics import tags_of, tell_refunds, tell_requests
+from airflow_provider_kk.operators.metrics import count_refunds_moved, count_requests, tags_of
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _AGAIN_S = 1.0
 
 
-class Refunding:
+class RefundTask:
     """The refunds of one task, one for each order at KK."""
 
     def __init__(
@@ -184,11 +184,11 @@ class Refunding:
             if status == FAILED
         ]
 
-    def tell_metrics(self) -> None:
+    def emit_metrics(self) -> None:
         """Tell Airflow's metrics what has moved since this began."""
         tags = tags_of(self._refunds.account, self._origin)
-        tell_refunds(self._entries.values(), self._began, tags)
-        tell_requests(self._client, self._bucket, tags)
+        count_refunds_moved(self._entries.values(), self._began, tags)
+        count_requests(self._client, self._bucket, tags)
 
     @property
     def asked_at(self) -> float:

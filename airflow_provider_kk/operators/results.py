@@ -42,7 +42,7 @@ def open_write_back(
     raise AirflowException(f"{fault}. Nothing is sent before the results have a place")
 
 
-def tell_warehouse(
+def write_results(
     delivery: Delivery, warehouse: Any, write_back: WriteBack | None, log: Log
 ) -> AirflowException | None:
     """Write back what became of the orders; return what the task is to fail with when that does not go.

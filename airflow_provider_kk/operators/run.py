@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_kk.links.kk import ORDER_URL
-from airflow_provider_kk.operators.metrics import tags_of, tell_account, tell_orders, tell_requests
+from airflow_provider_kk.operators.metrics import count_orders_moved, count_requests, gauge_account, tags_of
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Shorter waits are slept through: a deferral costs more.
 _WORTH_DEFERRING_S = 5.0
-_WORTH_TELLING_S = 1.0
+_WORTH_LOGGING_S = 1.0
 _LOG_EVERY_S = 30.0
 
 
@@ -155,7 +155,7 @@ class Delivery:
                 return
             if self.can_defer and wait_s > _WORTH_DEFERRING_S:
                 raise DeferUntil(self.ledger.clock.wall() + wait_s)
-            if wait_s > _WORTH_TELLING_S and not is_told:
+            if wait_s > _WORTH_LOGGING_S and not is_told:
                 self.before_waiting()
                 is_told = True
             self._sleep(wait_s)
@@ -166,11 +166,11 @@ class Delivery:
         clock = self.ledger.clock
         until = clock.monotonic() + seconds
         while (rest_s := until - clock.monotonic()) > 0 and not self.stop.is_set():
-            if rest_s > _WORTH_TELLING_S:
-                self._tell_wait(rest_s)
+            if rest_s > _WORTH_LOGGING_S:
+                self._log_wait(rest_s)
             clock.sleep(min(rest_s, _LOG_EVERY_S), self.stop)
 
-    def _tell_wait(self, rest_s: float) -> None:
+    def _log_wait(self, rest_s: float) -> None:
         from airflow_provider_kk.delivery.log import count_orders, utc
         from airflow_provider_kk.delivery.run_queue import RunStatus
 
@@ -198,12 +198,12 @@ class Delivery:
         """Store how far the sync has come, `waiting`, `failed` or `done`, and tell Airflow's metrics."""
         counts = summary.as_dict()
         self.runs.end(self.run, state, counts | {"held_elsewhere": self.held_elsewhere})
-        tell_orders(self.run.before, counts, self._tags(), is_over=state != "waiting")
-        tell_requests(self._client, self._bucket, self._tags())
+        count_orders_moved(self.run.before, counts, self._tags(), is_over=state != "waiting")
+        count_requests(self._client, self._bucket, self._tags())
 
-    def tell_account(self) -> None:
+    def gauge_account(self) -> None:
         """Tell Airflow's metrics where the account's orders stand."""
-        tell_account(self.ledger, self._tags())
+        gauge_account(self.ledger, self._tags())
 
     def _tags(self) -> dict[str, str]:
         return tags_of(self.ledger.account, self.origin)

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_kk.delivery.log import OrderLog, count_orders
 from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
 from airflow_provider_kk.operators.run import item_of
-from airflow_provider_kk.warehouse.map import Candidate, iter_candidates
+from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
@@ -23,7 +23,7 @@ _BATCH = 1_000
 _NAMED = 5
 
 
-def select(
+def load_orders(
     run_queue: RunQueue,
     warehouse: Any,
     sql: str,
@@ -61,10 +61,10 @@ def select(
     with closing(spool):
         if ignored := spool.ignored_columns(columns):
             log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
-        put_on_board(run_queue, spool, columns, log, delivery, api_version=api_version)
+        enqueue_orders(run_queue, spool, columns, log, delivery, api_version=api_version)
 
 
-def put_on_board(
+def enqueue_orders(
     run_queue: RunQueue,
     spool: Spool,
     columns: Mapping[str, str] | None,
@@ -82,17 +82,17 @@ def put_on_board(
     items = []
     order_log = OrderLog(log)
     doubled, examples = 0, []
-    for candidate in iter_candidates(spool, columns, api_version=api_version):
-        if candidate.doubled:
+    for parsed in parse_orders(spool, columns, api_version=api_version):
+        if parsed.doubled:
             doubled += 1
-            examples += [str(candidate.number)] if doubled <= _NAMED else []
-        if candidate.order is None:
-            invalid = _invalid(candidate, delivery)
+            examples += [str(parsed.number)] if doubled <= _NAMED else []
+        if parsed.order is None:
+            invalid = _invalid(parsed, delivery)
             run_queue.add_finished(invalid)
             if invalid.is_new:
                 invalid.warn(order_log)
             continue
-        items.append(item_of(candidate.position, candidate.order))
+        items.append(item_of(parsed.position, parsed.order))
         if len(items) == _BATCH:
             run_queue.add(items)
             items = []
@@ -109,26 +109,26 @@ def put_on_board(
         )
 
 
-def _invalid(candidate: Candidate, delivery: Delivery | None) -> RunResult:
-    message = "; ".join(map(str, candidate.faults))
-    key = _ledger_key(candidate)
+def _invalid(parsed: ParsedOrder, delivery: Delivery | None) -> RunResult:
+    message = "; ".join(map(str, parsed.faults))
+    key = _ledger_key(parsed)
     is_new = delivery is not None and delivery.ledger.note_invalid(
-        key, candidate.digest, message, sync_id=delivery.run.sync_id
+        key, parsed.digest, message, sync_id=delivery.run.sync_id
     )
     return RunResult(
-        candidate.position,
+        parsed.position,
         key,
         RunStatus.INVALID,
         is_new,
         (),
         None,
         message,
-        name=candidate.number,
-        faults=candidate.faults,
+        name=parsed.number,
+        faults=parsed.faults,
     )
 
 
-def _ledger_key(candidate: Candidate) -> str:
+def _ledger_key(parsed: ParsedOrder) -> str:
     """What an order is remembered by that has no number, or none that can be one."""
-    number = candidate.number or ""
-    return number if re.fullmatch(r"[ -~]{1,40}", number) else f"#{candidate.digest}"
+    number = parsed.number or ""
+    return number if re.fullmatch(r"[ -~]{1,40}", number) else f"#{parsed.digest}"

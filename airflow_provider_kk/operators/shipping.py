@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, BaseOperator
 
 from airflow_provider_kk.hooks.kk import KKHook
-from airflow_provider_kk.operators.base import failing_for_good
+from airflow_provider_kk.operators.base import translate_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -60,7 +60,7 @@ class QuoteShippingOperator(BaseOperator):
         from airflow_provider_kk.api.errors import InvalidOrderError, KKError, KKRejectedError
 
         try:
-            with failing_for_good():
+            with translate_errors():
                 offers = self._offers()
         except InvalidOrderError as error:
             raise AirflowFailException(f"No quote: {'; '.join(map(str, error.faults))}") from None
@@ -75,12 +75,12 @@ class QuoteShippingOperator(BaseOperator):
         return [_plain(offer) for offer in offers]
 
     def _offers(self) -> list[Channel]:
-        from airflow_provider_kk.hooks.ledger import ledger_place
+        from airflow_provider_kk.hooks.ledger import resolve_ledger_conn_id
         from airflow_provider_kk.hooks.reading import reading
 
         hook = KKHook(self.kk_conn_id)
-        place = ledger_place(hook, self.ledger_conn_id)
-        ledger = BaseHook.get_connection(place) if place else None
+        ledger_conn_id = resolve_ledger_conn_id(hook, self.ledger_conn_id)
+        ledger = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
         with reading(hook, ledger) as (client, _ledger):
             return client.get_channels(self.items, self.country, split=self.split)
 

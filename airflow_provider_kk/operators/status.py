@@ -12,9 +12,9 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_kk.assets.kk import STATUSES
 from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, hook_behind, type_of
 from airflow_provider_kk.hooks.kk import KKHook
-from airflow_provider_kk.operators.base import failing_for_good
+from airflow_provider_kk.operators.base import translate_errors
 from airflow_provider_kk.operators.lineage import emit, lineage, orders_at_kk, tables_of, with_count
-from airflow_provider_kk.operators.metrics import tags_of, tell_requests, tell_statuses
+from airflow_provider_kk.operators.metrics import count_requests, count_statuses, tags_of
 from airflow_provider_kk.operators.run import origin_of, push
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class SyncOrderStatusOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Bring the tables up to date and return what was read and changed."""
-        with failing_for_good():
+        with translate_errors():
             return self._execute(context)
 
     def on_kill(self) -> None:
@@ -90,7 +90,7 @@ class SyncOrderStatusOperator(BaseOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow_provider_kk.delivery.clock import Stop
         from airflow_provider_kk.delivery.runs import SyncRuns
-        from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
+        from airflow_provider_kk.hooks.ledger import open_ledger, resolve_ledger_conn_id
         from airflow_provider_kk.warehouse.status import StatusSync
 
         stop = self._stop = Stop()
@@ -103,9 +103,12 @@ class SyncOrderStatusOperator(BaseOperator):
         hook = KKHook(self.kk_conn_id)
         settings = hook.settings
         tables = self._tables(hook, warehouse)
-        place = str(ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id))
-        params = self.hook_params if place == self.warehouse_conn_id else None
-        with closing(tables), closing(open_ledger(hook, place, threads=1, hook_params=params)) as ledger:
+        ledger_conn_id = str(resolve_ledger_conn_id(hook, self.ledger_conn_id, self.warehouse_conn_id))
+        params = self.hook_params if ledger_conn_id == self.warehouse_conn_id else None
+        with (
+            closing(tables),
+            closing(open_ledger(hook, ledger_conn_id, threads=1, hook_params=params)) as ledger,
+        ):
             bucket = settings.shared_bucket(ledger)
             with hook.client(bucket) as client:
                 sync = StatusSync(client, tables, ledger, self.overlap_s, self.log, stop)
@@ -113,8 +116,8 @@ class SyncOrderStatusOperator(BaseOperator):
                     return self._run(sync, SyncRuns(ledger), context, settings)
                 finally:
                     tags = tags_of(settings.account, origin_of(context))
-                    tell_statuses(sync.summary.orders, sync.summary.changed, tags)
-                    tell_requests(client, bucket, tags)
+                    count_statuses(sync.summary.orders, sync.summary.changed, tags)
+                    count_requests(client, bucket, tags)
 
     def _tables(self, hook: KKHook, warehouse: Any) -> StatusTables:
         from airflow_provider_kk.delivery.sql.database import pool_arguments

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _NAMED = 5
 
 
-def verdict(
+def task_failure(
     delivery: Delivery, summary: Summary, *, max_rejected: float, changes_fail: bool
 ) -> AirflowException | None:
     """Return what the task is to fail with: AirflowException when a retry helps; None when all is well."""
@@ -50,7 +50,7 @@ def verdict(
 
 
 def failing_states(summary: Summary, *, max_rejected: float) -> list[str]:
-    """Return the states in the ledger of the orders for which `verdict` fails a task."""
+    """Return the states in the ledger of the orders for which `task_failure` fails a task."""
     if summary.in_doubt or summary.not_sent:
         # Another worker's order counts as in doubt, too.
         in_doubt = ["in_doubt", "sending"] if summary.in_doubt else []
@@ -83,11 +83,11 @@ def _unfinished(delivery: Delivery, summary: Summary) -> str:
 
 def _what_next(delivery: Delivery) -> str:
     from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
-    from airflow_provider_kk.hooks.diagnosis import mend
+    from airflow_provider_kk.hooks.diagnosis import fix_for
 
     hook, error = delivery.hook, delivery.breaker_error
     if isinstance(error, (KKAuthError, KKEndpointError)):
-        what = f"{mend(error, hook.settings)} of connection {hook.kk_conn_id!r}"
+        what = f"{fix_for(error, hook.settings)} of connection {hook.kk_conn_id!r}"
         return f"{what}; then a retry, or the next run, goes on"
     return "A retry, or the next run, goes on where this try stopped"
 

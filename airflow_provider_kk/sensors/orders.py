@@ -127,7 +127,7 @@ class OrderSensor(BaseSensorOperator):
                 )
         trigger = OrderTrigger(
             kk_conn_id=self.kk_conn_id,
-            ledger_conn_id=self._ledger_place(KKHook(self.kk_conn_id)),
+            ledger_conn_id=self._ledger_conn_id(KKHook(self.kk_conn_id)),
             kk_order_ids=ids,
             until=self.until,
             any_split=self.any_split,
@@ -202,19 +202,19 @@ class OrderSensor(BaseSensorOperator):
     @contextmanager
     def _reading(self) -> Iterator[tuple[KKClient, SqlLedger | None]]:
         from airflow_provider_kk.hooks.reading import reading
-        from airflow_provider_kk.operators.base import failing_for_good
+        from airflow_provider_kk.operators.base import translate_errors
 
-        with failing_for_good():
+        with translate_errors():
             hook = KKHook(self.kk_conn_id)
-            place = self._ledger_place(hook)
-            connection = BaseHook.get_connection(place) if place else None
+            ledger_conn_id = self._ledger_conn_id(hook)
+            connection = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
             with reading(hook, connection) as found:
                 yield found
 
-    def _ledger_place(self, hook: KKHook) -> str | None:
-        from airflow_provider_kk.hooks.ledger import ledger_place
+    def _ledger_conn_id(self, hook: KKHook) -> str | None:
+        from airflow_provider_kk.hooks.ledger import resolve_ledger_conn_id
 
-        return ledger_place(hook, self.ledger_conn_id)
+        return resolve_ledger_conn_id(hook, self.ledger_conn_id)
 
     @contextmanager
     def _softly(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ def die(*_args: Any, **_kwargs: Any) -> None:
 def arm(point: str) -> None:
     ask = KKClient.refund_order
     if point == "before the intent":
-        SqlLedger.begin = die  # type: ignore[method-assign, assignment]
+        SqlLedger.claim = die  # type: ignore[method-assign, assignment]
     elif point == "before the POST":
         KKClient.refund_order = die  # type: ignore[method-assign, assignment]
     elif point == "after the answer":

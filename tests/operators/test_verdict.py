@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.runs import count
-from airflow_provider_kk.operators.verdict import verdict
+from airflow_provider_kk.operators.verdict import task_failure
 
 
 def said(
@@ -27,7 +27,7 @@ def said(
         held_elsewhere=list(elsewhere),
         hook=None,
     )
-    return str(verdict(delivery, summary, max_rejected=0, changes_fail=True))
+    return str(task_failure(delivery, summary, max_rejected=0, changes_fail=True))
 
 
 def test_orders_that_were_not_sent_are_told_with_a_reason_when_nothing_stopped_the_sync() -> None:

@@ -89,7 +89,7 @@ PAGES = (
 @pytest.mark.parametrize("place", ["kk_of_others", "kk_with_ledger_of_others"])
 @pytest.mark.parametrize("path", PAGES)
 def test_a_ledger_is_seen_only_by_who_may_read_its_connections(site: Site, path: str, place: str):
-    own = {"place": place}
+    own = {"kk_conn_id": place}
     assert "5001" in site.get(path, **own).text
     answer = site.get(path, user="paula", **own)
     assert answer.status_code == (404 if place == "kk_of_others" else 200)
@@ -119,7 +119,9 @@ def test_who_may_read_some_connections_sees_their_orders(site: Site):
 def test_a_team_sees_its_own_ledgers_only(site_of_teams: Site):
     for user, team, other in (("anna", "a", "b"), ("bert", "b", "a")):
         for path in ("/kk/orders", "/kk/order?number=T-" + team, RUN):
-            text = site_of_teams.get(path, user=user, **({} if path == RUN else {"place": f"kk_{team}"})).text
+            text = site_of_teams.get(
+                path, user=user, **({} if path == RUN else {"kk_conn_id": f"kk_{team}"})
+            ).text
             assert f"T-{team}" in text
             assert not any(word in text for word in (f"T-{other}", f"kk_{other}"))
         assert site_of_teams.get("/kk/orders", user=user, place=f"kk_{other}").status_code == 404
@@ -233,7 +235,7 @@ def test_what_stands_in_the_ledger_is_text_and_never_markup(site: Site):
         ("order", {"number": "A\nB"}, 400),
         ("runs/shop/a%00b", {}, 400),
         ("runs/shop/a", {"after": "\0"}, 400),
-        ("orders", {"place": "<script>another"}, 404),
+        ("orders", {"kk_conn_id": "<script>another"}, 404),
         ("refund", {"key": "none"}, 404),
         ("order", {}, 404),
         ("nothing", {}, 404),

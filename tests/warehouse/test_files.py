@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_kk.warehouse.files import FileError, read_file
-from airflow_provider_kk.warehouse.map import iter_candidates
+from airflow_provider_kk.warehouse.map import parse_orders
 from tests.operators.shop import ADDRESS, PRIVATE
 
 HEAD = ("custom_order_number", *ADDRESS, "sku", "quantity")
@@ -77,7 +77,7 @@ def test_cells_stay_the_text_that_they_are(path: Path) -> None:
     path.write_text(text_of(LINE))
 
     with read_file(str(path), check=lambda names: None) as spool:
-        (candidate,) = iter_candidates(spool)
+        (candidate,) = parse_orders(spool)
 
     assert candidate.order is not None
     assert candidate.number == "007"
@@ -159,7 +159,7 @@ def test_json_lines_are_orders_flat_or_with_an_address(path: Path) -> None:
     path.write_text(f"{json.dumps(flat)}\n\n{json.dumps(nested)}\n")
 
     with read_file(str(path), check=lambda names: None) as spool:
-        first, second = iter_candidates(spool)
+        first, second = parse_orders(spool)
 
     assert first.order is not None
     assert second.order is not None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_kk.warehouse import map as mapping
 from airflow_provider_kk.warehouse.columns import ColumnsError
-from airflow_provider_kk.warehouse.map import Candidate, iter_candidates
+from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
 from airflow_provider_kk.warehouse.read import read_rows
 from airflow_provider_kk.warehouse.spool import Spool
 from tests.warehouse.conftest import Warehouse
@@ -34,19 +34,19 @@ def whole(number: object = "A", items: object = None, **header: object) -> dict[
     return {"custom_order_number": number, **HEADER, **header, "items": items}
 
 
-def mapped(rows: Sequence[dict[str, object]], columns: dict[str, str] | None = None) -> list[Candidate]:
+def mapped(rows: Sequence[dict[str, object]], columns: dict[str, str] | None = None) -> list[ParsedOrder]:
     names = list(dict.fromkeys(name for row in rows for name in row))
     with Spool(names) as spool:
         spool.add([[row.get(name) for name in names] for row in rows])
-        return list(iter_candidates(spool, columns))
+        return list(parse_orders(spool, columns))
 
 
-def goods(candidate: Candidate) -> Counter[tuple[str, int]]:
+def goods(candidate: ParsedOrder) -> Counter[tuple[str, int]]:
     assert candidate.order, candidate.faults
     return Counter((item.sku, item.quantity) for item in candidate.order.items)
 
 
-def paths(candidate: Candidate) -> list[str]:
+def paths(candidate: ParsedOrder) -> list[str]:
     return [fault.path for fault in candidate.faults]
 
 
@@ -248,7 +248,7 @@ def test_a_digest_knows_the_same_bad_row_again_and_no_other() -> None:
 
 def test_columns_that_do_not_fit_are_told_before_the_first_order() -> None:
     with Spool(["order_no"]) as spool, pytest.raises(ColumnsError):
-        iter_candidates(spool)
+        parse_orders(spool)
 
 
 def test_ignored_columns_are_known_for_the_log() -> None:
@@ -270,10 +270,10 @@ def test_bigquerys_nameless_records_are_told_with_a_way_out() -> None:
 def test_candidates_can_be_taken_again_after_a_pass_left_halfway() -> None:
     with Spool(list(line())) as spool:
         spool.add([list(line(number).values()) for number in "ABC"])
-        halfway = iter_candidates(spool)
+        halfway = parse_orders(spool)
         next(halfway)
 
-        assert [found.number for found in iter_candidates(spool)] == ["A", "B", "C"]
+        assert [found.number for found in parse_orders(spool)] == ["A", "B", "C"]
         assert [found.number for found in halfway] == ["B", "C"]
 
 
@@ -287,7 +287,7 @@ def test_orders_come_out_of_every_warehouse(warehouse: Warehouse) -> None:
     warehouse.execute(f"INSERT INTO order_line ({columns}) VALUES {', '.join(values)}")
 
     with read_rows(warehouse.hook, f"SELECT {columns} FROM order_line ORDER BY sku DESC") as spool:
-        orders = {found.number: goods(found) for found in iter_candidates(spool)}
+        orders = {found.number: goods(found) for found in parse_orders(spool)}
 
     assert orders == {"A": {("X", 2): 1, ("Y", 3): 1}, "B": {("X", 1): 1}}
 
@@ -305,7 +305,7 @@ some_lines = st.lists(
 )
 
 
-def content(candidates: Sequence[Candidate]) -> Counter[object]:
+def content(candidates: Sequence[ParsedOrder]) -> Counter[object]:
     """What candidates say, without where they stood."""
     return Counter(
         (found.number, found.rows, found.digest, found.order is None, len(found.faults))

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 5.0
-_WORTH_TELLING_S = 10.0
+_WORTH_LOGGING_S = 10.0
 _TELL_EVERY_S = 30.0
 
 
@@ -54,7 +54,7 @@ class SlowTransactions:
                     self._is_watched = False
                     return
                 waited_s = now - min(self._since.copy().values())
-            if waited_s >= _WORTH_TELLING_S and now - told_at >= _TELL_EVERY_S:
+            if waited_s >= _WORTH_LOGGING_S and now - told_at >= _TELL_EVERY_S:
                 told_at = now
                 _log.warning(
                     "Waiting for the ledger's database for %.0f s: it is locked, busy or out of reach",

@@ -74,7 +74,7 @@ def test_a_locked_account_is_told(
     ledger_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slow_transactions, "_LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(slow_transactions, "_WORTH_TELLING_S", 0.1)
+    monkeypatch.setattr(slow_transactions, "_WORTH_LOGGING_S", 0.1)
     url = sa.engine.make_url(ledger_url)
     ledger = SqlLedger(
         sa.create_engine(url, **pool_arguments(url.get_backend_name(), 4)), "kk.test", "default"

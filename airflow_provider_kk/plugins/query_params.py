@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.sql.report import Cursor
 from airflow_provider_kk.plugins.chart import DAY_S
-from airflow_provider_kk.plugins.kinds import GROUPS
+from airflow_provider_kk.plugins.record_types import GROUPS
 
 #: No ledger is older.
 FIRST_DAY = date(2000, 1, 1)

@@ -24,7 +24,7 @@ def group_of(state: State) -> str:
 
 
 @dataclass(frozen=True)
-class Kind:
+class RecordType:
     """What the ledger has rows of: the words and addresses of their pages."""
 
     one: str
@@ -43,7 +43,7 @@ class Kind:
         return orders.of_refunds() if self.is_refund else orders
 
 
-ORDERS = Kind("order", "orders", "number", "order number", "kkOrderIds", "Order number or kkOrderId")
-REFUNDS = Kind(
+ORDERS = RecordType("order", "orders", "number", "order number", "kkOrderIds", "Order number or kkOrderId")
+REFUNDS = RecordType(
     "refund", "refunds", "key", "refund", "refund numbers", "Refund, its number, or kkOrderId", is_refund=True
 )

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.cli.common import CannotError, add_place, put, say
-from airflow_provider_kk.hooks.resolving import NotTakenError, Word
+from airflow_provider_kk.cli.common import CommandError, add_ledger_options, print_line, write_raw
+from airflow_provider_kk.hooks.resolving import Resolution, ResolutionRejected
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.compare import Finding
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
 
-def add_word(parser: argparse.ArgumentParser) -> None:
+def add_resolution_options(parser: argparse.ArgumentParser) -> None:
     """Declare what each word takes."""
     parser.add_argument("--why", required=True, type=_text, help="the reason, kept in the ledger")
     parser.add_argument("--who", default=None, type=_text, help="your name; the default is your login")
     parser.add_argument("--yes", action="store_true", help="do not ask before several orders change")
     parser.add_argument("--json", action="store_true", help="what became of each, one JSON object a line")
-    add_place(parser)
+    add_ledger_options(parser)
 
 
 def _text(text: str) -> str:
@@ -34,15 +34,15 @@ def _text(text: str) -> str:
     return text.strip()
 
 
-def word_of(arguments: argparse.Namespace) -> Word:
+def resolution_of(arguments: argparse.Namespace) -> Resolution:
     """Return whose word it is, and why.
 
     :raises CannotError: when that is not known.
     """
     try:
-        return Word(arguments.who or getpass.getuser(), arguments.why)
+        return Resolution(arguments.who or getpass.getuser(), arguments.why)
     except (KeyError, OSError) as error:  # a container's user without a name
-        raise CannotError("your login has no name here: give --who") from error
+        raise CommandError("your login has no name here: give --who") from error
 
 
 def why(entry: Record) -> str:
@@ -50,12 +50,12 @@ def why(entry: Record) -> str:
     return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
 
 
-def plain(row: Record | Attempt | Finding, ledger: SqlLedger) -> dict[str, Any]:
+def as_columns(row: Record | Attempt | Finding, ledger: SqlLedger) -> dict[str, Any]:
     """Return a row for JSON, its fields named as the ledger's columns."""
     return {ledger.jobs.column(name): value for name, value in asdict(row).items()}
 
 
-def each(
+def apply_each(
     entries: Sequence[Record], act: Callable[[Record], str], ledger: SqlLedger, *, as_json: bool
 ) -> tuple[int, int]:
     """Do it with each and say what became of it; how many were done and how many skipped."""
@@ -63,17 +63,17 @@ def each(
     for entry in entries:
         try:
             message, is_done = act(entry), True
-        except NotTakenError as error:
+        except ResolutionRejected as error:
             message, is_done = f"skipped, {error}", False
         done, skipped = done + is_done, skipped + (not is_done)
         if as_json:
-            put(json.dumps({ledger.jobs.key: entry.key, "done": is_done, "message": message}))
+            write_raw(json.dumps({ledger.jobs.key: entry.key, "done": is_done, "message": message}))
         else:
-            say(f"{entry.key}: {message}", file=None if is_done else sys.stderr)
+            print_line(f"{entry.key}: {message}", file=None if is_done else sys.stderr)
     return done, skipped
 
 
-def key_of(text: str, ledger: SqlLedger) -> str | None:
+def find_key(text: str, ledger: SqlLedger) -> str | None:
     """Return the key that a human has told by itself or by KK's id; None when there is none."""
     from airflow_provider_kk.delivery.sql.report import Report
 
@@ -81,7 +81,7 @@ def key_of(text: str, ledger: SqlLedger) -> str | None:
     return found[0].key if found else None
 
 
-def looked_up(numbers: Sequence[str], ledger: SqlLedger) -> list[Record]:
+def require_known(numbers: Sequence[str], ledger: SqlLedger) -> list[Record]:
     """Return the rows of these numbers. KK's ids are not taken for them: a split has several.
 
     :raises CannotError: names those that the ledger does not know.
@@ -92,12 +92,12 @@ def looked_up(numbers: Sequence[str], ledger: SqlLedger) -> list[Record]:
     if unknown:
         verb = "is" if len(unknown) == 1 else "are"
         names = ", ".join([_whose(unknown[0], ledger), *unknown[1:]])
-        raise CannotError(
+        raise CommandError(
             f"{names} {verb} not in the ledger of {ledger.account} at {ledger.host}. Nothing was done"
         )
     return [known[one] for one in wanted]
 
 
 def _whose(text: str, ledger: SqlLedger) -> str:
-    key = key_of(text, ledger)
+    key = find_key(text, ledger)
     return f"{text} (KK's id of {key})" if key else text

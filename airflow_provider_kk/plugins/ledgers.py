@@ -40,7 +40,7 @@ class CannotShowError(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class LedgerSource:
     """A connection to KK, and where its ledger is: None where the connection says it itself."""
 
     kk_conn_id: str
@@ -62,7 +62,7 @@ class Reader:
     user: BaseUser
     session: Session
 
-    def places(self) -> list[Place]:
+    def sources(self) -> list[LedgerSource]:
         """Return the places whose connections the user may read.
 
         These are what `[kk] orders_page` names, else every connection of type `kk` that can be listed.
@@ -70,20 +70,20 @@ class Reader:
         `kk_conn_id@ledger_conn_id` for a ledger in the warehouse, which only the DAGs name.
         """
         return [
-            place
-            for place in self._all_places()
-            if self.may_read(place.kk_conn_id)
-            and (place.ledger_conn_id is None or self.may_read(place.ledger_conn_id))
+            source
+            for source in self._all_places()
+            if self.may_read(source.kk_conn_id)
+            and (source.ledger_conn_id is None or self.may_read(source.ledger_conn_id))
         ]
 
-    def _all_places(self) -> list[Place]:
+    def _all_places(self) -> list[LedgerSource]:
         named = conf.get("kk", "orders_page", fallback="") or ""
         if entries := [entry.strip() for entry in named.split(",") if entry.strip()]:
             return [
-                Place(kk.strip(), ledger.strip() or None)
+                LedgerSource(kk.strip(), ledger.strip() or None)
                 for kk, _, ledger in (entry.partition("@") for entry in entries)
             ]
-        return [Place(conn_id) for conn_id in sorted({*_of_environment(), *self._of_database()})]
+        return [LedgerSource(conn_id) for conn_id in sorted({*_of_environment(), *self._of_database()})]
 
     def _of_database(self) -> list[str]:
         from sqlalchemy import select
@@ -132,7 +132,7 @@ def _is_kk(value: str) -> bool:
 
 
 @contextmanager
-def opened(place: Place, reader: Reader) -> Iterator[tuple[Report, ConnectionSettings]]:
+def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, ConnectionSettings]]:
     """Give what can be read at a place, for as long as the block lasts.
 
     :raises CannotShowError: when it cannot be reached, the reader may not read it, or there is no ledger yet.
@@ -145,12 +145,12 @@ def opened(place: Place, reader: Reader) -> Iterator[tuple[Report, ConnectionSet
     from airflow_provider_kk.delivery.sql.report import Report
 
     try:
-        settings = settings_of(reader.connection(place.kk_conn_id))
-        ledger = SqlLedger(_engine(place, settings, reader), settings.host, settings.account)
+        settings = settings_of(reader.connection(source.kk_conn_id))
+        ledger = SqlLedger(_engine(source, settings, reader), settings.host, settings.account)
         try:
             report = Report(ledger)
             if not report.is_there():
-                raise CannotShowError(_NO_LEDGER_YET.format(place.ledger_conn_id or settings.ledger_conn_id))
+                raise CannotShowError(_NO_LEDGER_YET.format(source.ledger_conn_id or settings.ledger_conn_id))
             yield report, settings
         finally:
             ledger.close()
@@ -161,17 +161,17 @@ def opened(place: Place, reader: Reader) -> Iterator[tuple[Report, ConnectionSet
     except (AirflowException, SQLAlchemyError, ImportError, ValueError) as error:
         # Its text may hold an address with a password.
         raise CannotShowError(
-            f"The ledger's connection {place.ledger_conn_id or 'of ' + place.kk_conn_id!r} cannot be used "
+            f"The ledger's connection {source.ledger_conn_id or 'of ' + source.kk_conn_id!r} cannot be used "
             f"by this API server: {type(error).__name__}"
         ) from error
 
 
-def _engine(place: Place, settings: ConnectionSettings, reader: Reader) -> Any:
+def _engine(source: LedgerSource, settings: ConnectionSettings, reader: Reader) -> Any:
     from sqlalchemy.pool import NullPool
 
-    conn_id = place.ledger_conn_id or settings.ledger_conn_id
+    conn_id = source.ledger_conn_id or settings.ledger_conn_id
     if conn_id is None:
-        raise CannotShowError(_NO_PLACE.format(kk=place.kk_conn_id))
+        raise CannotShowError(_NO_PLACE.format(kk=source.kk_conn_id))
     connection = reader.connection(conn_id)
     require_type(connection)
     timeout = "timeout" if connection.conn_type == "sqlite" else "connect_timeout"
