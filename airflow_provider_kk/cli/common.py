@@ -117,14 +117,14 @@ def _ledger_there(connection: Any, hook: KKHook) -> SqlLedger:
         ledger_conn_id = connection.host if connection.conn_id == _FILE else repr(connection.conn_id)
         settings = hook.settings
         raise NoLedgerError(
-            f"there is no ledger of account {settings.account} at {settings.host} in {ledger_conn_id}, so it has sent "
-            "nothing by one there: is the ledger elsewhere?"
+            f"there is no ledger of account {settings.account} at {settings.host} in {ledger_conn_id}, so "
+            "it has sent nothing by one there: is the ledger elsewhere?"
         )
     return ledger
 
 
 def ledger_connection(arguments: argparse.Namespace, hook: KKHook) -> Any | None:
-    """Return the Airflow connection to the ledger of the arguments of `add_ledger_options`; None without a ledger.
+    """Return the Airflow connection to the ledger of `add_ledger_options`; None without a ledger.
 
     :raises NoLedgerError, LedgerUnusableError: says what to mend.
     """
@@ -221,7 +221,7 @@ _OURS: ContextVar[TextIO | None] = ContextVar(
 
 @contextmanager
 def _only_ours_on_stdout() -> Iterator[None]:
-    """Keep standard output for `write_raw`: Airflow logs there, too, and whoever reads JSON lines wants no others.
+    """Keep standard output for `write_raw`: Airflow logs there, too, and JSON lines allow no others.
 
     It has to come before Airflow's import, which takes what is standard output then for its log.
     """

@@ -43,7 +43,7 @@ def attempt(
 
     The place in KK's bucket is taken before, so that waiting for it does not eat up the lease.
 
-    :param seen: the ledger's row, read before any listing that allowed this; None when there was none.
+    :param expected: the ledger's row, read before any listing that allowed this; None when there was none.
     :return: the row afterwards and the error of the call; None when somebody else has taken the job.
     """
     lease = Lease(ledger)  # before the intent, so that it ends before the ledger's own

@@ -122,7 +122,7 @@ class Dispatcher:
             self._send_pending()
 
     def wait_s(self) -> float | None:
-        """Return in how many seconds it is worth calling `reconcile_waiting`; None when nothing is waiting."""
+        """Return in how many seconds to call `reconcile_waiting`; None when nothing is waiting."""
         now, trusted = self.ledger.now(), trusted_now(self.ledger, self.order_list)
         waits = [_wait_s(entry, now, trusted) for _item, entry in self._waiting()]
         # A clock that is off may be set right meanwhile.

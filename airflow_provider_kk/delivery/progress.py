@@ -15,7 +15,7 @@ class Progress:
     """Logs how far a run is, every few seconds."""
 
     def __init__(self, log: Log, clock: Clock, min_duration_s: Callable[[int], float]) -> None:
-        """`min_duration_s`: how many seconds so many requests take at KK's rate, which the first burst is above."""
+        """`min_duration_s`: seconds that so many requests take at KK's rate, without the first burst."""
         self._log, self._clock, self._min_duration_s = log, clock, min_duration_s
         self._started = self._last = clock.monotonic()
         self._total = 0

@@ -87,7 +87,7 @@ class RunQueue:
         self._db.execute("PRAGMA journal_mode=OFF")
         self._db.execute(
             "CREATE TABLE job (position INTEGER PRIMARY KEY, key TEXT, fingerprint TEXT, goods TEXT,"
-            " country TEXT, zip_digest TEXT, payload TEXT, status TEXT, is_news INTEGER DEFAULT 0,"
+            " country TEXT, zip_digest TEXT, payload TEXT, status TEXT, is_new INTEGER DEFAULT 0,"
             " ids TEXT DEFAULT '[]', code INTEGER, message TEXT DEFAULT '', name TEXT,"
             " faults TEXT DEFAULT '[]')"
         )
@@ -123,7 +123,7 @@ class RunQueue:
     def add_finished(self, finished: RunResult) -> None:
         """Put something on the board that is over before it began: an invalid order."""
         self._db.execute(
-            "INSERT INTO job (position, key, status, is_news, ids, code, message, name, faults)"
+            "INSERT INTO job (position, key, status, is_new, ids, code, message, name, faults)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 finished.position,
@@ -150,7 +150,7 @@ class RunQueue:
     ) -> None:
         """Say where a job stands."""
         self._db.execute(
-            "UPDATE job SET status = ?, is_news = ?, ids = ?, code = ?, message = ? WHERE position = ?",
+            "UPDATE job SET status = ?, is_new = ?, ids = ?, code = ?, message = ? WHERE position = ?",
             (status, is_new, json.dumps(list(ids)), code, message, position),
         )
 
@@ -207,18 +207,18 @@ class RunQueue:
 
     def examples(self, status: RunStatus, limit: int = 5) -> list[tuple[str, str]]:
         """Return numbers and messages of the first jobs of a status, news before the others."""
-        query = "SELECT name, message FROM job WHERE status = ? ORDER BY is_news DESC, position LIMIT ?"
+        query = "SELECT name, message FROM job WHERE status = ? ORDER BY is_new DESC, position LIMIT ?"
         return self._db.execute(query, (status, limit)).fetchall()
 
     def count_new(self, *statuses: RunStatus) -> int:
         """Return how many jobs came to one of these in this sync."""
         marks = ", ".join("?" for _ in statuses)
-        query = f"SELECT COUNT(*) FROM job WHERE is_news AND status IN ({marks})"  # noqa: S608 - constant names
+        query = f"SELECT COUNT(*) FROM job WHERE is_new AND status IN ({marks})"  # noqa: S608 - constant names
         return int(self._db.execute(query, statuses).fetchone()[0])
 
 
 _ITEM = "position, key, fingerprint, goods, country, zip_digest, payload"
-_FINISHED = "position, key, status, is_news, ids, code, message, name, faults"
+_FINISHED = "position, key, status, is_new, ids, code, message, name, faults"
 
 
 def _item(row: Sequence[Any]) -> QueuedOrder:

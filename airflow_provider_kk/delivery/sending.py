@@ -31,7 +31,7 @@ class SendingLedger(Store):
     def claim(self, job: Job, expected: Record | None, *, origin: Origin, sync_id: str) -> Claim | None:
         """Commit the intent to POST a job, or return None when somebody else has moved it since.
 
-        :param seen: the row as it was read before any listing; None when there was none.
+        :param expected: the row as it was read before any listing; None when there was none.
         """
         claim = Claim(
             job=job,

@@ -112,8 +112,9 @@ def translate_errors() -> Iterator[None]:
         raise AirflowFailException(str(error)) from error
     except DBAPIError as error:
         message = (
-            f"The ledger's database cannot be used: {describe_error(error)}. Nothing is sent without it; what was "
-            "being sent is looked up in KK's list. A retry, or the next run, goes on where this try stopped"
+            f"The ledger's database cannot be used: {describe_error(error)}. Nothing is sent without it; "
+            "what was being sent is looked up in KK's list. A retry, or the next run, goes on where this "
+            "try stopped"
         )
     else:
         return

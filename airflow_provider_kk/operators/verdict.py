@@ -27,13 +27,14 @@ def task_failure(
     if summary.newly_held:
         where = _examples(delivery, RunStatus.HELD, summary.newly_held, elsewhere=delivery.held_elsewhere)
         reasons.append(
-            f"{count_orders(summary.newly_held)} newly held for a human{where}: see `kk ledger list --state held`"
+            f"{count_orders(summary.newly_held)} newly held for a human{where}: "
+            "see `kk ledger list --state held`"
         )
     if changes_fail and summary.changed:
         where = _examples(delivery, RunStatus.CHANGED, summary.changed)
         reasons.append(
-            f"{count_orders(summary.changed)} changed after creation under the same number{where}: give what is "
-            "new a number of its own, or undo the change; `kk check` with the query lists each"
+            f"{count_orders(summary.changed)} changed after creation under the same number{where}: give what "
+            "is new a number of its own, or undo the change; `kk check` with the query lists each"
         )
     if _too_many_are_bad(summary, max_rejected):
         bad = summary.newly_rejected + summary.newly_invalid
@@ -44,8 +45,8 @@ def task_failure(
         return None
     at_kk = summary.created + summary.already_created + summary.adopted
     return AirflowFailException(
-        f"{'; '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK; the summary's rejections "
-        "and the log say more"
+        f"{'; '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK; the summary's "
+        "rejections and the log say more"
     )
 
 

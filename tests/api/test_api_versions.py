@@ -91,7 +91,7 @@ def test_v1_has_no_shipping_speed() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["errors", "models", "dialects", "throttle", "endpoint", "answers", "paging"]
+    "module", ["errors", "models", "api_versions", "throttle", "urls", "responses", "paging"]
 )
 def test_what_others_import_at_the_top_does_not_load_requests(module: str) -> None:
     code = f"import sys, airflow_provider_kk.api.{module}; sys.exit('requests' in sys.modules)"

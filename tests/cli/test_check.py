@@ -276,14 +276,14 @@ def test_bodies_are_those_that_kk_then_gets(
     monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(shop.kk_connection(sandbox, **extra)))
     name = write_csv(file, [*rows(range(3)), ("A-1", *shop.ADDRESS.values(), SKU, 0)])
     sent = []
-    carry = Transport.carry
+    carry = Transport.send
 
     def note(self: Transport, call: Any) -> Any:
         sent.append(call.body) if call.method == "POST" else None
         return carry(self, call)
 
     _, orders, _ = checked(name, "--bodies")
-    monkeypatch.setattr(Transport, "carry", note)
+    monkeypatch.setattr(Transport, "send", note)
     assert main(["send", "--yes", name]) == 1
 
     told = [one["body"] for one in orders if "body" in one]

@@ -281,7 +281,7 @@ def test_lease_of_a_dead_worker_is_bounded_after_a_clock_that_was_ahead_is_set_r
 def test_a_longer_lease_of_another_connection_is_not_cut(world: World) -> None:
     patient = world.open_ledger()
     patient.timing = Timing(30, 600, 600)
-    claim = patient.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    claim = patient.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     assert claim is not None
     world.sync("A", waits=False)
     assert world.ledger.look_up(["A"])["A"].settle_after == pytest.approx(world.clock.now + 1_230)

@@ -70,7 +70,7 @@ def test_who_may_not_read_connections_sees_no_order(site: Site):
         assert "1001" not in answer.text
         assert "may not read" in answer.text
     for place in ("", "kk_default"):
-        answer = site.get(RUN, user="victor", place=place)
+        answer = site.get(RUN, user="victor", kk_conn_id=place)
         assert answer.status_code == (404 if place else 200)
         assert "C-1" not in answer.text
         assert "no connection" in answer.text
@@ -97,8 +97,8 @@ def test_a_ledger_is_seen_only_by_who_may_read_its_connections(site: Site, path:
 
 
 def test_a_connection_that_may_not_be_read_looks_like_one_that_is_not_there(site: Site):
-    missing = site.get("/kk/orders", user="paula", place="kk_of_nobody")
-    hidden = site.get("/kk/orders", user="paula", place="kk_of_others")
+    missing = site.get("/kk/orders", user="paula", kk_conn_id="kk_of_nobody")
+    hidden = site.get("/kk/orders", user="paula", kk_conn_id="kk_of_others")
     assert hidden.status_code == missing.status_code == 404
     assert hidden.text.replace("kk_of_others", "kk_of_nobody") == missing.text
 
@@ -124,11 +124,11 @@ def test_a_team_sees_its_own_ledgers_only(site_of_teams: Site):
             ).text
             assert f"T-{team}" in text
             assert not any(word in text for word in (f"T-{other}", f"kk_{other}"))
-        assert site_of_teams.get("/kk/orders", user=user, place=f"kk_{other}").status_code == 404
+        assert site_of_teams.get("/kk/orders", user=user, kk_conn_id=f"kk_{other}").status_code == 404
 
 
 def test_a_team_does_not_reach_a_ledger_of_others_through_a_connection_of_its_own(site_of_teams: Site):
-    told = html.unescape(site_of_teams.get("/kk/orders", user="anna", place="kk_thief").text)
+    told = html.unescape(site_of_teams.get("/kk/orders", user="anna", kk_conn_id="kk_thief").text)
     assert "'ledger_b', which you may not read" in told
     assert "T-b" not in told
 
@@ -321,7 +321,7 @@ def test_the_command_of_a_held_order_resolves_it_as_it_is_copied(
 )
 def test_a_connection_that_cannot_be_used_is_told_and_no_error(site: Site, place: str, words: str):
     for path in ("/kk/orders", "/kk/refunds", "/kk/order?number=1", "/kk/refund?key=1"):
-        answer = site.get(f"{path}{'&' if '?' in path else '?'}place={place}")
+        answer = site.get(f"{path}{'&' if '?' in path else '?'}kk_conn_id={place}")
         assert answer.status_code == 200
         assert words in html.unescape(answer.text)
         assert "pw-of-db" not in answer.text
@@ -334,7 +334,7 @@ def test_a_run_s_tab_tells_nothing_of_connections_that_cannot_be_used(site: Site
     assert "C-1" in everywhere
     assert re.search(r"\d ledgers cannot be read now", everywhere)
     for place in ("kk_without_token", "kk_lost_ledger", "kk_down", "kk_odd", "kk_new"):
-        told = html.unescape(site.get(RUN, place=place).text)
+        told = html.unescape(site.get(RUN, kk_conn_id=place).text)
         assert "A ledger cannot be read now" in told
         for words in ("password", "nowhere", "127.0.0.1", "snowfall", "no ledger at"):
             assert words not in told + everywhere

@@ -136,7 +136,7 @@ def _submit_then_persist() -> AbstractContextManager[Any]:
             return None
         return ledger.record(claim, answer), error
 
-    return patch.object(dispatcher, "deliver", delivers)
+    return patch.object(dispatcher, "attempt", delivers)
 
 
 def _search_before_create() -> AbstractContextManager[Any]:
@@ -243,7 +243,7 @@ def _any_part_is_the_whole() -> AbstractContextManager[Any]:
         ids = tuple(sorted(one.id for one in found))
         return reconcile._Decision(reconcile._Kind.ADOPT, ids=ids, attempt=attempts[0])
 
-    return patch.object(reconcile, "_judge_found", adopts)
+    return patch.object(reconcile, "_decide_found", adopts)
 
 
 def _integers_are_other_numbers() -> AbstractContextManager[Any]:
@@ -252,7 +252,7 @@ def _integers_are_other_numbers() -> AbstractContextManager[Any]:
 
 def _rate_limited_are_always_free() -> AbstractContextManager[Any]:
     """After a 429 the order is sent again, whoever has it by then."""
-    deliver_one = dispatcher.deliver
+    deliver_one = dispatcher.attempt
 
     def forgets(job: Job, expected: Record | None, ledger: Ledger, **options: Any) -> Any:
         delivered = deliver_one(job, expected, ledger, **options)
@@ -261,7 +261,7 @@ def _rate_limited_are_always_free() -> AbstractContextManager[Any]:
         return delivered
 
     return _all(
-        patch.object(dispatcher, "deliver", forgets),
+        patch.object(dispatcher, "attempt", forgets),
         patch.object(MemoryTransaction, "change", _change_if("version")),
     )
 
@@ -346,7 +346,8 @@ MUTANTS = (
     Mutant("an integer is another number", _integers_are_other_numbers),
     Mutant("an integer is nobody else's", lambda: patch.object(
         listing, "_may_be_another", lambda *a: False), is_rare=True),
-    Mutant("zeros before a number are not thought of", lambda: patch.object(Ledger, "zero_padded_rows", lambda *a: {})),
+    Mutant("zeros before a number are not thought of", lambda: patch.object(
+        Ledger, "zero_padded_rows", lambda *a: {})),
     Mutant("any number may have been an integer", lambda: _all(
         patch.object(actions, "FOUND_AS_INTEGER", "found at KK"),
         patch.object(ledger, "FOUND_AS_INTEGER", "found at KK")), is_rare=True),

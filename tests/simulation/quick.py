@@ -42,7 +42,7 @@ def quickened() -> Iterator[None]:
     gc.disable()  # it costs a fifth, and finds nothing before a world ends
     gc.freeze()  # what was there before the worlds is not looked through after each
     try:
-        with patch.object(orders, "sighting", read_once):
+        with patch.object(orders, "listed_order", read_once):
             yield
     finally:
         gc.enable()

@@ -45,10 +45,10 @@ def main() -> None:
                 time.sleep(0.02)
         take_place(*arguments)
 
-    stream_deliver, take_place = dispatcher.deliver, LedgerBucket.acquire
+    stream_deliver, take_place = dispatcher.attempt, LedgerBucket.acquire
     with (
         mock.patch.object(LedgerBucket, "acquire", acquire),
-        mock.patch.object(dispatcher, "deliver", deliver),
+        mock.patch.object(dispatcher, "attempt", deliver),
     ):
         second = attempt(sync, run_id=batch, try_number=1, map_index=part)
     if second.error is not None:

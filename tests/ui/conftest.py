@@ -174,7 +174,7 @@ def hold(environment: Mapping[str, str], *keys: str, are_refunds: bool = False) 
     place = ledger.of_refunds() if are_refunds else ledger
     for key in keys:
         job = Job(key, "1:x", {"FWXW00290_WHT_M": 1}, "FR", "", send=lambda check: [], redact=str)
-        claim = place.begin(job, None, origin=Origin(DAG_ID, "manual", "sync_orders", -1, 1), sync_id="s")
+        claim = place.claim(job, None, origin=Origin(DAG_ID, "manual", "sync_orders", -1, 1), sync_id="s")
         assert claim is not None
         row = place.record(claim, AttemptResult(Event.UNKNOWN, (), None, "the connection was reset"))
         place.hold(row, Event.GIVEN_UP, "not in KK's list")

@@ -170,7 +170,7 @@ class TestPostgreSQL:
         with primary.connect() as db:
             db.exec_driver_sql("SET statement_timeout = 50")
             other = primary.connect()
-            with other, other.claim():
+            with other, other.begin():
                 other.exec_driver_sql("LOCK TABLE pg_class")
                 (found,) = durability_warnings(db)
         assert found.is_note
