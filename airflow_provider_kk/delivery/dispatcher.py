@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
 from airflow_provider_kk.api.throttle import StopSignal, ThrottleStopped
@@ -28,7 +28,6 @@ from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.listing import trusted_now
 from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of, utc
 from airflow_provider_kk.delivery.model import Origin, Record
-from airflow_provider_kk.delivery.pool import Pool, Threads
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.reconcile import Policy, reconcile, within_bounds
 from airflow_provider_kk.delivery.recover import recover
@@ -42,6 +41,12 @@ if TYPE_CHECKING:
 _RATE_LIMITED_TRIES = 5
 #: How often a job that another worker is sending is looked at again.
 _LOOK_AGAIN_S = 10.0
+#: Progress is logged also while no attempt ends.
+_PROGRESS_EVERY_S = 0.5
+
+
+def _wait_for_one(attempts: Collection[Future[Any]]) -> Collection[Future[Any]]:
+    return wait(attempts, timeout=_PROGRESS_EVERY_S, return_when=FIRST_COMPLETED).done
 
 
 class RateLimit(Protocol):
@@ -84,8 +89,10 @@ class Dispatcher:
     limits: Limits = field(default_factory=Limits)
     recover_max_age_s: float = 0.0
     stock: StockCheck | None = None
-    pool: Pool | None = None
-    """Threads, unless somebody brings something else."""
+    executor: Executor | None = None
+    """Runs the attempts; None: threads."""
+    wait_for_one: Callable[[Collection[Future[Any]]], Collection[Future[Any]]] = _wait_for_one
+    """Waits until one of some attempts is done, or for a moment, and returns those that are done."""
     breaker_reason: str | None = None
     """Why nothing more is sent; None while it is."""
     breaker_error: KKError | None = None
@@ -101,7 +108,11 @@ class Dispatcher:
         self._sent = 0
         self._tries: dict[int, int] = {}
         self._in_flight: dict[Future[_Attempted], tuple[QueuedOrder, Record | None]] = {}
-        self._pool = self.pool or Threads(self.limits.max_in_flight)
+        #: Orders to send again: after a 429, or since KK's list does not show them.
+        self._resends: deque[tuple[QueuedOrder, Record]] = deque()
+        self._executor = self.executor or ThreadPoolExecutor(
+            self.limits.max_in_flight, thread_name_prefix="kk"
+        )
         self._progress = Progress(self.log, self.ledger.clock, self.throttle.min_duration_s)
 
     @property
@@ -142,7 +153,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Let go of the threads."""
-        self._pool.close()
+        self._executor.shutdown(cancel_futures=True)
         if self.stock is not None:
             self.stock.close()
 
@@ -150,25 +161,29 @@ class Dispatcher:
     def _recording(self) -> Iterator[None]:
         try:
             yield
-            self._collect_all()
+            self._finish_sending()
         except BaseException as error:
             self.stop.set(type(error).__name__)
             self.log.error("Nothing more is sent after %s", describe_error(error))
-            raise
-        finally:
-            # What is in flight ends by its own deadline, and is recorded before anything else happens.
             try:
+                # What is in flight ends by its own deadline, and is recorded before anything is raised.
                 self._drain()
-                self._send_pending()  # with the stop set: says of each what the ledger knows, and sends none
+                self._skip_unsent()
             finally:
                 self.run_queue.set_all(RunStatus.PENDING, RunStatus.NOT_SENT, self.why_not_sent)
-                self._order_log.flush()
+            raise
+        finally:
+            self._order_log.flush()
+
+    def _batches(self, status: RunStatus) -> Iterator[list[tuple[QueuedOrder, Record | None]]]:
+        """Yield the orders of a status with what the ledger knows of each."""
+        for batch in self.run_queue.batches(status):
+            known = self.ledger.look_up([item.key for item in batch if item.key])
+            yield [(item, known.get(item.key or "")) for item in batch]
 
     def _waiting(self) -> Iterator[tuple[QueuedOrder, Record | None]]:
-        for batch in self.run_queue.batches(RunStatus.WAITING):
-            known = self.ledger.look_up([item.key for item in batch if item.key])
-            for item in batch:
-                yield item, known.get(item.key or "")
+        for batch in self._batches(RunStatus.WAITING):
+            yield from batch
 
     # Starting --------------------------------------------------------------------------------------
 
@@ -183,7 +198,7 @@ class Dispatcher:
             return
         self._log_clocks()
         self._reconcile(self.ledger.doubts())
-        self._collect_all()
+        self._finish_sending()
         doubts = self.ledger.doubts()
         self._warn_of_other_doubts(doubts)
         self._breaker.open_doubts = len(doubts)
@@ -214,60 +229,74 @@ class Dispatcher:
     # Sending ---------------------------------------------------------------------------------------
 
     def _send_pending(self) -> None:
-        for batch in self.run_queue.batches(RunStatus.PENDING):
-            known = self.ledger.look_up([item.key for item in batch if item.key])
-            busy = {item.position for item, _seen in self._in_flight.values()}
+        for batch in self._batches(RunStatus.PENDING):
             if self.stock is not None:
-                self.stock.expect(item for item in batch if is_unsent(known.get(item.key or "")))
-            for item in batch:
-                if item.position not in busy:
-                    self._dispatch(item, known.get(item.key or "") or self._found_as_integer(item))
-        self._collect_all()
+                self.stock.expect(item for item, entry in batch if is_unsent(entry))
+            for item, entry in batch:
+                self._dispatch(item, entry or self._found_as_integer(item))
+        self._finish_sending()
 
     def _dispatch(self, item: QueuedOrder, entry: Record | None) -> None:
-        """Do the next thing with a job, by what the ledger knows of it."""
+        """Do the next thing with an order, by what the ledger knows of it."""
         entry = entry and self._within_bounds(entry)
-        step = next_action(item, entry, self.ledger.now)
-        if entry is None or step is Action.SEND:
-            if self._is_served(item):
+        if next_action(item, entry, self.ledger.now) is Action.SEND:
+            shortage = self._shortage(item)
+            if not shortage:
                 self._send(item, entry)
-        elif step is Action.COMPARE:
+                return
+            entry = self._note_shortage(item, shortage)
+        if entry is not None:
+            self._record_known(item, entry)
+
+    def _record_known(self, item: QueuedOrder, entry: Record) -> None:
+        """Record what the ledger knows of an order that is not to be sent now."""
+        action = next_action(item, entry, self.ledger.now)
+        if action is Action.COMPARE:
             self._compare(item, entry)
-        elif step is Action.LEAVE_TO_HUMAN:
+        elif action is Action.LEAVE_TO_HUMAN:
             self._finish(item, RunStatus.HELD, entry)
-        elif step is Action.REST:
+        elif action is Action.REST:
             name = f"{item.key} (retry after {utc(entry.retry_after)})"
             self._order_log.info("KK refused before, so not sent yet: {orders}", name)
             self._finish(item, RunStatus.REJECTED, entry)
         else:
             self.run_queue.set(item.position, RunStatus.WAITING)
 
-    def _is_served(self, item: QueuedOrder) -> bool:
-        """Whether KK has the goods of an order that is about to be sent; if not, it is invalid for now."""
+    def _skip_unsent(self) -> None:
+        """Record of all that is left what the ledger knows, and send none of it."""
+        while self._resends:
+            self._skip(*self._resends.popleft(), RunStatus.NOT_SENT, self.why_not_sent)
+        for batch in self._batches(RunStatus.PENDING):
+            for item, known in batch:
+                entry = known or self._found_as_integer(item)
+                if entry is None or is_unsent(entry):
+                    self._skip(item, entry, RunStatus.NOT_SENT, self.why_not_sent)
+                else:
+                    self._record_known(item, entry)
+
+    def _shortage(self, item: QueuedOrder) -> str:
+        """Return which goods KK lacks for an order that is about to be sent; empty when it has all."""
         if self.stock is None or not self._sends_more():
-            return True
+            return ""
         try:
-            shortage = self.stock.shortage(item)
+            return self.stock.shortage(item)
         except KKError as error:
             self._open_breaker(f"KK's stock cannot be read, and without it nothing is sent: {error}", error)
-            return True  # so that it becomes not sent, like all the others
-        if shortage:
-            self._note_shortage(item, shortage)
-        return not shortage
+            return ""  # so that it becomes not sent, like all the others
 
-    def _note_shortage(self, item: QueuedOrder, shortage: str) -> None:
-        # The digest is of the order alone: other counts, or other goods that are missing, are no news.
+    def _note_shortage(self, item: QueuedOrder, shortage: str) -> Record | None:
+        """Make an order invalid for now; return its record when another worker has sent it meanwhile."""
+        # The digest is of the order alone: other counts, or other goods that are missing, are nothing new.
         is_new = self.ledger.note_invalid(
             item.key or "", f"stock {item.fingerprint}", shortage, sync_id=self.sync_id
         )
         entry = self.ledger.look_up([item.key or ""]).get(item.key or "")
         if not is_unsent(entry):
-            # Another worker has sent it meanwhile, and may have taken the very goods that are missing.
-            self._dispatch(item, entry)
-            return
+            return entry  # the worker that sent it may have taken the very goods that are missing
         if is_new:
             self._order_log.warning("KK cannot serve {orders}: {reason}", item.key or "", shortage)
         self.run_queue.set(item.position, RunStatus.INVALID, is_new=is_new, message=shortage)
+        return None
 
     def _found_as_integer(self, item: QueuedOrder) -> Record | None:
         """Return the order that healing found under this number without leading zeros; rename what is it."""
@@ -316,7 +345,7 @@ class Dispatcher:
             if expected is not None and expected.state in LOOK_FIRST:
                 self._order_log.info("{orders} {are} sent again", item.key or "")
             self._sent += 1
-            self._in_flight[self._pool.submit(self._work, item, expected)] = (item, expected)
+            self._in_flight[self._executor.submit(self._work, item, expected)] = (item, expected)
 
     def _skip(self, item: QueuedOrder, expected: Record | None, status: RunStatus, why: str) -> None:
         if expected is not None and expected.state in DOUBTFUL:
@@ -351,17 +380,19 @@ class Dispatcher:
     # Collecting ------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        """Wait for at least one worker and take in what it brings, unless time has passed without any."""
-        for future in self._pool.wait(self._in_flight, 0.5):
-            # Taking one in may send it again, and wait for others meanwhile.
-            if future in self._in_flight:
-                self._on_done(*self._in_flight.pop(future), future)
+        """Wait for at least one attempt and record what became of it, unless a moment passes without any."""
+        for future in self.wait_for_one(self._in_flight):
+            self._on_done(*self._in_flight.pop(future), future)
         self._progress.tick(self.run_queue)
         self._order_log.tick(self.ledger.clock.monotonic())
 
-    def _collect_all(self) -> None:
-        while self._in_flight:
-            self._collect()
+    def _finish_sending(self) -> None:
+        """Send again what is to be, and wait for all that is in flight."""
+        while self._in_flight or self._resends:
+            if self._resends:
+                self._send(*self._resends.popleft())
+            else:
+                self._collect()
 
     def _drain(self) -> None:
         """Take in all that is in flight, though some of it may fail: the first failure is being raised."""
@@ -389,7 +420,7 @@ class Dispatcher:
         is_free = entry.state is State.NOT_SENT
         if isinstance(error, KKRateLimitedError) and is_free and self._may_try_again(item):
             self._sent -= 1
-            self._send(item, entry)
+            self._resends.append((item, entry))
             return
         self._record_result(item, entry)
         self._check_breaker(entry, error)
@@ -434,7 +465,7 @@ class Dispatcher:
                 self.run_queue.set(item.position, RunStatus.IN_DOUBT, message=why)
             elif entry.state not in DOUBTFUL:
                 self._dispatch(item, entry)
-        self._collect_all()
+        self._finish_sending()
 
     def _reconcile(self, candidates: Iterable[Record]) -> None:
         """Settle rows of the ledger, those of other syncs too, and send again what may be."""
@@ -462,7 +493,7 @@ class Dispatcher:
                 self.held_elsewhere.append(entry.key)
         for entry in reconciled.absent:
             self._order_log.warning("{orders} {are} not at KK", entry.key)
-            self._send(items[entry.key], entry)
+            self._resends.append((items[entry.key], entry))
         self._leave_open(reconciled.open, by_key, items)
 
     def _within_bounds(self, entry: Record) -> Record:

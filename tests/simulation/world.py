@@ -232,6 +232,7 @@ class World:
         origin = Origin("dag", run_id, "sync", -1, number)
         run = runs.begin(origin)
         order_list = KKOrderList(self.kk)  # type: ignore[arg-type]
+        fibers = Fibers(self.hub, self.habits.in_flight)
         stream = Dispatcher(
             ledger=ledger,
             order_list=order_list,
@@ -245,7 +246,8 @@ class World:
             stop=Stop(),
             policy=self.habits.policy,
             limits=Limits(self.habits.in_flight),
-            pool=Fibers(self.hub, self.habits.in_flight),
+            executor=fibers,  # type: ignore[arg-type]
+            wait_for_one=fibers.wait_for_one,  # type: ignore[arg-type]
         )
         try:
             stream.run()
