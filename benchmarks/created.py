@@ -40,7 +40,7 @@ def main() -> None:
     from airflow_provider_kk.delivery.model import BLANK
     from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.ledger import open_ledger
+    from airflow_provider_kk.hooks.ledger_connection import open_ledger
     from airflow_provider_kk.operators.orders import SyncOrdersOperator
     from airflow_provider_kk.operators.run import item_of
     from airflow_provider_kk.warehouse.map import parse_orders

@@ -102,7 +102,7 @@ class TestProviderInfo:
 
 
 class TestMetadata:
-    def test_the_version_stands_in_one_place(self):
+    def test_the_version_is_in_one_place(self):
         assert importlib.metadata.version("airflow-provider-kk") == airflow_provider_kk.__version__
 
     def test_airflow_and_the_shell_find_their_way_in(self):

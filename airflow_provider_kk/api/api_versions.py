@@ -1,7 +1,7 @@
 """KK's API versions as data: where each call lives and what its fields are called.
 
 `v1` is the API as first documented, `v1-orders` its later revision (pages "Create order" and "Query orders",
-v1), `v2` the current one. Another dialect is one more entry of `DIALECTS`.
+v1), `v2` the current one. Another API version is one more entry of `API_VERSIONS`.
 """
 
 from __future__ import annotations
@@ -111,4 +111,4 @@ _V2 = ApiVersion(
     filters_by_status=False,
 )
 
-DIALECTS: dict[str, ApiVersion] = {dialect.name: dialect for dialect in (_V1, _V1_ORDERS, _V2)}
+API_VERSIONS: dict[str, ApiVersion] = {version.name: version for version in (_V1, _V1_ORDERS, _V2)}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
-from airflow_provider_kk.api.api_versions import ADDRESS_KEYS, DIALECTS
+from airflow_provider_kk.api.api_versions import ADDRESS_KEYS, API_VERSIONS
 from airflow_provider_kk.api.errors import KKRateLimitedError, KKUnknownOutcomeError
 from airflow_provider_kk.api.models import (
     Channel,
@@ -41,9 +41,9 @@ _IDS_AT_ONCE = 50
 class KKClient:
     """One KK store through one access token. Safe for many threads.
 
-    `dialect` is one of `DIALECTS`, `address_key` one of `ADDRESS_KEYS`, `sale_platform` goes with orders that
-    name none. `timeout_s` is for a whole call. `throttle` is asked before each request; without one, a
-    bucket of KK's figures for this process. Raises ValueError for settings that cannot be used.
+    `api_version` is one of `API_VERSIONS`, `address_key` one of `ADDRESS_KEYS`, `sale_platform` goes with
+    orders that name none. `timeout_s` is for a whole call. `throttle` is asked before each request; without
+    one, a bucket of KK's figures for this process. Raises ValueError for settings that cannot be used.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class KKClient:
         base_url: str,
         token: str,
         *,
-        dialect: str = "v1",
+        api_version: str = "v1",
         address_key: str = "orderAddresses",
         sale_platform: str | None = None,
         timeout_s: float = 30.0,
@@ -59,11 +59,11 @@ class KKClient:
         use_env_proxies: bool = False,
         ca_bundle: str | None = None,
     ) -> None:
-        if dialect not in DIALECTS:
-            raise ValueError(f"the API version must be one of {', '.join(DIALECTS)}")
+        if api_version not in API_VERSIONS:
+            raise ValueError(f"the API version must be one of {', '.join(API_VERSIONS)}")
         if address_key not in ADDRESS_KEYS:
             raise ValueError(f"the address key must be one of {', '.join(ADDRESS_KEYS)}")
-        self._dialect = DIALECTS[dialect]
+        self._api_version = API_VERSIONS[api_version]
         self._address_key = address_key
         self._sale_platform = sale_platform
         self._token = token
@@ -111,8 +111,8 @@ class KKClient:
         checked = Order.parse(order)
         call = Request(
             "POST",
-            self._dialect.orders_path,
-            body=self._dialect.create_body(checked, self._address_key, self._sale_platform),
+            self._api_version.orders_path,
+            body=self._api_version.create_body(checked, self._address_key, self._sale_platform),
             is_write=True,
             before_send=before_send,
         )
@@ -139,8 +139,8 @@ class KKClient:
         v1 only. KK may show an order minutes after it was made. Raises KKAnswerError and its kin,
         ValueError for arguments.
         """
-        if status is not None and not self._dialect.filters_by_status:
-            raise ValueError(f"KK's API {self._dialect.name} does not filter orders by status")
+        if status is not None and not self._api_version.filters_by_status:
+            raise ValueError(f"KK's API {self._api_version.name} does not filter orders by status")
         params = {
             "createStartTime": utc_text(created_from),
             "createEndTime": utc_text(created_to, up=True),
@@ -152,7 +152,7 @@ class KKClient:
             "pageSize": str(min(page_size, MAX_PAGE_SIZE)),
         }
         return OrderPage.read(
-            listing(self._data(Request("GET", self._dialect.orders_path, params=present(params))))
+            listing(self._data(Request("GET", self._api_version.orders_path, params=present(params))))
         )
 
     def iter_orders(
@@ -221,7 +221,7 @@ class KKClient:
         body: dict[str, Any] = {"remark": remark}
         if lines is not None:
             body |= {"refundReason": refund_reason, "orderItems": [dict(line) for line in lines]}
-        path = self._dialect.refund_path.format(id=checked_id(kk_order_id))
+        path = self._api_version.refund_path.format(id=checked_id(kk_order_id))
         call = Request("POST", path, body=body, is_write=True, before_send=before_send)
         data = self._data(call, throttled=throttled, secrets=(remark,))
         numbers = kk_order_ids(
@@ -235,7 +235,7 @@ class KKClient:
 
     def get_refunds(self, kk_order_id: str) -> list[Refund]:
         """The refunds of one order, and what became of them."""
-        path = self._dialect.refunds_path.format(id=checked_id(kk_order_id))
+        path = self._api_version.refunds_path.format(id=checked_id(kk_order_id))
         return [Refund.read(row) for row in rows_of(self._data(Request("GET", path)))]
 
     def get_channels(

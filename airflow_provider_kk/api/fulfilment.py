@@ -116,9 +116,9 @@ def status_of(order: KKOrder) -> FulfilmentStatus:
     return max(own, FulfilmentStatus.PARTIALLY_SHIPPED, key=lambda one: one.rank) if on_the_way else own
 
 
-def package_status(word: str | None) -> PackageStatus | None:
+def package_status(status: str | None) -> PackageStatus | None:
     """The station that KK's word for a parcel tells of; None when it is not known."""
-    return _PACKAGE.get(word or "")
+    return _PACKAGE.get(status or "")
 
 
 def has_reached(order: KKOrder, goal: Goal) -> bool:

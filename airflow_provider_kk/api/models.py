@@ -147,7 +147,7 @@ class OrderAddress(RequestModel):
 
 
 class Order(RequestModel):
-    """An order as the caller means it, before a dialect gives it KK's names.
+    """An order as the caller means it, before an API version gives it KK's names.
 
     `custom_order_number` is the caller's own number: printable ASCII, 40 at most. `sale_platform` beats the
     connection's. `channel_type` is KK's shipping speed: `v1` has none, `v1-orders` takes it, `v2` requires it

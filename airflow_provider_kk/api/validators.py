@@ -40,13 +40,13 @@ def text(
         line = _trimmed(value, number_ok)
         if not line:
             if required:
-                _refuse("is required" if required is True else required)
+                _fail("is required" if required is True else required)
             return None
         # Line ends and tabs inside a line come from address forms with several rows.
         line = re.sub(r"[ \t]*[\t\r\n\v\f\x85\u2028\u2029]+[ \t]*", " ", line)
         _check_characters(line)
         if width is not None and len(line) > width:
-            _refuse(f"is {len(line)} characters long, KK takes at most {width}")
+            _fail(f"is {len(line)} characters long, KK takes at most {width}")
         return line
 
     return BeforeValidator(check)
@@ -69,38 +69,38 @@ def _order_number(value: object) -> str | None:
     if not number:
         if value is not None:
             # Taken for absent, an order whose number a template failed to fill would get a new one each run.
-            _refuse("is empty: give the number, or leave the field out")
+            _fail("is empty: give the number, or leave the field out")
         return None
     if number in _NOTHINGS:
-        _refuse(f"is the text {number!r}: what should have given the number has found nothing")
+        _fail(f"is the text {number!r}: what should have given the number has found nothing")
     if not re.fullmatch(r"[ -~]+", number):
-        _refuse("must be printable ASCII: letters, digits and signs without accents")
+        _fail("must be printable ASCII: letters, digits and signs without accents")
     if len(number) > ORDER_NUMBER_WIDTH:
-        _refuse(f"is {len(number)} characters long, KK keeps at most {ORDER_NUMBER_WIDTH}")
+        _fail(f"is {len(number)} characters long, KK keeps at most {ORDER_NUMBER_WIDTH}")
     return number
 
 
 def _country(value: object) -> str:
     word = _trimmed(value, number_ok=False)
     if not word:
-        _refuse("is required: an ISO 3166 alpha-2 code such as FR or US")
+        _fail("is required: an ISO 3166 alpha-2 code such as FR or US")
     code = word.upper()
     if code in ALPHA_2:
         return code
     shown = f"{code!r} is" if re.fullmatch(r"[A-Z]{1,3}", code) else "is"
     hint = country_hint(word)
     did_you_mean = f", did you mean {hint}?" if hint else ", pass one such as FR or US"
-    return _refuse(f"{shown} not an ISO 3166 alpha-2 code{did_you_mean}")
+    return _fail(f"{shown} not an ISO 3166 alpha-2 code{did_you_mean}")
 
 
 def _quantity(value: object) -> int:
     number = _whole_number(value)
     if number is None:
-        _refuse(f"must be a whole number such as 3 or '3', not {_kind(value)}")
+        _fail(f"must be a whole number such as 3 or '3', not {_kind(value)}")
     if number < 1:
-        _refuse("must be at least 1")
+        _fail("must be at least 1")
     if number > MAX_QUANTITY:
-        _refuse("has more than 16 digits")
+        _fail("has more than 16 digits")
     return number
 
 
@@ -111,7 +111,7 @@ def _channel_type(value: object) -> str | None:
     for channel_type in CHANNEL_TYPES:
         if channel_type.lower() == word.lower():
             return channel_type
-    return _refuse(f"must be one of {', '.join(CHANNEL_TYPES)}")
+    return _fail(f"must be one of {', '.join(CHANNEL_TYPES)}")
 
 
 def _json_container(opening: str, what: str) -> Callable[[object], object]:
@@ -119,14 +119,14 @@ def _json_container(opening: str, what: str) -> Callable[[object], object]:
 
     def check(value: object) -> object:
         if value is None:
-            _refuse("is required")
+            _fail("is required")
         if not isinstance(value, str):
             return value
         if not value.strip():
-            _refuse("is required")
+            _fail("is required")
         data = parse_json(value)
         if not isinstance(data, dict if opening == "{" else list):
-            _refuse(f"must be {what}")
+            _fail(f"must be {what}")
         return data
 
     return check
@@ -135,9 +135,9 @@ def _json_container(opening: str, what: str) -> Callable[[object], object]:
 def _lines(value: object) -> object:
     data = _json_container("[", "a list of lines")(value)
     if isinstance(data, Mapping) or not isinstance(data, list | tuple):
-        _refuse(f"must be a list of lines, not {_kind(data)}")
+        _fail(f"must be a list of lines, not {_kind(data)}")
     if not data:
-        _refuse("must have at least one line")
+        _fail("must have at least one line")
     return list(data)
 
 
@@ -158,7 +158,7 @@ def parse_json(source: str) -> Any:
         fault = _not_json(source, error)
     except (ValueError, RecursionError, ArithmeticError):
         fault = "is not JSON that can be read: a number in it is none or too long, or it nests too deep"
-    _refuse(fault)
+    _fail(fault)
 
 
 def _not_json(source: str, error: json.JSONDecodeError) -> str:
@@ -184,12 +184,12 @@ def _trimmed(value: object, number_ok: bool) -> str:
         number = None if isinstance(value, float) else _whole_number(value)
         if number is not None and number >= 0:
             return str(number)
-    return _refuse(f"must be text, not {_kind(value)}")
+    return _fail(f"must be text, not {_kind(value)}")
 
 
 def _check_characters(line: str) -> None:
     if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", line):
-        _refuse("has control characters, or is not valid Unicode text")
+        _fail("has control characters, or is not valid Unicode text")
 
 
 def _whole_number(value: object) -> int | None:
@@ -220,6 +220,6 @@ def _no_constant(_name: str) -> NoReturn:
     raise ValueError("not JSON")
 
 
-def _refuse(message: str) -> NoReturn:
+def _fail(message: str) -> NoReturn:
     # Braces would be read as places of a template.
     raise PydanticCustomError("kk_order", "{fault}", {"fault": message})

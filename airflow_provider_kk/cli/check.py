@@ -45,7 +45,7 @@ told: wrong arguments, file, columns, connection."""
 #: The bucket that KK documents, where no connection says otherwise.
 _BURST, _PER_SECOND = 120, 2.0
 #: What a status of a plan is in words.
-WORDS = {
+OUTCOMES = {
     "postponed": "would be sent",
     "already_created": "created before, nothing to do",
     "changed": "created before with other goods or another address: nothing would be sent",
@@ -120,7 +120,7 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
     """
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.ledger import ledger_to_read
+    from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
 
     is_named = arguments.kk_conn_id != KK_CONN_ID or arguments.ledger_conn_id is not None
     hook = KKHook(arguments.kk_conn_id)
@@ -170,7 +170,7 @@ def print_plan(
     summary, settings = planned.summary, known.settings
     where = f" for account {settings.account} at {settings.host}" if settings else ""
     print_line(f"{count_orders(summary.selected)}{where}:", file=file)
-    print_counts(summary, WORDS, file=file)
+    print_counts(summary, OUTCOMES, file=file)
     print_problems(run_queue, PROBLEMS, most, file=file)
     print_line(file=file)
     if summary.postponed:
@@ -214,7 +214,7 @@ def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> N
 
 def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:
     """The body that would be sent for an order, made as the client makes it; None when none would be."""
-    from airflow_provider_kk.api.api_versions import DIALECTS
+    from airflow_provider_kk.api.api_versions import API_VERSIONS
     from airflow_provider_kk.api.models import Order
     from airflow_provider_kk.delivery.run_queue import RunStatus
 
@@ -222,4 +222,4 @@ def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | No
     if item is None or settings is None:
         return None
     order = Order.model_validate_json(item.payload)
-    return DIALECTS[settings.api_version].create_body(order, settings.address_key, settings.sale_platform)
+    return API_VERSIONS[settings.api_version].create_body(order, settings.address_key, settings.sale_platform)

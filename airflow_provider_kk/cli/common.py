@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KK_CONN_ID = "kk_default"
 #: Id of the connection to a file, which has no other.
 _FILE = "file"
-_CANNOT_TELL = 2
+_CANNOT_RUN = 2
 _AS_A_WORKER = "Run it with the workers' AIRFLOW_HOME and AIRFLOW_CONN_... variables"
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
@@ -62,7 +62,7 @@ def open_ledger_of(
     :param makes: make it where there is none yet.
     :raises NoLedgerError, LedgerUnusableError: says what to mend.
     """
-    from airflow_provider_kk.hooks.ledger import ledger_behind
+    from airflow_provider_kk.hooks.ledger_connection import ledger_behind
 
     hook, connection = _ledger_connection_of(arguments)
     if not create:
@@ -85,7 +85,7 @@ def require_own_ledger(arguments: argparse.Namespace) -> None:
     :raises NoPlaceError: it would know nothing of what was sent by that one.
     """
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.ledger import database_of
+    from airflow_provider_kk.hooks.ledger_connection import database_of
 
     given, own = arguments.ledger_conn_id, KKHook(arguments.kk_conn_id).settings.ledger_conn_id
     if given and own and database_of(connection_to(given)) != database_of(connection_to(own)):
@@ -110,7 +110,7 @@ def _ledger_connection_of(arguments: argparse.Namespace) -> tuple[KKHook, Any]:
 
 
 def _ledger_there(connection: Any, hook: KKHook) -> SqlLedger:
-    from airflow_provider_kk.hooks.ledger import ledger_to_read
+    from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
 
     ledger = ledger_to_read(connection, hook)
     if ledger is None:
@@ -128,7 +128,7 @@ def ledger_connection(arguments: argparse.Namespace, hook: KKHook) -> Any | None
 
     :raises NoLedgerError, LedgerUnusableError: says what to mend.
     """
-    from airflow_provider_kk.hooks.ledger import resolve_ledger_conn_id
+    from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 
     warehouse = arguments.warehouse_conn_id
     if warehouse is not None and is_file(warehouse):
@@ -173,7 +173,7 @@ class StderrLog:
     warning = error = info
 
 
-def run_command(name: str, work: Callable[[], int], *, failed: int = _CANNOT_TELL) -> int:
+def run_command(name: str, work: Callable[[], int], *, failed: int = _CANNOT_RUN) -> int:
     """Do the work of a command; what it cannot do is told in a sentence.
 
     The exit status is then 2, but `failed` when the ledger and KK could be asked.
@@ -192,7 +192,7 @@ def _run_command(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.hooks.resolving import ResolutionRejected
 
-    status = _CANNOT_TELL
+    status = _CANNOT_RUN
     try:
         return work()
     except AirflowNotFoundException as error:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.runs import Summary
 
 
-def print_counts(summary: Summary, words: Mapping[str, str], *, file: TextIO | None = None) -> None:
+def print_counts(summary: Summary, outcomes: Mapping[str, str], *, file: TextIO | None = None) -> None:
     """Print how many orders have come, or would come, to what: those first that `words` has words for."""
     from airflow_provider_kk.delivery.run_queue import COUNTED
 
-    for name in dict.fromkeys([*words, *COUNTED]):
+    for name in dict.fromkeys([*outcomes, *COUNTED]):
         if number := getattr(summary, name):
-            print_line(f"  {number:>7,}  {words.get(name, name.replace('_', ' '))}", file=file)
+            print_line(f"  {number:>7,}  {outcomes.get(name, name.replace('_', ' '))}", file=file)
 
 
 def print_problems(

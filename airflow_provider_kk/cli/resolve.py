@@ -17,8 +17,6 @@ from airflow_provider_kk.cli.resolution_args import (
 )
 from airflow_provider_kk.hooks.resolving import (
     all_at_kk_of,
-    declare_created,
-    declare_never,
     order_again,
     orders_at_kk,
     orders_seen_at_kk,
@@ -26,6 +24,8 @@ from airflow_provider_kk.hooks.resolving import (
     refunds_seen_at_kk,
     require_open,
     require_other_number,
+    resolve_created,
+    resolve_never_created,
     split_ids,
 )
 
@@ -102,7 +102,7 @@ def _created(
             print_line(f"warning: {text}", file=sys.stderr)
             confirm([], "Take it as created all the same?", yes=arguments.yes)
     _, skipped = apply_each(
-        [entry], lambda one: declare_created(one, ids, ledger, resolution), ledger, as_json=arguments.json
+        [entry], lambda one: resolve_created(one, ids, ledger, resolution), ledger, as_json=arguments.json
     )
     return 1 if skipped else 0
 
@@ -138,10 +138,10 @@ def _never(
     else:
         seen, options = orders_seen_at_kk(entries, hook, ledger, not_mine), ""
 
-    def declare(one: Record) -> str:
-        return declare_never(one, seen[one.key], ledger, resolution, not_mine, options=options)
+    def resolve_one(one: Record) -> str:
+        return resolve_never_created(one, seen[one.key], ledger, resolution, not_mine, options=options)
 
-    _, skipped = apply_each(entries, declare, ledger, as_json=arguments.json)
+    _, skipped = apply_each(entries, resolve_one, ledger, as_json=arguments.json)
     return 1 if skipped else 0
 
 

@@ -56,7 +56,7 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
         )
     except (files.FileError, ColumnsError) as error:
         raise CommandError(str(error)) from error
-    _tell_ignored(spool, columns, log)
+    _log_ignored(spool, columns, log)
     return spool
 
 
@@ -90,7 +90,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
         raise CommandError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
-    _tell_ignored(spool, columns, log)
+    _log_ignored(spool, columns, log)
     return spool
 
 
@@ -103,7 +103,7 @@ def _statement(sql: str) -> str:
         raise CommandError(f"{sql} cannot be read: {type(error).__name__}") from error
 
 
-def _tell_ignored(spool: Spool, columns: dict[str, str], log: Log) -> None:
+def _log_ignored(spool: Spool, columns: dict[str, str], log: Log) -> None:
     ignored: Sequence[str] = spool.ignored_columns(columns)
     if ignored:
         log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))

@@ -20,10 +20,10 @@ class Action(Enum):
     SEND = auto()
     COMPARE = auto()
     """KK has it: what matters is whether it is still the same order."""
-    LEAVE_TO_HUMAN = auto()
-    REST = auto()
+    HOLD = auto()
+    BACK_OFF = auto()
     """KK has refused it, and the pause is not over."""
-    LOOK_FIRST = auto()
+    RECONCILE_FIRST = auto()
     """KK's list has to say what became of it."""
 
 
@@ -34,9 +34,9 @@ def next_action(item: QueuedOrder, entry: Record | None, now: Callable[[], float
     if entry.state is State.CREATED:
         return Action.COMPARE
     if entry.state is State.HELD:
-        return Action.LEAVE_TO_HUMAN
+        return Action.HOLD
     is_refused_so = entry.state is State.REJECTED and entry.fingerprint == item.fingerprint
-    return Action.REST if is_refused_so and entry.retry_after > now() else Action.LOOK_FIRST
+    return Action.BACK_OFF if is_refused_so and entry.retry_after > now() else Action.RECONCILE_FIRST
 
 
 def is_unsent(entry: Record | None) -> bool:
@@ -46,10 +46,10 @@ def is_unsent(entry: Record | None) -> bool:
 
 def lacks_fingerprint(item: QueuedOrder, entry: Record) -> bool:
     """Whether this is an order that was found at KK, where it has no fingerprint, and looks like this job."""
-    return not entry.fingerprint and looks_same(item, entry)
+    return not entry.fingerprint and is_same_content(item, entry)
 
 
-def looks_same(item: QueuedOrder, entry: Record) -> bool:
+def is_same_content(item: QueuedOrder, entry: Record) -> bool:
     """Whether an order that was found at KK without our address can be this one."""
     return dict(item.goods) == dict(entry.goods) and not _goes_elsewhere(item, entry)
 

@@ -80,8 +80,8 @@ class _Auditor:
         self._shown.attribute([*near, *pending])
         keys = self._keys(near, pending)
         rows = self._rows(keys)
-        findings = {key: self._judge(key, rows.get(key, []), start, end) for key in keys}
-        self._look_closer({key: rows[key] for key, one in findings.items() if _deserves(one)}, findings)
+        findings = {key: self._audit_result(key, rows.get(key, []), start, end) for key in keys}
+        self._compare_goods({key: rows[key] for key, one in findings.items() if _deserves(one)}, findings)
         return self._sum_up(findings)
 
     def _sum_up(self, findings: dict[str, Finding]) -> Audit:
@@ -124,7 +124,7 @@ class _Auditor:
             for key, entry in newest.items()
         }
 
-    def _judge(self, key: str, generations: Sequence[Record], start: float, end: float) -> Finding:
+    def _audit_result(self, key: str, generations: Sequence[Record], start: float, end: float) -> Finding:
         shown = self._shown.of(key)
         if not generations:
             return unclaimed(key, shown)
@@ -139,7 +139,7 @@ class _Auditor:
 
     # A second look ---------------------------------------------------------------------------------
 
-    def _look_closer(self, rows: dict[str, list[Record]], findings: dict[str, Finding]) -> None:
+    def _compare_goods(self, rows: dict[str, list[Record]], findings: dict[str, Finding]) -> None:
         """Judge again what does not agree, with KK's list from all times at which it was sent or created."""
         keys = sorted(rows)
         for start in range(0, len(keys), _KEYS_AT_ONCE):
@@ -203,13 +203,13 @@ class _Shown:
         now = self._clock.wall() + skew_s
         for listed in self._order_list.find(since - abs(skew_s), min(until + abs(skew_s), now), ()):
             self._by_id.update((one.id, one) for one in listed)
-            self._tell(listed)
+            self._log_progress(listed)
         if abs((self._order_list.clock_skew_s or 0.0) - skew_s) > _MARGIN_S / 2:
             self.read(since, until)  # only the first answer tells how far KK's clock is off
         else:
             self._read.append((since, until))
 
-    def _tell(self, listed: Sequence[ListedOrder]) -> None:
+    def _log_progress(self, listed: Sequence[ListedOrder]) -> None:
         times = [one.created_at for one in listed if one.created_at]
         if times and self._clock.monotonic() - self._last_log >= _LOG_EVERY_S:
             self._last_log = self._clock.monotonic()

@@ -94,7 +94,7 @@ def compare(
     ids = _all_ids(generations)
     # What was cancelled at KK and is not counted on here is over.
     standing = [one for one in shown if one.id in ids or not one.is_cancelled]
-    verdict, message = _judge(generations, created, standing, attempts, now)
+    verdict, message = _audit_result(generations, created, standing, attempts, now)
     return Finding(
         key,
         verdict,
@@ -108,7 +108,7 @@ def compare(
     )
 
 
-def _judge(
+def _audit_result(
     generations: Sequence[Record],
     created: Sequence[Record],
     shown: Sequence[ListedOrder],

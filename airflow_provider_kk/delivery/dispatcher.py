@@ -15,9 +15,9 @@ from airflow_provider_kk.delivery.actions import (
     Action,
     difference,
     found_as_integer,
+    is_same_content,
     is_unsent,
     lacks_fingerprint,
-    looks_same,
     next_action,
 )
 from airflow_provider_kk.delivery.attempt import attempt
@@ -33,14 +33,14 @@ from airflow_provider_kk.delivery.reconcile import Policy, reconcile, within_bou
 from airflow_provider_kk.delivery.recover import recover
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.driver_errors import describe_error
-from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, State
+from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.stock import StockCheck
 
 _RATE_LIMITED_TRIES = 5
 #: How often a job that another worker is sending is looked at again.
-_LOOK_AGAIN_S = 10.0
+_RECONCILE_EVERY_S = 10.0
 #: Progress is logged also while no attempt ends.
 _PROGRESS_EVERY_S = 0.5
 
@@ -253,9 +253,9 @@ class Dispatcher:
         action = next_action(item, entry, self.ledger.now)
         if action is Action.COMPARE:
             self._compare(item, entry)
-        elif action is Action.LEAVE_TO_HUMAN:
+        elif action is Action.HOLD:
             self._finish(item, RunStatus.HELD, entry)
-        elif action is Action.REST:
+        elif action is Action.BACK_OFF:
             name = f"{item.key} (retry after {utc(entry.retry_after)})"
             self._order_log.info("KK refused before, so not sent yet: {orders}", name)
             self._finish(item, RunStatus.REJECTED, entry)
@@ -301,7 +301,7 @@ class Dispatcher:
     def _found_as_integer(self, item: QueuedOrder) -> Record | None:
         """Return the order that healing found under this number without leading zeros; rename what is it."""
         entry = found_as_integer(self.ledger, item)
-        if entry is None or not looks_same(item, entry):
+        if entry is None or not is_same_content(item, entry):
             return entry
         return self.ledger.rename(entry, item.key or "")
 
@@ -342,7 +342,7 @@ class Dispatcher:
         elif self._is_time_up() or (self._is_enough() and not (expected and expected.state in DOUBTFUL)):
             self._skip(item, expected, RunStatus.POSTPONED, "left for the next run")
         else:
-            if expected is not None and expected.state in LOOK_FIRST:
+            if expected is not None and expected.state in RECONCILE_FIRST:
                 self._order_log.info("{orders} {are} sent again", item.key or "")
             self._sent += 1
             self._in_flight[self._executor.submit(self._work, item, expected)] = (item, expected)
@@ -418,14 +418,14 @@ class Dispatcher:
         entry, error = delivered
         # The row may be another worker's by now, and then its doubt is not ours to send over.
         is_free = entry.state is State.NOT_SENT
-        if isinstance(error, KKRateLimitedError) and is_free and self._may_try_again(item):
+        if isinstance(error, KKRateLimitedError) and is_free and self._may_retry(item):
             self._sent -= 1
             self._resends.append((item, entry))
             return
         self._record_result(item, entry)
         self._check_breaker(entry, error)
 
-    def _may_try_again(self, item: QueuedOrder) -> bool:
+    def _may_retry(self, item: QueuedOrder) -> bool:
         self._tries[item.position] = self._tries.get(item.position, 0) + 1
         return self._tries[item.position] < _RATE_LIMITED_TRIES
 
@@ -498,7 +498,7 @@ class Dispatcher:
 
     def _within_bounds(self, entry: Record) -> Record:
         """Shorten a wait that is longer than its rule allows."""
-        if entry.state not in LOOK_FIRST or not self.ledger.waits_too_long(entry):
+        if entry.state not in RECONCILE_FIRST or not self.ledger.waits_too_long(entry):
             return entry
         if self.order_list.clock_skew_s is None:
             with suppress(KKError):
@@ -521,8 +521,8 @@ _Attempted = tuple[Record, KKError | None] | None
 
 
 def _wait_s(entry: Record | None, now: float, trusted: float) -> float:
-    if entry is None or entry.state not in LOOK_FIRST:
+    if entry is None or entry.state not in RECONCILE_FIRST:
         return 0.0
     if entry.state is State.SENDING and entry.lease_until > now:
-        return min(entry.settle_after - trusted, _LOOK_AGAIN_S)  # its worker may well come back
+        return min(entry.settle_after - trusted, _RECONCILE_EVERY_S)  # its worker may well come back
     return entry.settle_after - trusted

@@ -260,7 +260,7 @@ class Ledger(SendingLedger):
         :raises ValueError: when KK may still show the order, so that nobody can say that it never came.
         """
         word = {"resolved_by": as_kept(who, why), "message": ""}
-        if event is Event.DECLARED_CREATED:
+        if event is Event.RESOLVED_CREATED:
             return self._compare_and_set(
                 expected,
                 event,

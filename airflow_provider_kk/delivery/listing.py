@@ -8,13 +8,13 @@ from airflow_provider_kk.delivery.job import Goods, InconclusiveError, ListedOrd
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.recover import NOT_OUR_STORE, clocks_apart_s, known_since, read_until_known
-from airflow_provider_kk.delivery.states import LOOK_FIRST, State
+from airflow_provider_kk.delivery.states import RECONCILE_FIRST, State
 
 #: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.
 _MARGIN_S = 600.0
 _SENTINELS = 3
 #: An order in one of these may be at KK under ids that the ledger does not know, a part of a split at least.
-_MAY_BE_THERE = LOOK_FIRST | {State.HELD, State.CREATED}
+_MAY_BE_THERE = RECONCILE_FIRST | {State.HELD, State.CREATED}
 
 
 def trusted_now(ledger: Ledger, order_list: OrderList) -> float:
@@ -54,7 +54,7 @@ class Listing:
             for key in self._keys.get(plain_number(one.key) if one.key_is_integer else one.key, ()):
                 if one.is_of(key):
                     self._found[key][one.id] = one
-        return self._shows_known_order(listed)
+        return self._shows_sent_order(listed)
 
     def found(self, entry: Record) -> tuple[list[ListedOrder], list[ListedOrder]]:
         """Return what KK has of this generation, and what is, or may be, of another number."""
@@ -72,7 +72,7 @@ class Listing:
             for one in self._unnumbered.values()
         )
 
-    def _shows_known_order(self, listed: Sequence[ListedOrder]) -> bool:
+    def _shows_sent_order(self, listed: Sequence[ListedOrder]) -> bool:
         # Under its number, since a list with numbers of KK's own would show none of ours.
         if any(one.is_of(self._sentinel_keys[one.id]) for one in listed if one.id in self._sentinel_keys):
             return True

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: What somebody has to look at, or to wait for.
 PROBLEMS = (RunStatus.INVALID, RunStatus.CHANGED, RunStatus.HELD, RunStatus.REJECTED, RunStatus.IN_DOUBT)
 #: KK's list is read before anything is sent.
-_REQUESTS_OF_A_LOOK = 1
+_REQUESTS_OF_A_LISTING = 1
 
 
 class Bucket(Protocol):
@@ -78,7 +78,7 @@ def plan(
     summary = count(run_queue)
     if summary.postponed:
         questions = stock_of.requests if stock_of else 0
-        summary.requests = summary.postponed + _REQUESTS_OF_A_LOOK + questions
+        summary.requests = summary.postponed + _REQUESTS_OF_A_LISTING + questions
         summary.seconds = round(bucket.min_duration_s(summary.requests), 1)
     open_doubts = len(ledger.doubts()) if ledger else 0
     return Plan(summary, CircuitBreaker(open_doubts).reason())
@@ -89,7 +89,7 @@ def problems(run_queue: RunQueue) -> Iterator[RunResult]:
     return run_queue.finished(*PROBLEMS)
 
 
-def tell(plan: Plan, run_queue: RunQueue, log: Log) -> None:
+def log_plan(plan: Plan, run_queue: RunQueue, log: Log) -> None:
     """Log what a plan has found, and the orders of each problem."""
     order_log = OrderLog(log)
     for one in problems(run_queue):
@@ -133,9 +133,9 @@ def _outcome(item: QueuedOrder, entry: Record, ledger: Ledger) -> tuple[RunStatu
     if step is Action.COMPARE:
         is_same = entry.fingerprint == item.fingerprint or lacks_fingerprint(item, entry)
         return (RunStatus.ALREADY_CREATED, "") if is_same else (RunStatus.CHANGED, difference(item, entry))
-    if step is Action.LEAVE_TO_HUMAN:
+    if step is Action.HOLD:
         return RunStatus.HELD, entry.message
-    if step is Action.REST:
+    if step is Action.BACK_OFF:
         return RunStatus.REJECTED, f"{entry.message}; it rests until {utc(entry.retry_after)}"
     if entry.state is State.REJECTED:
         return RunStatus.POSTPONED, f"KK has refused it before: {entry.message}"

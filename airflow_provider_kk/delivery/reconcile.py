@@ -18,7 +18,7 @@ from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.listing import Listing, is_part, list_since, trusted_now
 from airflow_provider_kk.delivery.log import Log, count_orders, utc
 from airflow_provider_kk.delivery.model import Attempt, Record
-from airflow_provider_kk.delivery.states import LOOK_FIRST, Event, State
+from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 
 #: Later than this after its intent nothing is sent again by itself.
 _RESEND_WITHIN_S = 86_400.0
@@ -64,7 +64,7 @@ def reconcile(
     """
     settlement = Reconciliation()
     now = trusted_now(ledger, order_list)
-    due = [entry for entry in candidates if entry.state in LOOK_FIRST and entry.settle_after <= now]
+    due = [entry for entry in candidates if entry.state in RECONCILE_FIRST and entry.settle_after <= now]
     if not due:
         return settlement
     log.info("Looking for %s in KK's list", count_orders(len(due)))
@@ -186,7 +186,7 @@ def _decide_found(
     entry: Record, attempts: Sequence[Attempt], found: Sequence[ListedOrder], now: float, ledger: Ledger
 ) -> _Decision:
     ids = tuple(sorted(one.id for one in found))
-    fitting = [one for one in attempts if all(_same_place(sighting, one) for sighting in found)]
+    fitting = [one for one in attempts if all(_same_country_and_zip(sighting, one) for sighting in found)]
     if not fitting:
         return _Decision(_Kind.CONFLICT, "conflict: KK has this number for another country or zip", ids)
     is_readable = all(one.goods is not None for one in found)
@@ -224,7 +224,7 @@ def _needs_no_sentinel(entry: Record, now: float, ledger: Ledger) -> bool:
     return entry.state is State.REJECTED and not ledger.newest_sent(before=now, limit=1)
 
 
-def _same_place(sighting: ListedOrder, attempt: Attempt) -> bool:
+def _same_country_and_zip(sighting: ListedOrder, attempt: Attempt) -> bool:
     if sighting.country and attempt.country and sighting.country.strip().upper() != attempt.country:
         return False
     digest = zip_digest(attempt.key, sighting.zip)

@@ -22,7 +22,7 @@ from airflow_provider_kk.delivery.log import Log
 from airflow_provider_kk.delivery.model import MAX_KEY
 from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.reconcile import attempts_of, within_bounds
-from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, Event, State
+from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, Event, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -245,7 +245,7 @@ class RefundDelivery:
         if entry is not None and entry.state in (State.CREATED, State.HELD):
             return RefundProgress(entry)
         now = trusted_now(self._ledger, KKOrderList(self._client))
-        if entry is not None and entry.state in LOOK_FIRST:
+        if entry is not None and entry.state in RECONCILE_FIRST:
             entry = within_bounds(self._ledger, entry, self._log)
         if entry is not None and entry.settle_after > now and entry.state in DOUBTFUL:
             return RefundProgress(entry, entry.settle_after - now)

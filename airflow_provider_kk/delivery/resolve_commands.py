@@ -44,9 +44,13 @@ def resolve_commands(
     first = _FIRST[is_refund]
     if state is not State.HELD:
         first = f"{_BY_ITSELF[is_refund]} Until then only --created is taken. {first}"
-    said = [*_created(ids, is_refund), *_never(ids, is_refund)]
+    commands = [*_created(ids, is_refund), *_never(ids, is_refund)]
     return ResolveCommands(
-        first, tuple(Command(when, _line("resolve", key, word, options, is_refund)) for when, word in said)
+        first,
+        tuple(
+            Command(when, _line("resolve", key, arguments, options, is_refund))
+            for when, arguments in commands
+        ),
     )
 
 
@@ -73,13 +77,13 @@ def _never(ids: Sequence[str], is_refund: bool) -> list[tuple[str, str]]:
     if is_refund:
         return []
     # KK lists 007 as 7, so a row may have come to hold another order's ids.
-    word = f"--never-created --not-mine {shlex.quote(','.join(ids))}"
-    return [("KK never made it, and these ids are another order's: the next sync sends it", word)]
+    arguments = f"--never-created --not-mine {shlex.quote(','.join(ids))}"
+    return [("KK never made it, and these ids are another order's: the next sync sends it", arguments)]
 
 
-def _line(action: str, key: str, word: str, options: str, is_refund: bool) -> str:
+def _line(action: str, key: str, arguments: str, options: str, is_refund: bool) -> str:
     command = ["kk", "ledger", action, "--refunds" if is_refund else ""]
-    words = [word, "--why '...'", options]
+    words = [arguments, "--why '...'", options]
     name = shlex.quote(key)
     # A number that looks like an option has to stand behind the options.
     parts = [*words, "--", name] if key.startswith("-") else [name, *words]

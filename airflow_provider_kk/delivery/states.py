@@ -44,8 +44,8 @@ class Event(StrEnum):
     """KK has something else, or more, under this key."""
     GIVEN_UP = "given_up"
     """It is not at KK, and may not be sent again without a human."""
-    DECLARED_CREATED = "declared_created"
-    DECLARED_NEVER = "declared_never"
+    RESOLVED_CREATED = "declared_created"
+    RESOLVED_NEVER_CREATED = "declared_never"
     """The two ways in which a human closes a key."""
     BACKOFF_CLEARED = "backoff_cleared"
     """A human wants a rejected one asked for again without its pause."""
@@ -86,13 +86,13 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.HELD, Event.CONFLICT): State.HELD,
     (State.SENDING, Event.GIVEN_UP): State.HELD,
     (State.IN_DOUBT, Event.GIVEN_UP): State.HELD,
-    (State.HELD, Event.DECLARED_CREATED): State.CREATED,
-    (State.SENDING, Event.DECLARED_CREATED): State.CREATED,
-    (State.IN_DOUBT, Event.DECLARED_CREATED): State.CREATED,
-    (State.REJECTED, Event.DECLARED_CREATED): State.CREATED,
-    (State.HELD, Event.DECLARED_NEVER): State.NOT_SENT,
-    (State.SENDING, Event.DECLARED_NEVER): State.NOT_SENT,
-    (State.IN_DOUBT, Event.DECLARED_NEVER): State.NOT_SENT,
+    (State.HELD, Event.RESOLVED_CREATED): State.CREATED,
+    (State.SENDING, Event.RESOLVED_CREATED): State.CREATED,
+    (State.IN_DOUBT, Event.RESOLVED_CREATED): State.CREATED,
+    (State.REJECTED, Event.RESOLVED_CREATED): State.CREATED,
+    (State.HELD, Event.RESOLVED_NEVER_CREATED): State.NOT_SENT,
+    (State.SENDING, Event.RESOLVED_NEVER_CREATED): State.NOT_SENT,
+    (State.IN_DOUBT, Event.RESOLVED_NEVER_CREATED): State.NOT_SENT,
     (State.REJECTED, Event.BACKOFF_CLEARED): State.REJECTED,
 }
 
@@ -100,7 +100,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
 DOUBTFUL = frozenset({State.SENDING, State.IN_DOUBT})
 
 #: Sent again only after a look at KK's list.
-LOOK_FIRST = DOUBTFUL | {State.REJECTED}
+RECONCILE_FIRST = DOUBTFUL | {State.REJECTED}
 
 #: A generation in one of these is over: a human may order the same number again.
 CLOSED = frozenset({State.CREATED, State.REJECTED, State.NOT_SENT})

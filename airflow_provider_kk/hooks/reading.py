@@ -22,7 +22,7 @@ def reading(
 
     Without a ledger within `otherwise`, else within a rate of this process alone.
     """
-    from airflow_provider_kk.hooks.ledger import ledger_behind
+    from airflow_provider_kk.hooks.ledger_connection import ledger_behind
 
     if ledger_connection is None:
         with hook.client(otherwise or hook.settings.local_bucket()) as client:

@@ -55,8 +55,8 @@ def require_open(entry: Record, ledger: SqlLedger) -> None:
     """
     from airflow_provider_kk.delivery.log import utc
 
-    if entry.state.value in _NOTHING_TO_SAY:
-        raise ResolutionRejected(f"{entry.key} is {_NOTHING_TO_SAY[entry.state.value]}")
+    if entry.state.value in _NOTHING_TO_RESOLVE:
+        raise ResolutionRejected(f"{entry.key} is {_NOTHING_TO_RESOLVE[entry.state.value]}")
     if entry.state.value == "sending":
         lease_until = (ledger.bound_times(entry) or entry).lease_until
         if lease_until > ledger.now():
@@ -65,7 +65,7 @@ def require_open(entry: Record, ledger: SqlLedger) -> None:
             )
 
 
-_NOTHING_TO_SAY = {
+_NOTHING_TO_RESOLVE = {
     "created": "created: there is nothing to resolve. To order it once more: --order-again",
     "not_sent": "not sent: there is nothing to resolve, the next sync that selects it sends it. If KK has it "
     "all the same, the next sync adopts it from KK's list",
@@ -115,14 +115,14 @@ def other_goods(orders: Sequence[KKOrder], entry: Record) -> Goods | None:
     return None if None not in at_kk and total == dict(entry.goods) else total
 
 
-def declare_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolution: Resolution) -> str:
+def resolve_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolution: Resolution) -> str:
     """Take an order for created under these ids, which were checked; say so in a sentence.
 
     :raises NotTakenError: it has moved meanwhile.
     """
     from airflow_provider_kk.delivery.states import Event
 
-    if ledger.resolve(entry, Event.DECLARED_CREATED, ids=ids, who=resolution.who, why=resolution.why) is None:
+    if ledger.resolve(entry, Event.RESOLVED_CREATED, ids=ids, who=resolution.who, why=resolution.why) is None:
         raise ResolutionRejected(HAS_MOVED.format(key=entry.key))
     return f"created as {', '.join(ids)}"
 
@@ -257,7 +257,7 @@ def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -
         raise ResolutionRejected(str(error)) from error
 
 
-def declare_never(
+def resolve_never_created(
     entry: Record,
     seen: KKView | ResolutionRejected,
     ledger: SqlLedger,
@@ -287,7 +287,7 @@ def declare_never(
         )
     try:
         moved = ledger.resolve(
-            entry, Event.DECLARED_NEVER, ids=not_mine, who=resolution.who, why=resolution.why
+            entry, Event.RESOLVED_NEVER_CREATED, ids=not_mine, who=resolution.who, why=resolution.why
         )
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
 
 #: How far back an order number is looked for, since nothing says when it was first sent.
-_LOOK_BACK_S = 86_400.0
+_RECOVER_PERIOD_S = 86_400.0
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Ite
     import sqlalchemy as sa
 
     from airflow_provider_kk.delivery.sql.database import pool_arguments
-    from airflow_provider_kk.hooks.ledger import ledger_on
+    from airflow_provider_kk.hooks.ledger_connection import ledger_on
 
     log.warning(
         "No ledger is set, so this order is created on best effort: a killed or cleared task is protected "
@@ -39,7 +39,7 @@ def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Ite
     with tempfile.TemporaryDirectory(prefix="kk-ledger-") as folder:
         url = f"sqlite:///{Path(folder) / 'ledger.db'}"
         ledger = ledger_on(sa.create_engine(url, **pool_arguments("sqlite", 4)), hook)
-        ledger.set_recovered_until(ledger.now() - _LOOK_BACK_S)
+        ledger.set_recovered_until(ledger.now() - _RECOVER_PERIOD_S)
         if try_number > 1:
             log.info(
                 "Try %d waits %.0f s, until KK lists what an earlier one may have sent",

@@ -71,21 +71,21 @@ def resolve_order(
     kk_conn_id: str = KKHook.default_conn_name,
     ledger_conn_id: str | None = None,
 ) -> str:
-    """Take a human's word on an order, as `kk ledger resolve` does, and return what follows from it.
+    """Resolve an order manually, as `kk ledger resolve` does, and return what follows from it.
 
-    :param word: `created`: KK has it, under `kk_order_ids`. `never_created`: KK never made it, and the next
-        sync that selects it sends it. `order_again`: its number is ordered once more, beside what KK has of
-        it; when it is not over, it is first taken for created under `kk_order_ids`.
-    :param who: whose word it is; kept in the ledger, so no customer's name.
+    :param resolution: `created`: KK has it, under `kk_order_ids`. `never_created`: KK never made it, and the
+        next sync that selects it sends it. `order_again`: its number is ordered once more, beside what KK has
+        of it; when it is not over, it is first resolved as created under `kk_order_ids`.
+    :param who: who resolves it; kept in the ledger, so no customer's name.
     :param why: the reason; likewise.
     :param kk_order_ids: a list, or text with commas; KK must list each of them under this number.
-    :param accept_other_goods: though these hold other goods than were ordered.
-    :param generation: which one the word is about, as `held_orders` has told: with it, a retry orders nothing
-        twice, and nothing is said of one that nobody has seen.
-    :param version: likewise: with it, an answer is not taken that comes when the order has moved on
-        meanwhile, since a colleague or a sync was faster.
-    :raises AirflowFailException: the word is not taken; says why.
-    :raises AirflowException: KK or the ledger's database cannot be asked; a retry helps.
+    :param accept_other_goods: accept these ids though they hold other goods than were ordered.
+    :param generation: the generation to resolve, as `held_orders` returned it. With it, a retry orders
+        nothing twice, and no other generation is resolved.
+    :param version: the version to resolve, likewise. With it, the resolution is rejected when the order has
+        changed since, since a colleague or a sync was faster.
+    :raises AirflowFailException: the resolution is rejected, with the reason.
+    :raises AirflowException: KK or the ledger's database cannot be reached; a retry helps.
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.hooks.resolving import (
@@ -111,7 +111,7 @@ def resolve_order(
 @dataclass
 class _Resolver:
     number: str
-    said: Resolution
+    resolution: Resolution
     ids: Sequence[str]
     accept_other_goods: bool
     hook: KKHook
@@ -120,7 +120,7 @@ class _Resolver:
     def resolve(self, resolution: str, generation: int | None, version: str | None) -> str:
         from airflow_provider_kk.hooks.resolving import ResolutionRejected
 
-        if not self.said.who.strip() or not self.said.why.strip():
+        if not self.resolution.who.strip() or not self.resolution.why.strip():
             raise ResolutionRejected("a word needs whose it is, and why: the next one on call reads it")
         actions = {
             "created": self._created,
@@ -130,11 +130,11 @@ class _Resolver:
         if resolution not in actions:
             raise ResolutionRejected(f"{resolution!r} is none of {', '.join(actions)}")
         entry = self._entry()
-        if resolution == "order_again" and generation == entry.generation - 1 and self._is_said_of(entry):
+        if resolution == "order_again" and generation == entry.generation - 1 and self._is_resolved_so(entry):
             return "ordered once more by an earlier try"
         if generation not in (None, entry.generation):
             raise ResolutionRejected(f"it was ordered again meanwhile, as generation {entry.generation}")
-        if version not in (None, entry.version) and not self._is_said_of(entry):
+        if version not in (None, entry.version) and not self._is_resolved_so(entry):
             raise ResolutionRejected(
                 f"it has moved on since this was asked, and is {entry.state.value.replace('_', ' ')} now; "
                 f"see `kk ledger show {entry.key}`"
@@ -148,10 +148,10 @@ class _Resolver:
             return entry
         raise ResolutionRejected(f"it is not in the ledger of {self.ledger.account} at {self.ledger.host}")
 
-    def _is_said_of(self, entry: Record) -> bool:
+    def _is_resolved_so(self, entry: Record) -> bool:
         from airflow_provider_kk.delivery.ledger import as_kept
 
-        return entry.resolved_by == as_kept(self.said.who, self.said.why)
+        return entry.resolved_by == as_kept(self.resolution.who, self.resolution.why)
 
     def _created(self, entry: Record) -> str:
         from airflow_provider_kk.hooks import resolving as rules
@@ -165,7 +165,7 @@ class _Resolver:
             raise rules.ResolutionRejected(
                 f"{', '.join(self.ids)} hold {dict(held)}, and {dict(entry.goods)} was ordered"
             )
-        return rules.declare_created(entry, self.ids, self.ledger, self.said)
+        return rules.resolve_created(entry, self.ids, self.ledger, self.resolution)
 
     def _never_created(self, entry: Record) -> str:
         from airflow_provider_kk.hooks import resolving as rules
@@ -173,7 +173,7 @@ class _Resolver:
         if entry.state.value == "not_sent":
             return "never created, as was said before"
         seen = rules.orders_seen_at_kk([entry], self.hook, self.ledger)
-        return rules.declare_never(entry, seen[entry.key], self.ledger, self.said)
+        return rules.resolve_never_created(entry, seen[entry.key], self.ledger, self.resolution)
 
     def _order_again(self, entry: Record) -> str:
         from airflow_provider_kk.delivery.states import CLOSED
@@ -183,12 +183,12 @@ class _Resolver:
             self._created(entry)
             entry = self._entry()
         at_kk = rules.all_at_kk_of([entry], self.hook, self.ledger)
-        return rules.order_again(entry, at_kk[entry.key], self.ledger, self.said)
+        return rules.order_again(entry, at_kk[entry.key], self.ledger, self.resolution)
 
 
 @contextmanager
 def _ledger(hook: KKHook, ledger_conn_id: str | None) -> Iterator[SqlLedger]:
-    from airflow_provider_kk.hooks.ledger import open_ledger, resolve_ledger_conn_id
+    from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
 
     ledger_conn_id = resolve_ledger_conn_id(hook, ledger_conn_id)
     if ledger_conn_id is None:

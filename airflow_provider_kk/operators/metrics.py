@@ -66,17 +66,17 @@ def count_statuses(orders: int, changed: int, tags: Tags) -> None:
 def count_requests(client: KKClient, bucket: LedgerBucket, tags: Tags) -> None:
     """Tell how often KK was asked, how often it answered 429, and how long threads waited for their turns."""
 
-    def tell(stats: Any) -> None:
+    def emit(stats: Any) -> None:
         stats.timing("kk.bucket.wait", timedelta(seconds=bucket.waited_s), tags=dict(tags))
 
     _count("requests", {"sent": client.requests, "rate_limited": bucket.rate_limited}, tags)
-    _where_on(tell)
+    _where_on(emit)
 
 
 def gauge_account(ledger: SqlLedger, tags: Tags) -> None:
     """Tell how many orders of the whole account are held, and how many in doubt, by now."""
 
-    def tell(stats: Any) -> None:
+    def emit(stats: Any) -> None:
         from airflow_provider_kk.delivery.sql.report import Report
         from airflow_provider_kk.delivery.states import State
 
@@ -84,21 +84,21 @@ def gauge_account(ledger: SqlLedger, tags: Tags) -> None:
         stats.gauge("kk.ledger.held", Report(ledger).count([State.HELD]).get(State.HELD, 0), tags=of_account)
         stats.gauge("kk.ledger.in_doubt", len(ledger.doubts()), tags=of_account)
 
-    _where_on(tell)
+    _where_on(emit)
 
 
 def _count(group: str, counts: Mapping[str, int], tags: Tags) -> None:
-    def tell(stats: Any) -> None:
+    def emit(stats: Any) -> None:
         for name, number in counts.items():
             if number > 0:
                 stats.incr(f"kk.{group}.{name}", number, tags=dict(tags))
 
-    _where_on(tell)
+    _where_on(emit)
 
 
-def _where_on(tell: Callable[[Any], None]) -> None:
+def _where_on(emit: Callable[[Any], None]) -> None:
     switches = ("statsd_on", "statsd_datadog_enabled", "otel_on")
     if any(conf.getboolean("metrics", name, fallback=False) for name in switches):
         from airflow.providers.common.compat.sdk import Stats
 
-        tell(Stats)
+        emit(Stats)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
 _NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
 #: A create is one request: KK's list need not be read again for each of many mapped ones.
-_HEAL_AGAIN_AFTER_S = 60.0
+_RECOVER_MAX_AGE_S = 60.0
 
 
 class CreateOrderOperator(MaskingOperator, DeliveringOperator):
@@ -150,7 +150,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
                 log=self.log,
                 max_in_flight=1,
                 can_defer=self.deferrable and is_durable,
-                recover_max_age_s=_HEAL_AGAIN_AFTER_S,
+                recover_max_age_s=_RECOVER_MAX_AGE_S,
             )
             until = self._deliver(delivery)
         if until is not None:
@@ -174,7 +174,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         return None
 
     def _order(self, context: Context) -> Order:
-        from airflow_provider_kk.api.api_versions import DIALECTS
+        from airflow_provider_kk.api.api_versions import API_VERSIONS
         from airflow_provider_kk.api.errors import InvalidOrderError
         from airflow_provider_kk.api.models import Order
 
@@ -199,7 +199,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
             )
         try:
             order = Order.parse(given if whole is None else whole)
-            DIALECTS[KKHook(self.kk_conn_id).settings.api_version].check(order)
+            API_VERSIONS[KKHook(self.kk_conn_id).settings.api_version].check(order)
             if whole is None or self.custom_order_number is None:
                 number = order.custom_order_number or self._derived_number(context)
                 return Order.parse({**order.model_dump(), "custom_order_number": number})
@@ -223,7 +223,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         return f"af-{uuid.uuid5(_NUMBERS, name).hex}"
 
     def _ledger(self, hook: KKHook, context: Context, stop: Stop) -> Any:
-        from airflow_provider_kk.hooks.ledger import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
         from airflow_provider_kk.operators.best_effort import ephemeral_ledger
 
         ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
@@ -240,9 +240,11 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         elif finished.status is RunStatus.CHANGED and self.on_changed == "ignore":
             self.log.warning("%s: %s", name, finished.message)
         elif finished.status in (RunStatus.IN_DOUBT, RunStatus.NOT_SENT):
-            raise AirflowException(f"Order {name} is {_words(finished)}. A retry looks again")
+            raise AirflowException(f"Order {name} is {_state_and_reason(finished)}. A retry looks again")
         else:
-            raise AirflowFailException(f"Order {name} is {_words(finished)}. See `kk ledger show {name}`")
+            raise AirflowFailException(
+                f"Order {name} is {_state_and_reason(finished)}. See `kk ledger show {name}`"
+            )
         ids = list(finished.kk_order_ids)
         self.log.info("Order %s is at KK as %s (%s)", name, ", ".join(ids), finished.status.replace("_", " "))
         push(context, "kkOrderId", ids[0])
@@ -393,7 +395,7 @@ class SyncOrdersOperator(DeliveringOperator):
     # Before anything is sent -----------------------------------------------------------------------
 
     def _open_ledger(self, hook: KKHook) -> SqlLedger:
-        from airflow_provider_kk.hooks.ledger import open_ledger
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger
 
         ledger_conn_id = self._ledger_conn_id(hook)
         return open_ledger(
@@ -405,7 +407,7 @@ class SyncOrdersOperator(DeliveringOperator):
         )
 
     def _ledger_conn_id(self, hook: KKHook) -> str:
-        from airflow_provider_kk.hooks.ledger import resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 
         return str(resolve_ledger_conn_id(hook, named_ledger(self), self.warehouse_conn_id))
 
@@ -431,9 +433,9 @@ class SyncOrdersOperator(DeliveringOperator):
 
     def _plan(self, hook: KKHook, warehouse: Any) -> dict[str, Any]:
         from airflow_provider_kk.api.errors import KKError
-        from airflow_provider_kk.delivery.plan import plan, tell
+        from airflow_provider_kk.delivery.plan import log_plan, plan
         from airflow_provider_kk.delivery.run_queue import RunQueue
-        from airflow_provider_kk.hooks.ledger import ledger_to_read
+        from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
 
         run_queue, ledger_conn_id = RunQueue(), self._ledger_conn_id(hook)
         ledger = ledger_to_read(
@@ -451,7 +453,7 @@ class SyncOrdersOperator(DeliveringOperator):
                 raise AirflowException(
                     f"No plan can be made, because KK's stock cannot be read: {error}"
                 ) from error
-        tell(planned, run_queue, self.log)
+        log_plan(planned, run_queue, self.log)
         return planned.summary.as_dict()
 
     # Sending ---------------------------------------------------------------------------------------
@@ -524,7 +526,7 @@ def _lasting(ledger: SqlLedger) -> Iterator[tuple[SqlLedger, bool]]:
         yield ledger, True
 
 
-def _words(finished: RunResult) -> str:
+def _state_and_reason(finished: RunResult) -> str:
     state = finished.status.replace("_", " ")
     code = f" (code {finished.code})" if finished.code is not None else ""
     return f"{state}{code}: {finished.message}" if finished.message else f"{state}{code}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 
-_AGAIN_S = 1.0
+_RECONCILE_EVERY_S = 1.0
 
 
 class RefundTask:
@@ -109,7 +109,7 @@ class RefundTask:
                 self._impossible[wish.key] = str(error)
                 continue
             if step is None:
-                waits.append(_AGAIN_S)
+                waits.append(_RECONCILE_EVERY_S)
                 continue
             self._entries[wish.key] = step.entry
             if step.wait_s is not None:

@@ -125,7 +125,7 @@ class RefundOrderOperator(MaskingOperator):
         from airflow_provider_kk.delivery.clock import Stop
         from airflow_provider_kk.delivery.job import InconclusiveError
         from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
-        from airflow_provider_kk.hooks.ledger import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
         from airflow_provider_kk.operators.refunding import RefundTask, lines_of
 
         self.require_masked()

@@ -75,7 +75,7 @@ class QuoteShippingOperator(BaseOperator):
         return [_plain(offer) for offer in offers]
 
     def _offers(self) -> list[Channel]:
-        from airflow_provider_kk.hooks.ledger import resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
         from airflow_provider_kk.hooks.reading import reading
 
         hook = KKHook(self.kk_conn_id)

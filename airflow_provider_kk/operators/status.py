@@ -90,7 +90,7 @@ class SyncOrderStatusOperator(BaseOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow_provider_kk.delivery.clock import Stop
         from airflow_provider_kk.delivery.runs import SyncRuns
-        from airflow_provider_kk.hooks.ledger import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
         from airflow_provider_kk.warehouse.status import StatusSync
 
         stop = self._stop = Stop()

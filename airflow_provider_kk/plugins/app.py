@@ -27,7 +27,7 @@ from airflow_provider_kk.delivery.refunds import order_of_key
 from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins import chart, pages, query_params
-from airflow_provider_kk.plugins.ledgers import CannotShowError, LedgerSource, Reader, open_report
+from airflow_provider_kk.plugins.ledgers import CannotReadLedgerError, LedgerSource, Reader, open_report
 from airflow_provider_kk.plugins.pages import View, page
 from airflow_provider_kk.plugins.query_params import Period
 from airflow_provider_kk.plugins.record_types import GROUPS, ORDERS, REFUNDS, RecordType
@@ -110,7 +110,7 @@ def run(
                 for each in (ORDERS, REFUNDS):
                     if kind in ("", each.many):
                         found += _of_run(report, each, one, dag_id, run_id, behind)
-        except CannotShowError:
+        except CannotReadLedgerError:
             # Why is a subject of the list, where it stands beside the connection's name.
             unread += 1
     return page("run.html", view, run_id=run_id, found=found, unread=unread, after=behind)
@@ -129,7 +129,7 @@ def script(name: str) -> FileResponse:
 
 
 @app.exception_handler(HTTPException)
-def refused(_request: Any, error: Any) -> HTMLResponse:
+def query_error(_request: Any, error: Any) -> HTMLResponse:
     """A page for whoever is not let in, or asks for what there is not."""
     message = _REFUSALS.get(error.status_code, error.detail)
     if message == HTTPStatus.NOT_FOUND.phrase:
@@ -166,7 +166,7 @@ def _list(
                 return page("found.html", view, period=period, text=text, **values)
             lines = mine.lines(states, period.begin, period.end, limit=PAGE_SIZE + 1, after=cursor)
             series, drawn = _over_time(mine, period, settings.rate_limit_per_second)
-    except CannotShowError as error:
+    except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     return page(
         "list.html",
@@ -229,7 +229,7 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str) -> HTML
             generations, attempts = kind.report(report).all_of(key)
             ids = [one for entry in generations for one in entry.kk_order_ids]
             of_order = [] if kind.is_refund else report.refunds_of(ids)
-    except CannotShowError as error:
+    except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     if not generations:
         raise HTTPException(404, f"The ledger of {view.source.kk_conn_id!r} does not know {key!r}.")

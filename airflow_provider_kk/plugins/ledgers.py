@@ -35,7 +35,7 @@ _ENV = "AIRFLOW_CONN_"
 _TEAM = "___"
 
 
-class CannotShowError(Exception):
+class CannotReadLedgerError(Exception):
     """Says why there is nothing to show, and what to do."""
 
 
@@ -98,10 +98,12 @@ class Reader:
     def connection(self, conn_id: str) -> Any:
         """Return a connection that the user may read.
 
-        :raises CannotShowError: when the user may not.
+        :raises CannotReadLedgerError: when the user may not.
         """
         if not self.may_read(conn_id):
-            raise CannotShowError(f"The ledger is in the connection {conn_id!r}, which you may not read.")
+            raise CannotReadLedgerError(
+                f"The ledger is in the connection {conn_id!r}, which you may not read."
+            )
         team = self._team_of(conn_id)
         if team and _is_multi_team():
             return Connection.get_connection_from_secrets(conn_id, team_name=team)
@@ -135,7 +137,7 @@ def _is_kk(value: str) -> bool:
 def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, ConnectionSettings]]:
     """Give what can be read at a place, for as long as the block lasts.
 
-    :raises CannotShowError: when it cannot be reached, the reader may not read it, or there is no ledger yet.
+    :raises CannotReadLedgerError: when it cannot be reached, the reader may not read it, or there is no ledger yet.
     """
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -150,17 +152,21 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
         try:
             report = Report(ledger)
             if not report.is_there():
-                raise CannotShowError(_NO_LEDGER_YET.format(source.ledger_conn_id or settings.ledger_conn_id))
+                raise CannotReadLedgerError(
+                    _NO_LEDGER_YET.format(source.ledger_conn_id or settings.ledger_conn_id)
+                )
             yield report, settings
         finally:
             ledger.close()
     except (AirflowNotFoundException, InvalidConnectionError, LedgerUnusableError) as error:
-        raise CannotShowError(str(error)) from error
+        raise CannotReadLedgerError(str(error)) from error
     except DBAPIError as error:
-        raise CannotShowError(f"The ledger's database cannot be read: {describe_error(error)}") from error
+        raise CannotReadLedgerError(
+            f"The ledger's database cannot be read: {describe_error(error)}"
+        ) from error
     except (AirflowException, SQLAlchemyError, ImportError, ValueError) as error:
         # Its text may hold an address with a password.
-        raise CannotShowError(
+        raise CannotReadLedgerError(
             f"The ledger's connection {source.ledger_conn_id or 'of ' + source.kk_conn_id!r} cannot be used "
             f"by this API server: {type(error).__name__}"
         ) from error
@@ -171,7 +177,7 @@ def _engine(source: LedgerSource, settings: ConnectionSettings, reader: Reader) 
 
     conn_id = source.ledger_conn_id or settings.ledger_conn_id
     if conn_id is None:
-        raise CannotShowError(_NO_PLACE.format(kk=source.kk_conn_id))
+        raise CannotReadLedgerError(_NO_LEDGER_CONNECTION.format(kk=source.kk_conn_id))
     connection = reader.connection(conn_id)
     require_type(connection)
     timeout = "timeout" if connection.conn_type == "sqlite" else "connect_timeout"
@@ -185,12 +191,12 @@ def _engine(source: LedgerSource, settings: ConnectionSettings, reader: Reader) 
     )
     file = engine.url.database
     if engine.dialect.name == "sqlite" and file and not Path(file).exists():
-        raise CannotShowError(_NO_LEDGER_YET.format(conn_id))  # connecting would create it
+        raise CannotReadLedgerError(_NO_LEDGER_YET.format(conn_id))  # connecting would create it
     return engine
 
 
 _NO_LEDGER_YET = "There is no ledger at {!r} yet: the first sync makes one."
-_NO_PLACE = (
+_NO_LEDGER_CONNECTION = (
     "The connection {kk!r} names no ledger. When it is in the warehouse, tell the page so in Airflow's "
     "configuration, with the warehouse's connection id: [kk] orders_page = {kk}@warehouse"
 )

@@ -99,7 +99,7 @@ class OrderSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
-        seen, _ = self._look()
+        seen, _ = self._poll()
         return PokeReturnValue(seen is not None and seen.is_reached, seen.orders if seen else None)
 
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
@@ -118,7 +118,7 @@ class OrderSensor(BaseSensorOperator):
         from airflow_provider_kk.triggers.orders import OrderTrigger
 
         with self._softly():
-            seen, ids = self._look()
+            seen, ids = self._poll()
             if seen is not None and seen.is_reached:
                 return seen.orders
             if time.time() >= deadline:
@@ -136,7 +136,7 @@ class OrderSensor(BaseSensorOperator):
         )
         self.defer(trigger=trigger, method_name="resume")
 
-    def _look(self) -> tuple[Outlook | None, list[str]]:
+    def _poll(self) -> tuple[Outlook | None, list[str]]:
         """How the orders stand, None when that cannot be told yet; and their ids, once all are known."""
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError
         from airflow_provider_kk.api.fulfilment import Goal, not_listed, outlook
@@ -212,7 +212,7 @@ class OrderSensor(BaseSensorOperator):
                 yield found
 
     def _ledger_conn_id(self, hook: KKHook) -> str | None:
-        from airflow_provider_kk.hooks.ledger import resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 
         return resolve_ledger_conn_id(hook, self.ledger_conn_id)
 

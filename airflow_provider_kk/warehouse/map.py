@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from airflow_provider_kk.api.api_versions import DIALECTS, ApiVersion
+from airflow_provider_kk.api.api_versions import API_VERSIONS, ApiVersion
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.warehouse.cells import CellError, as_quantity, as_text, plain
@@ -64,7 +64,7 @@ def parse_orders(
     mapping = resolve(spool.names, columns)
     if ITEMS in mapping.index:
         check_for_nameless_records(spool.column(mapping.index[ITEMS]))
-    return _Mapper(mapping, spool, None if api_version is None else DIALECTS[api_version]).parsed_orders()
+    return _Mapper(mapping, spool, None if api_version is None else API_VERSIONS[api_version]).parsed_orders()
 
 
 @dataclass(slots=True)
@@ -80,10 +80,10 @@ class _Row:
 class _Mapper:
     """The mapping of one statement."""
 
-    def __init__(self, columns: Columns, spool: Spool, dialect: ApiVersion | None) -> None:
+    def __init__(self, columns: Columns, spool: Spool, api_version: ApiVersion | None) -> None:
         self._columns = columns
         self._spool = spool
-        self._dialect = dialect
+        self._api_version = api_version
         self._header = columns.header
         self._line_fields = (ITEMS,) if columns.one_row_per_order else LINE_FIELDS
         self._fields = (NUMBER, *self._header, *self._line_fields)
@@ -123,8 +123,8 @@ class _Mapper:
         order = None
         try:
             order = Order.parse(data)
-            if self._dialect is not None:
-                self._dialect.check(order)
+            if self._api_version is not None:
+                self._api_version.check(order)
         except InvalidOrderError as error:
             known = {fault.path for fault in faults}
             faults += [self._explained(fault) for fault in error.faults if fault.path not in known]

@@ -164,7 +164,7 @@ def warehouse_that_takes_no_results(warehouse: Warehouse) -> None:
     warehouse.execute(f"CREATE TRIGGER full BEFORE UPDATE ON head {refuse}")
 
 
-def test_without_a_ledger_a_kill_right_after_the_post_is_found_by_the_retry(around: Around):
+def test_without_a_ledger_a_crash_right_after_the_post_is_recovered_by_the_retry(around: Around):
     shop, live = around.shops["best_effort"], around.live
     killed, _ = around.processes("best_effort")
     live.until(lambda: shop.creates() == 1)
@@ -212,7 +212,7 @@ def test_a_task_that_is_cleared_while_it_sends_goes_on_in_its_next_try(around: A
     shop.every_order_is_there_once(range(40))
 
 
-def test_a_cleared_run_sends_nothing_again_but_on_best_effort_what_kk_does_not_list_in_time(around: Around):
+def test_a_cleared_run_resends_only_without_a_ledger_what_kk_lists_too_late(around: Around):
     live = around.live
     shop, listed, lagging = (around.shops[name] for name in ("cleared", "cleared_best_effort", "lagging"))
     assert live.until_over("cleared") == ["success"], live.logs()

@@ -35,9 +35,7 @@ with DAG("many", start_date=pendulum.datetime(2026, 1, 1), schedule=None, catchu
 """
 
 
-def test_300_deferred_sensors_on_one_triggerer_keep_within_the_bucket(
-    airflow_home: AirflowHome, tmp_path: Path
-):
+def test_300_deferred_sensors_on_one_triggerer_keep_the_rate_limit(airflow_home: AirflowHome, tmp_path: Path):
     began = time.time()
     with SandboxServer(clock=lambda: began + (time.time() - began) * SPEED, pay_after_s=0) as sandbox:
         kk_order_ids = [sandbox.control.place({"FWXW00290_WHT_M": 1})[0] for _ in range(300)]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from airflow_provider_kk.api.api_versions import DIALECTS
+from airflow_provider_kk.api.api_versions import API_VERSIONS
 from airflow_provider_kk.api.models import Order
 from tests.api.helpers import ORDER
 
@@ -19,7 +19,7 @@ BARE = {
 
 
 def test_v1_sends_the_body_of_the_documents_example_in_its_order() -> None:
-    body = DIALECTS["v1"].create_body(Order.parse(ORDER), "orderAddresses", None)
+    body = API_VERSIONS["v1"].create_body(Order.parse(ORDER), "orderAddresses", None)
     assert json.dumps(body) == (
         '{"orderAddresses": {"country": "FR", "city": "Orlafasns", "phone": "07 82 24 67 93", '
         '"recipient": "Lffsollia Odfsdlena", "street1": "7 rue  Rabelais", "province": "de Lofasfasire", '
@@ -30,7 +30,7 @@ def test_v1_sends_the_body_of_the_documents_example_in_its_order() -> None:
 
 
 def test_v2_sends_its_own_names_and_a_shipping_speed() -> None:
-    body = DIALECTS["v2"].create_body(
+    body = API_VERSIONS["v2"].create_body(
         Order.parse(ORDER | {"channel_type": "Express"}), "orderAddresses", None
     )
     assert list(body) == [
@@ -45,7 +45,7 @@ def test_v2_sends_its_own_names_and_a_shipping_speed() -> None:
 
 
 def test_v1_orders_sends_the_later_names_and_a_shipping_speed_when_given() -> None:
-    body = DIALECTS["v1-orders"].create_body(
+    body = API_VERSIONS["v1-orders"].create_body(
         Order.parse(ORDER | {"channel_type": "express"}), "orderAddresses", None
     )
     assert list(body) == [
@@ -60,10 +60,10 @@ def test_v1_orders_sends_the_later_names_and_a_shipping_speed_when_given() -> No
 
 
 @pytest.mark.parametrize(
-    ("dialect", "more"), [("v1", {}), ("v1-orders", {}), ("v2", {"channelType": "Standard"})]
+    ("api_version", "more"), [("v1", {}), ("v1-orders", {}), ("v2", {"channelType": "Standard"})]
 )
-def test_absent_fields_are_left_out(dialect: str, more: dict[str, str]) -> None:
-    body = DIALECTS[dialect].create_body(Order.parse(BARE), "orderAddresses", None)
+def test_absent_fields_are_left_out(api_version: str, more: dict[str, str]) -> None:
+    body = API_VERSIONS[api_version].create_body(Order.parse(BARE), "orderAddresses", None)
     assert body == {
         "orderAddresses": {"country": "FR", "phone": "1", "recipient": "A", "province": "B"},
         "orderItemsList": [{"sku": "S", "quantity": 2}],
@@ -72,19 +72,19 @@ def test_absent_fields_are_left_out(dialect: str, more: dict[str, str]) -> None:
 
 
 def test_the_connections_platform_is_for_orders_that_name_none() -> None:
-    v1 = DIALECTS["v1"]
+    v1 = API_VERSIONS["v1"]
     assert v1.create_body(Order.parse(BARE), "orderAddresses", "Shopify")["SalePlatform"] == "Shopify"
     assert v1.create_body(Order.parse(ORDER), "orderAddresses", "Shopify")["SalePlatform"] == "KA"
 
 
 def test_the_address_key_can_be_switched() -> None:
-    body = DIALECTS["v1"].create_body(Order.parse(ORDER), "orderAddress", None)
+    body = API_VERSIONS["v1"].create_body(Order.parse(ORDER), "orderAddress", None)
     assert next(iter(body)) == "orderAddress"
     assert "orderAddresses" not in body
 
 
 def test_v1_has_no_shipping_speed() -> None:
-    body = DIALECTS["v1"].create_body(
+    body = API_VERSIONS["v1"].create_body(
         Order.parse(ORDER | {"channel_type": "Express"}), "orderAddresses", None
     )
     assert "Express" not in body.values()

@@ -13,8 +13,8 @@ import pytest
 
 from airflow_provider_kk.api.errors import KKUnknownOutcomeError
 from airflow_provider_kk.api.send_tracking import TrackedRequest
+from tests.api.failures import EMPTY_LIST, ENVELOPE, post
 from tests.api.helpers import CREATED, ORDER, Play, SocketServer, Visit, client_for, dripping, http
-from tests.api.plays import EMPTY_LIST, ENVELOPE, post
 
 #: Long enough to connect and send on a busy machine, much shorter than any of these answers takes.
 TIMEOUT_S = 2.0
@@ -113,7 +113,7 @@ def option_of_the_other_end(visit: Visit, level: int, option: int) -> int:
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
-def test_the_kernel_is_told_the_deadline_too() -> None:
+def test_the_kernel_gets_the_deadline_too() -> None:
     limits_ms: list[int] = []
 
     def play(visit: Visit) -> None:

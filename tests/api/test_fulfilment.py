@@ -63,11 +63,11 @@ def v1(status: str, **more: Any) -> KKOrder:
         (KKOrder.read({"id": 1}), "created"),
     ],
 )
-def test_the_station_is_the_furthest_that_kks_words_tell_of(order: KKOrder, status: str) -> None:
+def test_the_fulfilment_status_is_the_furthest_that_kk_reports(order: KKOrder, status: str) -> None:
     assert status_of(order) == status
 
 
-def test_the_words_for_a_parcel_are_stations_too() -> None:
+def test_package_statuses_map_to_fulfilment_statuses() -> None:
     words = ("preparing", "shipped", "completed", "lost", None)
     assert [package_status(word) for word in words] == [*PackageStatus, None, None]
 

@@ -51,7 +51,7 @@ def test_no_hidden_text_of_some_length_is_left(text: str, secrets: list[str]) ->
         "phone 01 23 45 67 89, 0123456789, 0033123456789, 33 (0)1 23 45 67 89, 23456789",
     ],
 )
-def test_a_customer_is_found_however_kk_spells_her(message: str) -> None:
+def test_a_customer_is_redacted_however_kk_spells_the_name(message: str) -> None:
     shown = redact(message, CUSTOMER).lower()
 
     assert "***" in shown
@@ -66,7 +66,7 @@ def test_a_customer_is_found_however_kk_spells_her(message: str) -> None:
         "too many: 50% (a+b) <3",
     ],
 )
-def test_numbers_skus_countries_and_kk_s_own_words_stay(message: str) -> None:
+def test_numbers_skus_countries_and_kks_own_terms_stay(message: str) -> None:
     assert redact(message, CUSTOMER) == message
 
 

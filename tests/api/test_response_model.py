@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kk.api.errors import KKAnswerError, KKUnknownOutcomeError, Outcome
+from tests.api.failures import EMPTY_LIST, after_the_body, redirect, reset_after_the_body
 from tests.api.helpers import CREATED, ORDER, TOKEN, Play, SocketServer, Visit, answering, client_for, http
-from tests.api.plays import EMPTY_LIST, after_the_body, redirect, reset_after_the_body
 
 
 def test_reads_share_a_connection_and_a_post_never_rides_on_one_that_has_served() -> None:
@@ -34,7 +34,7 @@ def serve_one_and_drop_the_next(visit: Visit) -> None:
     visit.reset()
 
 
-def test_a_read_on_a_connection_that_kk_closed_meanwhile_is_asked_again_once() -> None:
+def test_a_read_on_a_connection_that_kk_closed_is_retried_once() -> None:
     with SocketServer(serve_one_and_drop_the_next) as server:
         client = client_for(server.url)
         client.list_orders()
@@ -43,7 +43,7 @@ def test_a_read_on_a_connection_that_kk_closed_meanwhile_is_asked_again_once() -
         assert len(server.requests) == 3
 
 
-def test_a_read_on_a_connection_made_anew_is_not_asked_again() -> None:
+def test_a_read_on_a_new_connection_is_not_retried() -> None:
     def play(visit: Visit) -> None:
         visit.read_request()
         if len(visit.server.requests) == 1:

@@ -142,7 +142,7 @@ def test_a_listed_order_does_not_show_its_customer() -> None:
     assert "Somebody" not in repr(KKOrder.read(V2_ORDER))
 
 
-def test_text_that_no_database_takes_is_mended() -> None:
+def test_text_that_no_database_takes_is_fixed() -> None:
     package = Package.read({"carrier": "a\0b\ud800"})
     assert package.carrier == "a\ufffdb\ufffd"
 

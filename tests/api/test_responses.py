@@ -88,7 +88,7 @@ UNCLEAR: list[tuple[int, Any]] = [
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_token_that_carries_a_code_of_its_own(status: int) -> None:
+def test_a_rejected_token_with_a_code_of_its_own(status: int) -> None:
     """For a call that changes something the code decides: it may be about this very order."""
     with pytest.raises(KKRejectedError):
         data_of(answer(status, refused(20001)), is_write=True)
@@ -103,7 +103,7 @@ def test_a_success_under_a_status_of_failure_proves_nothing(status: int) -> None
 
 
 @pytest.mark.parametrize(("status", "body", "kind"), PROVEN)
-def test_a_whole_answer_proves_an_outcome(status: int, body: Any, kind: type[KKError]) -> None:
+def test_a_complete_response_proves_an_outcome(status: int, body: Any, kind: type[KKError]) -> None:
     for is_write in (True, False):
         with pytest.raises(KKError) as caught:
             data_of(answer(status, body), is_write=is_write)
@@ -112,7 +112,7 @@ def test_a_whole_answer_proves_an_outcome(status: int, body: Any, kind: type[KKE
 
 
 @pytest.mark.parametrize(("status", "body"), UNCLEAR)
-def test_anything_else_leaves_a_change_unknown_and_a_read_failed(status: int, body: Any) -> None:
+def test_any_other_response_leaves_a_write_unknown_and_a_read_failed(status: int, body: Any) -> None:
     with pytest.raises(KKUnknownOutcomeError):
         data_of(answer(status, body), is_write=True)
     with pytest.raises(KKAnswerError):
@@ -125,7 +125,7 @@ def test_success_is_the_code_never_the_text(code: Any, message: Any) -> None:
     assert data_of(answer(200, {"code": code, "message": message, "data": [1]}), is_write=True) == [1]
 
 
-def test_a_refusal_tells_code_and_message() -> None:
+def test_a_rejection_has_code_and_message() -> None:
     with pytest.raises(KKRejectedError) as caught:
         data_of(answer(400, refused(20001)), is_write=True)
     error = caught.value
@@ -145,7 +145,7 @@ def test_a_refusal_tells_code_and_message() -> None:
         ({"retry_after": "Tue, 02 Jan 2024 03:05:05 GMT", "date": "nonsense"}, None),
     ],
 )
-def test_a_429_tells_how_long_to_wait_when_kk_says_so(headers: dict[str, str], seconds: float | None) -> None:
+def test_a_rate_limit_response_gives_its_retry_after(headers: dict[str, str], seconds: float | None) -> None:
     with pytest.raises(KKRateLimitedError) as caught:
         data_of(answer(429, b"", **headers), is_write=True)
     assert caught.value.retry_after_s == seconds
@@ -262,7 +262,7 @@ def test_an_invalid_order_lists_every_fault() -> None:
         (500, b"", {}, "without a body"),
     ],
 )
-def test_what_is_no_answer_of_kks_is_told_in_words(
+def test_a_response_that_is_not_kks_is_described(
     status: int, body: bytes, headers: dict[str, str], said: str
 ) -> None:
     with pytest.raises(KKError) as caught:

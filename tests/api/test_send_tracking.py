@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kk.api.errors import KKNotSentError, KKUnknownOutcomeError, Outcome
+from tests.api.failures import UNKNOWN, post
 from tests.api.helpers import CREATED, ORDER, SocketServer, Visit, answering, client_for, http, server_tls
-from tests.api.plays import UNKNOWN, post
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
@@ -36,9 +36,7 @@ def test_the_same_holds_inside_tls(name: str, pem: Path) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_a_last_check_that_says_no_comes_after_the_connection_and_before_the_first_byte(
-    tls: bool, pem: Path
-) -> None:
+def test_before_send_runs_after_the_connection_and_before_the_first_byte(tls: bool, pem: Path) -> None:
     left: list[float] = []
 
     def no(remaining_s: float) -> None:
@@ -57,7 +55,7 @@ def test_a_last_check_that_says_no_comes_after_the_connection_and_before_the_fir
         assert server.bytes_seen == 0
 
 
-def test_a_last_check_that_takes_all_the_time_sends_nothing() -> None:
+def test_before_send_that_takes_all_the_time_sends_nothing() -> None:
     with SocketServer(answering(http(CREATED))) as server:
         client = client_for(server.url, timeout_s=0.3)
         with pytest.raises(KKNotSentError):
@@ -65,7 +63,7 @@ def test_a_last_check_that_takes_all_the_time_sends_nothing() -> None:
         assert server.bodies == []
 
 
-def test_a_last_check_that_agrees_lets_the_order_through() -> None:
+def test_before_send_that_agrees_sends_the_order() -> None:
     with SocketServer(answering(http(CREATED))) as server:
         assert client_for(server.url).create_order(ORDER, before_send=lambda _left: None) == ["1000000371651"]
 

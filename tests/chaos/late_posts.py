@@ -15,7 +15,7 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_kk.api.api_versions import DIALECTS
+from airflow_provider_kk.api.api_versions import API_VERSIONS
 from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.api.models import Order
@@ -56,13 +56,13 @@ def send(url: str, token: str, timeout_s: float, name: str) -> str:
 
 
 def send_plainly(url: str, token: str, timeout_s: float, name: str) -> str:
-    body = json.dumps(DIALECTS["v1"].create_body(Order.parse(order(name)), "orderAddresses", None))
+    body = json.dumps(API_VERSIONS["v1"].create_body(Order.parse(order(name)), "orderAddresses", None))
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     connection = HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
     connection.connect()
     wait_for_the_cut(name)
     try:
-        connection.request("POST", DIALECTS["v1"].orders_path, body, headers)
+        connection.request("POST", API_VERSIONS["v1"].orders_path, body, headers)
         connection.getresponse().read()
     except OSError:
         return "unknown"

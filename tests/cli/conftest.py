@@ -22,7 +22,7 @@ SKU = "FWXW00290_WHT_M"
 def ledger(tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlLedger]:
     """A ledger whose windows are so short that they are over at once."""
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.ledger import open_ledger
+    from airflow_provider_kk.hooks.ledger_connection import open_ledger
 
     extra = {"ledger_conn_id": "ledger", "timeout_s": 0.01, "lease_s": 0.02, "settle_window_s": 0.01}
     kk = {"conn_type": "kk", "host": sandbox.url, "password": sandbox.token, "extra": extra}

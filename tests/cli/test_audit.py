@@ -65,7 +65,7 @@ def test_all_agree_when_each_was_created_once_splits_included(
     assert audited(sandbox, capsys) == (0, {}, {"agrees": 2})
 
 
-def test_a_post_that_a_proxy_has_replayed_is_named(
+def test_a_duplicate_from_a_replayed_post_is_named(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post(ledger, "A-1")
@@ -110,7 +110,7 @@ def test_a_duplicate_that_was_refunded_at_kk_is_over(
     assert audited(sandbox, capsys) == (0, {}, {"agrees": 1})
 
 
-def test_half_a_split_that_kk_made_before_it_refused_is_named(
+def test_half_a_split_that_kk_made_before_its_rejection_is_named(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post(ledger, "A-1")
@@ -178,7 +178,7 @@ def test_a_period_without_orders_has_nothing_to_compare(
     assert audited(sandbox, capsys, *words) == (0, {}, {})
 
 
-def test_an_order_of_an_hour_ago_is_looked_for_in_its_own_hour(
+def test_an_order_of_an_hour_ago_is_searched_in_its_own_hour(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post(ledger, "A-1")
@@ -187,7 +187,7 @@ def test_an_order_of_an_hour_ago_is_looked_for_in_its_own_hour(
     assert (status, verdicts(findings)) == (1, {"old": "unclaimed"})
 
 
-def test_what_cannot_be_told_ends_with_status_2_and_the_reason(
+def test_an_inconclusive_audit_exits_with_2_and_the_reason(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post(ledger, "A-1")
@@ -209,14 +209,14 @@ def test_what_cannot_be_told_ends_with_status_2_and_the_reason(
         (["--kk-conn-id", "missing"], "missing"),
     ],
 )
-def test_wrong_use_is_told_in_a_sentence(
+def test_wrong_arguments_are_reported_in_a_sentence(
     ledger: SqlLedger, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["audit", *words]) == 2
     assert told in capsys.readouterr().err
 
 
-def test_a_period_that_is_too_young_is_cut_and_that_is_said(
+def test_a_period_that_is_too_young_is_cut_with_a_message(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post(ledger, "A-1")

@@ -19,7 +19,7 @@ def say(number: str, word: Any, **arguments: Any) -> str:
     return resolve_order(number, word, **{"who": "ann", "why": "looked at KK's site", **arguments})
 
 
-def test_held_orders_are_told_in_plain_data_the_longest_held_first(ledger: SqlLedger) -> None:
+def test_held_orders_are_listed_as_plain_data_longest_held_first(ledger: SqlLedger) -> None:
     for number in ("A-2", "A-1", "A-3"):
         hold(ledger, number)
     refuse(ledger, "A-4")
@@ -39,7 +39,7 @@ def test_held_orders_are_told_in_plain_data_the_longest_held_first(ledger: SqlLe
     }
 
 
-def test_an_order_is_ordered_once_more_once_whatever_is_retried(
+def test_order_again_happens_once_however_often_it_is_retried(
     ledger: SqlLedger, sandbox: SandboxServer
 ) -> None:
     hold(ledger, "A-1")
@@ -60,7 +60,7 @@ def test_an_order_is_ordered_once_more_once_whatever_is_retried(
 
 
 @pytest.mark.parametrize("word", ["created", "never_created", "order_again"])
-def test_an_answer_is_not_taken_of_an_order_that_has_moved_on_since_it_was_shown(
+def test_a_resolution_of_an_outdated_version_is_rejected(
     ledger: SqlLedger, sandbox: SandboxServer, word: str
 ) -> None:
     hold(ledger, "A-1")
@@ -76,7 +76,9 @@ def test_an_answer_is_not_taken_of_an_order_that_has_moved_on_since_it_was_shown
     assert [one.state.value for one in ledger.generations("A-1")] == ["created"]
 
 
-def test_a_word_that_was_taken_is_taken_by_a_retry_too(ledger: SqlLedger, sandbox: SandboxServer) -> None:
+def test_a_resolution_that_was_accepted_is_accepted_by_a_retry_too(
+    ledger: SqlLedger, sandbox: SandboxServer
+) -> None:
     hold(ledger, "A-1")
     hold(ledger, "A-2")
     (kk_order_id,) = sandbox.control.place({SKU: 1}, number="A-1")
@@ -102,7 +104,7 @@ def test_a_word_that_was_taken_is_taken_by_a_retry_too(ledger: SqlLedger, sandbo
         ("A-3", "never_created", {}, "not in the ledger"),
     ],
 )
-def test_a_word_that_cannot_be_taken_fails_for_good_and_says_why(
+def test_a_rejected_resolution_fails_permanently_with_the_reason(
     number: str, word: str, arguments: dict[str, Any], told: str, ledger: SqlLedger
 ) -> None:
     hold(ledger, "A-1")
@@ -112,7 +114,7 @@ def test_a_word_that_cannot_be_taken_fails_for_good_and_says_why(
     assert state(ledger, "A-1") == "held"
 
 
-def test_an_order_that_kk_lists_by_now_is_not_sent_again(ledger: SqlLedger, sandbox: SandboxServer) -> None:
+def test_an_order_that_kk_lists_by_now_is_not_resent(ledger: SqlLedger, sandbox: SandboxServer) -> None:
     hold(ledger, "A-1")
     (late,) = sandbox.control.place({SKU: 1}, number="A-1", age_s=60)
     with pytest.raises(AirflowFailException, match=f"A-1: KK lists {late} of it by now"):
@@ -120,7 +122,7 @@ def test_an_order_that_kk_lists_by_now_is_not_sent_again(ledger: SqlLedger, sand
     assert state(ledger, "A-1") == "held"
 
 
-def test_while_kk_cannot_be_asked_a_retry_may_do(ledger: SqlLedger, sandbox: SandboxServer) -> None:
+def test_a_resolution_is_retryable_while_kk_is_unreachable(ledger: SqlLedger, sandbox: SandboxServer) -> None:
     hold(ledger, "A-1")
     record(ledger, "A-2", "created", ids=("1",))
     sandbox.control.arm("auth", method=None)

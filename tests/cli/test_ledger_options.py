@@ -37,7 +37,7 @@ def kk(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(kk_connection(sandbox)))
 
 
-def test_without_a_connection_to_kk_each_command_says_so(
+def test_each_command_reports_a_missing_kk_connection(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "ledger.db"
@@ -53,7 +53,7 @@ def test_without_a_connection_to_kk_each_command_says_so(
 
 @pytest.mark.usefixtures("kk")
 @pytest.mark.parametrize("is_database", [False, True])
-def test_a_ledger_that_is_not_there_is_told_and_not_made(
+def test_a_missing_ledger_is_reported_and_not_created(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], is_database: bool
 ) -> None:
     place = tmp_path / "typo.db"
@@ -77,7 +77,7 @@ def test_a_ledger_that_is_not_there_is_told_and_not_made(
 @pytest.mark.parametrize(
     "words", [["check", "--show", "-1"], ["send", "--limit", "-1"], ["ledger", "list", "--limit", "x"]]
 )
-def test_what_is_no_number_of_orders_is_a_usage_error(
+def test_an_invalid_count_of_orders_is_a_usage_error(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

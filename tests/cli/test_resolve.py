@@ -74,7 +74,7 @@ def reconcile(ledger: SqlLedger, number: str) -> None:
 # Order again ---------------------------------------------------------------------------------------
 
 
-def test_the_rest_of_a_split_is_never_taken_for_what_is_ordered_again(
+def test_the_other_half_of_a_split_is_never_taken_for_an_order_made_again(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sandbox.control.set(answer="first")  # hides the further ids of a split
@@ -138,7 +138,7 @@ def test_nothing_is_ordered_again_when_kks_list_cannot_be_read(
     assert [one.generation for one in ledger.generations("A-1")] == [1]
 
 
-def test_what_may_still_turn_up_is_not_ordered_again_and_does_not_stop_the_others(
+def test_order_again_skips_what_may_still_be_listed(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post_and_wait(ledger, "A-1")
@@ -148,7 +148,7 @@ def test_what_may_still_turn_up_is_not_ordered_again_and_does_not_stop_the_other
     assert [len(ledger.generations(number)) for number in ("A-1", "A-2")] == [2, 1]
 
 
-def test_a_refused_order_that_kk_has_all_the_same_is_not_ordered_again(
+def test_a_rejected_order_that_kk_made_all_the_same_is_not_ordered_again(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refuse(ledger, "A-1")
@@ -209,7 +209,7 @@ def test_an_order_that_kk_listed_late_was_not_never_created(
     assert (state(ledger, "A-1"), state(ledger, "A-2")) == ("held", "not_sent")
 
 
-def test_several_numbers_are_looked_for_by_one_reading_of_kks_list(
+def test_several_numbers_are_resolved_by_one_reading_of_kks_list(
     ledger: SqlLedger, sandbox: SandboxServer
 ) -> None:
     post_and_wait(ledger, "A-0")
@@ -227,7 +227,7 @@ def test_several_numbers_are_looked_for_by_one_reading_of_kks_list(
     assert reads() - before == 2 * once
 
 
-def test_what_a_list_shows_counts_though_nothing_proves_the_list(
+def test_listed_orders_count_though_no_sentinel_proves_the_list(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")  # the ledger knows no order of KK that the list would have to show
@@ -243,7 +243,7 @@ def test_what_a_list_shows_counts_though_nothing_proves_the_list(
     assert (state(ledger, "A-1"), state(ledger, "A-2")) == ("held", "not_sent")
 
 
-def test_nothing_is_taken_for_never_created_while_kk_cannot_be_asked(
+def test_nothing_is_resolved_as_never_created_while_kk_is_unreachable(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")
@@ -298,7 +298,7 @@ def taken_for_mine(ledger: SqlLedger, sandbox: SandboxServer) -> str:
     return kk_order
 
 
-def test_an_order_held_for_another_orders_ids_is_freed_by_naming_them(
+def test_an_order_held_for_another_orders_ids_is_resolved_by_naming_them(
     ledger: SqlLedger, sandbox: SandboxServer, taken_for_mine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["ledger", "resolve", "007", "--never-created", "--why", "that is number 7"]
@@ -313,7 +313,7 @@ def test_an_order_held_for_another_orders_ids_is_freed_by_naming_them(
     assert len(at_kk(sandbox, "007")) == 1
 
 
-def test_the_way_out_is_shown_with_the_ids(
+def test_the_resolve_command_is_shown_with_the_ids(
     ledger: SqlLedger, taken_for_mine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ledger", "show", "007"]) == 0
@@ -331,7 +331,7 @@ def test_the_way_out_is_shown_with_the_ids(
         (["007", "--created", "{}", "--not-mine", "{}"], "--not-mine goes with --never-created"),
     ],
 )
-def test_ids_that_are_not_the_rows_free_nothing(
+def test_ids_that_are_not_the_rows_resolve_nothing(
     ledger: SqlLedger,
     taken_for_mine: str,
     words: list[str],
@@ -367,7 +367,7 @@ def test_the_same_number_for_another_country_is_kept_apart_as_a_generation(
     assert sorted(one["address"]["country"] for one in sandbox.control.orders("A-1")) == ["DE", "FR"]
 
 
-def test_an_integer_that_a_sync_would_take_for_this_order_frees_nothing(
+def test_an_integer_that_a_sync_would_adopt_resolves_nothing(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sandbox.control.set(integer_numbers=True)

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from airflow_provider_kk.cli.ledger import add_arguments
+from airflow_provider_kk.cli.ledger_command import add_arguments
 from airflow_provider_kk.delivery.resolve_commands import resolve_commands
 from airflow_provider_kk.delivery.states import State
 
@@ -52,7 +52,7 @@ def test_a_refund_has_commands_of_its_own():
     assert (retry.action, retry.refunds) == ("retry", True)
 
 
-def test_what_was_refused_can_be_asked_for_again_and_what_is_created_needs_nothing():
+def test_a_rejected_order_can_be_retried_and_a_created_one_needs_nothing():
     (retry,) = said("A-1", State.REJECTED, ())
     assert (retry.action, retry.number) == ("retry", ["A-1"])
     assert resolve_commands("A-1", State.CREATED, ("1",)) is None

@@ -58,7 +58,7 @@ def test_what_was_created_once_agrees_split_or_not(empty_world: World) -> None:
     assert (result.findings, result.counts) == ([], {AuditResult.AGREES: 2})
 
 
-def test_a_replayed_post_is_more_and_says_how_often(world: World) -> None:
+def test_a_duplicate_from_a_replayed_post_is_counted(world: World) -> None:
     world.kk.split = True
     order = Order("A", TWO)
     world.sync(order, "B")
@@ -96,7 +96,7 @@ def test_an_unknown_number_is_unclaimed_unless_it_was_cancelled(world: World) ->
     assert verdicts(look(world)) == {"by-hand": "unclaimed"}
 
 
-def test_what_only_healing_has_found_is_unclaimed_until_a_sync_asks_for_it(world: World) -> None:
+def test_what_only_recover_found_is_unclaimed_until_a_sync_selects_it(world: World) -> None:
     world.sync("Z")
     world.kk.add(Order("A"))
     world.sync("Z")
@@ -114,7 +114,7 @@ def test_a_duplicate_that_was_cancelled_at_kk_is_over(world: World) -> None:
     assert look(world).agrees
 
 
-def test_other_ids_and_other_goods_are_told_apart(world: World) -> None:
+def test_other_ids_and_other_goods_are_distinguished(world: World) -> None:
     world.sync("A", "B", "C")
     forget(world, "A")
     forget(world, "B")
@@ -152,7 +152,7 @@ def test_generations_of_different_days_do_not_disturb_each_other(world: World) -
     assert look(world, since=START - 60, until=START + 3_600).agrees
 
 
-def test_what_is_in_doubt_is_named_but_not_wrong_while_its_window_is_open(world: World) -> None:
+def test_an_order_in_doubt_is_listed_but_not_wrong_within_its_settle_window(world: World) -> None:
     world.sync("Z")
     world.kk.meets("A", "lost_answer")
     world.kk.meets("B", "lost_request")
@@ -165,7 +165,7 @@ def test_what_is_in_doubt_is_named_but_not_wrong_while_its_window_is_open(world:
     assert {one.state for one in result.findings} == {"in_doubt"}
 
 
-def test_what_is_in_doubt_is_wrong_once_its_window_is_over_and_kk_has_it_twice(world: World) -> None:
+def test_an_order_in_doubt_with_a_duplicate_is_wrong_after_its_settle_window(world: World) -> None:
     world.sync("Z")
     world.kk.meets("A", "lost_answer")
     world.kk.meets("B", "lost_answer")
@@ -183,7 +183,7 @@ def test_what_is_held_is_named_with_its_state(world: World) -> None:
     assert "not in KK's list" in found.message
 
 
-def test_half_a_split_of_a_refused_order_is_more_than_there_should_be(world: World) -> None:
+def test_half_a_split_of_a_rejected_order_is_more_than_there_should_be(world: World) -> None:
     world.sync("Z")
     world.kk.meets("A", "refused")
     world.sync(Order("A", TWO), waits=False)
@@ -191,26 +191,26 @@ def test_half_a_split_of_a_refused_order_is_more_than_there_should_be(world: Wor
     assert verdicts(look(world)) == {"A": "more"}
 
 
-def test_a_human_who_has_seen_other_goods_is_believed(world: World) -> None:
+def test_a_manual_resolution_with_other_goods_is_accepted(world: World) -> None:
     world.sync("Z")
     world.kk.meets("A", "lost_request")
     world.sync("A", waits=False)
     ids = world.kk.add(Order("A", {"MUG": 1}))
     world.clock.sleep(3_600)
     assert world.ledger.resolve(
-        world.entry("A"), Event.DECLARED_CREATED, ids=ids, who="ann", why="support changed it"
+        world.entry("A"), Event.RESOLVED_CREATED, ids=ids, who="ann", why="support changed it"
     )
     assert look(world).agrees
     world.kk.add(Order("A", {"MUG": 1}))
     assert not look(world).agrees
 
 
-def test_what_was_declared_created_days_later_is_found_where_it_was_sent(world: World) -> None:
+def test_an_order_resolved_as_created_days_later_is_found_where_it_was_sent(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
     world.clock.sleep(3 * DAY_S)
     ids = [one.id for one in world.kk.orders if one.key == "A"]
-    assert world.ledger.resolve(world.entry("A"), Event.DECLARED_CREATED, ids=ids, who="ann", why="seen")
+    assert world.ledger.resolve(world.entry("A"), Event.RESOLVED_CREATED, ids=ids, who="ann", why="seen")
     world.sync("Z")
     assert look(world).agrees
 
@@ -246,7 +246,7 @@ def test_numbers_that_kk_lists_as_integers_are_recognised(world: World) -> None:
     assert verdicts(look(world)) == {"00042": "more"}
 
 
-def test_the_list_of_another_store_tells_nothing(world: World) -> None:
+def test_the_list_of_another_store_is_inconclusive(world: World) -> None:
     world.sync("A", "B")
     forget(world, "A")
     forget(world, "B")
@@ -255,7 +255,7 @@ def test_the_list_of_another_store_tells_nothing(world: World) -> None:
         look(world)
 
 
-def test_a_list_that_is_not_complete_tells_nothing(world: World) -> None:
+def test_an_incomplete_list_is_inconclusive(world: World) -> None:
     world.sync("A")
     world.kk.list_error = InconclusiveError("its pages do not add up")
     with pytest.raises(InconclusiveError, match="pages"):
@@ -272,7 +272,7 @@ def test_a_lagging_list_makes_nothing_missing(world: World) -> None:
     assert look(world).agrees
 
 
-def test_a_long_period_is_told_of_while_it_is_read(
+def test_progress_of_a_long_period_is_logged(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.sync("A", "B")

@@ -21,13 +21,13 @@ def lift(world: World) -> None:
     assert world.ledger.clear_backoff(world.entry("A"), who="ann", why="restocked") is not None
 
 
-def test_without_a_word_it_rests(world: World) -> None:
+def test_a_rejected_order_backs_off(world: World) -> None:
     world.clock.sleep(700)
     assert counts(world.sync("A")) == {"rejected": 1}
     assert world.kk.posts == ["Z", "A"]
 
 
-def test_the_next_sync_asks_again(world: World) -> None:
+def test_a_retry_ends_the_backoff(world: World) -> None:
     world.clock.sleep(700)
     lift(world)
     assert counts(world.sync("A")) == {"created": 1}
@@ -41,7 +41,7 @@ def test_the_next_sync_waits_for_the_settle_window_first(world: World) -> None:
     assert world.clock.wall() >= settled
 
 
-def test_what_kk_has_made_in_spite_of_its_refusal_is_not_sent_again(world: World) -> None:
+def test_an_order_that_kk_made_despite_its_rejection_is_not_resent(world: World) -> None:
     world.kk.add(Order("A"))
     world.clock.sleep(700)
     lift(world)
@@ -49,7 +49,7 @@ def test_what_kk_has_made_in_spite_of_its_refusal_is_not_sent_again(world: World
     assert world.kk.posts == ["Z", "A"]
 
 
-def test_a_second_refusal_rests_longer_than_the_first(world: World) -> None:
+def test_a_second_rejection_backs_off_longer_than_the_first(world: World) -> None:
     world.clock.sleep(700)
     lift(world)
     world.kk.meets("A", "refused")
@@ -66,6 +66,6 @@ def test_a_row_that_has_moved_is_left_alone(world: World) -> None:
     assert world.entry("A").state is State.CREATED
 
 
-def test_only_a_rejected_order_has_a_pause(world: World) -> None:
+def test_only_a_rejected_order_has_a_backoff(world: World) -> None:
     with pytest.raises(ValueError, match="cannot follow 'created'"):
         world.ledger.clear_backoff(world.entry("Z"), who="ann", why="restocked")

@@ -14,7 +14,7 @@ from tests.delivery.world import ORIGIN, Order, World, counts
 
 
 @pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
-def test_a_database_clock_that_is_an_hour_off_doubles_nothing(world: World, off_s: float) -> None:
+def test_a_database_clock_an_hour_off_makes_no_duplicate(world: World, off_s: float) -> None:
     database: Any = world.ledger.database
     database.time_here = lambda: world.clock.wall() + off_s
     world.sync("B")
@@ -28,7 +28,7 @@ def test_a_database_clock_that_is_an_hour_off_doubles_nothing(world: World, off_
     assert world.kk.count("A") == 1
 
 
-def test_a_database_clock_that_is_set_right_while_an_order_is_in_doubt_doubles_nothing(world: World) -> None:
+def test_a_database_clock_corrected_while_an_order_is_in_doubt_makes_no_duplicate(world: World) -> None:
     database: Any = world.ledger.database
     time_here = database.time_here
     database.time_here = lambda: world.clock.wall() - 3600
@@ -42,7 +42,7 @@ def test_a_database_clock_that_is_set_right_while_an_order_is_in_doubt_doubles_n
     assert world.kk.count("A") == 1
 
 
-def test_a_kk_clock_that_is_corrected_between_sending_and_settling_doubles_nothing(world: World) -> None:
+def test_a_kk_clock_corrected_before_reconcile_makes_no_duplicate(world: World) -> None:
     world.kk.clock_skew_s = 3600.0
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
@@ -52,7 +52,7 @@ def test_a_kk_clock_that_is_corrected_between_sending_and_settling_doubles_nothi
     assert world.kk.count("A") == 1
 
 
-def test_one_wrong_date_does_not_blind_healing(world: World) -> None:
+def test_recover_survives_one_wrong_date_in_the_list(world: World) -> None:
     world.kk.clock_skew_s = 86_400.0
     world.sync("B")
     world.kk.clock_skew_s = 0.0
@@ -64,7 +64,7 @@ def test_one_wrong_date_does_not_blind_healing(world: World) -> None:
 
 
 @pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
-def test_a_database_clock_that_is_an_hour_off_stops_nobody(world: World, off_s: float) -> None:
+def test_a_database_clock_an_hour_off_blocks_no_worker(world: World, off_s: float) -> None:
     database: Any = world.ledger.database
     database.time_here = lambda: world.clock.wall() + off_s
     for key in ("B", "C", "D"):
@@ -73,7 +73,7 @@ def test_a_database_clock_that_is_an_hour_off_stops_nobody(world: World, off_s: 
     assert counts(world.sync("E")) == {"created": 1}
 
 
-def test_answers_that_were_recorded_late_stop_nobody(empty_world: World) -> None:
+def test_responses_recorded_late_block_no_worker(empty_world: World) -> None:
     world = empty_world
     for key in ("A", "B", "C"):
         claim = world.ledger.claim(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
@@ -100,7 +100,7 @@ def set_databases_clock(world: World, ahead_s: float) -> None:
     database.time_here = database.read_now = lambda: world.clock.wall() + ahead_s
 
 
-def test_a_workers_clock_that_was_ahead_doubles_nothing(world: World) -> None:
+def test_a_workers_clock_that_was_ahead_makes_no_duplicate(world: World) -> None:
     set_workers_clock(world, 3600)
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
@@ -112,7 +112,7 @@ def test_a_workers_clock_that_was_ahead_doubles_nothing(world: World) -> None:
     assert world.kk.count("A") == 1
 
 
-def test_a_databases_clock_that_was_ahead_doubles_nothing(world: World) -> None:
+def test_a_databases_clock_that_was_ahead_makes_no_duplicate(world: World) -> None:
     set_databases_clock(world, 3600)
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
@@ -124,7 +124,7 @@ def test_a_databases_clock_that_was_ahead_doubles_nothing(world: World) -> None:
     assert world.kk.count("A") == 1
 
 
-def test_clocks_that_were_behind_double_nothing(world: World) -> None:
+def test_clocks_that_were_behind_make_no_duplicate(world: World) -> None:
     world.kk.list_lag_s = 300.0
     world.sync("B")
     world.clock.sleep(1200)
@@ -137,7 +137,7 @@ def test_clocks_that_were_behind_double_nothing(world: World) -> None:
     assert world.kk.count("A") == 1
 
 
-def test_kks_clock_that_was_ahead_doubles_nothing(world: World) -> None:
+def test_kks_clock_that_was_ahead_makes_no_duplicate(world: World) -> None:
     world.kk.clock_skew_s = 3600.0
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
@@ -149,7 +149,7 @@ def test_kks_clock_that_was_ahead_doubles_nothing(world: World) -> None:
     assert world.kk.count("A") == 1
 
 
-def test_clocks_that_are_set_wrong_during_a_sync_double_nothing(world: World) -> None:
+def test_clocks_set_wrong_during_a_sync_make_no_duplicate(world: World) -> None:
     set_databases_clock(world, 3600)
     world.kk.meets("A", "lost_answer")
     # KK's next answer tells the worker that its own clock is wrong by now, too.

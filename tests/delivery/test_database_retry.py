@@ -18,7 +18,7 @@ from tests.delivery.test_driver_errors import DriverError
         DriverError("40001", "[40001] Transaction (Process ID 52) was deadlocked on lock resources"),
     ],
 )
-def test_what_was_undone_for_another_transaction_is_known_in_every_language(error: DriverError) -> None:
+def test_a_serialization_failure_is_known_in_every_language(error: DriverError) -> None:
     assert is_serialization_failure(error)
 
 
@@ -31,5 +31,5 @@ def test_what_was_undone_for_another_transaction_is_known_in_every_language(erro
         DriverError("deadlock of the value", sqlstate="22P02"),
     ],
 )
-def test_what_may_have_been_done_is_not_taken_for_undone(error: DriverError) -> None:
+def test_a_commit_of_unknown_outcome_is_not_a_serialization_failure(error: DriverError) -> None:
     assert not is_serialization_failure(error)

@@ -78,7 +78,7 @@ class DriverError(Exception):
         ),
     ],
 )
-def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
+def test_no_value_of_a_row_is_shown(error: Exception, says: str | None) -> None:
     told = redact_db_error(error, SQL, "recipient", "street1")
 
     assert [word for word in MARKED if word in told] == []
@@ -143,7 +143,7 @@ def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
         (DriverError(), "DriverError"),
     ],
 )
-def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -> None:
+def test_the_error_says_what_is_wrong_with_the_statement(error: Exception, says: str) -> None:
     assert redact_db_error(error, SQL).endswith(says)
 
 
@@ -169,5 +169,7 @@ def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -
         (DriverError("no such column: nix"), False),
     ],
 )
-def test_a_statement_at_fault_is_told_from_what_a_retry_may_mend(error: Exception, is_at_fault: bool) -> None:
+def test_a_faulty_statement_is_distinguished_from_a_transient_error(
+    error: Exception, is_at_fault: bool
+) -> None:
     assert is_of_statement(error) is is_at_fault

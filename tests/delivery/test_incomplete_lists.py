@@ -15,7 +15,7 @@ from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, counts, list_integers, stream_over
 
 
-def test_a_refused_order_is_not_asked_again_over_another_stores_list(world: World) -> None:
+def test_a_rejected_order_is_not_retried_by_another_stores_list(world: World) -> None:
     world.kk.meets("A", "refused")
     world.sync("A")
     world.clock.sleep(3600)
@@ -43,7 +43,7 @@ def test_an_id_that_kk_has_given_and_does_not_list_is_a_conflict(world: World) -
     assert counts(world.sync("A")) == {"held": 1}
 
 
-def test_an_order_made_by_hand_later_does_not_keep_a_refused_one_for_ever(world: World) -> None:
+def test_a_later_manual_order_does_not_block_a_rejected_one_for_ever(world: World) -> None:
     world.kk.meets("A", "refused")
     world.sync("A")
     world.clock.sleep(7200)
@@ -52,7 +52,7 @@ def test_an_order_made_by_hand_later_does_not_keep_a_refused_one_for_ever(world:
     assert counts(world.sync("A")) == {"created": 1}
 
 
-def test_another_stores_list_is_no_control_though_healing_took_it_in(world: World) -> None:
+def test_another_stores_list_has_no_sentinel_though_recover_adopted_it(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
     world.clock.sleep(800)
@@ -62,7 +62,7 @@ def test_another_stores_list_is_no_control_though_healing_took_it_in(world: Worl
     assert world.kk.count("A") == 1
 
 
-def test_a_list_with_numbers_of_kks_own_is_no_control(world: World) -> None:
+def test_a_list_with_kks_own_numbers_has_no_sentinel(world: World) -> None:
     listed = world.kk.find
 
     def find(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
@@ -75,7 +75,7 @@ def test_a_list_with_numbers_of_kks_own_is_no_control(world: World) -> None:
     assert world.kk.count("A") == 1
 
 
-def test_healing_knows_a_number_that_kk_turned_into_an_integer(world: World) -> None:
+def test_recover_matches_a_number_that_kk_turned_into_an_integer(world: World) -> None:
     world.kk.orders.append(ListedOrder("77", "123", True, {"SHIRT_M": 1}, "FR", created_at=world.clock.now))
     assert counts(world.sync("00123")) == {"already_created": 1}
     assert "00123" not in world.kk.posts
@@ -89,7 +89,7 @@ def test_an_order_with_zeros_before_it_does_not_stand_for_one_without(world: Wor
     assert counts(world.sync("7", "007")) == {"created": 1, "already_created": 1}
 
 
-def test_one_integer_for_two_orders_in_doubt_is_left_to_a_human(world: World) -> None:
+def test_one_integer_for_two_orders_in_doubt_is_held(world: World) -> None:
     list_integers(world)
     world.kk.meets("7", "lost_answer")
     world.kk.meets("007", "lost_request")
@@ -130,7 +130,7 @@ def settle_without_healing(world: World, key: str) -> None:
 
 @pytest.mark.parametrize("parts", range(1, 10))
 @pytest.mark.parametrize("younger", [(), ("B", "C", "D")], ids=["older", "younger"])
-def test_what_a_list_hid_before_it_showed_what_is_known_is_read_again(
+def test_recover_rereads_a_list_that_hid_its_sentinel_at_first(
     world: World, younger: Sequence[str], parts: int
 ) -> None:
     world.kk.meets("A", "lost_answer")
@@ -145,7 +145,7 @@ def test_what_a_list_hid_before_it_showed_what_is_known_is_read_again(
 
 
 @pytest.mark.parametrize("parts", range(1, 10))
-def test_healing_reads_all_again_though_what_is_known_is_younger(world: World, parts: int) -> None:
+def test_recover_rereads_everything_though_its_sentinel_is_younger(world: World, parts: int) -> None:
     world.sync("B")
     world.clock.sleep(1200)
     world.kk.add(Order("A"))
@@ -158,7 +158,7 @@ def test_healing_reads_all_again_though_what_is_known_is_younger(world: World, p
     assert "A" not in world.kk.posts
 
 
-def test_a_list_that_shows_what_is_known_from_the_start_is_read_once(world: World) -> None:
+def test_recover_reads_a_list_once_that_shows_its_sentinel_from_the_start(world: World) -> None:
     for key in ("B", "C", "D", "E", "F", "G"):
         send_without_healing(world, key)
         world.clock.sleep(1800)
@@ -175,7 +175,7 @@ def test_a_list_that_shows_what_is_known_from_the_start_is_read_once(world: Worl
     assert len(reads) == 1
 
 
-def test_the_rest_of_a_split_is_not_taken_for_the_order_made_again(world: World) -> None:
+def test_the_other_half_of_a_split_is_not_taken_for_a_duplicate(world: World) -> None:
     world.kk.split = True
     split = Order("A", {"S": 1, "T": 2})
     post = world.kk.post
@@ -188,7 +188,7 @@ def test_the_rest_of_a_split_is_not_taken_for_the_order_made_again(world: World)
     assert world.kk.count("A") == 2
 
 
-def test_one_kk_order_is_never_taken_for_two_numbers(world: World) -> None:
+def test_one_kk_order_is_never_adopted_for_two_numbers(world: World) -> None:
     add = world.kk.add
 
     def add_as_integer(order: Order, **options: Any) -> list[str]:
@@ -205,7 +205,7 @@ def test_one_kk_order_is_never_taken_for_two_numbers(world: World) -> None:
     assert world.entry("007").state is State.HELD
 
 
-def test_parts_without_a_number_keep_an_order_from_being_resent(world: World) -> None:
+def test_parts_without_a_number_prevent_a_resend(world: World) -> None:
     world.kk.split = True
     add = world.kk.add
     world.kk.add = lambda order, **options: add(order, key=None)  # type: ignore[method-assign]

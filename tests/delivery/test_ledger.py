@@ -65,7 +65,7 @@ def test_only_one_of_many_workers_gets_a_new_order(ledger: SqlLedger, job: Job) 
 
 
 @pytest.mark.parametrize("number", ["locked", "connection timeout"])
-def test_a_lost_race_is_not_taken_for_a_fault_that_passes(
+def test_a_lost_compare_and_set_is_not_a_transient_error(
     world: World, number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database's error quotes the key, whatever words it has."""
@@ -77,7 +77,7 @@ def test_a_lost_race_is_not_taken_for_a_fault_that_passes(
     assert pauses == []
 
 
-def test_only_one_of_many_workers_takes_over(ledger: SqlLedger, job: Job) -> None:
+def test_only_one_of_many_workers_takes_over_after_the_lease(ledger: SqlLedger, job: Job) -> None:
     ledger.record(begin(ledger, job), AttemptResult(Event.NOT_SENT))
     seen = entry(ledger)
     with ThreadPoolExecutor(8) as pool:
@@ -102,9 +102,7 @@ def test_what_is_created_or_held_is_never_sent(ledger: SqlLedger, job: Job, stat
         ledger.claim(job, entry(ledger), origin=ORIGIN, sync_id="s")
 
 
-def test_an_unknown_outcome_waits_for_a_whole_window_from_then(
-    world: World, ledger: SqlLedger, job: Job
-) -> None:
+def test_an_order_in_doubt_waits_for_a_whole_settle_window(world: World, ledger: SqlLedger, job: Job) -> None:
     claim = begin(ledger, job)
     world.clock.sleep(500)
     ledger.record(claim, AttemptResult(Event.UNKNOWN, message="reset"))
@@ -120,7 +118,7 @@ def test_a_late_created_is_stored_though_the_row_was_taken_over(ledger: SqlLedge
     assert (row.state, row.kk_order_ids) == (State.CREATED, ("1",))
 
 
-def test_two_created_attempts_are_a_conflict_in_either_order(ledger: SqlLedger, job: Job) -> None:
+def test_duplicate_created_attempts_are_a_conflict_in_either_order(ledger: SqlLedger, job: Job) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
     assert ledger.record(first, AttemptResult(Event.CREATED, ("1",))).state is State.SENDING
@@ -128,7 +126,7 @@ def test_two_created_attempts_are_a_conflict_in_either_order(ledger: SqlLedger, 
     assert (row.state, row.kk_order_ids) == (State.HELD, ("1", "2"))
 
 
-def test_two_created_attempts_are_a_conflict_when_the_older_one_answers_last(
+def test_duplicate_created_attempts_are_a_conflict_when_the_older_one_answers_last(
     ledger: SqlLedger, job: Job
 ) -> None:
     first = begin(ledger, job)
@@ -146,7 +144,7 @@ def test_an_attempt_that_failed_leaves_the_older_ones_order_standing(ledger: Sql
     assert (row.state, row.kk_order_ids) == (State.CREATED, ("1",))
 
 
-def test_a_late_created_between_a_look_and_the_resend_stops_the_resend(ledger: SqlLedger, job: Job) -> None:
+def test_a_late_created_between_reconcile_and_resend_stops_the_resend(ledger: SqlLedger, job: Job) -> None:
     first = begin(ledger, job)
     seen = entry(ledger)
     ledger.record(first, AttemptResult(Event.CREATED, ("1",)))
@@ -182,7 +180,7 @@ def test_a_worker_from_before_a_restored_backup_does_not_answer_for_its_successo
     assert ledger.record(after, AttemptResult(Event.CREATED, ("2",))).state is State.HELD
 
 
-def test_pauses_of_a_refused_order_grow_from_a_quarter_of_an_hour_to_a_day(
+def test_backoff_of_a_rejected_order_grows_from_a_quarter_of_an_hour_to_a_day(
     ledger: SqlLedger, job: Job
 ) -> None:
     pauses = []
@@ -195,7 +193,7 @@ def test_pauses_of_a_refused_order_grow_from_a_quarter_of_an_hour_to_a_day(
     assert pauses[-1] == 86_400
 
 
-def test_a_new_generation_needs_a_closed_one_whose_window_is_over(
+def test_a_new_generation_needs_a_closed_one_whose_settle_window_is_over(
     world: World, ledger: SqlLedger, job: Job
 ) -> None:
     claim = begin(ledger, job)
@@ -211,10 +209,10 @@ def test_a_new_generation_needs_a_closed_one_whose_window_is_over(
     assert entry(ledger).generation == 2
 
 
-def test_a_human_closes_what_is_held(ledger: SqlLedger, job: Job) -> None:
+def test_manual_resolution_closes_a_held_order(ledger: SqlLedger, job: Job) -> None:
     ledger.record(begin(ledger, job), AttemptResult(Event.UNKNOWN))
     ledger.hold(entry(ledger), Event.GIVEN_UP, "not in KK's list")
-    row = ledger.resolve(entry(ledger), Event.DECLARED_CREATED, ids=["9"], who="ann", why="seen at KK")
+    row = ledger.resolve(entry(ledger), Event.RESOLVED_CREATED, ids=["9"], who="ann", why="seen at KK")
     assert row is not None
     assert (row.state, row.kk_order_ids, row.resolved_by) == (State.CREATED, ("9",), "ann: seen at KK")
 
@@ -287,7 +285,7 @@ def test_a_ledger_of_a_newer_version_is_not_touched(world: World) -> None:
         world.open_ledger()
 
 
-def test_a_database_that_does_not_enforce_keys_is_refused(tmp_path: Path) -> None:
+def test_a_database_that_does_not_enforce_keys_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "loose.db"
     engine = sa.create_engine(f"sqlite:///{path}")
     loose = sa.MetaData()
@@ -299,12 +297,12 @@ def test_a_database_that_does_not_enforce_keys_is_refused(tmp_path: Path) -> Non
         World(f"sqlite:///{path}")
 
 
-def test_many_openers_at_once_create_the_tables_once(ledger_url: str) -> None:
-    engine = sa.create_engine(ledger_url)
+def test_many_openers_at_once_create_the_tables_once(each_ledger_url: str) -> None:
+    engine = sa.create_engine(each_ledger_url)
     tables.METADATA.drop_all(engine)
     engine.dispose()
     with ThreadPoolExecutor(6) as pool:
-        worlds = list(pool.map(lambda _: World(ledger_url), range(6)))
+        worlds = list(pool.map(lambda _: World(each_ledger_url), range(6)))
     assert {world.ledger.recovered_until() for world in worlds} == {worlds[0].ledger.recovered_until()}
     for world in worlds:
         world.ledger.close()
@@ -329,7 +327,7 @@ def test_the_ddl_can_be_run_by_hand(tmp_path: Path) -> None:
     assert world.sync("A").created == 1
 
 
-def test_no_state_but_the_doubtful_ones_is_settled_as_unknown() -> None:
+def test_only_orders_in_doubt_are_reconciled_as_unknown() -> None:
     assert {State.SENDING, State.IN_DOUBT} == DOUBTFUL
 
 
@@ -382,9 +380,11 @@ def test_what_cannot_be_added_up_decides_nothing(ledger: SqlLedger, created: Rec
     assert entry(ledger) == created
 
 
-def test_a_split_of_an_older_generation_and_a_humans_word_stand(ledger: SqlLedger, created: Record) -> None:
+def test_a_split_of_an_older_generation_and_a_manual_resolution_stand(
+    ledger: SqlLedger, created: Record
+) -> None:
     held = ledger.add_splits([split("K1", SHIRT_M=1), split("K2", HAT=9)]).held[0]
-    ledger.resolve(held, Event.DECLARED_CREATED, ids=["K1"], who="me", why="K2 is another shop's")
+    ledger.resolve(held, Event.RESOLVED_CREATED, ids=["K1"], who="me", why="K2 is another shop's")
     assert ledger.add_splits([split("K1", SHIRT_M=1), split("K2", HAT=9)]) == Completion()
     assert entry(ledger).kk_order_ids == ("K1",)
 

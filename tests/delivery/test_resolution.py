@@ -9,7 +9,7 @@ from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, list_integers
 
 
-def test_ordering_again_and_sending_the_old_generation_exclude_each_other(world: World) -> None:
+def test_order_again_and_resend_of_the_old_generation_exclude_each_other(world: World) -> None:
     world.kk.meets("A", "refused")
     world.sync("A")
     world.clock.sleep(3600)
@@ -18,7 +18,7 @@ def test_ordering_again_and_sending_the_old_generation_exclude_each_other(world:
     assert world.ledger.claim(world.job(Order("A")), seen, origin=ORIGIN, sync_id="s") is None
 
 
-def test_sending_the_old_generation_and_ordering_again_exclude_each_other(world: World) -> None:
+def test_resend_of_the_old_generation_and_order_again_exclude_each_other(world: World) -> None:
     world.kk.meets("A", "refused")
     world.sync("A")
     world.clock.sleep(3600)
@@ -27,15 +27,15 @@ def test_sending_the_old_generation_and_ordering_again_exclude_each_other(world:
     assert not world.ledger.order_again(seen, who="ann", why="asked")
 
 
-def test_nobody_says_never_created_while_kk_may_still_show_it(world: World) -> None:
+def test_never_created_is_not_accepted_within_the_settle_window(world: World) -> None:
     world.kk.list_lag_s = 300
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
     with pytest.raises(ValueError, match="may still turn up"):
-        world.ledger.resolve(world.entry("A"), Event.DECLARED_NEVER, who="ann", why="not on the site")
+        world.ledger.resolve(world.entry("A"), Event.RESOLVED_NEVER_CREATED, who="ann", why="not on the site")
 
 
-def test_a_human_says_that_a_listed_order_is_another_ones(world: World) -> None:
+def test_manual_resolution_can_disown_a_listed_order(world: World) -> None:
     list_integers(world)
     world.kk.meets("7", "lost_answer")
     world.kk.meets("007", "lost_request")
@@ -44,26 +44,26 @@ def test_a_human_says_that_a_listed_order_is_another_ones(world: World) -> None:
     seen = world.ledger.hold(world.entry("007"), Event.CONFLICT, "listed as 7", [listed])
     assert seen is not None
     with pytest.raises(ValueError, match=f"KK has {listed}"):
-        world.ledger.resolve(seen, Event.DECLARED_NEVER, who="ann", why="that is 7")
-    row = world.ledger.resolve(seen, Event.DECLARED_NEVER, ids=[listed], who="ann", why="that is 7")
+        world.ledger.resolve(seen, Event.RESOLVED_NEVER_CREATED, who="ann", why="that is 7")
+    row = world.ledger.resolve(seen, Event.RESOLVED_NEVER_CREATED, ids=[listed], who="ann", why="that is 7")
     assert row is not None
     assert (row.state, row.kk_order_ids) == (State.NOT_SENT, ())
 
 
-def test_a_human_says_which_ids_of_a_conflict_are_the_orders(world: World) -> None:
+def test_manual_resolution_chooses_the_ids_of_a_conflict(world: World) -> None:
     claim = world.ledger.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     assert claim is not None
     world.ledger.record(claim, AttemptResult(Event.UNKNOWN))
     world.ledger.hold(world.entry("A"), Event.CONFLICT, "two", ["1", "2"])
     row = world.ledger.resolve(
-        world.entry("A"), Event.DECLARED_CREATED, ids=["1"], who="ann", why="2 was cancelled"
+        world.entry("A"), Event.RESOLVED_CREATED, ids=["1"], who="ann", why="2 was cancelled"
     )
     assert row is not None
     assert row.kk_order_ids == ("1",)
 
 
 @pytest.mark.parametrize("word", ["retry", "never", "again"])
-def test_splits_are_completed_also_after_a_human_has_let_an_order_be_sent(world: World, word: str) -> None:
+def test_splits_are_added_after_a_manual_resolution_allowed_a_resend(world: World, word: str) -> None:
     split = Order("A", {"S": 1, "T": 2})
     if word == "retry":
         world.kk.meets("A", "refused")
@@ -73,7 +73,7 @@ def test_splits_are_completed_also_after_a_human_has_let_an_order_be_sent(world:
         world.kk.meets("A", "lost_request")
         world.sync(split, waits=False)
         world.clock.sleep(800)
-        world.ledger.resolve(world.entry("A"), Event.DECLARED_NEVER, who="ann", why="no")
+        world.ledger.resolve(world.entry("A"), Event.RESOLVED_NEVER_CREATED, who="ann", why="no")
     else:
         world.sync(split)
         world.clock.sleep(3600)

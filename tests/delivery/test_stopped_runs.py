@@ -14,7 +14,7 @@ from airflow_provider_kk.delivery.run_queue import RunStatus
 from tests.delivery.world import Free, Order, World, counts, stream_over
 
 
-def test_a_stopped_run_tells_what_the_ledger_knows(world: World) -> None:
+def test_a_stopped_run_reports_what_the_ledger_knows(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
     stop = Stop()
@@ -42,12 +42,12 @@ def test_an_order_in_doubt_whose_resend_was_stopped_stays_in_doubt(world: World)
     assert run_queue.counts() == {RunStatus.IN_DOUBT: 1}
 
 
-def test_a_limit_counts_an_order_that_is_sent_again_once(world: World) -> None:
+def test_a_limit_counts_a_resent_order_once(world: World) -> None:
     world.kk.meets("A", "lost_request")
     assert counts(world.sync("A", limits=Limits(1, max_sent=1))) == {"created": 1}
 
 
-def test_a_cleared_task_asks_again_for_what_was_refused_days_ago(world: World) -> None:
+def test_a_cleared_task_retries_what_was_rejected_days_ago(world: World) -> None:
     world.kk.meets("A", "refused")
     world.kk.meets("B", "never_left")
     world.sync("A", "B", run_id="r")

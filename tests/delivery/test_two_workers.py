@@ -32,7 +32,7 @@ def test_a_late_429_does_not_resend_what_another_worker_sent_meanwhile(world: Wo
     assert world.kk.count("A") == 1
 
 
-def test_a_late_created_of_old_content_is_told_as_changed(world: World) -> None:
+def test_a_late_created_of_old_content_counts_as_changed(world: World) -> None:
     old, new = Order("A", {"S": 1}), Order("A", {"S": 5})
     first = world.ledger.claim(world.job(old), None, origin=ORIGIN, sync_id="s")
     assert first is not None
@@ -44,7 +44,7 @@ def test_a_late_created_of_old_content_is_told_as_changed(world: World) -> None:
     assert counts(world.sync(new)) == {"changed": 1}
 
 
-def test_the_place_of_an_order_that_another_worker_sends_is_handed_back(world: World) -> None:
+def test_the_permit_of_an_order_that_another_worker_sends_is_released(world: World) -> None:
     handed_back = []
 
     class Rivalled(Free):

@@ -164,7 +164,7 @@ def test_the_period_ends_ten_minutes_ago_by_the_clock_that_is_behind():
     assert read(kk) == {1, 2, 3}
 
 
-def test_a_period_that_has_not_begun_is_not_asked_for():
+def test_a_period_that_has_not_begun_is_not_requested():
     kk = ListOfChanges({})
     assert list(UpdatedOrders(kk, VirtualClock()).read(START - LAG_S)) == []  # type: ignore[arg-type]
     assert kk.requests == 0
@@ -195,7 +195,7 @@ def test_an_order_without_a_readable_id_counts_as_a_row():
     assert [order.id for order in only.orders] == ["1", ""]
 
 
-def test_the_bounds_overlap_by_a_second_since_nobody_says_whether_they_count():
+def test_the_bounds_overlap_by_a_second_since_kk_documents_no_inclusion():
     kk = ListOfChanges({})
     seen: list[Any] = []
     kk.list_orders = lambda **given: seen.append(given) or OrderPage.read({"list": []})  # type: ignore[method-assign]

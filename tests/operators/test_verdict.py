@@ -30,7 +30,7 @@ def said(
     return str(task_failure(delivery, summary, max_rejected=0, changes_fail=True))
 
 
-def test_orders_that_were_not_sent_are_told_with_a_reason_when_nothing_stopped_the_sync() -> None:
+def test_orders_not_sent_are_reported_with_a_reason_when_nothing_stopped_the_sync() -> None:
     lease = "75 s of a lease of 6 s had passed before the first byte"
     text = said([(RunStatus.NOT_SENT, True, lease)] * 8 + [(RunStatus.CREATED, True, "")])
     assert text == (
@@ -39,7 +39,7 @@ def test_orders_that_were_not_sent_are_told_with_a_reason_when_nothing_stopped_t
     )
 
 
-def test_what_stopped_a_sync_is_told_once() -> None:
+def test_what_stopped_a_sync_is_reported_once() -> None:
     text = said([(RunStatus.NOT_SENT, True, "KK is down")] * 8, breaker_reason="KK is down")
     assert text.startswith("8 orders not sent, because KK is down. ")
 

@@ -49,7 +49,7 @@ def every_path() -> list[str]:
 # Who sees it ---------------------------------------------------------------------------------------
 
 
-def test_nobody_sees_any_route_without_logging_in(site: Site):
+def test_every_route_needs_a_login(site: Site):
     paths = every_path()
     assert len(paths) >= 5
     answers = {path: site.get(path, user=None).status_code for path in paths}
@@ -178,7 +178,7 @@ def test_an_order_is_found_by_number_and_by_id(site: Site, text: str):
     assert "R-1" not in found
 
 
-def test_an_order_tells_its_attempts_and_leads_to_their_runs(site: Site):
+def test_an_order_shows_its_attempts_and_links_their_runs(site: Site):
     text = site.get("/kk/order", number="R-1").text
     assert 'href="/dags/shop/runs/run%207"' in text
     assert "code 40010" in text
@@ -204,7 +204,7 @@ def test_a_page_leads_to_the_next(site: Site):
     assert 'rel="next"' not in second
 
 
-def test_what_stands_in_the_ledger_is_text_and_never_markup(site: Site):
+def test_ledger_content_is_text_and_never_markup(site: Site):
     number = "<script>alert(0)</script>&\"'"
     record(site.ledger, number, "rejected", code=1, message="<script>alert(1)</script>")
     record(site.ledger.of_refunds(), number, "rejected", code=1, message="<script>alert(1)</script>")
@@ -241,7 +241,7 @@ def test_what_stands_in_the_ledger_is_text_and_never_markup(site: Site):
         ("nothing", {}, 404),
     ],
 )
-def test_what_cannot_be_asked_for_is_told_and_no_error(
+def test_an_invalid_query_is_reported_and_no_server_error(
     site: Site, path: str, asked: dict[str, str], status: int
 ):
     answer = site.get(f"/kk/{path}", **asked)
@@ -273,7 +273,7 @@ def test_a_refund_is_found_by_its_key_and_by_the_order_at_kk(site: Site, text: s
     assert "1002-whole" not in found
 
 
-def test_an_order_tells_its_refunds_and_a_refund_its_order(site: Site):
+def test_an_order_shows_its_refunds_and_a_refund_its_order(site: Site):
     order = site.get("/kk/order", number="C-1").text.partition("Refunds of this order")[2]
     assert "1001-whole" in order
     assert "--refunds 1001-whole --created REFUND_NO" in order
@@ -319,7 +319,7 @@ def test_the_command_of_a_held_order_resolves_it_as_it_is_copied(
         ("kk_odd", "is of type 'snowfall'"),
     ],
 )
-def test_a_connection_that_cannot_be_used_is_told_and_no_error(site: Site, place: str, words: str):
+def test_an_unusable_connection_is_reported_and_no_server_error(site: Site, place: str, words: str):
     for path in ("/kk/orders", "/kk/refunds", "/kk/order?number=1", "/kk/refund?key=1"):
         answer = site.get(f"{path}{'&' if '?' in path else '?'}kk_conn_id={place}")
         assert answer.status_code == 200
@@ -329,7 +329,7 @@ def test_a_connection_that_cannot_be_used_is_told_and_no_error(site: Site, place
     assert not (site.ledger_file.parent / "none-yet.db").exists()
 
 
-def test_a_run_s_tab_tells_nothing_of_connections_that_cannot_be_used(site: Site):
+def test_a_runs_tab_leaves_out_unusable_connections(site: Site):
     everywhere = html.unescape(site.get(RUN).text)
     assert "C-1" in everywhere
     assert re.search(r"\d ledgers cannot be read now", everywhere)

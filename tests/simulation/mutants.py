@@ -217,15 +217,15 @@ def _reads_from_what_is_known() -> AbstractContextManager[Any]:
     return _all(*(patch.object(module, "known_since", known_only) for module in (recover, listing)))
 
 
-def _heals_without_control() -> AbstractContextManager[Any]:
+def _recovers_without_sentinel() -> AbstractContextManager[Any]:
     return patch.object(recover._Recovery, "is_proven_by_more", lambda self, order_list, since, until: True)
 
 
-def _no_look_before_a_refused_order() -> AbstractContextManager[Any]:
+def _no_reconcile_before_a_rejected_order() -> AbstractContextManager[Any]:
     take = Dispatcher._dispatch
 
     def asks_again(self: Dispatcher, item: Any, entry: Record | None) -> None:
-        is_due = next_action(item, entry, self.ledger.now) is Action.LOOK_FIRST
+        is_due = next_action(item, entry, self.ledger.now) is Action.RECONCILE_FIRST
         if entry is not None and entry.state is State.REJECTED and is_due:
             self._send(item, entry)
         else:
@@ -322,7 +322,7 @@ MUTANTS = (
     Mutant("no compare-and-set", _no_compare_and_set),
     Mutant("compare-and-set on the state alone", lambda: patch.object(
         MemoryTransaction, "change", _change_if("state"))),
-    Mutant("compare-and-set without the token", lambda: patch.object(
+    Mutant("compare-and-set without the version", lambda: patch.object(
         MemoryTransaction, "change", _change_if("state", "attempt")), is_rare=True),
     Mutant("no lease", _no_lease),
     Mutant("no deadline before the send", lambda: patch.object(
@@ -336,10 +336,10 @@ MUTANTS = (
     Mutant("first page only", _first_page_only),
     Mutant("a short page ends the list", lambda: _pages_up_to(lambda rows: len(rows) < 250)),
     Mutant("pages believed while rows shift", lambda: _pages_up_to(lambda rows: not rows)),
-    Mutant("no healing first", lambda: patch.object(dispatcher, "recover", lambda *args, **options: 0)),
-    Mutant("healing without a known order", _heals_without_control),
-    Mutant("absence without a known order", _always_in_control),
-    Mutant("a refused order is not looked for", _no_look_before_a_refused_order),
+    Mutant("no recover first", lambda: patch.object(dispatcher, "recover", lambda *args, **options: 0)),
+    Mutant("recover without a sentinel order", _recovers_without_sentinel),
+    Mutant("absence without a sentinel order", _always_in_control),
+    Mutant("a rejected order is not reconciled", _no_reconcile_before_a_rejected_order),
     Mutant("late answers are dropped", _late_answers_are_dropped, is_rare=True),
     Mutant("an answer counts for any attempt", _own_answer_for_anyone, is_rare=True),
     Mutant("a part is taken for the whole", _any_part_is_the_whole),
@@ -354,19 +354,19 @@ MUTANTS = (
     Mutant("orders without a number are ignored", lambda: patch.object(
         listing.Listing, "has_unnumbered", lambda self, goods, until: False)),
     Mutant("after a 429 whoever was first goes on", _rate_limited_are_always_free, is_rare=True),
-    Mutant("a human's never is not checked", _humans_need_not_wait),
+    Mutant("a resolution as never created is not checked", _humans_need_not_wait),
     Mutant("an unanswered POST is repeated", _posts_twice),
     Mutant("only the database's clock counts", _trusts_the_databases_clock, is_rare=True),
-    Mutant("settled by the database's clock alone", lambda: patch.object(
+    Mutant("reconciled by the database's clock alone", lambda: patch.object(
         SendingLedger, "_latest_now", lambda self, tx: tx.now), is_rare=True),
     Mutant("looked for from the database's clock alone", lambda: patch.object(
         SendingLedger, "_earliest_now", lambda self, tx: tx.now), is_rare=True),
-    Mutant("known orders are looked for when they were recorded", lambda: _all(*(
+    Mutant("sentinel orders are searched when they were recorded", lambda: _all(*(
         patch.object(module, "known_since", lambda known, ledger, order_list, since: [
             min(since, entry.created_at - 120.0) for entry in known])
         for module in (recover, listing)))),
     Mutant("what a list hid is not read again", _reads_from_what_is_known, is_rare=True),
-    Mutant("generations are not told apart", lambda: patch.object(
+    Mutant("generations are not distinguished", lambda: patch.object(
         Ledger, "of_its_generation", lambda self, entry, listed: list(listed))),
     Mutant("a wait that is too long is over at once", _bounds_to_now, is_rare=True),
     Mutant("a wait may be as long as a clock was ahead", lambda: patch.object(

@@ -104,7 +104,7 @@ class Actor:
 
     def resolve(self, key: str, was_created: bool) -> object:
         seen = self._seen(key)
-        event = Event.DECLARED_CREATED if was_created else Event.DECLARED_NEVER
+        event = Event.RESOLVED_CREATED if was_created else Event.RESOLVED_NEVER_CREATED
         return seen and self.ledger.resolve(seen, event, ids=["5", "6"], who="ann", why="looked")
 
     def again(self, key: str, _: None) -> object:
@@ -173,7 +173,9 @@ def test_rows_in_memory_go_the_way_of_rows_in_a_database(tmp_path: Path, steps: 
         max_size=20,
     )
 )
-def test_a_board_in_memory_answers_as_one_in_a_file(changes: list[tuple[int, RunStatus, bool, bool]]) -> None:
+def test_a_run_queue_in_memory_answers_as_one_in_a_file(
+    changes: list[tuple[int, RunStatus, bool, bool]],
+) -> None:
     boards = (RunQueue(), MemoryBoard())
     for run_queue in boards:
         run_queue.add([QueuedOrder(place, f"K{place}", "f", {"HAT": 1}, "FR", "", "p") for place in range(5)])

@@ -19,15 +19,15 @@ from airflow_provider_kk.delivery.model import AttemptResult, Origin, Record, Ti
 from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus
 from airflow_provider_kk.delivery.runs import SyncRuns, summarise
-from airflow_provider_kk.delivery.states import LOOK_FIRST, Event, State
+from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 from tests.simulation.draws import KEYS, draw_habits, draw_manners, draw_orders
+from tests.simulation.fakes import SILENT, DatabaseClock, HubClock, NoThrottle, TracedLog
 from tests.simulation.fibers import Fibers
 from tests.simulation.hub import START, Hub, Process
 from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Order
 from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables
 from tests.simulation.memory_run_queue import MemoryBoard
 from tests.simulation.promises import ENDS, Promises
-from tests.simulation.stand_ins import SILENT, DatabaseClock, HubClock, NoThrottle, TracedLog
 
 TERMS = Timing(TIMEOUT_S, 120.0, WINDOW_S)
 KNOWN = Order("known", {"HAT": 1}, "FR", "known")
@@ -178,7 +178,7 @@ class World:
                     self.promises.spoken_of.add(entry.key)
             elif entry.state in (State.IN_DOUBT, State.SENDING, State.HELD) and not self._ids_at_kk(entry):
                 self.hub.note("never created, says a human:", entry.key)
-                if ledger.resolve(entry, Event.DECLARED_NEVER, who="human", why="not at KK"):
+                if ledger.resolve(entry, Event.RESOLVED_NEVER_CREATED, who="human", why="not at KK"):
                     self.promises.spoken_of.add(entry.key)
         except ValueError as error:
             self.hub.note("told the human:", error)
@@ -321,7 +321,9 @@ class World:
         for batch in run_queue.batches(RunStatus.WAITING):
             for item in batch:
                 entry = self.database.tables.newest.get(item.key or "")
-                is_bounded = entry is None or entry.state not in LOOK_FIRST or entry.settle_after <= longest
+                is_bounded = (
+                    entry is None or entry.state not in RECONCILE_FIRST or entry.settle_after <= longest
+                )
                 self.promises.require(is_bounded, "%s waits too long: %s", item.key, entry)
 
     def _sync_alone(self, run_id: str) -> bool:
@@ -337,11 +339,11 @@ class World:
         there = self._ids_at_kk(entry)
         if there:
             moved = ledger.resolve(
-                entry, Event.DECLARED_CREATED, ids=sorted(there), who="human", why="seen at KK"
+                entry, Event.RESOLVED_CREATED, ids=sorted(there), who="human", why="seen at KK"
             )
         else:
             moved = ledger.resolve(
-                entry, Event.DECLARED_NEVER, ids=entry.kk_order_ids, who="human", why="not at KK"
+                entry, Event.RESOLVED_NEVER_CREATED, ids=entry.kk_order_ids, who="human", why="not at KK"
             )
         self.promises.require(moved is not None, "%s cannot be resolved: %s", entry.key, entry)
 

@@ -86,7 +86,9 @@ class LedgerBucket:
 
     def min_duration_s(self, requests: int) -> float:
         """Return how many seconds so many requests take at least, if nobody else sends."""
-        row = self._ledger.database.look(lambda db: db.execute(self._state, self._here()).one_or_none())
+        row = self._ledger.database.read_with_retry(
+            lambda db: db.execute(self._state, self._here()).one_or_none()
+        )
         free_in_s = 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
         if free_in_s > self._longest_s:
             free_in_s = self._full_s
@@ -145,7 +147,7 @@ class LedgerBucket:
 
         def work(db: Connection) -> Any:
             booked = db.execute(self._booking_of, {"cost_s": cost_s, **self._here()})
-            return booked.one() if self._ledger.database.returns_rows else self._look(db)
+            return booked.one() if self._ledger.database.returns_rows else self._read_state(db)
 
         # Booked twice, when a commit's answer is lost, it costs others a wait; a sync that fails costs more.
         row = self._ledger.database.persist(work)
@@ -158,7 +160,7 @@ class LedgerBucket:
         return [here + max(soonest_s, first_s + index * self._interval_s) for index in range(number)]
 
     def _pause_left_s(self) -> float:
-        row = self._ledger.database.look(self._look)
+        row = self._ledger.database.read_with_retry(self._read_state)
         if self._is_out_of_bounds(row):
             self._set_right(row)
             return 0.0
@@ -188,7 +190,7 @@ class LedgerBucket:
                 utc(max(row.bucket_tat, row.paused_until)),
             )
 
-    def _look(self, db: Connection) -> Any:
+    def _read_state(self, db: Connection) -> Any:
         return db.execute(self._state, self._here()).one()
 
     def _here(self) -> dict[str, float]:

@@ -99,16 +99,16 @@ class Database:
 
         For work that may run twice: a commit may have happened when its connection broke.
         """
-        return self._again(work, is_transient)
+        return self._retry_while(work, is_transient)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction, again only when the database has undone it for another one's sake.
 
         For work that must not run twice.
         """
-        return self._again(work, is_serialization_failure)
+        return self._retry_while(work, is_serialization_failure)
 
-    def look(self, work: Callable[[Connection], T]) -> T:
+    def read_with_retry(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads, again after what `persist` runs it again."""
 
         def once() -> T:
@@ -117,7 +117,7 @@ class Database:
 
         return retry(once, is_transient)
 
-    def _again(self, work: Callable[[Connection], T], is_retryable: Callable[[Exception], bool]) -> T:
+    def _retry_while(self, work: Callable[[Connection], T], is_retryable: Callable[[Exception], bool]) -> T:
         def once() -> T:
             with self.write() as connection:
                 return work(connection)

@@ -28,7 +28,7 @@ from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
 _RUN = tables.sync_run
 #: Below every database's limit of parameters, SQLite's since 3.32.
 _KEYS_AT_ONCE = 1_000 if sqlite3.sqlite_version_info >= (3, 32) else 500
-_HEAL_A_NEW_ACCOUNT_S = 30 * 86_400.0
+_RECOVER_NEW_ACCOUNT_S = 30 * 86_400.0
 
 
 class SqlLedger(Ledger):
@@ -112,7 +112,7 @@ class SqlLedger(Ledger):
             self._account_filter,
             schema_version=tables.SCHEMA_VERSION,
             conn_ids="[]",
-            recovered_until=now - _HEAL_A_NEW_ACCOUNT_S,
+            recovered_until=now - _RECOVER_NEW_ACCOUNT_S,
             bucket_tat=0.0,
             paused_until=0.0,
         )
@@ -205,12 +205,12 @@ class SqlLedger(Ledger):
 
     def persist(self, work: Callable[[SqlTransaction], T]) -> T:
         """Run `work` in a transaction, again after a lost connection or a lock timeout."""
-        with _telling_taken_keys():
+        with _translate_taken_keys():
             return self.database.persist(lambda db: work(self._transaction(db)))
 
     def transact(self, work: Callable[[SqlTransaction], T]) -> T:
         """Run `work` in a transaction, again only when the database has undone it for another one's sake."""
-        with _telling_taken_keys():
+        with _translate_taken_keys():
             return self.database.transact(lambda db: work(self._transaction(db)))
 
     def _transaction(self, db: Connection) -> SqlTransaction:
@@ -390,7 +390,7 @@ class SqlLedger(Ledger):
 
 
 @contextmanager
-def _telling_taken_keys() -> Iterator[None]:
+def _translate_taken_keys() -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:

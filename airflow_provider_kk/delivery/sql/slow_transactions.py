@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 
 _log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 5.0
+_CHECK_EVERY_S = 5.0
 _WORTH_LOGGING_S = 10.0
-_TELL_EVERY_S = 30.0
+_WARN_EVERY_S = 30.0
 
 
 class SlowTransactions:
@@ -44,17 +44,17 @@ class SlowTransactions:
             self._is_watched = True
 
     def _watch(self) -> None:
-        told_at = -_TELL_EVERY_S
+        told_at = -_WARN_EVERY_S
         while True:
             # No sleep: tests on a virtual clock would take this thread for the one that does the work.
-            self._pause.wait(_LOOK_EVERY_S)
+            self._pause.wait(_CHECK_EVERY_S)
             now = time.monotonic()
             with self._lock:
                 if not self._since:
                     self._is_watched = False
                     return
                 waited_s = now - min(self._since.copy().values())
-            if waited_s >= _WORTH_LOGGING_S and now - told_at >= _TELL_EVERY_S:
+            if waited_s >= _WORTH_LOGGING_S and now - told_at >= _WARN_EVERY_S:
                 told_at = now
                 _log.warning(
                     "Waiting for the ledger's database for %.0f s: it is locked, busy or out of reach",

@@ -50,7 +50,7 @@ def test_openers_of_a_new_ledger_do_not_wait_for_each_other_in_a_circle(world: W
             checked.result()
 
 
-def test_a_statement_that_somebody_has_killed_is_run_again(world: World) -> None:
+def test_a_killed_statement_is_retried(world: World) -> None:
     send(world, "A")
     engine = world.ledger.database.engine
     tries = []
@@ -125,7 +125,7 @@ def test_a_transaction_sees_what_others_commit_meanwhile(world: World) -> None:
     rival.close()
 
 
-def test_what_the_server_gave_up_for_a_deadlock_is_done_again(world: World) -> None:
+def test_a_deadlock_is_retried(world: World) -> None:
     send(world, "A", "B")
     both_hold_one = threading.Barrier(2, timeout=300)
     tries: list[str] = []
@@ -151,7 +151,7 @@ def test_what_the_server_gave_up_for_a_deadlock_is_done_again(world: World) -> N
     assert [world.entry(key).message for key in "AB"] == ["B was here", "A was here"]
 
 
-def test_a_row_that_somebody_else_holds_for_long_is_waited_for(world: World, mariadb_url: str) -> None:
+def test_a_row_that_is_locked_for_long_is_waited_for(world: World, mariadb_url: str) -> None:
     send(world, "A")
     with server_set(mariadb_url, "innodb_lock_wait_timeout", 1):
         impatient = world.open_ledger()
@@ -205,7 +205,7 @@ def test_a_lost_connection_is_made_again(world: World) -> None:
         ("kk_order", lambda world, ledger: ledger.order_again(world.entry("C"), who="ann", why="lost")),
     ],
 )
-def test_no_change_fails_for_a_lock_that_somebody_else_had(
+def test_no_write_fails_for_the_lock_of_another_session(
     world: World, mariadb_url: str, monkeypatch: pytest.MonkeyPatch, table: str, change: Any
 ) -> None:
     send(world, "A", "C")
@@ -230,7 +230,7 @@ def test_no_change_fails_for_a_lock_that_somebody_else_had(
         (2005, "Unknown server host 'ledger' (-2)"),
     ],
 )
-def test_a_server_that_is_away_is_waited_for_in_the_words_of_every_driver(
+def test_an_unreachable_server_is_waited_for_with_every_driver(
     world: World, monkeypatch: pytest.MonkeyPatch, word: tuple[int, str]
 ) -> None:
     claim = world.ledger.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")

@@ -24,15 +24,17 @@ DRIVERS = ("psycopg2",) if sa.__version__ < "2" else ("psycopg2", "psycopg")
 
 
 @pytest.fixture(params=DRIVERS)
-def url(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[str]:
+def each_driver_url(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[str]:
     """An empty schema, through either driver."""
     with own_schema(postgres_url) as url:
         yield url.replace("postgresql:", f"postgresql+{request.param}:")
 
 
 @pytest.fixture
-def unopened(url: str) -> Iterator[SqlLedger]:
-    ledger = SqlLedger(sa.create_engine(url, **pool_arguments("postgresql", 4)), "kk.test", "default")
+def unopened(each_driver_url: str) -> Iterator[SqlLedger]:
+    ledger = SqlLedger(
+        sa.create_engine(each_driver_url, **pool_arguments("postgresql", 4)), "kk.test", "default"
+    )
     yield ledger
     ledger.close()
 
@@ -62,14 +64,14 @@ def losing_its_connection(ledger: SqlLedger, before: str) -> list[int]:
     return lost
 
 
-def test_a_connection_lost_while_tables_are_created_is_no_want_of_rights(unopened: SqlLedger) -> None:
+def test_a_connection_lost_while_tables_are_created_is_not_a_missing_privilege(unopened: SqlLedger) -> None:
     lost = losing_its_connection(unopened, "CREATE TABLE")
     unopened.open("kk_default")
     assert lost
 
 
 @pytest.mark.parametrize("doing", ["UPDATE kk_account", "SELECT kk_account"])
-def test_a_connection_lost_while_threads_wait_for_their_places_costs_no_sync(
+def test_a_connection_lost_while_threads_wait_for_permits_fails_no_sync(
     ledger: SqlLedger, doing: str
 ) -> None:
     bucket = LedgerBucket(ledger, burst=1, per_second=100)
@@ -89,7 +91,7 @@ def test_a_connection_lost_while_a_429_is_noted_leaves_the_request_not_sent(ledg
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57P01", "53100", "25006"])
-def test_a_fault_that_may_pass_is_told_by_its_sqlstate_in_any_language(ledger: SqlLedger, state: str) -> None:
+def test_a_transient_error_is_known_by_its_sqlstate_in_any_language(ledger: SqlLedger, state: str) -> None:
     sessions: list[int] = []
 
     def work(tx: Any) -> None:
@@ -104,7 +106,7 @@ def test_a_fault_that_may_pass_is_told_by_its_sqlstate_in_any_language(ledger: S
     assert (sessions[0] != sessions[1]) or state != "25006"
 
 
-def test_what_is_at_fault_itself_is_not_tried_again(ledger: SqlLedger) -> None:
+def test_a_faulty_statement_is_not_retried(ledger: SqlLedger) -> None:
     tries: list[int] = []
 
     def work(tx: Any) -> None:
@@ -116,7 +118,7 @@ def test_what_is_at_fault_itself_is_not_tried_again(ledger: SqlLedger) -> None:
     assert tries == [1]
 
 
-def test_a_name_that_cannot_be_looked_up_for_a_moment_costs_no_answer(ledger: SqlLedger) -> None:
+def test_a_short_dns_failure_loses_no_response(ledger: SqlLedger) -> None:
     engine = ledger.database.engine
     engine.dispose()
     failed: list[int] = []

@@ -38,7 +38,7 @@ def some_of_each(world: World) -> None:
     world.sync("C3", "D", waits=False)
 
 
-def test_each_order_is_counted_in_the_step_of_its_time(world: World, report: Report) -> None:
+def test_each_order_is_counted_in_the_interval_of_its_time(world: World, report: Report) -> None:
     some_of_each(world)
     series = report.over_time(*DAY, 3_600)
     assert sum(series[State.CREATED].values()) == 3
@@ -48,7 +48,7 @@ def test_each_order_is_counted_in_the_step_of_its_time(world: World, report: Rep
     assert report.over_time(START + 90_000, START + 180_000, 3_600) == {state: {} for state in State}
 
 
-def test_what_is_open_is_counted_whatever_its_day(world: World, report: Report) -> None:
+def test_open_orders_are_counted_whatever_their_day(world: World, report: Report) -> None:
     some_of_each(world)
     assert report.count([State.IN_DOUBT, State.HELD]) == {State.IN_DOUBT: 1}
 
@@ -75,7 +75,7 @@ def test_pages_hold_each_order_once_newest_first(world: World, report: Report, s
     assert [line.at for line in found] == sorted((line.at for line in found), reverse=True)
 
 
-def test_only_the_states_and_the_period_that_are_asked_for_are_listed(world: World, report: Report) -> None:
+def test_orders_are_filtered_by_state_and_period(world: World, report: Report) -> None:
     some_of_each(world)
     assert keys(report.lines([State.REJECTED], *DAY, limit=9)) == ["R"]
     assert set(keys(report.lines(State, START + 3_600, DAY[1], limit=9))) == {"C3", "D"}
@@ -92,7 +92,7 @@ def test_an_order_is_found_by_its_number_or_by_any_of_its_ids(world: World, repo
         assert report.find(text, limit=9) == []
 
 
-def test_a_run_has_what_it_sent_and_what_it_settled(world: World, report: Report) -> None:
+def test_a_run_has_what_it_sent_and_what_it_reconciled(world: World, report: Report) -> None:
     world.kk.meets("D", "lost_answer")
     world.sync("C", "D", run_id="one", waits=False)
     world.clock.sleep(3_600)
@@ -120,7 +120,7 @@ def test_the_refunds_of_an_order_are_those_of_its_id_alone(world: World) -> None
     assert keys(report.refunds_of(["999", "x_9", "x%9", "1011"])) == ["999-whole", "x_9-whole"]
 
 
-def test_refunds_are_told_as_orders_are_and_apart_from_them(world: World) -> None:
+def test_refunds_are_listed_like_orders_and_apart_from_them(world: World) -> None:
     some_of_each(world)
     world.ledger.of_refunds().recover([ListedOrder(id="70", key="1009-whole", goods={})])
     refunds = Report(world.ledger).of_refunds()
@@ -146,7 +146,7 @@ def test_another_account_is_not_seen(world: World) -> None:
     assert other.of_run("dag", "run 1", limit=9) == []
 
 
-def test_looking_creates_no_tables(tmp_path: Path) -> None:
+def test_reading_creates_no_tables(tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'nothing.db'}")
     assert not Report(SqlLedger(engine, "kk.test", "default")).is_there()
     assert sa.inspect(engine).get_table_names() == []

@@ -42,11 +42,11 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 def virtual(monkeypatch: pytest.MonkeyPatch) -> Time:
     virtual = Time()
     monkeypatch.setattr(slow_transactions, "time", virtual)
-    monkeypatch.setattr(slow_transactions, "_LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(slow_transactions, "_CHECK_EVERY_S", 0.001)
     return virtual
 
 
-def test_a_wait_is_told_after_ten_seconds_and_then_every_thirty(
+def test_a_wait_is_logged_after_ten_seconds_and_then_every_thirty(
     virtual: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
     waits, threads = SlowTransactions(), set(threading.enumerate())
@@ -70,12 +70,12 @@ def test_many_short_transactions_are_no_wait(virtual: Time, caplog: pytest.LogCa
     assert caplog.messages == []
 
 
-def test_a_locked_account_is_told(
-    ledger_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_locked_account_is_logged(
+    each_ledger_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slow_transactions, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(slow_transactions, "_CHECK_EVERY_S", 0.01)
     monkeypatch.setattr(slow_transactions, "_WORTH_LOGGING_S", 0.1)
-    url = sa.engine.make_url(ledger_url)
+    url = sa.engine.make_url(each_ledger_url)
     ledger = SqlLedger(
         sa.create_engine(url, **pool_arguments(url.get_backend_name(), 4)), "kk.test", "default"
     )

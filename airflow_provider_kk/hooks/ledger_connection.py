@@ -74,7 +74,7 @@ def ledger_behind(
     """Open the ledger behind an Airflow connection that was looked up before; see `open_ledger`."""
     ledger = ledger_on(_engine(connection, threads, hook_params), hook)
     if log is not None:
-        _tell_weaknesses(ledger, log)
+        _warn_of_durability(ledger, log)
     return ledger
 
 
@@ -170,7 +170,7 @@ def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
     )
 
 
-def _tell_weaknesses(ledger: SqlLedger, log: Log) -> None:
+def _warn_of_durability(ledger: SqlLedger, log: Log) -> None:
     from airflow_provider_kk.delivery.sql.durability import durability_warnings
 
     for account in ledger.accounts_of_token():

@@ -40,7 +40,7 @@ def statsd() -> Iterator[tuple[int, list[str]]]:
             thread.join()
 
 
-def test_a_sync_tells_statsd_and_its_callback_what_became_of_its_orders(shop: Shop):
+def test_a_sync_emits_metrics_and_calls_its_callback(shop: Shop):
     fill(shop, range(4))
     shop.warehouse.execute("UPDATE shop_order SET country = 'Nowhere' WHERE order_no IN ('S-0000', 'S-0001')")
     shop.warehouse.execute("UPDATE shop_order_line SET sku = 'NO_SUCH' WHERE order_no = 'S-0002'")

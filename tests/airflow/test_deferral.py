@@ -48,7 +48,7 @@ def test_a_deferrable_sync_waits_without_a_slot_and_counts_the_whole_sync(shop: 
     assert told == [("created", 20), ("in_doubt", 3)]
 
 
-def test_a_retry_goes_on_with_the_sync_unless_it_would_not_help(shop: Shop):
+def test_a_retry_continues_the_sync_unless_it_would_not_help(shop: Shop):
     (shop.path / "mine.sql").write_text(f"{SELECT} WHERE custom_order_number < '{{{{ params.end }}}}'")
     shop.warehouse.add(*rows(range(10)))
     shop.warehouse.add(*rows(range(10, 12)), ("T-UNKNOWN", *ADDRESS.values(), "NO_SUCH_SKU", 1))

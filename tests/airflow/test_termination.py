@@ -83,7 +83,7 @@ def test_an_execution_timeout_in_the_middle_of_slow_posts(shop: Shop):
 
 
 @pytest.mark.parametrize("seconds", [61, 3600])
-def test_an_execution_timeout_that_leaves_time_to_settle_is_no_reason_to_warn(
+def test_an_execution_timeout_that_leaves_time_to_reconcile_is_no_warning(
     shop: Shop, seconds: int, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):
     timeout = datetime.timedelta(seconds=seconds)

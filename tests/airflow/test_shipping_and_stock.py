@@ -41,7 +41,7 @@ with DAG(
 """
 
 
-def test_offers_are_pulled_and_what_kk_cannot_serve_stays_at_home(shop: Shop):
+def test_freight_offers_are_pulled_and_orders_without_stock_are_not_sent(shop: Shop):
     shop.sandbox.control.set(orders_take_stock=True)
     shop.sandbox.control.set_stock(SKUS[1], 8)
     shop.warehouse.add(*rows(range(1, 4)), (number(9), *address(9).values(), SKUS[1], 3))
