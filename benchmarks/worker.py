@@ -21,11 +21,11 @@ from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.model import Origin
 from airflow_provider_kk.delivery.orders import KKOrderList, order_job
 from airflow_provider_kk.delivery.run_queue import RunQueue
-from airflow_provider_kk.delivery.runs import SyncRuns
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
-from airflow_provider_kk.operators.run import item_of
+from airflow_provider_kk.sync.delivery import item_of
+from airflow_provider_kk.sync.runs import SyncRuns
 from benchmarks.orders import order
 from benchmarks.places import TOKEN, ready, tell
 

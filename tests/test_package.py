@@ -35,6 +35,7 @@ ROOMS = [
     "delivery",
     "warehouse",
     "hooks",
+    "sync",
     "assets",
     "triggers",
     "plugins",
@@ -157,9 +158,14 @@ class TestCostOfImport:
 
 
 class TestHouseRules:
-    @pytest.mark.parametrize("room", ["api", "delivery"])
+    @pytest.mark.parametrize("room", ["api", "delivery", "sync"])
     def test_these_rooms_would_serve_a_script_without_airflow(self, room):
         assert "airflow" not in imported_by((PACKAGE / room).rglob("*.py"))
+
+    def test_commands_call_the_application_not_the_operators(self):
+        used = {room for path in (PACKAGE / "cli").rglob("*.py") for room in rooms_used_by(path)}
+        assert "sync" in used
+        assert "operators" not in used
 
     def test_the_protocol_loads_no_database_library(self):
         protocol = [name for name in modules() if name.startswith("airflow_provider_kk.delivery.")]

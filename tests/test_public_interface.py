@@ -20,7 +20,6 @@ from pydantic import BaseModel
 import airflow_provider_kk
 from airflow_provider_kk.assets.kk import ORDERS, STATUSES, create_asset
 from airflow_provider_kk.cli.main import COMMANDS
-from airflow_provider_kk.delivery.runs import Summary
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.hooks.kk import KKHook
@@ -28,6 +27,7 @@ from airflow_provider_kk.links import kk as links
 from airflow_provider_kk.operators import metrics
 from airflow_provider_kk.operators.base import DeliveringOperator
 from airflow_provider_kk.provider_info import CONN_FIELDS, get_provider_info
+from airflow_provider_kk.sync.runs import Summary
 from airflow_provider_kk.warehouse import write_back
 from airflow_provider_kk.warehouse.status_tables import StatusTables
 from tests.airflow.support import REPOSITORY

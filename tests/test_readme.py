@@ -25,7 +25,7 @@ from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker
 from airflow_provider_kk.delivery.run_queue import COUNTED
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.hooks.connection import ConnectionSettings, parse_connection
-from airflow_provider_kk.operators.base import DeliveringOperator
+from airflow_provider_kk.operators.base import DeliveringOperator, KKOperator
 from airflow_provider_kk.operators.orders import CreateOrderOperator, SyncOrdersOperator
 from airflow_provider_kk.operators.shipping import QuoteShippingOperator
 from airflow_provider_kk.provider_info import CONN_FIELDS
@@ -172,19 +172,19 @@ class TestNames:
         assert told == [status.value for status in COUNTED]
 
     @pytest.mark.parametrize(
-        ("heading", "operator"),
+        ("heading", "operators"),
         [
-            ("What both take", DeliveringOperator),
-            ("SyncOrdersOperator", SyncOrdersOperator),
-            ("CreateOrderOperator", CreateOrderOperator),
-            ("QuoteShippingOperator", QuoteShippingOperator),
+            ("What both take", [KKOperator, DeliveringOperator]),
+            ("SyncOrdersOperator", [SyncOrdersOperator]),
+            ("CreateOrderOperator", [CreateOrderOperator]),
+            ("QuoteShippingOperator", [KKOperator, QuoteShippingOperator]),
         ],
     )
-    def test_the_docs_describe_every_argument_with_its_default(self, heading: str, operator: Any):
-        signature = inspect.signature(inspect.unwrap(operator.__init__))
+    def test_the_docs_describe_every_argument_with_its_default(self, heading: str, operators: list[Any]):
         wanted = {
             name: parameter.default
-            for name, parameter in signature.parameters.items()
+            for operator in operators
+            for name, parameter in inspect.signature(inspect.unwrap(operator.__init__)).parameters.items()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
         rows = [row for row in table(section("docs/operators.md", heading)) if len(row) == 3]

@@ -12,7 +12,6 @@ from airflow_provider_kk.cli.common import (
     StderrLog,
     add_ledger_options,
     duration,
-    format_goods,
     open_ledger_of,
     print_line,
     run_command,
@@ -21,6 +20,7 @@ from airflow_provider_kk.cli.common import (
     write_raw,
 )
 from airflow_provider_kk.cli.resolution_args import as_columns
+from airflow_provider_kk.delivery.log import format_goods
 from airflow_provider_kk.hooks.reading import open_order_list
 
 if TYPE_CHECKING:

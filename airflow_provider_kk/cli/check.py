@@ -25,10 +25,10 @@ from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, 
 from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, read_query
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.plan import Plan
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.plan import Plan
 
 _EPILOG = f"""\
 {FILES}
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.run_queue import RunQueue
-    from airflow_provider_kk.operators.selection import enqueue_orders
+    from airflow_provider_kk.sync.load_orders import enqueue_orders
 
     if bool(arguments.file) == bool(arguments.sql):
         raise CommandError("give either a file or --sql")
@@ -116,7 +116,7 @@ class Known(NamedTuple):
 def what_is_known(arguments: argparse.Namespace) -> Known:
     """Find the kk connection and the ledger, as far as there are any.
 
-    :raises CannotError: when one that was named cannot be used.
+    :raises CommandError: when one that was named cannot be used.
     """
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.hooks.kk import KKHook
@@ -147,9 +147,9 @@ _UNKNOWN = "which orders are created already cannot be known"
 
 
 def planned_with(known: Known, run_queue: RunQueue) -> Plan:
-    """Plan what is on a board, by what is known."""
+    """Plan a run queue, by what is known."""
     from airflow_provider_kk.api.throttle import LocalBucket
-    from airflow_provider_kk.delivery.plan import plan
+    from airflow_provider_kk.sync.plan import plan
 
     settings, ledger = known.settings, known.ledger
     if settings is None:
@@ -165,7 +165,7 @@ def print_plan(
 ) -> None:
     """Print a plan for people."""
     from airflow_provider_kk.delivery.log import count_orders
-    from airflow_provider_kk.delivery.plan import PROBLEMS
+    from airflow_provider_kk.sync.plan import PROBLEMS
 
     summary, settings = planned.summary, known.settings
     where = f" for account {settings.account} at {settings.host}" if settings else ""

@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
@@ -59,7 +59,7 @@ def open_ledger_of(
 ) -> tuple[KKHook, SqlLedger]:
     """Open the ledger of the arguments of `add_ledger_options`.
 
-    :param makes: make it where there is none yet.
+    :param create: make it where there is none yet.
     :raises NoLedgerError, LedgerUnusableError: says what to mend.
     """
     from airflow_provider_kk.hooks.ledger_connection import ledger_behind
@@ -82,7 +82,7 @@ def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
 def require_own_ledger(arguments: argparse.Namespace) -> None:
     """Refuse to send by a ledger that is not the one which the connection names.
 
-    :raises NoPlaceError: it would know nothing of what was sent by that one.
+    :raises NoLedgerError: it would know nothing of what was sent by that one.
     """
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger_connection import database_of
@@ -141,7 +141,7 @@ def ledger_connection(arguments: argparse.Namespace, hook: KKHook) -> Any | None
 def connection_to(ledger_conn_id: str) -> Any:
     """Return the Airflow connection of this id, or one to this SQLite file.
 
-    :raises NoPlaceError: when there is no such connection.
+    :raises NoLedgerError: when there is no such connection.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, Connection
 
@@ -190,7 +190,7 @@ def _run_command(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
-    from airflow_provider_kk.hooks.resolving import ResolutionRejected
+    from airflow_provider_kk.sync.resolution import ResolutionRejected
 
     status = _CANNOT_RUN
     try:
@@ -272,7 +272,7 @@ def whole(text: str) -> int:
 def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
     """Show what will be done and ask whether to do it.
 
-    :raises CannotError: when the answer is no, or there is nobody to ask.
+    :raises CommandError: when the answer is no, or there is nobody to ask.
     """
     if yes:
         return
@@ -305,11 +305,6 @@ def time(epoch: float) -> str:
     from airflow_provider_kk.delivery.log import utc
 
     return utc(epoch)
-
-
-def format_goods(goods: Mapping[str, int]) -> str:
-    """Return goods as people read them."""
-    return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"
 
 
 def table(

@@ -23,7 +23,7 @@ from airflow_provider_kk.cli.common import (
     write_raw,
 )
 from airflow_provider_kk.cli.resolution_args import as_columns, find_key, why
-from airflow_provider_kk.hooks.resolving import newest
+from airflow_provider_kk.sync.resolution import newest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Attempt, Record
@@ -220,7 +220,7 @@ def _row(attempt: Attempt) -> list[str]:
 
 
 def _print_commands(entry: Record, arguments: argparse.Namespace) -> None:
-    from airflow_provider_kk.delivery.resolve_commands import resolve_commands
+    from airflow_provider_kk.sync.resolve_commands import resolve_commands
 
     said = resolve_commands(
         entry.key,

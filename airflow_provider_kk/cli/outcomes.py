@@ -11,7 +11,7 @@ from airflow_provider_kk.cli.common import print_line, table, write_raw
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
-    from airflow_provider_kk.delivery.runs import Summary
+    from airflow_provider_kk.sync.runs import Summary
 
 
 def print_counts(summary: Summary, outcomes: Mapping[str, str], *, file: TextIO | None = None) -> None:

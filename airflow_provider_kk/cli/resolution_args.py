@@ -1,4 +1,4 @@
-"""What commands on the ledger share: how rows are told, and a human's word, kept with name and reason."""
+"""What commands on the ledger share: how rows are printed, and who resolves an order, and why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.common import CommandError, add_ledger_options, print_line, write_raw
-from airflow_provider_kk.hooks.resolving import Resolution, ResolutionRejected
+from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolvedBy
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.compare import Finding
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def add_resolution_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what each word takes."""
+    """Declare what each resolution takes."""
     parser.add_argument("--why", required=True, type=_text, help="the reason, kept in the ledger")
     parser.add_argument("--who", default=None, type=_text, help="your name; the default is your login")
     parser.add_argument("--yes", action="store_true", help="do not ask before several orders change")
@@ -34,13 +34,13 @@ def _text(text: str) -> str:
     return text.strip()
 
 
-def resolution_of(arguments: argparse.Namespace) -> Resolution:
-    """Return whose word it is, and why.
+def resolved_by_of(arguments: argparse.Namespace) -> ResolvedBy:
+    """Return who resolves, and why.
 
-    :raises CannotError: when that is not known.
+    :raises CommandError: when that is not known.
     """
     try:
-        return Resolution(arguments.who or getpass.getuser(), arguments.why)
+        return ResolvedBy(arguments.who or getpass.getuser(), arguments.why)
     except (KeyError, OSError) as error:  # a container's user without a name
         raise CommandError("your login has no name here: give --who") from error
 
@@ -84,7 +84,7 @@ def find_key(text: str, ledger: SqlLedger) -> str | None:
 def require_known(numbers: Sequence[str], ledger: SqlLedger) -> list[Record]:
     """Return the rows of these numbers. KK's ids are not taken for them: a split has several.
 
-    :raises CannotError: names those that the ledger does not know.
+    :raises CommandError: names those that the ledger does not know.
     """
     wanted = list(dict.fromkeys(numbers))
     known = ledger.look_up(wanted)

@@ -1,4 +1,4 @@
-"""`kk ledger resolve`: a human says what became of orders, or orders their numbers once more."""
+"""`kk ledger resolve`: decide what became of orders, or order their numbers once more."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CommandError, confirm, format_goods, print_line
+from airflow_provider_kk.cli.common import CommandError, confirm, print_line
 from airflow_provider_kk.cli.resolution_args import (
     add_resolution_options,
     apply_each,
     require_known,
-    resolution_of,
+    resolved_by_of,
     why,
 )
-from airflow_provider_kk.hooks.resolving import (
+from airflow_provider_kk.sync.resolution import (
     all_at_kk_of,
+    doubt_of_orders,
+    doubt_of_refunds,
     order_again,
-    orders_at_kk,
     orders_seen_at_kk,
-    other_goods,
     refunds_seen_at_kk,
-    require_open,
     require_other_number,
     resolve_created,
     resolve_never_created,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.resolving import Resolution
+    from airflow_provider_kk.sync.resolution import ResolvedBy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,17 +59,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
-    """Take a human's word; the exit status is 1 when it could not be taken for each."""
-    resolution = resolution_of(arguments)
+    """Resolve the orders; the exit status is 1 when one is skipped."""
+    resolved_by = resolved_by_of(arguments)
     entries = require_known(arguments.number, ledger)
     _require_one_for_ids(arguments, entries)
     if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
         raise CommandError("--order-again and --not-mine are for orders: let another task ask for a refund")
     if arguments.order_again:
-        return _order_again(arguments, entries, hook, ledger, resolution)
+        return _order_again(arguments, entries, hook, ledger, resolved_by)
     if arguments.never_created:
-        return _never(arguments, entries, hook, ledger, resolution)
-    return _created(arguments, entries[0], hook, ledger, resolution)
+        return _never(arguments, entries, hook, ledger, resolved_by)
+    return _created(arguments, entries[0], hook, ledger, resolved_by)
 
 
 def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Record]) -> None:
@@ -87,38 +86,17 @@ def _confirm_each(entries: Sequence[Record], question: str, arguments: argparse.
 
 
 def _created(
-    arguments: argparse.Namespace, entry: Record, hook: KKHook, ledger: SqlLedger, resolution: Resolution
+    arguments: argparse.Namespace, entry: Record, hook: KKHook, ledger: SqlLedger, resolved_by: ResolvedBy
 ) -> int:
-    require_open(entry, ledger)
     ids = split_ids(arguments.created)
-    if arguments.refunds:
-        _check_refunds(ids, entry, hook, arguments)
-    else:
-        orders = orders_at_kk(ids, entry, hook, ledger)
-        if (held := other_goods(orders, entry)) is not None:
-            text = (
-                f"{entry.key} ordered {format_goods(entry.goods)}, these KK orders hold {format_goods(held)}"
-            )
-            print_line(f"warning: {text}", file=sys.stderr)
-            confirm([], "Take it as created all the same?", yes=arguments.yes)
+    check = doubt_of_refunds if arguments.refunds else doubt_of_orders
+    if doubt := check(ids, entry, hook, ledger):
+        print_line(f"warning: {doubt}", file=sys.stderr)
+        confirm([], "Take it as created all the same?", yes=arguments.yes)
     _, skipped = apply_each(
-        [entry], lambda one: resolve_created(one, ids, ledger, resolution), ledger, as_json=arguments.json
+        [entry], lambda one: resolve_created(one, ids, ledger, resolved_by), ledger, as_json=arguments.json
     )
     return 1 if skipped else 0
-
-
-def _check_refunds(ids: Sequence[str], entry: Record, hook: KKHook, arguments: argparse.Namespace) -> None:
-    """Require that KK knows each of these numbers as a refund of this order."""
-    from airflow_provider_kk.delivery.refunds import carries, order_of_key
-
-    known = {one.refund_no: one for one in hook.get_refunds(order_of_key(entry.key))}
-    missing = [one for one in ids if one not in known]
-    if missing or not ids:
-        text = ", ".join(missing) or arguments.created
-        raise CommandError(f"KK lists no refund {text!r} of order {order_of_key(entry.key)}")
-    if others := [one for one in ids if not carries(known[one], entry.key)]:
-        print_line(f"warning: the remark of {', '.join(others)} does not hold {entry.key}", file=sys.stderr)
-        confirm([], "Take it as this refund all the same?", yes=arguments.yes)
 
 
 def _never(
@@ -126,7 +104,7 @@ def _never(
     entries: Sequence[Record],
     hook: KKHook,
     ledger: SqlLedger,
-    resolution: Resolution,
+    resolved_by: ResolvedBy,
 ) -> int:
     not_mine: list[str] = []
     if arguments.not_mine is not None:
@@ -139,7 +117,7 @@ def _never(
         seen, options = orders_seen_at_kk(entries, hook, ledger, not_mine), ""
 
     def resolve_one(one: Record) -> str:
-        return resolve_never_created(one, seen[one.key], ledger, resolution, not_mine, options=options)
+        return resolve_never_created(one, seen[one.key], ledger, resolved_by, not_mine, options=options)
 
     _, skipped = apply_each(entries, resolve_one, ledger, as_json=arguments.json)
     return 1 if skipped else 0
@@ -150,13 +128,13 @@ def _order_again(
     entries: Sequence[Record],
     hook: KKHook,
     ledger: SqlLedger,
-    resolution: Resolution,
+    resolved_by: ResolvedBy,
 ) -> int:
     _confirm_each(entries, "Order these once more?", arguments)
     at_kk = all_at_kk_of(entries, hook, ledger)
     done, skipped = apply_each(
         entries,
-        lambda one: order_again(one, at_kk[one.key], ledger, resolution),
+        lambda one: order_again(one, at_kk[one.key], ledger, resolved_by),
         ledger,
         as_json=arguments.json,
     )

@@ -1,4 +1,4 @@
-"""`kk ledger retry`: refused orders are asked for again without their pause, on a human's word."""
+"""`kk ledger retry`: let rejected orders be sent without their back-off."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CommandError, confirm, print_line, time
+from airflow_provider_kk.cli.common import CommandError, confirm, print_line
 from airflow_provider_kk.cli.resolution_args import (
     add_resolution_options,
     apply_each,
     require_known,
-    resolution_of,
+    resolved_by_of,
     why,
 )
-from airflow_provider_kk.hooks.resolving import HAS_MOVED, ResolutionRejected, newest
+from airflow_provider_kk.sync.resolution import clear_backoff, newest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.resolving import Resolution
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +35,7 @@ def run(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     """Lift the pause of rejected orders; the exit status is 1 when some that were named were skipped."""
     from airflow_provider_kk.delivery.log import count_orders
 
-    resolution = resolution_of(arguments)
+    resolved_by = resolved_by_of(arguments)
     entries = _selected(arguments, ledger)
     if not entries:
         print_line("KK has refused no order that is still open: there is nothing to retry")
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     if len(rejected) > 1:
         confirm(rejected, f"Ask KK again for {count_orders(len(rejected))}?", yes=arguments.yes)
     done, skipped = apply_each(
-        entries, lambda one: _lift(one, ledger, resolution), ledger, as_json=arguments.json
+        entries, lambda one: clear_backoff(one, ledger, resolved_by), ledger, as_json=arguments.json
     )
     if not arguments.json:
         _print_what_follows(done, skipped)
@@ -69,28 +68,6 @@ def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Record]:
         there_are = ", ".join(f"{code} ({count})" for code, count in codes.most_common()) or "none at all"
         raise CommandError(f"no order is rejected with code {arguments.code}; there are: {there_are}")
     return found
-
-
-def _lift(entry: Record, ledger: SqlLedger, resolution: Resolution) -> str:
-    if entry.state.value != "rejected":
-        raise ResolutionRejected(f"{_NOT_REJECTED[entry.state.value].format(key=entry.key)}")
-    if ledger.clear_backoff(entry, who=resolution.who, why=resolution.why) is None:
-        raise ResolutionRejected(HAS_MOVED.format(key=entry.key))
-    if entry.settle_after > ledger.now():
-        return f"asked again by the next sync, once its settle window is over at {time(entry.settle_after)}"
-    return "asked again by the next sync"
-
-
-#: What becomes of an order that KK has not refused, by its state.
-_NOT_REJECTED = {
-    "in_doubt": "in doubt: KK may have it, so every sync of the account looks it up by itself and sends it "
-    "again only when it is proven absent; see `kk ledger show {key}`",
-    "sending": "being sent right now, or in doubt: the next sync looks it up by itself",
-    "held": "held: look it up on KK's site, then `kk ledger resolve {key}`",
-    "created": "created: KK has it. To order it once more: `kk ledger resolve {key} --order-again`",
-    "not_sent": "not sent: the next sync that selects it sends it without more ado",
-    "invalid": "invalid: mend its row; the next sync checks it anew and sends it",
-}
 
 
 def _print_what_follows(done: int, skipped: int) -> None:

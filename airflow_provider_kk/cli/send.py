@@ -31,10 +31,10 @@ from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin
-    from airflow_provider_kk.delivery.runs import Summary
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.operators.run import Delivery
+    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.runs import Summary
     from airflow_provider_kk.warehouse.spool import Spool
 
 _EPILOG = f"""\
@@ -95,7 +95,7 @@ def _ask(
 ) -> None:
     from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.run_queue import RunQueue
-    from airflow_provider_kk.operators.selection import enqueue_orders
+    from airflow_provider_kk.sync.load_orders import enqueue_orders
 
     run_queue, known = RunQueue(), Known(hook.settings, ledger, "")
     enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
@@ -119,8 +119,8 @@ def _send(
     from airflow_provider_kk.delivery.reconcile import Policy
     from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
-    from airflow_provider_kk.operators.run import Delivery
-    from airflow_provider_kk.operators.selection import enqueue_orders
+    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.load_orders import enqueue_orders
 
     stop, run_queue = Stop(), RunQueue()
     with _stopping(stop):
@@ -149,7 +149,7 @@ def _send(
 
 
 def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
-    from airflow_provider_kk.operators.verdict import task_failure
+    from airflow_provider_kk.sync.failure_policy import task_failure
 
     summary, failure = delivery.carry_out()
     trouble = task_failure(delivery, summary, max_rejected=0, changes_fail=True) or _undelivered(summary)
@@ -165,7 +165,7 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
 def _undelivered(summary: Summary) -> str | None:
     """Say what is not delivered, though that is no news, which alone would fail a sync."""
     from airflow_provider_kk.delivery.log import count_orders
-    from airflow_provider_kk.delivery.plan import PROBLEMS
+    from airflow_provider_kk.sync.plan import PROBLEMS
 
     counts = {status: getattr(summary, status.value) for status in PROBLEMS}
     parts = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
@@ -215,8 +215,8 @@ def _stopping(stop: Stop) -> Iterator[None]:
 
 def _print(delivery: Delivery, summary: Any, arguments: argparse.Namespace) -> None:
     from airflow_provider_kk.delivery.log import count_orders
-    from airflow_provider_kk.delivery.plan import PROBLEMS
     from airflow_provider_kk.delivery.run_queue import RunStatus
+    from airflow_provider_kk.sync.plan import PROBLEMS
 
     run_queue = delivery.run_queue
     if arguments.json:

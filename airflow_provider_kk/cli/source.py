@@ -41,7 +41,7 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
 def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of the file of `add_file_options`.
 
-    :raises CannotError: says what is wrong with the file or its columns.
+    :raises CommandError: says what is wrong with the file or its columns.
     """
     from airflow_provider_kk.warehouse import files
     from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
@@ -63,7 +63,7 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
 def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of `--sql`, from `--warehouse`.
 
-    :raises CannotError: says what is wrong with the query, its columns or the warehouse.
+    :raises CommandError: says what is wrong with the query, its columns or the warehouse.
     """
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.database import hook_behind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -116,3 +116,8 @@ class OrderLog:
 def utc(epoch: float) -> str:
     """Return a time as people read it; empty for 0."""
     return pendulum.from_timestamp(epoch).format("YYYY-MM-DD HH:mm:ss [UTC]") if epoch else ""
+
+
+def format_goods(goods: Mapping[str, int]) -> str:
+    """Return goods as people read them."""
+    return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -16,19 +16,23 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_kk.assets.kk import ORDERS
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER, ORDER_NUMBER, RUN_IN_LEDGER, OrderAtKKLink
-from airflow_provider_kk.operators.base import NOT_GIVEN, DeliveringOperator, named_ledger, translate_errors
-from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
-from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
-from airflow_provider_kk.operators.results import open_write_back, write_results
-from airflow_provider_kk.operators.run import (
-    DeferUntil,
-    Delivery,
-    item_of,
+from airflow_provider_kk.operators.base import (
+    NOT_GIVEN,
+    DeliveringOperator,
+    named_ledger,
     origin_of,
     push,
     push_order_url,
+)
+from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
+from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
+from airflow_provider_kk.sync.delivery import (
+    DeferUntil,
+    Delivery,
+    item_of,
     warn_of_short_timeout,
 )
+from airflow_provider_kk.sync.write_results import open_write_back, write_results
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -36,9 +40,9 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
-    from airflow_provider_kk.delivery.runs import Summary
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.runs import Summary
     from airflow_provider_kk.warehouse.write_back import WriteBack
 
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
@@ -123,13 +127,9 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         self.sale_platform = sale_platform
         self.channel_type = channel_type
 
-    def execute(self, context: Context) -> str:
-        """Create the order, or find out that it has been created, and return its first kkOrderId."""
-        with translate_errors():
-            return self._execute(context)
-
     def _execute(self, context: Context) -> str:
         from airflow_provider_kk.delivery.run_queue import RunQueue
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 
         self.require_masked()
         stop = self._new_stop()
@@ -138,7 +138,8 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         hook = KKHook(self.kk_conn_id)
         run_queue = RunQueue()
         run_queue.add([item_of(0, order)])
-        with self._ledger(hook, context, stop) as (ledger, is_durable):
+        ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
+        with self._open_ledger(hook, ledger_conn_id, context, stop) as ledger:
             warn_of_short_timeout(self.execution_timeout, ledger, self.log)
             delivery = Delivery(
                 hook=hook,
@@ -149,29 +150,18 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
                 policy=self._policy(),
                 log=self.log,
                 max_in_flight=1,
-                can_defer=self.deferrable and is_durable,
+                can_defer=self.deferrable and ledger_conn_id is not None,
                 recover_max_age_s=_RECOVER_MAX_AGE_S,
             )
-            until = self._deliver(delivery)
-        if until is not None:
-            self._give_slot_back(until)
+            self._summary, failure = delivery.carry_out()
+            if isinstance(failure, DeferUntil):
+                delivery.end("waiting", self._summary)
+                self._give_slot_back(failure.until)
+            delivery.end("failed" if failure else "done", self._summary)
+        if failure is not None:
+            raise failure
         (finished,) = run_queue.finished()
         return self._result(finished, context, hook.settings)
-
-    def _deliver(self, delivery: Delivery) -> float | None:
-        """Return until when to give the slot back; None when it is over."""
-        state = "failed"
-        with delivery.client():
-            try:
-                delivery.deliver()
-                state = "done"
-            except DeferUntil as deferral:
-                state = "waiting"
-                return deferral.until
-            finally:
-                self._summary = delivery.summary()
-                delivery.end(state, self._summary)
-        return None
 
     def _order(self, context: Context) -> Order:
         from airflow_provider_kk.api.api_versions import API_VERSIONS
@@ -222,29 +212,25 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         name = "/".join([account, origin.dag_id, origin.run_id, origin.task_id, str(origin.map_index)])
         return f"af-{uuid.uuid5(_NUMBERS, name).hex}"
 
-    def _ledger(self, hook: KKHook, context: Context, stop: Stop) -> Any:
-        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
-        from airflow_provider_kk.operators.best_effort import ephemeral_ledger
+    def _open_ledger(
+        self, hook: KKHook, ledger_conn_id: str | None, context: Context, stop: Stop
+    ) -> AbstractContextManager[SqlLedger]:
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger
+        from airflow_provider_kk.sync.ephemeral_ledger import ephemeral_ledger
 
-        ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
-        if ledger_conn_id is not None:
-            return _lasting(open_ledger(hook, ledger_conn_id, threads=1, log=self.log))
-        return ephemeral_ledger(hook, origin_of(context).try_number, stop, self.log)
+        if ledger_conn_id is None:
+            return ephemeral_ledger(hook, origin_of(context).try_number, stop, self.log)
+        return closing(open_ledger(hook, ledger_conn_id, threads=1, log=self.log))
 
     def _result(self, finished: RunResult, context: Context, settings: ConnectionSettings) -> str:
         from airflow_provider_kk.delivery.run_queue import RunStatus
+        from airflow_provider_kk.sync.failure_policy import order_failure
 
+        if failure := order_failure(finished, changes_fail=self.on_changed == "fail"):
+            raise failure
         name = finished.key
-        if finished.status in (RunStatus.CREATED, RunStatus.ALREADY_CREATED, RunStatus.ADOPTED):
-            pass
-        elif finished.status is RunStatus.CHANGED and self.on_changed == "ignore":
+        if finished.status is RunStatus.CHANGED:
             self.log.warning("%s: %s", name, finished.message)
-        elif finished.status in (RunStatus.IN_DOUBT, RunStatus.NOT_SENT):
-            raise AirflowException(f"Order {name} is {_state_and_reason(finished)}. A retry looks again")
-        else:
-            raise AirflowFailException(
-                f"Order {name} is {_state_and_reason(finished)}. See `kk ledger show {name}`"
-            )
         ids = list(finished.kk_order_ids)
         self.log.info("Order %s is at KK as %s (%s)", name, ", ".join(ids), finished.status.replace("_", " "))
         push(context, "kkOrderId", ids[0])
@@ -343,13 +329,8 @@ class SyncOrdersOperator(DeliveringOperator):
         self.plan_only = plan_only
         self.check_stock = check_stock
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Deliver what the query returns and return the summary."""
-        with translate_errors():
-            return self._execute(context)
-
     def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_kk.hooks.ledger import require_type
+        from airflow_provider_kk.hooks.ledger_connection import require_type
 
         stop = self._new_stop()
         hook = KKHook(self.kk_conn_id)
@@ -418,7 +399,7 @@ class SyncOrdersOperator(DeliveringOperator):
     def _read(
         self, hook: KKHook, warehouse: Any, run_queue: RunQueue, delivery: Delivery | None = None
     ) -> None:
-        from airflow_provider_kk.operators.selection import load_orders
+        from airflow_provider_kk.sync.load_orders import load_orders
 
         load_orders(
             run_queue,
@@ -433,9 +414,9 @@ class SyncOrdersOperator(DeliveringOperator):
 
     def _plan(self, hook: KKHook, warehouse: Any) -> dict[str, Any]:
         from airflow_provider_kk.api.errors import KKError
-        from airflow_provider_kk.delivery.plan import log_plan, plan
         from airflow_provider_kk.delivery.run_queue import RunQueue
         from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
+        from airflow_provider_kk.sync.plan import log_plan, plan
 
         run_queue, ledger_conn_id = RunQueue(), self._ledger_conn_id(hook)
         ledger = ledger_to_read(
@@ -464,7 +445,7 @@ class SyncOrdersOperator(DeliveringOperator):
         """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
         from airflow_provider_kk.delivery.log import OrderLog
         from airflow_provider_kk.delivery.run_queue import RunStatus
-        from airflow_provider_kk.operators.verdict import task_failure
+        from airflow_provider_kk.sync.failure_policy import task_failure
 
         delivery.before_waiting = lambda: write_results(delivery, warehouse, write_back, self.log)
         summary, failure = delivery.carry_out()
@@ -498,7 +479,7 @@ class SyncOrdersOperator(DeliveringOperator):
 
     def _say_which(self, delivery: Delivery, summary: Summary) -> None:
         """Log the command that lists the orders for which the task fails, else those that have problems."""
-        from airflow_provider_kk.operators.verdict import failing_states
+        from airflow_provider_kk.sync.failure_policy import failing_states
 
         states = failing_states(summary, max_rejected=self.max_rejected) or [
             state for state in ("rejected", "invalid", "held") if getattr(summary, state)
@@ -518,15 +499,3 @@ class SyncOrdersOperator(DeliveringOperator):
         read = tables_of(warehouse, self.warehouse_conn_id, self.sql)
         written = orders_at_kk(KKHook(self.kk_conn_id).settings, sum(made(self._summary).values()))
         return lineage(read.inputs, [written], job_facets=read.job_facets, run_facets=read.run_facets)
-
-
-@contextmanager
-def _lasting(ledger: SqlLedger) -> Iterator[tuple[SqlLedger, bool]]:
-    with closing(ledger):
-        yield ledger, True
-
-
-def _state_and_reason(finished: RunResult) -> str:
-    state = finished.status.replace("_", " ")
-    code = f" (code {finished.code})" if finished.code is not None else ""
-    return f"{state}{code}: {finished.message}" if finished.message else f"{state}{code}"

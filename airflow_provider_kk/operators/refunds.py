@@ -6,26 +6,31 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER, OrderAtKKLink
-from airflow_provider_kk.operators.base import NOT_GIVEN, named_ledger, translate_errors
+from airflow_provider_kk.operators.base import (
+    DEFERRABLE,
+    NOT_GIVEN,
+    KKOperator,
+    named_ledger,
+    origin_of,
+    push,
+    push_order_url,
+)
 from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
-from airflow_provider_kk.operators.run import origin_of, push, push_order_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.operators.refunding import RefundTask
+    from airflow_provider_kk.sync.refund_task import RefundTask
 
-_DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 #: Shorter waits are slept through: a deferral costs more.
 _WORTH_DEFERRING_S = 5.0
 
 
-class RefundOrderOperator(MaskingOperator):
+class RefundOrderOperator(MaskingOperator, KKOperator):
     """Asks KK to refund an order, or some of its lines, exactly once, whatever is retried, cleared or killed.
 
     Possible before shipping only; KK decides later, usually within an hour. An order is refunded as a whole
@@ -67,7 +72,6 @@ class RefundOrderOperator(MaskingOperator):
     ui_color = "#f2dede"
 
     remark = PersonalField()
-    _stop: Stop | None = None
 
     def __init__(
         self,
@@ -78,9 +82,7 @@ class RefundOrderOperator(MaskingOperator):
         remark: str | XComArg = "Asked for by the shop",
         refund_reason: str | XComArg = "Other",
         wait: bool = False,
-        kk_conn_id: str = KKHook.default_conn_name,
-        ledger_conn_id: str | None = None,
-        deferrable: bool = _DEFERRABLE,
+        deferrable: bool = DEFERRABLE,
         poll_interval: float = 300,
         wait_timeout: float = 90_000,
         **kwargs: Any,
@@ -96,40 +98,26 @@ class RefundOrderOperator(MaskingOperator):
         self.remark = remark
         self.refund_reason = refund_reason
         self.wait = wait
-        self.kk_conn_id = kk_conn_id
-        self.ledger_conn_id = ledger_conn_id
-        self.names_ledger = ledger_conn_id is not None
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.wait_timeout = wait_timeout
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Ask for the refunds, and wait for KK's decision when told to."""
-        with translate_errors():
-            return self._execute(context)
-
-    def resume(self, context: Context, event: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    def resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
         if event and event.get("state") == "error":
             raise AirflowException(event["reason"])
         return self.execute(context)
 
-    def on_kill(self) -> None:
-        """Ask for nothing new; what is in flight is still recorded."""
-        if self._stop is not None:
-            self._stop.set("the task was told to stop")
-
     def _execute(self, context: Context) -> list[dict[str, Any]]:
         from airflow_provider_kk.api.errors import KKError
         from airflow_provider_kk.api.throttle import ThrottleStopped
-        from airflow_provider_kk.delivery.clock import Stop
         from airflow_provider_kk.delivery.job import InconclusiveError
         from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
         from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
-        from airflow_provider_kk.operators.refunding import RefundTask, lines_of
+        from airflow_provider_kk.sync.refund_task import RefundTask, lines_of
 
         self.require_masked()
-        self._stop = Stop()
+        stop = self._new_stop()
         number, kk_order_id = self._which()
         hook = KKHook(self.kk_conn_id)
         settings = hook.settings
@@ -144,7 +132,7 @@ class RefundOrderOperator(MaskingOperator):
             with closing(open_ledger(hook, ledger_conn_id, threads=1, log=self.log)) as ledger:
                 bucket = settings.shared_bucket(ledger)
                 with hook.client(bucket) as client:
-                    refunding = RefundTask(ledger, client, bucket, origin_of(context), self._stop, self.log)
+                    refunding = RefundTask(ledger, client, bucket, origin_of(context), stop, self.log)
                     try:
                         refunding.prepare(
                             number, kk_order_id, goods, str(unmasked(self.remark)), str(self.refund_reason)
@@ -179,23 +167,17 @@ class RefundOrderOperator(MaskingOperator):
             self._wait(refunding, wait_s)
         result = refunding.result()
         push(context, "return_value", result)
-        self._require_asked(refunding)
+        refunding.require_asked()
         if not self.wait:
             return result
         while pending := refunding.look():
             self._wait_for_decision(refunding, pending, ledger_conn_id)
         result = refunding.result()
         push(context, "return_value", result)
-        self._require_asked(refunding)
+        refunding.require_asked()
         if refunding.failed:
             raise AirflowFailException(f"KK has decided against a refund: {', '.join(refunding.failed)}")
         return result
-
-    def _require_asked(self, refunding: RefundTask) -> None:
-        if refunding.final:
-            raise AirflowFailException("; ".join(refunding.final))
-        if refunding.unsent:
-            raise AirflowException("; ".join(refunding.unsent))
 
     def _wait(self, refunding: RefundTask, wait_s: float) -> None:
         from airflow_provider_kk.triggers.sleep import SleepTrigger

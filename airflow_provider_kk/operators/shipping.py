@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook
 
 from airflow_provider_kk.hooks.kk import KKHook
-from airflow_provider_kk.operators.base import translate_errors
+from airflow_provider_kk.operators.base import KKOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import Channel, OrderItem
 
 
-class QuoteShippingOperator(BaseOperator):
+class QuoteShippingOperator(KKOperator):
     """Asks KK which ways there are to ship goods to a country, and what each costs. Orders nothing.
 
     Returns KK's offers as they come, `[{"channel_code", "channel_name", "channel_type", "estimated_freight",
@@ -43,8 +43,6 @@ class QuoteShippingOperator(BaseOperator):
         items: Sequence[OrderItem | Mapping[str, Any]] | str | XComArg,
         country: str | XComArg,
         split: bool = False,
-        kk_conn_id: str = KKHook.default_conn_name,
-        ledger_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -52,16 +50,12 @@ class QuoteShippingOperator(BaseOperator):
         self.items: Any = items
         self.country: Any = country
         self.split = split
-        self.kk_conn_id = kk_conn_id
-        self.ledger_conn_id = ledger_conn_id
 
-    def execute(self, context: Context) -> list[dict[str, str | None]]:
-        """Ask, and return the offers."""
+    def _execute(self, context: Context) -> list[dict[str, str | None]]:
         from airflow_provider_kk.api.errors import InvalidOrderError, KKError, KKRejectedError
 
         try:
-            with translate_errors():
-                offers = self._offers()
+            offers = self._offers()
         except InvalidOrderError as error:
             raise AirflowFailException(f"No quote: {'; '.join(map(str, error.faults))}") from None
         except KKRejectedError as error:

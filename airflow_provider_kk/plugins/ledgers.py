@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
 from airflow_provider_kk.hooks.database import engine_behind
 from airflow_provider_kk.hooks.kk import settings_of
-from airflow_provider_kk.hooks.ledger import require_type
+from airflow_provider_kk.hooks.ledger_connection import require_type
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
@@ -135,9 +135,9 @@ def _is_kk(value: str) -> bool:
 
 @contextmanager
 def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, ConnectionSettings]]:
-    """Give what can be read at a place, for as long as the block lasts.
+    """Open the report of a ledger, for as long as the block lasts.
 
-    :raises CannotReadLedgerError: when it cannot be reached, the reader may not read it, or there is no ledger yet.
+    :raises CannotReadLedgerError: it cannot be reached, the reader may not read it, or there is none yet.
     """
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 

@@ -13,13 +13,13 @@ from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.log import utc
 from airflow_provider_kk.delivery.model import Attempt
-from airflow_provider_kk.delivery.resolve_commands import ResolveCommands, resolve_commands
 from airflow_provider_kk.delivery.sql.report import Line
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
 from airflow_provider_kk.plugins.ledgers import LedgerSource, Reader
 from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType, group_of
 from airflow_provider_kk.plugins.urls import airflow_path, root
+from airflow_provider_kk.sync.resolve_commands import ResolveCommands, resolve_commands
 
 #: No script, style, picture or form of anybody else; framed by Airflow only.
 _POLICY = (

@@ -20,9 +20,9 @@ from airflow_provider_kk.delivery.model import Origin, Record, Timing
 from airflow_provider_kk.delivery.orders import fingerprint_with
 from airflow_provider_kk.delivery.reconcile import Policy
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
-from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.sync.runs import Summary, SyncRuns, summarise
 
 START = 1_800_000_000.0
 LOG = logging.getLogger("tests.delivery")

@@ -9,8 +9,8 @@ from operator import attrgetter, itemgetter
 from airflow_provider_kk.delivery.job import plain_number
 from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.run_queue import COUNTED
-from airflow_provider_kk.delivery.runs import Summary
 from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.sync.runs import Summary
 from tests.simulation.kk import KK, WINDOW_S, Manners, Order, Post, Row
 from tests.simulation.memory import Database, Place
 

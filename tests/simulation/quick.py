@@ -14,8 +14,8 @@ from airflow_provider_kk.delivery.job import Job, ListedOrder
 from airflow_provider_kk.delivery.model import Attempt, AttemptResult, Claim, Origin, Record
 from airflow_provider_kk.delivery.reconcile import Policy, _Decision
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunResult
-from airflow_provider_kk.delivery.runs import SyncRun
 from airflow_provider_kk.delivery.storage import RunRow
+from airflow_provider_kk.sync.runs import SyncRun
 from tests.simulation.kk import Order
 
 _RECORDS: tuple[Any, ...] = (

@@ -15,10 +15,10 @@ from airflow_provider_kk.delivery.job import Job, ListedOrder
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record, Timing
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
-from airflow_provider_kk.delivery.runs import SyncRuns
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.states import Event
+from airflow_provider_kk.sync.runs import SyncRuns
 from tests.delivery.world import START, VirtualClock
 from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables
 from tests.simulation.memory_run_queue import MemoryBoard

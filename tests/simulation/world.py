@@ -18,8 +18,8 @@ from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.model import AttemptResult, Origin, Record, Timing
 from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus
-from airflow_provider_kk.delivery.runs import SyncRuns, summarise
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
+from airflow_provider_kk.sync.runs import SyncRuns, summarise
 from tests.simulation.draws import KEYS, draw_habits, draw_manners, draw_orders
 from tests.simulation.fakes import SILENT, DatabaseClock, HubClock, NoThrottle, TracedLog
 from tests.simulation.fibers import Fibers

@@ -16,12 +16,12 @@ from sqlalchemy.exc import DataError, OperationalError
 
 from airflow_provider_kk.delivery.job import ListedOrder
 from airflow_provider_kk.delivery.model import AttemptResult, Origin
-from airflow_provider_kk.delivery.runs import SyncRuns
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.states import Event, State
+from airflow_provider_kk.sync.runs import SyncRuns
 from tests.delivery.conftest import empty_tables
 from tests.delivery.world import Order, World
 from tests.mariadb import locked, server_set

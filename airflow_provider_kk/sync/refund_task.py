@@ -1,4 +1,4 @@
-"""One task's refunds: which orders and lines they are, and how far each has come."""
+"""Refund the orders of one task: find the orders and lines, and advance each refund."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from airflow_provider_kk.delivery.refunds import (
 )
 from airflow_provider_kk.delivery.splits import splits_of
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
-from airflow_provider_kk.operators.metrics import count_refunds_moved, count_requests, tags_of
+from airflow_provider_kk.hooks.metrics import count_refunds_moved, count_requests, tags_of
+from airflow_provider_kk.sync.errors import SyncError
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -151,9 +152,23 @@ class RefundTask:
             for number in entry.kk_order_ids
         ]
 
-    @property
-    def final(self) -> list[str]:
-        """What was not refunded and is left to a human, in a sentence each."""
+    def require_asked(self) -> None:
+        """Require that KK has each refund.
+
+        :raises SyncError: what was not refunded, and whether a retry helps.
+        """
+        if final := self._final():
+            raise SyncError("; ".join(final), is_retryable=False)
+        unsent = [
+            f"the refund of order {self._order_id(key)} was not sent: {entry.message}"
+            for key, entry in self._entries.items()
+            if entry.state in (State.NOT_SENT, State.INVALID)
+        ]
+        if unsent:
+            raise SyncError("; ".join(unsent), is_retryable=True)
+
+    def _final(self) -> list[str]:
+        """Say what was not refunded and what a retry does not help, in a sentence each."""
         texts = [f"order {self._order_id(key)}: {why}" for key, why in self._impossible.items()]
         for key, entry in self._entries.items():
             if entry.state is State.REJECTED:
@@ -165,15 +180,6 @@ class RefundTask:
                     f"--refunds {key}`"
                 )
         return texts
-
-    @property
-    def unsent(self) -> list[str]:
-        """What never reached KK, in a sentence each; a retry asks for it."""
-        return [
-            f"the refund of order {self._order_id(key)} was not sent: {entry.message}"
-            for key, entry in self._entries.items()
-            if entry.state in (State.NOT_SENT, State.INVALID)
-        ]
 
     @property
     def failed(self) -> list[str]:

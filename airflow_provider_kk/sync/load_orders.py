@@ -1,4 +1,4 @@
-"""What a query or a file has selected, as jobs on a board: orders to deliver, and those that are invalid."""
+"""Load the orders of a query or a file into the run queue: those to deliver, and those that are invalid."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-
 from airflow_provider_kk.delivery.log import OrderLog, count_orders
 from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
-from airflow_provider_kk.operators.run import item_of
+from airflow_provider_kk.sync.delivery import item_of
+from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.operators.run import Delivery
+    from airflow_provider_kk.sync.delivery import Delivery
     from airflow_provider_kk.warehouse.spool import Spool
 
 _BATCH = 1_000
@@ -34,11 +33,11 @@ def load_orders(
     *,
     api_version: str | None,
 ) -> None:
-    """Put what a query returns on the board, the warehouse being closed before anything is checked.
+    """Read a query's rows, close the warehouse, then check the orders and add them to the run queue.
 
     :param delivery: None for a plan, which changes nothing in the warehouse.
-    :raises AirflowFailException: its columns are not those of orders, or the statement itself is at fault.
-    :raises AirflowException: the warehouse did not answer it to the end.
+    :raises SyncError: its columns are not those of orders, or the statement itself is at fault; or, which a
+        retry may get over, the warehouse did not answer it to the end.
     """
     from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
@@ -53,11 +52,11 @@ def load_orders(
             only_reads=delivery is None,
         )
     except ColumnsError as error:
-        raise AirflowFailException(str(error)) from error
+        raise SyncError(str(error), is_retryable=False) from error
     except ReadError as error:
-        failure = AirflowFailException if error.is_for_good else AirflowException
+        message = f"sql: the warehouse refuses it: {error}. Nothing was sent"
         # The sentence says all that the driver's traceback would.
-        raise failure(f"sql: the warehouse refuses it: {error}. Nothing was sent") from None
+        raise SyncError(message, is_retryable=not error.is_for_good) from None
     with closing(spool):
         if ignored := spool.ignored_columns(columns):
             log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
@@ -73,7 +72,7 @@ def enqueue_orders(
     *,
     api_version: str | None,
 ) -> None:
-    """Check every order that was read and put it on the board; memory does not grow with their number.
+    """Check every order that was read and add it to the run queue; memory does not grow with their number.
 
     :param log: is told of orders whose goods may be doubled.
     :param delivery: remembers what is invalid, and says so when that is news; None for a plan.

@@ -1,4 +1,4 @@
-"""A single order without a lasting ledger: KK's list stands in for it, as well as it can."""
+"""Keep a ledger for one try of a single order where none is set; KK's list stands in for a lasting one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _RECOVER_PERIOD_S = 86_400.0
 
 
 @contextmanager
-def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Iterator[tuple[SqlLedger, bool]]:
+def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Iterator[SqlLedger]:
     """Keep a ledger for this try only.
 
     Each try first adopts from KK's list what the last day brought, and a later try waits for a settle window
-    before that, so that what an earlier one sent is listed. The second value tells that it does not last.
+    before that, so that what an earlier one sent is listed.
     """
     import sqlalchemy as sa
 
@@ -48,6 +48,6 @@ def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Ite
             )
             stop.wait(ledger.timing.settle_window_s)
         try:
-            yield ledger, False
+            yield ledger
         finally:
             ledger.close()

@@ -1,4 +1,4 @@
-"""One task's delivery: a ledger, a stream and the waiting around it, for one order as for a million."""
+"""Deliver one task's orders, one as well as a million: a ledger, a dispatcher, and the waits around it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from airflow_provider_kk.links.kk import ORDER_URL
-from airflow_provider_kk.operators.metrics import count_orders_moved, count_requests, gauge_account, tags_of
+from airflow_provider_kk.hooks.metrics import count_orders_moved, count_requests, gauge_account, tags_of
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -21,10 +19,9 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.reconcile import Policy
     from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue
-    from airflow_provider_kk.delivery.runs import Summary, SyncRun, SyncRuns
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
-    from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.sync.runs import Summary, SyncRun, SyncRuns
 
 #: Shorter waits are slept through: a deferral costs more.
 _WORTH_DEFERRING_S = 5.0
@@ -42,7 +39,7 @@ class DeferUntil(Exception):
 
 @dataclass
 class Delivery:
-    """Delivers what is on a board.
+    """Delivers the orders of a run queue.
 
     :param can_defer: leave by `DeferUntil` when there is long to wait.
     """
@@ -70,7 +67,7 @@ class Delivery:
     """Orders of the account that this sync has held, in any of its tries, and that it did not select."""
 
     def __post_init__(self) -> None:
-        from airflow_provider_kk.delivery.runs import SyncRuns
+        from airflow_provider_kk.sync.runs import SyncRuns
 
         self.runs = SyncRuns(self.ledger)
         self.run = self.runs.begin(self.origin)
@@ -186,7 +183,7 @@ class Delivery:
 
     def summary(self) -> Summary:
         """Count the sync so far."""
-        from airflow_provider_kk.delivery.runs import summarise
+        from airflow_provider_kk.sync.runs import summarise
 
         summary = summarise(self.run_queue, self.run, self.runs)
         summary.newly_held += len(self.held_elsewhere)
@@ -209,37 +206,8 @@ class Delivery:
         return tags_of(self.ledger.account, self.origin)
 
 
-def origin_of(context: Any) -> Origin:
-    """Return which task's try this is; empty outside of a DAG run."""
-    from airflow_provider_kk.delivery.model import Origin
-
-    ti = context.get("ti")
-    if ti is None:
-        return Origin()
-    return Origin(
-        str(ti.dag_id),
-        str(ti.run_id),
-        str(ti.task_id),
-        -1 if ti.map_index is None else int(ti.map_index),
-        int(ti.try_number or 0),
-    )
-
-
-def push(context: Any, key: str, value: Any) -> None:
-    """Push an XCom, when there is a task instance to push it for."""
-    ti = context.get("ti")
-    if ti is not None:
-        ti.xcom_push(key=key, value=value)
-
-
-def push_order_url(context: Any, settings: ConnectionSettings, kk_order_id: str) -> None:
-    """Push where people see an order at KK, when the connection says it."""
-    if settings.order_url is not None:
-        push(context, ORDER_URL, settings.order_url.replace("{kk_order_id}", quote(kk_order_id, safe="")))
-
-
 def item_of(position: int, order: Order) -> QueuedOrder:
-    """Return an order as a board keeps it."""
+    """Return an order as a run queue keeps it."""
     from airflow_provider_kk.delivery.job import zip_digest
     from airflow_provider_kk.delivery.orders import fingerprint, goods_of
     from airflow_provider_kk.delivery.run_queue import QueuedOrder

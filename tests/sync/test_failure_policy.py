@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
-from airflow_provider_kk.delivery.runs import count
-from airflow_provider_kk.operators.verdict import task_failure
+from airflow_provider_kk.sync.failure_policy import task_failure
+from airflow_provider_kk.sync.runs import count
 
 
 def said(

@@ -1,4 +1,4 @@
-"""What would become of the jobs on a board, by the ledger and, if wanted, KK's stock; nothing changes."""
+"""Preview a sync: what would become of the orders in a run queue. Nothing changes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.log import Log, OrderLog, utc
 from airflow_provider_kk.delivery.model import Record
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
-from airflow_provider_kk.delivery.runs import Summary, count
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.stock import StockCheck
+from airflow_provider_kk.sync.runs import Summary, count
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -65,7 +65,7 @@ def plan(
     *,
     stock_of: KKClient | None = None,
 ) -> Plan:
-    """Mark on a board what would become of each job that is pending there, and count it.
+    """Mark in a run queue what would become of each pending order, and count it.
 
     :param ledger: None where nothing is known of any order.
     :param bucket: what the requests would have to wait for.

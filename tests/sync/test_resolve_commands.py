@@ -8,8 +8,8 @@ import shlex
 import pytest
 
 from airflow_provider_kk.cli.ledger_command import add_arguments
-from airflow_provider_kk.delivery.resolve_commands import resolve_commands
 from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.sync.resolve_commands import resolve_commands
 
 OPTIONS = "--kk-conn-id kk_default --ledger-conn-id 'ware house'"
 

@@ -102,12 +102,12 @@ class SyncRuns:
 
 
 def summarise(run_queue: RunQueue, run: SyncRun, runs: SyncRuns) -> Summary:
-    """Count a sync: what is on the board, and what its earlier tries moved and is not there any more."""
+    """Count a sync: its run queue, and what its earlier tries moved and is not in the queue any more."""
     return count(run_queue, (entry for entry in runs.moved(run) if not run_queue.has(entry.key)))
 
 
 def count(run_queue: RunQueue, elsewhere: Iterable[Record] = ()) -> Summary:
-    """Count what is on a board, and these rows of the ledger beside it."""
+    """Count a run queue, and these rows of the ledger beside it."""
     counts: dict[RunStatus, int] = dict.fromkeys(COUNTED, 0)
     counts.update((status, number) for status, number in run_queue.counts().items() if status in counts)
     for entry in elsewhere:

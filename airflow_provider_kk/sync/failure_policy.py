@@ -1,28 +1,27 @@
-"""Whether a sync's task succeeds, and what it says when it does not."""
+"""Decide whether a task succeeds, and describe why it does not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-
 from airflow_provider_kk.delivery.log import count_orders, some_of
-from airflow_provider_kk.delivery.run_queue import RunStatus
+from airflow_provider_kk.delivery.run_queue import RunResult, RunStatus
+from airflow_provider_kk.sync.errors import SyncError
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.runs import Summary
-    from airflow_provider_kk.operators.run import Delivery
+    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.runs import Summary
 
 _NAMED = 5
 
 
 def task_failure(
     delivery: Delivery, summary: Summary, *, max_rejected: float, changes_fail: bool
-) -> AirflowException | None:
-    """Return what the task is to fail with: AirflowException when a retry helps; None when all is well."""
+) -> SyncError | None:
+    """Return what the task is to fail with, None when all is well."""
     if summary.in_doubt or summary.not_sent:
-        return AirflowException(_unfinished(delivery, summary))
+        return SyncError(_unfinished(delivery, summary), is_retryable=True)
     reasons = []
     if summary.newly_held:
         where = _examples(delivery, RunStatus.HELD, summary.newly_held, elsewhere=delivery.held_elsewhere)
@@ -44,9 +43,10 @@ def task_failure(
     if not reasons:
         return None
     at_kk = summary.created + summary.already_created + summary.adopted
-    return AirflowFailException(
+    return SyncError(
         f"{'; '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK; the summary's "
-        "rejections and the log say more"
+        "rejections and the log say more",
+        is_retryable=False,
     )
 
 
@@ -67,6 +67,21 @@ def _too_many_are_bad(summary: Summary, max_rejected: float) -> bool:
     is_share = isinstance(max_rejected, float) and max_rejected < 1
     allowed = max_rejected * summary.selected if is_share else max_rejected
     return summary.newly_rejected + summary.newly_invalid > allowed
+
+
+def order_failure(finished: RunResult, *, changes_fail: bool) -> SyncError | None:
+    """Return what the task of a single order is to fail with, None when the order is at KK."""
+    status, name = finished.status, finished.key
+    if status in (RunStatus.CREATED, RunStatus.ALREADY_CREATED, RunStatus.ADOPTED):
+        return None
+    if status is RunStatus.CHANGED and not changes_fail:
+        return None
+    code = f" (code {finished.code})" if finished.code is not None else ""
+    why = f": {finished.message}" if finished.message else ""
+    text = f"Order {name} is {status.replace('_', ' ')}{code}{why}"
+    if status in (RunStatus.IN_DOUBT, RunStatus.NOT_SENT):
+        return SyncError(f"{text}. A retry looks again", is_retryable=True)
+    return SyncError(f"{text}. See `kk ledger show {name}`", is_retryable=False)
 
 
 def _unfinished(delivery: Delivery, summary: Summary) -> str:
@@ -99,7 +114,7 @@ def _examples(
     """Name some of `number` orders, and say what is the matter with them, or else with the first of them.
 
     :param but: what was said already, and is not said again.
-    :param elsewhere: those of them that are not on the board.
+    :param elsewhere: those of them that are not in the run queue.
     """
     found = delivery.run_queue.examples(status, min(_NAMED, number - len(elsewhere)))
     names = [str(name) for name, _message in found] + list(elsewhere)[: _NAMED - len(found)]

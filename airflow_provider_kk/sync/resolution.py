@@ -1,6 +1,6 @@
-"""The rules by which a human has the last word on an order: checked at KK and in the ledger, asked of nobody.
+"""The rules of manual resolution: what a person may decide about an order, checked at KK and in the ledger.
 
-`kk ledger resolve` asks and prints around them, DAGs call them by `operators.held`.
+`kk ledger resolve` and `kk ledger retry` ask and print around them. DAGs call `resolve` by `operators.held`.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.models import KKOrder
-    from airflow_provider_kk.delivery.job import Goods, ListedOrder
+    from airflow_provider_kk.delivery.job import ListedOrder
     from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 
 class ResolutionRejected(Exception):
-    """Says why a word on an order is not taken, and what to do instead; the order is as it was."""
+    """Says why a resolution is rejected, and what to do instead; the order is unchanged."""
 
 
 class ResolutionUnavailable(ResolutionRejected):
-    """KK could not be asked, so that the same word may be taken later."""
+    """KK did not answer, so the same resolution may be accepted later."""
 
 
 @dataclass(frozen=True)
-class Resolution:
-    """Whose word it is, and the reason; the ledger keeps both with the order."""
+class ResolvedBy:
+    """Who resolves an order, and the reason. The ledger keeps both with the order, so no customer's name."""
 
     who: str
     why: str
@@ -45,13 +45,91 @@ def newest(entries: Iterable[Record], ledger: SqlLedger) -> list[Record]:
     return [one for one in entries if one.key in last and last[one.key].generation == one.generation]
 
 
+# One order, from a DAG --------------------------------------------------------------------------------
+
+
+def resolve(
+    number: str,
+    resolution: str,
+    resolved_by: ResolvedBy,
+    hook: KKHook,
+    ledger: SqlLedger,
+    *,
+    ids: Sequence[str] = (),
+    accept_other_goods: bool = False,
+    generation: int | None = None,
+    version: str | None = None,
+) -> str:
+    """Resolve an order and return what happens next; a second call of the same changes nothing more.
+
+    :param resolution: one of `RESOLUTIONS`; see `operators.held.resolve_order`, for the others too.
+    :raises ResolutionRejected: says why.
+    :raises KKError: KK does not answer.
+    """
+    from airflow_provider_kk.delivery.ledger import as_kept
+    from airflow_provider_kk.delivery.states import CLOSED, State
+
+    if not resolved_by.who.strip() or not resolved_by.why.strip():
+        raise ResolutionRejected("a resolution needs who and why: the next one on call reads them")
+    if resolution not in RESOLUTIONS:
+        raise ResolutionRejected(f"{resolution!r} is none of {', '.join(RESOLUTIONS)}")
+    entry = _known(number, ledger)
+    is_resolved_so = entry.resolved_by == as_kept(resolved_by.who, resolved_by.why)
+    if resolution == "order_again" and generation == entry.generation - 1 and is_resolved_so:
+        return "ordered once more by an earlier try"
+    if generation not in (None, entry.generation):
+        raise ResolutionRejected(f"it was ordered again meanwhile, as generation {entry.generation}")
+    if version not in (None, entry.version) and not is_resolved_so:
+        raise ResolutionRejected(
+            f"it has moved on since this was asked, and is {entry.state.value.replace('_', ' ')} now; "
+            f"see `kk ledger show {entry.key}`"
+        )
+    if resolution == "never_created":
+        if entry.state is State.NOT_SENT:
+            return "never created, as was said before"
+        return resolve_never_created(
+            entry, orders_seen_at_kk([entry], hook, ledger)[number], ledger, resolved_by
+        )
+    if resolution == "created" or entry.state not in CLOSED:
+        created = _resolve_as_created(entry, ids, resolved_by, hook, ledger, accept_other_goods)
+        if resolution == "created":
+            return created
+        entry = _known(number, ledger)
+    return order_again(entry, all_at_kk_of([entry], hook, ledger)[number], ledger, resolved_by)
+
+
+RESOLUTIONS = ("created", "never_created", "order_again")
+
+
+def _known(number: str, ledger: SqlLedger) -> Record:
+    if entry := ledger.look_up([number]).get(number):
+        return entry
+    raise ResolutionRejected(f"it is not in the ledger of {ledger.account} at {ledger.host}")
+
+
+def _resolve_as_created(
+    entry: Record,
+    ids: Sequence[str],
+    resolved_by: ResolvedBy,
+    hook: KKHook,
+    ledger: SqlLedger,
+    accept_other_goods: bool,
+) -> str:
+    if entry.state.value == "created" and set(entry.kk_order_ids) == set(ids):
+        return "created, as was said before"
+    doubt = doubt_of_orders(ids, entry, hook, ledger)
+    if doubt and not accept_other_goods:
+        raise ResolutionRejected(f"{doubt}. To accept them, set accept_other_goods=True")
+    return resolve_created(entry, ids, ledger, resolved_by)
+
+
 # Created -------------------------------------------------------------------------------------------
 
 
-def require_open(entry: Record, ledger: SqlLedger) -> None:
+def _require_open(entry: Record, ledger: SqlLedger) -> None:
     """Require that there is something to say of an order: KK may have it or not.
 
-    :raises NotTakenError: says what else to do.
+    :raises ResolutionRejected: says what else to do.
     """
     from airflow_provider_kk.delivery.log import utc
 
@@ -73,12 +151,49 @@ _NOTHING_TO_RESOLVE = {
 }
 
 
-def orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> list[KKOrder]:
-    """Return the KK orders of these ids: KK lists each under this number, and no older generation has them.
+def doubt_of_orders(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> str:
+    """Require that an open order may be KK's orders of these ids, and return why it may not ("": it fits).
 
-    :raises NotTakenError: names the ids that are not this order's.
-    :raises KKError: KK cannot be asked.
+    KK must list each under the order's number, no older generation may have it, and their goods should fit.
+
+    :raises ResolutionRejected: the order is not open, or names the ids that are not its own.
+    :raises KKError: KK does not answer.
     """
+    from airflow_provider_kk.delivery.job import add_goods
+    from airflow_provider_kk.delivery.log import format_goods
+    from airflow_provider_kk.delivery.orders import listed_order
+
+    _require_open(entry, ledger)
+    at_kk = [listed_order(order).goods for order in _orders_at_kk(ids, entry, hook, ledger)]
+    total = add_goods([goods or {} for goods in at_kk])
+    if None not in at_kk and total == dict(entry.goods):
+        return ""
+    return f"{entry.key} ordered {format_goods(entry.goods)}, these KK orders hold {format_goods(total)}"
+
+
+def doubt_of_refunds(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> str:
+    """Require that an open refund may be KK's refunds of these numbers, and return why it may not.
+
+    :param ledger: see `SqlLedger.of_refunds`.
+    :raises ResolutionRejected: it is not open, or KK does not list each of them as a refund of this order.
+    :raises KKError: KK does not answer.
+    """
+    from airflow_provider_kk.delivery.refunds import carries, order_of_key
+
+    _require_open(entry, ledger)
+    order = order_of_key(entry.key)
+    known = {one.refund_no: one for one in hook.get_refunds(order)}
+    if not ids:
+        raise ResolutionRejected("not one refund number was given")
+    if missing := [one for one in ids if one not in known]:
+        raise ResolutionRejected(
+            f"KK lists no refund {', '.join(missing)!r} of order {order_of_key(entry.key)}"
+        )
+    others = [one for one in ids if not carries(known[one], entry.key)]
+    return f"the remark of {', '.join(others)} does not hold {entry.key}" if others else ""
+
+
+def _orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> list[KKOrder]:
     from airflow_provider_kk.delivery.log import printable
     from airflow_provider_kk.delivery.orders import listed_order
 
@@ -105,29 +220,20 @@ def orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLed
     return [known[one] for one in ids]
 
 
-def other_goods(orders: Sequence[KKOrder], entry: Record) -> Goods | None:
-    """Return what these KK orders hold together, when that is not what was ordered; None when it is."""
-    from airflow_provider_kk.delivery.job import add_goods
-    from airflow_provider_kk.delivery.orders import listed_order
-
-    at_kk = [listed_order(order).goods for order in orders]
-    total = add_goods([goods or {} for goods in at_kk])
-    return None if None not in at_kk and total == dict(entry.goods) else total
-
-
-def resolve_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolution: Resolution) -> str:
+def resolve_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
     """Take an order for created under these ids, which were checked; say so in a sentence.
 
-    :raises NotTakenError: it has moved meanwhile.
+    :raises ResolutionRejected: it has moved meanwhile.
     """
     from airflow_provider_kk.delivery.states import Event
 
-    if ledger.resolve(entry, Event.RESOLVED_CREATED, ids=ids, who=resolution.who, why=resolution.why) is None:
-        raise ResolutionRejected(HAS_MOVED.format(key=entry.key))
+    moved = ledger.resolve(entry, Event.RESOLVED_CREATED, ids=ids, who=resolved_by.who, why=resolved_by.why)
+    if moved is None:
+        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
     return f"created as {', '.join(ids)}"
 
 
-HAS_MOVED = "it has moved meanwhile; look again with `kk ledger show {key}`"
+_HAS_MOVED = "it has moved meanwhile; look again with `kk ledger show {key}`"
 
 
 # Never created -------------------------------------------------------------------------------------
@@ -136,7 +242,7 @@ HAS_MOVED = "it has moved meanwhile; look again with `kk ledger show {key}`"
 def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> None:
     """Refuse what healing would take for this order, since KK lists it under this very number.
 
-    :raises NotTakenError: names them, or those that the order's row does not have.
+    :raises ResolutionRejected: names them, or those that the order's row does not have.
     :raises KKError: KK cannot be asked.
     """
     from airflow_provider_kk.delivery.orders import listed_order
@@ -182,7 +288,7 @@ def orders_seen_at_kk(
     A held order may have been listed after the sync had given up. KK's list is read once for all.
 
     :param not_mine: the ids that are another number's, see `require_other_number`.
-    :raises NotNowError: KK cannot be asked.
+    :raises ResolutionUnavailable: KK cannot be asked.
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.listing import seen_at_kk
@@ -207,7 +313,7 @@ def refunds_seen_at_kk(
     """Return, by key, which refunds KK lists of it by now, or why nobody can say that KK never made it.
 
     :param ledger: see `SqlLedger.of_refunds`.
-    :raises NotNowError: KK cannot be asked.
+    :raises ResolutionUnavailable: KK cannot be asked.
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.refunds import carries, order_of_key
@@ -250,7 +356,7 @@ def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -
             "KK has refused it, so it was never created; to have it asked for again without its "
             f"pause: `kk ledger retry {entry.key}`"
         )
-    require_open(entry, ledger)
+    _require_open(entry, ledger)
     try:
         ledger.require_absent(entry, not_mine)
     except ValueError as error:
@@ -261,7 +367,7 @@ def resolve_never_created(
     entry: Record,
     seen: KKView | ResolutionRejected,
     ledger: SqlLedger,
-    resolution: Resolution,
+    resolved_by: ResolvedBy,
     not_mine: Sequence[str] = (),
     *,
     options: str = "",
@@ -270,8 +376,8 @@ def resolve_never_created(
 
     :param seen: see `orders_seen_at_kk` and `refunds_seen_at_kk`.
     :param not_mine: the ids that are another number's, see `require_other_number`.
-    :param options: what a command of `kk ledger resolve` needs beside the number and the word.
-    :raises NotTakenError: KK has it, or may have it, or it has moved meanwhile.
+    :param options: what a command of `kk ledger resolve` needs beside the number and the resolution.
+    :raises ResolutionRejected: KK has it, or may have it, or it has moved meanwhile.
     """
     from airflow_provider_kk.delivery.states import Event
 
@@ -287,12 +393,12 @@ def resolve_never_created(
         )
     try:
         moved = ledger.resolve(
-            entry, Event.RESOLVED_NEVER_CREATED, ids=not_mine, who=resolution.who, why=resolution.why
+            entry, Event.RESOLVED_NEVER_CREATED, ids=not_mine, who=resolved_by.who, why=resolved_by.why
         )
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error
     if moved is None:
-        raise ResolutionRejected(HAS_MOVED.format(key=entry.key))
+        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
     on_whose_word = f", on your word: KK's list could not confirm it ({seen.doubt})" if seen.doubt else ""
     return f"never created; the next sync that selects it sends it again{on_whose_word}"
 
@@ -307,7 +413,7 @@ def all_at_kk_of(
 
     An answer may have named only a part of a split. KK's list is read once for all.
 
-    :raises NotNowError: the list cannot be used.
+    :raises ResolutionUnavailable: the list cannot be used.
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.job import InconclusiveError
@@ -338,11 +444,11 @@ def order_again(
     entry: Record,
     at_kk: Sequence[ListedOrder] | ResolutionRejected,
     ledger: SqlLedger,
-    resolution: Resolution,
+    resolved_by: ResolvedBy,
 ) -> str:
     """Order a number once more, beside what KK has of it, see `all_at_kk_of`; say so in a sentence.
 
-    :raises NotTakenError: it is not over, KK has it though it has refused it, or it has moved meanwhile.
+    :raises ResolutionRejected: it is not over, KK has it though it has refused it, or it has moved meanwhile.
     """
     if isinstance(at_kk, ResolutionRejected):
         raise at_kk
@@ -353,10 +459,41 @@ def order_again(
         )
     ids = sorted(one.id for one in at_kk)
     try:
-        is_done = ledger.order_again(entry, ids=ids, who=resolution.who, why=resolution.why)
+        is_done = ledger.order_again(entry, ids=ids, who=resolved_by.who, why=resolved_by.why)
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error
     if not is_done:
         raise ResolutionRejected("it has moved meanwhile, or somebody has just ordered it again")
     beside = f", beside {', '.join(ids)}" if ids else ""
     return f"the next sync that selects it orders it once more (generation {entry.generation + 1}){beside}"
+
+
+# Back-off ------------------------------------------------------------------------------------------
+
+
+def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
+    """Let a rejected order be sent without its back-off; say so in a sentence.
+
+    :raises ResolutionRejected: it is not rejected, or it has moved meanwhile.
+    """
+    from airflow_provider_kk.delivery.log import utc
+
+    if entry.state.value != "rejected":
+        raise ResolutionRejected(_NOT_REJECTED[entry.state.value].format(key=entry.key))
+    if ledger.clear_backoff(entry, who=resolved_by.who, why=resolved_by.why) is None:
+        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
+    if entry.settle_after > ledger.now():
+        return f"asked again by the next sync, once its settle window is over at {utc(entry.settle_after)}"
+    return "asked again by the next sync"
+
+
+#: What becomes of an order that KK has not refused, by its state.
+_NOT_REJECTED = {
+    "in_doubt": "in doubt: KK may have it, so every sync of the account looks it up by itself and sends it "
+    "again only when it is proven absent; see `kk ledger show {key}`",
+    "sending": "being sent right now, or in doubt: the next sync looks it up by itself",
+    "held": "held: look it up on KK's site, then `kk ledger resolve {key}`",
+    "created": "created: KK has it. To order it once more: `kk ledger resolve {key} --order-again`",
+    "not_sent": "not sent: the next sync that selects it sends it without more ado",
+    "invalid": "invalid: mend its row; the next sync checks it anew and sends it",
+}

@@ -1,6 +1,6 @@
-"""What a human may say of an order or refund, and the `kk ledger` command that says it.
+"""The `kk ledger` commands that may resolve an order or refund, by its state.
 
-The command line prints these, the Orders page offers them to be copied.
+The command line prints them, and the Orders page offers them to be copied.
 """
 
 from __future__ import annotations

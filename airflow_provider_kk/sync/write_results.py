@@ -1,16 +1,16 @@
-"""What became of a sync's orders, back into the warehouse."""
+"""Write what became of a sync's orders back into the warehouse."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow_provider_kk.sync.errors import SyncError
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.run_queue import RunResult
-    from airflow_provider_kk.operators.run import Delivery
+    from airflow_provider_kk.sync.delivery import Delivery
     from airflow_provider_kk.warehouse.write_back import Result, WriteBack
 
 
@@ -19,8 +19,8 @@ def open_write_back(
 ) -> WriteBack | None:
     """Check and prepare an operator's `write_back`; a plan prepares nothing.
 
-    :raises AirflowFailException: it cannot be understood.
-    :raises AirflowException: the warehouse has no place for the results.
+    :raises SyncError: it cannot be understood; or, which a retry may get over, the warehouse has no table for
+        the results.
     """
     from airflow_provider_kk.warehouse.write_back import WriteBack
 
@@ -29,7 +29,7 @@ def open_write_back(
     try:
         write_back = WriteBack.parse(given)
     except ValueError as error:
-        raise AirflowFailException(str(error)) from error
+        raise SyncError(str(error), is_retryable=False) from error
     if is_plan:
         return write_back
     try:
@@ -39,12 +39,12 @@ def open_write_back(
     else:
         return write_back
     # Outside of the handler, so that no traceback carries a row.
-    raise AirflowException(f"{fault}. Nothing is sent before the results have a place")
+    raise SyncError(f"{fault}. Nothing is sent before the results have a place", is_retryable=True)
 
 
 def write_results(
     delivery: Delivery, warehouse: Any, write_back: WriteBack | None, log: Log
-) -> AirflowException | None:
+) -> SyncError | None:
     """Write back what became of the orders; return what the task is to fail with when that does not go.
 
     No error of a driver, or of this package, may cost the summary: it comes after this.
@@ -56,7 +56,7 @@ def write_results(
     except Exception as error:
         fault = _describe(error, log)
         log.error("%s", fault)
-        return AirflowException(f"{fault}. The orders themselves are safe: a retry writes back")
+        return SyncError(f"{fault}. The orders themselves are safe: a retry writes back", is_retryable=True)
     return None
 
 
