@@ -60,10 +60,10 @@ def main() -> None:
         for order in read_alone():
             item = item_of(0, order)
             values = {**BLANK, "state": State.CREATED, "kk_order_ids": ("1",), "version": "x"}
-            values |= {"fingerprint": item.fingerprint, "goods": item.goods, "country": item.country}
+            values |= {"content": item.content}
             tx.add(str(item.key), 1, values | {"adopted": True, "created_at": 1.0, "updated_at": 1.0})
 
-    ledger.transact(add_all)
+    ledger.storage.transact(add_all)
     ledger.close()
     operator = SyncOrdersOperator(
         task_id="sync", warehouse_conn_id="warehouse", ledger_conn_id="ledger", sql=SELECT

@@ -40,18 +40,18 @@ def main() -> None:
     from airflow_provider_kk.delivery.orders import KKOrderList, order_job
     from airflow_provider_kk.delivery.reconcile import Policy, reconcile
     from airflow_provider_kk.delivery.sql.database import pool_arguments
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import sql_ledger
     from benchmarks.orders import order
 
     task: dict[str, Any] = json.loads(sys.argv[1])
     url = task["ledger"]
-    ledger = SqlLedger(
+    ledger = sql_ledger(
         sa.create_engine(url, **pool_arguments(url.partition(":")[0], 4)),
         "kk.bench",
         "default",
         timing=Timing(timeout_s=0.5, lease_s=1.0, settle_window_s=0.5),
     )
-    ledger.open("kk_default")
+    ledger.storage.open("kk_default", settle_window_s=600)
     bucket = LocalBucket(int(NO_LIMIT["rate_burst"]), NO_LIMIT["rate_per_second"])
     client = KKClient(task["url"], TOKEN, sale_platform="bench", throttle=bucket)
     for number in range(ORDERS):

@@ -23,7 +23,7 @@ from airflow_provider_kk.delivery.orders import KKOrderList, order_job
 from airflow_provider_kk.delivery.run_queue import RunQueue
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import sql_ledger
 from airflow_provider_kk.sync.delivery import item_of
 from airflow_provider_kk.sync.runs import SyncRuns
 from benchmarks.orders import order
@@ -34,8 +34,8 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     url = task["ledger"]
     engine = sa.create_engine(url, **pool_arguments(url.partition(":")[0], task["in_flight"] + 2))
-    ledger = SqlLedger(engine, "kk.bench", "default")
-    ledger.open("kk_default")
+    ledger = sql_ledger(engine, "kk.bench", "default")
+    ledger.storage.open("kk_default", settle_window_s=600)
     bucket = LedgerBucket(ledger, burst=task["burst"], per_second=task["per_second"])
     client = KKClient(task["url"], TOKEN, sale_platform="bench", throttle=bucket)
     run_queue = RunQueue()

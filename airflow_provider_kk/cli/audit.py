@@ -26,7 +26,7 @@ from airflow_provider_kk.hooks.reading import open_order_list
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.audit import Audit
     from airflow_provider_kk.delivery.compare import Finding
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 _DAY_S = 86_400.0
 #: How a verdict is counted, where that is not its own word.

@@ -26,7 +26,7 @@ from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, r
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.sync.plan import Plan
 

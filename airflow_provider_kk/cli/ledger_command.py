@@ -27,7 +27,7 @@ from airflow_provider_kk.sync.resolution import newest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Attempt, Record
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -90,7 +90,9 @@ def _run(arguments: argparse.Namespace) -> int:
     only_reads = arguments.action in ("list", "show")
     hook, ledger = (read_ledger_of if only_reads else open_ledger_of)(arguments)
     if arguments.refunds:
-        ledger = ledger.of_refunds()
+        from airflow_provider_kk.delivery.sql.storage import refund_ledger
+
+        ledger = refund_ledger(ledger)
     actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": retry.run}
     return actions[arguments.action](arguments, hook, ledger)
 
@@ -144,7 +146,7 @@ def _print_clocks(entries: Iterable[Record], hook: KKHook, ledger: SqlLedger) ->
 
     if not any(entry.state in DOUBTFUL for entry in entries):
         return
-    database_s = ledger.now() - ledger.clock.wall() if ledger.has_own_clock else None
+    database_s = ledger.now() - ledger.clock.wall() if ledger.storage.has_own_clock else None
     with hook.client(hook.settings.local_bucket()) as client:
         try:
             client.list_orders(page_size=1)
@@ -193,8 +195,8 @@ def _print_entry(entry: Record) -> None:
     rests_until = time(entry.retry_after) or "now, by a human's word"
     facts = {
         "kkOrderIds": ", ".join(entry.kk_order_ids),
-        "goods": ", ".join(f"{quantity} x {sku}" for sku, quantity in entry.goods.items()),
-        "country": entry.country,
+        "goods": ", ".join(f"{quantity} x {sku}" for sku, quantity in entry.content.goods.items()),
+        "country": entry.content.country,
         "why": entry.message,
         "KK's code": "" if entry.code is None else str(entry.code),
         "settled after": time(entry.settle_after) if entry.state.value in ("sending", "in_doubt") else "",

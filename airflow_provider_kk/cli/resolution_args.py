@@ -16,7 +16,7 @@ from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolvedBy
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.compare import Finding
     from airflow_provider_kk.delivery.model import Attempt, Record
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 
 def add_resolution_options(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,10 @@ def why(entry: Record) -> str:
 
 def as_columns(row: Record | Attempt | Finding, ledger: SqlLedger) -> dict[str, Any]:
     """Return a row for JSON, its fields named as the ledger's columns."""
-    return {ledger.jobs.column(name): value for name, value in asdict(row).items()}
+    columns: dict[str, Any] = {}
+    for name, value in asdict(row).items():
+        columns |= value if name == "content" else {ledger.storage.jobs.column(name): value}
+    return columns
 
 
 def apply_each(
@@ -67,7 +70,7 @@ def apply_each(
             message, is_done = f"skipped, {error}", False
         done, skipped = done + is_done, skipped + (not is_done)
         if as_json:
-            write_raw(json.dumps({ledger.jobs.key: entry.key, "done": is_done, "message": message}))
+            write_raw(json.dumps({ledger.storage.jobs.key: entry.key, "done": is_done, "message": message}))
         else:
             print_line(f"{entry.key}: {message}", file=None if is_done else sys.stderr)
     return done, skipped
@@ -77,7 +80,7 @@ def find_key(text: str, ledger: SqlLedger) -> str | None:
     """Return the key that a human has told by itself or by KK's id; None when there is none."""
     from airflow_provider_kk.delivery.sql.report import Report
 
-    found = Report(ledger).find(text, limit=1)
+    found = Report(ledger.storage).find(text, limit=1)
     return found[0].key if found else None
 
 

@@ -30,7 +30,7 @@ from airflow_provider_kk.sync.resolution import (
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.resolution import ResolvedBy
 

@@ -19,7 +19,7 @@ from airflow_provider_kk.sync.resolution import clear_backoff, newest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 

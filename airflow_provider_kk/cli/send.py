@@ -31,7 +31,7 @@ from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.delivery import Delivery
     from airflow_provider_kk.sync.runs import Summary
@@ -185,7 +185,7 @@ def _origin(file: str, ledger: SqlLedger) -> Origin:
     except (KeyError, OSError):  # a container's user without a name
         login = ""
     origin = Origin(run_id=f"kk send {digest[:16]}", task_id=login)
-    before = ledger.newest_run(origin)
+    before = ledger.storage.newest_run(origin)
     tries = 0 if before is None or before.state == "done" else before.try_number
     return replace(origin, try_number=tries + 1)
 

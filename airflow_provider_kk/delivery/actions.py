@@ -6,12 +6,12 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from airflow_provider_kk.delivery.job import plain_number
-from airflow_provider_kk.delivery.ledger import FOUND_AS_INTEGER
+from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.model import Record
 from airflow_provider_kk.delivery.orders import fingerprint_with
+from airflow_provider_kk.delivery.recover import FOUND_AS_INTEGER
 from airflow_provider_kk.delivery.run_queue import QueuedOrder
 from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.delivery.storage import Store
 
 
 class Action(Enum):
@@ -35,7 +35,7 @@ def next_action(item: QueuedOrder, entry: Record | None, now: Callable[[], float
         return Action.COMPARE
     if entry.state is State.HELD:
         return Action.HOLD
-    is_refused_so = entry.state is State.REJECTED and entry.fingerprint == item.fingerprint
+    is_refused_so = entry.state is State.REJECTED and entry.content.fingerprint == item.content.fingerprint
     return Action.BACK_OFF if is_refused_so and entry.retry_after > now() else Action.RECONCILE_FIRST
 
 
@@ -44,19 +44,9 @@ def is_unsent(entry: Record | None) -> bool:
     return entry is None or entry.state in (State.INVALID, State.NOT_SENT)
 
 
-def lacks_fingerprint(item: QueuedOrder, entry: Record) -> bool:
-    """Whether this is an order that was found at KK, where it has no fingerprint, and looks like this job."""
-    return not entry.fingerprint and is_same_content(item, entry)
-
-
-def is_same_content(item: QueuedOrder, entry: Record) -> bool:
-    """Whether an order that was found at KK without our address can be this one."""
-    return dict(item.goods) == dict(entry.goods) and not _goes_elsewhere(item, entry)
-
-
 def difference(item: QueuedOrder, entry: Record) -> str:
     """Return what of a job is not as it was ordered under its number: its goods, its address, or both."""
-    if dict(item.goods) == dict(entry.goods):
+    if item.content.goods == entry.content.goods:
         what = "its address differs"
     else:
         what = "its goods and address differ" if _has_other_address(item, entry) else "its goods differ"
@@ -64,19 +54,13 @@ def difference(item: QueuedOrder, entry: Record) -> str:
 
 
 def _has_other_address(item: QueuedOrder, entry: Record) -> bool:
-    if not entry.fingerprint:  # found at KK: only country and zip are known
-        return _goes_elsewhere(item, entry)
+    if not entry.content.fingerprint:  # found at KK: only country and zip are known
+        return item.content.goes_elsewhere(entry.content)
     # The ledger keeps no address, but with the goods that it knows the address decides the fingerprint.
-    return fingerprint_with(item.payload, entry.goods) != entry.fingerprint
+    return fingerprint_with(item.payload, entry.content.goods) != entry.content.fingerprint
 
 
-def _goes_elsewhere(item: QueuedOrder, entry: Record) -> bool:
-    if entry.country and item.country and entry.country != item.country:
-        return True
-    return bool(entry.zip_digest and item.zip_digest) and entry.zip_digest != item.zip_digest
-
-
-def found_as_integer(ledger: Store, item: QueuedOrder) -> Record | None:
+def found_as_integer(ledger: AnyLedger, item: QueuedOrder) -> Record | None:
     """Return the order that healing has found under this job's number without leading zeros."""
     plain = plain_number(item.key or "")
     if plain == item.key:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_kk.api.errors import KKError, Outcome
 from airflow_provider_kk.delivery.job import Job
-from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record
 from airflow_provider_kk.delivery.states import Event
 
@@ -19,7 +19,7 @@ class Lease:
     The monotonic clock stands still while the machine is suspended, the wall clock can be set.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: AnyLedger) -> None:
         self._clock = ledger.clock
         self._lease_s = ledger.timing.lease_s
         self._monotonic, self._wall = self._clock.monotonic(), self._clock.wall()
@@ -37,17 +37,24 @@ class Lease:
 
 
 def attempt(
-    job: Job, expected: Record | None, ledger: Ledger, *, origin: Origin, sync_id: str
+    job: Job,
+    expected: Record | None,
+    ledger: AnyLedger,
+    *,
+    origin: Origin,
+    sync_id: str,
+    kk_skew_s: float,
 ) -> tuple[Record, KKError | None] | None:
     """Send one job once and record what became of it.
 
     The place in KK's bucket is taken before, so that waiting for it does not eat up the lease.
 
     :param expected: the ledger's row, read before any listing that allowed this; None when there was none.
+    :param kk_skew_s: KK's clock minus the worker's.
     :return: the row afterwards and the error of the call; None when somebody else has taken the job.
     """
     lease = Lease(ledger)  # before the intent, so that it ends before the ledger's own
-    claim = ledger.claim(job, expected, origin=origin, sync_id=sync_id)
+    claim = ledger.claim(job, expected, origin=origin, sync_id=sync_id, kk_skew_s=kk_skew_s)
     if claim is None:
         return None
     answer, error = _post(claim, lease)

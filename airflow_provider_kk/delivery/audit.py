@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_kk.delivery.compare import AuditResult, Finding, compare, unclaimed, unnumbered
 from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder, OrderList, plain_number
-from airflow_provider_kk.delivery.listing import trusted_now
+from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, trusted_now
 from airflow_provider_kk.delivery.log import Log, utc
 from airflow_provider_kk.delivery.model import Attempt, Record
-from airflow_provider_kk.delivery.recover import NOT_OUR_STORE
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 #: An answer is recorded after KK has created the order, and clocks differ: read so much around a period.
 _MARGIN_S = 600.0
@@ -74,7 +73,7 @@ class _Auditor:
         # KK first: whatever it shows by then has its intent in the ledger.
         start, end = self._since - self._margin_s, self._until + self._margin_s
         self._shown.read(start, end)
-        near = self._ledger.created_between(start, end)
+        near = self._ledger.storage.created_between(start, end)
         pending = self._ledger.entries(states=[*DOUBTFUL, State.HELD])
         self._require_sentinel(near)
         self._shown.attribute([*near, *pending])
@@ -100,7 +99,7 @@ class _Auditor:
         """Raise unless KK shows one of the orders that it has answered, if there are any."""
         if any(one.attempt and self._shown.has(one.kk_order_ids) for one in near):
             return
-        known = self._ledger.newest_sent(before=self._until, limit=_SENTINELS)
+        known = self._ledger.storage.newest_sent(before=self._until, limit=_SENTINELS)
         for one in known:
             self._shown.read(one.created_at - self._margin_s, one.created_at + self._margin_s)
             if self._shown.has(one.kk_order_ids):

@@ -101,7 +101,7 @@ def compare(
         message,
         state=generations[-1].state.value if generations else "",
         generation=generations[-1].generation if generations else 0,
-        should_have=add_goods([one.goods for one in created]),
+        should_have=add_goods([one.content.goods for one in created]),
         kk_has=_goods(standing),
         ledger_ids=ids,
         kk_ids=_ids(standing),
@@ -127,7 +127,7 @@ def _audit_result(
     known = set(_all_ids(created))
     if not pending and _is_resolved_so(created, known, shown):
         return AuditResult.AGREES, ""
-    if any(not one.goods for one in created) or any(one.goods is None for one in shown):
+    if any(not one.content.goods for one in created) or any(one.goods is None for one in shown):
         return _by_ids(known, pending, shown)
     verdict, message = _by_goods(created, pending, shown, attempts)
     others = sorted(set(_ids(shown)) - set(_all_ids(generations)))
@@ -140,7 +140,7 @@ def _audit_result(
 
 
 def _is_nobodys(entry: Record) -> bool:
-    return not (entry.attempt or entry.fingerprint or entry.resolved_by)
+    return not (entry.attempt or entry.content.fingerprint or entry.resolved_by)
 
 
 def _is_resolved_so(created: Sequence[Record], known: set[str], shown: Sequence[ListedOrder]) -> bool:
@@ -170,7 +170,7 @@ def _by_goods(
     shown: Sequence[ListedOrder],
     attempts: Sequence[Attempt],
 ) -> tuple[AuditResult, str]:
-    wanted, found = add_goods([one.goods for one in created]), _goods(shown)
+    wanted, found = add_goods([one.content.goods for one in created]), _goods(shown)
     may_be = [wanted, *(add_goods([wanted, goods]) for goods in _pending_goods(pending, attempts))]
     if found in may_be:
         return (AuditResult.OPEN, _waits(pending)) if pending else (AuditResult.AGREES, "")
@@ -196,8 +196,8 @@ def _how_much_more(wanted: Goods, found: Goods, shown: Sequence[ListedOrder]) ->
 def _pending_goods(pending: Sequence[Record], attempts: Sequence[Attempt]) -> list[Goods]:
     """Return what an open generation may have come to; only the newest can be open."""
     generations = {one.generation for one in pending}
-    older = [one.goods for one in attempts if one.generation in generations]
-    return [*older, *(one.goods for one in pending)]
+    older = [one.content.goods for one in attempts if one.generation in generations]
+    return [*older, *(one.content.goods for one in pending)]
 
 
 def _waits(pending: Sequence[Record]) -> str:

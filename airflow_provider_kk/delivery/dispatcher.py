@@ -15,22 +15,20 @@ from airflow_provider_kk.delivery.actions import (
     Action,
     difference,
     found_as_integer,
-    is_same_content,
     is_unsent,
-    lacks_fingerprint,
     next_action,
 )
 from airflow_provider_kk.delivery.attempt import attempt
 from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker, Limits
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
 from airflow_provider_kk.delivery.job import InconclusiveError, Job, OrderList
-from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.listing import trusted_now
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of, utc
 from airflow_provider_kk.delivery.model import Origin, Record
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.reconcile import Policy, reconcile, within_bounds
-from airflow_provider_kk.delivery.recover import recover
+from airflow_provider_kk.delivery.recover import recover, rename
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, State
@@ -75,7 +73,7 @@ class Dispatcher:
         answer to another POST tells more. None sends without asking.
     """
 
-    ledger: Ledger
+    ledger: AnyLedger
     order_list: OrderList
     throttle: RateLimit
     run_queue: RunQueue
@@ -207,7 +205,7 @@ class Dispatcher:
 
     def _log_clocks(self) -> None:
         ledger = self.ledger
-        database_s = ledger.now() - ledger.clock.wall() if ledger.has_own_clock else None
+        database_s = ledger.now() - ledger.clock.wall() if ledger.storage.has_own_clock else None
         if text := describe_clocks(database_s, self.order_list.clock_skew_s):
             self.log.warning("%s", text)
 
@@ -288,7 +286,7 @@ class Dispatcher:
         """Make an order invalid for now; return its record when another worker has sent it meanwhile."""
         # The digest is of the order alone: other counts, or other goods that are missing, are nothing new.
         is_new = self.ledger.note_invalid(
-            item.key or "", f"stock {item.fingerprint}", shortage, sync_id=self.sync_id
+            item.key or "", f"stock {item.content.fingerprint}", shortage, sync_id=self.sync_id
         )
         entry = self.ledger.look_up([item.key or ""]).get(item.key or "")
         if not is_unsent(entry):
@@ -301,15 +299,14 @@ class Dispatcher:
     def _found_as_integer(self, item: QueuedOrder) -> Record | None:
         """Return the order that healing found under this number without leading zeros; rename what is it."""
         entry = found_as_integer(self.ledger, item)
-        if entry is None or not is_same_content(item, entry):
+        if entry is None or not item.content.is_same_content(entry.content):
             return entry
-        return self.ledger.rename(entry, item.key or "")
+        return rename(self.ledger, entry, item.key or "")
 
     def _compare(self, item: QueuedOrder, entry: Record) -> None:
-        is_same = entry.fingerprint == item.fingerprint
-        if lacks_fingerprint(item, entry):
-            self.ledger.attach_fingerprint(entry, self.make_job(item.payload))
-            is_same = True
+        is_same = item.content.is_same(entry.content)
+        if is_same and not entry.content.fingerprint:
+            self.ledger.attach_fingerprint(entry, item.content)
         if not is_same:
             self.run_queue.set(
                 item.position,
@@ -370,9 +367,15 @@ class Dispatcher:
             raise ThrottleStopped
         taken = self.ledger.clock.monotonic()
         job = self.make_job(item.payload)
-        # A clock may have been set since the last POST.
-        self.ledger.kk_skew_s = self.order_list.clock_skew_s or 0.0
-        delivered = attempt(job, expected, self.ledger, origin=self.origin, sync_id=self.sync_id)
+        delivered = attempt(
+            job,
+            expected,
+            self.ledger,
+            origin=self.origin,
+            sync_id=self.sync_id,
+            # A clock may have been set since the last POST.
+            kk_skew_s=kk_skew_s(self.order_list),
+        )
         if delivered is None:  # another worker was faster
             self.throttle.release(self.ledger.clock.monotonic() - taken)
         return delivered
@@ -498,13 +501,13 @@ class Dispatcher:
 
     def _within_bounds(self, entry: Record) -> Record:
         """Shorten a wait that is longer than its rule allows."""
-        if entry.state not in RECONCILE_FIRST or not self.ledger.waits_too_long(entry):
+        skew_s = kk_skew_s(self.order_list)
+        if entry.state not in RECONCILE_FIRST or not self.ledger.waits_too_long(entry, skew_s):
             return entry
         if self.order_list.clock_skew_s is None:
             with suppress(KKError):
                 self.probe()
-        self.ledger.kk_skew_s = self.order_list.clock_skew_s or 0.0
-        return within_bounds(self.ledger, entry, self.log)
+        return within_bounds(self.ledger, entry, self.log, kk_skew_s=kk_skew_s(self.order_list))
 
     def _leave_open(
         self, reasons: Mapping[str, str], entries: Mapping[str, Record], items: Mapping[str, QueuedOrder]

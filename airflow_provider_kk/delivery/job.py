@@ -16,17 +16,38 @@ BeforeSend = Callable[[float], None]
 
 
 @dataclass(frozen=True)
+class Content:
+    """What is ordered, and where it goes, as far as that may be kept."""
+
+    fingerprint: str = ""
+    """Tells two contents of one key apart; versioned. Empty for what was found at KK, without its address."""
+    goods: Goods = field(default_factory=dict)
+    country: str = ""
+    zip_digest: str = ""
+    """See `zip_digest`."""
+
+    def goes_elsewhere(self, other: Content) -> bool:
+        """Whether the country or the postal code, where both are known, is another one."""
+        if self.country and other.country and self.country != other.country:
+            return True
+        return bool(self.zip_digest and other.zip_digest) and self.zip_digest != other.zip_digest
+
+    def is_same_content(self, other: Content) -> bool:
+        """Whether this can be the other, of which the address is not known."""
+        return self.goods == other.goods and not self.goes_elsewhere(other)
+
+    def is_same(self, known: Content) -> bool:
+        """Whether this is what is known, by its fingerprint or, where that is not known, by its looks."""
+        return self.is_same_content(known) if not known.fingerprint else self.fingerprint == known.fingerprint
+
+
+@dataclass(frozen=True)
 class Job:
     """One thing that KK shall do exactly once."""
 
     key: str
     """What the job is known by here and at KK: an order's number."""
-    fingerprint: str
-    """Tells two jobs of one key apart; versioned."""
-    goods: Goods
-    country: str
-    zip_digest: str
-    """Where it goes, as far as it may be kept: see `zip_digest`."""
+    content: Content
     send: Callable[[BeforeSend], list[str]] = field(repr=False, compare=False)
     """POST once; returns KK's ids, or raises a `KKError` that carries the outcome."""
     redact: Callable[[str], str] = field(repr=False, compare=False)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from airflow_provider_kk.delivery.job import Goods, InconclusiveError, ListedOrder, OrderList, plain_number
-from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.model import Attempt, Record
-from airflow_provider_kk.delivery.recover import NOT_OUR_STORE, clocks_apart_s, known_since, read_until_known
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.model import MAX_KEY, Attempt, Record
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, State
 
 #: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.
 _MARGIN_S = 600.0
-_SENTINELS = 3
+SENTINELS = 3
+"""So many orders that KK is known to have are looked for in its list."""
+_SENTINEL_S = 600.0
+_FAR_S = 86_400.0
+NOT_OUR_STORE = "KK's list does not show the orders that it has created: is the token another store's?"
 #: An order in one of these may be at KK under ids that the ledger does not know, a part of a split at least.
 _MAY_BE_THERE = RECONCILE_FIRST | {State.HELD, State.CREATED}
 
 
-def trusted_now(ledger: Ledger, order_list: OrderList) -> float:
+def trusted_now(ledger: AnyLedger, order_list: OrderList) -> float:
     """Return the earliest of the database's, the worker's and KK's clock, epoch seconds."""
     worker = ledger.clock.wall()
-    ledger.kk_skew_s = order_list.clock_skew_s or 0.0
-    return min(ledger.now(), worker, worker + (order_list.clock_skew_s or 0.0))
+    return min(ledger.now(), worker, worker + kk_skew_s(order_list))
+
+
+def kk_skew_s(order_list: OrderList) -> float:
+    """Return KK's clock minus the worker's, seconds; 0 while KK has not answered yet."""
+    return order_list.clock_skew_s or 0.0
 
 
 def is_part(goods: Goods, whole: Goods) -> bool:
@@ -29,10 +36,36 @@ def is_part(goods: Goods, whole: Goods) -> bool:
     return all(quantity <= whole.get(sku, 0) for sku, quantity in goods.items())
 
 
+def zero_padded_rows(ledger: AnyLedger, numbers: Sequence[str]) -> dict[str, list[Record]]:
+    """Return rows whose numbers have zeros before one of `numbers`, by that: as integers they are one."""
+    plain = {key.zfill(width): key for key in numbers for width in range(len(key) + 1, MAX_KEY + 1)}
+    found: dict[str, list[Record]] = {}
+    for key, entry in ledger.look_up(list(plain)).items():
+        found.setdefault(plain[key], []).append(entry)
+    return found
+
+
+def has_sent_one_of(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> bool:
+    """Whether one of KK's orders is known to have been created by a POST of ours under its number."""
+    known = ledger.storage.sent_ids(sorted({one.key for one in listed if one.key is not None}))
+    return any(one.key is not None and one.id in known.get(one.key, ()) for one in listed)
+
+
+def of_its_generation(ledger: AnyLedger, entry: Record, listed: Sequence[ListedOrder]) -> list[ListedOrder]:
+    """Return those of a number's orders at KK that are not of another generation."""
+    if entry.generation == 1:
+        return list(listed)
+    others = [one for one in ledger.generations(entry.key) if one.generation != entry.generation]
+    ids = {one for other in others for one in other.kk_order_ids}
+    return [one for one in listed if one.id not in ids]
+
+
 class Listing:
     """What KK's list shows of the orders looked for, and whether it is to be believed."""
 
-    def __init__(self, entries: Iterable[Record], sentinel_orders: Iterable[Record], ledger: Ledger) -> None:
+    def __init__(
+        self, entries: Iterable[Record], sentinel_orders: Iterable[Record], ledger: AnyLedger
+    ) -> None:
         self._ledger = ledger
         self._sentinel_keys = {one: entry.key for entry in sentinel_orders for one in entry.kk_order_ids}
         self._keys: dict[str, list[str]] = {}
@@ -60,7 +93,7 @@ class Listing:
         """Return what KK has of this generation, and what is, or may be, of another number."""
         own: list[ListedOrder] = []
         others: list[ListedOrder] = []
-        for one in self._ledger.of_its_generation(entry, list(self._found[entry.key].values())):
+        for one in of_its_generation(self._ledger, entry, list(self._found[entry.key].values())):
             is_another = one.key_is_integer and _may_be_another(one, entry, self._ledger)
             (others if is_another else own).append(one)
         return own, others
@@ -76,11 +109,11 @@ class Listing:
         # Under its number, since a list with numbers of KK's own would show none of ours.
         if any(one.is_of(self._sentinel_keys[one.id]) for one in listed if one.id in self._sentinel_keys):
             return True
-        return self._ledger.has_sent_one_of(listed)
+        return has_sent_one_of(self._ledger, listed)
 
 
 def list_since(
-    ledger: Ledger, order_list: OrderList, entries: Sequence[Record], since: float, now: float
+    ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record], since: float, now: float
 ) -> Listing:
     """Read all that KK has from a time of the database up to now, and more when that shows no known order.
 
@@ -97,13 +130,13 @@ def _read_since(
     since: float,
     listing: Listing,
     sentinel_orders: Sequence[Record],
-    ledger: Ledger,
+    ledger: AnyLedger,
     order_list: OrderList,
     keys: Sequence[str],
 ) -> None:
     # Intents are told by the database's clock, and KK lists by its own, which may have been set since.
     since -= _MARGIN_S + clocks_apart_s(ledger, order_list)
-    until = max(ledger.clock.wall() + abs(order_list.clock_skew_s or 0.0), _dated_until(ledger, keys))
+    until = max(ledger.clock.wall() + abs(kk_skew_s(order_list)), _dated_until(ledger, keys))
     listing.shows_sentinel = read_until_known(order_list, [since], until, keys, listing.add)
     if not listing.shows_sentinel:
         # Nothing known was created in that time.
@@ -112,8 +145,58 @@ def _read_since(
         listing.shows_sentinel = read_until_known(order_list, starts, until, keys, listing.add)
 
 
+def clocks_apart_s(ledger: AnyLedger, order_list: OrderList) -> float:
+    """Return by how much a time of the database may differ from KK's, seconds."""
+    return abs(kk_skew_s(order_list)) + abs(ledger.now() - ledger.clock.wall())
+
+
+def known_since(
+    known: Sequence[Record], ledger: AnyLedger, order_list: OrderList, since: float
+) -> Iterator[float]:
+    """Yield times, on KK's clock, after which KK should have created one of these orders, epoch seconds.
+
+    The last lies a day before all, for clocks that have been set right since.
+
+    :param since: from when on the list is of interest: none of the times is later.
+    """
+    sinces = []
+    for entry in known:
+        # An answer may have been recorded long after it came.
+        intents = [one.intent_at for one in ledger.attempts([entry.key])]
+        created = min([entry.created_at, *intents]) - _SENTINEL_S - clocks_apart_s(ledger, order_list)
+        sinces.append(min(since, created))
+        yield sinces[-1]
+    if sinces:
+        yield min(sinces) - _FAR_S
+
+
+def read_until_known(
+    order_list: OrderList,
+    starts: Iterable[float],
+    until: float,
+    keys: Sequence[str],
+    take: Callable[[list[ListedOrder]], bool],
+) -> bool:
+    """Read KK's list from each of these times in turn, until it is to be believed; return whether it is.
+
+    A list that shows what is known only now may not have shown all before (its index is being rebuilt), so
+    only what is read from then on is believed.
+
+    :param take: takes a part of the list, and tells whether it shows an order that is known to be there.
+    """
+    known = False
+    for start in starts:
+        was_known = None
+        for listed in order_list.find(start, until, keys):
+            known = take(listed) or known
+            was_known = known if was_known is None else was_known
+        if was_known:
+            return True
+    return False
+
+
 def all_at_kk(
-    ledger: Ledger, order_list: OrderList, entries: Sequence[Record]
+    ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record]
 ) -> dict[str, list[ListedOrder]]:
     """Return, by number, all that KK has by now of these generations, by one reading for all.
 
@@ -132,7 +215,7 @@ def all_at_kk(
 
 
 def seen_at_kk(
-    ledger: Ledger, order_list: OrderList, entries: Sequence[Record]
+    ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record]
 ) -> tuple[dict[str, list[ListedOrder]], str]:
     """Return, by number, what KK shows by now of these generations, and why that may not be all ("": it is).
 
@@ -155,17 +238,17 @@ def seen_at_kk(
     return {entry.key: listing.found(entry)[0] for entry in entries}, doubt
 
 
-def _sentinel_orders(ledger: Ledger, now: float) -> list[Record]:
+def _sentinel_orders(ledger: AnyLedger, now: float) -> list[Record]:
     """Return orders that KK's list has to show by now."""
-    return ledger.newest_sent(before=now - ledger.timing.settle_window_s, limit=_SENTINELS)
+    return ledger.storage.newest_sent(before=now - ledger.timing.settle_window_s, limit=SENTINELS)
 
 
-def _all_begun_at(entries: Sequence[Record], ledger: Ledger) -> float:
+def _all_begun_at(entries: Sequence[Record], ledger: AnyLedger) -> float:
     attempts = ledger.attempts([entry.key for entry in entries])
     return min(_begun_at(entry, attempts) for entry in entries)
 
 
-def _dated_until(ledger: Ledger, keys: Sequence[str]) -> float:
+def _dated_until(ledger: AnyLedger, keys: Sequence[str]) -> float:
     """Return the latest time that KK can have given to what was sent under these numbers.
 
     It is later than now when KK's clock was ahead, and has been set right since.
@@ -182,10 +265,10 @@ def _begun_at(entry: Record, attempts: Iterable[Attempt]) -> float:
     return min([*intents, entry.created_at or entry.updated_at])
 
 
-def _may_be_another(sighting: ListedOrder, entry: Record, ledger: Ledger) -> bool:
+def _may_be_another(sighting: ListedOrder, entry: Record, ledger: AnyLedger) -> bool:
     """Whether an order that KK lists by an integer is, or may be, of another number than this one."""
-    if ledger.is_of_another_key(sighting.id, entry.key):
+    if ledger.storage.is_of_another_key(sighting.id, entry.key):
         return True
     plain = plain_number(entry.key)
-    alike = [*ledger.zero_padded_rows([plain]).get(plain, ()), *ledger.look_up([plain]).values()]
+    alike = [*zero_padded_rows(ledger, [plain]).get(plain, ()), *ledger.look_up([plain]).values()]
     return any(one.key != entry.key and one.state in _MAY_BE_THERE for one in alike)

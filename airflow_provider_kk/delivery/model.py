@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_kk.delivery.job import Goods, Job
+from airflow_provider_kk.delivery.job import Content, Job
 from airflow_provider_kk.delivery.states import Event, State
 
 #: Longer order numbers cannot be.
@@ -44,10 +44,7 @@ class Record:
     generation: int
     state: State
     kk_order_ids: tuple[str, ...]
-    fingerprint: str
-    goods: Goods
-    country: str
-    zip_digest: str
+    content: Content
     attempt: int
     version: str
     lease_until: float
@@ -72,10 +69,7 @@ class Attempt:
     generation: int
     attempt: int
     version: str
-    fingerprint: str
-    goods: Goods
-    country: str
-    zip_digest: str
+    content: Content
     intent_at: float
     settle_after: float
     token_fingerprint: str
@@ -98,6 +92,8 @@ class Claim:
     generation: int
     attempt: int
     token: str
+    kk_skew_s: float = 0.0
+    """KK's clock minus the worker's; 0 while it is not known."""
     entry: Record | None = None
     """The row as the intent has left it; whose answer finds it so has nothing to look up."""
 
@@ -120,10 +116,7 @@ def fingerprint_of_token(token: str) -> str:
 
 BLANK: dict[str, Any] = {
     "kk_order_ids": (),
-    "fingerprint": "",
-    "goods": {},
-    "country": "",
-    "zip_digest": "",
+    "content": Content(),
     "attempt": 0,
     "lease_until": 0.0,
     "settle_after": 0.0,
@@ -137,16 +130,6 @@ BLANK: dict[str, Any] = {
     "adopted": False,
     "created_at": 0.0,
 }
-
-
-def identity_of(job: Job) -> dict[str, Any]:
-    """Return what a row tells of what a job orders and for where."""
-    return {
-        "fingerprint": job.fingerprint,
-        "goods": job.goods,
-        "country": job.country,
-        "zip_digest": job.zip_digest,
-    }
 
 
 def created_values(entry: Record, ids: Iterable[str], now: Any) -> dict[str, Any]:

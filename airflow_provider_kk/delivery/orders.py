@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.api.redact import redact
-from airflow_provider_kk.delivery.job import Goods, InconclusiveError, Job, ListedOrder, zip_digest
+from airflow_provider_kk.delivery.job import Content, Goods, InconclusiveError, Job, ListedOrder, zip_digest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -30,13 +30,16 @@ def order_job(order: Order, client: KKClient) -> Job:
         raise ValueError("an order needs a number to be delivered")
     return Job(
         key=order.custom_order_number,
-        fingerprint=fingerprint(order),
-        goods=goods_of(order),
-        country=order.address.country,
-        zip_digest=zip_digest(order.custom_order_number, order.address.zip),
+        content=content_of(order),
         send=lambda before_send: client.create_order(order, throttled=False, before_send=before_send),
         redact=lambda text: redact(text, order.private_values()),
     )
+
+
+def content_of(order: Order) -> Content:
+    """Return what the ledger keeps of an order."""
+    number, address = order.custom_order_number or "", order.address
+    return Content(fingerprint(order), goods_of(order), address.country, zip_digest(number, address.zip))
 
 
 def goods_of(order: Order) -> dict[str, int]:

@@ -8,14 +8,15 @@ from enum import Enum
 
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.job import (
+    Content,
     InconclusiveError,
     ListedOrder,
     OrderList,
     add_goods,
     zip_digest,
 )
-from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.listing import Listing, is_part, list_since, trusted_now
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.listing import Listing, is_part, kk_skew_s, list_since, trusted_now
 from airflow_provider_kk.delivery.log import Log, count_orders, utc
 from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
@@ -48,7 +49,7 @@ class Reconciliation:
 
 
 def reconcile(
-    ledger: Ledger,
+    ledger: AnyLedger,
     order_list: OrderList,
     candidates: Iterable[Record],
     *,
@@ -81,17 +82,21 @@ def reconcile(
     for entry in due:
         verdict = _decide(entry, attempts[entry.key], listing, now, ledger)
         _apply(
-            verdict, entry, settlement, ledger, at_hand=entry.key in at_hand, policy=policy, sync_id=sync_id
+            verdict,
+            entry,
+            settlement,
+            ledger,
+            at_hand=entry.key in at_hand,
+            policy=policy,
+            sync_id=sync_id,
+            kk_skew_s=kk_skew_s(order_list),
         )
     return settlement
 
 
-def within_bounds(ledger: Ledger, entry: Record, log: Log) -> Record:
-    """Shorten what a clock that was ahead, and has been set right since, would let a row wait.
-
-    :param ledger: its `kk_skew_s` has to say what KK's clock is.
-    """
-    bounded = ledger.bound_times(entry)
+def within_bounds(ledger: AnyLedger, entry: Record, log: Log, *, kk_skew_s: float) -> Record:
+    """Shorten what a clock that was ahead, and has been set right since, would let a row wait."""
+    bounded = ledger.bound_times(entry, kk_skew_s)
     if bounded is None:
         return entry
     log.warning(
@@ -107,7 +112,7 @@ def within_bounds(ledger: Ledger, entry: Record, log: Log) -> Record:
 # Attempts ------------------------------------------------------------------------------------------
 
 
-def attempts_of(ledger: Ledger, due: Sequence[Record]) -> dict[str, list[Attempt]]:
+def attempts_of(ledger: AnyLedger, due: Sequence[Record]) -> dict[str, list[Attempt]]:
     """Return the attempts that may have reached KK, newest first."""
     generation = {entry.key: entry.generation for entry in due}
     grouped: dict[str, list[Attempt]] = {key: [] for key in generation}
@@ -119,17 +124,14 @@ def attempts_of(ledger: Ledger, due: Sequence[Record]) -> dict[str, list[Attempt
     return grouped
 
 
-def _lost_attempt(entry: Record, ledger: Ledger) -> Attempt:
+def _lost_attempt(entry: Record, ledger: AnyLedger) -> Attempt:
     """What can be said of an attempt that was lost when a backup was restored."""
     return Attempt(
         key=entry.key,
         generation=entry.generation,
         attempt=entry.attempt,
         version="",
-        fingerprint=entry.fingerprint,
-        goods=entry.goods,
-        country=entry.country,
-        zip_digest=entry.zip_digest,
+        content=entry.content,
         intent_at=entry.settle_after - ledger.settle_delay_s,
         settle_after=entry.settle_after,
         token_fingerprint="",
@@ -167,7 +169,7 @@ class _Decision:
 
 
 def _decide(
-    entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: Ledger
+    entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
 ) -> _Decision:
     own, others = listing.found(entry)
     if others and not own:
@@ -183,7 +185,7 @@ def _decide(
 
 
 def _decide_found(
-    entry: Record, attempts: Sequence[Attempt], found: Sequence[ListedOrder], now: float, ledger: Ledger
+    entry: Record, attempts: Sequence[Attempt], found: Sequence[ListedOrder], now: float, ledger: AnyLedger
 ) -> _Decision:
     ids = tuple(sorted(one.id for one in found))
     fitting = [one for one in attempts if all(_same_country_and_zip(sighting, one) for sighting in found)]
@@ -192,10 +194,10 @@ def _decide_found(
     is_readable = all(one.goods is not None for one in found)
     total = add_goods([one.goods or {} for one in found])
     for one in fitting:
-        if is_readable and total == one.goods:
+        if is_readable and total == one.content.goods:
             created_at = min((sighted.created_at or one.intent_at) for sighted in found)
             return _Decision(_Kind.ADOPT, ids=ids, attempt=one, created_at=created_at)
-    if not any(is_part(total, one.goods) for one in fitting):
+    if not any(is_part(total, one.content.goods) for one in fitting):
         return _Decision(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
     what = "only a part of the goods" if is_readable else "goods that cannot be read"
     so_far = f"KK's list shows {what} so far"
@@ -206,9 +208,9 @@ def _decide_found(
 
 
 def _decide_absence(
-    entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: Ledger
+    entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
 ) -> _Decision:
-    if listing.has_unnumbered(entry.goods, max(one.settle_after for one in attempts) + _UNNUMBERED_S):
+    if listing.has_unnumbered(entry.content.goods, max(one.settle_after for one in attempts) + _UNNUMBERED_S):
         doubt = "KK's list has an order with the same goods whose number cannot be read"
     elif not listing.shows_sentinel and not _needs_no_sentinel(entry, now, ledger):
         doubt = "KK's list shows no order that the ledger knows, so it may be of another store or token"
@@ -219,16 +221,16 @@ def _decide_absence(
     return _Decision(_Kind.OPEN, doubt) if doubt else _Decision(_Kind.ABSENT)
 
 
-def _needs_no_sentinel(entry: Record, now: float, ledger: Ledger) -> bool:
+def _needs_no_sentinel(entry: Record, now: float, ledger: AnyLedger) -> bool:
     # KK has said that it refused this one, and there is nothing yet that a list could show.
-    return entry.state is State.REJECTED and not ledger.newest_sent(before=now, limit=1)
+    return entry.state is State.REJECTED and not ledger.storage.newest_sent(before=now, limit=1)
 
 
 def _same_country_and_zip(sighting: ListedOrder, attempt: Attempt) -> bool:
-    if sighting.country and attempt.country and sighting.country.strip().upper() != attempt.country:
-        return False
-    digest = zip_digest(attempt.key, sighting.zip)
-    return not digest or not attempt.zip_digest or digest == attempt.zip_digest
+    shown = Content(
+        country=(sighting.country or "").strip().upper(), zip_digest=zip_digest(attempt.key, sighting.zip)
+    )
+    return not attempt.content.goes_elsewhere(shown)
 
 
 # Acting --------------------------------------------------------------------------------------------
@@ -238,11 +240,12 @@ def _apply(
     verdict: _Decision,
     entry: Record,
     settlement: Reconciliation,
-    ledger: Ledger,
+    ledger: AnyLedger,
     *,
     at_hand: bool,
     policy: Policy,
     sync_id: str,
+    kk_skew_s: float,
 ) -> None:
     moved: Record | None
     mine = sync_id if at_hand else None
@@ -250,7 +253,7 @@ def _apply(
         moved = ledger.adopt(entry, verdict.attempt, verdict.ids, created_at=verdict.created_at, sync_id=mine)
         settlement.adopted += [moved] if moved else []
     elif verdict.kind is _Kind.WAIT:
-        ledger.wait_for_rest(entry, verdict.message, verdict.ids)
+        ledger.wait_for_rest(entry, verdict.message, verdict.ids, kk_skew_s=kk_skew_s)
     elif verdict.kind is _Kind.CONFLICT:
         moved = ledger.hold(entry, Event.CONFLICT, verdict.message, verdict.ids, sync_id=mine)
         settlement.held += [moved] if moved else []

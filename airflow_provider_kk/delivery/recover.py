@@ -5,46 +5,64 @@ A restored backup, a failover that lost rows, another tool or another environmen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder, OrderList
-from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.job import (
+    Content,
+    InconclusiveError,
+    ListedOrder,
+    OrderList,
+    add_goods,
+    zip_digest,
+)
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.listing import (
+    NOT_OUR_STORE,
+    SENTINELS,
+    has_sent_one_of,
+    kk_skew_s,
+    known_since,
+    of_its_generation,
+    read_until_known,
+    zero_padded_rows,
+)
 from airflow_provider_kk.delivery.log import Log, count_orders, some_of
-from airflow_provider_kk.delivery.model import Record
+from airflow_provider_kk.delivery.model import MAX_KEY, Record, union
+from airflow_provider_kk.delivery.states import Event, State
+from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
 
 #: KK's list runs behind and KK may commit late: so much of the last period is read again.
 _OVERLAP_S = 300.0
 _LOG_EVERY_S = 10.0
 _NAMED = 20
-_SENTINELS = 3
-_SENTINEL_S = 600.0
-_FAR_S = 86_400.0
-NOT_OUR_STORE = "KK's list does not show the orders that it has created: is the token another store's?"
+#: What the row of an order says whose number KK gave as an integer: zeros before it may be lost.
+FOUND_AS_INTEGER = "found at KK as an integer"
 
 
-def recover(ledger: Ledger, order_list: OrderList, log: Log, *, max_age_s: float = 0.0) -> int:
+def recover(ledger: AnyLedger, order_list: OrderList, log: Log, *, max_age_s: float = 0.0) -> int:
     """Read KK's orders since the ledger's last stamp and adopt what is new; return how many that are.
 
     :param max_age_s: do nothing when somebody has done it within so many seconds.
     :raises InconclusiveError, KKError: when KK's list cannot be read completely; then nothing may be sent.
     """
     started = ledger.clock.wall()
-    recovered_until = ledger.recovered_until()
-    if 0 <= started + (order_list.clock_skew_s or 0.0) - recovered_until < max_age_s:
+    recovered_until = ledger.storage.recovered_until()
+    if 0 <= started + kk_skew_s(order_list) - recovered_until < max_age_s:
         return 0
     # A stamp that lies ahead was made by a clock that was wrong.
     since = min(recovered_until, started) - ledger.timing.settle_window_s - _OVERLAP_S
-    until = started + (order_list.clock_skew_s or 0.0)
+    until = started + kk_skew_s(order_list)
     reading = _Recovery(ledger, log)
     is_proven = read_until_known(order_list, [since], until, (), reading.take)
     # Only the first answer tells how far KK's clock, by which it lists, is ahead of this one.
-    kk_started = started + (order_list.clock_skew_s or 0.0)
+    kk_started = started + kk_skew_s(order_list)
     if kk_started > until:
         for listed in order_list.find(until, kk_started, ()):
             reading.take(listed)
     if not (is_proven or reading.is_proven_by_more(order_list, since, kk_started)):
         raise InconclusiveError(NOT_OUR_STORE)
-    ledger.set_recovered_until(min(kk_started, started, ledger.now()))
+    ledger.storage.set_recovered_until(min(kk_started, started, ledger.now()))
     if adopted := reading.adopted:
         log.warning(
             "KK has %s that the ledger did not know; adopted, not sent again: %s",
@@ -54,60 +72,83 @@ def recover(ledger: Ledger, order_list: OrderList, log: Log, *, max_age_s: float
     return adopted
 
 
-def clocks_apart_s(ledger: Ledger, order_list: OrderList) -> float:
-    """Return by how much a time of the database may differ from KK's, seconds."""
-    return abs(order_list.clock_skew_s or 0.0) + abs(ledger.now() - ledger.clock.wall())
+def adopt_unknown(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> list[str]:
+    """Adopt what KK has and the ledger does not know; return the numbers of these orders.
 
-
-def known_since(
-    known: Sequence[Record], ledger: Ledger, order_list: OrderList, since: float
-) -> Iterator[float]:
-    """Yield times, on KK's clock, after which KK should have created one of these orders, epoch seconds.
-
-    The last lies a day before all, for clocks that have been set right since.
-
-    :param since: from when on the list is of interest: none of the times is later.
+    Leaves alone what is in doubt, rejected or held: settling and humans know more about those.
     """
-    sinces = []
-    for entry in known:
-        # An answer may have been recorded long after it came.
-        intents = [one.intent_at for one in ledger.attempts([entry.key])]
-        created = min([entry.created_at, *intents]) - _SENTINEL_S - clocks_apart_s(ledger, order_list)
-        sinces.append(min(since, created))
-        yield sinces[-1]
-    if sinces:
-        yield min(sinces) - _FAR_S
+    by_key: dict[str, list[ListedOrder]] = {}
+    for sighting in listed:
+        if sighting.key and len(sighting.key) <= MAX_KEY:
+            by_key.setdefault(sighting.key, []).append(sighting)
+    known = ledger.look_up(list(by_key))
+    padded = zero_padded_rows(ledger, [key for key, group in by_key.items() if group[0].key_is_integer])
+    adopted = []
+    for key, group in by_key.items():
+        entry = known.get(key)
+        if key in padded:
+            # Where only one row can be it, and it is not known to be anywhere, it is.
+            if entry is None and len(padded[key]) == 1:
+                (only,) = padded[key]
+                news = [
+                    one for one in of_its_generation(ledger, only, group) if one.id not in only.kk_order_ids
+                ]
+                if news and _is_recoverable(only) and _recover_one(ledger, only, only.key, news):
+                    adopted.append(only.key)
+            continue
+        news = group if entry is None else of_its_generation(ledger, entry, group)
+        if entry is not None:
+            news = [one for one in news if one.id not in entry.kk_order_ids]
+        if news and (entry is None or _is_recoverable(entry)) and _recover_one(ledger, entry, key, news):
+            adopted.append(key)
+    return adopted
 
 
-def read_until_known(
-    order_list: OrderList,
-    starts: Iterable[float],
-    until: float,
-    keys: Sequence[str],
-    take: Callable[[list[ListedOrder]], bool],
-) -> bool:
-    """Read KK's list from each of these times in turn, until it is to be believed; return whether it is.
+def _recover_one(ledger: AnyLedger, entry: Record | None, key: str, news: Sequence[ListedOrder]) -> bool:
+    if entry is None:
+        return ledger.add(key, lambda tx: _found_values(tx, None, key, news))
+    return (
+        ledger.compare_and_set(entry, Event.FOUND, lambda tx: _found_values(tx, entry, key, news)) is not None
+    )
 
-    A list that shows what is known only now may not have shown all before (its index is being rebuilt), so
-    only what is read from then on is believed.
 
-    :param take: takes a part of the list, and tells whether it shows an order that is known to be there.
-    """
-    known = False
-    for start in starts:
-        was_known = None
-        for listed in order_list.find(start, until, keys):
-            known = take(listed) or known
-            was_known = known if was_known is None else was_known
-        if was_known:
-            return True
-    return False
+def _found_values(
+    tx: Transaction, entry: Record | None, key: str, news: Sequence[ListedOrder]
+) -> dict[str, Any]:
+    before = entry if entry is not None and entry.state is State.CREATED else None
+    return {
+        "state": State.CREATED,
+        "kk_order_ids": union(before.kk_order_ids if before else (), [one.id for one in news]),
+        "content": Content(
+            goods=add_goods([before.content.goods if before else {}, *(one.goods or {} for one in news)]),
+            country=(news[0].country or "")[:2].upper(),
+            zip_digest=zip_digest(key, news[0].zip),
+        ),
+        "message": FOUND_AS_INTEGER if news[0].key_is_integer else "found at KK",
+        "adopted": True,
+        "created_at": news[0].created_at or tx.now,
+    }
+
+
+def _is_recoverable(entry: Record) -> bool:
+    if entry.state is State.CREATED:
+        return entry.adopted and not entry.content.fingerprint  # its splits may be listed one by one
+    return entry.state in (State.INVALID, State.NOT_SENT)
+
+
+def rename(ledger: AnyLedger, expected: Record, key: str) -> Record | None:
+    """Give an order that KK lists by an integer the number that it really has; None when it has moved."""
+    try:
+        values = {"key": key, "version": ledger.new_version()}
+        return ledger.storage.transact(lambda tx: tx.change(expected, values))
+    except KeyTakenError:
+        return None
 
 
 class _Recovery:
     """KK's list as it is read."""
 
-    def __init__(self, ledger: Ledger, log: Log) -> None:
+    def __init__(self, ledger: AnyLedger, log: Log) -> None:
         self._ledger, self._log = ledger, log
         self._last_log = ledger.clock.monotonic()
         self._read = 0
@@ -115,12 +156,12 @@ class _Recovery:
         self.adopted_first: list[str] = []
         # What this list has to show, if it is the right store's and not an index that is being rebuilt.
         before = min(ledger.now(), ledger.clock.wall()) - ledger.timing.settle_window_s - _OVERLAP_S
-        self._known = ledger.newest_sent(before=before, limit=_SENTINELS)
+        self._known = ledger.storage.newest_sent(before=before, limit=SENTINELS)
         self._ids = {one for entry in self._known for one in entry.kk_order_ids}
 
     def take(self, listed: Sequence[ListedOrder]) -> bool:
         """Adopt what is new, and tell whether what is known is shown, if anything is."""
-        adopted = self._ledger.recover(listed)
+        adopted = adopt_unknown(self._ledger, listed)
         self.adopted += len(adopted)
         self.adopted_first += adopted[: _NAMED - len(self.adopted_first)]
         self._read += len(listed)
@@ -134,7 +175,7 @@ class _Recovery:
         return (
             not self._known
             or any(one.id in self._ids for one in listed)
-            or self._ledger.has_sent_one_of(listed)
+            or has_sent_one_of(self._ledger, listed)
         )
 
     def is_proven_by_more(self, order_list: OrderList, since: float, until: float) -> bool:

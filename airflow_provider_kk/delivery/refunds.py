@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.attempt import attempt
-from airflow_provider_kk.delivery.job import Goods, Job, ListedOrder, add_goods
-from airflow_provider_kk.delivery.listing import trusted_now
+from airflow_provider_kk.delivery.job import Content, Goods, Job, ListedOrder, add_goods
+from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import Log
 from airflow_provider_kk.delivery.model import MAX_KEY
 from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.reconcile import attempts_of, within_bounds
+from airflow_provider_kk.delivery.recover import adopt_unknown
 from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, Event, State
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.throttle import Throttle
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin, Record
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 PENDING, REFUNDED, FAILED = "pending_review", "refund_successfully", "refund_failed"
 """KK's words in `refundStatus`."""
@@ -106,10 +107,7 @@ class RefundRequest:
         private = [str(value) for name in names if (value := getattr(address, name, None))]
         return Job(
             key=self.key,
-            fingerprint="1:" + hashlib.sha256(what.encode()).hexdigest()[:40],
-            goods=self.goods,
-            country="",
-            zip_digest="",
+            content=Content("1:" + hashlib.sha256(what.encode()).hexdigest()[:40], self.goods),
             send=send,
             redact=lambda text: redact(text, [*private, self.remark]),
         )
@@ -128,7 +126,7 @@ def refund_requests(
 
     What a former try has begun to ask of an order stays that order's share.
 
-    :param ledger: see `SqlLedger.of_refunds`.
+    :param ledger: see `refund_ledger`.
     :raises RefundImpossibleError: more, or other goods, than were ordered; names them all.
     """
     keys = {one.id: refund_key(one.id, origin if goods is not None else None) for one in orders}
@@ -136,7 +134,7 @@ def refund_requests(
         shares = {one.id: dict(_ordered(one)) for one in orders}
     else:
         known = ledger.look_up(list(keys.values()))
-        fixed = {kk_id: known[key].goods for kk_id, key in keys.items() if _is_fixed(known.get(key))}
+        fixed = {kk_id: known[key].content.goods for kk_id, key in keys.items() if _is_fixed(known.get(key))}
         shares = _shares(orders, goods, fixed)
     return [
         RefundRequest(one, keys[one.id], shares[one.id], goods is None, remark, reason)
@@ -214,7 +212,7 @@ class RefundProgress:
 class RefundDelivery:
     """Asks for refunds by the protocol that orders go by.
 
-    :param ledger: see `SqlLedger.of_refunds`.
+    :param ledger: see `refund_ledger`.
     :param client: has read from KK before, so that KK's clock is known.
     """
 
@@ -244,9 +242,10 @@ class RefundDelivery:
         entry = self._ledger.look_up([wish.key]).get(wish.key)
         if entry is not None and entry.state in (State.CREATED, State.HELD):
             return RefundProgress(entry)
-        now = trusted_now(self._ledger, KKOrderList(self._client))
+        order_list = KKOrderList(self._client)
+        now = trusted_now(self._ledger, order_list)
         if entry is not None and entry.state in RECONCILE_FIRST:
-            entry = within_bounds(self._ledger, entry, self._log)
+            entry = within_bounds(self._ledger, entry, self._log, kk_skew_s=kk_skew_s(order_list))
         if entry is not None and entry.settle_after > now and entry.state in DOUBTFUL:
             return RefundProgress(entry, entry.settle_after - now)
         if entry is not None and entry.settle_after > now and entry.state is State.REJECTED:
@@ -262,11 +261,18 @@ class RefundDelivery:
             return RefundProgress(entry)
         self._require_possible(wish, at_kk)
         self._throttle.acquire(self._stop)
-        done = attempt(wish.job(self._client), entry, self._ledger, origin=self._origin, sync_id="")
+        done = attempt(
+            wish.job(self._client),
+            entry,
+            self._ledger,
+            origin=self._origin,
+            sync_id="",
+            kk_skew_s=kk_skew_s(order_list),
+        )
         if done is None:
             return None
         entry = done[0]
-        now = trusted_now(self._ledger, KKOrderList(self._client))
+        now = trusted_now(self._ledger, order_list)
         return RefundProgress(entry, max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None)
 
     def _found(
@@ -274,7 +280,7 @@ class RefundDelivery:
     ) -> RefundProgress | None:
         ids = [str(one.refund_no) for one in own]
         if entry is None or entry.state not in DOUBTFUL | {State.REJECTED}:
-            self._ledger.recover([ListedOrder(id=one, key=wish.key, goods=wish.goods) for one in ids])
+            adopt_unknown(self._ledger, [ListedOrder(id=one, key=wish.key, goods=wish.goods) for one in ids])
             entry = self._ledger.look_up([wish.key]).get(wish.key)
             if entry is None or entry.state is not State.CREATED:
                 return None
@@ -301,7 +307,7 @@ class RefundDelivery:
         return RefundProgress(moved) if moved else None
 
     def _require_possible(self, wish: RefundRequest, at_kk: Sequence[Refund]) -> None:
-        ours = [one for one in self._ledger.refunds_of(wish.order.id) if one.key != wish.key]
+        ours = [one for one in self._ledger.storage.refunds_of(wish.order.id) if one.key != wish.key]
         known = {number for one in ours for number in one.kk_order_ids}
         foreign = [
             one.refund_no for one in at_kk if one.refund_status == PENDING and one.refund_no not in known
@@ -314,7 +320,7 @@ class RefundDelivery:
         if wish.is_whole:
             return
         failed = {one.refund_no for one in at_kk if one.refund_status == FAILED}
-        taken = add_goods([one.goods for one in ours if _is_fixed(one) and not _all_in(one, failed)])
+        taken = add_goods([one.content.goods for one in ours if _is_fixed(one) and not _all_in(one, failed)])
         has = _ordered(wish.order)
         faults = [
             f"{sku}: {quantity} asked for, {has.get(sku, 0)} ordered, {taken[sku]} refunded before"

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from airflow_provider_kk.api.errors import Fault
-from airflow_provider_kk.delivery.job import Goods
+from airflow_provider_kk.delivery.job import Content
 from airflow_provider_kk.delivery.log import OrderLog
 
 _BATCH = 1_000
@@ -47,10 +47,7 @@ class QueuedOrder:
 
     position: int
     key: str | None
-    fingerprint: str
-    goods: Goods
-    country: str
-    zip_digest: str
+    content: Content
     payload: str
 
 
@@ -108,10 +105,10 @@ class RunQueue:
                 (
                     i.position,
                     i.key,
-                    i.fingerprint,
-                    json.dumps(dict(i.goods)),
-                    i.country,
-                    i.zip_digest,
+                    i.content.fingerprint,
+                    json.dumps(dict(i.content.goods)),
+                    i.content.country,
+                    i.content.zip_digest,
                     i.payload,
                     i.key,
                 )
@@ -223,7 +220,8 @@ _FINISHED = "position, key, status, is_new, ids, code, message, name, faults"
 
 def _item(row: Sequence[Any]) -> QueuedOrder:
     position, key, fingerprint, goods, country, zip_digest, payload = row
-    return QueuedOrder(position, key, fingerprint, json.loads(goods), country, zip_digest, payload)
+    content = Content(fingerprint, json.loads(goods), country, zip_digest)
+    return QueuedOrder(position, key, content, payload)
 
 
 def _finished(row: Sequence[Any]) -> RunResult:

@@ -20,7 +20,7 @@ from airflow_provider_kk.hooks.extras import Extras, Faults
 if TYPE_CHECKING:
     from airflow_provider_kk.api.throttle import LocalBucket
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 DEFAULT_ACCOUNT = "default"
 # KK's searches lag up to 5 minutes behind: what was sent is not listed sooner for certain.

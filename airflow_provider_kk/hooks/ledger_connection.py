@@ -12,7 +12,7 @@ from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_beh
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 
@@ -96,7 +96,7 @@ def ledger_to_read(
     ledger = _ledger_on(engine, hook)
     account = tables.account.c
     mine = select(account.host).where(account.host == ledger.host, account.account == ledger.account)
-    with ledger.database.read() as db:
+    with ledger.storage.database.read() as db:
         is_there = inspect(db).has_table(tables.account.name) and db.execute(mine).first() is not None
     return ledger if is_there else None
 
@@ -152,16 +152,21 @@ def require_type(connection: Any) -> None:
 def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
     """Open the ledger in the database of a SQLAlchemy engine, for the account of `hook`."""
     ledger = _ledger_on(engine, hook)
-    ledger.open(hook.kk_conn_id, account_is_explicit=hook.settings.account_is_explicit)
+    settings = hook.settings
+    ledger.storage.open(
+        hook.kk_conn_id,
+        settle_window_s=settings.settle_window_s,
+        account_is_explicit=settings.account_is_explicit,
+    )
     return ledger
 
 
 def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
     from airflow_provider_kk.delivery.model import Timing, fingerprint_of_token
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import sql_ledger
 
     settings = hook.settings
-    return SqlLedger(
+    return sql_ledger(
         engine,
         settings.host,
         settings.account,
@@ -173,13 +178,13 @@ def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
 def _warn_of_durability(ledger: SqlLedger, log: Log) -> None:
     from airflow_provider_kk.delivery.sql.durability import durability_warnings
 
-    for account in ledger.accounts_of_token():
+    for account in ledger.storage.accounts_of_token():
         log.warning(
             "Account %r of this ledger has the access token of account %r. If they are two names of one KK "
             "store, its orders can be sent twice: give all its connections one name",
             ledger.account,
             account,
         )
-    with ledger.database.read() as db:
+    with ledger.storage.database.read() as db:
         for weakness in durability_warnings(db):
             (log.info if weakness.is_note else log.warning)("%s", weakness.text)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.delivery.model import Origin, Record
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 #: Metrics of what an order comes to once in a sync, by the summary's counts.
 _MOVED = {
@@ -81,7 +81,9 @@ def gauge_account(ledger: SqlLedger, tags: Tags) -> None:
         from airflow_provider_kk.delivery.states import State
 
         of_account = {"account": tags["account"]}
-        stats.gauge("kk.ledger.held", Report(ledger).count([State.HELD]).get(State.HELD, 0), tags=of_account)
+        stats.gauge(
+            "kk.ledger.held", Report(ledger.storage).count([State.HELD]).get(State.HELD, 0), tags=of_account
+        )
         stats.gauge("kk.ledger.in_doubt", len(ledger.doubts()), tags=of_account)
 
     _where_on(emit)

@@ -16,7 +16,7 @@ from airflow_provider_kk.operators.base import translate_errors
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 
 def held_orders(
@@ -48,8 +48,8 @@ def _plain(entry: Record) -> dict[str, Any]:
         "custom_order_number": entry.key,
         "generation": entry.generation,
         "version": entry.version,
-        "goods": dict(entry.goods),
-        "country": entry.country,
+        "goods": dict(entry.content.goods),
+        "country": entry.content.country,
         "kk_order_ids": list(entry.kk_order_ids),
         "why": entry.message,
         "since": utc(entry.updated_at),

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.sync.runs import Summary
     from airflow_provider_kk.warehouse.write_back import WriteBack

@@ -141,23 +141,25 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
     """
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+    from airflow_provider_kk.delivery.clock import SystemClock
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.delivery.sql.report import Report
+    from airflow_provider_kk.delivery.sql.storage import SqlStorage
 
     try:
         settings = settings_of(reader.connection(source.kk_conn_id))
-        ledger = SqlLedger(_engine(source, settings, reader), settings.host, settings.account)
+        engine = _engine(source, settings, reader)
+        storage = SqlStorage(engine, settings.host, settings.account, SystemClock())
         try:
-            report = Report(ledger)
+            report = Report(storage)
             if not report.is_there():
                 raise CannotReadLedgerError(
                     _NO_LEDGER_YET.format(source.ledger_conn_id or settings.ledger_conn_id)
                 )
             yield report, settings
         finally:
-            ledger.close()
+            storage.close()
     except (AirflowNotFoundException, InvalidConnectionError, LedgerUnusableError) as error:
         raise CannotReadLedgerError(str(error)) from error
     except DBAPIError as error:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.fulfilment import Outlook
     from airflow_provider_kk.delivery.splits import Splits
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 GOALS = ("paid", "shipped", "delivered", "refunded")
 _DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)

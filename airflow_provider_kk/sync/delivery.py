@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.reconcile import Policy
     from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.runs import Summary, SyncRun, SyncRuns
 
@@ -208,18 +208,13 @@ class Delivery:
 
 def item_of(position: int, order: Order) -> QueuedOrder:
     """Return an order as a run queue keeps it."""
-    from airflow_provider_kk.delivery.job import zip_digest
-    from airflow_provider_kk.delivery.orders import fingerprint, goods_of
+    from airflow_provider_kk.delivery.orders import content_of
     from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
-    number = order.custom_order_number or ""
     return QueuedOrder(
         position=position,
-        key=number,
-        fingerprint=fingerprint(order),
-        goods=goods_of(order),
-        country=order.address.country,
-        zip_digest=zip_digest(number, order.address.zip),
+        key=order.custom_order_number or "",
+        content=content_of(order),
         payload=order.model_dump_json(exclude_none=True),
     )
 

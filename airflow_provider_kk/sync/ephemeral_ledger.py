@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 #: How far back an order number is looked for, since nothing says when it was first sent.
@@ -39,7 +39,7 @@ def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Ite
     with tempfile.TemporaryDirectory(prefix="kk-ledger-") as folder:
         url = f"sqlite:///{Path(folder) / 'ledger.db'}"
         ledger = ledger_on(sa.create_engine(url, **pool_arguments("sqlite", 4)), hook)
-        ledger.set_recovered_until(ledger.now() - _RECOVER_PERIOD_S)
+        ledger.storage.set_recovered_until(ledger.now() - _RECOVER_PERIOD_S)
         if try_number > 1:
             log.info(
                 "Try %d waits %.0f s, until KK lists what an earlier one may have sent",

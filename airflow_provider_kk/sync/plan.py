@@ -12,11 +12,10 @@ from airflow_provider_kk.delivery.actions import (
     difference,
     found_as_integer,
     is_unsent,
-    lacks_fingerprint,
     next_action,
 )
 from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker
-from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import Log, OrderLog, utc
 from airflow_provider_kk.delivery.model import Record
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
@@ -60,7 +59,7 @@ class Plan:
 
 def plan(
     run_queue: RunQueue,
-    ledger: Ledger | None,
+    ledger: AnyLedger | None,
     bucket: Bucket,
     *,
     stock_of: KKClient | None = None,
@@ -108,7 +107,7 @@ def log_plan(plan: Plan, run_queue: RunQueue, log: Log) -> None:
 
 
 def _mark(
-    run_queue: RunQueue, batch: Sequence[QueuedOrder], ledger: Ledger | None, stock: StockCheck | None
+    run_queue: RunQueue, batch: Sequence[QueuedOrder], ledger: AnyLedger | None, stock: StockCheck | None
 ) -> None:
     known = ledger.look_up([item.key for item in batch if item.key]) if ledger else {}
     if stock is not None:
@@ -126,12 +125,12 @@ def _mark(
             run_queue.set(item.position, status, ids=entry.kk_order_ids, code=entry.code, message=message)
 
 
-def _outcome(item: QueuedOrder, entry: Record, ledger: Ledger) -> tuple[RunStatus, str]:
+def _outcome(item: QueuedOrder, entry: Record, ledger: AnyLedger) -> tuple[RunStatus, str]:
     step = next_action(item, entry, ledger.now)
     if step is Action.SEND:
         return RunStatus.POSTPONED, ""
     if step is Action.COMPARE:
-        is_same = entry.fingerprint == item.fingerprint or lacks_fingerprint(item, entry)
+        is_same = item.content.is_same(entry.content)
         return (RunStatus.ALREADY_CREATED, "") if is_same else (RunStatus.CHANGED, difference(item, entry))
     if step is Action.HOLD:
         return RunStatus.HELD, entry.message

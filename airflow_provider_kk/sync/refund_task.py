@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.model import Origin, Record
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 _RECONCILE_EVERY_S = 1.0
 
@@ -44,8 +44,10 @@ class RefundTask:
         stop: Stop,
         log: Log,
     ) -> None:
+        from airflow_provider_kk.delivery.sql.storage import refund_ledger
+
         self._orders = ledger
-        self._refunds = ledger.of_refunds()
+        self._refunds = refund_ledger(ledger)
         self._client = client
         self._origin = origin
         self._stop = stop

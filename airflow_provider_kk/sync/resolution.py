@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import KKOrder
     from airflow_provider_kk.delivery.job import ListedOrder
     from airflow_provider_kk.delivery.model import Record
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 
@@ -136,7 +136,8 @@ def _require_open(entry: Record, ledger: SqlLedger) -> None:
     if entry.state.value in _NOTHING_TO_RESOLVE:
         raise ResolutionRejected(f"{entry.key} is {_NOTHING_TO_RESOLVE[entry.state.value]}")
     if entry.state.value == "sending":
-        lease_until = (ledger.bound_times(entry) or entry).lease_until
+        # KK has not been asked yet, so that its clock is not known.
+        lease_until = (ledger.bound_times(entry, 0.0) or entry).lease_until
         if lease_until > ledger.now():
             raise ResolutionRejected(
                 f"{entry.key} is being sent right now; try again after {utc(lease_until)}"
@@ -166,9 +167,11 @@ def doubt_of_orders(ids: Sequence[str], entry: Record, hook: KKHook, ledger: Sql
     _require_open(entry, ledger)
     at_kk = [listed_order(order).goods for order in _orders_at_kk(ids, entry, hook, ledger)]
     total = add_goods([goods or {} for goods in at_kk])
-    if None not in at_kk and total == dict(entry.goods):
+    if None not in at_kk and total == dict(entry.content.goods):
         return ""
-    return f"{entry.key} ordered {format_goods(entry.goods)}, these KK orders hold {format_goods(total)}"
+    return (
+        f"{entry.key} ordered {format_goods(entry.content.goods)}, these KK orders hold {format_goods(total)}"
+    )
 
 
 def doubt_of_refunds(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> str:
@@ -257,7 +260,9 @@ def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger
     if not ids or not listed.issuperset(not_in_row):
         has = ", ".join(entry.kk_order_ids) or "none"
         raise ResolutionRejected(f"the ledger has no such kkOrderId of {entry.key}; it has {has}")
-    has_padded = bool(ledger.zero_padded_rows([entry.key]))  # whose integer healing leaves alone
+    from airflow_provider_kk.delivery.listing import zero_padded_rows
+
+    has_padded = bool(zero_padded_rows(ledger, [entry.key]))  # whose integer healing leaves alone
     same = [
         one.id
         for one in orders
@@ -312,7 +317,7 @@ def refunds_seen_at_kk(
 ) -> Mapping[str, KKView | ResolutionRejected]:
     """Return, by key, which refunds KK lists of it by now, or why nobody can say that KK never made it.
 
-    :param ledger: see `SqlLedger.of_refunds`.
+    :param ledger: see `refund_ledger`.
     :raises ResolutionUnavailable: KK cannot be asked.
     """
     from airflow_provider_kk.api.errors import KKError

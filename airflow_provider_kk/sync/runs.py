@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from airflow_provider_kk.delivery.actions import is_unsent
-from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import count_orders
 from airflow_provider_kk.delivery.model import Origin, Record
 from airflow_provider_kk.delivery.run_queue import COUNTED, RunQueue, RunStatus
@@ -71,30 +71,30 @@ class Summary:
 class SyncRuns:
     """The ledger's syncs."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: AnyLedger) -> None:
         self._ledger = ledger
 
     def begin(self, origin: Origin) -> SyncRun:
         """Begin a sync, or go on with the one that this task has begun and not brought to success."""
         now = self._ledger.now()
-        row = self._ledger.newest_run(origin)
+        row = self._ledger.storage.newest_run(origin)
         if row is None or row.state == "done":
             row = RunRow(self._ledger.new_version(), origin.try_number, now, now, "running", {})
-            self._ledger.add_run(row, origin)
+            self._ledger.storage.add_run(row, origin)
         else:
             started_at = row.try_started_at if row.try_number == origin.try_number else now
             row = replace(row, try_number=origin.try_number, try_started_at=started_at, state="running")
             changes = {"try_number": row.try_number, "try_started_at": started_at, "state": row.state}
-            self._ledger.change_run(row.sync_id, changes)
+            self._ledger.storage.change_run(row.sync_id, changes)
         return SyncRun(row.sync_id, row.started_at, row.try_started_at, row.summary)
 
     def end(self, run: SyncRun, state: str, summary: Mapping[str, Any]) -> None:
         """Store how far a sync has come: `waiting`, `failed` or `done`."""
-        self._ledger.change_run(run.sync_id, {"state": state, "summary": summary})
+        self._ledger.storage.change_run(run.sync_id, {"state": state, "summary": summary})
 
     def moved(self, run: SyncRun) -> Iterator[Record]:
         """Yield the orders that this sync has moved, in any of its tries."""
-        yield from self._ledger.of_sync(run.sync_id)
+        yield from self._ledger.storage.of_sync(run.sync_id)
 
     def sent(self, run: SyncRun) -> int:
         """Return how many orders this sync has sent in all its tries, without what never reached KK."""

@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.listing import zero_padded_rows
 from airflow_provider_kk.delivery.log import HELD, OrderLog
 from airflow_provider_kk.delivery.orders import CANCELLED
+from airflow_provider_kk.delivery.splits import add_splits
 from airflow_provider_kk.delivery.updated_orders import LAG_S, UpdatedOrders
 from airflow_provider_kk.warehouse.status_rows import StatusRows, goods_of, rows_of
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.ledger import Ledger
+    from airflow_provider_kk.delivery.ledger import AnyLedger
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.warehouse.status_tables import StatusTables
 
@@ -67,7 +69,7 @@ class StatusSync:
 
     client: KKClient
     tables: StatusTables
-    ledger: Ledger
+    ledger: AnyLedger
     overlap_s: float
     log: Log
     stop: Stop
@@ -130,10 +132,10 @@ class StatusSync:
             if set(by_number[number]) - set(entry.kk_order_ids)
         }
         # KK may have listed as an integer what has zeros before it here: whose it is, is settling's to say.
-        for number in self.ledger.zero_padded_rows([number for number in known if number.isdigit()]):
+        for number in zero_padded_rows(self.ledger, [number for number in known if number.isdigit()]):
             del known[number]
         listed = self._listed_orders({number: by_number[number] for number in known}, known)
-        completion = self.ledger.add_splits(listed)
+        completion = add_splits(self.ledger, listed)
         self.summary.splits += len(completion.completed)
         for entry in completion.held:
             self.summary.conflicts.append(entry.key)

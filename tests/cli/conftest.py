@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 SKU = "FWXW00290_WHT_M"
@@ -49,11 +49,11 @@ def record(
     goods: dict[str, int] | None = None,
 ) -> Record:
     """POST an order as far as the ledger is concerned, and wait until its settle window is over."""
-    from airflow_provider_kk.delivery.job import Job
+    from airflow_provider_kk.delivery.job import Content, Job
     from airflow_provider_kk.delivery.model import AttemptResult, Origin
     from airflow_provider_kk.delivery.states import Event
 
-    job = Job(number, "1:x", goods or {SKU: 1}, "FR", "", send=lambda check: [], redact=str)
+    job = Job(number, Content("1:x", goods or {SKU: 1}, "FR"), send=lambda check: [], redact=str)
     seen = ledger.look_up([number]).get(number)
     claim = ledger.claim(job, seen, origin=Origin("shop", "run 7", "sync", -1, 2), sync_id="s")
     assert claim is not None

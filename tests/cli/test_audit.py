@@ -13,7 +13,7 @@ from airflow_provider_kk.cli.main import main
 from tests.cli.conftest import SKU, record
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 #: KK splits an order of these two: they lie in two countries.

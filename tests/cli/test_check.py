@@ -18,7 +18,7 @@ from tests.operators import shop
 from tests.operators.shop import PRIVATE, SELECT, Warehouse, nonzero, number, rows
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 SKU = "FWXW00290_WHT_M"
@@ -169,7 +169,10 @@ def test_check_reports_what_would_become_of_each_number(
     hold(ledger, number(3))
     refuse(ledger, number(4))
     record(ledger, number(5), "unknown", message="the connection was reset")
-    before = dump(Path(str(ledger.database.engine.url.database))), sandbox.control.counts()["requests"]
+    before = (
+        dump(Path(str(ledger.storage.database.engine.url.database))),
+        sandbox.control.counts()["requests"],
+    )
 
     status, orders, last = checked(write_csv(file, rows(range(7))))
 
@@ -185,7 +188,7 @@ def test_check_reports_what_would_become_of_each_number(
     }
     assert orders[2]["kk_order_ids"] == ["9"]
     assert last["created_is_known"]
-    after = dump(Path(str(ledger.database.engine.url.database))), sandbox.control.counts()["requests"]
+    after = dump(Path(str(ledger.storage.database.engine.url.database))), sandbox.control.counts()["requests"]
     assert after == before
 
 

@@ -11,7 +11,7 @@ from airflow_provider_kk.operators.held import held_orders, resolve_order
 from tests.cli.conftest import SKU, hold, record, refuse, state
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_kk.cli.main import main
+from airflow_provider_kk.delivery.sql.storage import refund_ledger
 from tests.cli.conftest import SKU, hold, record, refuse, state
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 
@@ -389,7 +390,7 @@ def test_without_a_ledger_connection_it_names_the_argument_to_give(
 def test_held_refunds_are_listed_apart_from_orders_with_their_commands(
     ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hold(ledger.of_refunds(), "1000000371651-whole")
+    hold(refund_ledger(ledger), "1000000371651-whole")
 
     assert main(["ledger", "list"]) == 0
     assert "1000000371651-whole" not in capsys.readouterr().out

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_kk.cli.main import main
+from airflow_provider_kk.delivery.sql.storage import refund_ledger
 from tests.cli.conftest import SKU, hold, record, refuse, state
 from tests.cli.test_audit import SPLIT, post
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 
@@ -31,7 +32,7 @@ def post_and_wait(ledger: SqlLedger, number: str, goods: dict[str, int] | None =
 
 def let_pass(ledger: SqlLedger, row: Record) -> None:
     """Move the row's settle window into the past, as if the time had passed."""
-    assert ledger.transact(lambda tx: tx.change(row, {"settle_after": ledger.now() - 1.0}))
+    assert ledger.storage.transact(lambda tx: tx.change(row, {"settle_after": ledger.now() - 1.0}))
 
 
 def at_kk(sandbox: SandboxServer, number: str) -> list[str]:
@@ -260,13 +261,13 @@ def test_a_refund_that_kk_lists_by_now_was_not_never_created(
 
     (kk_order,) = sandbox.control.place({SKU: 1}, number="A-1", age_s=60)
     key = f"{kk_order}-whole"
-    hold(ledger.of_refunds(), key)
+    hold(refund_ledger(ledger), key)
     refund_no = KKHook().refund_order(kk_order, f"[{key}] lost parcel")
 
     assert never_created("--refunds", key) == 1
 
     assert f"`kk ledger resolve --refunds {key} --created {refund_no}`" in capsys.readouterr().err
-    assert state(ledger.of_refunds(), key) == "held"
+    assert state(refund_ledger(ledger), key) == "held"
 
 
 def test_another_orders_id_that_kk_listed_late_can_be_named(

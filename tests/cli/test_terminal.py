@@ -13,7 +13,7 @@ from airflow_provider_kk.cli.main import main
 from tests.cli.conftest import SKU, refuse
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 EVIL = "\x1b[31mA-1\x9b2K\n2 orders: 2 created"

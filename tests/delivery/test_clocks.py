@@ -15,7 +15,7 @@ from tests.delivery.world import ORIGIN, Order, World, counts
 
 @pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
 def test_a_database_clock_an_hour_off_makes_no_duplicate(world: World, off_s: float) -> None:
-    database: Any = world.ledger.database
+    database: Any = world.ledger.storage.database
     database.time_here = lambda: world.clock.wall() + off_s
     world.sync("B")
     world.clock.sleep(3600)
@@ -29,7 +29,7 @@ def test_a_database_clock_an_hour_off_makes_no_duplicate(world: World, off_s: fl
 
 
 def test_a_database_clock_corrected_while_an_order_is_in_doubt_makes_no_duplicate(world: World) -> None:
-    database: Any = world.ledger.database
+    database: Any = world.ledger.storage.database
     time_here = database.time_here
     database.time_here = lambda: world.clock.wall() - 3600
     world.kk.list_lag_s = 300.0
@@ -65,7 +65,7 @@ def test_recover_survives_one_wrong_date_in_the_list(world: World) -> None:
 
 @pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
 def test_a_database_clock_an_hour_off_blocks_no_worker(world: World, off_s: float) -> None:
-    database: Any = world.ledger.database
+    database: Any = world.ledger.storage.database
     database.time_here = lambda: world.clock.wall() + off_s
     for key in ("B", "C", "D"):
         world.sync(key)
@@ -95,7 +95,7 @@ def set_workers_clock(world: World, by_s: float) -> None:
 
 
 def set_databases_clock(world: World, ahead_s: float) -> None:
-    database: Any = world.ledger.database
+    database: Any = world.ledger.storage.database
     database.now = lambda: sa.literal(world.clock.wall() + ahead_s, sa.Float(53))
     database.time_here = database.read_now = lambda: world.clock.wall() + ahead_s
 
@@ -336,14 +336,14 @@ def test_sync_logs_once_which_clock_is_off(world: World, caplog: pytest.LogCaptu
     world.sync("A")
     logged = [text for text in caplog.messages if "clock of" in text]
     assert len(logged) == 1
-    others = "the two others" if world.ledger.has_own_clock else "the clock of this machine"
+    others = "the two others" if world.ledger.storage.has_own_clock else "the clock of this machine"
     assert logged[0].startswith(f"The clock of KK is 7200 s ahead of {others}")
 
 
 def test_sync_logs_that_the_clock_of_the_database_is_off(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if not world.ledger.has_own_clock:
+    if not world.ledger.storage.has_own_clock:
         pytest.skip("the worker's clock is SQLite's")
     set_databases_clock(world, -7_200.0)
     world.sync("A")

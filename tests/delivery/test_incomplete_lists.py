@@ -19,7 +19,7 @@ def test_a_rejected_order_is_not_retried_by_another_stores_list(world: World) ->
     world.kk.meets("A", "refused")
     world.sync("A")
     world.clock.sleep(3600)
-    world.ledger.set_recovered_until(world.clock.now)
+    world.ledger.storage.set_recovered_until(world.clock.now)
     world.kk.orders = []
     stream, _run_queue, _, _ = stream_over(world, Order("A"))
     stream.recover_max_age_s = 3600.0
@@ -124,7 +124,7 @@ def send_without_healing(world: World, *keys: str) -> None:
 
 
 def settle_without_healing(world: World, key: str) -> None:
-    world.ledger.set_recovered_until(world.clock.now)
+    world.ledger.storage.set_recovered_until(world.clock.now)
     send_without_healing(world, key)
 
 

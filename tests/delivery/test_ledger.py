@@ -12,11 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.job import Job, ListedOrder
-from airflow_provider_kk.delivery.ledger import Completion
 from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record, Timing
+from airflow_provider_kk.delivery.splits import Completion, add_splits
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 from tests.delivery.world import Order, World
 
@@ -54,7 +54,7 @@ def test_the_intent_is_written_before_anything_is_sent(ledger: SqlLedger, job: J
     (attempt,) = ledger.attempts(["A"])
     assert row.state is State.SENDING
     assert (row.lease_until, row.settle_after) == (ledger.now() + 120, ledger.now() + 750)
-    assert (attempt.outcome, dict(attempt.goods), attempt.dag_id) == ("", {"SHIRT_M": 1}, "dag")
+    assert (attempt.outcome, dict(attempt.content.goods), attempt.dag_id) == ("", {"SHIRT_M": 1}, "dag")
 
 
 def test_only_one_of_many_workers_gets_a_new_order(ledger: SqlLedger, job: Job) -> None:
@@ -218,17 +218,17 @@ def test_manual_resolution_closes_a_held_order(ledger: SqlLedger, job: Job) -> N
 
 
 def test_two_connections_share_an_account_only_when_they_say_so(world: World) -> None:
-    world.ledger.open("kk_default", account_is_explicit=False)
+    world.ledger.storage.open("kk_default", settle_window_s=600, account_is_explicit=False)
     with pytest.raises(LedgerUnusableError, match=r"'kk_other'.*'kk_default'.*account"):
-        world.ledger.open("kk_other", account_is_explicit=False)
-    world.ledger.open("kk_other", account_is_explicit=True)
+        world.ledger.storage.open("kk_other", settle_window_s=600, account_is_explicit=False)
+    world.ledger.storage.open("kk_other", settle_window_s=600, account_is_explicit=True)
 
 
 def other_ledger(world: World, host: str, account: str, **given: Any) -> SqlLedger:
     """The same database, as a connection sees it whose host or account has been changed."""
-    engine = world.ledger.database.engine
-    ledger = SqlLedger(engine, host, account, timing=Timing(30, 120, 600), clock=world.clock, **given)
-    database: Any = ledger.database
+    engine = world.ledger.storage.database.engine
+    ledger = sql_ledger(engine, host, account, timing=Timing(30, 120, 600), clock=world.clock, **given)
+    database: Any = ledger.storage.database
     database.time_here = world.clock.wall
     return ledger
 
@@ -239,24 +239,26 @@ def test_a_connection_keeps_its_store_while_kk_may_not_list_what_it_sent(
 ) -> None:
     claim = begin(world.ledger, job)
     with pytest.raises(LedgerUnusableError, match=r"'kk_default' was account 'default' at kk.test.*1 of the"):
-        other_ledger(world, host, account).open("kk_default")
+        other_ledger(world, host, account).storage.open("kk_default", settle_window_s=600)
 
     world.ledger.record(claim, AttemptResult(Event.CREATED, ("9",)))
     world.clock.now += 590
     with pytest.raises(LedgerUnusableError, match="1 of the orders there are in doubt or were created"):
-        other_ledger(world, host, account).open("kk_default")
-    world.ledger.open("kk_default")
+        other_ledger(world, host, account).storage.open("kk_default", settle_window_s=600)
+    world.ledger.storage.open("kk_default", settle_window_s=600)
 
     world.clock.now += 20
-    other_ledger(world, host, account).open("kk_default")
+    other_ledger(world, host, account).storage.open("kk_default", settle_window_s=600)
 
 
 def test_another_store_by_its_own_token_or_connection_is_open_at_once(world: World, job: Job) -> None:
     begin(world.ledger, job)
 
     new_version = {"token_fingerprint": "another"}
-    other_ledger(world, "kk.test:8443", "default", **new_version).open("kk_default")
-    other_ledger(world, "kk.test", "shop-1").open("kk_outlet")
+    other_ledger(world, "kk.test:8443", "default", **new_version).storage.open(
+        "kk_default", settle_window_s=600
+    )
+    other_ledger(world, "kk.test", "shop-1").storage.open("kk_outlet", settle_window_s=600)
 
 
 @pytest.mark.parametrize(
@@ -271,15 +273,15 @@ def test_each_port_of_this_machine_is_another_sandbox(
     world: World, job: Job, host: str, other: str, is_refused: bool
 ) -> None:
     ledger = other_ledger(world, host, "default")
-    ledger.open("kk_default")
+    ledger.storage.open("kk_default", settle_window_s=600)
     begin(ledger, job)
 
     with pytest.raises(LedgerUnusableError) if is_refused else nullcontext():
-        other_ledger(world, other, "default").open("kk_default")
+        other_ledger(world, other, "default").storage.open("kk_default", settle_window_s=600)
 
 
 def test_a_ledger_of_a_newer_version_is_not_touched(world: World) -> None:
-    with world.ledger.database.write() as db:
+    with world.ledger.storage.database.write() as db:
         db.execute(tables.account.update().values(schema_version=99))
     with pytest.raises(LedgerUnusableError, match="newer version"):
         world.open_ledger()
@@ -303,7 +305,9 @@ def test_many_openers_at_once_create_the_tables_once(each_ledger_url: str) -> No
     engine.dispose()
     with ThreadPoolExecutor(6) as pool:
         worlds = list(pool.map(lambda _: World(each_ledger_url), range(6)))
-    assert {world.ledger.recovered_until() for world in worlds} == {worlds[0].ledger.recovered_until()}
+    assert {world.ledger.storage.recovered_until() for world in worlds} == {
+        worlds[0].ledger.storage.recovered_until()
+    }
     for world in worlds:
         world.ledger.close()
 
@@ -333,7 +337,7 @@ def test_only_orders_in_doubt_are_reconciled_as_unknown() -> None:
 
 def forget(ledger: SqlLedger) -> None:
     """What restoring a backup from before does."""
-    with ledger.database.write() as db:
+    with ledger.storage.database.write() as db:
         db.execute(tables.order.delete())
         db.execute(tables.attempt.delete())
 
@@ -350,42 +354,42 @@ def created(world: World, ledger: SqlLedger) -> Record:
 
 
 def test_a_split_within_what_was_sent_is_added(ledger: SqlLedger, created: Record) -> None:
-    completion = ledger.add_splits([split("K1", SHIRT_M=1), split("K2", HAT=2)])
+    completion = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=2)])
     assert [one.kk_order_ids for one in completion.completed] == [("K1", "K2")]
     assert entry(ledger).state is State.CREATED
-    assert ledger.add_splits([split("K1", SHIRT_M=1), split("K2", HAT=2)]) == Completion()
+    assert add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=2)]) == Completion()
 
 
 def test_more_or_other_goods_than_were_sent_are_held(ledger: SqlLedger, created: Record) -> None:
-    completion = ledger.add_splits([split("K1", SHIRT_M=1), split("K2", HAT=3)])
+    completion = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=3)])
     assert [(one.state, one.kk_order_ids) for one in completion.held] == [(State.HELD, ("K1", "K2"))]
-    assert ledger.add_splits([split("K1", SHIRT_M=1), split("K3", HAT=1)]) == Completion()
+    assert add_splits(ledger, [split("K1", SHIRT_M=1), split("K3", HAT=1)]) == Completion()
 
 
 def test_what_was_cancelled_counts_where_it_fits_and_is_no_surplus(
     ledger: SqlLedger, created: Record
 ) -> None:
     surplus = ListedOrder("K3", "A", goods={"SHIRT_M": 1, "HAT": 2}, is_cancelled=True)
-    assert ledger.add_splits([split("K1", SHIRT_M=1), surplus]) == Completion()
-    completion = ledger.add_splits([split("K1", SHIRT_M=1), split("K2", HAT=2), surplus])
+    assert add_splits(ledger, [split("K1", SHIRT_M=1), surplus]) == Completion()
+    completion = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=2), surplus])
     assert [one.kk_order_ids for one in completion.completed] == [("K1", "K2")]
-    completion = ledger.add_splits([split("K1", SHIRT_M=1), split("K2", HAT=2), split("K4", HAT=1), surplus])
+    completion = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=2), split("K4", HAT=1), surplus])
     assert [one.kk_order_ids for one in completion.held] == [("K1", "K2", "K4")]
 
 
 def test_what_cannot_be_added_up_decides_nothing(ledger: SqlLedger, created: Record) -> None:
-    assert ledger.add_splits([split("K2", HAT=2)]) == Completion()
+    assert add_splits(ledger, [split("K2", HAT=2)]) == Completion()
     unreadable = ListedOrder("K2", "A", goods=None)
-    assert ledger.add_splits([split("K1", SHIRT_M=1), unreadable]) == Completion()
+    assert add_splits(ledger, [split("K1", SHIRT_M=1), unreadable]) == Completion()
     assert entry(ledger) == created
 
 
 def test_a_split_of_an_older_generation_and_a_manual_resolution_stand(
     ledger: SqlLedger, created: Record
 ) -> None:
-    held = ledger.add_splits([split("K1", SHIRT_M=1), split("K2", HAT=9)]).held[0]
+    held = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=9)]).held[0]
     ledger.resolve(held, Event.RESOLVED_CREATED, ids=["K1"], who="me", why="K2 is another shop's")
-    assert ledger.add_splits([split("K1", SHIRT_M=1), split("K2", HAT=9)]) == Completion()
+    assert add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=9)]) == Completion()
     assert entry(ledger).kk_order_ids == ("K1",)
 
 

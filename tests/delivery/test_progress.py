@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_kk.delivery.job import Content
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from tests.delivery.world import VirtualClock
@@ -20,7 +21,7 @@ def test_the_time_left_is_never_less_than_kks_rate_allows() -> None:
 
     clock, run_queue = VirtualClock(), RunQueue()
     progress = Progress(Told(), clock, lambda requests: requests / 2)
-    run_queue.add([QueuedOrder(n, f"A-{n}", "", {}, "FR", "", "{}") for n in range(300)])
+    run_queue.add([QueuedOrder(n, f"A-{n}", Content(), "{}") for n in range(300)])
     progress.start(300)
     for n in range(120):  # all at once: the burst
         run_queue.set(n, RunStatus.CREATED)

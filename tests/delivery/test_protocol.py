@@ -271,7 +271,7 @@ def test_recover_after_a_restored_backup_makes_no_duplicate(tmp_path: Path) -> N
     world.kk.meets("B", "lost_answer")
     world.sync("B", waits=False)
     world.clock.sleep(60)
-    world.ledger.database.engine.dispose()
+    world.ledger.storage.database.engine.dispose()
     (tmp_path / "ledger.db").write_bytes(backup)
     world.ledger = world.open_ledger()
     assert counts(world.sync("A", "B")) == {"already_created": 2}
@@ -292,7 +292,7 @@ def test_reconcile_reads_the_list_by_kks_clock(world: World, skew_s: float) -> N
 def test_a_response_for_a_lost_row_is_reconciled_by_its_goods(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
-    with world.ledger.database.write() as db:
+    with world.ledger.storage.database.write() as db:
         db.execute(tables.attempt.delete())
     assert counts(world.sync("A")) == {"adopted": 1}
 

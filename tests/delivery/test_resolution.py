@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_kk.delivery.model import AttemptResult
+from airflow_provider_kk.delivery.splits import add_splits
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, list_integers
 
@@ -84,5 +85,5 @@ def test_splits_are_added_after_a_manual_resolution_allowed_a_resend(world: Worl
     post = world.kk.post
     world.kk.post = lambda order, check: post(order, check)[:1]  # type: ignore[method-assign]
     world.sync(split)
-    world.ledger.add_splits([one for one in world.kk.orders if one.key == "A"])
+    add_splits(world.ledger, [one for one in world.kk.orders if one.key == "A"])
     assert len(world.entry("A").kk_order_ids) == 2

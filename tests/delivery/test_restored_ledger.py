@@ -16,12 +16,12 @@ TABLES = (tables.account, tables.order, tables.attempt, tables.sync_run)
 
 
 def backup(world: World) -> list[list[dict[str, Any]]]:
-    with world.ledger.database.read() as db:
+    with world.ledger.storage.database.read() as db:
         return [[dict(row._mapping) for row in db.execute(sa.select(table))] for table in TABLES]
 
 
 def restore(world: World, rows: list[list[dict[str, Any]]]) -> None:
-    with world.ledger.database.write() as db:
+    with world.ledger.storage.database.write() as db:
         for table, saved in zip(TABLES, rows, strict=True):
             db.execute(table.delete())
             if saved:
@@ -75,7 +75,7 @@ def test_a_row_that_vanishes_while_a_sync_waits_is_not_resent(world: World) -> N
     def sleep_and_lose(seconds: float, stop: object = None) -> None:
         sleep(seconds)
         if seconds > 100:
-            with world.ledger.database.write() as db:
+            with world.ledger.storage.database.write() as db:
                 db.execute(tables.order.delete().where(tables.order.c.custom_order_number == "A"))
 
     world.clock.sleep = sleep_and_lose  # type: ignore[method-assign]

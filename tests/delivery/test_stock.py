@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_kk.api.errors import KKAnswerError, KKAuthError, KKError, KKRejectedError
 from airflow_provider_kk.api.models import Stock
+from airflow_provider_kk.delivery.job import Content
 from airflow_provider_kk.delivery.run_queue import QueuedOrder
 from airflow_provider_kk.delivery.stock import StockCheck
 from tests.delivery.world import World, counts
@@ -26,7 +27,7 @@ REFUSED = KKRejectedError("KK refused", code=40001, kk_message="sku does not exi
 
 def item(position: int, *lines: tuple[str, int]) -> QueuedOrder:
     payload = json.dumps({"items": [{"sku": sku, "quantity": quantity} for sku, quantity in lines]})
-    return QueuedOrder(position, f"S-{position}", "1:x", {}, "FR", "", payload)
+    return QueuedOrder(position, f"S-{position}", Content("1:x"), payload)
 
 
 class FakeStock:

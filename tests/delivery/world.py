@@ -15,13 +15,13 @@ import sqlalchemy as sa
 from airflow_provider_kk.api.errors import KKError, KKNotSentError, KKRejectedError, KKUnknownOutcomeError
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher, Limits
-from airflow_provider_kk.delivery.job import BeforeSend, InconclusiveError, Job, ListedOrder
+from airflow_provider_kk.delivery.job import BeforeSend, Content, InconclusiveError, Job, ListedOrder
 from airflow_provider_kk.delivery.model import Origin, Record, Timing
 from airflow_provider_kk.delivery.orders import fingerprint_with
 from airflow_provider_kk.delivery.reconcile import Policy
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
 from airflow_provider_kk.sync.runs import Summary, SyncRuns, summarise
 
 START = 1_800_000_000.0
@@ -58,6 +58,9 @@ class Order:
 
     def fingerprint(self) -> str:
         return fingerprint_with(self.payload(), self.goods)
+
+    def content(self) -> Content:
+        return Content(self.fingerprint(), self.goods, self.country)
 
     def payload(self) -> str:
         return json.dumps({"number": self.key, "address": {"country": self.country}})
@@ -194,20 +197,17 @@ class World:
     def open_ledger(self) -> SqlLedger:
         kind = self.url.partition(":")[0].partition("+")[0]
         engine = sa.create_engine(self.url, **pool_arguments(kind, 4))
-        ledger = SqlLedger(engine, "kk.test", "default", timing=Timing(30, 120, 600), clock=self.clock)
-        ledger.open("kk_default")
+        ledger = sql_ledger(engine, "kk.test", "default", timing=Timing(30, 120, 600), clock=self.clock)
+        ledger.storage.open("kk_default", settle_window_s=600)
         # A database server's clock is virtual here, too.
-        database: Any = ledger.database
+        database: Any = ledger.storage.database
         database.time_here = self.clock.wall
         return ledger
 
     def job(self, order: Order) -> Job:
         return Job(
             key=order.key,
-            fingerprint=order.fingerprint(),
-            goods=order.goods,
-            country=order.country,
-            zip_digest="",
+            content=order.content(),
             send=lambda before_send: self.kk.post(order, before_send),
             redact=lambda text: text,
         )
@@ -228,10 +228,7 @@ class World:
         asked = [Order(order) if isinstance(order, str) else order for order in orders]
         by_key = {order.key: order for order in asked}
         run_queue = RunQueue()
-        run_queue.add(
-            QueuedOrder(place, o.key, o.fingerprint(), o.goods, o.country, "", o.payload())
-            for place, o in enumerate(asked)
-        )
+        run_queue.add(QueuedOrder(place, o.key, o.content(), o.payload()) for place, o in enumerate(asked))
         runs = SyncRuns(ledger)
         origin = Origin("dag", run_id or f"run {self._runs}", "sync", -1, 1)
         run = runs.begin(origin)
@@ -287,10 +284,7 @@ def stream_over(
         return world.job(by_key[key])
 
     run_queue, runs = RunQueue(), SyncRuns(world.ledger)
-    run_queue.add(
-        QueuedOrder(n, o.key, o.fingerprint(), o.goods, o.country, "", o.payload())
-        for n, o in enumerate(orders)
-    )
+    run_queue.add(QueuedOrder(n, o.key, o.content(), o.payload()) for n, o in enumerate(orders))
     run = runs.begin(ORIGIN)
     stream = Dispatcher(
         ledger=world.ledger,

@@ -23,7 +23,7 @@ from tests.cli.conftest import record
 from tests.postgres import free_port
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from tests.airflow.support import AirflowHome
 
 HAS_PAGES = AIRFLOW_VERSION >= (3, 1)

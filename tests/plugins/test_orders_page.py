@@ -11,6 +11,7 @@ import pytest
 from requests_mock import ANY, Mocker
 
 from airflow_provider_kk.cli.main import main
+from airflow_provider_kk.delivery.sql.storage import refund_ledger
 from tests.cli.conftest import hold, record, refuse, state
 from tests.plugins.conftest import HAS_PAGES, TOKEN, ledger_in
 
@@ -30,10 +31,10 @@ def _orders(site: Site) -> None:
     record(site.ledger, "C-1", "created", ids=("1001", "1002"))
     refuse(site.ledger, "R-1")
     hold(site.ledger, "H-1")
-    hold(site.ledger.of_refunds(), "1001-whole")
+    hold(refund_ledger(site.ledger), "1001-whole")
     others = ledger_in(site.ledger_file.with_name("others.db"), "others")
     record(others, "O-1", "created", ids=("5001",))
-    record(others.of_refunds(), "5001-whole", "created", ids=("6001",))
+    record(refund_ledger(others), "5001-whole", "created", ids=("6001",))
     others.close()
 
 
@@ -207,7 +208,7 @@ def test_a_page_leads_to_the_next(site: Site):
 def test_ledger_content_is_text_and_never_markup(site: Site):
     number = "<script>alert(0)</script>&\"'"
     record(site.ledger, number, "rejected", code=1, message="<script>alert(1)</script>")
-    record(site.ledger.of_refunds(), number, "rejected", code=1, message="<script>alert(1)</script>")
+    record(refund_ledger(site.ledger), number, "rejected", code=1, message="<script>alert(1)</script>")
     asked = {"number": number, "key": number, "q": number}
     for path in ("/kk/orders", "/kk/order", "/kk/refunds", "/kk/refund"):
         text = site.get(path, **asked).text

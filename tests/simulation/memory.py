@@ -1,4 +1,4 @@
-"""The ledger's rows in memory: the twin of `SqlLedger`, on which the same rules run in a simulation."""
+"""The ledger's rows in memory: the twin of `SqlStorage`, on which the same rules run in a simulation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock
-from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.model import Attempt, Claim, Origin, Record, Timing
+from airflow_provider_kk.delivery.clock import Clock
+from airflow_provider_kk.delivery.model import Attempt, Claim, Origin, Record
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
 
@@ -52,29 +51,28 @@ class Tables:
         return other
 
 
-class MemoryLedger(Ledger):
+class MemoryStorage:
     """One worker's connection to the tables.
 
     :param pause: called before and after each transaction, where a database is waited for: others run then.
     :param commit_is_unsure: asked at each commit that may be repeated: whether its connection breaks then.
     """
 
+    host, account, has_own_clock = "kk.test", "default", True
+
     def __init__(
         self,
         database: Database,
-        clock: Clock,
-        timing: Timing,
         *,
         pause: Callable[[str], None],
-        new_version: Callable[[], str],
         commit_is_unsure: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.host, self.account = "kk.test", "default"
-        self.clock, self.timing = clock, timing
         self._database = database
         self._pause = pause
-        self.new_version = new_version  # type: ignore[method-assign]
         self._commit_is_unsure = commit_is_unsure
+
+    def close(self) -> None:
+        return
 
     @property
     def _tables(self) -> Tables:
@@ -121,14 +119,13 @@ class MemoryLedger(Ledger):
     def of_sync(self, sync_id: str) -> Iterator[Record]:
         yield from [entry for entry in self._tables.orders.values() if entry.sync_id == sync_id]
 
-    def doubts(self) -> list[Record]:
+    def doubts(self, *, longest_lease_s: float) -> list[Record]:
         now, in_doubt, sending = self.now(), State.IN_DOUBT, State.SENDING
-        longest_s = self.timing.lease_s + CLOCKS_AGREE_S
         found = [
             entry
             for entry in self._tables.orders.values()
             if (state := entry.state) is in_doubt
-            or (state is sending and not now < entry.lease_until <= now + longest_s)
+            or (state is sending and not now < entry.lease_until <= now + longest_lease_s)
         ]
         return sorted(found, key=_settle_after)
 

@@ -16,7 +16,6 @@ from airflow_provider_kk.delivery import (
     actions,
     attempt,
     dispatcher,
-    ledger,
     listing,
     orders,
     reconcile,
@@ -26,10 +25,9 @@ from airflow_provider_kk.delivery.actions import Action, next_action
 from airflow_provider_kk.delivery.attempt import Lease
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
 from airflow_provider_kk.delivery.job import Job, ListedOrder
-from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.model import Claim, Origin, Record
+from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
+from airflow_provider_kk.delivery.model import Claim, Record
 from airflow_provider_kk.delivery.orders import KKOrderList
-from airflow_provider_kk.delivery.sending import SendingLedger
 from airflow_provider_kk.delivery.states import State
 from tests.simulation.kk import WINDOW_S
 from tests.simulation.memory import MemoryTransaction, Tables
@@ -128,10 +126,10 @@ def _submit_then_persist() -> AbstractContextManager[Any]:
     """The POST comes first, and the ledger hears of it afterwards."""
 
     def delivers(
-        job: Job, expected: Record | None, ledger: Ledger, *, origin: Origin, sync_id: str
+        job: Job, expected: Record | None, ledger: AnyLedger, **options: Any
     ) -> tuple[Record, Any] | None:
         answer, error = attempt._post(Claim(job, 1, 1, ""), Lease(ledger))
-        claim = ledger.claim(job, expected, origin=origin, sync_id=sync_id)
+        claim = ledger.claim(job, expected, **options)
         if claim is None:
             return None
         return ledger.record(claim, answer), error
@@ -151,13 +149,13 @@ def _search_before_create() -> AbstractContextManager[Any]:
 
 
 def _settles_after(seconds: Callable[[Any], float]) -> AbstractContextManager[Any]:
-    return patch.object(SendingLedger, "settle_delay_s", property(lambda self: seconds(self.timing)))
+    return patch.object(Ledger, "settle_delay_s", property(lambda self: seconds(self.timing)))
 
 
 def _no_settle_window() -> AbstractContextManager[Any]:
     return _all(
         _settles_after(lambda timing: timing.lease_s + timing.timeout_s),
-        patch.object(SendingLedger, "_a_window_from_now", lambda self, tx, entry: entry.settle_after),
+        patch.object(Ledger, "_a_window_from_now", lambda self, tx, entry, skew: entry.settle_after),
     )
 
 
@@ -211,7 +209,7 @@ def _reads_from_what_is_known() -> AbstractContextManager[Any]:
     """A list that shows at last what is known is believed for all that came before, too."""
     known_since = listing.known_since
 
-    def known_only(known: Any, ledger: Ledger, order_list: Any, since: float) -> Any:
+    def known_only(known: Any, ledger: AnyLedger, order_list: Any, since: float) -> Any:
         return known_since(known, ledger, order_list, float("inf"))
 
     return _all(*(patch.object(module, "known_since", known_only) for module in (recover, listing)))
@@ -235,7 +233,7 @@ def _no_reconcile_before_a_rejected_order() -> AbstractContextManager[Any]:
 
 
 def _late_answers_are_dropped() -> AbstractContextManager[Any]:
-    return patch.object(SendingLedger, "_late_answer", lambda self, tx, entry, claim, answer: {})
+    return patch.object(Ledger, "_late_answer", lambda self, tx, entry, claim, answer: {})
 
 
 def _any_part_is_the_whole() -> AbstractContextManager[Any]:
@@ -254,7 +252,7 @@ def _rate_limited_are_always_free() -> AbstractContextManager[Any]:
     """After a 429 the order is sent again, whoever has it by then."""
     deliver_one = dispatcher.attempt
 
-    def forgets(job: Job, expected: Record | None, ledger: Ledger, **options: Any) -> Any:
+    def forgets(job: Job, expected: Record | None, ledger: AnyLedger, **options: Any) -> Any:
         delivered = deliver_one(job, expected, ledger, **options)
         if delivered is not None and isinstance(delivered[1], dispatcher.KKRateLimitedError):
             return replace(delivered[0], state=State.NOT_SENT), delivered[1]
@@ -284,7 +282,7 @@ def _posts_twice() -> AbstractContextManager[Any]:
 
 
 def _trusts_the_databases_clock() -> AbstractContextManager[Any]:
-    def now(ledger: Ledger, order_list: Any) -> float:
+    def now(ledger: AnyLedger, order_list: Any) -> float:
         return ledger.now()
 
     return _all(*(patch.object(module, "trusted_now", now) for module in (listing, reconcile, dispatcher)))
@@ -293,29 +291,31 @@ def _trusts_the_databases_clock() -> AbstractContextManager[Any]:
 def _bounds_to_now() -> AbstractContextManager[Any]:
     """A wait that a clock has made too long is over at once."""
 
-    def bounds(self: SendingLedger, expected: Record) -> Record | None:
-        if not self.waits_too_long(expected):
+    def bounds(self: AnyLedger, expected: Record, kk_skew_s: float) -> Record | None:
+        if not self.waits_too_long(expected, kk_skew_s):
             return None
-        return self.transact(
-            lambda tx: tx.change(expected, self._stamped(tx, {"settle_after": self._earliest_now(tx)}))
+        return self.storage.transact(
+            lambda tx: tx.change(
+                expected, self._stamped(tx, {"settle_after": self._earliest_now(tx, kk_skew_s)})
+            )
         )
 
-    return patch.object(SendingLedger, "bound_times", bounds)
+    return patch.object(Ledger, "bound_times", bounds)
 
 
 def _own_answer_for_anyone() -> AbstractContextManager[Any]:
     """An answer is taken for the row's, whichever attempt it belongs to."""
 
-    def records(self: SendingLedger, tx: Any, claim: Claim, answer: Any) -> Record:
+    def records(self: AnyLedger, tx: Any, claim: Claim, answer: Any) -> Record:
         entry = tx.lock(claim.job.key, claim.generation)
         if entry is None or entry.state is not State.SENDING:
             return plain(self, tx, claim, answer)
         tx.answer_attempt(claim, {"outcome": answer.event.value, "kk_order_ids": answer.kk_order_ids})
-        own = self._stamped(tx, self._own_answer(tx, entry, answer))
+        own = self._stamped(tx, self._own_answer(tx, entry, answer, claim.kk_skew_s))
         return tx.overwrite(entry, own)  # type: ignore[no-any-return]
 
-    plain = SendingLedger._record
-    return patch.object(SendingLedger, "_record", records)
+    plain = Ledger._record
+    return patch.object(Ledger, "_record", records)
 
 
 MUTANTS = (
@@ -346,11 +346,11 @@ MUTANTS = (
     Mutant("an integer is another number", _integers_are_other_numbers),
     Mutant("an integer is nobody else's", lambda: patch.object(
         listing, "_may_be_another", lambda *a: False), is_rare=True),
-    Mutant("zeros before a number are not thought of", lambda: patch.object(
-        Ledger, "zero_padded_rows", lambda *a: {})),
+    Mutant("zeros before a number are not thought of", lambda: _all(*(
+        patch.object(module, "zero_padded_rows", lambda *a: {}) for module in (recover, listing)))),
     Mutant("any number may have been an integer", lambda: _all(
         patch.object(actions, "FOUND_AS_INTEGER", "found at KK"),
-        patch.object(ledger, "FOUND_AS_INTEGER", "found at KK")), is_rare=True),
+        patch.object(recover, "FOUND_AS_INTEGER", "found at KK")), is_rare=True),
     Mutant("orders without a number are ignored", lambda: patch.object(
         listing.Listing, "has_unnumbered", lambda self, goods, until: False)),
     Mutant("after a 429 whoever was first goes on", _rate_limited_are_always_free, is_rare=True),
@@ -358,21 +358,22 @@ MUTANTS = (
     Mutant("an unanswered POST is repeated", _posts_twice),
     Mutant("only the database's clock counts", _trusts_the_databases_clock, is_rare=True),
     Mutant("reconciled by the database's clock alone", lambda: patch.object(
-        SendingLedger, "_latest_now", lambda self, tx: tx.now), is_rare=True),
+        Ledger, "_latest_now", lambda self, tx, skew: tx.now), is_rare=True),
     Mutant("looked for from the database's clock alone", lambda: patch.object(
-        SendingLedger, "_earliest_now", lambda self, tx: tx.now), is_rare=True),
+        Ledger, "_earliest_now", lambda self, tx, skew: tx.now), is_rare=True),
     Mutant("sentinel orders are searched when they were recorded", lambda: _all(*(
         patch.object(module, "known_since", lambda known, ledger, order_list, since: [
             min(since, entry.created_at - 120.0) for entry in known])
         for module in (recover, listing)))),
     Mutant("what a list hid is not read again", _reads_from_what_is_known, is_rare=True),
-    Mutant("generations are not distinguished", lambda: patch.object(
-        Ledger, "of_its_generation", lambda self, entry, listed: list(listed))),
+    Mutant("generations are not distinguished", lambda: _all(*(
+        patch.object(module, "of_its_generation", lambda ledger, entry, listed: list(listed))
+        for module in (recover, listing)))),
     Mutant("a wait that is too long is over at once", _bounds_to_now, is_rare=True),
     Mutant("a wait may be as long as a clock was ahead", lambda: patch.object(
-        SendingLedger, "bound_times", lambda self, expected: None), is_rare=True),
+        Ledger, "bound_times", lambda self, expected, skew: None), is_rare=True),
     Mutant("KK's list is read up to now only", lambda: patch.object(
         listing, "_dated_until", lambda ledger, keys: 0.0), is_rare=True),
-    Mutant("an unknown outcome gets no window of its own", lambda: patch.object(
-        SendingLedger, "_a_window_from_now", lambda self, tx, entry: entry.settle_after), is_rare=True),
+    Mutant("an unknown outcome gets no settle window of its own", lambda: patch.object(
+        Ledger, "_a_window_from_now", lambda self, tx, entry, skew: entry.settle_after), is_rare=True),
 )  # fmt: skip

@@ -91,7 +91,7 @@ class Promises:
             rows.setdefault(row.key, []).append(row)
         for order in self._orders:
             newest, as_integer = tables.newest.get(order.key), tables.newest.get(plain_number(order.key))
-            if newest is None and as_integer and not as_integer.fingerprint:
+            if newest is None and as_integer and not as_integer.content.fingerprint:
                 continue  # found as an integer with other goods: every sync tells that it is changed
             creates = kk.creates.get(order.key, 0)
             self.require(creates <= self.wanted[order.key], "%s is at KK %s times", order.key, creates)
@@ -113,7 +113,7 @@ class Promises:
                 require(False, "%s has ids %s, the ledger %s", key, sorted(there), sorted(ours))
             quantity = sum([item.quantity for row in rows for item in row.items])
             # Without a fingerprint, every sync tells that it differs.
-            is_told = bool(entry.resolved_by) or not entry.fingerprint
+            is_told = bool(entry.resolved_by) or not entry.content.fingerprint
             is_whole = quantity == wanted * sum(order.goods.values())
             require(is_whole or is_told, "%s is called created and is but a part", key)
         else:

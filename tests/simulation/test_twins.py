@@ -11,16 +11,17 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.delivery.job import Job, ListedOrder
-from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.job import Content, Job, ListedOrder
+from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
 from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record, Timing
+from airflow_provider_kk.delivery.recover import adopt_unknown, rename
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import sql_ledger
 from airflow_provider_kk.delivery.states import Event
 from airflow_provider_kk.sync.runs import SyncRuns
 from tests.delivery.world import START, VirtualClock
-from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables
+from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryStorage, Tables
 from tests.simulation.memory_run_queue import MemoryBoard
 
 KEYS = ["A", "a", "7", "007"]
@@ -52,13 +53,13 @@ class _Numbered:
 
 
 def job(key: str) -> Job:
-    return Job(key, f"1:{key}", {"SHIRT_M": 2, "HAT": 1}, "FR", "", send=lambda check: [], redact=str)
+    return Job(key, Content(f"1:{key}", {"SHIRT_M": 2, "HAT": 1}, "FR"), send=lambda check: [], redact=str)
 
 
 class Actor:
     """Does one thing after another to a ledger; what each returns is compared."""
 
-    def __init__(self, ledger: Ledger, clock: VirtualClock) -> None:
+    def __init__(self, ledger: AnyLedger, clock: VirtualClock) -> None:
         self.ledger, self.clock = ledger, clock
         self._claims: list[Claim] = []
 
@@ -87,8 +88,8 @@ class Actor:
         )
 
     def recover(self, key: str, is_integer: bool) -> object:
-        return self.ledger.recover(
-            [ListedOrder(f"9{key}", key, is_integer, {"HAT": 1}, "FR", created_at=START)]
+        return adopt_unknown(
+            self.ledger, [ListedOrder(f"9{key}", key, is_integer, {"HAT": 1}, "FR", created_at=START)]
         )
 
     def hold(self, key: str, event: Event) -> object:
@@ -97,7 +98,7 @@ class Actor:
 
     def wait(self, key: str, _: None) -> object:
         seen = self._seen(key)
-        return seen and self.ledger.wait_for_rest(seen, "why", ["6"])
+        return seen and self.ledger.wait_for_rest(seen, "why", ["6"], kk_skew_s=7.0)
 
     def invalid(self, key: str, _: None) -> object:
         return self.ledger.note_invalid(key, "digest", "why", sync_id="s")
@@ -114,7 +115,7 @@ class Actor:
     def rename(self, key: str, to: str) -> object:
         seen = self._seen(key)
         # Only what healing has found is renamed, before anybody has ordered it again.
-        return self.ledger.rename(seen, to) if seen and seen.generation == 1 else None
+        return rename(self.ledger, seen, to) if seen and seen.generation == 1 else None
 
     def sync(self, run_id: str, state: str) -> object:
         runs = SyncRuns(self.ledger)
@@ -126,18 +127,18 @@ class Actor:
         self.clock.sleep(seconds)
 
 
-def everything(ledger: Ledger) -> object:
+def everything(ledger: AnyLedger) -> object:
     attempts = sorted(ledger.attempts(KEYS), key=lambda one: (one.key, one.generation, one.version))
     return [
         sorted(ledger.entries(), key=lambda entry: (entry.key, entry.generation)),
         attempts,
         ledger.look_up(KEYS),
         sorted(ledger.doubts(), key=lambda entry: (entry.settle_after, entry.key)),
-        ledger.sent_ids(KEYS),
-        {entry.key for entry in ledger.newest_sent(before=START + 1e6, limit=99)},
-        sorted(entry.key for entry in ledger.of_sync("s")),
-        ledger.is_of_another_key("5", "A"),
-        ledger.recovered_until(),
+        ledger.storage.sent_ids(KEYS),
+        {entry.key for entry in ledger.storage.newest_sent(before=START + 1e6, limit=99)},
+        sorted(entry.key for entry in ledger.storage.of_sync("s")),
+        ledger.storage.is_of_another_key("5", "A"),
+        ledger.storage.recovered_until(),
     ]
 
 
@@ -148,16 +149,12 @@ def test_rows_in_memory_go_the_way_of_rows_in_a_database(tmp_path: Path, steps: 
     path = tmp_path / "ledger.db"
     path.unlink(missing_ok=True)
     engine = sa.create_engine(f"sqlite:///{path}", **pool_arguments("sqlite", 2))
-    in_database = SqlLedger(engine, "kk.test", "default", timing=TERMS, clock=clocks[0])
-    in_database.new_version = _Numbered()  # type: ignore[method-assign]
-    in_database.open("kk_default")
-    in_memory = MemoryLedger(
-        Database(Tables(START - HEAL_A_NEW_ACCOUNT_S), clocks[1]),
-        clocks[1],
-        TERMS,
-        pause=lambda where: None,
-        new_version=_Numbered(),
-    )
+    in_database = sql_ledger(engine, "kk.test", "default", timing=TERMS, clock=clocks[0])
+    in_database.new_version = _Numbered()
+    in_database.storage.open("kk_default", settle_window_s=600)
+    database = Database(Tables(START - HEAL_A_NEW_ACCOUNT_S), clocks[1])
+    storage = MemoryStorage(database, pause=lambda where: None)
+    in_memory = Ledger(storage, clocks[1], TERMS, new_version=_Numbered())
     actors = (Actor(in_database, clocks[0]), Actor(in_memory, clocks[1]))
     with contextlib.closing(in_database):
         for step in steps:
@@ -178,7 +175,9 @@ def test_a_run_queue_in_memory_answers_as_one_in_a_file(
 ) -> None:
     boards = (RunQueue(), MemoryBoard())
     for run_queue in boards:
-        run_queue.add([QueuedOrder(place, f"K{place}", "f", {"HAT": 1}, "FR", "", "p") for place in range(5)])
+        run_queue.add(
+            [QueuedOrder(place, f"K{place}", Content("f", {"HAT": 1}, "FR"), "p") for place in range(5)]
+        )
         run_queue.add_finished(RunResult(5, None, RunStatus.INVALID, True, (), None, "bad", "N"))
     for place, status, is_new, moves_all in changes:
         for run_queue in boards:

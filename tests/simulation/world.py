@@ -14,7 +14,8 @@ from random import Random
 from airflow_provider_kk.delivery.circuit_breaker import Limits
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
-from airflow_provider_kk.delivery.job import Job
+from airflow_provider_kk.delivery.job import Content, Job
+from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.model import AttemptResult, Origin, Record, Timing
 from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus
@@ -25,7 +26,7 @@ from tests.simulation.fakes import SILENT, DatabaseClock, HubClock, NoThrottle, 
 from tests.simulation.fibers import Fibers
 from tests.simulation.hub import START, Hub, Process
 from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Order
-from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables
+from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryStorage, Tables
 from tests.simulation.memory_run_queue import MemoryBoard
 from tests.simulation.promises import ENDS, Promises
 
@@ -56,7 +57,7 @@ class World:
         left_out = random.choice(("7", "007")) if is_ambiguous else ""
         self.orders = draw_orders(random, [key for key in KEYS if key != left_out])
         self._items = [
-            QueuedOrder(place, order.key, order.fingerprint, order.goods, order.country, "", _payload(order))
+            QueuedOrder(place, order.key, _content(order), _payload(order))
             for place, order in enumerate(self.orders)
         ]
         if clocks_are_off:
@@ -213,15 +214,13 @@ class World:
 
     # A task's try ----------------------------------------------------------------------------------
 
-    def ledger(self, *, pauses: bool = True) -> MemoryLedger:
-        return MemoryLedger(
+    def ledger(self, *, pauses: bool = True) -> Ledger[MemoryStorage]:
+        storage = MemoryStorage(
             self.database,
-            HubClock(self.hub),
-            TERMS,
             pause=self.hub.pause if pauses else lambda where: None,
-            new_version=lambda: f"t{next(self._tokens)}",
             commit_is_unsure=lambda: self._unsure > 0 and self.random.random() < self._unsure,
         )
+        return Ledger(storage, HubClock(self.hub), TERMS, new_version=lambda: f"t{next(self._tokens)}")
 
     def _task(self, process: Process, run_id: str, number: int, *, patient: bool = False) -> bool:
         """What the operator does; True when nothing is left to do."""
@@ -277,10 +276,7 @@ class World:
         kk = self.kk
         return Job(
             key=order.key,
-            fingerprint=order.fingerprint,
-            goods=order.goods,
-            country=order.country,
-            zip_digest="",
+            content=_content(order),
             send=lambda before_send: kk.post(order, before_send),
             redact=str,
         )
@@ -355,6 +351,10 @@ class World:
         older = self.ledger(pauses=False).generations(entry.key)
         known = {one for other in older if other.generation < entry.generation for one in other.kk_order_ids}
         return {row.id for row in self.kk.of(entry.key)} - known
+
+
+def _content(order: Order) -> Content:
+    return Content(order.fingerprint, order.goods, order.country)
 
 
 def _payload(order: Order) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from airflow_provider_kk.delivery.job import Content
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.sync.failure_policy import task_failure
 from airflow_provider_kk.sync.runs import count
@@ -15,7 +16,7 @@ def said(
 ) -> str:
     """The text of a sync over orders A-0, A-1, ... of which each is (status, is_news, message)."""
     run_queue = RunQueue()
-    run_queue.add(QueuedOrder(n, f"A-{n}", "", {}, "FR", "", "") for n in range(len(states)))
+    run_queue.add(QueuedOrder(n, f"A-{n}", Content(), "") for n in range(len(states)))
     for n, (status, is_new, message) in enumerate(states):
         run_queue.set(n, status, is_new=is_new, message=message)
     summary = count(run_queue)

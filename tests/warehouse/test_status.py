@@ -19,7 +19,7 @@ from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import sql_ledger
 from airflow_provider_kk.sandbox.server import SandboxServer
 from airflow_provider_kk.warehouse.status import StatusSync, StoppedError
 from airflow_provider_kk.warehouse.status_rows import StatusRows, rows_of
@@ -55,8 +55,8 @@ class Shop:
         self.control = sandbox.control
         self.rng = random.Random(42)
         engine = sa.create_engine(f"sqlite:///{path / 'shop.db'}", **pool_arguments("sqlite", 2))
-        self.ledger = SqlLedger(engine, HOST, ACCOUNT, clock=KKClock(sandbox))
-        self.ledger.open("kk")
+        self.ledger = sql_ledger(engine, HOST, ACCOUNT, clock=KKClock(sandbox))
+        self.ledger.storage.open("kk", settle_window_s=600)
         self.tables = StatusTables(sa.create_engine(f"sqlite:///{path / 'shop.db'}"), HOST, ACCOUNT)
         self.tables.create()
         self.orders = 0

@@ -25,7 +25,7 @@ from airflow_provider_kk.api.throttle import (
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.log import utc
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,9 @@ class LedgerBucket:
     """
 
     def __init__(self, ledger: SqlLedger, *, burst: int, per_second: float) -> None:
-        self._ledger = ledger
+        self._clock = ledger.clock
+        self._database = ledger.storage.database
+        self._account = ledger.account
         self._burst = max(1, burst - HEADROOM)
         self._interval_s = 1.0 / per_second
         #: Further ahead than this, the bucket's number was written by a clock that was ahead.
@@ -75,9 +77,9 @@ class LedgerBucket:
         stop = stop or Stop()
         if stop.is_set():
             raise ThrottleStopped
-        wait_s = self._permit_at(stop) - self._ledger.clock.monotonic()
+        wait_s = self._permit_at(stop) - self._clock.monotonic()
         while wait_s > 0 and not stop.is_set():
-            self._wait_log.note(self._ledger.clock.monotonic(), wait_s)
+            self._wait_log.note(self._clock.monotonic(), wait_s)
             self._sleep(wait_s, stop)
             wait_s = self._pause_left_s()  # somebody may have met a 429 while this one slept
         if stop.is_set():
@@ -86,9 +88,7 @@ class LedgerBucket:
 
     def min_duration_s(self, requests: int) -> float:
         """Return how many seconds so many requests take at least, if nobody else sends."""
-        row = self._ledger.database.read_with_retry(
-            lambda db: db.execute(self._state, self._here()).one_or_none()
-        )
+        row = self._database.read_with_retry(lambda db: db.execute(self._state, self._here()).one_or_none())
         free_in_s = 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
         if free_in_s > self._longest_s:
             free_in_s = self._full_s
@@ -105,27 +105,27 @@ class LedgerBucket:
         left = tables.account.c.bucket_tat - self._interval_s
         unused = tables.account.update().where(*self._row, tables.account.c.paused_until <= self._now)
         # Losing it costs others one wait; that it cannot be given back is no reason for a task to fail.
-        with suppress(DBAPIError), self._ledger.database.write() as db:
+        with suppress(DBAPIError), self._database.write() as db:
             db.execute(unused.values(bucket_tat=left), self._here())
 
     def back_off(self, retry_after_s: float | None) -> None:
         """Pause all workers of the account: KK has answered 429, so others use it too."""
         pause_s = random.uniform(0.5, 1.0) * _BACK_OFF_S if retry_after_s is None else retry_after_s  # noqa: S311 - a pause, no secret
         pause_s = min(pause_s, MAX_BACK_OFF_S)
-        here = self._ledger.clock.monotonic()
+        here = self._clock.monotonic()
         with self._counting:
             self.rate_limited += 1
             is_new = here >= self._paused_until
             self._paused_until = max(self._paused_until, here + pause_s)
         if is_new:
             log_backoff("all workers of the account pause", pause_s)
-        now = self._ledger.database.now()
+        now = self._database.now()
         pause = tables.account.update().where(*self._row)
         pause = pause.values(
             paused_until=_later(tables.account.c.paused_until, now + pause_s),
             bucket_tat=_later(tables.account.c.bucket_tat, now + pause_s + self._full_s),
         )
-        self._ledger.database.persist(lambda db: db.execute(pause))
+        self._database.persist(lambda db: db.execute(pause))
 
     def _permit_at(self, stop: StopSignal) -> float:
         """Return the moment, on the monotonic clock, at which this thread may send."""
@@ -147,20 +147,20 @@ class LedgerBucket:
 
         def work(db: Connection) -> Any:
             booked = db.execute(self._booking_of, {"cost_s": cost_s, **self._here()})
-            return booked.one() if self._ledger.database.returns_rows else self._read_state(db)
+            return booked.one() if self._database.returns_rows else self._read_state(db)
 
         # Booked twice, when a commit's answer is lost, it costs others a wait; a sync that fails costs more.
-        row = self._ledger.database.persist(work)
+        row = self._database.persist(work)
         if self._is_out_of_bounds(row):
             self._set_right(row)
-            row = self._ledger.database.persist(work)
+            row = self._database.persist(work)
         first_s = row.bucket_tat - cost_s + self._interval_s - self._burst * self._interval_s - row.now
         soonest_s = max(0.0, row.paused_until - row.now)
-        here = self._ledger.clock.monotonic()
+        here = self._clock.monotonic()
         return [here + max(soonest_s, first_s + index * self._interval_s) for index in range(number)]
 
     def _pause_left_s(self) -> float:
-        row = self._ledger.database.read_with_retry(self._read_state)
+        row = self._database.read_with_retry(self._read_state)
         if self._is_out_of_bounds(row):
             self._set_right(row)
             return 0.0
@@ -181,12 +181,12 @@ class LedgerBucket:
             bucket_tat=sa.case((tat_is_off, self._now + self._full_s), else_=account.bucket_tat),
             paused_until=sa.case((pause_is_off, self._now), else_=account.paused_until),
         )
-        changed = self._ledger.database.persist(lambda db: db.execute(statement, self._here()).rowcount)
+        changed = self._database.persist(lambda db: db.execute(statement, self._here()).rowcount)
         if changed:
             _log.warning(
                 "The rate limit of account %s was used up until %s, later than any queue or pause takes. A "
                 "clock was ahead when this was stored, and has been set right since. Requests go on at once",
-                self._ledger.account,
+                self._account,
                 utc(max(row.bucket_tat, row.paused_until)),
             )
 
@@ -194,7 +194,7 @@ class LedgerBucket:
         return db.execute(self._state, self._here()).one()
 
     def _here(self) -> dict[str, float]:
-        here = self._ledger.database.time_here()
+        here = self._database.time_here()
         return {} if here is None else {"here": here}
 
     @property
@@ -205,7 +205,7 @@ class LedgerBucket:
     def _booking_of(self) -> Any:
         tat = _later(tables.account.c.bucket_tat, self._now) + sa.bindparam("cost_s", type_=sa.Float(53))
         statement = tables.account.update().where(*self._row).values(bucket_tat=tat)
-        return statement.returning(*self._columns) if self._ledger.database.returns_rows else statement
+        return statement.returning(*self._columns) if self._database.returns_rows else statement
 
     @cached_property
     def _state(self) -> Any:
@@ -219,10 +219,10 @@ class LedgerBucket:
     def _now(self) -> sa.ColumnElement[float]:
         if self._here():
             return sa.bindparam("here", type_=sa.Float(53))
-        return self._ledger.database.now()
+        return self._database.now()
 
     def _sleep(self, seconds: float, stop: StopSignal) -> None:
-        clock = self._ledger.clock
+        clock = self._clock
         began = clock.monotonic()
         clock.sleep(seconds, stop)
         with self._counting:

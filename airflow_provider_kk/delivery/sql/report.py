@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlStorage
 from airflow_provider_kk.delivery.states import State
 
 _RUN = tables.sync_run
@@ -73,23 +73,23 @@ class RunOrder:
 
 
 class Report:
-    """Reads the ledger of one account's orders, or refunds; `ledger` need not be opened."""
+    """Reads the ledger of one account's orders, or refunds; `storage` need not be opened."""
 
-    def __init__(self, ledger: SqlLedger) -> None:
-        self._ledger = ledger
-        self._jobs = jobs = ledger.jobs
+    def __init__(self, storage: SqlStorage) -> None:
+        self._storage = storage
+        self._jobs = jobs = storage.jobs
         self._columns = jobs.job.c
         self._key = jobs.job.c[jobs.key]
         self._ids = jobs.job.c[jobs.ids]
-        self._account_filter = (self._columns.host == ledger.host, self._columns.account == ledger.account)
+        self._account_filter = (self._columns.host == storage.host, self._columns.account == storage.account)
 
     def of_refunds(self) -> Report:
         """Return what tells the same of refunds: keys are theirs, and kkOrderIds are refund numbers."""
-        return Report(self._ledger.of_refunds())
+        return Report(self._storage.of_refunds())
 
     def is_there(self) -> bool:
         """Whether the ledger's tables exist, those of refunds included."""
-        found = sa.inspect(self._ledger.database.engine)
+        found = sa.inspect(self._storage.database.engine)
         return all(found.has_table(table.name) for table in (tables.order, tables.refund))
 
     # Counts ----------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class Report:
 
     def _whole(self, number: Any) -> Any:
         # SQLite may lack floor, and only its cast cuts off where others round.
-        if self._ledger.database.kind == "sqlite":
+        if self._storage.database.kind == "sqlite":
             return sa.cast(number, sa.Integer)
         return sa.func.floor(number)
 
@@ -196,11 +196,11 @@ class Report:
 
     def all_of(self, key: str) -> tuple[list[Record], list[Attempt]]:
         """Return all generations of a key, and all its POSTs, oldest first."""
-        return self._ledger.generations(key), self._ledger.attempts([key])
+        return self._storage.entries(key=key), self._storage.attempts([key])
 
     def refunds_of(self, kk_order_ids: Iterable[str]) -> list[Line]:
         """Return the refunds of orders at KK, each order's oldest first."""
-        refunds = self._ledger.of_refunds()
+        refunds = self._storage.of_refunds()
         return [_line_of(one) for kk_order_id in kk_order_ids for one in refunds.refunds_of(kk_order_id)]
 
     def of_run(self, dag_id: str, run_id: str, *, limit: int, after: str | None = None) -> list[RunOrder]:
@@ -213,9 +213,9 @@ class Report:
         for (sync_id,) in self._rows(syncs):
             keys |= self._keys(self._jobs.job, (self._columns.sync_id == sync_id,), after, limit)
         page = self._in_order(keys)[:limit]
-        entries = self._ledger.look_up(page)
+        entries = self._storage.look_up(page)
         attempts: dict[str, list[Attempt]] = {}
-        for one in self._ledger.attempts(page):
+        for one in self._storage.attempts(page):
             if (one.dag_id, one.run_id) == (dag_id, run_id):
                 attempts.setdefault(one.key, []).append(one)
         return [
@@ -224,7 +224,7 @@ class Report:
 
     def _keys(self, table: sa.Table, conditions: Sequence[Any], after: str | None, limit: int) -> set[str]:
         key = table.c[self._jobs.key]
-        account_filter = (table.c.host == self._ledger.host, table.c.account == self._ledger.account)
+        account_filter = (table.c.host == self._storage.host, table.c.account == self._storage.account)
         query = sa.select(key).where(*account_filter, *conditions).distinct().order_by(key).limit(limit)
         if after is not None:
             query = query.where(key > after)
@@ -236,7 +236,7 @@ class Report:
         return [row[0] for row in self._rows(query.distinct().order_by(self._key))]
 
     def _rows(self, query: Any) -> list[Any]:
-        with self._ledger.database.read() as db:
+        with self._storage.database.read() as db:
             return list(db.execute(query).all())
 
 

@@ -17,9 +17,9 @@ from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.bucket import HEADROOM, LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
 from airflow_provider_kk.sandbox.bucket import LeakyBucket
-from tests.delivery.world import VirtualClock, World
+from tests.delivery.world import World
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def ledger(each_ledger_url: str) -> Iterator[SqlLedger]:
     engine = sa.create_engine(
         each_ledger_url, **pool_arguments(sa.engine.make_url(each_ledger_url).get_backend_name(), 10)
     )
-    ledger = SqlLedger(engine, "kk.test", "default")
-    ledger.open("kk_default")
+    ledger = sql_ledger(engine, "kk.test", "default")
+    ledger.storage.open("kk_default", settle_window_s=600)
     yield ledger
     ledger.close()
 
 
 def tat(ledger: SqlLedger) -> float:
-    with ledger.database.read() as db:
+    with ledger.storage.database.read() as db:
         is_mine = tables.account.c.account == ledger.account
         return float(db.execute(sa.select(tables.account.c.bucket_tat).where(is_mine)).scalar_one())
 
@@ -107,11 +107,10 @@ def test_an_unused_permit_of_a_stopped_worker_is_released(tmp_path: Path) -> Non
     before = tat(world.ledger)
     stop = Stop()
 
-    class StopsAsleep(VirtualClock):
-        def sleep(self, seconds: float, _stop: object = None) -> None:
-            stop.set()
+    def stop_asleep(seconds: float, _stop: object = None) -> None:
+        stop.set()
 
-    world.ledger.clock = StopsAsleep()
+    world.clock.sleep = stop_asleep  # type: ignore[method-assign]
     with pytest.raises(ThrottleStopped):
         bucket.acquire(stop)
 
@@ -191,7 +190,7 @@ def put_ahead(ledger: SqlLedger, *, tat_s: float = 0.0, pause_s: float = 0.0) ->
     """Let a clock that was ahead have written the account's row."""
     now = ledger.now()
     ahead = tables.account.update().values(bucket_tat=now + tat_s, paused_until=now + pause_s)
-    ledger.database.persist(lambda db: db.execute(ahead))
+    ledger.storage.database.persist(lambda db: db.execute(ahead))
 
 
 @pytest.mark.parametrize(

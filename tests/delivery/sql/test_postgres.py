@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
 from tests.delivery.conftest import own_schema
 
 #: SQLAlchemy 1.4 knows no psycopg 3.
@@ -32,7 +32,7 @@ def each_driver_url(request: pytest.FixtureRequest, postgres_url: str) -> Iterat
 
 @pytest.fixture
 def unopened(each_driver_url: str) -> Iterator[SqlLedger]:
-    ledger = SqlLedger(
+    ledger = sql_ledger(
         sa.create_engine(each_driver_url, **pool_arguments("postgresql", 4)), "kk.test", "default"
     )
     yield ledger
@@ -41,7 +41,7 @@ def unopened(each_driver_url: str) -> Iterator[SqlLedger]:
 
 @pytest.fixture
 def ledger(unopened: SqlLedger) -> SqlLedger:
-    unopened.open("kk_default")
+    unopened.storage.open("kk_default", settle_window_s=600)
     return unopened
 
 
@@ -51,7 +51,7 @@ def session_of(db: Any) -> int:
 
 def losing_its_connection(ledger: SqlLedger, before: str) -> list[int]:
     """Let the server end the first session that runs such a statement; return the list of these sessions."""
-    engine = ledger.database.engine
+    engine = ledger.storage.database.engine
     lost: list[int] = []
 
     def lose(connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
@@ -66,7 +66,7 @@ def losing_its_connection(ledger: SqlLedger, before: str) -> list[int]:
 
 def test_a_connection_lost_while_tables_are_created_is_not_a_missing_privilege(unopened: SqlLedger) -> None:
     lost = losing_its_connection(unopened, "CREATE TABLE")
-    unopened.open("kk_default")
+    unopened.storage.open("kk_default", settle_window_s=600)
     assert lost
 
 
@@ -99,7 +99,7 @@ def test_a_transient_error_is_known_by_its_sqlstate_in_any_language(ledger: SqlL
         if len(sessions) == 1:
             tx._db.exec_driver_sql(f"DO $$ BEGIN RAISE 'Verklemmung' USING ERRCODE = '{state}'; END $$")
 
-    ledger.persist(work)
+    ledger.storage.persist(work)
 
     assert len(sessions) == 2
     # A server that takes no writes any more is left: a new connection may lead to the one that does.
@@ -114,12 +114,12 @@ def test_a_faulty_statement_is_not_retried(ledger: SqlLedger) -> None:
         tx._db.exec_driver_sql("SELECT nothing FROM nowhere")
 
     with pytest.raises(DBAPIError):
-        ledger.persist(work)
+        ledger.storage.persist(work)
     assert tries == [1]
 
 
 def test_a_short_dns_failure_loses_no_response(ledger: SqlLedger) -> None:
-    engine = ledger.database.engine
+    engine = ledger.storage.database.engine
     engine.dispose()
     failed: list[int] = []
 
@@ -130,7 +130,7 @@ def test_a_short_dns_failure_loses_no_response(ledger: SqlLedger) -> None:
             driver = import_module(dialect.driver)
             raise driver.OperationalError('could not translate host name "db" to address')
 
-    ledger.persist(session_of_tx)
+    ledger.storage.persist(session_of_tx)
     assert failed
 
 
@@ -140,7 +140,7 @@ def session_of_tx(tx: Any) -> int:
 
 def test_a_server_that_vanishes_is_given_up_after_a_minute(ledger: SqlLedger) -> None:
     """By default the kernel waits two hours for an answer, a quarter of one with a statement on its way."""
-    with ledger.database.engine.connect() as db:
+    with ledger.storage.database.engine.connect() as db:
         fd = os.dup(db.connection.driver_connection.fileno())
     with closing(socket.socket(fileno=fd)) as its:
         quiet_s, every_s, times = (

@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.job import ListedOrder
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.recover import adopt_unknown
 from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
+from airflow_provider_kk.delivery.sql.storage import refund_ledger, sql_ledger
 from airflow_provider_kk.delivery.states import State
 from tests.delivery.world import START, Order, World
 
@@ -23,7 +24,7 @@ def world(empty_world: World) -> World:
 
 @pytest.fixture
 def report(world: World) -> Report:
-    return Report(world.ledger)
+    return Report(world.ledger.storage)
 
 
 def keys(lines: list[Line]) -> list[str]:
@@ -112,23 +113,23 @@ def test_a_run_has_what_it_sent_and_what_it_reconciled(world: World, report: Rep
 
 
 def test_the_refunds_of_an_order_are_those_of_its_id_alone(world: World) -> None:
-    report = Report(world.ledger)
-    refunds = world.ledger.of_refunds()
+    report = Report(world.ledger.storage)
+    refunds = refund_ledger(world.ledger)
     for key in ("1009-whole", "1009-0a1b2c3d4e5f6071", "1010-whole", "10090-whole", "999-whole", "x_9-whole"):
-        refunds.recover([ListedOrder(id=f"of {key}", key=key, goods={})])
+        adopt_unknown(refunds, [ListedOrder(id=f"of {key}", key=key, goods={})])
     assert set(keys(report.refunds_of(["1009"]))) == {"1009-whole", "1009-0a1b2c3d4e5f6071"}
     assert keys(report.refunds_of(["999", "x_9", "x%9", "1011"])) == ["999-whole", "x_9-whole"]
 
 
 def test_refunds_are_listed_like_orders_and_apart_from_them(world: World) -> None:
     some_of_each(world)
-    world.ledger.of_refunds().recover([ListedOrder(id="70", key="1009-whole", goods={})])
-    refunds = Report(world.ledger).of_refunds()
+    adopt_unknown(refund_ledger(world.ledger), [ListedOrder(id="70", key="1009-whole", goods={})])
+    refunds = Report(world.ledger.storage).of_refunds()
     assert keys(refunds.lines(State, *DAY, limit=9)) == ["1009-whole"]
     assert keys(refunds.find("70", limit=9)) == ["1009-whole"]
     assert sum(sum(steps.values()) for steps in refunds.over_time(*DAY, 3_600).values()) == 1
     assert refunds.all_of("1009-whole")[0][0].kk_order_ids == ("70",)
-    assert Report(world.ledger).all_of("1009-whole") == ([], [])
+    assert Report(world.ledger.storage).all_of("1009-whole") == ([], [])
 
 
 def test_the_oldest_time_is_that_of_any_state(world: World, report: Report) -> None:
@@ -139,7 +140,7 @@ def test_the_oldest_time_is_that_of_any_state(world: World, report: Report) -> N
 
 def test_another_account_is_not_seen(world: World) -> None:
     some_of_each(world)
-    other = Report(SqlLedger(world.ledger.database.engine, "kk.test", "other"))
+    other = Report(sql_ledger(world.ledger.storage.database.engine, "kk.test", "other").storage)
     assert other.lines(State, *DAY, limit=9) == []
     assert not any(other.over_time(*DAY, 3_600).values())
     assert other.find("C1", limit=9) == []
@@ -148,16 +149,16 @@ def test_another_account_is_not_seen(world: World) -> None:
 
 def test_reading_creates_no_tables(tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'nothing.db'}")
-    assert not Report(SqlLedger(engine, "kk.test", "default")).is_there()
+    assert not Report(sql_ledger(engine, "kk.test", "default").storage).is_there()
     assert sa.inspect(engine).get_table_names() == []
 
 
 def test_pages_are_read_along_an_index(world: World) -> None:
-    if world.ledger.database.kind != "sqlite":
+    if world.ledger.storage.database.kind != "sqlite":
         pytest.skip("SQLite tells its plan without figures")
     some_of_each(world)
     seen: list[str] = []
-    engine = world.ledger.database.engine
+    engine = world.ledger.storage.database.engine
 
     @sa.event.listens_for(engine, "before_cursor_execute")
     def remember(connection, cursor, statement, parameters, context, executemany):
@@ -167,7 +168,7 @@ def test_pages_are_read_along_an_index(world: World) -> None:
             )
             seen.extend(row[3] for row in plan)
 
-    report = Report(world.ledger)
+    report = Report(world.ledger.storage)
     after = Cursor(START, State.REJECTED, 1, "R")
     report.lines(State, *DAY, limit=50, after=after)
     report.over_time(*DAY, 3_600)

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.sql import slow_transactions
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
 from airflow_provider_kk.delivery.sql.slow_transactions import SlowTransactions
+from airflow_provider_kk.delivery.sql.storage import sql_ledger
 
 
 class Time:
@@ -76,17 +76,19 @@ def test_a_locked_account_is_logged(
     monkeypatch.setattr(slow_transactions, "_CHECK_EVERY_S", 0.01)
     monkeypatch.setattr(slow_transactions, "_WORTH_LOGGING_S", 0.1)
     url = sa.engine.make_url(each_ledger_url)
-    ledger = SqlLedger(
+    ledger = sql_ledger(
         sa.create_engine(url, **pool_arguments(url.get_backend_name(), 4)), "kk.test", "default"
     )
-    ledger.open("kk_default")
+    ledger.storage.open("kk_default", settle_window_s=600)
     caplog.clear()
     other = sa.create_engine(url)
     locking = other.connect()
-    is_sqlite = ledger.database.kind == "sqlite"
+    is_sqlite = ledger.storage.database.kind == "sqlite"
     locking.exec_driver_sql("BEGIN EXCLUSIVE" if is_sqlite else "SELECT * FROM kk_account FOR UPDATE")
 
-    opening = threading.Thread(target=ledger.open, args=("kk_default",))
+    opening = threading.Thread(
+        target=ledger.storage.open, args=("kk_default",), kwargs={"settle_window_s": 600}
+    )
     opening.start()
     wait_until(lambda: bool(caplog.messages))
     assert opening.is_alive()

@@ -1,4 +1,4 @@
-"""The ledger in a database: its rows, and how they are read and changed there."""
+"""The storage of a ledger in a database: its rows, and how they are read and changed there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from airflow_provider_kk.api.urls import may_be_one_store
-from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock, SystemClock
+from airflow_provider_kk.delivery.clock import Clock, SystemClock
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.model import Attempt, Origin, Record, Timing
 from airflow_provider_kk.delivery.sql import tables
@@ -31,45 +31,37 @@ _KEYS_AT_ONCE = 1_000 if sqlite3.sqlite_version_info >= (3, 32) else 500
 _RECOVER_NEW_ACCOUNT_S = 30 * 86_400.0
 
 
-class SqlLedger(Ledger):
-    """The ledger of one account in a database.
+class SqlStorage:
+    """The rows of one account in a database; see `storage.Storage`.
 
     :param engine: the database; see `database.pool_arguments`.
     :param host: KK's host.
     :param account: which store at that host.
     :param token_fingerprint: see `fingerprint_of_token`; kept with each attempt.
+    :param clock: the worker's.
     :raises LedgerUnusableError: when the database cannot keep the promise.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        host: str,
-        account: str,
-        *,
-        timing: Timing | None = None,
-        token_fingerprint: str = "",
-        clock: Clock | None = None,
+        self, engine: Engine, host: str, account: str, clock: Clock, *, token_fingerprint: str = ""
     ) -> None:
-        self.clock = clock or SystemClock()
-        self.database = Database(engine, self.clock)
+        self.database = Database(engine, clock)
         self.has_own_clock = self.database.kind != "sqlite"
         self.host, self.account = host, account
-        self.timing = timing or Timing()
         self._token_fingerprint = token_fingerprint
         self._account_filter = {"host": host, "account": account}
         #: The tables that it reads and writes.
         self.jobs = tables.ORDERS
         self._statements = Statements(self.database.now)
 
-    def of_refunds(self) -> SqlLedger:
-        """Return the ledger of the same account's refunds, in the same database.
+    def of_refunds(self) -> SqlStorage:
+        """Return the rows of the same account's refunds, in the same database.
 
-        Its keys are those of `refunds.refund_key`, and what its rows call kkOrderIds are refund numbers.
+        Their keys are those of `refunds.refund_key`, and what they call kkOrderIds are refund numbers.
         """
-        ledger = copy(self)
-        ledger.jobs = tables.REFUNDS
-        return ledger
+        storage = copy(self)
+        storage.jobs = tables.REFUNDS
+        return storage
 
     @property
     def _job(self) -> sa.Table:
@@ -84,9 +76,10 @@ class SqlLedger(Ledger):
 
     # Opening ---------------------------------------------------------------------------------------
 
-    def open(self, conn_id: str, *, account_is_explicit: bool = True) -> None:
+    def open(self, conn_id: str, *, settle_window_s: float, account_is_explicit: bool = True) -> None:
         """Create what is missing and register the connection that uses this account.
 
+        :param settle_window_s: for so long, an order that was created may be missing in KK's list.
         :raises LedgerUnusableError: if a second connection uses the account without naming it, or
             when a newer version of this package has written the ledger.
         """
@@ -94,7 +87,7 @@ class SqlLedger(Ledger):
         if self._account() is None:
             self.database.require_unique_keys()
             self._add_account()
-        self.database.persist(lambda db: self._register(db, conn_id, account_is_explicit))
+        self.database.persist(lambda db: self._register(db, conn_id, settle_window_s, account_is_explicit))
 
     def close(self) -> None:
         """Let go of the database's connections."""
@@ -119,7 +112,9 @@ class SqlLedger(Ledger):
         with suppress(IntegrityError):  # somebody else has just added it
             self.database.persist(lambda db: db.execute(tables.account.insert().values(row)))
 
-    def _register(self, db: Connection, conn_id: str, account_is_explicit: bool) -> None:
+    def _register(
+        self, db: Connection, conn_id: str, settle_window_s: float, account_is_explicit: bool
+    ) -> None:
         row = db.execute(
             sa.select(tables.account).where(*self._where_account(tables.account)).with_for_update()
         ).one()
@@ -128,7 +123,7 @@ class SqlLedger(Ledger):
                 f"This ledger was written by a newer version of airflow-provider-kk "
                 f"(schema {row.schema_version}, known here {tables.SCHEMA_VERSION}): upgrade this one."
             )
-        self._require_same_store(db, conn_id)
+        self._require_same_store(db, conn_id, settle_window_s)
         known = json.loads(row.conn_ids)
         if conn_id in known:
             return
@@ -144,24 +139,24 @@ class SqlLedger(Ledger):
             .values(conn_ids=json.dumps([*known, conn_id]))
         )
 
-    def _require_same_store(self, db: Connection, conn_id: str) -> None:
+    def _require_same_store(self, db: Connection, conn_id: str, settle_window_s: float) -> None:
         """Refuse a connection whose host or account was changed while KK's list may lack what it has sent."""
         account = tables.account.c
         is_other = sa.or_(account.host != self.host, account.account != self.account)
         for other in db.execute(sa.select(tables.account).where(is_other)).all():
             if conn_id not in json.loads(other.conn_ids) or not may_be_one_store(self.host, other.host):
                 continue
-            if young := self._young_orders(db, other.host, other.account):
+            if young := self._young_orders(db, other.host, other.account, settle_window_s):
                 raise LedgerUnusableError(
                     f"Connection {conn_id!r} was account {other.account!r} at {other.host} before, with the "
                     f"same access token, and {young} of the orders there are in doubt or were created less "
-                    f"than {self.timing.settle_window_s:.0f} s ago. They are unknown to account "
+                    f"than {settle_window_s:.0f} s ago. They are unknown to account "
                     f"{self.account!r} at {self.host} and could be sent twice. Put host and account back "
                     "until that time is over and `kk ledger list` shows none in doubt; another KK store "
                     "needs a connection of its own"
                 )
 
-    def _young_orders(self, db: Connection, host: str, account: str) -> int:
+    def _young_orders(self, db: Connection, host: str, account: str, settle_window_s: float) -> int:
         """Count an account's orders, sent with this token, that KK's list may not show yet."""
         job, attempt = self._job.c, self._attempt
         is_by_token = sa.exists().where(
@@ -170,10 +165,9 @@ class SqlLedger(Ledger):
             self._key_of(attempt) == self._key_of(self._job),
             attempt.c.token_fingerprint == self._token_fingerprint,
         )
-        window_s = self.timing.settle_window_s
         young = (
             job.state.in_([state.value for state in DOUBTFUL]),
-            sa.and_(job.state == State.CREATED.value, job.created_at > self.database.now() - window_s),
+            sa.and_(job.state == State.CREATED.value, job.created_at > self.database.now() - settle_window_s),
         )
         count = sa.select(sa.func.count()).where(job.host == host, job.account == account, is_by_token)
         # One by one, each along its index.
@@ -265,11 +259,13 @@ class SqlLedger(Ledger):
             for row in db.execute(query):
                 yield record_of(row)
 
-    def doubts(self) -> list[Record]:
-        """Return what has no known outcome and no live lease: the account's open doubts."""
+    def doubts(self, *, longest_lease_s: float) -> list[Record]:
+        """Return what has no known outcome and no live lease: the account's open doubts.
+
+        :param longest_lease_s: a lease that ends later from now on than this is over.
+        """
         now, lease_until = self.database.now(), self._job.c.lease_until
-        # A lease that ends later than it can was written by a clock that was ahead.
-        is_over = sa.or_(lease_until <= now, lease_until > now + self.timing.lease_s + CLOCKS_AGREE_S)
+        is_over = sa.or_(lease_until <= now, lease_until > now + longest_lease_s)
         query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(
             *self._where_account(self._job),
             sa.or_(
@@ -387,6 +383,33 @@ class SqlLedger(Ledger):
             values.update(summary=json.dumps(dict(values["summary"])), ended_at=self.database.now())
         statement = _RUN.update().where(_RUN.c.sync_id == sync_id).values(values)
         self.database.transact(lambda db: db.execute(statement))
+
+
+SqlLedger = Ledger[SqlStorage]
+
+
+def sql_ledger(
+    engine: Engine,
+    host: str,
+    account: str,
+    *,
+    timing: Timing | None = None,
+    token_fingerprint: str = "",
+    clock: Clock | None = None,
+) -> SqlLedger:
+    """Return the ledger of one account in a database; `storage.open` makes what is missing there.
+
+    :param engine: the database; see `database.pool_arguments`.
+    :raises LedgerUnusableError: when the database cannot keep the promise.
+    """
+    clock = clock or SystemClock()
+    storage = SqlStorage(engine, host, account, clock, token_fingerprint=token_fingerprint)
+    return Ledger(storage, clock, timing)
+
+
+def refund_ledger(ledger: SqlLedger) -> SqlLedger:
+    """Return the ledger of the same account's refunds; see `SqlStorage.of_refunds`."""
+    return Ledger(ledger.storage.of_refunds(), ledger.clock, ledger.timing)
 
 
 @contextmanager
