@@ -17,6 +17,7 @@ from airflow_provider_kk.cli.resolution_args import (
 )
 from airflow_provider_kk.sync.resolution import (
     all_at_kk_of,
+    bound_waits,
     doubt_of_orders,
     doubt_of_refunds,
     order_again,
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Resolve the orders; the exit status is 1 when one is skipped."""
     resolved_by = resolved_by_of(arguments)
-    entries = require_known(arguments.number, ledger)
+    entries = [bound_waits(one, hook, ledger) for one in require_known(arguments.number, ledger)]
     _require_one_for_ids(arguments, entries)
     if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
         raise CommandError("--order-again and --not-mine are for orders: let another task ask for a refund")

@@ -501,13 +501,14 @@ class Dispatcher:
 
     def _within_bounds(self, entry: Record) -> Record:
         """Shorten a wait that is longer than its rule allows."""
-        skew_s = kk_skew_s(self.order_list)
-        if entry.state not in RECONCILE_FIRST or not self.ledger.waits_too_long(entry, skew_s):
+        if entry.state not in RECONCILE_FIRST or not self.ledger.waits_too_long(
+            entry, kk_skew_s(self.order_list)
+        ):
             return entry
         if self.order_list.clock_skew_s is None:
             with suppress(KKError):
                 self.probe()
-        return within_bounds(self.ledger, entry, self.log, kk_skew_s=kk_skew_s(self.order_list))
+        return within_bounds(self.ledger, entry, self._order_log, kk_skew_s=self.order_list.clock_skew_s)
 
     def _leave_open(
         self, reasons: Mapping[str, str], entries: Mapping[str, Record], items: Mapping[str, QueuedOrder]

@@ -211,13 +211,14 @@ class Ledger(Generic[S_co]):
             "try_number": origin.try_number,
         }
 
-    def bound_times(self, expected: Record, kk_skew_s: float) -> Record | None:
+    def bound_times(self, expected: Record, kk_skew_s: float | None) -> Record | None:
         """Shorten waits that are longer than their rule allows; None when none is, or when the row has moved.
 
         A clock that was ahead, and has been set right since, wrote such times. Everything was sent before
-        this call, so a full settle delay from now is as safe as one from the intent.
+        this call, so a full settle delay from now is as safe as one from the intent. While KK's clock is not
+        known (`kk_skew_s` None), nothing is shortened: it may be the worker's clock that is behind now.
         """
-        if not self.waits_too_long(expected, kk_skew_s):
+        if kk_skew_s is None or not self.waits_too_long(expected, kk_skew_s):
             return None
         return self.storage.transact(
             lambda tx: tx.change(
@@ -532,7 +533,6 @@ class Ledger(Generic[S_co]):
 
     def _require_window_over(self, expected: Record) -> None:
         # KK has not been asked yet, so that its clock is not known.
-        expected = self.bound_times(expected, 0.0) or expected
         if (rest_s := expected.settle_after - min(self.now(), self.clock.wall())) > 0:
             raise ValueError(f"{expected.key} may still turn up at KK for {rest_s:.0f} s: try again then")
 

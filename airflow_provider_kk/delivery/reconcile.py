@@ -17,7 +17,7 @@ from airflow_provider_kk.delivery.job import (
 )
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import Listing, is_part, kk_skew_s, list_since, trusted_now
-from airflow_provider_kk.delivery.log import Log, count_orders, utc
+from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
 from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 
@@ -94,17 +94,18 @@ def reconcile(
     return settlement
 
 
-def within_bounds(ledger: AnyLedger, entry: Record, log: Log, *, kk_skew_s: float) -> Record:
+def within_bounds(
+    ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None
+) -> Record:
     """Shorten what a clock that was ahead, and has been set right since, would let a row wait."""
     bounded = ledger.bound_times(entry, kk_skew_s)
     if bounded is None:
         return entry
-    log.warning(
-        "%s was to wait until %s, longer than any settle window. A clock was ahead when this was stored, and "
-        "has been set right since. KK's list decides at %s",
+    order_log.warning(
+        "the settle time of {orders} was later than any settle window: {reason}",
         entry.key,
-        utc(entry.settle_after),
-        utc(bounded.settle_after),
+        "a clock was ahead when it was stored, and has been set right since. KK's list decides one settle "
+        "delay from now",
     )
     return bounded
 

@@ -18,7 +18,7 @@ from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.attempt import attempt
 from airflow_provider_kk.delivery.job import Content, Goods, Job, ListedOrder, add_goods
 from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
-from airflow_provider_kk.delivery.log import Log
+from airflow_provider_kk.delivery.log import Log, OrderLog
 from airflow_provider_kk.delivery.model import MAX_KEY
 from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.reconcile import attempts_of, within_bounds
@@ -245,7 +245,9 @@ class RefundDelivery:
         order_list = KKOrderList(self._client)
         now = trusted_now(self._ledger, order_list)
         if entry is not None and entry.state in RECONCILE_FIRST:
-            entry = within_bounds(self._ledger, entry, self._log, kk_skew_s=kk_skew_s(order_list))
+            order_log = OrderLog(self._log)
+            entry = within_bounds(self._ledger, entry, order_log, kk_skew_s=order_list.clock_skew_s)
+            order_log.flush()
         if entry is not None and entry.settle_after > now and entry.state in DOUBTFUL:
             return RefundProgress(entry, entry.settle_after - now)
         if entry is not None and entry.settle_after > now and entry.state is State.REJECTED:

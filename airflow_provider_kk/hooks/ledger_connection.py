@@ -60,7 +60,34 @@ def open_ledger(
     :raises LedgerUnusableError: says why and what to do.
     """
     connection = BaseHook.get_connection(conn_id)
+    if hook_params:
+        _require_no_other_ledger(connection, hook, hook_params)
     return ledger_behind(connection, hook, threads=threads, log=log, hook_params=hook_params)
+
+
+def _require_no_other_ledger(connection: Any, hook: KKHook, hook_params: Mapping[str, Any]) -> None:
+    """Require that the connection's default database has no ledger of the account, unless this one has, too.
+
+    :raises LedgerUnusableError: a new, empty ledger would send again what the other one knows.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+
+    if own := ledger_to_read(connection, hook, hook_params):
+        own.close()
+        return
+    try:
+        other = ledger_to_read(connection, hook)
+    except SQLAlchemyError:
+        return  # there is no default database that this user can read
+    if other is not None:
+        other.close()
+        raise LedgerUnusableError(
+            "hook_params lead to a database without a ledger, and the default database of "
+            f"{connection.conn_id!r} has the account's ledger. Set ledger_conn_id to {connection.conn_id!r} "
+            "to go on with that ledger: a new one does not know what was sent"
+        )
 
 
 def ledger_behind(

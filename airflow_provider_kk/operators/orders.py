@@ -393,8 +393,12 @@ class SyncOrdersOperator(DeliveringOperator):
         return str(resolve_ledger_conn_id(hook, named_ledger(self), self.warehouse_conn_id))
 
     def _ledger_params(self, ledger_conn_id: str) -> Mapping[str, Any] | None:
-        """Return what leads to the warehouse's database, when the ledger is there."""
-        return self.hook_params if ledger_conn_id == self.warehouse_conn_id else None
+        """Return what leads to the warehouse's database, when the ledger is there because none is named.
+
+        A ledger that is named is in the connection's default database, for every operator and command.
+        """
+        is_named = self.names_ledger or KKHook(self.kk_conn_id).settings.ledger_conn_id
+        return None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
 
     def _read(
         self, hook: KKHook, warehouse: Any, run_queue: RunQueue, delivery: Delivery | None = None

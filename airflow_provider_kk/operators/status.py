@@ -86,7 +86,8 @@ class SyncOrderStatusOperator(KKOperator):
         settings = hook.settings
         tables = self._tables(hook, warehouse)
         ledger_conn_id = str(resolve_ledger_conn_id(hook, self.ledger_conn_id, self.warehouse_conn_id))
-        params = self.hook_params if ledger_conn_id == self.warehouse_conn_id else None
+        is_named = self.names_ledger or settings.ledger_conn_id
+        params = None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
         with (
             closing(tables),
             closing(open_ledger(hook, ledger_conn_id, threads=1, hook_params=params)) as ledger,

@@ -45,6 +45,23 @@ def newest(entries: Iterable[Record], ledger: SqlLedger) -> list[Record]:
     return [one for one in entries if one.key in last and last[one.key].generation == one.generation]
 
 
+def bound_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
+    """Shorten, as a sync does, what a clock that was ahead would let an order wait; return its row.
+
+    KK's clock has to be known for this: while KK does not answer, the row stays as it is.
+    """
+    from airflow_provider_kk.api.errors import KKError
+
+    if not ledger.waits_too_long(entry, 0.0):
+        return entry
+    with hook.client(hook.settings.local_bucket()) as client:
+        try:
+            client.list_orders(page_size=1)
+        except KKError:
+            return entry
+        return ledger.bound_times(entry, client.clock_skew_s) or entry
+
+
 # One order, from a DAG --------------------------------------------------------------------------------
 
 
@@ -84,9 +101,10 @@ def resolve(
             f"it has moved on since this was asked, and is {entry.state.value.replace('_', ' ')} now; "
             f"see `kk ledger show {entry.key}`"
         )
+    if resolution == "never_created" and entry.state is State.NOT_SENT:
+        return "never created, as was said before"
+    entry = bound_waits(entry, hook, ledger)
     if resolution == "never_created":
-        if entry.state is State.NOT_SENT:
-            return "never created, as was said before"
         return resolve_never_created(
             entry, orders_seen_at_kk([entry], hook, ledger)[number], ledger, resolved_by
         )
@@ -135,13 +153,10 @@ def _require_open(entry: Record, ledger: SqlLedger) -> None:
 
     if entry.state.value in _NOTHING_TO_RESOLVE:
         raise ResolutionRejected(f"{entry.key} is {_NOTHING_TO_RESOLVE[entry.state.value]}")
-    if entry.state.value == "sending":
-        # KK has not been asked yet, so that its clock is not known.
-        lease_until = (ledger.bound_times(entry, 0.0) or entry).lease_until
-        if lease_until > ledger.now():
-            raise ResolutionRejected(
-                f"{entry.key} is being sent right now; try again after {utc(lease_until)}"
-            )
+    if entry.state.value == "sending" and entry.lease_until > ledger.now():
+        raise ResolutionRejected(
+            f"{entry.key} is being sent right now; try again after {utc(entry.lease_until)}"
+        )
 
 
 _NOTHING_TO_RESOLVE = {

@@ -163,7 +163,7 @@ class LedgerBucket:
         row = self._database.read_with_retry(self._read_state)
         if self._is_out_of_bounds(row):
             self._set_right(row)
-            return 0.0
+            row = self._database.read_with_retry(self._read_state)
         return float(row.paused_until - row.now)
 
     def _is_out_of_bounds(self, row: Any) -> bool:
