@@ -204,4 +204,7 @@ def test_the_kernel_has_dropped_it_when_the_deadline_has_passed(ends: dict[str, 
 @pytest.mark.parametrize("cut", CUTS)
 def test_the_surviving_process_reports_an_unknown_outcome(ends: dict[str, End], cut: str) -> None:
     ours = {name: outcome for name, outcome in ends[cut].outcomes.items() if name in OURS}
-    assert ours == dict.fromkeys(names_of("ours", "woken", "frozen", "left"), "unknown")
+    survivors = names_of("ours", "woken", "frozen", "left")
+    # On a slow machine the others may report it, too, before they are killed.
+    assert {name: ours.get(name) for name in survivors} == dict.fromkeys(survivors, "unknown")
+    assert set(ours.values()) == {"unknown"}

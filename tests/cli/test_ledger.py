@@ -294,7 +294,7 @@ def test_a_retry_does_not_shorten_the_settle_window(
 ) -> None:
     from airflow_provider_kk.delivery.model import Timing
 
-    ledger.timing = Timing(0.01, 0.02, 0.3)
+    ledger.timing = Timing(0.01, 0.02, 600)
     before = refuse_without_waiting(ledger, "A-1")
     assert main(["ledger", "retry", "A-1", "--why", "restocked"]) == 0
     assert "once its settle window is over" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from airflow_provider_kk.cli.main import main
 from tests.cli.files import write_csv
 from tests.operators import shop
 from tests.operators.shop import (
+    PATIENT,
     PRIVATE,
     QUICK,
     each_is_there_once,
@@ -355,6 +356,7 @@ def test_crash_in_the_middle_loses_nothing_and_makes_no_duplicate(
     assert child.returncode == -signal.SIGKILL
     assert "sending" in states(ledger)
     sandbox.control.set(latency_s=0)
+    connect(**PATIENT)
     status, _, summary = sent(name)
     assert status == 0
     assert summary["created"] + summary["adopted"] == summary["selected"] == 60

@@ -173,7 +173,7 @@ def test_a_number_that_is_not_created_yet_is_waited_for(
     assert isinstance(done.error, AirflowSensorTimeout)
     assert "not created yet" in printed()
 
-    deferred = wait(custom_order_number="S-9", ledger_conn_id="warehouse", deferrable=True).error
+    deferred = wait(custom_order_number="S-9", ledger_conn_id="warehouse", deferrable=True, timeout=600).error
     assert isinstance(deferred, TaskDeferred)
     assert isinstance(deferred.trigger, OrderTrigger)
     assert deferred.trigger.kk_order_ids == []

@@ -74,7 +74,7 @@ def test_a_connection_lost_while_tables_are_created_is_not_a_missing_privilege(u
 def test_a_connection_lost_while_threads_wait_for_permits_fails_no_sync(
     ledger: SqlLedger, doing: str
 ) -> None:
-    bucket = LedgerBucket(ledger, burst=1, per_second=100)
+    bucket = LedgerBucket(ledger, burst=1, per_second=0.5)  # so slow that the second one always waits
     bucket.acquire()
     lost = losing_its_connection(ledger, doing)
     bucket.acquire()
