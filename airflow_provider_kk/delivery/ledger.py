@@ -25,7 +25,7 @@ from airflow_provider_kk.delivery.model import (
     created_values,
     union,
 )
-from airflow_provider_kk.delivery.states import CLOSED, DOUBTFUL, Event, State, can_follow, follow
+from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State, can_follow, follow
 from airflow_provider_kk.delivery.storage import KeyTakenError, Storage, Transaction
 
 #: A rejected order is not tried again for 15 minutes, then twice as long each time, at most a day.
@@ -103,19 +103,19 @@ class Ledger(Generic[S_co]):
         """Let `event` happen to a row if it is as it was read; None when it has moved."""
         state = follow(expected.state, event)
         return self.storage.transact(
-            lambda tx: tx.change(expected, self._stamped(tx, {**values_at(tx), "state": state}))
+            lambda tx: tx.change(expected, self.stamped(tx, {**values_at(tx), "state": state}))
         )
 
     def add(self, key: str, values_at: Callable[[Transaction], Mapping[str, Any]]) -> bool:
         """Add the first row of a key; False when somebody else has just done so."""
         try:
-            self.storage.transact(lambda tx: tx.add(key, 1, {**BLANK, **self._stamped(tx, values_at(tx))}))
+            self.storage.transact(lambda tx: tx.add(key, 1, {**BLANK, **self.stamped(tx, values_at(tx))}))
         except KeyTakenError:
             return False
         return True
 
-    def _stamped(self, tx: Transaction, values: Mapping[str, Any]) -> dict[str, Any]:
-        # A fresh token with every change: whoever has looked before must look again.
+    def stamped(self, tx: Transaction, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a changed row: whoever has read it before must read it again."""
         return {"version": self.new_version(), "updated_at": tx.now, **values}
 
     def _latest_now(self, tx: Transaction, kk_skew_s: float) -> Any:
@@ -223,7 +223,7 @@ class Ledger(Generic[S_co]):
         return self.storage.transact(
             lambda tx: tx.change(
                 expected,
-                self._stamped(
+                self.stamped(
                     tx,
                     {
                         "settle_after": self._latest_now(tx, kk_skew_s) + self._settle_delay_of(expected),
@@ -269,7 +269,7 @@ class Ledger(Generic[S_co]):
             },
         )
         if claim.entry is not None and is_known:
-            own = self._stamped(tx, self._own_answer(tx, claim.entry, answer, claim.kk_skew_s))
+            own = self.stamped(tx, self._own_answer(tx, claim.entry, answer, claim.kk_skew_s))
             if written := tx.change(claim.entry, own):
                 return written
         entry = tx.lock(claim.job.key, claim.generation)
@@ -277,12 +277,12 @@ class Ledger(Generic[S_co]):
             return tx.add(claim.job.key, claim.generation, self._forgotten(tx, claim, answer))
         # The number of an attempt can come twice, when the ledger was restored from a backup between.
         if entry.state is State.SENDING and entry.attempt == claim.attempt and is_known:
-            own = self._stamped(tx, self._own_answer(tx, entry, answer, claim.kk_skew_s))
+            own = self.stamped(tx, self._own_answer(tx, entry, answer, claim.kk_skew_s))
             return tx.overwrite(entry, own)
         if answer.event is Event.CREATED:
-            return tx.overwrite(entry, self._stamped(tx, self._late_answer(tx, entry, claim, answer)))
+            return tx.overwrite(entry, self.stamped(tx, self._late_answer(tx, entry, claim, answer)))
         if not is_known and (doubt := self._forgotten_doubt(tx, entry, claim, answer)):
-            return tx.overwrite(entry, self._stamped(tx, doubt))
+            return tx.overwrite(entry, self.stamped(tx, doubt))
         return entry
 
     def _forgotten(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> dict[str, Any]:
@@ -290,7 +290,7 @@ class Ledger(Generic[S_co]):
         created = answer.event is Event.CREATED
         return {
             **BLANK,
-            **self._stamped(tx, {"content": claim.job.content}),
+            **self.stamped(tx, {"content": claim.job.content}),
             "state": State.CREATED if created else State.IN_DOUBT,
             "kk_order_ids": answer.kk_order_ids,
             "settle_after": self._latest_now(tx, claim.kk_skew_s) + self.settle_delay_s,
@@ -448,101 +448,8 @@ class Ledger(Generic[S_co]):
             self.compare_and_set(entry, Event.FAULT, lambda _tx: values)
         return True
 
-    def resolve(
-        self, expected: Record, event: Event, *, ids: Sequence[str] = (), who: str, why: str
-    ) -> Record | None:
-        """Apply a human's word (DECLARED_CREATED or DECLARED_NEVER); None when the row has moved.
-
-        :param ids: the order's kkOrderIds; with DECLARED_NEVER those that KK lists and that are another's.
-        :raises ValueError: when KK may still show the order, so that nobody can say that it never came.
-        """
-        word = {"resolved_by": as_kept(who, why), "message": ""}
-        if event is Event.RESOLVED_CREATED:
-            return self.compare_and_set(
-                expected,
-                event,
-                lambda tx: {
-                    **created_values(expected, (), tx.now),
-                    **word,
-                    "kk_order_ids": tuple(ids),
-                    "adopted": True,
-                },
-            )
-        self.require_absent(expected, ids)
-        return self.compare_and_set(expected, event, lambda _tx: {**word, "resends": 0, "kk_order_ids": ()})
-
-    def require_absent(self, expected: Record, not_mine: Sequence[str] = ()) -> None:
-        """Require that the ledger knows nothing of KK's that speaks for an order.
-
-        :param not_mine: the ids in its row that are another number's.
-        :raises ValueError: when KK may still show the order, or has shown it.
-        """
-        self._require_window_over(expected)
-        if others := set(expected.kk_order_ids) - set(not_mine):
-            raise ValueError(
-                f"KK has {', '.join(sorted(others))} under {expected.key}: cancel there what is wrong, "
-                "then say --created with the ids that stand, and --order-again to order it once more; "
-                "ids that are another number's: --never-created --not-mine with them"
-            )
-
-    def order_again(self, expected: Record, *, ids: Sequence[str] = (), who: str, why: str) -> bool:
-        """Open a new generation of a closed key; False when somebody has just done so.
-
-        :param ids: all that KK has of it by now: an answer may have named only a part of a split, and the
-            rest must not be taken for the new generation's.
-        :raises ValueError: when the newest generation is not closed, or its settle window is not over.
-        """
-        self.require_over(expected)
-        values = {
-            "state": State.NOT_SENT,
-            "resolved_by": as_kept(who, why),
-            "message": "ordered again by a human",
-        }
-
-        def work(tx: Transaction) -> bool:
-            # A sync that is about to send the old generation must not get through any more.
-            known = union(expected.kk_order_ids, ids)
-            if not tx.change(expected, {"version": self.new_version(), "kk_order_ids": known}):
-                return False
-            tx.add(expected.key, expected.generation + 1, {**BLANK, **self._stamped(tx, values)})
-            return True
-
-        try:
-            return self.storage.transact(work)
-        except KeyTakenError:
-            return False
-
-    def require_over(self, expected: Record) -> None:
-        """Require that this generation is over, so that KK's list has all of it.
-
-        :raises ValueError: when it is not closed, or its settle window is not over.
-        """
-        if expected.state not in CLOSED:
-            raise ValueError(f"{expected.key} is {expected.state.value}: resolve it first")
-        self._require_window_over(expected)
-
-    def clear_backoff(self, expected: Record, *, who: str, why: str) -> Record | None:
-        """Let a rejected order be asked for again without its pause; None when the row has moved.
-
-        The settle window stays, and so does the look at KK's list before it is sent.
-
-        :raises ValueError: when the order is not rejected.
-        """
-        values = {"retry_after": 0.0, "resolved_by": as_kept(who, why)}
-        return self.compare_and_set(expected, Event.BACKOFF_CLEARED, lambda _tx: values)
-
-    def _require_window_over(self, expected: Record) -> None:
-        # KK has not been asked yet, so that its clock is not known.
-        if (rest_s := expected.settle_after - min(self.now(), self.clock.wall())) > 0:
-            raise ValueError(f"{expected.key} may still turn up at KK for {rest_s:.0f} s: try again then")
-
 
 AnyLedger = Ledger[Storage]
-
-
-def as_kept(who: str, why: str) -> str:
-    """Return a human's word as `resolved_by` keeps it."""
-    return f"{who}: {why}"[:250]
 
 
 def _pause_s(rejections: int) -> float:

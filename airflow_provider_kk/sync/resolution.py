@@ -83,7 +83,7 @@ def resolve(
     :raises ResolutionRejected: says why.
     :raises KKError: KK does not answer.
     """
-    from airflow_provider_kk.delivery.ledger import as_kept
+    from airflow_provider_kk.delivery.resolution import as_kept
     from airflow_provider_kk.delivery.states import CLOSED, State
 
     if not resolved_by.who.strip() or not resolved_by.why.strip():
@@ -243,10 +243,11 @@ def resolve_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolv
 
     :raises ResolutionRejected: it has moved meanwhile.
     """
+    from airflow_provider_kk.delivery.resolution import resolve
     from airflow_provider_kk.delivery.states import Event
 
-    moved = ledger.resolve(entry, Event.RESOLVED_CREATED, ids=ids, who=resolved_by.who, why=resolved_by.why)
-    if moved is None:
+    who, why = resolved_by.who, resolved_by.why
+    if resolve(ledger, entry, Event.RESOLVED_CREATED, ids=ids, who=who, why=why) is None:
         raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
     return f"created as {', '.join(ids)}"
 
@@ -371,6 +372,8 @@ def _may_be_absent(
 
 
 def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -> None:
+    from airflow_provider_kk.delivery.resolution import require_absent
+
     if entry.state.value == "rejected":
         raise ResolutionRejected(
             "KK has refused it, so it was never created; to have it asked for again without its "
@@ -378,7 +381,7 @@ def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -
         )
     _require_open(entry, ledger)
     try:
-        ledger.require_absent(entry, not_mine)
+        require_absent(ledger, entry, not_mine)
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error
 
@@ -399,6 +402,7 @@ def resolve_never_created(
     :param options: what a command of `kk ledger resolve` needs beside the number and the resolution.
     :raises ResolutionRejected: KK has it, or may have it, or it has moved meanwhile.
     """
+    from airflow_provider_kk.delivery.resolution import resolve
     from airflow_provider_kk.delivery.states import Event
 
     if isinstance(seen, ResolutionRejected):
@@ -412,9 +416,8 @@ def resolve_never_created(
             f"KK lists {', '.join(seen.ids)} of it by now: `{command} --created {ids}`{others}"
         )
     try:
-        moved = ledger.resolve(
-            entry, Event.RESOLVED_NEVER_CREATED, ids=not_mine, who=resolved_by.who, why=resolved_by.why
-        )
+        who, why = resolved_by.who, resolved_by.why
+        moved = resolve(ledger, entry, Event.RESOLVED_NEVER_CREATED, ids=not_mine, who=who, why=why)
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error
     if moved is None:
@@ -438,6 +441,7 @@ def all_at_kk_of(
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.job import InconclusiveError
     from airflow_provider_kk.delivery.listing import all_at_kk
+    from airflow_provider_kk.delivery.resolution import require_over
     from airflow_provider_kk.hooks.reading import open_order_list
 
     found: dict[str, list[ListedOrder] | ResolutionRejected] = {}
@@ -445,7 +449,7 @@ def all_at_kk_of(
     for entry in entries:
         # What is not over before KK's list is read may not be all in it.
         try:
-            ledger.require_over(entry)
+            require_over(ledger, entry)
             over.append(entry)
         except ValueError as error:
             found[entry.key] = ResolutionRejected(str(error))
@@ -470,6 +474,8 @@ def order_again(
 
     :raises ResolutionRejected: it is not over, KK has it though it has refused it, or it has moved meanwhile.
     """
+    from airflow_provider_kk.delivery.resolution import order_again as order_once_more
+
     if isinstance(at_kk, ResolutionRejected):
         raise at_kk
     if entry.state.value == "rejected" and (alive := [one.id for one in at_kk if not one.is_cancelled]):
@@ -479,7 +485,7 @@ def order_again(
         )
     ids = sorted(one.id for one in at_kk)
     try:
-        is_done = ledger.order_again(entry, ids=ids, who=resolved_by.who, why=resolved_by.why)
+        is_done = order_once_more(ledger, entry, ids=ids, who=resolved_by.who, why=resolved_by.why)
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error
     if not is_done:
@@ -496,11 +502,12 @@ def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> 
 
     :raises ResolutionRejected: it is not rejected, or it has moved meanwhile.
     """
+    from airflow_provider_kk.delivery import resolution
     from airflow_provider_kk.delivery.log import utc
 
     if entry.state.value != "rejected":
         raise ResolutionRejected(_NOT_REJECTED[entry.state.value].format(key=entry.key))
-    if ledger.clear_backoff(entry, who=resolved_by.who, why=resolved_by.why) is None:
+    if resolution.clear_backoff(ledger, entry, who=resolved_by.who, why=resolved_by.why) is None:
         raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
     if entry.settle_after > ledger.now():
         return f"asked again by the next sync, once its settle window is over at {utc(entry.settle_after)}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_kk.cli.main import main
+from airflow_provider_kk.delivery.resolution import order_again
 from tests.cli.conftest import SKU, record
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def test_a_second_generation_agrees_and_a_second_order_without_one_does_not(
     with pytest.MonkeyPatch.context() as patch:
         for clock, name in ((ledger, "now"), (ledger.clock, "wall")):
             patch.setattr(clock, name, lambda: row.settle_after + 1)  # the settle window has passed
-        assert ledger.order_again(row, who="ann", why="lost parcel")
+        assert order_again(ledger, row, who="ann", why="lost parcel")
     assert post(ledger, "A-1") == "created"
     assert audited(sandbox, capsys)[0] == 0
     sandbox.control.place({SKU: 1}, number="A-1")

@@ -16,6 +16,7 @@ from airflow_provider_kk.delivery.audit import Audit, audit, latest_until
 from airflow_provider_kk.delivery.compare import AuditResult
 from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.reconcile import Policy
+from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.states import Event
 from tests.delivery.world import START, Order, World
 
@@ -133,7 +134,7 @@ def test_goods_that_cannot_be_read_are_compared_by_their_ids(world: World) -> No
 def test_two_generations_are_two_orders_and_a_third_is_one_too_many(world: World) -> None:
     world.sync("A", "Z")
     world.clock.sleep(2_000)
-    assert world.ledger.order_again(world.entry("A"), who="ann", why="lost parcel")
+    assert order_again(world.ledger, world.entry("A"), who="ann", why="lost parcel")
     world.sync("A")
     assert world.kk.count("A") == 2
     assert look(world).agrees
@@ -146,7 +147,7 @@ def test_two_generations_are_two_orders_and_a_third_is_one_too_many(world: World
 def test_generations_of_different_days_do_not_disturb_each_other(world: World) -> None:
     world.sync("A")
     world.clock.sleep(3 * DAY_S)
-    assert world.ledger.order_again(world.entry("A"), who="ann", why="lost parcel")
+    assert order_again(world.ledger, world.entry("A"), who="ann", why="lost parcel")
     world.sync("A")
     assert look(world).agrees
     assert look(world, since=START - 60, until=START + 3_600).agrees
@@ -197,8 +198,8 @@ def test_a_manual_resolution_with_other_goods_is_accepted(world: World) -> None:
     world.sync("A", waits=False)
     ids = world.kk.add(Order("A", {"MUG": 1}))
     world.clock.sleep(3_600)
-    assert world.ledger.resolve(
-        world.entry("A"), Event.RESOLVED_CREATED, ids=ids, who="ann", why="support changed it"
+    assert resolve(
+        world.ledger, world.entry("A"), Event.RESOLVED_CREATED, ids=ids, who="ann", why="support changed it"
     )
     assert look(world).agrees
     world.kk.add(Order("A", {"MUG": 1}))
@@ -210,7 +211,7 @@ def test_an_order_resolved_as_created_days_later_is_found_where_it_was_sent(worl
     world.sync("A", waits=False)
     world.clock.sleep(3 * DAY_S)
     ids = [one.id for one in world.kk.orders if one.key == "A"]
-    assert world.ledger.resolve(world.entry("A"), Event.RESOLVED_CREATED, ids=ids, who="ann", why="seen")
+    assert resolve(world.ledger, world.entry("A"), Event.RESOLVED_CREATED, ids=ids, who="ann", why="seen")
     world.sync("Z")
     assert look(world).agrees
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_kk.delivery.resolution import clear_backoff
 from airflow_provider_kk.delivery.states import State
 from tests.delivery.world import Order, World, counts
 
@@ -18,7 +19,7 @@ def world(empty_world: World) -> World:
 
 
 def lift(world: World) -> None:
-    assert world.ledger.clear_backoff(world.entry("A"), who="ann", why="restocked") is not None
+    assert clear_backoff(world.ledger, world.entry("A"), who="ann", why="restocked") is not None
 
 
 def test_a_rejected_order_backs_off(world: World) -> None:
@@ -62,10 +63,10 @@ def test_a_row_that_has_moved_is_left_alone(world: World) -> None:
     seen = world.entry("A")
     world.clock.sleep(1_000)
     world.sync("A")
-    assert world.ledger.clear_backoff(seen, who="ann", why="restocked") is None
+    assert clear_backoff(world.ledger, seen, who="ann", why="restocked") is None
     assert world.entry("A").state is State.CREATED
 
 
 def test_only_a_rejected_order_has_a_backoff(world: World) -> None:
     with pytest.raises(ValueError, match="cannot follow 'created'"):
-        world.ledger.clear_backoff(world.entry("Z"), who="ann", why="restocked")
+        clear_backoff(world.ledger, world.entry("Z"), who="ann", why="restocked")

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from airflow_provider_kk.api.errors import KKNotSentError
 from airflow_provider_kk.delivery.clock import describe_clocks
 from airflow_provider_kk.delivery.model import AttemptResult, Timing
+from airflow_provider_kk.delivery.resolution import order_again, require_absent
 from airflow_provider_kk.delivery.states import Event
 from tests.delivery.world import ORIGIN, Order, World, counts
 
@@ -298,9 +299,9 @@ def test_resolve_is_not_blocked_for_as_long_as_a_clock_was_ahead(world: World, s
     bounded = ledger.bound_times(ledger.look_up(["A"])["A"], world.kk.clock_skew_s)
     assert bounded is not None
     with pytest.raises(ValueError, match=r"may still turn up at KK for 7\d\d s"):
-        ledger.order_again(bounded, who="ann", why="more")
+        order_again(ledger, bounded, who="ann", why="more")
     world.clock.sleep(760)
-    assert ledger.order_again(bounded, who="ann", why="more")
+    assert order_again(ledger, bounded, who="ann", why="more")
     ledger.close()
 
 
@@ -337,7 +338,7 @@ def test_a_check_of_a_resolution_shortens_no_settle_window(tmp_path: Path) -> No
     before = world.ledger.look_up(["A"])["A"]
     world.clock.now -= 7_200
     with pytest.raises(ValueError, match="may still turn up at KK"):
-        world.ledger.require_absent(before)
+        require_absent(world.ledger, before)
     assert world.ledger.look_up(["A"])["A"] == before
 
 

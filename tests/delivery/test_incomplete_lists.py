@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.model import AttemptResult
+from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, counts, list_integers, stream_over
 
@@ -183,7 +184,7 @@ def test_the_other_half_of_a_split_is_not_taken_for_a_duplicate(world: World) ->
     world.sync(split)
     world.clock.sleep(3600)
     there = [one.id for one in world.kk.orders if one.key == "A"]
-    assert world.ledger.order_again(world.entry("A"), ids=there, who="ann", why="asked")
+    assert order_again(world.ledger, world.entry("A"), ids=there, who="ann", why="asked")
     assert counts(world.sync(split)) == {"created": 1}
     assert world.kk.count("A") == 2
 

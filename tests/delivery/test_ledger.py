@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.job import Job, ListedOrder
 from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record, Timing
+from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.splits import Completion, add_splits
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
@@ -198,12 +199,12 @@ def test_a_new_generation_needs_a_closed_one_whose_settle_window_is_over(
 ) -> None:
     claim = begin(ledger, job)
     with pytest.raises(ValueError, match="resolve it first"):
-        ledger.order_again(entry(ledger), who="ann", why="customer asked")
+        order_again(ledger, entry(ledger), who="ann", why="customer asked")
     ledger.record(claim, AttemptResult(Event.CREATED, ("1",)))
     with pytest.raises(ValueError, match="may still turn up"):
-        ledger.order_again(entry(ledger), who="ann", why="customer asked")
+        order_again(ledger, entry(ledger), who="ann", why="customer asked")
     world.clock.sleep(751)
-    assert ledger.order_again(entry(ledger), who="ann", why="customer asked")
+    assert order_again(ledger, entry(ledger), who="ann", why="customer asked")
     assert [row.generation for row in ledger.generations("A")] == [1, 2]
     begin(ledger, job, entry(ledger))
     assert entry(ledger).generation == 2
@@ -212,7 +213,7 @@ def test_a_new_generation_needs_a_closed_one_whose_settle_window_is_over(
 def test_manual_resolution_closes_a_held_order(ledger: SqlLedger, job: Job) -> None:
     ledger.record(begin(ledger, job), AttemptResult(Event.UNKNOWN))
     ledger.hold(entry(ledger), Event.GIVEN_UP, "not in KK's list")
-    row = ledger.resolve(entry(ledger), Event.RESOLVED_CREATED, ids=["9"], who="ann", why="seen at KK")
+    row = resolve(ledger, entry(ledger), Event.RESOLVED_CREATED, ids=["9"], who="ann", why="seen at KK")
     assert row is not None
     assert (row.state, row.kk_order_ids, row.resolved_by) == (State.CREATED, ("9",), "ann: seen at KK")
 
@@ -388,7 +389,7 @@ def test_a_split_of_an_older_generation_and_a_manual_resolution_stand(
     ledger: SqlLedger, created: Record
 ) -> None:
     held = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=9)]).held[0]
-    ledger.resolve(held, Event.RESOLVED_CREATED, ids=["K1"], who="me", why="K2 is another shop's")
+    resolve(ledger, held, Event.RESOLVED_CREATED, ids=["K1"], who="me", why="K2 is another shop's")
     assert add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=9)]) == Completion()
     assert entry(ledger).kk_order_ids == ("K1",)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_kk.delivery.model import AttemptResult
+from airflow_provider_kk.delivery.resolution import clear_backoff, order_again, resolve
 from airflow_provider_kk.delivery.splits import add_splits
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, list_integers
@@ -15,7 +16,7 @@ def test_order_again_and_resend_of_the_old_generation_exclude_each_other(world: 
     world.sync("A")
     world.clock.sleep(3600)
     seen = world.entry("A")
-    assert world.ledger.order_again(seen, who="ann", why="asked")
+    assert order_again(world.ledger, seen, who="ann", why="asked")
     assert world.ledger.claim(world.job(Order("A")), seen, origin=ORIGIN, sync_id="s") is None
 
 
@@ -25,7 +26,7 @@ def test_resend_of_the_old_generation_and_order_again_exclude_each_other(world: 
     world.clock.sleep(3600)
     seen = world.entry("A")
     assert world.ledger.claim(world.job(Order("A")), seen, origin=ORIGIN, sync_id="s")
-    assert not world.ledger.order_again(seen, who="ann", why="asked")
+    assert not order_again(world.ledger, seen, who="ann", why="asked")
 
 
 def test_never_created_is_not_accepted_within_the_settle_window(world: World) -> None:
@@ -33,7 +34,9 @@ def test_never_created_is_not_accepted_within_the_settle_window(world: World) ->
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
     with pytest.raises(ValueError, match="may still turn up"):
-        world.ledger.resolve(world.entry("A"), Event.RESOLVED_NEVER_CREATED, who="ann", why="not on the site")
+        resolve(
+            world.ledger, world.entry("A"), Event.RESOLVED_NEVER_CREATED, who="ann", why="not on the site"
+        )
 
 
 def test_manual_resolution_can_disown_a_listed_order(world: World) -> None:
@@ -45,8 +48,8 @@ def test_manual_resolution_can_disown_a_listed_order(world: World) -> None:
     seen = world.ledger.hold(world.entry("007"), Event.CONFLICT, "listed as 7", [listed])
     assert seen is not None
     with pytest.raises(ValueError, match=f"KK has {listed}"):
-        world.ledger.resolve(seen, Event.RESOLVED_NEVER_CREATED, who="ann", why="that is 7")
-    row = world.ledger.resolve(seen, Event.RESOLVED_NEVER_CREATED, ids=[listed], who="ann", why="that is 7")
+        resolve(world.ledger, seen, Event.RESOLVED_NEVER_CREATED, who="ann", why="that is 7")
+    row = resolve(world.ledger, seen, Event.RESOLVED_NEVER_CREATED, ids=[listed], who="ann", why="that is 7")
     assert row is not None
     assert (row.state, row.kk_order_ids) == (State.NOT_SENT, ())
 
@@ -56,8 +59,8 @@ def test_manual_resolution_chooses_the_ids_of_a_conflict(world: World) -> None:
     assert claim is not None
     world.ledger.record(claim, AttemptResult(Event.UNKNOWN))
     world.ledger.hold(world.entry("A"), Event.CONFLICT, "two", ["1", "2"])
-    row = world.ledger.resolve(
-        world.entry("A"), Event.RESOLVED_CREATED, ids=["1"], who="ann", why="2 was cancelled"
+    row = resolve(
+        world.ledger, world.entry("A"), Event.RESOLVED_CREATED, ids=["1"], who="ann", why="2 was cancelled"
     )
     assert row is not None
     assert row.kk_order_ids == ("1",)
@@ -69,17 +72,17 @@ def test_splits_are_added_after_a_manual_resolution_allowed_a_resend(world: Worl
     if word == "retry":
         world.kk.meets("A", "refused")
         world.sync(split)
-        world.ledger.clear_backoff(world.entry("A"), who="ann", why="restocked")
+        clear_backoff(world.ledger, world.entry("A"), who="ann", why="restocked")
     elif word == "never":
         world.kk.meets("A", "lost_request")
         world.sync(split, waits=False)
         world.clock.sleep(800)
-        world.ledger.resolve(world.entry("A"), Event.RESOLVED_NEVER_CREATED, who="ann", why="no")
+        resolve(world.ledger, world.entry("A"), Event.RESOLVED_NEVER_CREATED, who="ann", why="no")
     else:
         world.sync(split)
         world.clock.sleep(3600)
         ids = world.entry("A").kk_order_ids
-        world.ledger.order_again(world.entry("A"), ids=ids, who="ann", why="more")
+        order_again(world.ledger, world.entry("A"), ids=ids, who="ann", why="more")
     world.clock.sleep(1000)
     world.kk.split = True
     post = world.kk.post

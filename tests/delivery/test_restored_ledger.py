@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.sql import tables
 from tests.delivery.world import Order, World, counts, list_integers
 
@@ -44,7 +45,7 @@ def test_recover_finds_a_resend_that_a_restored_ledger_lacks(world: World, fault
 def test_recover_finds_the_second_generation(world: World) -> None:
     world.sync("A")
     world.clock.sleep(3600)
-    world.ledger.order_again(world.entry("A"), who="ann", why="asked")
+    order_again(world.ledger, world.entry("A"), who="ann", why="asked")
     saved = backup(world)
     world.sync("A")
     world.clock.sleep(3600)

@@ -20,6 +20,7 @@ from airflow_provider_kk.delivery import (
     orders,
     reconcile,
     recover,
+    resolution,
 )
 from airflow_provider_kk.delivery.actions import Action, next_action
 from airflow_provider_kk.delivery.attempt import Lease
@@ -265,7 +266,7 @@ def _rate_limited_are_always_free() -> AbstractContextManager[Any]:
 
 
 def _humans_need_not_wait() -> AbstractContextManager[Any]:
-    return patch.object(Ledger, "_require_window_over", lambda self, expected: None)
+    return patch.object(resolution, "_require_window_over", lambda ledger, expected: None)
 
 
 def _posts_twice() -> AbstractContextManager[Any]:
@@ -296,7 +297,7 @@ def _bounds_to_now() -> AbstractContextManager[Any]:
             return None
         return self.storage.transact(
             lambda tx: tx.change(
-                expected, self._stamped(tx, {"settle_after": self._earliest_now(tx, kk_skew_s)})
+                expected, self.stamped(tx, {"settle_after": self._earliest_now(tx, kk_skew_s)})
             )
         )
 
@@ -311,7 +312,7 @@ def _own_answer_for_anyone() -> AbstractContextManager[Any]:
         if entry is None or entry.state is not State.SENDING:
             return plain(self, tx, claim, answer)
         tx.answer_attempt(claim, {"outcome": answer.event.value, "kk_order_ids": answer.kk_order_ids})
-        own = self._stamped(tx, self._own_answer(tx, entry, answer, claim.kk_skew_s))
+        own = self.stamped(tx, self._own_answer(tx, entry, answer, claim.kk_skew_s))
         return tx.overwrite(entry, own)  # type: ignore[no-any-return]
 
     plain = Ledger._record

@@ -15,6 +15,7 @@ from airflow_provider_kk.delivery.job import Content, Job, ListedOrder
 from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
 from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record, Timing
 from airflow_provider_kk.delivery.recover import adopt_unknown, rename
+from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import sql_ledger
@@ -106,11 +107,11 @@ class Actor:
     def resolve(self, key: str, was_created: bool) -> object:
         seen = self._seen(key)
         event = Event.RESOLVED_CREATED if was_created else Event.RESOLVED_NEVER_CREATED
-        return seen and self.ledger.resolve(seen, event, ids=["5", "6"], who="ann", why="looked")
+        return seen and resolve(self.ledger, seen, event, ids=["5", "6"], who="ann", why="looked")
 
     def again(self, key: str, _: None) -> object:
         seen = self._seen(key)
-        return seen and self.ledger.order_again(seen, ids=["4"], who="ann", why="asked")
+        return seen and order_again(self.ledger, seen, ids=["4"], who="ann", why="asked")
 
     def rename(self, key: str, to: str) -> object:
         seen = self._seen(key)

@@ -18,6 +18,7 @@ from airflow_provider_kk.delivery.job import Content, Job
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.model import AttemptResult, Origin, Record, Timing
 from airflow_provider_kk.delivery.orders import KKOrderList
+from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 from airflow_provider_kk.sync.runs import SyncRuns, summarise
@@ -173,13 +174,13 @@ class World:
         ledger = self.ledger(pauses=False)
         try:
             if entry.state in (State.CREATED, State.REJECTED):
-                if ledger.order_again(entry, ids=sorted(self._ids_at_kk(entry)), who="human", why="more"):
+                if order_again(ledger, entry, ids=sorted(self._ids_at_kk(entry)), who="human", why="more"):
                     self.hub.note("ordered again:", entry.key)
                     self.promises.wanted[entry.key] = self.kk.creates.get(entry.key, 0) + 1
                     self.promises.spoken_of.add(entry.key)
             elif entry.state in (State.IN_DOUBT, State.SENDING, State.HELD) and not self._ids_at_kk(entry):
                 self.hub.note("never created, says a human:", entry.key)
-                if ledger.resolve(entry, Event.RESOLVED_NEVER_CREATED, who="human", why="not at KK"):
+                if resolve(ledger, entry, Event.RESOLVED_NEVER_CREATED, who="human", why="not at KK"):
                     self.promises.spoken_of.add(entry.key)
         except ValueError as error:
             self.hub.note("told the human:", error)
@@ -334,12 +335,17 @@ class World:
         ledger = self.ledger(pauses=False)
         there = self._ids_at_kk(entry)
         if there:
-            moved = ledger.resolve(
-                entry, Event.RESOLVED_CREATED, ids=sorted(there), who="human", why="seen at KK"
+            moved = resolve(
+                ledger, entry, Event.RESOLVED_CREATED, ids=sorted(there), who="human", why="seen at KK"
             )
         else:
-            moved = ledger.resolve(
-                entry, Event.RESOLVED_NEVER_CREATED, ids=entry.kk_order_ids, who="human", why="not at KK"
+            moved = resolve(
+                ledger,
+                entry,
+                Event.RESOLVED_NEVER_CREATED,
+                ids=entry.kk_order_ids,
+                who="human",
+                why="not at KK",
             )
         self.promises.require(moved is not None, "%s cannot be resolved: %s", entry.key, entry)
 

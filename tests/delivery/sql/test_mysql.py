@@ -17,6 +17,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from airflow_provider_kk.delivery.job import ListedOrder
 from airflow_provider_kk.delivery.model import AttemptResult, Origin
 from airflow_provider_kk.delivery.recover import adopt_unknown, rename
+from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
@@ -208,7 +209,7 @@ def test_a_lost_connection_is_made_again(world: World) -> None:
         ),
         ("kk_order", lambda world, ledger: ledger.hold(world.entry("A"), Event.GIVEN_UP, "why")),
         ("kk_order", lambda world, ledger: rename(ledger, world.entry("A"), "0A")),
-        ("kk_order", lambda world, ledger: ledger.order_again(world.entry("C"), who="ann", why="lost")),
+        ("kk_order", lambda world, ledger: order_again(ledger, world.entry("C"), who="ann", why="lost")),
     ],
 )
 def test_no_write_fails_for_the_lock_of_another_session(
