@@ -32,7 +32,6 @@ class ApiVersion:
     refund_path: str
     refunds_path: str
     create_keys: tuple[tuple[str, str], ...]
-    number_key: str
     channel_types: tuple[str, ...]
     default_channel_type: str | None
     filters_by_status: bool
@@ -72,7 +71,6 @@ _V1 = ApiVersion(
         ("CustomOrderNumber", "custom_order_number"),
         ("SalePlatform", "sale_platform"),
     ),
-    number_key="CustomOrderNumber",
     channel_types=(),
     default_channel_type=None,
     filters_by_status=True,
@@ -89,7 +87,6 @@ _V1_ORDERS = replace(
         ("salePlatform", "sale_platform"),
         ("channelType", "channel_type"),
     ),
-    number_key="customOrderId",
     channel_types=("Standard", "Express"),
 )
 
@@ -105,7 +102,6 @@ _V2 = ApiVersion(
         ("salePlatform", "sale_platform"),
         ("channelType", "channel_type"),
     ),
-    number_key="customOrderId",
     channel_types=CHANNEL_TYPES,
     default_channel_type="Standard",
     filters_by_status=False,

@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 
 PRODUCTION_URL = "https://developer.kakaclo.com"
 """KK's production base (page "Getting started"); paths start with `/openapi/`."""
-TEST_URL = "https://test-developer.kakaclo.com"
-"""KK's test base, same paths."""
 
 
 def checked_base_url(base_url: str) -> str:
