@@ -22,10 +22,10 @@ from airflow_provider_kk.assets.kk import ORDERS, STATUSES, create_asset
 from airflow_provider_kk.cli.main import COMMANDS
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.hooks import metrics
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links import kk as links
-from airflow_provider_kk.operators import metrics
-from airflow_provider_kk.operators.base import DeliveringOperator
+from airflow_provider_kk.operators.base import DeliveringOperator, KKOperator
 from airflow_provider_kk.provider_info import CONN_FIELDS, get_provider_info
 from airflow_provider_kk.sync.runs import Summary
 from airflow_provider_kk.warehouse import write_back
@@ -37,9 +37,10 @@ Names = dict[str, set[str]]
 PACKAGE = Path(airflow_provider_kk.__file__).parent
 PAGE = (REPOSITORY / "docs/public-interface.md").read_text()
 REFERENCE = (REPOSITORY / "docs/reference.md").read_text()
-#: What only Airflow calls.
-OF_AIRFLOW = {
+#: What only Airflow or this package calls.
+NOT_FOR_USERS = {
     "airflow_provider_kk.assets.kk": {"sanitize_uri", "convert_asset_to_openlineage"},
+    "airflow_provider_kk.hooks.kk": {"settings_of"},
     "KKHook": {"get_connection_form_widgets", "get_ui_field_behaviour"},
 }
 
@@ -67,7 +68,7 @@ def public_names(module: str) -> set[str]:
         return set(loaded.__all__)
     defined = ast.parse(inspect.getsource(loaded)).body
     names = {node.name for node in defined if isinstance(node, ast.ClassDef | ast.FunctionDef)}
-    return {name for name in names if not name.startswith("_")} - OF_AIRFLOW.get(module, set())
+    return {name for name in names if not name.startswith("_")} - NOT_FOR_USERS.get(module, set())
 
 
 def arguments(call: Any) -> set[str]:
@@ -82,8 +83,9 @@ def arguments_of(thing: Any) -> set[str]:
         return set(thing.model_fields)
     if issubclass(thing, Exception):
         return set()
-    if issubclass(thing, DeliveringOperator):
-        return arguments(thing.__init__) | arguments(DeliveringOperator.__init__)
+    if issubclass(thing, KKOperator):
+        bases = [base for base in (KKOperator, DeliveringOperator) if issubclass(thing, base)]
+        return arguments(thing.__init__).union(*(arguments(base.__init__) for base in bases))
     return arguments(thing.__init__) if "__init__" in vars(thing) else set()
 
 
@@ -99,7 +101,7 @@ def hook_methods() -> Names:
     names = {name for name, value in vars(KKHook).items() if callable(value) or isinstance(value, property)}
     return {
         name: arguments(getattr(KKHook, name)) if callable(getattr(KKHook, name)) else set()
-        for name in names - OF_AIRFLOW["KKHook"]
+        for name in names - NOT_FOR_USERS["KKHook"]
         if not name.startswith("_")
     }
 
@@ -153,7 +155,7 @@ def names_of(action: argparse.Action) -> Iterable[str]:
 
 def metric_names() -> Names:
     """All that the functions count, and the gauges by their names in the source."""
-    names: list[str] = re.findall(r'gauge\("([\w.]+)"', inspect.getsource(metrics))
+    names: list[str] = re.findall(r'gauge\(\s*"([\w.]+)"', inspect.getsource(metrics))
     ones: Any = dict.fromkeys([field.name for field in dataclasses.fields(Summary)], 1)
     refunds: Any = [SimpleNamespace(state=state, updated_at=1.0) for state in State]
     client: Any = SimpleNamespace(requests=1)

@@ -25,7 +25,7 @@ from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker
 from airflow_provider_kk.delivery.run_queue import COUNTED
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.hooks.connection import ConnectionSettings, parse_connection
-from airflow_provider_kk.operators.base import DeliveringOperator, KKOperator
+from airflow_provider_kk.operators.base import NOT_GIVEN, DeliveringOperator, KKOperator
 from airflow_provider_kk.operators.orders import CreateOrderOperator, SyncOrdersOperator
 from airflow_provider_kk.operators.shipping import QuoteShippingOperator
 from airflow_provider_kk.provider_info import CONN_FIELDS
@@ -193,6 +193,8 @@ class TestNames:
         for name, default in told.items():
             if default == "required":
                 assert wanted[name] is inspect.Parameter.empty, name
+            elif wanted[name] is NOT_GIVEN:
+                assert default == "derived", name
             elif name != "deferrable":
                 assert ast.literal_eval(default.strip("`")) == wanted[name], name
 

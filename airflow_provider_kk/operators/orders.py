@@ -472,7 +472,7 @@ class SyncOrdersOperator(DeliveringOperator):
         failure = failure or task_failure(
             delivery, summary, max_rejected=self.max_rejected, changes_fail=self.on_changed == "fail"
         )
-        self._say_which(delivery, summary)
+        self._log_which(delivery, summary)
         delivery.end("failed" if failure else "done", summary)
         self._summary = summary
         delivery.gauge_account()
@@ -481,7 +481,7 @@ class SyncOrdersOperator(DeliveringOperator):
         emit(self, context, delivery.hook.settings, ORDERS, made(summary))
         return result
 
-    def _say_which(self, delivery: Delivery, summary: Summary) -> None:
+    def _log_which(self, delivery: Delivery, summary: Summary) -> None:
         """Log the command that lists the orders for which the task fails, else those that have problems."""
         from airflow_provider_kk.sync.failure_policy import failing_states
 

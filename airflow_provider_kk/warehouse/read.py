@@ -227,7 +227,7 @@ def _open_cursor(connection: Any, sql: str) -> Any:
     if driver in ("psycopg", "psycopg2") and not connection.autocommit and _can_be_declared(sql):
         return plain_cursor(connection, name="kk_rows")
     if driver == "redshift_connector" and not connection.autocommit and _can_be_declared(sql):
-        return _DeclaredCursor(connection)
+        return _ServerCursor(connection)
     if driver == "jaydebeapi":
         return _JdbcCursor(connection)
     if driver == "MySQLdb":
@@ -235,7 +235,7 @@ def _open_cursor(connection: Any, sql: str) -> Any:
     return plain_cursor(connection)
 
 
-class _DeclaredCursor:
+class _ServerCursor:
     """A cursor on the server, by SQL: redshift_connector has none of its own."""
 
     name = "kk_rows"
@@ -243,7 +243,7 @@ class _DeclaredCursor:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
-        self._is_declared = False
+        self._is_open = False
 
     @property
     def description(self) -> Any:
@@ -252,14 +252,14 @@ class _DeclaredCursor:
     def execute(self, sql: str, *parameters: Any) -> None:
         try:
             self._cursor.execute(f"DECLARE {self.name} CURSOR FOR {sql}", *parameters)
-            self._is_declared = True
+            self._is_open = True
         except Exception:
             # A statement that cannot be declared may still run, and its own error names its own lines.
             self._connection.rollback()
             self._cursor.execute(sql, *parameters)
 
     def fetchmany(self, size: int) -> Any:
-        if self._is_declared:
+        if self._is_open:
             # More than a thousand at a time are too many for Redshift on a single node.
             self._cursor.execute(f"FETCH FORWARD {size} FROM {self.name}")
         return self._cursor.fetchmany(size)
