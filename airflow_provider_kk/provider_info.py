@@ -10,7 +10,7 @@ from __future__ import annotations
 CONN_FIELDS: dict[str, dict[str, object]] = {
     "api_version": {
         "label": "API version",
-        "description": "Dialect of KK's API; v1 when empty. v1-orders: v1 as later revised (/order/orders).",
+        "description": "Version of KK's API; v1 when empty. v1-orders: v1 as later revised (/order/orders).",
         "schema": {"type": ["string", "null"], "enum": ["v1", "v1-orders", "v2"]},
     },
     "sale_platform": {

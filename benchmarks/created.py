@@ -27,7 +27,7 @@ def rows(*, is_long: bool) -> Iterator[Row]:
     yield Row(
         f"CPU of a sync over {ORDERS:,} orders that are created already, a thousand of them",
         f"{told['sync_s'] * 1000 / ORDERS:.3f} s",
-        "`read_rows` and `iter_candidates` alone, in the same process",
+        "`read_rows` and `parse_orders` alone, in the same process",
         f"{told['alone_s'] * 1000 / ORDERS:.3f} s",
         f"{told['sync_s'] / told['alone_s']:.2f}",
         "at most 2",
@@ -37,13 +37,13 @@ def rows(*, is_long: bool) -> Iterator[Row]:
 def main() -> None:
     from airflow.providers.common.compat.sdk import BaseHook
 
-    from airflow_provider_kk.delivery.rows import BLANK
+    from airflow_provider_kk.delivery.model import BLANK
     from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.ledger import open_ledger
+    from airflow_provider_kk.hooks.ledger_connection import open_ledger
     from airflow_provider_kk.operators.orders import SyncOrdersOperator
-    from airflow_provider_kk.operators.run import item_of
-    from airflow_provider_kk.warehouse.map import iter_candidates
+    from airflow_provider_kk.sync.delivery import item_of
+    from airflow_provider_kk.warehouse.map import parse_orders
     from airflow_provider_kk.warehouse.read import read_rows
 
     task: dict[str, Any] = json.loads(sys.argv[1])
@@ -52,18 +52,18 @@ def main() -> None:
 
     def read_alone() -> list[Any]:
         with read_rows(warehouse, SELECT) as spool:
-            return [candidate.order for candidate in iter_candidates(spool)]
+            return [candidate.order for candidate in parse_orders(spool)]
 
     ledger = open_ledger(KKHook(), "ledger")
 
     def add_all(tx: Any) -> None:
         for order in read_alone():
             item = item_of(0, order)
-            values = {**BLANK, "state": State.CREATED, "kk_order_ids": ("1",), "claim_token": "x"}
-            values |= {"fingerprint": item.fingerprint, "goods": item.goods, "country": item.country}
+            values = {**BLANK, "state": State.CREATED, "kk_order_ids": ("1",), "version": "x"}
+            values |= {"content": item.content}
             tx.add(str(item.key), 1, values | {"adopted": True, "created_at": 1.0, "updated_at": 1.0})
 
-    ledger.transact(add_all)
+    ledger.storage.transact(add_all)
     ledger.close()
     operator = SyncOrdersOperator(
         task_id="sync", warehouse_conn_id="warehouse", ledger_conn_id="ledger", sql=SELECT

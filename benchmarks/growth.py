@@ -63,25 +63,25 @@ def rows(*, is_long: bool) -> Iterator[Row]:
 def main() -> None:
     import sqlalchemy as sa
 
-    from airflow_provider_kk.delivery.job import Job
-    from airflow_provider_kk.delivery.rows import Answer, Origin
+    from airflow_provider_kk.delivery.job import Content, Job
+    from airflow_provider_kk.delivery.model import AttemptResult, Origin
     from airflow_provider_kk.delivery.sql.database import pool_arguments
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
     from airflow_provider_kk.delivery.sql.report import Report
+    from airflow_provider_kk.delivery.sql.storage import sql_ledger
     from airflow_provider_kk.delivery.states import Event, State
 
     task: dict[str, Any] = json.loads(sys.argv[1])
-    ledger = SqlLedger(
+    ledger = sql_ledger(
         sa.create_engine(task["ledger"], **pool_arguments("postgresql", 2)), "kk.bench", "default"
     )
-    ledger.open("kk_default")
-    report = Report(ledger)
+    ledger.storage.open("kk_default", settle_window_s=600)
+    report = Report(ledger.storage)
 
     def claim(number: str) -> None:
-        job = Job(number, "1:x", {"A": 1}, "FR", "", lambda _check: [], str)
-        begun = ledger.begin(job, None, origin=Origin(), sync_id="bench")
+        job = Job(number, Content("1:x", {"A": 1}, "FR"), lambda _check: [], str)
+        begun = ledger.claim(job, None, origin=Origin(), sync_id="bench")
         assert begun
-        ledger.record(begun, Answer(Event.CREATED, ("1",)))
+        ledger.record(begun, AttemptResult(Event.CREATED, ("1",)))
 
     def page(since: float, until: float) -> None:
         report.over_time(since, until, _HOUR_S)
@@ -108,12 +108,12 @@ def main() -> None:
         return time.perf_counter() - began
 
     def count() -> None:
-        with ledger.database.engine.connect() as db:
+        with ledger.storage.database.engine.connect() as db:
             db.exec_driver_sql("SELECT count(*) FROM kk_order").all()
 
     ready()
     small = measure("small")
-    with ledger.database.engine.begin() as db:
+    with ledger.storage.database.engine.begin() as db:
         db.exec_driver_sql(_GROW % {"rows": task["rows"]})
     large = measure("large")
     tell(small=small, large=large, count=median(seconds(count) for _ in range(3)))

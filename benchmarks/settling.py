@@ -36,35 +36,35 @@ def main() -> None:
 
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.throttle import LocalBucket
-    from airflow_provider_kk.delivery.orders import OrderFinder, order_job
-    from airflow_provider_kk.delivery.rows import Origin, Terms
-    from airflow_provider_kk.delivery.settle import Policy, settle
+    from airflow_provider_kk.delivery.model import Origin, Timing
+    from airflow_provider_kk.delivery.orders import KKOrderList, order_job
+    from airflow_provider_kk.delivery.reconcile import Policy, reconcile
     from airflow_provider_kk.delivery.sql.database import pool_arguments
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import sql_ledger
     from benchmarks.orders import order
 
     task: dict[str, Any] = json.loads(sys.argv[1])
     url = task["ledger"]
-    ledger = SqlLedger(
+    ledger = sql_ledger(
         sa.create_engine(url, **pool_arguments(url.partition(":")[0], 4)),
         "kk.bench",
         "default",
-        terms=Terms(timeout_s=0.5, lease_s=1.0, settle_window_s=0.5),
+        timing=Timing(timeout_s=0.5, lease_s=1.0, settle_window_s=0.5),
     )
-    ledger.open("kk_default")
+    ledger.storage.open("kk_default", settle_window_s=600)
     bucket = LocalBucket(int(NO_LIMIT["rate_burst"]), NO_LIMIT["rate_per_second"])
     client = KKClient(task["url"], TOKEN, sale_platform="bench", throttle=bucket)
     for number in range(ORDERS):
         job = order_job(order(f"lost-{number}"), client)
-        assert ledger.begin(job, None, origin=Origin(), sync_id="sent")
+        assert ledger.claim(job, None, origin=Origin(), sync_id="sent")
         job.send(lambda call_s: None)  # and nobody records the answer
     time.sleep(3)
     ready()
     before = client.requests
     doubts = ledger.doubts()
-    settled = settle(
+    settled = reconcile(
         ledger,
-        OrderFinder(client),
+        KKOrderList(client),
         doubts,
         at_hand=(),
         policy=Policy(),

@@ -14,18 +14,18 @@ import sqlalchemy as sa
 
 from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.api.models import Order
-from airflow_provider_kk.delivery.board import Board
+from airflow_provider_kk.delivery.circuit_breaker import Limits
 from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.dispatcher import Dispatcher
 from airflow_provider_kk.delivery.job import Job
-from airflow_provider_kk.delivery.limits import Limits
-from airflow_provider_kk.delivery.orders import OrderFinder, order_job
-from airflow_provider_kk.delivery.rows import Origin
-from airflow_provider_kk.delivery.runs import SyncRuns
+from airflow_provider_kk.delivery.model import Origin
+from airflow_provider_kk.delivery.orders import KKOrderList, order_job
+from airflow_provider_kk.delivery.run_queue import RunQueue
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
-from airflow_provider_kk.delivery.stream import Stream
-from airflow_provider_kk.operators.run import item_of
+from airflow_provider_kk.delivery.sql.storage import sql_ledger
+from airflow_provider_kk.sync.delivery import item_of
+from airflow_provider_kk.sync.runs import SyncRuns
 from benchmarks.orders import order
 from benchmarks.places import TOKEN, ready, tell
 
@@ -34,12 +34,12 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     url = task["ledger"]
     engine = sa.create_engine(url, **pool_arguments(url.partition(":")[0], task["in_flight"] + 2))
-    ledger = SqlLedger(engine, "kk.bench", "default")
-    ledger.open("kk_default")
+    ledger = sql_ledger(engine, "kk.bench", "default")
+    ledger.storage.open("kk_default", settle_window_s=600)
     bucket = LedgerBucket(ledger, burst=task["burst"], per_second=task["per_second"])
     client = KKClient(task["url"], TOKEN, sale_platform="bench", throttle=bucket)
-    board = Board()
-    board.add(item_of(place, order(number)) for place, number in enumerate(task["numbers"]))
+    run_queue = RunQueue()
+    run_queue.add(item_of(place, order(number)) for place, number in enumerate(task["numbers"]))
     granted: dict[str, float] = {}
 
     def make_job(payload: str) -> Job:
@@ -48,11 +48,11 @@ def main() -> None:
         return job
 
     origin = Origin("bench", task["numbers"][0], "deliver", -1, 1)
-    stream = Stream(
+    stream = Dispatcher(
         ledger=ledger,
-        finder=OrderFinder(client),
+        order_list=KKOrderList(client),
         throttle=bucket,
-        board=board,
+        run_queue=run_queue,
         make_job=make_job,
         probe=lambda: None,
         log=logging.getLogger("bench"),
@@ -66,7 +66,7 @@ def main() -> None:
     stream.run()
     seconds, cpu_s = time.monotonic() - began, time.process_time() - cpu
     stream.close()
-    tell(seconds=seconds, cpu_s=cpu_s, counts=board.counts(), requests=client.requests, granted=granted)
+    tell(seconds=seconds, cpu_s=cpu_s, counts=run_queue.counts(), requests=client.requests, granted=granted)
 
 
 if __name__ == "__main__":

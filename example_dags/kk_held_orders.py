@@ -58,11 +58,11 @@ def apply(order: dict[str, Any], answer: dict[str, Any], ledger_conn_id: str) ->
     (choice,) = answer["chosen_options"]
     if choice == LEAVE:
         return "left as it is"
-    words = {CREATED: "created", NEVER_CREATED: "never_created", ORDER_AGAIN: "order_again"}
+    resolutions = {CREATED: "created", NEVER_CREATED: "never_created", ORDER_AGAIN: "order_again"}
     form = answer["params_input"]
     return resolve_order(
         order["custom_order_number"],
-        words[choice],
+        resolution=resolutions[choice],
         who=answer["responded_by_user"]["name"],
         why=form["why"],
         kk_order_ids=form["kk_order_ids"],

@@ -79,7 +79,7 @@ def test_each_good_order_is_at_kk_once_and_a_second_run_sends_nothing(demos: dic
     assert "39 already created, 2 rejected, 6 invalid" in demo.output
 
 
-def test_an_order_that_kk_doubles_makes_the_verdict_bad(demos: dict[str, Ended]):
+def test_a_duplicate_at_kk_makes_the_verdict_bad(demos: dict[str, Ended]):
     demo = demos["sabotaged"]
 
     assert demo.returncode == 1, demo.output
@@ -190,13 +190,13 @@ def test_any_order_that_ends_otherwise_makes_the_verdict_bad(
         ({"failed_runs": ["airflow dags test: ended with 1"]}, "airflow dags test: ended with 1"),
     ],
 )
-def test_a_run_that_fails_or_sends_again_makes_the_verdict_bad(
+def test_a_run_that_fails_or_resends_makes_the_verdict_bad(
     orders: list[ShopOrder], seen: dict[str, Seen], more: dict[str, Any], fault: str
 ):
     assert judge(orders, seen, **more).faults == [fault]
 
 
-def test_an_order_that_nobody_asked_for_makes_the_verdict_bad(orders: list[ShopOrder], seen: dict[str, Seen]):
+def test_an_unexpected_order_makes_the_verdict_bad(orders: list[ShopOrder], seen: dict[str, Seen]):
     seen["SO-1"] = Seen(creates=1, kk_order_ids=("7",))
 
     assert judge(orders, seen).faults == ["SO-1: KK has it, but the warehouse does not"]

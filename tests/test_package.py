@@ -35,6 +35,7 @@ ROOMS = [
     "delivery",
     "warehouse",
     "hooks",
+    "sync",
     "assets",
     "triggers",
     "plugins",
@@ -102,7 +103,7 @@ class TestProviderInfo:
 
 
 class TestMetadata:
-    def test_the_version_stands_in_one_place(self):
+    def test_the_version_is_in_one_place(self):
         assert importlib.metadata.version("airflow-provider-kk") == airflow_provider_kk.__version__
 
     def test_airflow_and_the_shell_find_their_way_in(self):
@@ -157,14 +158,19 @@ class TestCostOfImport:
 
 
 class TestHouseRules:
-    @pytest.mark.parametrize("room", ["api", "delivery"])
+    @pytest.mark.parametrize("room", ["api", "delivery", "sync"])
     def test_these_rooms_would_serve_a_script_without_airflow(self, room):
         assert "airflow" not in imported_by((PACKAGE / room).rglob("*.py"))
+
+    def test_commands_call_the_application_not_the_operators(self):
+        used = {room for path in (PACKAGE / "cli").rglob("*.py") for room in rooms_used_by(path)}
+        assert "sync" in used
+        assert "operators" not in used
 
     def test_the_protocol_loads_no_database_library(self):
         protocol = [name for name in modules() if name.startswith("airflow_provider_kk.delivery.")]
         protocol = [name for name in protocol if not name.startswith("airflow_provider_kk.delivery.sql")]
-        assert "airflow_provider_kk.delivery.stream" in protocol
+        assert "airflow_provider_kk.delivery.dispatcher" in protocol
         assert "sqlalchemy" not in loaded_after(*protocol)
 
     def test_rooms_import_only_rooms_above_them(self):

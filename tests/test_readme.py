@@ -21,11 +21,11 @@ from airflow.models.connection import Connection
 
 import airflow_provider_kk
 from airflow_provider_kk.cli.main import COMMANDS
-from airflow_provider_kk.delivery.board import COUNTED
-from airflow_provider_kk.delivery.limits import StopRules
+from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker
+from airflow_provider_kk.delivery.run_queue import COUNTED
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.hooks.connection import ConnectionSettings, parse_connection
-from airflow_provider_kk.operators.base import NOT_GIVEN, DeliveringOperator
+from airflow_provider_kk.operators.base import NOT_GIVEN, DeliveringOperator, KKOperator
 from airflow_provider_kk.operators.orders import CreateOrderOperator, SyncOrdersOperator
 from airflow_provider_kk.operators.shipping import QuoteShippingOperator
 from airflow_provider_kk.provider_info import CONN_FIELDS
@@ -167,24 +167,24 @@ class TestConnection:
 
 
 class TestNames:
-    def test_the_summary_is_told_count_by_count(self):
+    def test_the_docs_describe_each_summary_count(self):
         told = [codes(row[0])[0] for row in table(section("README.md", "The summary"))]
         assert told == [status.value for status in COUNTED]
 
     @pytest.mark.parametrize(
-        ("heading", "operator"),
+        ("heading", "operators"),
         [
-            ("What both take", DeliveringOperator),
-            ("SyncOrdersOperator", SyncOrdersOperator),
-            ("CreateOrderOperator", CreateOrderOperator),
-            ("QuoteShippingOperator", QuoteShippingOperator),
+            ("What both take", [KKOperator, DeliveringOperator]),
+            ("SyncOrdersOperator", [SyncOrdersOperator]),
+            ("CreateOrderOperator", [CreateOrderOperator]),
+            ("QuoteShippingOperator", [KKOperator, QuoteShippingOperator]),
         ],
     )
-    def test_every_argument_is_told_with_its_default(self, heading: str, operator: Any):
-        signature = inspect.signature(inspect.unwrap(operator.__init__))
+    def test_the_docs_describe_every_argument_with_its_default(self, heading: str, operators: list[Any]):
         wanted = {
             name: parameter.default
-            for name, parameter in signature.parameters.items()
+            for operator in operators
+            for name, parameter in inspect.signature(inspect.unwrap(operator.__init__)).parameters.items()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
         rows = [row for row in table(section("docs/operators.md", heading)) if len(row) == 3]
@@ -198,7 +198,7 @@ class TestNames:
             elif name != "deferrable":
                 assert ast.literal_eval(default.strip("`")) == wanted[name], name
 
-    def test_template_fields_are_told(self):
+    def test_the_docs_list_template_fields(self):
         (line,) = re.findall(r"^Template fields: (.*)\.$", PAGES["docs/operators.md"], re.MULTILINE)
         assert set(codes(line)) == set(SyncOrdersOperator.template_fields)
 
@@ -217,7 +217,7 @@ class TestNames:
                     module = import_module(str(node.module))
                     assert all(hasattr(module, alias.name) for alias in node.names)
 
-    def test_every_module_on_the_plan_of_the_house_exists(self):
+    def test_every_module_on_the_architecture_page_exists(self):
         package = Path(airflow_provider_kk.__file__).parent
         for names, _, files in table(section("docs/architecture.md", "The house"))[:-1]:
             (room,) = codes(names)
@@ -225,7 +225,7 @@ class TestNames:
 
 
 class TestOnCall:
-    def test_every_symptom_is_something_that_the_code_says(self):
+    def test_every_documented_symptom_is_a_message_of_the_code(self):
         said = everything_said()
         on_call, _, _ = PAGES["docs/operating.md"].partition("\n## Held orders\n")
         symptoms = [text for row in table(on_call) for text in codes(row[0])]
@@ -237,11 +237,11 @@ class TestOnCall:
     @pytest.mark.parametrize(
         ("rule", "limit"), [("same_refusals", 10), ("unknowns", 5), ("not_sent", 10), ("open_doubts", 20)]
     )
-    def test_the_stop_rules_are_those_of_the_code(self, rule: str, limit: int):
-        assert StopRules(**{rule: limit - 1}).reason() is None
-        assert StopRules(**{rule: limit}).reason() is not None
+    def test_the_documented_circuit_breaker_is_that_of_the_code(self, rule: str, limit: int):
+        assert CircuitBreaker(**{rule: limit - 1}).reason() is None
+        assert CircuitBreaker(**{rule: limit}).reason() is not None
 
-    def test_a_doubt_is_decided_after_the_time_that_is_told(self):
+    def test_an_order_in_doubt_is_reconciled_after_the_documented_time(self):
         settings = ConnectionSettings(host="", base_url="", token="")
         assert settings.lease_s + settings.timeout_s + settings.settle_window_s == 750
         assert "750 s with the\ndefaults" in README
@@ -267,7 +267,7 @@ class TestOnCall:
 
 
 class TestSandbox:
-    def test_every_fault_is_told_with_its_options_and_what_is_at_kk(self):
+    def test_the_docs_describe_every_fault_with_its_options_and_what_is_at_kk(self):
         at_kk = {
             "nothing": "none",
             "the order": "all",
@@ -285,7 +285,7 @@ class TestSandbox:
             name: (kind.summary, kind.orders, dict(kind.options), kind.mixed) for name, kind in FAULTS.items()
         }
 
-    def test_a_fault_is_armed_as_it_is_told(self, sandbox: SandboxServer):
+    def test_a_fault_is_armed_as_documented(self, sandbox: SandboxServer):
         (block,) = blocks("docs/sandbox.md", "python")
         exec(block.replace("http://127.0.0.1:8010", sandbox.url), globals_ := {})  # noqa: S102 - what is told
         # The recipes are each for a sandbox of its own: see test_sandbox_recipes.py.

@@ -53,7 +53,7 @@ def change(warehouse: Path, sql: str) -> None:
 
 
 def test_there_is_a_recipe_for_each_count() -> None:
-    from airflow_provider_kk.delivery.board import COUNTED
+    from airflow_provider_kk.delivery.run_queue import COUNTED
 
     assert {codes(row[0])[0] for row in RECIPES} == {status.value for status in COUNTED}
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
-from airflow_provider_kk.api.answers import data_of, kk_order_ids
-from airflow_provider_kk.api.dialects import ADDRESS_KEYS, DIALECTS
+from airflow_provider_kk.api.api_versions import ADDRESS_KEYS, API_VERSIONS
 from airflow_provider_kk.api.errors import KKRateLimitedError, KKUnknownOutcomeError
 from airflow_provider_kk.api.models import (
     Channel,
@@ -26,8 +25,9 @@ from airflow_provider_kk.api.models import (
     Warehouse,
 )
 from airflow_provider_kk.api.paging import checked_id, chunks, listing, paged, present, rows_of, utc_text
+from airflow_provider_kk.api.responses import data_of, kk_order_ids
 from airflow_provider_kk.api.throttle import LocalBucket, Throttle
-from airflow_provider_kk.api.transport import Call, Transport
+from airflow_provider_kk.api.transport import Request, Transport
 
 MAX_PAGE_SIZE = 250
 """The most orders that KK lists on a page."""
@@ -41,9 +41,9 @@ _IDS_AT_ONCE = 50
 class KKClient:
     """One KK store through one access token. Safe for many threads.
 
-    `dialect` is one of `DIALECTS`, `address_key` one of `ADDRESS_KEYS`, `sale_platform` goes with orders that
-    name none. `timeout_s` is for a whole call. `throttle` is asked before each request; without one, a
-    bucket of KK's figures for this process. Raises ValueError for settings that cannot be used.
+    `api_version` is one of `API_VERSIONS`, `address_key` one of `ADDRESS_KEYS`, `sale_platform` goes with
+    orders that name none. `timeout_s` is for a whole call. `throttle` is asked before each request; without
+    one, a bucket of KK's figures for this process. Raises ValueError for settings that cannot be used.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class KKClient:
         base_url: str,
         token: str,
         *,
-        dialect: str = "v1",
+        api_version: str = "v1",
         address_key: str = "orderAddresses",
         sale_platform: str | None = None,
         timeout_s: float = 30.0,
@@ -59,11 +59,11 @@ class KKClient:
         use_env_proxies: bool = False,
         ca_bundle: str | None = None,
     ) -> None:
-        if dialect not in DIALECTS:
-            raise ValueError(f"the API version must be one of {', '.join(DIALECTS)}")
+        if api_version not in API_VERSIONS:
+            raise ValueError(f"the API version must be one of {', '.join(API_VERSIONS)}")
         if address_key not in ADDRESS_KEYS:
             raise ValueError(f"the address key must be one of {', '.join(ADDRESS_KEYS)}")
-        self._dialect = DIALECTS[dialect]
+        self._api_version = API_VERSIONS[api_version]
         self._address_key = address_key
         self._sale_platform = sale_platform
         self._token = token
@@ -97,11 +97,11 @@ class KKClient:
         order: Order | Mapping[str, Any] | str,
         *,
         throttled: bool = True,
-        last_check: Callable[[float], None] | None = None,
+        before_send: Callable[[float], None] | None = None,
     ) -> list[str]:
         """Create `order` and return its kkOrderIds, several when KK splits it (page "Create order").
 
-        The same order sent twice is two orders at KK. `last_check` gets the seconds left once connection
+        The same order sent twice is two orders at KK. `before_send` gets the seconds left once connection
         and TLS stand, right before the first byte; if it raises, no byte is sent. With `throttled=False`
         the caller has a place in the rate limit already, and a 429 is not tried again.
 
@@ -109,14 +109,14 @@ class KKClient:
         KKEndpointError (not sent), KKRejectedError (KK said no), KKUnknownOutcomeError (KK may have it).
         """
         checked = Order.parse(order)
-        call = Call(
+        call = Request(
             "POST",
-            self._dialect.orders_path,
-            body=self._dialect.create_body(checked, self._address_key, self._sale_platform),
-            changes=True,
-            last_check=last_check,
+            self._api_version.orders_path,
+            body=self._api_version.create_body(checked, self._address_key, self._sale_platform),
+            is_write=True,
+            before_send=before_send,
         )
-        ids = kk_order_ids(self._data(call, throttled=throttled, hidden=checked.private_values()))
+        ids = kk_order_ids(self._data(call, throttled=throttled, secrets=checked.private_values()))
         if not ids:
             raise KKUnknownOutcomeError("KK reports success without an order id that can be read", code=10000)
         return ids
@@ -139,8 +139,8 @@ class KKClient:
         v1 only. KK may show an order minutes after it was made. Raises KKAnswerError and its kin,
         ValueError for arguments.
         """
-        if status is not None and not self._dialect.filters_by_status:
-            raise ValueError(f"KK's API {self._dialect.name} does not filter orders by status")
+        if status is not None and not self._api_version.filters_by_status:
+            raise ValueError(f"KK's API {self._api_version.name} does not filter orders by status")
         params = {
             "createStartTime": utc_text(created_from),
             "createEndTime": utc_text(created_to, up=True),
@@ -152,7 +152,7 @@ class KKClient:
             "pageSize": str(min(page_size, MAX_PAGE_SIZE)),
         }
         return OrderPage.read(
-            listing(self._data(Call("GET", self._dialect.orders_path, params=present(params))))
+            listing(self._data(Request("GET", self._api_version.orders_path, params=present(params))))
         )
 
     def iter_orders(
@@ -210,7 +210,7 @@ class KKClient:
         *,
         lines: Sequence[Mapping[str, Any]] | None = None,
         refund_reason: str = "Other",
-        last_check: Callable[[float], None] | None = None,
+        before_send: Callable[[float], None] | None = None,
         throttled: bool = True,
     ) -> str:
         """Ask for a refund of an order, or of some `lines`, and return the refund number (page "Refund").
@@ -221,9 +221,9 @@ class KKClient:
         body: dict[str, Any] = {"remark": remark}
         if lines is not None:
             body |= {"refundReason": refund_reason, "orderItems": [dict(line) for line in lines]}
-        path = self._dialect.refund_path.format(id=checked_id(kk_order_id))
-        call = Call("POST", path, body=body, changes=True, last_check=last_check)
-        data = self._data(call, throttled=throttled, hidden=(remark,))
+        path = self._api_version.refund_path.format(id=checked_id(kk_order_id))
+        call = Request("POST", path, body=body, is_write=True, before_send=before_send)
+        data = self._data(call, throttled=throttled, secrets=(remark,))
         numbers = kk_order_ids(
             data.get("refundNo") if isinstance(data, Mapping) and "refundNo" in data else data
         )
@@ -235,8 +235,8 @@ class KKClient:
 
     def get_refunds(self, kk_order_id: str) -> list[Refund]:
         """The refunds of one order, and what became of them."""
-        path = self._dialect.refunds_path.format(id=checked_id(kk_order_id))
-        return [Refund.read(row) for row in rows_of(self._data(Call("GET", path)))]
+        path = self._api_version.refunds_path.format(id=checked_id(kk_order_id))
+        return [Refund.read(row) for row in rows_of(self._data(Request("GET", path)))]
 
     def get_channels(
         self,
@@ -256,11 +256,11 @@ class KKClient:
             "shipToCountry": shipment.country,
         }
         path = "/openapi/v2/order/orders/channel" + ("/automationSplit" if split else "")
-        return [Channel.read(row) for row in rows_of(self._data(Call("POST", path, body=body)))]
+        return [Channel.read(row) for row in rows_of(self._data(Request("POST", path, body=body)))]
 
     def get_balance(self) -> Any:
         """The account's balance, as KK sends it: its form is not documented."""
-        return self._data(Call("GET", "/openapi/v1/payment/balance"))
+        return self._data(Request("GET", "/openapi/v1/payment/balance"))
 
     def iter_stock(
         self,
@@ -301,12 +301,12 @@ class KKClient:
         """KK's warehouses."""
         return [
             Warehouse.read(row)
-            for row in rows_of(self._data(Call("GET", "/openapi/v1/product/countryAndWarehouse")))
+            for row in rows_of(self._data(Request("GET", "/openapi/v1/product/countryAndWarehouse")))
         ]
 
     def get_categories(self) -> Any:
         """KK's tree of categories, as KK sends it."""
-        return self._data(Call("GET", "/openapi/v1/product/category"))
+        return self._data(Request("GET", "/openapi/v1/product/category"))
 
     def _iter_rows(
         self, path: str, key: str, codes: Iterable[str] | None, window: Mapping[str, str]
@@ -314,22 +314,22 @@ class KKClient:
         """Rows by codes, a few at once, else page by page."""
         if codes is not None:
             for chunk in chunks(list(dict.fromkeys(codes)), MAX_SKUS):
-                yield from rows_of(self._data(Call("GET", path, params={key: ",".join(chunk), **window})))
+                yield from rows_of(self._data(Request("GET", path, params={key: ",".join(chunk), **window})))
             return
 
         def page(number: int) -> list[Any]:
-            return rows_of(self._data(Call("GET", path, params={**window, "pageNumber": str(number)})))
+            return rows_of(self._data(Request("GET", path, params={**window, "pageNumber": str(number)})))
 
         yield from paged(page, key=repr)
 
-    def _data(self, call: Call, *, throttled: bool = True, hidden: Iterable[str] = ()) -> Any:
+    def _data(self, call: Request, *, throttled: bool = True, secrets: Iterable[str] = ()) -> Any:
         """The one way to KK: a place in the rate limit, the exchange, the answer's `data`."""
-        hidden = (self._token, *hidden)
+        secrets = (self._token, *secrets)
         for retries_left in reversed(range(_RATE_LIMIT_RETRIES + 1)):
             if throttled:
                 self._throttle.acquire()
             try:
-                return data_of(self._transport.carry(call), changes=call.changes, hidden=hidden)
+                return data_of(self._transport.send(call), is_write=call.is_write, secrets=secrets)
             except KKRateLimitedError as error:
                 self._throttle.back_off(error.retry_after_s)
                 # Proven not to have been acted on, so even what changes something may be asked again.

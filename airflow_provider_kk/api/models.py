@@ -16,19 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
-from airflow_provider_kk.api.fields import (
-    PROVINCE_REQUIRED,
-    ChannelType,
-    Country,
-    Note,
-    OrderNumber,
-    Quantity,
-    as_address,
-    as_lines,
-    parse_json,
-    text,
-)
-from airflow_provider_kk.api.listed import (
+from airflow_provider_kk.api.response_types import (
     Channel,
     KKAddress,
     KKOrder,
@@ -42,6 +30,18 @@ from airflow_provider_kk.api.listed import (
     TrackingInfo,
     Warehouse,
     WarehouseStock,
+)
+from airflow_provider_kk.api.validators import (
+    PROVINCE_REQUIRED,
+    ChannelType,
+    Country,
+    Note,
+    OrderNumber,
+    Quantity,
+    as_address,
+    as_lines,
+    parse_json,
+    text,
 )
 
 __all__ = [
@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 
-class Sent(BaseModel):
+class RequestModel(BaseModel):
     """The root of what we send: frozen, unknown fields refused, snake_case or KK's own names.
 
     Names are compared without case and underscores, so `sku`, `SKU` and KK's `orderItemsList` all work.
@@ -92,7 +92,7 @@ class Sent(BaseModel):
         return named
 
     @classmethod
-    def parse(cls, data: Sent | Mapping[str, Any] | str) -> Self:
+    def parse(cls, data: RequestModel | Mapping[str, Any] | str) -> Self:
         """What was checked, from one of these, a mapping or JSON text. Raises InvalidOrderError."""
         faults: tuple[Fault, ...]
         try:
@@ -106,7 +106,7 @@ class Sent(BaseModel):
         raise InvalidOrderError(faults)
 
 
-class OrderItem(Sent):
+class OrderItem(RequestModel):
     """One line: KK's SKU (64 characters) and a whole quantity from 1 to 16 digits."""
 
     near_names = {"skucode": "sku", "qty": "quantity", "count": "quantity", "productnum": "quantity"}
@@ -115,7 +115,7 @@ class OrderItem(Sent):
     quantity: Quantity
 
 
-class OrderAddress(Sent):
+class OrderAddress(RequestModel):
     """Where the goods go: country (ISO 3166 alpha-2), phone, recipient and province are required."""
 
     near_names = {
@@ -146,8 +146,8 @@ class OrderAddress(Sent):
     vat: Annotated[str | None, text(32, number_ok=True), Field(repr=False)] = None
 
 
-class Order(Sent):
-    """An order as the caller means it, before a dialect gives it KK's names.
+class Order(RequestModel):
+    """An order as the caller means it, before an API version gives it KK's names.
 
     `custom_order_number` is the caller's own number: printable ASCII, 40 at most. `sale_platform` beats the
     connection's. `channel_type` is KK's shipping speed: `v1` has none, `v1-orders` takes it, `v2` requires it
@@ -196,14 +196,14 @@ class Order(Sent):
         return tuple(value for value in values if value)
 
 
-class Shipment(Sent):
+class Shipment(RequestModel):
     """Goods, and the country that they go to (ISO 3166 alpha-2)."""
 
     items: Annotated[list[OrderItem], as_lines]
     country: Country
 
 
-class RefundLines(Sent):
+class RefundLines(RequestModel):
     """The lines of a refund: each a SKU and how many of it."""
 
     lines: Annotated[list[OrderItem], as_lines]
@@ -211,7 +211,7 @@ class RefundLines(Sent):
 
 def _plain(data: object) -> dict[str, Any]:
     """What pydantic can check; what was checked too, since `model_copy(update=...)` does not check."""
-    if isinstance(data, Sent):
+    if isinstance(data, RequestModel):
         return data.model_dump()
     if isinstance(data, str):
         data = parse_json(data)
@@ -223,7 +223,7 @@ def _plain(data: object) -> dict[str, Any]:
     return dict(data)
 
 
-def _fault(model: type[Sent], detail: ErrorDetails) -> Fault:
+def _fault(model: type[RequestModel], detail: ErrorDetails) -> Fault:
     """Pydantic's finding in our words. Only texts known to hold no value are passed on."""
     *above, last = detail["loc"] or ("",)
     kind = detail["type"]
@@ -239,7 +239,7 @@ def _fault(model: type[Sent], detail: ErrorDetails) -> Fault:
     return Fault(_path([*above, last]), messages.get(kind, "is not valid"))
 
 
-def _unknown_field(owner: type[Sent], name: str) -> str:
+def _unknown_field(owner: type[RequestModel], name: str) -> str:
     squashed = _squash(name)
     field = _names_of(owner).get(squashed)
     if field:
@@ -251,8 +251,8 @@ def _unknown_field(owner: type[Sent], name: str) -> str:
     return "is not a field of an order" + (f", did you mean {near}?" if near else "")
 
 
-def _model_at(model: type[Sent], loc: list[int | str]) -> type[Sent]:
-    inner: dict[str, type[Sent]] = {"address": OrderAddress, "items": OrderItem, "lines": OrderItem}
+def _model_at(model: type[RequestModel], loc: list[int | str]) -> type[RequestModel]:
+    inner: dict[str, type[RequestModel]] = {"address": OrderAddress, "items": OrderItem, "lines": OrderItem}
     return inner.get(str(loc[0]), model) if loc else model
 
 
@@ -267,12 +267,12 @@ def _shown(name: int | str) -> str:
     return str(name) if re.fullmatch(r"[\w .-]{1,40}", str(name)) else "(a name that cannot be shown)"
 
 
-def _field_of(model: type[Sent], key: object) -> str | None:
+def _field_of(model: type[RequestModel], key: object) -> str | None:
     return _names_of(model).get(_squash(key)) if isinstance(key, str) else None
 
 
 @functools.cache
-def _names_of(model: type[Sent]) -> dict[str, str]:
+def _names_of(model: type[RequestModel]) -> dict[str, str]:
     """Every name a field goes by, squashed, with the field's own name."""
     return {_squash(field): field for field in model.model_fields} | model.other_names
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from airflow_provider_kk.api.answers import is_plausible_id
 from airflow_provider_kk.api.errors import KKAnswerError
+from airflow_provider_kk.api.responses import is_plausible_id
 
 T = TypeVar("T")
 

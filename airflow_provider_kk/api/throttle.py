@@ -72,7 +72,7 @@ def backed_off(
     return max(tat, now + (burst - 1) * interval_s + pause_s), pause_s
 
 
-def tell_pause(who: str, pause_s: float) -> None:
+def log_backoff(who: str, pause_s: float) -> None:
     """Log that KK has answered 429, once for the whole pause."""
     _log.warning("KK's rate limit is reached (HTTP 429): %s for %.0f s", who, pause_s)
 
@@ -126,7 +126,7 @@ class LocalBucket:
             self._wait_log.note(now, pause_s)
             self._pause(pause_s, stop)
 
-    def least_s(self, requests: int) -> float:
+    def min_duration_s(self, requests: int) -> float:
         """Return how many seconds so many requests take at least, if nobody else sends."""
         with self._lock:
             free_in_s = max(0.0, self._tat - self._clock())
@@ -137,10 +137,10 @@ class LocalBucket:
         with self._lock:
             now = self._clock()
             self._tat, pause_s = backed_off(self._tat, now, self._burst, self._per_second, retry_after_s)
-            is_news = now >= self._not_before
+            is_new = now >= self._not_before
             self._not_before = max(self._not_before, now + pause_s)
-        if is_news:
-            tell_pause("this process pauses", pause_s)
+        if is_new:
+            log_backoff("this process pauses", pause_s)
 
     def _pause(self, seconds: float, stop: StopSignal | None) -> None:
         if stop is None:

@@ -21,10 +21,10 @@ import requests
 from requests.utils import get_environ_proxies
 
 from airflow_provider_kk import __version__
-from airflow_provider_kk.api.answers import Answer
-from airflow_provider_kk.api.endpoint import checked_base_url, checked_token
 from airflow_provider_kk.api.errors import KKAnswerError, KKError, KKNotSentError, KKUnknownOutcomeError
-from airflow_provider_kk.api.proof import Exchange, LastCheckFailed, WitnessAdapter
+from airflow_provider_kk.api.responses import Response
+from airflow_provider_kk.api.send_tracking import BeforeSendFailed, TrackedRequest, TrackingAdapter
+from airflow_provider_kk.api.urls import checked_base_url, checked_token
 
 MAX_LIST_BYTES = 32 * 2**20
 """The most that is read of an answer to a reading call, decoded."""
@@ -33,15 +33,15 @@ MAX_RECEIPT_BYTES = 2**20
 
 
 @dataclass(frozen=True)
-class Call:
-    """What is asked of KK. `changes` is True for what must never happen twice unseen."""
+class Request:
+    """What is asked of KK. `is_write` is True for what must never happen twice unseen."""
 
     method: str
     path: str
     params: Mapping[str, str] | None = None
     body: Mapping[str, Any] | None = None
-    changes: bool = False
-    last_check: Callable[[float], None] | None = None
+    is_write: bool = False
+    before_send: Callable[[float], None] | None = None
 
 
 class Transport:
@@ -72,18 +72,18 @@ class Transport:
         self._lock = threading.Lock()
         self._session = _Session()
 
-    def carry(self, call: Call) -> Answer:
+    def send(self, call: Request) -> Response:
         """The whole answer to `call`, whatever its status.
 
         Raises KKNotSentError when no byte of the request reached the socket. After that, without a whole
         answer: KKUnknownOutcomeError when the call changes something, else KKAnswerError.
         """
         deadline = time.monotonic() + self._timeout_s
-        exchange = Exchange(deadline, fresh=call.method != "GET", last_check=call.last_check)
+        exchange = TrackedRequest(deadline, fresh=call.method != "GET", before_send=call.before_send)
         result = self._attempt(call, exchange)
         if isinstance(result, KKAnswerError) and call.method == "GET" and exchange.met_a_closed_connection:
             # A kept connection that KK had closed meanwhile: a read may simply be asked again, once.
-            result = self._attempt(call, Exchange(deadline, fresh=True, last_check=call.last_check))
+            result = self._attempt(call, TrackedRequest(deadline, fresh=True, before_send=call.before_send))
         if isinstance(result, KKError):
             # Raised outside of any handler, since errors of requests carry the headers and the body.
             raise result
@@ -93,7 +93,7 @@ class Transport:
         """Close kept connections."""
         self._session.close()
 
-    def _attempt(self, call: Call, exchange: Exchange) -> Answer | KKError:
+    def _attempt(self, call: Request, exchange: TrackedRequest) -> Response | KKError:
         try:
             request = self._prepared(call)
             options = self._options()
@@ -111,7 +111,7 @@ class Transport:
                 )
                 exchange.answered = True
                 with response:
-                    body = _read(response, MAX_RECEIPT_BYTES if call.changes else MAX_LIST_BYTES)
+                    body = _read(response, MAX_RECEIPT_BYTES if call.is_write else MAX_LIST_BYTES)
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 if exchange.expired and headers.keys().isdisjoint(("content-length", "transfer-encoding")):
                     # The end of the connection is the end of such a body, and the deadline ends it too.
@@ -119,9 +119,9 @@ class Transport:
         except Exception as error:
             return self._failure(call, exchange, error)
         self._note_clock(headers.get("date"))
-        return Answer(response.status_code, headers, body)
+        return Response(response.status_code, headers, body)
 
-    def _prepared(self, call: Call) -> requests.PreparedRequest:
+    def _prepared(self, call: Request) -> requests.PreparedRequest:
         headers = {
             "Authorization": f"Bearer {self._token}",
             "Accept": "application/json",
@@ -143,15 +143,15 @@ class Transport:
             verify = self._ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or True
         return {"proxies": proxies, "verify": verify}
 
-    def _failure(self, call: Call, exchange: Exchange, error: Exception) -> KKError:
-        if isinstance(error, LastCheckFailed):
+    def _failure(self, call: Request, exchange: TrackedRequest, error: Exception) -> KKError:
+        if isinstance(error, BeforeSendFailed):
             refusal = KKNotSentError(f"not sent, the last check before sending said no: {error.reason}")
             refusal.__cause__ = error.reason
             return refusal
         reason = "the deadline passed" if exchange.expired else self._reason(error)
         if _proven_unsent(exchange, error):
             return KKNotSentError(f"KK could not be reached, nothing was sent: {reason}")
-        if call.changes:
+        if call.is_write:
             return KKUnknownOutcomeError(f"sent, but no whole answer came, so KK may have done it: {reason}")
         return KKAnswerError(f"no whole answer from KK: {reason}")
 
@@ -174,7 +174,7 @@ class _Session(requests.Session):
         self.trust_env = False
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
-            self.mount(scheme, WitnessAdapter())
+            self.mount(scheme, TrackingAdapter())
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         # Without this, requests reads a redirect's body to its end, however long, only to offer the next
@@ -195,8 +195,8 @@ def _read(response: requests.Response, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _proven_unsent(exchange: Exchange, error: Exception) -> bool:
-    if exchange.witnessed:
+def _proven_unsent(exchange: TrackedRequest, error: Exception) -> bool:
+    if exchange.tracked:
         return not exchange.bytes_handed
     # Another adapter, as in tests that replace it: it gives no proof, only its word.
     return not exchange.begun or isinstance(error, requests.exceptions.ConnectTimeout)
@@ -209,8 +209,8 @@ def _innermost(error: BaseException) -> str:
         seen.add(id(below))
         error = below
     # Texts of other errors may repeat what was sent.
-    told = isinstance(error, OSError | _TooLarge) and not isinstance(error, requests.RequestException)
-    return f"{type(error).__name__}: {error}" if told else type(error).__name__
+    text = isinstance(error, OSError | _TooLarge) and not isinstance(error, requests.RequestException)
+    return f"{type(error).__name__}: {error}" if text else type(error).__name__
 
 
 def _below(error: BaseException) -> BaseException | None:

@@ -8,25 +8,25 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.common import (
-    CannotError,
-    Told,
-    add_place,
+    CommandError,
+    StderrLog,
+    add_ledger_options,
     duration,
-    goods_told,
-    guarded,
-    open_place,
-    put,
-    say,
+    open_ledger_of,
+    print_line,
+    run_command,
     table,
     time,
+    write_raw,
 )
-from airflow_provider_kk.cli.words import plain
-from airflow_provider_kk.hooks.reading import open_finder
+from airflow_provider_kk.cli.resolution_args import as_columns
+from airflow_provider_kk.delivery.log import format_goods
+from airflow_provider_kk.hooks.reading import open_order_list
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.audit import Audit
     from airflow_provider_kk.delivery.compare import Finding
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 _DAY_S = 86_400.0
 #: How a verdict is counted, where that is not its own word.
@@ -49,33 +49,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--since", metavar="TIME", help=f"{when}; a day before --until")
     parser.add_argument("--until", metavar="TIME", help="likewise; a settle window ago")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, the counts in the last")
-    add_place(parser)
+    add_ledger_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare; the exit status is 0 when all agree, 1 for differences, 2 when it could not be told."""
-    return guarded("kk audit", lambda: _run(arguments))
+    return run_command("kk audit", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.audit import audit
     from airflow_provider_kk.delivery.job import InconclusiveError
 
-    hook, ledger = open_place(arguments)
-    with open_finder(hook, ledger) as finder:
-        since, until = _period(arguments, ledger, finder)
+    hook, ledger = open_ledger_of(arguments)
+    with open_order_list(hook, ledger) as order_list:
+        since, until = _period(arguments, ledger, order_list)
         try:
-            result = audit(ledger, finder, since, until, Told("kk audit"))
+            result = audit(ledger, order_list, since, until, StderrLog("kk audit"))
         except InconclusiveError as error:
-            raise CannotError(f"nothing can be told: {error}") from error
+            raise CommandError(f"nothing can be told: {error}") from error
     _print(result, ledger, as_json=arguments.json)
     return 0 if result.agrees else 1
 
 
-def _period(arguments: argparse.Namespace, ledger: SqlLedger, finder: Any) -> tuple[float, float]:
+def _period(arguments: argparse.Namespace, ledger: SqlLedger, order_list: Any) -> tuple[float, float]:
     from airflow_provider_kk.delivery.audit import latest_until
 
-    latest = latest_until(ledger, finder)
+    latest = latest_until(ledger, order_list)
     until = latest if arguments.until is None else _epoch("--until", arguments.until, ledger.now())
     if until > latest:
         print(
@@ -85,7 +85,7 @@ def _period(arguments: argparse.Namespace, ledger: SqlLedger, finder: Any) -> tu
         until = latest
     since = until - _DAY_S if arguments.since is None else _epoch("--since", arguments.since, ledger.now())
     if since >= until:
-        raise CannotError(f"the period is empty: --since {time(since)} is not before {time(until)}")
+        raise CommandError(f"the period is empty: --since {time(since)} is not before {time(until)}")
     return since, until
 
 
@@ -99,7 +99,7 @@ def _epoch(option: str, text: str, now: float) -> float:
     try:
         return float(pendulum.parse(text, exact=False, tz="UTC").timestamp())  # type: ignore[union-attr]
     except ValueError as error:
-        raise CannotError(
+        raise CommandError(
             f"{option} {text!r}: write 2026-01-31T08:00, or 6h, 2d, 1w for so long ago"
         ) from error
 
@@ -108,16 +108,16 @@ def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:
     counts = {verdict.value: count for verdict, count in sorted(result.counts.items())}
     if as_json:
         for one in result.findings:
-            put(json.dumps(plain(one, ledger)))
-        put(json.dumps({"since": result.since, "until": result.until, "counts": counts}))
+            write_raw(json.dumps(as_columns(one, ledger)))
+        write_raw(json.dumps({"since": result.since, "until": result.until, "counts": counts}))
         return
     head = ["order number", "verdict", "ledger", "should have", "KK has", "kkOrderIds at KK", "what"]
     table(head, [_row(one) for one in result.findings])
     numbers = sum(count for verdict, count in counts.items() if verdict != "unnumbered")
-    told = ", ".join(f"{count} {_COUNTED.get(verdict, verdict)}" for verdict, count in counts.items())
-    say(
+    text = ", ".join(f"{count} {_COUNTED.get(verdict, verdict)}" for verdict, count in counts.items())
+    print_line(
         f"{numbers} order numbers of account {ledger.account} at {ledger.host} "
-        f"from {time(result.since)} to {time(result.until)}: {told or 'nothing to compare'}"
+        f"from {time(result.since)} to {time(result.until)}: {text or 'nothing to compare'}"
     )
 
 
@@ -127,8 +127,8 @@ def _row(one: Finding) -> list[str]:
         one.key or "",
         one.verdict.value.replace("_", " "),
         one.state.replace("_", " ") + again,
-        goods_told(one.should_have),
-        goods_told(one.kk_has),
+        format_goods(one.should_have),
+        format_goods(one.kk_has),
         ",".join(one.kk_ids),
         one.message,
     ]

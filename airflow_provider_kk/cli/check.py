@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from airflow_provider_kk.cli.common import (
     KK_CONN_ID,
-    CannotError,
-    Told,
-    add_place,
+    CommandError,
+    StderrLog,
+    add_ledger_options,
     connection_to,
-    guarded,
     ledger_connection,
-    put,
+    print_line,
     quiet_airflow,
-    say,
+    run_command,
     whole,
+    write_raw,
 )
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
 from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, read_query
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.board import Board, Finished
-    from airflow_provider_kk.delivery.plan import Plan
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.plan import Plan
 
 _EPILOG = f"""\
 {FILES}
@@ -45,7 +45,7 @@ told: wrong arguments, file, columns, connection."""
 #: The bucket that KK documents, where no connection says otherwise.
 _BURST, _PER_SECOND = 120, 2.0
 #: What a status of a plan is in words.
-WORDS = {
+OUTCOMES = {
     "postponed": "would be sent",
     "already_created": "created before, nothing to do",
     "changed": "created before with other goods or another address: nothing would be sent",
@@ -71,34 +71,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the exact body of each order that would be sent, with its PERSONAL DATA",
     )
-    add_place(parser)
+    add_ledger_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check; the exit status is 0 when all is well, 1 for problems, 2 when it could not be told."""
-    return guarded("kk check", lambda: _run(arguments))
+    return run_command("kk check", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from airflow_provider_kk.delivery.board import Board
-    from airflow_provider_kk.operators.selection import put_on_board
+    from airflow_provider_kk.delivery.run_queue import RunQueue
+    from airflow_provider_kk.sync.load_orders import enqueue_orders
 
     if bool(arguments.file) == bool(arguments.sql):
-        raise CannotError("give either a file or --sql")
-    board, log = Board(), Told("kk check")
+        raise CommandError("give either a file or --sql")
+    run_queue, log = RunQueue(), StderrLog("kk check")
     known = what_is_known(arguments)
     if arguments.bodies and known.settings is None:
-        raise CannotError("--bodies needs the kk connection, which says how KK's fields are called")
+        raise CommandError("--bodies needs the kk connection, which says how KK's fields are called")
     with closing((read_file if arguments.file else read_query)(arguments, log)) as spool:
         api_version = known.settings.api_version if known.settings else None
-        put_on_board(board, spool, dict(arguments.columns), log, api_version=api_version)
-    planned = planned_with(known, board)
+        enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=api_version)
+    planned = planned_with(known, run_queue)
     if arguments.json:
-        _print_json(board, planned, known, with_bodies=arguments.bodies)
+        _print_json(run_queue, planned, known, with_bodies=arguments.bodies)
     else:
-        print_plan(board, planned, known, most=arguments.show)
+        print_plan(run_queue, planned, known, most=arguments.show)
         if arguments.bodies:
-            _print_bodies(board, known.settings)
+            _print_bodies(run_queue, known.settings)
     return 0 if planned.is_good else 1
 
 
@@ -116,11 +116,11 @@ class Known(NamedTuple):
 def what_is_known(arguments: argparse.Namespace) -> Known:
     """Find the kk connection and the ledger, as far as there are any.
 
-    :raises CannotError: when one that was named cannot be used.
+    :raises CommandError: when one that was named cannot be used.
     """
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.ledger import ledger_to_read
+    from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
 
     is_named = arguments.kk_conn_id != KK_CONN_ID or arguments.ledger_conn_id is not None
     hook = KKHook(arguments.kk_conn_id)
@@ -128,7 +128,7 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
         # Without a metadata database Airflow 2.11 tells of that at length, and a file needs none.
         with quiet_airflow(logging.INFO if is_named else logging.ERROR):
             connection_to(arguments.kk_conn_id)
-    except CannotError:
+    except CommandError:
         if is_named:
             raise
         return Known(None, None, f"There is no connection {KK_CONN_ID!r}: {_UNKNOWN}")
@@ -146,41 +146,43 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
 _UNKNOWN = "which orders are created already cannot be known"
 
 
-def planned_with(known: Known, board: Board) -> Plan:
-    """Plan what is on a board, by what is known."""
+def planned_with(known: Known, run_queue: RunQueue) -> Plan:
+    """Plan a run queue, by what is known."""
     from airflow_provider_kk.api.throttle import LocalBucket
-    from airflow_provider_kk.delivery.plan import plan
+    from airflow_provider_kk.sync.plan import plan
 
     settings, ledger = known.settings, known.ledger
     if settings is None:
-        return plan(board, None, LocalBucket(_BURST, _PER_SECOND))
-    return plan(board, ledger, settings.shared_bucket(ledger) if ledger else settings.local_bucket())
+        return plan(run_queue, None, LocalBucket(_BURST, _PER_SECOND))
+    return plan(run_queue, ledger, settings.shared_bucket(ledger) if ledger else settings.local_bucket())
 
 
 # What is shown ---------------------------------------------------------------------------------------
 
 
-def print_plan(board: Board, planned: Plan, known: Known, *, most: int, file: TextIO | None = None) -> None:
+def print_plan(
+    run_queue: RunQueue, planned: Plan, known: Known, *, most: int, file: TextIO | None = None
+) -> None:
     """Print a plan for people."""
-    from airflow_provider_kk.delivery.log import orders
-    from airflow_provider_kk.delivery.plan import PROBLEMS
+    from airflow_provider_kk.delivery.log import count_orders
+    from airflow_provider_kk.sync.plan import PROBLEMS
 
     summary, settings = planned.summary, known.settings
     where = f" for account {settings.account} at {settings.host}" if settings else ""
-    say(f"{orders(summary.selected)}{where}:", file=file)
-    print_counts(summary, WORDS, file=file)
-    print_problems(board, PROBLEMS, most, file=file)
-    say(file=file)
+    print_line(f"{count_orders(summary.selected)}{where}:", file=file)
+    print_counts(summary, OUTCOMES, file=file)
+    print_problems(run_queue, PROBLEMS, most, file=file)
+    print_line(file=file)
     if summary.postponed:
         burst = settings.rate_limit_burst if settings else _BURST
         per_second = settings.rate_limit_per_second if settings else _PER_SECOND
-        say(
+        print_line(
             f"Sending takes at least {summary.requests:,} requests and {_time(summary.seconds)}, at KK's "
             f"limit of {burst:,} at once and {per_second:g} a second.",
             file=file,
         )
     for note in filter(None, (known.note, planned.obstacle and f"For now nothing: {planned.obstacle}")):
-        say(f"{note.removesuffix('.')}.", file=file)
+        print_line(f"{note.removesuffix('.')}.", file=file)
 
 
 def _time(seconds: float) -> str:
@@ -189,9 +191,9 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _print_json(board: Board, planned: Plan, known: Known, *, with_bodies: bool) -> None:
-    for one in board.finished():
-        body = _body(board, one, known.settings) if with_bodies else None
+def _print_json(run_queue: RunQueue, planned: Plan, known: Known, *, with_bodies: bool) -> None:
+    for one in run_queue.finished():
+        body = _body(run_queue, one, known.settings) if with_bodies else None
         print_json(as_data(one) | ({"body": body} if body else {}))
     print_json(
         {
@@ -204,20 +206,20 @@ def _print_json(board: Board, planned: Plan, known: Known, *, with_bodies: bool)
     )
 
 
-def _print_bodies(board: Board, settings: ConnectionSettings | None) -> None:
-    for one in board.finished():
-        if body := _body(board, one, settings):
-            put(f"\n{one.name}\n{json.dumps(body, ensure_ascii=False, indent=2)}")
+def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> None:
+    for one in run_queue.finished():
+        if body := _body(run_queue, one, settings):
+            write_raw(f"\n{one.name}\n{json.dumps(body, ensure_ascii=False, indent=2)}")
 
 
-def _body(board: Board, one: Finished, settings: ConnectionSettings | None) -> dict[str, Any] | None:
+def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:
     """The body that would be sent for an order, made as the client makes it; None when none would be."""
-    from airflow_provider_kk.api.dialects import DIALECTS
+    from airflow_provider_kk.api.api_versions import API_VERSIONS
     from airflow_provider_kk.api.models import Order
-    from airflow_provider_kk.delivery.board import Status
+    from airflow_provider_kk.delivery.run_queue import RunStatus
 
-    item = board.item(one.key or "") if one.status is Status.POSTPONED else None
+    item = run_queue.item(one.key or "") if one.status is RunStatus.POSTPONED else None
     if item is None or settings is None:
         return None
     order = Order.model_validate_json(item.payload)
-    return DIALECTS[settings.api_version].create_body(order, settings.address_key, settings.sale_platform)
+    return API_VERSIONS[settings.api_version].create_body(order, settings.address_key, settings.sale_platform)

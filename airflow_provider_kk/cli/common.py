@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from pathlib import Path
@@ -18,26 +18,26 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 KK_CONN_ID = "kk_default"
 #: Id of the connection to a file, which has no other.
 _FILE = "file"
-_CANNOT_TELL = 2
+_CANNOT_RUN = 2
 _AS_A_WORKER = "Run it with the workers' AIRFLOW_HOME and AIRFLOW_CONN_... variables"
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
-class CannotError(Exception):
+class CommandError(Exception):
     """Says why a command cannot be carried out, and what to do."""
 
 
-class NoPlaceError(CannotError):
+class NoLedgerError(CommandError):
     """Says why there is no ledger, or no connection, to carry it out with."""
 
 
-def add_place(parser: argparse.ArgumentParser) -> None:
+def add_ledger_options(parser: argparse.ArgumentParser) -> None:
     """Declare where the ledger is."""
     parser.add_argument("--kk-conn-id", metavar="ID", default=KK_CONN_ID, help="the connection to KK")
     parser.add_argument(
@@ -54,55 +54,55 @@ def add_place(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_place(
-    arguments: argparse.Namespace, *, makes: bool = False, threads: int = 2, log: Log | None = None
+def open_ledger_of(
+    arguments: argparse.Namespace, *, create: bool = False, threads: int = 2, log: Log | None = None
 ) -> tuple[KKHook, SqlLedger]:
-    """Open the ledger of the arguments of `add_place`.
+    """Open the ledger of the arguments of `add_ledger_options`.
 
-    :param makes: make it where there is none yet.
-    :raises NoPlaceError, LedgerUnusableError: says what to mend.
+    :param create: make it where there is none yet.
+    :raises NoLedgerError, LedgerUnusableError: says what to mend.
     """
-    from airflow_provider_kk.hooks.ledger import ledger_behind
+    from airflow_provider_kk.hooks.ledger_connection import ledger_behind
 
-    hook, connection = _place(arguments)
-    if not makes:
+    hook, connection = _ledger_connection_of(arguments)
+    if not create:
         _ledger_there(connection, hook).close()
     return hook, ledger_behind(connection, hook, threads=threads, log=log)
 
 
-def read_place(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
-    """Find the ledger of the arguments of `add_place`, and change nothing there.
+def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
+    """Find the ledger of the arguments of `add_ledger_options`, and change nothing there.
 
-    :raises NoPlaceError, LedgerUnusableError: says what to mend.
+    :raises NoLedgerError, LedgerUnusableError: says what to mend.
     """
-    hook, connection = _place(arguments)
+    hook, connection = _ledger_connection_of(arguments)
     return hook, _ledger_there(connection, hook)
 
 
 def require_own_ledger(arguments: argparse.Namespace) -> None:
     """Refuse to send by a ledger that is not the one which the connection names.
 
-    :raises NoPlaceError: it would know nothing of what was sent by that one.
+    :raises NoLedgerError: it would know nothing of what was sent by that one.
     """
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.ledger import database_of
+    from airflow_provider_kk.hooks.ledger_connection import database_of
 
     given, own = arguments.ledger_conn_id, KKHook(arguments.kk_conn_id).settings.ledger_conn_id
     if given and own and database_of(connection_to(given)) != database_of(connection_to(own)):
-        raise NoPlaceError(
+        raise NoLedgerError(
             f"the connection {arguments.kk_conn_id!r} has its ledger in {own!r}, and {given!r} is another "
             "database, which does not know what was sent by that one: its orders could be sent twice. Leave "
             "--ledger out, or mend ledger_conn_id in the connection's extra"
         )
 
 
-def _place(arguments: argparse.Namespace) -> tuple[KKHook, Any]:
+def _ledger_connection_of(arguments: argparse.Namespace) -> tuple[KKHook, Any]:
     from airflow_provider_kk.hooks.kk import KKHook
 
     hook = KKHook(arguments.kk_conn_id)
     connection = ledger_connection(arguments, hook)
     if connection is None:
-        raise NoPlaceError(
+        raise NoLedgerError(
             f"{arguments.kk_conn_id!r} names no ledger. Give --ledger-conn-id, or --warehouse-conn-id when "
             "the ledger lives there: a connection id or a SQLite file"
         )
@@ -110,57 +110,57 @@ def _place(arguments: argparse.Namespace) -> tuple[KKHook, Any]:
 
 
 def _ledger_there(connection: Any, hook: KKHook) -> SqlLedger:
-    from airflow_provider_kk.hooks.ledger import ledger_to_read
+    from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
 
     ledger = ledger_to_read(connection, hook)
     if ledger is None:
-        place = connection.host if connection.conn_id == _FILE else repr(connection.conn_id)
+        ledger_conn_id = connection.host if connection.conn_id == _FILE else repr(connection.conn_id)
         settings = hook.settings
-        raise NoPlaceError(
-            f"there is no ledger of account {settings.account} at {settings.host} in {place}, so it has sent "
-            "nothing by one there: is the ledger elsewhere?"
+        raise NoLedgerError(
+            f"there is no ledger of account {settings.account} at {settings.host} in {ledger_conn_id}, so "
+            "it has sent nothing by one there: is the ledger elsewhere?"
         )
     return ledger
 
 
 def ledger_connection(arguments: argparse.Namespace, hook: KKHook) -> Any | None:
-    """Return the Airflow connection to the ledger of the arguments of `add_place`; None without a ledger.
+    """Return the Airflow connection to the ledger of `add_ledger_options`; None without a ledger.
 
-    :raises NoPlaceError, LedgerUnusableError: says what to mend.
+    :raises NoLedgerError, LedgerUnusableError: says what to mend.
     """
-    from airflow_provider_kk.hooks.ledger import ledger_place
+    from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 
     warehouse = arguments.warehouse_conn_id
     if warehouse is not None and is_file(warehouse):
-        place = ledger_place(hook, arguments.ledger_conn_id) or warehouse
+        ledger_conn_id = resolve_ledger_conn_id(hook, arguments.ledger_conn_id) or warehouse
     else:
-        place = ledger_place(hook, arguments.ledger_conn_id, warehouse)
-    return None if place is None else connection_to(place)
+        ledger_conn_id = resolve_ledger_conn_id(hook, arguments.ledger_conn_id, warehouse)
+    return None if ledger_conn_id is None else connection_to(ledger_conn_id)
 
 
-def connection_to(place: str) -> Any:
+def connection_to(ledger_conn_id: str) -> Any:
     """Return the Airflow connection of this id, or one to this SQLite file.
 
-    :raises NoPlaceError: when there is no such connection.
+    :raises NoLedgerError: when there is no such connection.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, Connection
 
-    if is_file(place):
-        return Connection(conn_id=_FILE, conn_type="sqlite", host=str(Path(place).absolute()))
+    if is_file(ledger_conn_id):
+        return Connection(conn_id=_FILE, conn_type="sqlite", host=str(Path(ledger_conn_id).absolute()))
     try:
-        return BaseHook.get_connection(place)
+        return BaseHook.get_connection(ledger_conn_id)
     except AirflowNotFoundException as error:
-        raise NoPlaceError(
-            f"{error}. {_AS_A_WORKER}. A SQLite file is given with its folder, as ./{place}"
+        raise NoLedgerError(
+            f"{error}. {_AS_A_WORKER}. A SQLite file is given with its folder, as ./{ledger_conn_id}"
         ) from error
 
 
-def is_file(place: str) -> bool:
+def is_file(ledger_conn_id: str) -> bool:
     """Whether a place is a file by its name, not the id of a connection."""
-    return os.sep in place or Path(place).suffix in (".db", ".sqlite", ".sqlite3")
+    return os.sep in ledger_conn_id or Path(ledger_conn_id).suffix in (".db", ".sqlite", ".sqlite3")
 
 
-class Told:
+class StderrLog:
     """A log on standard error, since the findings are on standard output."""
 
     def __init__(self, name: str) -> None:
@@ -168,38 +168,38 @@ class Told:
 
     def info(self, msg: Any, /, *args: Any) -> None:
         """Say what is going on."""
-        say(f"{self._name}: {msg % args}", file=sys.stderr)
+        print_line(f"{self._name}: {msg % args}", file=sys.stderr)
 
     warning = error = info
 
 
-def guarded(name: str, work: Callable[[], int], *, failed: int = _CANNOT_TELL) -> int:
+def run_command(name: str, work: Callable[[], int], *, failed: int = _CANNOT_RUN) -> int:
     """Do the work of a command; what it cannot do is told in a sentence.
 
     The exit status is then 2, but `failed` when the ledger and KK could be asked.
     """
     with _only_ours_on_stdout(), quiet_airflow():
-        return _guarded(name, work, failed)
+        return _run_command(name, work, failed)
 
 
-def _guarded(name: str, work: Callable[[], int], failed: int) -> int:
+def _run_command(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.driver_errors import told
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
-    from airflow_provider_kk.hooks.resolving import NotTakenError
+    from airflow_provider_kk.sync.resolution import ResolutionRejected
 
-    status = _CANNOT_TELL
+    status = _CANNOT_RUN
     try:
         return work()
     except AirflowNotFoundException as error:
         fault = f"{error}. {_AS_A_WORKER}"
-    except (NoPlaceError, InvalidConnectionError, LedgerUnusableError) as error:
+    except (NoLedgerError, InvalidConnectionError, LedgerUnusableError) as error:
         fault = str(error)
-    except (CannotError, NotTakenError) as error:
+    except (CommandError, ResolutionRejected) as error:
         fault, status = str(error), failed
     except KKError as error:
         fault = f"KK cannot be asked: {error}"
@@ -209,8 +209,8 @@ def _guarded(name: str, work: Callable[[], int], failed: int) -> int:
         if fault.startswith("Unknown hook type"):
             fault += ": Airflow's provider for it is not installed here (apache-airflow-providers-...)"
     except DBAPIError as error:
-        fault = f"the ledger's database cannot be used: {told(error)}"
-    say(f"{name}: {fault}", file=sys.stderr)
+        fault = f"the ledger's database cannot be used: {describe_error(error)}"
+    print_line(f"{name}: {fault}", file=sys.stderr)
     return status
 
 
@@ -221,7 +221,7 @@ _OURS: ContextVar[TextIO | None] = ContextVar(
 
 @contextmanager
 def _only_ours_on_stdout() -> Iterator[None]:
-    """Keep standard output for `put`: Airflow logs there, too, and whoever reads JSON lines wants no others.
+    """Keep standard output for `write_raw`: Airflow logs there, too, and JSON lines allow no others.
 
     It has to come before Airflow's import, which takes what is standard output then for its log.
     """
@@ -235,14 +235,14 @@ def _only_ours_on_stdout() -> Iterator[None]:
         atexit.register(logging.disable)
 
 
-def say(line: str = "", *, file: TextIO | None = None) -> None:
+def print_line(line: str = "", *, file: TextIO | None = None) -> None:
     """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor."""
     from airflow_provider_kk.delivery.log import printable
 
-    put(printable(line), file=file)
+    write_raw(printable(line), file=file)
 
 
-def put(text: str, *, file: TextIO | None = None) -> None:
+def write_raw(text: str, *, file: TextIO | None = None) -> None:
     """Print what a program reads, such as JSON, as it is."""
     print(text, file=file or _stdout(), flush=file is sys.stderr)
 
@@ -272,19 +272,21 @@ def whole(text: str) -> int:
 def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
     """Show what will be done and ask whether to do it.
 
-    :raises CannotError: when the answer is no, or there is nobody to ask.
+    :raises CommandError: when the answer is no, or there is nobody to ask.
     """
     if yes:
         return
     for line in what[:_SHOWN]:
-        say(f"  {line}", file=sys.stderr)
+        print_line(f"  {line}", file=sys.stderr)
     if len(what) > _SHOWN:
         print(f"  and {len(what) - _SHOWN} more", file=sys.stderr)
     if not sys.stdin.isatty():
-        raise CannotError(f"{question} There is no terminal to ask at: give --yes to do it. Nothing was done")
+        raise CommandError(
+            f"{question} There is no terminal to ask at: give --yes to do it. Nothing was done"
+        )
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise CannotError("nothing was done")
+        raise CommandError("nothing was done")
 
 
 _SHOWN = 20
@@ -303,11 +305,6 @@ def time(epoch: float) -> str:
     from airflow_provider_kk.delivery.log import utc
 
     return utc(epoch)
-
-
-def goods_told(goods: Mapping[str, int]) -> str:
-    """Return goods as people read them."""
-    return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"
 
 
 def table(
@@ -330,7 +327,7 @@ def table(
     if wrapped and (file or _stdout()).isatty():
         lines = [part for line in lines for part in _wrapped(line, sum(widths[:-1]) + 2 * len(widths) - 2)]
     for line in lines:
-        put(
+        write_raw(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=file
         )
 

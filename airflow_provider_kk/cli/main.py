@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from airflow_provider_kk import __version__
 
 
-class Command(Protocol):
+class Subcommand(Protocol):
     """What a command's module offers."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("compare KK's list with the ledger: orders too many, too few", "airflow_provider_kk.cli.audit"),
     "ledger": (
         "show, resolve and retry what is known of each order number",
-        "airflow_provider_kk.cli.ledger",
+        "airflow_provider_kk.cli.ledger_command",
     ),
     "sandbox": ("serve a local KK for demos and tests", "airflow_provider_kk.sandbox.command"),
 }
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     parsers = {name: subparsers.add_parser(name, help=does) for name, (does, _module) in COMMANDS.items()}
     if words and words[0] in parsers:
-        command = cast(Command, import_module(COMMANDS[words[0]][1]))
+        command = cast(Subcommand, import_module(COMMANDS[words[0]][1]))
         command.add_arguments(parsers[words[0]])
     arguments = parser.parse_args(words)
     try:

@@ -1,4 +1,4 @@
-"""`kk ledger resolve`: a human says what became of orders, or orders their numbers once more."""
+"""`kk ledger resolve`: decide what became of orders, or order their numbers once more."""
 
 from __future__ import annotations
 
@@ -7,40 +7,48 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, confirm, goods_told, say
-from airflow_provider_kk.cli.words import add_word, each, looked_up, why, word_of
-from airflow_provider_kk.hooks.resolving import (
+from airflow_provider_kk.cli.common import CommandError, confirm, print_line
+from airflow_provider_kk.cli.resolution_args import (
+    add_resolution_options,
+    apply_each,
+    require_known,
+    resolved_by_of,
+    why,
+)
+from airflow_provider_kk.sync.resolution import (
     all_at_kk_of,
-    declare_created,
-    declare_never,
+    bound_waits,
+    doubt_of_orders,
+    doubt_of_refunds,
     order_again,
-    orders_at_kk,
-    other_goods,
-    require_open,
+    orders_seen_at_kk,
+    refunds_seen_at_kk,
     require_other_number,
-    seen_orders,
-    seen_refunds,
+    resolve_created,
+    resolve_never_created,
     split_ids,
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.resolving import Word
+    from airflow_provider_kk.sync.resolution import ResolvedBy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `kk ledger resolve` takes."""
     parser.add_argument("number", nargs="+", help="the order number; several where no ids are given")
-    word = parser.add_mutually_exclusive_group(required=True)
-    word.add_argument("--created", metavar="IDS", help="KK has it, under these kkOrderIds (comma separated)")
-    word.add_argument(
+    resolution = parser.add_mutually_exclusive_group(required=True)
+    resolution.add_argument(
+        "--created", metavar="IDS", help="KK has it, under these kkOrderIds (comma separated)"
+    )
+    resolution.add_argument(
         "--never-created",
         action="store_true",
         help="KK never made it: the next sync sends it again; refused when KK lists it by now",
     )
-    word.add_argument(
+    resolution.add_argument(
         "--order-again", action="store_true", help="order the same number once more, as a new generation"
     )
     parser.add_argument(
@@ -48,69 +56,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IDS",
         help="with --never-created: these kkOrderIds in its row are another order's (comma separated)",
     )
-    add_word(parser)
+    add_resolution_options(parser)
 
 
 def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
-    """Take a human's word; the exit status is 1 when it could not be taken for each."""
-    word = word_of(arguments)
-    entries = looked_up(arguments.number, ledger)
+    """Resolve the orders; the exit status is 1 when one is skipped."""
+    resolved_by = resolved_by_of(arguments)
+    entries = [bound_waits(one, hook, ledger) for one in require_known(arguments.number, ledger)]
     _require_one_for_ids(arguments, entries)
     if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
-        raise CannotError("--order-again and --not-mine are for orders: let another task ask for a refund")
+        raise CommandError("--order-again and --not-mine are for orders: let another task ask for a refund")
     if arguments.order_again:
-        return _order_again(arguments, entries, hook, ledger, word)
+        return _order_again(arguments, entries, hook, ledger, resolved_by)
     if arguments.never_created:
-        return _never(arguments, entries, hook, ledger, word)
-    return _created(arguments, entries[0], hook, ledger, word)
+        return _never(arguments, entries, hook, ledger, resolved_by)
+    return _created(arguments, entries[0], hook, ledger, resolved_by)
 
 
-def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Entry]) -> None:
+def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Record]) -> None:
     if arguments.not_mine is not None and not arguments.never_created:
-        raise CannotError("--not-mine goes with --never-created")
+        raise CommandError("--not-mine goes with --never-created")
     with_ids = "--created" if arguments.created is not None else "--not-mine"
     if len(entries) > 1 and (arguments.created is not None or arguments.not_mine is not None):
-        raise CannotError(f"{with_ids} takes one order number: the ids are of one order")
+        raise CommandError(f"{with_ids} takes one order number: the ids are of one order")
 
 
-def _confirm_each(entries: Sequence[Entry], question: str, arguments: argparse.Namespace) -> None:
+def _confirm_each(entries: Sequence[Record], question: str, arguments: argparse.Namespace) -> None:
     if len(entries) > 1:
         confirm([f"{one.key}: {one.state.value} {why(one)}" for one in entries], question, yes=arguments.yes)
 
 
-def _created(arguments: argparse.Namespace, entry: Entry, hook: KKHook, ledger: SqlLedger, word: Word) -> int:
-    require_open(entry, ledger)
+def _created(
+    arguments: argparse.Namespace, entry: Record, hook: KKHook, ledger: SqlLedger, resolved_by: ResolvedBy
+) -> int:
     ids = split_ids(arguments.created)
-    if arguments.refunds:
-        _check_refunds(ids, entry, hook, arguments)
-    else:
-        orders = orders_at_kk(ids, entry, hook, ledger)
-        if (held := other_goods(orders, entry)) is not None:
-            told = f"{entry.key} ordered {goods_told(entry.goods)}, these KK orders hold {goods_told(held)}"
-            say(f"warning: {told}", file=sys.stderr)
-            confirm([], "Take it as created all the same?", yes=arguments.yes)
-    _, skipped = each(
-        [entry], lambda one: declare_created(one, ids, ledger, word), ledger, as_json=arguments.json
+    check = doubt_of_refunds if arguments.refunds else doubt_of_orders
+    if doubt := check(ids, entry, hook, ledger):
+        print_line(f"warning: {doubt}", file=sys.stderr)
+        confirm([], "Take it as created all the same?", yes=arguments.yes)
+    _, skipped = apply_each(
+        [entry], lambda one: resolve_created(one, ids, ledger, resolved_by), ledger, as_json=arguments.json
     )
     return 1 if skipped else 0
 
 
-def _check_refunds(ids: Sequence[str], entry: Entry, hook: KKHook, arguments: argparse.Namespace) -> None:
-    """Require that KK knows each of these numbers as a refund of this order."""
-    from airflow_provider_kk.delivery.refunds import carries, order_of_key
-
-    known = {one.refund_no: one for one in hook.get_refunds(order_of_key(entry.key))}
-    missing = [one for one in ids if one not in known]
-    if missing or not ids:
-        told = ", ".join(missing) or arguments.created
-        raise CannotError(f"KK lists no refund {told!r} of order {order_of_key(entry.key)}")
-    if others := [one for one in ids if not carries(known[one], entry.key)]:
-        say(f"warning: the remark of {', '.join(others)} does not hold {entry.key}", file=sys.stderr)
-        confirm([], "Take it as this refund all the same?", yes=arguments.yes)
-
-
 def _never(
-    arguments: argparse.Namespace, entries: Sequence[Entry], hook: KKHook, ledger: SqlLedger, word: Word
+    arguments: argparse.Namespace,
+    entries: Sequence[Record],
+    hook: KKHook,
+    ledger: SqlLedger,
+    resolved_by: ResolvedBy,
 ) -> int:
     not_mine: list[str] = []
     if arguments.not_mine is not None:
@@ -118,25 +113,34 @@ def _never(
         require_other_number(not_mine, entries[0], hook, ledger)
     _confirm_each(entries, "Declare that KK never made these?", arguments)
     if arguments.refunds:
-        seen, options = seen_refunds(entries, hook, ledger), "--refunds"
+        seen, options = refunds_seen_at_kk(entries, hook, ledger), "--refunds"
     else:
-        seen, options = seen_orders(entries, hook, ledger, not_mine), ""
+        seen, options = orders_seen_at_kk(entries, hook, ledger, not_mine), ""
 
-    def declare(one: Entry) -> str:
-        return declare_never(one, seen[one.key], ledger, word, not_mine, options=options)
+    def resolve_one(one: Record) -> str:
+        return resolve_never_created(one, seen[one.key], ledger, resolved_by, not_mine, options=options)
 
-    _, skipped = each(entries, declare, ledger, as_json=arguments.json)
+    _, skipped = apply_each(entries, resolve_one, ledger, as_json=arguments.json)
     return 1 if skipped else 0
 
 
 def _order_again(
-    arguments: argparse.Namespace, entries: Sequence[Entry], hook: KKHook, ledger: SqlLedger, word: Word
+    arguments: argparse.Namespace,
+    entries: Sequence[Record],
+    hook: KKHook,
+    ledger: SqlLedger,
+    resolved_by: ResolvedBy,
 ) -> int:
     _confirm_each(entries, "Order these once more?", arguments)
     at_kk = all_at_kk_of(entries, hook, ledger)
-    done, skipped = each(
-        entries, lambda one: order_again(one, at_kk[one.key], ledger, word), ledger, as_json=arguments.json
+    done, skipped = apply_each(
+        entries,
+        lambda one: order_again(one, at_kk[one.key], ledger, resolved_by),
+        ledger,
+        as_json=arguments.json,
     )
     if done and not arguments.json:
-        say("Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it")
+        print_line(
+            "Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it"
+        )
     return 1 if skipped else 0

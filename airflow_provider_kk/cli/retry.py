@@ -1,4 +1,4 @@
-"""`kk ledger retry`: refused orders are asked for again without their pause, on a human's word."""
+"""`kk ledger retry`: let rejected orders be sent without their back-off."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, confirm, say, time
-from airflow_provider_kk.cli.words import (
-    add_word,
-    each,
-    looked_up,
+from airflow_provider_kk.cli.common import CommandError, confirm, print_line
+from airflow_provider_kk.cli.resolution_args import (
+    add_resolution_options,
+    apply_each,
+    require_known,
+    resolved_by_of,
     why,
-    word_of,
 )
-from airflow_provider_kk.hooks.resolving import HAS_MOVED, NotTakenError, newest
+from airflow_provider_kk.sync.resolution import clear_backoff, newest
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.resolving import Word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,35 +28,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("number", nargs="*", help="order numbers")
     parser.add_argument("--code", type=int, help="all that KK has refused with this code")
     parser.add_argument("--all", action="store_true", help="all that KK has refused")
-    add_word(parser)
+    add_resolution_options(parser)
 
 
 def run(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
     """Lift the pause of rejected orders; the exit status is 1 when some that were named were skipped."""
-    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.log import count_orders
 
-    word = word_of(arguments)
+    resolved_by = resolved_by_of(arguments)
     entries = _selected(arguments, ledger)
     if not entries:
-        say("KK has refused no order that is still open: there is nothing to retry")
+        print_line("KK has refused no order that is still open: there is nothing to retry")
         return 0
     rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
     if len(rejected) > 1:
-        confirm(rejected, f"Ask KK again for {orders(len(rejected))}?", yes=arguments.yes)
-    done, skipped = each(entries, lambda one: _lift(one, ledger, word), ledger, as_json=arguments.json)
+        confirm(rejected, f"Ask KK again for {count_orders(len(rejected))}?", yes=arguments.yes)
+    done, skipped = apply_each(
+        entries, lambda one: clear_backoff(one, ledger, resolved_by), ledger, as_json=arguments.json
+    )
     if not arguments.json:
         _print_what_follows(done, skipped)
     return 1 if skipped else 0
 
 
-def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Entry]:
+def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Record]:
     from airflow_provider_kk.delivery.states import State
 
     ways = bool(arguments.number) + (arguments.code is not None) + arguments.all
     if ways != 1:
-        raise CannotError("say which orders: their numbers, or --code CODE, or --all")
+        raise CommandError("say which orders: their numbers, or --code CODE, or --all")
     if arguments.number:
-        return looked_up(arguments.number, ledger)
+        return require_known(arguments.number, ledger)
     rejected = newest(ledger.entries(states=[State.REJECTED]), ledger)
     if arguments.all:
         return rejected
@@ -65,39 +66,17 @@ def _selected(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Entry]:
     if not found:
         codes = Counter(one.code for one in rejected)
         there_are = ", ".join(f"{code} ({count})" for code, count in codes.most_common()) or "none at all"
-        raise CannotError(f"no order is rejected with code {arguments.code}; there are: {there_are}")
+        raise CommandError(f"no order is rejected with code {arguments.code}; there are: {there_are}")
     return found
 
 
-def _lift(entry: Entry, ledger: SqlLedger, word: Word) -> str:
-    if entry.state.value != "rejected":
-        raise NotTakenError(f"{_NOT_REJECTED[entry.state.value].format(key=entry.key)}")
-    if ledger.lift_pause(entry, who=word.who, why=word.why) is None:
-        raise NotTakenError(HAS_MOVED.format(key=entry.key))
-    if entry.settle_after > ledger.now():
-        return f"asked again by the next sync, once its settle window is over at {time(entry.settle_after)}"
-    return "asked again by the next sync"
-
-
-#: What becomes of an order that KK has not refused, by its state.
-_NOT_REJECTED = {
-    "in_doubt": "in doubt: KK may have it, so every sync of the account looks it up by itself and sends it "
-    "again only when it is proven absent; see `kk ledger show {key}`",
-    "sending": "being sent right now, or in doubt: the next sync looks it up by itself",
-    "held": "held: look it up on KK's site, then `kk ledger resolve {key}`",
-    "created": "created: KK has it. To order it once more: `kk ledger resolve {key} --order-again`",
-    "not_sent": "not sent: the next sync that selects it sends it without more ado",
-    "invalid": "invalid: mend its row; the next sync checks it anew and sends it",
-}
-
-
 def _print_what_follows(done: int, skipped: int) -> None:
-    from airflow_provider_kk.delivery.log import orders
+    from airflow_provider_kk.delivery.log import count_orders
 
     if done:
-        say(
+        print_line(
             f"The next sync that selects {'it' if done == 1 else 'them'} looks at KK's list first and sends "
             "what is not there. What KK refuses again rests longer than before"
         )
     if skipped:
-        print(f"{orders(skipped)} skipped", file=sys.stderr)
+        print(f"{count_orders(skipped)} skipped", file=sys.stderr)

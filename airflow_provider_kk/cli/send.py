@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.check import Known, planned_with, print_plan
 from airflow_provider_kk.cli.common import (
-    Told,
-    add_place,
+    StderrLog,
+    add_ledger_options,
     confirm,
-    guarded,
-    open_place,
+    open_ledger_of,
+    print_line,
     require_own_ledger,
-    say,
+    run_command,
     table,
     whole,
 )
@@ -30,11 +30,11 @@ from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.rows import Origin
-    from airflow_provider_kk.delivery.runs import Summary
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.model import Origin
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.operators.run import Delivery
+    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.runs import Summary
     from airflow_provider_kk.warehouse.spool import Spool
 
 _EPILOG = f"""\
@@ -71,59 +71,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--show", type=whole, default=100, metavar="N", help="orders in the table (100)")
     parser.add_argument("--json", action="store_true", help="one order a line, the summary in the last")
-    add_place(parser)
+    add_ledger_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Send; the exit status is 0 when all is delivered, 1 when not, 2 when nothing was sent."""
-    return guarded("kk send", lambda: _run(arguments))
+    return run_command("kk send", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    log = Told("kk send")
+    log = StderrLog("kk send")
     with closing(read_file(arguments, log)) as spool:
         require_own_ledger(arguments)
-        hook, ledger = open_place(arguments, makes=True, threads=_IN_FLIGHT, log=log)
+        hook, ledger = open_ledger_of(arguments, create=True, threads=_IN_FLIGHT, log=log)
         with closing(ledger):
             if not arguments.yes:
                 _ask(arguments, spool, hook, ledger, log)
             return _send(arguments, spool, hook, ledger, log)
 
 
-def _ask(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: Told) -> None:
-    from airflow_provider_kk.delivery.board import Board
-    from airflow_provider_kk.delivery.log import orders
-    from airflow_provider_kk.operators.selection import put_on_board
+def _ask(
+    arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: StderrLog
+) -> None:
+    from airflow_provider_kk.delivery.log import count_orders
+    from airflow_provider_kk.delivery.run_queue import RunQueue
+    from airflow_provider_kk.sync.load_orders import enqueue_orders
 
-    board, known = Board(), Known(hook.settings, ledger, "")
-    put_on_board(board, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
-    planned = planned_with(known, board)
-    print_plan(board, planned, known, most=arguments.show, file=sys.stderr)
+    run_queue, known = RunQueue(), Known(hook.settings, ledger, "")
+    enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
+    planned = planned_with(known, run_queue)
+    print_plan(run_queue, planned, known, most=arguments.show, file=sys.stderr)
     number = planned.summary.postponed
     number = number if arguments.limit is None else min(number, arguments.limit)
     if number:
-        confirm([], f"Send {orders(number)}?", yes=False)
+        confirm([], f"Send {count_orders(number)}?", yes=False)
 
 
 # Sending -------------------------------------------------------------------------------------------
 
 
-def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: Told) -> int:
+def _send(
+    arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: StderrLog
+) -> int:
     from sqlalchemy.exc import DBAPIError
 
-    from airflow_provider_kk.delivery.board import Board
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.driver_errors import told
-    from airflow_provider_kk.delivery.settle import Policy
-    from airflow_provider_kk.operators.run import Delivery
-    from airflow_provider_kk.operators.selection import put_on_board
+    from airflow_provider_kk.delivery.reconcile import Policy
+    from airflow_provider_kk.delivery.run_queue import RunQueue
+    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
+    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.load_orders import enqueue_orders
 
-    stop, board = Stop(), Board()
+    stop, run_queue = Stop(), RunQueue()
     with _stopping(stop):
         delivery = Delivery(
             hook=hook,
             ledger=ledger,
-            board=board,
+            run_queue=run_queue,
             origin=_origin(arguments.file, ledger),
             stop=stop,
             policy=Policy(arguments.on_absence),
@@ -134,43 +138,45 @@ def _send(arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: Sql
             # It is for each call, while a sync's is for all tries of a task.
             delivery.max_sent = arguments.limit + delivery.runs.sent(delivery.run)
         api_version = hook.settings.api_version
-        put_on_board(board, spool, dict(arguments.columns), log, delivery, api_version=api_version)
+        enqueue_orders(run_queue, spool, dict(arguments.columns), log, delivery, api_version=api_version)
         try:
             return _deliver(arguments, delivery)
         except DBAPIError as error:
-            log.error("the ledger's database cannot be used: %s. The same command goes on", told(error))
+            log.error(
+                "the ledger's database cannot be used: %s. The same command goes on", describe_error(error)
+            )
             return 1
 
 
 def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
-    from airflow_provider_kk.operators.verdict import verdict
+    from airflow_provider_kk.sync.failure_policy import task_failure
 
     summary, failure = delivery.carry_out()
-    trouble = verdict(delivery, summary, max_rejected=0, changes_fail=True) or _undelivered(summary)
+    trouble = task_failure(delivery, summary, max_rejected=0, changes_fail=True) or _undelivered(summary)
     delivery.end("failed" if failure or trouble else "done", summary)
     _print(delivery, summary, arguments)
     if failure is not None:
         raise failure
     if trouble is not None:
-        say(f"kk send: {trouble}", file=sys.stderr)
+        print_line(f"kk send: {trouble}", file=sys.stderr)
     return 1 if trouble else 0
 
 
 def _undelivered(summary: Summary) -> str | None:
     """Say what is not delivered, though that is no news, which alone would fail a sync."""
-    from airflow_provider_kk.delivery.log import orders
-    from airflow_provider_kk.delivery.plan import PROBLEMS
+    from airflow_provider_kk.delivery.log import count_orders
+    from airflow_provider_kk.sync.plan import PROBLEMS
 
     counts = {status: getattr(summary, status.value) for status in PROBLEMS}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    return f"{orders(sum(counts.values()))} not delivered, as before: {told}" if told else None
+    parts = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{count_orders(sum(counts.values()))} not delivered, as before: {parts}" if parts else None
 
 
 def _origin(file: str, ledger: SqlLedger) -> Origin:
     """Who sends: this file's content is one sync, until it has come through, however often it is tried."""
     from dataclasses import replace
 
-    from airflow_provider_kk.delivery.rows import Origin
+    from airflow_provider_kk.delivery.model import Origin
 
     with open(file, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
@@ -179,7 +185,7 @@ def _origin(file: str, ledger: SqlLedger) -> Origin:
     except (KeyError, OSError):  # a container's user without a name
         login = ""
     origin = Origin(run_id=f"kk send {digest[:16]}", task_id=login)
-    before = ledger.newest_run(origin)
+    before = ledger.storage.newest_run(origin)
     tries = 0 if before is None or before.state == "done" else before.try_number
     return replace(origin, try_number=tries + 1)
 
@@ -208,22 +214,22 @@ def _stopping(stop: Stop) -> Iterator[None]:
 
 
 def _print(delivery: Delivery, summary: Any, arguments: argparse.Namespace) -> None:
-    from airflow_provider_kk.delivery.board import Status
-    from airflow_provider_kk.delivery.log import orders
-    from airflow_provider_kk.delivery.plan import PROBLEMS
+    from airflow_provider_kk.delivery.log import count_orders
+    from airflow_provider_kk.delivery.run_queue import RunStatus
+    from airflow_provider_kk.sync.plan import PROBLEMS
 
-    board = delivery.board
+    run_queue = delivery.run_queue
     if arguments.json:
-        for one in board.finished():
+        for one in run_queue.finished():
             print_json(as_data(one))
         print_json({"summary": summary.as_dict()})
         return
-    say(f"{orders(summary.selected)}, {summary.requests:,} requests, {summary.seconds:.0f} s:")
+    print_line(f"{count_orders(summary.selected)}, {summary.requests:,} requests, {summary.seconds:.0f} s:")
     print_counts(summary, {})
-    print_problems(board, (*PROBLEMS, Status.NOT_SENT), arguments.show)
-    created = board.finished(Status.CREATED, Status.ADOPTED)
+    print_problems(run_queue, (*PROBLEMS, RunStatus.NOT_SENT), arguments.show)
+    created = run_queue.finished(RunStatus.CREATED, RunStatus.ADOPTED)
     if rows := [[one.name or "", ", ".join(one.kk_order_ids)] for one in islice(created, _SHOWN)]:
-        say()
+        print_line()
         table(["order", "kkOrderIds"], rows)
     if more := sum(1 for _ in created):
-        say(f"and {more:,} more: --json shows them")
+        print_line(f"and {more:,} more: --json shows them")

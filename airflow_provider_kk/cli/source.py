@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CannotError, connection_to
+from airflow_provider_kk.cli.common import CommandError, connection_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
 def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of the file of `add_file_options`.
 
-    :raises CannotError: says what is wrong with the file or its columns.
+    :raises CommandError: says what is wrong with the file or its columns.
     """
     from airflow_provider_kk.warehouse import files
     from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
@@ -55,15 +55,15 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
             encoding=arguments.encoding,
         )
     except (files.FileError, ColumnsError) as error:
-        raise CannotError(str(error)) from error
-    _tell_ignored(spool, columns, log)
+        raise CommandError(str(error)) from error
+    _log_ignored(spool, columns, log)
     return spool
 
 
 def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of `--sql`, from `--warehouse`.
 
-    :raises CannotError: says what is wrong with the query, its columns or the warehouse.
+    :raises CommandError: says what is wrong with the query, its columns or the warehouse.
     """
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.database import hook_behind
@@ -72,9 +72,9 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
 
     warehouse, columns = arguments.warehouse_conn_id, dict(arguments.columns)
     if warehouse is None:
-        raise CannotError("--sql needs --warehouse: a connection id or a SQLite file")
+        raise CommandError("--sql needs --warehouse: a connection id or a SQLite file")
     if is_file(warehouse) and not Path(warehouse).is_file():
-        raise CannotError(f"there is no file {warehouse}")
+        raise CommandError(f"there is no file {warehouse}")
     hook = hook_behind(connection_to(warehouse))
     try:
         spool = read_rows(
@@ -84,13 +84,13 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
             only_reads=True,
         )
     except ColumnsError as error:
-        raise CannotError(str(error)) from error
+        raise CommandError(str(error)) from error
     except ReadError as error:
-        raise CannotError(f"{warehouse} cannot be read: {error}") from error
+        raise CommandError(f"{warehouse} cannot be read: {error}") from error
     except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
-        raise CannotError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
-    _tell_ignored(spool, columns, log)
+        raise CommandError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
+    _log_ignored(spool, columns, log)
     return spool
 
 
@@ -100,10 +100,10 @@ def _statement(sql: str) -> str:
     try:
         return Path(sql).read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise CannotError(f"{sql} cannot be read: {type(error).__name__}") from error
+        raise CommandError(f"{sql} cannot be read: {type(error).__name__}") from error
 
 
-def _tell_ignored(spool: Spool, columns: dict[str, str], log: Log) -> None:
+def _log_ignored(spool: Spool, columns: dict[str, str], log: Log) -> None:
     ignored: Sequence[str] = spool.ignored_columns(columns)
     if ignored:
         log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))

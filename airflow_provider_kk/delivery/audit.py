@@ -11,21 +11,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.delivery.compare import Finding, Verdict, compare, unclaimed, unnumbered
-from airflow_provider_kk.delivery.heal import NOT_OUR_STORE
-from airflow_provider_kk.delivery.job import Finder, InconclusiveError, Sighting, plain_number
-from airflow_provider_kk.delivery.listing import trusted_now
+from airflow_provider_kk.delivery.compare import AuditResult, Finding, compare, unclaimed, unnumbered
+from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder, OrderList, plain_number
+from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, trusted_now
 from airflow_provider_kk.delivery.log import Log, utc
-from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 #: An answer is recorded after KK has created the order, and clocks differ: read so much around a period.
 _MARGIN_S = 600.0
 _LOG_EVERY_S = 10.0
-_CONTROLS = 3
+_SENTINELS = 3
 _KEYS_AT_ONCE = 500
 
 
@@ -37,7 +36,7 @@ class Audit:
     until: float
     findings: list[Finding] = field(default_factory=list)
     """All that does not simply agree, by order number; orders without one at the end."""
-    counts: Counter[Verdict] = field(default_factory=Counter)
+    counts: Counter[AuditResult] = field(default_factory=Counter)
     """How many of each verdict, those that agree too."""
 
     @property
@@ -46,40 +45,42 @@ class Audit:
         return not any(verdict.is_difference for verdict in self.counts)
 
 
-def latest_until(ledger: SqlLedger, finder: Finder) -> float:
+def latest_until(ledger: SqlLedger, order_list: OrderList) -> float:
     """Return up to when KK's list can be believed to be complete by now, epoch seconds."""
-    return trusted_now(ledger, finder) - ledger.terms.settle_window_s
+    return trusted_now(ledger, order_list) - ledger.timing.settle_window_s
 
 
-def audit(ledger: SqlLedger, finder: Finder, since: float, until: float, log: Log) -> Audit:
+def audit(ledger: SqlLedger, order_list: OrderList, since: float, until: float, log: Log) -> Audit:
     """Compare what KK has created from `since` to `until` (epoch seconds) with the ledger.
 
     :param until: not later than `latest_until`.
     :raises InconclusiveError, KKError: when KK's list cannot be read completely, or shows none of the orders
         that KK has answered; then nothing can be told.
     """
-    return _Auditor(ledger, finder, since, until, log).run()
+    return _Auditor(ledger, order_list, since, until, log).run()
 
 
 class _Auditor:
-    def __init__(self, ledger: SqlLedger, finder: Finder, since: float, until: float, log: Log) -> None:
-        self._ledger, self._finder = ledger, finder
+    def __init__(
+        self, ledger: SqlLedger, order_list: OrderList, since: float, until: float, log: Log
+    ) -> None:
+        self._ledger, self._order_list = ledger, order_list
         self._since, self._until = since, until
         self._margin_s = _MARGIN_S + abs(ledger.now() - ledger.clock.wall())
-        self._shown = _Shown(finder, ledger, log)
+        self._shown = _Shown(order_list, ledger, log)
 
     def run(self) -> Audit:
         # KK first: whatever it shows by then has its intent in the ledger.
         start, end = self._since - self._margin_s, self._until + self._margin_s
         self._shown.read(start, end)
-        near = self._ledger.created_between(start, end)
+        near = self._ledger.storage.created_between(start, end)
         pending = self._ledger.entries(states=[*DOUBTFUL, State.HELD])
-        self._require_control(near)
+        self._require_sentinel(near)
         self._shown.attribute([*near, *pending])
         keys = self._keys(near, pending)
         rows = self._rows(keys)
-        findings = {key: self._judge(key, rows.get(key, []), start, end) for key in keys}
-        self._look_closer({key: rows[key] for key, one in findings.items() if _deserves(one)}, findings)
+        findings = {key: self._audit_result(key, rows.get(key, []), start, end) for key in keys}
+        self._compare_goods({key: rows[key] for key, one in findings.items() if _deserves(one)}, findings)
         return self._sum_up(findings)
 
     def _sum_up(self, findings: dict[str, Finding]) -> Audit:
@@ -87,18 +88,18 @@ class _Auditor:
         result = Audit(self._since, self._until)
         for one in [*(findings[key] for key in sorted(findings)), *apart]:
             result.counts[one.verdict] += 1
-            if one.verdict is not Verdict.AGREES:
+            if one.verdict is not AuditResult.AGREES:
                 result.findings.append(one)
         return result
 
     def _is_inside(self, epoch: float | None) -> bool:
         return epoch is None or self._since <= epoch <= self._until
 
-    def _require_control(self, near: Iterable[Entry]) -> None:
+    def _require_sentinel(self, near: Iterable[Record]) -> None:
         """Raise unless KK shows one of the orders that it has answered, if there are any."""
         if any(one.attempt and self._shown.has(one.kk_order_ids) for one in near):
             return
-        known = self._ledger.newest_sent(before=self._until, limit=_CONTROLS)
+        known = self._ledger.storage.newest_sent(before=self._until, limit=_SENTINELS)
         for one in known:
             self._shown.read(one.created_at - self._margin_s, one.created_at + self._margin_s)
             if self._shown.has(one.kk_order_ids):
@@ -108,21 +109,21 @@ class _Auditor:
 
     # What is compared ------------------------------------------------------------------------------
 
-    def _keys(self, near: Iterable[Entry], pending: Iterable[Entry]) -> set[str]:
+    def _keys(self, near: Iterable[Record], pending: Iterable[Record]) -> set[str]:
         """Return the numbers that have something in the period, here or at KK."""
         keys = {one.key for one in near if self._is_inside(one.created_at)}
         keys |= {key for key, one in self._shown.numbered() if self._is_inside(one.created_at)}
         sent = self._ledger.attempts(sorted({one.key for one in pending}))
         return keys | {one.key for one in sent if self._is_inside(one.intent_at)}
 
-    def _rows(self, keys: Iterable[str]) -> dict[str, list[Entry]]:
+    def _rows(self, keys: Iterable[str]) -> dict[str, list[Record]]:
         newest = self._ledger.look_up(sorted(keys))
         return {
             key: [entry] if entry.generation == 1 else self._ledger.generations(key)
             for key, entry in newest.items()
         }
 
-    def _judge(self, key: str, generations: Sequence[Entry], start: float, end: float) -> Finding:
+    def _audit_result(self, key: str, generations: Sequence[Record], start: float, end: float) -> Finding:
         shown = self._shown.of(key)
         if not generations:
             return unclaimed(key, shown)
@@ -137,7 +138,7 @@ class _Auditor:
 
     # A second look ---------------------------------------------------------------------------------
 
-    def _look_closer(self, rows: dict[str, list[Entry]], findings: dict[str, Finding]) -> None:
+    def _compare_goods(self, rows: dict[str, list[Record]], findings: dict[str, Finding]) -> None:
         """Judge again what does not agree, with KK's list from all times at which it was sent or created."""
         keys = sorted(rows)
         for start in range(0, len(keys), _KEYS_AT_ONCE):
@@ -154,7 +155,7 @@ class _Auditor:
 
 
 def _deserves(finding: Finding) -> bool:
-    return finding.verdict not in (Verdict.AGREES, Verdict.UNCLAIMED)
+    return finding.verdict not in (AuditResult.AGREES, AuditResult.UNCLAIMED)
 
 
 def _by_key(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
@@ -165,7 +166,7 @@ def _by_key(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
     return grouped
 
 
-def _times(generations: Iterable[Entry], attempts: Iterable[Attempt]) -> Iterator[float]:
+def _times(generations: Iterable[Record], attempts: Iterable[Attempt]) -> Iterator[float]:
     yield from (one.created_at for one in generations if one.created_at)
     # Where a human has said that it was created, that is when he said so.
     yield from (one.intent_at for one in attempts)
@@ -184,12 +185,12 @@ def _merged(times: Iterable[float], margin_s: float) -> list[tuple[float, float]
 class _Shown:
     """What KK's list shows, as far as it was read."""
 
-    def __init__(self, finder: Finder, ledger: SqlLedger, log: Log) -> None:
-        self._finder, self._clock, self._log = finder, ledger.clock, log
+    def __init__(self, order_list: OrderList, ledger: SqlLedger, log: Log) -> None:
+        self._order_list, self._clock, self._log = order_list, ledger.clock, log
         self._look_up = ledger.look_up
         self._last_log = self._clock.monotonic()
         self._read: list[tuple[float, float]] = []
-        self._by_id: dict[str, Sighting] = {}
+        self._by_id: dict[str, ListedOrder] = {}
         self._key_of: dict[str, str | None] = {}
         self._ids_of: dict[str, set[str]] = {}
 
@@ -197,23 +198,23 @@ class _Shown:
         """Read a period, unless that was done before; wider by what KK's clock differs."""
         if any(start <= since and until <= end for start, end in self._read):
             return
-        skew_s = self._finder.clock_skew_s or 0.0
+        skew_s = self._order_list.clock_skew_s or 0.0
         now = self._clock.wall() + skew_s
-        for sightings in self._finder.find(since - abs(skew_s), min(until + abs(skew_s), now), ()):
-            self._by_id.update((one.id, one) for one in sightings)
-            self._tell(sightings)
-        if abs((self._finder.clock_skew_s or 0.0) - skew_s) > _MARGIN_S / 2:
+        for listed in self._order_list.find(since - abs(skew_s), min(until + abs(skew_s), now), ()):
+            self._by_id.update((one.id, one) for one in listed)
+            self._log_progress(listed)
+        if abs((self._order_list.clock_skew_s or 0.0) - skew_s) > _MARGIN_S / 2:
             self.read(since, until)  # only the first answer tells how far KK's clock is off
         else:
             self._read.append((since, until))
 
-    def _tell(self, sightings: Sequence[Sighting]) -> None:
-        times = [one.created_at for one in sightings if one.created_at]
+    def _log_progress(self, listed: Sequence[ListedOrder]) -> None:
+        times = [one.created_at for one in listed if one.created_at]
         if times and self._clock.monotonic() - self._last_log >= _LOG_EVERY_S:
             self._last_log = self._clock.monotonic()
             self._log.info("Reading KK's list: %d orders, up to %s", len(self._by_id), utc(max(times)))
 
-    def attribute(self, rows: Iterable[Entry]) -> None:
+    def attribute(self, rows: Iterable[Record]) -> None:
         """Find out which number each order is of, with the help of rows that may be its own."""
         rows = list(rows)
         by_id = {one: row.key for row in rows for one in row.kk_order_ids}
@@ -239,13 +240,13 @@ class _Shown:
     def has(self, ids: Iterable[str]) -> bool:
         return any(one in self._by_id for one in ids)
 
-    def of(self, key: str) -> list[Sighting]:
+    def of(self, key: str) -> list[ListedOrder]:
         return [self._by_id[one] for one in sorted(self._ids_of.get(key, ()))]
 
-    def numbered(self) -> Iterator[tuple[str, Sighting]]:
+    def numbered(self) -> Iterator[tuple[str, ListedOrder]]:
         for key, ids in self._ids_of.items():
             for one in ids:
                 yield key, self._by_id[one]
 
-    def unnumbered(self) -> list[Sighting]:
+    def unnumbered(self) -> list[ListedOrder]:
         return [self._by_id[one] for one, key in sorted(self._key_of.items()) if key is None]

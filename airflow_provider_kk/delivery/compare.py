@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from airflow_provider_kk.delivery.job import Goods, Sighting, add_goods
+from airflow_provider_kk.delivery.job import Goods, ListedOrder, add_goods
 from airflow_provider_kk.delivery.log import utc
-from airflow_provider_kk.delivery.rows import Attempt, Entry, union
+from airflow_provider_kk.delivery.model import Attempt, Record, union
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
 
 _PENDING = DOUBTFUL | {State.HELD}
 
 
-class Verdict(StrEnum):
+class AuditResult(StrEnum):
     """What a comparison says of one order number."""
 
     AGREES = "agrees"
@@ -41,7 +41,7 @@ class Verdict(StrEnum):
     @property
     def is_difference(self) -> bool:
         """Whether somebody has to look at it because of this comparison."""
-        return self not in (Verdict.AGREES, Verdict.OPEN, Verdict.UNNUMBERED)
+        return self not in (AuditResult.AGREES, AuditResult.OPEN, AuditResult.UNNUMBERED)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Finding:
     """What is said of one order number, or of one KK order without a number."""
 
     key: str | None
-    verdict: Verdict
+    verdict: AuditResult
     message: str = ""
     state: str = ""
     """Of the newest generation; empty when the ledger does not know the number."""
@@ -61,23 +61,27 @@ class Finding:
     kk_ids: tuple[str, ...] = ()
 
 
-def unclaimed(key: str, shown: Sequence[Sighting]) -> Finding:
+def unclaimed(key: str, shown: Sequence[ListedOrder]) -> Finding:
     """Return what is said of a number that the ledger does not know."""
     standing = [one for one in shown if not one.is_cancelled]
     if not standing:
-        return Finding(key, Verdict.AGREES, "cancelled at KK", kk_ids=_ids(shown))
+        return Finding(key, AuditResult.AGREES, "cancelled at KK", kk_ids=_ids(shown))
     message = "the ledger does not know this number"
-    return Finding(key, Verdict.UNCLAIMED, message, kk_has=_goods(standing), kk_ids=_ids(standing))
+    return Finding(key, AuditResult.UNCLAIMED, message, kk_has=_goods(standing), kk_ids=_ids(standing))
 
 
-def unnumbered(one: Sighting) -> Finding:
+def unnumbered(one: ListedOrder) -> Finding:
     """Return what is said of a KK order without a number that can be read."""
     at = f"created {utc(one.created_at)}" if one.created_at else ""
-    return Finding(None, Verdict.UNNUMBERED, at, kk_has=one.goods or {}, kk_ids=(one.id,))
+    return Finding(None, AuditResult.UNNUMBERED, at, kk_has=one.goods or {}, kk_ids=(one.id,))
 
 
 def compare(
-    key: str, generations: Sequence[Entry], shown: Sequence[Sighting], attempts: Sequence[Attempt], now: float
+    key: str,
+    generations: Sequence[Record],
+    shown: Sequence[ListedOrder],
+    attempts: Sequence[Attempt],
+    now: float,
 ) -> Finding:
     """Compare one order number.
 
@@ -90,91 +94,97 @@ def compare(
     ids = _all_ids(generations)
     # What was cancelled at KK and is not counted on here is over.
     standing = [one for one in shown if one.id in ids or not one.is_cancelled]
-    verdict, message = _judge(generations, created, standing, attempts, now)
+    verdict, message = _audit_result(generations, created, standing, attempts, now)
     return Finding(
         key,
         verdict,
         message,
         state=generations[-1].state.value if generations else "",
         generation=generations[-1].generation if generations else 0,
-        should_have=add_goods([one.goods for one in created]),
+        should_have=add_goods([one.content.goods for one in created]),
         kk_has=_goods(standing),
         ledger_ids=ids,
         kk_ids=_ids(standing),
     )
 
 
-def _judge(
-    generations: Sequence[Entry],
-    created: Sequence[Entry],
-    shown: Sequence[Sighting],
+def _audit_result(
+    generations: Sequence[Record],
+    created: Sequence[Record],
+    shown: Sequence[ListedOrder],
     attempts: Sequence[Attempt],
     now: float,
-) -> tuple[Verdict, str]:
+) -> tuple[AuditResult, str]:
     if created and all(map(_is_nobodys, generations)):
-        return Verdict.UNCLAIMED, "known from KK's list alone: no sync has sent or selected this very order"
+        return (
+            AuditResult.UNCLAIMED,
+            "known from KK's list alone: no sync has sent or selected this very order",
+        )
     unsettled = [one for one in generations if one.state is not State.CREATED and one.settle_after > now]
     if unsettled:
-        return Verdict.OPEN, f"its settle window is open until {utc(unsettled[-1].settle_after)}"
+        return AuditResult.OPEN, f"its settle window is open until {utc(unsettled[-1].settle_after)}"
     pending = [one for one in generations if one.state in _PENDING]
     known = set(_all_ids(created))
-    if not pending and _is_by_a_humans_word(created, known, shown):
-        return Verdict.AGREES, ""
-    if any(not one.goods for one in created) or any(one.goods is None for one in shown):
+    if not pending and _is_resolved_so(created, known, shown):
+        return AuditResult.AGREES, ""
+    if any(not one.content.goods for one in created) or any(one.goods is None for one in shown):
         return _by_ids(known, pending, shown)
     verdict, message = _by_goods(created, pending, shown, attempts)
     others = sorted(set(_ids(shown)) - set(_all_ids(generations)))
-    if verdict is Verdict.MORE and others:
+    if verdict is AuditResult.MORE and others:
         return verdict, f"{message}; the ledger does not know {', '.join(others)}"
-    if verdict is Verdict.AGREES and not known <= set(_ids(shown)):
+    if verdict is AuditResult.AGREES and not known <= set(_ids(shown)):
         lost = sorted(known - set(_ids(shown)))
-        return Verdict.OTHER_IDS, f"KK does not show {', '.join(lost)}, which the ledger knows"
+        return AuditResult.OTHER_IDS, f"KK does not show {', '.join(lost)}, which the ledger knows"
     return verdict, message
 
 
-def _is_nobodys(entry: Entry) -> bool:
-    return not (entry.attempt or entry.fingerprint or entry.resolved_by)
+def _is_nobodys(entry: Record) -> bool:
+    return not (entry.attempt or entry.content.fingerprint or entry.resolved_by)
 
 
-def _is_by_a_humans_word(created: Sequence[Entry], known: set[str], shown: Sequence[Sighting]) -> bool:
+def _is_resolved_so(created: Sequence[Record], known: set[str], shown: Sequence[ListedOrder]) -> bool:
     """Whether a human has seen exactly these orders at KK and said that they are it."""
     has_spoken = any(one.adopted and one.resolved_by for one in created)
     return has_spoken and known == set(_ids(shown))
 
 
 def _by_ids(
-    known: Collection[str], pending: Sequence[Entry], shown: Sequence[Sighting]
-) -> tuple[Verdict, str]:
+    known: Collection[str], pending: Sequence[Record], shown: Sequence[ListedOrder]
+) -> tuple[AuditResult, str]:
     ids = set(_ids(shown))
     if pending:
-        return Verdict.OPEN, _waits(pending)
+        return AuditResult.OPEN, _waits(pending)
     if known and not ids:
-        return Verdict.MISSING, "KK shows no order of this number"
+        return AuditResult.MISSING, "KK shows no order of this number"
     if lost := sorted(set(known) - ids):
-        return Verdict.FEWER, f"KK does not show {', '.join(lost)}, which the ledger knows"
+        return AuditResult.FEWER, f"KK does not show {', '.join(lost)}, which the ledger knows"
     if others := sorted(ids - set(known)):
-        return Verdict.UNCLEAR, f"the ledger does not know {', '.join(others)}, and goods cannot be read"
-    return Verdict.AGREES, ""
+        return AuditResult.UNCLEAR, f"the ledger does not know {', '.join(others)}, and goods cannot be read"
+    return AuditResult.AGREES, ""
 
 
 def _by_goods(
-    created: Sequence[Entry], pending: Sequence[Entry], shown: Sequence[Sighting], attempts: Sequence[Attempt]
-) -> tuple[Verdict, str]:
-    wanted, found = add_goods([one.goods for one in created]), _goods(shown)
+    created: Sequence[Record],
+    pending: Sequence[Record],
+    shown: Sequence[ListedOrder],
+    attempts: Sequence[Attempt],
+) -> tuple[AuditResult, str]:
+    wanted, found = add_goods([one.content.goods for one in created]), _goods(shown)
     may_be = [wanted, *(add_goods([wanted, goods]) for goods in _pending_goods(pending, attempts))]
     if found in may_be:
-        return (Verdict.OPEN, _waits(pending)) if pending else (Verdict.AGREES, "")
+        return (AuditResult.OPEN, _waits(pending)) if pending else (AuditResult.AGREES, "")
     if wanted and not found:
-        return Verdict.MISSING, "KK shows no order of this number"
+        return AuditResult.MISSING, "KK shows no order of this number"
     waits = f" ({_waits(pending)})" if pending else ""
     if any(_is_part(found, one) for one in may_be):
-        return Verdict.FEWER, f"KK has only a part of its goods{waits}"
+        return AuditResult.FEWER, f"KK has only a part of its goods{waits}"
     if all(_is_part(one, found) for one in may_be):
-        return Verdict.MORE, _how_much_more(may_be[-1], found, shown) + waits
-    return Verdict.OTHER_GOODS, f"KK has other goods under this number{waits}"
+        return AuditResult.MORE, _how_much_more(may_be[-1], found, shown) + waits
+    return AuditResult.OTHER_GOODS, f"KK has other goods under this number{waits}"
 
 
-def _how_much_more(wanted: Goods, found: Goods, shown: Sequence[Sighting]) -> str:
+def _how_much_more(wanted: Goods, found: Goods, shown: Sequence[ListedOrder]) -> str:
     if not wanted:
         return "KK has it, and by the ledger it should not"
     times = min(found[sku] // quantity for sku, quantity in wanted.items())
@@ -183,14 +193,14 @@ def _how_much_more(wanted: Goods, found: Goods, shown: Sequence[Sighting]) -> st
     return f"KK has more goods than were ordered, in {len(shown)} orders"
 
 
-def _pending_goods(pending: Sequence[Entry], attempts: Sequence[Attempt]) -> list[Goods]:
+def _pending_goods(pending: Sequence[Record], attempts: Sequence[Attempt]) -> list[Goods]:
     """Return what an open generation may have come to; only the newest can be open."""
     generations = {one.generation for one in pending}
-    older = [one.goods for one in attempts if one.generation in generations]
-    return [*older, *(one.goods for one in pending)]
+    older = [one.content.goods for one in attempts if one.generation in generations]
+    return [*older, *(one.content.goods for one in pending)]
 
 
-def _waits(pending: Sequence[Entry]) -> str:
+def _waits(pending: Sequence[Record]) -> str:
     one = pending[-1]
     return f"{one.state.value.replace('_', ' ')}: {one.message}" if one.message else one.state.value
 
@@ -199,13 +209,13 @@ def _is_part(goods: Goods, whole: Goods) -> bool:
     return all(quantity <= whole.get(sku, 0) for sku, quantity in goods.items())
 
 
-def _goods(shown: Sequence[Sighting]) -> dict[str, int]:
+def _goods(shown: Sequence[ListedOrder]) -> dict[str, int]:
     return add_goods([one.goods or {} for one in shown])
 
 
-def _ids(shown: Iterable[Sighting]) -> tuple[str, ...]:
+def _ids(shown: Iterable[ListedOrder]) -> tuple[str, ...]:
     return tuple(one.id for one in shown)
 
 
-def _all_ids(generations: Iterable[Entry]) -> tuple[str, ...]:
+def _all_ids(generations: Iterable[Record]) -> tuple[str, ...]:
     return union((), (one for entry in generations for one in entry.kk_order_ids))

@@ -12,7 +12,33 @@ Goods = Mapping[str, int]
 
 #: Called with the seconds that the call may still take, after connect and TLS and right before the
 #: first byte; raises when the job must not be sent any more.
-LastCheck = Callable[[float], None]
+BeforeSend = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is ordered, and where it goes, as far as that may be kept."""
+
+    fingerprint: str = ""
+    """Tells two contents of one key apart; versioned. Empty for what was found at KK, without its address."""
+    goods: Goods = field(default_factory=dict)
+    country: str = ""
+    zip_digest: str = ""
+    """See `zip_digest`."""
+
+    def goes_elsewhere(self, other: Content) -> bool:
+        """Whether the country or the postal code, where both are known, is another one."""
+        if self.country and other.country and self.country != other.country:
+            return True
+        return bool(self.zip_digest and other.zip_digest) and self.zip_digest != other.zip_digest
+
+    def is_same_content(self, other: Content) -> bool:
+        """Whether this can be the other, of which the address is not known."""
+        return self.goods == other.goods and not self.goes_elsewhere(other)
+
+    def is_same(self, known: Content) -> bool:
+        """Whether this is what is known, by its fingerprint or, where that is not known, by its looks."""
+        return self.is_same_content(known) if not known.fingerprint else self.fingerprint == known.fingerprint
 
 
 @dataclass(frozen=True)
@@ -21,20 +47,15 @@ class Job:
 
     key: str
     """What the job is known by here and at KK: an order's number."""
-    fingerprint: str
-    """Tells two jobs of one key apart; versioned."""
-    goods: Goods
-    country: str
-    zip_digest: str
-    """Where it goes, as far as it may be kept: see `zip_digest`."""
-    send: Callable[[LastCheck], list[str]] = field(repr=False, compare=False)
+    content: Content
+    send: Callable[[BeforeSend], list[str]] = field(repr=False, compare=False)
     """POST once; returns KK's ids, or raises a `KKError` that carries the outcome."""
     redact: Callable[[str], str] = field(repr=False, compare=False)
     """Take this customer's data out of a text that KK wrote."""
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ListedOrder:
     """Something that exists at KK and may be the effect of a job."""
 
     id: str
@@ -63,7 +84,7 @@ class InconclusiveError(Exception):
     """KK could not be listed completely, so nothing follows from what it did not show."""
 
 
-class Finder(Protocol):
+class OrderList(Protocol):
     """Reads what exists at KK."""
 
     @property
@@ -71,7 +92,7 @@ class Finder(Protocol):
         """KK's clock minus this machine's, in seconds, at the last answer."""
         ...
 
-    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[Sighting]]:
+    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
         """Yield everything that was created in a period (epoch seconds), in parts.
 
         A finder that cannot list a period looks for the effects of `keys` instead.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -36,7 +36,7 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-def orders(number: int) -> str:
+def count_orders(number: int) -> str:
     """Return `1 order`, `2 orders`."""
     return f"{number} order" if number == 1 else f"{number} orders"
 
@@ -59,7 +59,7 @@ class _Line:
 
     def __str__(self) -> str:
         first = some_of(self.names, self.total)
-        named = f"order {first}" if self.total == 1 else f"{orders(self.total)} ({first})"
+        named = f"order {first}" if self.total == 1 else f"{count_orders(self.total)} ({first})"
         are = "is" if self.total == 1 else "are"
         line = self.text.format(orders=named, are=are, reason=self.reason)
         return printable(line[0].upper() + line[1:])
@@ -116,3 +116,8 @@ class OrderLog:
 def utc(epoch: float) -> str:
     """Return a time as people read it; empty for 0."""
     return pendulum.from_timestamp(epoch).format("YYYY-MM-DD HH:mm:ss [UTC]") if epoch else ""
+
+
+def format_goods(goods: Mapping[str, int]) -> str:
+    """Return goods as people read them."""
+    return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"

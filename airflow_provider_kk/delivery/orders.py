@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.api.redact import redact
-from airflow_provider_kk.delivery.job import Goods, InconclusiveError, Job, Sighting, zip_digest
+from airflow_provider_kk.delivery.job import Content, Goods, InconclusiveError, Job, ListedOrder, zip_digest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -30,13 +30,16 @@ def order_job(order: Order, client: KKClient) -> Job:
         raise ValueError("an order needs a number to be delivered")
     return Job(
         key=order.custom_order_number,
-        fingerprint=fingerprint(order),
-        goods=goods_of(order),
-        country=order.address.country,
-        zip_digest=zip_digest(order.custom_order_number, order.address.zip),
-        send=lambda last_check: client.create_order(order, throttled=False, last_check=last_check),
+        content=content_of(order),
+        send=lambda before_send: client.create_order(order, throttled=False, before_send=before_send),
         redact=lambda text: redact(text, order.private_values()),
     )
+
+
+def content_of(order: Order) -> Content:
+    """Return what the ledger keeps of an order."""
+    number, address = order.custom_order_number or "", order.address
+    return Content(fingerprint(order), goods_of(order), address.country, zip_digest(number, address.zip))
 
 
 def goods_of(order: Order) -> dict[str, int]:
@@ -68,7 +71,7 @@ def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:
     return "1:" + hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-class OrderFinder:
+class KKOrderList:
     """Lists KK's orders by creation time, completely or not at all.
 
     Source: page "Query orders". A short page proves nothing there (a server may cap the page size), rows
@@ -83,7 +86,7 @@ class OrderFinder:
         """KK's clock minus this machine's, in seconds, at the last answer."""
         return self._client.clock_skew_s
 
-    def find(self, since: float, until: float, keys: Sequence[str] = ()) -> Iterator[list[Sighting]]:
+    def find(self, since: float, until: float, keys: Sequence[str] = ()) -> Iterator[list[ListedOrder]]:
         """Yield the orders created from `since` to `until` (epoch seconds) in complete slices.
 
         :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
@@ -96,7 +99,7 @@ class OrderFinder:
             start, end = slices.pop()
             rows = self._read_slice(start, end)
             if rows is not None:
-                yield [sighting(row) for row in rows]
+                yield [listed_order(row) for row in rows]
             elif end - start > _SHORTEST_SLICE_S:
                 middle = (start + end) // 2
                 slices += [(middle, end), (start, middle + 1)]
@@ -133,10 +136,10 @@ class OrderFinder:
         return None
 
 
-def sighting(order: KKOrder) -> Sighting:
+def listed_order(order: KKOrder) -> ListedOrder:
     """Return what the ledger may know of a listed order."""
     address = order.shipping_address
-    return Sighting(
+    return ListedOrder(
         id=order.id,
         key=order.custom_order_number,
         key_is_integer=order.number_is_integer,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from airflow_provider_kk.delivery.board import Board, Status
 from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.log import Log
+from airflow_provider_kk.delivery.run_queue import RunQueue, RunStatus
 
 _EVERY_S = 5.0
 
@@ -14,9 +14,9 @@ _EVERY_S = 5.0
 class Progress:
     """Logs how far a run is, every few seconds."""
 
-    def __init__(self, log: Log, clock: Clock, least_s: Callable[[int], float]) -> None:
-        """`least_s`: how many seconds so many requests take at KK's rate, which the first burst is above."""
-        self._log, self._clock, self._least_s = log, clock, least_s
+    def __init__(self, log: Log, clock: Clock, min_duration_s: Callable[[int], float]) -> None:
+        """`min_duration_s`: seconds that so many requests take at KK's rate, without the first burst."""
+        self._log, self._clock, self._min_duration_s = log, clock, min_duration_s
         self._started = self._last = clock.monotonic()
         self._total = 0
 
@@ -25,14 +25,14 @@ class Progress:
         self._started = self._last = self._clock.monotonic()
         self._total = total
 
-    def tick(self, board: Board) -> None:
+    def tick(self, run_queue: RunQueue) -> None:
         """Log where the run stands, when it is time."""
         now = self._clock.monotonic()
         if now - self._last < _EVERY_S:
             return
         self._last = now
-        counts = board.counts()
-        left = counts.get(Status.PENDING, 0)
+        counts = run_queue.counts()
+        left = counts.get(RunStatus.PENDING, 0)
         done = max(self._total - left, 0)
         rate = done / (now - self._started)
         self._log.info(
@@ -40,11 +40,11 @@ class Progress:
             done,
             self._total,
             rate,
-            counts.get(Status.CREATED, 0),
-            counts.get(Status.REJECTED, 0),
-            counts.get(Status.WAITING, 0),
-            counts.get(Status.NOT_SENT, 0),
-            _duration(max(left / rate, self._least_s(left))) if rate else "?",
+            counts.get(RunStatus.CREATED, 0),
+            counts.get(RunStatus.REJECTED, 0),
+            counts.get(RunStatus.WAITING, 0),
+            counts.get(RunStatus.NOT_SENT, 0),
+            _duration(max(left / rate, self._min_duration_s(left))) if rate else "?",
         )
 
 

@@ -15,22 +15,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.redact import redact
-from airflow_provider_kk.delivery.deliver import deliver
-from airflow_provider_kk.delivery.job import Goods, Job, Sighting, add_goods
-from airflow_provider_kk.delivery.listing import trusted_now
-from airflow_provider_kk.delivery.log import Log
-from airflow_provider_kk.delivery.orders import OrderFinder
-from airflow_provider_kk.delivery.rows import MAX_KEY
-from airflow_provider_kk.delivery.settle import attempts_of, within_bounds
-from airflow_provider_kk.delivery.states import DOUBTFUL, LOOK_FIRST, Event, State
+from airflow_provider_kk.delivery.attempt import attempt
+from airflow_provider_kk.delivery.job import Content, Goods, Job, ListedOrder, add_goods
+from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
+from airflow_provider_kk.delivery.log import Log, OrderLog
+from airflow_provider_kk.delivery.model import MAX_KEY
+from airflow_provider_kk.delivery.orders import KKOrderList
+from airflow_provider_kk.delivery.reconcile import attempts_of, within_bounds
+from airflow_provider_kk.delivery.recover import adopt_unknown
+from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, Event, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder, Refund
     from airflow_provider_kk.api.throttle import Throttle
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.rows import Entry, Origin
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.model import Origin, Record
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 PENDING, REFUNDED, FAILED = "pending_review", "refund_successfully", "refund_failed"
 """KK's words in `refundStatus`."""
@@ -74,7 +75,7 @@ def carries(refund: Refund, key: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Wish:
+class RefundRequest:
     """The refund of one order at KK."""
 
     order: KKOrder
@@ -89,7 +90,7 @@ class Wish:
         lines = None if self.is_whole else _lines(self.order, self.goods)
         what = _WHOLE if self.is_whole else json.dumps(sorted(self.goods.items()))
 
-        def send(last_check: Any) -> list[str]:
+        def send(before_send: Any) -> list[str]:
             number = client.refund_order(
                 self.order.id,
                 # The key first: KK may cut a remark, how long one may be is not documented.
@@ -97,7 +98,7 @@ class Wish:
                 lines=lines,
                 refund_reason=self.reason,
                 throttled=False,
-                last_check=last_check,
+                before_send=before_send,
             )
             return [number]
 
@@ -106,16 +107,13 @@ class Wish:
         private = [str(value) for name in names if (value := getattr(address, name, None))]
         return Job(
             key=self.key,
-            fingerprint="1:" + hashlib.sha256(what.encode()).hexdigest()[:40],
-            goods=self.goods,
-            country="",
-            zip_digest="",
+            content=Content("1:" + hashlib.sha256(what.encode()).hexdigest()[:40], self.goods),
             send=send,
             redact=lambda text: redact(text, [*private, self.remark]),
         )
 
 
-def wishes(
+def refund_requests(
     orders: Sequence[KKOrder],
     goods: Goods | None,
     *,
@@ -123,12 +121,12 @@ def wishes(
     origin: Origin,
     remark: str,
     reason: str,
-) -> list[Wish]:
+) -> list[RefundRequest]:
     """Return the refunds of these orders: one for each, of all its goods, or of its share of `goods`.
 
     What a former try has begun to ask of an order stays that order's share.
 
-    :param ledger: see `SqlLedger.of_refunds`.
+    :param ledger: see `refund_ledger`.
     :raises RefundImpossibleError: more, or other goods, than were ordered; names them all.
     """
     keys = {one.id: refund_key(one.id, origin if goods is not None else None) for one in orders}
@@ -136,16 +134,16 @@ def wishes(
         shares = {one.id: dict(_ordered(one)) for one in orders}
     else:
         known = ledger.look_up(list(keys.values()))
-        fixed = {kk_id: known[key].goods for kk_id, key in keys.items() if _is_fixed(known.get(key))}
+        fixed = {kk_id: known[key].content.goods for kk_id, key in keys.items() if _is_fixed(known.get(key))}
         shares = _shares(orders, goods, fixed)
     return [
-        Wish(one, keys[one.id], shares[one.id], goods is None, remark, reason)
+        RefundRequest(one, keys[one.id], shares[one.id], goods is None, remark, reason)
         for one in orders
         if goods is None or shares.get(one.id)
     ]
 
 
-def _is_fixed(entry: Entry | None) -> bool:
+def _is_fixed(entry: Record | None) -> bool:
     return entry is not None and entry.state in _FIXED
 
 
@@ -169,8 +167,8 @@ def _shares(orders: Sequence[KKOrder], goods: Goods, fixed: Mapping[str, Goods])
         rest = {sku: quantity - share.get(sku, 0) for sku, quantity in rest.items()}
     if faults := {sku: quantity for sku, quantity in rest.items() if quantity}:
         ordered = add_goods([_ordered(one) for one in orders])
-        told = ", ".join(f"{sku}: {goods[sku]} asked for, {ordered.get(sku, 0)} ordered" for sku in faults)
-        raise RefundImpossibleError(f"more than was ordered: {told}")
+        text = ", ".join(f"{sku}: {goods[sku]} asked for, {ordered.get(sku, 0)} ordered" for sku in faults)
+        raise RefundImpossibleError(f"more than was ordered: {text}")
     return shares
 
 
@@ -203,10 +201,10 @@ def _lines(order: KKOrder, goods: Goods) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Step:
+class RefundProgress:
     """How far a refund has come."""
 
-    entry: Entry
+    entry: Record
     wait_s: float | None = None
     """Look again after so many seconds; None: this is its end, for this run."""
 
@@ -214,7 +212,7 @@ class Step:
 class RefundDelivery:
     """Asks for refunds by the protocol that orders go by.
 
-    :param ledger: see `SqlLedger.of_refunds`.
+    :param ledger: see `refund_ledger`.
     :param client: has read from KK before, so that KK's clock is known.
     """
 
@@ -234,7 +232,7 @@ class RefundDelivery:
         self._stop = stop
         self._log = log
 
-    def advance(self, wish: Wish) -> Step | None:
+    def advance(self, wish: RefundRequest) -> RefundProgress | None:
         """Do what can be done now; None: somebody else is at it, so look again in a moment.
 
         :raises KKError: KK's refunds cannot be read; nothing was sent.
@@ -243,14 +241,17 @@ class RefundDelivery:
         """
         entry = self._ledger.look_up([wish.key]).get(wish.key)
         if entry is not None and entry.state in (State.CREATED, State.HELD):
-            return Step(entry)
-        now = trusted_now(self._ledger, OrderFinder(self._client))
-        if entry is not None and entry.state in LOOK_FIRST:
-            entry = within_bounds(self._ledger, entry, self._log)
+            return RefundProgress(entry)
+        order_list = KKOrderList(self._client)
+        now = trusted_now(self._ledger, order_list)
+        if entry is not None and entry.state in RECONCILE_FIRST:
+            order_log = OrderLog(self._log)
+            entry = within_bounds(self._ledger, entry, order_log, kk_skew_s=order_list.clock_skew_s)
+            order_log.flush()
         if entry is not None and entry.settle_after > now and entry.state in DOUBTFUL:
-            return Step(entry, entry.settle_after - now)
+            return RefundProgress(entry, entry.settle_after - now)
         if entry is not None and entry.settle_after > now and entry.state is State.REJECTED:
-            return Step(
+            return RefundProgress(
                 entry
             )  # what was refused may show at KK all the same, and there is no list to trust yet
         at_kk = self._client.get_refunds(wish.order.id)
@@ -259,47 +260,56 @@ class RefundDelivery:
         if entry is not None and entry.state in DOUBTFUL:
             return self._absent(entry, at_kk)
         if entry is not None and entry.state is State.REJECTED and entry.retry_after > now:
-            return Step(entry)
+            return RefundProgress(entry)
         self._require_possible(wish, at_kk)
         self._throttle.acquire(self._stop)
-        done = deliver(wish.job(self._client), entry, self._ledger, origin=self._origin, sync_id="")
+        done = attempt(
+            wish.job(self._client),
+            entry,
+            self._ledger,
+            origin=self._origin,
+            sync_id="",
+            kk_skew_s=kk_skew_s(order_list),
+        )
         if done is None:
             return None
         entry = done[0]
-        now = trusted_now(self._ledger, OrderFinder(self._client))
-        return Step(entry, max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None)
+        now = trusted_now(self._ledger, order_list)
+        return RefundProgress(entry, max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None)
 
-    def _found(self, wish: Wish, entry: Entry | None, own: Sequence[Refund]) -> Step | None:
+    def _found(
+        self, wish: RefundRequest, entry: Record | None, own: Sequence[Refund]
+    ) -> RefundProgress | None:
         ids = [str(one.refund_no) for one in own]
         if entry is None or entry.state not in DOUBTFUL | {State.REJECTED}:
-            self._ledger.heal([Sighting(id=one, key=wish.key, goods=wish.goods) for one in ids])
+            adopt_unknown(self._ledger, [ListedOrder(id=one, key=wish.key, goods=wish.goods) for one in ids])
             entry = self._ledger.look_up([wish.key]).get(wish.key)
             if entry is None or entry.state is not State.CREATED:
                 return None
-            moved: Entry | None = entry
+            moved: Record | None = entry
         else:
             attempt = attempts_of(self._ledger, [entry])[entry.key][0]
             moved = self._ledger.adopt(entry, attempt, ids)
-        return self.heed_twins(moved, own) if moved else None
+        return self.hold_duplicates(moved, own) if moved else None
 
-    def _absent(self, entry: Entry, at_kk: Sequence[Refund]) -> Step | None:
+    def _absent(self, entry: Record, at_kk: Sequence[Refund]) -> RefundProgress | None:
         why = "not among KK's refunds of the order; it is never asked for again by itself"
         if unread := [str(one.refund_no) for one in at_kk if not one.remark]:
             why = f"KK's refund {', '.join(unread)} may be it: its remark cannot be read"
         moved = self._ledger.hold(entry, Event.GIVEN_UP, why)
-        return Step(moved) if moved else None
+        return RefundProgress(moved) if moved else None
 
-    def heed_twins(self, entry: Entry, at_kk: Sequence[Refund]) -> Step | None:
+    def hold_duplicates(self, entry: Record, at_kk: Sequence[Refund]) -> RefundProgress | None:
         """Hold a refund that KK has more than once."""
         own = sorted(str(one.refund_no) for one in at_kk if one.refund_no and carries(one, entry.key))
         if len(own) < 2 or entry.state is not State.CREATED or entry.resolved_by:
-            return Step(entry)
+            return RefundProgress(entry)
         why = f"conflict: KK has this refund {len(own)} times"
         moved = self._ledger.hold(entry, Event.CONFLICT, why, own)
-        return Step(moved) if moved else None
+        return RefundProgress(moved) if moved else None
 
-    def _require_possible(self, wish: Wish, at_kk: Sequence[Refund]) -> None:
-        ours = [one for one in self._ledger.refunds_of(wish.order.id) if one.key != wish.key]
+    def _require_possible(self, wish: RefundRequest, at_kk: Sequence[Refund]) -> None:
+        ours = [one for one in self._ledger.storage.refunds_of(wish.order.id) if one.key != wish.key]
         known = {number for one in ours for number in one.kk_order_ids}
         foreign = [
             one.refund_no for one in at_kk if one.refund_status == PENDING and one.refund_no not in known
@@ -312,7 +322,7 @@ class RefundDelivery:
         if wish.is_whole:
             return
         failed = {one.refund_no for one in at_kk if one.refund_status == FAILED}
-        taken = add_goods([one.goods for one in ours if _is_fixed(one) and not _all_in(one, failed)])
+        taken = add_goods([one.content.goods for one in ours if _is_fixed(one) and not _all_in(one, failed)])
         has = _ordered(wish.order)
         faults = [
             f"{sku}: {quantity} asked for, {has.get(sku, 0)} ordered, {taken[sku]} refunded before"
@@ -323,11 +333,11 @@ class RefundDelivery:
             raise RefundImpossibleError(f"more than is left of order {wish.order.id}: {', '.join(faults)}")
 
 
-def _all_in(entry: Entry, numbers: set[str | None]) -> bool:
+def _all_in(entry: Record, numbers: set[str | None]) -> bool:
     return bool(entry.kk_order_ids) and set(entry.kk_order_ids) <= numbers
 
 
-def status_of(at_kk: Sequence[Refund], entry: Entry) -> str | None:
+def status_of(at_kk: Sequence[Refund], entry: Record) -> str | None:
     """What KK says of a refund that was asked for; None while it does not list it."""
     for one in at_kk:
         if one.refund_no in entry.kk_order_ids:

@@ -36,7 +36,7 @@ class Event(StrEnum):
     NOT_SENT = "not_sent"
     UNKNOWN = "unknown"
     """The four outcomes of a POST."""
-    SIGHTED = "sighted"
+    FOUND = "found"
     """It was found at KK, complete."""
     INCOMPLETE = "incomplete"
     """Only a part of it was found at KK, so far."""
@@ -44,10 +44,10 @@ class Event(StrEnum):
     """KK has something else, or more, under this key."""
     GIVEN_UP = "given_up"
     """It is not at KK, and may not be sent again without a human."""
-    DECLARED_CREATED = "declared_created"
-    DECLARED_NEVER = "declared_never"
+    RESOLVED_CREATED = "declared_created"
+    RESOLVED_NEVER_CREATED = "declared_never"
     """The two ways in which a human closes a key."""
-    PAUSE_LIFTED = "pause_lifted"
+    BACKOFF_CLEARED = "backoff_cleared"
     """A human wants a rejected one asked for again without its pause."""
 
 
@@ -68,14 +68,14 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.SENDING, Event.NOT_SENT): State.NOT_SENT,
     (State.SENDING, Event.UNKNOWN): State.IN_DOUBT,
     # What turns up at KK (heal, settle, or a worker that answers late).
-    (None, Event.SIGHTED): State.CREATED,
-    (State.INVALID, Event.SIGHTED): State.CREATED,
-    (State.NOT_SENT, Event.SIGHTED): State.CREATED,
-    (State.REJECTED, Event.SIGHTED): State.CREATED,
-    (State.SENDING, Event.SIGHTED): State.CREATED,
-    (State.IN_DOUBT, Event.SIGHTED): State.CREATED,
-    (State.HELD, Event.SIGHTED): State.CREATED,
-    (State.CREATED, Event.SIGHTED): State.CREATED,
+    (None, Event.FOUND): State.CREATED,
+    (State.INVALID, Event.FOUND): State.CREATED,
+    (State.NOT_SENT, Event.FOUND): State.CREATED,
+    (State.REJECTED, Event.FOUND): State.CREATED,
+    (State.SENDING, Event.FOUND): State.CREATED,
+    (State.IN_DOUBT, Event.FOUND): State.CREATED,
+    (State.HELD, Event.FOUND): State.CREATED,
+    (State.CREATED, Event.FOUND): State.CREATED,
     (State.REJECTED, Event.INCOMPLETE): State.IN_DOUBT,
     (State.SENDING, Event.INCOMPLETE): State.IN_DOUBT,
     (State.IN_DOUBT, Event.INCOMPLETE): State.IN_DOUBT,
@@ -86,21 +86,21 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.HELD, Event.CONFLICT): State.HELD,
     (State.SENDING, Event.GIVEN_UP): State.HELD,
     (State.IN_DOUBT, Event.GIVEN_UP): State.HELD,
-    (State.HELD, Event.DECLARED_CREATED): State.CREATED,
-    (State.SENDING, Event.DECLARED_CREATED): State.CREATED,
-    (State.IN_DOUBT, Event.DECLARED_CREATED): State.CREATED,
-    (State.REJECTED, Event.DECLARED_CREATED): State.CREATED,
-    (State.HELD, Event.DECLARED_NEVER): State.NOT_SENT,
-    (State.SENDING, Event.DECLARED_NEVER): State.NOT_SENT,
-    (State.IN_DOUBT, Event.DECLARED_NEVER): State.NOT_SENT,
-    (State.REJECTED, Event.PAUSE_LIFTED): State.REJECTED,
+    (State.HELD, Event.RESOLVED_CREATED): State.CREATED,
+    (State.SENDING, Event.RESOLVED_CREATED): State.CREATED,
+    (State.IN_DOUBT, Event.RESOLVED_CREATED): State.CREATED,
+    (State.REJECTED, Event.RESOLVED_CREATED): State.CREATED,
+    (State.HELD, Event.RESOLVED_NEVER_CREATED): State.NOT_SENT,
+    (State.SENDING, Event.RESOLVED_NEVER_CREATED): State.NOT_SENT,
+    (State.IN_DOUBT, Event.RESOLVED_NEVER_CREATED): State.NOT_SENT,
+    (State.REJECTED, Event.BACKOFF_CLEARED): State.REJECTED,
 }
 
 #: The outcome of a key's last POST is not known.
 DOUBTFUL = frozenset({State.SENDING, State.IN_DOUBT})
 
 #: Sent again only after a look at KK's list.
-LOOK_FIRST = DOUBTFUL | {State.REJECTED}
+RECONCILE_FIRST = DOUBTFUL | {State.REJECTED}
 
 #: A generation in one of these is over: a human may order the same number again.
 CLOSED = frozenset({State.CREATED, State.REJECTED, State.NOT_SENT})

@@ -15,7 +15,7 @@ from airflow_provider_kk.api.paging import chunks
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import Stock
-    from airflow_provider_kk.delivery.board import Item
+    from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
 _NOT_LISTED = "KK does not list it"
 _UNREADABLE = "KK's figure cannot be read"
@@ -44,7 +44,7 @@ class StockCheck:
 
     def __init__(self, client: KKClient) -> None:
         self._client = client
-        self._coming: deque[Item] = deque()
+        self._coming: deque[QueuedOrder] = deque()
         self._has_answered = False
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(
@@ -57,11 +57,11 @@ class StockCheck:
         """Drop the file."""
         self._db.close()
 
-    def expect(self, items: Iterable[Item]) -> None:
+    def expect(self, items: Iterable[QueuedOrder]) -> None:
         """Name the orders that come next: their SKUs fill up questions that are asked anyway."""
         self._coming = deque(items)
 
-    def shortage(self, item: Item) -> str:
+    def shortage(self, item: QueuedOrder) -> str:
         """Set an order's goods aside; or return every SKU that is missing, with how many are at hand.
 
         The same order asked for again keeps what it has.
@@ -71,7 +71,7 @@ class StockCheck:
         if self._db.execute("SELECT 1 FROM served WHERE position = ?", (item.position,)).fetchone():
             return ""
         wanted = _wanted(item)
-        self._look_up(wanted)
+        self._fetch(wanted)
         faults = [fault for sku, lines in wanted.items() if (fault := self._fault(sku, lines)) is not None]
         if not faults:
             self._db.execute("INSERT INTO served VALUES (?)", (item.position,))
@@ -92,7 +92,7 @@ class StockCheck:
 
     # Asking KK -------------------------------------------------------------------------------------
 
-    def _look_up(self, wanted: Iterable[str]) -> None:
+    def _fetch(self, wanted: Iterable[str]) -> None:
         own = self._unknown(wanted)
         if not own:
             return
@@ -112,19 +112,19 @@ class StockCheck:
             self._learn(skus)
         except KKRejectedError as error:
             skus = self._unknown(skus)
-            refused = self._ask_each(skus) if len(skus) > 1 else {skus[0]: _refusal(error)}
+            rejected = self._ask_each(skus) if len(skus) > 1 else {skus[0]: _rejection(error)}
             if not self._has_answered:
                 raise  # it is not about an SKU: KK refuses whatever is asked
-            self._keep(refused)
+            self._keep(rejected)
 
     def _ask_each(self, skus: Sequence[str]) -> dict[str, _Found]:
-        refused = {}
+        rejected = {}
         for sku in skus:
             try:
                 self._learn([sku])
             except KKRejectedError as error:
-                refused[sku] = _refusal(error)
-        return refused
+                rejected[sku] = _rejection(error)
+        return rejected
 
     def _learn(self, skus: Sequence[str]) -> None:
         left = [sku for sku in skus if "," not in sku]  # which would be two in the question
@@ -150,11 +150,11 @@ class StockCheck:
         self._db.executemany("INSERT INTO stock VALUES (?, ?, ?, ?)", rows)
 
 
-def _refusal(error: KKRejectedError) -> _Found:
+def _rejection(error: KKRejectedError) -> _Found:
     return _Found(0, f"KK refuses to tell how many it has: {error.kk_message or f'code {error.code}'}")
 
 
-def _wanted(item: Item) -> dict[str, dict[int, int]]:
+def _wanted(item: QueuedOrder) -> dict[str, dict[int, int]]:
     """Return the quantities of an order by SKU and line."""
     wanted: dict[str, dict[int, int]] = {}
     for index, line in enumerate(json.loads(item.payload)["items"]):

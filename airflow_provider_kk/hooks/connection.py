@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from airflow_provider_kk.api.endpoint import PRODUCTION_URL, checked_token, is_loopback
 from airflow_provider_kk.api.errors import Fault
+from airflow_provider_kk.api.urls import PRODUCTION_URL, checked_token, is_loopback
 from airflow_provider_kk.hooks.extras import Extras, Faults
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.throttle import LocalBucket
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 DEFAULT_ACCOUNT = "default"
 # KK's searches lag up to 5 minutes behind: what was sent is not listed sooner for certain.

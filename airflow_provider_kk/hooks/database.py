@@ -47,7 +47,7 @@ def engine_behind(
     return engine
 
 
-def _drop_cursor(_dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
+def _drop_cursor(_of_engine: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
     # Airflow's MySQL hook puts all extras of a connection into the URL. No driver takes this one, and
     # SQLAlchemy needs rows that are tuples.
     parameters.pop("cursor", None)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _WRONG_CLOCK_S = 60
 
-_MEND: dict[type[KKError], str] = {
+_FIX: dict[type[KKError], str] = {
     KKAuthError: "{url} refuses the access token: put a valid one from KK's account pages into the password",
     KKEndpointError: "{url} answers, but has no KK API {version}: check the host and api_version",
     KKRateLimitedError: "{url} answers, but the account's rate limit is used up: try again in a minute",
@@ -30,7 +30,7 @@ _MEND: dict[type[KKError], str] = {
 }
 
 # By the name of the exception at the bottom.
-_MEND_WAY_THERE: dict[str, str] = {
+_FIX_CONNECTION: dict[str, str] = {
     "gaierror": "{url} is not known by that name: check the host and DNS",
     "SSL": "{url} cannot be trusted or does not speak TLS: check host, port and certificates",
     "ConnectionRefusedError": "nothing listens at {url}: check host and port",
@@ -43,7 +43,7 @@ def diagnose(settings: ConnectionSettings, client: KKClient) -> tuple[bool, str]
     try:
         client.list_orders(created_from=datetime.now(UTC) - timedelta(days=1), page_size=1)
     except KKError as error:
-        return False, mend(error, settings)
+        return False, fix_for(error, settings)
     works = f"{settings.base_url} accepts the access token and lists orders (API {settings.api_version})"
     skew_s = client.clock_skew_s
     if skew_s is not None and abs(skew_s) > _WRONG_CLOCK_S:
@@ -51,14 +51,14 @@ def diagnose(settings: ConnectionSettings, client: KKClient) -> tuple[bool, str]
     return True, works
 
 
-def mend(error: KKError, settings: ConnectionSettings) -> str:
+def fix_for(error: KKError, settings: ConnectionSettings) -> str:
     """Say in one sentence what to mend, by an error of KK's."""
-    return _mend(error).format(url=settings.base_url, version=settings.api_version, error=error)
+    return _fix_for(error).format(url=settings.base_url, version=settings.api_version, error=error)
 
 
-def _mend(error: KKError) -> str:
+def _fix_for(error: KKError) -> str:
     if isinstance(error, KKNotSentError):
         reason = str(error)
-        sentence = next(text for name, text in _MEND_WAY_THERE.items() if name in reason)
+        sentence = next(text for name, text in _FIX_CONNECTION.items() if name in reason)
         return sentence + " ({error})"
-    return next((text for kind, text in _MEND.items() if isinstance(error, kind)), "{url}: {error}")
+    return next((text for kind, text in _FIX.items() if isinstance(error, kind)), "{url}: {error}")

@@ -79,7 +79,7 @@ class KKHook(BaseHook):
         return KKClient(
             settings.base_url,
             settings.token,
-            dialect=settings.api_version,
+            api_version=settings.api_version,
             address_key=settings.address_key,
             sale_platform=settings.sale_platform,
             timeout_s=settings.timeout_s,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.throttle import Throttle
-    from airflow_provider_kk.delivery.orders import OrderFinder
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.orders import KKOrderList
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 
@@ -22,7 +22,7 @@ def reading(
 
     Without a ledger within `otherwise`, else within a rate of this process alone.
     """
-    from airflow_provider_kk.hooks.ledger import ledger_behind
+    from airflow_provider_kk.hooks.ledger_connection import ledger_behind
 
     if ledger_connection is None:
         with hook.client(otherwise or hook.settings.local_bucket()) as client:
@@ -36,13 +36,13 @@ def reading(
 
 
 @contextmanager
-def open_finder(hook: KKHook, ledger: SqlLedger) -> Iterator[OrderFinder]:
+def open_order_list(hook: KKHook, ledger: SqlLedger) -> Iterator[KKOrderList]:
     """Read KK's list, at the rate that the account's syncs keep to together.
 
     :raises KKError: when KK cannot be asked.
     """
-    from airflow_provider_kk.delivery.orders import OrderFinder
+    from airflow_provider_kk.delivery.orders import KKOrderList
 
     with hook.client(hook.settings.shared_bucket(ledger)) as client:
         client.list_orders(page_size=1)  # tells how far KK's clock is off, and fails early
-        yield OrderFinder(client)
+        yield KKOrderList(client)

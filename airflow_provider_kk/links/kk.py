@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
-from airflow_provider_kk.plugins.paths import HAS_PAGES, root
+from airflow_provider_kk.plugins.urls import HAS_PAGES, root
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
@@ -40,9 +40,9 @@ class OrderInLedgerLink(BaseOperatorLink):
         number = _pushed(ORDER_NUMBER, ti_key) or _text(getattr(task, "custom_order_number", None))
         kk_order_id = _text(getattr(task, "kk_order_id", None))
         if number:
-            return f"{root()}/order?{urlencode({'number': number, 'place': task.kk_conn_id})}"
+            return f"{root()}/order?{urlencode({'number': number, 'kk_conn_id': task.kk_conn_id})}"
         if kk_order_id:
-            return f"{root()}/orders?{urlencode({'q': kk_order_id, 'place': task.kk_conn_id})}"
+            return f"{root()}/orders?{urlencode({'q': kk_order_id, 'kk_conn_id': task.kk_conn_id})}"
         return ""
 
 
@@ -53,8 +53,8 @@ class RunInLedgerLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the page of the run."""
-        place = urlencode({"place": getattr(operator, "kk_conn_id", "")})
-        return f"{root()}/runs/{quote(ti_key.dag_id, safe='')}/{quote(ti_key.run_id, safe='')}?{place}"
+        query = urlencode({"kk_conn_id": getattr(operator, "kk_conn_id", "")})
+        return f"{root()}/runs/{quote(ti_key.dag_id, safe='')}/{quote(ti_key.run_id, safe='')}?{query}"
 
 
 #: The Orders page is in Airflow from 3.1 on: before, there is nothing to link to.

@@ -1,4 +1,4 @@
-"""What the operators that deliver orders share: the protocol's arguments, stopping, deferring."""
+"""What the operators share: the connections' arguments, stopping, deferring, XComs, Airflow's exceptions."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
 from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.links.kk import ORDER_URL
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.runs import Summary
-    from airflow_provider_kk.delivery.settle import Policy
+    from airflow_provider_kk.delivery.model import Origin
+    from airflow_provider_kk.delivery.reconcile import Policy
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.runs import Summary
 
-_DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
+DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 
 
 class _NotGiven:
@@ -34,42 +38,31 @@ class _NotGiven:
 NOT_GIVEN: Any = _NotGiven()
 
 
-class DeliveringOperator(BaseOperator):
-    """An operator whose work is delivery; see `CreateOrderOperator` and `SyncOrdersOperator`."""
+class KKOperator(BaseOperator):
+    """An operator on a KK account, with the account's ledger."""
 
     _stop: Stop | None = None
-    _summary: Summary | None = None
 
     def __init__(
-        self,
-        *,
-        kk_conn_id: str = KKHook.default_conn_name,
-        ledger_conn_id: str | None = None,
-        on_absence: str = "resend",
-        max_resends: int = 1,
-        on_changed: str = "fail",
-        deferrable: bool = _DEFERRABLE,
-        **kwargs: Any,
+        self, *, kk_conn_id: str = KKHook.default_conn_name, ledger_conn_id: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        _require_one_of("on_absence", on_absence, ("resend", "hold"))
-        _require_one_of("on_changed", on_changed, ("fail", "ignore"))
         self.kk_conn_id = kk_conn_id
         self.ledger_conn_id = ledger_conn_id
         self.names_ledger = ledger_conn_id is not None
-        self.on_absence = on_absence
-        self.max_resends = max_resends
-        self.on_changed = on_changed
-        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> Any:
+        """Do the task's work, and return what the operator returns."""
+        with translate_errors():
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> Any:
+        raise NotImplementedError
 
     def on_kill(self) -> None:
         """Send nothing new; what is in flight is still recorded."""
         if self._stop is not None:
             self._stop.set("the task was told to stop")
-
-    def resume(self, context: Context, event: Any = None) -> Any:
-        """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
-        return self.execute(context)
 
     def _new_stop(self) -> Stop:
         from airflow_provider_kk.delivery.clock import Stop
@@ -77,8 +70,35 @@ class DeliveringOperator(BaseOperator):
         self._stop = Stop()
         return self._stop
 
+
+class DeliveringOperator(KKOperator):
+    """An operator whose work is delivery; see `CreateOrderOperator` and `SyncOrdersOperator`."""
+
+    _summary: Summary | None = None
+
+    def __init__(
+        self,
+        *,
+        on_absence: str = "resend",
+        max_resends: int = 1,
+        on_changed: str = "fail",
+        deferrable: bool = DEFERRABLE,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        _require_one_of("on_absence", on_absence, ("resend", "hold"))
+        _require_one_of("on_changed", on_changed, ("fail", "ignore"))
+        self.on_absence = on_absence
+        self.max_resends = max_resends
+        self.on_changed = on_changed
+        self.deferrable = deferrable
+
+    def resume(self, context: Context, event: Any = None) -> Any:
+        """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
+        return self.execute(context)
+
     def _policy(self) -> Policy:
-        from airflow_provider_kk.delivery.settle import Policy
+        from airflow_provider_kk.delivery.reconcile import Policy
 
         return Policy(self.on_absence, self.max_resends)
 
@@ -92,33 +112,67 @@ class DeliveringOperator(BaseOperator):
         self.defer(trigger=SleepTrigger(until, until - time.time()), method_name="resume")
 
 
-def named_ledger(task: Any) -> str | None:
+def named_ledger(task: KKOperator) -> str | None:
     """Return the ledger that a DAG names: None for none, empty text when its template has come to nothing."""
     return (task.ledger_conn_id or "") if task.names_ledger else None
 
 
 @contextmanager
-def failing_for_good() -> Iterator[None]:
-    """Turn what only a human can mend into a failure that is not retried, a lost ledger into a sentence."""
+def translate_errors() -> Iterator[None]:
+    """Raise errors of the package as Airflow's: one that a retry does not help fails without retries."""
     from sqlalchemy.exc import DBAPIError
 
-    from airflow_provider_kk.delivery.driver_errors import told
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
+    from airflow_provider_kk.sync.errors import SyncError
 
     try:
         yield
+    except SyncError as error:
+        failure = AirflowException if error.is_retryable else AirflowFailException
+        raise failure(str(error)) from error.__cause__
     except (InvalidConnectionError, LedgerUnusableError) as error:
         raise AirflowFailException(str(error)) from error
     except DBAPIError as error:
         message = (
-            f"The ledger's database cannot be used: {told(error)}. Nothing is sent without it; what was "
-            "being sent is looked up in KK's list. A retry, or the next run, goes on where this try stopped"
+            f"The ledger's database cannot be used: {describe_error(error)}. Nothing is sent without it; "
+            "what was being sent is looked up in KK's list. A retry, or the next run, goes on where this "
+            "try stopped"
         )
     else:
         return
     # Alone: the driver's traceback fills pages and says no more.
     raise AirflowException(message) from None
+
+
+def origin_of(context: Any) -> Origin:
+    """Return which task's try this is; empty outside of a DAG run."""
+    from airflow_provider_kk.delivery.model import Origin
+
+    ti = context.get("ti")
+    if ti is None:
+        return Origin()
+    return Origin(
+        str(ti.dag_id),
+        str(ti.run_id),
+        str(ti.task_id),
+        -1 if ti.map_index is None else int(ti.map_index),
+        int(ti.try_number or 0),
+    )
+
+
+def push(context: Any, key: str, value: Any) -> None:
+    """Push an XCom, when there is a task instance to push it for."""
+    ti = context.get("ti")
+    if ti is not None:
+        ti.xcom_push(key=key, value=value)
+
+
+def push_order_url(context: Any, settings: ConnectionSettings, kk_order_id: str) -> None:
+    """Push where people see an order at KK, when the connection says it."""
+    if settings.order_url is not None:
+        push(context, ORDER_URL, settings.order_url.replace("{kk_order_id}", quote(kk_order_id, safe="")))
 
 
 def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:

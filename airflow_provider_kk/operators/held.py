@@ -1,4 +1,4 @@
-"""Held orders in a DAG: what waits for a human, and the human's word on it. For `@task` functions.
+"""List and resolve held orders in a DAG, from `@task` functions.
 
 The rules are those of `kk ledger resolve`; `example_dags/kk_held_orders.py` asks by Airflow's own operators.
 """
@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_kk.hooks.kk import KKHook
-from airflow_provider_kk.operators.base import failing_for_good
+from airflow_provider_kk.operators.base import translate_errors
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
-    from airflow_provider_kk.hooks.resolving import Word
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 
 def held_orders(
@@ -36,22 +34,22 @@ def held_orders(
     :raises AirflowException: the ledger's database cannot be used.
     """
     from airflow_provider_kk.delivery.states import State
-    from airflow_provider_kk.hooks.resolving import newest
+    from airflow_provider_kk.sync.resolution import newest
 
-    with failing_for_good(), _ledger(KKHook(kk_conn_id), ledger_conn_id) as ledger:
+    with translate_errors(), _ledger(KKHook(kk_conn_id), ledger_conn_id) as ledger:
         held = sorted(newest(ledger.entries(states=[State.HELD]), ledger), key=lambda one: one.updated_at)
         return [_plain(entry) for entry in held[:limit]]
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _plain(entry: Record) -> dict[str, Any]:
     from airflow_provider_kk.delivery.log import utc
 
     return {
         "custom_order_number": entry.key,
         "generation": entry.generation,
-        "version": entry.claim_token,
-        "goods": dict(entry.goods),
-        "country": entry.country,
+        "version": entry.version,
+        "goods": dict(entry.content.goods),
+        "country": entry.content.country,
         "kk_order_ids": list(entry.kk_order_ids),
         "why": entry.message,
         "since": utc(entry.updated_at),
@@ -60,7 +58,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 def resolve_order(
     custom_order_number: str,
-    word: Literal["created", "never_created", "order_again"],
+    resolution: Literal["created", "never_created", "order_again"],
     *,
     who: str,
     why: str,
@@ -71,125 +69,55 @@ def resolve_order(
     kk_conn_id: str = KKHook.default_conn_name,
     ledger_conn_id: str | None = None,
 ) -> str:
-    """Take a human's word on an order, as `kk ledger resolve` does, and return what follows from it.
+    """Resolve an order manually, by the rules of `kk ledger resolve`, and return what happens next.
 
-    :param word: `created`: KK has it, under `kk_order_ids`. `never_created`: KK never made it, and the next
-        sync that selects it sends it. `order_again`: its number is ordered once more, beside what KK has of
-        it; when it is not over, it is first taken for created under `kk_order_ids`.
-    :param who: whose word it is; kept in the ledger, so no customer's name.
-    :param why: the reason; likewise.
-    :param kk_order_ids: a list, or text with commas; KK must list each of them under this number.
-    :param accept_other_goods: though these hold other goods than were ordered.
-    :param generation: which one the word is about, as `held_orders` has told: with it, a retry orders nothing
-        twice, and nothing is said of one that nobody has seen.
-    :param version: likewise: with it, an answer is not taken that comes when the order has moved on
-        meanwhile, since a colleague or a sync was faster.
-    :raises AirflowFailException: the word is not taken; says why.
-    :raises AirflowException: KK or the ledger's database cannot be asked; a retry helps.
+    :param resolution: `created`: KK has it, under `kk_order_ids`. `never_created`: KK never made it, and the
+        next sync that selects it sends it. `order_again`: order its number once more, beside what KK has of
+        it. If it is still open, it is first resolved as created under `kk_order_ids`.
+    :param who: who resolves it. The ledger keeps the name, so do not give a customer's.
+    :param why: the reason, which the ledger keeps too.
+    :param kk_order_ids: a list, or text with commas. KK must list each of them under this number.
+    :param accept_other_goods: accept ids that hold other goods than were ordered.
+    :param generation: the generation that `held_orders` returned. With it, a retry orders nothing twice, and
+        a generation that nobody has seen is rejected.
+    :param version: the version that `held_orders` returned. With it, the resolution is rejected if a
+        colleague or a sync changed the order meanwhile.
+    :raises AirflowFailException: the resolution is rejected; says why.
+    :raises AirflowException: KK or the ledger's database does not answer; a retry helps.
     """
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.hooks.resolving import NotNowError, NotTakenError, Word, split_ids
+    from airflow_provider_kk.sync import resolution as rules
 
-    ids = split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
+    ids = rules.split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
     hook = KKHook(kk_conn_id)
-    with failing_for_good(), _ledger(hook, ledger_conn_id) as ledger:
+    with translate_errors(), _ledger(hook, ledger_conn_id) as ledger:
         try:
-            said = Word(who, why)
-            resolving = _Resolving(custom_order_number, said, ids, accept_other_goods, hook, ledger)
-            return resolving.resolve(word, generation, version)
-        except (KKError, NotNowError) as error:
+            return rules.resolve(
+                custom_order_number,
+                resolution,
+                rules.ResolvedBy(who, why),
+                hook,
+                ledger,
+                ids=ids,
+                accept_other_goods=accept_other_goods,
+                generation=generation,
+                version=version,
+            )
+        except (KKError, rules.ResolutionUnavailable) as error:
             raise AirflowException(f"{custom_order_number}: KK cannot be asked: {error}") from error
-        except NotTakenError as error:
+        except rules.ResolutionRejected as error:
             raise AirflowFailException(f"{custom_order_number}: {error}") from error
-
-
-@dataclass
-class _Resolving:
-    number: str
-    said: Word
-    ids: Sequence[str]
-    accept_other_goods: bool
-    hook: KKHook
-    ledger: SqlLedger
-
-    def resolve(self, word: str, generation: int | None, version: str | None) -> str:
-        from airflow_provider_kk.hooks.resolving import NotTakenError
-
-        if not self.said.who.strip() or not self.said.why.strip():
-            raise NotTakenError("a word needs whose it is, and why: the next one on call reads it")
-        words = {
-            "created": self._created,
-            "never_created": self._never_created,
-            "order_again": self._order_again,
-        }
-        if word not in words:
-            raise NotTakenError(f"{word!r} is none of {', '.join(words)}")
-        entry = self._entry()
-        if word == "order_again" and generation == entry.generation - 1 and self._is_said_of(entry):
-            return "ordered once more by an earlier try"
-        if generation not in (None, entry.generation):
-            raise NotTakenError(f"it was ordered again meanwhile, as generation {entry.generation}")
-        if version not in (None, entry.claim_token) and not self._is_said_of(entry):
-            raise NotTakenError(
-                f"it has moved on since this was asked, and is {entry.state.value.replace('_', ' ')} now; "
-                f"see `kk ledger show {entry.key}`"
-            )
-        return words[word](entry)
-
-    def _entry(self) -> Entry:
-        from airflow_provider_kk.hooks.resolving import NotTakenError
-
-        if entry := self.ledger.look_up([self.number]).get(self.number):
-            return entry
-        raise NotTakenError(f"it is not in the ledger of {self.ledger.account} at {self.ledger.host}")
-
-    def _is_said_of(self, entry: Entry) -> bool:
-        from airflow_provider_kk.delivery.ledger import as_kept
-
-        return entry.resolved_by == as_kept(self.said.who, self.said.why)
-
-    def _created(self, entry: Entry) -> str:
-        from airflow_provider_kk.hooks import resolving
-
-        if entry.state.value == "created" and set(entry.kk_order_ids) == set(self.ids):
-            return "created, as was said before"
-        resolving.require_open(entry, self.ledger)
-        orders = resolving.orders_at_kk(self.ids, entry, self.hook, self.ledger)
-        held = resolving.other_goods(orders, entry)
-        if held is not None and not self.accept_other_goods:
-            raise resolving.NotTakenError(
-                f"{', '.join(self.ids)} hold {dict(held)}, and {dict(entry.goods)} was ordered"
-            )
-        return resolving.declare_created(entry, self.ids, self.ledger, self.said)
-
-    def _never_created(self, entry: Entry) -> str:
-        from airflow_provider_kk.hooks import resolving
-
-        if entry.state.value == "not_sent":
-            return "never created, as was said before"
-        seen = resolving.seen_orders([entry], self.hook, self.ledger)
-        return resolving.declare_never(entry, seen[entry.key], self.ledger, self.said)
-
-    def _order_again(self, entry: Entry) -> str:
-        from airflow_provider_kk.delivery.states import CLOSED
-        from airflow_provider_kk.hooks import resolving
-
-        if entry.state not in CLOSED:
-            self._created(entry)
-            entry = self._entry()
-        at_kk = resolving.all_at_kk_of([entry], self.hook, self.ledger)
-        return resolving.order_again(entry, at_kk[entry.key], self.ledger, self.said)
 
 
 @contextmanager
 def _ledger(hook: KKHook, ledger_conn_id: str | None) -> Iterator[SqlLedger]:
-    from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
+    from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
 
-    place = ledger_place(hook, ledger_conn_id)
-    if place is None:
+    ledger_conn_id = resolve_ledger_conn_id(hook, ledger_conn_id)
+    if ledger_conn_id is None:
         raise AirflowFailException(
             "Nothing is held without a ledger: set ledger_conn_id, here or in the extra of "
             f"{hook.kk_conn_id!r}"
         )
-    with closing(open_ledger(hook, place, threads=1)) as ledger:
+    with closing(open_ledger(hook, ledger_conn_id, threads=1)) as ledger:
         yield ledger

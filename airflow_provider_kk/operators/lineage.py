@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
-    from airflow_provider_kk.delivery.runs import Summary
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.runs import Summary
 
 
 def emit(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -16,35 +16,39 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_kk.assets.kk import ORDERS
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER, ORDER_NUMBER, RUN_IN_LEDGER, OrderAtKKLink
-from airflow_provider_kk.operators.base import NOT_GIVEN, DeliveringOperator, failing_for_good, named_ledger
-from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
-from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
-from airflow_provider_kk.operators.results import open_write_back, tell_warehouse
-from airflow_provider_kk.operators.run import (
-    DeferUntil,
-    Delivery,
-    item_of,
+from airflow_provider_kk.operators.base import (
+    NOT_GIVEN,
+    DeliveringOperator,
+    named_ledger,
     origin_of,
     push,
     push_order_url,
+)
+from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
+from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
+from airflow_provider_kk.sync.delivery import (
+    DeferUntil,
+    Delivery,
+    item_of,
     warn_of_short_timeout,
 )
+from airflow_provider_kk.sync.write_results import open_write_back, write_results
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
-    from airflow_provider_kk.delivery.board import Board, Finished
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.runs import Summary
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.runs import Summary
     from airflow_provider_kk.warehouse.write_back import WriteBack
 
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
 _NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
 #: A create is one request: KK's list need not be read again for each of many mapped ones.
-_HEAL_AGAIN_AFTER_S = 60.0
+_RECOVER_MAX_AGE_S = 60.0
 
 
 class CreateOrderOperator(MaskingOperator, DeliveringOperator):
@@ -123,58 +127,44 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         self.sale_platform = sale_platform
         self.channel_type = channel_type
 
-    def execute(self, context: Context) -> str:
-        """Create the order, or find out that it has been created, and return its first kkOrderId."""
-        with failing_for_good():
-            return self._execute(context)
-
     def _execute(self, context: Context) -> str:
-        from airflow_provider_kk.delivery.board import Board
+        from airflow_provider_kk.delivery.run_queue import RunQueue
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 
         self.require_masked()
         stop = self._new_stop()
         order = self._order(context)
         push(context, ORDER_NUMBER, order.custom_order_number)
         hook = KKHook(self.kk_conn_id)
-        board = Board()
-        board.add([item_of(0, order)])
-        with self._ledger(hook, context, stop) as (ledger, is_durable):
+        run_queue = RunQueue()
+        run_queue.add([item_of(0, order)])
+        ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
+        with self._open_ledger(hook, ledger_conn_id, context, stop) as ledger:
             warn_of_short_timeout(self.execution_timeout, ledger, self.log)
             delivery = Delivery(
                 hook=hook,
                 ledger=ledger,
-                board=board,
+                run_queue=run_queue,
                 origin=origin_of(context),
                 stop=stop,
                 policy=self._policy(),
                 log=self.log,
                 max_in_flight=1,
-                can_defer=self.deferrable and is_durable,
-                heal_max_age_s=_HEAL_AGAIN_AFTER_S,
+                can_defer=self.deferrable and ledger_conn_id is not None,
+                recover_max_age_s=_RECOVER_MAX_AGE_S,
             )
-            until = self._deliver(delivery)
-        if until is not None:
-            self._give_slot_back(until)
-        (finished,) = board.finished()
+            self._summary, failure = delivery.carry_out()
+            if isinstance(failure, DeferUntil):
+                delivery.end("waiting", self._summary)
+                self._give_slot_back(failure.until)
+            delivery.end("failed" if failure else "done", self._summary)
+        if failure is not None:
+            raise failure
+        (finished,) = run_queue.finished()
         return self._result(finished, context, hook.settings)
 
-    def _deliver(self, delivery: Delivery) -> float | None:
-        """Return until when to give the slot back; None when it is over."""
-        state = "failed"
-        with delivery.client():
-            try:
-                delivery.deliver()
-                state = "done"
-            except DeferUntil as deferral:
-                state = "waiting"
-                return deferral.until
-            finally:
-                self._summary = delivery.summary()
-                delivery.end(state, self._summary)
-        return None
-
     def _order(self, context: Context) -> Order:
-        from airflow_provider_kk.api.dialects import DIALECTS
+        from airflow_provider_kk.api.api_versions import API_VERSIONS
         from airflow_provider_kk.api.errors import InvalidOrderError
         from airflow_provider_kk.api.models import Order
 
@@ -199,7 +189,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
             )
         try:
             order = Order.parse(given if whole is None else whole)
-            DIALECTS[KKHook(self.kk_conn_id).settings.api_version].check(order)
+            API_VERSIONS[KKHook(self.kk_conn_id).settings.api_version].check(order)
             if whole is None or self.custom_order_number is None:
                 number = order.custom_order_number or self._derived_number(context)
                 return Order.parse({**order.model_dump(), "custom_order_number": number})
@@ -222,27 +212,25 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         name = "/".join([account, origin.dag_id, origin.run_id, origin.task_id, str(origin.map_index)])
         return f"af-{uuid.uuid5(_NUMBERS, name).hex}"
 
-    def _ledger(self, hook: KKHook, context: Context, stop: Stop) -> Any:
-        from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
-        from airflow_provider_kk.operators.best_effort import ledger_of_this_try
+    def _open_ledger(
+        self, hook: KKHook, ledger_conn_id: str | None, context: Context, stop: Stop
+    ) -> AbstractContextManager[SqlLedger]:
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger
+        from airflow_provider_kk.sync.ephemeral_ledger import ephemeral_ledger
 
-        place = ledger_place(hook, named_ledger(self))
-        if place is not None:
-            return _lasting(open_ledger(hook, place, threads=1, log=self.log))
-        return ledger_of_this_try(hook, origin_of(context).try_number, stop, self.log)
+        if ledger_conn_id is None:
+            return ephemeral_ledger(hook, origin_of(context).try_number, stop, self.log)
+        return closing(open_ledger(hook, ledger_conn_id, threads=1, log=self.log))
 
-    def _result(self, finished: Finished, context: Context, settings: ConnectionSettings) -> str:
-        from airflow_provider_kk.delivery.board import Status
+    def _result(self, finished: RunResult, context: Context, settings: ConnectionSettings) -> str:
+        from airflow_provider_kk.delivery.run_queue import RunStatus
+        from airflow_provider_kk.sync.failure_policy import order_failure
 
+        if failure := order_failure(finished, changes_fail=self.on_changed == "fail"):
+            raise failure
         name = finished.key
-        if finished.status in (Status.CREATED, Status.ALREADY_CREATED, Status.ADOPTED):
-            pass
-        elif finished.status is Status.CHANGED and self.on_changed == "ignore":
+        if finished.status is RunStatus.CHANGED:
             self.log.warning("%s: %s", name, finished.message)
-        elif finished.status in (Status.IN_DOUBT, Status.NOT_SENT):
-            raise AirflowException(f"Order {name} is {_words(finished)}. A retry looks again")
-        else:
-            raise AirflowFailException(f"Order {name} is {_words(finished)}. See `kk ledger show {name}`")
         ids = list(finished.kk_order_ids)
         self.log.info("Order %s is at KK as %s (%s)", name, ", ".join(ids), finished.status.replace("_", " "))
         push(context, "kkOrderId", ids[0])
@@ -341,18 +329,13 @@ class SyncOrdersOperator(DeliveringOperator):
         self.plan_only = plan_only
         self.check_stock = check_stock
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Deliver what the query returns and return the summary."""
-        with failing_for_good():
-            return self._execute(context)
-
     def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_kk.hooks.ledger import require_type
+        from airflow_provider_kk.hooks.ledger_connection import require_type
 
         stop = self._new_stop()
         hook = KKHook(self.kk_conn_id)
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
-        require_type(BaseHook.get_connection(self._ledger_place(hook)))
+        require_type(BaseHook.get_connection(self._ledger_conn_id(hook)))
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
         write_back = open_write_back(self.write_back, warehouse, self.log, is_plan=self.plan_only)
         if self.plan_only:
@@ -369,14 +352,14 @@ class SyncOrdersOperator(DeliveringOperator):
         stop: Stop,
         context: Context,
     ) -> dict[str, Any]:
-        from airflow_provider_kk.delivery.board import Board
+        from airflow_provider_kk.delivery.run_queue import RunQueue
 
-        board = Board()
+        run_queue = RunQueue()
         warn_of_short_timeout(self.execution_timeout, ledger, self.log)
         delivery = Delivery(
             hook=hook,
             ledger=ledger,
-            board=board,
+            run_queue=run_queue,
             origin=origin_of(context),
             stop=stop,
             policy=self._policy(),
@@ -387,33 +370,43 @@ class SyncOrdersOperator(DeliveringOperator):
             check_stock=self.check_stock,
             can_defer=self.deferrable,
         )
-        self._read(hook, warehouse, board, delivery)
+        self._read(hook, warehouse, run_queue, delivery)
         return self._deliver(delivery, warehouse, write_back, context)
 
     # Before anything is sent -----------------------------------------------------------------------
 
     def _open_ledger(self, hook: KKHook) -> SqlLedger:
-        from airflow_provider_kk.hooks.ledger import open_ledger
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger
 
-        place = self._ledger_place(hook)
+        ledger_conn_id = self._ledger_conn_id(hook)
         return open_ledger(
-            hook, place, threads=self.max_in_flight, log=self.log, hook_params=self._ledger_params(place)
+            hook,
+            ledger_conn_id,
+            threads=self.max_in_flight,
+            log=self.log,
+            hook_params=self._ledger_params(ledger_conn_id),
         )
 
-    def _ledger_place(self, hook: KKHook) -> str:
-        from airflow_provider_kk.hooks.ledger import ledger_place
+    def _ledger_conn_id(self, hook: KKHook) -> str:
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 
-        return str(ledger_place(hook, named_ledger(self), self.warehouse_conn_id))
+        return str(resolve_ledger_conn_id(hook, named_ledger(self), self.warehouse_conn_id))
 
-    def _ledger_params(self, place: str) -> Mapping[str, Any] | None:
-        """Return what leads to the warehouse's database, when the ledger is there."""
-        return self.hook_params if place == self.warehouse_conn_id else None
+    def _ledger_params(self, ledger_conn_id: str) -> Mapping[str, Any] | None:
+        """Return what leads to the warehouse's database, when the ledger is there because none is named.
 
-    def _read(self, hook: KKHook, warehouse: Any, board: Board, delivery: Delivery | None = None) -> None:
-        from airflow_provider_kk.operators.selection import select
+        A ledger that is named is in the connection's default database, for every operator and command.
+        """
+        is_named = self.names_ledger or KKHook(self.kk_conn_id).settings.ledger_conn_id
+        return None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
 
-        select(
-            board,
+    def _read(
+        self, hook: KKHook, warehouse: Any, run_queue: RunQueue, delivery: Delivery | None = None
+    ) -> None:
+        from airflow_provider_kk.sync.load_orders import load_orders
+
+        load_orders(
+            run_queue,
             warehouse,
             self.sql,
             self.parameters,
@@ -425,25 +418,27 @@ class SyncOrdersOperator(DeliveringOperator):
 
     def _plan(self, hook: KKHook, warehouse: Any) -> dict[str, Any]:
         from airflow_provider_kk.api.errors import KKError
-        from airflow_provider_kk.delivery.board import Board
-        from airflow_provider_kk.delivery.plan import plan, tell
-        from airflow_provider_kk.hooks.ledger import ledger_to_read
+        from airflow_provider_kk.delivery.run_queue import RunQueue
+        from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
+        from airflow_provider_kk.sync.plan import log_plan, plan
 
-        board, place = Board(), self._ledger_place(hook)
-        ledger = ledger_to_read(BaseHook.get_connection(place), hook, self._ledger_params(place))
+        run_queue, ledger_conn_id = RunQueue(), self._ledger_conn_id(hook)
+        ledger = ledger_to_read(
+            BaseHook.get_connection(ledger_conn_id), hook, self._ledger_params(ledger_conn_id)
+        )
         if ledger is None:
-            self.log.info("There is no ledger in %r yet, so no order is known as created", place)
+            self.log.info("There is no ledger in %r yet, so no order is known as created", ledger_conn_id)
         bucket = hook.settings.shared_bucket(ledger) if ledger else hook.settings.local_bucket()
         with closing(ledger) if ledger else nullcontext():
-            self._read(hook, warehouse, board)
+            self._read(hook, warehouse, run_queue)
             try:
                 with hook.client(bucket) if self.check_stock else nullcontext() as stock_of:
-                    planned = plan(board, ledger, bucket, stock_of=stock_of)
+                    planned = plan(run_queue, ledger, bucket, stock_of=stock_of)
             except KKError as error:
                 raise AirflowException(
                     f"No plan can be made, because KK's stock cannot be read: {error}"
                 ) from error
-        tell(planned, board, self.log)
+        log_plan(planned, run_queue, self.log)
         return planned.summary.as_dict()
 
     # Sending ---------------------------------------------------------------------------------------
@@ -452,15 +447,15 @@ class SyncOrdersOperator(DeliveringOperator):
         self, delivery: Delivery, warehouse: Any, write_back: WriteBack | None, context: Context
     ) -> dict[str, Any]:
         """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
-        from airflow_provider_kk.delivery.board import Status
         from airflow_provider_kk.delivery.log import OrderLog
-        from airflow_provider_kk.operators.verdict import verdict
+        from airflow_provider_kk.delivery.run_queue import RunStatus
+        from airflow_provider_kk.sync.failure_policy import task_failure
 
-        delivery.before_waiting = lambda: tell_warehouse(delivery, warehouse, write_back, self.log)
+        delivery.before_waiting = lambda: write_results(delivery, warehouse, write_back, self.log)
         summary, failure = delivery.carry_out()
         self.log.info("%s", summary.line())
         try:
-            could_not_tell = tell_warehouse(delivery, warehouse, write_back, self.log)
+            could_not_tell = write_results(delivery, warehouse, write_back, self.log)
             failure = failure or could_not_tell  # a deferred task writes again when it resumes
         except BaseException as error:  # the task's timeout, or a signal
             failure = error
@@ -471,24 +466,24 @@ class SyncOrdersOperator(DeliveringOperator):
         push(context, "return_value", result)
         if self.on_changed == "fail":
             order_log = OrderLog(self.log)
-            for one in delivery.board.finished(Status.CHANGED):
+            for one in delivery.run_queue.finished(RunStatus.CHANGED):
                 one.warn(order_log)
             order_log.flush()
-        failure = failure or verdict(
+        failure = failure or task_failure(
             delivery, summary, max_rejected=self.max_rejected, changes_fail=self.on_changed == "fail"
         )
-        self._say_which(delivery, summary)
+        self._log_which(delivery, summary)
         delivery.end("failed" if failure else "done", summary)
         self._summary = summary
-        delivery.tell_account()
+        delivery.gauge_account()
         if failure is not None:
             raise failure
         emit(self, context, delivery.hook.settings, ORDERS, made(summary))
         return result
 
-    def _say_which(self, delivery: Delivery, summary: Summary) -> None:
+    def _log_which(self, delivery: Delivery, summary: Summary) -> None:
         """Log the command that lists the orders for which the task fails, else those that have problems."""
-        from airflow_provider_kk.operators.verdict import failing_states
+        from airflow_provider_kk.sync.failure_policy import failing_states
 
         states = failing_states(summary, max_rejected=self.max_rejected) or [
             state for state in ("rejected", "invalid", "held") if getattr(summary, state)
@@ -498,7 +493,7 @@ class SyncOrdersOperator(DeliveringOperator):
                 "Which, and why: `kk ledger list --state %s --kk-conn-id %s --ledger-conn-id %s`",
                 " --state ".join(states),
                 self.kk_conn_id,
-                self._ledger_place(delivery.hook),
+                self._ledger_conn_id(delivery.hook),
             )
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
@@ -508,15 +503,3 @@ class SyncOrdersOperator(DeliveringOperator):
         read = tables_of(warehouse, self.warehouse_conn_id, self.sql)
         written = orders_at_kk(KKHook(self.kk_conn_id).settings, sum(made(self._summary).values()))
         return lineage(read.inputs, [written], job_facets=read.job_facets, run_facets=read.run_facets)
-
-
-@contextmanager
-def _lasting(ledger: SqlLedger) -> Iterator[tuple[SqlLedger, bool]]:
-    with closing(ledger):
-        yield ledger, True
-
-
-def _words(finished: Finished) -> str:
-    state = finished.status.replace("_", " ")
-    code = f" (code {finished.code})" if finished.code is not None else ""
-    return f"{state}{code}: {finished.message}" if finished.message else f"{state}{code}"

@@ -6,26 +6,31 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER, OrderAtKKLink
-from airflow_provider_kk.operators.base import NOT_GIVEN, failing_for_good, named_ledger
+from airflow_provider_kk.operators.base import (
+    DEFERRABLE,
+    NOT_GIVEN,
+    KKOperator,
+    named_ledger,
+    origin_of,
+    push,
+    push_order_url,
+)
 from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
-from airflow_provider_kk.operators.run import origin_of, push, push_order_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
-    from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.operators.refunding import Refunding
+    from airflow_provider_kk.sync.refund_task import RefundTask
 
-_DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 #: Shorter waits are slept through: a deferral costs more.
 _WORTH_DEFERRING_S = 5.0
 
 
-class RefundOrderOperator(MaskingOperator):
+class RefundOrderOperator(MaskingOperator, KKOperator):
     """Asks KK to refund an order, or some of its lines, exactly once, whatever is retried, cleared or killed.
 
     Possible before shipping only; KK decides later, usually within an hour. An order is refunded as a whole
@@ -67,7 +72,6 @@ class RefundOrderOperator(MaskingOperator):
     ui_color = "#f2dede"
 
     remark = PersonalField()
-    _stop: Stop | None = None
 
     def __init__(
         self,
@@ -78,9 +82,7 @@ class RefundOrderOperator(MaskingOperator):
         remark: str | XComArg = "Asked for by the shop",
         refund_reason: str | XComArg = "Other",
         wait: bool = False,
-        kk_conn_id: str = KKHook.default_conn_name,
-        ledger_conn_id: str | None = None,
-        deferrable: bool = _DEFERRABLE,
+        deferrable: bool = DEFERRABLE,
         poll_interval: float = 300,
         wait_timeout: float = 90_000,
         **kwargs: Any,
@@ -96,64 +98,50 @@ class RefundOrderOperator(MaskingOperator):
         self.remark = remark
         self.refund_reason = refund_reason
         self.wait = wait
-        self.kk_conn_id = kk_conn_id
-        self.ledger_conn_id = ledger_conn_id
-        self.names_ledger = ledger_conn_id is not None
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.wait_timeout = wait_timeout
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Ask for the refunds, and wait for KK's decision when told to."""
-        with failing_for_good():
-            return self._execute(context)
-
-    def resume(self, context: Context, event: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    def resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
         if event and event.get("state") == "error":
             raise AirflowException(event["reason"])
         return self.execute(context)
 
-    def on_kill(self) -> None:
-        """Ask for nothing new; what is in flight is still recorded."""
-        if self._stop is not None:
-            self._stop.set("the task was told to stop")
-
     def _execute(self, context: Context) -> list[dict[str, Any]]:
         from airflow_provider_kk.api.errors import KKError
         from airflow_provider_kk.api.throttle import ThrottleStopped
-        from airflow_provider_kk.delivery.clock import Stop
         from airflow_provider_kk.delivery.job import InconclusiveError
         from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
-        from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
-        from airflow_provider_kk.operators.refunding import Refunding, lines_of
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.sync.refund_task import RefundTask, lines_of
 
         self.require_masked()
-        self._stop = Stop()
+        stop = self._new_stop()
         number, kk_order_id = self._which()
         hook = KKHook(self.kk_conn_id)
         settings = hook.settings
-        place = ledger_place(hook, named_ledger(self))
-        if place is None:
+        ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
+        if ledger_conn_id is None:
             raise AirflowFailException(
                 "To ask for a refund exactly once, set ledger_conn_id on the operator or in the extra of "
                 f"{self.kk_conn_id!r}"
             )
         try:
             goods = None if self.is_whole else lines_of(self.lines)
-            with closing(open_ledger(hook, place, threads=1, log=self.log)) as ledger:
+            with closing(open_ledger(hook, ledger_conn_id, threads=1, log=self.log)) as ledger:
                 bucket = settings.shared_bucket(ledger)
                 with hook.client(bucket) as client:
-                    refunding = Refunding(ledger, client, bucket, origin_of(context), self._stop, self.log)
+                    refunding = RefundTask(ledger, client, bucket, origin_of(context), stop, self.log)
                     try:
                         refunding.prepare(
                             number, kk_order_id, goods, str(unmasked(self.remark)), str(self.refund_reason)
                         )
                         for one in refunding.kk_order_ids[:1]:
                             push_order_url(context, settings, one)
-                        return self._run(refunding, context, place)
+                        return self._run(refunding, context, ledger_conn_id)
                     finally:
-                        refunding.tell_metrics()
+                        refunding.emit_metrics()
         except RefundImpossibleError as error:
             raise AirflowFailException(f"Not refunded: {error}") from error
         except RefundPostponedError as error:
@@ -174,37 +162,31 @@ class RefundOrderOperator(MaskingOperator):
             raise AirflowFailException(f"{name} is empty: its template has come to nothing")
         return (text, None) if self.kk_order_id is None else (None, text)
 
-    def _run(self, refunding: Refunding, context: Context, place: str) -> list[dict[str, Any]]:
+    def _run(self, refunding: RefundTask, context: Context, ledger_conn_id: str) -> list[dict[str, Any]]:
         while (wait_s := refunding.advance()) is not None:
             self._wait(refunding, wait_s)
         result = refunding.result()
         push(context, "return_value", result)
-        self._require_asked(refunding)
+        refunding.require_asked()
         if not self.wait:
             return result
         while pending := refunding.look():
-            self._wait_for_decision(refunding, pending, place)
+            self._wait_for_decision(refunding, pending, ledger_conn_id)
         result = refunding.result()
         push(context, "return_value", result)
-        self._require_asked(refunding)
+        refunding.require_asked()
         if refunding.failed:
             raise AirflowFailException(f"KK has decided against a refund: {', '.join(refunding.failed)}")
         return result
 
-    def _require_asked(self, refunding: Refunding) -> None:
-        if refunding.final:
-            raise AirflowFailException("; ".join(refunding.final))
-        if refunding.unsent:
-            raise AirflowException("; ".join(refunding.unsent))
-
-    def _wait(self, refunding: Refunding, wait_s: float) -> None:
+    def _wait(self, refunding: RefundTask, wait_s: float) -> None:
         from airflow_provider_kk.triggers.sleep import SleepTrigger
 
         if self.deferrable and wait_s > _WORTH_DEFERRING_S:
             self.defer(trigger=SleepTrigger(refunding.now() + wait_s, wait_s), method_name="resume")
         self._sleep(refunding, wait_s)
 
-    def _wait_for_decision(self, refunding: Refunding, pending: list[str], place: str) -> None:
+    def _wait_for_decision(self, refunding: RefundTask, pending: list[str], ledger_conn_id: str) -> None:
         from airflow_provider_kk.triggers.refunds import RefundTrigger
 
         deadline = refunding.asked_at + self.wait_timeout
@@ -215,7 +197,7 @@ class RefundOrderOperator(MaskingOperator):
         if self.deferrable:
             trigger = RefundTrigger(
                 kk_conn_id=self.kk_conn_id,
-                ledger_conn_id=place,
+                ledger_conn_id=ledger_conn_id,
                 refund_keys=pending,
                 poll_s=self.poll_interval,
                 deadline=deadline,
@@ -223,7 +205,7 @@ class RefundOrderOperator(MaskingOperator):
             self.defer(trigger=trigger, method_name="resume")
         self._sleep(refunding, min(self.poll_interval, rest_s))
 
-    def _sleep(self, refunding: Refunding, seconds: float) -> None:
+    def _sleep(self, refunding: RefundTask, seconds: float) -> None:
         self.log.info("Looking at KK's refunds again in %.0f s", seconds)
         refunding.sleep(seconds)
         if self._stop is not None and self._stop.is_set():

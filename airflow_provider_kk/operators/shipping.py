@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook
 
 from airflow_provider_kk.hooks.kk import KKHook
-from airflow_provider_kk.operators.base import failing_for_good
+from airflow_provider_kk.operators.base import KKOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import Channel, OrderItem
 
 
-class QuoteShippingOperator(BaseOperator):
+class QuoteShippingOperator(KKOperator):
     """Asks KK which ways there are to ship goods to a country, and what each costs. Orders nothing.
 
     Returns KK's offers as they come, `[{"channel_code", "channel_name", "channel_type", "estimated_freight",
@@ -43,8 +43,6 @@ class QuoteShippingOperator(BaseOperator):
         items: Sequence[OrderItem | Mapping[str, Any]] | str | XComArg,
         country: str | XComArg,
         split: bool = False,
-        kk_conn_id: str = KKHook.default_conn_name,
-        ledger_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -52,16 +50,12 @@ class QuoteShippingOperator(BaseOperator):
         self.items: Any = items
         self.country: Any = country
         self.split = split
-        self.kk_conn_id = kk_conn_id
-        self.ledger_conn_id = ledger_conn_id
 
-    def execute(self, context: Context) -> list[dict[str, str | None]]:
-        """Ask, and return the offers."""
+    def _execute(self, context: Context) -> list[dict[str, str | None]]:
         from airflow_provider_kk.api.errors import InvalidOrderError, KKError, KKRejectedError
 
         try:
-            with failing_for_good():
-                offers = self._offers()
+            offers = self._offers()
         except InvalidOrderError as error:
             raise AirflowFailException(f"No quote: {'; '.join(map(str, error.faults))}") from None
         except KKRejectedError as error:
@@ -75,12 +69,12 @@ class QuoteShippingOperator(BaseOperator):
         return [_plain(offer) for offer in offers]
 
     def _offers(self) -> list[Channel]:
-        from airflow_provider_kk.hooks.ledger import ledger_place
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
         from airflow_provider_kk.hooks.reading import reading
 
         hook = KKHook(self.kk_conn_id)
-        place = ledger_place(hook, self.ledger_conn_id)
-        ledger = BaseHook.get_connection(place) if place else None
+        ledger_conn_id = resolve_ledger_conn_id(hook, self.ledger_conn_id)
+        ledger = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
         with reading(hook, ledger) as (client, _ledger):
             return client.get_channels(self.items, self.country, split=self.split)
 

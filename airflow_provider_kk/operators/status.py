@@ -7,27 +7,25 @@ from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook
 
 from airflow_provider_kk.assets.kk import STATUSES
 from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, hook_behind, type_of
 from airflow_provider_kk.hooks.kk import KKHook
-from airflow_provider_kk.operators.base import failing_for_good
+from airflow_provider_kk.hooks.metrics import count_requests, count_statuses, tags_of
+from airflow_provider_kk.operators.base import KKOperator, origin_of, push
 from airflow_provider_kk.operators.lineage import emit, lineage, orders_at_kk, tables_of, with_count
-from airflow_provider_kk.operators.metrics import tags_of, tell_requests, tell_statuses
-from airflow_provider_kk.operators.run import origin_of, push
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.runs import SyncRun, SyncRuns
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.runs import SyncRun, SyncRuns
     from airflow_provider_kk.warehouse.status import StatusSync
     from airflow_provider_kk.warehouse.status_tables import StatusTables
 
 
-class SyncOrderStatusOperator(BaseOperator):
+class SyncOrderStatusOperator(KKOperator):
     """Pulls all orders that have changed at KK since the last time into tables of the warehouse.
 
     Makes and fills `kk_order_status`, `kk_order_line` and `kk_package`, and remembers in `kk_status_sync` up
@@ -53,7 +51,6 @@ class SyncOrderStatusOperator(BaseOperator):
     template_fields: Sequence[str] = ("warehouse_conn_id", "kk_conn_id", "ledger_conn_id", "table_prefix")
     ui_color = "#e3ecdc"
 
-    _stop: Stop | None = None
     _changed = 0
 
     def __init__(
@@ -61,8 +58,6 @@ class SyncOrderStatusOperator(BaseOperator):
         *,
         warehouse_conn_id: str,
         hook_params: Mapping[str, Any] | None = None,
-        kk_conn_id: str = KKHook.default_conn_name,
-        ledger_conn_id: str | None = None,
         table_prefix: str = "kk_",
         overlap_s: float = 900,
         **kwargs: Any,
@@ -72,28 +67,15 @@ class SyncOrderStatusOperator(BaseOperator):
             raise ValueError("overlap_s must not be negative")
         self.warehouse_conn_id = warehouse_conn_id
         self.hook_params = hook_params
-        self.kk_conn_id = kk_conn_id
-        self.ledger_conn_id = ledger_conn_id
         self.table_prefix = table_prefix
         self.overlap_s = overlap_s
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Bring the tables up to date and return what was read and changed."""
-        with failing_for_good():
-            return self._execute(context)
-
-    def on_kill(self) -> None:
-        """Stop after the slice that is being read."""
-        if self._stop is not None:
-            self._stop.set("the task was told to stop")
-
     def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_kk.delivery.clock import Stop
-        from airflow_provider_kk.delivery.runs import SyncRuns
-        from airflow_provider_kk.hooks.ledger import ledger_place, open_ledger
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.sync.runs import SyncRuns
         from airflow_provider_kk.warehouse.status import StatusSync
 
-        stop = self._stop = Stop()
+        stop = self._new_stop()
         warehouse: Any = BaseHook.get_connection(self.warehouse_conn_id)
         if not enforces_keys(warehouse):
             raise AirflowFailException(
@@ -103,9 +85,13 @@ class SyncOrderStatusOperator(BaseOperator):
         hook = KKHook(self.kk_conn_id)
         settings = hook.settings
         tables = self._tables(hook, warehouse)
-        place = str(ledger_place(hook, self.ledger_conn_id, self.warehouse_conn_id))
-        params = self.hook_params if place == self.warehouse_conn_id else None
-        with closing(tables), closing(open_ledger(hook, place, threads=1, hook_params=params)) as ledger:
+        ledger_conn_id = str(resolve_ledger_conn_id(hook, self.ledger_conn_id, self.warehouse_conn_id))
+        is_named = self.names_ledger or settings.ledger_conn_id
+        params = None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
+        with (
+            closing(tables),
+            closing(open_ledger(hook, ledger_conn_id, threads=1, hook_params=params)) as ledger,
+        ):
             bucket = settings.shared_bucket(ledger)
             with hook.client(bucket) as client:
                 sync = StatusSync(client, tables, ledger, self.overlap_s, self.log, stop)
@@ -113,8 +99,8 @@ class SyncOrderStatusOperator(BaseOperator):
                     return self._run(sync, SyncRuns(ledger), context, settings)
                 finally:
                     tags = tags_of(settings.account, origin_of(context))
-                    tell_statuses(sync.summary.orders, sync.summary.changed, tags)
-                    tell_requests(client, bucket, tags)
+                    count_statuses(sync.summary.orders, sync.summary.changed, tags)
+                    count_requests(client, bucket, tags)
 
     def _tables(self, hook: KKHook, warehouse: Any) -> StatusTables:
         from airflow_provider_kk.delivery.sql.database import pool_arguments
@@ -132,8 +118,8 @@ class SyncOrderStatusOperator(BaseOperator):
     ) -> dict[str, Any]:
         from sqlalchemy.exc import DBAPIError
 
-        from airflow_provider_kk.delivery.changes import LAG_S
         from airflow_provider_kk.delivery.log import some_of
+        from airflow_provider_kk.delivery.updated_orders import LAG_S
 
         summary = sync.summary
         run = runs.begin(origin_of(context))

@@ -26,11 +26,11 @@ from starlette.exceptions import HTTPException
 from airflow_provider_kk.delivery.refunds import order_of_key
 from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
 from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.plugins import asked, chart, pages
-from airflow_provider_kk.plugins.asked import Period
-from airflow_provider_kk.plugins.kinds import GROUPS, ORDERS, REFUNDS, Kind
+from airflow_provider_kk.plugins import chart, pages, query_params
+from airflow_provider_kk.plugins.ledgers import CannotReadLedgerError, LedgerSource, Reader, open_report
 from airflow_provider_kk.plugins.pages import View, page
-from airflow_provider_kk.plugins.places import CannotShowError, Place, Reader, opened
+from airflow_provider_kk.plugins.query_params import Period
+from airflow_provider_kk.plugins.record_types import GROUPS, ORDERS, REFUNDS, RecordType
 
 _STATIC = Path(__file__).with_name("static")
 PAGE_SIZE = 50
@@ -53,7 +53,7 @@ ReaderDep = Annotated[Reader, Depends(_reader)]
 @app.get("/orders", dependencies=[_may_read_connections])
 def orders(
     reader: ReaderDep,
-    place: str = "",
+    kk_conn_id: str = "",
     since: str = "",
     until: str = "",
     state: str = "",
@@ -61,14 +61,16 @@ def orders(
     after: str = "",
 ) -> HTMLResponse:
     """All orders of a ledger: counts, chart, table."""
-    text = asked.text("q", q).strip()
-    return _list(reader, ORDERS, place, Period.parse(since, until), asked.group(state), text, after)
+    text = query_params.text("q", q).strip()
+    return _list(
+        reader, ORDERS, kk_conn_id, Period.parse(since, until), query_params.group(state), text, after
+    )
 
 
 @app.get("/refunds", dependencies=[_may_read_connections])
 def refunds(
     reader: ReaderDep,
-    place: str = "",
+    kk_conn_id: str = "",
     since: str = "",
     until: str = "",
     state: str = "",
@@ -76,37 +78,39 @@ def refunds(
     after: str = "",
 ) -> HTMLResponse:
     """All refunds of a ledger, in the same way."""
-    text = asked.text("q", q).strip()
-    return _list(reader, REFUNDS, place, Period.parse(since, until), asked.group(state), text, after)
+    text = query_params.text("q", q).strip()
+    return _list(
+        reader, REFUNDS, kk_conn_id, Period.parse(since, until), query_params.group(state), text, after
+    )
 
 
 @app.get("/order", dependencies=[_may_read_connections])
-def order(reader: ReaderDep, number: str = "", place: str = "") -> HTMLResponse:
+def order(reader: ReaderDep, number: str = "", kk_conn_id: str = "") -> HTMLResponse:
     """All that is known of an order number, and its refunds."""
-    return _detail(reader, ORDERS, asked.text("number", number), place)
+    return _detail(reader, ORDERS, query_params.text("number", number), kk_conn_id)
 
 
 @app.get("/refund", dependencies=[_may_read_connections])
-def refund(reader: ReaderDep, key: str = "", place: str = "") -> HTMLResponse:
+def refund(reader: ReaderDep, key: str = "", kk_conn_id: str = "") -> HTMLResponse:
     """All that is known of a refund."""
-    return _detail(reader, REFUNDS, asked.text("key", key), place)
+    return _detail(reader, REFUNDS, query_params.text("key", key), kk_conn_id)
 
 
 @app.get("/runs/{dag_id}/{run_id:path}", dependencies=[_may_read_run])
 def run(
-    reader: ReaderDep, dag_id: str, run_id: str, place: str = "", kind: str = "", after: str = ""
+    reader: ReaderDep, dag_id: str, run_id: str, kk_conn_id: str = "", kind: str = "", after: str = ""
 ) -> HTMLResponse:
     """The orders and refunds of a DAG run, in every ledger whose connections the user may read."""
-    dag_id, run_id = asked.text("dag_id", dag_id), asked.text("run_id", run_id)
-    view, behind = View.of(reader, place, None), asked.text("after", after)
+    dag_id, run_id = query_params.text("dag_id", dag_id), query_params.text("run_id", run_id)
+    view, behind = View.of(reader, kk_conn_id, None), query_params.text("after", after)
     found, unread = [], 0
-    for one in [view.place] if place and view.place else view.places:
+    for one in [view.source] if kk_conn_id and view.source else view.sources:
         try:
-            with opened(one, reader) as (report, _settings):
+            with open_report(one, reader) as (report, _settings):
                 for each in (ORDERS, REFUNDS):
                     if kind in ("", each.many):
                         found += _of_run(report, each, one, dag_id, run_id, behind)
-        except CannotShowError:
+        except CannotReadLedgerError:
             # Why is a subject of the list, where it stands beside the connection's name.
             unread += 1
     return page("run.html", view, run_id=run_id, found=found, unread=unread, after=behind)
@@ -125,7 +129,7 @@ def script(name: str) -> FileResponse:
 
 
 @app.exception_handler(HTTPException)
-def refused(_request: Any, error: Any) -> HTMLResponse:
+def query_error(_request: Any, error: Any) -> HTMLResponse:
     """A page for whoever is not let in, or asks for what there is not."""
     message = _REFUSALS.get(error.status_code, error.detail)
     if message == HTTPStatus.NOT_FOUND.phrase:
@@ -147,22 +151,22 @@ _NO_CONNECTION = (
 
 
 def _list(
-    reader: Reader, kind: Kind, place: str, period: Period, state: str, text: str, after: str
+    reader: Reader, kind: RecordType, kk_conn_id: str, period: Period, state: str, text: str, after: str
 ) -> HTMLResponse:
-    view, cursor = View.of(reader, place, kind), asked.cursor(after)
-    if view.place is None:
+    view, cursor = View.of(reader, kk_conn_id, kind), query_params.cursor(after)
+    if view.source is None:
         return page("message.html", view, message=_NO_CONNECTION)
     states = GROUPS[state] if state else tuple(State)
     try:
-        with opened(view.place, reader) as (report, settings):
+        with open_report(view.source, reader) as (report, settings):
             mine = kind.report(report)
             values: dict[str, Any] = {"settings": settings, "open_now": _open_now(report)}
             if text:
-                values |= {"rows": pages.rows(_found(report, kind, text), kind, view.place)}
+                values |= {"rows": pages.rows(_found(report, kind, text), kind, view.source)}
                 return page("found.html", view, period=period, text=text, **values)
             lines = mine.lines(states, period.begin, period.end, limit=PAGE_SIZE + 1, after=cursor)
             series, drawn = _over_time(mine, period, settings.rate_limit_per_second)
-    except CannotShowError as error:
+    except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     return page(
         "list.html",
@@ -173,18 +177,18 @@ def _list(
         state=state,
         text="",
         is_later_page=bool(after),
-        rows=pages.rows(lines[:PAGE_SIZE], kind, view.place),
+        rows=pages.rows(lines[:PAGE_SIZE], kind, view.source),
         older=str(Cursor.after(lines[PAGE_SIZE - 1])) if len(lines) > PAGE_SIZE else "",
         **values,
     )
 
 
-def _found(report: Report, kind: Kind, text: str) -> list[Line]:
+def _found(report: Report, kind: RecordType, text: str) -> list[Line]:
     of_order = report.refunds_of([text]) if kind.is_refund else []
     return of_order or kind.report(report).find(text, limit=PAGE_SIZE)
 
 
-def _open_now(report: Report) -> list[tuple[Kind, str, int]]:
+def _open_now(report: Report) -> list[tuple[RecordType, str, int]]:
     """Count what waits for a human, and what is looked up by itself, whatever its day."""
     waiting = {name: GROUPS[name] for name in ("held", "in doubt")}
     found = []
@@ -216,33 +220,33 @@ def _summed(series: Iterable[dict[int, int]]) -> dict[int, int]:
     return total
 
 
-def _detail(reader: Reader, kind: Kind, key: str, place: str) -> HTMLResponse:
-    view = View.of(reader, place, kind)
-    if view.place is None:
+def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str) -> HTMLResponse:
+    view = View.of(reader, kk_conn_id, kind)
+    if view.source is None:
         return page("message.html", view, message=_NO_CONNECTION)
     try:
-        with opened(view.place, reader) as (report, _settings):
+        with open_report(view.source, reader) as (report, _settings):
             generations, attempts = kind.report(report).all_of(key)
             ids = [one for entry in generations for one in entry.kk_order_ids]
             of_order = [] if kind.is_refund else report.refunds_of(ids)
-    except CannotShowError as error:
+    except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     if not generations:
-        raise HTTPException(404, f"The ledger of {view.place.kk_conn_id!r} does not know {key!r}.")
+        raise HTTPException(404, f"The ledger of {view.source.kk_conn_id!r} does not know {key!r}.")
     return page(
         "detail.html",
         view,
         key=key,
         generations=generations[::-1],
         attempts=attempts,
-        advice=pages.advice_for(generations[-1], kind, view.place),
-        refunds=pages.rows(of_order, REFUNDS, view.place),
+        advice=pages.commands_for(generations[-1], kind, view.source),
+        refunds=pages.rows(of_order, REFUNDS, view.source),
         kk_order_id=order_of_key(key) if kind.is_refund else "",
     )
 
 
 def _of_run(
-    report: Report, kind: Kind, place: Place, dag_id: str, run_id: str, after: str
+    report: Report, kind: RecordType, source: LedgerSource, dag_id: str, run_id: str, after: str
 ) -> list[dict[str, Any]]:
     found = kind.report(report).of_run(dag_id, run_id, limit=PAGE_SIZE + 1, after=after or None)
     if not found:
@@ -251,8 +255,8 @@ def _of_run(
     return [
         {
             "kind": kind,
-            "place": place,
-            "rows": [pages.row(one.line, kind, place, one.attempts) for one in shown],
+            "source": source,
+            "rows": [pages.row(one.line, kind, source, one.attempts) for one in shown],
             "more": shown[-1].line.key if len(found) > PAGE_SIZE else "",
         }
     ]

@@ -82,14 +82,14 @@ def draw(
         Column(
             round(step * width, 2),
             round(width * 0.86, 2),
-            _begin_told(since + step * step_s, step_s),
+            _begin_label(since + step * step_s, step_s),
             row,
             _stack(row, names, top),
         )
         for step, row in enumerate(rows)
     ]
     limit_y = 1.0 if is_above else round(HEIGHT * (1 - limit / top), 2)
-    return Chart(tuple(columns), names, most, _told(step_s), limit, limit_y, is_above)
+    return Chart(tuple(columns), names, most, _step_label(step_s), limit, limit_y, is_above)
 
 
 def _stack(row: Mapping[str, int], names: Sequence[str], top: float) -> tuple[Segment, ...]:
@@ -102,12 +102,12 @@ def _stack(row: Mapping[str, int], names: Sequence[str], top: float) -> tuple[Se
     return tuple(segments)
 
 
-def _begin_told(begin: float, step_s: int) -> str:
+def _begin_label(begin: float, step_s: int) -> str:
     day_and_time = utc(begin).removesuffix(":00 UTC")
     return day_and_time[:10] if step_s >= DAY_S else day_and_time
 
 
-def _told(step_s: int) -> str:
+def _step_label(step_s: int) -> str:
     for size, name in ((DAY_S, "day"), (HOUR_S, "hour"), (MINUTE_S, "minute")):
         if step_s % size == 0:
             number = step_s // size

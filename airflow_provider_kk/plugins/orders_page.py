@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from airflow_provider_kk.plugins.paths import HAS_PAGES, PREFIX, root
+from airflow_provider_kk.plugins.urls import HAS_PAGES, PREFIX, root
 
 
 class _LazyApp:

@@ -11,15 +11,15 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from airflow_provider_kk.delivery.advice import Advice, advice
 from airflow_provider_kk.delivery.log import utc
-from airflow_provider_kk.delivery.rows import Attempt
+from airflow_provider_kk.delivery.model import Attempt
 from airflow_provider_kk.delivery.sql.report import Line
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
-from airflow_provider_kk.plugins.kinds import ORDERS, REFUNDS, Kind, group_of
-from airflow_provider_kk.plugins.paths import airflow_path, root
-from airflow_provider_kk.plugins.places import Place, Reader
+from airflow_provider_kk.plugins.ledgers import LedgerSource, Reader
+from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType, group_of
+from airflow_provider_kk.plugins.urls import airflow_path, root
+from airflow_provider_kk.sync.resolve_commands import ResolveCommands, resolve_commands
 
 #: No script, style, picture or form of anybody else; framed by Airflow only.
 _POLICY = (
@@ -38,17 +38,17 @@ _HEADERS = {
 class View:
     """The places that the user may see, and the one that is looked at; `kind` is what the page is about."""
 
-    places: list[Place]
-    place: Place | None
-    kind: Kind | None = ORDERS
+    sources: list[LedgerSource]
+    source: LedgerSource | None
+    kind: RecordType | None = ORDERS
 
     @classmethod
-    def of(cls, reader: Reader, name: str, kind: Kind | None = ORDERS) -> View:
+    def of(cls, reader: Reader, name: str, kind: RecordType | None = ORDERS) -> View:
         """Return the place of this name, else the first.
 
         :raises HTTPException: when there is no such place, or the reader may not read it: both look the same.
         """
-        known = reader.places()
+        known = reader.sources()
         if not name:
             return cls(known, known[0] if known else None, kind)
         for one in known:
@@ -65,23 +65,25 @@ class Row(NamedTuple):
     """A line of a list, what may be said of it, and the POSTs that belong beside it."""
 
     line: Line
-    advice: Advice | None
+    resolve_commands: ResolveCommands | None
     posts: tuple[Attempt, ...] = ()
 
 
-def row(line: Line, kind: Kind, place: Place, posts: tuple[Attempt, ...] = ()) -> Row:
+def row(line: Line, kind: RecordType, source: LedgerSource, posts: tuple[Attempt, ...] = ()) -> Row:
     """Put the commands beside what waits for a human."""
-    return Row(line, advice_for(line, kind, place) if line.state is State.HELD else None, posts)
+    return Row(line, commands_for(line, kind, source) if line.state is State.HELD else None, posts)
 
 
-def rows(lines: Iterable[Line], kind: Kind, place: Place) -> list[Row]:
+def rows(lines: Iterable[Line], kind: RecordType, source: LedgerSource) -> list[Row]:
     """Do so with each."""
-    return [row(line, kind, place) for line in lines]
+    return [row(line, kind, source) for line in lines]
 
 
-def advice_for(line: Any, kind: Kind, place: Place) -> Advice | None:
+def commands_for(line: Any, kind: RecordType, source: LedgerSource) -> ResolveCommands | None:
     """Return what may be said of a line or an entry."""
-    return advice(line.key, line.state, line.kk_order_ids, options=place.options, is_refund=kind.is_refund)
+    return resolve_commands(
+        line.key, line.state, line.kk_order_ids, options=source.options, is_refund=kind.is_refund
+    )
 
 
 def page(template: str, view: View, *, status: int = 200, **values: Any) -> HTMLResponse:

@@ -9,9 +9,9 @@ from typing import Any
 from airflow_provider_kk.sandbox import goods_calls, life
 from airflow_provider_kk.sandbox.listing import list_orders, money
 from airflow_provider_kk.sandbox.neworder import FORMS, read_order
-from airflow_provider_kk.sandbox.protocol import INVALID, NOT_FOUND, Refused
+from airflow_provider_kk.sandbox.protocol import INVALID, NOT_FOUND, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import Store
+from airflow_provider_kk.sandbox.store import SandboxStore
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Ask:
         made: ids of the orders that it made, also when it is refused in the end.
     """
 
-    store: Store
+    store: SandboxStore
     settings: Settings
     path: str
     query: Mapping[str, str]
@@ -80,7 +80,7 @@ def orders(ask: Ask) -> Any:
 def ask_refund(ask: Ask) -> Any:
     """`POST .../order/orders/{id}/refund`."""
     if not isinstance(ask.body, Mapping) or not isinstance(ask.body.get("remark"), str):
-        raise Refused(INVALID, "remark is required")
+        raise Rejected(INVALID, "remark is required")
     lines = ask.body.get("orderItems")
     return str(
         life.ask_refund(
@@ -126,19 +126,19 @@ CALLS: dict[tuple[str, str], Callable[[Ask], Any]] = {
 
 def _order_id(ask: Ask) -> int:
     if not ask.args["id"].isdecimal():
-        raise Refused(NOT_FOUND, "the order does not exist")
+        raise Rejected(NOT_FOUND, "the order does not exist")
     return int(ask.args["id"])
 
 
 def _refund_lines(lines: Any) -> list[dict[str, Any]]:
     if not isinstance(lines, list) or not lines:
-        raise Refused(INVALID, "orderItems is empty")
+        raise Rejected(INVALID, "orderItems is empty")
     for index, line in enumerate(lines):
         missing = {"itemId", "skuCode", "quantity", "countryCode"} - set(
             line if isinstance(line, dict) else ()
         )
         if missing:
-            raise Refused(INVALID, f"orderItems[{index}]: required: {', '.join(sorted(missing))}")
+            raise Rejected(INVALID, f"orderItems[{index}]: required: {', '.join(sorted(missing))}")
         if not isinstance(line["quantity"], int) or line["quantity"] < 1:
-            raise Refused(INVALID, f"orderItems[{index}].quantity must be greater than 0")
+            raise Rejected(INVALID, f"orderItems[{index}].quantity must be greater than 0")
     return [{"sku": str(line["skuCode"]), "quantity": line["quantity"]} for line in lines]

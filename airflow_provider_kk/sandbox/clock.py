@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 
-class Clock:
+class SandboxClock:
     """Epoch seconds from a source, moved by an offset.
 
     Everything that happens after a while (payment, late commits, refunds, the bucket) goes by this clock,

@@ -14,7 +14,7 @@ from airflow_provider_kk.sandbox import catalogue, effects, travel
 from airflow_provider_kk.sandbox.faults import FAULTS
 from airflow_provider_kk.sandbox.kk import KK
 from airflow_provider_kk.sandbox.neworder import FORMS, read_order
-from airflow_provider_kk.sandbox.protocol import Refused
+from airflow_provider_kk.sandbox.protocol import Rejected
 from airflow_provider_kk.sandbox.state import counts, orders
 
 PREFIX = "/__sandbox__"
@@ -39,8 +39,8 @@ def control_api(kk: KK) -> Blueprint:
     def wrong(error: Exception) -> Response:
         return effects.as_json({"error": str(error)}, 400)
 
-    @api.errorhandler(Refused)
-    def refused(error: Refused) -> Response:
+    @api.errorhandler(Rejected)
+    def rejected(error: Rejected) -> Response:
         return effects.as_json({"error": error.message}, 400)
 
     _reading(api, kk)

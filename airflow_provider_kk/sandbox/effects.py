@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Response, request
 
 from airflow_provider_kk.sandbox import wire
-from airflow_provider_kk.sandbox.faults import Fault
+from airflow_provider_kk.sandbox.faults import InjectedFault
 from airflow_provider_kk.sandbox.protocol import envelope
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
 
 
-def suffer(fault: Fault, answer: Response, settings: Settings, stopped: threading.Event) -> Response:
+def suffer(fault: InjectedFault, answer: Response, settings: Settings, stopped: threading.Event) -> Response:
     """The answer of a struck request; `answer` is what it would have been."""
     options = fault.options
     match fault.kind.effect:
@@ -39,7 +39,7 @@ def suffer(fault: Fault, answer: Response, settings: Settings, stopped: threadin
             return _answer(fault, answer, settings)
 
 
-def _answer(fault: Fault, answer: Response, settings: Settings) -> Response:
+def _answer(fault: InjectedFault, answer: Response, settings: Settings) -> Response:
     options = fault.options
     match fault.kind.effect:
         case "status":
@@ -56,7 +56,9 @@ def _answer(fault: Fault, answer: Response, settings: Settings) -> Response:
         case "auth":
             return unauthorized(settings)
         case "refuse":
-            return refused(options["code"], options["message"], options["status"] or settings.refusal_status)
+            return rejected(
+                options["code"], options["message"], options["status"] or settings.rejection_status
+            )
         case _:
             return answer
 
@@ -66,7 +68,7 @@ def as_json(data: Any, status: int = 200) -> Response:
     return Response(json.dumps(data), status, mimetype="application/json")
 
 
-def refused(code: int, message: str, status: int) -> Response:
+def rejected(code: int, message: str, status: int) -> Response:
     """KK says no."""
     return as_json(envelope(None, code, message), status)
 
@@ -82,12 +84,12 @@ def server_error(status: int, body: str) -> Response:
         return html(status, f"{status} Server Error")
     if body == "json":
         return as_json({"timestamp": 1700000000000, "status": status, "error": "Server Error"}, status)
-    return refused(status, "system error", status)
+    return rejected(status, "system error", status)
 
 
 def rate_limited(retry_after_s: float | None) -> Response:
     """HTTP 429; None or a negative time: without `Retry-After`."""
-    answer = refused(429, "Too Many Requests", 429)
+    answer = rejected(429, "Too Many Requests", 429)
     if retry_after_s is not None and retry_after_s >= 0:
         answer.headers["Retry-After"] = f"{retry_after_s:g}"
     return answer
@@ -101,9 +103,9 @@ def unauthorized(settings: Settings) -> Response:
         case "html":
             return html(401, "401 Unauthorized")
         case "envelope_200":
-            return refused(401, "Unauthorized", 200)
+            return rejected(401, "Unauthorized", 200)
         case _:
-            return refused(401, "Unauthorized", 401)
+            return rejected(401, "Unauthorized", 401)
 
 
 def _broken(answer: Response, effect: wire.Effect) -> Response:

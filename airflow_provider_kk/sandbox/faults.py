@@ -64,7 +64,7 @@ FAULTS: dict[str, FaultKind] = {
         "inside", "drop", "later", "connection closed; committed later", {"seconds": 60.0}
     ),
     "half_split": FaultKind(
-        "inside", "refuse", "some", "commits the first order of a split, then refuses",
+        "inside", "refuse", "some", "commits the first order of a split, then rejects",
         {"code": 40010, "message": "split failed", "status": None}, mixed=False,
     ),
     "duplicate_by_proxy": FaultKind(
@@ -72,7 +72,7 @@ FAULTS: dict[str, FaultKind] = {
     ),
     "auth": FaultKind("before", "auth", "none", "as with a wrong token", mixed=False),
     "code_in_envelope": FaultKind(
-        "before", "refuse", "none", "KK refuses",
+        "before", "refuse", "none", "KK rejects",
         {"code": 40009, "message": "order refused", "status": None}, mixed=False,
     ),
 }  # fmt: skip
@@ -87,7 +87,7 @@ QUICK = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class InjectedFault:
     """A fault that strikes now."""
 
     name: str
@@ -169,7 +169,7 @@ class Armory:
         with self._lock:
             return list(self._arms.values())
 
-    def strike(self, method: str, path: str, number: str | None) -> Fault | None:
+    def strike(self, method: str, path: str, number: str | None) -> InjectedFault | None:
         """The fault of this request, if any."""
         with self._lock:
             for arm in list(self._arms.values()):
@@ -198,7 +198,7 @@ def mixed_kinds() -> list[str]:
     return [name for name, kind in FAULTS.items() if kind.mixed]
 
 
-def _draw(arm: Arm, draw: random.Random) -> Fault:
+def _draw(arm: Arm, draw: random.Random) -> InjectedFault:
     name = draw.choice(arm.names)
     kind = FAULTS[name]
     # An option of a mixture concerns those of its kinds that know it; a redirect's status is what it is.
@@ -209,7 +209,7 @@ def _draw(arm: Arm, draw: random.Random) -> Fault:
         key: draw.choice(value) if isinstance(value, list) else value
         for key, value in {**kind.options, **given}.items()
     }
-    return Fault(name, kind, options)
+    return InjectedFault(name, kind, options)
 
 
 def _check(names: tuple[str, ...], options: Mapping[str, Any]) -> None:

@@ -18,8 +18,8 @@ from airflow_provider_kk.sandbox.catalogue import (
 )
 from airflow_provider_kk.sandbox.listing import money
 from airflow_provider_kk.sandbox.neworder import read_lines
-from airflow_provider_kk.sandbox.protocol import INVALID, UNKNOWN_SKU, Refused
-from airflow_provider_kk.sandbox.store import Store
+from airflow_provider_kk.sandbox.protocol import INVALID, UNKNOWN_SKU, Rejected
+from airflow_provider_kk.sandbox.store import SandboxStore
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ LARGEST_QUERY = 30
 ON_SHELF, OUT_OF_STOCK = 1, 6
 
 
-def channels(store: Store, body: Any) -> list[dict[str, Any]]:
+def channels(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
     """`POST .../channel`: what shipping would cost, all goods in one parcel."""
     pieces = sum(quantity for _, quantity in _goods(store, body))
     return [
@@ -45,7 +45,7 @@ def channels(store: Store, body: Any) -> list[dict[str, Any]]:
     ]
 
 
-def split(store: Store, body: Any) -> list[dict[str, Any]]:
+def split(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
     """`POST .../channel/automationSplit`: freight of an order that is split by warehouse."""
     parcels: dict[str, int] = {}
     for sku, quantity in _goods(store, body):
@@ -61,7 +61,7 @@ def split(store: Store, body: Any) -> list[dict[str, Any]]:
     ]
 
 
-def stocks(store: Store, query: Mapping[str, str]) -> dict[str, Any]:
+def stocks(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
     """`GET .../product/stocks`."""
     found, page = _asked(store, query, allow_category=False)
     code = query.get("warehouseCode")
@@ -82,7 +82,7 @@ def stocks(store: Store, query: Mapping[str, str]) -> dict[str, Any]:
     return {"list": rows, "total": len(listed), "pageNumber": page, "pageSize": PAGE_SIZE}
 
 
-def product_list(store: Store, query: Mapping[str, str]) -> dict[str, Any]:
+def product_list(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
     """`GET .../product/products`: styles with their SKUs."""
     found, page = _asked(store, query, allow_category=True)
     styles = [list(group) for _, group in groupby(found, key=lambda product: product.spu)]
@@ -116,34 +116,36 @@ def warehouses() -> dict[str, Any]:
     return {"list": rows}
 
 
-def _goods(store: Store, body: Any) -> list[tuple[str, int]]:
+def _goods(store: SandboxStore, body: Any) -> list[tuple[str, int]]:
     if not isinstance(body, Mapping) or not body.get("shipToCountry"):
-        raise Refused(INVALID, "shipToCountry is required")
+        raise Rejected(INVALID, "shipToCountry is required")
     lines = list(read_lines(body.get("products"), "products"))
     for sku, _ in lines:
         if not store.sells(sku):
-            raise Refused(UNKNOWN_SKU, f"sku {sku} does not exist")
+            raise Rejected(UNKNOWN_SKU, f"sku {sku} does not exist")
     return lines
 
 
-def _asked(store: Store, query: Mapping[str, str], *, allow_category: bool) -> tuple[list[Product], int]:
+def _asked(
+    store: SandboxStore, query: Mapping[str, str], *, allow_category: bool
+) -> tuple[list[Product], int]:
     for name in ("skus", "spus"):
         if query.get(name):
             return _named(store, name, query[name].split(",")), 1
     dated = query.get("dateStartTime") and query.get("dateEndTime")
     category = query.get("categoryId") if allow_category else None
     if not (dated or category):
-        raise Refused(INVALID, "skus, or dateStartTime with dateEndTime and pageNumber, are required")
+        raise Rejected(INVALID, "skus, or dateStartTime with dateEndTime and pageNumber, are required")
     page = query.get("pageNumber") or "1"
     if not page.isdecimal() or int(page) < 1:
-        raise Refused(INVALID, "pageNumber must be a whole number of at least 1")
+        raise Rejected(INVALID, "pageNumber must be a whole number of at least 1")
     found = [item for item in products().values() if not category or str(item.category_id) == category]
     return found, int(page)
 
 
-def _named(store: Store, name: str, asked: list[str]) -> list[Product]:
+def _named(store: SandboxStore, name: str, asked: list[str]) -> list[Product]:
     if len(asked) > LARGEST_QUERY:
-        raise Refused(INVALID, f"{name}: at most {LARGEST_QUERY}")
+        raise Rejected(INVALID, f"{name}: at most {LARGEST_QUERY}")
     key = name.removesuffix("s")
     found = [item for item in products().values() if getattr(item, key) in asked]
     if key == "sku":
@@ -156,7 +158,7 @@ def _page(rows: list[T], page: int) -> list[T]:
     return rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
 
 
-def _style(store: Store, style: Iterable[Product]) -> dict[str, Any]:
+def _style(store: SandboxStore, style: Iterable[Product]) -> dict[str, Any]:
     items = list(style)
     stock = sum(store.stock(item.sku) for item in items)
     details = [_sku(store, item) for item in items]
@@ -173,7 +175,7 @@ def _style(store: Store, style: Iterable[Product]) -> dict[str, Any]:
     }
 
 
-def _sku(store: Store, item: Product) -> dict[str, Any]:
+def _sku(store: SandboxStore, item: Product) -> dict[str, Any]:
     stock = store.stock(item.sku)
     detail = {
         "sku": item.sku,

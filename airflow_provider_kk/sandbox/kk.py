@@ -13,25 +13,27 @@ from flask import Response, request
 from airflow_provider_kk.sandbox import effects, life, travel
 from airflow_provider_kk.sandbox.bucket import LeakyBucket
 from airflow_provider_kk.sandbox.calls import CALLS, Ask
-from airflow_provider_kk.sandbox.clock import Clock
-from airflow_provider_kk.sandbox.faults import Armory, Fault
-from airflow_provider_kk.sandbox.log import Entry, Log
+from airflow_provider_kk.sandbox.clock import SandboxClock
+from airflow_provider_kk.sandbox.faults import Armory, InjectedFault
+from airflow_provider_kk.sandbox.log import Entry, RequestLog
 from airflow_provider_kk.sandbox.neworder import FORMS, number_in
-from airflow_provider_kk.sandbox.protocol import Refused, envelope
+from airflow_provider_kk.sandbox.protocol import Rejected, envelope
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import Store
+from airflow_provider_kk.sandbox.store import SandboxStore
 
 
 class KK:
     """All that one sandbox holds, and the way of a request through it."""
 
-    def __init__(self, store: Store, settings: Settings, clock: Clock, token: str, seed: int = 0) -> None:
+    def __init__(
+        self, store: SandboxStore, settings: Settings, clock: SandboxClock, token: str, seed: int = 0
+    ) -> None:
         self.store = store
         self.settings = settings
         self.clock = clock
         self.armory = Armory(seed)
         self.bucket = LeakyBucket()
-        self.log = Log()
+        self.log = RequestLog()
         self.stopped = threading.Event()
         self._token = token
         self._seed = seed
@@ -110,7 +112,7 @@ class KK:
         return outcome, effects.suffer(fault, answer, self.settings, self.stopped)
 
     def _inside(
-        self, fault: Fault, entry: Entry, rule: str, args: dict[str, str], body: Any
+        self, fault: InjectedFault, entry: Entry, rule: str, args: dict[str, str], body: Any
     ) -> tuple[str, Response]:
         match fault.name:
             case "late_commit":
@@ -129,9 +131,9 @@ class KK:
         ask = self._ask(rule, args, body, self.catch_up(), parts)
         try:
             data = CALLS[request.method, rule](ask)
-        except Refused as refusal:
-            status = refusal.http_status or self.settings.refusal_status
-            return "refused", effects.refused(refusal.code, refusal.message, status)
+        except Rejected as refusal:
+            status = refusal.http_status or self.settings.rejection_status
+            return "refused", effects.rejected(refusal.code, refusal.message, status)
         entry.kk_order_ids += [str(order_id) for order_id in ask.made]
         if ask.made:
             self.log.count("commits")
@@ -151,7 +153,7 @@ class KK:
         ask = Ask(self.store, self.settings, rule, {}, asked["body"], at, asked["args"])
         try:
             CALLS["POST", rule](ask)
-        except Refused:
+        except Rejected:
             return
         if ask.made:
             self.log.count("commits")

@@ -10,15 +10,15 @@ import json
 from typing import Any
 
 from airflow_provider_kk.sandbox.catalogue import product_of
-from airflow_provider_kk.sandbox.protocol import NOT_FOUND, TOO_LATE, Refused
+from airflow_provider_kk.sandbox.protocol import NOT_FOUND, TOO_LATE, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, Store, goods
+from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, SandboxStore, goods
 
 #: Before shipping, so that a refund can be asked for.
 REFUNDABLE = ("waiting_payment", "paid", "packed", "abnormal", "refunding", "partial_refund")
 
 
-def pay_what_is_due(store: Store, settings: Settings, now: float) -> None:
+def pay_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
     """KK takes the price from the balance some time after an order was created, which updates its row."""
     due = "state = 'waiting_payment' AND created_at <= ?"
     until = now - settings.pay_after_s
@@ -36,7 +36,7 @@ def pay_what_is_due(store: Store, settings: Settings, now: float) -> None:
 
 
 def ask_refund(
-    store: Store,
+    store: SandboxStore,
     order_id: int,
     remark: str | None,
     reason: str,
@@ -51,10 +51,10 @@ def ask_refund(
     with store.transaction() as db:
         order = _order(store, order_id)
         if order["state"] not in REFUNDABLE:
-            raise Refused(TOO_LATE, "the order can no longer be refunded")
+            raise Rejected(TOO_LATE, "the order can no longer be refunded")
         known = goods(json.loads(order["items"]))
         if any(line["sku"] not in known for line in lines or ()):
-            raise Refused(NOT_FOUND, "orderItems: no such line in the order")
+            raise Rejected(NOT_FOUND, "orderItems: no such line in the order")
         number = max(FIRST_REFUND_NO - 1, store.value("SELECT max(no) FROM refund") or 0) + 1
         db.execute(
             "INSERT INTO refund VALUES (?, ?, ?, ?, ?, 'pending_review', ?)",
@@ -64,7 +64,7 @@ def ask_refund(
         return int(number)
 
 
-def refunds_of(store: Store, order_id: int, until: float) -> list[dict[str, Any]]:
+def refunds_of(store: SandboxStore, order_id: int, until: float) -> list[dict[str, Any]]:
     """The refunds of an order that were asked for until then, as KK lists them.
 
     Raises:
@@ -79,7 +79,7 @@ def refunds_of(store: Store, order_id: int, until: float) -> list[dict[str, Any]
     ]
 
 
-def decide_what_is_due(store: Store, settings: Settings, now: float) -> None:
+def decide_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
     """Refunds are decided some time after they were asked for, in that order."""
     due = store.rows(
         "SELECT * FROM refund WHERE state = 'pending_review' AND asked_at <= ? ORDER BY asked_at, no",
@@ -90,7 +90,7 @@ def decide_what_is_due(store: Store, settings: Settings, now: float) -> None:
             _decide(store, refund, refund["asked_at"] + settings.refund_after_s)
 
 
-def _decide(store: Store, refund: Row, at: float) -> None:
+def _decide(store: SandboxStore, refund: Row, at: float) -> None:
     order = _order(store, refund["order_id"])
     items = json.loads(order["items"])
     left = {sku: pieces - _refunded(items, sku) for sku, pieces in goods(items).items()}
@@ -111,7 +111,7 @@ def _decide(store: Store, refund: Row, at: float) -> None:
 
 
 def _give_back(
-    store: Store, order: Row, items: list[dict[str, Any]], cents: int, whole: bool, at: float
+    store: SandboxStore, order: Row, items: list[dict[str, Any]], cents: int, whole: bool, at: float
 ) -> None:
     paid = order["paid_at"] is not None
     store.add_fact("balance" if paid else "reserved", cents if paid else -cents)
@@ -131,7 +131,7 @@ def _give_back(
         )
 
 
-def _close(store: Store, refund: Row, order: Row, verdict: str, at: float) -> None:
+def _close(store: SandboxStore, refund: Row, order: Row, verdict: str, at: float) -> None:
     with store.transaction() as db:
         db.execute("UPDATE refund SET state = ? WHERE no = ?", (verdict, refund["no"]))
         pending = "SELECT 1 FROM refund WHERE order_id = ? AND state = 'pending_review' LIMIT 1"
@@ -147,10 +147,10 @@ def _state_of(order: Row) -> str:
     return "partial_refund" if order["refunded"] else "paid"
 
 
-def _order(store: Store, order_id: int) -> Row:
+def _order(store: SandboxStore, order_id: int) -> Row:
     found = store.rows("SELECT * FROM kk_order WHERE id = ?", (order_id,))
     if not found:
-        raise Refused(NOT_FOUND, "the order does not exist")
+        raise Rejected(NOT_FOUND, "the order does not exist")
     return found[0]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from airflow_provider_kk.sandbox.catalogue import WAREHOUSES, product_of
 from airflow_provider_kk.sandbox.clock import iso, parse_iso
-from airflow_provider_kk.sandbox.protocol import INVALID, Refused
+from airflow_provider_kk.sandbox.protocol import INVALID, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import Row, Store
+from airflow_provider_kk.sandbox.store import Row, SandboxStore
 from airflow_provider_kk.sandbox.travel import parcels_json
 
 #: state: (v1 status, v2 status, financialStatus, fulfillmentStatus, refundStatus)
@@ -38,7 +38,13 @@ WINDOWS = {
 
 
 def list_orders(
-    store: Store, settings: Settings, query: Mapping[str, str], *, version: str, number_field: str, now: float
+    store: SandboxStore,
+    settings: Settings,
+    query: Mapping[str, str],
+    *,
+    version: str,
+    number_field: str,
+    now: float,
 ) -> dict[str, Any]:
     """One page, as `data` of the answer.
 
@@ -145,13 +151,13 @@ def _time(text: str, name: str) -> float:
     try:
         return parse_iso(text)
     except ValueError:
-        raise Refused(INVALID, f"{name} must look like 2016-01-18T23:41:00Z") from None
+        raise Rejected(INVALID, f"{name} must look like 2016-01-18T23:41:00Z") from None
 
 
 def _whole(query: Mapping[str, str], name: str, default: int) -> int:
     text = query.get(name) or str(default)
     if not text.isdecimal() or not 1 <= int(text) < 10**9:
-        raise Refused(INVALID, f"{name} must be a whole number of at least 1")
+        raise Rejected(INVALID, f"{name} must be a whole number of at least 1")
     return int(text)
 
 

@@ -33,7 +33,7 @@ class Entry:
     kk_order_ids: list[str] = field(default_factory=list)
 
 
-class Log:
+class RequestLog:
     """The last requests, and counts of all of them. No tokens, no addresses, no query values."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_kk.sandbox.catalogue import CHANNELS
-from airflow_provider_kk.sandbox.protocol import INVALID, Refused
+from airflow_provider_kk.sandbox.protocol import INVALID, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
 
 
@@ -64,7 +64,7 @@ def read_order(form: Form, body: Any, settings: Settings) -> NewOrder:
         Refused: a required field is missing or a value is not as documented.
     """
     if not isinstance(body, Mapping):
-        raise Refused(INVALID, "the request body is not a JSON object")
+        raise Rejected(INVALID, "the request body is not a JSON object")
     return NewOrder(
         number=_number(body.get(form.number), settings.number_width),
         address=_address(body, settings.address_key),
@@ -82,7 +82,7 @@ def read_lines(value: Any, name: str) -> tuple[tuple[str, int], ...]:
         Refused: no lines, no SKU, or a quantity that is not a whole number of at least 1.
     """
     if not isinstance(value, list) or not value:
-        raise Refused(INVALID, f"{name} is required")
+        raise Rejected(INVALID, f"{name} is required")
     return tuple(_line(line, f"{name}[{index}]") for index, line in enumerate(value))
 
 
@@ -96,11 +96,11 @@ def number_in(body: Any) -> str | None:
 
 def _line(line: Any, path: str) -> tuple[str, int]:
     if not isinstance(line, Mapping):
-        raise Refused(INVALID, f"{path} is not an object")
+        raise Rejected(INVALID, f"{path} is not an object")
     sku = _text(line, "sku", 64, required=True, path=path)
     quantity = line.get("quantity")
     if isinstance(quantity, bool) or not isinstance(quantity, int) or not 1 <= quantity < 10**16:
-        raise Refused(INVALID, f"{path}.quantity must be greater than 0")
+        raise Rejected(INVALID, f"{path}.quantity must be greater than 0")
     return str(sku), quantity
 
 
@@ -109,7 +109,7 @@ def _channel(form: Form, body: Mapping[str, Any]) -> str | None:
         return None
     channel = _text(body, "channelType", 32, required=form.needs_channel)
     if channel is not None and channel not in form.channels:
-        raise Refused(INVALID, f"channelType must be one of {', '.join(form.channels)}")
+        raise Rejected(INVALID, f"channelType must be one of {', '.join(form.channels)}")
     return channel
 
 
@@ -117,14 +117,14 @@ def _address(body: Mapping[str, Any], key: str) -> dict[str, str | None]:
     keys = ("orderAddresses", "orderAddress") if key == "either" else (key,)
     name = next((name for name in keys if isinstance(body.get(name), Mapping)), None)
     if name is None:
-        raise Refused(INVALID, f"{keys[0]} is required")
+        raise Rejected(INVALID, f"{keys[0]} is required")
     given = body[name]
     address = {
         field: _text(given, field, width, required=required, path=name)
         for field, (width, required) in ADDRESS.items()
     }
     if not re.fullmatch(r"[A-Z]{2}", address["country"] or ""):
-        raise Refused(INVALID, f"{name}.country must be a country shortcode")
+        raise Rejected(INVALID, f"{name}.country must be a country shortcode")
     return address
 
 
@@ -135,10 +135,10 @@ def _text(
     where = f"{path}.{name}" if path else name
     if value is None or value == "":
         if required:
-            raise Refused(INVALID, f"{where} is required")
+            raise Rejected(INVALID, f"{where} is required")
         return None
     if not isinstance(value, str) or len(value) > width:
-        raise Refused(INVALID, f"{where} must be a text of at most {width} characters")
+        raise Rejected(INVALID, f"{where} must be a text of at most {width} characters")
     return value
 
 
@@ -146,5 +146,5 @@ def _number(value: Any, width: int) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise Refused(INVALID, "the order number must be a text")
+        raise Rejected(INVALID, "the order number must be a text")
     return str(value)[:width]

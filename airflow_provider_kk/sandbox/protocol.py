@@ -16,7 +16,7 @@ NOT_FOUND = 40005
 TOO_LATE = 40006
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """KK says no: an envelope with another code than 10000."""
 
     def __init__(self, code: int, message: str, http_status: int | None = None) -> None:

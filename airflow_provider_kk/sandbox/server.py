@@ -15,12 +15,12 @@ except ImportError as error:  # pragma: no cover
     raise ImportError("the sandbox needs Flask: pip install 'airflow-provider-kk[sandbox]'") from error
 
 from airflow_provider_kk.sandbox.app import create_app
-from airflow_provider_kk.sandbox.clock import Clock
+from airflow_provider_kk.sandbox.clock import SandboxClock
 from airflow_provider_kk.sandbox.control import SandboxControl
 from airflow_provider_kk.sandbox.kk import KK
 from airflow_provider_kk.sandbox.loopback import is_loopback
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import DEFAULT_BALANCE, Store
+from airflow_provider_kk.sandbox.store import DEFAULT_BALANCE, SandboxStore
 from airflow_provider_kk.sandbox.wire import Server
 
 DEFAULT_TOKEN = "sandbox-token"  # noqa: S105 - no secret: the local KK's
@@ -88,8 +88,14 @@ class SandboxServer:
 
     def start(self) -> SandboxServer:
         """Begin to serve; returns when it can be asked."""
-        store = Store(self._file, self._balance, self._settings)
-        kk = KK(store, self._settings, Clock(self._clock, store.fact("clock_offset")), self.token, self._seed)
+        store = SandboxStore(self._file, self._balance, self._settings)
+        kk = KK(
+            store,
+            self._settings,
+            SandboxClock(self._clock, store.fact("clock_offset")),
+            self.token,
+            self._seed,
+        )
         # Some versions of werkzeug end the process when a port is taken; a test wants an error.
         try:
             self._server = Server(self._host, self._port, create_app(kk), kk.clock.now)

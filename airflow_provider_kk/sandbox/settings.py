@@ -48,7 +48,7 @@ class Settings:
     #: What a wrong token gets; `envelope_200` is code 401 under HTTP 200.
     unauthorized: str = "envelope"
     #: HTTP status of a refusal's envelope.
-    refusal_status: int = 200
+    rejection_status: int = 200
     #: The leaky bucket.
     rate_limit: bool = True
     rate_burst: int = 120

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_kk.sandbox.catalogue import freight, product_of, products
 from airflow_provider_kk.sandbox.neworder import NewOrder
-from airflow_provider_kk.sandbox.protocol import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Refused
+from airflow_provider_kk.sandbox.protocol import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
 
 FIRST_ORDER_ID = 1000000371651
@@ -60,7 +60,7 @@ BEGIN INSERT INTO kk_past SELECT *, NEW.updated_at FROM kk_order WHERE id = OLD.
 Row = dict[str, Any]
 
 
-class Store:
+class SandboxStore:
     """One account at KK. Money is in cents; every method is safe to call from any thread.
 
     Args:
@@ -125,7 +125,7 @@ class Store:
             split = list(_split(order.lines))
             costs = [_cost(lines, order.channel_type) for _, lines in split]
             if sum(subtotal + shipping for subtotal, shipping in costs) > self.available():
-                raise Refused(NO_BALANCE, "insufficient account balance")
+                raise Rejected(NO_BALANCE, "insufficient account balance")
             call = int(self.add_fact("calls", 1))
             made = list(zip(split, costs, strict=True))[:parts]
             if takes_stock:
@@ -222,11 +222,11 @@ class Store:
         wanted: dict[str, int] = {}
         for sku, quantity in lines:
             if not self.sells(sku):
-                raise Refused(UNKNOWN_SKU, f"sku {sku} does not exist")
+                raise Rejected(UNKNOWN_SKU, f"sku {sku} does not exist")
             wanted[sku] = wanted.get(sku, 0) + quantity
         for sku, quantity in wanted.items():
             if quantity > self.stock(sku):
-                raise Refused(SOLD_OUT, f"sku {sku} is sold out")
+                raise Rejected(SOLD_OUT, f"sku {sku} is sold out")
 
     def _insert(
         self,

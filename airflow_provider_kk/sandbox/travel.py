@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_provider_kk.sandbox.protocol import NOT_FOUND, Refused
+from airflow_provider_kk.sandbox.protocol import NOT_FOUND, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import Row, Store
+from airflow_provider_kk.sandbox.store import Row, SandboxStore
 
 #: state: the setting that says how long an order stays in it
 WAITS = {
@@ -32,7 +32,7 @@ PARCELS = {
 MOVES = ("paid", *PARCELS, "abnormal", "cancel")
 
 
-def travel_what_is_due(store: Store, settings: Settings, now: float) -> None:
+def travel_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
     """Let every order take the steps whose time has come."""
     for state, setting in WAITS.items():
         after_s = getattr(settings, setting)
@@ -43,7 +43,7 @@ def travel_what_is_due(store: Store, settings: Settings, now: float) -> None:
                 _move(store, row, _next(row), row["updated_at"] + after_s)
 
 
-def move(store: Store, order_id: int, state: str, now: float) -> None:
+def move(store: SandboxStore, order_id: int, state: str, now: float) -> None:
     """Put an order into one of `MOVES` at once.
 
     Raises:
@@ -54,7 +54,7 @@ def move(store: Store, order_id: int, state: str, now: float) -> None:
         raise ValueError(f"an order is moved to one of {', '.join(MOVES)}")
     found = store.rows("SELECT * FROM kk_order WHERE id = ?", (order_id,))
     if not found:
-        raise Refused(NOT_FOUND, "the order does not exist")
+        raise Rejected(NOT_FOUND, "the order does not exist")
     _move(store, found[0], state, now)
 
 
@@ -76,7 +76,7 @@ def _next(row: Row) -> str:
     return {"partially_shipped": "shipped", "shipped": "delivered"}.get(row["state"], "packed")
 
 
-def _move(store: Store, row: Row, state: str, at: float) -> None:
+def _move(store: SandboxStore, row: Row, state: str, at: float) -> None:
     travelled = state if state in PARCELS else row["travelled"]
     paid_at = at if row["paid_at"] is None and state not in ("abnormal", "cancel") else row["paid_at"]
     ends = {"delivered": "completed_at", "cancel": "cancelled_at"}.get(state, "updated_at")
@@ -90,7 +90,7 @@ def _move(store: Store, row: Row, state: str, at: float) -> None:
             _settle_price(store, row, is_paid=paid_at is not None, is_over=state == "cancel")
 
 
-def _settle_price(store: Store, row: Row, *, is_paid: bool, is_over: bool) -> None:
+def _settle_price(store: SandboxStore, row: Row, *, is_paid: bool, is_over: bool) -> None:
     cents = row["subtotal"] + row["freight"]
     if is_paid or is_over:
         store.add_fact("reserved", -cents)

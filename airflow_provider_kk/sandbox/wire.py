@@ -133,10 +133,10 @@ class Server(ThreadedWSGIServer):
 
 
 def _ask(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
-    told: list[tuple[str, list[tuple[str, str]]]] = []
+    text: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        told.append((status, headers))
+        text.append((status, headers))
         return None
 
     parts = app(environ, start_response)
@@ -146,7 +146,7 @@ def _ask(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, list[tuple
         close = getattr(parts, "close", None)
         if close:
             close()
-    status, headers = told[-1]
+    status, headers = text[-1]
     return status, headers, body
 
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_kk.api.client import KKClient
-    from airflow_provider_kk.api.journey import Outlook
+    from airflow_provider_kk.api.fulfilment import Outlook
     from airflow_provider_kk.delivery.splits import Splits
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 GOALS = ("paid", "shipped", "delivered", "refunded")
 _DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -99,7 +99,7 @@ class OrderSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
-        seen, _ = self._look()
+        seen, _ = self._poll()
         return PokeReturnValue(seen is not None and seen.is_reached, seen.orders if seen else None)
 
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
@@ -118,7 +118,7 @@ class OrderSensor(BaseSensorOperator):
         from airflow_provider_kk.triggers.orders import OrderTrigger
 
         with self._softly():
-            seen, ids = self._look()
+            seen, ids = self._poll()
             if seen is not None and seen.is_reached:
                 return seen.orders
             if time.time() >= deadline:
@@ -127,7 +127,7 @@ class OrderSensor(BaseSensorOperator):
                 )
         trigger = OrderTrigger(
             kk_conn_id=self.kk_conn_id,
-            ledger_conn_id=self._ledger_place(KKHook(self.kk_conn_id)),
+            ledger_conn_id=self._ledger_conn_id(KKHook(self.kk_conn_id)),
             kk_order_ids=ids,
             until=self.until,
             any_split=self.any_split,
@@ -136,10 +136,10 @@ class OrderSensor(BaseSensorOperator):
         )
         self.defer(trigger=trigger, method_name="resume")
 
-    def _look(self) -> tuple[Outlook | None, list[str]]:
+    def _poll(self) -> tuple[Outlook | None, list[str]]:
         """How the orders stand, None when that cannot be told yet; and their ids, once all are known."""
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError
-        from airflow_provider_kk.api.journey import Goal, not_listed, outlook
+        from airflow_provider_kk.api.fulfilment import Goal, not_listed, outlook
         from airflow_provider_kk.delivery.job import InconclusiveError
 
         try:
@@ -202,19 +202,19 @@ class OrderSensor(BaseSensorOperator):
     @contextmanager
     def _reading(self) -> Iterator[tuple[KKClient, SqlLedger | None]]:
         from airflow_provider_kk.hooks.reading import reading
-        from airflow_provider_kk.operators.base import failing_for_good
+        from airflow_provider_kk.operators.base import translate_errors
 
-        with failing_for_good():
+        with translate_errors():
             hook = KKHook(self.kk_conn_id)
-            place = self._ledger_place(hook)
-            connection = BaseHook.get_connection(place) if place else None
+            ledger_conn_id = self._ledger_conn_id(hook)
+            connection = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
             with reading(hook, connection) as found:
                 yield found
 
-    def _ledger_place(self, hook: KKHook) -> str | None:
-        from airflow_provider_kk.hooks.ledger import ledger_place
+    def _ledger_conn_id(self, hook: KKHook) -> str | None:
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 
-        return ledger_place(hook, self.ledger_conn_id)
+        return resolve_ledger_conn_id(hook, self.ledger_conn_id)
 
     @contextmanager
     def _softly(self) -> Iterator[None]:

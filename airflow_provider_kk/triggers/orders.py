@@ -64,7 +64,7 @@ class OrderTrigger(BaseTrigger):
             poll_s = max(self.poll_s, _LEAST_POLL_S)
             # The ticks are the same for everybody, so that those who wait ask together.
             await asyncio.sleep(min(poll_s - now % poll_s, self.deadline - now))
-            event = await self._look() if self.kk_order_ids else {"state": "again"}
+            event = await self._poll() if self.kk_order_ids else {"state": "again"}
             if event is not None:
                 yield self._event(event)
                 return
@@ -74,9 +74,9 @@ class OrderTrigger(BaseTrigger):
         # Beside it, since `dag.test()` forgets what else a deferral has noted.
         return TriggerEvent({**event, "deadline": self.deadline})  # type: ignore[no-untyped-call]
 
-    async def _look(self) -> dict[str, Any] | None:
+    async def _poll(self) -> dict[str, Any] | None:
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
-        from airflow_provider_kk.api.journey import Goal, outlook
+        from airflow_provider_kk.api.fulfilment import Goal, outlook
         from airflow_provider_kk.hooks.connection import InvalidConnectionError
 
         try:

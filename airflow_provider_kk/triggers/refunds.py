@@ -59,13 +59,13 @@ class RefundTrigger(BaseTrigger):
         """Look at the refunds from time to time, then fire once."""
         while (now := time.time()) < self.deadline:
             await asyncio.sleep(min(max(self.poll_s, _LEAST_POLL_S), self.deadline - now))
-            event = await self._look()
+            event = await self._poll()
             if event is not None:
                 yield TriggerEvent(event)  # type: ignore[no-untyped-call]
                 return
         yield TriggerEvent({"state": "timeout"})  # type: ignore[no-untyped-call]
 
-    async def _look(self) -> dict[str, Any] | None:
+    async def _poll(self) -> dict[str, Any] | None:
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
         from airflow_provider_kk.hooks.connection import InvalidConnectionError
 

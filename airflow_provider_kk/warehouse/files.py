@@ -89,23 +89,25 @@ def _read_csv(file: TextIO, check: Check, delimiter: str | None) -> Spool:
     lines = _text_lines(file)
     first = next(lines, "")
     rows = _csv_rows(chain([first], lines), delimiter or _delimiter_of(first))
-    place, header = next(((place, row) for place, row in rows if any(row)), (0, []))
+    row_number, header = next(((row_number, row) for row_number, row in rows if any(row)), (0, []))
     if not header:
         raise FileError("the file is empty: its first line must name the columns")
     names = [name.strip().lstrip("\ufeff") for name in header]
     _check_names(names, check)
-    return _spooled(names, (_row(place, cells, len(names)) for place, cells in rows), first=place + 1)
+    return _spooled(
+        names, (_row(row_number, cells, len(names)) for row_number, cells in rows), first=row_number + 1
+    )
 
 
 def _delimiter_of(header: str) -> str:
     return max(_DELIMITERS, key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
 
 
-def _row(place: int, cells: list[str], width: int) -> list[str | None] | None:
+def _row(row_number: int, cells: list[str], width: int) -> list[str | None] | None:
     """The cells of a row as one for each column; None when all are empty."""
     if any(cells[width:]):
         raise FileError(
-            f"row {place} has {len(cells)} cells, the first line names {width} columns: put a cell that "
+            f"row {row_number} has {len(cells)} cells, the first line names {width} columns: put a cell that "
             "holds the delimiter into quotes, or name the delimiter"
         )
     # Spreadsheets leave out empty cells at the end of a row.
@@ -115,13 +117,13 @@ def _row(place: int, cells: list[str], width: int) -> list[str | None] | None:
 
 def _csv_rows(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    place = 0
+    row_number = 0
     try:
         for cells in reader:
-            place += 1
-            yield place, cells
+            row_number += 1
+            yield row_number, cells
     except csv.Error as error:
-        raise FileError(f"row {place + 1} is no CSV: {error}. Look at its quotes") from None
+        raise FileError(f"row {row_number + 1} is no CSV: {error}. Look at its quotes") from None
 
 
 def _text_lines(file: TextIO) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from airflow_provider_kk.api.dialects import DIALECTS, Dialect
+from airflow_provider_kk.api.api_versions import API_VERSIONS, ApiVersion
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.warehouse.cells import CellError, as_quantity, as_text, plain
@@ -30,7 +30,7 @@ MAX_ROWS_PER_ORDER = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ParsedOrder:
     """What the rows of one order number amount to: an order, or the faults that keep it from being one.
 
     `number` is None when the rows have none that can be read. `position` is the place of the first row in the
@@ -50,9 +50,9 @@ class Candidate:
     doubled: int = 0
 
 
-def iter_candidates(
+def parse_orders(
     spool: Spool, columns: Mapping[str, str] | None = None, *, api_version: str | None = None
-) -> Iterator[Candidate]:
+) -> Iterator[ParsedOrder]:
     """One candidate for each order number, in order of first appearance; memory does not grow with the rows.
 
     Rows are one per order line, in any order, or one per order with `items`. Every other column belongs to
@@ -64,7 +64,7 @@ def iter_candidates(
     mapping = resolve(spool.names, columns)
     if ITEMS in mapping.index:
         check_for_nameless_records(spool.column(mapping.index[ITEMS]))
-    return _Mapper(mapping, spool, None if api_version is None else DIALECTS[api_version]).candidates()
+    return _Mapper(mapping, spool, None if api_version is None else API_VERSIONS[api_version]).parsed_orders()
 
 
 @dataclass(slots=True)
@@ -80,15 +80,15 @@ class _Row:
 class _Mapper:
     """The mapping of one statement."""
 
-    def __init__(self, columns: Columns, spool: Spool, dialect: Dialect | None) -> None:
+    def __init__(self, columns: Columns, spool: Spool, api_version: ApiVersion | None) -> None:
         self._columns = columns
         self._spool = spool
-        self._dialect = dialect
+        self._api_version = api_version
         self._header = columns.header
         self._line_fields = (ITEMS,) if columns.one_row_per_order else LINE_FIELDS
         self._fields = (NUMBER, *self._header, *self._line_fields)
 
-    def candidates(self) -> Iterator[Candidate]:
+    def parsed_orders(self) -> Iterator[ParsedOrder]:
         index = self._columns.index
         indexes = [index[field] for field in self._fields]
         for number, group in self._spool.groups(index[NUMBER], _order_number, indexes):
@@ -100,21 +100,21 @@ class _Mapper:
             else:
                 yield from self._variants(number, rows)
 
-    def _variants(self, number: str | None, spooled: Sequence[SpooledRow]) -> Iterator[Candidate]:
+    def _variants(self, number: str | None, spooled: Sequence[SpooledRow]) -> Iterator[ParsedOrder]:
         """The rows of one number: one order, or as many invalid ones as there are different headers."""
         variants: dict[object, list[_Row]] = {}
         for row in map(self._row, spooled):
             variants.setdefault(self._identity(row), []).append(row)
         conflicts = self._conflicts(list(variants.values())) if len(variants) > 1 else []
         number_faults = self._number_faults(number, spooled[0])
-        found = [self._candidate(number, rows, [*number_faults, *conflicts]) for rows in variants.values()]
+        found = [self._parse(number, rows, [*number_faults, *conflicts]) for rows in variants.values()]
         if conflicts:
             # They share one number, so what is remembered of it has to fit each of them.
             digest = _digest({"variants": sorted(candidate.digest for candidate in found)})
             found = [replace(candidate, digest=digest) for candidate in found]
         yield from found
 
-    def _candidate(self, number: str | None, rows: list[_Row], faults: list[Fault]) -> Candidate:
+    def _parse(self, number: str | None, rows: list[_Row], faults: list[Fault]) -> ParsedOrder:
         repeated = len(rows) - 1 if self._columns.one_row_per_order else 0
         counted = rows[:1] if self._columns.one_row_per_order else rows
         lines, line_faults = self._lines(counted)
@@ -123,13 +123,13 @@ class _Mapper:
         order = None
         try:
             order = Order.parse(data)
-            if self._dialect is not None:
-                self._dialect.check(order)
+            if self._api_version is not None:
+                self._api_version.check(order)
         except InvalidOrderError as error:
             known = {fault.path for fault in faults}
             faults += [self._explained(fault) for fault in error.faults if fault.path not in known]
         faults = [_located(fault, counted) for fault in faults]
-        return Candidate(
+        return ParsedOrder(
             number=number,
             order=None if faults else order,
             faults=tuple(faults),
@@ -207,10 +207,10 @@ class _Mapper:
             faults.append(Fault(NUMBER, "is required: without it an order cannot be found again"))
         return [self._explained(fault) for fault in faults or [Fault(NUMBER, "is not valid Unicode text")]]
 
-    def _too_many(self, number: str | None, position: int, rows: int) -> Candidate:
+    def _too_many(self, number: str | None, position: int, rows: int) -> ParsedOrder:
         message = f"is on {rows} rows, more than the {MAX_ROWS_PER_ORDER} that one order may have"
         fault = self._explained(Fault(NUMBER, message))
-        return Candidate(number, None, (fault,), position, _digest({NUMBER: number, "rows": rows}), rows)
+        return ParsedOrder(number, None, (fault,), position, _digest({NUMBER: number, "rows": rows}), rows)
 
     def _explained(self, fault: Fault) -> Fault:
         """The fault with the warehouse's own name for the column, when `columns` maps it."""

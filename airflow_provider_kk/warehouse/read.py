@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.driver_errors import is_of_statement, number, sqlstate, without_data
+from airflow_provider_kk.delivery.sql.driver_errors import is_of_statement, number, redact_db_error, sqlstate
 from airflow_provider_kk.warehouse.columns import ColumnsError
 from airflow_provider_kk.warehouse.connections import leave_autocommit
 from airflow_provider_kk.warehouse.rows import driver_of, plain_cursor, tuples
@@ -141,7 +141,7 @@ def _ask(cursor: Any, sql: str, call: Callable[[], Any], *, binds: bool = False,
         return call()
     except Exception as error:  # whatever the driver raises
         names = [str(column[0]) for column in cursor.description or ()]
-        fault, is_for_good = without_data(error, sql, *names), is_of_statement(error)
+        fault, is_for_good = redact_db_error(error, sql, *names), is_of_statement(error)
         if binds and _is_of_binding(error):
             fault, is_for_good = f"{fault}{advice}", True
     # Outside of the handler: what the driver says may show a customer, and a traceback shows the whole chain.
@@ -227,7 +227,7 @@ def _open_cursor(connection: Any, sql: str) -> Any:
     if driver in ("psycopg", "psycopg2") and not connection.autocommit and _can_be_declared(sql):
         return plain_cursor(connection, name="kk_rows")
     if driver == "redshift_connector" and not connection.autocommit and _can_be_declared(sql):
-        return _DeclaredCursor(connection)
+        return _ServerCursor(connection)
     if driver == "jaydebeapi":
         return _JdbcCursor(connection)
     if driver == "MySQLdb":
@@ -235,7 +235,7 @@ def _open_cursor(connection: Any, sql: str) -> Any:
     return plain_cursor(connection)
 
 
-class _DeclaredCursor:
+class _ServerCursor:
     """A cursor on the server, by SQL: redshift_connector has none of its own."""
 
     name = "kk_rows"
@@ -243,7 +243,7 @@ class _DeclaredCursor:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
-        self._is_declared = False
+        self._is_open = False
 
     @property
     def description(self) -> Any:
@@ -252,14 +252,14 @@ class _DeclaredCursor:
     def execute(self, sql: str, *parameters: Any) -> None:
         try:
             self._cursor.execute(f"DECLARE {self.name} CURSOR FOR {sql}", *parameters)
-            self._is_declared = True
+            self._is_open = True
         except Exception:
             # A statement that cannot be declared may still run, and its own error names its own lines.
             self._connection.rollback()
             self._cursor.execute(sql, *parameters)
 
     def fetchmany(self, size: int) -> Any:
-        if self._is_declared:
+        if self._is_open:
             # More than a thousand at a time are too many for Redshift on a single node.
             self._cursor.execute(f"FETCH FORWARD {size} FROM {self.name}")
         return self._cursor.fetchmany(size)

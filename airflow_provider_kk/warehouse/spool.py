@@ -19,7 +19,7 @@ _CACHE_KIB = 16_384
 
 
 class SpooledRow(NamedTuple):
-    """One row: its place in the statement's result or in the file, and its decoded cells."""
+    """One row: its position in the statement's result or in the file, and its decoded cells."""
 
     position: int
     cells: tuple[Any, ...]
@@ -28,7 +28,7 @@ class SpooledRow(NamedTuple):
 class Spool:
     """All rows of one statement, kept on disk. Close it, or use it in a `with`.
 
-    It may move between threads, but only one may use it at a time. `first` is the place of the first row.
+    It may move between threads, but only one may use it at a time. `first` is the position of the first row.
     """
 
     def __init__(self, names: Sequence[str], first: int = 1) -> None:
@@ -42,8 +42,8 @@ class Spool:
             self._db.execute(f"PRAGMA {setting}")
         columns = ", ".join(f"c{index}" for index in range(len(self.names)))
         self._db.execute(f"CREATE TABLE row (position INTEGER PRIMARY KEY, {columns})")
-        places = ", ".join("?" for _ in self.names)
-        self._insert = f"INSERT INTO row VALUES (?, {places})"  # noqa: S608 - constant names
+        placeholders = ", ".join("?" for _ in self.names)
+        self._insert = f"INSERT INTO row VALUES (?, {placeholders})"  # noqa: S608 - constant names
 
     def __enter__(self) -> Spool:
         return self
@@ -58,7 +58,7 @@ class Spool:
     def add(self, rows: Iterable[Sequence[object]]) -> None:
         """Append rows, each with one value for each name."""
         first = self._next
-        batch = [[place, *_encode_row(row)] for place, row in enumerate(rows, first)]
+        batch = [[position, *_encode_row(row)] for position, row in enumerate(rows, first)]
         self._db.execute("BEGIN")
         try:
             self._db.executemany(self._insert, batch)
@@ -70,9 +70,9 @@ class Spool:
         self.rows += len(batch)
         self._next += len(batch)
 
-    def skip(self, places: int) -> None:
+    def skip(self, positions: int) -> None:
         """Leave out so many places: there are no rows."""
-        self._next += places
+        self._next += positions
 
     def ignored_columns(self, columns: Mapping[str, str] | None = None) -> tuple[str, ...]:
         """Names of the columns that no field of an order is read from, for the log. Raises ColumnsError."""
@@ -83,10 +83,10 @@ class Spool:
         for (cell,) in self._db.execute(f"SELECT c{index} FROM row WHERE c{index} IS NOT NULL"):  # noqa: S608 - constant names
             yield decode(cell)
 
-    def distinct(self, places: Iterable[int]) -> int:
+    def distinct(self, positions: Iterable[int]) -> int:
         """How many of the rows at these places differ in some column."""
         query = "SELECT * FROM row WHERE position = ?"
-        return len({self._db.execute(query, (place,)).fetchone()[1:] for place in places})
+        return len({self._db.execute(query, (position,)).fetchone()[1:] for position in positions})
 
     def groups(
         self, key_index: int, key_of: Callable[[Any], str | None], indexes: Sequence[int]

@@ -193,7 +193,7 @@ class Statement:
     def value(self, value: str | None) -> str:
         """Add a parameter; returns what stands for it in the statement."""
         self._values.append(value)
-        return _PLACES[self.style].format(len(self._values))
+        return _PLACEHOLDERS[self.style].format(len(self._values))
 
     def values(self, row: tuple[str | None, ...]) -> str:
         """Add a row of parameters, in parentheses."""
@@ -207,7 +207,7 @@ class Statement:
         return tuple(self._values)
 
 
-_PLACES = {
+_PLACEHOLDERS = {
     "qmark": "?",
     "format": "%s",
     "pyformat": "%s",
@@ -230,7 +230,7 @@ def style_of(hook: DbApiHook, connection: Any) -> str:
     module = type(connection).__module__
     while module:
         style = getattr(sys.modules.get(module), "paramstyle", None)
-        if style in _PLACES:
+        if style in _PLACEHOLDERS:
             return str(style)
         module = module.rpartition(".")[0]
     return "qmark" if getattr(hook, "placeholder", "%s") == "?" else "format"

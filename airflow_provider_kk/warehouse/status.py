@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.changes import LAG_S, ChangedOrders
-from airflow_provider_kk.delivery.job import Sighting
+from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.listing import zero_padded_rows
 from airflow_provider_kk.delivery.log import HELD, OrderLog
 from airflow_provider_kk.delivery.orders import CANCELLED
+from airflow_provider_kk.delivery.splits import add_splits
+from airflow_provider_kk.delivery.updated_orders import LAG_S, UpdatedOrders
 from airflow_provider_kk.warehouse.status_rows import StatusRows, goods_of, rows_of
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.ledger import Ledger
+    from airflow_provider_kk.delivery.ledger import AnyLedger
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.warehouse.status_tables import StatusTables
 
@@ -67,7 +69,7 @@ class StatusSync:
 
     client: KKClient
     tables: StatusTables
-    ledger: Ledger
+    ledger: AnyLedger
     overlap_s: float
     log: Log
     stop: Stop
@@ -88,7 +90,7 @@ class StatusSync:
             self._order_log.flush()
 
     def _read_changes(self) -> None:
-        for changes in ChangedOrders(self.client, self.ledger.clock).read(self._since()):
+        for changes in UpdatedOrders(self.client, self.ledger.clock).read(self._since()):
             observed = self._observed(changes.orders)
             # Before the watermark moves, so that it is done again if this process dies between.
             self._complete_ledger(observed)
@@ -130,18 +132,18 @@ class StatusSync:
             if set(by_number[number]) - set(entry.kk_order_ids)
         }
         # KK may have listed as an integer what has zeros before it here: whose it is, is settling's to say.
-        for number in self.ledger.padded([number for number in known if number.isdigit()]):
+        for number in zero_padded_rows(self.ledger, [number for number in known if number.isdigit()]):
             del known[number]
-        sightings = self._sightings({number: by_number[number] for number in known}, known)
-        completion = self.ledger.complete(sightings)
+        listed = self._listed_orders({number: by_number[number] for number in known}, known)
+        completion = add_splits(self.ledger, listed)
         self.summary.splits += len(completion.completed)
         for entry in completion.held:
             self.summary.conflicts.append(entry.key)
             self._order_log.error(HELD, entry.key, entry.message)
 
-    def _sightings(
+    def _listed_orders(
         self, observed: dict[str, dict[str, StatusRows]], known: dict[str, tuple[str, ...]]
-    ) -> list[Sighting]:
+    ) -> list[ListedOrder]:
         """All that KK has under these numbers: what was ever seen, and the ids that the ledger knows."""
         found = {number: dict(rows) for number, rows in observed.items()}
         for number, stored in self.tables.of_numbers(found).items():
@@ -154,7 +156,7 @@ class StatusSync:
             if rows := rows_of(order):
                 found[missing[order.id]][order.id] = rows
         return [
-            Sighting(
+            ListedOrder(
                 kk_id, number, goods=goods_of(rows.lines), is_cancelled=rows.order.kk_status in CANCELLED
             )
             for number, all_rows in found.items()

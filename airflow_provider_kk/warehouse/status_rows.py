@@ -27,7 +27,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from airflow_provider_kk.api.journey import PackageStatus, Status, package_status, status_in, status_of
+from airflow_provider_kk.api.fulfilment import (
+    FulfilmentStatus,
+    PackageStatus,
+    package_status,
+    status_in,
+    status_of,
+)
 from airflow_provider_kk.api.models import KKOrder, KKOrderItem, Package, TrackingInfo
 
 KEY_WIDTH = 64
@@ -49,7 +55,7 @@ class OrderRow:
 
     kk_order_id: str
     custom_order_number: str | None
-    status: Status
+    status: FulfilmentStatus
     kk_status: str | None
     kk_financial_status: str | None
     kk_fulfillment_status: str | None
@@ -146,10 +152,10 @@ def merge(first: StatusRows, second: StatusRows) -> StatusRows:
     """The join of two of an order: commutative, associative, and idempotent."""
     if first == second:
         return first
-    order = _newer(first.order, second.order, _order_at, _order_tells)
+    order = _newer(first.order, second.order, _order_at, _order_detail)
     return StatusRows(
         replace(order, status=max(first.order.status, second.order.status, key=lambda one: one.rank)),
-        _newer(first.lines, second.lines, _lines_at, _lines_tell),
+        _newer(first.lines, second.lines, _lines_at, _lines_detail),
         tuple(_joined_packages(first.packages, second.packages)),
     )
 
@@ -167,40 +173,40 @@ def goods_of(lines: Sequence[LineRow]) -> dict[str, int] | None:
 # Which is newer ------------------------------------------------------------------------------------
 
 
-def _newer(first: T, second: T, at: Callable[[T], Any], tells: Callable[[T], Any]) -> T:
+def _newer(first: T, second: T, at: Callable[[T], Any], detail: Callable[[T], Any]) -> T:
     """The later one; of two at the same time, the one that tells more."""
     is_tie = at(first) == at(second)
-    return max(first, second, key=tells if is_tie else at)
+    return max(first, second, key=detail if is_tie else at)
 
 
 def _order_at(row: OrderRow) -> datetime:
     return row.updated_at or _NEVER
 
 
-def _order_tells(row: OrderRow) -> tuple[Any, ...]:
+def _order_detail(row: OrderRow) -> tuple[Any, ...]:
     words = (row.kk_status, row.kk_financial_status, row.kk_fulfillment_status, row.kk_refund_status)
     rank = status_in(*words, is_paid=row.paid_at is not None).rank
-    return rank, _told(row), row.odd_fields is None, _texts(row), row.odd_fields or ""
+    return rank, _facts_of(row), row.odd_fields is None, _texts(row), row.odd_fields or ""
 
 
 def _lines_at(rows: tuple[LineRow, ...]) -> tuple[bool, datetime]:
     return bool(rows), (rows[0].updated_at if rows else None) or _NEVER
 
 
-def _lines_tell(rows: tuple[LineRow, ...]) -> tuple[Any, ...]:
-    return sum(map(_told, rows)), [_texts(row) for row in rows]
+def _lines_detail(rows: tuple[LineRow, ...]) -> tuple[Any, ...]:
+    return sum(map(_facts_of, rows)), [_texts(row) for row in rows]
 
 
 def _package_at(row: PackageRow) -> datetime:
     return row.updated_at or _NEVER
 
 
-def _package_tells(row: PackageRow) -> tuple[Any, ...]:
+def _package_detail(row: PackageRow) -> tuple[Any, ...]:
     known = package_status(row.kk_status)
-    return -1 if known is None else known.rank, _told(row), _texts(row)
+    return -1 if known is None else known.rank, _facts_of(row), _texts(row)
 
 
-def _told(row: object) -> int:
+def _facts_of(row: object) -> int:
     return sum(value is not None for value in _observed(row))
 
 
@@ -230,7 +236,7 @@ def _joined_packages(first: Sequence[PackageRow], second: Sequence[PackageRow]) 
 def _joined_package(first: PackageRow, second: PackageRow) -> PackageRow:
     statuses = [one for one in (first.status, second.status) if one is not None]
     status = max(statuses, key=lambda one: one.rank, default=None)
-    return replace(_newer(first, second, _package_at, _package_tells), status=status)
+    return replace(_newer(first, second, _package_at, _package_detail), status=status)
 
 
 # One observation -----------------------------------------------------------------------------------

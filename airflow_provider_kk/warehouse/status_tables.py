@@ -15,10 +15,10 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from airflow_provider_kk.api.journey import PackageStatus, Status
-from airflow_provider_kk.delivery.again import again, is_undone
-from airflow_provider_kk.delivery.driver_errors import told
+from airflow_provider_kk.api.fulfilment import FulfilmentStatus, PackageStatus
 from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.driver_errors import describe_error
+from airflow_provider_kk.delivery.sql.retry import is_serialization_failure, retry
 from airflow_provider_kk.delivery.sql.tables import AS_ELSEWHERE
 from airflow_provider_kk.warehouse.sql import Name
 from airflow_provider_kk.warehouse.status_rows import (
@@ -213,7 +213,7 @@ class StatusTables(_Described):
         """Up to when, on KK's clock, all changes are in the tables; None before the first sync."""
         with _named_errors(), self._engine.connect() as db:
             return db.execute(
-                sa.select(self.watermark.c.synced_until).where(*self._is_mine(self.watermark))
+                sa.select(self.watermark.c.synced_until).where(*self._account_filter(self.watermark))
             ).scalar()
 
     def of_numbers(self, numbers: Iterable[str]) -> dict[str, list[StatusRows]]:
@@ -223,7 +223,7 @@ class StatusTables(_Described):
         with _named_errors(), self._engine.connect() as db:
             for some in _chunks(sorted(set(numbers))):
                 query = sa.select(self.orders.c.kk_order_id).where(
-                    *self._is_mine(self.orders), column.in_(some)
+                    *self._account_filter(self.orders), column.in_(some)
                 )
                 for rows in self._read(db, list(db.execute(query).scalars())).values():
                     found.setdefault(str(rows.order.custom_order_number), []).append(rows)
@@ -241,7 +241,7 @@ class StatusTables(_Described):
                 return sum(self._join(db, some) for some in _chunks(observed))
 
         with _named_errors():
-            return again(once, is_undone)
+            return retry(once, is_serialization_failure)
 
     def _move_watermark(self, db: Connection, until: datetime) -> None:
         # First of all, since it also keeps two syncs of an account apart until the transaction ends.
@@ -260,7 +260,7 @@ class StatusTables(_Described):
         ]
         for rows in fewer:
             c = self.lines.c
-            mine = (*self._is_mine(self.lines), c.kk_order_id == rows.order.kk_order_id)
+            mine = (*self._account_filter(self.lines), c.kk_order_id == rows.order.kk_order_id)
             db.execute(self.lines.delete().where(*mine, c.line_no > len(rows.lines)))
         self._upsert(db, self.orders, [_values(rows.order) for rows in changed])
         self._upsert(db, self.lines, [_values(line) for rows in changed for line in rows.lines])
@@ -282,12 +282,12 @@ class StatusTables(_Described):
         self, db: Connection, table: sa.Table, kind: Any, key: Sequence[str], ids: Sequence[str]
     ) -> dict[str, list[Any]]:
         columns = [table.c[name] for name in kind.__annotations__]
-        query = sa.select(*columns).where(*self._is_mine(table), table.c.kk_order_id.in_(ids))
+        query = sa.select(*columns).where(*self._account_filter(table), table.c.kk_order_id.in_(ids))
         found: dict[str, list[Any]] = {}
         for row in db.execute(query):
             values = dict(zip(kind.__annotations__, row, strict=True))
             if kind is not LineRow and values["status"] is not None:
-                values["status"] = (Status if kind is OrderRow else PackageStatus)(values["status"])
+                values["status"] = (FulfilmentStatus if kind is OrderRow else PackageStatus)(values["status"])
             found.setdefault(values["kk_order_id"], []).append(kind(**values))
         for rows in found.values():
             # Not by the database, which may sort text by a language's rules.
@@ -298,7 +298,7 @@ class StatusTables(_Described):
         if rows:
             db.execute(upsert(table, self._engine.dialect.name), [{**self._mine, **row} for row in rows])
 
-    def _is_mine(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+    def _account_filter(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
         return tuple(table.c[name] == value for name, value in self._mine.items())
 
 
@@ -329,6 +329,6 @@ def _named_errors() -> Iterator[None]:
         yield
         return
     except DBAPIError as error:
-        message = f"The status tables cannot be used: {told(error)}"
+        message = f"The status tables cannot be used: {describe_error(error)}"
     # Outside of the handler: the driver's own text may hold rows.
     raise StatusTablesError(message)

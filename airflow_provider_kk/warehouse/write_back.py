@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.again import again, is_undone
-from airflow_provider_kk.delivery.driver_errors import without_data
 from airflow_provider_kk.delivery.log import OrderLog
+from airflow_provider_kk.delivery.sql.driver_errors import redact_db_error
+from airflow_provider_kk.delivery.sql.retry import is_serialization_failure, retry
 from airflow_provider_kk.warehouse.connections import leave_autocommit
 from airflow_provider_kk.warehouse.rows import plain_cursor, tuples
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
 
 _MAX_MESSAGE = 1_000
-_REFUSED = "write_back: the warehouse refused: "
+_WAREHOUSE_ERROR = "write_back: the warehouse refused: "
 _NOT_WRITTEN = "the results of {orders} are not written: {reason}"
 _MORE_ROWS = (
     "table {reason} has more rows of {orders} than lines were ordered, and all say created now. If the query "
@@ -89,7 +89,7 @@ class WriteBack(ABC):
 
     def prepare(self, hook: DbApiHook) -> None:
         """Make sure that the table can take results, before anything is sent. Raises WriteBackError."""
-        with _Session.open(hook) as session:
+        with _WriteSession.open(hook) as session:
             self._prepare(session)
 
     def write(self, hook: DbApiHook, results: Iterable[Result], log: Log) -> int:
@@ -99,7 +99,7 @@ class WriteBack(ABC):
         """
         written = 0
         remaining, order_log = iter(results), OrderLog(log)
-        with _Session.open(hook) as session:
+        with _WriteSession.open(hook) as session:
             self._prepare(session)
             # Results are taken before a transaction begins: they may come from a ledger in the same database.
             try:
@@ -111,10 +111,10 @@ class WriteBack(ABC):
         return written
 
     @abstractmethod
-    def _prepare(self, session: _Session) -> None: ...
+    def _prepare(self, session: _WriteSession) -> None: ...
 
     @abstractmethod
-    def _write(self, session: _Session, batch: Sequence[Result], log: OrderLog) -> int: ...
+    def _write(self, session: _WriteSession, batch: Sequence[Result], log: OrderLog) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Append(WriteBack):
         columns = ", ".join(f"{Name((name,)).sql(dialect)} {kind}" for name, kind in types.items())
         return f"CREATE TABLE {self.table.sql(dialect)} ({columns})"
 
-    def _prepare(self, session: _Session) -> None:
+    def _prepare(self, session: _WriteSession) -> None:
         names = [Name((name,)) for name in _APPENDED]
         fault = session.fault_of_columns(self.table, names)
         if fault and session.dialect.creates_table:
@@ -148,7 +148,7 @@ class Append(WriteBack):
                 f"It can be made with: {self.ddl(session.dialect)}"
             )
 
-    def _write(self, session: _Session, batch: Sequence[Result], log: OrderLog) -> int:
+    def _write(self, session: _WriteSession, batch: Sequence[Result], log: OrderLog) -> int:
         dialect, statement = session.dialect, Statement(session.style)
         known = self._latest(session, batch)
         # What is longer than any order number was invalid, and fits no such column.
@@ -163,13 +163,13 @@ class Append(WriteBack):
         )
         return len(rows)
 
-    def _latest(self, session: _Session, batch: Sequence[Result]) -> dict[str, tuple[Any, ...]]:
+    def _latest(self, session: _WriteSession, batch: Sequence[Result]) -> dict[str, tuple[Any, ...]]:
         """The latest state, ids and message in the table, by order number."""
         dialect, add = session.dialect, Statement(session.style)
-        number, *told, at = (Name((name,)).sql(dialect) for name in _APPENDED)
+        number, *text, at = (Name((name,)).sql(dialect) for name in _APPENDED)
         numbers = add.values(tuple(result.custom_order_number for result in batch))
         sql = (
-            f"SELECT {number}, {', '.join(told)} FROM {self.table.sql(dialect)} "  # noqa: S608 - checked names
+            f"SELECT {number}, {', '.join(text)} FROM {self.table.sql(dialect)} "  # noqa: S608 - checked names
             f"WHERE {number} IN {numbers} ORDER BY {at}"
         )
         return {row[0]: tuple(row[1:]) for row in session.fetch_all(sql, add.parameters)}
@@ -189,14 +189,14 @@ class Update(WriteBack):
     ids: Name
     state: Name
 
-    def _prepare(self, session: _Session) -> None:
+    def _prepare(self, session: _WriteSession) -> None:
         fault = session.fault_of_columns(self.table, (self.key, self.ids, self.state))
         if fault:
             raise WriteBackError(f"write_back: {self.table} cannot be updated: {fault}")
 
-    def _write(self, session: _Session, batch: Sequence[Result], log: OrderLog) -> int:
+    def _write(self, session: _WriteSession, batch: Sequence[Result], log: OrderLog) -> int:
         results = {result.custom_order_number: result for result in batch}
-        found, mistaken = self._look(session, results)
+        found, mistaken = self._read_matches(session, results)
         for one in mistaken:
             why = (
                 f"by the collation of {self.key} another order's row of {self.table} has the same number, too"
@@ -215,7 +215,9 @@ class Update(WriteBack):
                 log.warning(_MORE_ROWS, f"{number} ({result.lines} ordered)", str(self.table))
         return len(found)
 
-    def _look(self, session: _Session, results: dict[str, Result]) -> tuple[Counter[str], list[str]]:
+    def _read_matches(
+        self, session: _WriteSession, results: dict[str, Result]
+    ) -> tuple[Counter[str], list[str]]:
         """Take out what another order's row would get; return the others' numbers of rows, and what went."""
         mistaken: list[str] = []
         while results:
@@ -230,7 +232,7 @@ class Update(WriteBack):
                 del results[number]
         return Counter(), mistaken
 
-    def _rows(self, session: _Session, results: Mapping[str, Result]) -> list[tuple[Any, str]]:
+    def _rows(self, session: _WriteSession, results: Mapping[str, Result]) -> list[tuple[Any, str]]:
         """Each row's number as it stands there, and the order whose result it would get."""
         add, numbers = Statement(session.style), list(results)
         key, table = self._text_key(session.dialect), self.table.sql(session.dialect)
@@ -240,7 +242,7 @@ class Update(WriteBack):
         rows = session.fetch_all(sql, add.parameters)
         return [(found, numbers[int(place)]) for found, place in rows if place is not None]
 
-    def _change(self, session: _Session, results: Sequence[Result]) -> _Bound:
+    def _change(self, session: _WriteSession, results: Sequence[Result]) -> _Bound:
         add, dialect = Statement(session.style), session.dialect
         table, ids, state = (name.sql(dialect) for name in (self.table, self.ids, self.state))
         key = self._text_key(dialect)
@@ -292,7 +294,7 @@ def _time(at: datetime, dialect: SqlDialect) -> str:
 
 
 @dataclass(frozen=True)
-class _Session:
+class _WriteSession:
     """A connection for as long as a write-back takes."""
 
     connection: Any
@@ -303,11 +305,11 @@ class _Session:
 
     @staticmethod
     @contextlib.contextmanager
-    def open(hook: DbApiHook) -> Iterator[_Session]:
+    def open(hook: DbApiHook) -> Iterator[_WriteSession]:
         connection = _connected(hook)
         try:
             needs_commit = leave_autocommit(hook, connection)
-            session = _Session(
+            session = _WriteSession(
                 connection, dialect_of(hook, connection), style_of(hook, connection), needs_commit
             )
             session.run([(statement, ()) for statement in session.dialect.setup])
@@ -337,11 +339,11 @@ class _Session:
     def _in_transaction(self, work: Callable[[Any], Any], *statements: str) -> Any:
         try:
             # Others write the orders' rows, too: the shop itself, and syncs that take them in another order.
-            return again(lambda: self._once(work), is_undone)
+            return retry(lambda: self._once(work), is_serialization_failure)
         except Exception as error:
-            fault = without_data(error, "; ".join(statements))
+            fault = redact_db_error(error, "; ".join(statements))
         # Raised outside of the handler: what the driver says may show a whole row.
-        raise WriteBackError(f"{_REFUSED}{fault}")
+        raise WriteBackError(f"{_WAREHOUSE_ERROR}{fault}")
 
     def _once(self, work: Callable[[Any], Any]) -> Any:
         try:
@@ -364,7 +366,7 @@ class _Session:
             # MySQL's own connector does nothing more until a query's rows are fetched, though there are none.
             self.fetch_all(f"SELECT {names} FROM {table.sql(self.dialect)} WHERE 1 = 0")  # noqa: S608 - checked names
         except WriteBackError as error:
-            return str(error).removeprefix(_REFUSED)
+            return str(error).removeprefix(_WAREHOUSE_ERROR)
         return ""
 
 

@@ -108,6 +108,6 @@ def test_an_asset_changes_only_when_something_was_created_or_has_changed(shop: S
     assert single["kkOrderUrl"] == f"https://kk.example/o/{order_at_kk['id']}"
     if AIRFLOW_VERSION >= (3, 1):
         assert single["_link_OrderAtKKLink"] == single["kkOrderUrl"]
-        assert single["_link_OrderInLedgerLink"] == f"/kk/order?number={number(20)}&place=kk_default"
-        run = f"/kk/runs/shop/{quote(result.run_id, safe='')}?place=kk_default"
+        assert single["_link_OrderInLedgerLink"] == f"/kk/order?number={number(20)}&kk_conn_id=kk_default"
+        run = f"/kk/runs/shop/{quote(result.run_id, safe='')}?kk_conn_id=kk_default"
         assert result.xcoms["failing"]["_link_RunInLedgerLink"] == run

@@ -97,7 +97,7 @@ def test_single_orders_from_params_from_a_task_and_mapped(shop: Shop):
     assert mapped == [{SKU: 1}, {SKU: 2}, {SKU: 3}]
 
 
-def test_statuses_and_parcels_come_into_the_warehouse(shop: Shop):
+def test_statuses_and_parcels_are_written_to_the_warehouse(shop: Shop):
     # Days pass at KK, and none of them lies ahead of this machine's clock.
     shop.sandbox.control.advance(-20 * DAY)
     ids = [shop.sandbox.control.place({SKU: 1}, number=number(n))[0] for n in range(3)]

@@ -51,7 +51,7 @@ def states(shop: Shop) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.skipif(AIRFLOW_VERSION < (3, 3), reason="dag.test() waits for no answer before")
-def test_what_people_answer_about_held_orders_is_done_under_their_names(shop: Shop, tmp_path: Path):
+def test_manual_resolution_of_held_orders_is_done_under_the_users_name(shop: Shop, tmp_path: Path):
     shop.connect(**TIMES)
     shop.warehouse.add(*rows(range(4)))
     for n in (1, 2, 3):

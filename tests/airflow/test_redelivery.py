@@ -33,7 +33,7 @@ def sync_and_create(shop: Shop, **arguments: object) -> str:
     return shop.dag(**arguments) + CREATE.format(order=content)
 
 
-def test_the_same_try_delivered_twice_at_once_and_by_an_emptied_airflow_creates_each_order_once(shop: Shop):
+def test_a_redelivered_try_creates_each_order_once(shop: Shop):
     shop.connect(**TIMES)
     shop.warehouse.add(*rows(range(12)))
     shop.sandbox.control.set(latency_s=0.3)

@@ -31,7 +31,7 @@ DAG = """
 """
 
 
-def test_a_dag_runs_to_its_end_and_tells_states_xcoms_and_log(airflow_home: AirflowHome):
+def test_a_dag_runs_to_its_end_and_returns_states_xcoms_and_log(airflow_home: AirflowHome):
     result = airflow_home.run_dag(DAG, conf={"third": 3})
 
     assert result.state == "success", result.log
@@ -54,7 +54,7 @@ def test_a_failed_task_is_a_state_not_a_crash(airflow_home: AirflowHome):
     assert "too large" in result.log
 
 
-def test_the_same_logical_date_is_the_same_run_again(airflow_home: AirflowHome):
+def test_the_same_logical_date_is_the_same_run(airflow_home: AirflowHome):
     first = airflow_home.run_dag(DAG, conf={"third": 3}, logical_date="2024-05-01T00:00:00+00:00")
     second = airflow_home.run_dag(DAG, conf={"third": 3}, logical_date="2024-05-01T00:00:00+00:00")
 

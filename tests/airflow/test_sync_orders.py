@@ -43,7 +43,7 @@ def run_until_done(shop: Shop, dag: str) -> list[DagRunResult]:
     return results
 
 
-def test_two_runs_over_the_same_40_orders_make_40_creates_then_none(shop: Shop):
+def test_two_runs_over_the_same_40_orders_make_no_duplicate(shop: Shop):
     shop.warehouse.add(*rows(range(40)))
     dag = shop.dag(write_back="outcome")
 
@@ -63,7 +63,7 @@ def test_two_runs_over_the_same_40_orders_make_40_creates_then_none(shop: Shop):
 
 
 @pytest.mark.timeout(1_800)
-def test_with_half_of_all_posts_failing_in_every_way_each_order_is_there_once(shop: Shop):
+def test_with_half_of_all_posts_failing_there_is_no_duplicate_and_no_loss(shop: Shop):
     shop.connect(**QUICK | {"timeout_s": 0.6, "lease_s": 1.2, "settle_window_s": 0.5})
     shop.warehouse.add(*rows(range(45)))
     # Drawn by this seed, each way to fail comes up among the first 50 requests.
@@ -86,7 +86,7 @@ def test_with_half_of_all_posts_failing_in_every_way_each_order_is_there_once(sh
 
 
 @pytest.mark.timeout(1_800)
-def test_ten_kills_in_the_middle_cost_no_order_and_make_none_twice(shop: Shop):
+def test_ten_crashes_lose_no_order_and_make_no_duplicate(shop: Shop):
     shop.connect(**QUICK | {"rate_limit_burst": 6, "rate_limit_per_second": 10})
     shop.warehouse.add(*rows(range(120)))
     shop.sandbox.control.set(latency_s=0.4)
@@ -123,7 +123,7 @@ def test_ten_kills_in_the_middle_cost_no_order_and_make_none_twice(shop: Shop):
 
 
 @pytest.mark.timeout(1_800)
-def test_three_runs_at_once_over_the_same_rows_create_each_order_once(shop: Shop, postgres_url: str):
+def test_three_concurrent_runs_over_the_same_rows_make_no_duplicate(shop: Shop, postgres_url: str):
     """For each kind of ledger 50 orders of their own, so that the three need to start but once."""
     shop.warehouse.add(*rows(range(100)))
     shop.home.connections["sqlite"] = {"conn_type": "sqlite", "host": str(shop.path / "ledger.db")}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_kk.api.api_versions import API_VERSIONS
 from airflow_provider_kk.api.client import KKClient
-from airflow_provider_kk.api.dialects import DIALECTS
 from tests.api.helpers import KK, certificate, client_for
 
 
@@ -16,13 +16,13 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return certificate(tmp_path_factory.mktemp("tls"))
 
 
-@pytest.fixture(params=list(DIALECTS))
-def dialect(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=list(API_VERSIONS))
+def each_api_version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def client(dialect: str) -> Iterator[KKClient]:
-    """A client of each dialect, for tests without a server."""
-    with client_for(KK, dialect=dialect) as found:
+def client(each_api_version: str) -> Iterator[KKClient]:
+    """A client of each API version, for tests without a server."""
+    with client_for(KK, api_version=each_api_version) as found:
         yield found

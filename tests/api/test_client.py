@@ -69,7 +69,7 @@ def test_an_order_is_posted_in_the_form_of_v1(kk: KKClient, requests_mock: rm.Mo
 
 def test_an_order_is_posted_in_the_form_of_v2(requests_mock: rm.Mocker) -> None:
     sent = requests_mock.post(V2, json=ok([1, 2]))
-    client = client_for(KK, dialect="v2", address_key="orderAddress", sale_platform="Shopify")
+    client = client_for(KK, api_version="v2", address_key="orderAddress", sale_platform="Shopify")
     assert client.create_order(ORDER | {"sale_platform": None}) == ["1", "2"]
     assert sent.last_request.json()["salePlatform"] == "Shopify"
     assert "orderAddress" in sent.last_request.json()
@@ -87,7 +87,7 @@ def test_an_invalid_order_is_not_sent(kk: KKClient, requests_mock: rm.Mocker) ->
     assert requests_mock.call_count == 0
 
 
-def test_a_refusal_does_not_repeat_the_customer(kk: KKClient, requests_mock: rm.Mocker) -> None:
+def test_a_rejection_does_not_repeat_the_customer(kk: KKClient, requests_mock: rm.Mocker) -> None:
     message = f"no delivery to Lffsollia Odfsdlena, 7 RUE Rabelais, +0782246793 ({TOKEN})"
     requests_mock.post(V1, json={"code": 20001, "message": message})
     with pytest.raises(KKRejectedError) as caught:
@@ -111,7 +111,7 @@ def test_without_our_adapter_only_a_connect_timeout_proves_that_nothing_was_sent
             kk.create_order(ORDER)
 
 
-def test_a_429_waits_in_the_throttle_a_bounded_number_of_times(requests_mock: rm.Mocker) -> None:
+def test_a_rate_limit_response_is_retried_a_bounded_number_of_times(requests_mock: rm.Mocker) -> None:
     throttle = CountingThrottle()
     full = {"status_code": 429, "headers": {"Retry-After": "2"}}
     requests_mock.post(V1, [full, full, full, {"json": CREATED}])
@@ -123,7 +123,7 @@ def test_a_429_waits_in_the_throttle_a_bounded_number_of_times(requests_mock: rm
     assert throttle.acquired == 8
 
 
-def test_who_has_a_place_already_takes_none_and_hears_of_a_429_at_once(requests_mock: rm.Mocker) -> None:
+def test_a_request_with_a_permit_takes_none_and_raises_a_429_at_once(requests_mock: rm.Mocker) -> None:
     throttle = CountingThrottle()
     requests_mock.post(V1, status_code=429)
     with pytest.raises(KKRateLimitedError):
@@ -131,7 +131,7 @@ def test_who_has_a_place_already_takes_none_and_hears_of_a_429_at_once(requests_
     assert (throttle.acquired, throttle.backed_off, requests_mock.call_count) == (0, [None], 1)
 
 
-def test_a_listing_asks_in_utc_and_never_narrows_the_window(kk: KKClient, requests_mock: rm.Mocker) -> None:
+def test_a_listing_is_in_utc_and_never_narrows_the_period(kk: KKClient, requests_mock: rm.Mocker) -> None:
     asked = requests_mock.get(V1, json=page_of())
     paris = timezone(timedelta(hours=1))
     kk.list_orders(
@@ -153,14 +153,14 @@ def test_a_listing_asks_in_utc_and_never_narrows_the_window(kk: KKClient, reques
     }
 
 
-def test_a_time_without_a_zone_is_refused(kk: KKClient) -> None:
+def test_a_time_without_a_zone_is_an_error(kk: KKClient) -> None:
     with pytest.raises(ValueError, match="time zone"):
         kk.list_orders(created_from=datetime(2024, 1, 1))  # noqa: DTZ001
 
 
 def test_v2_does_not_filter_by_status() -> None:
     with pytest.raises(ValueError, match="v2"):
-        client_for(KK, dialect="v2").list_orders(status="cancel")
+        client_for(KK, api_version="v2").list_orders(status="cancel")
 
 
 @pytest.mark.parametrize("data", [None, {}, {"list": {}}, {"list": "x"}, "x", 5, {"rows": []}])
@@ -204,7 +204,7 @@ def test_rows_without_an_id_are_all_shown(kk: KKClient, requests_mock: rm.Mocker
     assert [order.custom_order_number for order in kk.iter_orders()] == ["a", "b"]
 
 
-def test_orders_are_fetched_by_id_in_the_order_asked_for(kk: KKClient, requests_mock: rm.Mocker) -> None:
+def test_orders_are_fetched_by_id_in_the_given_order(kk: KKClient, requests_mock: rm.Mocker) -> None:
     def answer(request: Any, _context: Any) -> dict[str, Any]:
         return page_of(*[int(kk_id) for kk_id in reversed(request.qs["ids"][0].split(",")) if kk_id != "13"])
 
@@ -242,11 +242,11 @@ def test_what_is_no_id_never_gets_into_a_path(kk_id: str, kk: KKClient) -> None:
         kk.get_refunds(kk_id)
 
 
-@pytest.mark.parametrize(("dialect", "version"), [("v1", "v1"), ("v2", "v2")])
-def test_a_refund_is_asked_for(dialect: str, version: str, requests_mock: rm.Mocker) -> None:
+@pytest.mark.parametrize(("api_version", "version"), [("v1", "v1"), ("v2", "v2")])
+def test_a_refund_is_requested(api_version: str, version: str, requests_mock: rm.Mocker) -> None:
     url = f"{KK}/openapi/{version}/order/orders/42/refund"
     sent = requests_mock.post(url, json=ok("R-1"))
-    client = client_for(KK, dialect=dialect)
+    client = client_for(KK, api_version=api_version)
     assert client.refund_order("42", "too late") == "R-1"
     assert sent.last_request.json() == {"remark": "too late"}
     lines = [{"itemId": 1, "skuCode": "A", "quantity": 1, "countryCode": "CN"}]
@@ -267,7 +267,7 @@ def test_refunds_are_listed(kk: KKClient, requests_mock: rm.Mocker) -> None:
     assert (refund.refund_no, refund.refund_status, refund.kk_order_id) == ("R-1", "pending_review", "42")
 
 
-def test_channels_are_asked_for_and_read(kk: KKClient, requests_mock: rm.Mocker) -> None:
+def test_channels_are_requested_and_read(kk: KKClient, requests_mock: rm.Mocker) -> None:
     url = f"{KK}/openapi/v2/order/orders/channel"
     row = {
         "channelCode": "C",
@@ -283,13 +283,13 @@ def test_channels_are_asked_for_and_read(kk: KKClient, requests_mock: rm.Mocker)
     assert kk.get_channels([{"sku": "A", "quantity": 2}], "FR", split=True) == []
 
 
-def test_a_failed_question_about_freight_is_a_failed_read(kk: KKClient, requests_mock: rm.Mocker) -> None:
+def test_a_failed_freight_query_is_a_failed_read(kk: KKClient, requests_mock: rm.Mocker) -> None:
     requests_mock.post(f"{KK}/openapi/v2/order/orders/channel", status_code=500)
     with pytest.raises(KKAnswerError):
         kk.get_channels([{"sku": "A", "quantity": 2}], "FR")
 
 
-def test_stock_is_asked_for_30_skus_at_once(kk: KKClient, requests_mock: rm.Mocker) -> None:
+def test_stock_is_queried_30_skus_at_once(kk: KKClient, requests_mock: rm.Mocker) -> None:
     def answer(request: Any, _context: Any) -> dict[str, Any]:
         stock = [{"countryCode": "CN", "qty": "4", "warehouseCode": "W"}]
         return ok(
@@ -303,7 +303,7 @@ def test_stock_is_asked_for_30_skus_at_once(kk: KKClient, requests_mock: rm.Mock
     assert requests_mock.call_count == 3
 
 
-def test_stock_of_a_window_is_read_page_by_page(kk: KKClient, requests_mock: rm.Mocker) -> None:
+def test_stock_of_a_period_is_read_page_by_page(kk: KKClient, requests_mock: rm.Mocker) -> None:
     pages = [ok({"list": [{"sku": "A"}]}), ok({"list": [{"sku": "B"}]}), ok({"list": []})]
     asked = requests_mock.get(f"{KK}/openapi/v1/product/stocks", [{"json": page} for page in pages])
     window = kk.iter_stock(
@@ -344,7 +344,7 @@ def test_kks_clock_is_compared_with_ours(kk: KKClient, requests_mock: rm.Mocker)
 
 
 @pytest.mark.parametrize("token", ["", "a b", "abc\n", "tökén", "a\x00b", "Bearer x"])
-def test_a_token_that_no_header_can_hold_is_refused_without_showing_it(token: str) -> None:
+def test_a_token_that_no_header_can_hold_is_an_error_without_showing_it(token: str) -> None:
     with pytest.raises(ValueError, match="access token") as caught:
         KKClient(KK, token)
     assert not token or token not in str(caught.value)
@@ -365,7 +365,7 @@ def test_a_token_that_no_header_can_hold_is_refused_without_showing_it(token: st
         "",
     ],
 )
-def test_a_base_that_is_neither_https_nor_this_machine_is_refused(url: str) -> None:
+def test_a_base_url_that_is_neither_https_nor_this_machine_is_an_error(url: str) -> None:
     with pytest.raises(ValueError, match="base URL") as caught:
         KKClient(url, TOKEN)
     assert "secret" not in str(caught.value)
@@ -378,8 +378,8 @@ def test_https_and_this_machine_are_fine(url: str) -> None:
     KKClient(url, TOKEN).close()
 
 
-@pytest.mark.parametrize("setting", [{"dialect": "v3"}, {"address_key": "address"}])
-def test_settings_that_mean_nothing_are_refused(setting: dict[str, Any]) -> None:
+@pytest.mark.parametrize("setting", [{"api_version": "v3"}, {"address_key": "address"}])
+def test_unknown_settings_are_an_error(setting: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be one of"):
         KKClient(KK, TOKEN, **setting)
 

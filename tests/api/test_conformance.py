@@ -1,4 +1,4 @@
-"""Every documented shape of KK's answers through each dialect's client, and what may come instead of it.
+"""Every documented shape of KK's answers through each API version's client, and what may come instead of it.
 
 All of it is built from KK's tables and examples: nobody here can record the real API.
 """
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import requests_mock as rm
 
+from airflow_provider_kk.api.api_versions import API_VERSIONS
 from airflow_provider_kk.api.client import KKClient
-from airflow_provider_kk.api.dialects import DIALECTS
 from airflow_provider_kk.api.errors import (
     InvalidOrderError,
     KKAnswerError,
@@ -118,8 +118,8 @@ CREATED_AND_UPDATED = ("2022-04-01 08:00:00+00:00", "2022-04-03 10:00:00+00:00")
 EXAMPLES = {"v1": V1_ORDER, "v1-orders": V1_ORDERS_ORDER, "v2": V2_ORDER}
 
 
-def listed(client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any) -> Any:
-    requests_mock.get(KK + DIALECTS[dialect].orders_path, json=ok(data))
+def listed(client: KKClient, api_version: str, requests_mock: rm.Mocker, data: Any) -> Any:
+    requests_mock.get(KK + API_VERSIONS[api_version].orders_path, json=ok(data))
     return client.list_orders()
 
 
@@ -141,10 +141,10 @@ def figures(order: KKOrder) -> tuple[Any, ...]:
 
 
 def test_the_documented_order_is_read_whole_and_the_same_in_each_version(
-    client: KKClient, dialect: str, requests_mock: rm.Mocker
+    client: KKClient, each_api_version: str, requests_mock: rm.Mocker
 ) -> None:
-    data = {"list": [EXAMPLES[dialect]], "total": 1, "pageNumber": 1, "pageSize": 10}
-    page = listed(client, dialect, requests_mock, data)
+    data = {"list": [EXAMPLES[each_api_version]], "total": 1, "pageNumber": 1, "pageSize": 10}
+    page = listed(client, each_api_version, requests_mock, data)
 
     (order,) = page.orders
     assert (page.total, page.page_number, page.page_size, page.odd_fields) == (1, 1, 10, [])
@@ -162,17 +162,21 @@ def test_the_documented_order_is_read_whole_and_the_same_in_each_version(
     )
 
 
-def test_numbers_may_come_as_text(client: KKClient, dialect: str, requests_mock: rm.Mocker) -> None:
-    plain = listed(client, dialect, requests_mock, {"list": [EXAMPLES[dialect]], "total": 1})
-    text = listed(client, dialect, requests_mock, as_text({"list": [EXAMPLES[dialect]], "total": 1}))
+def test_numbers_may_come_as_text(client: KKClient, each_api_version: str, requests_mock: rm.Mocker) -> None:
+    plain = listed(
+        client, each_api_version, requests_mock, {"list": [EXAMPLES[each_api_version]], "total": 1}
+    )
+    text = listed(
+        client, each_api_version, requests_mock, as_text({"list": [EXAMPLES[each_api_version]], "total": 1})
+    )
     assert figures(text.orders[0]) == figures(plain.orders[0])
     assert text.total == 1
     assert text.odd_fields == []
 
 
 @pytest.mark.parametrize("value", [GONE, None, "", "of 2031", {"a": []}, [[]], True, -1.5, 10**40])
-def test_whatever_stands_in_one_field_costs_no_other_field(dialect: str, value: Any) -> None:
-    example = EXAMPLES[dialect]
+def test_whatever_stands_in_one_field_costs_no_other_field(each_api_version: str, value: Any) -> None:
+    example = EXAMPLES[each_api_version]
     whole = flat(KKOrder.read(example))
     for path in leaves(example):
         order = KKOrder.read(changed(example, path, value))
@@ -194,9 +198,9 @@ def flat(order: KKOrder) -> dict[str, Any]:
     return {name: getattr(order, name) for name in KKOrder.model_fields}
 
 
-def test_any_word_in_place_of_a_status_is_passed_on(dialect: str) -> None:
+def test_an_unknown_status_is_passed_on(each_api_version: str) -> None:
     words = ("status", "financialStatus", "fulfillmentStatus", "refundStatus")
-    order = KKOrder.read(EXAMPLES[dialect] | dict.fromkeys(words, "brand_new"))
+    order = KKOrder.read(EXAMPLES[each_api_version] | dict.fromkeys(words, "brand_new"))
     assert {order.status, order.financial_status, order.fulfillment_status, order.refund_status} == {
         "brand_new"
     }
@@ -204,8 +208,8 @@ def test_any_word_in_place_of_a_status_is_passed_on(dialect: str) -> None:
 
 
 @pytest.mark.parametrize("packed", [None, [], GONE])
-def test_an_order_that_is_not_packed_has_no_packages(dialect: str, packed: Any) -> None:
-    order = KKOrder.read(changed(EXAMPLES[dialect], ("fulfillments",), packed))
+def test_an_order_that_is_not_packed_has_no_packages(each_api_version: str, packed: Any) -> None:
+    order = KKOrder.read(changed(EXAMPLES[each_api_version], ("fulfillments",), packed))
     assert (order.fulfillments, order.odd_fields) == ([], [])
 
 
@@ -220,26 +224,31 @@ def test_an_order_that_is_not_packed_has_no_packages(dialect: str, packed: Any) 
     ],
 )
 def test_a_page_may_say_how_many_there_are_or_not(
-    client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any, ids: list[str], total: int | None
+    client: KKClient,
+    each_api_version: str,
+    requests_mock: rm.Mocker,
+    data: Any,
+    ids: list[str],
+    total: int | None,
 ) -> None:
-    page = listed(client, dialect, requests_mock, data)
+    page = listed(client, each_api_version, requests_mock, data)
     assert ([order.id for order in page.orders], page.total) == (ids, total)
 
 
 @pytest.mark.parametrize("data", [None, "", 7, {}, {"total": 3}, {"list": "none"}, {"list": {"id": 7}}])
 def test_what_is_no_list_never_looks_like_an_empty_one(
-    client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any
+    client: KKClient, each_api_version: str, requests_mock: rm.Mocker, data: Any
 ) -> None:
     with pytest.raises(KKAnswerError):
-        listed(client, dialect, requests_mock, data)
+        listed(client, each_api_version, requests_mock, data)
 
 
 @pytest.mark.parametrize("message", ["success", "Success!", "ok", "kk.api.200", "", "???"])
 @pytest.mark.parametrize("code", [10000, "10000"])
 def test_the_code_alone_makes_a_success(
-    client: KKClient, dialect: str, requests_mock: rm.Mocker, message: str, code: Any
+    client: KKClient, each_api_version: str, requests_mock: rm.Mocker, message: str, code: Any
 ) -> None:
-    requests_mock.post(KK + DIALECTS[dialect].orders_path, json=ok(1000000371651, message, code))
+    requests_mock.post(KK + API_VERSIONS[each_api_version].orders_path, json=ok(1000000371651, message, code))
     assert client.create_order(ORDER) == ["1000000371651"]
 
 
@@ -258,9 +267,9 @@ def test_the_code_alone_makes_a_success(
     ],
 )
 def test_every_form_of_a_created_order_gives_its_ids_as_text(
-    client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any, ids: list[str]
+    client: KKClient, each_api_version: str, requests_mock: rm.Mocker, data: Any, ids: list[str]
 ) -> None:
-    requests_mock.post(KK + DIALECTS[dialect].orders_path, json=ok(data))
+    requests_mock.post(KK + API_VERSIONS[each_api_version].orders_path, json=ok(data))
     assert client.create_order(ORDER) == ids
 
 
@@ -275,28 +284,28 @@ def test_every_form_of_a_created_order_gives_its_ids_as_text(
 )
 def test_a_shipping_speed_is_sent_where_the_version_has_one(
     client: KKClient,
-    dialect: str,
+    each_api_version: str,
     requests_mock: rm.Mocker,
     channel_type: str | None,
     sent_in: dict[str, Any],
 ) -> None:
-    sent = requests_mock.post(KK + DIALECTS[dialect].orders_path, json=ok(1000000371651))
-    if sent_in[dialect] is InvalidOrderError:
+    sent = requests_mock.post(KK + API_VERSIONS[each_api_version].orders_path, json=ok(1000000371651))
+    if sent_in[each_api_version] is InvalidOrderError:
         with pytest.raises(InvalidOrderError, match="channel_type: must be Standard or Express"):
             client.create_order(ORDER | {"channel_type": channel_type})
         assert not sent.called
         return
     client.create_order(ORDER | {"channel_type": channel_type})
     body = json.loads(sent.last_request.text)
-    assert body.get("channelType") == sent_in[dialect]
-    assert ("channelType" in body) == (sent_in[dialect] is not None)
+    assert body.get("channelType") == sent_in[each_api_version]
+    assert ("channelType" in body) == (sent_in[each_api_version] is not None)
 
 
 @pytest.mark.parametrize("data", [None, "", 0, True, {}, [], "a b", {"status": 0}, [None], "1,,2"])
 def test_a_success_without_a_readable_id_is_an_unknown_outcome(
-    client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any
+    client: KKClient, each_api_version: str, requests_mock: rm.Mocker, data: Any
 ) -> None:
-    requests_mock.post(KK + DIALECTS[dialect].orders_path, json=ok(data))
+    requests_mock.post(KK + API_VERSIONS[each_api_version].orders_path, json=ok(data))
     with pytest.raises(KKUnknownOutcomeError):
         client.create_order(ORDER)
 
@@ -305,21 +314,21 @@ def test_a_success_without_a_readable_id_is_an_unknown_outcome(
 @pytest.mark.parametrize(
     "message", ["sku X does not exist", "sold out", "insufficient balance", "phone is required"]
 )
-def test_a_refusal_comes_with_or_without_an_http_error(
-    client: KKClient, dialect: str, requests_mock: rm.Mocker, status: int, message: str
+def test_a_rejection_comes_with_or_without_an_http_error(
+    client: KKClient, each_api_version: str, requests_mock: rm.Mocker, status: int, message: str
 ) -> None:
     answer = ok(None, message, 400123)
-    requests_mock.post(KK + DIALECTS[dialect].orders_path, json=answer, status_code=status)
+    requests_mock.post(KK + API_VERSIONS[each_api_version].orders_path, json=answer, status_code=status)
     with pytest.raises(KKRejectedError) as caught:
         client.create_order(ORDER)
     assert (caught.value.code, caught.value.kk_message) == (400123, message)
 
 
 @pytest.mark.parametrize("data", ["R-1", {"refundNo": "R-1"}, ["R-1"]])
-def test_a_refund_of_lines_is_asked_for_in_kks_names(
-    client: KKClient, dialect: str, requests_mock: rm.Mocker, data: Any
+def test_a_refund_of_lines_is_requested_in_kks_names(
+    client: KKClient, each_api_version: str, requests_mock: rm.Mocker, data: Any
 ) -> None:
-    sent = requests_mock.post(KK + DIALECTS[dialect].refund_path.format(id="7"), json=ok(data))
+    sent = requests_mock.post(KK + API_VERSIONS[each_api_version].refund_path.format(id="7"), json=ok(data))
     line = {"itemId": 1, "skuCode": "A", "quantity": 1, "countryCode": "CN"}
     assert client.refund_order("7", "note", lines=[line]) == "R-1"
     assert json.loads(sent.last_request.text) == {
@@ -327,10 +336,14 @@ def test_a_refund_of_lines_is_asked_for_in_kks_names(
     }  # fmt: skip
 
 
-def test_refunds_are_read_in_each_version(client: KKClient, dialect: str, requests_mock: rm.Mocker) -> None:
+def test_refunds_are_read_in_each_version(
+    client: KKClient, each_api_version: str, requests_mock: rm.Mocker
+) -> None:
     words = ["pending_review", "refund_successfully", "refund_failed", "brand_new"]
     rows = [{"refundNo": no, "refundStatus": word, "id": 7, "remark": None} for no, word in enumerate(words)]
-    requests_mock.get(KK + DIALECTS[dialect].refunds_path.format(id="7"), json=ok({"list": rows}))
+    requests_mock.get(
+        KK + API_VERSIONS[each_api_version].refunds_path.format(id="7"), json=ok({"list": rows})
+    )
     found = client.get_refunds("7")
     assert [(one.refund_no, one.refund_status, one.kk_order_id) for one in found] == [
         (str(no), word, "7") for no, word in enumerate(words)

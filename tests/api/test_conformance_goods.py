@@ -1,4 +1,4 @@
-"""What KK tells of stock, freight and warehouses, in each dialect, and what may come instead of it."""
+"""What KK tells of stock, freight and warehouses, in each API version, and what may come instead of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STOCKS = f"{KK}/openapi/v1/product/stocks"
 
 @pytest.mark.parametrize("shape", [dict, as_text])
 @pytest.mark.parametrize(("split", "path"), [(False, ""), (True, "/automationSplit")])
-def test_offers_of_freight_are_asked_for_and_read(
+def test_freight_offers_are_requested_and_read(
     client: KKClient, requests_mock: rm.Mocker, split: bool, path: str, shape: Any
 ) -> None:
     sent = requests_mock.post(
@@ -58,7 +58,7 @@ def test_offers_of_freight_are_asked_for_and_read(
 
 
 @pytest.mark.parametrize("data", [[], {"list": []}, {"list": None}])
-def test_a_kk_that_offers_nothing_says_so(client: KKClient, requests_mock: rm.Mocker, data: Any) -> None:
+def test_no_freight_offer_is_an_error(client: KKClient, requests_mock: rm.Mocker, data: Any) -> None:
     requests_mock.post(f"{KK}/openapi/v2/order/orders/channel", json=ok(data))
     assert client.get_channels([{"sku": "A", "quantity": 1}], "FR") == []
 
@@ -100,7 +100,7 @@ def test_stock_is_a_count_and_none_below_zero(
     assert stock.odd_fields == ([] if quantity is not None or qty is None else ["warehouses[0].quantity"])
 
 
-def test_stock_of_many_skus_is_asked_for_30_at_a_time(client: KKClient, requests_mock: rm.Mocker) -> None:
+def test_stock_of_many_skus_is_queried_30_at_a_time(client: KKClient, requests_mock: rm.Mocker) -> None:
     def answer(request: Any, _context: Any) -> Any:
         return ok({"list": [{**STOCK, "sku": sku} for sku in request.qs["skus"][0].upper().split(",")]})
 
@@ -110,7 +110,7 @@ def test_stock_of_many_skus_is_asked_for_30_at_a_time(client: KKClient, requests
     assert [len(one.qs["skus"][0].split(",")) for one in sent.request_history] == [30, 30, 1]
 
 
-def test_stock_that_changed_in_a_window_is_read_page_by_page(
+def test_stock_that_changed_in_a_period_is_read_page_by_page(
     client: KKClient, requests_mock: rm.Mocker
 ) -> None:
     pages = [ok({"list": [STOCK, {**STOCK, "sku": "B"}], "total": 3}), ok({"list": [{**STOCK, "sku": "C"}]})]
@@ -144,7 +144,7 @@ def test_an_answer_without_a_list_is_never_no_stock_or_no_offer(
 
 
 @pytest.mark.parametrize("status", [200, 400, 422])
-def test_stock_and_offers_can_be_refused(client: KKClient, requests_mock: rm.Mocker, status: int) -> None:
+def test_stock_and_offers_can_be_rejected(client: KKClient, requests_mock: rm.Mocker, status: int) -> None:
     refusal = ok(None, "sku X does not exist", 400123)
     requests_mock.get(STOCKS, json=refusal, status_code=status)
     requests_mock.post(f"{KK}/openapi/v2/order/orders/channel", json=refusal, status_code=status)
@@ -154,7 +154,7 @@ def test_stock_and_offers_can_be_refused(client: KKClient, requests_mock: rm.Moc
         client.get_channels([{"sku": "X", "quantity": 1}], "FR")
 
 
-def test_goods_and_country_are_checked_before_kk_is_asked_for_offers(client: KKClient) -> None:
+def test_goods_and_country_are_checked_before_offers_are_requested(client: KKClient) -> None:
     with pytest.raises(InvalidOrderError) as caught:
         client.get_channels([{"sku": "A", "quantity": 0}, {"quantity": 1}], "Frankreich")
     assert [fault.path for fault in caught.value.faults] == ["items[0].quantity", "items[1].sku", "country"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kk.api.errors import KKNotSentError, KKUnknownOutcomeError, Outcome
+from tests.api.failures import UNKNOWN, post, reset_after_the_body
 from tests.api.helpers import (
     CREATED,
     ORDER,
@@ -24,7 +25,6 @@ from tests.api.helpers import (
     http,
     server_tls,
 )
-from tests.api.plays import UNKNOWN, post, reset_after_the_body
 
 
 def free_port() -> int:
@@ -69,7 +69,7 @@ def test_a_name_of_many_silent_addresses_takes_one_deadline_together(monkeypatch
         assert time.monotonic() - began < 6
 
 
-def test_a_certificate_that_nobody_vouches_for_proves_that_nothing_was_sent(pem: Path) -> None:
+def test_an_untrusted_certificate_proves_that_nothing_was_sent(pem: Path) -> None:
     with SocketServer(answering(http(CREATED)), tls=server_tls(pem)) as server:
         error = post(server.url)
         assert isinstance(error, KKNotSentError)
@@ -162,12 +162,12 @@ def test_a_proxy_that_cannot_be_reached_proves_that_nothing_was_sent(
     assert isinstance(post("https://kk.invalid", use_env_proxies=True), KKNotSentError)
 
 
-def test_a_socks_proxy_is_refused_before_anything_is_sent(through_proxy: pytest.MonkeyPatch) -> None:
+def test_a_socks_proxy_fails_before_anything_is_sent(through_proxy: pytest.MonkeyPatch) -> None:
     through_proxy.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
     assert isinstance(post("https://kk.invalid", use_env_proxies=True), KKNotSentError)
 
 
-def test_an_order_goes_through_a_proxy_only_when_asked_to(
+def test_an_order_goes_through_a_proxy_only_when_configured(
     pem: Path, through_proxy: pytest.MonkeyPatch
 ) -> None:
     with (

@@ -12,9 +12,9 @@ import time
 import pytest
 
 from airflow_provider_kk.api.errors import KKUnknownOutcomeError
-from airflow_provider_kk.api.proof import Exchange
+from airflow_provider_kk.api.send_tracking import TrackedRequest
+from tests.api.failures import EMPTY_LIST, ENVELOPE, post
 from tests.api.helpers import CREATED, ORDER, Play, SocketServer, Visit, client_for, dripping, http
-from tests.api.plays import EMPTY_LIST, ENVELOPE, post
 
 #: Long enough to connect and send on a busy machine, much shorter than any of these answers takes.
 TIMEOUT_S = 2.0
@@ -72,7 +72,7 @@ def test_a_missed_deadline_resets_the_connection() -> None:
 
 def test_a_socket_that_comes_after_the_deadline_is_shut_down_at_once() -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs, Exchange(time.monotonic()) as exchange:
+    with ours, theirs, TrackedRequest(time.monotonic()) as exchange:
         while not exchange.expired:
             time.sleep(0.01)
         exchange.watch(ours)
@@ -113,7 +113,7 @@ def option_of_the_other_end(visit: Visit, level: int, option: int) -> int:
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
-def test_the_kernel_is_told_the_deadline_too() -> None:
+def test_the_kernel_gets_the_deadline_too() -> None:
     limits_ms: list[int] = []
 
     def play(visit: Visit) -> None:
@@ -124,7 +124,7 @@ def test_the_kernel_is_told_the_deadline_too() -> None:
     with SocketServer(play) as server:
         client = client_for(server.url, timeout_s=60)
         with pytest.raises(KKUnknownOutcomeError):
-            client.create_order(ORDER, last_check=lambda _left: time.sleep(0.5))
+            client.create_order(ORDER, before_send=lambda _left: time.sleep(0.5))
         client.list_orders()
     # What is left of the call's 60 s.
     assert 30_000 < limits_ms[0] <= 59_500

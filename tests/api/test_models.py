@@ -16,10 +16,10 @@ from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
 from tests.api.helpers import ORDER
 
 
-def changed(**changes: Any) -> dict[str, Any]:
+def changed(**is_write: Any) -> dict[str, Any]:
     """ORDER with some fields changed; `address__phone=...` reaches into the address."""
     order = copy.deepcopy(ORDER)
-    for path, value in changes.items():
+    for path, value in is_write.items():
         *above, last = path.split("__")
         (order[above[0]] if above else order)[last] = value
     return order
@@ -31,8 +31,8 @@ def faults_of(data: Any) -> dict[str, str]:
     return dict(caught.value.faults)
 
 
-def one_fault(**changes: Any) -> str:
-    (message,) = faults_of(changed(**changes)).values()
+def one_fault(**is_write: Any) -> str:
+    (message,) = faults_of(changed(**is_write)).values()
     return message
 
 
@@ -154,7 +154,7 @@ def test_whole_numbers_of_any_kind_are_quantities(quantity: object) -> None:
         {},
     ],
 )
-def test_anything_else_is_no_quantity_and_the_error_says_what_to_pass(quantity: object) -> None:
+def test_any_other_quantity_fails_with_what_to_pass(quantity: object) -> None:
     assert "must be a whole number such as 3 or '3'" in one_fault(items=[{"sku": "A", "quantity": quantity}])
 
 
@@ -198,11 +198,11 @@ def test_an_order_number_is_printable_ascii_of_40_at_most(number: str) -> None:
         (changed(orderLines=[]), "orderLines", "items"),
     ],
 )
-def test_an_unknown_field_is_refused_by_name_with_a_hint(data: Any, path: str, meant: str) -> None:
+def test_an_unknown_field_is_a_named_fault_with_a_hint(data: Any, path: str, meant: str) -> None:
     assert faults_of(data)[path].endswith(f"did you mean {meant}?")
 
 
-def test_a_field_given_under_two_names_is_refused() -> None:
+def test_a_field_given_under_two_names_is_a_fault() -> None:
     assert "twice" in faults_of(changed(orderAddresses=ORDER["address"]))["orderAddresses"]
 
 
@@ -223,7 +223,7 @@ def test_an_order_has_at_least_one_line(items: object) -> None:
         str(Order.parse(ORDER)),
     ],
 )
-def test_a_python_repr_gets_an_error_that_says_how_to_pass_it(text: str) -> None:
+def test_a_python_repr_fails_with_how_to_pass_it(text: str) -> None:
     message = faults_of(text)[""]
     for way in (".output", "tojson", "model_dump()"):
         assert way in message

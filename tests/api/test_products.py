@@ -1,4 +1,4 @@
-"""Products with their SKUs, prices and statuses, in each dialect, and what may come instead of them."""
+"""Products with their SKUs, prices and statuses, in each API version, and what may come instead of them."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_statuses_are_an_open_set(status: Any, read: str | None) -> None:
     assert (product.spu_status, product.skus[0].sku_status, product.odd_fields) == (read, read, [])
 
 
-def test_products_are_asked_for_30_codes_at_a_time(client: KKClient, requests_mock: rm.Mocker) -> None:
+def test_products_are_queried_30_codes_at_a_time(client: KKClient, requests_mock: rm.Mocker) -> None:
     def answer(request: Any, _context: Any) -> Any:
         return ok({"list": [{"spu": code} for code in request.qs["spus"][0].split(",")]})
 
@@ -224,7 +224,7 @@ def test_products_are_asked_for_30_codes_at_a_time(client: KKClient, requests_mo
     assert [len(one.qs["spus"][0].split(",")) for one in sent.request_history] == [30, 30, 1]
 
 
-def test_products_of_a_window_or_a_category_are_read_page_by_page(
+def test_products_of_a_period_or_a_category_are_read_page_by_page(
     client: KKClient, requests_mock: rm.Mocker
 ) -> None:
     pages = [ok({"list": [{"spu": "A"}, {"spu": "B"}]}), ok({"list": [{"spu": "C"}]}), ok({"list": []})]

@@ -20,15 +20,15 @@ MARKED = ("zelda", "markéd", "23 45", "345678", "secret", "orlaf", "75001", "gi
 
 
 def test_messages_are_cleared_of_private_texts() -> None:
-    hidden = ("Ada Lovelace", "07 82 24 67 93", "12", "")
+    secrets = ("Ada Lovelace", "07 82 24 67 93", "12", "")
     text = "recipient ADA  LOVELACE (0782246793, 07-82-24-67-93)\nof house 12, not 1200\0"
-    assert redact(text, hidden) == "recipient *** (***, ***) of house ***, not 1200"
+    assert redact(text, secrets) == "recipient *** (***, ***) of house ***, not 1200"
 
 
 @given(st.text(), st.lists(st.text(min_size=4)))
-def test_no_hidden_text_of_some_length_is_left(text: str, hidden: list[str]) -> None:
-    shown = redact(f"{text} {' '.join(hidden)}", hidden)
-    words = {" ".join(secret.split()) for secret in hidden}
+def test_no_hidden_text_of_some_length_is_left(text: str, secrets: list[str]) -> None:
+    shown = redact(f"{text} {' '.join(secrets)}", secrets)
+    words = {" ".join(secret.split()) for secret in secrets}
     assert not [word for word in words if len(word) >= 4 and word in shown and word.strip("*")]
 
 
@@ -51,7 +51,7 @@ def test_no_hidden_text_of_some_length_is_left(text: str, hidden: list[str]) -> 
         "phone 01 23 45 67 89, 0123456789, 0033123456789, 33 (0)1 23 45 67 89, 23456789",
     ],
 )
-def test_a_customer_is_found_however_kk_spells_her(message: str) -> None:
+def test_a_customer_is_redacted_however_kk_spells_the_name(message: str) -> None:
     shown = redact(message, CUSTOMER).lower()
 
     assert "***" in shown
@@ -66,7 +66,7 @@ def test_a_customer_is_found_however_kk_spells_her(message: str) -> None:
         "too many: 50% (a+b) <3",
     ],
 )
-def test_numbers_skus_countries_and_kk_s_own_words_stay(message: str) -> None:
+def test_numbers_skus_countries_and_kks_own_terms_stay(message: str) -> None:
     assert redact(message, CUSTOMER) == message
 
 

@@ -37,7 +37,7 @@ def sent_at(throttle: LocalBucket, clock: Clock, count: int) -> list[float]:
     return times
 
 
-def test_a_full_burst_goes_at_once_then_the_steady_rate() -> None:
+def test_rate_limit_allows_a_full_burst_then_the_steady_rate() -> None:
     clock = Clock()
     times = sent_at(bucket(clock), clock, 140)
     assert times[117] == 1000.0
@@ -50,7 +50,7 @@ def test_a_full_burst_goes_at_once_then_the_steady_rate() -> None:
     st.integers(1, 120),
     st.floats(0.5, 50),
 )
-def test_a_leaky_bucket_of_kks_size_never_overflows(
+def test_rate_limit_never_overflows_a_bucket_of_kks_size(
     pauses: list[float], burst: int, per_second: float
 ) -> None:
     clock = Clock()
@@ -75,7 +75,7 @@ def test_a_reservation_waits_only_while_the_bucket_is_full(
         assert wait_s == pytest.approx(0, abs=1e-6)
 
 
-def test_after_a_429_nothing_goes_for_as_long_as_kk_asked() -> None:
+def test_after_a_rate_limit_response_nothing_is_sent_until_retry_after() -> None:
     clock = Clock()
     throttle = bucket(clock)
     throttle.acquire()
@@ -84,7 +84,7 @@ def test_after_a_429_nothing_goes_for_as_long_as_kk_asked() -> None:
     assert times == pytest.approx([1007.0, 1007.5, 1008.0])
 
 
-def test_after_a_429_without_a_word_there_is_a_short_pause() -> None:
+def test_after_a_429_without_retry_after_there_is_a_short_backoff() -> None:
     clock = Clock()
     throttle = bucket(clock)
     throttle.back_off(None)
@@ -92,13 +92,13 @@ def test_after_a_429_without_a_word_there_is_a_short_pause() -> None:
 
 
 @pytest.mark.parametrize(("asked_s", "waited_s"), [(1e9, MAX_BACK_OFF_S), (-5.0, 0.0), (2.5, 2.5)])
-def test_a_pause_has_bounds(asked_s: float, waited_s: float) -> None:
+def test_a_rate_limit_pause_has_bounds(asked_s: float, waited_s: float) -> None:
     tat, pause_s = backed_off(0.0, 1000.0, 118, 2.0, asked_s)
     assert pause_s == waited_s
     assert gcra(tat, 1000.0, 118, 2.0)[1] == pytest.approx(max(waited_s, 0.0))
 
 
-def test_a_429_moves_those_who_wait_already() -> None:
+def test_a_429_delays_waiting_requests_too() -> None:
     clock = Clock()
     throttle = bucket(clock, burst=1, headroom=0)
     throttle.acquire()
@@ -113,7 +113,7 @@ def test_a_429_moves_those_who_wait_already() -> None:
     assert clock.now == pytest.approx(1005.5)
 
 
-def test_waiting_ends_when_told_to_stop() -> None:
+def test_waiting_ends_on_a_stop_signal() -> None:
     throttle = LocalBucket(burst=1, per_second=0.01, headroom=0)
     throttle.acquire()
     stop = threading.Event()
@@ -135,7 +135,7 @@ def test_threads_share_the_bucket() -> None:
     assert time.monotonic() - began >= 35 / 200
 
 
-def test_a_pause_is_told_once_with_its_seconds(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rate_limit_pause_is_logged_once_with_its_seconds(caplog: pytest.LogCaptureFixture) -> None:
     throttle = bucket(Clock())
     for _thread in range(8):
         throttle.back_off(7.0)

@@ -38,6 +38,6 @@ def test_the_uri_that_a_dag_writes_is_the_same_asset(asset: Asset, uri: str):
         ("kk://developer.kakaclo.com/a shop/orders", "URL-encoded"),
     ],
 )
-def test_a_uri_that_would_never_change_is_refused(uri: str, says: str):
+def test_a_uri_that_would_never_change_is_an_error(uri: str, says: str):
     with pytest.raises(ValueError, match=says):
         sanitize_uri(urlsplit(uri))

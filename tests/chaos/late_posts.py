@@ -15,8 +15,8 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
+from airflow_provider_kk.api.api_versions import API_VERSIONS
 from airflow_provider_kk.api.client import KKClient
-from airflow_provider_kk.api.dialects import DIALECTS
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.api.models import Order
 
@@ -49,20 +49,20 @@ def say(line: str) -> None:
 def send(url: str, token: str, timeout_s: float, name: str) -> str:
     client = KKClient(url, token, timeout_s=timeout_s)
     try:
-        client.create_order(order(name), last_check=lambda _left_s: wait_for_the_cut(name))
+        client.create_order(order(name), before_send=lambda _left_s: wait_for_the_cut(name))
     except KKError as error:
         return error.outcome.value
     return "created"
 
 
 def send_plainly(url: str, token: str, timeout_s: float, name: str) -> str:
-    body = json.dumps(DIALECTS["v1"].create_body(Order.parse(order(name)), "orderAddresses", None))
+    body = json.dumps(API_VERSIONS["v1"].create_body(Order.parse(order(name)), "orderAddresses", None))
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     connection = HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
     connection.connect()
     wait_for_the_cut(name)
     try:
-        connection.request("POST", DIALECTS["v1"].orders_path, body, headers)
+        connection.request("POST", API_VERSIONS["v1"].orders_path, body, headers)
         connection.getresponse().read()
     except OSError:
         return "unknown"

@@ -61,7 +61,7 @@ class Cable:
     def cut(self) -> None:
         _ip(f"-n {self._ends[self._cut_at]} {self._cut}")
 
-    def heal(self) -> None:
+    def recover(self) -> None:
         _ip(f"-n {self._ends[self._cut_at]} {self._heal}")
 
     @contextmanager

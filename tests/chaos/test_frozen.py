@@ -86,7 +86,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.mark.parametrize(("freeze_s", "list_lag_s"), [(200, 0), (200, 300), (440, 300), (740, 0)])
 @pytest.mark.parametrize("killed", [False, True], ids=["lives on", "killed when it has sent"])
-def test_a_freeze_shorter_than_the_wait_less_the_lists_lag_makes_no_second_order(
+def test_a_freeze_shorter_than_the_settle_window_less_the_lists_lag_makes_no_duplicate(
     world: World, freeze_s: float, list_lag_s: float, killed: bool
 ) -> None:
     world.kk.list_lag_s = list_lag_s
@@ -97,7 +97,7 @@ def test_a_freeze_shorter_than_the_wait_less_the_lists_lag_makes_no_second_order
 
 
 @pytest.mark.parametrize(("freeze_s", "list_lag_s"), [(460, 300), (740, 300)])
-def test_beyond_that_the_list_hides_what_a_killed_worker_has_sent(
+def test_a_longer_freeze_hides_the_order_of_a_crashed_worker_in_the_list(
     world: World, freeze_s: float, list_lag_s: float
 ) -> None:
     """What no client can close; `on_absence="hold"` would leave it to a human."""
@@ -107,7 +107,7 @@ def test_beyond_that_the_list_hides_what_a_killed_worker_has_sent(
     assert world.kk.count("A") == 2
 
 
-def test_beyond_the_wait_a_second_order_is_made_and_held_for_a_human(world: World) -> None:
+def test_a_freeze_beyond_the_settle_window_makes_a_duplicate_that_is_held(world: World) -> None:
     """What no client can close: KK has both, and the ledger says so when the late answer is heard."""
     one_freezes(world, 760)
     entry = world.entry("A")

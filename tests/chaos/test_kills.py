@@ -25,14 +25,14 @@ def killed() -> Tally:
 
 
 @pytest.mark.timeout(3_600)
-def test_killed_at_any_system_call_each_order_is_still_at_kk_once(killed: Tally) -> None:
+def test_crash_at_any_system_call_leaves_each_order_at_kk_once(killed: Tally) -> None:
     """Also when it is killed again, meets any fault, is stopped for long, or has a twin."""
     keeps_every_promise(killed)
     assert sum(killed.kills.values()) >= 200
 
 
 @pytest.mark.timeout(3_600)
-def test_the_kills_strike_every_call_that_matters_in_every_kind_of_trial(killed: Tally) -> None:
+def test_crashes_hit_every_relevant_system_call_in_every_kind_of_trial(killed: Tally) -> None:
     assert {call.split()[0] for call in killed.kills} >= {
         "connect", "setsockopt", "send", "recv", "create", "pwrite", "fdatasync", "unlink",
     }  # fmt: skip
@@ -45,7 +45,7 @@ def test_the_kills_strike_every_call_that_matters_in_every_kind_of_trial(killed:
 
 
 @pytest.mark.timeout(3_600)
-def test_what_no_client_can_prevent_is_held_for_a_human(killed: Tally) -> None:
+def test_a_duplicate_that_no_client_can_prevent_is_held(killed: Tally) -> None:
     """A worker stopped between its last check and its last byte, for longer than the settle window."""
     assert (
         killed.beyond["trials"] == killed.beyond["doubled"] == killed.beyond["doubled and held for a human"]
@@ -53,7 +53,7 @@ def test_what_no_client_can_prevent_is_held_for_a_human(killed: Tally) -> None:
 
 
 @pytest.mark.timeout(3_600)
-def test_without_a_compiler_functions_of_python_are_killed_at_instead() -> None:
+def test_crash_points_are_python_functions_without_a_compiler() -> None:
     tally = run(count=20, seed=2, compiler=False, postgres=False)
 
     keeps_every_promise(tally)

@@ -104,8 +104,8 @@ class Site:
             if fate_of(name) in fates:
                 os.kill(pid, number)
 
-    def heal(self) -> None:
-        self._cable.heal()
+    def recover(self) -> None:
+        self._cable.recover()
 
     def landed(self) -> set[str]:
         """The order numbers that KK has."""
@@ -164,7 +164,7 @@ def heal_and_watch(sites: list[Site]) -> None:
         site.signal(signal.SIGCONT, "woken")
     time.sleep(0.5)
     for site in sites:
-        site.heal()
+        site.recover()
     wait_until(lambda: all(site.landed() >= set(PLAIN) for site in sites), 30)
     time.sleep(QUIET_S)
     for site in sites:
@@ -185,13 +185,13 @@ def ends() -> dict[str, End]:
 
 @pytest.mark.parametrize("fate", FATES)
 @pytest.mark.parametrize("cut", CUTS)
-def test_nothing_lands_once_the_network_has_healed(ends: dict[str, End], cut: str, fate: str) -> None:
+def test_nothing_arrives_late_after_the_network_recovers(ends: dict[str, End], cut: str, fate: str) -> None:
     assert not ends[cut].landed & set(names_of("ours", fate))
 
 
 @pytest.mark.parametrize("fate", FATES)
 @pytest.mark.parametrize("cut", CUTS)
-def test_what_a_plain_client_sent_does_land(ends: dict[str, End], cut: str, fate: str) -> None:
+def test_the_request_of_a_plain_client_does_arrive_late(ends: dict[str, End], cut: str, fate: str) -> None:
     """Without this, the test above could pass because nothing can land here at all."""
     assert ends[cut].landed >= set(names_of("plain", fate))
 
@@ -202,6 +202,9 @@ def test_the_kernel_has_dropped_it_when_the_deadline_has_passed(ends: dict[str, 
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_who_lives_says_that_the_outcome_is_unknown(ends: dict[str, End], cut: str) -> None:
+def test_the_surviving_process_reports_an_unknown_outcome(ends: dict[str, End], cut: str) -> None:
     ours = {name: outcome for name, outcome in ends[cut].outcomes.items() if name in OURS}
-    assert ours == dict.fromkeys(names_of("ours", "woken", "frozen", "left"), "unknown")
+    survivors = names_of("ours", "woken", "frozen", "left")
+    # On a slow machine the others may report it, too, before they are killed.
+    assert {name: ours.get(name) for name in survivors} == dict.fromkeys(survivors, "unknown")
+    assert set(ours.values()) == {"unknown"}

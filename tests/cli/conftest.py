@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 SKU = "FWXW00290_WHT_M"
@@ -22,7 +22,7 @@ SKU = "FWXW00290_WHT_M"
 def ledger(tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlLedger]:
     """A ledger whose windows are so short that they are over at once."""
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.hooks.ledger import open_ledger
+    from airflow_provider_kk.hooks.ledger_connection import open_ledger
 
     extra = {"ledger_conn_id": "ledger", "timeout_s": 0.01, "lease_s": 0.02, "settle_window_s": 0.01}
     kk = {"conn_type": "kk", "host": sandbox.url, "password": sandbox.token, "extra": extra}
@@ -47,17 +47,17 @@ def record(
     code: int | None = None,
     message: str = "",
     goods: dict[str, int] | None = None,
-) -> Entry:
+) -> Record:
     """POST an order as far as the ledger is concerned, and wait until its settle window is over."""
-    from airflow_provider_kk.delivery.job import Job
-    from airflow_provider_kk.delivery.rows import Answer, Origin
+    from airflow_provider_kk.delivery.job import Content, Job
+    from airflow_provider_kk.delivery.model import AttemptResult, Origin
     from airflow_provider_kk.delivery.states import Event
 
-    job = Job(number, "1:x", goods or {SKU: 1}, "FR", "", send=lambda check: [], redact=str)
+    job = Job(number, Content("1:x", goods or {SKU: 1}, "FR"), send=lambda check: [], redact=str)
     seen = ledger.look_up([number]).get(number)
-    claim = ledger.begin(job, seen, origin=Origin("shop", "run 7", "sync", -1, 2), sync_id="s")
+    claim = ledger.claim(job, seen, origin=Origin("shop", "run 7", "sync", -1, 2), sync_id="s")
     assert claim is not None
-    row = ledger.record(claim, Answer(Event(outcome), ids, code, message))
+    row = ledger.record(claim, AttemptResult(Event(outcome), ids, code, message))
     time.sleep(max(0.0, row.settle_after - ledger.now()))
     return row
 
@@ -70,7 +70,7 @@ def hold(ledger: SqlLedger, number: str) -> None:
     ledger.hold(row, Event.GIVEN_UP, "not in KK's list")
 
 
-def refuse(ledger: SqlLedger, number: str, code: int = 40_010, message: str = "sold out") -> Entry:
+def refuse(ledger: SqlLedger, number: str, code: int = 40_010, message: str = "sold out") -> Record:
     """Let KK refuse an order."""
     return record(ledger, number, "rejected", code=code, message=message)
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_kk.cli.main import main
+from airflow_provider_kk.delivery.resolution import order_again
 from tests.cli.conftest import SKU, record
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 #: KK splits an order of these two: they lie in two countries.
@@ -23,18 +24,18 @@ SPLIT = {SKU: 2, "USTS00015_BLK_S": 1}
 def post(ledger: SqlLedger, number: str, goods: Mapping[str, int] | None = None) -> str:
     """Really send an order to KK through delivery; its state."""
     from airflow_provider_kk.api.models import Order
-    from airflow_provider_kk.delivery.deliver import deliver
+    from airflow_provider_kk.delivery.attempt import attempt
+    from airflow_provider_kk.delivery.model import Origin, Timing
     from airflow_provider_kk.delivery.orders import order_job
-    from airflow_provider_kk.delivery.rows import Origin, Terms
     from airflow_provider_kk.hooks.kk import KKHook
 
     lines = [{"sku": sku, "quantity": pieces} for sku, pieces in (goods or {SKU: 1}).items()]
     address = {"country": "FR", "phone": "0102030405", "recipient": "Sample", "province": "Here"}
     order = Order.parse({"custom_order_number": number, "address": address, "items": lines})
     with KKHook().get_conn() as client, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "terms", Terms(timeout_s=5.0, lease_s=10.0, settle_window_s=0.01))
+        patch.setattr(ledger, "timing", Timing(timeout_s=5.0, lease_s=10.0, settle_window_s=0.01))
         seen = ledger.look_up([number]).get(number)
-        done = deliver(order_job(order, client), seen, ledger, origin=Origin(), sync_id="s")
+        done = attempt(order_job(order, client), seen, ledger, origin=Origin(), sync_id="s", kk_skew_s=0.0)
     assert done is not None
     return done[0].state.value
 
@@ -65,7 +66,7 @@ def test_all_agree_when_each_was_created_once_splits_included(
     assert audited(sandbox, capsys) == (0, {}, {"agrees": 2})
 
 
-def test_a_post_that_a_proxy_has_replayed_is_named(
+def test_a_duplicate_from_a_replayed_post_is_named(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post(ledger, "A-1")
@@ -110,7 +111,7 @@ def test_a_duplicate_that_was_refunded_at_kk_is_over(
     assert audited(sandbox, capsys) == (0, {}, {"agrees": 1})
 
 
-def test_half_a_split_that_kk_made_before_it_refused_is_named(
+def test_half_a_split_that_kk_made_before_its_rejection_is_named(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post(ledger, "A-1")
@@ -148,7 +149,7 @@ def test_a_second_generation_agrees_and_a_second_order_without_one_does_not(
     with pytest.MonkeyPatch.context() as patch:
         for clock, name in ((ledger, "now"), (ledger.clock, "wall")):
             patch.setattr(clock, name, lambda: row.settle_after + 1)  # the settle window has passed
-        assert ledger.order_again(row, who="ann", why="lost parcel")
+        assert order_again(ledger, row, who="ann", why="lost parcel")
     assert post(ledger, "A-1") == "created"
     assert audited(sandbox, capsys)[0] == 0
     sandbox.control.place({SKU: 1}, number="A-1")
@@ -178,7 +179,7 @@ def test_a_period_without_orders_has_nothing_to_compare(
     assert audited(sandbox, capsys, *words) == (0, {}, {})
 
 
-def test_an_order_of_an_hour_ago_is_looked_for_in_its_own_hour(
+def test_an_order_of_an_hour_ago_is_searched_in_its_own_hour(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post(ledger, "A-1")
@@ -187,7 +188,7 @@ def test_an_order_of_an_hour_ago_is_looked_for_in_its_own_hour(
     assert (status, verdicts(findings)) == (1, {"old": "unclaimed"})
 
 
-def test_what_cannot_be_told_ends_with_status_2_and_the_reason(
+def test_an_inconclusive_audit_exits_with_2_and_the_reason(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post(ledger, "A-1")
@@ -209,14 +210,14 @@ def test_what_cannot_be_told_ends_with_status_2_and_the_reason(
         (["--kk-conn-id", "missing"], "missing"),
     ],
 )
-def test_wrong_use_is_told_in_a_sentence(
+def test_wrong_arguments_are_reported_in_a_sentence(
     ledger: SqlLedger, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["audit", *words]) == 2
     assert told in capsys.readouterr().err
 
 
-def test_a_period_that_is_too_young_is_cut_and_that_is_said(
+def test_a_period_that_is_too_young_is_cut_with_a_message(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post(ledger, "A-1")

@@ -18,7 +18,7 @@ from tests.operators import shop
 from tests.operators.shop import PRIVATE, SELECT, Warehouse, nonzero, number, rows
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 SKU = "FWXW00290_WHT_M"
@@ -89,7 +89,7 @@ def test_check_and_send_know_the_shipping_speeds_of_the_api_version(
     ]
 
 
-def test_every_fault_is_told_by_order_row_and_field(
+def test_every_fault_is_reported_by_order_row_and_field(
     ledger: SqlLedger, file: Path, checked: Checked, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = list(shop.ADDRESS.values())
@@ -130,7 +130,7 @@ def test_every_fault_is_told_by_order_row_and_field(
     assert not any(word in told + json.dumps(orders) for word in PRIVATE)
 
 
-def test_orders_whose_rows_are_doubled_are_named_in_a_warning(
+def test_orders_with_duplicate_rows_are_named_in_a_warning(
     ledger: SqlLedger, sandbox: SandboxServer, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = write_csv(file, rows([0, *range(8), *range(1, 7)]))
@@ -146,7 +146,7 @@ def test_orders_whose_rows_are_doubled_are_named_in_a_warning(
         assert "equal in every column" not in captured.out
 
 
-def test_a_table_shows_so_many_orders_and_says_how_many_more_there_are(
+def test_a_table_is_cut_with_a_count_of_further_orders(
     ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = write_csv(file, [(number(n), *shop.ADDRESS.values(), SKU, 0) for n in range(30)])
@@ -161,7 +161,7 @@ def test_a_table_shows_so_many_orders_and_says_how_many_more_there_are(
 # What is known ---------------------------------------------------------------------------------------
 
 
-def test_the_ledger_says_what_would_become_of_each_number(
+def test_check_reports_what_would_become_of_each_number(
     ledger: SqlLedger, sandbox: SandboxServer, file: Path, checked: Checked
 ) -> None:
     assert main(["send", "--yes", write_csv(file, rows(range(2)))]) == 0
@@ -169,7 +169,10 @@ def test_the_ledger_says_what_would_become_of_each_number(
     hold(ledger, number(3))
     refuse(ledger, number(4))
     record(ledger, number(5), "unknown", message="the connection was reset")
-    before = dump(Path(str(ledger.database.engine.url.database))), sandbox.control.counts()["requests"]
+    before = (
+        dump(Path(str(ledger.storage.database.engine.url.database))),
+        sandbox.control.counts()["requests"],
+    )
 
     status, orders, last = checked(write_csv(file, rows(range(7))))
 
@@ -185,11 +188,11 @@ def test_the_ledger_says_what_would_become_of_each_number(
     }
     assert orders[2]["kk_order_ids"] == ["9"]
     assert last["created_is_known"]
-    after = dump(Path(str(ledger.database.engine.url.database))), sandbox.control.counts()["requests"]
+    after = dump(Path(str(ledger.storage.database.engine.url.database))), sandbox.control.counts()["requests"]
     assert after == before
 
 
-def test_plan_only_tells_the_same(
+def test_plan_only_reports_the_same(
     ledger: SqlLedger, file: Path, tmp_path: Path, checked: Checked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow_provider_kk.operators.orders import SyncOrdersOperator
@@ -211,7 +214,7 @@ def test_plan_only_tells_the_same(
     assert checked("--sql", str(statement), "--warehouse", str(warehouse.path))[2]["summary"] == planned
 
 
-def test_without_a_connection_orders_are_checked_and_the_rest_is_not_known(
+def test_without_a_connection_only_the_orders_are_checked(
     file: Path, checked: Checked, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = write_csv(file, rows(range(3)))
@@ -238,7 +241,7 @@ def test_without_a_ledger_nothing_is_made_and_what_is_created_is_not_known(
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_warehouse_that_can_keep_no_ledger_is_told(
+def test_a_warehouse_that_can_keep_no_ledger_is_reported(
     kk: None, file: Path, checked: Checked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "snowflake"}))
@@ -248,7 +251,7 @@ def test_a_warehouse_that_can_keep_no_ledger_is_told(
     assert "cannot keep the ledger" in last["note"]
 
 
-def test_twenty_open_doubts_are_an_obstacle(ledger: SqlLedger, file: Path, checked: Checked) -> None:
+def test_twenty_orders_in_doubt_block_sending(ledger: SqlLedger, file: Path, checked: Checked) -> None:
     for n in range(100, 120):
         record(ledger, number(n), "unknown")
 
@@ -276,14 +279,14 @@ def test_bodies_are_those_that_kk_then_gets(
     monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(shop.kk_connection(sandbox, **extra)))
     name = write_csv(file, [*rows(range(3)), ("A-1", *shop.ADDRESS.values(), SKU, 0)])
     sent = []
-    carry = Transport.carry
+    carry = Transport.send
 
     def note(self: Transport, call: Any) -> Any:
         sent.append(call.body) if call.method == "POST" else None
         return carry(self, call)
 
     _, orders, _ = checked(name, "--bodies")
-    monkeypatch.setattr(Transport, "carry", note)
+    monkeypatch.setattr(Transport, "send", note)
     assert main(["send", "--yes", name]) == 1
 
     told = [one["body"] for one in orders if "body" in one]
@@ -356,7 +359,9 @@ def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
     yield [name, "--columns", "customer=x"], "'customer' is no field of an order"
 
 
-def test_what_cannot_be_checked_is_told_in_a_sentence(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_checked_is_reported_in_a_sentence(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Warehouse(file.parent / "shop.db")
     for words, says in _unusable(file):
         assert main(["check", *words]) == 2, words
@@ -376,7 +381,7 @@ def test_wrong_arguments_are_a_usage_error(file: Path, words: list[str]) -> None
     assert ended.value.code == 2
 
 
-def test_a_query_without_the_columns_is_told_the_commands_own_option(
+def test_missing_columns_of_a_query_name_the_commands_own_option(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop = tmp_path / "shop.db"

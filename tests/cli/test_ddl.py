@@ -49,6 +49,6 @@ def test_the_ddl_of_the_status_tables_makes_what_a_sync_would_make(
     made.close()
 
 
-def test_a_prefix_that_is_no_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prefix_that_is_no_name_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ledger", "ddl", "--status", "--table-prefix", "no; name"]) == 1
     assert "table_prefix" in capsys.readouterr().err

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_kk.cli.main import main
+from airflow_provider_kk.delivery.sql.storage import refund_ledger
 from tests.cli.conftest import SKU, hold, record, refuse, state
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 
-def test_what_waits_for_a_human_is_listed(ledger: SqlLedger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_held_orders_are_listed(ledger: SqlLedger, capsys: pytest.CaptureFixture[str]) -> None:
     hold(ledger, "A-1")
     assert main(["ledger", "list"]) == 0
     shown = capsys.readouterr().out
@@ -62,7 +63,7 @@ def test_an_order_is_shown_by_its_kk_order_id_too(
     assert "900 is not in the ledger" in capsys.readouterr().err
 
 
-def test_what_is_in_doubt_is_shown_to_be_looked_up_by_itself(
+def test_an_order_in_doubt_is_shown_to_be_reconciled_automatically(
     ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record(ledger, "A-1", "unknown", message="reset")
@@ -70,7 +71,7 @@ def test_what_is_in_doubt_is_shown_to_be_looked_up_by_itself(
     assert "Every sync of the account looks it up by itself" in capsys.readouterr().out
 
 
-def test_ids_are_believed_when_kk_lists_them_under_this_number(
+def test_ids_are_accepted_when_kk_lists_them_under_this_number(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")
@@ -86,7 +87,7 @@ def test_ids_are_believed_when_kk_lists_them_under_this_number(
     )
 
 
-def test_ids_of_another_number_are_refused(
+def test_ids_of_another_number_are_rejected(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")
@@ -118,9 +119,7 @@ def test_an_order_of_which_kk_gave_ids_was_not_never_created(
     assert state(ledger, "A-1") == "held"
 
 
-def test_a_number_is_ordered_again_only_when_it_is_closed(
-    ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_order_again_needs_a_closed_order(ledger: SqlLedger, capsys: pytest.CaptureFixture[str]) -> None:
     hold(ledger, "A-1")
     assert main(["ledger", "resolve", "A-1", "--order-again", "--why", "lost parcel"]) == 1
     assert "resolve it first" in capsys.readouterr().err
@@ -136,7 +135,7 @@ def test_a_number_is_ordered_again_only_when_it_is_closed(
         (["list", "--state", "lost"], "no such state: lost"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_a_sentence(
+def test_an_impossible_resolution_is_reported_in_a_sentence(
     ledger: SqlLedger, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ledger", *words]) == 1
@@ -145,7 +144,7 @@ def test_what_cannot_be_done_is_told_in_a_sentence(
     assert "Traceback" not in error
 
 
-def test_ids_are_taken_with_a_warning_only_when_their_goods_differ(
+def test_ids_are_accepted_with_a_warning_only_when_their_goods_differ(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")
@@ -160,7 +159,7 @@ def test_ids_are_taken_with_a_warning_only_when_their_goods_differ(
     assert state(ledger, "A-1") == "created"
 
 
-def test_ids_of_an_older_generation_are_refused(
+def test_ids_of_an_older_generation_are_rejected(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (kk_order,) = sandbox.control.place({SKU: 1}, number="A-1")
@@ -223,13 +222,13 @@ def test_of_several_orders_those_that_cannot_be_resolved_are_skipped_and_named(
         ["list", "--older-than", "yesterday"],
     ],
 )
-def test_a_word_needs_its_reason_and_its_kind(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resolution_needs_a_reason_and_a_kind(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["ledger", *words])
     assert ended.value.code == 2
 
 
-def test_a_container_user_without_a_name_is_asked_for_one(
+def test_a_container_user_without_a_name_must_give_who(
     ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def nameless() -> str:
@@ -257,7 +256,7 @@ def listed(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [json.loads(line)["custom_order_number"] for line in capsys.readouterr().out.splitlines()]
 
 
-def test_the_list_leaves_out_what_was_ordered_again_and_says_when_it_is_cut(
+def test_the_list_leaves_out_what_was_ordered_again_and_reports_a_cut(
     ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refuse(ledger, "A-1")
@@ -272,7 +271,7 @@ def test_the_list_leaves_out_what_was_ordered_again_and_says_when_it_is_cut(
 # Retry ---------------------------------------------------------------------------------------------
 
 
-def test_a_rejected_order_is_asked_for_again_without_its_pause(
+def test_a_retry_of_a_rejected_order_skips_its_backoff(
     ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = refuse(ledger, "A-1")
@@ -293,16 +292,16 @@ def test_a_rejected_order_is_asked_for_again_without_its_pause(
 def test_a_retry_does_not_shorten_the_settle_window(
     ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from airflow_provider_kk.delivery.rows import Terms
+    from airflow_provider_kk.delivery.model import Timing
 
-    ledger.terms = Terms(0.01, 0.02, 0.3)
+    ledger.timing = Timing(0.01, 0.02, 600)
     before = refuse_without_waiting(ledger, "A-1")
     assert main(["ledger", "retry", "A-1", "--why", "restocked"]) == 0
     assert "once its settle window is over" in capsys.readouterr().out
     assert ledger.look_up(["A-1"])["A-1"].settle_after == before.settle_after
 
 
-def refuse_without_waiting(ledger: SqlLedger, number: str) -> Entry:
+def refuse_without_waiting(ledger: SqlLedger, number: str) -> Record:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.sleep", lambda seconds: None)
         return refuse(ledger, number)
@@ -323,7 +322,7 @@ def test_orders_are_retried_by_their_code(ledger: SqlLedger, capsys: pytest.Capt
     assert ledger.look_up(["B-1"])["B-1"].retry_after <= ledger.now()
 
 
-def test_an_order_that_is_not_rejected_is_skipped_and_told_what_becomes_of_it(
+def test_an_order_that_is_not_rejected_is_skipped_with_what_becomes_of_it(
     ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refuse(ledger, "A-1")
@@ -371,7 +370,7 @@ def test_an_order_that_moves_meanwhile_is_skipped(
         (["--code", "1"], "no order is rejected with code 1; there are: 40010 (1)"),
     ],
 )
-def test_a_retry_of_nothing_says_what_to_give(
+def test_a_retry_without_orders_is_a_usage_error(
     ledger: SqlLedger, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refuse(ledger, "A-1")
@@ -379,7 +378,7 @@ def test_a_retry_of_nothing_says_what_to_give(
     assert told in capsys.readouterr().err
 
 
-def test_without_a_place_for_the_ledger_it_says_which_argument_to_give(
+def test_without_a_ledger_connection_it_names_the_argument_to_give(
     sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kk = {"conn_type": "kk", "host": sandbox.url, "password": sandbox.token}
@@ -388,10 +387,10 @@ def test_without_a_place_for_the_ledger_it_says_which_argument_to_give(
     assert "--ledger-conn-id" in capsys.readouterr().err
 
 
-def test_held_refunds_are_listed_apart_from_orders_and_shown_with_what_to_say(
+def test_held_refunds_are_listed_apart_from_orders_with_their_commands(
     ledger: SqlLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hold(ledger.of_refunds(), "1000000371651-whole")
+    hold(refund_ledger(ledger), "1000000371651-whole")
 
     assert main(["ledger", "list"]) == 0
     assert "1000000371651-whole" not in capsys.readouterr().out

@@ -41,14 +41,14 @@ def test_an_interrupted_command_ends_quietly(monkeypatch):
 
 
 @pytest.mark.parametrize("words", [[], ["leger"], ["--port", "7"]])
-def test_what_is_no_command_is_refused(words, capsys):
+def test_an_unknown_command_is_a_usage_error(words, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(words)
     assert ended.value.code == 2
     assert "COMMAND" in capsys.readouterr().err
 
 
-def test_the_version_is_told(capsys):
+def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out.strip() == f"airflow-provider-kk {__version__}"

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_kk.cli.main import main
+from airflow_provider_kk.delivery.sql.storage import refund_ledger
 from tests.cli.conftest import SKU, hold, record, refuse, state
 from tests.cli.test_audit import SPLIT, post
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.rows import Entry
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 
@@ -21,7 +22,7 @@ def order_again(*numbers: str) -> int:
     return main(words)
 
 
-def post_and_wait(ledger: SqlLedger, number: str, goods: dict[str, int] | None = None) -> Entry:
+def post_and_wait(ledger: SqlLedger, number: str, goods: dict[str, int] | None = None) -> Record:
     """Really send an order to KK, and let its settle window pass."""
     post(ledger, number, goods)
     row = ledger.look_up([number])[number]
@@ -29,40 +30,40 @@ def post_and_wait(ledger: SqlLedger, number: str, goods: dict[str, int] | None =
     return row
 
 
-def let_pass(ledger: SqlLedger, row: Entry) -> None:
+def let_pass(ledger: SqlLedger, row: Record) -> None:
     """Move the row's settle window into the past, as if the time had passed."""
-    assert ledger.transact(lambda tx: tx.change(row, {"settle_after": ledger.now() - 1.0}))
+    assert ledger.storage.transact(lambda tx: tx.change(row, {"settle_after": ledger.now() - 1.0}))
 
 
 def at_kk(sandbox: SandboxServer, number: str) -> list[str]:
     return sorted(one["id"] for one in sandbox.control.orders(number))
 
 
-def heal(ledger: SqlLedger) -> int:
+def recover(ledger: SqlLedger) -> int:
     """Do what every sync does before it sends."""
     import logging
 
-    from airflow_provider_kk.delivery.heal import heal as heal_ledger
-    from airflow_provider_kk.delivery.orders import OrderFinder
+    from airflow_provider_kk.delivery.orders import KKOrderList
+    from airflow_provider_kk.delivery.recover import recover as heal_ledger
     from airflow_provider_kk.hooks.kk import KKHook
 
     with KKHook().get_conn() as client:
-        return heal_ledger(ledger, OrderFinder(client), logging.getLogger(__name__))
+        return heal_ledger(ledger, KKOrderList(client), logging.getLogger(__name__))
 
 
-def settle(ledger: SqlLedger, number: str) -> None:
+def reconcile(ledger: SqlLedger, number: str) -> None:
     """Do what every sync does with what is in doubt."""
     import logging
 
-    from airflow_provider_kk.delivery.orders import OrderFinder
-    from airflow_provider_kk.delivery.settle import Policy, settle
+    from airflow_provider_kk.delivery.orders import KKOrderList
+    from airflow_provider_kk.delivery.reconcile import Policy, reconcile
     from airflow_provider_kk.hooks.kk import KKHook
 
     let_pass(ledger, ledger.look_up([number])[number])
     with KKHook().get_conn() as client:
-        settle(
+        reconcile(
             ledger,
-            OrderFinder(client),
+            KKOrderList(client),
             ledger.look_up([number]).values(),
             at_hand={number},
             policy=Policy(),
@@ -74,7 +75,7 @@ def settle(ledger: SqlLedger, number: str) -> None:
 # Order again ---------------------------------------------------------------------------------------
 
 
-def test_the_rest_of_a_split_is_never_taken_for_what_is_ordered_again(
+def test_the_other_half_of_a_split_is_never_taken_for_an_order_made_again(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sandbox.control.set(answer="first")  # hides the further ids of a split
@@ -86,7 +87,7 @@ def test_the_rest_of_a_split_is_never_taken_for_what_is_ordered_again(
     assert f"(generation 2), beside {', '.join(there)}" in capsys.readouterr().out
     assert sorted(ledger.generations("A-1")[0].kk_order_ids) == there
 
-    assert heal(ledger) == 0
+    assert recover(ledger) == 0
     assert state(ledger, "A-1") == "not_sent"
     assert post(ledger, "A-1", SPLIT) == "created"
     assert len(at_kk(sandbox, "A-1")) == 4
@@ -138,7 +139,7 @@ def test_nothing_is_ordered_again_when_kks_list_cannot_be_read(
     assert [one.generation for one in ledger.generations("A-1")] == [1]
 
 
-def test_what_may_still_turn_up_is_not_ordered_again_and_does_not_stop_the_others(
+def test_order_again_skips_what_may_still_be_listed(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     post_and_wait(ledger, "A-1")
@@ -148,7 +149,7 @@ def test_what_may_still_turn_up_is_not_ordered_again_and_does_not_stop_the_other
     assert [len(ledger.generations(number)) for number in ("A-1", "A-2")] == [2, 1]
 
 
-def test_a_refused_order_that_kk_has_all_the_same_is_not_ordered_again(
+def test_a_rejected_order_that_kk_made_all_the_same_is_not_ordered_again(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refuse(ledger, "A-1")
@@ -209,7 +210,7 @@ def test_an_order_that_kk_listed_late_was_not_never_created(
     assert (state(ledger, "A-1"), state(ledger, "A-2")) == ("held", "not_sent")
 
 
-def test_several_numbers_are_looked_for_by_one_reading_of_kks_list(
+def test_several_numbers_are_resolved_by_one_reading_of_kks_list(
     ledger: SqlLedger, sandbox: SandboxServer
 ) -> None:
     post_and_wait(ledger, "A-0")
@@ -227,7 +228,7 @@ def test_several_numbers_are_looked_for_by_one_reading_of_kks_list(
     assert reads() - before == 2 * once
 
 
-def test_what_a_list_shows_counts_though_nothing_proves_the_list(
+def test_listed_orders_count_though_no_sentinel_proves_the_list(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")  # the ledger knows no order of KK that the list would have to show
@@ -243,7 +244,7 @@ def test_what_a_list_shows_counts_though_nothing_proves_the_list(
     assert (state(ledger, "A-1"), state(ledger, "A-2")) == ("held", "not_sent")
 
 
-def test_nothing_is_taken_for_never_created_while_kk_cannot_be_asked(
+def test_nothing_is_resolved_as_never_created_while_kk_is_unreachable(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold(ledger, "A-1")
@@ -260,13 +261,13 @@ def test_a_refund_that_kk_lists_by_now_was_not_never_created(
 
     (kk_order,) = sandbox.control.place({SKU: 1}, number="A-1", age_s=60)
     key = f"{kk_order}-whole"
-    hold(ledger.of_refunds(), key)
+    hold(refund_ledger(ledger), key)
     refund_no = KKHook().refund_order(kk_order, f"[{key}] lost parcel")
 
     assert never_created("--refunds", key) == 1
 
     assert f"`kk ledger resolve --refunds {key} --created {refund_no}`" in capsys.readouterr().err
-    assert state(ledger.of_refunds(), key) == "held"
+    assert state(refund_ledger(ledger), key) == "held"
 
 
 def test_another_orders_id_that_kk_listed_late_can_be_named(
@@ -292,13 +293,13 @@ def taken_for_mine(ledger: SqlLedger, sandbox: SandboxServer) -> str:
     (kk_order,) = sandbox.control.place({SKU: 5}, number="7")
     sandbox.control.arm("drop_before_commit", times=1)
     assert post(ledger, "007") == "in_doubt"
-    settle(ledger, "007")
+    reconcile(ledger, "007")
     row = ledger.look_up(["007"])["007"]
     assert (row.state.value, row.kk_order_ids) == ("held", (kk_order,))
     return kk_order
 
 
-def test_an_order_held_for_another_orders_ids_is_freed_by_naming_them(
+def test_an_order_held_for_another_orders_ids_is_resolved_by_naming_them(
     ledger: SqlLedger, sandbox: SandboxServer, taken_for_mine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["ledger", "resolve", "007", "--never-created", "--why", "that is number 7"]
@@ -313,7 +314,7 @@ def test_an_order_held_for_another_orders_ids_is_freed_by_naming_them(
     assert len(at_kk(sandbox, "007")) == 1
 
 
-def test_the_way_out_is_shown_with_the_ids(
+def test_the_resolve_command_is_shown_with_the_ids(
     ledger: SqlLedger, taken_for_mine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ledger", "show", "007"]) == 0
@@ -331,7 +332,7 @@ def test_the_way_out_is_shown_with_the_ids(
         (["007", "--created", "{}", "--not-mine", "{}"], "--not-mine goes with --never-created"),
     ],
 )
-def test_ids_that_are_not_the_rows_free_nothing(
+def test_ids_that_are_not_the_rows_resolve_nothing(
     ledger: SqlLedger,
     taken_for_mine: str,
     words: list[str],
@@ -352,7 +353,7 @@ def test_the_same_number_for_another_country_is_kept_apart_as_a_generation(
     (other,) = sandbox.control.place({SKU: 1}, number="A-1", country="DE")
     sandbox.control.arm("drop_before_commit", times=1)
     post(ledger, "A-1")
-    settle(ledger, "A-1")
+    reconcile(ledger, "A-1")
     assert state(ledger, "A-1") == "held"
     words = ["ledger", "resolve", "A-1", "--why", "by hand, for another customer"]
 
@@ -362,19 +363,19 @@ def test_the_same_number_for_another_country_is_kept_apart_as_a_generation(
     assert main([*words, "--created", other]) == 0
     let_pass(ledger, ledger.look_up(["A-1"])["A-1"])
     assert order_again("A-1") == 0
-    assert heal(ledger) == 0
+    assert recover(ledger) == 0
     assert post(ledger, "A-1") == "created"
     assert sorted(one["address"]["country"] for one in sandbox.control.orders("A-1")) == ["DE", "FR"]
 
 
-def test_an_integer_that_a_sync_would_take_for_this_order_frees_nothing(
+def test_an_integer_that_a_sync_would_adopt_resolves_nothing(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sandbox.control.set(integer_numbers=True)
     (other,) = sandbox.control.place({SKU: 5}, number="7")  # may be the integer of a 007 elsewhere
     sandbox.control.arm("drop_before_commit", times=1)
     post(ledger, "7")
-    settle(ledger, "7")
+    reconcile(ledger, "7")
     assert ledger.look_up(["7"])["7"].kk_order_ids == (other,)
     words = ["ledger", "resolve", "7", "--never-created", "--not-mine", other, "--why", "that is 007"]
     assert main(words) == 1

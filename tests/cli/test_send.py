@@ -21,6 +21,7 @@ from airflow_provider_kk.cli.main import main
 from tests.cli.files import write_csv
 from tests.operators import shop
 from tests.operators.shop import (
+    PATIENT,
     PRIVATE,
     QUICK,
     each_is_there_once,
@@ -133,7 +134,7 @@ def test_json_lines_are_sent_too(sandbox: SandboxServer, file: Path, sent: Sent)
     each_is_there_once(sandbox, range(5))
 
 
-def test_bad_orders_stop_no_other_and_fail_until_they_are_mended(
+def test_invalid_orders_stop_no_other_and_fail_until_they_are_fixed(
     sandbox: SandboxServer, file: Path, sent: Sent
 ) -> None:
     name = write_csv(file, [*rows(range(3)), BAD])
@@ -148,7 +149,7 @@ def test_bad_orders_stop_no_other_and_fail_until_they_are_mended(
     assert (status, nonzero(summary)) == (0, {"already_created": 3})
 
 
-def test_a_lost_answer_is_adopted_not_resent(
+def test_a_lost_response_is_adopted_not_resent(
     sandbox: SandboxServer, file: Path, connect: Callable[..., None], sent: Sent
 ) -> None:
     connect(**QUICK)
@@ -160,7 +161,7 @@ def test_a_lost_answer_is_adopted_not_resent(
     each_is_there_once(sandbox, range(3))
 
 
-def test_what_is_absent_is_held_when_wanted(
+def test_on_absence_hold_holds_an_absent_order(
     sandbox: SandboxServer, file: Path, connect: Callable[..., None], sent: Sent
 ) -> None:
     connect(**QUICK)
@@ -171,7 +172,7 @@ def test_what_is_absent_is_held_when_wanted(
     assert (status, nonzero(summary)) == (1, {"created": 2, "held": 1})
 
 
-def test_a_number_that_is_used_again_sends_nothing(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
+def test_a_reused_number_sends_nothing(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
     assert sent(write_csv(file, rows(range(2))))[0] == 0
 
     other = [(number(0), *row[1:]) for row in rows([1])]
@@ -194,7 +195,7 @@ def test_orders_that_are_not_delivered_since_another_file_fail_this_one_too(
     assert "kk send: 1 order not delivered, as before: 1 rejected" in capsys.readouterr().err
 
 
-def test_limit_leaves_the_rest_for_another_time(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
+def test_limit_leaves_other_orders_for_later(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
     name = write_csv(file, rows(range(5)))
 
     status, _, summary = sent(name, "--limit", "2")
@@ -215,7 +216,7 @@ def test_limit_holds_for_each_call_though_a_bad_order_fails_them_all(
     each_is_there_once(sandbox, range(5))
 
 
-def test_nothing_is_sent_while_kk_refuses_the_token(
+def test_nothing_is_sent_while_kk_rejects_the_token(
     sandbox: SandboxServer, file: Path, sent: Sent, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = write_csv(file, rows(range(3)))
@@ -229,7 +230,7 @@ def test_nothing_is_sent_while_kk_refuses_the_token(
     each_is_there_once(sandbox, range(3))
 
 
-def test_no_customer_is_named_and_the_ledger_tells_who_sent(
+def test_no_customer_is_named_and_the_ledger_records_who_sent(
     sandbox: SandboxServer, file: Path, ledger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sandbox.control.arm("code_in_envelope", number=number(1), code=40_010)
@@ -253,7 +254,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("answer", "status", "orders"), [("y\n", 0, 3), ("n\n", 2, 0), ("\n", 2, 0)])
-def test_it_says_what_would_happen_and_asks(
+def test_it_previews_and_asks_for_confirmation(
     sandbox: SandboxServer,
     file: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -272,7 +273,7 @@ def test_it_says_what_would_happen_and_asks(
     assert creates(sandbox) == orders
 
 
-def test_without_a_terminal_nothing_is_sent_unasked(
+def test_without_a_terminal_nothing_is_sent_without_yes(
     sandbox: SandboxServer, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
@@ -283,7 +284,7 @@ def test_without_a_terminal_nothing_is_sent_unasked(
     assert creates(sandbox) == 0
 
 
-def test_without_a_place_for_the_ledger_nothing_is_sent(
+def test_without_a_ledger_connection_nothing_is_sent(
     sandbox: SandboxServer, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(kk_connection(sandbox)))
@@ -316,7 +317,7 @@ def wait_for_creates(sandbox: SandboxServer, least: int) -> None:
 
 
 @pytest.mark.parametrize("name_of_signal", ["SIGTERM", "SIGINT"])
-def test_a_stop_records_what_is_in_flight_and_the_rest_is_sent_later(
+def test_a_stop_records_requests_in_flight_and_others_are_sent_later(
     sandbox: SandboxServer, file: Path, ledger: Path, sent: Sent, name_of_signal: str
 ) -> None:
     name = write_csv(file, rows(range(60)))
@@ -340,7 +341,7 @@ def test_a_stop_records_what_is_in_flight_and_the_rest_is_sent_later(
     each_is_there_once(sandbox, range(60))
 
 
-def test_a_kill_in_the_middle_loses_and_doubles_nothing(
+def test_crash_in_the_middle_loses_nothing_and_makes_no_duplicate(
     sandbox: SandboxServer, file: Path, ledger: Path, connect: Callable[..., None], sent: Sent
 ) -> None:
     connect(**QUICK)
@@ -355,6 +356,7 @@ def test_a_kill_in_the_middle_loses_and_doubles_nothing(
     assert child.returncode == -signal.SIGKILL
     assert "sending" in states(ledger)
     sandbox.control.set(latency_s=0)
+    connect(**PATIENT)
     status, _, summary = sent(name)
     assert status == 0
     assert summary["created"] + summary["adopted"] == summary["selected"] == 60

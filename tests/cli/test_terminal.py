@@ -13,7 +13,7 @@ from airflow_provider_kk.cli.main import main
 from tests.cli.conftest import SKU, refuse
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
 EVIL = "\x1b[31mA-1\x9b2K\n2 orders: 2 created"
@@ -64,12 +64,12 @@ def test_a_number_in_kk_s_list_is_shown_escaped(
 
 
 def test_a_number_in_the_warehouse_forges_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    from airflow_provider_kk.delivery.board import Finished, Status
     from airflow_provider_kk.delivery.log import OrderLog
+    from airflow_provider_kk.delivery.run_queue import RunResult, RunStatus
 
     log = OrderLog(logging.getLogger(__name__))
 
-    one = Finished(1, "#1", Status.INVALID, True, (), None, "is odd", name=EVIL)
+    one = RunResult(1, "#1", RunStatus.INVALID, True, (), None, "is odd", name=EVIL)
 
     one.warn(log)
     log.flush()

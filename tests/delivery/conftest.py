@@ -17,7 +17,7 @@ _NUMBERS = itertools.count()
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
-def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def each_ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a database, or schema, without a row of others."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'ledger.db'}"
@@ -52,9 +52,9 @@ def empty_tables(url: str) -> None:
 
 
 @pytest.fixture
-def empty_world(ledger_url: str) -> Iterator[World]:
+def empty_world(each_ledger_url: str) -> Iterator[World]:
     """A world in which nothing has happened."""
-    world = World(ledger_url)
+    world = World(each_ledger_url)
     yield world
     world.ledger.close()
 

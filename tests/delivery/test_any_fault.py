@@ -30,7 +30,7 @@ class Killed(BaseException):
     pauses=st.lists(st.sampled_from([0.0, 60.0, 800.0, 2_000.0]), min_size=8, max_size=8),
     waits=st.lists(st.booleans(), min_size=8, max_size=8),
 )
-def test_an_order_never_becomes_two_and_in_the_end_is_one(
+def test_any_fault_ends_in_no_duplicate_and_no_loss(
     faults: dict[str, list[str]],
     kills: set[int],
     lag_s: float,

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_kk.delivery.audit import Audit, audit, latest_until
-from airflow_provider_kk.delivery.compare import Verdict
-from airflow_provider_kk.delivery.job import InconclusiveError, Sighting
-from airflow_provider_kk.delivery.settle import Policy
+from airflow_provider_kk.delivery.compare import AuditResult
+from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
+from airflow_provider_kk.delivery.reconcile import Policy
+from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.states import Event
 from tests.delivery.world import START, Order, World
 
@@ -55,10 +56,10 @@ def test_what_was_created_once_agrees_split_or_not(empty_world: World) -> None:
     world.sync(Order("B", TWO))
     result = look(world)
     assert result.agrees
-    assert (result.findings, result.counts) == ([], {Verdict.AGREES: 2})
+    assert (result.findings, result.counts) == ([], {AuditResult.AGREES: 2})
 
 
-def test_a_replayed_post_is_more_and_says_how_often(world: World) -> None:
+def test_a_duplicate_from_a_replayed_post_is_counted(world: World) -> None:
     world.kk.split = True
     order = Order("A", TWO)
     world.sync(order, "B")
@@ -91,12 +92,12 @@ def test_an_unknown_number_is_unclaimed_unless_it_was_cancelled(world: World) ->
     world.sync("A")
     world.kk.add(Order("by-hand"))
     world.kk.orders.append(
-        Sighting("9", "cancelled", goods={"MUG": 1}, created_at=world.kk.now, is_cancelled=True)
+        ListedOrder("9", "cancelled", goods={"MUG": 1}, created_at=world.kk.now, is_cancelled=True)
     )
     assert verdicts(look(world)) == {"by-hand": "unclaimed"}
 
 
-def test_what_only_healing_has_found_is_unclaimed_until_a_sync_asks_for_it(world: World) -> None:
+def test_what_only_recover_found_is_unclaimed_until_a_sync_selects_it(world: World) -> None:
     world.sync("Z")
     world.kk.add(Order("A"))
     world.sync("Z")
@@ -109,12 +110,12 @@ def test_what_only_healing_has_found_is_unclaimed_until_a_sync_asks_for_it(world
 def test_a_duplicate_that_was_cancelled_at_kk_is_over(world: World) -> None:
     world.sync("A")
     world.kk.orders.append(
-        Sighting("9", "A", goods={"SHIRT_M": 1}, created_at=world.kk.now, is_cancelled=True)
+        ListedOrder("9", "A", goods={"SHIRT_M": 1}, created_at=world.kk.now, is_cancelled=True)
     )
     assert look(world).agrees
 
 
-def test_other_ids_and_other_goods_are_told_apart(world: World) -> None:
+def test_other_ids_and_other_goods_are_distinguished(world: World) -> None:
     world.sync("A", "B", "C")
     forget(world, "A")
     forget(world, "B")
@@ -125,15 +126,15 @@ def test_other_ids_and_other_goods_are_told_apart(world: World) -> None:
 
 def test_goods_that_cannot_be_read_are_compared_by_their_ids(world: World) -> None:
     world.sync("A", "B")
-    world.kk.orders = [Sighting(one.id, one.key, created_at=one.created_at) for one in world.kk.orders]
-    world.kk.orders.append(Sighting("9", "B", created_at=world.kk.now))
+    world.kk.orders = [ListedOrder(one.id, one.key, created_at=one.created_at) for one in world.kk.orders]
+    world.kk.orders.append(ListedOrder("9", "B", created_at=world.kk.now))
     assert verdicts(look(world)) == {"B": "unclear"}
 
 
 def test_two_generations_are_two_orders_and_a_third_is_one_too_many(world: World) -> None:
     world.sync("A", "Z")
     world.clock.sleep(2_000)
-    assert world.ledger.order_again(world.entry("A"), who="ann", why="lost parcel")
+    assert order_again(world.ledger, world.entry("A"), who="ann", why="lost parcel")
     world.sync("A")
     assert world.kk.count("A") == 2
     assert look(world).agrees
@@ -146,13 +147,13 @@ def test_two_generations_are_two_orders_and_a_third_is_one_too_many(world: World
 def test_generations_of_different_days_do_not_disturb_each_other(world: World) -> None:
     world.sync("A")
     world.clock.sleep(3 * DAY_S)
-    assert world.ledger.order_again(world.entry("A"), who="ann", why="lost parcel")
+    assert order_again(world.ledger, world.entry("A"), who="ann", why="lost parcel")
     world.sync("A")
     assert look(world).agrees
     assert look(world, since=START - 60, until=START + 3_600).agrees
 
 
-def test_what_is_in_doubt_is_named_but_not_wrong_while_its_window_is_open(world: World) -> None:
+def test_an_order_in_doubt_is_listed_but_not_wrong_within_its_settle_window(world: World) -> None:
     world.sync("Z")
     world.kk.meets("A", "lost_answer")
     world.kk.meets("B", "lost_request")
@@ -165,7 +166,7 @@ def test_what_is_in_doubt_is_named_but_not_wrong_while_its_window_is_open(world:
     assert {one.state for one in result.findings} == {"in_doubt"}
 
 
-def test_what_is_in_doubt_is_wrong_once_its_window_is_over_and_kk_has_it_twice(world: World) -> None:
+def test_an_order_in_doubt_with_a_duplicate_is_wrong_after_its_settle_window(world: World) -> None:
     world.sync("Z")
     world.kk.meets("A", "lost_answer")
     world.kk.meets("B", "lost_answer")
@@ -183,7 +184,7 @@ def test_what_is_held_is_named_with_its_state(world: World) -> None:
     assert "not in KK's list" in found.message
 
 
-def test_half_a_split_of_a_refused_order_is_more_than_there_should_be(world: World) -> None:
+def test_half_a_split_of_a_rejected_order_is_more_than_there_should_be(world: World) -> None:
     world.sync("Z")
     world.kk.meets("A", "refused")
     world.sync(Order("A", TWO), waits=False)
@@ -191,26 +192,26 @@ def test_half_a_split_of_a_refused_order_is_more_than_there_should_be(world: Wor
     assert verdicts(look(world)) == {"A": "more"}
 
 
-def test_a_human_who_has_seen_other_goods_is_believed(world: World) -> None:
+def test_a_manual_resolution_with_other_goods_is_accepted(world: World) -> None:
     world.sync("Z")
     world.kk.meets("A", "lost_request")
     world.sync("A", waits=False)
     ids = world.kk.add(Order("A", {"MUG": 1}))
     world.clock.sleep(3_600)
-    assert world.ledger.resolve(
-        world.entry("A"), Event.DECLARED_CREATED, ids=ids, who="ann", why="support changed it"
+    assert resolve(
+        world.ledger, world.entry("A"), Event.RESOLVED_CREATED, ids=ids, who="ann", why="support changed it"
     )
     assert look(world).agrees
     world.kk.add(Order("A", {"MUG": 1}))
     assert not look(world).agrees
 
 
-def test_what_was_declared_created_days_later_is_found_where_it_was_sent(world: World) -> None:
+def test_an_order_resolved_as_created_days_later_is_found_where_it_was_sent(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
     world.clock.sleep(3 * DAY_S)
     ids = [one.id for one in world.kk.orders if one.key == "A"]
-    assert world.ledger.resolve(world.entry("A"), Event.DECLARED_CREATED, ids=ids, who="ann", why="seen")
+    assert resolve(world.ledger, world.entry("A"), Event.RESOLVED_CREATED, ids=ids, who="ann", why="seen")
     world.sync("Z")
     assert look(world).agrees
 
@@ -220,7 +221,7 @@ def test_an_order_at_the_edge_of_the_period_is_not_missing(world: World, edge_s:
     world.sync("A", "B")
     # KK's clock says half a minute less or more than the ledger's.
     world.kk.orders = [
-        Sighting(one.id, one.key, goods=one.goods, created_at=START + shift)
+        ListedOrder(one.id, one.key, goods=one.goods, created_at=START + shift)
         for one, shift in zip(world.kk.orders, (-30.0, 30.0), strict=True)
     ]
     assert look(world, since=START + edge_s).agrees
@@ -238,15 +239,15 @@ def test_orders_without_a_number_are_listed_apart(world: World) -> None:
 def test_numbers_that_kk_lists_as_integers_are_recognised(world: World) -> None:
     world.sync("00042", "7")
     world.kk.orders = [
-        Sighting(one.id, str(int(one.key or "")), True, one.goods, created_at=one.created_at)
+        ListedOrder(one.id, str(int(one.key or "")), True, one.goods, created_at=one.created_at)
         for one in world.kk.orders
     ]
     assert look(world).agrees
-    world.kk.orders.append(Sighting("9", "42", True, {"SHIRT_M": 1}, created_at=world.kk.now))
+    world.kk.orders.append(ListedOrder("9", "42", True, {"SHIRT_M": 1}, created_at=world.kk.now))
     assert verdicts(look(world)) == {"00042": "more"}
 
 
-def test_the_list_of_another_store_tells_nothing(world: World) -> None:
+def test_the_list_of_another_store_is_inconclusive(world: World) -> None:
     world.sync("A", "B")
     forget(world, "A")
     forget(world, "B")
@@ -255,7 +256,7 @@ def test_the_list_of_another_store_tells_nothing(world: World) -> None:
         look(world)
 
 
-def test_a_list_that_is_not_complete_tells_nothing(world: World) -> None:
+def test_an_incomplete_list_is_inconclusive(world: World) -> None:
     world.sync("A")
     world.kk.list_error = InconclusiveError("its pages do not add up")
     with pytest.raises(InconclusiveError, match="pages"):
@@ -272,13 +273,13 @@ def test_a_lagging_list_makes_nothing_missing(world: World) -> None:
     assert look(world).agrees
 
 
-def test_a_long_period_is_told_of_while_it_is_read(
+def test_progress_of_a_long_period_is_logged(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.sync("A", "B")
     whole = world.kk.find
 
-    def slow(since: float, until: float, keys: Sequence[str]) -> Iterator[list[Sighting]]:
+    def slow(since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
         for parts in whole(since, until, keys):
             for one in parts:
                 world.clock.sleep(11)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from airflow_provider_kk.api.errors import KKNotSentError
 from airflow_provider_kk.delivery.clock import describe_clocks
-from airflow_provider_kk.delivery.rows import Answer, Terms
+from airflow_provider_kk.delivery.model import AttemptResult, Timing
+from airflow_provider_kk.delivery.resolution import order_again, require_absent
 from airflow_provider_kk.delivery.states import Event
 from tests.delivery.world import ORIGIN, Order, World, counts
 
 
 @pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
-def test_a_database_clock_that_is_an_hour_off_doubles_nothing(world: World, off_s: float) -> None:
-    database: Any = world.ledger.database
+def test_a_database_clock_an_hour_off_makes_no_duplicate(world: World, off_s: float) -> None:
+    database: Any = world.ledger.storage.database
     database.time_here = lambda: world.clock.wall() + off_s
     world.sync("B")
     world.clock.sleep(3600)
@@ -28,8 +31,8 @@ def test_a_database_clock_that_is_an_hour_off_doubles_nothing(world: World, off_
     assert world.kk.count("A") == 1
 
 
-def test_a_database_clock_that_is_set_right_while_an_order_is_in_doubt_doubles_nothing(world: World) -> None:
-    database: Any = world.ledger.database
+def test_a_database_clock_corrected_while_an_order_is_in_doubt_makes_no_duplicate(world: World) -> None:
+    database: Any = world.ledger.storage.database
     time_here = database.time_here
     database.time_here = lambda: world.clock.wall() - 3600
     world.kk.list_lag_s = 300.0
@@ -42,7 +45,7 @@ def test_a_database_clock_that_is_set_right_while_an_order_is_in_doubt_doubles_n
     assert world.kk.count("A") == 1
 
 
-def test_a_kk_clock_that_is_corrected_between_sending_and_settling_doubles_nothing(world: World) -> None:
+def test_a_kk_clock_corrected_before_reconcile_makes_no_duplicate(world: World) -> None:
     world.kk.clock_skew_s = 3600.0
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
@@ -52,7 +55,7 @@ def test_a_kk_clock_that_is_corrected_between_sending_and_settling_doubles_nothi
     assert world.kk.count("A") == 1
 
 
-def test_one_wrong_date_does_not_blind_healing(world: World) -> None:
+def test_recover_survives_one_wrong_date_in_the_list(world: World) -> None:
     world.kk.clock_skew_s = 86_400.0
     world.sync("B")
     world.kk.clock_skew_s = 0.0
@@ -64,8 +67,8 @@ def test_one_wrong_date_does_not_blind_healing(world: World) -> None:
 
 
 @pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
-def test_a_database_clock_that_is_an_hour_off_stops_nobody(world: World, off_s: float) -> None:
-    database: Any = world.ledger.database
+def test_a_database_clock_an_hour_off_blocks_no_worker(world: World, off_s: float) -> None:
+    database: Any = world.ledger.storage.database
     database.time_here = lambda: world.clock.wall() + off_s
     for key in ("B", "C", "D"):
         world.sync(key)
@@ -73,14 +76,14 @@ def test_a_database_clock_that_is_an_hour_off_stops_nobody(world: World, off_s: 
     assert counts(world.sync("E")) == {"created": 1}
 
 
-def test_answers_that_were_recorded_late_stop_nobody(empty_world: World) -> None:
+def test_responses_recorded_late_block_no_worker(empty_world: World) -> None:
     world = empty_world
     for key in ("A", "B", "C"):
-        claim = world.ledger.begin(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
+        claim = world.ledger.claim(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
         assert claim is not None
         ids = world.kk.add(Order(key))
         world.clock.sleep(900)
-        world.ledger.record(claim, Answer(Event.CREATED, tuple(ids)))
+        world.ledger.record(claim, AttemptResult(Event.CREATED, tuple(ids)))
     world.clock.sleep(3600)
     assert counts(world.sync("D")) == {"created": 1}
 
@@ -95,12 +98,12 @@ def set_workers_clock(world: World, by_s: float) -> None:
 
 
 def set_databases_clock(world: World, ahead_s: float) -> None:
-    database: Any = world.ledger.database
+    database: Any = world.ledger.storage.database
     database.now = lambda: sa.literal(world.clock.wall() + ahead_s, sa.Float(53))
     database.time_here = database.read_now = lambda: world.clock.wall() + ahead_s
 
 
-def test_a_workers_clock_that_was_ahead_doubles_nothing(world: World) -> None:
+def test_a_workers_clock_that_was_ahead_makes_no_duplicate(world: World) -> None:
     set_workers_clock(world, 3600)
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
@@ -112,7 +115,7 @@ def test_a_workers_clock_that_was_ahead_doubles_nothing(world: World) -> None:
     assert world.kk.count("A") == 1
 
 
-def test_a_databases_clock_that_was_ahead_doubles_nothing(world: World) -> None:
+def test_a_databases_clock_that_was_ahead_makes_no_duplicate(world: World) -> None:
     set_databases_clock(world, 3600)
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
@@ -124,7 +127,7 @@ def test_a_databases_clock_that_was_ahead_doubles_nothing(world: World) -> None:
     assert world.kk.count("A") == 1
 
 
-def test_clocks_that_were_behind_double_nothing(world: World) -> None:
+def test_clocks_that_were_behind_make_no_duplicate(world: World) -> None:
     world.kk.list_lag_s = 300.0
     world.sync("B")
     world.clock.sleep(1200)
@@ -137,7 +140,7 @@ def test_clocks_that_were_behind_double_nothing(world: World) -> None:
     assert world.kk.count("A") == 1
 
 
-def test_kks_clock_that_was_ahead_doubles_nothing(world: World) -> None:
+def test_kks_clock_that_was_ahead_makes_no_duplicate(world: World) -> None:
     world.kk.clock_skew_s = 3600.0
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
@@ -149,7 +152,7 @@ def test_kks_clock_that_was_ahead_doubles_nothing(world: World) -> None:
     assert world.kk.count("A") == 1
 
 
-def test_clocks_that_are_set_wrong_during_a_sync_double_nothing(world: World) -> None:
+def test_clocks_set_wrong_during_a_sync_make_no_duplicate(world: World) -> None:
     set_databases_clock(world, 3600)
     world.kk.meets("A", "lost_answer")
     # KK's next answer tells the worker that its own clock is wrong by now, too.
@@ -218,9 +221,8 @@ def test_settle_wait_is_bounded_after_a_clock_that_was_ahead_is_set_right(
     assert counts(world.sync("A")) == {"created": 1}
     assert world.clock.now - began <= 750 + 10
     assert world.kk.count("A") == 1
-    assert [text.partition(" was to wait until")[0] for text in caplog.messages if "was to wait" in text] == [
-        "A"
-    ]
+    (logged,) = [text for text in caplog.messages if "later than any settle window" in text]
+    assert logged.startswith("The settle time of order A was later than any settle window: a clock was ahead")
 
 
 @CLOCKS
@@ -267,7 +269,7 @@ def test_lease_of_a_dead_worker_is_bounded_after_a_clock_that_was_ahead_is_set_r
     world: World, set_clock: Any
 ) -> None:
     set_clock(world, DAY_S)
-    assert world.ledger.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    assert world.ledger.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     set_right(world, set_clock)
     world.clock.sleep(200)
     world.sync("B")  # selects another order, and finds this one in doubt
@@ -280,8 +282,8 @@ def test_lease_of_a_dead_worker_is_bounded_after_a_clock_that_was_ahead_is_set_r
 
 def test_a_longer_lease_of_another_connection_is_not_cut(world: World) -> None:
     patient = world.open_ledger()
-    patient.terms = Terms(30, 600, 600)
-    claim = patient.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    patient.timing = Timing(30, 600, 600)
+    claim = patient.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     assert claim is not None
     world.sync("A", waits=False)
     assert world.ledger.look_up(["A"])["A"].settle_after == pytest.approx(world.clock.now + 1_230)
@@ -294,11 +296,50 @@ def test_resolve_is_not_blocked_for_as_long_as_a_clock_was_ahead(world: World, s
     world.sync("A")
     set_right(world, set_clock)
     ledger = world.open_ledger()  # as a command does
+    bounded = ledger.bound_times(ledger.look_up(["A"])["A"], world.kk.clock_skew_s)
+    assert bounded is not None
     with pytest.raises(ValueError, match=r"may still turn up at KK for 7\d\d s"):
-        ledger.order_again(ledger.look_up(["A"])["A"], who="ann", why="more")
+        order_again(ledger, bounded, who="ann", why="more")
     world.clock.sleep(760)
-    assert ledger.order_again(ledger.look_up(["A"])["A"], who="ann", why="more")
+    assert order_again(ledger, bounded, who="ann", why="more")
     ledger.close()
+
+
+def in_doubt_while_the_list_lags(folder: Path) -> World:
+    """Worker and database on one machine."""
+    world = World.in_folder(folder)
+    world.sync("B")
+    world.clock.sleep(7_200)
+    world.kk.list_lag_s = 300.0
+    world.kk.meets("A", "lost_answer")
+    world.sync("A", waits=False)
+    world.clock.sleep(5)
+    return world
+
+
+@pytest.mark.parametrize("is_down", [True, False], ids=["KK is down", "KK's answers have no date"])
+def test_a_clock_set_back_while_kks_is_unknown_makes_no_duplicate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_down: bool
+) -> None:
+    world = in_doubt_while_the_list_lags(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.kk, "clock_skew_s", None)
+        patch.setattr(world.kk, "list_error", KKNotSentError("down") if is_down else None)
+        world.clock.now -= 7_200
+        world.sync("A", waits=False)
+    world.clock.now += 7_200
+    world.clock.sleep(20)
+    world.sync("A")
+    assert world.kk.count("A") == 1
+
+
+def test_a_check_of_a_resolution_shortens_no_settle_window(tmp_path: Path) -> None:
+    world = in_doubt_while_the_list_lags(tmp_path)
+    before = world.ledger.look_up(["A"])["A"]
+    world.clock.now -= 7_200
+    with pytest.raises(ValueError, match="may still turn up at KK"):
+        require_absent(world.ledger, before)
+    assert world.ledger.look_up(["A"])["A"] == before
 
 
 # Clocks that stay off ---------------------------------------------------------------------------------
@@ -336,14 +377,14 @@ def test_sync_logs_once_which_clock_is_off(world: World, caplog: pytest.LogCaptu
     world.sync("A")
     logged = [text for text in caplog.messages if "clock of" in text]
     assert len(logged) == 1
-    others = "the two others" if world.ledger.has_own_clock else "the clock of this machine"
+    others = "the two others" if world.ledger.storage.has_own_clock else "the clock of this machine"
     assert logged[0].startswith(f"The clock of KK is 7200 s ahead of {others}")
 
 
 def test_sync_logs_that_the_clock_of_the_database_is_off(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if not world.ledger.has_own_clock:
+    if not world.ledger.storage.has_own_clock:
         pytest.skip("the worker's clock is SQLite's")
     set_databases_clock(world, -7_200.0)
     world.sync("A")

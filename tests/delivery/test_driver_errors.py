@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.delivery.driver_errors import is_of_statement, without_data
+from airflow_provider_kk.delivery.sql.driver_errors import is_of_statement, redact_db_error
 
 SQL = "SELECT so.recipient, phone::bigint AS phone FROM Shop.so WHERE number > 1000000"
 MARKED = ("Quist", "Zebulon", "33 1", "331", "00 00", "Secret", "Licornes")
@@ -78,8 +78,8 @@ class DriverError(Exception):
         ),
     ],
 )
-def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
-    told = without_data(error, SQL, "recipient", "street1")
+def test_no_value_of_a_row_is_shown(error: Exception, says: str | None) -> None:
+    told = redact_db_error(error, SQL, "recipient", "street1")
 
     assert [word for word in MARKED if word in told] == []
     assert told.startswith("DriverError")
@@ -143,8 +143,8 @@ def test_no_value_of_a_row_is_told(error: Exception, says: str | None) -> None:
         (DriverError(), "DriverError"),
     ],
 )
-def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -> None:
-    assert without_data(error, SQL).endswith(says)
+def test_the_error_says_what_is_wrong_with_the_statement(error: Exception, says: str) -> None:
+    assert redact_db_error(error, SQL).endswith(says)
 
 
 @pytest.mark.parametrize(
@@ -169,5 +169,7 @@ def test_what_is_wrong_with_the_statement_is_told(error: Exception, says: str) -
         (DriverError("no such column: nix"), False),
     ],
 )
-def test_a_statement_at_fault_is_told_from_what_a_retry_may_mend(error: Exception, is_at_fault: bool) -> None:
+def test_a_faulty_statement_is_distinguished_from_a_transient_error(
+    error: Exception, is_at_fault: bool
+) -> None:
     assert is_of_statement(error) is is_at_fault

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import Job, Sighting
-from airflow_provider_kk.delivery.ledger import Completion
-from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin, Terms
+from airflow_provider_kk.delivery.job import Job, ListedOrder
+from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record, Timing
+from airflow_provider_kk.delivery.resolution import order_again, resolve
+from airflow_provider_kk.delivery.splits import Completion, add_splits
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 from tests.delivery.world import Order, World
 
@@ -38,13 +39,13 @@ def job(world: World) -> Job:
     return world.job(Order("A"))
 
 
-def begin(ledger: SqlLedger, job: Job, seen: Entry | None = None) -> Claim:
-    claim = ledger.begin(job, seen, origin=ORIGIN, sync_id="s")
+def begin(ledger: SqlLedger, job: Job, seen: Record | None = None) -> Claim:
+    claim = ledger.claim(job, seen, origin=ORIGIN, sync_id="s")
     assert claim is not None
     return claim
 
 
-def entry(ledger: SqlLedger, key: str = "A") -> Entry:
+def entry(ledger: SqlLedger, key: str = "A") -> Record:
     return ledger.look_up([key])[key]
 
 
@@ -54,60 +55,58 @@ def test_the_intent_is_written_before_anything_is_sent(ledger: SqlLedger, job: J
     (attempt,) = ledger.attempts(["A"])
     assert row.state is State.SENDING
     assert (row.lease_until, row.settle_after) == (ledger.now() + 120, ledger.now() + 750)
-    assert (attempt.outcome, dict(attempt.goods), attempt.dag_id) == ("", {"SHIRT_M": 1}, "dag")
+    assert (attempt.outcome, dict(attempt.content.goods), attempt.dag_id) == ("", {"SHIRT_M": 1}, "dag")
 
 
 def test_only_one_of_many_workers_gets_a_new_order(ledger: SqlLedger, job: Job) -> None:
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda _: ledger.begin(job, None, origin=ORIGIN, sync_id="s"), range(40)))
+        claims = list(pool.map(lambda _: ledger.claim(job, None, origin=ORIGIN, sync_id="s"), range(40)))
     assert sum(claim is not None for claim in claims) == 1
     assert len(ledger.attempts(["A"])) == 1
 
 
 @pytest.mark.parametrize("number", ["locked", "connection timeout"])
-def test_a_lost_race_is_not_taken_for_a_fault_that_passes(
+def test_a_lost_compare_and_set_is_not_a_transient_error(
     world: World, number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database's error quotes the key, whatever words it has."""
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
     job = world.job(Order(number))
-    assert world.ledger.begin(job, None, origin=ORIGIN, sync_id="s")
-    assert world.ledger.begin(job, None, origin=ORIGIN, sync_id="s") is None
+    assert world.ledger.claim(job, None, origin=ORIGIN, sync_id="s")
+    assert world.ledger.claim(job, None, origin=ORIGIN, sync_id="s") is None
     assert pauses == []
 
 
-def test_only_one_of_many_workers_takes_over(ledger: SqlLedger, job: Job) -> None:
-    ledger.record(begin(ledger, job), Answer(Event.NOT_SENT))
+def test_only_one_of_many_workers_takes_over_after_the_lease(ledger: SqlLedger, job: Job) -> None:
+    ledger.record(begin(ledger, job), AttemptResult(Event.NOT_SENT))
     seen = entry(ledger)
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda _: ledger.begin(job, seen, origin=ORIGIN, sync_id="s"), range(40)))
+        claims = list(pool.map(lambda _: ledger.claim(job, seen, origin=ORIGIN, sync_id="s"), range(40)))
     assert sum(claim is not None for claim in claims) == 1
 
 
 def test_a_row_that_moved_and_came_back_is_not_taken_over(ledger: SqlLedger, job: Job) -> None:
-    ledger.record(begin(ledger, job), Answer(Event.NOT_SENT))
+    ledger.record(begin(ledger, job), AttemptResult(Event.NOT_SENT))
     seen = entry(ledger)
-    ledger.record(begin(ledger, job, seen), Answer(Event.NOT_SENT))
+    ledger.record(begin(ledger, job, seen), AttemptResult(Event.NOT_SENT))
     assert entry(ledger).state is seen.state
-    assert ledger.begin(job, seen, origin=ORIGIN, sync_id="s") is None
+    assert ledger.claim(job, seen, origin=ORIGIN, sync_id="s") is None
 
 
 @pytest.mark.parametrize("state", [State.CREATED, State.HELD])
 def test_what_is_created_or_held_is_never_sent(ledger: SqlLedger, job: Job, state: State) -> None:
-    ledger.record(begin(ledger, job), Answer(Event.CREATED, ("1",)))
+    ledger.record(begin(ledger, job), AttemptResult(Event.CREATED, ("1",)))
     if state is State.HELD:
         ledger.hold(entry(ledger), Event.CONFLICT, "conflict")
     with pytest.raises(ValueError, match="intent"):
-        ledger.begin(job, entry(ledger), origin=ORIGIN, sync_id="s")
+        ledger.claim(job, entry(ledger), origin=ORIGIN, sync_id="s")
 
 
-def test_an_unknown_outcome_waits_for_a_whole_window_from_then(
-    world: World, ledger: SqlLedger, job: Job
-) -> None:
+def test_an_order_in_doubt_waits_for_a_whole_settle_window(world: World, ledger: SqlLedger, job: Job) -> None:
     claim = begin(ledger, job)
     world.clock.sleep(500)
-    ledger.record(claim, Answer(Event.UNKNOWN, message="reset"))
+    ledger.record(claim, AttemptResult(Event.UNKNOWN, message="reset"))
     assert entry(ledger).state is State.IN_DOUBT
     assert entry(ledger).settle_after == ledger.now() + 600
 
@@ -115,42 +114,42 @@ def test_an_unknown_outcome_waits_for_a_whole_window_from_then(
 def test_a_late_created_is_stored_though_the_row_was_taken_over(ledger: SqlLedger, job: Job) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
-    ledger.record(second, Answer(Event.NOT_SENT))
-    row = ledger.record(first, Answer(Event.CREATED, ("1",)))
+    ledger.record(second, AttemptResult(Event.NOT_SENT))
+    row = ledger.record(first, AttemptResult(Event.CREATED, ("1",)))
     assert (row.state, row.kk_order_ids) == (State.CREATED, ("1",))
 
 
-def test_two_created_attempts_are_a_conflict_in_either_order(ledger: SqlLedger, job: Job) -> None:
+def test_duplicate_created_attempts_are_a_conflict_in_either_order(ledger: SqlLedger, job: Job) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
-    assert ledger.record(first, Answer(Event.CREATED, ("1",))).state is State.SENDING
-    row = ledger.record(second, Answer(Event.CREATED, ("2",)))
+    assert ledger.record(first, AttemptResult(Event.CREATED, ("1",))).state is State.SENDING
+    row = ledger.record(second, AttemptResult(Event.CREATED, ("2",)))
     assert (row.state, row.kk_order_ids) == (State.HELD, ("1", "2"))
 
 
-def test_two_created_attempts_are_a_conflict_when_the_older_one_answers_last(
+def test_duplicate_created_attempts_are_a_conflict_when_the_older_one_answers_last(
     ledger: SqlLedger, job: Job
 ) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
-    ledger.record(second, Answer(Event.CREATED, ("2",)))
-    row = ledger.record(first, Answer(Event.CREATED, ("1",)))
+    ledger.record(second, AttemptResult(Event.CREATED, ("2",)))
+    row = ledger.record(first, AttemptResult(Event.CREATED, ("1",)))
     assert (row.state, set(row.kk_order_ids)) == (State.HELD, {"1", "2"})
 
 
 def test_an_attempt_that_failed_leaves_the_older_ones_order_standing(ledger: SqlLedger, job: Job) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
-    ledger.record(first, Answer(Event.CREATED, ("1",)))
-    row = ledger.record(second, Answer(Event.REJECTED, code=1))
+    ledger.record(first, AttemptResult(Event.CREATED, ("1",)))
+    row = ledger.record(second, AttemptResult(Event.REJECTED, code=1))
     assert (row.state, row.kk_order_ids) == (State.CREATED, ("1",))
 
 
-def test_a_late_created_between_a_look_and_the_resend_stops_the_resend(ledger: SqlLedger, job: Job) -> None:
+def test_a_late_created_between_reconcile_and_resend_stops_the_resend(ledger: SqlLedger, job: Job) -> None:
     first = begin(ledger, job)
     seen = entry(ledger)
-    ledger.record(first, Answer(Event.CREATED, ("1",)))
-    assert ledger.begin(job, seen, origin=ORIGIN, sync_id="s") is None
+    ledger.record(first, AttemptResult(Event.CREATED, ("1",)))
+    assert ledger.claim(job, seen, origin=ORIGIN, sync_id="s") is None
 
 
 def test_a_conflict_stays_held_when_one_of_its_attempts_answers_once_more(
@@ -158,15 +157,15 @@ def test_a_conflict_stays_held_when_one_of_its_attempts_answers_once_more(
 ) -> None:
     first = begin(ledger, job)
     second = begin(ledger, job, entry(ledger))
-    ledger.record(first, Answer(Event.CREATED, ("1",)))
-    ledger.record(second, Answer(Event.CREATED, ("2",)))
-    assert ledger.record(first, Answer(Event.CREATED, ("1",))).state is State.HELD
+    ledger.record(first, AttemptResult(Event.CREATED, ("1",)))
+    ledger.record(second, AttemptResult(Event.CREATED, ("2",)))
+    assert ledger.record(first, AttemptResult(Event.CREATED, ("1",))).state is State.HELD
 
 
 def test_the_answer_of_a_worker_from_before_a_restored_backup_is_stored(ledger: SqlLedger, job: Job) -> None:
     claim = begin(ledger, job)
     forget(ledger)
-    row = ledger.record(claim, Answer(Event.CREATED, ("1",)))
+    row = ledger.record(claim, AttemptResult(Event.CREATED, ("1",)))
     assert (row.state, row.kk_order_ids) == (State.CREATED, ("1",))
 
 
@@ -177,60 +176,60 @@ def test_a_worker_from_before_a_restored_backup_does_not_answer_for_its_successo
     forget(ledger)
     after = begin(ledger, job)
     assert before.attempt == after.attempt
-    assert ledger.record(before, Answer(Event.REJECTED, code=1)).state is State.SENDING
-    assert ledger.record(before, Answer(Event.CREATED, ("1",))).kk_order_ids == ("1",)
-    assert ledger.record(after, Answer(Event.CREATED, ("2",))).state is State.HELD
+    assert ledger.record(before, AttemptResult(Event.REJECTED, code=1)).state is State.SENDING
+    assert ledger.record(before, AttemptResult(Event.CREATED, ("1",))).kk_order_ids == ("1",)
+    assert ledger.record(after, AttemptResult(Event.CREATED, ("2",))).state is State.HELD
 
 
-def test_pauses_of_a_refused_order_grow_from_a_quarter_of_an_hour_to_a_day(
+def test_backoff_of_a_rejected_order_grows_from_a_quarter_of_an_hour_to_a_day(
     ledger: SqlLedger, job: Job
 ) -> None:
     pauses = []
     seen = None
     for _ in range(9):
-        row = ledger.record(begin(ledger, job, seen), Answer(Event.REJECTED, code=1))
+        row = ledger.record(begin(ledger, job, seen), AttemptResult(Event.REJECTED, code=1))
         pauses.append(row.retry_after - ledger.now())
         seen = entry(ledger)
     assert pauses[:3] == [900, 1800, 3600]
     assert pauses[-1] == 86_400
 
 
-def test_a_new_generation_needs_a_closed_one_whose_window_is_over(
+def test_a_new_generation_needs_a_closed_one_whose_settle_window_is_over(
     world: World, ledger: SqlLedger, job: Job
 ) -> None:
     claim = begin(ledger, job)
     with pytest.raises(ValueError, match="resolve it first"):
-        ledger.order_again(entry(ledger), who="ann", why="customer asked")
-    ledger.record(claim, Answer(Event.CREATED, ("1",)))
+        order_again(ledger, entry(ledger), who="ann", why="customer asked")
+    ledger.record(claim, AttemptResult(Event.CREATED, ("1",)))
     with pytest.raises(ValueError, match="may still turn up"):
-        ledger.order_again(entry(ledger), who="ann", why="customer asked")
+        order_again(ledger, entry(ledger), who="ann", why="customer asked")
     world.clock.sleep(751)
-    assert ledger.order_again(entry(ledger), who="ann", why="customer asked")
+    assert order_again(ledger, entry(ledger), who="ann", why="customer asked")
     assert [row.generation for row in ledger.generations("A")] == [1, 2]
     begin(ledger, job, entry(ledger))
     assert entry(ledger).generation == 2
 
 
-def test_a_human_closes_what_is_held(ledger: SqlLedger, job: Job) -> None:
-    ledger.record(begin(ledger, job), Answer(Event.UNKNOWN))
+def test_manual_resolution_closes_a_held_order(ledger: SqlLedger, job: Job) -> None:
+    ledger.record(begin(ledger, job), AttemptResult(Event.UNKNOWN))
     ledger.hold(entry(ledger), Event.GIVEN_UP, "not in KK's list")
-    row = ledger.resolve(entry(ledger), Event.DECLARED_CREATED, ids=["9"], who="ann", why="seen at KK")
+    row = resolve(ledger, entry(ledger), Event.RESOLVED_CREATED, ids=["9"], who="ann", why="seen at KK")
     assert row is not None
     assert (row.state, row.kk_order_ids, row.resolved_by) == (State.CREATED, ("9",), "ann: seen at KK")
 
 
 def test_two_connections_share_an_account_only_when_they_say_so(world: World) -> None:
-    world.ledger.open("kk_default", account_is_explicit=False)
+    world.ledger.storage.open("kk_default", settle_window_s=600, account_is_explicit=False)
     with pytest.raises(LedgerUnusableError, match=r"'kk_other'.*'kk_default'.*account"):
-        world.ledger.open("kk_other", account_is_explicit=False)
-    world.ledger.open("kk_other", account_is_explicit=True)
+        world.ledger.storage.open("kk_other", settle_window_s=600, account_is_explicit=False)
+    world.ledger.storage.open("kk_other", settle_window_s=600, account_is_explicit=True)
 
 
 def other_ledger(world: World, host: str, account: str, **given: Any) -> SqlLedger:
     """The same database, as a connection sees it whose host or account has been changed."""
-    engine = world.ledger.database.engine
-    ledger = SqlLedger(engine, host, account, terms=Terms(30, 120, 600), clock=world.clock, **given)
-    database: Any = ledger.database
+    engine = world.ledger.storage.database.engine
+    ledger = sql_ledger(engine, host, account, timing=Timing(30, 120, 600), clock=world.clock, **given)
+    database: Any = ledger.storage.database
     database.time_here = world.clock.wall
     return ledger
 
@@ -241,24 +240,26 @@ def test_a_connection_keeps_its_store_while_kk_may_not_list_what_it_sent(
 ) -> None:
     claim = begin(world.ledger, job)
     with pytest.raises(LedgerUnusableError, match=r"'kk_default' was account 'default' at kk.test.*1 of the"):
-        other_ledger(world, host, account).open("kk_default")
+        other_ledger(world, host, account).storage.open("kk_default", settle_window_s=600)
 
-    world.ledger.record(claim, Answer(Event.CREATED, ("9",)))
+    world.ledger.record(claim, AttemptResult(Event.CREATED, ("9",)))
     world.clock.now += 590
     with pytest.raises(LedgerUnusableError, match="1 of the orders there are in doubt or were created"):
-        other_ledger(world, host, account).open("kk_default")
-    world.ledger.open("kk_default")
+        other_ledger(world, host, account).storage.open("kk_default", settle_window_s=600)
+    world.ledger.storage.open("kk_default", settle_window_s=600)
 
     world.clock.now += 20
-    other_ledger(world, host, account).open("kk_default")
+    other_ledger(world, host, account).storage.open("kk_default", settle_window_s=600)
 
 
 def test_another_store_by_its_own_token_or_connection_is_open_at_once(world: World, job: Job) -> None:
     begin(world.ledger, job)
 
-    new_token = {"token_fingerprint": "another"}
-    other_ledger(world, "kk.test:8443", "default", **new_token).open("kk_default")
-    other_ledger(world, "kk.test", "shop-1").open("kk_outlet")
+    new_version = {"token_fingerprint": "another"}
+    other_ledger(world, "kk.test:8443", "default", **new_version).storage.open(
+        "kk_default", settle_window_s=600
+    )
+    other_ledger(world, "kk.test", "shop-1").storage.open("kk_outlet", settle_window_s=600)
 
 
 @pytest.mark.parametrize(
@@ -273,21 +274,21 @@ def test_each_port_of_this_machine_is_another_sandbox(
     world: World, job: Job, host: str, other: str, is_refused: bool
 ) -> None:
     ledger = other_ledger(world, host, "default")
-    ledger.open("kk_default")
+    ledger.storage.open("kk_default", settle_window_s=600)
     begin(ledger, job)
 
     with pytest.raises(LedgerUnusableError) if is_refused else nullcontext():
-        other_ledger(world, other, "default").open("kk_default")
+        other_ledger(world, other, "default").storage.open("kk_default", settle_window_s=600)
 
 
 def test_a_ledger_of_a_newer_version_is_not_touched(world: World) -> None:
-    with world.ledger.database.write() as db:
+    with world.ledger.storage.database.write() as db:
         db.execute(tables.account.update().values(schema_version=99))
     with pytest.raises(LedgerUnusableError, match="newer version"):
         world.open_ledger()
 
 
-def test_a_database_that_does_not_enforce_keys_is_refused(tmp_path: Path) -> None:
+def test_a_database_that_does_not_enforce_keys_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "loose.db"
     engine = sa.create_engine(f"sqlite:///{path}")
     loose = sa.MetaData()
@@ -299,13 +300,15 @@ def test_a_database_that_does_not_enforce_keys_is_refused(tmp_path: Path) -> Non
         World(f"sqlite:///{path}")
 
 
-def test_many_openers_at_once_create_the_tables_once(ledger_url: str) -> None:
-    engine = sa.create_engine(ledger_url)
+def test_many_openers_at_once_create_the_tables_once(each_ledger_url: str) -> None:
+    engine = sa.create_engine(each_ledger_url)
     tables.METADATA.drop_all(engine)
     engine.dispose()
     with ThreadPoolExecutor(6) as pool:
-        worlds = list(pool.map(lambda _: World(ledger_url), range(6)))
-    assert {world.ledger.healed_until() for world in worlds} == {worlds[0].ledger.healed_until()}
+        worlds = list(pool.map(lambda _: World(each_ledger_url), range(6)))
+    assert {world.ledger.storage.recovered_until() for world in worlds} == {
+        worlds[0].ledger.storage.recovered_until()
+    }
     for world in worlds:
         world.ledger.close()
 
@@ -316,7 +319,7 @@ def test_numbers_that_differ_by_case_are_two_orders(world: World) -> None:
 
 
 def test_a_message_comes_back_in_any_script(ledger: SqlLedger, job: Job) -> None:
-    ledger.record(begin(ledger, job), Answer(Event.REJECTED, code=1, message="库存不足 🙂"))
+    ledger.record(begin(ledger, job), AttemptResult(Event.REJECTED, code=1, message="库存不足 🙂"))
     assert entry(ledger).message == "库存不足 🙂"
 
 
@@ -329,61 +332,65 @@ def test_the_ddl_can_be_run_by_hand(tmp_path: Path) -> None:
     assert world.sync("A").created == 1
 
 
-def test_no_state_but_the_doubtful_ones_is_settled_as_unknown() -> None:
+def test_only_orders_in_doubt_are_reconciled_as_unknown() -> None:
     assert {State.SENDING, State.IN_DOUBT} == DOUBTFUL
 
 
 def forget(ledger: SqlLedger) -> None:
     """What restoring a backup from before does."""
-    with ledger.database.write() as db:
+    with ledger.storage.database.write() as db:
         db.execute(tables.order.delete())
         db.execute(tables.attempt.delete())
 
 
-def split(kk_id: str, **goods: int) -> Sighting:
-    return Sighting(kk_id, "A", goods=goods)
+def split(kk_id: str, **goods: int) -> ListedOrder:
+    return ListedOrder(kk_id, "A", goods=goods)
 
 
 @pytest.fixture
-def created(world: World, ledger: SqlLedger) -> Entry:
+def created(world: World, ledger: SqlLedger) -> Record:
     """An order of which the answer has named one split."""
     job = world.job(Order("A", {"SHIRT_M": 1, "HAT": 2}))
-    return ledger.record(begin(ledger, job), Answer(Event.CREATED, kk_order_ids=("K1",)))
+    return ledger.record(begin(ledger, job), AttemptResult(Event.CREATED, kk_order_ids=("K1",)))
 
 
-def test_a_split_within_what_was_sent_is_added(ledger: SqlLedger, created: Entry) -> None:
-    completion = ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=2)])
+def test_a_split_within_what_was_sent_is_added(ledger: SqlLedger, created: Record) -> None:
+    completion = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=2)])
     assert [one.kk_order_ids for one in completion.completed] == [("K1", "K2")]
     assert entry(ledger).state is State.CREATED
-    assert ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=2)]) == Completion()
+    assert add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=2)]) == Completion()
 
 
-def test_more_or_other_goods_than_were_sent_are_held(ledger: SqlLedger, created: Entry) -> None:
-    completion = ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=3)])
+def test_more_or_other_goods_than_were_sent_are_held(ledger: SqlLedger, created: Record) -> None:
+    completion = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=3)])
     assert [(one.state, one.kk_order_ids) for one in completion.held] == [(State.HELD, ("K1", "K2"))]
-    assert ledger.complete([split("K1", SHIRT_M=1), split("K3", HAT=1)]) == Completion()
+    assert add_splits(ledger, [split("K1", SHIRT_M=1), split("K3", HAT=1)]) == Completion()
 
 
-def test_what_was_cancelled_counts_where_it_fits_and_is_no_surplus(ledger: SqlLedger, created: Entry) -> None:
-    surplus = Sighting("K3", "A", goods={"SHIRT_M": 1, "HAT": 2}, is_cancelled=True)
-    assert ledger.complete([split("K1", SHIRT_M=1), surplus]) == Completion()
-    completion = ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=2), surplus])
+def test_what_was_cancelled_counts_where_it_fits_and_is_no_surplus(
+    ledger: SqlLedger, created: Record
+) -> None:
+    surplus = ListedOrder("K3", "A", goods={"SHIRT_M": 1, "HAT": 2}, is_cancelled=True)
+    assert add_splits(ledger, [split("K1", SHIRT_M=1), surplus]) == Completion()
+    completion = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=2), surplus])
     assert [one.kk_order_ids for one in completion.completed] == [("K1", "K2")]
-    completion = ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=2), split("K4", HAT=1), surplus])
+    completion = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=2), split("K4", HAT=1), surplus])
     assert [one.kk_order_ids for one in completion.held] == [("K1", "K2", "K4")]
 
 
-def test_what_cannot_be_added_up_decides_nothing(ledger: SqlLedger, created: Entry) -> None:
-    assert ledger.complete([split("K2", HAT=2)]) == Completion()
-    unreadable = Sighting("K2", "A", goods=None)
-    assert ledger.complete([split("K1", SHIRT_M=1), unreadable]) == Completion()
+def test_what_cannot_be_added_up_decides_nothing(ledger: SqlLedger, created: Record) -> None:
+    assert add_splits(ledger, [split("K2", HAT=2)]) == Completion()
+    unreadable = ListedOrder("K2", "A", goods=None)
+    assert add_splits(ledger, [split("K1", SHIRT_M=1), unreadable]) == Completion()
     assert entry(ledger) == created
 
 
-def test_a_split_of_an_older_generation_and_a_humans_word_stand(ledger: SqlLedger, created: Entry) -> None:
-    held = ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=9)]).held[0]
-    ledger.resolve(held, Event.DECLARED_CREATED, ids=["K1"], who="me", why="K2 is another shop's")
-    assert ledger.complete([split("K1", SHIRT_M=1), split("K2", HAT=9)]) == Completion()
+def test_a_split_of_an_older_generation_and_a_manual_resolution_stand(
+    ledger: SqlLedger, created: Record
+) -> None:
+    held = add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=9)]).held[0]
+    resolve(ledger, held, Event.RESOLVED_CREATED, ids=["K1"], who="me", why="K2 is another shop's")
+    assert add_splits(ledger, [split("K1", SHIRT_M=1), split("K2", HAT=9)]) == Completion()
     assert entry(ledger).kk_order_ids == ("K1",)
 
 

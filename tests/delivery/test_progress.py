@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_kk.delivery.board import Board, Item, Status
+from airflow_provider_kk.delivery.job import Content
 from airflow_provider_kk.delivery.progress import Progress
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from tests.delivery.world import VirtualClock
 
 
@@ -18,14 +19,14 @@ def test_the_time_left_is_never_less_than_kks_rate_allows() -> None:
 
         warning = error = info
 
-    clock, board = VirtualClock(), Board()
+    clock, run_queue = VirtualClock(), RunQueue()
     progress = Progress(Told(), clock, lambda requests: requests / 2)
-    board.add([Item(n, f"A-{n}", "", {}, "FR", "", "{}") for n in range(300)])
+    run_queue.add([QueuedOrder(n, f"A-{n}", Content(), "{}") for n in range(300)])
     progress.start(300)
     for n in range(120):  # all at once: the burst
-        board.set(n, Status.CREATED)
+        run_queue.set(n, RunStatus.CREATED)
     clock.sleep(6, None)
-    progress.tick(board)
+    progress.tick(run_queue)
 
     assert "120 of 300 orders done, 20.0 a second" in said[-1]
     assert said[-1].endswith("1 min 30 s left")

@@ -7,26 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kk.delivery.job import InconclusiveError, Sighting
+from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.states import State
 from tests.delivery.world import Limits, Order, Policy, World, counts
 
 
-def test_an_order_is_sent_once_whatever_number_of_runs_select_it(world: World) -> None:
+def test_an_order_is_sent_once_however_many_runs_select_it(world: World) -> None:
     assert counts(world.sync("A", "B")) == {"created": 2}
     assert counts(world.sync("A", "B")) == {"already_created": 2}
     assert world.kk.posts == ["known", "A", "B"]
 
 
-def test_a_lost_answer_is_adopted_not_resent(world: World) -> None:
+def test_a_lost_response_is_adopted_not_resent(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     assert counts(world.sync("A")) == {"adopted": 1}
     assert world.kk.count("A") == 1
     assert world.entry("A").kk_order_ids == (world.kk.orders[-1].id,)
 
 
-def test_a_lost_request_is_sent_again_only_after_the_settle_window(world: World) -> None:
+def test_a_lost_request_is_resent_only_after_the_settle_window(world: World) -> None:
     sent_at: list[float] = []
     world.kk.on_post = lambda _key: sent_at.append(world.clock.now)
     world.kk.meets("A", "lost_request")
@@ -35,27 +35,27 @@ def test_a_lost_request_is_sent_again_only_after_the_settle_window(world: World)
     assert sent_at[1] - sent_at[0] >= 120 + 30 + 600
 
 
-def test_a_list_that_lags_does_not_make_an_order_look_absent(world: World) -> None:
+def test_reconcile_does_not_take_a_lagging_list_for_absence(world: World) -> None:
     world.kk.list_lag_s = 300
     world.kk.meets("A", "lost_answer")
     assert counts(world.sync("A")) == {"adopted": 1}
     assert world.kk.posts.count("A") == 1
 
 
-def test_an_absent_order_is_held_when_the_user_wants_that(world: World) -> None:
+def test_on_absence_hold_holds_instead_of_a_resend(world: World) -> None:
     world.kk.meets("A", "lost_request")
     assert counts(world.sync("A", policy=Policy(on_absence="hold"))) == {"held": 1}
     assert counts(world.sync("A")) == {"held": 1}
     assert world.kk.posts.count("A") == 1
 
 
-def test_an_order_is_not_resent_more_often_than_allowed(world: World) -> None:
+def test_an_order_is_not_resent_more_often_than_max_resends(world: World) -> None:
     world.kk.meets("A", "lost_request", "lost_request")
     assert counts(world.sync("A")) == {"held": 1}
     assert world.kk.posts.count("A") == 2
 
 
-def test_absence_proves_nothing_while_the_list_shows_no_known_order(empty_world: World) -> None:
+def test_reconcile_needs_a_sentinel_order_to_prove_absence(empty_world: World) -> None:
     world = empty_world
     world.kk.meets("A", "lost_request")
     assert counts(world.sync("A")) == {"in_doubt": 1}
@@ -63,14 +63,14 @@ def test_absence_proves_nothing_while_the_list_shows_no_known_order(empty_world:
     assert world.kk.posts == ["A"]
 
 
-def test_absence_proves_nothing_while_an_order_without_number_has_the_same_goods(world: World) -> None:
+def test_reconcile_proves_no_absence_while_an_order_without_number_has_the_same_goods(world: World) -> None:
     world.kk.meets("A", "lost_request")
     world.kk.on_post = lambda _key: world.kk.add(Order("?"), key=None)
     assert counts(world.sync("A")) == {"in_doubt": 1}
     assert world.kk.posts.count("A") == 1
 
 
-def test_an_incomplete_list_decides_nothing(world: World) -> None:
+def test_reconcile_decides_nothing_by_an_incomplete_list(world: World) -> None:
     world.kk.meets("A", "lost_request")
     world.sync("A", waits=False)
     world.clock.sleep(800)
@@ -79,20 +79,20 @@ def test_an_incomplete_list_decides_nothing(world: World) -> None:
     assert world.kk.posts.count("A") == 1
 
 
-def test_without_a_list_nothing_is_sent(world: World) -> None:
+def test_nothing_is_sent_when_recover_cannot_read_the_list(world: World) -> None:
     world.kk.list_error = InconclusiveError("no list today")
     assert counts(world.sync("A", "B", "known")) == {"not_sent": 2, "already_created": 1}
     assert world.kk.posts == ["known"]
 
 
-def test_all_parts_of_a_split_order_are_adopted(world: World) -> None:
+def test_reconcile_adopts_all_parts_of_a_split_order(world: World) -> None:
     world.kk.split = True
     world.kk.meets("A", "lost_answer")
     assert counts(world.sync(Order("A", {"S": 1, "T": 2}))) == {"adopted": 1}
     assert len(world.entry("A").kk_order_ids) == 2
 
 
-def test_half_a_split_order_becomes_a_conflict_after_one_more_window(world: World) -> None:
+def test_half_a_split_order_becomes_a_conflict_after_one_more_settle_window(world: World) -> None:
     order = Order("A", {"S": 1, "T": 2})
     world.kk.meets("A", "lost_request")
     world.kk.on_post = lambda _key: world.kk.add(Order("A", {"S": 1}))
@@ -102,7 +102,7 @@ def test_half_a_split_order_becomes_a_conflict_after_one_more_window(world: Worl
     assert world.kk.posts.count("A") == 1
 
 
-def test_two_orders_under_one_number_are_a_conflict(world: World) -> None:
+def test_duplicate_orders_under_one_number_are_a_conflict(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     world.kk.on_post = lambda _key: world.kk.add(Order("A"))
     assert counts(world.sync("A")) == {"held": 1}
@@ -118,13 +118,13 @@ def test_an_order_for_another_country_is_not_adopted(world: World) -> None:
 def test_a_number_that_kk_turned_into_an_integer_is_found(world: World) -> None:
     world.kk.meets("00123", "lost_request")
     world.kk.on_post = lambda _key: world.kk.orders.append(
-        Sighting("77", "123", True, {"SHIRT_M": 1}, "FR", created_at=world.clock.now)
+        ListedOrder("77", "123", True, {"SHIRT_M": 1}, "FR", created_at=world.clock.now)
     )
     assert counts(world.sync("00123")) == {"adopted": 1}
     assert world.kk.posts.count("00123") == 1
 
 
-def test_what_kk_has_and_the_ledger_does_not_know_is_adopted_before_anything_is_sent(world: World) -> None:
+def test_recover_adopts_what_the_ledger_lacks_before_anything_is_sent(world: World) -> None:
     world.kk.add(Order("A"))
     assert counts(world.sync("A")) == {"already_created": 1}
     assert "A" not in world.kk.posts
@@ -136,13 +136,13 @@ def test_an_order_of_another_tool_with_other_goods_is_changed_not_resent(world: 
     assert "A" not in world.kk.posts
 
 
-def test_a_number_used_again_for_another_order_is_loud(world: World) -> None:
+def test_a_number_reused_for_another_order_is_logged_as_an_error(world: World) -> None:
     world.sync("A")
     assert counts(world.sync(Order("A", {"SHIRT_M": 5}))) == {"changed": 1}
     assert world.kk.posts.count("A") == 1
 
 
-def test_a_refused_order_rests_and_is_asked_again_after_a_look(world: World) -> None:
+def test_a_rejected_order_is_retried_after_its_backoff_and_a_reconcile(world: World) -> None:
     world.kk.meets("A", "refused")
     assert counts(world.sync("A")) == {"rejected": 1}
     assert counts(world.sync("A")) == {"rejected": 1}
@@ -151,7 +151,7 @@ def test_a_refused_order_rests_and_is_asked_again_after_a_look(world: World) -> 
     assert counts(world.sync("A")) == {"created": 1}
 
 
-def test_a_refused_order_whose_content_changed_is_asked_again_at_once_but_looked_for_first(
+def test_a_rejected_order_with_new_content_skips_its_backoff_but_not_reconcile(
     world: World,
 ) -> None:
     world.kk.meets("A", "refused")
@@ -163,27 +163,27 @@ def test_a_refused_order_whose_content_changed_is_asked_again_at_once_but_looked
     assert world.kk.posts.count("A") == 1
 
 
-def test_a_first_ever_order_that_was_refused_can_be_corrected(empty_world: World) -> None:
+def test_a_rejected_first_order_of_an_account_can_be_corrected(empty_world: World) -> None:
     world = empty_world
     world.kk.meets("A", "refused")
     assert counts(world.sync("A")) == {"rejected": 1}
     assert counts(world.sync(Order("A", {"SHIRT_L": 1}))) == {"created": 1}
 
 
-def test_what_never_left_is_sent_by_the_next_run(world: World) -> None:
+def test_an_order_that_was_not_sent_is_sent_by_the_next_run(world: World) -> None:
     world.kk.meets("A", "never_left")
     assert counts(world.sync("A")) == {"not_sent": 1}
     assert counts(world.sync("A")) == {"created": 1}
 
 
-def test_ten_refusals_with_one_code_stop_the_sync(world: World) -> None:
+def test_circuit_breaker_opens_after_ten_rejections_with_one_code(world: World) -> None:
     keys = [f"N{n}" for n in range(15)]
     for key in keys:
         world.kk.meets(key, "refused")
     assert counts(world.sync(*keys)) == {"rejected": 10, "not_sent": 5}
 
 
-def test_five_unknown_outcomes_in_a_row_stop_the_sync_and_are_settled(world: World) -> None:
+def test_circuit_breaker_opens_after_five_orders_in_doubt_which_are_reconciled(world: World) -> None:
     keys = [f"N{n}" for n in range(8)]
     for key in keys:
         world.kk.meets(key, "lost_answer")
@@ -191,11 +191,11 @@ def test_five_unknown_outcomes_in_a_row_stop_the_sync_and_are_settled(world: Wor
     assert all(world.kk.count(key) <= 1 for key in keys)
 
 
-def test_a_limit_postpones_the_rest(world: World) -> None:
+def test_orders_above_the_limit_are_postponed(world: World) -> None:
     assert counts(world.sync("A", "B", "C", limits=Limits(1, max_sent=2))) == {"created": 2, "postponed": 1}
 
 
-def test_after_its_time_nothing_new_is_sent(world: World) -> None:
+def test_nothing_new_is_sent_after_max_seconds(world: World) -> None:
     limits = Limits(1, send_until=world.clock.now + 10)
     world.kk.on_post = lambda _key: world.clock.sleep(6)
     assert counts(world.sync("A", "B", "C", limits=limits)) == {"created": 2, "postponed": 1}
@@ -208,16 +208,16 @@ def test_a_retry_counts_what_its_first_try_created(world: World) -> None:
     assert counts(world.sync("A", "B", run_id="r")) == {"already_created": 2}
 
 
-def test_a_worker_that_was_frozen_too_long_does_not_send(world: World) -> None:
+def test_a_worker_frozen_beyond_its_lease_does_not_send(world: World) -> None:
     make_job = world.job
 
     def frozen(order: Order) -> object:
         job = make_job(order)
         send = job.send
 
-        def late(last_check: object) -> list[str]:
+        def late(before_send: object) -> list[str]:
             world.clock.sleep(100)
-            return send(last_check)  # type: ignore[arg-type]
+            return send(before_send)  # type: ignore[arg-type]
 
         return replace(job, send=late)
 
@@ -226,7 +226,7 @@ def test_a_worker_that_was_frozen_too_long_does_not_send(world: World) -> None:
     assert world.kk.posts == ["known"]
 
 
-def test_a_worker_killed_after_its_post_is_settled_by_the_next_run(world: World) -> None:
+def test_crash_after_the_post_is_reconciled_by_the_next_run(world: World) -> None:
     class Killed(BaseException):
         pass
 
@@ -243,7 +243,7 @@ def test_a_worker_killed_after_its_post_is_settled_by_the_next_run(world: World)
     assert world.kk.posts.count("A") == 1
 
 
-def test_an_order_in_doubt_that_no_run_selects_is_adopted_all_the_same(world: World) -> None:
+def test_reconcile_adopts_an_order_in_doubt_that_no_run_selects(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
     world.clock.sleep(800)
@@ -251,7 +251,7 @@ def test_an_order_in_doubt_that_no_run_selects_is_adopted_all_the_same(world: Wo
     assert world.entry("A").state is State.CREATED
 
 
-def test_an_absent_order_that_nobody_selects_stays_in_doubt_for_a_day_and_is_then_held(world: World) -> None:
+def test_reconcile_holds_an_unselected_absent_order_after_a_day_in_doubt(world: World) -> None:
     world.kk.meets("A", "lost_request")
     world.sync("A", waits=False)
     world.clock.sleep(800)
@@ -262,7 +262,7 @@ def test_an_absent_order_that_nobody_selects_stays_in_doubt_for_a_day_and_is_the
     assert world.entry("A").state is State.HELD
 
 
-def test_a_restored_ledger_costs_no_second_order(tmp_path: Path) -> None:
+def test_recover_after_a_restored_backup_makes_no_duplicate(tmp_path: Path) -> None:
     world = World.in_folder(tmp_path)
     world.sync("known")
     backup = (tmp_path / "ledger.db").read_bytes()
@@ -271,7 +271,7 @@ def test_a_restored_ledger_costs_no_second_order(tmp_path: Path) -> None:
     world.kk.meets("B", "lost_answer")
     world.sync("B", waits=False)
     world.clock.sleep(60)
-    world.ledger.database.engine.dispose()
+    world.ledger.storage.database.engine.dispose()
     (tmp_path / "ledger.db").write_bytes(backup)
     world.ledger = world.open_ledger()
     assert counts(world.sync("A", "B")) == {"already_created": 2}
@@ -279,7 +279,7 @@ def test_a_restored_ledger_costs_no_second_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("skew_s", [-3_600.0, 3_600.0])
-def test_a_kk_whose_clock_is_an_hour_off_is_read_by_its_own_clock(world: World, skew_s: float) -> None:
+def test_reconcile_reads_the_list_by_kks_clock(world: World, skew_s: float) -> None:
     world.kk.clock_skew_s = skew_s
     world.kk.meets("A", "lost_answer")
     world.kk.meets("B", "lost_request")
@@ -289,15 +289,15 @@ def test_a_kk_whose_clock_is_an_hour_off_is_read_by_its_own_clock(world: World, 
     assert [world.kk.count(key) for key in "ABC"] == [1, 1, 1]
 
 
-def test_the_answer_of_a_lost_row_is_settled_by_the_goods_it_names(world: World) -> None:
+def test_a_response_for_a_lost_row_is_reconciled_by_its_goods(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
-    with world.ledger.database.write() as db:
+    with world.ledger.storage.database.write() as db:
         db.execute(tables.attempt.delete())
     assert counts(world.sync("A")) == {"adopted": 1}
 
 
-def test_what_a_sync_newly_holds_is_told_apart_from_what_was_held_before(world: World) -> None:
+def test_newly_held_orders_are_counted_apart_from_those_held_before(world: World) -> None:
     world.kk.meets("A", "lost_request")
     world.sync("A", waits=False)
     world.clock.sleep(800)
@@ -307,7 +307,7 @@ def test_what_a_sync_newly_holds_is_told_apart_from_what_was_held_before(world: 
     assert world.news == set()
 
 
-def test_an_order_that_was_adopted_late_serves_as_control_all_the_same(empty_world: World) -> None:
+def test_a_late_adopted_order_serves_as_sentinel(empty_world: World) -> None:
     world = empty_world
     world.kk.meets("known", "lost_answer")
     world.kk.meets("A", "refused")

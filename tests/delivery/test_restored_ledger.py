@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import Sighting
+from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.sql import tables
 from tests.delivery.world import Order, World, counts, list_integers
 
@@ -16,12 +17,12 @@ TABLES = (tables.account, tables.order, tables.attempt, tables.sync_run)
 
 
 def backup(world: World) -> list[list[dict[str, Any]]]:
-    with world.ledger.database.read() as db:
+    with world.ledger.storage.database.read() as db:
         return [[dict(row._mapping) for row in db.execute(sa.select(table))] for table in TABLES]
 
 
 def restore(world: World, rows: list[list[dict[str, Any]]]) -> None:
-    with world.ledger.database.write() as db:
+    with world.ledger.storage.database.write() as db:
         for table, saved in zip(TABLES, rows, strict=True):
             db.execute(table.delete())
             if saved:
@@ -29,7 +30,7 @@ def restore(world: World, rows: list[list[dict[str, Any]]]) -> None:
 
 
 @pytest.mark.parametrize("fault", ["lost_request", "refused"])
-def test_a_resend_that_a_restored_ledger_has_forgotten_is_found(world: World, fault: str) -> None:
+def test_recover_finds_a_resend_that_a_restored_ledger_lacks(world: World, fault: str) -> None:
     world.kk.meets("A", fault)
     world.sync("A", waits=False)
     saved = backup(world)
@@ -41,10 +42,10 @@ def test_a_resend_that_a_restored_ledger_has_forgotten_is_found(world: World, fa
     assert world.kk.count("A") == 1
 
 
-def test_a_restored_ledger_finds_the_second_generation(world: World) -> None:
+def test_recover_finds_the_second_generation(world: World) -> None:
     world.sync("A")
     world.clock.sleep(3600)
-    world.ledger.order_again(world.entry("A"), who="ann", why="asked")
+    order_again(world.ledger, world.entry("A"), who="ann", why="asked")
     saved = backup(world)
     world.sync("A")
     world.clock.sleep(3600)
@@ -54,7 +55,7 @@ def test_a_restored_ledger_finds_the_second_generation(world: World) -> None:
 
 
 @pytest.mark.parametrize("before", ["never_left", "refused", "lost_request"])
-def test_an_unknown_outcome_whose_intent_a_failover_has_lost_is_waited_for(world: World, before: str) -> None:
+def test_an_order_in_doubt_whose_intent_a_failover_lost_is_waited_for(world: World, before: str) -> None:
     """The row that is there instead is of an older attempt, and does not know that another one left."""
     world.kk.meets("A", before, "lost_answer")
     world.sync("A", waits=False)
@@ -68,14 +69,14 @@ def test_an_unknown_outcome_whose_intent_a_failover_has_lost_is_waited_for(world
     assert world.kk.count("A") == 1
 
 
-def test_a_row_that_vanishes_while_a_sync_waits_is_not_sent_again(world: World) -> None:
+def test_a_row_that_vanishes_while_a_sync_waits_is_not_resent(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     sleep = world.clock.sleep
 
     def sleep_and_lose(seconds: float, stop: object = None) -> None:
         sleep(seconds)
         if seconds > 100:
-            with world.ledger.database.write() as db:
+            with world.ledger.storage.database.write() as db:
                 db.execute(tables.order.delete().where(tables.order.c.custom_order_number == "A"))
 
     world.clock.sleep = sleep_and_lose  # type: ignore[method-assign]
@@ -85,7 +86,7 @@ def test_a_row_that_vanishes_while_a_sync_waits_is_not_sent_again(world: World) 
     assert world.kk.count("A") == 1
 
 
-def test_a_restored_ledger_knows_a_number_that_kk_lists_without_its_zeros(world: World) -> None:
+def test_recover_matches_a_number_that_kk_lists_without_its_zeros(world: World) -> None:
     list_integers(world)
     saved = backup(world)
     world.sync("007")
@@ -96,7 +97,7 @@ def test_a_restored_ledger_knows_a_number_that_kk_lists_without_its_zeros(world:
 
 
 @pytest.mark.parametrize("before", ["not_sent", "invalid"])
-def test_a_restored_ledger_finds_what_was_not_sent_before_under_an_integer(world: World, before: str) -> None:
+def test_recover_finds_a_not_sent_order_under_an_integer(world: World, before: str) -> None:
     list_integers(world)
     if before == "not_sent":
         world.kk.meets("007", "never_left")
@@ -111,7 +112,7 @@ def test_a_restored_ledger_finds_what_was_not_sent_before_under_an_integer(world
     assert world.kk.count("007") == 1
 
 
-def test_a_restored_ledger_tells_of_an_order_under_an_integer_that_was_changed_meanwhile(
+def test_recover_reports_an_order_under_an_integer_that_was_changed_meanwhile(
     world: World,
 ) -> None:
     list_integers(world)
@@ -122,7 +123,7 @@ def test_a_restored_ledger_tells_of_an_order_under_an_integer_that_was_changed_m
     assert counts(world.sync(Order("007", {"SHIRT_M": 1}, "DE"))) == {"changed": 1}
 
 
-def test_a_restored_ledger_gets_all_splits_that_two_slices_of_the_list_show(world: World) -> None:
+def test_recover_adopts_all_splits_from_two_slices_of_the_list(world: World) -> None:
     split = Order("A", {"S": 1, "T": 2})
     world.kk.meets("A", "never_left")
     world.sync(split)
@@ -133,7 +134,7 @@ def test_a_restored_ledger_gets_all_splits_that_two_slices_of_the_list_show(worl
     restore(world, saved)
     find = world.kk.find
 
-    def one_by_one(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+    def one_by_one(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
         for part in find(since, until, keys):
             yield from [[one] for one in part] or [[]]
 
@@ -153,9 +154,7 @@ def test_an_index_that_is_being_rebuilt_is_no_reason_to_send(world: World) -> No
     assert world.kk.count("A") == 1
 
 
-def test_what_a_restored_ledger_adopts_is_named_as_far_as_twenty_go(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_recover_logs_the_first_twenty_adopted_orders(world: World, caplog: pytest.LogCaptureFixture) -> None:
     for n in range(21):
         world.kk.add(Order(f"A-{n}"))
     world.sync("B")

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_kk.api.errors import KKAnswerError, KKAuthError, KKError, KKRejectedError
 from airflow_provider_kk.api.models import Stock
-from airflow_provider_kk.delivery.board import Item
+from airflow_provider_kk.delivery.job import Content
+from airflow_provider_kk.delivery.run_queue import QueuedOrder
 from airflow_provider_kk.delivery.stock import StockCheck
 from tests.delivery.world import World, counts
 
@@ -24,12 +25,12 @@ A, B, C = "SHIRT_M", "SHIRT_L", "HAT"
 REFUSED = KKRejectedError("KK refused", code=40001, kk_message="sku does not exist")
 
 
-def item(position: int, *lines: tuple[str, int]) -> Item:
+def item(position: int, *lines: tuple[str, int]) -> QueuedOrder:
     payload = json.dumps({"items": [{"sku": sku, "quantity": quantity} for sku, quantity in lines]})
-    return Item(position, f"S-{position}", "1:x", {}, "FR", "", payload)
+    return QueuedOrder(position, f"S-{position}", Content("1:x"), payload)
 
 
-class FakeKK:
+class FakeStock:
     """Tells the stock of SKUs, rows as KK has them; at most `page_cap` rows at once."""
 
     def __init__(self, stock: Mapping[str, Any], page_cap: int = 30) -> None:
@@ -50,7 +51,7 @@ class FakeKK:
         yield from map(Stock.read, rows[: self.page_cap])
 
 
-def shortages(kk: FakeKK, items: Sequence[Item]) -> list[str]:
+def shortages(kk: FakeStock, items: Sequence[QueuedOrder]) -> list[str]:
     """What is missing of each order, asked as a stream asks."""
     client: Any = kk
     with closing(StockCheck(client)) as check:
@@ -58,8 +59,8 @@ def shortages(kk: FakeKK, items: Sequence[Item]) -> list[str]:
         return [check.shortage(one) for one in items]
 
 
-def test_every_missing_sku_is_named_with_its_place_and_counts():
-    kk = FakeKK({A: 1, B: 9, C: 0})
+def test_every_missing_sku_is_named_with_its_position_and_counts():
+    kk = FakeStock({A: 1, B: 9, C: 0})
 
     (told,) = shortages(kk, [item(1, (A, 3), (B, 9), (C, 1), (A, 1), ("NO_SUCH", 2))])
 
@@ -71,7 +72,7 @@ def test_every_missing_sku_is_named_with_its_place_and_counts():
 
 
 def test_what_earlier_orders_take_is_not_there_for_later_ones():
-    kk = FakeKK({A: 5, B: 1})
+    kk = FakeStock({A: 5, B: 1})
     orders = [item(1, (A, 3)), item(2, (A, 1), (B, 2)), item(3, (A, 3)), item(4, (A, 2))]
 
     told = shortages(kk, orders)
@@ -85,8 +86,8 @@ def test_what_earlier_orders_take_is_not_there_for_later_ones():
     ]
 
 
-def test_an_order_that_is_asked_for_twice_takes_its_goods_once():
-    client: Any = FakeKK({A: 3})
+def test_a_duplicate_order_number_takes_its_goods_once():
+    client: Any = FakeStock({A: 3})
     with closing(StockCheck(client)) as check:
         assert [check.shortage(item(1, (A, 2))) for _ in range(3)] == ["", "", ""]
         assert check.shortage(item(2, (A, 1))) == ""
@@ -95,38 +96,40 @@ def test_an_order_that_is_asked_for_twice_takes_its_goods_once():
 
 def test_all_warehouses_count():
     places = [{"warehouseCode": "C1", "qty": 2}, {"warehouseCode": "U1", "qty": "3"}, {"qty": -4}]
-    kk = FakeKK({A: places})
+    kk = FakeStock({A: places})
 
     assert shortages(kk, [item(1, (A, 5))]) == [""]
     assert shortages(kk, [item(1, (A, 6))]) == ["items[0]: 6 of SHIRT_M wanted, 5 at hand"]
 
 
 @pytest.mark.parametrize("places", ["many", [{"qty": "many"}], [{}], [{"qty": 1}, {"qty": None}], [7]])
-def test_stock_that_cannot_be_read_serves_no_order_blind(places: Any):
-    kk = FakeKK({A: places, B: 1})
+def test_an_order_is_not_sent_while_its_stock_cannot_be_read(places: Any):
+    kk = FakeStock({A: places, B: 1})
     told = shortages(kk, [item(1, (A, 2)), item(2, (B, 1))])
     assert told == ["items[0]: 2 of SHIRT_M wanted, KK's figure cannot be read", ""]
 
 
 def test_what_can_be_read_serves_an_order_for_which_it_is_enough():
-    kk = FakeKK({A: [{"qty": 2}, {"qty": "many"}]})
+    kk = FakeStock({A: [{"qty": 2}, {"qty": "many"}]})
     assert shortages(kk, [item(1, (A, 2))]) == [""]
 
 
 @pytest.mark.parametrize("places", [[], None])
 def test_a_listed_sku_that_lies_in_no_warehouse_is_sold_out(places: Any):
-    assert shortages(FakeKK({A: places}), [item(1, (A, 1))]) == ["items[0]: 1 of SHIRT_M wanted, 0 at hand"]
+    assert shortages(FakeStock({A: places}), [item(1, (A, 1))]) == [
+        "items[0]: 1 of SHIRT_M wanted, 0 at hand"
+    ]
 
 
 def test_a_sku_with_a_comma_is_never_taken_for_two():
-    kk = FakeKK({A: 1, B: 1})
+    kk = FakeStock({A: 1, B: 1})
     told = shortages(kk, [item(1, (f"{A},{B}", 1)), item(2, (A, 1))])
     assert told == ["items[0]: 1 of SHIRT_M,SHIRT_L wanted, KK does not list it", ""]
     assert kk.questions == [[A]]
 
 
-def test_a_refusal_for_one_sku_holds_up_no_order_of_others():
-    kk = FakeKK({A: 1, B: 1})
+def test_a_rejection_for_one_sku_delays_no_order_of_others():
+    kk = FakeStock({A: 1, B: 1})
     kk.refuses = {"NO_SUCH"}
 
     told = shortages(kk, [item(1, ("NO_SUCH", 1)), item(2, (A, 1)), item(3, (B, 1))])
@@ -137,15 +140,15 @@ def test_a_refusal_for_one_sku_holds_up_no_order_of_others():
     assert kk.questions == [["NO_SUCH", A, B], ["NO_SUCH"], [A], [B]]
 
 
-def test_a_kk_that_refuses_whatever_is_asked_condemns_no_order():
-    kk = FakeKK({A: 1, B: 1})
+def test_a_kk_that_rejects_every_query_makes_no_order_invalid():
+    kk = FakeStock({A: 1, B: 1})
     kk.refuses = {A, B}
     with pytest.raises(KKRejectedError):
         shortages(kk, [item(1, (A, 1)), item(2, (B, 1))])
 
 
-def test_a_question_that_fails_is_asked_once_more():
-    kk = FakeKK({A: 1})
+def test_a_failed_stock_query_is_retried_once():
+    kk = FakeStock({A: 1})
     kk.errors = [KKAnswerError("502")]
     assert shortages(kk, [item(1, (A, 1))]) == [""]
 
@@ -171,7 +174,7 @@ ORDERS = st.lists(
 def test_orders_are_served_in_turn_with_what_is_left_by_full_questions(
     orders: list[list[tuple[str, int]]], stock: dict[str, int], page_cap: int
 ):
-    kk = FakeKK(stock, page_cap)
+    kk = FakeStock(stock, page_cap)
 
     told = shortages(kk, [item(place, *lines) for place, lines in enumerate(orders)])
 
@@ -206,10 +209,10 @@ class Shelves:
         self.missing = missing
         self.asked: list[str] = []
 
-    def expect(self, items: Iterable[Item]) -> None:
+    def expect(self, items: Iterable[QueuedOrder]) -> None:
         self.coming = [one.key for one in items]
 
-    def shortage(self, item: Item) -> str:
+    def shortage(self, item: QueuedOrder) -> str:
         self.asked.append(item.key or "")
         return self.missing.get(item.key or "", "")
 
@@ -230,7 +233,7 @@ def test_an_order_in_doubt_is_resent_by_the_list_alone(world: World):
     assert (shelves.asked, world.kk.count("S-1")) == (["S-1"], 1)
 
 
-def test_an_order_that_kk_has_refused_is_asked_for_again_without_a_check(world: World):
+def test_a_rejected_order_is_retried_without_a_stock_check(world: World):
     world.kk.meets("S-1", "refused")
     shelves = Shelves()
     assert counts(world.sync("S-1", stock=shelves)) == {"rejected": 1}
@@ -241,7 +244,7 @@ def test_an_order_that_kk_has_refused_is_asked_for_again_without_a_check(world: 
     assert shelves.asked == ["S-1"]
 
 
-def test_what_is_created_held_or_refused_is_not_asked_for(world: World):
+def test_created_held_and_rejected_orders_need_no_stock_query(world: World):
     world.kk.meets("refused", "refused")
     world.kk.meets("lost", "lost_request")
     world.sync("created", "refused", "lost", waits=False)
@@ -252,7 +255,7 @@ def test_what_is_created_held_or_refused_is_not_asked_for(world: World):
     assert shelves.coming == shelves.asked == ["new", "short"]
 
 
-def test_goods_that_are_missing_are_news_once_for_an_order(world: World):
+def test_missing_goods_are_reported_once_for_an_order(world: World):
     shelves = Shelves(short="3 wanted, 1 at hand")
     assert counts(world.sync("short", stock=shelves)) == {"invalid": 1}
     assert world.news == {"short"}
@@ -266,7 +269,7 @@ def test_goods_that_are_missing_are_news_once_for_an_order(world: World):
     assert counts(world.sync("short", stock=shelves)) == {"created": 1}
 
 
-def test_an_order_whose_post_never_left_is_looked_up_anew_by_the_next_run(world: World):
+def test_an_order_that_was_not_sent_is_checked_anew_by_the_next_run(world: World):
     world.kk.meets("S-1", "never_left")
     assert counts(world.sync("S-1", stock=Shelves())) == {"not_sent": 1}
 

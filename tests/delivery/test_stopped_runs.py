@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 
 from airflow_provider_kk.api.throttle import ThrottleStopped
-from airflow_provider_kk.delivery.board import Status
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.stream import Limits
+from airflow_provider_kk.delivery.dispatcher import Limits
+from airflow_provider_kk.delivery.run_queue import RunStatus
 from tests.delivery.world import Free, Order, World, counts, stream_over
 
 
-def test_a_stopped_run_tells_what_the_ledger_knows(world: World) -> None:
+def test_a_stopped_run_reports_what_the_ledger_knows(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
     stop = Stop()
     stop.set("SIGTERM")
-    stream, board, _, _ = stream_over(world, Order("known"), Order("A"), Order("B"), stop=stop)
+    stream, run_queue, _, _ = stream_over(world, Order("known"), Order("A"), Order("B"), stop=stop)
     stream.run()
-    stream.give_up_waiting()
+    stream.stop_waiting()
     stream.close()
-    assert board.counts() == {Status.ALREADY_CREATED: 1, Status.IN_DOUBT: 1, Status.NOT_SENT: 1}
+    assert run_queue.counts() == {RunStatus.ALREADY_CREATED: 1, RunStatus.IN_DOUBT: 1, RunStatus.NOT_SENT: 1}
 
 
 def test_an_order_in_doubt_whose_resend_was_stopped_stays_in_doubt(world: World) -> None:
@@ -36,18 +36,18 @@ def test_an_order_in_doubt_whose_resend_was_stopped_stays_in_doubt(world: World)
             stop.set("SIGTERM")
             raise ThrottleStopped
 
-    stream, board, _, _ = stream_over(world, Order("A"), throttle=Stopping())
+    stream, run_queue, _, _ = stream_over(world, Order("A"), throttle=Stopping())
     stream.run()
     stream.close()
-    assert board.counts() == {Status.IN_DOUBT: 1}
+    assert run_queue.counts() == {RunStatus.IN_DOUBT: 1}
 
 
-def test_a_limit_counts_an_order_that_is_sent_again_once(world: World) -> None:
+def test_a_limit_counts_a_resent_order_once(world: World) -> None:
     world.kk.meets("A", "lost_request")
     assert counts(world.sync("A", limits=Limits(1, max_sent=1))) == {"created": 1}
 
 
-def test_a_cleared_task_asks_again_for_what_was_refused_days_ago(world: World) -> None:
+def test_a_cleared_task_retries_what_was_rejected_days_ago(world: World) -> None:
     world.kk.meets("A", "refused")
     world.kk.meets("B", "never_left")
     world.sync("A", "B", run_id="r")

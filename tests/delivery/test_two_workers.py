@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_kk.api.errors import KKRateLimitedError
-from airflow_provider_kk.delivery.board import Status
-from airflow_provider_kk.delivery.job import LastCheck
-from airflow_provider_kk.delivery.rows import Answer
-from airflow_provider_kk.delivery.runs import summarise
+from airflow_provider_kk.delivery.job import BeforeSend
+from airflow_provider_kk.delivery.model import AttemptResult
+from airflow_provider_kk.delivery.run_queue import RunStatus
 from airflow_provider_kk.delivery.states import Event, State
+from airflow_provider_kk.sync.runs import summarise
 from tests.delivery.world import ORIGIN, Free, Order, World, counts, stream_over
 
 
@@ -19,9 +19,9 @@ from tests.delivery.world import ORIGIN, Free, Order, World, counts, stream_over
 def test_a_late_429_does_not_resend_what_another_worker_sent_meanwhile(world: World, meanwhile: str) -> None:
     post, is_first = world.kk.post, [True]
 
-    def slow_429(order: Order, last_check: LastCheck) -> list[str]:
+    def slow_429(order: Order, before_send: BeforeSend) -> list[str]:
         if not is_first.pop() if is_first else True:
-            return post(order, last_check)
+            return post(order, before_send)
         world.clock.sleep(800)
         world.kk.meets("A", meanwhile)
         world.sync("A", waits=False)
@@ -32,34 +32,34 @@ def test_a_late_429_does_not_resend_what_another_worker_sent_meanwhile(world: Wo
     assert world.kk.count("A") == 1
 
 
-def test_a_late_created_of_old_content_is_told_as_changed(world: World) -> None:
+def test_a_late_created_of_old_content_counts_as_changed(world: World) -> None:
     old, new = Order("A", {"S": 1}), Order("A", {"S": 5})
-    first = world.ledger.begin(world.job(old), None, origin=ORIGIN, sync_id="s")
+    first = world.ledger.claim(world.job(old), None, origin=ORIGIN, sync_id="s")
     assert first is not None
-    second = world.ledger.begin(world.job(new), world.entry("A"), origin=ORIGIN, sync_id="s")
+    second = world.ledger.claim(world.job(new), world.entry("A"), origin=ORIGIN, sync_id="s")
     assert second is not None
-    world.ledger.record(second, Answer(Event.NOT_SENT))
+    world.ledger.record(second, AttemptResult(Event.NOT_SENT))
     world.kk.add(old)
-    world.ledger.record(first, Answer(Event.CREATED, ("1",)))
+    world.ledger.record(first, AttemptResult(Event.CREATED, ("1",)))
     assert counts(world.sync(new)) == {"changed": 1}
 
 
-def test_the_place_of_an_order_that_another_worker_sends_is_handed_back(world: World) -> None:
+def test_the_permit_of_an_order_that_another_worker_sends_is_released(world: World) -> None:
     handed_back = []
 
     class Rivalled(Free):
         def acquire(self, stop: Any = None) -> None:
             world.sync("A")
 
-        def hand_back(self, held_s: float) -> None:
+        def release(self, held_s: float) -> None:
             handed_back.append(held_s)
 
-    stream, board, _, _ = stream_over(world, Order("A"), throttle=Rivalled())
+    stream, run_queue, _, _ = stream_over(world, Order("A"), throttle=Rivalled())
     stream.run()
-    assert board.counts() == {Status.WAITING: 1}
-    stream.look_again()
+    assert run_queue.counts() == {RunStatus.WAITING: 1}
+    stream.reconcile_waiting()
     stream.close()
-    assert board.counts() == {Status.ALREADY_CREATED: 1}
+    assert run_queue.counts() == {RunStatus.ALREADY_CREATED: 1}
     assert handed_back == [0.0]
     assert world.kk.count("A") == 1
 
@@ -71,13 +71,13 @@ def test_a_failing_worker_hides_nothing_of_what_the_others_did(world: World) -> 
         return world.job(Order(key))
 
     keys = ["BAD1", "G1", "G2", "BAD2", "G3"]
-    stream, board, runs, run = stream_over(
+    stream, run_queue, runs, run = stream_over(
         world, *(Order(key) for key in keys), make_job=make_job, in_flight=8
     )
     with pytest.raises(RuntimeError):
         stream.run()
     stream.close()
-    told = {one.key: one.status for one in board.finished()}
+    told = {one.key: one.status for one in run_queue.finished()}
     created = [key for key, entry in world.ledger.look_up(keys).items() if entry.state is State.CREATED]
-    assert {told[key] for key in created} <= {Status.CREATED}
-    assert summarise(board, run, runs).selected == len(keys)
+    assert {told[key] for key in created} <= {RunStatus.CREATED}
+    assert summarise(run_queue, run, runs).selected == len(keys)

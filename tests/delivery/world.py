@@ -13,16 +13,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_kk.api.errors import KKError, KKNotSentError, KKRejectedError, KKUnknownOutcomeError
-from airflow_provider_kk.delivery.board import Board, Item, Status
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.job import InconclusiveError, Job, LastCheck, Sighting
+from airflow_provider_kk.delivery.dispatcher import Dispatcher, Limits
+from airflow_provider_kk.delivery.job import BeforeSend, Content, InconclusiveError, Job, ListedOrder
+from airflow_provider_kk.delivery.model import Origin, Record, Timing
 from airflow_provider_kk.delivery.orders import fingerprint_with
-from airflow_provider_kk.delivery.rows import Entry, Origin, Terms
-from airflow_provider_kk.delivery.runs import Summary, SyncRuns, summarise
-from airflow_provider_kk.delivery.settle import Policy
+from airflow_provider_kk.delivery.reconcile import Policy
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
-from airflow_provider_kk.delivery.stream import Limits, Stream
+from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
+from airflow_provider_kk.sync.runs import Summary, SyncRuns, summarise
 
 START = 1_800_000_000.0
 LOG = logging.getLogger("tests.delivery")
@@ -59,6 +59,9 @@ class Order:
     def fingerprint(self) -> str:
         return fingerprint_with(self.payload(), self.goods)
 
+    def content(self) -> Content:
+        return Content(self.fingerprint(), self.goods, self.country)
+
     def payload(self) -> str:
         return json.dumps({"number": self.key, "address": {"country": self.country}})
 
@@ -83,7 +86,7 @@ class FakeKK:
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock
-        self.orders: list[Sighting] = []
+        self.orders: list[ListedOrder] = []
         self.posts: list[str] = []
         self.created: list[str] = []
         self.list_lag_s = 0.0
@@ -118,7 +121,7 @@ class FakeKK:
                 ago_s = 0.0 if at is None else self.now - at
                 self._created_s[ids[-1]] = self.clock.slept_s - ago_s
                 self.orders.append(
-                    Sighting(
+                    ListedOrder(
                         ids[-1],
                         order.key if key == "" else key,
                         goods=goods,
@@ -128,9 +131,9 @@ class FakeKK:
                 )
         return ids
 
-    def post(self, order: Order, last_check: LastCheck) -> list[str]:
+    def post(self, order: Order, before_send: BeforeSend) -> list[str]:
         try:
-            last_check(30.0)
+            before_send(30.0)
         except Exception as error:
             raise KKNotSentError(str(error)) from error
         self.posts.append(order.key)
@@ -145,7 +148,7 @@ class FakeKK:
             raise fault("something happened")
         return ids
 
-    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[Sighting]]:
+    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
         if self.list_error is not None:
             raise self.list_error
         listed_s = self.clock.slept_s - self.list_lag_s
@@ -167,10 +170,10 @@ class Free:
     def acquire(self, stop: object = None) -> None:
         return
 
-    def least_s(self, requests: int) -> float:
+    def min_duration_s(self, requests: int) -> float:
         return 0.0
 
-    def hand_back(self, held_s: float) -> None:
+    def release(self, held_s: float) -> None:
         return
 
     def back_off(self, retry_after_s: float | None) -> None:
@@ -194,21 +197,18 @@ class World:
     def open_ledger(self) -> SqlLedger:
         kind = self.url.partition(":")[0].partition("+")[0]
         engine = sa.create_engine(self.url, **pool_arguments(kind, 4))
-        ledger = SqlLedger(engine, "kk.test", "default", terms=Terms(30, 120, 600), clock=self.clock)
-        ledger.open("kk_default")
+        ledger = sql_ledger(engine, "kk.test", "default", timing=Timing(30, 120, 600), clock=self.clock)
+        ledger.storage.open("kk_default", settle_window_s=600)
         # A database server's clock is virtual here, too.
-        database: Any = ledger.database
+        database: Any = ledger.storage.database
         database.time_here = self.clock.wall
         return ledger
 
     def job(self, order: Order) -> Job:
         return Job(
             key=order.key,
-            fingerprint=order.fingerprint(),
-            goods=order.goods,
-            country=order.country,
-            zip_digest="",
-            send=lambda last_check: self.kk.post(order, last_check),
+            content=order.content(),
+            send=lambda before_send: self.kk.post(order, before_send),
             redact=lambda text: text,
         )
 
@@ -227,19 +227,16 @@ class World:
         ledger = ledger or self.ledger
         asked = [Order(order) if isinstance(order, str) else order for order in orders]
         by_key = {order.key: order for order in asked}
-        board = Board()
-        board.add(
-            Item(place, o.key, o.fingerprint(), o.goods, o.country, "", o.payload())
-            for place, o in enumerate(asked)
-        )
+        run_queue = RunQueue()
+        run_queue.add(QueuedOrder(place, o.key, o.content(), o.payload()) for place, o in enumerate(asked))
         runs = SyncRuns(ledger)
         origin = Origin("dag", run_id or f"run {self._runs}", "sync", -1, 1)
         run = runs.begin(origin)
-        stream = Stream(
+        stream = Dispatcher(
             ledger=ledger,
-            finder=self.kk,
+            order_list=self.kk,
             throttle=Free(),
-            board=board,
+            run_queue=run_queue,
             make_job=lambda payload: self.job(by_key[key_in(payload)]),
             probe=lambda: None,
             log=LOG,
@@ -253,22 +250,22 @@ class World:
         try:
             stream.run()
             looks = 0
-            while waits and not stream.is_blind and (wait_s := stream.wait_s()) is not None:
+            while waits and not stream.cannot_list and (wait_s := stream.wait_s()) is not None:
                 looks += 1
                 assert looks < 100, f"never settled: {self.ledger.entries()}"
                 self.clock.sleep(wait_s)
-                stream.look_again()
+                stream.reconcile_waiting()
         finally:
-            stream.give_up_waiting()
+            stream.stop_waiting()
             stream.close()
-        self.messages = {one.key: one.message for one in board.finished()}
-        self.news = {one.key for one in board.finished() if one.is_news}
-        summary = summarise(board, run, runs)
+        self.messages = {one.key: one.message for one in run_queue.finished()}
+        self.news = {one.key for one in run_queue.finished() if one.is_new}
+        summary = summarise(run_queue, run, runs)
         is_done = not (summary.in_doubt or summary.not_sent)
         runs.end(run, "done" if is_done else "failed", {})
         return summary
 
-    def entry(self, key: str) -> Entry:
+    def entry(self, key: str) -> Record:
         return self.ledger.look_up([key])[key]
 
 
@@ -279,23 +276,21 @@ def stream_over(
     throttle: Any = None,
     make_job: Callable[[str], Any] | None = None,
     in_flight: int = 1,
-) -> tuple[Stream, Board, SyncRuns, Any]:
+) -> tuple[Dispatcher, RunQueue, SyncRuns, Any]:
     """A stream over some orders that is not run yet, its board, and its run."""
     by_key = {order.key: order for order in orders}
 
     def job_of(key: str) -> Job:
         return world.job(by_key[key])
 
-    board, runs = Board(), SyncRuns(world.ledger)
-    board.add(
-        Item(n, o.key, o.fingerprint(), o.goods, o.country, "", o.payload()) for n, o in enumerate(orders)
-    )
+    run_queue, runs = RunQueue(), SyncRuns(world.ledger)
+    run_queue.add(QueuedOrder(n, o.key, o.content(), o.payload()) for n, o in enumerate(orders))
     run = runs.begin(ORIGIN)
-    stream = Stream(
+    stream = Dispatcher(
         ledger=world.ledger,
-        finder=world.kk,
+        order_list=world.kk,
         throttle=throttle or Free(),
-        board=board,
+        run_queue=run_queue,
         make_job=lambda payload: (make_job or job_of)(key_in(payload)),
         probe=lambda: None,
         log=LOG,
@@ -304,14 +299,14 @@ def stream_over(
         stop=stop or Stop(),
         limits=Limits(in_flight),
     )
-    return stream, board, runs, run
+    return stream, run_queue, runs, run
 
 
 def list_integers(world: World) -> None:
     """Let KK list numbers that look like integers as such."""
     listed = world.kk.find
 
-    def find(since: float, until: float, keys: Any) -> Iterator[list[Sighting]]:
+    def find(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
         for part in listed(since, until, keys):
             yield [
                 replace(one, key=str(int(one.key)), key_is_integer=True)
@@ -326,7 +321,7 @@ def list_integers(world: World) -> None:
 def counts(summary: Summary) -> dict[str, int]:
     """The counts of a summary that are not zero."""
     values = {
-        status.value: getattr(summary, status.value) for status in Status if hasattr(summary, status.value)
+        status.value: getattr(summary, status.value) for status in RunStatus if hasattr(summary, status.value)
     }
     assert summary.selected == sum(values.values())
     return {name: number for name, number in values.items() if number}

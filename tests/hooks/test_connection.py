@@ -113,7 +113,7 @@ def test_the_token_goes_over_plain_http_to_this_machine_only(host):
         ({"password": f"{TOKEN}é"}, "password", "has spaces, line ends or other characters"),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_request(fields, path, says):
+def test_invalid_settings_fail_before_any_request(fields, path, says):
     assert says in faults(**fields)[path]
 
 
@@ -146,7 +146,7 @@ def test_every_extra_arrives():
     assert read.account_is_explicit
 
 
-def test_a_form_or_uri_may_hold_numbers_and_switches_as_text():
+def test_a_form_or_uri_may_hold_numbers_and_booleans_as_text():
     read = settings(
         {"timeout_s": " 20.5 ", "rate_limit_burst": "60", "use_env_proxies": "false", "account": 7}
     )
@@ -168,7 +168,7 @@ def test_no_extras_at_all_are_fine(extra):
     assert parse_connection(Connection(extra=extra)) == settings()
 
 
-def test_a_named_account_is_told_from_the_default():
+def test_a_named_account_is_distinguished_from_the_default():
     assert settings({"account": "default"}).account_is_explicit
     assert not settings().account_is_explicit
 
@@ -213,7 +213,7 @@ def test_a_wrong_extra_is_named_with_what_it_should_be(extra, path, message):
 
 
 @pytest.mark.parametrize("extra", ["{", "[]", '"text"', "7"])
-def test_extras_that_are_no_json_object_are_refused(extra):
+def test_extras_that_are_no_json_object_are_an_error(extra):
     with pytest.raises(InvalidConnectionError, match="extra: "):
         parse_connection(Connection(extra=extra))
 
@@ -259,7 +259,7 @@ JSON = st.recursive(
     | st.text()
     | st.dictionaries(st.sampled_from(sorted(CONN_FIELDS)) | st.text(), JSON).map(json.dumps),
 )
-def test_whatever_a_connection_holds_it_is_read_or_refused_never_a_crash(host, schema, password, port, extra):
+def test_any_connection_is_read_or_fails_with_a_fault(host, schema, password, port, extra):
     connection = Connection(host=host, schema=schema, password=password, port=port, extra=extra)
     try:
         read = parse_connection(connection)

@@ -47,8 +47,8 @@ def test_the_order_at_kk_is_linked_when_the_task_knew_its_address(pushed: dict[s
 @pytest.mark.parametrize(
     ("arguments", "link"),
     [
-        ({"custom_order_number": "A&1"}, "/kk/order?number=A%261&place=kk_two"),
-        ({"kk_order_id": "1000"}, "/kk/orders?q=1000&place=kk_two"),
+        ({"custom_order_number": "A&1"}, "/kk/order?number=A%261&kk_conn_id=kk_two"),
+        ({"kk_order_id": "1000"}, "/kk/orders?q=1000&kk_conn_id=kk_two"),
     ],
 )
 @pytest.mark.parametrize("kind", [OrderSensor, RefundOrderOperator])
@@ -62,12 +62,12 @@ def test_an_order_that_the_arguments_name_is_linked(
 def test_a_derived_order_number_is_linked_as_soon_as_it_is_known(pushed: dict[str, Any]):
     assert OrderInLedgerLink().get_link(CREATE, ti_key=Key()) == ""
     pushed["customOrderNumber"] = "af-1"
-    assert OrderInLedgerLink().get_link(CREATE, ti_key=Key()) == "/kk/order?number=af-1&place=kk_default"
+    assert OrderInLedgerLink().get_link(CREATE, ti_key=Key()) == "/kk/order?number=af-1&kk_conn_id=kk_default"
 
 
 def test_a_run_is_linked_whatever_its_name():
     sync = SyncOrdersOperator(task_id="sync", sql="SELECT 1", warehouse_conn_id="warehouse")
-    link = "/kk/runs/a%20dag/manual__2026-01-01T00%3A00%3A00%2B00%3A00?place=kk_default"
+    link = "/kk/runs/a%20dag/manual__2026-01-01T00%3A00%3A00%2B00%3A00?kk_conn_id=kk_default"
     assert RunInLedgerLink().get_link(sync, ti_key=Key()) == link
 
 

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from airflow_provider_kk.api.client import KKClient
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.operators.refunds import RefundOrderOperator
 from tests.operators.shop import attempt
 
@@ -20,7 +20,7 @@ def die(*_args: Any, **_kwargs: Any) -> None:
 def arm(point: str) -> None:
     ask = KKClient.refund_order
     if point == "before the intent":
-        SqlLedger.begin = die  # type: ignore[method-assign, assignment]
+        Ledger.claim = die  # type: ignore[method-assign, assignment]
     elif point == "before the POST":
         KKClient.refund_order = die  # type: ignore[method-assign, assignment]
     elif point == "after the answer":
@@ -31,7 +31,7 @@ def arm(point: str) -> None:
 
         KKClient.refund_order = ask_and_die  # type: ignore[method-assign, assignment]
     elif point == "after the record":
-        SqlLedger.record = _then_die(SqlLedger.record)  # type: ignore[method-assign]
+        Ledger.record = _then_die(Ledger.record)  # type: ignore[method-assign]
 
 
 def _then_die(method: Any) -> Any:

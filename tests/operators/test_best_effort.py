@@ -54,7 +54,7 @@ def is_protected(sandbox: SandboxServer) -> bool:
 
 
 @pytest.mark.parametrize("try_number", [2, 7])
-def test_a_later_try_finds_what_kk_lists_within_the_settle_window(sandbox: SandboxServer, try_number: int):
+def test_a_retry_recovers_what_kk_lists_within_the_settle_window(sandbox: SandboxServer, try_number: int):
     sandbox.control.set(list_lag_s=LISTED_IN_TIME_S)
     for n in ORDERS:
         killed_after_the_post(n)
@@ -65,7 +65,7 @@ def test_a_later_try_finds_what_kk_lists_within_the_settle_window(sandbox: Sandb
     assert found == ids_at_kk(sandbox)
 
 
-def test_a_first_try_finds_what_kk_lists_already(sandbox: SandboxServer):
+def test_a_first_try_recovers_what_kk_lists_already(sandbox: SandboxServer):
     """Another run or another DAG, or an Airflow that has lost its database."""
     for n in ORDERS:
         killed_after_the_post(n)
@@ -76,7 +76,9 @@ def test_a_first_try_finds_what_kk_lists_already(sandbox: SandboxServer):
 
 
 @pytest.mark.parametrize("try_number", [1, 2])
-def test_what_kk_does_not_list_in_time_is_made_twice(sandbox: SandboxServer, try_number: int):
+def test_without_a_ledger_an_order_that_kk_lists_too_late_is_duplicated(
+    sandbox: SandboxServer, try_number: int
+):
     """A first try does not even wait: another DAG, another run, or the same try delivered again."""
     sandbox.control.set(list_lag_s=LATER_S)
     for n in ORDERS:
@@ -86,7 +88,7 @@ def test_what_kk_does_not_list_in_time_is_made_twice(sandbox: SandboxServer, try
     assert not is_protected(sandbox)
 
 
-def test_a_task_that_is_cleared_after_more_than_a_day_makes_its_order_again(sandbox: SandboxServer):
+def test_without_a_ledger_a_task_cleared_after_a_day_makes_a_duplicate(sandbox: SandboxServer):
     for n in ORDERS:
         sandbox.control.place(goods(n), number=number(n), age_s=90_000)
 
@@ -96,7 +98,7 @@ def test_a_task_that_is_cleared_after_more_than_a_day_makes_its_order_again(sand
     assert sandbox.control.duplicates() == [number(n) for n in ORDERS]
 
 
-def test_what_kk_commits_after_the_settle_window_is_made_twice(sandbox: SandboxServer):
+def test_without_a_ledger_a_commit_after_the_settle_window_makes_a_duplicate(sandbox: SandboxServer):
     from airflow_provider_kk.api.errors import KKError
 
     sandbox.control.arm("late_commit", times=len(ORDERS), seconds=LATER_S)

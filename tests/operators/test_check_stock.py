@@ -87,9 +87,7 @@ def test_what_kk_cannot_serve_is_invalid_until_it_can(
     assert posts(sandbox) == 4
 
 
-def test_orders_of_one_run_are_served_in_turn_and_kk_has_to_refuse_none(
-    sandbox: SandboxServer, warehouse: Warehouse
-):
+def test_orders_of_one_run_share_the_stock_and_kk_rejects_none(sandbox: SandboxServer, warehouse: Warehouse):
     sandbox.control.set(orders_take_stock=True)
     sandbox.control.set_stock(DRESS, 7)
     warehouse.add(*[line(n, DRESS, 2) for n in range(20)], line(20, DRESS, 1))
@@ -104,7 +102,7 @@ def test_orders_of_one_run_are_served_in_turn_and_kk_has_to_refuse_none(
     assert done.summary["requests"] == sandbox.control.counts()["requests"]
 
 
-def test_skus_are_asked_for_30_at_a_time_once_each_and_only_for_orders_that_are_sent(
+def test_stock_is_queried_30_skus_at_a_time_once_each_for_orders_that_are_sent(
     sandbox: SandboxServer, warehouse: Warehouse
 ):
     skus = [one["sku"] for one in sandbox.control.catalogue() if one["stock"]][:100]
@@ -125,7 +123,7 @@ def test_skus_are_asked_for_30_at_a_time_once_each_and_only_for_orders_that_are_
     assert questions(sandbox) == 4 + 2
 
 
-def test_what_cannot_be_served_does_not_count_for_the_limit(sandbox: SandboxServer, warehouse: Warehouse):
+def test_orders_without_stock_do_not_count_for_the_limit(sandbox: SandboxServer, warehouse: Warehouse):
     sandbox.control.set_stock(TOP, 0)
     warehouse.add(*[line(n, TOP, 1) for n in range(5)], *[line(n, DRESS, 1) for n in range(5, 10)])
 
@@ -134,7 +132,7 @@ def test_what_cannot_be_served_does_not_count_for_the_limit(sandbox: SandboxServ
     assert (done.error, nonzero(done.summary)) == (None, {"created": 2, "invalid": 5, "postponed": 3})
 
 
-def test_what_another_worker_has_sent_meanwhile_is_not_told_as_invalid(
+def test_what_another_worker_sent_meanwhile_is_not_reported_as_invalid(
     sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ):
     warehouse.add(line(1, TOP, 1))
@@ -156,9 +154,7 @@ def test_what_another_worker_has_sent_meanwhile_is_not_told_as_invalid(
     assert done.summary["newly_invalid"] == 0
 
 
-def test_a_plan_tells_what_cannot_be_served_and_remembers_nothing(
-    sandbox: SandboxServer, warehouse: Warehouse
-):
+def test_a_plan_reports_missing_stock_and_stores_nothing(sandbox: SandboxServer, warehouse: Warehouse):
     sandbox.control.set_stock(TOP, 0)
     warehouse.add(line(1, TOP, 1), line(2, DRESS, 1))
 
@@ -195,7 +191,7 @@ def test_without_kks_stock_nothing_is_sent_and_a_retry_goes_on(
 
 
 @pytest.mark.parametrize("fault", ["status_before_commit", "code_in_envelope"])
-def test_one_question_that_fails_stops_no_order(sandbox: SandboxServer, warehouse: Warehouse, fault: str):
+def test_one_failed_stock_query_stops_no_order(sandbox: SandboxServer, warehouse: Warehouse, fault: str):
     warehouse.add(*rows(range(5)))
     sandbox.control.arm(fault, method="GET", path="/product/stocks", times=1)
 
@@ -203,9 +199,7 @@ def test_one_question_that_fails_stops_no_order(sandbox: SandboxServer, warehous
     each_is_there_once(sandbox, range(5))
 
 
-def test_stock_that_runs_out_after_the_check_is_a_refusal_as_ever(
-    sandbox: SandboxServer, warehouse: Warehouse
-):
+def test_stock_that_runs_out_after_the_check_is_a_rejection(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(line(1, DRESS, 1), line(2, DRESS, 1))
     sandbox.control.arm("code_in_envelope", number=number(1), code=40002, message="sold out")
 

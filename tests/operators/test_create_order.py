@@ -152,7 +152,7 @@ def test_json_text_with_tojson_carries_quotes_and_umlauts(sandbox: SandboxServer
     ["{{ whole }}", '{"address": {{ address }}, "items": {{ items | tojson }}}'],
     ids=["the whole order", "a part of it"],
 )
-def test_a_python_repr_in_json_text_is_told_with_what_to_write_instead(sandbox: SandboxServer, template: str):
+def test_a_python_repr_in_json_text_fails_with_what_to_write_instead(sandbox: SandboxServer, template: str):
     task = create(order=template)
 
     done = attempt(
@@ -167,7 +167,7 @@ def test_a_python_repr_in_json_text_is_told_with_what_to_write_instead(sandbox: 
 
 
 @pytest.mark.parametrize("quantity", ["3.5", True, 0, "", "three"])
-def test_a_quantity_that_is_no_whole_number_is_refused_before_anything_is_sent(
+def test_a_quantity_that_is_no_whole_number_fails_before_anything_is_sent(
     sandbox: SandboxServer, quantity: Any
 ):
     done = attempt(create(address=shop.address(1), items=[{"sku": "FWXW00290_WHT_M", "quantity": quantity}]))
@@ -177,7 +177,7 @@ def test_a_quantity_that_is_no_whole_number_is_refused_before_anything_is_sent(
     assert posts(sandbox) == 0
 
 
-def test_every_fault_is_told_at_once_and_nothing_personal_with_it(sandbox: SandboxServer):
+def test_every_fault_is_reported_at_once_without_personal_data(sandbox: SandboxServer):
     done = attempt(
         create(order=order(1, address=shop.address(1) | {"country": "UK", "zip": "x" * 33}) | {"iems": 1})
     )
@@ -223,7 +223,7 @@ def test_a_derived_number_is_stable_over_tries_and_differs_by_run_task_and_map_i
     assert len(ids_at_kk(sandbox)) == 4
 
 
-def test_a_lost_answer_is_adopted_not_resent(sandbox: SandboxServer, connect: Connect):
+def test_a_lost_response_is_adopted_not_resent(sandbox: SandboxServer, connect: Connect):
     connect(**QUICK)
     sandbox.control.arm("drop_after_commit", times=1)
 
@@ -250,7 +250,7 @@ def test_a_stopped_try_leaves_its_order_to_the_retry(sandbox: SandboxServer, con
     assert posts(sandbox) == 1
 
 
-def test_a_refused_order_fails_without_a_retry(sandbox: SandboxServer):
+def test_a_rejected_order_fails_without_a_retry(sandbox: SandboxServer):
     done = attempt(create(order=order(1, items=[{"sku": "NO_SUCH_SKU", "quantity": 1}])))
 
     assert isinstance(done.error, AirflowFailException)
@@ -259,7 +259,7 @@ def test_a_refused_order_fails_without_a_retry(sandbox: SandboxServer):
     assert done.xcoms == {"customOrderNumber": "S-0001"}
 
 
-def test_a_wrong_token_is_worth_a_retry_and_says_what_is_wrong(sandbox: SandboxServer):
+def test_a_wrong_token_is_retried_with_the_reason(sandbox: SandboxServer):
     sandbox.control.arm("auth", method=None)
 
     done = attempt(create(order=order(1)))
@@ -270,7 +270,7 @@ def test_a_wrong_token_is_worth_a_retry_and_says_what_is_wrong(sandbox: SandboxS
     assert posts(sandbox) == 0
 
 
-def test_a_number_used_for_another_order_fails_unless_told_otherwise(sandbox: SandboxServer):
+def test_a_number_used_for_another_order_fails_unless_on_changed_allows_it(sandbox: SandboxServer):
     first = attempt(create(order=order(1)), run_id="first")
     other = order(1, items=ITEMS)
 
@@ -283,7 +283,7 @@ def test_a_number_used_for_another_order_fails_unless_told_otherwise(sandbox: Sa
     assert posts(sandbox) == 1
 
 
-def test_without_a_ledger_it_says_so_and_finds_what_an_earlier_try_has_sent(
+def test_without_a_ledger_it_warns_and_recovers_what_an_earlier_try_sent(
     sandbox: SandboxServer, connect: Connect, printed: Printed
 ):
     connect(**QUICK)
@@ -348,7 +348,7 @@ def test_waiting_for_kks_list_gives_the_slot_back_when_deferrable(sandbox: Sandb
 
 
 @pytest.mark.parametrize("nothing", ["None", "", "nan", "null"])
-def test_a_number_whose_template_found_nothing_orders_nothing(sandbox: SandboxServer, nothing: str):
+def test_a_number_rendered_to_none_orders_nothing(sandbox: SandboxServer, nothing: str):
     done = attempt(create(order=order(1), custom_order_number=nothing))
 
     assert isinstance(done.error, AirflowFailException)
@@ -398,9 +398,7 @@ def test_mapped_orders_that_have_no_numbers_get_derived_ones(sandbox: SandboxSer
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "None", None])
-def test_a_ledger_whose_template_found_nothing_is_no_other_ledger(
-    sandbox: SandboxServer, nothing: str | None
-):
+def test_a_ledger_rendered_to_none_is_an_error(sandbox: SandboxServer, nothing: str | None):
     task = create(order=order(1), ledger_conn_id="{{ ledger }}")
     task.ledger_conn_id = nothing
 
@@ -411,7 +409,7 @@ def test_a_ledger_whose_template_found_nothing_is_no_other_ledger(
     assert posts(sandbox) == 0
 
 
-def test_an_order_that_an_upstream_task_did_not_return_is_told_as_that(sandbox: SandboxServer):
+def test_an_order_that_an_upstream_task_did_not_return_is_reported_as_such(sandbox: SandboxServer):
     task = create(order="{{ order }}")
     task.order = None
 

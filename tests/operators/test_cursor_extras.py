@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("connect")
 
 ORDERS = range(12)
 #: The hook takes psycopg 3 where SQLAlchemy knows it, which Airflow 2.11's does not.
-PSYCOPG = ["psycopg2", "psycopg"] if postgres.USE_PSYCOPG3 else ["psycopg2"]
+PSYCOPG = ["psycopg2", "psycopg"] if getattr(postgres, "USE_PSYCOPG3", False) else ["psycopg2"]
 CURSORS = {
     "psycopg": ("dictcursor", "namedtuplecursor"),
     "psycopg2": ("dictcursor", "realdictcursor", "namedtuplecursor"),

@@ -79,7 +79,7 @@ def wait_for(deferred: Try) -> None:
     time.sleep(max(0, deferred.error.trigger.serialize()[1]["until"] - time.time()))
 
 
-def test_each_order_is_counted_once_though_its_task_is_tried_again_and_the_next_run_selects_it_too(
+def test_each_order_is_counted_once_over_retries_and_runs(
     stats: Stats, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer
 ):
     connect(**QUICK)
@@ -115,7 +115,7 @@ def test_a_deferred_sync_counts_its_orders_once(
     assert stats.of("orders") == {"created": 2, "adopted": 1}
 
 
-def test_what_is_held_before_a_deferral_is_told_once_and_fails_the_sync_all_the_same(
+def test_an_order_held_before_a_deferral_is_counted_once_and_fails_the_sync(
     stats: Stats, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer
 ):
     connect(timeout_s=2, lease_s=4, settle_window_s=1)
@@ -139,7 +139,7 @@ def test_what_is_held_before_a_deferral_is_told_once_and_fails_the_sync_all_the_
     assert stats.of("orders") == {"created": 1, "adopted": 1, "held": 1}
 
 
-def test_what_a_try_leaves_undone_is_told_by_each_try(
+def test_each_try_counts_what_it_leaves_undone(
     stats: Stats, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer
 ):
     warehouse.add(*rows(range(3)))

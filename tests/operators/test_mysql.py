@@ -48,7 +48,7 @@ def engine(mariadb_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.eng
     server.dispose()
 
 
-def test_three_syncs_at_once_of_which_two_are_killed_send_each_order_once(
+def test_three_syncs_at_once_with_two_crashes_send_each_order_once(
     engine: sa.engine.Engine, connect: Connect, sandbox: SandboxServer
 ) -> None:
     connect(**QUICK)

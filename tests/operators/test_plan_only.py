@@ -74,7 +74,7 @@ def test_a_plan_counts_what_then_happens(sandbox: SandboxServer, warehouse: Ware
     assert 5 < planned["requests"] <= done["requests"]
 
 
-def test_a_plan_says_of_each_known_order_what_would_become_of_it(
+def test_a_plan_reports_what_would_become_of_each_known_order(
     sandbox: SandboxServer, warehouse: Warehouse, connect: Connect, printed: Printed
 ) -> None:
     connect(**QUICK)
@@ -110,7 +110,7 @@ def test_a_plan_logs_the_faults_that_the_sync_logs(
     assert "without a number (row 3) is invalid: custom_order_number" in faults[1]
 
 
-def test_a_plan_and_a_sync_name_orders_whose_rows_are_doubled(
+def test_a_plan_and_a_sync_name_orders_with_duplicate_rows(
     warehouse: Warehouse, sandbox: SandboxServer, printed: Printed
 ) -> None:
     warehouse.add(*rows([0, 1, 1, 2]))
@@ -122,7 +122,7 @@ def test_a_plan_and_a_sync_name_orders_whose_rows_are_doubled(
     assert printed().replace("\n", " ").count(told) == 2
 
 
-def test_a_plan_asks_kk_nothing_and_leaves_the_ledger_as_it_is(
+def test_a_plan_sends_no_request_and_leaves_the_ledger_as_it_is(
     sandbox: SandboxServer, warehouse: Warehouse
 ) -> None:
     warehouse.add(*rows(range(3)))
@@ -153,7 +153,7 @@ def test_a_plan_makes_no_ledger_and_changes_nothing_in_the_warehouse(
     assert nonzero(attempt(sync(), run_id="sync").summary) == {"created": 3}
 
 
-def test_a_plan_says_how_long_kk_takes_at_its_limit(
+def test_a_plan_estimates_the_time_at_kks_rate_limit(
     sandbox: SandboxServer, warehouse: Warehouse, connect: Connect
 ) -> None:
     connect(rate_limit_burst=12, rate_limit_per_second=0.5)
@@ -165,7 +165,9 @@ def test_a_plan_says_how_long_kk_takes_at_its_limit(
     assert (planned["requests"], planned["seconds"]) == (31, (31 - 10) / 0.5)
 
 
-def test_a_refused_order_that_was_mended_would_be_sent(sandbox: SandboxServer, warehouse: Warehouse) -> None:
+def test_a_plan_would_send_a_rejected_order_that_was_fixed(
+    sandbox: SandboxServer, warehouse: Warehouse
+) -> None:
     warehouse.add(("S-1", *shop.ADDRESS.values(), "NO_SUCH_SKU", 1))
     assert nonzero(attempt(sync(), run_id="sync").summary) == {"rejected": 1}
     assert nonzero(plan()) == {"rejected": 1}

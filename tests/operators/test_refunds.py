@@ -164,7 +164,7 @@ def test_more_or_other_lines_than_were_ordered_are_all_named(
     assert asked(sandbox) == []
 
 
-def test_what_other_runs_have_had_refunded_is_not_refunded_again(one: str, sandbox: SandboxServer) -> None:
+def test_lines_refunded_by_other_runs_are_not_refunded_twice(one: str, sandbox: SandboxServer) -> None:
     assert refund(kk_order_id=one, lines=[{"sku": CN, "quantity": 2}]).error is None
 
     more = refund(kk_order_id=one, lines=[{"sku": CN, "quantity": 2}], run_id="manual__2")
@@ -187,7 +187,7 @@ def test_other_lines_after_a_clear_are_no_second_refund(one: str, sandbox: Sandb
 @pytest.mark.parametrize(
     "lines", [None, "", "None", [], "[]", {}, [{"sku": CN}], [{"sku": CN, "quantity": 0}]]
 )
-def test_lines_that_come_to_nothing_never_refund_the_whole_order(
+def test_lines_rendered_to_none_never_refund_the_whole_order(
     one: str, sandbox: SandboxServer, lines: Any
 ) -> None:
     task = operator(kk_order_id=one, lines="{{ a template }}")
@@ -200,7 +200,7 @@ def test_lines_that_come_to_nothing_never_refund_the_whole_order(
     assert asked(sandbox) == []
 
 
-def test_a_shipped_order_fails_with_what_kk_says(one: str, sandbox: SandboxServer) -> None:
+def test_a_shipped_order_fails_with_kks_message(one: str, sandbox: SandboxServer) -> None:
     sandbox.control.move(one, "shipped")
 
     done = refund(kk_order_id=one)
@@ -212,9 +212,7 @@ def test_a_shipped_order_fails_with_what_kk_says(one: str, sandbox: SandboxServe
     assert len(asked(sandbox)) == 1
 
 
-def test_a_refund_that_somebody_has_asked_for_by_hand_comes_first(
-    one: str, connect: Connect, sandbox: SandboxServer
-) -> None:
+def test_a_refund_requested_by_hand_comes_first(one: str, connect: Connect, sandbox: SandboxServer) -> None:
     from airflow_provider_kk.hooks.kk import KKHook
 
     KKHook().refund_order(one, "by hand")
@@ -241,7 +239,7 @@ def test_an_order_that_kk_does_not_list_is_named_with_what_to_check(one: str) ->
     assert "check that this is KK's id of the order, not your order number" in str(done.error)
 
 
-def test_a_lost_ledger_asks_kk_before_it_asks_again(
+def test_a_refund_with_a_lost_ledger_reconciles_before_it_is_resent(
     one: str, warehouse: Warehouse, sandbox: SandboxServer
 ) -> None:
     first = refund(kk_order_id=one)
@@ -283,7 +281,7 @@ def test_no_customer_is_named(
 
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "duplicate_by_proxy"])
 @pytest.mark.parametrize("lag_s", [0.0, 0.2])
-def test_a_post_lost_in_every_way_is_exactly_one_refund(
+def test_a_refund_post_lost_in_every_way_is_reconciled_to_exactly_one(
     one: str, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer, fault: str, lag_s: float
 ) -> None:
     connect(**HASTY)
@@ -318,7 +316,7 @@ def test_a_post_lost_in_every_way_is_exactly_one_refund(
         assert len(asked(sandbox)) == 1
 
 
-def test_a_refund_that_kks_own_proxy_doubles_is_seen_and_held(
+def test_a_duplicate_refund_by_kks_own_proxy_is_detected_and_held(
     one: str, warehouse: Warehouse, sandbox: SandboxServer
 ) -> None:
     sandbox.control.arm("duplicate_by_proxy", times=1, path="/refund")
@@ -341,7 +339,7 @@ def test_a_refund_that_kks_own_proxy_doubles_is_seen_and_held(
         ("after the record", True),
     ],
 )
-def test_a_killed_task_is_exactly_one_refund(
+def test_crash_of_a_task_leaves_exactly_one_refund(
     one: str, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer, point: str, sent: bool
 ) -> None:
     connect(timeout_s=1, lease_s=2, settle_window_s=0.5)
@@ -406,7 +404,7 @@ def test_a_deferred_wait_only_reads_and_comes_back_to_the_task(one: str, sandbox
     assert len(asked(sandbox)) == 1
 
 
-def test_what_is_in_doubt_waits_without_a_slot(one: str, connect: Connect, sandbox: SandboxServer) -> None:
+def test_a_refund_in_doubt_waits_without_a_slot(one: str, connect: Connect, sandbox: SandboxServer) -> None:
     sandbox.control.arm("drop_after_commit", times=1, path="/refund")
 
     deferred = attempt(operator(kk_order_id=one, deferrable=True)).error

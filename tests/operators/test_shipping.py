@@ -67,7 +67,7 @@ def test_an_order_that_kk_splits_is_quoted_by_channel_type():
         ({"items": None}, ["items: is required"]),
     ],
 )
-def test_every_fault_is_named_before_kk_is_asked(
+def test_every_fault_is_named_before_any_request(
     sandbox: SandboxServer, arguments: dict[str, Any], faults: list[str]
 ):
     failed = attempt(quote(**arguments)).error
@@ -77,7 +77,7 @@ def test_every_fault_is_named_before_kk_is_asked(
     assert sandbox.control.requests() == []
 
 
-def test_what_kk_refuses_is_not_retried_what_cannot_be_read_is(sandbox: SandboxServer):
+def test_a_rejected_quote_is_not_retried_an_unreadable_one_is(sandbox: SandboxServer):
     unknown = attempt(quote(items=[{"sku": "NO_SUCH", "quantity": 1}])).error
     assert isinstance(unknown, AirflowFailException)
     assert "NO_SUCH" in str(unknown)
@@ -89,7 +89,7 @@ def test_what_kk_refuses_is_not_retried_what_cannot_be_read_is(sandbox: SandboxS
         assert not isinstance(failed, AirflowFailException), fault
 
 
-def test_quotes_take_their_place_in_the_rate_of_the_account(warehouse: Warehouse, sandbox: SandboxServer):
+def test_quotes_count_in_the_rate_limit_of_the_account(warehouse: Warehouse, sandbox: SandboxServer):
     attempt(quote(ledger_conn_id="warehouse"))
     before = warehouse.execute("SELECT bucket_tat FROM kk_account")[0][0]
     attempt(quote(ledger_conn_id="warehouse"))

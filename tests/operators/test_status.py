@@ -35,7 +35,7 @@ CN, OTHER_CN, US = "FWXW00290_WHT_M", "FWTS00104_RED_L", "USTS00015_BLK_M"
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
-def database(
+def each_database(
     request: pytest.FixtureRequest, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> sa.engine.Engine:
     """The warehouse, on each kind of database that is at hand."""
@@ -143,7 +143,7 @@ def calendar(sandbox: SandboxServer) -> None:
     [("v1", "v1/order/order"), ("v1-orders", "v1/order/orders"), ("v2", "v2/order/orders")],
 )
 def test_the_tables_follow_the_orders_through_their_life(
-    database: sa.engine.Engine, connect: Connect, sandbox: SandboxServer, version: str, path: str
+    each_database: sa.engine.Engine, connect: Connect, sandbox: SandboxServer, version: str, path: str
 ) -> None:
     connect(api_version=version)
     followed, *_ = place(sandbox, 0, 1, 2)
@@ -151,7 +151,7 @@ def test_the_tables_follow_the_orders_through_their_life(
     for seconds in (1300, DAY, DAY, DAY, 7 * DAY):
         sandbox.control.advance(seconds)
         summary = synced()
-        rows = in_tables(database, sandbox)
+        rows = in_tables(each_database, sandbox)
         assert rows == at_kk(sandbox, f"/openapi/{path}")
         assert (summary["orders"], summary["changed"], summary["odd"]) == (3, 3, 0)
         seen.append((rows[followed].order.status, [one.status for one in rows[followed].packages]))
@@ -287,7 +287,7 @@ def in_ledger(warehouse: Warehouse) -> dict[str, tuple[str, list[str], str]]:
     return {no: (state, sorted(json.loads(ids)), message) for no, state, ids, message in found}
 
 
-def test_splits_that_the_answer_did_not_name_come_into_the_ledger(
+def test_splits_that_the_response_did_not_name_are_added_to_the_ledger(
     warehouse: Warehouse, connect: Connect, sandbox: SandboxServer
 ) -> None:
     sandbox.control.set(answer="first")
@@ -362,7 +362,7 @@ def test_a_split_is_added_though_it_was_cancelled_at_kk(
     assert in_ledger(warehouse)["S-1"] == ("created", ids, "")
 
 
-def test_a_task_that_failed_still_counts_what_it_has_changed_when_it_is_tried_again(
+def test_a_retry_counts_what_the_failed_try_changed(
     warehouse: Warehouse, connect: Connect, sandbox: SandboxServer
 ) -> None:
     created(connect, {CN: 1})
@@ -374,7 +374,7 @@ def test_a_task_that_failed_still_counts_what_it_has_changed_when_it_is_tried_ag
     assert (failed.summary["changed"], synced()["changed"], synced()["changed"]) == (2, 2, 0)
 
 
-def test_a_try_that_was_cut_short_still_tells_the_next_what_it_has_changed(
+def test_an_interrupted_try_passes_its_changes_to_the_next(
     warehouse: Warehouse, connect: Connect, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place(sandbox, 0)
@@ -392,7 +392,7 @@ def test_a_try_that_was_cut_short_still_tells_the_next_what_it_has_changed(
     assert (synced()["changed"], synced()["changed"]) == (1, 0)
 
 
-def test_orders_of_nobody_and_of_other_tools_leave_the_ledger_alone(
+def test_orders_without_number_and_of_other_tools_leave_the_ledger_alone(
     warehouse: Warehouse, connect: Connect, sandbox: SandboxServer
 ) -> None:
     sandbox.control.place({CN: 1})
@@ -403,9 +403,7 @@ def test_orders_of_nobody_and_of_other_tools_leave_the_ledger_alone(
     assert in_ledger(warehouse) == {}
 
 
-def test_one_sql_tells_where_a_parcel_is(
-    warehouse: Warehouse, connect: Connect, sandbox: SandboxServer
-) -> None:
+def test_one_sql_query_finds_a_parcel(warehouse: Warehouse, connect: Connect, sandbox: SandboxServer) -> None:
     created(connect, {CN: 1, US: 2})
     for one in sandbox.control.orders():
         sandbox.control.move(one["id"], "shipped" if one["warehouse"] == "CN" else "packed")
@@ -431,17 +429,17 @@ def test_one_sql_tells_where_a_parcel_is(
 
 
 def test_tables_have_the_prefix_and_the_schema_that_they_are_given(
-    database: sa.engine.Engine, connect: Connect, sandbox: SandboxServer
+    each_database: sa.engine.Engine, connect: Connect, sandbox: SandboxServer
 ) -> None:
     place(sandbox, 0)
     sandbox.control.advance(HOUR)
-    prefix = "shop_" if database.dialect.name == "sqlite" else "shop.Shop_"
+    prefix = "shop_" if each_database.dialect.name == "sqlite" else "shop.Shop_"
     synced(table_prefix=prefix)
 
-    assert in_tables(database, sandbox, prefix) == at_kk(sandbox)
-    schema = None if database.dialect.name == "sqlite" else "shop"
-    names = set(sa.inspect(database).get_table_names(schema))
-    prefix = "Shop_" if database.dialect.name == "mysql" else "shop_"
+    assert in_tables(each_database, sandbox, prefix) == at_kk(sandbox)
+    schema = None if each_database.dialect.name == "sqlite" else "shop"
+    names = set(sa.inspect(each_database).get_table_names(schema))
+    prefix = "Shop_" if each_database.dialect.name == "mysql" else "shop_"
     assert {f"{prefix}{name}" for name in ("order_status", "order_line", "package", "status_sync")} <= names
 
 
@@ -449,14 +447,14 @@ def test_tables_have_the_prefix_and_the_schema_that_they_are_given(
     ("arguments", "message"),
     [({"table_prefix": "kk-; DROP"}, "table_prefix"), ({"kk_conn_id": "nothing"}, "nothing")],
 )
-def test_what_only_a_human_can_mend_fails_for_good_and_says_what(
+def test_what_only_a_person_can_fix_fails_permanently_with_the_reason(
     connect: Connect, warehouse: Warehouse, arguments: dict[str, str], message: str
 ) -> None:
     done = sync(**arguments)
     assert message in str(done.error)
 
 
-def test_a_warehouse_that_cannot_update_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warehouse_that_cannot_update_rows_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = sa.create_mock_engine("mssql+pyodbc://", lambda *_: None)
     with pytest.raises(StatusTablesError, match="SQLite, PostgreSQL or MySQL"):
         StatusTables(engine, "h", "a")

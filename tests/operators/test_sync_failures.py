@@ -65,7 +65,7 @@ def test_what_was_rejected_before_does_not_fail_later_runs(sandbox: SandboxServe
     assert posts(sandbox) == asked
 
 
-def test_a_rejected_order_is_sent_again_once_it_is_mended(sandbox: SandboxServer, warehouse: Warehouse):
+def test_a_rejected_order_is_retried_once_it_is_fixed(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows(range(2)))
     warehouse.add(("S-0007", *shop.address(7).values(), "NO_SUCH_SKU", 1))
     attempt(sync(), run_id="first")
@@ -108,7 +108,9 @@ def test_orders_that_come_again_as_others_are_named_in_one_warning_with_what_dif
     each_is_there_once(sandbox, range(7))
 
 
-def test_what_differs_in_the_first_order_is_not_said_of_all(sandbox: SandboxServer, warehouse: Warehouse):
+def test_the_difference_of_the_first_changed_order_is_not_reported_for_all(
+    sandbox: SandboxServer, warehouse: Warehouse
+):
     warehouse.add(*rows(range(2)))
     attempt(sync(), run_id="first")
     warehouse.execute("UPDATE order_line SET quantity = 9 WHERE custom_order_number = 'S-0000'")
@@ -152,7 +154,7 @@ def test_the_log_names_the_states_for_which_the_task_failed(
     assert which(printed()) == ["not_sent"]
 
 
-def test_a_number_reused_for_another_order_is_loud(sandbox: SandboxServer, warehouse: Warehouse):
+def test_a_number_reused_for_another_order_fails_the_sync(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows(range(3)))
     attempt(sync(), run_id="first")
     warehouse.execute("UPDATE order_line SET quantity = 9 WHERE custom_order_number = 'S-0001'")
@@ -168,7 +170,7 @@ def test_a_number_reused_for_another_order_is_loud(sandbox: SandboxServer, wareh
     each_is_there_once(sandbox, range(3))
 
 
-def test_what_was_not_sent_is_worth_a_retry(sandbox: SandboxServer, warehouse: Warehouse):
+def test_what_was_not_sent_is_retried(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows(range(3)))
     sandbox.control.arm("auth", method=None)
 
@@ -194,7 +196,7 @@ def test_what_was_not_sent_is_worth_a_retry(sandbox: SandboxServer, warehouse: W
         ({"columns": {"sku": "sku; DROP TABLE order_line"}}, "columns maps sku -> sku; DROP"),
     ],
 )
-def test_what_the_author_got_wrong_is_told_before_anything_is_sent(
+def test_wrong_arguments_fail_before_anything_is_sent(
     sandbox: SandboxServer, warehouse: Warehouse, arguments: dict[str, Any], says: str
 ):
     warehouse.add(*rows(range(2)))
@@ -207,7 +209,7 @@ def test_what_the_author_got_wrong_is_told_before_anything_is_sent(
     assert len(warehouse.execute("SELECT * FROM order_line")) == len(rows(range(2)))
 
 
-def test_a_policy_that_does_not_exist_is_told_when_the_dag_is_parsed():
+def test_an_unknown_policy_fails_while_the_dag_is_parsed():
     with pytest.raises(ValueError, match="on_absence must be one of 'resend', 'hold'"):
         sync(on_absence="retry")
 
@@ -228,7 +230,7 @@ def test_what_is_invalid_fails_one_run_and_not_every_later_one(warehouse: Wareho
     assert nonzero(second.value) == {"already_created": 3, "invalid": 4}
 
 
-def test_a_number_that_is_too_long_is_told_to_its_own_row(warehouse: Warehouse):
+def test_a_number_that_is_too_long_is_reported_for_its_own_row(warehouse: Warehouse):
     warehouse.add(("N" * 41, *shop.ADDRESS.values(), shop.SKUS[0], 1))
     warehouse.execute("ALTER TABLE order_line ADD COLUMN ids")
     warehouse.execute("ALTER TABLE order_line ADD COLUMN state")
@@ -239,7 +241,7 @@ def test_a_number_that_is_too_long_is_told_to_its_own_row(warehouse: Warehouse):
     assert warehouse.execute("SELECT ids, state FROM order_line") == [(None, "invalid")]
 
 
-def test_a_failed_write_back_is_told_after_the_summary_and_made_up_for(
+def test_a_failed_write_back_is_reported_after_the_summary_and_caught_up(
     sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ):
     from airflow_provider_kk.warehouse import write_back
@@ -327,7 +329,7 @@ def test_no_error_of_the_write_back_costs_the_summary_or_shows_a_row(
 
 
 @pytest.mark.parametrize("fault", ["ledger", "connection", "write_back"])
-def test_what_only_a_human_can_mend_is_not_retried(warehouse: Warehouse, connect: Connect, fault: str):
+def test_what_only_a_person_can_fix_is_not_retried(warehouse: Warehouse, connect: Connect, fault: str):
     warehouse.add(*rows(range(1)))
     arguments: dict[str, Any] = {}
     if fault == "connection":
@@ -341,7 +343,7 @@ def test_what_only_a_human_can_mend_is_not_retried(warehouse: Warehouse, connect
     assert type(attempt(sync(**arguments), run_id="second").error) is AirflowFailException
 
 
-def test_a_ledger_that_is_gone_is_told_in_a_sentence_and_worth_a_retry(
+def test_a_lost_ledger_is_reported_in_a_sentence_and_retried(
     sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ):
     nowhere = {"conn_type": "postgres", "host": "127.0.0.1", "port": 1, "login": "x", "schema": "x"}
@@ -357,7 +359,7 @@ def test_a_ledger_that_is_gone_is_told_in_a_sentence_and_worth_a_retry(
 
 
 @pytest.mark.parametrize("nothing", ["", "None", None])
-def test_a_ledger_whose_template_found_nothing_is_not_the_warehouse(
+def test_an_empty_ledger_template_does_not_fall_back_to_the_warehouse(
     sandbox: SandboxServer, warehouse: Warehouse, nothing: str | None
 ):
     warehouse.add(*rows(range(2)))
@@ -371,7 +373,7 @@ def test_a_ledger_whose_template_found_nothing_is_not_the_warehouse(
     assert posts(sandbox) == 0
 
 
-def test_a_ledger_without_its_whole_path_is_refused(
+def test_a_ledger_without_its_whole_path_is_an_error(
     sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("AIRFLOW_CONN_HERE", json.dumps({"conn_type": "sqlite", "host": "ledger.db"}))
@@ -398,7 +400,7 @@ def test_two_names_of_one_store_are_warned_of(
     assert "Account 'outlet' of this ledger has the access token of account 'default'" in printed()
 
 
-def test_a_token_that_kk_refuses_is_told_with_what_to_do(
+def test_a_rejected_token_is_reported_with_what_to_do(
     sandbox: SandboxServer, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ):
     wrong = shop.kk_connection(sandbox) | {"password": "ended-long-ago"}

@@ -77,7 +77,7 @@ def test_a_row_may_be_a_whole_order_with_its_items_as_json(sandbox: SandboxServe
     each_is_there_once(sandbox, range(10))
 
 
-def test_columns_of_other_names_are_mapped_and_the_rest_is_named_once(
+def test_columns_of_other_names_are_mapped_and_unused_ones_are_logged_once(
     sandbox: SandboxServer, warehouse: Warehouse, printed: Printed
 ):
     warehouse.add(*rows(range(5)))
@@ -119,7 +119,9 @@ def test_limit_counts_orders_that_need_sending(sandbox: SandboxServer, warehouse
     assert posts(sandbox) == 8
 
 
-def test_what_never_reached_kk_leaves_the_limit_to_the_retry(sandbox: SandboxServer, warehouse: Warehouse):
+def test_an_order_that_was_not_sent_does_not_use_up_the_limit_of_the_retry(
+    sandbox: SandboxServer, warehouse: Warehouse
+):
     warehouse.add(*rows(range(5)))
     sandbox.control.arm("auth", times=1, number=number(0))
 
@@ -130,7 +132,7 @@ def test_what_never_reached_kk_leaves_the_limit_to_the_retry(sandbox: SandboxSer
     assert nonzero(second.value) == {"created": 1, "postponed": 4}
 
 
-def test_after_max_seconds_the_rest_waits_for_the_next_run(sandbox: SandboxServer, warehouse: Warehouse):
+def test_after_max_seconds_other_orders_wait_for_the_next_run(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows(range(10)))
     sandbox.control.set(latency_s=0.3)
 
@@ -146,7 +148,7 @@ def test_after_max_seconds_the_rest_waits_for_the_next_run(sandbox: SandboxServe
     each_is_there_once(sandbox, range(10))
 
 
-def test_plan_only_says_what_would_happen_and_sends_nothing(sandbox: SandboxServer, warehouse: Warehouse):
+def test_plan_only_reports_and_sends_nothing(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows(range(3)))
     assert nonzero(attempt(sync(), run_id="first").value) == {"created": 3}
     warehouse.add(*rows(range(3, 10)))
@@ -184,7 +186,7 @@ def test_write_back_updates_the_orders_own_rows_also_when_the_task_fails(
     assert {state for _, state in written.values()} == {"created"}
 
 
-def test_a_lost_answer_is_adopted_and_a_lost_request_sent_again(
+def test_a_lost_response_is_adopted_and_a_lost_request_is_resent(
     sandbox: SandboxServer, warehouse: Warehouse, connect: Connect
 ):
     connect(**QUICK)
@@ -200,7 +202,7 @@ def test_a_lost_answer_is_adopted_and_a_lost_request_sent_again(
     each_is_there_once(sandbox, range(8))
 
 
-def test_the_log_calls_sent_again_what_really_is(
+def test_the_log_counts_only_real_resends(
     sandbox: SandboxServer, warehouse: Warehouse, connect: Connect, printed: Printed
 ):
     connect(**QUICK)
@@ -222,9 +224,7 @@ def test_the_log_calls_sent_again_what_really_is(
     each_is_there_once(sandbox, range(12))
 
 
-def test_on_absence_hold_leaves_a_lost_request_to_a_human(
-    sandbox: SandboxServer, warehouse: Warehouse, connect: Connect
-):
+def test_on_absence_hold_holds_a_lost_request(sandbox: SandboxServer, warehouse: Warehouse, connect: Connect):
     connect(**QUICK)
     warehouse.add(*rows(range(4)))
     sandbox.control.arm("drop_before_commit", times=1, number=number(2))
@@ -257,7 +257,7 @@ def test_a_retry_of_the_task_counts_what_its_first_try_created(sandbox: SandboxS
     assert nonzero(attempt(sync(), run_id="another").value) == {"already_created": 10}
 
 
-def test_the_log_says_how_far_it_has_come(sandbox: SandboxServer, warehouse: Warehouse, printed: Printed):
+def test_the_log_reports_progress(sandbox: SandboxServer, warehouse: Warehouse, printed: Printed):
     warehouse.add(*rows(range(12)))
     sandbox.control.set(latency_s=1)
 
@@ -275,7 +275,7 @@ def test_no_orders_is_no_trouble(sandbox: SandboxServer, warehouse: Warehouse):
     assert posts(sandbox) == 0
 
 
-def test_a_kill_lets_what_is_in_flight_be_recorded(sandbox: SandboxServer, warehouse: Warehouse):
+def test_a_kill_lets_requests_in_flight_be_recorded(sandbox: SandboxServer, warehouse: Warehouse):
     import threading
 
     warehouse.add(*rows(range(10)))
@@ -298,7 +298,7 @@ def test_a_kill_lets_what_is_in_flight_be_recorded(sandbox: SandboxServer, wareh
     assert ids_in_ledger(warehouse.path) == ids_at_kk(sandbox)
 
 
-def test_what_is_final_is_written_back_before_waiting_for_the_rest(
+def test_final_results_are_written_back_before_waiting_for_others(
     sandbox: SandboxServer, warehouse: Warehouse, connect: Connect, printed: Printed
 ):
     connect(**QUICK)

@@ -23,7 +23,7 @@ from tests.cli.conftest import record
 from tests.postgres import free_port
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from tests.airflow.support import AirflowHome
 
 HAS_PAGES = AIRFLOW_VERSION >= (3, 1)
@@ -217,10 +217,10 @@ def ledger_in(file: Path, account: str | None = None) -> SqlLedger:
 
 
 def open_ledger(environment: Mapping[str, str], conn_id: str = "ledger") -> SqlLedger:
-    from airflow_provider_kk.hooks import ledger
+    from airflow_provider_kk.hooks import ledger_connection
     from airflow_provider_kk.hooks.kk import KKHook
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        return ledger.open_ledger(KKHook(), conn_id, threads=1)
+        return ledger_connection.open_ledger(KKHook(), conn_id, threads=1)

@@ -10,7 +10,7 @@ SINCE = 1_800_000_000.0
 
 
 @pytest.mark.parametrize("days", [1, 2, 3, 7, 30, 31, 365, 3_660, 20_000])
-def test_a_period_of_any_length_has_columns_that_can_be_told_apart(days: int):
+def test_a_period_of_any_length_has_distinguishable_columns(days: int):
     assert 20 <= days * DAY_S / step_for(SINCE, SINCE + days * DAY_S) <= 62
 
 

@@ -11,6 +11,7 @@ import pytest
 from requests_mock import ANY, Mocker
 
 from airflow_provider_kk.cli.main import main
+from airflow_provider_kk.delivery.sql.storage import refund_ledger
 from tests.cli.conftest import hold, record, refuse, state
 from tests.plugins.conftest import HAS_PAGES, TOKEN, ledger_in
 
@@ -30,10 +31,10 @@ def _orders(site: Site) -> None:
     record(site.ledger, "C-1", "created", ids=("1001", "1002"))
     refuse(site.ledger, "R-1")
     hold(site.ledger, "H-1")
-    hold(site.ledger.of_refunds(), "1001-whole")
+    hold(refund_ledger(site.ledger), "1001-whole")
     others = ledger_in(site.ledger_file.with_name("others.db"), "others")
     record(others, "O-1", "created", ids=("5001",))
-    record(others.of_refunds(), "5001-whole", "created", ids=("6001",))
+    record(refund_ledger(others), "5001-whole", "created", ids=("6001",))
     others.close()
 
 
@@ -49,7 +50,7 @@ def every_path() -> list[str]:
 # Who sees it ---------------------------------------------------------------------------------------
 
 
-def test_nobody_sees_any_route_without_logging_in(site: Site):
+def test_every_route_needs_a_login(site: Site):
     paths = every_path()
     assert len(paths) >= 5
     answers = {path: site.get(path, user=None).status_code for path in paths}
@@ -70,7 +71,7 @@ def test_who_may_not_read_connections_sees_no_order(site: Site):
         assert "1001" not in answer.text
         assert "may not read" in answer.text
     for place in ("", "kk_default"):
-        answer = site.get(RUN, user="victor", place=place)
+        answer = site.get(RUN, user="victor", kk_conn_id=place)
         assert answer.status_code == (404 if place else 200)
         assert "C-1" not in answer.text
         assert "no connection" in answer.text
@@ -89,7 +90,7 @@ PAGES = (
 @pytest.mark.parametrize("place", ["kk_of_others", "kk_with_ledger_of_others"])
 @pytest.mark.parametrize("path", PAGES)
 def test_a_ledger_is_seen_only_by_who_may_read_its_connections(site: Site, path: str, place: str):
-    own = {"place": place}
+    own = {"kk_conn_id": place}
     assert "5001" in site.get(path, **own).text
     answer = site.get(path, user="paula", **own)
     assert answer.status_code == (404 if place == "kk_of_others" else 200)
@@ -97,8 +98,8 @@ def test_a_ledger_is_seen_only_by_who_may_read_its_connections(site: Site, path:
 
 
 def test_a_connection_that_may_not_be_read_looks_like_one_that_is_not_there(site: Site):
-    missing = site.get("/kk/orders", user="paula", place="kk_of_nobody")
-    hidden = site.get("/kk/orders", user="paula", place="kk_of_others")
+    missing = site.get("/kk/orders", user="paula", kk_conn_id="kk_of_nobody")
+    hidden = site.get("/kk/orders", user="paula", kk_conn_id="kk_of_others")
     assert hidden.status_code == missing.status_code == 404
     assert hidden.text.replace("kk_of_others", "kk_of_nobody") == missing.text
 
@@ -119,14 +120,16 @@ def test_who_may_read_some_connections_sees_their_orders(site: Site):
 def test_a_team_sees_its_own_ledgers_only(site_of_teams: Site):
     for user, team, other in (("anna", "a", "b"), ("bert", "b", "a")):
         for path in ("/kk/orders", "/kk/order?number=T-" + team, RUN):
-            text = site_of_teams.get(path, user=user, **({} if path == RUN else {"place": f"kk_{team}"})).text
+            text = site_of_teams.get(
+                path, user=user, **({} if path == RUN else {"kk_conn_id": f"kk_{team}"})
+            ).text
             assert f"T-{team}" in text
             assert not any(word in text for word in (f"T-{other}", f"kk_{other}"))
-        assert site_of_teams.get("/kk/orders", user=user, place=f"kk_{other}").status_code == 404
+        assert site_of_teams.get("/kk/orders", user=user, kk_conn_id=f"kk_{other}").status_code == 404
 
 
 def test_a_team_does_not_reach_a_ledger_of_others_through_a_connection_of_its_own(site_of_teams: Site):
-    told = html.unescape(site_of_teams.get("/kk/orders", user="anna", place="kk_thief").text)
+    told = html.unescape(site_of_teams.get("/kk/orders", user="anna", kk_conn_id="kk_thief").text)
     assert "'ledger_b', which you may not read" in told
     assert "T-b" not in told
 
@@ -176,7 +179,7 @@ def test_an_order_is_found_by_number_and_by_id(site: Site, text: str):
     assert "R-1" not in found
 
 
-def test_an_order_tells_its_attempts_and_leads_to_their_runs(site: Site):
+def test_an_order_shows_its_attempts_and_links_their_runs(site: Site):
     text = site.get("/kk/order", number="R-1").text
     assert 'href="/dags/shop/runs/run%207"' in text
     assert "code 40010" in text
@@ -202,10 +205,10 @@ def test_a_page_leads_to_the_next(site: Site):
     assert 'rel="next"' not in second
 
 
-def test_what_stands_in_the_ledger_is_text_and_never_markup(site: Site):
+def test_ledger_content_is_text_and_never_markup(site: Site):
     number = "<script>alert(0)</script>&\"'"
     record(site.ledger, number, "rejected", code=1, message="<script>alert(1)</script>")
-    record(site.ledger.of_refunds(), number, "rejected", code=1, message="<script>alert(1)</script>")
+    record(refund_ledger(site.ledger), number, "rejected", code=1, message="<script>alert(1)</script>")
     asked = {"number": number, "key": number, "q": number}
     for path in ("/kk/orders", "/kk/order", "/kk/refunds", "/kk/refund"):
         text = site.get(path, **asked).text
@@ -233,13 +236,13 @@ def test_what_stands_in_the_ledger_is_text_and_never_markup(site: Site):
         ("order", {"number": "A\nB"}, 400),
         ("runs/shop/a%00b", {}, 400),
         ("runs/shop/a", {"after": "\0"}, 400),
-        ("orders", {"place": "<script>another"}, 404),
+        ("orders", {"kk_conn_id": "<script>another"}, 404),
         ("refund", {"key": "none"}, 404),
         ("order", {}, 404),
         ("nothing", {}, 404),
     ],
 )
-def test_what_cannot_be_asked_for_is_told_and_no_error(
+def test_an_invalid_query_is_reported_and_no_server_error(
     site: Site, path: str, asked: dict[str, str], status: int
 ):
     answer = site.get(f"/kk/{path}", **asked)
@@ -271,7 +274,7 @@ def test_a_refund_is_found_by_its_key_and_by_the_order_at_kk(site: Site, text: s
     assert "1002-whole" not in found
 
 
-def test_an_order_tells_its_refunds_and_a_refund_its_order(site: Site):
+def test_an_order_shows_its_refunds_and_a_refund_its_order(site: Site):
     order = site.get("/kk/order", number="C-1").text.partition("Refunds of this order")[2]
     assert "1001-whole" in order
     assert "--refunds 1001-whole --created REFUND_NO" in order
@@ -317,9 +320,9 @@ def test_the_command_of_a_held_order_resolves_it_as_it_is_copied(
         ("kk_odd", "is of type 'snowfall'"),
     ],
 )
-def test_a_connection_that_cannot_be_used_is_told_and_no_error(site: Site, place: str, words: str):
+def test_an_unusable_connection_is_reported_and_no_server_error(site: Site, place: str, words: str):
     for path in ("/kk/orders", "/kk/refunds", "/kk/order?number=1", "/kk/refund?key=1"):
-        answer = site.get(f"{path}{'&' if '?' in path else '?'}place={place}")
+        answer = site.get(f"{path}{'&' if '?' in path else '?'}kk_conn_id={place}")
         assert answer.status_code == 200
         assert words in html.unescape(answer.text)
         assert "pw-of-db" not in answer.text
@@ -327,12 +330,12 @@ def test_a_connection_that_cannot_be_used_is_told_and_no_error(site: Site, place
     assert not (site.ledger_file.parent / "none-yet.db").exists()
 
 
-def test_a_run_s_tab_tells_nothing_of_connections_that_cannot_be_used(site: Site):
+def test_a_runs_tab_leaves_out_unusable_connections(site: Site):
     everywhere = html.unescape(site.get(RUN).text)
     assert "C-1" in everywhere
     assert re.search(r"\d ledgers cannot be read now", everywhere)
     for place in ("kk_without_token", "kk_lost_ledger", "kk_down", "kk_odd", "kk_new"):
-        told = html.unescape(site.get(RUN, place=place).text)
+        told = html.unescape(site.get(RUN, kk_conn_id=place).text)
         assert "A ledger cannot be read now" in told
         for words in ("password", "nowhere", "127.0.0.1", "snowfall", "no ledger at"):
             assert words not in told + everywhere

@@ -52,7 +52,7 @@ def test_importing_it_loads_nothing_slow_and_little_of_our_own():
     assert {name for name in added if name.startswith("airflow_provider_kk.")} == {
         "airflow_provider_kk.plugins",
         "airflow_provider_kk.plugins.orders_page",
-        "airflow_provider_kk.plugins.paths",
+        "airflow_provider_kk.plugins.urls",
     }
 
 

@@ -8,7 +8,7 @@ from tests.sandbox.caller import ADDRESS, DRESS, JACKET, V1, V1_LATER, V2, order
 
 
 @pytest.mark.parametrize("path", [V1, V1_LATER, V2])
-def test_an_order_is_taken_and_listed_under_its_number(kk, caller, path):
+def test_an_order_is_created_and_listed_under_its_number(kk, caller, path):
     created = caller.create(order("A-1", path, remark="by bike"), path)
 
     (listed,) = caller.listed(path)
@@ -19,7 +19,7 @@ def test_an_order_is_taken_and_listed_under_its_number(kk, caller, path):
     assert [(line["skuCode"], line["productNum"]) for line in listed["orderItems"]] == [(DRESS, 1)]
 
 
-def test_the_same_order_twice_makes_two(kk, caller):
+def test_the_same_order_twice_makes_a_duplicate(kk, caller):
     first, second = caller.create(order("A-1")), caller.create(order("A-1"))
 
     assert first != second
@@ -80,18 +80,18 @@ def test_the_answer_has_any_shape_that_is_documented_or_likely(kk, caller, shape
         ({"orderItemsList": [{"sku": "FWXW00290_RED_XXL", "quantity": 1}]}, "sold out"),
     ],
 )
-def test_a_faulty_order_is_refused_and_not_created(kk, caller, changes, said):
+def test_an_invalid_order_is_rejected_and_not_created(kk, caller, changes, said):
     assert said in caller.refusal(order("A-1", **changes))
     assert kk.control.orders() == []
 
 
 @pytest.mark.parametrize("body", [None, [], "text", {}])
-def test_what_is_no_order_is_refused(kk, caller, body):
+def test_a_body_that_is_no_order_is_rejected(kk, caller, body):
     assert caller.refusal(body)
 
 
 @pytest.mark.parametrize("channel", [None, "Slow"])
-def test_v2_wants_a_channel_that_it_knows(kk, caller, channel):
+def test_v2_needs_a_documented_channel(kk, caller, channel):
     assert "channelType" in caller.refusal(order("A-1", V2, channelType=channel), V2)
 
 
@@ -103,7 +103,7 @@ def test_later_v1_takes_a_channel_or_none(kk, caller, channel):
 
 
 @pytest.mark.parametrize("channel", ["Expedited", "Slow", 1])
-def test_later_v1_refuses_a_channel_that_it_does_not_document(kk, caller, channel):
+def test_later_v1_rejects_a_channel_that_it_does_not_document(kk, caller, channel):
     assert "channelType" in caller.refusal(order("A-1", V1_LATER, channelType=channel), V1_LATER)
 
 
@@ -120,7 +120,7 @@ def test_a_number_under_the_other_revisions_name_is_lost(kk, caller):
     assert kk.control.orders()[0]["number"] is None
 
 
-def test_a_number_that_is_too_long_is_cut_without_a_word(kk, caller):
+def test_a_number_that_is_too_long_is_cut_silently(kk, caller):
     caller.create(order("x" * 50))
 
     assert kk.control.orders()[0]["number"] == "x" * 40
@@ -136,8 +136,8 @@ def test_only_the_address_key_of_this_kk_is_read(kk, caller, key):
     assert f"{key} is required" in caller.refusal(order("A-2", **other))
 
 
-def test_a_refusal_can_come_with_an_http_error(kk, caller):
-    kk.control.set(refusal_status=422)
+def test_a_rejection_can_come_with_an_http_error(kk, caller):
+    kk.control.set(rejection_status=422)
 
     answer = caller.post(order("A-1", orderItemsList=[]))
     assert (answer.status_code, answer.json()["data"]) == (422, None)

@@ -105,7 +105,7 @@ def test_a_drip_is_the_right_answer_a_byte_at_a_time(kk, caller):
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_server_error_has_the_status_that_was_asked_for(kk, caller, when, status):
+def test_a_server_error_has_the_configured_status(kk, caller, when, status):
     arm(kk, f"status_{when}_commit", status=status)
     assert caller.post(order("A-1")).status_code == status
 
@@ -132,7 +132,7 @@ def test_garbage_is_not_json(kk, caller):
         answer.json()
 
 
-def test_a_struck_429_tells_when_to_come_back_only_if_asked_to(kk, caller):
+def test_an_injected_429_has_retry_after_only_when_configured(kk, caller):
     arm(kk, "rate_limit")
     without = caller.post(order("A-1"))
     arm(kk, "rate_limit", retry_after_s=7)
@@ -143,7 +143,7 @@ def test_a_struck_429_tells_when_to_come_back_only_if_asked_to(kk, caller):
 
 
 @pytest.mark.parametrize(("kind", "then"), [("redirect_307", "POST"), ("redirect_302", "GET")])
-def test_who_follows_a_redirect_sends_the_order_again_or_reads_a_list(kk, caller, kind, then):
+def test_following_a_redirect_resends_the_order_or_reads_a_list(kk, caller, kind, then):
     arm(kk, kind)
     answer = caller.post(order("A-1"), allow_redirects=True)
 
@@ -167,7 +167,7 @@ def test_a_late_commit_lands_when_the_clock_says(kk, caller):
     assert found[0]["state"] == "paid"
 
 
-def test_a_half_split_commits_a_part_and_refuses(kk, caller):
+def test_a_half_split_commits_a_part_and_rejects(kk, caller):
     arm(kk, "half_split", code=40077)
     answer = caller.post(split_order("A-1")).json()
 
@@ -182,7 +182,7 @@ def test_a_half_split_of_one_warehouse_commits_nothing(kk, caller):
     assert kk.control.orders() == []
 
 
-def test_a_proxy_can_commit_twice_and_answer_once(kk, caller):
+def test_a_proxy_fault_commits_a_duplicate_and_answers_once(kk, caller):
     arm(kk, "duplicate_by_proxy")
     answered = caller.create(order("A-1"))
 
@@ -191,7 +191,7 @@ def test_a_proxy_can_commit_twice_and_answer_once(kk, caller):
     assert first["call"] != second["call"]
 
 
-def test_a_refusal_has_the_code_and_message_that_were_asked_for(kk, caller):
+def test_a_rejection_has_the_configured_code_and_message(kk, caller):
     arm(kk, "code_in_envelope", code=-1, message="try later", status=400)
     answer = caller.post(order("A-1"))
 
@@ -246,12 +246,12 @@ def test_random_faults_mix_every_kind_that_a_faultless_caller_gets_over(kk, call
     ("kind", "options"),
     [("explode", {}), ("drop_after_commit", {"seconds": 1}), ([], {}), ("drip", {"x": 1})],
 )
-def test_an_unknown_fault_or_option_is_refused(kk, kind, options):
+def test_an_unknown_fault_or_option_is_rejected(kk, kind, options):
     with pytest.raises(SandboxControlError):
         kk.control.arm(kind, **options)
 
 
-def test_a_refused_order_does_not_exist_after_a_fault_behind_the_commit(kk, caller):
+def test_a_rejected_order_does_not_exist_after_a_fault_behind_the_commit(kk, caller):
     arm(kk, "status_after_commit")
     assert caller.post(order("A-1", orderItemsList=[])).status_code >= 500
     assert kk.control.orders() == []

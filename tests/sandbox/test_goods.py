@@ -14,7 +14,7 @@ PRODUCTS = "/openapi/v1/product/products"
 SINCE = {"dateStartTime": "2020-01-01T00:00:00Z", "dateEndTime": "2030-01-01T00:00:00Z"}
 
 
-def test_channels_tell_what_shipping_costs_and_how_long_it_takes(caller):
+def test_channels_have_costs_and_days_of_shipping(caller):
     goods = {"products": [{"sku": DRESS, "quantity": 2}], "shipToCountry": "FR"}
     channels = {row["channelType"]: row for row in caller.create(goods, CHANNEL)}
 
@@ -34,7 +34,7 @@ def test_an_order_that_is_split_pays_freight_for_each_parcel(caller):
     assert caller.refusal({"products": goods["products"]}, CHANNEL)
 
 
-def test_stock_is_told_by_sku_or_page_by_page(kk, caller):
+def test_stock_is_listed_by_sku_or_page_by_page(kk, caller):
     kk.control.set_stock(DRESS, 3)
     (row,) = caller.get(STOCKS, skus=DRESS)["list"]
     assert row == {
@@ -49,7 +49,7 @@ def test_stock_is_told_by_sku_or_page_by_page(kk, caller):
     assert caller.get(STOCKS, skus=DRESS, warehouseCode="USCA01")["list"] == []
 
 
-def test_products_are_told_by_style_sku_or_category(caller):
+def test_products_are_listed_by_style_sku_or_category(caller):
     (style,) = caller.get(PRODUCTS, spus="FWXW00290")["list"]
     assert len(style["skuDetails"]) == 25
     assert len(caller.get(PRODUCTS, skus=DRESS)["list"][0]["skuDetails"]) == 1
@@ -68,7 +68,7 @@ def test_products_have_prices_and_statuses_as_documented(kk, caller):
 
 
 @pytest.mark.parametrize("price", ["N/A", "9.95", None, 0, -1, {"amount": 5}])
-def test_product_queries_list_what_they_are_told_to_of_a_sku(kk, caller, price):
+def test_product_queries_list_the_requested_parts_of_a_sku(kk, caller, price):
     kk.control.set_sku_details(DRESS, price=price, skuStatus=3)
     (row,) = caller.get(PRODUCTS, skus=DRESS)["list"][0]["skuDetails"]
     assert (row["price"], row["skuStatus"], row["sku"]) == (price, 3, DRESS)
@@ -84,7 +84,7 @@ def test_details_of_an_unknown_sku_are_an_error(kk):
 
 
 @pytest.mark.parametrize("path", [STOCKS, PRODUCTS])
-def test_a_query_for_everything_or_too_much_is_refused(kk, caller, path):
+def test_a_query_for_everything_or_too_much_is_rejected(kk, caller, path):
     for query in ({}, {"skus": ",".join(["x"] * 31)}, SINCE | {"pageNumber": "0"}):
         answer = requests.get(kk.url + path, params=query, headers=caller.headers, timeout=300)
         assert answer.json()["code"] != 10000
@@ -98,7 +98,7 @@ def test_categories_are_a_tree_and_warehouses_a_list(caller):
     assert [row["countryCode"] for row in warehouses] == ["CN", "US"]
 
 
-def test_orders_take_from_the_stock_when_told_to(kk, caller):
+def test_orders_reduce_the_stock_when_configured(kk, caller):
     def left() -> int:
         return int(caller.get(STOCKS, skus=DRESS)["list"][0]["warehouseStockList"][0]["qty"])
 

@@ -39,7 +39,7 @@ def test_kk_pays_ten_minutes_after_creation_and_the_row_is_updated(kk, caller):
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_a_refund_is_asked_for_first_and_decided_within_the_hour(kk, caller, version):
+def test_a_refund_is_pending_first_and_decided_within_the_hour(kk, caller, version):
     order_id = caller.create(order("A-1"))
     kk.control.advance(601)
     before = balance(caller)
@@ -92,7 +92,7 @@ def test_a_refund_before_payment_cancels_and_nothing_is_paid(kk, caller):
         {"remark": "x", "orderItems": [{"skuCode": DRESS, "quantity": 1}]},
     ],
 )
-def test_a_refund_that_cannot_be_read_is_refused(kk, caller, body):
+def test_an_unreadable_refund_is_rejected(kk, caller, body):
     order_id = caller.create(order("A-1"))
 
     assert caller.refusal(body, refund_path(order_id))
@@ -108,7 +108,7 @@ def test_nothing_is_refunded_that_is_unknown_or_already_refunded(kk, caller):
     assert caller.refusal({"remark": "x"}, refund_path(7))
 
 
-def test_a_lost_answer_to_a_refund_leaves_a_refund(kk, caller):
+def test_a_lost_response_to_a_refund_leaves_a_refund(kk, caller):
     order_id = caller.create(order("A-1"))
     kk.control.arm("status_after_commit", path="/refund", times=1)
 

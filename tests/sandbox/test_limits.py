@@ -38,7 +38,7 @@ def test_the_body_of_a_401_is_not_documented_and_can_be_anything(kk, form, statu
     assert text in answer.text
 
 
-def test_the_bucket_holds_120_requests_and_leaks_two_a_second():
+def test_rate_limit_is_a_burst_of_120_and_two_a_second():
     with SandboxServer(clock=lambda: NOON) as kk:
         caller = Caller(kk.url, kk.token)
         session = requests.Session()
@@ -52,7 +52,7 @@ def test_the_bucket_holds_120_requests_and_leaks_two_a_second():
         assert [ask() for _ in range(4)] == [200] * 3 + [429]
 
 
-def test_a_429_comes_with_or_without_retry_after_and_creates_nothing():
+def test_a_rate_limit_response_comes_with_or_without_retry_after_and_creates_nothing():
     with SandboxServer(rate_burst=1, rate_per_second=0.001) as kk:
         caller = Caller(kk.url, kk.token)
         caller.create(order("A-1"))
@@ -65,14 +65,14 @@ def test_a_429_comes_with_or_without_retry_after_and_creates_nothing():
         assert kk.control.counts()["rate_limited"] == 2
 
 
-def test_a_request_without_the_token_takes_no_room_in_the_bucket():
+def test_a_request_without_the_token_does_not_count_in_the_rate_limit():
     with SandboxServer(rate_burst=1, rate_per_second=0.001) as kk:
         requests.get(kk.url + V1, timeout=300)
         assert Caller(kk.url, kk.token).create(order("A-1"))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.com", "", "::"])  # noqa: S104 - is refused
-def test_it_refuses_to_listen_beyond_loopback(host):
+def test_it_does_not_listen_beyond_loopback(host):
     with pytest.raises(ValueError, match="loopback"):
         SandboxServer(host=host)
 

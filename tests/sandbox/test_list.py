@@ -43,7 +43,7 @@ def test_pages_hold_ten_unless_asked_and_never_more_than_the_cap(kk, caller):
     assert len(caller.get(V1, pageSize=250)["list"]) == 5
 
 
-def test_both_bounds_of_a_window_count(frozen):
+def test_both_bounds_of_a_period_count(frozen):
     caller = Caller(frozen.url, frozen.token)
     place(frozen, 5)
 
@@ -65,7 +65,7 @@ def test_ids_and_status_narrow_the_list(kk, caller):
 @pytest.mark.parametrize(
     "query", [{"createStartTime": "yesterday"}, {"pageNumber": 0}, {"pageSize": "ten"}, {"pageNumber": -1}]
 )
-def test_a_query_that_cannot_be_read_is_refused(kk, caller, query):
+def test_an_unreadable_query_is_rejected(kk, caller, query):
     answer = requests.get(kk.url + V1, params=query, headers=caller.headers, timeout=300)
     assert answer.json()["code"] != 10000
 
@@ -125,7 +125,7 @@ def test_rows_shift_between_pages_when_the_list_is_sorted_by_update(kk, caller):
     assert "A-0" not in first_page + second_page
 
 
-def test_v2_tells_the_four_statuses_and_v1_one(kk, caller):
+def test_v2_has_four_statuses_and_v1_one(kk, caller):
     caller.create(order("A-1"))
     kk.control.advance(601)
 
@@ -143,9 +143,9 @@ def test_v2_tells_the_four_statuses_and_v1_one(kk, caller):
 
 def test_a_page_of_many_orders_costs_little_more_than_one_of_few(kk, caller):
     from airflow_provider_kk.sandbox.neworder import NewOrder
-    from airflow_provider_kk.sandbox.store import Store
+    from airflow_provider_kk.sandbox.store import SandboxStore
 
-    store: Store = kk._kk.store
+    store: SandboxStore = kk._kk.store
 
     def create(numbers: range) -> None:
         with store.transaction():

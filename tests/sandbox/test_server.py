@@ -125,7 +125,7 @@ def test_a_port_that_is_taken_is_an_error(kk):
         SandboxServer(port=int(kk.url.rsplit(":", 1)[1])).start()
 
 
-def test_the_log_tells_what_was_asked_and_holds_no_secret(kk, caller):
+def test_the_log_lists_requests_and_holds_no_secret(kk, caller):
     caller.create(order("A-1"))
     requests.get(kk.url + V1, headers={"Authorization": "Bearer other"}, timeout=300)
     kk.control.arm("drop_before_commit", times=1)
@@ -156,7 +156,7 @@ def test_a_reset_forgets_all_but_settings_and_clock(kk, caller):
 @pytest.mark.parametrize(
     "settings", [{"nope": 1}, {"answer": "xml"}, {"page_cap": "many"}, {"rate_limit": 1}]
 )
-def test_an_unknown_setting_is_refused_and_changes_nothing(kk, settings):
+def test_an_unknown_setting_is_rejected_and_changes_nothing(kk, settings):
     before = kk.control.set()
     with pytest.raises(SandboxControlError):
         kk.control.set(list_lag_s=9, **settings)
@@ -164,7 +164,7 @@ def test_an_unknown_setting_is_refused_and_changes_nothing(kk, settings):
     assert kk.control.set() == before
 
 
-def test_the_page_for_people_shows_orders_and_no_persons(kk, caller):
+def test_the_html_page_shows_orders_and_no_personal_data(kk, caller):
     caller.create(order("<A-1>"))
     page = requests.get(kk.url, timeout=300).text
 
@@ -172,7 +172,7 @@ def test_the_page_for_people_shows_orders_and_no_persons(kk, caller):
     assert not any(private in page for private in ("Odile", "07 82", "Loire", "75001", kk.token))
 
 
-def test_the_command_prints_its_address_serves_and_ends_when_told(tmp_path):
+def test_the_command_prints_its_address_serves_and_stops(tmp_path):
     command = "import argparse, sys; from airflow_provider_kk.sandbox import command as c;"
     command += "p = argparse.ArgumentParser(); c.add_arguments(p); sys.exit(c.run(p.parse_args()))"
     words = ["--port", "0", "--token", "t", "--file", str(tmp_path / "kk.db"), "--list-lag", "60"]
@@ -188,7 +188,7 @@ def test_the_command_prints_its_address_serves_and_ends_when_told(tmp_path):
         assert process.wait(timeout=300) == 0
 
 
-def test_the_command_says_what_is_wrong_with_its_arguments(capsys):
+def test_the_command_reports_wrong_arguments(capsys):
     from argparse import ArgumentParser
 
     from airflow_provider_kk.sandbox import command

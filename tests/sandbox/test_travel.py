@@ -65,7 +65,7 @@ def test_the_timetable_can_be_set_and_stopped(kk, caller):
 
 
 @pytest.mark.parametrize("state", ["paid", "packed", "partially_shipped", "shipped", "delivered"])
-def test_an_order_can_be_put_anywhere_and_is_paid_for(kk, caller, state):
+def test_an_order_can_be_moved_to_any_fulfilment_status_and_is_paid_for(kk, caller, state):
     kk.control.set_balance(100)
     order_id = caller.create(order("A-1"))
     kk.control.move(str(order_id), state)

@@ -117,7 +117,7 @@ def test_a_soft_failure_skips_in_every_mode(one: str, sandbox: SandboxServer, de
     assert isinstance(done.error, AirflowSkipException)
 
 
-def test_all_splits_have_to_get_there_also_those_that_no_answer_has_named(
+def test_all_splits_are_waited_for_including_those_that_no_response_named(
     split: list[str], sandbox: SandboxServer, printed: Printed
 ) -> None:
     ledger = {"custom_order_number": "S-1", "ledger_conn_id": "warehouse"}
@@ -173,7 +173,7 @@ def test_a_number_that_is_not_created_yet_is_waited_for(
     assert isinstance(done.error, AirflowSensorTimeout)
     assert "not created yet" in printed()
 
-    deferred = wait(custom_order_number="S-9", ledger_conn_id="warehouse", deferrable=True).error
+    deferred = wait(custom_order_number="S-9", ledger_conn_id="warehouse", deferrable=True, timeout=600).error
     assert isinstance(deferred, TaskDeferred)
     assert isinstance(deferred.trigger, OrderTrigger)
     assert deferred.trigger.kk_order_ids == []
@@ -185,14 +185,14 @@ def test_a_number_without_a_ledger_cannot_be_waited_for(connect: Connect) -> Non
     assert "ledger_conn_id" in str(done.error)
 
 
-def test_a_kk_that_cannot_be_read_is_asked_again(one: str, sandbox: SandboxServer, printed: Printed) -> None:
+def test_an_unreadable_kk_is_polled_again(one: str, sandbox: SandboxServer, printed: Printed) -> None:
     sandbox.control.move(one, "shipped")
     sandbox.control.arm("status_before_commit", method="GET", times=2)
     assert wait(kk_order_id=one, timeout=20).error is None
     assert "looked at again" in printed()
 
 
-def test_a_refused_token_fails_the_task(one: str, sandbox: SandboxServer) -> None:
+def test_a_rejected_token_fails_the_task(one: str, sandbox: SandboxServer) -> None:
     sandbox.control.arm("auth", method="GET")
     done = wait(kk_order_id=one, timeout=100)
     assert type(done.error) is AirflowException
@@ -283,6 +283,6 @@ def test_an_argument_that_rendered_to_nothing_fails_at_once(
     "arguments",
     [{}, {"kk_order_id": "1", "custom_order_number": "2"}, {"kk_order_id": "1", "until": "lost"}],
 )
-def test_arguments_that_make_no_sense_are_refused_while_the_dag_is_parsed(arguments: dict[str, str]) -> None:
+def test_invalid_arguments_fail_while_the_dag_is_parsed(arguments: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"either|until"):
         OrderSensor(task_id="wait", **arguments)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from airflow_provider_kk.delivery.settle import Policy
+from airflow_provider_kk.delivery.reconcile import Policy
 from tests.simulation.hub import START
 from tests.simulation.kk import Manners, Order
 

@@ -1,4 +1,4 @@
-"""A stream's pool in a simulation: its workers are threads of the hub."""
+"""A dispatcher's executor in a simulation: its workers are threads of the hub."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.simulation.hub import Hub, Thread
 
 
 class _Job:
-    """A piece of work for a pool, and as much of its `Future` as is asked of one."""
+    """A piece of work, and as much of its `Future` as is asked of one."""
 
-    __slots__ = ("_arguments", "_error", "_pool", "_result", "_work", "is_done")
+    __slots__ = ("_arguments", "_error", "_executor", "_result", "_work", "is_done")
 
-    def __init__(self, pool: Fibers, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        self._pool, self._work, self._arguments = pool, work, arguments
+    def __init__(self, executor: Fibers, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._executor, self._work, self._arguments = executor, work, arguments
         self._error: Exception | None = None
         self.is_done = False
 
@@ -24,7 +24,7 @@ class _Job:
         except Exception as error:
             self._error = error
         self.is_done = True
-        self._pool.ended()
+        self._executor.ended()
 
     def result(self) -> Any:
         if self._error is not None:
@@ -33,7 +33,7 @@ class _Job:
 
 
 class Fibers:
-    """A stream's pool, of threads of a process in the hub."""
+    """A dispatcher's executor, of threads of a process in the hub."""
 
     def __init__(self, hub: Hub, number: int) -> None:
         self._hub, self._number = hub, number
@@ -59,7 +59,7 @@ class Fibers:
             self._hub.wake(self._waiting)
             self._waiting = None
 
-    def wait(self, futures: Collection[_Job], timeout_s: float) -> Collection[_Job]:
+    def wait_for_one(self, futures: Collection[_Job]) -> Collection[_Job]:
         thread = self._hub.current()
         done = [one for one in futures if one.is_done]
         if not done:
@@ -68,5 +68,5 @@ class Fibers:
             done = [one for one in futures if one.is_done]
         return done
 
-    def close(self) -> None:
+    def shutdown(self, *, cancel_futures: bool) -> None:
         self._queue.clear()

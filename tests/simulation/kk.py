@@ -16,7 +16,7 @@ from airflow_provider_kk.api.errors import (
     KKRejectedError,
     KKUnknownOutcomeError,
 )
-from airflow_provider_kk.delivery.job import LastCheck, Sighting
+from airflow_provider_kk.delivery.job import BeforeSend, ListedOrder
 from tests.simulation.hub import Hub
 
 TIMEOUT_S = 30.0
@@ -58,7 +58,7 @@ class Row:
     updated_at: float
     key: str | None
     status: str = ""
-    sighting: Sighting | None = None
+    sighting: ListedOrder | None = None
     """How delivery has read it, if it has: all that it reads of a row stays as it is."""
 
 
@@ -148,7 +148,7 @@ class KK:
 
     # Creating --------------------------------------------------------------------------------------
 
-    def post(self, order: Order, last_check: LastCheck) -> list[str]:
+    def post(self, order: Order, before_send: BeforeSend) -> list[str]:
         """What a client's call does: connect, check, hand over, wait for the answer."""
         hub = self.hub
         hub.pause("call", weight=_AROUND_A_POST)
@@ -161,7 +161,7 @@ class KK:
         if rest_s <= 0:
             raise KKNotSentError("no time left before the deadline")
         try:
-            last_check(rest_s)
+            before_send(rest_s)
         except Exception as error:
             raise KKNotSentError(str(error)) from error
         process = hub.current().process

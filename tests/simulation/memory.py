@@ -1,4 +1,4 @@
-"""The ledger's rows in memory: the twin of `SqlLedger`, on which the same rules run in a simulation."""
+"""The ledger's rows in memory: the twin of `SqlStorage`, on which the same rules run in a simulation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock
-from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.rows import Attempt, Claim, Entry, Origin, Terms
+from airflow_provider_kk.delivery.clock import Clock
+from airflow_provider_kk.delivery.model import Attempt, Claim, Origin, Record
 from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.delivery.store import KeyTakenError, RunRow, T
+from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
 
 HEAL_A_NEW_ACCOUNT_S = 30 * 86_400.0
 
@@ -22,22 +21,22 @@ Place = tuple[str, int, int, str]
 class Tables:
     """What a database holds; `copy` is a backup of it."""
 
-    def __init__(self, healed_until: float) -> None:
-        self.orders: dict[tuple[str, int], Entry] = {}
-        self.newest: dict[str, Entry] = {}
+    def __init__(self, recovered_until: float) -> None:
+        self.orders: dict[tuple[str, int], Record] = {}
+        self.newest: dict[str, Record] = {}
         """The newest generation of each number."""
         self.attempts: dict[str, dict[Place, Attempt]] = {}
         """By order number, then by place."""
         self.runs: dict[str, tuple[Origin, RunRow]] = {}
-        self.healed_until = healed_until
+        self.recovered_until = recovered_until
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: Record) -> None:
         self.orders[entry.key, entry.generation] = entry
         newest = self.newest.get(entry.key)
         if newest is None or newest.generation <= entry.generation:
             self.newest[entry.key] = entry
 
-    def drop(self, entry: Entry) -> None:
+    def drop(self, entry: Record) -> None:
         del self.orders[entry.key, entry.generation]
         if self.newest[entry.key].generation == entry.generation:
             del self.newest[entry.key]
@@ -45,36 +44,35 @@ class Tables:
                 self.newest[entry.key] = older
 
     def copy(self) -> Tables:
-        other = Tables(self.healed_until)
+        other = Tables(self.recovered_until)
         other.orders, other.newest = dict(self.orders), dict(self.newest)
         other.attempts = {key: dict(attempts) for key, attempts in self.attempts.items()}
         other.runs = dict(self.runs)
         return other
 
 
-class MemoryLedger(Ledger):
+class MemoryStorage:
     """One worker's connection to the tables.
 
     :param pause: called before and after each transaction, where a database is waited for: others run then.
     :param commit_is_unsure: asked at each commit that may be repeated: whether its connection breaks then.
     """
 
+    host, account, has_own_clock = "kk.test", "default", True
+
     def __init__(
         self,
         database: Database,
-        clock: Clock,
-        terms: Terms,
         *,
         pause: Callable[[str], None],
-        new_token: Callable[[], str],
         commit_is_unsure: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.host, self.account = "kk.test", "default"
-        self.clock, self.terms = clock, terms
         self._database = database
         self._pause = pause
-        self.new_token = new_token  # type: ignore[method-assign]
         self._commit_is_unsure = commit_is_unsure
+
+    def close(self) -> None:
+        return
 
     @property
     def _tables(self) -> Tables:
@@ -103,13 +101,13 @@ class MemoryLedger(Ledger):
 
     # Reading ---------------------------------------------------------------------------------------
 
-    def look_up(self, keys: Sequence[str]) -> dict[str, Entry]:
+    def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
         newest = self._database.tables.newest
         return {key: newest[key] for key in keys if key in newest}
 
     def entries(
         self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
-    ) -> list[Entry]:
+    ) -> list[Record]:
         states = set(states)
         found = [
             entry
@@ -118,17 +116,16 @@ class MemoryLedger(Ledger):
         ]
         return sorted(found, key=attrgetter("generation", "updated_at"))[:limit]
 
-    def of_sync(self, sync_id: str) -> Iterator[Entry]:
+    def of_sync(self, sync_id: str) -> Iterator[Record]:
         yield from [entry for entry in self._tables.orders.values() if entry.sync_id == sync_id]
 
-    def doubts(self) -> list[Entry]:
+    def doubts(self, *, longest_lease_s: float) -> list[Record]:
         now, in_doubt, sending = self.now(), State.IN_DOUBT, State.SENDING
-        longest_s = self.terms.lease_s + CLOCKS_AGREE_S
         found = [
             entry
             for entry in self._tables.orders.values()
             if (state := entry.state) is in_doubt
-            or (state is sending and not now < entry.lease_until <= now + longest_s)
+            or (state is sending and not now < entry.lease_until <= now + longest_lease_s)
         ]
         return sorted(found, key=_settle_after)
 
@@ -147,7 +144,7 @@ class MemoryLedger(Ledger):
                 generation += 1
         return ids
 
-    def newest_sent(self, *, before: float, limit: int) -> list[Entry]:
+    def newest_sent(self, *, before: float, limit: int) -> list[Record]:
         created = State.CREATED
         found = [
             entry
@@ -166,12 +163,12 @@ class MemoryLedger(Ledger):
 
     # The account, the syncs ------------------------------------------------------------------------
 
-    def healed_until(self) -> float:
-        return self._tables.healed_until
+    def recovered_until(self) -> float:
+        return self._tables.recovered_until
 
-    def set_healed_until(self, epoch: float) -> None:
+    def set_recovered_until(self, epoch: float) -> None:
         self._pause("begin")
-        self._tables.healed_until = max(self._tables.healed_until, epoch)
+        self._tables.recovered_until = max(self._tables.recovered_until, epoch)
 
     def newest_run(self, origin: Origin) -> RunRow | None:
         found = [run for task, run in self._tables.runs.values() if _is_task(task, origin)]
@@ -208,31 +205,31 @@ class MemoryTransaction:
     def earlier(self, first: float, second: float) -> float:
         return min(first, second)
 
-    def read(self, key: str, generation: int) -> Entry | None:
+    def read(self, key: str, generation: int) -> Record | None:
         return self._tables.orders.get((key, generation))
 
     lock = read
 
-    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
+    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Record:
         if (key, generation) in self._tables.orders:
             raise KeyTakenError
-        entry = Entry(key=key, generation=generation, **values)
+        entry = Record(key=key, generation=generation, **values)
         self._tables.put(entry)
         return entry
 
-    def change(self, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
-        now = self._tables.orders.get((seen.key, seen.generation))
+    def change(self, expected: Record, values: Mapping[str, Any]) -> Record | None:
+        now = self._tables.orders.get((expected.key, expected.generation))
         if (
             now is None
-            or now.state is not seen.state
-            or now.attempt != seen.attempt
-            or now.claim_token != seen.claim_token
+            or now.state is not expected.state
+            or now.attempt != expected.attempt
+            or now.version != expected.version
         ):
             return None
         return self.overwrite(now, values)
 
-    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> Entry:
-        new: Entry = _changed(locked, values)
+    def overwrite(self, locked: Record, values: Mapping[str, Any]) -> Record:
+        new: Record = _changed(locked, values)
         if new.key != locked.key:
             if (new.key, new.generation) in self._tables.orders:
                 raise KeyTakenError

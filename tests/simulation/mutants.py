@@ -12,16 +12,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from airflow_provider_kk.delivery import deliver, heal, ledger, listing, orders, settle, step, stream
-from airflow_provider_kk.delivery.deliver import Lease
-from airflow_provider_kk.delivery.job import Job, Sighting
-from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.orders import OrderFinder
-from airflow_provider_kk.delivery.rows import Claim, Entry, Origin
-from airflow_provider_kk.delivery.sending import SendingLedger
+from airflow_provider_kk.delivery import (
+    actions,
+    attempt,
+    dispatcher,
+    listing,
+    orders,
+    reconcile,
+    recover,
+    resolution,
+)
+from airflow_provider_kk.delivery.actions import Action, next_action
+from airflow_provider_kk.delivery.attempt import Lease
+from airflow_provider_kk.delivery.dispatcher import Dispatcher
+from airflow_provider_kk.delivery.job import Job, ListedOrder
+from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
+from airflow_provider_kk.delivery.model import Claim, Record
+from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.delivery.step import Step, next_step
-from airflow_provider_kk.delivery.stream import Stream
 from tests.simulation.kk import WINDOW_S
 from tests.simulation.memory import MemoryTransaction, Tables
 from tests.simulation.quick import forget_world
@@ -67,21 +75,21 @@ def hunt(mutant: Mutant, *, first_seed: int = 0, worlds: int = 60_000) -> Caught
 # What is off ---------------------------------------------------------------------------------------
 
 
-def _change_always(tx: MemoryTransaction, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
-    now = tx.read(seen.key, seen.generation)
+def _change_always(tx: MemoryTransaction, expected: Record, values: Mapping[str, Any]) -> Record | None:
+    now = tx.read(expected.key, expected.generation)
     return None if now is None else tx.overwrite(now, values)
 
 
-def _add_over(tx: MemoryTransaction, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
-    entry = Entry(key=key, generation=generation, **values)
+def _add_over(tx: MemoryTransaction, key: str, generation: int, values: Mapping[str, Any]) -> Record:
+    entry = Record(key=key, generation=generation, **values)
     tx._tables.put(entry)
     return entry
 
 
-def _change_if(*names: str) -> Callable[..., Entry | None]:
-    def change(tx: MemoryTransaction, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
-        now = tx.read(seen.key, seen.generation)
-        if now is None or any(getattr(now, name) != getattr(seen, name) for name in names):
+def _change_if(*names: str) -> Callable[..., Record | None]:
+    def change(tx: MemoryTransaction, expected: Record, values: Mapping[str, Any]) -> Record | None:
+        now = tx.read(expected.key, expected.generation)
+        if now is None or any(getattr(now, name) != getattr(expected, name) for name in names):
             return None
         return tx.overwrite(now, values)
 
@@ -104,30 +112,30 @@ def _all(*patches: AbstractContextManager[Any]) -> AbstractContextManager[Any]:
 
 def _no_lease() -> AbstractContextManager[Any]:
     """Who finds an order that somebody is sending takes it over at once."""
-    take = Stream._take
+    take = Dispatcher._dispatch
 
-    def takes_over(self: Stream, item: Any, entry: Entry | None) -> None:
+    def takes_over(self: Dispatcher, item: Any, entry: Record | None) -> None:
         if entry is not None and entry.state is State.SENDING:
             self._send(item, entry)
         else:
             take(self, item, entry)
 
-    return patch.object(Stream, "_take", takes_over)
+    return patch.object(Dispatcher, "_dispatch", takes_over)
 
 
 def _submit_then_persist() -> AbstractContextManager[Any]:
     """The POST comes first, and the ledger hears of it afterwards."""
 
     def delivers(
-        job: Job, seen: Entry | None, ledger: Ledger, *, origin: Origin, sync_id: str
-    ) -> tuple[Entry, Any] | None:
-        answer, error = deliver._post(Claim(job, 1, 1, ""), Lease(ledger))
-        claim = ledger.begin(job, seen, origin=origin, sync_id=sync_id)
+        job: Job, expected: Record | None, ledger: AnyLedger, **options: Any
+    ) -> tuple[Record, Any] | None:
+        answer, error = attempt._post(Claim(job, 1, 1, ""), Lease(ledger))
+        claim = ledger.claim(job, expected, **options)
         if claim is None:
             return None
         return ledger.record(claim, answer), error
 
-    return patch.object(stream, "deliver", delivers)
+    return patch.object(dispatcher, "attempt", delivers)
 
 
 def _search_before_create() -> AbstractContextManager[Any]:
@@ -142,13 +150,13 @@ def _search_before_create() -> AbstractContextManager[Any]:
 
 
 def _settles_after(seconds: Callable[[Any], float]) -> AbstractContextManager[Any]:
-    return patch.object(SendingLedger, "settle_delay_s", property(lambda self: seconds(self.terms)))
+    return patch.object(Ledger, "settle_delay_s", property(lambda self: seconds(self.timing)))
 
 
 def _no_settle_window() -> AbstractContextManager[Any]:
     return _all(
-        _settles_after(lambda terms: terms.lease_s + terms.timeout_s),
-        patch.object(SendingLedger, "_a_window_from_now", lambda self, tx, entry: entry.settle_after),
+        _settles_after(lambda timing: timing.lease_s + timing.timeout_s),
+        patch.object(Ledger, "_a_window_from_now", lambda self, tx, entry, skew: entry.settle_after),
     )
 
 
@@ -157,7 +165,7 @@ def _lists_from(margin_s: float) -> AbstractContextManager[Any]:
 
 
 def _first_page_only() -> AbstractContextManager[Any]:
-    def reads(self: OrderFinder, start: int, end: int) -> list[Any]:
+    def reads(self: KKOrderList, start: int, end: int) -> list[Any]:
         page = self._client.list_orders(
             created_from=orders.datetime.fromtimestamp(start, orders.UTC),
             created_to=orders.datetime.fromtimestamp(end, orders.UTC),
@@ -166,14 +174,14 @@ def _first_page_only() -> AbstractContextManager[Any]:
         )
         return page.orders
 
-    return patch.object(OrderFinder, "_read_slice", reads)
+    return patch.object(KKOrderList, "_read_slice", reads)
 
 
 def _pages_up_to(ends: Callable[[list[Any]], bool]) -> AbstractContextManager[Any]:
     """All pages are read and believed, whatever happens between them."""
 
-    def reads(self: OrderFinder, start: int, end: int) -> list[Any]:
-        seen: dict[str, Any] = {}
+    def reads(self: KKOrderList, start: int, end: int) -> list[Any]:
+        expected: dict[str, Any] = {}
         for number in range(1, 200):
             page = self._client.list_orders(
                 created_from=orders.datetime.fromtimestamp(start, orders.UTC),
@@ -181,18 +189,18 @@ def _pages_up_to(ends: Callable[[list[Any]], bool]) -> AbstractContextManager[An
                 page_number=number,
                 page_size=250,
             )
-            seen.update((row.id, row) for row in page.orders)
+            expected.update((row.id, row) for row in page.orders)
             if ends(page.orders):
                 break
-        return list(seen.values())
+        return list(expected.values())
 
-    return patch.object(OrderFinder, "_read_slice", reads)
+    return patch.object(KKOrderList, "_read_slice", reads)
 
 
 def _always_in_control() -> AbstractContextManager[Any]:
     return patch.object(
         listing.Listing,
-        "has_control",
+        "shows_sentinel",
         property(lambda self: True, lambda self, value: None),
         create=True,
     )
@@ -202,68 +210,68 @@ def _reads_from_what_is_known() -> AbstractContextManager[Any]:
     """A list that shows at last what is known is believed for all that came before, too."""
     known_since = listing.known_since
 
-    def known_only(known: Any, ledger: Ledger, finder: Any, since: float) -> Any:
-        return known_since(known, ledger, finder, float("inf"))
+    def known_only(known: Any, ledger: AnyLedger, order_list: Any, since: float) -> Any:
+        return known_since(known, ledger, order_list, float("inf"))
 
-    return _all(*(patch.object(module, "known_since", known_only) for module in (heal, listing)))
-
-
-def _heals_without_control() -> AbstractContextManager[Any]:
-    return patch.object(heal._Reading, "is_proven_by_more", lambda self, finder, since, until: True)
+    return _all(*(patch.object(module, "known_since", known_only) for module in (recover, listing)))
 
 
-def _no_look_before_a_refused_order() -> AbstractContextManager[Any]:
-    take = Stream._take
+def _recovers_without_sentinel() -> AbstractContextManager[Any]:
+    return patch.object(recover._Recovery, "is_proven_by_more", lambda self, order_list, since, until: True)
 
-    def asks_again(self: Stream, item: Any, entry: Entry | None) -> None:
-        is_due = next_step(item, entry, self.ledger.now) is Step.LOOK_FIRST
+
+def _no_reconcile_before_a_rejected_order() -> AbstractContextManager[Any]:
+    take = Dispatcher._dispatch
+
+    def asks_again(self: Dispatcher, item: Any, entry: Record | None) -> None:
+        is_due = next_action(item, entry, self.ledger.now) is Action.RECONCILE_FIRST
         if entry is not None and entry.state is State.REJECTED and is_due:
             self._send(item, entry)
         else:
             take(self, item, entry)
 
-    return patch.object(Stream, "_take", asks_again)
+    return patch.object(Dispatcher, "_dispatch", asks_again)
 
 
 def _late_answers_are_dropped() -> AbstractContextManager[Any]:
-    return patch.object(SendingLedger, "_late_answer", lambda self, tx, entry, claim, answer: {})
+    return patch.object(Ledger, "_late_answer", lambda self, tx, entry, claim, answer: {})
 
 
 def _any_part_is_the_whole() -> AbstractContextManager[Any]:
-    def adopts(entry: Entry, attempts: Sequence[Any], found: Sequence[Sighting], *_rest: Any) -> Any:
+    def adopts(entry: Record, attempts: Sequence[Any], found: Sequence[ListedOrder], *_rest: Any) -> Any:
         ids = tuple(sorted(one.id for one in found))
-        return settle._Verdict(settle._Kind.ADOPT, ids=ids, attempt=attempts[0])
+        return reconcile._Decision(reconcile._Kind.ADOPT, ids=ids, attempt=attempts[0])
 
-    return patch.object(settle, "_judge_found", adopts)
+    return patch.object(reconcile, "_decide_found", adopts)
 
 
 def _integers_are_other_numbers() -> AbstractContextManager[Any]:
-    return patch.object(Sighting, "is_of", lambda self, key: self.key == key)
+    return patch.object(ListedOrder, "is_of", lambda self, key: self.key == key)
 
 
 def _rate_limited_are_always_free() -> AbstractContextManager[Any]:
     """After a 429 the order is sent again, whoever has it by then."""
-    deliver_one = stream.deliver
+    deliver_one = dispatcher.attempt
 
-    def forgets(job: Job, seen: Entry | None, ledger: Ledger, **options: Any) -> Any:
-        delivered = deliver_one(job, seen, ledger, **options)
-        if delivered is not None and isinstance(delivered[1], stream.KKRateLimitedError):
+    def forgets(job: Job, expected: Record | None, ledger: AnyLedger, **options: Any) -> Any:
+        delivered = deliver_one(job, expected, ledger, **options)
+        if delivered is not None and isinstance(delivered[1], dispatcher.KKRateLimitedError):
             return replace(delivered[0], state=State.NOT_SENT), delivered[1]
         return delivered
 
     return _all(
-        patch.object(stream, "deliver", forgets),
-        patch.object(MemoryTransaction, "change", _change_if("claim_token")),
+        patch.object(dispatcher, "attempt", forgets),
+        patch.object(MemoryTransaction, "change", _change_if("version")),
     )
 
 
 def _humans_need_not_wait() -> AbstractContextManager[Any]:
-    return patch.object(Ledger, "_require_window_over", lambda self, seen: None)
+    return patch.object(resolution, "_require_window_over", lambda ledger, expected: None)
 
 
 def _posts_twice() -> AbstractContextManager[Any]:
     """A transport that repeats what was not answered."""
-    post = deliver._post
+    post = attempt._post
 
     def repeats(claim: Claim, lease: Lease) -> Any:
         answer, error = post(claim, lease)
@@ -271,98 +279,102 @@ def _posts_twice() -> AbstractContextManager[Any]:
             post(claim, lease) if error is not None and error.outcome.value == "unknown" else (answer, error)
         )
 
-    return patch.object(deliver, "_post", repeats)
+    return patch.object(attempt, "_post", repeats)
 
 
 def _trusts_the_databases_clock() -> AbstractContextManager[Any]:
-    def now(ledger: Ledger, finder: Any) -> float:
+    def now(ledger: AnyLedger, order_list: Any) -> float:
         return ledger.now()
 
-    return _all(*(patch.object(module, "trusted_now", now) for module in (listing, settle, stream)))
+    return _all(*(patch.object(module, "trusted_now", now) for module in (listing, reconcile, dispatcher)))
 
 
 def _bounds_to_now() -> AbstractContextManager[Any]:
     """A wait that a clock has made too long is over at once."""
 
-    def bounds(self: SendingLedger, seen: Entry) -> Entry | None:
-        if not self.waits_too_long(seen):
+    def bounds(self: AnyLedger, expected: Record, kk_skew_s: float) -> Record | None:
+        if not self.waits_too_long(expected, kk_skew_s):
             return None
-        return self.transact(
-            lambda tx: tx.change(seen, self._stamped(tx, {"settle_after": self._earliest_now(tx)}))
+        return self.storage.transact(
+            lambda tx: tx.change(
+                expected, self.stamped(tx, {"settle_after": self._earliest_now(tx, kk_skew_s)})
+            )
         )
 
-    return patch.object(SendingLedger, "bound_times", bounds)
+    return patch.object(Ledger, "bound_times", bounds)
 
 
 def _own_answer_for_anyone() -> AbstractContextManager[Any]:
     """An answer is taken for the row's, whichever attempt it belongs to."""
 
-    def records(self: SendingLedger, tx: Any, claim: Claim, answer: Any) -> Entry:
+    def records(self: AnyLedger, tx: Any, claim: Claim, answer: Any) -> Record:
         entry = tx.lock(claim.job.key, claim.generation)
         if entry is None or entry.state is not State.SENDING:
             return plain(self, tx, claim, answer)
         tx.answer_attempt(claim, {"outcome": answer.event.value, "kk_order_ids": answer.kk_order_ids})
-        own = self._stamped(tx, self._own_answer(tx, entry, answer))
+        own = self.stamped(tx, self._own_answer(tx, entry, answer, claim.kk_skew_s))
         return tx.overwrite(entry, own)  # type: ignore[no-any-return]
 
-    plain = SendingLedger._record
-    return patch.object(SendingLedger, "_record", records)
+    plain = Ledger._record
+    return patch.object(Ledger, "_record", records)
 
 
 MUTANTS = (
     Mutant("no compare-and-set", _no_compare_and_set),
     Mutant("compare-and-set on the state alone", lambda: patch.object(
         MemoryTransaction, "change", _change_if("state"))),
-    Mutant("compare-and-set without the token", lambda: patch.object(
+    Mutant("compare-and-set without the version", lambda: patch.object(
         MemoryTransaction, "change", _change_if("state", "attempt")), is_rare=True),
     Mutant("no lease", _no_lease),
     Mutant("no deadline before the send", lambda: patch.object(
         Lease, "check", lambda self, call_s: None), is_rare=True),
     Mutant("no settle window", _no_settle_window),
     Mutant("settle time anchored at the intent", lambda: _settles_after(
-        lambda terms: terms.timeout_s + terms.settle_window_s), is_rare=True),
+        lambda timing: timing.timeout_s + timing.settle_window_s), is_rare=True),
     Mutant("submit, then persist", _submit_then_persist),
     Mutant("search before create, no ledger", _search_before_create),
     Mutant("list from after the attempt", lambda: _lists_from(-WINDOW_S)),
     Mutant("first page only", _first_page_only),
     Mutant("a short page ends the list", lambda: _pages_up_to(lambda rows: len(rows) < 250)),
     Mutant("pages believed while rows shift", lambda: _pages_up_to(lambda rows: not rows)),
-    Mutant("no healing first", lambda: patch.object(stream, "heal", lambda *args, **options: 0)),
-    Mutant("healing without a known order", _heals_without_control),
-    Mutant("absence without a known order", _always_in_control),
-    Mutant("a refused order is not looked for", _no_look_before_a_refused_order),
+    Mutant("no recover first", lambda: patch.object(dispatcher, "recover", lambda *args, **options: 0)),
+    Mutant("recover without a sentinel order", _recovers_without_sentinel),
+    Mutant("absence without a sentinel order", _always_in_control),
+    Mutant("a rejected order is not reconciled", _no_reconcile_before_a_rejected_order),
     Mutant("late answers are dropped", _late_answers_are_dropped, is_rare=True),
     Mutant("an answer counts for any attempt", _own_answer_for_anyone, is_rare=True),
     Mutant("a part is taken for the whole", _any_part_is_the_whole),
     Mutant("an integer is another number", _integers_are_other_numbers),
     Mutant("an integer is nobody else's", lambda: patch.object(
         listing, "_may_be_another", lambda *a: False), is_rare=True),
-    Mutant("zeros before a number are not thought of", lambda: patch.object(Ledger, "padded", lambda *a: {})),
+    Mutant("zeros before a number are not thought of", lambda: _all(*(
+        patch.object(module, "zero_padded_rows", lambda *a: {}) for module in (recover, listing)))),
     Mutant("any number may have been an integer", lambda: _all(
-        patch.object(step, "FOUND_AS_INTEGER", "found at KK"),
-        patch.object(ledger, "FOUND_AS_INTEGER", "found at KK")), is_rare=True),
+        patch.object(actions, "FOUND_AS_INTEGER", "found at KK"),
+        patch.object(recover, "FOUND_AS_INTEGER", "found at KK")), is_rare=True),
     Mutant("orders without a number are ignored", lambda: patch.object(
         listing.Listing, "has_unnumbered", lambda self, goods, until: False)),
     Mutant("after a 429 whoever was first goes on", _rate_limited_are_always_free, is_rare=True),
-    Mutant("a human's never is not checked", _humans_need_not_wait),
+    Mutant("a resolution as never created is not checked", _humans_need_not_wait),
     Mutant("an unanswered POST is repeated", _posts_twice),
     Mutant("only the database's clock counts", _trusts_the_databases_clock, is_rare=True),
-    Mutant("settled by the database's clock alone", lambda: patch.object(
-        SendingLedger, "_latest_now", lambda self, tx: tx.now), is_rare=True),
+    Mutant("reconciled by the database's clock alone", lambda: patch.object(
+        Ledger, "_latest_now", lambda self, tx, skew: tx.now), is_rare=True),
     Mutant("looked for from the database's clock alone", lambda: patch.object(
-        SendingLedger, "_earliest_now", lambda self, tx: tx.now), is_rare=True),
-    Mutant("known orders are looked for when they were recorded", lambda: _all(*(
-        patch.object(module, "known_since", lambda known, ledger, finder, since: [
+        Ledger, "_earliest_now", lambda self, tx, skew: tx.now), is_rare=True),
+    Mutant("sentinel orders are searched when they were recorded", lambda: _all(*(
+        patch.object(module, "known_since", lambda known, ledger, order_list, since: [
             min(since, entry.created_at - 120.0) for entry in known])
-        for module in (heal, listing)))),
+        for module in (recover, listing)))),
     Mutant("what a list hid is not read again", _reads_from_what_is_known, is_rare=True),
-    Mutant("generations are not told apart", lambda: patch.object(
-        Ledger, "of_its_generation", lambda self, entry, sightings: list(sightings))),
+    Mutant("generations are not distinguished", lambda: _all(*(
+        patch.object(module, "of_its_generation", lambda ledger, entry, listed: list(listed))
+        for module in (recover, listing)))),
     Mutant("a wait that is too long is over at once", _bounds_to_now, is_rare=True),
     Mutant("a wait may be as long as a clock was ahead", lambda: patch.object(
-        SendingLedger, "bound_times", lambda self, seen: None), is_rare=True),
+        Ledger, "bound_times", lambda self, expected, skew: None), is_rare=True),
     Mutant("KK's list is read up to now only", lambda: patch.object(
         listing, "_dated_until", lambda ledger, keys: 0.0), is_rare=True),
-    Mutant("an unknown outcome gets no window of its own", lambda: patch.object(
-        SendingLedger, "_a_window_from_now", lambda self, tx, entry: entry.settle_after), is_rare=True),
+    Mutant("an unknown outcome gets no settle window of its own", lambda: patch.object(
+        Ledger, "_a_window_from_now", lambda self, tx, entry, skew: entry.settle_after), is_rare=True),
 )  # fmt: skip

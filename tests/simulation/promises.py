@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 
-from airflow_provider_kk.delivery.board import COUNTED
 from airflow_provider_kk.delivery.job import plain_number
-from airflow_provider_kk.delivery.rows import Attempt, Entry
-from airflow_provider_kk.delivery.runs import Summary
+from airflow_provider_kk.delivery.model import Attempt, Record
+from airflow_provider_kk.delivery.run_queue import COUNTED
 from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.sync.runs import Summary
 from tests.simulation.kk import KK, WINDOW_S, Manners, Order, Post, Row
 from tests.simulation.memory import Database, Place
 
@@ -83,7 +83,7 @@ class Promises:
         if self._manners.is_beyond:
             return
         tables = self._database.tables
-        entries: dict[str, list[Entry]] = {}
+        entries: dict[str, list[Record]] = {}
         for entry in tables.orders.values():
             entries.setdefault(entry.key, []).append(entry)
         rows: dict[str | None, list[Row]] = {}
@@ -91,7 +91,7 @@ class Promises:
             rows.setdefault(row.key, []).append(row)
         for order in self._orders:
             newest, as_integer = tables.newest.get(order.key), tables.newest.get(plain_number(order.key))
-            if newest is None and as_integer and not as_integer.fingerprint:
+            if newest is None and as_integer and not as_integer.content.fingerprint:
                 continue  # found as an integer with other goods: every sync tells that it is changed
             creates = kk.creates.get(order.key, 0)
             self.require(creates <= self.wanted[order.key], "%s is at KK %s times", order.key, creates)
@@ -100,7 +100,7 @@ class Promises:
                 self._check_order(order, newest, entries[order.key], rows.get(order.key, []), creates)
 
     def _check_order(
-        self, order: Order, entry: Entry, generations: Sequence[Entry], rows: Sequence[Row], creates: int
+        self, order: Order, entry: Record, generations: Sequence[Record], rows: Sequence[Row], creates: int
     ) -> None:
         key, wanted, require = order.key, self.wanted[order.key], self.require
         require(entry.state in ENDS, "%s is stuck: %s", key, entry)
@@ -113,7 +113,7 @@ class Promises:
                 require(False, "%s has ids %s, the ledger %s", key, sorted(there), sorted(ours))
             quantity = sum([item.quantity for row in rows for item in row.items])
             # Without a fingerprint, every sync tells that it differs.
-            is_told = bool(entry.resolved_by) or not entry.fingerprint
+            is_told = bool(entry.resolved_by) or not entry.content.fingerprint
             is_whole = quantity == wanted * sum(order.goods.values())
             require(is_whole or is_told, "%s is called created and is but a part", key)
         else:

@@ -10,26 +10,26 @@ from typing import Any
 from unittest.mock import patch
 
 from airflow_provider_kk.delivery import orders
-from airflow_provider_kk.delivery.board import Finished, Item
-from airflow_provider_kk.delivery.job import Job, Sighting
-from airflow_provider_kk.delivery.rows import Answer, Attempt, Claim, Entry, Origin
-from airflow_provider_kk.delivery.runs import SyncRun
-from airflow_provider_kk.delivery.settle import Policy, _Verdict
-from airflow_provider_kk.delivery.store import RunRow
+from airflow_provider_kk.delivery.job import Job, ListedOrder
+from airflow_provider_kk.delivery.model import Attempt, AttemptResult, Claim, Origin, Record
+from airflow_provider_kk.delivery.reconcile import Policy, _Decision
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunResult
+from airflow_provider_kk.delivery.storage import RunRow
+from airflow_provider_kk.sync.runs import SyncRun
 from tests.simulation.kk import Order
 
 _RECORDS: tuple[Any, ...] = (
-    *(Answer, Attempt, Claim, Entry, Finished, Item, Job, Order, Origin, Policy),
-    *(RunRow, Sighting, SyncRun, _Verdict),
+    *(AttemptResult, Attempt, Claim, Record, RunResult, QueuedOrder, Job, Order, Origin, Policy),
+    *(RunRow, ListedOrder, SyncRun, _Decision),
 )
 
 
 @contextmanager
 def quickened() -> Iterator[None]:
     """While it lasts, nothing forbids to change frozen records, and a row of KK's list is read only once."""
-    read = orders.sighting
+    read = orders.listed_order
 
-    def read_once(row: Any) -> Sighting:
+    def read_once(row: Any) -> ListedOrder:
         if row.sighting is None:
             row.sighting = read(row)
         return row.sighting  # type: ignore[no-any-return]
@@ -42,7 +42,7 @@ def quickened() -> Iterator[None]:
     gc.disable()  # it costs a fifth, and finds nothing before a world ends
     gc.freeze()  # what was there before the worlds is not looked through after each
     try:
-        with patch.object(orders, "sighting", read_once):
+        with patch.object(orders, "listed_order", read_once):
             yield
     finally:
         gc.enable()

@@ -12,7 +12,7 @@ from tests.simulation.world import Broken, World
 _WORLDS = 600
 
 
-def test_every_order_of_many_worlds_is_at_kk_once_or_waits_for_a_human() -> None:
+def test_every_order_of_many_worlds_is_at_kk_once_or_held() -> None:
     report = simulate(0, 1_500)
     assert report.broken == []
     assert report.schedules > 10_000

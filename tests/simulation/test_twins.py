@@ -11,25 +11,27 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.delivery.board import Board, Finished, Item, Status
-from airflow_provider_kk.delivery.job import Job, Sighting
-from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.rows import Answer, Claim, Entry, Origin, Terms
-from airflow_provider_kk.delivery.runs import SyncRuns
+from airflow_provider_kk.delivery.job import Content, Job, ListedOrder
+from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
+from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record, Timing
+from airflow_provider_kk.delivery.recover import adopt_unknown, rename
+from airflow_provider_kk.delivery.resolution import order_again, resolve
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import sql_ledger
 from airflow_provider_kk.delivery.states import Event
+from airflow_provider_kk.sync.runs import SyncRuns
 from tests.delivery.world import START, VirtualClock
-from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables
-from tests.simulation.memory_board import MemoryBoard
+from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryStorage, Tables
+from tests.simulation.memory_run_queue import MemoryBoard
 
 KEYS = ["A", "a", "7", "007"]
 EVENTS = (Event.CREATED, Event.REJECTED, Event.NOT_SENT, Event.UNKNOWN)
-TERMS = Terms(30, 120, 600)
+TERMS = Timing(30, 120, 600)
 STEP = st.one_of(
     st.tuples(st.just("begin"), st.sampled_from(KEYS), st.booleans()),
     st.tuples(st.just("record"), st.integers(0, 9), st.sampled_from(EVENTS)),
-    st.tuples(st.just("heal"), st.sampled_from(KEYS), st.booleans()),
+    st.tuples(st.just("recover"), st.sampled_from(KEYS), st.booleans()),
     st.tuples(st.just("hold"), st.sampled_from(KEYS), st.sampled_from((Event.CONFLICT, Event.GIVEN_UP))),
     st.tuples(st.just("wait"), st.sampled_from(KEYS), st.just(None)),
     st.tuples(st.just("invalid"), st.sampled_from(KEYS), st.just(None)),
@@ -52,13 +54,13 @@ class _Numbered:
 
 
 def job(key: str) -> Job:
-    return Job(key, f"1:{key}", {"SHIRT_M": 2, "HAT": 1}, "FR", "", send=lambda check: [], redact=str)
+    return Job(key, Content(f"1:{key}", {"SHIRT_M": 2, "HAT": 1}, "FR"), send=lambda check: [], redact=str)
 
 
 class Actor:
     """Does one thing after another to a ledger; what each returns is compared."""
 
-    def __init__(self, ledger: Ledger, clock: VirtualClock) -> None:
+    def __init__(self, ledger: AnyLedger, clock: VirtualClock) -> None:
         self.ledger, self.clock = ledger, clock
         self._claims: list[Claim] = []
 
@@ -69,12 +71,12 @@ class Actor:
         except ValueError as error:
             return str(error)
 
-    def _seen(self, key: str) -> Entry | None:
+    def _seen(self, key: str) -> Record | None:
         return self.ledger.look_up([key]).get(key)
 
     def begin(self, key: str, knows: bool) -> object:
         seen = self._seen(key) if knows else None
-        claim = self.ledger.begin(job(key), seen, origin=Origin("d", "r"), sync_id="s")
+        claim = self.ledger.claim(job(key), seen, origin=Origin("d", "r"), sync_id="s")
         self._claims += [claim] if claim else []
         return claim is not None
 
@@ -82,10 +84,14 @@ class Actor:
         if not self._claims:
             return None
         ids = (str(place),) if event is Event.CREATED else ()
-        return self.ledger.record(self._claims[place % len(self._claims)], Answer(event, ids, 20_001, "told"))
+        return self.ledger.record(
+            self._claims[place % len(self._claims)], AttemptResult(event, ids, 20_001, "told")
+        )
 
-    def heal(self, key: str, is_integer: bool) -> object:
-        return self.ledger.heal([Sighting(f"9{key}", key, is_integer, {"HAT": 1}, "FR", created_at=START)])
+    def recover(self, key: str, is_integer: bool) -> object:
+        return adopt_unknown(
+            self.ledger, [ListedOrder(f"9{key}", key, is_integer, {"HAT": 1}, "FR", created_at=START)]
+        )
 
     def hold(self, key: str, event: Event) -> object:
         seen = self._seen(key)
@@ -93,24 +99,24 @@ class Actor:
 
     def wait(self, key: str, _: None) -> object:
         seen = self._seen(key)
-        return seen and self.ledger.wait_for_rest(seen, "why", ["6"])
+        return seen and self.ledger.wait_for_rest(seen, "why", ["6"], kk_skew_s=7.0)
 
     def invalid(self, key: str, _: None) -> object:
         return self.ledger.note_invalid(key, "digest", "why", sync_id="s")
 
     def resolve(self, key: str, was_created: bool) -> object:
         seen = self._seen(key)
-        event = Event.DECLARED_CREATED if was_created else Event.DECLARED_NEVER
-        return seen and self.ledger.resolve(seen, event, ids=["5", "6"], who="ann", why="looked")
+        event = Event.RESOLVED_CREATED if was_created else Event.RESOLVED_NEVER_CREATED
+        return seen and resolve(self.ledger, seen, event, ids=["5", "6"], who="ann", why="looked")
 
     def again(self, key: str, _: None) -> object:
         seen = self._seen(key)
-        return seen and self.ledger.order_again(seen, ids=["4"], who="ann", why="asked")
+        return seen and order_again(self.ledger, seen, ids=["4"], who="ann", why="asked")
 
     def rename(self, key: str, to: str) -> object:
         seen = self._seen(key)
         # Only what healing has found is renamed, before anybody has ordered it again.
-        return self.ledger.rename(seen, to) if seen and seen.generation == 1 else None
+        return rename(self.ledger, seen, to) if seen and seen.generation == 1 else None
 
     def sync(self, run_id: str, state: str) -> object:
         runs = SyncRuns(self.ledger)
@@ -122,18 +128,18 @@ class Actor:
         self.clock.sleep(seconds)
 
 
-def everything(ledger: Ledger) -> object:
-    attempts = sorted(ledger.attempts(KEYS), key=lambda one: (one.key, one.generation, one.claim_token))
+def everything(ledger: AnyLedger) -> object:
+    attempts = sorted(ledger.attempts(KEYS), key=lambda one: (one.key, one.generation, one.version))
     return [
         sorted(ledger.entries(), key=lambda entry: (entry.key, entry.generation)),
         attempts,
         ledger.look_up(KEYS),
         sorted(ledger.doubts(), key=lambda entry: (entry.settle_after, entry.key)),
-        ledger.sent_ids(KEYS),
-        {entry.key for entry in ledger.newest_sent(before=START + 1e6, limit=99)},
-        sorted(entry.key for entry in ledger.of_sync("s")),
-        ledger.is_of_another_key("5", "A"),
-        ledger.healed_until(),
+        ledger.storage.sent_ids(KEYS),
+        {entry.key for entry in ledger.storage.newest_sent(before=START + 1e6, limit=99)},
+        sorted(entry.key for entry in ledger.storage.of_sync("s")),
+        ledger.storage.is_of_another_key("5", "A"),
+        ledger.storage.recovered_until(),
     ]
 
 
@@ -144,16 +150,12 @@ def test_rows_in_memory_go_the_way_of_rows_in_a_database(tmp_path: Path, steps: 
     path = tmp_path / "ledger.db"
     path.unlink(missing_ok=True)
     engine = sa.create_engine(f"sqlite:///{path}", **pool_arguments("sqlite", 2))
-    in_database = SqlLedger(engine, "kk.test", "default", terms=TERMS, clock=clocks[0])
-    in_database.new_token = _Numbered()  # type: ignore[method-assign]
-    in_database.open("kk_default")
-    in_memory = MemoryLedger(
-        Database(Tables(START - HEAL_A_NEW_ACCOUNT_S), clocks[1]),
-        clocks[1],
-        TERMS,
-        pause=lambda where: None,
-        new_token=_Numbered(),
-    )
+    in_database = sql_ledger(engine, "kk.test", "default", timing=TERMS, clock=clocks[0])
+    in_database.new_version = _Numbered()
+    in_database.storage.open("kk_default", settle_window_s=600)
+    database = Database(Tables(START - HEAL_A_NEW_ACCOUNT_S), clocks[1])
+    storage = MemoryStorage(database, pause=lambda where: None)
+    in_memory = Ledger(storage, clocks[1], TERMS, new_version=_Numbered())
     actors = (Actor(in_database, clocks[0]), Actor(in_memory, clocks[1]))
     with contextlib.closing(in_database):
         for step in steps:
@@ -165,30 +167,35 @@ def test_rows_in_memory_go_the_way_of_rows_in_a_database(tmp_path: Path, steps: 
 @settings(max_examples=60, deadline=None)
 @given(
     changes=st.lists(
-        st.tuples(st.integers(0, 4), st.sampled_from(list(Status)), st.booleans(), st.booleans()), max_size=20
+        st.tuples(st.integers(0, 4), st.sampled_from(list(RunStatus)), st.booleans(), st.booleans()),
+        max_size=20,
     )
 )
-def test_a_board_in_memory_answers_as_one_in_a_file(changes: list[tuple[int, Status, bool, bool]]) -> None:
-    boards = (Board(), MemoryBoard())
-    for board in boards:
-        board.add([Item(place, f"K{place}", "f", {"HAT": 1}, "FR", "", "p") for place in range(5)])
-        board.add_finished(Finished(5, None, Status.INVALID, True, (), None, "bad", "N"))
-    for place, status, is_news, moves_all in changes:
-        for board in boards:
+def test_a_run_queue_in_memory_answers_as_one_in_a_file(
+    changes: list[tuple[int, RunStatus, bool, bool]],
+) -> None:
+    boards = (RunQueue(), MemoryBoard())
+    for run_queue in boards:
+        run_queue.add(
+            [QueuedOrder(place, f"K{place}", Content("f", {"HAT": 1}, "FR"), "p") for place in range(5)]
+        )
+        run_queue.add_finished(RunResult(5, None, RunStatus.INVALID, True, (), None, "bad", "N"))
+    for place, status, is_new, moves_all in changes:
+        for run_queue in boards:
             if moves_all:
-                board.set_all(status, Status.NOT_SENT, "stopped")
+                run_queue.set_all(status, RunStatus.NOT_SENT, "stopped")
             else:
-                board.set(place, status, is_news=is_news, ids=["1"], code=3, message="why")
+                run_queue.set(place, status, is_new=is_new, ids=["1"], code=3, message="why")
     told = [
         [
-            list(board.finished()),
-            [list(board.finished(status, Status.INVALID)) for status in Status],
-            dict(board.counts()),
-            [list(board.batches(status)) for status in (Status.PENDING, Status.WAITING)],
-            [board.news(status) for status in Status],
-            [[tuple(one) for one in board.examples(status)] for status in Status],
-            (board.item("K1"), board.item("N"), board.has("K2"), board.has("X")),
+            list(run_queue.finished()),
+            [list(run_queue.finished(status, RunStatus.INVALID)) for status in RunStatus],
+            dict(run_queue.counts()),
+            [list(run_queue.batches(status)) for status in (RunStatus.PENDING, RunStatus.WAITING)],
+            [run_queue.count_new(status) for status in RunStatus],
+            [[tuple(one) for one in run_queue.examples(status)] for status in RunStatus],
+            (run_queue.item("K1"), run_queue.item("N"), run_queue.has("K2"), run_queue.has("X")),
         ]
-        for board in boards
+        for run_queue in boards
     ]
     assert told[0] == told[1]

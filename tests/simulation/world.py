@@ -11,25 +11,27 @@ import itertools
 import json
 from random import Random
 
-from airflow_provider_kk.delivery.board import Item, Status
+from airflow_provider_kk.delivery.circuit_breaker import Limits
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Stop
-from airflow_provider_kk.delivery.job import Job
-from airflow_provider_kk.delivery.limits import Limits
-from airflow_provider_kk.delivery.orders import OrderFinder
-from airflow_provider_kk.delivery.rows import Answer, Entry, Origin, Terms
-from airflow_provider_kk.delivery.runs import SyncRuns, summarise
-from airflow_provider_kk.delivery.states import LOOK_FIRST, Event, State
-from airflow_provider_kk.delivery.stream import Stream
+from airflow_provider_kk.delivery.dispatcher import Dispatcher
+from airflow_provider_kk.delivery.job import Content, Job
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.model import AttemptResult, Origin, Record, Timing
+from airflow_provider_kk.delivery.orders import KKOrderList
+from airflow_provider_kk.delivery.resolution import order_again, resolve
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus
+from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
+from airflow_provider_kk.sync.runs import SyncRuns, summarise
 from tests.simulation.draws import KEYS, draw_habits, draw_manners, draw_orders
+from tests.simulation.fakes import SILENT, DatabaseClock, HubClock, NoThrottle, TracedLog
 from tests.simulation.fibers import Fibers
 from tests.simulation.hub import START, Hub, Process
 from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Order
-from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryLedger, Tables
-from tests.simulation.memory_board import MemoryBoard
+from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryStorage, Tables
+from tests.simulation.memory_run_queue import MemoryBoard
 from tests.simulation.promises import ENDS, Promises
-from tests.simulation.stand_ins import SILENT, DatabaseClock, HubClock, NoThrottle, TracedLog
 
-TERMS = Terms(TIMEOUT_S, 120.0, WINDOW_S)
+TERMS = Timing(TIMEOUT_S, 120.0, WINDOW_S)
 KNOWN = Order("known", {"HAT": 1}, "FR", "known")
 _LISTS_SETTLE_S = 1_200.0
 _DAY_S = 86_400.0
@@ -56,7 +58,7 @@ class World:
         left_out = random.choice(("7", "007")) if is_ambiguous else ""
         self.orders = draw_orders(random, [key for key in KEYS if key != left_out])
         self._items = [
-            Item(place, order.key, order.fingerprint, order.goods, order.country, "", _payload(order))
+            QueuedOrder(place, order.key, _content(order), _payload(order))
             for place, order in enumerate(self.orders)
         ]
         if clocks_are_off:
@@ -105,9 +107,9 @@ class World:
         order_id = self.kk.add(KNOWN.key, list(KNOWN.goods.items()), KNOWN.country)
         self.kk.creates[KNOWN.key] = 1
         ledger = self.ledger()
-        claim = ledger.begin(self._job(KNOWN), None, origin=Origin(), sync_id="first")
+        claim = ledger.claim(self._job(KNOWN), None, origin=Origin(), sync_id="first")
         assert claim is not None
-        ledger.record(claim, Answer(Event.CREATED, (order_id,)))
+        ledger.record(claim, AttemptResult(Event.CREATED, (order_id,)))
         self.hub.now += 3_600.0
 
     def _trouble(self) -> None:
@@ -172,13 +174,13 @@ class World:
         ledger = self.ledger(pauses=False)
         try:
             if entry.state in (State.CREATED, State.REJECTED):
-                if ledger.order_again(entry, ids=sorted(self._ids_at_kk(entry)), who="human", why="more"):
+                if order_again(ledger, entry, ids=sorted(self._ids_at_kk(entry)), who="human", why="more"):
                     self.hub.note("ordered again:", entry.key)
                     self.promises.wanted[entry.key] = self.kk.creates.get(entry.key, 0) + 1
                     self.promises.spoken_of.add(entry.key)
             elif entry.state in (State.IN_DOUBT, State.SENDING, State.HELD) and not self._ids_at_kk(entry):
                 self.hub.note("never created, says a human:", entry.key)
-                if ledger.resolve(entry, Event.DECLARED_NEVER, who="human", why="not at KK"):
+                if resolve(ledger, entry, Event.RESOLVED_NEVER_CREATED, who="human", why="not at KK"):
                     self.promises.spoken_of.add(entry.key)
         except ValueError as error:
             self.hub.note("told the human:", error)
@@ -213,30 +215,29 @@ class World:
 
     # A task's try ----------------------------------------------------------------------------------
 
-    def ledger(self, *, pauses: bool = True) -> MemoryLedger:
-        return MemoryLedger(
+    def ledger(self, *, pauses: bool = True) -> Ledger[MemoryStorage]:
+        storage = MemoryStorage(
             self.database,
-            HubClock(self.hub),
-            TERMS,
             pause=self.hub.pause if pauses else lambda where: None,
-            new_token=lambda: f"t{next(self._tokens)}",
             commit_is_unsure=lambda: self._unsure > 0 and self.random.random() < self._unsure,
         )
+        return Ledger(storage, HubClock(self.hub), TERMS, new_version=lambda: f"t{next(self._tokens)}")
 
     def _task(self, process: Process, run_id: str, number: int, *, patient: bool = False) -> bool:
         """What the operator does; True when nothing is left to do."""
         ledger = self.ledger()
-        board = MemoryBoard()
-        board.add(self._items)
+        run_queue = MemoryBoard()
+        run_queue.add(self._items)
         runs = SyncRuns(ledger)
         origin = Origin("dag", run_id, "sync", -1, number)
         run = runs.begin(origin)
-        finder = OrderFinder(self.kk)  # type: ignore[arg-type]
-        stream = Stream(
+        order_list = KKOrderList(self.kk)  # type: ignore[arg-type]
+        fibers = Fibers(self.hub, self.habits.in_flight)
+        stream = Dispatcher(
             ledger=ledger,
-            finder=finder,
+            order_list=order_list,
             throttle=NoThrottle(),
-            board=board,  # type: ignore[arg-type]
+            run_queue=run_queue,  # type: ignore[arg-type]
             make_job=self._jobs.__getitem__,
             probe=lambda: None,
             log=TracedLog(self.hub) if self.hub.trace is not None else SILENT,
@@ -245,12 +246,13 @@ class World:
             stop=Stop(),
             policy=self.habits.policy,
             limits=Limits(self.habits.in_flight),
-            pool=Fibers(self.hub, self.habits.in_flight),
+            executor=fibers,  # type: ignore[arg-type]
+            wait_for_one=fibers.wait_for_one,  # type: ignore[arg-type]
         )
         try:
             stream.run()
             looks = 0
-            while (patient or self.habits.waits) and not stream.is_blind:
+            while (patient or self.habits.waits) and not stream.cannot_list:
                 wait_s = stream.wait_s()
                 if wait_s is None:
                     break
@@ -258,13 +260,13 @@ class World:
                 if looks > 4_000:
                     raise TimeoutError(f"{run_id} waits for ever")
                 if patient:
-                    self._check_waits(board)
+                    self._check_waits(run_queue)
                 self.hub.sleep(wait_s)
-                stream.look_again()
+                stream.reconcile_waiting()
         finally:
-            stream.give_up_waiting()
+            stream.stop_waiting()
             stream.close()
-        summary = summarise(board, run, runs)  # type: ignore[arg-type]
+        summary = summarise(run_queue, run, runs)  # type: ignore[arg-type]
         self.summaries += 1
         self.promises.check_summary(summary)
         done = not (summary.in_doubt or summary.not_sent)
@@ -275,11 +277,8 @@ class World:
         kk = self.kk
         return Job(
             key=order.key,
-            fingerprint=order.fingerprint,
-            goods=order.goods,
-            country=order.country,
-            zip_digest="",
-            send=lambda last_check: kk.post(order, last_check),
+            content=_content(order),
+            send=lambda before_send: kk.post(order, before_send),
             redact=str,
         )
 
@@ -311,15 +310,17 @@ class World:
             if is_done and all(entry.state in ENDS for entry in self._newest()):
                 return
 
-    def _check_waits(self, board: MemoryBoard) -> None:
+    def _check_waits(self, run_queue: MemoryBoard) -> None:
         """No order waits for longer than it would if it were sent now, however far ahead a clock once was."""
         hub = self.hub
         latest = hub.now + max(hub.workers_skew_s, hub.database_skew_s, self.kk.manners.skew_s)
         longest = latest + TERMS.lease_s + TERMS.timeout_s + TERMS.settle_window_s + CLOCKS_AGREE_S
-        for batch in board.batches(Status.WAITING):
+        for batch in run_queue.batches(RunStatus.WAITING):
             for item in batch:
                 entry = self.database.tables.newest.get(item.key or "")
-                is_bounded = entry is None or entry.state not in LOOK_FIRST or entry.settle_after <= longest
+                is_bounded = (
+                    entry is None or entry.state not in RECONCILE_FIRST or entry.settle_after <= longest
+                )
                 self.promises.require(is_bounded, "%s waits too long: %s", item.key, entry)
 
     def _sync_alone(self, run_id: str) -> bool:
@@ -329,28 +330,37 @@ class World:
         self.hub.run()
         return done == [True]
 
-    def _resolve(self, entry: Entry) -> None:
+    def _resolve(self, entry: Record) -> None:
         """A human looks at KK's site and says what is there, cancelling what is too many or but a part."""
         ledger = self.ledger(pauses=False)
         there = self._ids_at_kk(entry)
         if there:
-            moved = ledger.resolve(
-                entry, Event.DECLARED_CREATED, ids=sorted(there), who="human", why="seen at KK"
+            moved = resolve(
+                ledger, entry, Event.RESOLVED_CREATED, ids=sorted(there), who="human", why="seen at KK"
             )
         else:
-            moved = ledger.resolve(
-                entry, Event.DECLARED_NEVER, ids=entry.kk_order_ids, who="human", why="not at KK"
+            moved = resolve(
+                ledger,
+                entry,
+                Event.RESOLVED_NEVER_CREATED,
+                ids=entry.kk_order_ids,
+                who="human",
+                why="not at KK",
             )
         self.promises.require(moved is not None, "%s cannot be resolved: %s", entry.key, entry)
 
-    def _newest(self) -> list[Entry]:
+    def _newest(self) -> list[Record]:
         return list(self.database.tables.newest.values())
 
-    def _ids_at_kk(self, entry: Entry) -> set[str]:
+    def _ids_at_kk(self, entry: Record) -> set[str]:
         """What KK has of this generation."""
         older = self.ledger(pauses=False).generations(entry.key)
         known = {one for other in older if other.generation < entry.generation for one in other.kk_order_ids}
         return {row.id for row in self.kk.of(entry.key)} - known
+
+
+def _content(order: Order) -> Content:
+    return Content(order.fingerprint, order.goods, order.country)
 
 
 def _payload(order: Order) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from airflow_provider_kk.delivery import stream
+from airflow_provider_kk.delivery import dispatcher
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
 from tests.operators.shop import attempt
@@ -45,8 +45,11 @@ def main() -> None:
                 time.sleep(0.02)
         take_place(*arguments)
 
-    stream_deliver, take_place = stream.deliver, LedgerBucket.acquire
-    with mock.patch.object(LedgerBucket, "acquire", acquire), mock.patch.object(stream, "deliver", deliver):
+    stream_deliver, take_place = dispatcher.attempt, LedgerBucket.acquire
+    with (
+        mock.patch.object(LedgerBucket, "acquire", acquire),
+        mock.patch.object(dispatcher, "attempt", deliver),
+    ):
         second = attempt(sync, run_id=batch, try_number=1, map_index=part)
     if second.error is not None:
         raise second.error

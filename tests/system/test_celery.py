@@ -46,7 +46,7 @@ def test_two_machines_share_one_rate_limit(stack: Stack):
     assert set(report.tries.values()) == {1}
 
 
-def test_a_lost_machine_costs_no_order_and_makes_none_twice(stack: Stack):
+def test_a_crashed_machine_loses_no_order_and_makes_no_duplicate(stack: Stack):
     from tests.system.scenarios import tree_killed
 
     report = tree_killed(stack)

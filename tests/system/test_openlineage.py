@@ -50,7 +50,7 @@ def told_of(dataset: Any) -> Told:
     return dataset.namespace, dataset.name, counts and counts.rowCount
 
 
-def test_openlineage_hears_of_tables_accounts_and_counts(
+def test_openlineage_gets_tables_accounts_and_counts(
     warehouse: str, connect: Any, sandbox: SandboxServer
 ) -> None:
     # KK shows changes with a delay: an order was placed there by hand some time ago.

@@ -88,7 +88,7 @@ def test_its_deadline_is_absolute_so_a_restart_does_not_start_over(
     assert asyncio.run(event_of(trigger()))["state"] == "again"
 
 
-def test_what_passes_is_waited_out_and_what_only_a_human_mends_is_told(
+def test_transient_errors_are_waited_out_and_permanent_ones_reported(
     connect: Connect, warehouse: Warehouse, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (one,) = place(sandbox, 1)
@@ -137,7 +137,7 @@ SPEED = 40
 """Seconds of the sandbox in one of this machine's."""
 
 
-def test_300_of_them_wait_for_ten_minutes_within_the_bucket(
+def test_300_triggers_wait_for_ten_minutes_within_the_rate_limit(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In KK's time: a look a minute, KK's own bucket of 120 requests that leaks 2 a second."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from airflow_provider_kk.delivery.sql.storage import refund_ledger
 from demo import warehouse
 from demo.airflow import connections
 from demo.orders import arm, make_orders
@@ -165,18 +166,18 @@ def wait_for(condition: Callable[[], object], is_up: Callable[[], None]) -> None
 
 def hold(environment: Mapping[str, str], *keys: str, are_refunds: bool = False) -> None:
     """Let KK keep silent about orders or refunds until they are held."""
-    from airflow_provider_kk.delivery.job import Job
-    from airflow_provider_kk.delivery.rows import Answer, Origin
+    from airflow_provider_kk.delivery.job import Content, Job
+    from airflow_provider_kk.delivery.model import AttemptResult, Origin
     from airflow_provider_kk.delivery.states import Event
 
     mine = {name: value for name, value in environment.items() if name.startswith("AIRFLOW_CONN_")}
     ledger = open_ledger(mine, "warehouse")
-    place = ledger.of_refunds() if are_refunds else ledger
+    place = refund_ledger(ledger) if are_refunds else ledger
     for key in keys:
-        job = Job(key, "1:x", {"FWXW00290_WHT_M": 1}, "FR", "", send=lambda check: [], redact=str)
-        claim = place.begin(job, None, origin=Origin(DAG_ID, "manual", "sync_orders", -1, 1), sync_id="s")
+        job = Job(key, Content("1:x", {"FWXW00290_WHT_M": 1}, "FR"), send=lambda check: [], redact=str)
+        claim = place.claim(job, None, origin=Origin(DAG_ID, "manual", "sync_orders", -1, 1), sync_id="s")
         assert claim is not None
-        row = place.record(claim, Answer(Event.UNKNOWN, (), None, "the connection was reset"))
+        row = place.record(claim, AttemptResult(Event.UNKNOWN, (), None, "the connection was reset"))
         place.hold(row, Event.GIVEN_UP, "not in KK's list")
     ledger.close()
 

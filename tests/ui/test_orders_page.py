@@ -230,7 +230,7 @@ def test_the_form_of_a_connection_asks_for_what_kk_needs(browser: Chrome, ui: Ui
     picture(browser, "connection-form")
 
 
-def test_the_browser_has_nothing_to_complain_of(browser: Chrome, ui: Ui):
+def test_the_browser_console_has_no_errors(browser: Chrome, ui: Ui):
     browser.get_log("browser")
     for path in paths(ui):
         browser.get(ui.url + path)

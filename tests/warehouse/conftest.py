@@ -92,7 +92,7 @@ def mysql_warehouse(mariadb_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @pytest.fixture(params=["sqlite", "postgres", "mysql", "snowflake", "bigquery"])
-def warehouse(request: pytest.FixtureRequest) -> Warehouse:
+def each_warehouse(request: pytest.FixtureRequest) -> Warehouse:
     """Every kind of warehouse in turn."""
     found = request.getfixturevalue(f"{request.param}_warehouse")
     assert isinstance(found, Warehouse)

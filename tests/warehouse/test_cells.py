@@ -83,7 +83,7 @@ def test_what_holds_nothing_is_absent(value: object) -> None:
         (b"\xff\xfe", "binary data"),
     ],
 )
-def test_what_cannot_be_a_text_says_so_without_the_value(value: object, why: str) -> None:
+def test_a_value_that_cannot_be_text_is_a_fault_without_the_value(value: object, why: str) -> None:
     with pytest.raises(CellError, match=why):
         as_text(kept(value)[0])
 

@@ -66,14 +66,12 @@ def test_what_is_mapped_decides_between_lines_and_items() -> None:
         ([*LINES, "items"], {"items": "items", "sku": "sku"}, "returns both"),
     ],
 )
-def test_columns_that_do_not_fit_are_told_in_one_error(
-    names: list[str], columns: dict[str, str], why: str
-) -> None:
+def test_columns_that_do_not_fit_are_one_error(names: list[str], columns: dict[str, str], why: str) -> None:
     with pytest.raises(ColumnsError, match=why):
         resolve(names, columns)
 
 
-def test_a_file_without_a_header_shows_nobody() -> None:
+def test_a_file_without_a_header_shows_no_personal_data() -> None:
     row = ["A-1", "FR", "+33 100", "Zelda Marked", "Ile", "Secret Street", "FWXW00290_WHT_M", "22"]
     for names in (row, [f"{cell}?" for cell in row[1:]], [*row[:2], *row[3:]]):
         with pytest.raises(ColumnsError, match="Its first line seems to be no header") as raised:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_kk.warehouse.files import FileError, read_file
-from airflow_provider_kk.warehouse.map import iter_candidates
+from airflow_provider_kk.warehouse.map import parse_orders
 from tests.operators.shop import ADDRESS, PRIVATE
 
 HEAD = ("custom_order_number", *ADDRESS, "sku", "quantity")
@@ -50,7 +50,7 @@ def fault_of(path: Path, **options: Any) -> str:
 # CSV -----------------------------------------------------------------------------------------------
 
 
-def test_what_can_be_read_only_once_is_refused_before_anything_is_taken_from_it(path: Path) -> None:
+def test_a_pipe_fails_before_anything_is_read_from_it(path: Path) -> None:
     os.mkfifo(path)
     pipe = os.open(path, os.O_RDWR)  # so that nobody waits for the other end
     os.write(pipe, text_of(LINE).encode())
@@ -77,7 +77,7 @@ def test_cells_stay_the_text_that_they_are(path: Path) -> None:
     path.write_text(text_of(LINE))
 
     with read_file(str(path), check=lambda names: None) as spool:
-        (candidate,) = iter_candidates(spool)
+        (candidate,) = parse_orders(spool)
 
     assert candidate.order is not None
     assert candidate.number == "007"
@@ -135,13 +135,13 @@ def test_columns_are_checked_before_a_row_is_read(path: Path) -> None:
         (",".join(map(str, range(1_001))).encode(), "1,001 columns"),
     ],
 )
-def test_what_is_no_file_of_orders_is_told_without_its_content(path: Path, content: bytes, says: str) -> None:
+def test_a_file_without_orders_is_reported_without_its_content(path: Path, content: bytes, says: str) -> None:
     path.write_bytes(content)
 
     assert says in fault_of(path)
 
 
-def test_a_file_that_cannot_be_opened_is_told(path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_reported(path: Path) -> None:
     assert "No such file" in fault_of(path)
     assert "directory" in fault_of(path.parent)
     path.write_text("a\n1\n")
@@ -159,7 +159,7 @@ def test_json_lines_are_orders_flat_or_with_an_address(path: Path) -> None:
     path.write_text(f"{json.dumps(flat)}\n\n{json.dumps(nested)}\n")
 
     with read_file(str(path), check=lambda names: None) as spool:
-        first, second = iter_candidates(spool)
+        first, second = parse_orders(spool)
 
     assert first.order is not None
     assert second.order is not None
@@ -182,7 +182,7 @@ def test_numbers_of_json_lines_are_exact(path: Path) -> None:
         ('{"zip": "1", "address": {"zip": "2"}}\n', "line 1 has zip both in its address and beside it"),
     ],
 )
-def test_a_line_that_is_no_order_is_told_without_its_content(path: Path, content: str, says: str) -> None:
+def test_a_line_that_is_no_order_is_reported_without_its_content(path: Path, content: str, says: str) -> None:
     path = path.with_suffix(".jsonl")
     path.write_text(content)
 

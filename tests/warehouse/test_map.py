@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_kk.warehouse import map as mapping
 from airflow_provider_kk.warehouse.columns import ColumnsError
-from airflow_provider_kk.warehouse.map import Candidate, iter_candidates
+from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
 from airflow_provider_kk.warehouse.read import read_rows
 from airflow_provider_kk.warehouse.spool import Spool
 from tests.warehouse.conftest import Warehouse
@@ -34,19 +34,19 @@ def whole(number: object = "A", items: object = None, **header: object) -> dict[
     return {"custom_order_number": number, **HEADER, **header, "items": items}
 
 
-def mapped(rows: Sequence[dict[str, object]], columns: dict[str, str] | None = None) -> list[Candidate]:
+def mapped(rows: Sequence[dict[str, object]], columns: dict[str, str] | None = None) -> list[ParsedOrder]:
     names = list(dict.fromkeys(name for row in rows for name in row))
     with Spool(names) as spool:
         spool.add([[row.get(name) for name in names] for row in rows])
-        return list(iter_candidates(spool, columns))
+        return list(parse_orders(spool, columns))
 
 
-def goods(candidate: Candidate) -> Counter[tuple[str, int]]:
+def goods(candidate: ParsedOrder) -> Counter[tuple[str, int]]:
     assert candidate.order, candidate.faults
     return Counter((item.sku, item.quantity) for item in candidate.order.items)
 
 
-def paths(candidate: Candidate) -> list[str]:
+def paths(candidate: ParsedOrder) -> list[str]:
     return [fault.path for fault in candidate.faults]
 
 
@@ -64,7 +64,7 @@ def test_two_equal_lines_are_two_lines() -> None:
     assert goods(order) == {("S", 1): 2}
 
 
-def test_lines_that_are_equal_in_every_column_are_counted_as_doubled() -> None:
+def test_lines_that_are_equal_in_every_column_are_counted_as_duplicate_rows() -> None:
     doubled = mapped([line(), line("B"), line(), line("B", quantity=2), line(), line("C"), line("C", "")])
     told_apart = mapped([line(line_id=1), line(line_id=2), line(line_id=1)])
 
@@ -102,7 +102,7 @@ def test_a_number_is_the_same_in_every_type(number: object) -> None:
     assert (order.number, order.rows, order.faults) == ("1001", 2, ())
 
 
-def test_every_fault_of_an_order_is_told_at_once_with_its_column() -> None:
+def test_every_fault_of_an_order_is_reported_at_once_with_its_column() -> None:
     columns = {"country": "SHIP_TO", "quantity": "QTY", "custom_order_number": "ORDER_NO"}
     row: dict[str, object] = {
         "order_no": "é" * 41, "ship_to": "UK", "phone": None, "recipient": "Lou", "province": "x" * 33
@@ -208,7 +208,7 @@ def test_headers_that_differ_in_blanks_or_in_the_countrys_case_are_the_same() ->
     assert order.faults == ()
 
 
-def test_a_whole_row_that_is_repeated_counts_once_and_says_so() -> None:
+def test_a_duplicate_row_counts_once_with_a_warning() -> None:
     items = [{"sku": "S", "quantity": 1}, {"sku": "T", "quantity": 2}]
 
     (order,) = mapped([whole(items=items), whole(items=json.dumps(items[::-1]))])
@@ -235,7 +235,7 @@ def test_a_number_on_every_row_is_one_invalid_order_and_not_held_in_memory(
     assert "is on 5 rows" in candidates[0].faults[0].message
 
 
-def test_a_digest_knows_the_same_bad_row_again_and_no_other() -> None:
+def test_a_digest_identifies_the_same_invalid_row_and_no_other() -> None:
     def digest(*rows: dict[str, object]) -> str:
         return mapped(rows)[0].digest
 
@@ -246,9 +246,9 @@ def test_a_digest_knows_the_same_bad_row_again_and_no_other() -> None:
     assert digest(line("A", "S", 0), line("A", "T")) == digest(line("A", "T"), line("A", "S", 0))
 
 
-def test_columns_that_do_not_fit_are_told_before_the_first_order() -> None:
+def test_columns_that_do_not_fit_fail_before_the_first_order() -> None:
     with Spool(["order_no"]) as spool, pytest.raises(ColumnsError):
-        iter_candidates(spool)
+        parse_orders(spool)
 
 
 def test_ignored_columns_are_known_for_the_log() -> None:
@@ -260,34 +260,34 @@ def test_ignored_columns_are_known_for_the_log() -> None:
         )
 
 
-def test_bigquerys_nameless_records_are_told_with_a_way_out() -> None:
+def test_bigquerys_nameless_records_are_an_error_with_a_solution() -> None:
     nameless = [{"v": {"f": [{"v": "S"}, {"v": "1"}]}}]
 
     with pytest.raises(ColumnsError, match=r"TO_JSON_STRING\(items\) AS items"):
         mapped([whole(items=[]), whole(items=nameless)])
 
 
-def test_candidates_can_be_taken_again_after_a_pass_left_halfway() -> None:
+def test_parsed_orders_can_be_read_again_after_an_unfinished_pass() -> None:
     with Spool(list(line())) as spool:
         spool.add([list(line(number).values()) for number in "ABC"])
-        halfway = iter_candidates(spool)
+        halfway = parse_orders(spool)
         next(halfway)
 
-        assert [found.number for found in iter_candidates(spool)] == ["A", "B", "C"]
+        assert [found.number for found in parse_orders(spool)] == ["A", "B", "C"]
         assert [found.number for found in halfway] == ["B", "C"]
 
 
-def test_orders_come_out_of_every_warehouse(warehouse: Warehouse) -> None:
+def test_orders_come_out_of_every_warehouse(each_warehouse: Warehouse) -> None:
     columns = "custom_order_number, country, phone, recipient, province, sku, quantity"
     texts = ", ".join(f"{name} VARCHAR(64)" for name in columns.split(", ")[:-1])
-    warehouse.execute(f"CREATE TABLE order_line ({texts}, quantity NUMERIC(10, 2))")
+    each_warehouse.execute(f"CREATE TABLE order_line ({texts}, quantity NUMERIC(10, 2))")
     values = [
         f"('{number}', 'FR', '06', 'Lou', 'Idf', '{sku}', {n})" for number, sku, n in ("AX2", "BX1", "AY3")
     ]
-    warehouse.execute(f"INSERT INTO order_line ({columns}) VALUES {', '.join(values)}")
+    each_warehouse.execute(f"INSERT INTO order_line ({columns}) VALUES {', '.join(values)}")
 
-    with read_rows(warehouse.hook, f"SELECT {columns} FROM order_line ORDER BY sku DESC") as spool:
-        orders = {found.number: goods(found) for found in iter_candidates(spool)}
+    with read_rows(each_warehouse.hook, f"SELECT {columns} FROM order_line ORDER BY sku DESC") as spool:
+        orders = {found.number: goods(found) for found in parse_orders(spool)}
 
     assert orders == {"A": {("X", 2): 1, ("Y", 3): 1}, "B": {("X", 1): 1}}
 
@@ -305,7 +305,7 @@ some_lines = st.lists(
 )
 
 
-def content(candidates: Sequence[Candidate]) -> Counter[object]:
+def content(candidates: Sequence[ParsedOrder]) -> Counter[object]:
     """What candidates say, without where they stood."""
     return Counter(
         (found.number, found.rows, found.digest, found.order is None, len(found.faults))

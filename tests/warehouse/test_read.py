@@ -27,14 +27,14 @@ def contents(spool: Any) -> list[tuple[Any, ...]]:
         return list(zip(*(list(spool.column(index)) for index in range(len(spool.names))), strict=True))
 
 
-def test_all_rows_arrive_under_lower_case_names(warehouse: Warehouse) -> None:
-    warehouse.execute(CREATE)
+def test_all_rows_arrive_under_lower_case_names(each_warehouse: Warehouse) -> None:
+    each_warehouse.execute(CREATE)
     rows = [(f"A-{index:04}", str(index)) for index in range(2_500)]
     sql = "INSERT INTO orders VALUES " + ", ".join(f"('{number}', {quantity})" for number, quantity in rows)
-    warehouse.execute(sql)
+    each_warehouse.execute(sql)
 
     spool = read_rows(
-        warehouse.hook, "SELECT custom_order_number, quantity FROM orders ORDER BY 1", None, LOG
+        each_warehouse.hook, "SELECT custom_order_number, quantity FROM orders ORDER BY 1", None, LOG
     )
 
     assert spool.names == ("custom_order_number", "quantity")
@@ -42,29 +42,29 @@ def test_all_rows_arrive_under_lower_case_names(warehouse: Warehouse) -> None:
     assert contents(spool) == [(number, int(quantity)) for number, quantity in rows]
 
 
-def test_a_statement_that_finds_nothing_still_tells_its_columns(warehouse: Warehouse) -> None:
-    warehouse.execute(CREATE)
+def test_an_empty_result_still_has_its_columns(each_warehouse: Warehouse) -> None:
+    each_warehouse.execute(CREATE)
 
-    spool = read_rows(warehouse.hook, "SELECT * FROM orders")
+    spool = read_rows(each_warehouse.hook, "SELECT * FROM orders")
 
     assert (spool.rows, spool.names) == (0, ("custom_order_number", "quantity"))
 
 
-def test_parameters_reach_the_driver_as_they_are_given(warehouse: Warehouse) -> None:
-    warehouse.execute(CREATE)
-    warehouse.execute("INSERT INTO orders VALUES ('A', 1), ('B', 2), ('50%', 3)")
-    by_name = warehouse.hook.conn_type == "gcpbigquery"
-    place = "%(number)s" if by_name else "?" if warehouse.hook.conn_type == "sqlite" else "%s"
+def test_parameters_reach_the_driver_as_they_are_given(each_warehouse: Warehouse) -> None:
+    each_warehouse.execute(CREATE)
+    each_warehouse.execute("INSERT INTO orders VALUES ('A', 1), ('B', 2), ('50%', 3)")
+    by_name = each_warehouse.hook.conn_type == "gcpbigquery"
+    place = "%(number)s" if by_name else "?" if each_warehouse.hook.conn_type == "sqlite" else "%s"
 
     spool = read_rows(
-        warehouse.hook,
+        each_warehouse.hook,
         f"SELECT custom_order_number FROM orders WHERE custom_order_number = {place}",
         {"number": "B"} if by_name else ["B"],
     )
 
     assert contents(spool) == [("B",)]
     like = read_rows(
-        warehouse.hook, "SELECT custom_order_number FROM orders WHERE custom_order_number LIKE '%\\%'"
+        each_warehouse.hook, "SELECT custom_order_number FROM orders WHERE custom_order_number LIKE '%\\%'"
     )
     assert like.names == ("custom_order_number",), "without parameters a % in the statement is a %"
 
@@ -92,9 +92,7 @@ def refuse_changes(warehouse: Warehouse, changes: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres", "mysql"])
-def test_row_stores_refuse_to_change_anything_for_who_only_reads(
-    kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_row_stores_are_read_in_a_read_only_transaction(kind: str, request: pytest.FixtureRequest) -> None:
     refuse_changes(request.getfixturevalue(f"{kind}_warehouse"), CHANGES)
 
 
@@ -127,20 +125,20 @@ def test_sqlite_writes_no_other_file_and_no_setting_for_who_only_reads(
 
 
 @pytest.mark.parametrize("parameters", [["B"], ("B",)])
-def test_bigquery_is_told_that_parameters_need_names(bigquery_warehouse: Warehouse, parameters: Any) -> None:
+def test_bigquery_parameters_need_names(bigquery_warehouse: Warehouse, parameters: Any) -> None:
     with pytest.raises(ColumnsError, match=r"pass a dict.*%\(name\)s"):
         read_rows(bigquery_warehouse.hook, "SELECT 1", parameters)
 
 
 @pytest.mark.parametrize("sql", ["", "  \n"])
-def test_an_empty_statement_is_refused(sqlite_warehouse: Warehouse, sql: str) -> None:
+def test_an_empty_statement_is_an_error(sqlite_warehouse: Warehouse, sql: str) -> None:
     with pytest.raises(ColumnsError, match="sql is empty"):
         read_rows(sqlite_warehouse.hook, sql)
 
 
-def test_a_statement_without_rows_is_refused(warehouse: Warehouse) -> None:
+def test_a_statement_without_rows_is_an_error(each_warehouse: Warehouse) -> None:
     with pytest.raises(ColumnsError, match="must be one SELECT"):
-        read_rows(warehouse.hook, CREATE)
+        read_rows(each_warehouse.hook, CREATE)
 
 
 def test_reading_commits_nothing(postgres_warehouse: Warehouse) -> None:
@@ -260,7 +258,7 @@ def test_a_text_that_sqlite_cannot_decode_is_not_shown(sqlite_warehouse: Warehou
         ("recipients", 'Perhaps you meant to reference the column "orders.recipient"'),
     ],
 )
-def test_postgres_tells_what_is_wrong_without_showing_a_customer(
+def test_a_postgres_error_is_described_without_showing_a_customer(
     postgres_warehouse: Warehouse, value: str, says: str
 ) -> None:
     postgres_warehouse.execute("CREATE TABLE orders (recipient TEXT, phone TEXT)")
@@ -341,14 +339,14 @@ ONE = [
 
 
 @pytest.mark.parametrize("sql", TWO)
-def test_two_statements_are_refused_before_anything_runs(warehouse: Warehouse, sql: str) -> None:
-    warehouse.execute(CREATE)
-    warehouse.execute("INSERT INTO orders VALUES ('A', 1)")
+def test_two_statements_are_refused_before_anything_runs(each_warehouse: Warehouse, sql: str) -> None:
+    each_warehouse.execute(CREATE)
+    each_warehouse.execute("INSERT INTO orders VALUES ('A', 1)")
 
     with pytest.raises(ColumnsError, match="sql holds 2 statements: `sql` must be one SELECT"):
-        read_rows(warehouse.hook, sql)
+        read_rows(each_warehouse.hook, sql)
 
-    assert warehouse.rows("SELECT * FROM orders") == [("A", 1)]
+    assert each_warehouse.rows("SELECT * FROM orders") == [("A", 1)]
 
 
 @pytest.mark.parametrize("sql", ONE)
@@ -429,7 +427,7 @@ def test_connections_that_yield_other_rows_than_tuples_are_read(
     assert contents(spool) == [("A", 2)]
 
 
-def test_mysqlclient_is_told_to_leave_rows_on_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mysqlclient_leaves_rows_on_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow_provider_kk.warehouse.read import _open_cursor
 
     driver: Any = ModuleType("MySQLdb.cursors")

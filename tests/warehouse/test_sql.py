@@ -82,7 +82,7 @@ def test_duckdb_quotes_its_reserved_words() -> None:
         '"a"b', '"a""b"', "`a`", "a.b.c.d", "1a", "é", "a\n; drop", "a/*", '"a;b"', "%s", "a%b", None, 3,
     ],
 )  # fmt: skip
-def test_what_is_no_plain_name_is_refused(name: Any) -> None:
+def test_a_name_that_is_not_plain_is_an_error(name: Any) -> None:
     with pytest.raises(ValueError, match="write_back"):
         WriteBack.parse(name)
     with pytest.raises(ValueError, match="write_back's key"):

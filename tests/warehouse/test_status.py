@@ -19,7 +19,7 @@ from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import sql_ledger
 from airflow_provider_kk.sandbox.server import SandboxServer
 from airflow_provider_kk.warehouse.status import StatusSync, StoppedError
 from airflow_provider_kk.warehouse.status_rows import StatusRows, rows_of
@@ -55,8 +55,8 @@ class Shop:
         self.control = sandbox.control
         self.rng = random.Random(42)
         engine = sa.create_engine(f"sqlite:///{path / 'shop.db'}", **pool_arguments("sqlite", 2))
-        self.ledger = SqlLedger(engine, HOST, ACCOUNT, clock=KKClock(sandbox))
-        self.ledger.open("kk")
+        self.ledger = sql_ledger(engine, HOST, ACCOUNT, clock=KKClock(sandbox))
+        self.ledger.storage.open("kk", settle_window_s=600)
         self.tables = StatusTables(sa.create_engine(f"sqlite:///{path / 'shop.db'}"), HOST, ACCOUNT)
         self.tables.create()
         self.orders = 0
@@ -74,7 +74,7 @@ class Shop:
         return sync
 
     def client(self) -> KKClient:
-        return client_for(self.sandbox.url, dialect="v2")
+        return client_for(self.sandbox.url, api_version="v2")
 
     def changed_since(self, epoch: float) -> int:
         """How many orders have changed between a time and ten minutes ago."""
@@ -141,7 +141,7 @@ def test_after_quiet_the_tables_equal_kks_state_row_by_row(shop: Shop, sort: str
     for _ in range(7):
         shop.control.advance(5 * HOUR)
         shop.add(40)
-        restless = RestlessClient(shop.sandbox.url, shop.sandbox.token, dialect="v2", throttle=Free())
+        restless = RestlessClient(shop.sandbox.url, shop.sandbox.token, api_version="v2", throttle=Free())
         restless.shop = shop
         changed = shop.changed_since(synced_until)
         with restless:
@@ -170,7 +170,7 @@ class Free:
         raise AssertionError("nobody was too fast")
 
 
-def test_a_sync_that_is_told_to_stop_keeps_what_it_has_and_goes_on_later(shop: Shop) -> None:
+def test_a_stopped_sync_keeps_what_it_has_and_continues_later(shop: Shop) -> None:
     shop.add(20)
     shop.control.advance(HOUR)
     shop.stop.set("the worker shuts down")
@@ -182,7 +182,7 @@ def test_a_sync_that_is_told_to_stop_keeps_what_it_has_and_goes_on_later(shop: S
         assert shop.sync(client).summary.changed == 0
 
 
-def test_a_watermark_that_lies_ahead_does_not_blind_the_sync(shop: Shop) -> None:
+def test_a_watermark_in_the_future_hides_no_change_from_the_sync(shop: Shop) -> None:
     shop.add(1)
     shop.control.advance(5 * DAY)
     with shop.client() as client:

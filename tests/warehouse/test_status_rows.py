@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.api.journey import Status
+from airflow_provider_kk.api.fulfilment import FulfilmentStatus
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.warehouse.status_rows import StatusRows, merge, rows_of
 
@@ -127,7 +127,7 @@ def test_any_part_of_a_history_with_its_last_answer_ends_in_the_same_rows():
         assert rows == reduce(merge, shuffled(rng, observed))
 
 
-def test_even_answers_that_take_back_what_was_told_are_joined_in_any_order():
+def test_even_contradicting_responses_are_joined_in_any_order():
     """Packages vanish, dates are missing or shared, words contradict each other: all seen, in any order."""
     rng = random.Random(7)
     for _ in range(1_000):
@@ -175,7 +175,7 @@ def test_a_second_parcel_never_erases_the_first():
         ("1", "shipped", "T1"),
         ("2", "preparing", None),
     ]
-    assert rows.order.status == Status.PARTIALLY_SHIPPED
+    assert rows.order.status == FulfilmentStatus.PARTIALLY_SHIPPED
 
 
 def test_a_package_is_known_by_its_id_and_lost_alone_when_that_is_odd():
@@ -225,7 +225,7 @@ def test_an_order_without_a_readable_id_has_no_rows():
     assert rows_of(KKOrder.read({"status": "shipped"})) is None
 
 
-def test_nobodys_name_street_or_phone_is_in_any_row():
+def test_no_personal_data_is_in_any_row():
     address = {"recipient": "Zebulon", "street1": "Licornes", "phone": "79988", "city": "Paris"}
     assert not {"Zebulon", "Licornes", "79988", "Paris"} & set(
         repr(seen(v2(5, shippingAddress=address, remark="for Zebulon"))).replace("'", " ").split()

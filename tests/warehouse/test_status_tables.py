@@ -150,7 +150,7 @@ def test_each_database_gets_exact_types(dialect: Any, words: list[str]) -> None:
         (sqlite.dialect(), "ON CONFLICT (host, account) DO UPDATE SET synced_until = excluded.synced_until"),
     ],
 )
-def test_each_database_is_told_in_its_own_words_to_insert_or_update(dialect: Any, words: str) -> None:
+def test_each_database_gets_its_own_upsert(dialect: Any, words: str) -> None:
     tables = StatusTables(Unconnected(dialect), "h", "a")  # type: ignore[arg-type]
     assert str(upsert(tables.watermark, dialect.name).compile(dialect=dialect)).endswith(words)
     for table in tables.metadata.sorted_tables:

@@ -20,45 +20,45 @@ from tests.warehouse.conftest import Warehouse
 from tests.warehouse.results import AT, LOG, UPDATED, appended, create_orders, create_results, result
 
 
-def test_results_are_appended_as_rows(warehouse: Warehouse) -> None:
-    create_results(warehouse)
+def test_results_are_appended_as_rows(each_warehouse: Warehouse) -> None:
+    create_results(each_warehouse)
     write_back = WriteBack.parse("kk_results")
-    write_back.prepare(warehouse.hook)
+    write_back.prepare(each_warehouse.hook)
 
     written = write_back.write(
-        warehouse.hook,
+        each_warehouse.hook,
         [result("A", "1", "2"), result("B", state="rejected", message='sold out: it\'s "50%"\n;--')],
         LOG,
     )
 
     assert written == 2
-    assert appended(warehouse) == [
+    assert appended(each_warehouse) == [
         ("A", "created", "1,2", None),
         ("B", "rejected", None, 'sold out: it\'s "50%"\n;--'),
     ]
 
 
-def test_a_repeated_write_appends_nothing_new(warehouse: Warehouse) -> None:
-    create_results(warehouse)
+def test_a_repeated_write_appends_nothing_new(each_warehouse: Warehouse) -> None:
+    create_results(each_warehouse)
     write_back = WriteBack.parse("kk_results")
-    write_back.write(warehouse.hook, [result("A", state="in_doubt"), result("B", "2")], LOG)
+    write_back.write(each_warehouse.hook, [result("A", state="in_doubt"), result("B", "2")], LOG)
     later = [replace(result("A", "1"), at=AT + timedelta(minutes=1)), result("B", "2")]
-    write_back.write(warehouse.hook, later, LOG)
-    write_back.write(warehouse.hook, later, LOG)
+    write_back.write(each_warehouse.hook, later, LOG)
+    write_back.write(each_warehouse.hook, later, LOG)
 
-    assert appended(warehouse) == [
+    assert appended(each_warehouse) == [
         ("A", "created", "1", None),
         ("A", "in_doubt", None, None),
         ("B", "created", "2", None),
     ]
 
 
-def test_the_time_is_utc_in_columns_of_time_and_of_text(warehouse: Warehouse) -> None:
-    create_results(warehouse)
+def test_the_time_is_utc_in_columns_of_time_and_of_text(each_warehouse: Warehouse) -> None:
+    create_results(each_warehouse)
 
-    WriteBack.parse("kk_results").write(warehouse.hook, [result("A")], LOG)
+    WriteBack.parse("kk_results").write(each_warehouse.hook, [result("A")], LOG)
 
-    ((at,),) = warehouse.rows("SELECT at FROM kk_results")
+    ((at,),) = each_warehouse.rows("SELECT at FROM kk_results")
     assert str(at).startswith("2024-02-29 10:30:15.25")
 
 
@@ -90,24 +90,26 @@ def test_batches_fit_the_parameter_limits_of_row_stores(
 
 @pytest.mark.parametrize("argument", ["kk_results", UPDATED])
 def test_a_batch_costs_two_statements(
-    warehouse: Warehouse, argument: Any, monkeypatch: pytest.MonkeyPatch
+    each_warehouse: Warehouse, argument: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create_results(warehouse)
-    create_orders(warehouse)
+    create_results(each_warehouse)
+    create_orders(each_warehouse)
     numbers = [f"A-{index}" for index in range(2_000)]
-    warehouse.execute("INSERT INTO orders (order_no) VALUES " + ", ".join(f"('{one}')" for one in numbers))
+    each_warehouse.execute(
+        "INSERT INTO orders (order_no) VALUES " + ", ".join(f"('{one}')" for one in numbers)
+    )
     executed: list[str] = []
     execute = module._execute
     monkeypatch.setattr(
         module, "_execute", lambda cursor, sql, *more: (executed.append(sql), execute(cursor, sql, *more))
     )
 
-    assert WriteBack.parse(argument).write(warehouse.hook, map(result, numbers, numbers), LOG) == 2_000
+    assert WriteBack.parse(argument).write(each_warehouse.hook, map(result, numbers, numbers), LOG) == 2_000
 
-    batches = -(-2_000 // DIALECTS[warehouse.hook.conn_type].rows_per_statement)
+    batches = -(-2_000 // DIALECTS[each_warehouse.hook.conn_type].rows_per_statement)
     assert len([sql for sql in executed if sql.startswith(("SELECT", "INSERT", "UPDATE"))]) == 2 * batches + 1
     table, ids = ("kk_results", "kk_order_ids") if argument == "kk_results" else ("orders", "kk_ids")
-    assert sorted(warehouse.rows(f"SELECT {ids} FROM {table}")) == sorted((one,) for one in numbers)
+    assert sorted(each_warehouse.rows(f"SELECT {ids} FROM {table}")) == sorted((one,) for one in numbers)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres", "mysql"])
@@ -131,7 +133,7 @@ def test_a_missing_table_is_made_where_that_is_usual(kind: str, request: pytest.
         ("bigquery", r"CREATE TABLE `kk_results` \(`custom_order_number` STRING, .*`at` TIMESTAMP\)"),
     ],
 )
-def test_elsewhere_a_missing_table_is_told_with_its_ddl(
+def test_elsewhere_a_missing_table_is_an_error_with_its_ddl(
     kind: str, ddl: str, request: pytest.FixtureRequest
 ) -> None:
     warehouse = request.getfixturevalue(f"{kind}_warehouse")
@@ -140,14 +142,14 @@ def test_elsewhere_a_missing_table_is_told_with_its_ddl(
         WriteBack.parse("kk_results").prepare(warehouse.hook)
 
 
-def test_a_table_with_other_columns_is_told_before_anything_is_sent(warehouse: Warehouse) -> None:
-    warehouse.execute("CREATE TABLE kk_results (custom_order_number VARCHAR(40), status VARCHAR(16))")
-    create_orders(warehouse)
+def test_a_table_with_other_columns_fails_before_anything_is_sent(each_warehouse: Warehouse) -> None:
+    each_warehouse.execute("CREATE TABLE kk_results (custom_order_number VARCHAR(40), status VARCHAR(16))")
+    create_orders(each_warehouse)
 
     with pytest.raises(WriteBackError, match=r"(?s)cannot be appended to kk_results.*CREATE TABLE"):
-        WriteBack.parse("kk_results").prepare(warehouse.hook)
+        WriteBack.parse("kk_results").prepare(each_warehouse.hook)
     with pytest.raises(WriteBackError, match="orders cannot be updated"):
-        WriteBack.parse({**UPDATED, "state": "nothing"}).prepare(warehouse.hook)
+        WriteBack.parse({**UPDATED, "state": "nothing"}).prepare(each_warehouse.hook)
 
 
 def test_many_tasks_may_make_the_table_at_once(postgres_warehouse: Warehouse) -> None:
@@ -169,21 +171,21 @@ def test_many_tasks_may_make_the_table_at_once(postgres_warehouse: Warehouse) ->
     assert failures == []
 
 
-def test_results_update_the_orders_own_rows(warehouse: Warehouse) -> None:
-    create_orders(warehouse)
-    warehouse.execute(
+def test_results_update_the_orders_own_rows(each_warehouse: Warehouse) -> None:
+    create_orders(each_warehouse)
+    each_warehouse.execute(
         "INSERT INTO orders (order_no, kk_state) VALUES ('A', '-'), ('A', '-'), ('B', '-'), ('C', '-')"
     )
     write_back = WriteBack.parse(UPDATED)
-    write_back.prepare(warehouse.hook)
+    write_back.prepare(each_warehouse.hook)
 
     for _ in range(2):
         written = write_back.write(
-            warehouse.hook, [result("A", "1", "2"), result("B", state="rejected")], LOG
+            each_warehouse.hook, [result("A", "1", "2"), result("B", state="rejected")], LOG
         )
 
     assert written == 2
-    assert warehouse.rows("SELECT * FROM orders ORDER BY 1") == [
+    assert each_warehouse.rows("SELECT * FROM orders ORDER BY 1") == [
         ("A", "1,2", "created"),
         ("A", "1,2", "created"),
         ("B", None, "rejected"),
@@ -191,23 +193,23 @@ def test_results_update_the_orders_own_rows(warehouse: Warehouse) -> None:
     ]
 
 
-def test_an_update_never_empties_ids(warehouse: Warehouse) -> None:
-    create_orders(warehouse)
-    warehouse.execute("INSERT INTO orders VALUES ('A', '1', 'created')")
+def test_an_update_never_empties_ids(each_warehouse: Warehouse) -> None:
+    create_orders(each_warehouse)
+    each_warehouse.execute("INSERT INTO orders VALUES ('A', '1', 'created')")
 
-    WriteBack.parse(UPDATED).write(warehouse.hook, [result("A", state="in_doubt")], LOG)
+    WriteBack.parse(UPDATED).write(each_warehouse.hook, [result("A", state="in_doubt")], LOG)
 
-    assert warehouse.rows("SELECT * FROM orders") == [("A", "1", "in_doubt")]
+    assert each_warehouse.rows("SELECT * FROM orders") == [("A", "1", "in_doubt")]
 
 
 def test_orders_without_a_row_are_counted_in_a_warning(
-    warehouse: Warehouse, caplog: pytest.LogCaptureFixture
+    each_warehouse: Warehouse, caplog: pytest.LogCaptureFixture
 ) -> None:
-    create_orders(warehouse)
-    warehouse.execute("INSERT INTO orders VALUES ('A', NULL, NULL)")
+    create_orders(each_warehouse)
+    each_warehouse.execute("INSERT INTO orders VALUES ('A', NULL, NULL)")
 
     WriteBack.parse(UPDATED).write(
-        warehouse.hook, [result("A", "1"), result("B", "2"), result("C", "3")], LOG
+        each_warehouse.hook, [result("A", "1"), result("B", "2"), result("C", "3")], LOG
     )
 
     assert (
@@ -230,7 +232,7 @@ def test_orders_without_a_row_in_several_batches_are_one_warning(
     assert "A-19 and 980 more) are not written: no row of orders has this number in" in warning
 
 
-def test_nothing_of_a_refused_batch_is_written_and_no_row_is_shown(postgres_warehouse: Warehouse) -> None:
+def test_nothing_of_a_failed_batch_is_written_and_no_row_is_shown(postgres_warehouse: Warehouse) -> None:
     postgres_warehouse.execute(
         "CREATE TABLE orders (order_no text, name text, kk_ids text, kk_state text CHECK (kk_state <> '-'))"
     )
@@ -247,7 +249,7 @@ def test_nothing_of_a_refused_batch_is_written_and_no_row_is_shown(postgres_ware
     assert caught.value.__context__ is None
 
 
-def test_what_a_trigger_says_of_a_row_is_not_shown(postgres_warehouse: Warehouse) -> None:
+def test_a_triggers_message_about_a_row_is_not_shown(postgres_warehouse: Warehouse) -> None:
     postgres_warehouse.execute("CREATE TABLE orders (order_no text, name text, kk_ids text, kk_state text)")
     postgres_warehouse.execute("INSERT INTO orders VALUES ('A', 'Ada Secret')")
     postgres_warehouse.execute(
@@ -277,7 +279,7 @@ def test_no_transaction_is_open_while_results_are_taken(sqlite_warehouse: Wareho
     assert WriteBack.parse("kk_results").write(sqlite_warehouse.hook, results(), LOG) == 400
 
 
-def test_a_warehouse_without_transactions_tells_the_first_error(bigquery_warehouse: Warehouse) -> None:
+def test_a_warehouse_without_transactions_raises_the_first_error(bigquery_warehouse: Warehouse) -> None:
     create_results(bigquery_warehouse, ", CHECK (state <> 'held')")
 
     with pytest.raises(WriteBackError, match="CHECK constraint failed"):
@@ -324,20 +326,20 @@ def test_long_messages_are_cut(sqlite_warehouse: Warehouse) -> None:
     assert sqlite_warehouse.rows("SELECT length(message) FROM kk_results") == [(1_000,)]
 
 
-def test_names_that_are_reserved_words_work(warehouse: Warehouse) -> None:
-    opening, closing = DIALECTS[warehouse.hook.conn_type].quotes
-    fold = str.upper if warehouse.hook.conn_type == "snowflake" else str
+def test_names_that_are_reserved_words_work(each_warehouse: Warehouse) -> None:
+    opening, closing = DIALECTS[each_warehouse.hook.conn_type].quotes
+    fold = str.upper if each_warehouse.hook.conn_type == "snowflake" else str
     table, key, ids, state = (
         f"{opening}{fold(name)}{closing}" for name in ("order", "group", "from", "select")
     )
-    warehouse.execute(f"CREATE TABLE {table} ({key} VARCHAR(9), {ids} VARCHAR(9), {state} VARCHAR(9))")
-    warehouse.execute(f"INSERT INTO {table} VALUES ('A', NULL, NULL)")
+    each_warehouse.execute(f"CREATE TABLE {table} ({key} VARCHAR(9), {ids} VARCHAR(9), {state} VARCHAR(9))")
+    each_warehouse.execute(f"INSERT INTO {table} VALUES ('A', NULL, NULL)")
 
     WriteBack.parse({"table": "order", "key": "group", "ids": "from", "state": "select"}).write(
-        warehouse.hook, [result("A", "1")], LOG
+        each_warehouse.hook, [result("A", "1")], LOG
     )
 
-    assert warehouse.rows(f"SELECT * FROM {table}") == [("A", "1", "created")]
+    assert each_warehouse.rows(f"SELECT * FROM {table}") == [("A", "1", "created")]
 
 
 def test_one_error_names_every_name_that_is_not_plain() -> None:
@@ -355,7 +357,7 @@ def test_one_error_names_every_name_that_is_not_plain() -> None:
         {k: UPDATED[k] for k in ("table", "key", "ids")},
     ],
 )
-def test_any_other_shape_is_refused_with_both_that_work(argument: object) -> None:
+def test_any_other_shape_is_an_error_that_names_both_that_work(argument: object) -> None:
     with pytest.raises(ValueError, match=r'"schema.table".*"table": \.\.\., "key"'):
         WriteBack.parse(argument)
 

@@ -12,14 +12,14 @@ from tests.warehouse.conftest import Warehouse
 from tests.warehouse.results import LOG, UPDATED, create_orders, result
 
 
-def test_integer_keys_and_ids_are_updated(warehouse: Warehouse) -> None:
-    row_store = warehouse.hook.conn_type in ("sqlite", "postgres", "mysql")
-    create_orders(warehouse, "BIGINT", "BIGINT" if row_store else "VARCHAR(99)")
-    warehouse.execute("INSERT INTO orders VALUES (1001, NULL, NULL)")
+def test_integer_keys_and_ids_are_updated(each_warehouse: Warehouse) -> None:
+    row_store = each_warehouse.hook.conn_type in ("sqlite", "postgres", "mysql")
+    create_orders(each_warehouse, "BIGINT", "BIGINT" if row_store else "VARCHAR(99)")
+    each_warehouse.execute("INSERT INTO orders VALUES (1001, NULL, NULL)")
 
-    WriteBack.parse(UPDATED).write(warehouse.hook, [result("1001", "77")], LOG)
+    WriteBack.parse(UPDATED).write(each_warehouse.hook, [result("1001", "77")], LOG)
 
-    assert [(str(ids), state) for _, ids, state in warehouse.rows("SELECT * FROM orders")] == [
+    assert [(str(ids), state) for _, ids, state in each_warehouse.rows("SELECT * FROM orders")] == [
         ("77", "created")
     ]
 

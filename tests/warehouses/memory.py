@@ -42,7 +42,7 @@ SERIES = {
 
 def main() -> None:
     with ExitStack() as servers:
-        cases = servers.enter_context(places())
+        cases = servers.enter_context(ledger_sources())
         filled = set()
         for name in sys.argv[1:] or cases:
             if (series := cases[name]["series"]) not in filled:
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 @contextmanager
-def places() -> Iterator[dict[str, dict[str, Any]]]:
+def ledger_sources() -> Iterator[dict[str, dict[str, Any]]]:
     """The cases, each with its connection; those of one series share their rows."""
     binaries, server = find_binaries(), find_server()
     assert binaries

@@ -20,12 +20,12 @@ from airflow_provider_kk.api.throttle import (
     StopSignal,
     ThrottleStopped,
     WaitLog,
-    tell_pause,
+    log_backoff,
 )
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.log import utc
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,9 @@ class LedgerBucket:
     """
 
     def __init__(self, ledger: SqlLedger, *, burst: int, per_second: float) -> None:
-        self._ledger = ledger
+        self._clock = ledger.clock
+        self._database = ledger.storage.database
+        self._account = ledger.account
         self._burst = max(1, burst - HEADROOM)
         self._interval_s = 1.0 / per_second
         #: Further ahead than this, the bucket's number was written by a clock that was ahead.
@@ -58,7 +60,7 @@ class LedgerBucket:
         self._arriving = threading.Lock()
         self._waiting = 0
         #: Moments of the monotonic clock that are booked for threads that wait.
-        self._places: deque[float] = deque()
+        self._permits: deque[float] = deque()
         self._counting = threading.Lock()
         self._paused_until = 0.0
         self._wait_log = WaitLog()
@@ -75,24 +77,24 @@ class LedgerBucket:
         stop = stop or Stop()
         if stop.is_set():
             raise ThrottleStopped
-        wait_s = self._place(stop) - self._ledger.clock.monotonic()
+        wait_s = self._permit_at(stop) - self._clock.monotonic()
         while wait_s > 0 and not stop.is_set():
-            self._wait_log.note(self._ledger.clock.monotonic(), wait_s)
+            self._wait_log.note(self._clock.monotonic(), wait_s)
             self._sleep(wait_s, stop)
             wait_s = self._pause_left_s()  # somebody may have met a 429 while this one slept
         if stop.is_set():
-            self.hand_back()
+            self.release()
             raise ThrottleStopped
 
-    def least_s(self, requests: int) -> float:
+    def min_duration_s(self, requests: int) -> float:
         """Return how many seconds so many requests take at least, if nobody else sends."""
-        row = self._ledger.database.look(lambda db: db.execute(self._state, self._here()).one_or_none())
+        row = self._database.read_with_retry(lambda db: db.execute(self._state, self._here()).one_or_none())
         free_in_s = 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
         if free_in_s > self._longest_s:
             free_in_s = self._full_s
         return max(0.0, free_in_s + (requests - self._burst) * self._interval_s)
 
-    def hand_back(self, held_s: float = 0.0) -> None:
+    def release(self, held_s: float = 0.0) -> None:
         """Give others a place that is not used, `held_s` seconds after its moment.
 
         Soon after only: by and by what was taken leaks out of the bucket, and would be given back twice.
@@ -103,29 +105,29 @@ class LedgerBucket:
         left = tables.account.c.bucket_tat - self._interval_s
         unused = tables.account.update().where(*self._row, tables.account.c.paused_until <= self._now)
         # Losing it costs others one wait; that it cannot be given back is no reason for a task to fail.
-        with suppress(DBAPIError), self._ledger.database.write() as db:
+        with suppress(DBAPIError), self._database.write() as db:
             db.execute(unused.values(bucket_tat=left), self._here())
 
     def back_off(self, retry_after_s: float | None) -> None:
         """Pause all workers of the account: KK has answered 429, so others use it too."""
         pause_s = random.uniform(0.5, 1.0) * _BACK_OFF_S if retry_after_s is None else retry_after_s  # noqa: S311 - a pause, no secret
         pause_s = min(pause_s, MAX_BACK_OFF_S)
-        here = self._ledger.clock.monotonic()
+        here = self._clock.monotonic()
         with self._counting:
             self.rate_limited += 1
-            is_news = here >= self._paused_until
+            is_new = here >= self._paused_until
             self._paused_until = max(self._paused_until, here + pause_s)
-        if is_news:
-            tell_pause("all workers of the account pause", pause_s)
-        now = self._ledger.database.now()
+        if is_new:
+            log_backoff("all workers of the account pause", pause_s)
+        now = self._database.now()
         pause = tables.account.update().where(*self._row)
         pause = pause.values(
             paused_until=_later(tables.account.c.paused_until, now + pause_s),
             bucket_tat=_later(tables.account.c.bucket_tat, now + pause_s + self._full_s),
         )
-        self._ledger.database.persist(lambda db: db.execute(pause))
+        self._database.persist(lambda db: db.execute(pause))
 
-    def _place(self, stop: StopSignal) -> float:
+    def _permit_at(self, stop: StopSignal) -> float:
         """Return the moment, on the monotonic clock, at which this thread may send."""
         with self._arriving:
             self._waiting += 1
@@ -133,11 +135,11 @@ class LedgerBucket:
             with self._arriving:
                 self._waiting -= 1
                 number = 1 + self._waiting
-            if not self._places:
+            if not self._permits:
                 if stop.is_set():  # maybe since the database is lost: trying it in turn would take minutes
                     raise ThrottleStopped
-                self._places.extend(self._book(number))
-            return self._places.popleft()
+                self._permits.extend(self._book(number))
+            return self._permits.popleft()
 
     def _book(self, number: int) -> list[float]:
         """Book the next free moments, on the monotonic clock."""
@@ -145,23 +147,23 @@ class LedgerBucket:
 
         def work(db: Connection) -> Any:
             booked = db.execute(self._booking_of, {"cost_s": cost_s, **self._here()})
-            return booked.one() if self._ledger.database.returns_rows else self._look(db)
+            return booked.one() if self._database.returns_rows else self._read_state(db)
 
         # Booked twice, when a commit's answer is lost, it costs others a wait; a sync that fails costs more.
-        row = self._ledger.database.persist(work)
+        row = self._database.persist(work)
         if self._is_out_of_bounds(row):
             self._set_right(row)
-            row = self._ledger.database.persist(work)
+            row = self._database.persist(work)
         first_s = row.bucket_tat - cost_s + self._interval_s - self._burst * self._interval_s - row.now
         soonest_s = max(0.0, row.paused_until - row.now)
-        here = self._ledger.clock.monotonic()
-        return [here + max(soonest_s, first_s + place * self._interval_s) for place in range(number)]
+        here = self._clock.monotonic()
+        return [here + max(soonest_s, first_s + index * self._interval_s) for index in range(number)]
 
     def _pause_left_s(self) -> float:
-        row = self._ledger.database.look(self._look)
+        row = self._database.read_with_retry(self._read_state)
         if self._is_out_of_bounds(row):
             self._set_right(row)
-            return 0.0
+            row = self._database.read_with_retry(self._read_state)
         return float(row.paused_until - row.now)
 
     def _is_out_of_bounds(self, row: Any) -> bool:
@@ -179,20 +181,20 @@ class LedgerBucket:
             bucket_tat=sa.case((tat_is_off, self._now + self._full_s), else_=account.bucket_tat),
             paused_until=sa.case((pause_is_off, self._now), else_=account.paused_until),
         )
-        changed = self._ledger.database.persist(lambda db: db.execute(statement, self._here()).rowcount)
+        changed = self._database.persist(lambda db: db.execute(statement, self._here()).rowcount)
         if changed:
             _log.warning(
                 "The rate limit of account %s was used up until %s, later than any queue or pause takes. A "
                 "clock was ahead when this was stored, and has been set right since. Requests go on at once",
-                self._ledger.account,
+                self._account,
                 utc(max(row.bucket_tat, row.paused_until)),
             )
 
-    def _look(self, db: Connection) -> Any:
+    def _read_state(self, db: Connection) -> Any:
         return db.execute(self._state, self._here()).one()
 
     def _here(self) -> dict[str, float]:
-        here = self._ledger.database.time_here()
+        here = self._database.time_here()
         return {} if here is None else {"here": here}
 
     @property
@@ -203,7 +205,7 @@ class LedgerBucket:
     def _booking_of(self) -> Any:
         tat = _later(tables.account.c.bucket_tat, self._now) + sa.bindparam("cost_s", type_=sa.Float(53))
         statement = tables.account.update().where(*self._row).values(bucket_tat=tat)
-        return statement.returning(*self._columns) if self._ledger.database.returns_rows else statement
+        return statement.returning(*self._columns) if self._database.returns_rows else statement
 
     @cached_property
     def _state(self) -> Any:
@@ -217,10 +219,10 @@ class LedgerBucket:
     def _now(self) -> sa.ColumnElement[float]:
         if self._here():
             return sa.bindparam("here", type_=sa.Float(53))
-        return self._ledger.database.now()
+        return self._database.now()
 
     def _sleep(self, seconds: float, stop: StopSignal) -> None:
-        clock = self._ledger.clock
+        clock = self._clock
         began = clock.monotonic()
         clock.sleep(seconds, stop)
         with self._counting:

@@ -14,10 +14,15 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from airflow_provider_kk.delivery.again import again, is_passing, is_undone, takes_no_writes
 from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.waiting import Waits
+from airflow_provider_kk.delivery.sql.retry import (
+    is_serialization_failure,
+    is_transient_code,
+    retry,
+    takes_no_writes,
+)
+from airflow_provider_kk.delivery.sql.slow_transactions import SlowTransactions
 
 T = TypeVar("T")
 
@@ -48,7 +53,7 @@ class Database:
         #: Whether a change can return the row that it has made (SQLAlchemy 1.4 knows it of PostgreSQL only).
         self.returns_rows: bool = getattr(engine.dialect, "update_returning", self.kind == "postgresql")
         self._clock = clock
-        self._waits = Waits()
+        self._waits = SlowTransactions()
         # Writers of one process queue here, fairly, instead of in SQLite's busy loop, which starves some.
         self._gate = threading.RLock() if self.kind == "sqlite" else None
         if self.kind not in SUPPORTED:
@@ -80,13 +85,13 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection to read with."""
-        with self._waits.told(), self.engine.connect() as connection:
+        with self._waits.warn_if_slow(), self.engine.connect() as connection:
             yield connection.execution_options(kk_read=True)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed durably when the block ends."""
-        with self._waits.told(), self._gate or nullcontext(), self.engine.begin() as connection:
+        with self._waits.warn_if_slow(), self._gate or nullcontext(), self.engine.begin() as connection:
             yield connection
 
     def persist(self, work: Callable[[Connection], T]) -> T:
@@ -94,30 +99,30 @@ class Database:
 
         For work that may run twice: a commit may have happened when its connection broke.
         """
-        return self._again(work, may_pass)
+        return self._retry_while(work, is_transient)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction, again only when the database has undone it for another one's sake.
 
         For work that must not run twice.
         """
-        return self._again(work, is_undone)
+        return self._retry_while(work, is_serialization_failure)
 
-    def look(self, work: Callable[[Connection], T]) -> T:
+    def read_with_retry(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads, again after what `persist` runs it again."""
 
         def once() -> T:
             with self.read() as connection:
                 return work(connection)
 
-        return again(once, may_pass)
+        return retry(once, is_transient)
 
-    def _again(self, work: Callable[[Connection], T], is_worth_it: Callable[[Exception], bool]) -> T:
+    def _retry_while(self, work: Callable[[Connection], T], is_retryable: Callable[[Exception], bool]) -> T:
         def once() -> T:
             with self.write() as connection:
                 return work(connection)
 
-        return again(once, is_worth_it)
+        return retry(once, is_retryable)
 
     def create_tables(self) -> None:
         """Create what is missing; somebody else may be doing the same."""
@@ -126,7 +131,7 @@ class Database:
         try:
             self.persist(self._create)
         except DBAPIError as error:
-            if may_pass(error):
+            if is_transient(error):
                 raise
             if self._has_tables():
                 return
@@ -179,7 +184,7 @@ class Database:
             "account": uuid.uuid4().hex,
             "schema_version": 0,
             "conn_ids": "[]",
-            "healed_until": 0.0,
+            "recovered_until": 0.0,
             "bucket_tat": 0.0,
             "paused_until": 0.0,
         }
@@ -222,13 +227,13 @@ def _create_missing_indexes(connection: Connection, wanted: Sequence[sa.Table]) 
                 index.create(connection)
 
 
-def may_pass(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether trying again may help: a lost connection, a lock, a deadlock, a full disk, a failover."""
     if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:
         return False  # the text of a lost race quotes keys, which may hold any of these words
     if error.connection_invalidated or error.statement is None:
         return True  # without a statement it failed to connect or to commit
-    if is_undone(error) or is_passing(error):
+    if is_serialization_failure(error) or is_transient_code(error):
         return True
     text = str(error.orig).lower()
     return any(

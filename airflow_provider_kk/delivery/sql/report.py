@@ -13,9 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlStorage
 from airflow_provider_kk.delivery.states import State
 
 _RUN = tables.sync_run
@@ -73,23 +73,23 @@ class RunOrder:
 
 
 class Report:
-    """Reads the ledger of one account's orders, or refunds; `ledger` need not be opened."""
+    """Reads the ledger of one account's orders, or refunds; `storage` need not be opened."""
 
-    def __init__(self, ledger: SqlLedger) -> None:
-        self._ledger = ledger
-        self._jobs = jobs = ledger.jobs
+    def __init__(self, storage: SqlStorage) -> None:
+        self._storage = storage
+        self._jobs = jobs = storage.jobs
         self._columns = jobs.job.c
         self._key = jobs.job.c[jobs.key]
         self._ids = jobs.job.c[jobs.ids]
-        self._is_mine = (self._columns.host == ledger.host, self._columns.account == ledger.account)
+        self._account_filter = (self._columns.host == storage.host, self._columns.account == storage.account)
 
     def of_refunds(self) -> Report:
         """Return what tells the same of refunds: keys are theirs, and kkOrderIds are refund numbers."""
-        return Report(self._ledger.of_refunds())
+        return Report(self._storage.of_refunds())
 
     def is_there(self) -> bool:
         """Whether the ledger's tables exist, those of refunds included."""
-        found = sa.inspect(self._ledger.database.engine)
+        found = sa.inspect(self._storage.database.engine)
         return all(found.has_table(table.name) for table in (tables.order, tables.refund))
 
     # Counts ----------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class Report:
             step = self._whole((at - since) / step_s)
             query = (
                 sa.select(self._columns.state, step, sa.func.count())
-                .where(*self._is_mine, self._columns.state.in_([state.value for state in states]))
+                .where(*self._account_filter, self._columns.state.in_([state.value for state in states]))
                 .where(at >= since, at < until)
                 .group_by(self._columns.state, step)
             )
@@ -116,7 +116,7 @@ class Report:
         wanted = [state.value for state in states]
         query = (
             sa.select(self._columns.state, sa.func.count())
-            .where(*self._is_mine, self._columns.state.in_(wanted))
+            .where(*self._account_filter, self._columns.state.in_(wanted))
             .group_by(self._columns.state)
         )
         return {State(state): count for state, count in self._rows(query)}
@@ -126,12 +126,12 @@ class Report:
         found = []
         for state in State:
             first = sa.select(sa.func.min(self._time_of(state)))
-            found += self._rows(first.where(*self._is_mine, self._columns.state == state.value))
+            found += self._rows(first.where(*self._account_filter, self._columns.state == state.value))
         return min((float(time) for (time,) in found if time is not None), default=None)
 
     def _whole(self, number: Any) -> Any:
         # SQLite may lack floor, and only its cast cuts off where others round.
-        if self._ledger.database.kind == "sqlite":
+        if self._storage.database.kind == "sqlite":
             return sa.cast(number, sa.Integer)
         return sa.func.floor(number)
 
@@ -146,7 +146,7 @@ class Report:
             at = self._time_of(state)
             query = (
                 self._select(at)
-                .where(*self._is_mine, self._columns.state == state.value, at >= since)
+                .where(*self._account_filter, self._columns.state == state.value, at >= since)
                 .order_by(at.desc(), self._key.desc(), self._columns.generation.desc())
                 .limit(limit)
             )
@@ -163,7 +163,7 @@ class Report:
     def find(self, text: str, *, limit: int) -> list[Line]:
         """Return what has this key, else this id of KK's, which reads the whole account."""
         at = sa.case((self._columns.created_at > 0, self._columns.created_at), else_=self._columns.updated_at)
-        query = self._select(at).where(*self._is_mine)
+        query = self._select(at).where(*self._account_filter)
         by_key = query.where(self._key == text).order_by(self._columns.generation)
         if found := [_line(row) for row in self._rows(by_key)]:
             return found
@@ -194,13 +194,13 @@ class Report:
 
     # One order, one run ----------------------------------------------------------------------------
 
-    def all_of(self, key: str) -> tuple[list[Entry], list[Attempt]]:
+    def all_of(self, key: str) -> tuple[list[Record], list[Attempt]]:
         """Return all generations of a key, and all its POSTs, oldest first."""
-        return self._ledger.generations(key), self._ledger.attempts([key])
+        return self._storage.entries(key=key), self._storage.attempts([key])
 
     def refunds_of(self, kk_order_ids: Iterable[str]) -> list[Line]:
         """Return the refunds of orders at KK, each order's oldest first."""
-        refunds = self._ledger.of_refunds()
+        refunds = self._storage.of_refunds()
         return [_line_of(one) for kk_order_id in kk_order_ids for one in refunds.refunds_of(kk_order_id)]
 
     def of_run(self, dag_id: str, run_id: str, *, limit: int, after: str | None = None) -> list[RunOrder]:
@@ -213,9 +213,9 @@ class Report:
         for (sync_id,) in self._rows(syncs):
             keys |= self._keys(self._jobs.job, (self._columns.sync_id == sync_id,), after, limit)
         page = self._in_order(keys)[:limit]
-        entries = self._ledger.look_up(page)
+        entries = self._storage.look_up(page)
         attempts: dict[str, list[Attempt]] = {}
-        for one in self._ledger.attempts(page):
+        for one in self._storage.attempts(page):
             if (one.dag_id, one.run_id) == (dag_id, run_id):
                 attempts.setdefault(one.key, []).append(one)
         return [
@@ -224,23 +224,23 @@ class Report:
 
     def _keys(self, table: sa.Table, conditions: Sequence[Any], after: str | None, limit: int) -> set[str]:
         key = table.c[self._jobs.key]
-        is_mine = (table.c.host == self._ledger.host, table.c.account == self._ledger.account)
-        query = sa.select(key).where(*is_mine, *conditions).distinct().order_by(key).limit(limit)
+        account_filter = (table.c.host == self._storage.host, table.c.account == self._storage.account)
+        query = sa.select(key).where(*account_filter, *conditions).distinct().order_by(key).limit(limit)
         if after is not None:
             query = query.where(key > after)
         return {row[0] for row in self._rows(query)}
 
     def _in_order(self, keys: Iterable[str]) -> list[str]:
         """Sort as the database does, whose collation decides what is behind a key."""
-        query = sa.select(self._key).where(*self._is_mine, self._key.in_(list(keys)))
+        query = sa.select(self._key).where(*self._account_filter, self._key.in_(list(keys)))
         return [row[0] for row in self._rows(query.distinct().order_by(self._key))]
 
     def _rows(self, query: Any) -> list[Any]:
-        with self._ledger.database.read() as db:
+        with self._storage.database.read() as db:
             return list(db.execute(query).all())
 
 
-def time_of(entry: Entry) -> float:
+def time_of(entry: Record) -> float:
     """Return when an order was created at KK, else when it last changed."""
     return entry.created_at if entry.state is State.CREATED else entry.updated_at
 
@@ -250,7 +250,7 @@ def _line(row: Any) -> Line:
     return Line(row.key, row.generation, State(row.state), ids, row.code, row.message, float(row.at))
 
 
-def _line_of(entry: Entry) -> Line:
+def _line_of(entry: Record) -> Line:
     return Line(
         entry.key,
         entry.generation,

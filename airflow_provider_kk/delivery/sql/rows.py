@@ -8,54 +8,73 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.rows import Attempt, Entry
+from airflow_provider_kk.delivery.job import Content
+from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.states import State
 
 
 def as_columns(values: Mapping[str, Any], jobs: tables.JobTables) -> dict[str, Any]:
     """Return the fields of a row as its table keeps them."""
-    return {jobs.column(name): _AS_COLUMN.get(name, _as_is)(value) for name, value in values.items()}
+    columns: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "content":
+            columns.update(zip(_CONTENT_FIELDS, _content_columns(value), strict=True))
+        else:
+            columns[jobs.column(name)] = _AS_COLUMN.get(name, _as_is)(value)
+    return columns
 
 
 def _as_is(value: Any) -> Any:
     return value
 
 
+def _content_columns(content: Content) -> tuple[str, str, str, str]:
+    goods = json.dumps(dict(sorted(content.goods.items())), separators=(",", ":"))
+    return content.fingerprint, goods, content.country, content.zip_digest
+
+
 _AS_COLUMN: dict[str, Callable[[Any], Any]] = {
     "state": lambda state: state.value,
     "kk_order_ids": lambda ids: json.dumps(list(ids)),
-    "goods": lambda goods: json.dumps(dict(sorted(goods.items())), separators=(",", ":")),
     "adopted": int,
 }
 
 
-def entry_of(row: Any) -> Entry:
-    """Return what a row with `ENTRY_FIELDS` says."""
+def record_of(row: Any) -> Record:
+    """Return what a row with `RECORD_FIELDS` says."""
     fields: list[Any] = list(row)
-    for place, read in _READ_AS.items():
-        fields[place] = read(fields[place])
-    return Entry(*fields)
+    for index, read in _READ_AS.items():
+        fields[index] = read(fields[index])
+    fields[_CONTENT_AT : _CONTENT_AT + len(_CONTENT_FIELDS)] = [_content(row)]
+    return Record(*fields)
 
 
 def attempt_of(row: Any, jobs: tables.JobTables) -> Attempt:
     """Return what a whole row of a POST says."""
     values = {name: getattr(row, jobs.column(name)) for name in _ATTEMPT_FIELDS}
-    values.update(kk_order_ids=tuple(json.loads(values["kk_order_ids"])), goods=json.loads(row.goods))
-    return Attempt(**values)
+    values.update(kk_order_ids=tuple(json.loads(values["kk_order_ids"])))
+    return Attempt(content=_content(row), **values)
 
 
-ENTRY_FIELDS = list(Entry.__dataclass_fields__)
+def _content(row: Any) -> Content:
+    return Content(row.fingerprint, json.loads(row.goods), row.country, row.zip_digest)
+
+
+_CONTENT_FIELDS = list(Content.__dataclass_fields__)
+_CONTENT_AT = list(Record.__dataclass_fields__).index("content")
+#: The fields of a row, those of its content among them.
+RECORD_FIELDS = list(Record.__dataclass_fields__)
+RECORD_FIELDS[_CONTENT_AT : _CONTENT_AT + 1] = _CONTENT_FIELDS
 _READ_AS: dict[int, Callable[[Any], Any]] = {
-    ENTRY_FIELDS.index("state"): State,
-    ENTRY_FIELDS.index("kk_order_ids"): lambda text: tuple(json.loads(text)),
-    ENTRY_FIELDS.index("goods"): json.loads,
-    ENTRY_FIELDS.index("adopted"): bool,
+    RECORD_FIELDS.index("state"): State,
+    RECORD_FIELDS.index("kk_order_ids"): lambda text: tuple(json.loads(text)),
+    RECORD_FIELDS.index("adopted"): bool,
 }
-_ATTEMPT_FIELDS = list(Attempt.__dataclass_fields__)
+_ATTEMPT_FIELDS = [name for name in Attempt.__dataclass_fields__ if name != "content"]
 
 
-def has_values(table: sa.Table, values: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
+def where_equal(table: sa.Table, values: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
     """Return the conditions under which a row has these values."""
     return tuple(table.c[name] == value for name, value in values.items())
 

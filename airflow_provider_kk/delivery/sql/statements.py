@@ -69,7 +69,7 @@ class Statements:
         """Read these columns of the rows whose columns equal `where`; of a table always the same ones."""
         shape = (sa.select, table, tuple(where))
         if shape not in self._made:
-            self._made[shape] = sa.select(*columns).where(*_equals(table, where))
+            self._made[shape] = sa.select(*columns).where(*_where_equal(table, where))
         return db.execute(self._made[shape], {f"is_{name}": value for name, value in where.items()})
 
     def _run(
@@ -87,7 +87,7 @@ class Statements:
         if statement is None:
             statement = verb(table).values({name: self._set(name, name in moments) for name in values})
             if where:
-                statement = statement.where(*_equals(table, where))
+                statement = statement.where(*_where_equal(table, where))
             if returning:
                 statement = statement.returning(*returning)
             self._made[shape] = statement
@@ -108,5 +108,5 @@ class Statements:
         return sa.func.least(moment, sa.bindparam(f"ceiling_{name}", type_=_EPOCH), type_=_EPOCH)
 
 
-def _equals(table: sa.Table, where: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
+def _where_equal(table: sa.Table, where: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
     return tuple(table.c[name] == sa.bindparam(f"is_{name}") for name in where)

@@ -8,16 +8,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from airflow_provider_kk.delivery.rows import Attempt, Claim, Entry
+from airflow_provider_kk.delivery.model import Attempt, Claim, Record
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import Database
 from airflow_provider_kk.delivery.sql.rows import (
-    ENTRY_FIELDS,
+    RECORD_FIELDS,
     as_columns,
     attempt_of,
-    entry_of,
-    has_values,
     in_turn,
+    record_of,
+    where_equal,
 )
 from airflow_provider_kk.delivery.sql.statements import Moment, Statements
 
@@ -31,13 +31,13 @@ class SqlTransaction:
         database: Database,
         statements: Statements,
         jobs: tables.JobTables,
-        is_mine: Mapping[str, str],
+        account_filter: Mapping[str, str],
         token_fingerprint: str,
     ) -> None:
         self._db, self._database, self._statements = db, database, statements
         self._jobs, self._job, self._attempt = jobs, jobs.job, jobs.attempt
-        self._columns = jobs.columns(ENTRY_FIELDS)
-        self._is_mine = is_mine
+        self._columns = jobs.columns(RECORD_FIELDS)
+        self._account_filter = account_filter
         self._token_fingerprint = token_fingerprint
         self._returning = self._columns if database.returns_rows else ()
 
@@ -59,40 +59,40 @@ class SqlTransaction:
             return first.at_most(second)
         return second.at_most(first) if isinstance(second, Moment) else min(first, second)
 
-    def read(self, key: str, generation: int) -> Entry | None:
+    def read(self, key: str, generation: int) -> Record | None:
         """Return a row."""
         return self._one(
-            self._statements.select(self._db, self._columns, self._job, self._place(key, generation))
+            self._statements.select(self._db, self._columns, self._job, self._primary_key(key, generation))
         )
 
-    def lock(self, key: str, generation: int) -> Entry | None:
+    def lock(self, key: str, generation: int) -> Record | None:
         """Return a row, which nobody else can change until the transaction ends."""
-        is_it = has_values(self._job, self._place(key, generation))
-        return self._one(self._db.execute(sa.select(*self._columns).where(*is_it).with_for_update()))
+        where_row = where_equal(self._job, self._primary_key(key, generation))
+        return self._one(self._db.execute(sa.select(*self._columns).where(*where_row).with_for_update()))
 
-    def _one(self, result: Any) -> Entry | None:
+    def _one(self, result: Any) -> Record | None:
         row = result.one_or_none()
-        return entry_of(row) if row else None
+        return record_of(row) if row else None
 
-    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Entry:
+    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Record:
         """Add a row and return it."""
-        row = self._place(key, generation) | as_columns(values, self._jobs)
+        row = self._primary_key(key, generation) | as_columns(values, self._jobs)
         result = self._statements.insert(self._db, self._job, row, returning=self._returning)
         return self._written(result, key, generation)
 
-    def change(self, seen: Entry, values: Mapping[str, Any]) -> Entry | None:
-        """Change a row and return it, if its state, attempt and claim token are still those of `seen`."""
-        unchanged = self._place(seen.key, seen.generation)
-        unchanged.update(state=seen.state.value, attempt=seen.attempt, claim_token=seen.claim_token)
-        return self._update(seen, unchanged, values)
+    def change(self, expected: Record, values: Mapping[str, Any]) -> Record | None:
+        """Change a row and return it, if its state, attempt and version are still those of `expected`."""
+        unchanged = self._primary_key(expected.key, expected.generation)
+        unchanged.update(state=expected.state.value, attempt=expected.attempt, version=expected.version)
+        return self._update(expected, unchanged, values)
 
-    def overwrite(self, locked: Entry, values: Mapping[str, Any]) -> Entry:
+    def overwrite(self, locked: Record, values: Mapping[str, Any]) -> Record:
         """Change a row that this transaction has locked, and return it."""
-        written = self._update(locked, self._place(locked.key, locked.generation), values)
+        written = self._update(locked, self._primary_key(locked.key, locked.generation), values)
         assert written is not None  # noqa: S101 - for the type checker: the row is locked or was just written
         return written
 
-    def _update(self, old: Entry, where: Mapping[str, Any], values: Mapping[str, Any]) -> Entry | None:
+    def _update(self, old: Record, where: Mapping[str, Any], values: Mapping[str, Any]) -> Record | None:
         changes = as_columns(values, self._jobs)
         result = self._statements.update(self._db, self._job, where, changes, returning=self._returning)
         if self._returning:
@@ -101,34 +101,36 @@ class SqlTransaction:
             return None
         return self._written(result, values.get("key", old.key), old.generation)
 
-    def _written(self, result: Any, key: str, generation: int) -> Entry:
+    def _written(self, result: Any, key: str, generation: int) -> Record:
         entry = self._one(result) if self._returning else self.read(key, generation)
         assert entry is not None  # noqa: S101 - for the type checker: the row is locked or was just written
         return entry
 
     def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
         """Add the row of a POST."""
-        row = self._place_of_attempt(claim) | as_columns(values, self._jobs)
+        row = self._attempt_key(claim) | as_columns(values, self._jobs)
         row["token_fingerprint"] = self._token_fingerprint
         self._statements.insert(self._db, self._attempt, row)
 
     def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
         """Change the row of a claim's POST; False when there is none."""
-        where = self._place_of_attempt(claim)
+        where = self._attempt_key(claim)
         written = self._statements.update(self._db, self._attempt, where, as_columns(values, self._jobs))
         return bool(written.rowcount == 1)
 
-    def _place_of_attempt(self, claim: Claim) -> dict[str, Any]:
-        place = self._place(claim.job.key, claim.generation)
-        place.update(attempt=claim.attempt, claim_token=claim.token)
-        return place
+    def _attempt_key(self, claim: Claim) -> dict[str, Any]:
+        primary_key = self._primary_key(claim.job.key, claim.generation)
+        primary_key.update(attempt=claim.attempt, version=claim.token)
+        return primary_key
 
     def attempts(self, key: str, generation: int) -> list[Attempt]:
         """Return the POSTs of a row, oldest first."""
-        query = sa.select(self._attempt).where(*has_values(self._attempt, self._place(key, generation)))
+        query = sa.select(self._attempt).where(
+            *where_equal(self._attempt, self._primary_key(key, generation))
+        )
         return [
             attempt_of(row, self._jobs) for row in self._db.execute(query.order_by(*in_turn(self._attempt)))
         ]
 
-    def _place(self, key: str, generation: int) -> dict[str, Any]:
-        return {**self._is_mine, self._jobs.key: key, "generation": generation}
+    def _primary_key(self, key: str, generation: int) -> dict[str, Any]:
+        return {**self._account_filter, self._jobs.key: key, "generation": generation}

@@ -17,29 +17,29 @@ from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.bucket import HEADROOM, LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
 from airflow_provider_kk.sandbox.bucket import LeakyBucket
-from tests.delivery.world import VirtualClock, World
+from tests.delivery.world import World
 
 
 @pytest.fixture
-def ledger(ledger_url: str) -> Iterator[SqlLedger]:
+def ledger(each_ledger_url: str) -> Iterator[SqlLedger]:
     engine = sa.create_engine(
-        ledger_url, **pool_arguments(sa.engine.make_url(ledger_url).get_backend_name(), 10)
+        each_ledger_url, **pool_arguments(sa.engine.make_url(each_ledger_url).get_backend_name(), 10)
     )
-    ledger = SqlLedger(engine, "kk.test", "default")
-    ledger.open("kk_default")
+    ledger = sql_ledger(engine, "kk.test", "default")
+    ledger.storage.open("kk_default", settle_window_s=600)
     yield ledger
     ledger.close()
 
 
 def tat(ledger: SqlLedger) -> float:
-    with ledger.database.read() as db:
+    with ledger.storage.database.read() as db:
         is_mine = tables.account.c.account == ledger.account
         return float(db.execute(sa.select(tables.account.c.bucket_tat).where(is_mine)).scalar_one())
 
 
-def test_many_threads_of_two_syncs_share_one_bucket_that_never_overflows(ledger: SqlLedger) -> None:
+def test_rate_limit_of_two_syncs_is_one_bucket_that_never_overflows(ledger: SqlLedger) -> None:
     buckets = [LedgerBucket(ledger, burst=20 + HEADROOM, per_second=50) for _ in range(2)]
     times: list[float] = []
 
@@ -58,7 +58,7 @@ def test_many_threads_of_two_syncs_share_one_bucket_that_never_overflows(ledger:
     assert max(times) - min(times) >= (80 - 20) / 50 - 0.1
 
 
-def test_threads_that_wait_for_the_database_are_booked_for_together(ledger: SqlLedger) -> None:
+def test_rate_limit_books_permits_of_waiting_threads_together(ledger: SqlLedger) -> None:
     bucket: Any = LedgerBucket(ledger, burst=100, per_second=10)
     booked: list[int] = []
     book, may_book = bucket._book, threading.Event()
@@ -81,7 +81,7 @@ def test_threads_that_wait_for_the_database_are_booked_for_together(ledger: SqlL
     assert len(booked) <= 3
 
 
-def test_a_lost_database_is_not_waited_for_by_one_thread_after_the_other(tmp_path: Path) -> None:
+def test_a_lost_database_is_waited_for_once_by_all_threads(tmp_path: Path) -> None:
     bucket: Any = LedgerBucket(World.in_folder(tmp_path).ledger, burst=100, per_second=10)
     stop, tries = Stop(), []
 
@@ -100,36 +100,35 @@ def test_a_lost_database_is_not_waited_for_by_one_thread_after_the_other(tmp_pat
     assert sorted(type(one).__name__ for one in failures) == ["RuntimeError"] + ["ThrottleStopped"] * 3
 
 
-def test_a_place_that_a_stopped_worker_does_not_use_is_handed_back(tmp_path: Path) -> None:
+def test_an_unused_permit_of_a_stopped_worker_is_released(tmp_path: Path) -> None:
     world = World.in_folder(tmp_path)
     bucket = LedgerBucket(world.ledger, burst=1 + HEADROOM, per_second=1)
     bucket.acquire()
     before = tat(world.ledger)
     stop = Stop()
 
-    class StopsAsleep(VirtualClock):
-        def sleep(self, seconds: float, _stop: object = None) -> None:
-            stop.set()
+    def stop_asleep(seconds: float, _stop: object = None) -> None:
+        stop.set()
 
-    world.ledger.clock = StopsAsleep()
+    world.clock.sleep = stop_asleep  # type: ignore[method-assign]
     with pytest.raises(ThrottleStopped):
         bucket.acquire(stop)
 
     assert tat(world.ledger) == before
 
 
-def test_a_place_whose_order_another_worker_has_taken_is_handed_back(tmp_path: Path) -> None:
+def test_the_permit_of_an_order_that_another_worker_claimed_is_released(tmp_path: Path) -> None:
     world = World.in_folder(tmp_path)
     bucket = LedgerBucket(world.ledger, burst=1 + HEADROOM, per_second=1)
     bucket.acquire()
-    bucket.hand_back(held_s=0.1)
+    bucket.release(held_s=0.1)
     bucket.acquire()
     assert bucket.waited_s == 0.0
 
     # By now it has leaked out, so that giving it back would make room for two.
     world.clock.sleep(1.5)
     bucket.acquire()
-    bucket.hand_back(held_s=1.5)
+    bucket.release(held_s=1.5)
     bucket.acquire()
     assert bucket.waited_s > 0.0
 
@@ -149,7 +148,7 @@ def test_seconds_waited_and_429s_are_counted(tmp_path: Path) -> None:
     assert bucket.rate_limited == 1
 
 
-def test_a_worker_that_dies_with_its_places_delays_the_others_by_those_alone(tmp_path: Path) -> None:
+def test_a_crashed_worker_delays_others_by_its_permits_only(tmp_path: Path) -> None:
     world = World.in_folder(tmp_path)
     dying: Any = LedgerBucket(world.ledger, burst=8 + HEADROOM, per_second=2)
     dying._book(8)  # eight threads were about to send
@@ -161,7 +160,7 @@ def test_a_worker_that_dies_with_its_places_delays_the_others_by_those_alone(tmp
     assert world.clock.now - began == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_mad_retry_after_does_not_stop_the_account_for_decades(world: World) -> None:
+def test_an_absurd_retry_after_does_not_stop_the_account_for_decades(world: World) -> None:
     bucket = LedgerBucket(world.ledger, burst=120, per_second=2)
     bucket.back_off(999_999_999.0)
     before = world.clock.now
@@ -169,7 +168,9 @@ def test_a_mad_retry_after_does_not_stop_the_account_for_decades(world: World) -
     assert 1 <= world.clock.now - before <= 600
 
 
-def test_a_pause_is_told_once_with_its_seconds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rate_limit_pause_is_logged_once_with_its_seconds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     world = World.in_folder(tmp_path)
     bucket = LedgerBucket(world.ledger, burst=120, per_second=2)
     for _thread in range(8):
@@ -189,7 +190,7 @@ def put_ahead(ledger: SqlLedger, *, tat_s: float = 0.0, pause_s: float = 0.0) ->
     """Let a clock that was ahead have written the account's row."""
     now = ledger.now()
     ahead = tables.account.update().values(bucket_tat=now + tat_s, paused_until=now + pause_s)
-    ledger.database.persist(lambda db: db.execute(ahead))
+    ledger.storage.database.persist(lambda db: db.execute(ahead))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_rate_limit_of_a_clock_that_was_ahead_is_bounded_and_logged_once(
 ) -> None:
     put_ahead(ledger, **times)
     buckets = [LedgerBucket(ledger, burst=20 + HEADROOM, per_second=50) for _ in range(2)]
-    assert buckets[0].least_s(10) <= 1.0
+    assert buckets[0].min_duration_s(10) <= 1.0
 
     sent = []
     with ThreadPoolExecutor(8) as pool:

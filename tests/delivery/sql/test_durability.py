@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.durability import weaknesses
+from airflow_provider_kk.delivery.sql.durability import durability_warnings
 from tests.postgres import find_binaries, throwaway_postgres
 
 
@@ -27,7 +27,7 @@ def seen(engine: Engine, *, mounts: Path | None = None) -> list[str]:
     """What is found: texts, notes marked as such."""
     arguments = {} if mounts is None else {"mounts": mounts}
     with engine.connect() as db:
-        return [("note: " if one.is_note else "") + one.text for one in weaknesses(db, **arguments)]
+        return [("note: " if one.is_note else "") + one.text for one in durability_warnings(db, **arguments)]
 
 
 class TestSQLite:
@@ -51,13 +51,15 @@ class TestSQLite:
         assert seen(engine, mounts=mounts) == []
 
     @pytest.mark.parametrize("mode", ["off", "memory"])
-    def test_a_journal_that_no_crash_survives_is_told(self, tmp_path: Path, mounts: Path, mode: str) -> None:
+    def test_a_journal_that_no_crash_survives_is_reported(
+        self, tmp_path: Path, mounts: Path, mode: str
+    ) -> None:
         (told,) = seen(self.engine(tmp_path, f"PRAGMA journal_mode={mode}"), mounts=mounts)
         assert f"journal_mode = {mode}" in told
         assert "Use journal_mode = WAL or DELETE" in told
 
     @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
-    def test_a_ledger_in_memory_is_told(self, url: str) -> None:
+    def test_a_ledger_in_memory_is_reported(self, url: str) -> None:
         (told,) = seen(engine_of(url))
         assert "in memory" in told
 
@@ -73,7 +75,7 @@ class TestSQLite:
             ("fuse.sshfs", "network file system"),
         ],
     )
-    def test_a_file_system_that_keeps_or_locks_nothing_is_told(
+    def test_a_file_system_that_keeps_or_locks_nothing_is_reported(
         self, tmp_path: Path, mounts: Path, kind: str, words: str
     ) -> None:
         folder = str(tmp_path).replace(" ", r"\040")
@@ -130,19 +132,19 @@ class TestPostgreSQL:
         assert seen(primary) == []
 
     @pytest.mark.parametrize("name", ["fsync", "full_page_writes"])
-    def test_writes_that_no_crash_survives_are_told(self, primary: Engine, name: str) -> None:
+    def test_writes_that_no_crash_survives_are_reported(self, primary: Engine, name: str) -> None:
         configure(primary, name, "off")
         (told,) = seen(primary)
         assert f"{name} = off" in told
         assert f"Set {name} = on" in told
 
-    def test_a_commit_that_does_not_wait_for_the_disk_is_told(self, primary: Engine) -> None:
+    def test_a_commit_that_does_not_wait_for_the_disk_is_reported(self, primary: Engine) -> None:
         with primary.connect() as db:
             db.exec_driver_sql("SET synchronous_commit = off")
-            found = weaknesses(db)
+            found = durability_warnings(db)
         assert "synchronous_commit = on" in found[0].text
 
-    def test_tables_that_a_crash_empties_are_told(self, primary: Engine) -> None:
+    def test_tables_that_a_crash_empties_are_reported(self, primary: Engine) -> None:
         run(primary, "ALTER TABLE kk_order SET UNLOGGED", "ALTER TABLE kk_account SET UNLOGGED")
         try:
             (told,) = seen(primary)
@@ -156,23 +158,23 @@ class TestPostgreSQL:
         assert told.startswith("note: ")
         assert "synchronous_standby_names" in told
 
-    def test_a_standby_is_told(self, postgres_pair: tuple[Engine, Engine]) -> None:
+    def test_a_standby_is_reported(self, postgres_pair: tuple[Engine, Engine]) -> None:
         (told,) = seen(postgres_pair[1])
         assert "is a standby" in told
 
-    def test_who_has_no_rights_is_told_what_everybody_may_see(self, primary: Engine) -> None:
+    def test_without_privileges_the_visible_settings_are_reported(self, primary: Engine) -> None:
         run(primary, "DROP ROLE IF EXISTS nobody", "CREATE ROLE nobody LOGIN")
         configure(primary, "fsync", "off")
         (told,) = seen(engine_of(str(primary.url).replace("postgres@", "nobody@"), poolclass=NullPool))
         assert "fsync = off" in told
 
-    def test_one_that_cannot_be_asked_is_a_note_and_no_failure(self, primary: Engine) -> None:
+    def test_a_failed_durability_check_is_a_note_and_no_failure(self, primary: Engine) -> None:
         with primary.connect() as db:
             db.exec_driver_sql("SET statement_timeout = 50")
             other = primary.connect()
             with other, other.begin():
                 other.exec_driver_sql("LOCK TABLE pg_class")
-                (found,) = weaknesses(db)
+                (found,) = durability_warnings(db)
         assert found.is_note
         assert "could not be seen" in found.text
 
@@ -215,7 +217,7 @@ class TestMySQL:
         assert seen(engine) == []
 
     @pytest.mark.parametrize("flush", [0, 2])
-    def test_a_commit_that_does_not_wait_for_the_disk_is_told(self, engine: Engine, flush: int) -> None:
+    def test_a_commit_that_does_not_wait_for_the_disk_is_reported(self, engine: Engine, flush: int) -> None:
         run(engine, f"SET GLOBAL innodb_flush_log_at_trx_commit = {flush}")
         (told,) = seen(engine)
         assert f"innodb_flush_log_at_trx_commit = {flush}" in told
@@ -224,7 +226,7 @@ class TestMySQL:
         run(engine, "SET GLOBAL innodb_flush_log_at_trx_commit = 3")
         assert seen(engine) == []
 
-    def test_tables_without_transactions_are_told(self, engine: Engine) -> None:
+    def test_tables_without_transactions_are_reported(self, engine: Engine) -> None:
         run(engine, "ALTER TABLE kk_account ENGINE = Aria")
         (told,) = seen(engine)
         run(engine, "ALTER TABLE kk_account ENGINE = InnoDB")

@@ -14,14 +14,16 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, OperationalError
 
-from airflow_provider_kk.delivery.job import Sighting
-from airflow_provider_kk.delivery.rows import Answer, Origin
-from airflow_provider_kk.delivery.runs import SyncRuns
+from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.model import AttemptResult, Origin
+from airflow_provider_kk.delivery.recover import adopt_unknown, rename
+from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import sql_ledger
 from airflow_provider_kk.delivery.states import Event, State
+from airflow_provider_kk.sync.runs import SyncRuns
 from tests.delivery.conftest import empty_tables
 from tests.delivery.world import Order, World
 from tests.mariadb import locked, server_set
@@ -39,20 +41,20 @@ def world(mariadb_url: str) -> Iterator[World]:
 
 def send(world: World, *keys: str) -> None:
     for key in keys:
-        world.ledger.begin(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
+        world.ledger.claim(world.job(Order(key)), None, origin=ORIGIN, sync_id="s")
 
 
 def test_openers_of_a_new_ledger_do_not_wait_for_each_other_in_a_circle(world: World) -> None:
     """Rivals for a key that one of them gives up all get the lock to read it, and none that to write."""
-    check = world.ledger.database.require_unique_keys
+    check = world.ledger.storage.database.require_unique_keys
     with ThreadPoolExecutor(8) as pool:
         for checked in [pool.submit(check) for _ in range(160)]:
             checked.result()
 
 
-def test_a_statement_that_somebody_has_killed_is_run_again(world: World) -> None:
+def test_a_killed_statement_is_retried(world: World) -> None:
     send(world, "A")
-    engine = world.ledger.database.engine
+    engine = world.ledger.storage.database.engine
     tries = []
 
     def kill(number: int) -> None:
@@ -67,7 +69,7 @@ def test_a_statement_that_somebody_has_killed_is_run_again(world: World) -> None
             tx._db.exec_driver_sql("SELECT sleep(30) FROM kk_order")
         tx.overwrite(tx.lock("A", 1), {"message": "after all"})
 
-    world.ledger.persist(work)
+    world.ledger.storage.persist(work)
 
     assert len(tries) == 2
     assert world.entry("A").message == "after all"
@@ -88,8 +90,8 @@ def test_an_opener_that_is_cut_off_goes_on_and_leaves_no_index_out(mariadb_url: 
             with server.connect() as other:
                 other.exec_driver_sql(f"KILL {own}")
 
-    ledger = SqlLedger(engine, "kk.test", "cut off")
-    ledger.open("kk_default")
+    ledger = sql_ledger(engine, "kk.test", "cut off")
+    ledger.storage.open("kk_default", settle_window_s=600)
     ledger.close()
 
     assert cut == []
@@ -104,7 +106,7 @@ def test_an_opener_that_is_cut_off_goes_on_and_leaves_no_index_out(mariadb_url: 
 @pytest.mark.parametrize("zone", ["SYSTEM", "+05:45"])
 def test_the_servers_clock_is_an_epoch_whatever_its_time_zone(mariadb_url: str, zone: str) -> None:
     with server_set(mariadb_url, "time_zone", zone):
-        ledger = SqlLedger(sa.create_engine(mariadb_url, **pool_arguments("mysql", 2)), "kk.test", "clock")
+        ledger = sql_ledger(sa.create_engine(mariadb_url, **pool_arguments("mysql", 2)), "kk.test", "clock")
         times = [ledger.now() for _ in range(9)]
         ledger.close()
     assert times == sorted(set(times)), "whole seconds"
@@ -117,17 +119,17 @@ def test_a_transaction_sees_what_others_commit_meanwhile(world: World) -> None:
 
     def work(tx: Any) -> None:
         seen = tx.read("A", 1)
-        assert rival.transact(
-            lambda other: other.change(seen, {"claim_token": "another", "message": "moved"})
+        assert rival.storage.transact(
+            lambda other: other.change(seen, {"version": "another", "message": "moved"})
         )
         assert tx.read("A", 1).message == "moved"
         assert tx.change(seen, {"message": "too late"}) is None
 
-    world.ledger.transact(work)
+    world.ledger.storage.transact(work)
     rival.close()
 
 
-def test_what_the_server_gave_up_for_a_deadlock_is_done_again(world: World) -> None:
+def test_a_deadlock_is_retried(world: World) -> None:
     send(world, "A", "B")
     both_hold_one = threading.Barrier(2, timeout=300)
     tries: list[str] = []
@@ -141,7 +143,7 @@ def test_what_the_server_gave_up_for_a_deadlock_is_done_again(world: World) -> N
                 both_hold_one.wait()
             tx.overwrite(tx.lock(second, 1), {"message": f"{first} was here"})
 
-        world.ledger.persist(work)
+        world.ledger.storage.persist(work)
 
     threads = [threading.Thread(target=take, args=keys) for keys in (("A", "B"), ("B", "A"))]
     for thread in threads:
@@ -153,7 +155,7 @@ def test_what_the_server_gave_up_for_a_deadlock_is_done_again(world: World) -> N
     assert [world.entry(key).message for key in "AB"] == ["B was here", "A was here"]
 
 
-def test_a_row_that_somebody_else_holds_for_long_is_waited_for(world: World, mariadb_url: str) -> None:
+def test_a_row_that_is_locked_for_long_is_waited_for(world: World, mariadb_url: str) -> None:
     send(world, "A")
     with server_set(mariadb_url, "innodb_lock_wait_timeout", 1):
         impatient = world.open_ledger()
@@ -165,10 +167,10 @@ def test_a_row_that_somebody_else_holds_for_long_is_waited_for(world: World, mar
                 held.rollback()
             tx.overwrite(tx.lock("A", 1), {"message": "mine"})
 
-        with world.ledger.database.engine.connect() as holder:
+        with world.ledger.storage.database.engine.connect() as holder:
             held = holder.begin()
             holder.exec_driver_sql("SELECT * FROM kk_order FOR UPDATE")
-            impatient.persist(work)
+            impatient.storage.persist(work)
         impatient.close()
     assert len(tries) == 2
     assert world.entry("A").message == "mine"
@@ -176,7 +178,7 @@ def test_a_row_that_somebody_else_holds_for_long_is_waited_for(world: World, mar
 
 def test_a_lost_connection_is_made_again(world: World) -> None:
     send(world, "A")
-    engine = world.ledger.database.engine
+    engine = world.ledger.storage.database.engine
     tries = []
 
     def work(tx: Any) -> None:
@@ -187,7 +189,7 @@ def test_a_lost_connection_is_made_again(world: World) -> None:
                 other.exec_driver_sql(f"KILL {own}")
         tx.overwrite(tx.lock("A", 1), {"message": "after all"})
 
-    world.ledger.persist(work)
+    world.ledger.storage.persist(work)
 
     assert len(tries) == 2
     assert world.entry("A").message == "after all"
@@ -198,16 +200,19 @@ def test_a_lost_connection_is_made_again(world: World) -> None:
     [
         ("kk_account", lambda world, ledger: LedgerBucket(ledger, burst=120, per_second=2).acquire()),
         ("kk_account", lambda world, ledger: LedgerBucket(ledger, burst=120, per_second=2).back_off(1)),
-        ("kk_account", lambda world, ledger: ledger.set_healed_until(world.clock.wall())),
+        ("kk_account", lambda world, ledger: ledger.storage.set_recovered_until(world.clock.wall())),
         ("kk_sync_run", lambda world, ledger: SyncRuns(ledger).begin(Origin("new", "run", "task", -1, 1))),
         ("kk_sync_run", lambda world, ledger: SyncRuns(ledger).begin(ORIGIN)),
-        ("kk_order", lambda world, ledger: ledger.heal([Sighting("1", "B", goods={"SHIRT_M": 1})])),
+        (
+            "kk_order",
+            lambda world, ledger: adopt_unknown(ledger, [ListedOrder("1", "B", goods={"SHIRT_M": 1})]),
+        ),
         ("kk_order", lambda world, ledger: ledger.hold(world.entry("A"), Event.GIVEN_UP, "why")),
-        ("kk_order", lambda world, ledger: ledger.rename(world.entry("A"), "0A")),
-        ("kk_order", lambda world, ledger: ledger.order_again(world.entry("C"), who="ann", why="lost")),
+        ("kk_order", lambda world, ledger: rename(ledger, world.entry("A"), "0A")),
+        ("kk_order", lambda world, ledger: order_again(ledger, world.entry("C"), who="ann", why="lost")),
     ],
 )
-def test_no_change_fails_for_a_lock_that_somebody_else_had(
+def test_no_write_fails_for_the_lock_of_another_session(
     world: World, mariadb_url: str, monkeypatch: pytest.MonkeyPatch, table: str, change: Any
 ) -> None:
     send(world, "A", "C")
@@ -232,14 +237,14 @@ def test_no_change_fails_for_a_lock_that_somebody_else_had(
         (2005, "Unknown server host 'ledger' (-2)"),
     ],
 )
-def test_a_server_that_is_away_is_waited_for_in_the_words_of_every_driver(
+def test_an_unreachable_server_is_waited_for_with_every_driver(
     world: World, monkeypatch: pytest.MonkeyPatch, word: tuple[int, str]
 ) -> None:
-    claim = world.ledger.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    claim = world.ledger.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     assert claim is not None
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
-    engine = world.ledger.database.engine
+    engine = world.ledger.storage.database.engine
     engine.dispose()
 
     @sa.event.listens_for(engine, "do_connect")
@@ -247,7 +252,7 @@ def test_a_server_that_is_away_is_waited_for_in_the_words_of_every_driver(
         if len(pauses) < 2:
             raise pymysql.err.OperationalError(*word)
 
-    assert world.ledger.record(claim, Answer(Event.CREATED, ("1",))).state is State.CREATED
+    assert world.ledger.record(claim, AttemptResult(Event.CREATED, ("1",))).state is State.CREATED
     assert len(pauses) == 2
 
 
@@ -256,11 +261,11 @@ def test_an_intent_whose_commit_comes_through_late_is_this_workers_own(
     world: World, monkeypatch: pytest.MonkeyPatch, is_new: bool
 ) -> None:
     """As when a proxy dies while the server waits for its replica: only the server knows, and only later."""
-    seen, job, database = None, world.job(Order("A")), world.ledger.database
+    seen, job, database = None, world.job(Order("A")), world.ledger.storage.database
     if not is_new:
-        claim = world.ledger.begin(job, None, origin=ORIGIN, sync_id="s")
+        claim = world.ledger.claim(job, None, origin=ORIGIN, sync_id="s")
         assert claim is not None
-        seen = world.ledger.record(claim, Answer(Event.NOT_SENT))
+        seen = world.ledger.record(claim, AttemptResult(Event.NOT_SENT))
     write = database.write
 
     @contextmanager
@@ -273,7 +278,7 @@ def test_an_intent_whose_commit_comes_through_late_is_this_workers_own(
         raise OperationalError("COMMIT", {}, pymysql.err.OperationalError(2013, "Lost connection"))
 
     monkeypatch.setattr(database, "write", write_and_lose_the_connection)
-    claim = world.ledger.begin(job, seen, origin=ORIGIN, sync_id="s")
+    claim = world.ledger.claim(job, seen, origin=ORIGIN, sync_id="s")
 
     assert claim is not None
     assert claim.entry == world.entry("A")
@@ -285,7 +290,7 @@ def test_what_is_too_long_is_an_error_on_a_lax_server_too(world: World, mariadb_
     with server_set(mariadb_url, "sql_mode", ""):
         ledger = world.open_ledger()
         with pytest.raises(DataError):
-            ledger.begin(world.job(huge), None, origin=ORIGIN, sync_id="s")
+            ledger.claim(world.job(huge), None, origin=ORIGIN, sync_id="s")
         ledger.close()
     assert world.ledger.look_up(["A"]) == {}
 
@@ -305,9 +310,9 @@ def test_the_ddl_can_be_run_by_hand(mariadb_url: str) -> None:
 
 def test_the_same_answer_twice_is_one_answer(world: World) -> None:
     """A row that is found but not changed counts as found."""
-    claim = world.ledger.begin(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
+    claim = world.ledger.claim(world.job(Order("A")), None, origin=ORIGIN, sync_id="s")
     assert claim is not None
     for _ in range(2):
-        assert world.ledger.record(claim, Answer(Event.CREATED, ("1",))).state is State.CREATED
+        assert world.ledger.record(claim, AttemptResult(Event.CREATED, ("1",))).state is State.CREATED
     (attempt,) = world.ledger.attempts(["A"])
     assert (attempt.outcome, world.entry("A").kk_order_ids) == ("created", ("1",))

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
 from tests.delivery.conftest import own_schema
 
 #: SQLAlchemy 1.4 knows no psycopg 3.
@@ -24,22 +24,24 @@ DRIVERS = ("psycopg2",) if sa.__version__ < "2" else ("psycopg2", "psycopg")
 
 
 @pytest.fixture(params=DRIVERS)
-def url(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[str]:
+def each_driver_url(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[str]:
     """An empty schema, through either driver."""
     with own_schema(postgres_url) as url:
         yield url.replace("postgresql:", f"postgresql+{request.param}:")
 
 
 @pytest.fixture
-def unopened(url: str) -> Iterator[SqlLedger]:
-    ledger = SqlLedger(sa.create_engine(url, **pool_arguments("postgresql", 4)), "kk.test", "default")
+def unopened(each_driver_url: str) -> Iterator[SqlLedger]:
+    ledger = sql_ledger(
+        sa.create_engine(each_driver_url, **pool_arguments("postgresql", 4)), "kk.test", "default"
+    )
     yield ledger
     ledger.close()
 
 
 @pytest.fixture
 def ledger(unopened: SqlLedger) -> SqlLedger:
-    unopened.open("kk_default")
+    unopened.storage.open("kk_default", settle_window_s=600)
     return unopened
 
 
@@ -49,7 +51,7 @@ def session_of(db: Any) -> int:
 
 def losing_its_connection(ledger: SqlLedger, before: str) -> list[int]:
     """Let the server end the first session that runs such a statement; return the list of these sessions."""
-    engine = ledger.database.engine
+    engine = ledger.storage.database.engine
     lost: list[int] = []
 
     def lose(connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
@@ -62,17 +64,17 @@ def losing_its_connection(ledger: SqlLedger, before: str) -> list[int]:
     return lost
 
 
-def test_a_connection_lost_while_tables_are_created_is_no_want_of_rights(unopened: SqlLedger) -> None:
+def test_a_connection_lost_while_tables_are_created_is_not_a_missing_privilege(unopened: SqlLedger) -> None:
     lost = losing_its_connection(unopened, "CREATE TABLE")
-    unopened.open("kk_default")
+    unopened.storage.open("kk_default", settle_window_s=600)
     assert lost
 
 
 @pytest.mark.parametrize("doing", ["UPDATE kk_account", "SELECT kk_account"])
-def test_a_connection_lost_while_threads_wait_for_their_places_costs_no_sync(
+def test_a_connection_lost_while_threads_wait_for_permits_fails_no_sync(
     ledger: SqlLedger, doing: str
 ) -> None:
-    bucket = LedgerBucket(ledger, burst=1, per_second=100)
+    bucket = LedgerBucket(ledger, burst=1, per_second=0.5)  # so slow that the second one always waits
     bucket.acquire()
     lost = losing_its_connection(ledger, doing)
     bucket.acquire()
@@ -89,7 +91,7 @@ def test_a_connection_lost_while_a_429_is_noted_leaves_the_request_not_sent(ledg
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03", "57P01", "53100", "25006"])
-def test_a_fault_that_may_pass_is_told_by_its_sqlstate_in_any_language(ledger: SqlLedger, state: str) -> None:
+def test_a_transient_error_is_known_by_its_sqlstate_in_any_language(ledger: SqlLedger, state: str) -> None:
     sessions: list[int] = []
 
     def work(tx: Any) -> None:
@@ -97,14 +99,14 @@ def test_a_fault_that_may_pass_is_told_by_its_sqlstate_in_any_language(ledger: S
         if len(sessions) == 1:
             tx._db.exec_driver_sql(f"DO $$ BEGIN RAISE 'Verklemmung' USING ERRCODE = '{state}'; END $$")
 
-    ledger.persist(work)
+    ledger.storage.persist(work)
 
     assert len(sessions) == 2
     # A server that takes no writes any more is left: a new connection may lead to the one that does.
     assert (sessions[0] != sessions[1]) or state != "25006"
 
 
-def test_what_is_at_fault_itself_is_not_tried_again(ledger: SqlLedger) -> None:
+def test_a_faulty_statement_is_not_retried(ledger: SqlLedger) -> None:
     tries: list[int] = []
 
     def work(tx: Any) -> None:
@@ -112,12 +114,12 @@ def test_what_is_at_fault_itself_is_not_tried_again(ledger: SqlLedger) -> None:
         tx._db.exec_driver_sql("SELECT nothing FROM nowhere")
 
     with pytest.raises(DBAPIError):
-        ledger.persist(work)
+        ledger.storage.persist(work)
     assert tries == [1]
 
 
-def test_a_name_that_cannot_be_looked_up_for_a_moment_costs_no_answer(ledger: SqlLedger) -> None:
-    engine = ledger.database.engine
+def test_a_short_dns_failure_loses_no_response(ledger: SqlLedger) -> None:
+    engine = ledger.storage.database.engine
     engine.dispose()
     failed: list[int] = []
 
@@ -128,7 +130,7 @@ def test_a_name_that_cannot_be_looked_up_for_a_moment_costs_no_answer(ledger: Sq
             driver = import_module(dialect.driver)
             raise driver.OperationalError('could not translate host name "db" to address')
 
-    ledger.persist(session_of_tx)
+    ledger.storage.persist(session_of_tx)
     assert failed
 
 
@@ -138,7 +140,7 @@ def session_of_tx(tx: Any) -> int:
 
 def test_a_server_that_vanishes_is_given_up_after_a_minute(ledger: SqlLedger) -> None:
     """By default the kernel waits two hours for an answer, a quarter of one with a statement on its way."""
-    with ledger.database.engine.connect() as db:
+    with ledger.storage.database.engine.connect() as db:
         fd = os.dup(db.connection.driver_connection.fileno())
     with closing(socket.socket(fileno=fd)) as its:
         quiet_s, every_s, times = (

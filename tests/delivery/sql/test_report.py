@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import Sighting
-from airflow_provider_kk.delivery.sql.ledger import SqlLedger
+from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.recover import adopt_unknown
 from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
+from airflow_provider_kk.delivery.sql.storage import refund_ledger, sql_ledger
 from airflow_provider_kk.delivery.states import State
 from tests.delivery.world import START, Order, World
 
@@ -23,7 +24,7 @@ def world(empty_world: World) -> World:
 
 @pytest.fixture
 def report(world: World) -> Report:
-    return Report(world.ledger)
+    return Report(world.ledger.storage)
 
 
 def keys(lines: list[Line]) -> list[str]:
@@ -38,7 +39,7 @@ def some_of_each(world: World) -> None:
     world.sync("C3", "D", waits=False)
 
 
-def test_each_order_is_counted_in_the_step_of_its_time(world: World, report: Report) -> None:
+def test_each_order_is_counted_in_the_interval_of_its_time(world: World, report: Report) -> None:
     some_of_each(world)
     series = report.over_time(*DAY, 3_600)
     assert sum(series[State.CREATED].values()) == 3
@@ -48,7 +49,7 @@ def test_each_order_is_counted_in_the_step_of_its_time(world: World, report: Rep
     assert report.over_time(START + 90_000, START + 180_000, 3_600) == {state: {} for state in State}
 
 
-def test_what_is_open_is_counted_whatever_its_day(world: World, report: Report) -> None:
+def test_open_orders_are_counted_whatever_their_day(world: World, report: Report) -> None:
     some_of_each(world)
     assert report.count([State.IN_DOUBT, State.HELD]) == {State.IN_DOUBT: 1}
 
@@ -75,7 +76,7 @@ def test_pages_hold_each_order_once_newest_first(world: World, report: Report, s
     assert [line.at for line in found] == sorted((line.at for line in found), reverse=True)
 
 
-def test_only_the_states_and_the_period_that_are_asked_for_are_listed(world: World, report: Report) -> None:
+def test_orders_are_filtered_by_state_and_period(world: World, report: Report) -> None:
     some_of_each(world)
     assert keys(report.lines([State.REJECTED], *DAY, limit=9)) == ["R"]
     assert set(keys(report.lines(State, START + 3_600, DAY[1], limit=9))) == {"C3", "D"}
@@ -92,7 +93,7 @@ def test_an_order_is_found_by_its_number_or_by_any_of_its_ids(world: World, repo
         assert report.find(text, limit=9) == []
 
 
-def test_a_run_has_what_it_sent_and_what_it_settled(world: World, report: Report) -> None:
+def test_a_run_has_what_it_sent_and_what_it_reconciled(world: World, report: Report) -> None:
     world.kk.meets("D", "lost_answer")
     world.sync("C", "D", run_id="one", waits=False)
     world.clock.sleep(3_600)
@@ -112,23 +113,23 @@ def test_a_run_has_what_it_sent_and_what_it_settled(world: World, report: Report
 
 
 def test_the_refunds_of_an_order_are_those_of_its_id_alone(world: World) -> None:
-    report = Report(world.ledger)
-    refunds = world.ledger.of_refunds()
+    report = Report(world.ledger.storage)
+    refunds = refund_ledger(world.ledger)
     for key in ("1009-whole", "1009-0a1b2c3d4e5f6071", "1010-whole", "10090-whole", "999-whole", "x_9-whole"):
-        refunds.heal([Sighting(id=f"of {key}", key=key, goods={})])
+        adopt_unknown(refunds, [ListedOrder(id=f"of {key}", key=key, goods={})])
     assert set(keys(report.refunds_of(["1009"]))) == {"1009-whole", "1009-0a1b2c3d4e5f6071"}
     assert keys(report.refunds_of(["999", "x_9", "x%9", "1011"])) == ["999-whole", "x_9-whole"]
 
 
-def test_refunds_are_told_as_orders_are_and_apart_from_them(world: World) -> None:
+def test_refunds_are_listed_like_orders_and_apart_from_them(world: World) -> None:
     some_of_each(world)
-    world.ledger.of_refunds().heal([Sighting(id="70", key="1009-whole", goods={})])
-    refunds = Report(world.ledger).of_refunds()
+    adopt_unknown(refund_ledger(world.ledger), [ListedOrder(id="70", key="1009-whole", goods={})])
+    refunds = Report(world.ledger.storage).of_refunds()
     assert keys(refunds.lines(State, *DAY, limit=9)) == ["1009-whole"]
     assert keys(refunds.find("70", limit=9)) == ["1009-whole"]
     assert sum(sum(steps.values()) for steps in refunds.over_time(*DAY, 3_600).values()) == 1
     assert refunds.all_of("1009-whole")[0][0].kk_order_ids == ("70",)
-    assert Report(world.ledger).all_of("1009-whole") == ([], [])
+    assert Report(world.ledger.storage).all_of("1009-whole") == ([], [])
 
 
 def test_the_oldest_time_is_that_of_any_state(world: World, report: Report) -> None:
@@ -139,25 +140,25 @@ def test_the_oldest_time_is_that_of_any_state(world: World, report: Report) -> N
 
 def test_another_account_is_not_seen(world: World) -> None:
     some_of_each(world)
-    other = Report(SqlLedger(world.ledger.database.engine, "kk.test", "other"))
+    other = Report(sql_ledger(world.ledger.storage.database.engine, "kk.test", "other").storage)
     assert other.lines(State, *DAY, limit=9) == []
     assert not any(other.over_time(*DAY, 3_600).values())
     assert other.find("C1", limit=9) == []
     assert other.of_run("dag", "run 1", limit=9) == []
 
 
-def test_looking_creates_no_tables(tmp_path: Path) -> None:
+def test_reading_creates_no_tables(tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'nothing.db'}")
-    assert not Report(SqlLedger(engine, "kk.test", "default")).is_there()
+    assert not Report(sql_ledger(engine, "kk.test", "default").storage).is_there()
     assert sa.inspect(engine).get_table_names() == []
 
 
 def test_pages_are_read_along_an_index(world: World) -> None:
-    if world.ledger.database.kind != "sqlite":
+    if world.ledger.storage.database.kind != "sqlite":
         pytest.skip("SQLite tells its plan without figures")
     some_of_each(world)
     seen: list[str] = []
-    engine = world.ledger.database.engine
+    engine = world.ledger.storage.database.engine
 
     @sa.event.listens_for(engine, "before_cursor_execute")
     def remember(connection, cursor, statement, parameters, context, executemany):
@@ -167,7 +168,7 @@ def test_pages_are_read_along_an_index(world: World) -> None:
             )
             seen.extend(row[3] for row in plan)
 
-    report = Report(world.ledger)
+    report = Report(world.ledger.storage)
     after = Cursor(START, State.REJECTED, 1, "R")
     report.lines(State, *DAY, limit=50, after=after)
     report.over_time(*DAY, 3_600)

@@ -1,0 +1,197 @@
+"""What an answer of KK proves: the envelope, the outcome, the ids. Pure functions, no network.
+
+The envelope is `{"code": <int>, "message": <text>, "data": <any>}`; 10000 means success and the text is
+never tested. Only a whole JSON object with an integer code counts as one: a scalar that was cut short would
+parse too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from airflow_provider_kk.api.errors import (
+    KKAnswerError,
+    KKAuthError,
+    KKEndpointError,
+    KKError,
+    KKRateLimitedError,
+    KKRejectedError,
+    KKUnknownOutcomeError,
+)
+from airflow_provider_kk.api.redact import redact
+
+SUCCESS = 10000
+"""The code of every success."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """A whole HTTP answer, as it came; names of headers in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Envelope(NamedTuple):
+    """What KK wraps every answer in."""
+
+    code: int
+    message: str
+    data: Any
+
+
+def data_of(answer: Response, *, is_write: bool, secrets: Iterable[str] = ()) -> Any:
+    """The `data` of a success. Raises the KKError that the answer proves otherwise.
+
+    `is_write` says whether the call was to change something: what cannot be read is then an unknown outcome,
+    else merely a failed read. `secrets` texts (the token, personal values) are taken out of KK's message.
+    """
+    envelope = read_envelope(answer.body)
+    if envelope is not None and envelope.code == SUCCESS and 200 <= answer.status < 300:
+        return envelope.data
+    kind, meaning = (
+        _by_status(answer.status, envelope, is_write)
+        or _by_code(answer.status, envelope)
+        or _UNCLEAR[is_write]
+    )
+    code, message = None, None
+    if envelope is not None:
+        code, message = envelope.code, redact(envelope.message, secrets) or None
+    what = redact(_instead_of_an_envelope(answer), secrets) if code is None else f"code {code}"
+    text = f"{meaning} (HTTP {answer.status}, {what})"
+    error = kind(
+        f"{text}: {message}" if message else text, http_status=answer.status, code=code, kk_message=message
+    )
+    if isinstance(error, KKRateLimitedError):
+        error.retry_after_s = _retry_after_s(answer.headers)
+    raise error
+
+
+def read_envelope(body: bytes) -> Envelope | None:
+    """The envelope in `body`, numbers exact, or None when `body` is anything else."""
+    try:
+        data = json.loads(body, parse_float=Decimal)
+    except (ValueError, RecursionError, ArithmeticError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    code = data.get("code")
+    if isinstance(code, str) and re.fullmatch(r"-?[0-9]{1,9}", code.strip(), re.ASCII):
+        code = int(code)
+    if isinstance(code, bool) or not isinstance(code, int):
+        return None
+    message = data.get("message")
+    return Envelope(code, message if isinstance(message, str) else "", data.get("data"))
+
+
+def kk_order_ids(data: object) -> list[str]:
+    """The kkOrderIds in the `data` of a created order, in every shape that KK has shown or may show.
+
+    A number, text, comma separated text, a list of these, `{"kkOrderIds": ...}` or `{"id": ...}`, lists of
+    those. Empty unless each of them is plausible: a half-read answer must not pass for a whole one.
+    """
+    found = _ids_in(data, depth=3)
+    plausible = found and all(is_plausible_id(kk_id) for kk_id in found)
+    return list(dict.fromkeys(found)) if plausible else []
+
+
+def is_plausible_id(text: str) -> bool:
+    """Whether `text` can be an id of KK's: 32 letters, digits, `-`, `_` at most, and not all zeros."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", text) and re.search(r"[1-9]", text))
+
+
+_UNCLEAR: dict[bool, tuple[type[KKError], str]] = {
+    True: (KKUnknownOutcomeError, "KK's answer does not tell whether it was done"),
+    False: (KKAnswerError, "KK's answer cannot be used"),
+}
+
+
+def _by_status(status: int, envelope: Envelope | None, is_write: bool) -> tuple[type[KKError], str] | None:
+    if is_write and envelope is not None and envelope.code == SUCCESS:
+        return None  # whatever the status says, KK says that it was done
+    if status == 429:
+        return KKRateLimitedError, "KK's rate limit is reached"
+    # With an envelope, its code tells what was refused: the token, or this very order.
+    if status in (401, 403) and not (is_write and envelope is not None and envelope.code not in (401, 403)):
+        return KKAuthError, "KK refused the access token"
+    return None
+
+
+def _by_code(status: int, envelope: Envelope | None) -> tuple[type[KKError], str] | None:
+    if status >= 500:
+        return None
+    if envelope is None:
+        if status in (404, 405):
+            return (
+                KKEndpointError,
+                "nothing of KK's answers at this path: is the host or the API version wrong?",
+            )
+        return None
+    if envelope.code == 401:
+        return KKAuthError, "KK refused the access token"
+    if envelope.code == 429:
+        return KKRateLimitedError, "KK's rate limit is reached"
+    if envelope.code in (SUCCESS, -1) or _is_5xx_like(envelope.code):
+        return None
+    return KKRejectedError, "KK refused"
+
+
+def _instead_of_an_envelope(answer: Response) -> str:
+    """What came that KK does not say; of a redirect the host only, since the rest may hold anything."""
+    if 300 <= answer.status < 400:
+        host = _host_of(answer.headers.get("location", ""))
+        return f"redirects to {host}, not followed: a proxy, or the wrong host?"
+    if answer.headers.get("content-type", "").lower().startswith("text/html"):
+        return "an HTML page, not JSON: a proxy's or login page?"
+    return "not JSON of KK's shape" if answer.body else "without a body"
+
+
+def _host_of(location: str) -> str:
+    try:
+        host = urlsplit(location).hostname or ""
+    except ValueError:
+        host = ""
+    return host if re.fullmatch(r"[a-z0-9.:-]{1,253}", host) else "a path of its own"
+
+
+def _is_5xx_like(code: int) -> bool:
+    """A failure inside KK, which may come after the order was made."""
+    return 500 <= code <= 599 or 50000 <= code <= 59999
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value, re.ASCII):
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        return max(0.0, (moment - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _ids_in(data: object, depth: int) -> list[str]:
+    if isinstance(data, bool) or data is None or depth < 0:
+        return [""]
+    if isinstance(data, int):
+        return [str(data)] if abs(data) < 10**32 else [""]
+    if isinstance(data, str):
+        return [part.strip() for part in data.split(",")]
+    if isinstance(data, list):
+        return [kk_id for part in data for kk_id in _ids_in(part, depth - 1)]
+    if isinstance(data, Mapping):
+        inner = next(
+            (data[key] for key in ("kkOrderIds", "kkOrderId", "ids", "id") if data.get(key) is not None), None
+        )
+        return _ids_in(inner, depth - 1)
+    return [""]

@@ -1,0 +1,270 @@
+"""The proof of what left: connections that note whether a byte of a request was handed to the socket.
+
+The type of an exception does not tell whether KK has the order; this does. Bytes of TLS and of a proxy's
+CONNECT do not count, since no request is in them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Self
+
+from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidProxyURL
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.connection import allowed_gai_family
+from urllib3.util.retry import Retry
+
+
+class BeforeSendFailed(Exception):
+    """The last check before the first byte said no, for the reason in `reason`. No byte was sent."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__("the last check before sending said no")
+        self.reason = reason
+
+
+class TrackedRequest:
+    """One request and its answer: its deadline, and what is proven of it. Used as a context manager.
+
+    When the deadline passes, the socket is shut down whatever it is at, and closed abortively (SO_LINGER
+    0), so that nothing of the request lands later.
+    """
+
+    def __init__(
+        self, deadline: float, *, fresh: bool = False, before_send: Callable[[float], None] | None = None
+    ) -> None:
+        self.deadline = deadline
+        """On the monotonic clock."""
+        self.fresh = fresh
+        """Whether it must not ride on a connection that has served before."""
+        self.begun = False
+        """Whether it was given to an adapter at all."""
+        self.tracked = False
+        """Whether our adapter carried it: without that, `bytes_handed` proves nothing."""
+        self.bytes_handed = False
+        self.reused = False
+        self.answered = False
+        self.expired = False
+        self._before_send = before_send
+        self._handle: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(max(0.0, self.remaining_s), self._expire)
+        self._timer.daemon = True
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.monotonic()
+
+    @property
+    def met_a_closed_connection(self) -> bool:
+        """Whether it rode on a kept connection and found it closed at the other end."""
+        return self.reused and not self.answered and not self.expired
+
+    def __enter__(self) -> Self:
+        self._outer = _current.set(self)
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._outer)
+        self._timer.cancel()
+        with self._lock:
+            if self._handle is not None:
+                if kind is not None:
+                    _make_abortive(self._handle)
+                self._handle.close()
+                self._handle = None
+
+    def watch(self, sock: Any) -> None:
+        """Keep a handle of our own on the connection, which outlives TLS wrapping and closing by others."""
+        with self._lock:
+            if self._handle is None:
+                self._handle = socket.socket(fileno=os.dup(sock.fileno()))
+        if self.expired:
+            self._expire()
+
+    def before_first_byte(self, sock: Any, *, reused: bool) -> None:
+        """The last moment at which nothing is sent. Raises LastCheckFailed to keep it so."""
+        self.watch(sock)
+        self.reused = reused
+        try:
+            self._require_time()
+            if self._before_send is not None:
+                self._before_send(self.remaining_s)
+            self._require_time()
+        except Exception as reason:
+            raise BeforeSendFailed(reason) from None
+        self._limit_delivery()
+        self.bytes_handed = True
+
+    def before_more_bytes(self) -> None:
+        """Raise TimeoutError once the deadline has passed: half a request is not completed later."""
+        self._require_time()
+        self._limit_delivery()
+
+    def _require_time(self) -> None:
+        if self.expired or self.remaining_s <= 0:
+            raise TimeoutError("no time left before the deadline")
+
+    def _limit_delivery(self) -> None:
+        """Let the kernel give up at the deadline too, should this process die with bytes in its buffers."""
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if option is not None and self._handle is not None:
+            with suppress(OSError):
+                self._handle.setsockopt(socket.IPPROTO_TCP, option, max(1, int(self.remaining_s * 1000)))
+
+    def _expire(self) -> None:
+        self.expired = True
+        with self._lock:
+            if self._handle is not None:
+                _make_abortive(self._handle)
+                with suppress(OSError):
+                    self._handle.shutdown(socket.SHUT_RDWR)
+
+
+class TrackingAdapter(HTTPAdapter):
+    """Requests' adapter on witnessing connections. Retries nothing; every call happens inside an Exchange."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            pool_maxsize=32,
+            max_retries=Retry(0, read=False, redirect=False, respect_retry_after_header=False),
+        )
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Use witnessing pools for direct connections."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        """Use witnessing pools behind a proxy. Raises InvalidProxyURL for SOCKS, which they cannot speak."""
+        if not proxy.lower().startswith(("http://", "https://")):
+            raise InvalidProxyURL("only http:// and https:// proxies can be used")
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def send(self, *args: Any, **kwargs: Any) -> Any:
+        """Send like requests does, and note that it went this way."""
+        _current.get().tracked = True
+        return super().send(*args, **kwargs)
+
+
+_current: ContextVar[TrackedRequest] = ContextVar("kk_exchange")
+
+
+class _TrackingConnection(HTTPConnection):
+    """What both kinds of connection do."""
+
+    _connecting = False
+    _has_served = False
+
+    def connect(self) -> None:
+        self._connecting = True
+        try:
+            super().connect()
+        finally:
+            self._connecting = False
+
+    def close(self) -> None:
+        super().close()
+        self._has_served = False
+
+    def send(self, data: Any) -> None:
+        exchange = _current.get()
+        if self._connecting:
+            pass
+        elif exchange.bytes_handed:
+            exchange.before_more_bytes()
+        else:
+            if self.sock is None:
+                self.connect()
+            exchange.before_first_byte(self.sock, reused=self._has_served)
+            self._has_served = True
+        super().send(data)
+
+    def _new_conn(self) -> socket.socket:
+        # Ours instead of urllib3's, which allows the whole timeout for each address of a name.
+        try:
+            addresses = socket.getaddrinfo(
+                self._dns_host, self.port, allowed_gai_family(), socket.SOCK_STREAM
+            )
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        exchange = _current.get()
+        failure: OSError = OSError("the name has no address")
+        for family, kind, protocol, _name, address in addresses:
+            if exchange.remaining_s <= 0:
+                raise ConnectTimeoutError(self, "no connection before the deadline")
+            sock = socket.socket(family, kind, protocol)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                sock.settimeout(exchange.remaining_s)
+                sock.connect(address)
+            except OSError as error:
+                sock.close()
+                failure = error
+                continue
+            exchange.watch(sock)
+            return sock
+        if isinstance(failure, TimeoutError):
+            raise ConnectTimeoutError(self, "no connection before the deadline") from failure
+        raise NewConnectionError(self, f"no connection: {failure}") from failure
+
+
+class _PlainConnection(_TrackingConnection):
+    pass
+
+
+class _TLSConnection(_TrackingConnection, HTTPSConnection):
+    pass
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _PlainConnection
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        return _fit(super()._get_conn(timeout))
+
+    def _validate_conn(self, conn: Any) -> None:
+        # As the TLS pool does: whatever fails to connect, fails before the request begins.
+        super()._validate_conn(conn)
+        if conn.is_closed:
+            conn.connect()
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        return _fit(super()._get_conn(timeout))
+
+
+_POOLS = {"http": _PlainPool, "https": _TLSPool}
+
+
+def _fit(conn: Any) -> Any:
+    # A request that meets the server's idle close cannot be told from one that was processed.
+    if _current.get().fresh and not conn.is_closed:
+        conn.close()
+    return conn
+
+
+def _make_abortive(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,225 @@
+"""How one value of an order is checked: text of a width, a country, a quantity, an order number.
+
+Each check takes what a warehouse, a template or JSON may yield and returns the clean value, or raises a
+PydanticCustomError that says what to pass. No message repeats the value: it may be somebody's name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Annotated, Any, NoReturn, TypeAlias
+
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from airflow_provider_kk.api.countries import ALPHA_2, country_hint
+
+ORDER_NUMBER_WIDTH = 40
+"""The longest order number KK is known to keep whole (documented for a sibling call)."""
+MAX_QUANTITY = 10**16 - 1
+"""KK documents `int[16]`: 16 digits."""
+CHANNEL_TYPES = ("Standard", "Express", "Expedited")
+"""KK's shipping speeds (page "Create order", v2)."""
+PROVINCE_REQUIRED = "is required: where a country has none, give the city once more"
+
+
+def text(
+    width: int | None = None, *, required: bool | str = False, number_ok: bool = False
+) -> BeforeValidator:
+    """Text of one line, trimmed, at most `width` characters; empty is absent, or refused in the words given.
+
+    With `number_ok`, whole numbers are taken as their digits, since warehouses store zips and order numbers
+    as integers and native rendering of templates yields them. Zeros or a plus sign that were lost on the way
+    cannot be seen here: where they matter, pass text. A float is refused, since it may have lost digits.
+    """
+
+    def check(value: object) -> str | None:
+        line = _trimmed(value, number_ok)
+        if not line:
+            if required:
+                _fail("is required" if required is True else required)
+            return None
+        # Line ends and tabs inside a line come from address forms with several rows.
+        line = re.sub(r"[ \t]*[\t\r\n\v\f\x85\u2028\u2029]+[ \t]*", " ", line)
+        _check_characters(line)
+        if width is not None and len(line) > width:
+            _fail(f"is {len(line)} characters long, KK takes at most {width}")
+        return line
+
+    return BeforeValidator(check)
+
+
+def _note(value: object) -> str | None:
+    """Free text, where line ends are part of it."""
+    note = _trimmed(value, number_ok=True)
+    _check_characters(note.translate({9: " ", 10: " ", 13: " "}))
+    return note or None
+
+
+#: What "nothing" looks like when a template or a data frame makes text of it. Taken for a number, it would be
+#: the same one for all that nothing was found for.
+_NOTHINGS = ("None", "null", "NULL", "nan", "NaN", "NaT", "<NA>")
+
+
+def _order_number(value: object) -> str | None:
+    number = _trimmed(value, number_ok=True)
+    if not number:
+        if value is not None:
+            # Taken for absent, an order whose number a template failed to fill would get a new one each run.
+            _fail("is empty: give the number, or leave the field out")
+        return None
+    if number in _NOTHINGS:
+        _fail(f"is the text {number!r}: what should have given the number has found nothing")
+    if not re.fullmatch(r"[ -~]+", number):
+        _fail("must be printable ASCII: letters, digits and signs without accents")
+    if len(number) > ORDER_NUMBER_WIDTH:
+        _fail(f"is {len(number)} characters long, KK keeps at most {ORDER_NUMBER_WIDTH}")
+    return number
+
+
+def _country(value: object) -> str:
+    word = _trimmed(value, number_ok=False)
+    if not word:
+        _fail("is required: an ISO 3166 alpha-2 code such as FR or US")
+    code = word.upper()
+    if code in ALPHA_2:
+        return code
+    shown = f"{code!r} is" if re.fullmatch(r"[A-Z]{1,3}", code) else "is"
+    hint = country_hint(word)
+    did_you_mean = f", did you mean {hint}?" if hint else ", pass one such as FR or US"
+    return _fail(f"{shown} not an ISO 3166 alpha-2 code{did_you_mean}")
+
+
+def _quantity(value: object) -> int:
+    number = _whole_number(value)
+    if number is None:
+        _fail(f"must be a whole number such as 3 or '3', not {_kind(value)}")
+    if number < 1:
+        _fail("must be at least 1")
+    if number > MAX_QUANTITY:
+        _fail("has more than 16 digits")
+    return number
+
+
+def _channel_type(value: object) -> str | None:
+    word = _trimmed(value, number_ok=False)
+    if not word:
+        return None
+    for channel_type in CHANNEL_TYPES:
+        if channel_type.lower() == word.lower():
+            return channel_type
+    return _fail(f"must be one of {', '.join(CHANNEL_TYPES)}")
+
+
+def _json_container(opening: str, what: str) -> Callable[[object], object]:
+    """Templates yield text, so an address or a list of lines may come as JSON text."""
+
+    def check(value: object) -> object:
+        if value is None:
+            _fail("is required")
+        if not isinstance(value, str):
+            return value
+        if not value.strip():
+            _fail("is required")
+        data = parse_json(value)
+        if not isinstance(data, dict if opening == "{" else list):
+            _fail(f"must be {what}")
+        return data
+
+    return check
+
+
+def _lines(value: object) -> object:
+    data = _json_container("[", "a list of lines")(value)
+    if isinstance(data, Mapping) or not isinstance(data, list | tuple):
+        _fail(f"must be a list of lines, not {_kind(data)}")
+    if not data:
+        _fail("must have at least one line")
+    return list(data)
+
+
+OrderNumber: TypeAlias = Annotated[str | None, BeforeValidator(_order_number)]
+Country: TypeAlias = Annotated[str, BeforeValidator(_country)]
+Quantity: TypeAlias = Annotated[int, BeforeValidator(_quantity)]
+ChannelType: TypeAlias = Annotated[str | None, BeforeValidator(_channel_type)]
+Note: TypeAlias = Annotated[str | None, BeforeValidator(_note), Field(repr=False)]
+as_address = BeforeValidator(_json_container("{", "an object with country, phone, recipient, province, ..."))
+as_lines = BeforeValidator(_lines)
+
+
+def parse_json(source: str) -> Any:
+    """JSON text as Python data, numbers exact. Raises PydanticCustomError, which says how to pass it."""
+    try:
+        return json.loads(source, parse_float=Decimal, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        fault = _not_json(source, error)
+    except (ValueError, RecursionError, ArithmeticError):
+        fault = "is not JSON that can be read: a number in it is none or too long, or it nests too deep"
+    _fail(fault)
+
+
+def _not_json(source: str, error: json.JSONDecodeError) -> str:
+    rest = source[error.pos :].lstrip()
+    if source.strip() == "None":
+        return "is the text 'None': the template found nothing, has the task it pulls from returned a value?"
+    if rest.startswith(("'", "None", "True", "False", "Decimal(", "Order", "datetime", "UUID(")) or re.match(
+        r"\s*(address|country|sku|Order\w*\()", source
+    ):
+        return (
+            "is the Python repr of an object, not JSON: pass the task's `.output` (an XComArg), or render it "
+            "with `{{ ... | tojson }}`, and return `order.model_dump()` from a task rather than the Order"
+        )
+    return f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+
+
+def _trimmed(value: object, number_ok: bool) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if number_ok:
+        number = None if isinstance(value, float) else _whole_number(value)
+        if number is not None and number >= 0:
+            return str(number)
+    return _fail(f"must be text, not {_kind(value)}")
+
+
+def _check_characters(line: str) -> None:
+    if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", line):
+        _fail("has control characters, or is not valid Unicode text")
+
+
+def _whole_number(value: object) -> int | None:
+    """`value` as a whole number, when it is one without any doubt; beyond 40 digits it counts as none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        match = re.fullmatch(r"\+?([0-9]{1,40})(\.0*)?", value.strip(), re.ASCII)
+        return int(match[1]) if match else None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= 2**53 else None
+    if isinstance(value, Decimal):
+        return int(value) if value.is_finite() and abs(value) < 10**40 and value == int(value) else None
+    return value if isinstance(value, int) and abs(value) < 10**40 else None
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "True or False"
+    if isinstance(value, float | Decimal):
+        return "a number that is not whole"
+    if isinstance(value, str):
+        return "other text"
+    return {dict: "an object", list: "a list", type(None): "nothing"}.get(type(value), type(value).__name__)
+
+
+def _no_constant(_name: str) -> NoReturn:
+    raise ValueError("not JSON")
+
+
+def _fail(message: str) -> NoReturn:
+    # Braces would be read as places of a template.
+    raise PydanticCustomError("kk_order", "{fault}", {"fault": message})

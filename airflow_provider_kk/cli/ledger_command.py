@@ -1,0 +1,249 @@
+"""`kk ledger`: what is known of each order number, and the human's last word."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.cli import resolve, retry
+from airflow_provider_kk.cli.common import (
+    CommandError,
+    add_ledger_options,
+    duration,
+    open_ledger_of,
+    print_line,
+    read_ledger_of,
+    run_command,
+    table,
+    time,
+    whole,
+    write_raw,
+)
+from airflow_provider_kk.cli.resolution_args import as_columns, find_key, why
+from airflow_provider_kk.sync.resolution import newest
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.model import Attempt, Record
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.delivery.states import State
+    from airflow_provider_kk.hooks.kk import KKHook
+
+_EPILOG = """\
+None of these makes a ledger, and list and show change nothing.
+Exit status: 0 done; 1 not done, or not for each order; 2 wrong arguments, no
+connection, no ledger there, or KK cannot be asked."""
+#: What a human is asked about; `kk ledger list` without --state.
+_OPEN = ("held", "in_doubt", "sending", "rejected", "invalid", "not_sent")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `list`, `show`, `resolve`, `retry` and `ddl`."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    listing = actions.add_parser("list", help="orders that wait for something, or for somebody")
+    listing.add_argument("--state", action="append", help="only this state; may be repeated; 'all' for all")
+    listing.add_argument("--code", type=int, help="only those that KK has answered with this code")
+    listing.add_argument(
+        "--older-than", type=duration, metavar="TIME", help="only what has not moved for 30m, 2h, 3d, ..."
+    )
+    listing.add_argument("--limit", type=whole, default=200, help="at most so many (200)")
+    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_ledger_options(listing)
+
+    show = actions.add_parser("show", help="all that is known of one order")
+    show.add_argument("number", help="the order number, or one of its kkOrderIds")
+    show.add_argument("--json", action="store_true")
+    add_ledger_options(show)
+
+    resolve_parser = actions.add_parser("resolve", help="say what became of orders, or order them again")
+    resolve.add_arguments(resolve_parser)
+    retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their pause")
+    retry.add_arguments(retrying)
+
+    for parser_of_rows in (listing, show, resolve_parser, retrying):
+        parser_of_rows.add_argument(
+            "--refunds", action="store_true", help="refunds by their keys instead of orders by their numbers"
+        )
+
+    ddl = actions.add_parser("ddl", help="the statements that create the ledger's tables")
+    ddl.add_argument("--dialect", choices=("postgresql", "sqlite", "mysql"), default="postgresql")
+    ddl.add_argument(
+        "--status", action="store_true", help="the warehouse's tables of SyncOrderStatusOperator instead"
+    )
+    ddl.add_argument("--table-prefix", default="kk_", help="with --status: what their names begin with (kk_)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; the exit status is 1 when it is not done, 2 when the ledger or KK cannot be asked."""
+    return run_command("kk ledger", lambda: _run(arguments), failed=1)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.action == "ddl":
+        write_raw(_ddl(arguments).removesuffix("\n"))
+        return 0
+    only_reads = arguments.action in ("list", "show")
+    hook, ledger = (read_ledger_of if only_reads else open_ledger_of)(arguments)
+    if arguments.refunds:
+        from airflow_provider_kk.delivery.sql.storage import refund_ledger
+
+        ledger = refund_ledger(ledger)
+    actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": retry.run}
+    return actions[arguments.action](arguments, hook, ledger)
+
+
+def _ddl(arguments: argparse.Namespace) -> str:
+    from airflow_provider_kk.delivery.sql import tables
+    from airflow_provider_kk.warehouse import status_tables
+
+    if not arguments.status:
+        return tables.ddl(arguments.dialect)
+    try:
+        return status_tables.ddl(arguments.dialect, arguments.table_prefix)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
+    from airflow_provider_kk.delivery.log import count_orders
+    from airflow_provider_kk.delivery.states import State
+
+    names = arguments.state or _OPEN
+    unknown = set(names) - {"all"} - {state.value for state in State}
+    if unknown:
+        known = ", ".join(state.value for state in State)
+        raise CommandError(f"no such state: {', '.join(sorted(unknown))}; there are {known} and all")
+    states = list(State) if "all" in names else [State(name) for name in names]
+    found = _found(arguments, ledger, states)
+    entries = found[: arguments.limit]
+    if arguments.json:
+        for entry in entries:
+            write_raw(json.dumps(as_columns(entry, ledger)))
+        return 0
+    rows = [
+        [one.key, one.state.value, ",".join(one.kk_order_ids), time(one.updated_at), why(one)]
+        for one in entries
+    ]
+    head = ["refund", "refund no"] if arguments.refunds else ["order number", "kkOrderIds"]
+    table([head[0], "state", head[1], "since", "why"], rows)
+    more = "" if len(found) == len(entries) else "; there are more: give a larger --limit"
+    count = f"refunds: {len(entries)}" if arguments.refunds else count_orders(len(entries))
+    print_line(f"{count} of account {ledger.account} at {ledger.host}{more}")
+    _print_clocks(entries, hook, ledger)
+    return 0
+
+
+def _print_clocks(entries: Iterable[Record], hook: KKHook, ledger: SqlLedger) -> None:
+    """Name the clock that is off, where an order waits for it."""
+    from airflow_provider_kk.api.errors import KKError
+    from airflow_provider_kk.delivery.clock import describe_clocks
+    from airflow_provider_kk.delivery.states import DOUBTFUL
+
+    if not any(entry.state in DOUBTFUL for entry in entries):
+        return
+    database_s = ledger.now() - ledger.clock.wall() if ledger.storage.has_own_clock else None
+    with hook.client(hook.settings.local_bucket()) as client:
+        try:
+            client.list_orders(page_size=1)
+        except KKError as error:
+            print_line(f"KK's clock cannot be compared: {error}")
+        if text := describe_clocks(database_s, client.clock_skew_s):
+            print_line(text)
+
+
+def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]) -> list[Record]:
+    """Return what fits, and one more than the limit when there is more."""
+    is_filtered = arguments.code is not None or arguments.older_than is not None
+    found = ledger.entries(states=states, limit=None if is_filtered else arguments.limit + 1)
+    if arguments.code is not None:
+        found = [one for one in found if one.code == arguments.code]
+    if arguments.older_than is not None:
+        before = ledger.now() - arguments.older_than
+        found = [one for one in found if one.updated_at <= before]
+    return newest(found, ledger)
+
+
+def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
+    key = find_key(arguments.number, ledger)
+    if key is None:
+        raise CommandError(f"{arguments.number} is not in the ledger of {ledger.account} at {ledger.host}")
+    generations, attempts = ledger.generations(key), ledger.attempts([key])
+    if arguments.json:
+        text = {
+            "generations": [as_columns(one, ledger) for one in generations],
+            "attempts": [as_columns(one, ledger) for one in attempts],
+        }
+        write_raw(json.dumps(text))
+        return 0
+    for entry in generations:
+        _print_entry(entry)
+        mine = [one for one in attempts if one.generation == entry.generation]
+        table(["POST", "sent", "outcome", "kkOrderIds", "by", "what KK said"], [_row(one) for one in mine])
+    _print_commands(generations[-1], arguments)
+    _print_clocks(generations[-1:], hook, ledger)
+    return 0
+
+
+def _print_entry(entry: Record) -> None:
+    again = f", generation {entry.generation}" if entry.generation > 1 else ""
+    print_line(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
+    rests_until = time(entry.retry_after) or "now, by a human's word"
+    facts = {
+        "kkOrderIds": ", ".join(entry.kk_order_ids),
+        "goods": ", ".join(f"{quantity} x {sku}" for sku, quantity in entry.content.goods.items()),
+        "country": entry.content.country,
+        "why": entry.message,
+        "KK's code": "" if entry.code is None else str(entry.code),
+        "settled after": time(entry.settle_after) if entry.state.value in ("sending", "in_doubt") else "",
+        "asked again after": rests_until if entry.state.value == "rejected" else "",
+        "resolved by": entry.resolved_by,
+    }
+    for name, value in facts.items():
+        if value:
+            print_line(f"  {name}: {value}")
+
+
+def _row(attempt: Attempt) -> list[str]:
+    task = "/".join(part for part in (attempt.dag_id, attempt.run_id, attempt.task_id) if part)
+    code = "" if attempt.code is None else f"code {attempt.code} "
+    return [
+        str(attempt.attempt),
+        time(attempt.intent_at),
+        attempt.outcome or "nobody came back",
+        ",".join(attempt.kk_order_ids),
+        f"{task} try {attempt.try_number}",
+        f"{code}{attempt.message}",
+    ]
+
+
+def _print_commands(entry: Record, arguments: argparse.Namespace) -> None:
+    from airflow_provider_kk.sync.resolve_commands import resolve_commands
+
+    said = resolve_commands(
+        entry.key,
+        entry.state,
+        entry.kk_order_ids,
+        options=_ledger_options(arguments),
+        is_refund=arguments.refunds,
+    )
+    if said is None:
+        return
+    print_line(said.first)
+    for command in said.commands:
+        print_line(f"{command.when}:")
+        print_line(f"  {command.line}")
+
+
+def _ledger_options(arguments: argparse.Namespace) -> str:
+    """Return the options of `add_ledger_options` as they were given."""
+    given = {
+        "--kk-conn-id": arguments.kk_conn_id if arguments.kk_conn_id != "kk_default" else None,
+        "--ledger-conn-id": arguments.ledger_conn_id,
+        "--warehouse-conn-id": arguments.warehouse_conn_id,
+    }
+    return shlex.join(word for name, value in given.items() if value for word in (name, value))

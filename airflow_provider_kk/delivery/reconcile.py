@@ -1,0 +1,282 @@
+"""What became of the jobs in doubt: KK's list is asked, for the whole account at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from airflow_provider_kk.api.errors import KKError
+from airflow_provider_kk.delivery.job import (
+    Content,
+    InconclusiveError,
+    ListedOrder,
+    OrderList,
+    add_goods,
+    zip_digest,
+)
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.listing import Listing, is_part, kk_skew_s, list_since, trusted_now
+from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
+from airflow_provider_kk.delivery.model import Attempt, Record
+from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
+
+#: Later than this after its intent nothing is sent again by itself.
+_RESEND_WITHIN_S = 86_400.0
+#: What KK has created so long after the settle window cannot come of that POST, whatever the clocks say.
+_UNNUMBERED_S = 3_600.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the user wants done with an order that is not in KK's list."""
+
+    on_absence: str = "resend"
+    """`resend`: send it again; `hold`: leave it to a human."""
+    max_resends: int = 1
+
+
+@dataclass
+class Reconciliation:
+    """What settling has found out."""
+
+    adopted: list[Record] = field(default_factory=list)
+    held: list[Record] = field(default_factory=list)
+    absent: list[Record] = field(default_factory=list)
+    """Shown not to be at KK, and allowed to be sent again: by compare-and-set on these very rows."""
+    open: dict[str, str] = field(default_factory=dict)
+    """Still in doubt, and why."""
+
+
+def reconcile(
+    ledger: AnyLedger,
+    order_list: OrderList,
+    candidates: Iterable[Record],
+    *,
+    at_hand: Collection[str],
+    policy: Policy,
+    sync_id: str,
+    log: Log,
+) -> Reconciliation:
+    """Find out what became of `candidates` whose settle window has passed.
+
+    :param candidates: rows as they were read before this call, hence before any listing.
+    :param at_hand: the keys that this sync could send again; the others can only be adopted or held.
+    """
+    settlement = Reconciliation()
+    now = trusted_now(ledger, order_list)
+    due = [entry for entry in candidates if entry.state in RECONCILE_FIRST and entry.settle_after <= now]
+    if not due:
+        return settlement
+    log.info("Looking for %s in KK's list", count_orders(len(due)))
+    attempts = attempts_of(ledger, due)
+    try:
+        # From the last attempt on, since a look preceded it; up to now, since a restored backup may have lost
+        # later ones.
+        since = min(attempts[entry.key][0].intent_at for entry in due)
+        listing = list_since(ledger, order_list, due, since, now)
+    except (KKError, InconclusiveError) as error:
+        log.warning("KK's list cannot be used, so nothing is decided: %s", error)
+        settlement.open.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
+        return settlement
+    for entry in due:
+        verdict = _decide(entry, attempts[entry.key], listing, now, ledger)
+        _apply(
+            verdict,
+            entry,
+            settlement,
+            ledger,
+            at_hand=entry.key in at_hand,
+            policy=policy,
+            sync_id=sync_id,
+            kk_skew_s=kk_skew_s(order_list),
+        )
+    return settlement
+
+
+def within_bounds(
+    ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None
+) -> Record:
+    """Shorten what a clock that was ahead, and has been set right since, would let a row wait."""
+    bounded = ledger.bound_times(entry, kk_skew_s)
+    if bounded is None:
+        return entry
+    order_log.warning(
+        "the settle time of {orders} was later than any settle window: {reason}",
+        entry.key,
+        "a clock was ahead when it was stored, and has been set right since. KK's list decides one settle "
+        "delay from now",
+    )
+    return bounded
+
+
+# Attempts ------------------------------------------------------------------------------------------
+
+
+def attempts_of(ledger: AnyLedger, due: Sequence[Record]) -> dict[str, list[Attempt]]:
+    """Return the attempts that may have reached KK, newest first."""
+    generation = {entry.key: entry.generation for entry in due}
+    grouped: dict[str, list[Attempt]] = {key: [] for key in generation}
+    for one in ledger.attempts(list(generation)):
+        if one.generation == generation[one.key] and one.outcome != Event.NOT_SENT.value:
+            grouped[one.key].insert(0, one)
+    for entry in due:
+        grouped[entry.key] = grouped[entry.key] or [_lost_attempt(entry, ledger)]
+    return grouped
+
+
+def _lost_attempt(entry: Record, ledger: AnyLedger) -> Attempt:
+    """What can be said of an attempt that was lost when a backup was restored."""
+    return Attempt(
+        key=entry.key,
+        generation=entry.generation,
+        attempt=entry.attempt,
+        version="",
+        content=entry.content,
+        intent_at=entry.settle_after - ledger.settle_delay_s,
+        settle_after=entry.settle_after,
+        token_fingerprint="",
+        outcome="",
+        code=None,
+        message="",
+        kk_order_ids=(),
+        recorded_at=0.0,
+        dag_id="",
+        run_id="",
+        task_id="",
+        try_number=0,
+    )
+
+
+# Judging -------------------------------------------------------------------------------------------
+
+
+class _Kind(Enum):
+    ADOPT = "adopt"
+    WAIT = "wait"
+    CONFLICT = "conflict"
+    ABSENT = "absent"
+    TOO_LATE = "too_late"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class _Decision:
+    kind: _Kind
+    message: str = ""
+    ids: tuple[str, ...] = ()
+    attempt: Attempt | None = None
+    created_at: float | None = None
+
+
+def _decide(
+    entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
+) -> _Decision:
+    own, others = listing.found(entry)
+    if others and not own:
+        return _Decision(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
+    if own and set(entry.kk_order_ids) - {one.id for one in own}:
+        ids = tuple(sorted(one.id for one in own))
+        return _Decision(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show", ids)
+    if own:
+        return _decide_found(entry, attempts, own, now, ledger)
+    if entry.kk_order_ids:
+        return _Decision(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show")
+    return _decide_absence(entry, attempts, listing, now, ledger)
+
+
+def _decide_found(
+    entry: Record, attempts: Sequence[Attempt], found: Sequence[ListedOrder], now: float, ledger: AnyLedger
+) -> _Decision:
+    ids = tuple(sorted(one.id for one in found))
+    fitting = [one for one in attempts if all(_same_country_and_zip(sighting, one) for sighting in found)]
+    if not fitting:
+        return _Decision(_Kind.CONFLICT, "conflict: KK has this number for another country or zip", ids)
+    is_readable = all(one.goods is not None for one in found)
+    total = add_goods([one.goods or {} for one in found])
+    for one in fitting:
+        if is_readable and total == one.content.goods:
+            created_at = min((sighted.created_at or one.intent_at) for sighted in found)
+            return _Decision(_Kind.ADOPT, ids=ids, attempt=one, created_at=created_at)
+    if not any(is_part(total, one.content.goods) for one in fitting):
+        return _Decision(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
+    what = "only a part of the goods" if is_readable else "goods that cannot be read"
+    so_far = f"KK's list shows {what} so far"
+    # Once only: a clock that was ahead may have written the attempt's settle time.
+    if entry.message != so_far and now < fitting[0].settle_after + ledger.timing.settle_window_s:
+        return _Decision(_Kind.WAIT, so_far, ids)
+    return _Decision(_Kind.CONFLICT, f"conflict: KK's list shows {what}", ids)
+
+
+def _decide_absence(
+    entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
+) -> _Decision:
+    if listing.has_unnumbered(entry.content.goods, max(one.settle_after for one in attempts) + _UNNUMBERED_S):
+        doubt = "KK's list has an order with the same goods whose number cannot be read"
+    elif not listing.shows_sentinel and not _needs_no_sentinel(entry, now, ledger):
+        doubt = "KK's list shows no order that the ledger knows, so it may be of another store or token"
+    else:
+        doubt = ""
+    if entry.state is not State.REJECTED and now - max(one.intent_at for one in attempts) > _RESEND_WITHIN_S:
+        return _Decision(_Kind.TOO_LATE, doubt or "not in KK's list; too late to send it again by itself")
+    return _Decision(_Kind.OPEN, doubt) if doubt else _Decision(_Kind.ABSENT)
+
+
+def _needs_no_sentinel(entry: Record, now: float, ledger: AnyLedger) -> bool:
+    # KK has said that it refused this one, and there is nothing yet that a list could show.
+    return entry.state is State.REJECTED and not ledger.storage.newest_sent(before=now, limit=1)
+
+
+def _same_country_and_zip(sighting: ListedOrder, attempt: Attempt) -> bool:
+    shown = Content(
+        country=(sighting.country or "").strip().upper(), zip_digest=zip_digest(attempt.key, sighting.zip)
+    )
+    return not attempt.content.goes_elsewhere(shown)
+
+
+# Acting --------------------------------------------------------------------------------------------
+
+
+def _apply(
+    verdict: _Decision,
+    entry: Record,
+    settlement: Reconciliation,
+    ledger: AnyLedger,
+    *,
+    at_hand: bool,
+    policy: Policy,
+    sync_id: str,
+    kk_skew_s: float,
+) -> None:
+    moved: Record | None
+    mine = sync_id if at_hand else None
+    if verdict.kind is _Kind.ADOPT and verdict.attempt is not None:
+        moved = ledger.adopt(entry, verdict.attempt, verdict.ids, created_at=verdict.created_at, sync_id=mine)
+        settlement.adopted += [moved] if moved else []
+    elif verdict.kind is _Kind.WAIT:
+        ledger.wait_for_rest(entry, verdict.message, verdict.ids, kk_skew_s=kk_skew_s)
+    elif verdict.kind is _Kind.CONFLICT:
+        moved = ledger.hold(entry, Event.CONFLICT, verdict.message, verdict.ids, sync_id=mine)
+        settlement.held += [moved] if moved else []
+    elif (why := _why_given_up(verdict, entry, at_hand, policy)) is not None:
+        moved = ledger.hold(entry, Event.GIVEN_UP, why, sync_id=mine)
+        settlement.held += [moved] if moved else []
+    elif verdict.kind is _Kind.OPEN:
+        settlement.open[entry.key] = verdict.message
+    elif at_hand:
+        settlement.absent.append(entry)
+    else:
+        settlement.open[entry.key] = "not in KK's list; only a sync that selects its row can send it again"
+
+
+def _why_given_up(verdict: _Decision, entry: Record, at_hand: bool, policy: Policy) -> str | None:
+    if verdict.kind is _Kind.TOO_LATE:
+        return verdict.message
+    # Its own sync's policy counts, so nothing is given up for another one.
+    if verdict.kind is not _Kind.ABSENT or not at_hand or entry.state is State.REJECTED:
+        return None
+    if policy.on_absence == "hold":
+        return "not in KK's list (on_absence='hold')"
+    if entry.resends >= policy.max_resends:
+        return f"not in KK's list, and sent again already (max_resends={policy.max_resends})"
+    return None

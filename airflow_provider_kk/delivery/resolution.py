@@ -1,0 +1,111 @@
+"""Manual resolution: what a person may declare of an order, and when.
+
+`hooks.resolving` looks at KK before it calls these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.model import BLANK, Record, created_values, union
+from airflow_provider_kk.delivery.states import CLOSED, Event, State
+from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
+
+
+def resolve(
+    ledger: AnyLedger, expected: Record, event: Event, *, ids: Sequence[str] = (), who: str, why: str
+) -> Record | None:
+    """Apply a human's word (DECLARED_CREATED or DECLARED_NEVER); None when the row has moved.
+
+    :param ids: the order's kkOrderIds; with DECLARED_NEVER those that KK lists and that are another's.
+    :raises ValueError: when KK may still show the order, so that nobody can say that it never came.
+    """
+    word = {"resolved_by": as_kept(who, why), "message": ""}
+    if event is Event.RESOLVED_CREATED:
+        return ledger.compare_and_set(
+            expected,
+            event,
+            lambda tx: {
+                **created_values(expected, (), tx.now),
+                **word,
+                "kk_order_ids": tuple(ids),
+                "adopted": True,
+            },
+        )
+    require_absent(ledger, expected, ids)
+    return ledger.compare_and_set(expected, event, lambda _tx: {**word, "resends": 0, "kk_order_ids": ()})
+
+
+def require_absent(ledger: AnyLedger, expected: Record, not_mine: Sequence[str] = ()) -> None:
+    """Require that the ledger knows nothing of KK's that speaks for an order.
+
+    :param not_mine: the ids in its row that are another number's.
+    :raises ValueError: when KK may still show the order, or has shown it.
+    """
+    _require_window_over(ledger, expected)
+    if others := set(expected.kk_order_ids) - set(not_mine):
+        raise ValueError(
+            f"KK has {', '.join(sorted(others))} under {expected.key}: cancel there what is wrong, "
+            "then say --created with the ids that stand, and --order-again to order it once more; "
+            "ids that are another number's: --never-created --not-mine with them"
+        )
+
+
+def order_again(ledger: AnyLedger, expected: Record, *, ids: Sequence[str] = (), who: str, why: str) -> bool:
+    """Open a new generation of a closed key; False when somebody has just done so.
+
+    :param ids: all that KK has of it by now: an answer may have named only a part of a split, and the
+        rest must not be taken for the new generation's.
+    :raises ValueError: when the newest generation is not closed, or its settle window is not over.
+    """
+    require_over(ledger, expected)
+    values = {
+        "state": State.NOT_SENT,
+        "resolved_by": as_kept(who, why),
+        "message": "ordered again by a human",
+    }
+
+    def work(tx: Transaction) -> bool:
+        # A sync that is about to send the old generation must not get through any more.
+        known = union(expected.kk_order_ids, ids)
+        if not tx.change(expected, {"version": ledger.new_version(), "kk_order_ids": known}):
+            return False
+        tx.add(expected.key, expected.generation + 1, {**BLANK, **ledger.stamped(tx, values)})
+        return True
+
+    try:
+        return ledger.storage.transact(work)
+    except KeyTakenError:
+        return False
+
+
+def require_over(ledger: AnyLedger, expected: Record) -> None:
+    """Require that this generation is over, so that KK's list has all of it.
+
+    :raises ValueError: when it is not closed, or its settle window is not over.
+    """
+    if expected.state not in CLOSED:
+        raise ValueError(f"{expected.key} is {expected.state.value}: resolve it first")
+    _require_window_over(ledger, expected)
+
+
+def clear_backoff(ledger: AnyLedger, expected: Record, *, who: str, why: str) -> Record | None:
+    """Let a rejected order be asked for again without its pause; None when the row has moved.
+
+    The settle window stays, and so does the look at KK's list before it is sent.
+
+    :raises ValueError: when the order is not rejected.
+    """
+    values = {"retry_after": 0.0, "resolved_by": as_kept(who, why)}
+    return ledger.compare_and_set(expected, Event.BACKOFF_CLEARED, lambda _tx: values)
+
+
+def _require_window_over(ledger: AnyLedger, expected: Record) -> None:
+    if (rest_s := expected.settle_after - min(ledger.now(), ledger.clock.wall())) > 0:
+        raise ValueError(f"{expected.key} may still turn up at KK for {rest_s:.0f} s: try again then")
+
+
+def as_kept(who: str, why: str) -> str:
+    """Return a human's word as `resolved_by` keeps it."""
+    return f"{who}: {why}"[:250]

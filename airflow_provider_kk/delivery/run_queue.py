@@ -1,0 +1,231 @@
+"""The jobs of one run and what became of each, in a private temporary file that nobody else can open."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from airflow_provider_kk.api.errors import Fault
+from airflow_provider_kk.delivery.job import Content
+from airflow_provider_kk.delivery.log import OrderLog
+
+_BATCH = 1_000
+
+
+class RunStatus(StrEnum):
+    """Where a job of this run stands; the names of the summary's counts, and two on the way to them."""
+
+    PENDING = "pending"
+    WAITING = "waiting"
+    """In doubt, with another worker, or to be looked for in KK's list before it is sent again."""
+    CREATED = "created"
+    ALREADY_CREATED = "already_created"
+    ADOPTED = "adopted"
+    CHANGED = "changed"
+    REJECTED = "rejected"
+    INVALID = "invalid"
+    IN_DOUBT = "in_doubt"
+    HELD = "held"
+    NOT_SENT = "not_sent"
+    POSTPONED = "postponed"
+
+
+#: The ten counts that add up to `selected`.
+COUNTED = tuple(status for status in RunStatus if status not in (RunStatus.PENDING, RunStatus.WAITING))
+
+
+@dataclass(frozen=True)
+class QueuedOrder:
+    """A job as the board keeps it: `payload` is enough to make the `Job` again.
+
+    `position` is its place among the others: of an order from a warehouse that of its first row.
+    """
+
+    position: int
+    key: str | None
+    content: Content
+    payload: str
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A job and what became of it."""
+
+    position: int
+    key: str | None
+    status: RunStatus
+    is_new: bool
+    """It became so in this sync: an old rejection does not fail a new run."""
+    kk_order_ids: tuple[str, ...]
+    code: int | None
+    message: str
+    name: str | None = None
+    """The number as it stands in the warehouse, which is no key when it cannot be one."""
+    faults: tuple[Fault, ...] = ()
+    """What is wrong with an invalid one; the message says the same."""
+
+    def warn(self, log: OrderLog) -> None:
+        """Log what became of it and why."""
+        code = f" (code {self.code})" if self.code is not None else ""
+        text = f"{{orders}} {{are}} {self.status.replace('_', ' ')}{code}: {{reason}}"
+        log.warning(text, f"{self.name or 'without a number'} (row {self.position})", self.message)
+
+
+class RunQueue:
+    """Used by one thread. Memory does not grow with the number of jobs."""
+
+    def __init__(self) -> None:
+        # An empty name gives a temporary file that is unlinked at once.
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=OFF")
+        self._db.execute(
+            "CREATE TABLE job (position INTEGER PRIMARY KEY, key TEXT, fingerprint TEXT, goods TEXT,"
+            " country TEXT, zip_digest TEXT, payload TEXT, status TEXT, is_new INTEGER DEFAULT 0,"
+            " ids TEXT DEFAULT '[]', code INTEGER, message TEXT DEFAULT '', name TEXT,"
+            " faults TEXT DEFAULT '[]')"
+        )
+        self._db.execute("CREATE INDEX job_status ON job (status, position)")
+        self._db.execute("CREATE INDEX job_key ON job (key)")
+
+    def close(self) -> None:
+        """Drop the file."""
+        self._db.close()
+
+    def add(self, items: Iterable[QueuedOrder]) -> None:
+        """Put jobs on the board, pending."""
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            "INSERT INTO job (position, key, fingerprint, goods, country, zip_digest, payload, status, name)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
+            (
+                (
+                    i.position,
+                    i.key,
+                    i.content.fingerprint,
+                    json.dumps(dict(i.content.goods)),
+                    i.content.country,
+                    i.content.zip_digest,
+                    i.payload,
+                    i.key,
+                )
+                for i in items
+            ),
+        )
+        self._db.execute("COMMIT")
+
+    def add_finished(self, finished: RunResult) -> None:
+        """Put something on the board that is over before it began: an invalid order."""
+        self._db.execute(
+            "INSERT INTO job (position, key, status, is_new, ids, code, message, name, faults)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                finished.position,
+                finished.key,
+                finished.status,
+                finished.is_new,
+                json.dumps(finished.kk_order_ids),
+                finished.code,
+                finished.message,
+                finished.name,
+                json.dumps(finished.faults),
+            ),
+        )
+
+    def set(
+        self,
+        position: int,
+        status: RunStatus,
+        *,
+        is_new: bool = False,
+        ids: Sequence[str] = (),
+        code: int | None = None,
+        message: str = "",
+    ) -> None:
+        """Say where a job stands."""
+        self._db.execute(
+            "UPDATE job SET status = ?, is_new = ?, ids = ?, code = ?, message = ? WHERE position = ?",
+            (status, is_new, json.dumps(list(ids)), code, message, position),
+        )
+
+    def set_all(self, status: RunStatus, to: RunStatus, message: str = "") -> None:
+        """Move all jobs of one status to another."""
+        self._db.execute("UPDATE job SET status = ?, message = ? WHERE status = ?", (to, message, status))
+
+    def batches(self, status: RunStatus) -> Iterator[list[QueuedOrder]]:
+        """Yield the jobs of a status, in order, a thousand at a time; they may be changed meanwhile."""
+        last = -1
+        while True:
+            rows = self._db.execute(
+                f"SELECT {_ITEM} FROM job WHERE status = ? AND position > ? ORDER BY position LIMIT ?",  # noqa: S608 - constant names
+                (status, last, _BATCH),
+            ).fetchall()
+            if not rows:
+                return
+            yield [_item(row) for row in rows]
+            last = rows[-1][0]
+
+    def finished(self, *statuses: RunStatus) -> Iterator[RunResult]:
+        """Yield what has one of these statuses, or everything on the board, in order."""
+        marks = ", ".join("?" for _ in statuses)
+        # The + keeps to the order of positions: by the index of statuses, each batch would be sorted anew.
+        wanted = f" AND +status IN ({marks})" if statuses else ""
+        last = -1
+        while True:
+            rows = self._db.execute(
+                f"SELECT {_FINISHED} FROM job WHERE position > ?{wanted}"  # noqa: S608 - constant names
+                " ORDER BY position LIMIT ?",
+                (last, *statuses, _BATCH),
+            ).fetchall()
+            if not rows:
+                return
+            yield from map(_finished, rows)
+            last = rows[-1][0]
+
+    def item(self, key: str) -> QueuedOrder | None:
+        """Return the job of this key; None when there is none, or it was invalid."""
+        row = self._db.execute(
+            f"SELECT {_ITEM} FROM job WHERE key = ? AND payload IS NOT NULL LIMIT 1",  # noqa: S608 - constant names
+            (key,),
+        ).fetchone()
+        return _item(row) if row else None
+
+    def has(self, key: str) -> bool:
+        """Whether this key is on the board."""
+        return self._db.execute("SELECT 1 FROM job WHERE key = ? LIMIT 1", (key,)).fetchone() is not None
+
+    def counts(self) -> Mapping[RunStatus, int]:
+        """Return how many jobs have each status."""
+        rows = self._db.execute("SELECT status, COUNT(*) FROM job GROUP BY status")
+        return {RunStatus(status): number for status, number in rows}
+
+    def examples(self, status: RunStatus, limit: int = 5) -> list[tuple[str, str]]:
+        """Return numbers and messages of the first jobs of a status, news before the others."""
+        query = "SELECT name, message FROM job WHERE status = ? ORDER BY is_new DESC, position LIMIT ?"
+        return self._db.execute(query, (status, limit)).fetchall()
+
+    def count_new(self, *statuses: RunStatus) -> int:
+        """Return how many jobs came to one of these in this sync."""
+        marks = ", ".join("?" for _ in statuses)
+        query = f"SELECT COUNT(*) FROM job WHERE is_new AND status IN ({marks})"  # noqa: S608 - constant names
+        return int(self._db.execute(query, statuses).fetchone()[0])
+
+
+_ITEM = "position, key, fingerprint, goods, country, zip_digest, payload"
+_FINISHED = "position, key, status, is_new, ids, code, message, name, faults"
+
+
+def _item(row: Sequence[Any]) -> QueuedOrder:
+    position, key, fingerprint, goods, country, zip_digest, payload = row
+    content = Content(fingerprint, json.loads(goods), country, zip_digest)
+    return QueuedOrder(position, key, content, payload)
+
+
+def _finished(row: Sequence[Any]) -> RunResult:
+    position, key, status, is_new, ids, code, message, name, faults = row
+    found = tuple(Fault(path, text) for path, text in json.loads(faults))
+    ids = tuple(json.loads(ids))
+    return RunResult(position, key, RunStatus(status), bool(is_new), ids, code, message, name, found)

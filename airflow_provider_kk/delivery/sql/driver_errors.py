@@ -1,0 +1,136 @@
+"""What a database's driver says went wrong, as far as that cannot hold what stands in the rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_HIDDEN = "***"
+_MAX_LENGTH = 300
+#: SQLSTATEs of RAISE and SIGNAL: the text is a function's or trigger's own, made of whatever it likes.
+_RAISED = ("P0", "45")
+#: The class of faults of the statement itself: its syntax, its names, its rights.
+_OF_STATEMENT = "42"
+#: What PostgreSQL adds that repeats the statement with its parameters, or rows.
+_ADDED = re.compile(r"(LINE \d+|DETAIL|CONTEXT|QUERY|WHERE|STATEMENT):|\s*\^")
+#: A quote that opens, not the one in "can't"; or a value without quotes, as BigQuery shows it after a colon.
+_QUOTED = re.compile(
+    r"""(?<![^\W_])(["'`])(.*?)\1(?!\w)|(?<![^\W_])["'`].*"""
+    r"""|(?<=\bvalue:).*|(?<=\bvalue\ )(?!["'`]|too\b|out\b|in\b|of\b|is\b|for\b).*""",
+    re.IGNORECASE,
+)
+#: What Snowflake's driver puts first: its number, the SQLSTATE, the query's id.
+_NUMBERED = re.compile(r"(\d{6}) \(([0-9A-Z]{5})\): (?:(?:[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4}|None): )?")
+#: How its text goes on when the statement is at fault; not all of these have such a SQLSTATE.
+_COMPILATION = "SQL compilation error"
+#: A telephone number, or one that was calculated with.
+_DIGITS = re.compile(r"\+?\d(?:[ ()./-]*\d){5,}")
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error's class and, of the ledger's database, what its driver says, in one line.
+
+    The ledger holds no customer; the text of any other error may hold whatever it was made of.
+    """
+    cause = getattr(error, "orig", None)
+    if not isinstance(cause, BaseException):
+        return type(error).__name__
+    lines = str(cause).strip().splitlines() or [""]
+    return f"{type(cause).__name__}: {lines[0][:_MAX_LENGTH]}"
+
+
+def redact_db_error(error: BaseException, sql: str, *names: str) -> str:
+    """Return the error's class, its number where that comes first in the text, SQLSTATE and text in one line.
+
+    Of the text, what may be a value is cut: from the first quoted part on that stands neither in the
+    statement `sql` nor among the `names` of its columns, and from `value` on; long numbers are hidden.
+    There is more than the first line only when the statement itself is at fault, such as PostgreSQL's hint.
+    """
+    state, text = sqlstate(error), _text(error).strip()
+    title = type(error).__name__ + (f" ({state})" if state else "")
+    if numbered := _NUMBERED.match(text):
+        title = f"{type(error).__name__} {numbered[1]} ({numbered[2]})"
+        text = text[numbered.end() :]
+    if state.startswith(_RAISED):
+        return f"{title}: the text is hidden, since it may hold values"
+    lines = [line for line in text.splitlines() if line.strip() and not _ADDED.match(line)]
+    if state.startswith(_OF_STATEMENT) or text.startswith(_COMPILATION):
+        # Hints propose names of the catalogue, which the statement does not have.
+        known = [line.strip() if line.startswith("HINT:") else _cut(line, sql, names) for line in lines]
+    else:
+        known = [_cut(line, sql, names) for line in lines[:1]]
+    return f"{title}: {' '.join(known)[:_MAX_LENGTH]}" if known else title
+
+
+def is_of_statement(error: BaseException) -> bool:
+    """Whether the statement itself is at fault, so that running it again is in vain; False when in doubt."""
+    if state := sqlstate(error):
+        return state.startswith(_OF_STATEMENT) or f": {_COMPILATION}" in _text(error)
+    if number(error) in _MYSQLS_OF_STATEMENT or type(error).__name__ in _DUCKDBS_OF_STATEMENT:
+        return True
+    return type(error).__module__ == "sqlite3" and bool(_SQLITES_OF_STATEMENT.search(str(error)))
+
+
+#: Unknown column, syntax, unknown table.
+_MYSQLS_OF_STATEMENT = (1054, 1064, 1146)
+#: Classes of errors: DuckDB has neither numbers nor SQLSTATEs.
+_DUCKDBS_OF_STATEMENT = ("BinderException", "CatalogException", "ParserException")
+_SQLITES_OF_STATEMENT = re.compile(r"no such (column|table|function)|syntax error|incomplete input")
+
+
+def _text(error: BaseException) -> str:
+    if text := _fields(error).get("M"):
+        return str(text)
+    # As a whole, some errors are their message in quotes, beside a number.
+    bare = [getattr(error, "message", None), getattr(error, "msg", None), *error.args[1:2]]
+    return next((text for text in bare if text and isinstance(text, str)), str(error))
+
+
+def _fields(error: BaseException) -> Mapping[str, object]:
+    """Return what redshift_connector, alone of all, raises: the fields of PostgreSQL's message, by letter."""
+    first = error.args[0] if error.args else None
+    return first if isinstance(first, Mapping) else {}
+
+
+def number(error: BaseException) -> int | None:
+    """Return what MySQL's and SQL Server's drivers put first."""
+    first = error.args[0] if error.args else None
+    return first if isinstance(first, int) else None
+
+
+def sqlstate(error: BaseException) -> str:
+    """Return an error's SQLSTATE, or nothing.
+
+    PEP 249 leaves the place open: an attribute, or in the first argument, which is Java's own error by JDBC.
+    """
+    found: list[object] = [getattr(error, "sqlstate", None), getattr(error, "pgcode", None)]
+    found += [_fields(error).get("C"), *error.args[:1]]
+    found += [str(place.getSQLState()) for place in (error, *error.args[:1]) if hasattr(place, "getSQLState")]
+    for state in found:
+        if isinstance(state, str) and re.fullmatch(r"[0-9A-Z]{5}", state):
+            return state
+    # Snowflake's driver begins its text with it.
+    numbered = _NUMBERED.match(_text(error).strip())
+    return numbered[2] if numbered else ""
+
+
+def _cut(line: str, sql: str, names: tuple[str, ...]) -> str:
+    line = " ".join(line.split())
+    for found in _QUOTED.finditer(line):
+        if not _is_known(found[2], sql, names):
+            # To the end, since a value may hold quotes itself.
+            line = line[: found.start()] + _HIDDEN
+            break
+    return _DIGITS.sub(lambda number: number[0] if number[0] in sql else _HIDDEN, line)
+
+
+def _is_known(part: str | None, sql: str, names: tuple[str, ...]) -> bool:
+    if not part:
+        return False
+    if part.lower() in map(str.lower, names):
+        return True
+    # A warehouse may put the database and the schema before a table's name.
+    own = part if re.search(r"\s", part) else part.rpartition(".")[2]
+    return any(
+        re.search(rf"(?<!\w){re.escape(text)}(?!\w)", sql, re.IGNORECASE) for text in (part, own) if text
+    )

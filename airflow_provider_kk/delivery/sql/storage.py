@@ -1,0 +1,437 @@
+"""The storage of a ledger in a database: its rows, and how they are read and changed there."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from copy import copy
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import IntegrityError
+
+from airflow_provider_kk.api.urls import may_be_one_store
+from airflow_provider_kk.delivery.clock import Clock, SystemClock
+from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.model import Attempt, Origin, Record, Timing
+from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableError
+from airflow_provider_kk.delivery.sql.rows import RECORD_FIELDS, attempt_of, in_turn, record_of, where_equal
+from airflow_provider_kk.delivery.sql.statements import Statements
+from airflow_provider_kk.delivery.sql.transaction import SqlTransaction
+from airflow_provider_kk.delivery.states import DOUBTFUL, State
+from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
+
+_RUN = tables.sync_run
+#: Below every database's limit of parameters, SQLite's since 3.32.
+_KEYS_AT_ONCE = 1_000 if sqlite3.sqlite_version_info >= (3, 32) else 500
+_RECOVER_NEW_ACCOUNT_S = 30 * 86_400.0
+
+
+class SqlStorage:
+    """The rows of one account in a database; see `storage.Storage`.
+
+    :param engine: the database; see `database.pool_arguments`.
+    :param host: KK's host.
+    :param account: which store at that host.
+    :param token_fingerprint: see `fingerprint_of_token`; kept with each attempt.
+    :param clock: the worker's.
+    :raises LedgerUnusableError: when the database cannot keep the promise.
+    """
+
+    def __init__(
+        self, engine: Engine, host: str, account: str, clock: Clock, *, token_fingerprint: str = ""
+    ) -> None:
+        self.database = Database(engine, clock)
+        self.has_own_clock = self.database.kind != "sqlite"
+        self.host, self.account = host, account
+        self._token_fingerprint = token_fingerprint
+        self._account_filter = {"host": host, "account": account}
+        #: The tables that it reads and writes.
+        self.jobs = tables.ORDERS
+        self._statements = Statements(self.database.now)
+
+    def of_refunds(self) -> SqlStorage:
+        """Return the rows of the same account's refunds, in the same database.
+
+        Their keys are those of `refunds.refund_key`, and what they call kkOrderIds are refund numbers.
+        """
+        storage = copy(self)
+        storage.jobs = tables.REFUNDS
+        return storage
+
+    @property
+    def _job(self) -> sa.Table:
+        return self.jobs.job
+
+    @property
+    def _attempt(self) -> sa.Table:
+        return self.jobs.attempt
+
+    def _key_of(self, table: sa.Table) -> sa.Column[Any]:
+        return table.c[self.jobs.key]
+
+    # Opening ---------------------------------------------------------------------------------------
+
+    def open(self, conn_id: str, *, settle_window_s: float, account_is_explicit: bool = True) -> None:
+        """Create what is missing and register the connection that uses this account.
+
+        :param settle_window_s: for so long, an order that was created may be missing in KK's list.
+        :raises LedgerUnusableError: if a second connection uses the account without naming it, or
+            when a newer version of this package has written the ledger.
+        """
+        self.database.create_tables()
+        if self._account() is None:
+            self.database.require_unique_keys()
+            self._add_account()
+        self.database.persist(lambda db: self._register(db, conn_id, settle_window_s, account_is_explicit))
+
+    def close(self) -> None:
+        """Let go of the database's connections."""
+        self.database.engine.dispose()
+
+    def _account(self) -> Any:
+        with self.database.read() as db:
+            return db.execute(
+                sa.select(tables.account).where(*self._where_account(tables.account))
+            ).one_or_none()
+
+    def _add_account(self) -> None:
+        now = self.database.read_now()
+        row = dict(
+            self._account_filter,
+            schema_version=tables.SCHEMA_VERSION,
+            conn_ids="[]",
+            recovered_until=now - _RECOVER_NEW_ACCOUNT_S,
+            bucket_tat=0.0,
+            paused_until=0.0,
+        )
+        with suppress(IntegrityError):  # somebody else has just added it
+            self.database.persist(lambda db: db.execute(tables.account.insert().values(row)))
+
+    def _register(
+        self, db: Connection, conn_id: str, settle_window_s: float, account_is_explicit: bool
+    ) -> None:
+        row = db.execute(
+            sa.select(tables.account).where(*self._where_account(tables.account)).with_for_update()
+        ).one()
+        if row.schema_version > tables.SCHEMA_VERSION:
+            raise LedgerUnusableError(
+                f"This ledger was written by a newer version of airflow-provider-kk "
+                f"(schema {row.schema_version}, known here {tables.SCHEMA_VERSION}): upgrade this one."
+            )
+        self._require_same_store(db, conn_id, settle_window_s)
+        known = json.loads(row.conn_ids)
+        if conn_id in known:
+            return
+        if known and not account_is_explicit:
+            raise LedgerUnusableError(
+                f"Connection {conn_id!r} uses the ledger's account {self.account!r} at {self.host}, which is "
+                f"used by {', '.join(map(repr, known))}. If both are the same KK store, say so with the "
+                f'extra {{"account": "{self.account}"}}; if not, give this one another account name.'
+            )
+        db.execute(
+            tables.account.update()
+            .where(*self._where_account(tables.account))
+            .values(conn_ids=json.dumps([*known, conn_id]))
+        )
+
+    def _require_same_store(self, db: Connection, conn_id: str, settle_window_s: float) -> None:
+        """Refuse a connection whose host or account was changed while KK's list may lack what it has sent."""
+        account = tables.account.c
+        is_other = sa.or_(account.host != self.host, account.account != self.account)
+        for other in db.execute(sa.select(tables.account).where(is_other)).all():
+            if conn_id not in json.loads(other.conn_ids) or not may_be_one_store(self.host, other.host):
+                continue
+            if young := self._young_orders(db, other.host, other.account, settle_window_s):
+                raise LedgerUnusableError(
+                    f"Connection {conn_id!r} was account {other.account!r} at {other.host} before, with the "
+                    f"same access token, and {young} of the orders there are in doubt or were created less "
+                    f"than {settle_window_s:.0f} s ago. They are unknown to account "
+                    f"{self.account!r} at {self.host} and could be sent twice. Put host and account back "
+                    "until that time is over and `kk ledger list` shows none in doubt; another KK store "
+                    "needs a connection of its own"
+                )
+
+    def _young_orders(self, db: Connection, host: str, account: str, settle_window_s: float) -> int:
+        """Count an account's orders, sent with this token, that KK's list may not show yet."""
+        job, attempt = self._job.c, self._attempt
+        is_by_token = sa.exists().where(
+            attempt.c.host == job.host,
+            attempt.c.account == job.account,
+            self._key_of(attempt) == self._key_of(self._job),
+            attempt.c.token_fingerprint == self._token_fingerprint,
+        )
+        young = (
+            job.state.in_([state.value for state in DOUBTFUL]),
+            sa.and_(job.state == State.CREATED.value, job.created_at > self.database.now() - settle_window_s),
+        )
+        count = sa.select(sa.func.count()).where(job.host == host, job.account == account, is_by_token)
+        # One by one, each along its index.
+        return sum(db.scalar(count.where(condition)) or 0 for condition in young)
+
+    def accounts_of_token(self) -> list[str]:
+        """Return KK's other accounts in this ledger whose newest order was sent with this access token."""
+        account = tables.account.c.account
+        others = sa.select(account).where(tables.account.c.host == self.host, account != self.account)
+        with self.database.read() as db:
+            return [other for other in db.scalars(others) if self._is_by_token(db, other)]
+
+    def _is_by_token(self, db: Connection, account: str) -> bool:
+        job, attempt = self._job, self._attempt
+        newest = (
+            sa.select(self._key_of(job))
+            .where(job.c.host == self.host, job.c.account == account, job.c.state == State.CREATED.value)
+            .order_by(job.c.created_at.desc())
+            .limit(1)
+        )
+        its_tokens = (
+            sa.select(attempt.c.token_fingerprint)
+            .where(attempt.c.host == self.host, attempt.c.account == account)
+            .where(self._key_of(attempt) == newest.scalar_subquery())
+        )
+        return self._token_fingerprint in set(db.scalars(its_tokens))
+
+    # Transactions ----------------------------------------------------------------------------------
+
+    def persist(self, work: Callable[[SqlTransaction], T]) -> T:
+        """Run `work` in a transaction, again after a lost connection or a lock timeout."""
+        with _translate_taken_keys():
+            return self.database.persist(lambda db: work(self._transaction(db)))
+
+    def transact(self, work: Callable[[SqlTransaction], T]) -> T:
+        """Run `work` in a transaction, again only when the database has undone it for another one's sake."""
+        with _translate_taken_keys():
+            return self.database.transact(lambda db: work(self._transaction(db)))
+
+    def _transaction(self, db: Connection) -> SqlTransaction:
+        return SqlTransaction(
+            db, self.database, self._statements, self.jobs, self._account_filter, self._token_fingerprint
+        )
+
+    def now(self) -> float:
+        """Return the database's clock, epoch seconds."""
+        return self.database.read_now()
+
+    # Reading ---------------------------------------------------------------------------------------
+
+    def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
+        """Return the newest generation of each key that is known."""
+        query = (
+            sa.select(*self.jobs.columns(RECORD_FIELDS))
+            .where(*self._where_account(self._job))
+            .order_by(self._job.c.generation)
+        )
+        entries = [record_of(row) for row in self._of_keys(query, self._job, keys)]
+        return {one.key: one for one in entries}
+
+    def _of_keys(self, query: Any, table: sa.Table, keys: Sequence[str]) -> Iterator[Any]:
+        """Yield the rows of many keys, in statements that every database takes."""
+        with self.database.read() as db:
+            for start in range(0, len(keys), _KEYS_AT_ONCE):
+                some = list(keys[start : start + _KEYS_AT_ONCE])
+                yield from db.execute(query.where(self._key_of(table).in_(some))).all()
+
+    def entries(
+        self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
+    ) -> list[Record]:
+        """Return rows by state and key, least recently changed first."""
+        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
+        if states := tuple(states):
+            query = query.where(self._job.c.state.in_([state.value for state in states]))
+        if key is not None:
+            query = query.where(self._key_of(self._job) == key)
+        return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at).limit(limit))
+
+    def _entries(self, query: Any) -> list[Record]:
+        with self.database.read() as db:
+            return [record_of(row) for row in db.execute(query)]
+
+    def of_sync(self, sync_id: str) -> Iterator[Record]:
+        """Yield the rows that this sync was the last to move."""
+        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(
+            self._job.c.sync_id == sync_id, *self._where_account(self._job)
+        )
+        with self.database.read() as db:
+            for row in db.execute(query):
+                yield record_of(row)
+
+    def doubts(self, *, longest_lease_s: float) -> list[Record]:
+        """Return what has no known outcome and no live lease: the account's open doubts.
+
+        :param longest_lease_s: a lease that ends later from now on than this is over.
+        """
+        now, lease_until = self.database.now(), self._job.c.lease_until
+        is_over = sa.or_(lease_until <= now, lease_until > now + longest_lease_s)
+        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(
+            *self._where_account(self._job),
+            sa.or_(
+                self._job.c.state == State.IN_DOUBT.value,
+                sa.and_(self._job.c.state == State.SENDING.value, is_over),
+            ),
+        )
+        return self._entries(query.order_by(self._job.c.settle_after))
+
+    def attempts(self, keys: Sequence[str]) -> list[Attempt]:
+        """Return every POST of these keys, oldest first within each."""
+        query = (
+            sa.select(self._attempt)
+            .where(*self._where_account(self._attempt))
+            .order_by(*in_turn(self._attempt))
+        )
+        return [attempt_of(row, self.jobs) for row in self._of_keys(query, self._attempt, keys)]
+
+    def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
+        """Return the kkOrderIds of what was created by a POST of ours, by key.
+
+        What was only found in KK's list says nothing about that list.
+        """
+        query = sa.select(self._key_of(self._job), self._job.c[self.jobs.ids]).where(
+            *self._where_account(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0
+        )
+        ids: dict[str, set[str]] = {}
+        for row in self._of_keys(query, self._job, keys):
+            ids.setdefault(row[0], set()).update(json.loads(row[1]))
+        return ids
+
+    def newest_sent(self, *, before: float, limit: int) -> list[Record]:
+        """Return orders that POSTs of ours have created before a time, newest first."""
+        return self._entries(
+            sa.select(*self.jobs.columns(RECORD_FIELDS))
+            .where(
+                *self._where_account(self._job),
+                self._job.c.state == State.CREATED.value,
+                self._job.c.attempt > 0,
+            )
+            .where(self._job.c.created_at < before, self._job.c[self.jobs.ids] != "[]")
+            .order_by(self._job.c.created_at.desc())
+            .limit(limit)
+        )
+
+    def created_between(self, since: float, until: float) -> list[Record]:
+        """Return what is created and was so in a period (epoch seconds), each generation, oldest first."""
+        return self._entries(
+            sa.select(*self.jobs.columns(RECORD_FIELDS))
+            .where(*self._where_account(self._job), self._job.c.state == State.CREATED.value)
+            .where(self._job.c.created_at >= since, self._job.c.created_at <= until)
+            .order_by(self._job.c.created_at)
+        )
+
+    def refunds_of(self, kk_order_id: str) -> list[Record]:
+        """Return every refund of an order at KK, each generation; of a ledger of refunds."""
+        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
+        key = self._key_of(self._job)
+        query = query.where(key.startswith(f"{kk_order_id}-", autoescape=True), *_near(key, kk_order_id))
+        return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at))
+
+    def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
+        """Whether the ledger knows this kkOrderId under another order number; reads the whole account."""
+        query = sa.select(sa.literal(1)).where(
+            *self._where_account(self._job),
+            self._key_of(self._job) != key,
+            self._job.c[self.jobs.ids].like(f'%"{kk_order_id}"%'),
+        )
+        with self.database.read() as db:
+            return db.execute(query.limit(1)).first() is not None
+
+    def _where_account(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+        return where_equal(table, self._account_filter)
+
+    # The account -----------------------------------------------------------------------------------
+
+    def recovered_until(self) -> float:
+        """Return the time up to which KK's list is known, on KK's clock, epoch seconds."""
+        return float(self._account().recovered_until)
+
+    def set_recovered_until(self, epoch: float) -> None:
+        """Move the stamp forward."""
+        is_earlier = (*self._where_account(tables.account), tables.account.c.recovered_until < epoch)
+        statement = tables.account.update().where(*is_earlier).values(recovered_until=epoch)
+        self.database.transact(lambda db: db.execute(statement))
+
+    # The syncs -------------------------------------------------------------------------------------
+
+    def newest_run(self, origin: Origin) -> RunRow | None:
+        """Return the last sync that this task has begun."""
+        query = sa.select(_RUN).where(*where_equal(_RUN, self._account_filter | _task(origin)))
+        with self.database.read() as db:
+            row = db.execute(query.order_by(_RUN.c.started_at.desc()).limit(1)).one_or_none()
+        if row is None:
+            return None
+        return RunRow(
+            row.sync_id,
+            row.try_number,
+            row.started_at,
+            row.try_started_at,
+            row.state,
+            json.loads(row.summary),
+        )
+
+    def add_run(self, run: RunRow, origin: Origin) -> None:
+        """Add a sync."""
+        row = self._account_filter | _task(origin) | vars(run)
+        statement = _RUN.insert().values(row | {"summary": json.dumps(dict(run.summary)), "ended_at": 0.0})
+        self.database.transact(lambda db: db.execute(statement))
+
+    def change_run(self, sync_id: str, values: Mapping[str, Any]) -> None:
+        """Change a sync; a new summary stamps the time of its end."""
+        values = dict(values)
+        if "summary" in values:
+            values.update(summary=json.dumps(dict(values["summary"])), ended_at=self.database.now())
+        statement = _RUN.update().where(_RUN.c.sync_id == sync_id).values(values)
+        self.database.transact(lambda db: db.execute(statement))
+
+
+SqlLedger = Ledger[SqlStorage]
+
+
+def sql_ledger(
+    engine: Engine,
+    host: str,
+    account: str,
+    *,
+    timing: Timing | None = None,
+    token_fingerprint: str = "",
+    clock: Clock | None = None,
+) -> SqlLedger:
+    """Return the ledger of one account in a database; `storage.open` makes what is missing there.
+
+    :param engine: the database; see `database.pool_arguments`.
+    :raises LedgerUnusableError: when the database cannot keep the promise.
+    """
+    clock = clock or SystemClock()
+    storage = SqlStorage(engine, host, account, clock, token_fingerprint=token_fingerprint)
+    return Ledger(storage, clock, timing)
+
+
+def refund_ledger(ledger: SqlLedger) -> SqlLedger:
+    """Return the ledger of the same account's refunds; see `SqlStorage.of_refunds`."""
+    return Ledger(ledger.storage.of_refunds(), ledger.clock, ledger.timing)
+
+
+@contextmanager
+def _translate_taken_keys() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise KeyTakenError("somebody else has just added the same key") from error
+
+
+def _near(key: sa.Column[Any], kk_order_id: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Bound keys that begin with an id, for the index, which LIKE cannot use in most collations."""
+    following = str(int(kk_order_id) + 1) if kk_order_id.isascii() and kk_order_id.isdigit() else ""
+    # What follows on 99 is 100, which is not behind 99 in text.
+    is_behind = len(following) == len(kk_order_id)
+    return (key >= kk_order_id, key < following) if is_behind else ()
+
+
+def _task(origin: Origin) -> dict[str, Any]:
+    return {
+        "dag_id": origin.dag_id,
+        "run_id": origin.run_id,
+        "task_id": origin.task_id,
+        "map_index": origin.map_index,
+    }

@@ -1,0 +1,182 @@
+"""What a ledger needs of the database that keeps its rows.
+
+`SqlStorage` keeps them in a database. Whatever else offers this runs the same protocol, as a simulation does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from airflow_provider_kk.delivery.model import Attempt, Claim, Origin, Record
+from airflow_provider_kk.delivery.states import State
+
+T = TypeVar("T")
+
+
+class KeyTakenError(Exception):
+    """Somebody else has just added the same key; the transaction is undone."""
+
+
+class Transaction(Protocol):
+    """Committed durably as a whole when its block ends, or not at all.
+
+    Values are named like the fields of `Record` and `Attempt`.
+    """
+
+    @property
+    def now(self) -> Any:
+        """The database's clock, epoch seconds: a number, or an expression that stands for it in values."""
+        ...
+
+    def later(self, first: Any, second: Any) -> Any:
+        """Return the later of two times, of which one is made with `now`."""
+        ...
+
+    def earlier(self, first: Any, second: Any) -> Any:
+        """Return the earlier of two times, of which one is made with `now`."""
+        ...
+
+    def read(self, key: str, generation: int) -> Record | None:
+        """Return a row."""
+        ...
+
+    def lock(self, key: str, generation: int) -> Record | None:
+        """Return a row, which nobody else can change until the transaction ends."""
+        ...
+
+    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Record:
+        """Add a row and return it.
+
+        :raises KeyTakenError: there is one already.
+        """
+        ...
+
+    def change(self, expected: Record, values: Mapping[str, Any]) -> Record | None:
+        """Change a row and return it, if its state, attempt and version are still those of `expected`."""
+        ...
+
+    def overwrite(self, locked: Record, values: Mapping[str, Any]) -> Record:
+        """Change a row that this transaction has locked, and return it."""
+        ...
+
+    def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
+        """Add the row of a POST."""
+        ...
+
+    def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
+        """Change the row of a claim's POST; False when there is none."""
+        ...
+
+    def attempts(self, key: str, generation: int) -> list[Attempt]:
+        """Return the POSTs of a row, oldest first."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A row of `kk_sync_run`, as far as it is read again."""
+
+    sync_id: str
+    try_number: int
+    started_at: float
+    try_started_at: float
+    state: str
+    summary: Mapping[str, Any]
+
+
+class Storage(Protocol):
+    """The rows of one account, and short transactions on them."""
+
+    host: str
+    account: str
+    has_own_clock: bool
+    """Whether the database's clock is another one than the worker's."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+    # Transactions ----------------------------------------------------------------------------------
+
+    def persist(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in a transaction, again after a lost connection or a lock timeout.
+
+        For work that may run twice: a commit may have happened when its connection broke.
+        """
+        ...
+
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in a transaction, again only when the database has undone it for another one's sake."""
+        ...
+
+    def now(self) -> float:
+        """Return the database's clock, epoch seconds."""
+        ...
+
+    # Reading ---------------------------------------------------------------------------------------
+
+    def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
+        """Return the newest generation of each key that is known."""
+        ...
+
+    def entries(
+        self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
+    ) -> list[Record]:
+        """Return rows by state and key, least recently changed first."""
+        ...
+
+    def of_sync(self, sync_id: str) -> Iterator[Record]:
+        """Yield the rows that this sync was the last to move."""
+        ...
+
+    def doubts(self, *, longest_lease_s: float) -> list[Record]:
+        """Return what has no known outcome and no live lease: the account's open doubts.
+
+        :param longest_lease_s: a lease that ends later from now on than this is over.
+        """
+        ...
+
+    def attempts(self, keys: Sequence[str]) -> list[Attempt]:
+        """Return every POST of these keys, oldest first within each."""
+        ...
+
+    def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
+        """Return the kkOrderIds of what was created by a POST of ours, by key.
+
+        What was only found in KK's list says nothing about that list.
+        """
+        ...
+
+    def newest_sent(self, *, before: float, limit: int) -> list[Record]:
+        """Return orders that POSTs of ours have created before a time, newest first."""
+        ...
+
+    def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
+        """Whether the ledger knows this kkOrderId under another order number; reads the whole account."""
+        ...
+
+    # The account -----------------------------------------------------------------------------------
+
+    def recovered_until(self) -> float:
+        """Return the time up to which KK's list is known, on KK's clock, epoch seconds."""
+        ...
+
+    def set_recovered_until(self, epoch: float) -> None:
+        """Move the stamp forward."""
+        ...
+
+    # The syncs -------------------------------------------------------------------------------------
+
+    def newest_run(self, origin: Origin) -> RunRow | None:
+        """Return the last sync that this task has begun."""
+        ...
+
+    def add_run(self, run: RunRow, origin: Origin) -> None:
+        """Add a sync."""
+        ...
+
+    def change_run(self, sync_id: str, values: Mapping[str, Any]) -> None:
+        """Change a sync; a new summary stamps the time of its end."""
+        ...

@@ -1,0 +1,217 @@
+"""Where an account's ledger lives, by one rule for all operators and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, type_of
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.hooks.kk import KKHook
+
+
+def resolve_ledger_conn_id(
+    hook: KKHook, ledger_conn_id: str | None, warehouse_conn_id: str | None = None
+) -> str | None:
+    """Return the connection id of the ledger: the operator's, else the connection's, else a fit warehouse.
+
+    :raises LedgerUnusableError: when there is a warehouse that cannot keep a ledger and nothing else is set,
+        or when the operator's has come to nothing: another ledger would know nothing of what was sent.
+    """
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+
+    if ledger_conn_id is not None and ledger_conn_id.strip() in ("", "None"):
+        raise LedgerUnusableError(
+            "ledger_conn_id is empty: its template has come to nothing. Mend it: any other ledger knows "
+            "nothing of what was sent by the one that it should name"
+        )
+    if chosen := ledger_conn_id or hook.settings.ledger_conn_id:
+        return chosen
+    if warehouse_conn_id is None:
+        return None
+    warehouse = BaseHook.get_connection(warehouse_conn_id)
+    if enforces_keys(warehouse):
+        return warehouse_conn_id
+    raise LedgerUnusableError(
+        f"The warehouse {warehouse_conn_id!r} is of type {type_of(warehouse)}, which cannot keep the ledger "
+        "that prevents doubled orders. Set ledger_conn_id, on the operator or in the extra of "
+        f"{hook.kk_conn_id!r}, to {NEEDED}."
+    )
+
+
+def open_ledger(
+    hook: KKHook,
+    conn_id: str,
+    *,
+    threads: int = 8,
+    log: Log | None = None,
+    hook_params: Mapping[str, Any] | None = None,
+) -> SqlLedger:
+    """Open the ledger that the connection `conn_id` leads to, for the account of `hook`.
+
+    :param log: is told of settings of the database by which it may lose what it has committed.
+    :param hook_params: for the connection's hook, when it is the warehouse's.
+    :raises LedgerUnusableError: says why and what to do.
+    """
+    connection = BaseHook.get_connection(conn_id)
+    if hook_params:
+        _require_no_other_ledger(connection, hook, hook_params)
+    return ledger_behind(connection, hook, threads=threads, log=log, hook_params=hook_params)
+
+
+def _require_no_other_ledger(connection: Any, hook: KKHook, hook_params: Mapping[str, Any]) -> None:
+    """Require that the connection's default database has no ledger of the account, unless this one has, too.
+
+    :raises LedgerUnusableError: a new, empty ledger would send again what the other one knows.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+
+    if own := ledger_to_read(connection, hook, hook_params):
+        own.close()
+        return
+    try:
+        other = ledger_to_read(connection, hook)
+    except SQLAlchemyError:
+        return  # there is no default database that this user can read
+    if other is not None:
+        other.close()
+        raise LedgerUnusableError(
+            "hook_params lead to a database without a ledger, and the default database of "
+            f"{connection.conn_id!r} has the account's ledger. Set ledger_conn_id to {connection.conn_id!r} "
+            "to go on with that ledger: a new one does not know what was sent"
+        )
+
+
+def ledger_behind(
+    connection: Any,
+    hook: KKHook,
+    *,
+    threads: int = 8,
+    log: Log | None = None,
+    hook_params: Mapping[str, Any] | None = None,
+) -> SqlLedger:
+    """Open the ledger behind an Airflow connection that was looked up before; see `open_ledger`."""
+    ledger = ledger_on(_engine(connection, threads, hook_params), hook)
+    if log is not None:
+        _warn_of_durability(ledger, log)
+    return ledger
+
+
+def ledger_to_read(
+    connection: Any, hook: KKHook, hook_params: Mapping[str, Any] | None = None
+) -> SqlLedger | None:
+    """The ledger behind an Airflow connection, without making anything there.
+
+    None when there is none yet, or none that the account of `hook` has ever sent by.
+    """
+    from sqlalchemy import inspect, select
+
+    from airflow_provider_kk.delivery.sql import tables
+
+    engine = _engine(connection, threads=1, hook_params=hook_params)
+    file = _sqlite_file(engine)
+    if file is not None and not file.exists():
+        return None  # connecting would create it
+    ledger = _ledger_on(engine, hook)
+    account = tables.account.c
+    mine = select(account.host).where(account.host == ledger.host, account.account == ledger.account)
+    with ledger.storage.database.read() as db:
+        is_there = inspect(db).has_table(tables.account.name) and db.execute(mine).first() is not None
+    return ledger if is_there else None
+
+
+def _engine(connection: Any, threads: int, hook_params: Mapping[str, Any] | None = None) -> Any:
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, pool_arguments
+
+    require_type(connection)
+    # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
+    engine = engine_behind(connection, pool_arguments(connection.conn_type, threads + 2), hook_params)
+    file = _sqlite_file(engine)
+    if file is not None and not file.is_absolute():
+        raise LedgerUnusableError(
+            f"The ledger {str(file)!r} is another one in each working directory, and would not know what was "
+            f"sent. Give {connection.conn_id!r} the whole path, such as {str(file.absolute())!r}"
+        )
+    return engine
+
+
+def database_of(connection: Any) -> tuple[Any, ...]:
+    """What tells the database behind an Airflow connection from others, whoever logs in there."""
+    engine = _engine(connection, threads=1)
+    file = _sqlite_file(engine)
+    if file is not None:
+        return (file.resolve(),)
+    return engine.dialect.name, engine.url.host, engine.url.port, engine.url.database
+
+
+def _sqlite_file(engine: Any) -> Path | None:
+    """The file of a SQLite database; None when it is in memory, named by a URI, or another database."""
+    name = engine.url.database or ""
+    is_file = engine.dialect.name == "sqlite" and name and not name.startswith((":", "file:"))
+    return Path(name) if is_file else None
+
+
+def require_type(connection: Any) -> None:
+    """Check that a ledger can live behind an Airflow connection, as far as its type says.
+
+    What only looks like such a database is found out at first use.
+
+    :raises LedgerUnusableError: it cannot.
+    """
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+
+    if not enforces_keys(connection):
+        raise LedgerUnusableError(
+            f"The ledger's connection {connection.conn_id!r} is of type {type_of(connection)}. The ledger "
+            "needs a database that enforces unique keys, to prevent doubled orders: set ledger_conn_id to "
+            f"{NEEDED}."
+        )
+
+
+def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
+    """Open the ledger in the database of a SQLAlchemy engine, for the account of `hook`."""
+    ledger = _ledger_on(engine, hook)
+    settings = hook.settings
+    ledger.storage.open(
+        hook.kk_conn_id,
+        settle_window_s=settings.settle_window_s,
+        account_is_explicit=settings.account_is_explicit,
+    )
+    return ledger
+
+
+def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
+    from airflow_provider_kk.delivery.model import Timing, fingerprint_of_token
+    from airflow_provider_kk.delivery.sql.storage import sql_ledger
+
+    settings = hook.settings
+    return sql_ledger(
+        engine,
+        settings.host,
+        settings.account,
+        timing=Timing(settings.timeout_s, settings.lease_s, settings.settle_window_s),
+        token_fingerprint=fingerprint_of_token(settings.token),
+    )
+
+
+def _warn_of_durability(ledger: SqlLedger, log: Log) -> None:
+    from airflow_provider_kk.delivery.sql.durability import durability_warnings
+
+    for account in ledger.storage.accounts_of_token():
+        log.warning(
+            "Account %r of this ledger has the access token of account %r. If they are two names of one KK "
+            "store, its orders can be sent twice: give all its connections one name",
+            ledger.account,
+            account,
+        )
+    with ledger.storage.database.read() as db:
+        for weakness in durability_warnings(db):
+            (log.info if weakness.is_note else log.warning)("%s", weakness.text)

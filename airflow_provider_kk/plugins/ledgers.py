@@ -1,0 +1,204 @@
+"""Which ledgers the page shows to a user, and how they are opened to be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails
+from airflow.models.connection import Connection
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook, conf
+
+from airflow_provider_kk.hooks.connection import InvalidConnectionError
+from airflow_provider_kk.hooks.database import engine_behind
+from airflow_provider_kk.hooks.kk import settings_of
+from airflow_provider_kk.hooks.ledger_connection import require_type
+
+if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+    from sqlalchemy.orm import Session
+
+    from airflow_provider_kk.delivery.sql.report import Report
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
+
+#: Nobody waits longer for a page.
+_CONNECT_TIMEOUT_S = 5
+_ENV = "AIRFLOW_CONN_"
+#: In multi-team mode `AIRFLOW_CONN__<TEAM>___<ID>` is a connection that only the team's tasks find.
+_TEAM = "___"
+
+
+class CannotReadLedgerError(Exception):
+    """Says why there is nothing to show, and what to do."""
+
+
+@dataclass(frozen=True)
+class LedgerSource:
+    """A connection to KK, and where its ledger is: None where the connection says it itself."""
+
+    kk_conn_id: str
+    ledger_conn_id: str | None = None
+
+    @property
+    def options(self) -> str:
+        """What leads `kk` to this ledger, for a command line."""
+        words = ["--kk-conn-id", self.kk_conn_id]
+        if self.ledger_conn_id:
+            words += ["--ledger-conn-id", self.ledger_conn_id]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The user of a request, and a session of Airflow's database."""
+
+    user: BaseUser
+    session: Session
+
+    def sources(self) -> list[LedgerSource]:
+        """Return the places whose connections the user may read.
+
+        These are what `[kk] orders_page` names, else every connection of type `kk` that can be listed.
+        Connections of a secrets backend cannot be listed. An entry is `kk_conn_id`, or
+        `kk_conn_id@ledger_conn_id` for a ledger in the warehouse, which only the DAGs name.
+        """
+        return [
+            source
+            for source in self._all_places()
+            if self.may_read(source.kk_conn_id)
+            and (source.ledger_conn_id is None or self.may_read(source.ledger_conn_id))
+        ]
+
+    def _all_places(self) -> list[LedgerSource]:
+        named = conf.get("kk", "orders_page", fallback="") or ""
+        if entries := [entry.strip() for entry in named.split(",") if entry.strip()]:
+            return [
+                LedgerSource(kk.strip(), ledger.strip() or None)
+                for kk, _, ledger in (entry.partition("@") for entry in entries)
+            ]
+        return [LedgerSource(conn_id) for conn_id in sorted({*_of_environment(), *self._of_database()})]
+
+    def _of_database(self) -> list[str]:
+        from sqlalchemy import select
+
+        return list(self.session.scalars(select(Connection.conn_id).where(Connection.conn_type == "kk")))
+
+    def may_read(self, conn_id: str) -> bool:
+        """Return whether Airflow's auth manager lets the user read a connection."""
+        details = ConnectionDetails(conn_id=conn_id, team_name=self._team_of(conn_id))
+        return get_auth_manager().is_authorized_connection(method="GET", details=details, user=self.user)
+
+    def connection(self, conn_id: str) -> Any:
+        """Return a connection that the user may read.
+
+        :raises CannotReadLedgerError: when the user may not.
+        """
+        if not self.may_read(conn_id):
+            raise CannotReadLedgerError(
+                f"The ledger is in the connection {conn_id!r}, which you may not read."
+            )
+        team = self._team_of(conn_id)
+        if team and _is_multi_team():
+            return Connection.get_connection_from_secrets(conn_id, team_name=team)
+        return BaseHook.get_connection(conn_id)
+
+    def _team_of(self, conn_id: str) -> str | None:
+        return Connection.get_team_name(conn_id, session=self.session)
+
+
+def _of_environment() -> Iterator[str]:
+    for name, value in os.environ.items():
+        is_of_team = _TEAM in name and _is_multi_team()
+        if name.startswith(_ENV) and not is_of_team and _is_kk(value):
+            yield name.removeprefix(_ENV).lower()
+
+
+def _is_multi_team() -> bool:
+    return bool(conf.getboolean("core", "multi_team", fallback=False))
+
+
+def _is_kk(value: str) -> bool:
+    if not value.lstrip().startswith("{"):
+        return value.startswith("kk:")
+    try:
+        return bool(json.loads(value).get("conn_type") == "kk")
+    except ValueError:
+        return False
+
+
+@contextmanager
+def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, ConnectionSettings]]:
+    """Open the report of a ledger, for as long as the block lasts.
+
+    :raises CannotReadLedgerError: it cannot be reached, the reader may not read it, or there is none yet.
+    """
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    from airflow_provider_kk.delivery.clock import SystemClock
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
+    from airflow_provider_kk.delivery.sql.report import Report
+    from airflow_provider_kk.delivery.sql.storage import SqlStorage
+
+    try:
+        settings = settings_of(reader.connection(source.kk_conn_id))
+        engine = _engine(source, settings, reader)
+        storage = SqlStorage(engine, settings.host, settings.account, SystemClock())
+        try:
+            report = Report(storage)
+            if not report.is_there():
+                raise CannotReadLedgerError(
+                    _NO_LEDGER_YET.format(source.ledger_conn_id or settings.ledger_conn_id)
+                )
+            yield report, settings
+        finally:
+            storage.close()
+    except (AirflowNotFoundException, InvalidConnectionError, LedgerUnusableError) as error:
+        raise CannotReadLedgerError(str(error)) from error
+    except DBAPIError as error:
+        raise CannotReadLedgerError(
+            f"The ledger's database cannot be read: {describe_error(error)}"
+        ) from error
+    except (AirflowException, SQLAlchemyError, ImportError, ValueError) as error:
+        # Its text may hold an address with a password.
+        raise CannotReadLedgerError(
+            f"The ledger's connection {source.ledger_conn_id or 'of ' + source.kk_conn_id!r} cannot be used "
+            f"by this API server: {type(error).__name__}"
+        ) from error
+
+
+def _engine(source: LedgerSource, settings: ConnectionSettings, reader: Reader) -> Any:
+    from sqlalchemy.pool import NullPool
+
+    conn_id = source.ledger_conn_id or settings.ledger_conn_id
+    if conn_id is None:
+        raise CannotReadLedgerError(_NO_LEDGER_CONNECTION.format(kk=source.kk_conn_id))
+    connection = reader.connection(conn_id)
+    require_type(connection)
+    timeout = "timeout" if connection.conn_type == "sqlite" else "connect_timeout"
+    engine = engine_behind(
+        connection,
+        {
+            "poolclass": NullPool,
+            "hide_parameters": True,
+            "connect_args": {timeout: _CONNECT_TIMEOUT_S},
+        },
+    )
+    file = engine.url.database
+    if engine.dialect.name == "sqlite" and file and not Path(file).exists():
+        raise CannotReadLedgerError(_NO_LEDGER_YET.format(conn_id))  # connecting would create it
+    return engine
+
+
+_NO_LEDGER_YET = "There is no ledger at {!r} yet: the first sync makes one."
+_NO_LEDGER_CONNECTION = (
+    "The connection {kk!r} names no ledger. When it is in the warehouse, tell the page so in Airflow's "
+    "configuration, with the warehouse's connection id: [kk] orders_page = {kk}@warehouse"
+)

@@ -1,0 +1,239 @@
+"""Deliver one task's orders, one as well as a million: a ledger, a dispatcher, and the waits around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kk.hooks.metrics import count_orders_moved, count_requests, gauge_account, tags_of
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.errors import KKError
+    from airflow_provider_kk.api.models import Order
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.dispatcher import Dispatcher
+    from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.model import Origin
+    from airflow_provider_kk.delivery.reconcile import Policy
+    from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.sync.runs import Summary, SyncRun, SyncRuns
+
+#: Shorter waits are slept through: a deferral costs more.
+_WORTH_DEFERRING_S = 5.0
+_WORTH_LOGGING_S = 1.0
+_LOG_EVERY_S = 30.0
+
+
+class DeferUntil(Exception):
+    """The task should give its slot back until a time (epoch seconds), then run again."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__(until)
+        self.until = until
+
+
+@dataclass
+class Delivery:
+    """Delivers the orders of a run queue.
+
+    :param can_defer: leave by `DeferUntil` when there is long to wait.
+    """
+
+    hook: KKHook
+    ledger: SqlLedger
+    run_queue: RunQueue
+    origin: Origin
+    stop: Stop
+    policy: Policy
+    log: Log
+    max_in_flight: int = 8
+    max_seconds: float | None = None
+    max_sent: int | None = None
+    check_stock: bool = False
+    can_defer: bool = False
+    recover_max_age_s: float = 0.0
+    run: SyncRun = field(init=False)
+    runs: SyncRuns = field(init=False)
+    before_waiting: Callable[[], object] = lambda: None
+    """Called once, before the first wait for orders in doubt: what is final by then need not wait, too."""
+    breaker_reason: str | None = None
+    breaker_error: KKError | None = None
+    held_elsewhere: list[str] = field(init=False)
+    """Orders of the account that this sync has held, in any of its tries, and that it did not select."""
+
+    def __post_init__(self) -> None:
+        from airflow_provider_kk.sync.runs import SyncRuns
+
+        self.runs = SyncRuns(self.ledger)
+        self.run = self.runs.begin(self.origin)
+        self.held_elsewhere = self._still_held(self.run.before.get("held_elsewhere", []))
+
+    def _still_held(self, keys: Sequence[str]) -> list[str]:
+        from airflow_provider_kk.delivery.states import State
+
+        return [key for key, entry in self.ledger.look_up(keys).items() if entry.state is State.HELD]
+
+    @contextmanager
+    def client(self) -> Iterator[KKClient]:
+        """A client that keeps the account's rate together with all other workers."""
+        bucket = self.hook.settings.shared_bucket(self.ledger)
+        self._client, self._bucket = self.hook.client(bucket), bucket
+        try:
+            yield self._client
+        finally:
+            self._client.close()
+
+    def deliver(self) -> None:
+        """Within `client`: send what is pending, wait for what is in doubt and settle it.
+
+        :raises DeferUntil: to be called again later, with the same jobs.
+        """
+        stream = self._stream()
+        try:
+            stream.run()
+            self._wait(stream)
+        finally:
+            self.breaker_reason, self.breaker_error = stream.why_not_sent or None, stream.breaker_error
+            self.held_elsewhere += stream.held_elsewhere
+            stream.stop_waiting()
+            stream.close()
+
+    def carry_out(self) -> tuple[Summary, BaseException | None]:
+        """Deliver and count the sync, whatever happened; and return what `deliver` raised."""
+        failure: BaseException | None = None
+        with self.client():
+            try:
+                self.deliver()
+            except BaseException as error:
+                failure = error
+            return self.summary(), failure
+
+    def _stream(self) -> Dispatcher:
+        from airflow_provider_kk.delivery.circuit_breaker import Limits
+        from airflow_provider_kk.delivery.dispatcher import Dispatcher
+        from airflow_provider_kk.delivery.orders import KKOrderList
+        from airflow_provider_kk.delivery.stock import StockCheck
+
+        client = self._client
+        send_until = max_sent = None
+        if self.max_seconds is not None:
+            # The try began by the database's clock; the stream goes by the worker's.
+            passed_s = max(0.0, self.ledger.now() - self.run.try_started_at)
+            send_until = self.ledger.clock.wall() + self.max_seconds - passed_s
+        if self.max_sent is not None:
+            max_sent = max(0, self.max_sent - self.runs.sent(self.run))
+        return Dispatcher(
+            ledger=self.ledger,
+            order_list=KKOrderList(client),
+            throttle=self._bucket,
+            run_queue=self.run_queue,
+            make_job=lambda payload: _job(payload, client),
+            probe=lambda: client.list_orders(page_size=1),
+            log=self.log,
+            origin=self.origin,
+            sync_id=self.run.sync_id,
+            stop=self.stop,
+            policy=self.policy,
+            limits=Limits(self.max_in_flight, send_until, max_sent),
+            recover_max_age_s=self.recover_max_age_s,
+            stock=StockCheck(client) if self.check_stock else None,
+        )
+
+    def _wait(self, stream: Dispatcher) -> None:
+        is_told = False
+        while not (stream.cannot_list or self.stop.is_set()):
+            wait_s = stream.wait_s()
+            if wait_s is None:
+                return
+            if self.can_defer and wait_s > _WORTH_DEFERRING_S:
+                raise DeferUntil(self.ledger.clock.wall() + wait_s)
+            if wait_s > _WORTH_LOGGING_S and not is_told:
+                self.before_waiting()
+                is_told = True
+            self._sleep(wait_s)
+            if not self.stop.is_set():
+                stream.reconcile_waiting()
+
+    def _sleep(self, seconds: float) -> None:
+        clock = self.ledger.clock
+        until = clock.monotonic() + seconds
+        while (rest_s := until - clock.monotonic()) > 0 and not self.stop.is_set():
+            if rest_s > _WORTH_LOGGING_S:
+                self._log_wait(rest_s)
+            clock.sleep(min(rest_s, _LOG_EVERY_S), self.stop)
+
+    def _log_wait(self, rest_s: float) -> None:
+        from airflow_provider_kk.delivery.log import count_orders, utc
+        from airflow_provider_kk.delivery.run_queue import RunStatus
+
+        names = ", ".join(name for name, _ in self.run_queue.examples(RunStatus.WAITING))
+        self.log.info(
+            "%s in doubt, first %s: only KK's list can tell what became of them. The next look is at %s, "
+            "in %.0f s",
+            count_orders(self.run_queue.counts().get(RunStatus.WAITING, 0)),
+            names,
+            utc(self.ledger.clock.wall() + rest_s),
+            rest_s,
+        )
+
+    def summary(self) -> Summary:
+        """Count the sync so far."""
+        from airflow_provider_kk.sync.runs import summarise
+
+        summary = summarise(self.run_queue, self.run, self.runs)
+        summary.newly_held += len(self.held_elsewhere)
+        summary.requests = self.run.before.get("requests", 0) + self._client.requests
+        summary.seconds = round(self.ledger.now() - self.run.started_at, 1)
+        return summary
+
+    def end(self, state: str, summary: Summary) -> None:
+        """Store how far the sync has come, `waiting`, `failed` or `done`, and tell Airflow's metrics."""
+        counts = summary.as_dict()
+        self.runs.end(self.run, state, counts | {"held_elsewhere": self.held_elsewhere})
+        count_orders_moved(self.run.before, counts, self._tags(), is_over=state != "waiting")
+        count_requests(self._client, self._bucket, self._tags())
+
+    def gauge_account(self) -> None:
+        """Tell Airflow's metrics where the account's orders stand."""
+        gauge_account(self.ledger, self._tags())
+
+    def _tags(self) -> dict[str, str]:
+        return tags_of(self.ledger.account, self.origin)
+
+
+def item_of(position: int, order: Order) -> QueuedOrder:
+    """Return an order as a run queue keeps it."""
+    from airflow_provider_kk.delivery.orders import content_of
+    from airflow_provider_kk.delivery.run_queue import QueuedOrder
+
+    return QueuedOrder(
+        position=position,
+        key=order.custom_order_number or "",
+        content=content_of(order),
+        payload=order.model_dump_json(exclude_none=True),
+    )
+
+
+def warn_of_short_timeout(execution_timeout: Any, ledger: SqlLedger, log: Log) -> None:
+    """Say so when the task will be stopped before an order in doubt can be settled."""
+    if execution_timeout is None:
+        return
+    if execution_timeout.total_seconds() < ledger.settle_delay_s:
+        log.warning(
+            "execution_timeout is %.0f s, but an order in doubt is settled only %.0f s after it was sent "
+            "(lease_s + timeout_s + settle_window_s): such orders stay in doubt until the next try or run",
+            execution_timeout.total_seconds(),
+            ledger.settle_delay_s,
+        )
+
+
+def _job(payload: str, client: KKClient) -> Any:
+    from airflow_provider_kk.api.models import Order
+    from airflow_provider_kk.delivery.orders import order_job
+
+    return order_job(Order.model_validate_json(payload), client)

@@ -1,0 +1,53 @@
+"""Keep a ledger for one try of a single order where none is set; KK's list stands in for a lasting one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.hooks.kk import KKHook
+
+#: How far back an order number is looked for, since nothing says when it was first sent.
+_RECOVER_PERIOD_S = 86_400.0
+
+
+@contextmanager
+def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Iterator[SqlLedger]:
+    """Keep a ledger for this try only.
+
+    Each try first adopts from KK's list what the last day brought, and a later try waits for a settle window
+    before that, so that what an earlier one sent is listed.
+    """
+    import sqlalchemy as sa
+
+    from airflow_provider_kk.delivery.sql.database import pool_arguments
+    from airflow_provider_kk.hooks.ledger_connection import ledger_on
+
+    log.warning(
+        "No ledger is set, so this order is created on best effort: a killed or cleared task is protected "
+        "only by KK's list, and KK's rate limit is kept within this task "
+        "alone. Set ledger_conn_id on the operator or in the extra of %r",
+        hook.kk_conn_id,
+    )
+    with tempfile.TemporaryDirectory(prefix="kk-ledger-") as folder:
+        url = f"sqlite:///{Path(folder) / 'ledger.db'}"
+        ledger = ledger_on(sa.create_engine(url, **pool_arguments("sqlite", 4)), hook)
+        ledger.storage.set_recovered_until(ledger.now() - _RECOVER_PERIOD_S)
+        if try_number > 1:
+            log.info(
+                "Try %d waits %.0f s, until KK lists what an earlier one may have sent",
+                try_number,
+                ledger.timing.settle_window_s,
+            )
+            stop.wait(ledger.timing.settle_window_s)
+        try:
+            yield ledger
+        finally:
+            ledger.close()

@@ -1,0 +1,126 @@
+"""Decide whether a task succeeds, and describe why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.delivery.log import count_orders, some_of
+from airflow_provider_kk.delivery.run_queue import RunResult, RunStatus
+from airflow_provider_kk.sync.errors import SyncError
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.runs import Summary
+
+_NAMED = 5
+
+
+def task_failure(
+    delivery: Delivery, summary: Summary, *, max_rejected: float, changes_fail: bool
+) -> SyncError | None:
+    """Return what the task is to fail with, None when all is well."""
+    if summary.in_doubt or summary.not_sent:
+        return SyncError(_unfinished(delivery, summary), is_retryable=True)
+    reasons = []
+    if summary.newly_held:
+        where = _examples(delivery, RunStatus.HELD, summary.newly_held, elsewhere=delivery.held_elsewhere)
+        reasons.append(
+            f"{count_orders(summary.newly_held)} newly held for a human{where}: "
+            "see `kk ledger list --state held`"
+        )
+    if changes_fail and summary.changed:
+        where = _examples(delivery, RunStatus.CHANGED, summary.changed)
+        reasons.append(
+            f"{count_orders(summary.changed)} changed after creation under the same number{where}: give what "
+            "is new a number of its own, or undo the change; `kk check` with the query lists each"
+        )
+    if _too_many_are_bad(summary, max_rejected):
+        bad = summary.newly_rejected + summary.newly_invalid
+        reasons.append(
+            f"{count_orders(bad)} newly rejected or invalid, more than max_rejected={max_rejected} allows"
+        )
+    if not reasons:
+        return None
+    at_kk = summary.created + summary.already_created + summary.adopted
+    return SyncError(
+        f"{'; '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK; the summary's "
+        "rejections and the log say more",
+        is_retryable=False,
+    )
+
+
+def failing_states(summary: Summary, *, max_rejected: float) -> list[str]:
+    """Return the states in the ledger of the orders for which `task_failure` fails a task."""
+    if summary.in_doubt or summary.not_sent:
+        # Another worker's order counts as in doubt, too.
+        in_doubt = ["in_doubt", "sending"] if summary.in_doubt else []
+        return in_doubt + (["not_sent"] if summary.not_sent else [])
+    states = ["held"] if summary.newly_held else []
+    if _too_many_are_bad(summary, max_rejected):
+        states += ["rejected"] if summary.newly_rejected else []
+        states += ["invalid"] if summary.newly_invalid else []
+    return states
+
+
+def _too_many_are_bad(summary: Summary, max_rejected: float) -> bool:
+    is_share = isinstance(max_rejected, float) and max_rejected < 1
+    allowed = max_rejected * summary.selected if is_share else max_rejected
+    return summary.newly_rejected + summary.newly_invalid > allowed
+
+
+def order_failure(finished: RunResult, *, changes_fail: bool) -> SyncError | None:
+    """Return what the task of a single order is to fail with, None when the order is at KK."""
+    status, name = finished.status, finished.key
+    if status in (RunStatus.CREATED, RunStatus.ALREADY_CREATED, RunStatus.ADOPTED):
+        return None
+    if status is RunStatus.CHANGED and not changes_fail:
+        return None
+    code = f" (code {finished.code})" if finished.code is not None else ""
+    why = f": {finished.message}" if finished.message else ""
+    text = f"Order {name} is {status.replace('_', ' ')}{code}{why}"
+    if status in (RunStatus.IN_DOUBT, RunStatus.NOT_SENT):
+        return SyncError(f"{text}. A retry looks again", is_retryable=True)
+    return SyncError(f"{text}. See `kk ledger show {name}`", is_retryable=False)
+
+
+def _unfinished(delivery: Delivery, summary: Summary) -> str:
+    why = delivery.breaker_reason or ""
+    parts = []
+    if summary.in_doubt:
+        where = _examples(delivery, RunStatus.IN_DOUBT, summary.in_doubt, but=why)
+        parts.append(f"{count_orders(summary.in_doubt)} in doubt{where}")
+    if summary.not_sent:
+        where = "" if why else _examples(delivery, RunStatus.NOT_SENT, summary.not_sent)
+        parts.append(f"{count_orders(summary.not_sent)} not sent{where}")
+    because = f", because {why}" if why else ""
+    return f"{', '.join(parts)}{because}. {_what_next(delivery)}"
+
+
+def _what_next(delivery: Delivery) -> str:
+    from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
+    from airflow_provider_kk.hooks.diagnosis import fix_for
+
+    hook, error = delivery.hook, delivery.breaker_error
+    if isinstance(error, (KKAuthError, KKEndpointError)):
+        what = f"{fix_for(error, hook.settings)} of connection {hook.kk_conn_id!r}"
+        return f"{what}; then a retry, or the next run, goes on"
+    return "A retry, or the next run, goes on where this try stopped"
+
+
+def _examples(
+    delivery: Delivery, status: RunStatus, number: int, *, but: str = "", elsewhere: Sequence[str] = ()
+) -> str:
+    """Name some of `number` orders, and say what is the matter with them, or else with the first of them.
+
+    :param but: what was said already, and is not said again.
+    :param elsewhere: those of them that are not in the run queue.
+    """
+    found = delivery.run_queue.examples(status, min(_NAMED, number - len(elsewhere)))
+    names = [str(name) for name, _message in found] + list(elsewhere)[: _NAMED - len(found)]
+    if not names:
+        return ""
+    message = found[0][1] if found else ""
+    is_of_all = all(one == message for _name, one in found)
+    because = f"{':' if is_of_all else '; the first:'} {message}" if message and message not in but else ""
+    return f" ({some_of(names, number)}{because})"

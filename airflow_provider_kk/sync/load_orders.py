@@ -1,0 +1,133 @@
+"""Load the orders of a query or a file into the run queue: those to deliver, and those that are invalid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kk.delivery.log import OrderLog, count_orders
+from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
+from airflow_provider_kk.sync.delivery import item_of
+from airflow_provider_kk.sync.errors import SyncError
+from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.warehouse.spool import Spool
+
+_BATCH = 1_000
+_NAMED = 5
+
+
+def load_orders(
+    run_queue: RunQueue,
+    warehouse: Any,
+    sql: str,
+    parameters: Mapping[str, Any] | Sequence[Any] | None,
+    columns: Mapping[str, str] | None,
+    log: Log,
+    delivery: Delivery | None = None,
+    *,
+    api_version: str | None,
+) -> None:
+    """Read a query's rows, close the warehouse, then check the orders and add them to the run queue.
+
+    :param delivery: None for a plan, which changes nothing in the warehouse.
+    :raises SyncError: its columns are not those of orders, or the statement itself is at fault; or, which a
+        retry may get over, the warehouse did not answer it to the end.
+    """
+    from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
+    from airflow_provider_kk.warehouse.read import ReadError, read_rows
+
+    try:
+        spool = read_rows(
+            warehouse,
+            sql,
+            parameters,
+            log,
+            check=lambda names: resolve(names, columns),
+            only_reads=delivery is None,
+        )
+    except ColumnsError as error:
+        raise SyncError(str(error), is_retryable=False) from error
+    except ReadError as error:
+        message = f"sql: the warehouse refuses it: {error}. Nothing was sent"
+        # The sentence says all that the driver's traceback would.
+        raise SyncError(message, is_retryable=not error.is_for_good) from None
+    with closing(spool):
+        if ignored := spool.ignored_columns(columns):
+            log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
+        enqueue_orders(run_queue, spool, columns, log, delivery, api_version=api_version)
+
+
+def enqueue_orders(
+    run_queue: RunQueue,
+    spool: Spool,
+    columns: Mapping[str, str] | None,
+    log: Log,
+    delivery: Delivery | None = None,
+    *,
+    api_version: str | None,
+) -> None:
+    """Check every order that was read and add it to the run queue; memory does not grow with their number.
+
+    :param log: is told of orders whose goods may be doubled.
+    :param delivery: remembers what is invalid, and says so when that is news; None for a plan.
+    :param api_version: of KK's API, which the orders must fit; None when it is not known.
+    """
+    items = []
+    order_log = OrderLog(log)
+    doubled, examples = 0, []
+    for parsed in parse_orders(spool, columns, api_version=api_version):
+        if parsed.doubled:
+            doubled += 1
+            examples += [str(parsed.number)] if doubled <= _NAMED else []
+        if parsed.order is None:
+            invalid = _invalid(parsed, delivery)
+            run_queue.add_finished(invalid)
+            if invalid.is_new:
+                invalid.warn(order_log)
+            continue
+        items.append(item_of(parsed.position, parsed.order))
+        if len(items) == _BATCH:
+            run_queue.add(items)
+            items = []
+    run_queue.add(items)
+    order_log.flush()
+    if doubled:
+        more = ", ..." if doubled > len(examples) else ""
+        log.warning(
+            "%s with rows that are equal in every column, whose quantities add up (%s%s): is it a JOIN that "
+            "multiplies rows, or a file pasted twice?",
+            count_orders(doubled),
+            ", ".join(examples),
+            more,
+        )
+
+
+def _invalid(parsed: ParsedOrder, delivery: Delivery | None) -> RunResult:
+    message = "; ".join(map(str, parsed.faults))
+    key = _ledger_key(parsed)
+    is_new = delivery is not None and delivery.ledger.note_invalid(
+        key, parsed.digest, message, sync_id=delivery.run.sync_id
+    )
+    return RunResult(
+        parsed.position,
+        key,
+        RunStatus.INVALID,
+        is_new,
+        (),
+        None,
+        message,
+        name=parsed.number,
+        faults=parsed.faults,
+    )
+
+
+def _ledger_key(parsed: ParsedOrder) -> str:
+    """What an order is remembered by that has no number, or none that can be one."""
+    number = parsed.number or ""
+    return number if re.fullmatch(r"[ -~]{1,40}", number) else f"#{parsed.digest}"

@@ -1,0 +1,141 @@
+"""Preview a sync: what would become of the orders in a run queue. Nothing changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_provider_kk.delivery.actions import (
+    Action,
+    difference,
+    found_as_integer,
+    is_unsent,
+    next_action,
+)
+from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.log import Log, OrderLog, utc
+from airflow_provider_kk.delivery.model import Record
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.stock import StockCheck
+from airflow_provider_kk.sync.runs import Summary, count
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+
+#: What somebody has to look at, or to wait for.
+PROBLEMS = (RunStatus.INVALID, RunStatus.CHANGED, RunStatus.HELD, RunStatus.REJECTED, RunStatus.IN_DOUBT)
+#: KK's list is read before anything is sent.
+_REQUESTS_OF_A_LISTING = 1
+
+
+class Bucket(Protocol):
+    """KK's rate limit, as one that plans sees it."""
+
+    def min_duration_s(self, requests: int) -> float:
+        """Return how many seconds so many requests take at least, if nobody else sends."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sync would do now.
+
+    `summary` counts what would be sent as postponed; its `requests` and `seconds` are what that takes at
+    least, at KK's limit. `obstacle` says why nothing might be sent all the same, if so.
+    """
+
+    summary: Summary
+    obstacle: str | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every order would be sent, or is created as it stands."""
+        return not any(getattr(self.summary, status.value) for status in PROBLEMS)
+
+
+def plan(
+    run_queue: RunQueue,
+    ledger: AnyLedger | None,
+    bucket: Bucket,
+    *,
+    stock_of: KKClient | None = None,
+) -> Plan:
+    """Mark in a run queue what would become of each pending order, and count it.
+
+    :param ledger: None where nothing is known of any order.
+    :param bucket: what the requests would have to wait for.
+    :param stock_of: is asked for the stock of what would be sent; None asks nothing.
+    :raises KKError: when KK does not tell its stock.
+    """
+    with closing(StockCheck(stock_of)) if stock_of else nullcontext() as stock:
+        for batch in run_queue.batches(RunStatus.PENDING):
+            _mark(run_queue, batch, ledger, stock)
+    summary = count(run_queue)
+    if summary.postponed:
+        questions = stock_of.requests if stock_of else 0
+        summary.requests = summary.postponed + _REQUESTS_OF_A_LISTING + questions
+        summary.seconds = round(bucket.min_duration_s(summary.requests), 1)
+    open_doubts = len(ledger.doubts()) if ledger else 0
+    return Plan(summary, CircuitBreaker(open_doubts).reason())
+
+
+def problems(run_queue: RunQueue) -> Iterator[RunResult]:
+    """Yield the orders that somebody has to look at, or to wait for, in the order of their rows."""
+    return run_queue.finished(*PROBLEMS)
+
+
+def log_plan(plan: Plan, run_queue: RunQueue, log: Log) -> None:
+    """Log what a plan has found, and the orders of each problem."""
+    order_log = OrderLog(log)
+    for one in problems(run_queue):
+        one.warn(order_log)
+    order_log.flush()
+    if plan.obstacle:
+        log.warning("Nothing would be sent for now: %s", plan.obstacle)
+    summary = plan.summary
+    log.info(
+        "Plan only, nothing was sent: %s. The postponed would be sent, by at least %d requests and in at "
+        "least %.0f s at KK's limit",
+        summary.line(),
+        summary.requests,
+        summary.seconds,
+    )
+
+
+def _mark(
+    run_queue: RunQueue, batch: Sequence[QueuedOrder], ledger: AnyLedger | None, stock: StockCheck | None
+) -> None:
+    known = ledger.look_up([item.key for item in batch if item.key]) if ledger else {}
+    if stock is not None:
+        stock.expect(item for item in batch if is_unsent(known.get(item.key or "")))
+    for item in batch:
+        entry = known.get(item.key or "")
+        if entry is None and ledger is not None:
+            entry = found_as_integer(ledger, item)
+        if stock is not None and is_unsent(entry) and (shortage := stock.shortage(item)):
+            run_queue.set(item.position, RunStatus.INVALID, message=shortage)
+        elif entry is None or ledger is None:
+            run_queue.set(item.position, RunStatus.POSTPONED)
+        else:
+            status, message = _outcome(item, entry, ledger)
+            run_queue.set(item.position, status, ids=entry.kk_order_ids, code=entry.code, message=message)
+
+
+def _outcome(item: QueuedOrder, entry: Record, ledger: AnyLedger) -> tuple[RunStatus, str]:
+    step = next_action(item, entry, ledger.now)
+    if step is Action.SEND:
+        return RunStatus.POSTPONED, ""
+    if step is Action.COMPARE:
+        is_same = item.content.is_same(entry.content)
+        return (RunStatus.ALREADY_CREATED, "") if is_same else (RunStatus.CHANGED, difference(item, entry))
+    if step is Action.HOLD:
+        return RunStatus.HELD, entry.message
+    if step is Action.BACK_OFF:
+        return RunStatus.REJECTED, f"{entry.message}; it rests until {utc(entry.retry_after)}"
+    if entry.state is State.REJECTED:
+        return RunStatus.POSTPONED, f"KK has refused it before: {entry.message}"
+    return RunStatus.IN_DOUBT, "KK's list decides later"

@@ -1,0 +1,233 @@
+"""Refund the orders of one task: find the orders and lines, and advance each refund."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kk.api.fulfilment import not_listed
+from airflow_provider_kk.delivery.refunds import (
+    FAILED,
+    PENDING,
+    RefundDelivery,
+    RefundImpossibleError,
+    RefundPostponedError,
+    RefundRequest,
+    refund_requests,
+    status_of,
+)
+from airflow_provider_kk.delivery.splits import splits_of
+from airflow_provider_kk.delivery.states import DOUBTFUL, State
+from airflow_provider_kk.hooks.metrics import count_refunds_moved, count_requests, tags_of
+from airflow_provider_kk.sync.errors import SyncError
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.models import KKOrder
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.model import Origin, Record
+    from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
+
+_RECONCILE_EVERY_S = 1.0
+
+
+class RefundTask:
+    """The refunds of one task, one for each order at KK."""
+
+    def __init__(
+        self,
+        ledger: SqlLedger,
+        client: KKClient,
+        bucket: LedgerBucket,
+        origin: Origin,
+        stop: Stop,
+        log: Log,
+    ) -> None:
+        from airflow_provider_kk.delivery.sql.storage import refund_ledger
+
+        self._orders = ledger
+        self._refunds = refund_ledger(ledger)
+        self._client = client
+        self._origin = origin
+        self._stop = stop
+        self._log = log
+        self._bucket = bucket
+        self._began = self._refunds.now()
+        self._delivery = RefundDelivery(self._refunds, client, bucket, origin, stop, log)
+        self._wishes: list[RefundRequest] = []
+        self._entries: dict[str, Record] = {}
+        self._statuses: dict[str, str | None] = {}
+        self._impossible: dict[str, str] = {}
+
+    def prepare(
+        self, number: str | None, kk_order_id: str | None, goods: Any, remark: str, reason: str
+    ) -> None:
+        """Find the orders and what is to be refunded of each.
+
+        :param goods: SKU to quantity; None: everything.
+        :raises RefundImpossibleError, RefundPostponedError: says why.
+        :raises KKError, InconclusiveError: KK cannot be read.
+        """
+        orders = self._of_number(number) if number is not None else self._of_id(str(kk_order_id))
+        self._wishes = refund_requests(
+            orders, goods, ledger=self._refunds, origin=self._origin, remark=remark, reason=reason
+        )
+
+    @property
+    def kk_order_ids(self) -> list[str]:
+        """The orders at KK that are concerned."""
+        return [wish.order.id for wish in self._wishes]
+
+    def _of_id(self, kk_order_id: str) -> list[KKOrder]:
+        try:
+            orders = self._client.get_orders([kk_order_id])
+        except ValueError as error:
+            raise RefundImpossibleError(str(error)) from error
+        if not orders:
+            raise RefundPostponedError(not_listed([kk_order_id]))
+        return orders
+
+    def _of_number(self, number: str) -> list[KKOrder]:
+        splits = splits_of(number, self._orders, self._client)
+        if not splits.kk_order_ids:
+            text = f"order {number} is {splits.state or 'not known'} in the ledger, not created"
+            if splits.state in DOUBTFUL:
+                raise RefundPostponedError(text)
+            raise RefundImpossibleError(text)
+        listed = {order.id for order in splits.orders}
+        if missing := [kk_id for kk_id in splits.kk_order_ids if kk_id not in listed]:
+            raise RefundPostponedError(f"order {number}: {not_listed(missing)}")
+        if not splits.are_all:
+            raise RefundPostponedError(f"KK's list does not show all of order {number} yet")
+        return list(splits.orders)
+
+    def advance(self) -> float | None:
+        """Do what can be done now; seconds until there is more to do, None when all have come to an end."""
+        waits = []
+        for wish in self._wishes:
+            try:
+                step = self._delivery.advance(wish)
+            except RefundImpossibleError as error:
+                self._impossible[wish.key] = str(error)
+                continue
+            if step is None:
+                waits.append(_RECONCILE_EVERY_S)
+                continue
+            self._entries[wish.key] = step.entry
+            if step.wait_s is not None:
+                self._log.info(
+                    "Whether KK has refund %s is not known; KK's refunds tell in %.0f s",
+                    wish.key,
+                    step.wait_s,
+                )
+                waits.append(step.wait_s)
+        return min(waits) if waits else None
+
+    def look(self) -> list[str]:
+        """Read what KK says of the refunds; the keys of those that it has not decided on."""
+        pending = []
+        for key, entry in self._entries.items():
+            if entry.state is not State.CREATED:
+                continue
+            at_kk = self._client.get_refunds(self._order_id(key))
+            step = self._delivery.hold_duplicates(entry, at_kk)
+            self._entries[key] = step.entry if step else entry
+            self._statuses[key] = status_of(at_kk, entry)
+            if self._statuses[key] in (PENDING, None) and self._entries[key].state is State.CREATED:
+                pending.append(key)
+        return pending
+
+    def _order_id(self, key: str) -> str:
+        return next(wish.order.id for wish in self._wishes if wish.key == key)
+
+    def result(self) -> list[dict[str, Any]]:
+        """The refunds that KK has, as plain data."""
+        return [
+            {
+                "kk_order_id": wish.order.id,
+                "refund_no": number,
+                "refund_status": self._statuses.get(wish.key),
+            }
+            for wish in self._wishes
+            if (entry := self._entries.get(wish.key)) is not None and entry.state is State.CREATED
+            for number in entry.kk_order_ids
+        ]
+
+    def require_asked(self) -> None:
+        """Require that KK has each refund.
+
+        :raises SyncError: what was not refunded, and whether a retry helps.
+        """
+        if final := self._final():
+            raise SyncError("; ".join(final), is_retryable=False)
+        unsent = [
+            f"the refund of order {self._order_id(key)} was not sent: {entry.message}"
+            for key, entry in self._entries.items()
+            if entry.state in (State.NOT_SENT, State.INVALID)
+        ]
+        if unsent:
+            raise SyncError("; ".join(unsent), is_retryable=True)
+
+    def _final(self) -> list[str]:
+        """Say what was not refunded and what a retry does not help, in a sentence each."""
+        texts = [f"order {self._order_id(key)}: {why}" for key, why in self._impossible.items()]
+        for key, entry in self._entries.items():
+            if entry.state is State.REJECTED:
+                code = "" if entry.code is None else f" (code {entry.code})"
+                texts.append(f"KK has refused to refund order {self._order_id(key)}{code}: {entry.message}")
+            elif entry.state is State.HELD:
+                texts.append(
+                    f"refund {key} is held: {entry.message}. Look at KK's site, then `kk ledger resolve "
+                    f"--refunds {key}`"
+                )
+        return texts
+
+    @property
+    def failed(self) -> list[str]:
+        """The refunds that KK has decided against."""
+        return [
+            ", ".join(self._entries[key].kk_order_ids)
+            for key, status in self._statuses.items()
+            if status == FAILED
+        ]
+
+    def emit_metrics(self) -> None:
+        """Tell Airflow's metrics what has moved since this began."""
+        tags = tags_of(self._refunds.account, self._origin)
+        count_refunds_moved(self._entries.values(), self._began, tags)
+        count_requests(self._client, self._bucket, tags)
+
+    @property
+    def asked_at(self) -> float:
+        """When the last of them was asked for, epoch seconds."""
+        # Of the clocks, the one that was ahead may have dated the answer, but not the intent.
+        intents = {one.key: one.intent_at for one in self._refunds.attempts(list(self._entries))}
+        asked = (min(one.created_at, intents.get(key, one.created_at)) for key, one in self._entries.items())
+        return max(asked, default=0.0)
+
+    def now(self) -> float:
+        """The worker's clock."""
+        return self._refunds.clock.wall()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, at most until told to stop."""
+        self._refunds.clock.sleep(seconds, self._stop)
+
+
+def lines_of(lines: Any) -> dict[str, int]:
+    """Read `[{"sku": ..., "quantity": ...}]`, or that as JSON text, as SKU to quantity.
+
+    :raises RefundImpossibleError: names every fault.
+    """
+    from airflow_provider_kk.api.errors import InvalidOrderError
+    from airflow_provider_kk.api.models import RefundLines
+
+    try:
+        items = RefundLines.parse({"lines": lines}).lines
+    except InvalidOrderError as error:
+        raise RefundImpossibleError(str(error)) from error
+    goods: dict[str, int] = {}
+    for item in items:
+        goods[item.sku.upper()] = goods.get(item.sku.upper(), 0) + item.quantity
+    return goods

@@ -1,0 +1,142 @@
+"""The syncs: what each has selected, sent and found out, its retries counted as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from airflow_provider_kk.delivery.actions import is_unsent
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.log import count_orders
+from airflow_provider_kk.delivery.model import Origin, Record
+from airflow_provider_kk.delivery.run_queue import COUNTED, RunQueue, RunStatus
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.storage import RunRow
+
+_SHOWN_REJECTIONS = 20
+
+
+@dataclass(frozen=True)
+class SyncRun:
+    """One sync: a task of a run, from its first try until it succeeds."""
+
+    sync_id: str
+    started_at: float
+    """When its first try began, epoch seconds of the database."""
+    try_started_at: float
+    """When this try began; a deferral goes on with the same try."""
+    before: Mapping[str, Any] = field(default_factory=dict)
+    """The summary of its earlier tries, and of this one before it was deferred; empty at first."""
+
+
+@dataclass
+class Summary:
+    """What a sync has done; `selected` is always the sum of the ten counts after it.
+
+    Newly is what became so in this sync, its retries included: an old rejection fails no new run.
+    """
+
+    selected: int = 0
+    created: int = 0
+    already_created: int = 0
+    adopted: int = 0
+    changed: int = 0
+    rejected: int = 0
+    invalid: int = 0
+    in_doubt: int = 0
+    held: int = 0
+    not_sent: int = 0
+    postponed: int = 0
+    newly_rejected: int = 0
+    newly_invalid: int = 0
+    newly_held: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    rejections: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """Return it as a line for the log, without the counts that are zero."""
+        counts = [
+            f"{getattr(self, name)} {name.replace('_', ' ')}" for name in COUNTED if getattr(self, name)
+        ]
+        return f"{count_orders(self.selected)}: {', '.join(counts) or 'nothing to do'}"
+
+
+class SyncRuns:
+    """The ledger's syncs."""
+
+    def __init__(self, ledger: AnyLedger) -> None:
+        self._ledger = ledger
+
+    def begin(self, origin: Origin) -> SyncRun:
+        """Begin a sync, or go on with the one that this task has begun and not brought to success."""
+        now = self._ledger.now()
+        row = self._ledger.storage.newest_run(origin)
+        if row is None or row.state == "done":
+            row = RunRow(self._ledger.new_version(), origin.try_number, now, now, "running", {})
+            self._ledger.storage.add_run(row, origin)
+        else:
+            started_at = row.try_started_at if row.try_number == origin.try_number else now
+            row = replace(row, try_number=origin.try_number, try_started_at=started_at, state="running")
+            changes = {"try_number": row.try_number, "try_started_at": started_at, "state": row.state}
+            self._ledger.storage.change_run(row.sync_id, changes)
+        return SyncRun(row.sync_id, row.started_at, row.try_started_at, row.summary)
+
+    def end(self, run: SyncRun, state: str, summary: Mapping[str, Any]) -> None:
+        """Store how far a sync has come: `waiting`, `failed` or `done`."""
+        self._ledger.storage.change_run(run.sync_id, {"state": state, "summary": summary})
+
+    def moved(self, run: SyncRun) -> Iterator[Record]:
+        """Yield the orders that this sync has moved, in any of its tries."""
+        yield from self._ledger.storage.of_sync(run.sync_id)
+
+    def sent(self, run: SyncRun) -> int:
+        """Return how many orders this sync has sent in all its tries, without what never reached KK."""
+        return sum(entry.attempt > 0 and not is_unsent(entry) for entry in self.moved(run))
+
+
+def summarise(run_queue: RunQueue, run: SyncRun, runs: SyncRuns) -> Summary:
+    """Count a sync: its run queue, and what its earlier tries moved and is not in the queue any more."""
+    return count(run_queue, (entry for entry in runs.moved(run) if not run_queue.has(entry.key)))
+
+
+def count(run_queue: RunQueue, elsewhere: Iterable[Record] = ()) -> Summary:
+    """Count a run queue, and these rows of the ledger beside it."""
+    counts: dict[RunStatus, int] = dict.fromkeys(COUNTED, 0)
+    counts.update((status, number) for status, number in run_queue.counts().items() if status in counts)
+    for entry in elsewhere:
+        counts[_status(entry)] += 1
+    summary = Summary(
+        selected=sum(counts.values()),
+        newly_rejected=run_queue.count_new(RunStatus.REJECTED),
+        newly_invalid=run_queue.count_new(RunStatus.INVALID),
+        newly_held=run_queue.count_new(RunStatus.HELD),
+        rejections=_rejections(run_queue),
+    )
+    for status, number in counts.items():
+        setattr(summary, status.value, number)
+    return summary
+
+
+def _status(entry: Record) -> RunStatus:
+    if entry.state is State.CREATED:
+        return RunStatus.ADOPTED if entry.adopted else RunStatus.CREATED
+    return RunStatus.IN_DOUBT if entry.state is State.SENDING else RunStatus(entry.state.value)
+
+
+def _rejections(run_queue: RunQueue) -> list[dict[str, Any]]:
+    return [
+        {
+            "custom_order_number": one.name,
+            "state": one.status.value,
+            "code": one.code,
+            "message": one.message,
+        }
+        for one in islice(run_queue.finished(RunStatus.REJECTED, RunStatus.INVALID), _SHOWN_REJECTIONS)
+    ]

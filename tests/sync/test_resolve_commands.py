@@ -1,0 +1,58 @@
+"""The commands to copy: what the shell and `kk` make of them."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+import pytest
+
+from airflow_provider_kk.cli.ledger_command import add_arguments
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.sync.resolve_commands import resolve_commands
+
+OPTIONS = "--kk-conn-id kk_default --ledger-conn-id 'ware house'"
+
+
+def parsed(line: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    kk, ledger, *words = shlex.split(line)
+    assert (kk, ledger) == ("kk", "ledger")
+    return parser.parse_args(words)
+
+
+def said(*about: object, is_refund: bool = False) -> list[argparse.Namespace]:
+    found = resolve_commands(*about, options=OPTIONS, is_refund=is_refund)  # type: ignore[arg-type]
+    assert found is not None
+    return [parsed(one.line) for one in found.commands]
+
+
+@pytest.mark.parametrize("number", ["A-1", "A 1", "it's", "-7", "--yes", "$(reboot)", "a;b"])
+@pytest.mark.parametrize("ids", [(), ("1001", "1002")])
+@pytest.mark.parametrize("state", [State.HELD, State.IN_DOUBT, State.SENDING])
+def test_a_shell_and_kk_read_what_was_meant(number: str, ids: tuple[str, ...], state: State):
+    created, never = said(number, state, ids)
+    for one in (created, never):
+        assert (one.action, one.number, one.refunds, one.why) == ("resolve", [number], False, "...")
+        assert (one.kk_conn_id, one.ledger_conn_id) == ("kk_default", "ware house")
+    assert created.created == (",".join(ids) or "ID[,ID...]")
+    assert never.never_created
+    assert never.not_mine == (",".join(ids) or None)
+
+
+def test_a_refund_has_commands_of_its_own():
+    created, never = said("1001-whole", State.HELD, (), is_refund=True)
+    for one in (created, never):
+        assert (one.action, one.number, one.refunds) == ("resolve", ["1001-whole"], True)
+    assert (created.created, never.never_created) == ("REFUND_NO", True)
+    (created,) = said("1001-whole", State.HELD, ("7", "8"), is_refund=True)
+    assert created.created == "7,8"
+    (retry,) = said("1001-whole", State.REJECTED, (), is_refund=True)
+    assert (retry.action, retry.refunds) == ("retry", True)
+
+
+def test_a_rejected_order_can_be_retried_and_a_created_one_needs_nothing():
+    (retry,) = said("A-1", State.REJECTED, ())
+    assert (retry.action, retry.number) == ("retry", ["A-1"])
+    assert resolve_commands("A-1", State.CREATED, ("1",)) is None
