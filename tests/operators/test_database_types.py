@@ -111,16 +111,37 @@ def tables_in(postgres_url: str, database: str) -> set[str]:
         engine.dispose()
 
 
+def put_orders_into(postgres_url: str, *databases: str) -> None:
+    for database in databases:
+        engine = sa.create_engine(sa.engine.make_url(postgres_url).set(database=database))
+        with engine.begin() as db:
+            db.exec_driver_sql(f"CREATE TABLE order_line ({', '.join(f'{name} TEXT' for name in COLUMNS)})")
+            lines = [tuple(map(str, line)) for line in rows(range(3))]
+            db.exec_driver_sql(f"INSERT INTO order_line VALUES ({', '.join(['%s'] * len(COLUMNS))})", lines)
+        engine.dispose()
+
+
+def test_hook_params_start_no_second_ledger_and_make_no_duplicate(
+    two_databases: tuple[str, str], postgres_url: str, sandbox: SandboxServer
+) -> None:
+    put_orders_into(postgres_url, *two_databases)
+    given = {"hook_params": {"database": two_databases[1]}}
+    assert nonzero(attempt(sync(sql=SELECT), run_id="first").value) == {"created": 3}
+
+    second = attempt(sync(sql=SELECT, **given), run_id="second")
+    named = attempt(sync(sql=SELECT, ledger_conn_id="warehouse", **given), run_id="third")
+
+    assert isinstance(second.error, AirflowFailException)
+    assert "Set ledger_conn_id to 'warehouse'" in str(second.error)
+    assert nonzero(named.value) == {"already_created": 3}
+    assert "kk_order" not in tables_in(postgres_url, two_databases[1])
+
+
 def test_hook_params_lead_to_the_database_of_rows_results_ledger_and_status(
     two_databases: tuple[str, str], postgres_url: str, sandbox: SandboxServer
 ) -> None:
     own, shop = two_databases
-    engine = sa.create_engine(sa.engine.make_url(postgres_url).set(database=shop))
-    with engine.begin() as db:
-        db.exec_driver_sql(f"CREATE TABLE order_line ({', '.join(f'{name} TEXT' for name in COLUMNS)})")
-        lines = [tuple(map(str, line)) for line in rows(range(3))]
-        db.exec_driver_sql(f"INSERT INTO order_line VALUES ({', '.join(['%s'] * len(COLUMNS))})", lines)
-    engine.dispose()
+    put_orders_into(postgres_url, shop)
     given = {"hook_params": {"database": shop}}
 
     first = attempt(sync(sql=SELECT, write_back="outcome", **given), run_id="first")
