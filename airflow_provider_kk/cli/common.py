@@ -60,7 +60,7 @@ def open_ledger_of(
     """Open the ledger of the arguments of `add_ledger_options`.
 
     :param create: make it where there is none yet.
-    :raises NoLedgerError, LedgerUnusableError: says what to mend.
+    :raises NoLedgerError, LedgerUnusableError: says what to fix.
     """
     from airflow_provider_kk.hooks.ledger_connection import ledger_behind
 
@@ -73,7 +73,7 @@ def open_ledger_of(
 def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
     """Find the ledger of the arguments of `add_ledger_options`, and change nothing there.
 
-    :raises NoLedgerError, LedgerUnusableError: says what to mend.
+    :raises NoLedgerError, LedgerUnusableError: says what to fix.
     """
     hook, connection = _ledger_connection_of(arguments)
     return hook, _ledger_there(connection, hook)
@@ -126,7 +126,7 @@ def _ledger_there(connection: Any, hook: KKHook) -> SqlLedger:
 def ledger_connection(arguments: argparse.Namespace, hook: KKHook) -> Any | None:
     """Return the Airflow connection to the ledger of `add_ledger_options`; None without a ledger.
 
-    :raises NoLedgerError, LedgerUnusableError: says what to mend.
+    :raises NoLedgerError, LedgerUnusableError: says what to fix.
     """
     from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 

@@ -115,7 +115,7 @@ class Ledger(Generic[S_co]):
         return True
 
     def stamped(self, tx: Transaction, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a changed row: whoever has read it before must read it again."""
+        """Return the values of a changed row, with a new version: who read it before must read it again."""
         return {"version": self.new_version(), "updated_at": tx.now, **values}
 
     def _latest_now(self, tx: Transaction, kk_skew_s: float) -> Any:

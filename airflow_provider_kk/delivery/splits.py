@@ -95,7 +95,7 @@ def add_splits(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> Completion:
     """Add the splits of created orders that the answer to the POST did not name.
 
     :param listed: all that is known at KK under each key, the ids that the ledger has included. Where
-        one of those is missing, or a human has had the last word, nothing is done.
+        one of those is missing, or the order was resolved manually, nothing is done.
     """
     by_key: dict[str, list[ListedOrder]] = {}
     for sighting in listed:

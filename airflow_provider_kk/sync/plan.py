@@ -135,7 +135,7 @@ def _outcome(item: QueuedOrder, entry: Record, ledger: AnyLedger) -> tuple[RunSt
     if step is Action.HOLD:
         return RunStatus.HELD, entry.message
     if step is Action.BACK_OFF:
-        return RunStatus.REJECTED, f"{entry.message}; it rests until {utc(entry.retry_after)}"
+        return RunStatus.REJECTED, f"{entry.message}; retry after {utc(entry.retry_after)}"
     if entry.state is State.REJECTED:
         return RunStatus.POSTPONED, f"KK has refused it before: {entry.message}"
     return RunStatus.IN_DOUBT, "KK's list decides later"

@@ -163,7 +163,7 @@ _NOTHING_TO_RESOLVE = {
     "created": "created: there is nothing to resolve. To order it once more: --order-again",
     "not_sent": "not sent: there is nothing to resolve, the next sync that selects it sends it. If KK has it "
     "all the same, the next sync adopts it from KK's list",
-    "invalid": "invalid: there is nothing to resolve, mend its row; nothing was ever sent",
+    "invalid": "invalid: there is nothing to resolve, fix its row; nothing was ever sent",
 }
 
 
@@ -521,6 +521,6 @@ _NOT_REJECTED = {
     "sending": "being sent right now, or in doubt: the next sync looks it up by itself",
     "held": "held: look it up on KK's site, then `kk ledger resolve {key}`",
     "created": "created: KK has it. To order it once more: `kk ledger resolve {key} --order-again`",
-    "not_sent": "not sent: the next sync that selects it sends it without more ado",
-    "invalid": "invalid: mend its row; the next sync checks it anew and sends it",
+    "not_sent": "not sent: the next sync that selects it sends it",
+    "invalid": "invalid: fix its row; the next sync checks it again and sends it",
 }
