@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.audit import audit
-    from airflow_provider_kk.delivery.job import InconclusiveError
+    from airflow_provider_kk.delivery.model import InconclusiveError
 
     hook, ledger = open_ledger_of(arguments)
     with open_order_list(hook, ledger) as order_list:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum, auto
 
-from airflow_provider_kk.delivery.job import plain_number
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.model import Record
+from airflow_provider_kk.delivery.model import Record, plain_number
 from airflow_provider_kk.delivery.orders import fingerprint_with
 from airflow_provider_kk.delivery.recover import FOUND_AS_INTEGER
 from airflow_provider_kk.delivery.run_queue import QueuedOrder

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from airflow_provider_kk.api.errors import KKError, Outcome
-from airflow_provider_kk.delivery.job import Job
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record
+from airflow_provider_kk.delivery.model import AttemptResult, Claim, Job, Origin, Record
 from airflow_provider_kk.delivery.states import Event
 
 

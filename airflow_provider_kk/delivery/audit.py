@@ -12,10 +12,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.delivery.compare import AuditResult, Finding, compare, unclaimed, unnumbered
-from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder, OrderList, plain_number
 from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, trusted_now
 from airflow_provider_kk.delivery.log import Log, utc
-from airflow_provider_kk.delivery.model import Attempt, Record
+from airflow_provider_kk.delivery.model import (
+    Attempt,
+    InconclusiveError,
+    ListedOrder,
+    OrderList,
+    Record,
+    plain_number,
+)
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 
 if TYPE_CHECKING:

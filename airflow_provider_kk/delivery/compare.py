@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from airflow_provider_kk.delivery.job import Goods, ListedOrder, add_goods
 from airflow_provider_kk.delivery.log import utc
-from airflow_provider_kk.delivery.model import Attempt, Record, union
+from airflow_provider_kk.delivery.model import Attempt, Goods, ListedOrder, Record, add_goods, union
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
 
 _PENDING = DOUBTFUL | {State.HELD}

@@ -21,11 +21,10 @@ from airflow_provider_kk.delivery.actions import (
 from airflow_provider_kk.delivery.attempt import attempt
 from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker, Limits
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
-from airflow_provider_kk.delivery.job import InconclusiveError, Job, OrderList
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of, utc
-from airflow_provider_kk.delivery.model import Origin, Record
+from airflow_provider_kk.delivery.model import InconclusiveError, Job, OrderList, Origin, Record
 from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.reconcile import Policy, reconcile, within_bounds
 from airflow_provider_kk.delivery.recover import recover, rename

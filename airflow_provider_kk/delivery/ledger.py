@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock
-from airflow_provider_kk.delivery.job import Content, Job
 from airflow_provider_kk.delivery.model import (
     BLANK,
     MAX_MESSAGE,
     Attempt,
     AttemptResult,
     Claim,
+    Content,
+    Job,
     Origin,
     Record,
     Timing,

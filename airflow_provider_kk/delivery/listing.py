@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from airflow_provider_kk.delivery.job import Goods, InconclusiveError, ListedOrder, OrderList, plain_number
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.model import MAX_KEY, Attempt, Record
+from airflow_provider_kk.delivery.model import (
+    MAX_KEY,
+    Attempt,
+    Goods,
+    InconclusiveError,
+    ListedOrder,
+    OrderList,
+    Record,
+    plain_number,
+)
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, State
 
 #: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.

@@ -3,12 +3,126 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from airflow_provider_kk.delivery.job import Content, Job
 from airflow_provider_kk.delivery.states import Event, State
+
+#: SKU (upper case) to quantity; lines of one SKU are added up.
+Goods = Mapping[str, int]
+
+#: Called with the seconds that the call may still take, after connect and TLS and right before the
+#: first byte; raises when the job must not be sent any more.
+BeforeSend = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is ordered, and where it goes, as far as that may be kept."""
+
+    fingerprint: str = ""
+    """Tells two contents of one key apart; versioned. Empty for what was found at KK, without its address."""
+    goods: Goods = field(default_factory=dict)
+    country: str = ""
+    zip_digest: str = ""
+    """See `zip_digest`."""
+
+    def goes_elsewhere(self, other: Content) -> bool:
+        """Whether the country or the postal code, where both are known, is another one."""
+        if self.country and other.country and self.country != other.country:
+            return True
+        return bool(self.zip_digest and other.zip_digest) and self.zip_digest != other.zip_digest
+
+    def is_same_content(self, other: Content) -> bool:
+        """Whether this can be the other, of which the address is not known."""
+        return self.goods == other.goods and not self.goes_elsewhere(other)
+
+    def is_same(self, known: Content) -> bool:
+        """Whether this is what is known, by its fingerprint or, where that is not known, by its looks."""
+        return self.is_same_content(known) if not known.fingerprint else self.fingerprint == known.fingerprint
+
+
+@dataclass(frozen=True)
+class Job:
+    """One thing that KK shall do exactly once."""
+
+    key: str
+    """What the job is known by here and at KK: an order's number."""
+    content: Content
+    send: Callable[[BeforeSend], list[str]] = field(repr=False, compare=False)
+    """POST once; returns KK's ids, or raises a `KKError` that carries the outcome."""
+    redact: Callable[[str], str] = field(repr=False, compare=False)
+    """Take this customer's data out of a text that KK wrote."""
+
+
+@dataclass(frozen=True)
+class ListedOrder:
+    """Something that exists at KK and may be the effect of a job."""
+
+    id: str
+    key: str | None
+    key_is_integer: bool = False
+    """KK gave the key as a JSON number: leading zeros may be lost."""
+    goods: Goods | None = None
+    """None: could not be read."""
+    country: str | None = None
+    zip: str | None = None
+    created_at: float | None = None
+    """KK's creation time, epoch seconds."""
+    is_cancelled: bool = False
+    """KK will not ship it: cancelled, or refunded as a whole."""
+
+    def is_of(self, key: str) -> bool:
+        """Whether KK's number is this key, as text or as the integer it looks like."""
+        if self.key is None:
+            return False
+        if self.key == key:
+            return True
+        return self.key_is_integer and plain_number(key) == plain_number(self.key)
+
+
+class InconclusiveError(Exception):
+    """KK could not be listed completely, so nothing follows from what it did not show."""
+
+
+class OrderList(Protocol):
+    """Reads what exists at KK."""
+
+    @property
+    def clock_skew_s(self) -> float | None:
+        """KK's clock minus this machine's, in seconds, at the last answer."""
+        ...
+
+    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
+        """Yield everything that was created in a period (epoch seconds), in parts.
+
+        A finder that cannot list a period looks for the effects of `keys` instead.
+
+        :raises InconclusiveError: when the listing cannot be shown to be complete.
+        """
+        ...
+
+
+def add_goods(parts: Sequence[Goods]) -> dict[str, int]:
+    """Add up the quantities of several orders by SKU."""
+    total: dict[str, int] = {}
+    for goods in parts:
+        for sku, quantity in goods.items():
+            total[sku] = total.get(sku, 0) + quantity
+    return total
+
+
+def plain_number(key: str) -> str:
+    """Return a number as it looks once it was an integer on the way."""
+    return str(int(key)) if key.isascii() and key.isdigit() else key
+
+
+def zip_digest(key: str, zip_code: str | None) -> str:
+    """Return a digest of a postal code, to compare and not to read; trying all codes still tells it."""
+    plain = "".join(ch for ch in (zip_code or "") if ch.isalnum()).upper()
+    return hashlib.sha256(f"{plain_number(key)}\n{plain}".encode()).hexdigest()[:16] if plain else ""
+
 
 #: Longer order numbers cannot be.
 MAX_KEY = 40

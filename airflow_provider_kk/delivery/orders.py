@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.api.redact import redact
-from airflow_provider_kk.delivery.job import Content, Goods, InconclusiveError, Job, ListedOrder, zip_digest
+from airflow_provider_kk.delivery.model import Content, Goods, InconclusiveError, Job, ListedOrder, zip_digest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient

@@ -7,18 +7,19 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from airflow_provider_kk.api.errors import KKError
-from airflow_provider_kk.delivery.job import (
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.listing import Listing, is_part, kk_skew_s, list_since, trusted_now
+from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
+from airflow_provider_kk.delivery.model import (
+    Attempt,
     Content,
     InconclusiveError,
     ListedOrder,
     OrderList,
+    Record,
     add_goods,
     zip_digest,
 )
-from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.listing import Listing, is_part, kk_skew_s, list_since, trusted_now
-from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
-from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 
 #: Later than this after its intent nothing is sent again by itself.

@@ -8,14 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow_provider_kk.delivery.job import (
-    Content,
-    InconclusiveError,
-    ListedOrder,
-    OrderList,
-    add_goods,
-    zip_digest,
-)
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import (
     NOT_OUR_STORE,
@@ -28,7 +20,17 @@ from airflow_provider_kk.delivery.listing import (
     zero_padded_rows,
 )
 from airflow_provider_kk.delivery.log import Log, count_orders, some_of
-from airflow_provider_kk.delivery.model import MAX_KEY, Record, union
+from airflow_provider_kk.delivery.model import (
+    MAX_KEY,
+    Content,
+    InconclusiveError,
+    ListedOrder,
+    OrderList,
+    Record,
+    add_goods,
+    union,
+    zip_digest,
+)
 from airflow_provider_kk.delivery.states import Event, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
 

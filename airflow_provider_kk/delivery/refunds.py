@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.attempt import attempt
-from airflow_provider_kk.delivery.job import Content, Goods, Job, ListedOrder, add_goods
 from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import Log, OrderLog
-from airflow_provider_kk.delivery.model import MAX_KEY
+from airflow_provider_kk.delivery.model import MAX_KEY, Content, Goods, Job, ListedOrder, add_goods
 from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.reconcile import attempts_of, within_bounds
 from airflow_provider_kk.delivery.recover import adopt_unknown

@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from airflow_provider_kk.api.errors import Fault
-from airflow_provider_kk.delivery.job import Content
 from airflow_provider_kk.delivery.log import OrderLog
+from airflow_provider_kk.delivery.model import Content
 
 _BATCH = 1_000
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.delivery.job import ListedOrder, add_goods
 from airflow_provider_kk.delivery.listing import of_its_generation
-from airflow_provider_kk.delivery.model import union
+from airflow_provider_kk.delivery.model import ListedOrder, add_goods, union
 from airflow_provider_kk.delivery.orders import KKOrderList, listed_order
 from airflow_provider_kk.delivery.states import Event, State
 

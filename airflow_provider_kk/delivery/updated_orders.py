@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.delivery.clock import Clock, SystemClock
-from airflow_provider_kk.delivery.job import InconclusiveError
+from airflow_provider_kk.delivery.model import InconclusiveError
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient

@@ -178,7 +178,7 @@ class SyncOrderStatusOperator(KKOperator):
 def _failure_of(sync: StatusSync) -> str | None:
     """Run; what went wrong in a sentence, None when nothing did."""
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.job import InconclusiveError
+    from airflow_provider_kk.delivery.model import InconclusiveError
     from airflow_provider_kk.warehouse.status import StoppedError
     from airflow_provider_kk.warehouse.status_tables import StatusTablesError
 

@@ -140,7 +140,7 @@ class OrderSensor(BaseSensorOperator):
         """How the orders stand, None when that cannot be told yet; and their ids, once all are known."""
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError
         from airflow_provider_kk.api.fulfilment import Goal, not_listed, outlook
-        from airflow_provider_kk.delivery.job import InconclusiveError
+        from airflow_provider_kk.delivery.model import InconclusiveError
 
         try:
             ids, listed, are_all = self._read()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_kk.delivery.audit import Audit, audit, latest_until
 from airflow_provider_kk.delivery.compare import AuditResult
-from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
+from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.reconcile import Policy
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.states import Event

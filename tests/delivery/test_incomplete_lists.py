@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
-from airflow_provider_kk.delivery.model import AttemptResult
+from airflow_provider_kk.delivery.model import AttemptResult, InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, counts, list_integers, stream_over

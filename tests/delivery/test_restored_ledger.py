@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.model import ListedOrder
 from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.sql import tables
 from tests.delivery.world import Order, World, counts, list_integers

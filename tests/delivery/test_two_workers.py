@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_kk.api.errors import KKRateLimitedError
-from airflow_provider_kk.delivery.job import BeforeSend
-from airflow_provider_kk.delivery.model import AttemptResult
+from airflow_provider_kk.delivery.model import AttemptResult, BeforeSend
 from airflow_provider_kk.delivery.run_queue import RunStatus
 from airflow_provider_kk.delivery.states import Event, State
 from airflow_provider_kk.sync.runs import summarise

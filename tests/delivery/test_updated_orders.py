@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_kk.api.models import KKOrder, OrderPage
-from airflow_provider_kk.delivery.job import InconclusiveError
+from airflow_provider_kk.delivery.model import InconclusiveError
 from airflow_provider_kk.delivery.updated_orders import LAG_S, UpdatedOrders
 from tests.delivery.world import START, VirtualClock
 

@@ -15,8 +15,16 @@ import sqlalchemy as sa
 from airflow_provider_kk.api.errors import KKError, KKNotSentError, KKRejectedError, KKUnknownOutcomeError
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher, Limits
-from airflow_provider_kk.delivery.job import BeforeSend, Content, InconclusiveError, Job, ListedOrder
-from airflow_provider_kk.delivery.model import Origin, Record, Timing
+from airflow_provider_kk.delivery.model import (
+    BeforeSend,
+    Content,
+    InconclusiveError,
+    Job,
+    ListedOrder,
+    Origin,
+    Record,
+    Timing,
+)
 from airflow_provider_kk.delivery.orders import fingerprint_with
 from airflow_provider_kk.delivery.reconcile import Policy
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus

@@ -25,9 +25,8 @@ from airflow_provider_kk.delivery import (
 from airflow_provider_kk.delivery.actions import Action, next_action
 from airflow_provider_kk.delivery.attempt import Lease
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
-from airflow_provider_kk.delivery.job import Job, ListedOrder
 from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
-from airflow_provider_kk.delivery.model import Claim, Record
+from airflow_provider_kk.delivery.model import Claim, Job, ListedOrder, Record
 from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.states import State
 from tests.simulation.kk import WINDOW_S

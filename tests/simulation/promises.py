@@ -6,8 +6,7 @@ import itertools
 from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 
-from airflow_provider_kk.delivery.job import plain_number
-from airflow_provider_kk.delivery.model import Attempt, Record
+from airflow_provider_kk.delivery.model import Attempt, Record, plain_number
 from airflow_provider_kk.delivery.run_queue import COUNTED
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.sync.runs import Summary

@@ -14,9 +14,8 @@ from random import Random
 from airflow_provider_kk.delivery.circuit_breaker import Limits
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
-from airflow_provider_kk.delivery.job import Content, Job
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.model import AttemptResult, Origin, Record, Timing
+from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin, Record, Timing
 from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus

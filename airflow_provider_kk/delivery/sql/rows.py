@@ -8,8 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import Content
-from airflow_provider_kk.delivery.model import Attempt, Record
+from airflow_provider_kk.delivery.model import Attempt, Content, Record
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.states import State
 
