@@ -24,8 +24,7 @@ from airflow_provider_kk.delivery.log import format_goods
 from airflow_provider_kk.hooks.reading import open_order_list
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.audit import Audit
-    from airflow_provider_kk.delivery.compare import Finding
+    from airflow_provider_kk.delivery.audit import Audit, Finding
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 _DAY_S = 86_400.0

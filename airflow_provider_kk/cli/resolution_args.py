@@ -14,7 +14,7 @@ from airflow_provider_kk.cli.common import CommandError, add_ledger_options, pri
 from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolvedBy
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.compare import Finding
+    from airflow_provider_kk.delivery.audit import Finding
     from airflow_provider_kk.delivery.model import Attempt, Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.delivery.audit import Audit, audit, latest_until
-from airflow_provider_kk.delivery.compare import AuditResult
+from airflow_provider_kk.delivery.audit import Audit, AuditResult, audit, latest_until
 from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.reconcile import Policy
 from airflow_provider_kk.delivery.resolution import order_again, resolve
