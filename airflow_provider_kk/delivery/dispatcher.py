@@ -25,10 +25,9 @@ from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of, utc
 from airflow_provider_kk.delivery.model import InconclusiveError, Job, OrderList, Origin, Record
-from airflow_provider_kk.delivery.progress import Progress
 from airflow_provider_kk.delivery.reconcile import Policy, reconcile, within_bounds
 from airflow_provider_kk.delivery.recover import recover, rename
-from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
+from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, State
 
