@@ -119,7 +119,7 @@ class SyncOrderStatusOperator(KKOperator):
         from sqlalchemy.exc import DBAPIError
 
         from airflow_provider_kk.delivery.log import some_of
-        from airflow_provider_kk.delivery.updated_orders import LAG_S
+        from airflow_provider_kk.delivery.orders import LAG_S
 
         summary = sync.summary
         run = runs.begin(origin_of(context))
