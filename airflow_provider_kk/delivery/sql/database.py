@@ -16,7 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.retry import (
+from airflow_provider_kk.delivery.sql.driver_errors import (
     is_serialization_failure,
     is_transient_code,
     retry,
