@@ -10,8 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.sql import slow_transactions
-from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.slow_transactions import SlowTransactions
+from airflow_provider_kk.delivery.sql.database import SlowTransactions, pool_arguments
 from airflow_provider_kk.delivery.sql.storage import sql_ledger
 
 
