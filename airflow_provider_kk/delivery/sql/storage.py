@@ -19,9 +19,15 @@ from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.model import Attempt, Origin, Record, Timing
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableError
-from airflow_provider_kk.delivery.sql.rows import RECORD_FIELDS, attempt_of, in_turn, record_of, where_equal
-from airflow_provider_kk.delivery.sql.statements import Statements
-from airflow_provider_kk.delivery.sql.transaction import SqlTransaction
+from airflow_provider_kk.delivery.sql.transaction import (
+    RECORD_FIELDS,
+    SqlTransaction,
+    Statements,
+    attempt_of,
+    in_turn,
+    record_of,
+    where_equal,
+)
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
 

@@ -2,24 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from airflow_provider_kk.delivery.model import Attempt, Claim, Record
+from airflow_provider_kk.delivery.model import Attempt, Claim, Content, Record
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import Database
-from airflow_provider_kk.delivery.sql.rows import (
-    RECORD_FIELDS,
-    as_columns,
-    attempt_of,
-    in_turn,
-    record_of,
-    where_equal,
-)
-from airflow_provider_kk.delivery.sql.statements import Moment, Statements
+from airflow_provider_kk.delivery.states import State
+
+_EPOCH = sa.Float(53)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time that the database tells as it writes: its clock plus `after_s`, from `floor` to `ceiling`."""
+
+    after_s: float = 0.0
+    floor: float = 0.0
+    ceiling: float = 1e15
+
+    def __add__(self, seconds: float) -> Moment:
+        return Moment(self.after_s + seconds, self.floor + seconds, self.ceiling + seconds)
+
+    def at_least(self, epoch: float) -> Moment:
+        """Return the later of this and an epoch in seconds."""
+        return Moment(self.after_s, max(self.floor, epoch), max(self.ceiling, epoch))
+
+    def at_most(self, epoch: float) -> Moment:
+        """Return the earlier of this and an epoch in seconds."""
+        return Moment(self.after_s, min(self.floor, epoch), min(self.ceiling, epoch))
+
+
+class Statements:
+    """Runs statements by the names of what they compare and set.
+
+    :param now: returns an expression for the database's clock.
+    """
+
+    def __init__(self, now: Callable[[], sa.ColumnElement[float]]) -> None:
+        self._now = now
+        self._made: dict[Any, Any] = {}
+
+    def insert(
+        self, db: Connection, table: sa.Table, values: Mapping[str, Any], *, returning: Sequence[Any] = ()
+    ) -> Any:
+        """Add a row; values may be a `Moment`."""
+        return self._run(db, sa.insert, table, {}, values, returning)
+
+    def update(
+        self,
+        db: Connection,
+        table: sa.Table,
+        where: Mapping[str, Any],
+        values: Mapping[str, Any],
+        *,
+        returning: Sequence[Any] = (),
+    ) -> Any:
+        """Change the rows whose columns equal `where`; values may be a `Moment`."""
+        return self._run(db, sa.update, table, where, values, returning)
+
+    def select(
+        self, db: Connection, columns: Sequence[Any], table: sa.Table, where: Mapping[str, Any]
+    ) -> Any:
+        """Read these columns of the rows whose columns equal `where`; of a table always the same ones."""
+        shape = (sa.select, table, tuple(where))
+        if shape not in self._made:
+            self._made[shape] = sa.select(*columns).where(*_where_equal(table, where))
+        return db.execute(self._made[shape], {f"is_{name}": value for name, value in where.items()})
+
+    def _run(
+        self,
+        db: Connection,
+        verb: Callable[[sa.Table], Any],
+        table: sa.Table,
+        where: Mapping[str, Any],
+        values: Mapping[str, Any],
+        returning: Sequence[Any],
+    ) -> Any:
+        moments = frozenset(name for name, value in values.items() if isinstance(value, Moment))
+        shape = (verb, table, tuple(where), tuple(values), moments, bool(returning))
+        statement = self._made.get(shape)
+        if statement is None:
+            statement = verb(table).values({name: self._set(name, name in moments) for name in values})
+            if where:
+                statement = statement.where(*_where_equal(table, where))
+            if returning:
+                statement = statement.returning(*returning)
+            self._made[shape] = statement
+        parameters = {f"is_{name}": value for name, value in where.items()}
+        for name, value in values.items():
+            if name in moments:
+                parameters[f"after_{name}"] = value.after_s
+                parameters[f"floor_{name}"], parameters[f"ceiling_{name}"] = value.floor, value.ceiling
+            else:
+                parameters[f"set_{name}"] = value
+        return db.execute(statement, parameters)
+
+    def _set(self, name: str, is_moment: bool) -> Any:
+        if not is_moment:
+            return sa.bindparam(f"set_{name}")
+        moment = self._now() + sa.bindparam(f"after_{name}", type_=_EPOCH)
+        moment = sa.func.greatest(moment, sa.bindparam(f"floor_{name}", type_=_EPOCH), type_=_EPOCH)
+        return sa.func.least(moment, sa.bindparam(f"ceiling_{name}", type_=_EPOCH), type_=_EPOCH)
+
+
+def _where_equal(table: sa.Table, where: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
+    return tuple(table.c[name] == sa.bindparam(f"is_{name}") for name in where)
+
+
+def as_columns(values: Mapping[str, Any], jobs: tables.JobTables) -> dict[str, Any]:
+    """Return the fields of a row as its table keeps them."""
+    columns: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "content":
+            columns.update(zip(_CONTENT_FIELDS, _content_columns(value), strict=True))
+        else:
+            columns[jobs.column(name)] = _AS_COLUMN.get(name, _as_is)(value)
+    return columns
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _content_columns(content: Content) -> tuple[str, str, str, str]:
+    goods = json.dumps(dict(sorted(content.goods.items())), separators=(",", ":"))
+    return content.fingerprint, goods, content.country, content.zip_digest
+
+
+_AS_COLUMN: dict[str, Callable[[Any], Any]] = {
+    "state": lambda state: state.value,
+    "kk_order_ids": lambda ids: json.dumps(list(ids)),
+    "adopted": int,
+}
+
+
+def record_of(row: Any) -> Record:
+    """Return what a row with `RECORD_FIELDS` says."""
+    fields: list[Any] = list(row)
+    for index, read in _READ_AS.items():
+        fields[index] = read(fields[index])
+    fields[_CONTENT_AT : _CONTENT_AT + len(_CONTENT_FIELDS)] = [_content(row)]
+    return Record(*fields)
+
+
+def attempt_of(row: Any, jobs: tables.JobTables) -> Attempt:
+    """Return what a whole row of a POST says."""
+    values = {name: getattr(row, jobs.column(name)) for name in _ATTEMPT_FIELDS}
+    values.update(kk_order_ids=tuple(json.loads(values["kk_order_ids"])))
+    return Attempt(content=_content(row), **values)
+
+
+def _content(row: Any) -> Content:
+    return Content(row.fingerprint, json.loads(row.goods), row.country, row.zip_digest)
+
+
+_CONTENT_FIELDS = list(Content.__dataclass_fields__)
+_CONTENT_AT = list(Record.__dataclass_fields__).index("content")
+#: The fields of a row, those of its content among them.
+RECORD_FIELDS = list(Record.__dataclass_fields__)
+RECORD_FIELDS[_CONTENT_AT : _CONTENT_AT + 1] = _CONTENT_FIELDS
+_READ_AS: dict[int, Callable[[Any], Any]] = {
+    RECORD_FIELDS.index("state"): State,
+    RECORD_FIELDS.index("kk_order_ids"): lambda text: tuple(json.loads(text)),
+    RECORD_FIELDS.index("adopted"): bool,
+}
+_ATTEMPT_FIELDS = [name for name in Attempt.__dataclass_fields__ if name != "content"]
+
+
+def where_equal(table: sa.Table, values: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions under which a row has these values."""
+    return tuple(table.c[name] == value for name, value in values.items())
+
+
+def in_turn(attempt: sa.Table) -> tuple[Any, ...]:
+    """Return what the rows of POSTs are ordered by."""
+    # The time of an intent is the earliest of three clocks, and KK's has whole seconds.
+    return (attempt.c.generation, attempt.c.attempt, attempt.c.intent_at)
 
 
 class SqlTransaction:
