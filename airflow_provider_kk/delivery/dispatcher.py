@@ -11,13 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
 from airflow_provider_kk.api.throttle import StopSignal, ThrottleStopped
-from airflow_provider_kk.delivery.actions import (
-    Action,
-    difference,
-    found_as_integer,
-    is_unsent,
-    next_action,
-)
 from airflow_provider_kk.delivery.attempt import attempt
 from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker, Limits
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
@@ -25,11 +18,19 @@ from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of, utc
 from airflow_provider_kk.delivery.model import InconclusiveError, Job, OrderList, Origin, Record
+from airflow_provider_kk.delivery.orders import difference
 from airflow_provider_kk.delivery.reconcile import Policy, reconcile, within_bounds
-from airflow_provider_kk.delivery.recover import recover, rename
+from airflow_provider_kk.delivery.recover import found_as_integer, recover, rename
 from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.driver_errors import describe_error
-from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, State
+from airflow_provider_kk.delivery.states import (
+    DOUBTFUL,
+    RECONCILE_FIRST,
+    Action,
+    State,
+    is_unsent,
+    next_action,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.stock import StockCheck

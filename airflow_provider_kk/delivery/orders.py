@@ -14,6 +14,8 @@ from airflow_provider_kk.delivery.model import Content, Goods, InconclusiveError
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder, Order
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
 import math
 from dataclasses import dataclass
@@ -71,6 +73,22 @@ def fingerprint(order: Order) -> str:
 def fingerprint_with(payload: str, goods: Goods) -> str:
     """Return the fingerprint of an order, as JSON, if these were its goods."""
     return _fingerprint(goods, json.loads(payload)["address"])
+
+
+def difference(item: QueuedOrder, entry: Record) -> str:
+    """Return what of a job is not as it was ordered under its number: its goods, its address, or both."""
+    if item.content.goods == entry.content.goods:
+        what = "its address differs"
+    else:
+        what = "its goods and address differ" if _has_other_address(item, entry) else "its goods differ"
+    return f"{what} from what was ordered under this number"
+
+
+def _has_other_address(item: QueuedOrder, entry: Record) -> bool:
+    if not entry.content.fingerprint:  # found at KK: only country and zip are known
+        return item.content.goes_elsewhere(entry.content)
+    # The ledger keeps no address, but with the goods that it knows the address decides the fingerprint.
+    return fingerprint_with(item.payload, entry.content.goods) != entry.content.fingerprint
 
 
 def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:

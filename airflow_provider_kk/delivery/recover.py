@@ -28,9 +28,11 @@ from airflow_provider_kk.delivery.model import (
     OrderList,
     Record,
     add_goods,
+    plain_number,
     union,
     zip_digest,
 )
+from airflow_provider_kk.delivery.run_queue import QueuedOrder
 from airflow_provider_kk.delivery.states import Event, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
 
@@ -136,6 +138,15 @@ def _is_recoverable(entry: Record) -> bool:
     if entry.state is State.CREATED:
         return entry.adopted and not entry.content.fingerprint  # its splits may be listed one by one
     return entry.state in (State.INVALID, State.NOT_SENT)
+
+
+def found_as_integer(ledger: AnyLedger, item: QueuedOrder) -> Record | None:
+    """Return the order that healing has found under this job's number without leading zeros."""
+    plain = plain_number(item.key or "")
+    if plain == item.key:
+        return None
+    entry = ledger.look_up([plain]).get(plain)
+    return entry if entry is not None and entry.message == FOUND_AS_INTEGER else None
 
 
 def rename(ledger: AnyLedger, expected: Record, key: str) -> Record | None:

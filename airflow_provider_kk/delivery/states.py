@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Callable
+from enum import Enum, StrEnum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
 
 class State(StrEnum):
@@ -121,3 +127,33 @@ def follow(state: State | None, event: Event) -> State:
 def can_follow(state: State | None, event: Event) -> bool:
     """Whether `event` can happen in that state."""
     return (state, event) in TRANSITIONS
+
+
+class Action(Enum):
+    """The next thing with a job."""
+
+    SEND = auto()
+    COMPARE = auto()
+    """KK has it: what matters is whether it is still the same order."""
+    HOLD = auto()
+    BACK_OFF = auto()
+    """KK has refused it, and the pause is not over."""
+    RECONCILE_FIRST = auto()
+    """KK's list has to say what became of it."""
+
+
+def next_action(item: QueuedOrder, entry: Record | None, now: Callable[[], float]) -> Action:
+    """Return what to do with a job; `now` asks the ledger's clock, which may be far away."""
+    if entry is None or is_unsent(entry):
+        return Action.SEND
+    if entry.state is State.CREATED:
+        return Action.COMPARE
+    if entry.state is State.HELD:
+        return Action.HOLD
+    is_refused_so = entry.state is State.REJECTED and entry.content.fingerprint == item.content.fingerprint
+    return Action.BACK_OFF if is_refused_so and entry.retry_after > now() else Action.RECONCILE_FIRST
+
+
+def is_unsent(entry: Record | None) -> bool:
+    """Whether KK has never had it, as far as the ledger knows."""
+    return entry is None or entry.state in (State.INVALID, State.NOT_SENT)

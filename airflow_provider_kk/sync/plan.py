@@ -7,19 +7,14 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_kk.delivery.actions import (
-    Action,
-    difference,
-    found_as_integer,
-    is_unsent,
-    next_action,
-)
 from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import Log, OrderLog, utc
 from airflow_provider_kk.delivery.model import Record
+from airflow_provider_kk.delivery.orders import difference
+from airflow_provider_kk.delivery.recover import found_as_integer
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
-from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.states import Action, State, is_unsent, next_action
 from airflow_provider_kk.delivery.stock import StockCheck
 from airflow_provider_kk.sync.runs import Summary, count
 

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from airflow_provider_kk.delivery.actions import is_unsent
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import count_orders
 from airflow_provider_kk.delivery.model import Origin, Record
 from airflow_provider_kk.delivery.run_queue import COUNTED, RunQueue, RunStatus
-from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.states import State, is_unsent
 from airflow_provider_kk.delivery.storage import RunRow
 
 _SHOWN_REJECTIONS = 20
