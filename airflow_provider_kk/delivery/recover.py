@@ -6,6 +6,7 @@ A restored backup, a failover that lost rows, another tool or another environmen
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_kk.delivery.ledger import AnyLedger
@@ -196,3 +197,61 @@ class _Recovery:
         starts = known_since(self._known, self._ledger, order_list, since)
         keys = [entry.key for entry in self._known]
         return read_until_known(order_list, starts, until, keys, self.take)
+
+
+# Splits of an order ------------------------------------------------------------------------------
+
+
+@dataclass
+class Completion:
+    """What became of orders of which KK has more ids than the ledger knew."""
+
+    completed: list[Record] = field(default_factory=list)
+    held: list[Record] = field(default_factory=list)
+
+
+def add_splits(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> Completion:
+    """Add the splits of created orders that the answer to the POST did not name.
+
+    :param listed: all that is known at KK under each key, the ids that the ledger has included. Where
+        one of those is missing, or the order was resolved manually, nothing is done.
+    """
+    by_key: dict[str, list[ListedOrder]] = {}
+    for sighting in listed:
+        if sighting.key:
+            by_key.setdefault(sighting.key, []).append(sighting)
+    completion = Completion()
+    for key, entry in ledger.look_up(list(by_key)).items():
+        if entry.state is State.CREATED and entry.attempt > 0 and not (entry.resolved_by and entry.adopted):
+            _add_splits_of(ledger, entry, by_key[key], completion)
+    return completion
+
+
+def _add_splits_of(
+    ledger: AnyLedger, entry: Record, group: Sequence[ListedOrder], completion: Completion
+) -> None:
+    own = list({one.id: one for one in of_its_generation(ledger, entry, group)}.values())
+    known = set(entry.kk_order_ids)
+    if known - {one.id for one in own} or any(one.goods is None for one in own):
+        return
+    if not (is_within := _fits(own, entry)):
+        # A surplus that was cancelled at KK is over; a split that was cancelled fits and is one.
+        own = [one for one in own if one.id in known or not one.is_cancelled]
+        is_within = _fits(own, entry)
+    news = sorted({one.id for one in own} - known)
+    if not news:
+        return
+    ids = union(entry.kk_order_ids, news)
+    if is_within:
+        moved = ledger.compare_and_set(entry, Event.FOUND, lambda _tx: {"kk_order_ids": ids})
+        completion.completed += [moved] if moved else []
+    else:
+        message = "conflict: KK has this number with more or other goods than were sent"
+        moved = ledger.hold(entry, Event.CONFLICT, message, news)
+        completion.held += [moved] if moved else []
+
+
+def _fits(listed: Sequence[ListedOrder], entry: Record) -> bool:
+    """Whether these hold no more of anything than was ordered."""
+    found = add_goods([one.goods or {} for one in listed])
+    return all(quantity <= entry.content.goods.get(sku, 0) for sku, quantity in found.items())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.fulfilment import Outlook
-    from airflow_provider_kk.delivery.splits import Splits
+    from airflow_provider_kk.delivery.listing import Splits
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 GOALS = ("paid", "shipped", "delivered", "refunded")
@@ -184,7 +184,7 @@ class OrderSensor(BaseSensorOperator):
             return list(splits.kk_order_ids), splits.orders, splits.are_all
 
     def _splits(self, number: str, client: KKClient, ledger: SqlLedger | None) -> Splits:
-        from airflow_provider_kk.delivery.splits import splits_of
+        from airflow_provider_kk.delivery.listing import splits_of
 
         if ledger is None:
             raise AirflowFailException(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.fulfilment import not_listed
+from airflow_provider_kk.delivery.listing import splits_of
 from airflow_provider_kk.delivery.refunds import (
     FAILED,
     PENDING,
@@ -15,7 +16,6 @@ from airflow_provider_kk.delivery.refunds import (
     refund_requests,
     status_of,
 )
-from airflow_provider_kk.delivery.splits import splits_of
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
 from airflow_provider_kk.hooks.metrics import count_refunds_moved, count_requests, tags_of
 from airflow_provider_kk.sync.errors import SyncError
