@@ -24,8 +24,8 @@ from airflow_provider_kk.delivery.log import format_goods
 from airflow_provider_kk.hooks.reading import open_order_list
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.audit import Audit, Finding
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.sync.audit import Audit, Finding
 
 _DAY_S = 86_400.0
 #: How a verdict is counted, where that is not its own word.
@@ -57,8 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from airflow_provider_kk.delivery.audit import audit
     from airflow_provider_kk.delivery.model import InconclusiveError
+    from airflow_provider_kk.sync.audit import audit
 
     hook, ledger = open_ledger_of(arguments)
     with open_order_list(hook, ledger) as order_list:
@@ -72,7 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _period(arguments: argparse.Namespace, ledger: SqlLedger, order_list: Any) -> tuple[float, float]:
-    from airflow_provider_kk.delivery.audit import latest_until
+    from airflow_provider_kk.sync.audit import latest_until
 
     latest = latest_until(ledger, order_list)
     until = latest if arguments.until is None else _epoch("--until", arguments.until, ledger.now())

@@ -14,9 +14,9 @@ from airflow_provider_kk.cli.common import CommandError, add_ledger_options, pri
 from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolvedBy
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.audit import Finding
     from airflow_provider_kk.delivery.model import Attempt, Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.sync.audit import Finding
 
 
 def add_resolution_options(parser: argparse.ArgumentParser) -> None:

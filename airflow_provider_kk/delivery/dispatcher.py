@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
 from airflow_provider_kk.api.throttle import StopSignal, ThrottleStopped
@@ -31,9 +31,6 @@ from airflow_provider_kk.delivery.states import (
     is_unsent,
     next_action,
 )
-
-if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.stock import StockCheck
 
 _RATE_LIMITED_TRIES = 5
 #: How often a job that another worker is sending is looked at again.
@@ -62,6 +59,22 @@ class RateLimit(Protocol):
         ...
 
 
+class StockLookup(Protocol):
+    """What KK has in stock; see `StockCheck`."""
+
+    def expect(self, items: Iterable[QueuedOrder]) -> None:
+        """Name the orders that come next."""
+        ...
+
+    def shortage(self, item: QueuedOrder) -> str:
+        """Set an order's goods aside, or return what is missing. Raises KKError."""
+        ...
+
+    def close(self) -> None:
+        """Drop what is known."""
+        ...
+
+
 @dataclass
 class Dispatcher:
     """One run over the jobs of a board.
@@ -85,7 +98,7 @@ class Dispatcher:
     policy: Policy = field(default_factory=Policy)
     limits: Limits = field(default_factory=Limits)
     recover_max_age_s: float = 0.0
-    stock: StockCheck | None = None
+    stock: StockLookup | None = None
     executor: Executor | None = None
     """Runs the attempts; None: threads."""
     wait_for_one: Callable[[Collection[Future[Any]]], Collection[Future[Any]]] = _wait_for_one

@@ -117,7 +117,7 @@ class Delivery:
         from airflow_provider_kk.delivery.circuit_breaker import Limits
         from airflow_provider_kk.delivery.dispatcher import Dispatcher
         from airflow_provider_kk.delivery.orders import KKOrderList
-        from airflow_provider_kk.delivery.stock import StockCheck
+        from airflow_provider_kk.sync.stock import StockCheck
 
         client = self._client
         send_until = max_sent = None

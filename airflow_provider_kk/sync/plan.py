@@ -15,8 +15,8 @@ from airflow_provider_kk.delivery.orders import difference
 from airflow_provider_kk.delivery.recover import found_as_integer
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
 from airflow_provider_kk.delivery.states import Action, State, is_unsent, next_action
-from airflow_provider_kk.delivery.stock import StockCheck
 from airflow_provider_kk.sync.runs import Summary, count
+from airflow_provider_kk.sync.stock import StockCheck
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.delivery.audit import Audit, AuditResult, audit, latest_until
 from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.reconcile import Policy
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.states import Event
+from airflow_provider_kk.sync.audit import Audit, AuditResult, audit, latest_until
 from tests.delivery.world import START, Order, World
 
 LOG = logging.getLogger("tests.audit")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_kk.delivery.stock import StockCheck
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
+from airflow_provider_kk.sync.stock import StockCheck
 from tests.operators import shop
 from tests.operators.shop import (
     SELECT,
