@@ -6,21 +6,21 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.driver_errors import (
     is_serialization_failure,
-    is_transient_code,
+    is_transient,
     retry,
     takes_no_writes,
 )
@@ -184,7 +184,7 @@ class Database:
         if self._has_tables():
             return
         try:
-            self.persist(self._create)
+            self.persist(tables.create_missing)
         except DBAPIError as error:
             if is_transient(error):
                 raise
@@ -195,38 +195,10 @@ class Database:
                 "Grant CREATE, or have them created from the output of `kk ledger ddl`."
             ) from error
 
-    def _create(self, connection: Connection) -> None:
-        with self._creating_alone(connection):
-            # MySQL keeps each statement's work, so whoever is killed between leaves some: one that has no
-            # index comes last, and is there only when all is.
-            others = [table for table in tables.METADATA.sorted_tables if table is not tables.account]
-            tables.METADATA.create_all(connection, tables=others)
-            if self.is_mysql:
-                _create_missing_indexes(connection, others)
-            tables.METADATA.create_all(connection)
-
     def _has_tables(self) -> bool:
         names = {table.name for table in tables.METADATA.sorted_tables}
         with self.read() as connection:
             return names <= set(sa.inspect(connection).get_table_names())
-
-    @contextmanager
-    def _creating_alone(self, connection: Connection) -> Iterator[None]:
-        if self.kind == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7502240919)"))
-        if not self.is_mysql:
-            yield
-            return
-        # A session's lock, since each statement that creates something ends the transaction.
-        connection.execute(sa.text("SELECT get_lock('kk_ledger', 60)"))
-        release = sa.text("SELECT release_lock('kk_ledger')")
-        try:
-            yield
-        except BaseException:
-            with suppress(SQLAlchemyError):  # it is gone with a connection that is lost
-                connection.execute(release)
-            raise
-        connection.execute(release)
 
     def require_unique_keys(self) -> None:
         """Insert one key twice and require the error.
@@ -271,39 +243,6 @@ def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     else:
         arguments["pool_pre_ping"] = True
     return arguments
-
-
-def _create_missing_indexes(connection: Connection, wanted: Sequence[sa.Table]) -> None:
-    found = sa.inspect(connection)
-    for table in wanted:
-        names = {index["name"] for index in found.get_indexes(table.name)}
-        for index in tables.sorted_indexes(table):
-            if index.name not in names:
-                index.create(connection)
-
-
-def is_transient(error: Exception) -> bool:
-    """Whether trying again may help: a lost connection, a lock, a deadlock, a full disk, a failover."""
-    if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:
-        return False  # the text of a lost race quotes keys, which may hold any of these words
-    if error.connection_invalidated or error.statement is None:
-        return True  # without a statement it failed to connect or to commit
-    if is_serialization_failure(error) or is_transient_code(error):
-        return True
-    text = str(error.orig).lower()
-    return any(
-        word in text
-        for word in (
-            "locked",
-            "deadlock",
-            "timeout",
-            "connection",
-            "server closed",
-            "shutting down",
-            "shutdown",
-            "disk",
-        )
-    )
 
 
 def _make_durable(engine: Engine) -> None:

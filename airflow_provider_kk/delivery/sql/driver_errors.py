@@ -192,3 +192,29 @@ def takes_no_writes(error: BaseException) -> bool:
 def _drivers(error: BaseException) -> BaseException:
     """Return the driver's own error, which SQLAlchemy wraps."""
     return getattr(error, "orig", None) or error
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether trying again may help: a lost connection, a lock, a deadlock, a full disk, a failover."""
+    from sqlalchemy.exc import DBAPIError, IntegrityError
+
+    if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:
+        return False  # the text of a lost race quotes keys, which may hold any of these words
+    if error.connection_invalidated or error.statement is None:
+        return True  # without a statement it failed to connect or to commit
+    if is_serialization_failure(error) or is_transient_code(error):
+        return True
+    text = str(error.orig).lower()
+    return any(
+        word in text
+        for word in (
+            "locked",
+            "deadlock",
+            "timeout",
+            "connection",
+            "server closed",
+            "shutting down",
+            "shutdown",
+            "disk",
+        )
+    )

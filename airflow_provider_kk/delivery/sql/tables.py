@@ -5,11 +5,14 @@ Times are epochs of the database's clock, in seconds. No table holds a name, a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 #: Raised whenever a table changes; `kk_account` remembers what wrote it.
 SCHEMA_VERSION = 2
@@ -183,6 +186,50 @@ sync_run = sa.Table(
     comment="One row for each sync, its retries included",
     **AS_ELSEWHERE,
 )
+
+
+def create_missing(connection: Connection) -> None:
+    """Create the tables and indexes that are missing, while nobody else does."""
+    with _creating_alone(connection):
+        # MySQL keeps each statement's work, so whoever is killed between leaves some: one that has no
+        # index comes last, and is there only when all is.
+        others = [table for table in METADATA.sorted_tables if table is not account]
+        METADATA.create_all(connection, tables=others)
+        if _is_mysql(connection):
+            _create_missing_indexes(connection, others)
+        METADATA.create_all(connection)
+
+
+@contextmanager
+def _creating_alone(connection: Connection) -> Iterator[None]:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7502240919)"))
+    if not _is_mysql(connection):
+        yield
+        return
+    # A session's lock, since each statement that creates something ends the transaction.
+    connection.execute(sa.text("SELECT get_lock('kk_ledger', 60)"))
+    release = sa.text("SELECT release_lock('kk_ledger')")
+    try:
+        yield
+    except BaseException:
+        with suppress(SQLAlchemyError):  # it is gone with a connection that is lost
+            connection.execute(release)
+        raise
+    connection.execute(release)
+
+
+def _is_mysql(connection: Connection) -> bool:
+    return connection.dialect.name in ("mysql", "mariadb")
+
+
+def _create_missing_indexes(connection: Connection, wanted: Sequence[sa.Table]) -> None:
+    found = sa.inspect(connection)
+    for table in wanted:
+        names = {index["name"] for index in found.get_indexes(table.name)}
+        for index in sorted_indexes(table):
+            if index.name not in names:
+                index.create(connection)
 
 
 def ddl(dialect_name: str, metadata: sa.MetaData = METADATA) -> str:
