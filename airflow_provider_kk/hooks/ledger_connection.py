@@ -203,7 +203,7 @@ def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
 
 
 def _warn_of_durability(ledger: SqlLedger, log: Log) -> None:
-    from airflow_provider_kk.delivery.sql.durability import durability_warnings
+    from airflow_provider_kk.delivery.sql.database import durability_warnings
 
     for account in ledger.storage.accounts_of_token():
         log.warning(
