@@ -153,12 +153,11 @@ def _read_since(
     # Intents are told by the database's clock, and KK lists by its own, which may have been set since.
     since -= _MARGIN_S + clocks_apart_s(ledger, order_list)
     until = max(ledger.clock.wall() + abs(kk_skew_s(order_list)), _dated_until(ledger, keys))
-    listing.shows_sentinel = read_until_known(order_list, [since], until, keys, listing.add)
+    listing.shows_sentinel = read_until_known(order_list, [since], until, listing.add)
     if not listing.shows_sentinel:
         # Nothing known was created in that time.
         starts = known_since(sentinel_orders, ledger, order_list, since)
-        keys = [*keys, *(entry.key for entry in sentinel_orders)]
-        listing.shows_sentinel = read_until_known(order_list, starts, until, keys, listing.add)
+        listing.shows_sentinel = read_until_known(order_list, starts, until, listing.add)
 
 
 def clocks_apart_s(ledger: AnyLedger, order_list: OrderList) -> float:
@@ -190,7 +189,6 @@ def read_until_known(
     order_list: OrderList,
     starts: Iterable[float],
     until: float,
-    keys: Sequence[str],
     take: Callable[[list[ListedOrder]], bool],
 ) -> bool:
     """Read KK's list from each of these times in turn, until it is to be believed; return whether it is.
@@ -203,7 +201,7 @@ def read_until_known(
     known = False
     for start in starts:
         was_known = None
-        for listed in order_list.find(start, until, keys):
+        for listed in order_list.find(start, until):
             known = take(listed) or known
             was_known = known if was_known is None else was_known
         if was_known:

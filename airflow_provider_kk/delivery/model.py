@@ -94,10 +94,8 @@ class OrderList(Protocol):
         """KK's clock minus this machine's, in seconds, at the last answer."""
         ...
 
-    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
+    def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
         """Yield everything that was created in a period (epoch seconds), in parts.
-
-        A finder that cannot list a period looks for the effects of `keys` instead.
 
         :raises InconclusiveError: when the listing cannot be shown to be complete.
         """

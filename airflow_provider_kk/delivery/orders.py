@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -114,7 +114,7 @@ class KKOrderList:
         """KK's clock minus this machine's, in seconds, at the last answer."""
         return self._client.clock_skew_s
 
-    def find(self, since: float, until: float, keys: Sequence[str] = ()) -> Iterator[list[ListedOrder]]:
+    def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
         """Yield the orders created from `since` to `until` (epoch seconds) in complete slices.
 
         :raises InconclusiveError: when the shortest slice cannot be shown to be complete.

@@ -59,11 +59,11 @@ def recover(ledger: AnyLedger, order_list: OrderList, log: Log, *, max_age_s: fl
     since = min(recovered_until, started) - ledger.timing.settle_window_s - _OVERLAP_S
     until = started + kk_skew_s(order_list)
     reading = _Recovery(ledger, log)
-    is_proven = read_until_known(order_list, [since], until, (), reading.take)
+    is_proven = read_until_known(order_list, [since], until, reading.take)
     # Only the first answer tells how far KK's clock, by which it lists, is ahead of this one.
     kk_started = started + kk_skew_s(order_list)
     if kk_started > until:
-        for listed in order_list.find(until, kk_started, ()):
+        for listed in order_list.find(until, kk_started):
             reading.take(listed)
     if not (is_proven or reading.is_proven_by_more(order_list, since, kk_started)):
         raise InconclusiveError(NOT_OUR_STORE)
@@ -195,8 +195,7 @@ class _Recovery:
     def is_proven_by_more(self, order_list: OrderList, since: float, until: float) -> bool:
         """Read all once more, from before orders that KK is known to have."""
         starts = known_since(self._known, self._ledger, order_list, since)
-        keys = [entry.key for entry in self._known]
-        return read_until_known(order_list, starts, until, keys, self.take)
+        return read_until_known(order_list, starts, until, self.take)
 
 
 # Splits of an order ------------------------------------------------------------------------------

@@ -420,7 +420,7 @@ class _Shown:
             return
         skew_s = self._order_list.clock_skew_s or 0.0
         now = self._clock.wall() + skew_s
-        for listed in self._order_list.find(since - abs(skew_s), min(until + abs(skew_s), now), ()):
+        for listed in self._order_list.find(since - abs(skew_s), min(until + abs(skew_s), now)):
             self._by_id.update((one.id, one) for one in listed)
             self._log_progress(listed)
         if abs((self._order_list.clock_skew_s or 0.0) - skew_s) > _MARGIN_S / 2:

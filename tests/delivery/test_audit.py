@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -278,8 +278,8 @@ def test_progress_of_a_long_period_is_logged(
     world.sync("A", "B")
     whole = world.kk.find
 
-    def slow(since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
-        for parts in whole(since, until, keys):
+    def slow(since: float, until: float) -> Iterator[list[ListedOrder]]:
+        for parts in whole(since, until):
             for one in parts:
                 world.clock.sleep(11)
                 yield [one]

@@ -134,8 +134,8 @@ def test_recover_adopts_all_splits_from_two_slices_of_the_list(world: World) -> 
     restore(world, saved)
     find = world.kk.find
 
-    def one_by_one(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
-        for part in find(since, until, keys):
+    def one_by_one(since: float, until: float) -> Iterator[list[ListedOrder]]:
+        for part in find(since, until):
             yield from [[one] for one in part] or [[]]
 
     world.kk.find = one_by_one  # type: ignore[method-assign]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ class FakeKK:
             raise fault("something happened")
         return ids
 
-    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
+    def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
         if self.list_error is not None:
             raise self.list_error
         listed_s = self.clock.slept_s - self.list_lag_s
@@ -314,8 +314,8 @@ def list_integers(world: World) -> None:
     """Let KK list numbers that look like integers as such."""
     listed = world.kk.find
 
-    def find(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
-        for part in listed(since, until, keys):
+    def find(since: float, until: float) -> Iterator[list[ListedOrder]]:
+        for part in listed(since, until):
             yield [
                 replace(one, key=str(int(one.key)), key_is_integer=True)
                 if one.key is not None and one.key.isdigit()
