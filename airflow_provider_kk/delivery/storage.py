@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from airflow_provider_kk.delivery.model import Attempt, Claim, Origin, Record
+from airflow_provider_kk.delivery.model import (
+    Attempt,
+    AttemptChanges,
+    Claim,
+    Epoch,
+    Origin,
+    Record,
+    RecordChanges,
+)
 from airflow_provider_kk.delivery.states import State
 
 T = TypeVar("T")
@@ -20,22 +28,19 @@ class KeyTakenError(Exception):
 
 
 class Transaction(Protocol):
-    """Committed durably as a whole when its block ends, or not at all.
-
-    Values are named like the fields of `Record` and `Attempt`.
-    """
+    """Committed durably as a whole when its block ends, or not at all."""
 
     @property
-    def now(self) -> Any:
-        """The database's clock, epoch seconds: a number, or an expression that stands for it in values."""
+    def now(self) -> Epoch:
+        """The database's clock."""
         ...
 
-    def later(self, first: Any, second: Any) -> Any:
-        """Return the later of two times, of which one is made with `now`."""
+    def later(self, first: Epoch, second: Epoch) -> Epoch:
+        """Return the later of two times."""
         ...
 
-    def earlier(self, first: Any, second: Any) -> Any:
-        """Return the earlier of two times, of which one is made with `now`."""
+    def earlier(self, first: Epoch, second: Epoch) -> Epoch:
+        """Return the earlier of two times."""
         ...
 
     def read(self, key: str, generation: int) -> Record | None:
@@ -46,26 +51,26 @@ class Transaction(Protocol):
         """Return a row, which nobody else can change until the transaction ends."""
         ...
 
-    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Record:
+    def add(self, key: str, generation: int, values: RecordChanges) -> Record:
         """Add a row and return it.
 
         :raises KeyTakenError: there is one already.
         """
         ...
 
-    def change(self, expected: Record, values: Mapping[str, Any]) -> Record | None:
+    def change(self, expected: Record, values: RecordChanges) -> Record | None:
         """Change a row and return it, if its state, attempt and version are still those of `expected`."""
         ...
 
-    def overwrite(self, locked: Record, values: Mapping[str, Any]) -> Record:
+    def overwrite(self, locked: Record, values: RecordChanges) -> Record:
         """Change a row that this transaction has locked, and return it."""
         ...
 
-    def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
+    def add_attempt(self, claim: Claim, values: AttemptChanges) -> None:
         """Add the row of a POST."""
         ...
 
-    def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
+    def answer_attempt(self, claim: Claim, values: AttemptChanges) -> bool:
         """Change the row of a claim's POST; False when there is none."""
         ...
 

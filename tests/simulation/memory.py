@@ -238,12 +238,12 @@ class MemoryTransaction:
         return new
 
     def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
-        place = (claim.job.key, claim.generation, claim.attempt, claim.token)
+        place = (claim.job.key, claim.generation, claim.attempt, claim.version)
         attempts = self._tables.attempts.setdefault(claim.job.key, {})
         attempts[place] = Attempt(*place, token_fingerprint="", **values)
 
     def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
-        place = (claim.job.key, claim.generation, claim.attempt, claim.token)
+        place = (claim.job.key, claim.generation, claim.attempt, claim.version)
         attempts = self._tables.attempts.get(claim.job.key, {})
         if place not in attempts:
             return False

@@ -1,138 +1,148 @@
-"""What is read and changed in one transaction of the ledger's database."""
+"""One transaction on the ledger's rows, and how a row becomes a `Record` or an `Attempt` and back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from airflow_provider_kk.delivery.model import Attempt, Claim, Content, Record
+from airflow_provider_kk.delivery.model import (
+    Attempt,
+    AttemptChanges,
+    Claim,
+    Content,
+    Epoch,
+    Record,
+    RecordChanges,
+)
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import Database
 from airflow_provider_kk.delivery.states import State
 
-_EPOCH = sa.Float(53)
 
+class SqlTransaction:
+    """A `Transaction` on a connection of the ledger's database."""
 
-@dataclass(frozen=True)
-class Moment:
-    """A time that the database tells as it writes: its clock plus `after_s`, from `floor` to `ceiling`."""
-
-    after_s: float = 0.0
-    floor: float = 0.0
-    ceiling: float = 1e15
-
-    def __add__(self, seconds: float) -> Moment:
-        return Moment(self.after_s + seconds, self.floor + seconds, self.ceiling + seconds)
-
-    def at_least(self, epoch: float) -> Moment:
-        """Return the later of this and an epoch in seconds."""
-        return Moment(self.after_s, max(self.floor, epoch), max(self.ceiling, epoch))
-
-    def at_most(self, epoch: float) -> Moment:
-        """Return the earlier of this and an epoch in seconds."""
-        return Moment(self.after_s, min(self.floor, epoch), min(self.ceiling, epoch))
-
-
-class Statements:
-    """Runs statements by the names of what they compare and set.
-
-    :param now: returns an expression for the database's clock.
-    """
-
-    def __init__(self, now: Callable[[], sa.ColumnElement[float]]) -> None:
-        self._now = now
-        self._made: dict[Any, Any] = {}
-
-    def insert(
-        self, db: Connection, table: sa.Table, values: Mapping[str, Any], *, returning: Sequence[Any] = ()
-    ) -> Any:
-        """Add a row; values may be a `Moment`."""
-        return self._run(db, sa.insert, table, {}, values, returning)
-
-    def update(
+    def __init__(
         self,
         db: Connection,
-        table: sa.Table,
-        where: Mapping[str, Any],
-        values: Mapping[str, Any],
-        *,
-        returning: Sequence[Any] = (),
-    ) -> Any:
-        """Change the rows whose columns equal `where`; values may be a `Moment`."""
-        return self._run(db, sa.update, table, where, values, returning)
+        database: Database,
+        jobs: tables.JobTables,
+        account_filter: Mapping[str, str],
+        token_fingerprint: str,
+    ) -> None:
+        self._db, self._database = db, database
+        self._jobs, self._job, self._attempt = jobs, jobs.job, jobs.attempt
+        self._columns = jobs.columns(RECORD_FIELDS)
+        self._account_filter = account_filter
+        self._token_fingerprint = token_fingerprint
+        self._is_expression = database.time_here() is None
 
-    def select(
-        self, db: Connection, columns: Sequence[Any], table: sa.Table, where: Mapping[str, Any]
-    ) -> Any:
-        """Read these columns of the rows whose columns equal `where`; of a table always the same ones."""
-        shape = (sa.select, table, tuple(where))
-        if shape not in self._made:
-            self._made[shape] = sa.select(*columns).where(*_where_equal(table, where))
-        return db.execute(self._made[shape], {f"is_{name}": value for name, value in where.items()})
+    @property
+    def now(self) -> Epoch:
+        """The database's clock, as a value to write."""
+        return self._database.now() if self._is_expression else self._database.time_here()
 
-    def _run(
-        self,
-        db: Connection,
-        verb: Callable[[sa.Table], Any],
-        table: sa.Table,
-        where: Mapping[str, Any],
-        values: Mapping[str, Any],
-        returning: Sequence[Any],
-    ) -> Any:
-        moments = frozenset(name for name, value in values.items() if isinstance(value, Moment))
-        shape = (verb, table, tuple(where), tuple(values), moments, bool(returning))
-        statement = self._made.get(shape)
-        if statement is None:
-            statement = verb(table).values({name: self._set(name, name in moments) for name in values})
-            if where:
-                statement = statement.where(*_where_equal(table, where))
-            if returning:
-                statement = statement.returning(*returning)
-            self._made[shape] = statement
-        parameters = {f"is_{name}": value for name, value in where.items()}
-        for name, value in values.items():
-            if name in moments:
-                parameters[f"after_{name}"] = value.after_s
-                parameters[f"floor_{name}"], parameters[f"ceiling_{name}"] = value.floor, value.ceiling
-            else:
-                parameters[f"set_{name}"] = value
-        return db.execute(statement, parameters)
+    def later(self, first: Epoch, second: Epoch) -> Epoch:
+        """Return the later of two times."""
+        return sa.func.greatest(first, second) if self._is_expression else max(first, second)
 
-    def _set(self, name: str, is_moment: bool) -> Any:
-        if not is_moment:
-            return sa.bindparam(f"set_{name}")
-        moment = self._now() + sa.bindparam(f"after_{name}", type_=_EPOCH)
-        moment = sa.func.greatest(moment, sa.bindparam(f"floor_{name}", type_=_EPOCH), type_=_EPOCH)
-        return sa.func.least(moment, sa.bindparam(f"ceiling_{name}", type_=_EPOCH), type_=_EPOCH)
+    def earlier(self, first: Epoch, second: Epoch) -> Epoch:
+        """Return the earlier of two times."""
+        return sa.func.least(first, second) if self._is_expression else min(first, second)
+
+    def read(self, key: str, generation: int) -> Record | None:
+        """Return a row."""
+        return self._one(self._db.execute(self._select(key, generation)))
+
+    def lock(self, key: str, generation: int) -> Record | None:
+        """Return a row, which nobody else can change until the transaction ends."""
+        return self._one(self._db.execute(self._select(key, generation).with_for_update()))
+
+    def _select(self, key: str, generation: int) -> Any:
+        return sa.select(*self._columns).where(*where_equal(self._job, self._primary_key(key, generation)))
+
+    def _one(self, result: Any) -> Record | None:
+        row = result.one_or_none()
+        return record_of(row) if row else None
+
+    def add(self, key: str, generation: int, values: RecordChanges) -> Record:
+        """Add a row and return it."""
+        row = self._primary_key(key, generation) | as_columns(values, self._jobs)
+        return self._written(self._execute(self._job.insert().values(row)), key, generation)
+
+    def change(self, expected: Record, values: RecordChanges) -> Record | None:
+        """Change a row and return it, if its state, attempt and version are still those of `expected`."""
+        unchanged = self._primary_key(expected.key, expected.generation)
+        unchanged.update(state=expected.state.value, attempt=expected.attempt, version=expected.version)
+        return self._update(expected, unchanged, values)
+
+    def overwrite(self, locked: Record, values: RecordChanges) -> Record:
+        """Change a row that this transaction has locked, and return it."""
+        written = self._update(locked, self._primary_key(locked.key, locked.generation), values)
+        assert written is not None  # noqa: S101 - for the type checker: the row is locked
+        return written
+
+    def _update(self, old: Record, where: Mapping[str, Any], values: RecordChanges) -> Record | None:
+        statement = self._job.update().where(*where_equal(self._job, where))
+        result = self._execute(statement.values(as_columns(values, self._jobs)))
+        if self._database.returns_rows:
+            return self._one(result)
+        return self._written(result, values.get("key", old.key), old.generation) if result.rowcount else None
+
+    def _execute(self, statement: Any) -> Any:
+        returning = statement.returning(*self._columns) if self._database.returns_rows else statement
+        return self._db.execute(returning)
+
+    def _written(self, result: Any, key: str, generation: int) -> Record:
+        entry = self._one(result) if self._database.returns_rows else self.read(key, generation)
+        assert entry is not None  # noqa: S101 - for the type checker: it was just written
+        return entry
+
+    def add_attempt(self, claim: Claim, values: AttemptChanges) -> None:
+        """Add the row of a POST."""
+        row = self._attempt_key(claim) | as_columns(values, self._jobs)
+        self._db.execute(self._attempt.insert().values(row | {"token_fingerprint": self._token_fingerprint}))
+
+    def answer_attempt(self, claim: Claim, values: AttemptChanges) -> bool:
+        """Change the row of a claim's POST; False when there is none."""
+        statement = self._attempt.update().where(*where_equal(self._attempt, self._attempt_key(claim)))
+        written = self._db.execute(statement.values(as_columns(values, self._jobs)))
+        return bool(written.rowcount == 1)
+
+    def _attempt_key(self, claim: Claim) -> dict[str, Any]:
+        primary_key = self._primary_key(claim.job.key, claim.generation)
+        return primary_key | {"attempt": claim.attempt, "version": claim.version}
+
+    def attempts(self, key: str, generation: int) -> list[Attempt]:
+        """Return the POSTs of a row, oldest first."""
+        query = sa.select(self._attempt).where(
+            *where_equal(self._attempt, self._primary_key(key, generation))
+        )
+        rows = self._db.execute(query.order_by(*in_turn(self._attempt)))
+        return [attempt_of(row, self._jobs) for row in rows]
+
+    def _primary_key(self, key: str, generation: int) -> dict[str, Any]:
+        return {**self._account_filter, self._jobs.key: key, "generation": generation}
 
 
-def _where_equal(table: sa.Table, where: Mapping[str, Any]) -> tuple[sa.ColumnElement[bool], ...]:
-    return tuple(table.c[name] == sa.bindparam(f"is_{name}") for name in where)
+# Rows ----------------------------------------------------------------------------------------------
 
 
-def as_columns(values: Mapping[str, Any], jobs: tables.JobTables) -> dict[str, Any]:
+def as_columns(values: RecordChanges | AttemptChanges, jobs: tables.JobTables) -> dict[str, Any]:
     """Return the fields of a row as its table keeps them."""
     columns: dict[str, Any] = {}
     for name, value in values.items():
-        if name == "content":
-            columns.update(zip(_CONTENT_FIELDS, _content_columns(value), strict=True))
+        if isinstance(value, Content):
+            goods = json.dumps(dict(sorted(value.goods.items())), separators=(",", ":"))
+            content = (value.fingerprint, goods, value.country, value.zip_digest)
+            columns.update(zip(_CONTENT_FIELDS, content, strict=True))
         else:
-            columns[jobs.column(name)] = _AS_COLUMN.get(name, _as_is)(value)
+            columns[jobs.column(name)] = _AS_COLUMN[name](value) if name in _AS_COLUMN else value
     return columns
-
-
-def _as_is(value: Any) -> Any:
-    return value
-
-
-def _content_columns(content: Content) -> tuple[str, str, str, str]:
-    goods = json.dumps(dict(sorted(content.goods.items())), separators=(",", ":"))
-    return content.fingerprint, goods, content.country, content.zip_digest
 
 
 _AS_COLUMN: dict[str, Callable[[Any], Any]] = {
@@ -143,7 +153,7 @@ _AS_COLUMN: dict[str, Callable[[Any], Any]] = {
 
 
 def record_of(row: Any) -> Record:
-    """Return what a row with `RECORD_FIELDS` says."""
+    """Return the record in a row of `RECORD_FIELDS`."""
     fields: list[Any] = list(row)
     for index, read in _READ_AS.items():
         fields[index] = read(fields[index])
@@ -152,7 +162,7 @@ def record_of(row: Any) -> Record:
 
 
 def attempt_of(row: Any, jobs: tables.JobTables) -> Attempt:
-    """Return what a whole row of a POST says."""
+    """Return the attempt in a whole row of a POST."""
     values = {name: getattr(row, jobs.column(name)) for name in _ATTEMPT_FIELDS}
     values.update(kk_order_ids=tuple(json.loads(values["kk_order_ids"])))
     return Attempt(content=_content(row), **values)
@@ -181,120 +191,6 @@ def where_equal(table: sa.Table, values: Mapping[str, Any]) -> tuple[sa.ColumnEl
 
 
 def in_turn(attempt: sa.Table) -> tuple[Any, ...]:
-    """Return what the rows of POSTs are ordered by."""
+    """Return the columns that order POSTs."""
     # The time of an intent is the earliest of three clocks, and KK's has whole seconds.
     return (attempt.c.generation, attempt.c.attempt, attempt.c.intent_at)
-
-
-class SqlTransaction:
-    """A `Transaction` on a connection of the ledger's database."""
-
-    def __init__(
-        self,
-        db: Connection,
-        database: Database,
-        statements: Statements,
-        jobs: tables.JobTables,
-        account_filter: Mapping[str, str],
-        token_fingerprint: str,
-    ) -> None:
-        self._db, self._database, self._statements = db, database, statements
-        self._jobs, self._job, self._attempt = jobs, jobs.job, jobs.attempt
-        self._columns = jobs.columns(RECORD_FIELDS)
-        self._account_filter = account_filter
-        self._token_fingerprint = token_fingerprint
-        self._returning = self._columns if database.returns_rows else ()
-
-    @property
-    def now(self) -> Any:
-        """The database's clock, as a value to write."""
-        here = self._database.time_here()
-        return Moment() if here is None else here
-
-    def later(self, first: Any, second: Any) -> Any:
-        """Return the later of two times, of which one is made with `now`."""
-        if isinstance(first, Moment):
-            return first.at_least(second)
-        return second.at_least(first) if isinstance(second, Moment) else max(first, second)
-
-    def earlier(self, first: Any, second: Any) -> Any:
-        """Return the earlier of two times, of which one is made with `now`."""
-        if isinstance(first, Moment):
-            return first.at_most(second)
-        return second.at_most(first) if isinstance(second, Moment) else min(first, second)
-
-    def read(self, key: str, generation: int) -> Record | None:
-        """Return a row."""
-        return self._one(
-            self._statements.select(self._db, self._columns, self._job, self._primary_key(key, generation))
-        )
-
-    def lock(self, key: str, generation: int) -> Record | None:
-        """Return a row, which nobody else can change until the transaction ends."""
-        where_row = where_equal(self._job, self._primary_key(key, generation))
-        return self._one(self._db.execute(sa.select(*self._columns).where(*where_row).with_for_update()))
-
-    def _one(self, result: Any) -> Record | None:
-        row = result.one_or_none()
-        return record_of(row) if row else None
-
-    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Record:
-        """Add a row and return it."""
-        row = self._primary_key(key, generation) | as_columns(values, self._jobs)
-        result = self._statements.insert(self._db, self._job, row, returning=self._returning)
-        return self._written(result, key, generation)
-
-    def change(self, expected: Record, values: Mapping[str, Any]) -> Record | None:
-        """Change a row and return it, if its state, attempt and version are still those of `expected`."""
-        unchanged = self._primary_key(expected.key, expected.generation)
-        unchanged.update(state=expected.state.value, attempt=expected.attempt, version=expected.version)
-        return self._update(expected, unchanged, values)
-
-    def overwrite(self, locked: Record, values: Mapping[str, Any]) -> Record:
-        """Change a row that this transaction has locked, and return it."""
-        written = self._update(locked, self._primary_key(locked.key, locked.generation), values)
-        assert written is not None  # noqa: S101 - for the type checker: the row is locked or was just written
-        return written
-
-    def _update(self, old: Record, where: Mapping[str, Any], values: Mapping[str, Any]) -> Record | None:
-        changes = as_columns(values, self._jobs)
-        result = self._statements.update(self._db, self._job, where, changes, returning=self._returning)
-        if self._returning:
-            return self._one(result)
-        if result.rowcount != 1:
-            return None
-        return self._written(result, values.get("key", old.key), old.generation)
-
-    def _written(self, result: Any, key: str, generation: int) -> Record:
-        entry = self._one(result) if self._returning else self.read(key, generation)
-        assert entry is not None  # noqa: S101 - for the type checker: the row is locked or was just written
-        return entry
-
-    def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
-        """Add the row of a POST."""
-        row = self._attempt_key(claim) | as_columns(values, self._jobs)
-        row["token_fingerprint"] = self._token_fingerprint
-        self._statements.insert(self._db, self._attempt, row)
-
-    def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
-        """Change the row of a claim's POST; False when there is none."""
-        where = self._attempt_key(claim)
-        written = self._statements.update(self._db, self._attempt, where, as_columns(values, self._jobs))
-        return bool(written.rowcount == 1)
-
-    def _attempt_key(self, claim: Claim) -> dict[str, Any]:
-        primary_key = self._primary_key(claim.job.key, claim.generation)
-        primary_key.update(attempt=claim.attempt, version=claim.token)
-        return primary_key
-
-    def attempts(self, key: str, generation: int) -> list[Attempt]:
-        """Return the POSTs of a row, oldest first."""
-        query = sa.select(self._attempt).where(
-            *where_equal(self._attempt, self._primary_key(key, generation))
-        )
-        return [
-            attempt_of(row, self._jobs) for row in self._db.execute(query.order_by(*in_turn(self._attempt)))
-        ]
-
-    def _primary_key(self, key: str, generation: int) -> dict[str, Any]:
-        return {**self._account_filter, self._jobs.key: key, "generation": generation}
