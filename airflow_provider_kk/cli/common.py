@@ -269,6 +269,15 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def warn_of_pause(ledger: SqlLedger) -> None:
+    """Print who has stopped all sending of the account, if anybody has."""
+    from airflow_provider_kk.delivery.log import describe_pause
+
+    if pause := ledger.storage.pause():
+        text = describe_pause(pause)
+        print_line(f"{text[0].upper()}{text[1:]}", file=sys.stderr)
+
+
 def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
     """Show what will be done and ask whether to do it.
 

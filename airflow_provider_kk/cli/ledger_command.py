@@ -19,6 +19,7 @@ from airflow_provider_kk.cli.common import (
     run_command,
     table,
     time,
+    warn_of_pause,
     whole,
     write_raw,
 )
@@ -113,6 +114,7 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
     from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.states import State
 
+    warn_of_pause(ledger)
     names = arguments.state or _OPEN
     unknown = set(names) - {"all"} - {state.value for state in State}
     if unknown:

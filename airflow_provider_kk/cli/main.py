@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("say what would become of the orders in a file or a query", "airflow_provider_kk.cli.check"),
     "send": ("send the orders in a file to KK, each once", "airflow_provider_kk.cli.send"),
     "cancel": ("cancel orders at KK before they ship", "airflow_provider_kk.cli.cancel"),
+    "pause": ("stop all sending of the account", "airflow_provider_kk.cli.pause"),
+    "resume": ("allow sending again after kk pause", "airflow_provider_kk.cli.pause"),
     "audit": ("compare KK's list with the ledger: orders too many, too few", "airflow_provider_kk.cli.audit"),
     "ledger": (
         "show, resolve and retry what is known of each order number",

@@ -22,11 +22,18 @@ if TYPE_CHECKING:
 
 def add_resolution_options(parser: argparse.ArgumentParser) -> None:
     """Declare what each resolution takes."""
-    parser.add_argument("--why", required=True, type=_text, help="the reason, kept in the ledger")
-    parser.add_argument("--who", default=None, type=_text, help="your name; the default is your login")
+    add_who(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask before several orders change")
     parser.add_argument("--json", action="store_true", help="what became of each, one JSON object a line")
     add_ledger_options(parser)
+
+
+def add_who(parser: argparse.ArgumentParser, *, why_required: bool = True) -> None:
+    """Declare who acts, and why."""
+    parser.add_argument(
+        "--why", required=why_required, default="", type=_text, help="the reason, kept in the ledger"
+    )
+    parser.add_argument("--who", default=None, type=_text, help="your name; the default is your login")
 
 
 def _text(text: str) -> str:

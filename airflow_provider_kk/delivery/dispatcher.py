@@ -15,8 +15,16 @@ from airflow_provider_kk.delivery.attempt import attempt
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
-from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of, utc
-from airflow_provider_kk.delivery.model import InconclusiveError, Job, OrderList, Origin, Record
+from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, describe_pause, some_of, utc
+from airflow_provider_kk.delivery.model import (
+    DailyCapError,
+    InconclusiveError,
+    Job,
+    OrderList,
+    Origin,
+    Record,
+    SendingPausedError,
+)
 from airflow_provider_kk.delivery.orders import difference
 from airflow_provider_kk.delivery.reconcile import Policy, reconcile, within_bounds
 from airflow_provider_kk.delivery.recover import found_as_integer, recover, rename
@@ -94,8 +102,12 @@ def _wait_for_one(attempts: Collection[Future[Any]]) -> Collection[Future[Any]]:
 class RateLimit(Protocol):
     """The account's bucket, as a stream uses it."""
 
-    def acquire(self, stop: StopSignal | None = None) -> None:
-        """Take a place for one request, and wait for its moment. Raises ThrottleStopped."""
+    def acquire(self, stop: StopSignal | None = None, *, to_send: bool = False) -> None:
+        """Take a permit for one request, and wait for its moment.
+
+        :param to_send: for an order or a refund, which a person may have paused.
+        :raises ThrottleStopped, SendingPausedError: there is no permit.
+        """
         ...
 
     def min_duration_s(self, requests: int) -> float:
@@ -153,6 +165,8 @@ class Dispatcher:
     """Waits until one of some attempts is done, or for a moment, and returns those that are done."""
     breaker_reason: str | None = None
     """Why nothing more is sent; None while it is."""
+    postponed_because: str = ""
+    """Why nothing more is sent in this run though all is well: a person's pause, or the daily cap."""
     breaker_error: KKError | None = None
     """What KK said or did that stopped it, if it was that."""
     cannot_list: bool = False
@@ -246,6 +260,8 @@ class Dispatcher:
     # Starting --------------------------------------------------------------------------------------
 
     def _start(self) -> None:
+        if pause := self.ledger.storage.pause():
+            self._postpone(describe_pause(pause))
         try:
             recover(self.ledger, self.order_list, self.log, max_age_s=self.recover_max_age_s)
         except (KKError, InconclusiveError) as error:
@@ -283,6 +299,12 @@ class Dispatcher:
             self.breaker_reason = reason
             self.breaker_error = error if isinstance(error, KKError) else None
             self.log.warning("Nothing more is sent: %s", reason)
+
+    def _postpone(self, reason: str) -> None:
+        """Leave all orders that are not sent yet to a later run."""
+        if not self.postponed_because:
+            self.postponed_because = reason
+            self.log.warning("Nothing more is sent in this run: %s", reason)
 
     # Sending ---------------------------------------------------------------------------------------
 
@@ -396,6 +418,8 @@ class Dispatcher:
             self._collect()
         if self.breaker_reason or self.stop.is_set():
             self._skip(item, expected, RunStatus.NOT_SENT, self.why_not_sent)
+        elif self.postponed_because:
+            self._skip(item, expected, RunStatus.POSTPONED, self.postponed_because)
         elif self._is_time_up() or (self._is_enough() and not (expected and expected.state in DOUBTFUL)):
             self._skip(item, expected, RunStatus.POSTPONED, "left for the next run")
         else:
@@ -412,7 +436,8 @@ class Dispatcher:
         self.run_queue.set(item.position, status, message=why)
 
     def _sends_more(self) -> bool:
-        return not (self.breaker_reason or self.stop.is_set() or self._is_time_up() or self._is_enough())
+        is_stopped = self.breaker_reason or self.postponed_because or self.stop.is_set()
+        return not (is_stopped or self._is_time_up() or self._is_enough())
 
     def _is_time_up(self) -> bool:
         return self.limits.send_until is not None and self.ledger.clock.wall() >= self.limits.send_until
@@ -422,20 +447,24 @@ class Dispatcher:
 
     def _work(self, item: QueuedOrder, expected: Record | None) -> _Attempted:
         """In a worker thread: one job, once."""
-        self.throttle.acquire(self.stop)
+        self.throttle.acquire(self.stop, to_send=True)
         if self.breaker_reason or self.stop.is_set():
             raise ThrottleStopped
         taken = self.ledger.clock.monotonic()
         job = self.make_job(item.payload)
-        delivered = attempt(
-            job,
-            expected,
-            self.ledger,
-            origin=self.origin,
-            sync_id=self.sync_id,
-            # A clock may have been set since the last POST.
-            kk_skew_s=kk_skew_s(self.order_list),
-        )
+        try:
+            delivered = attempt(
+                job,
+                expected,
+                self.ledger,
+                origin=self.origin,
+                sync_id=self.sync_id,
+                # A clock may have been set since the last POST.
+                kk_skew_s=kk_skew_s(self.order_list),
+            )
+        except DailyCapError:
+            self.throttle.release(self.ledger.clock.monotonic() - taken)
+            raise
         if delivered is None:  # another worker was faster
             self.throttle.release(self.ledger.clock.monotonic() - taken)
         return delivered
@@ -474,6 +503,11 @@ class Dispatcher:
         except ThrottleStopped:
             self._sent -= 1
             self._skip(item, expected, RunStatus.NOT_SENT, self.why_not_sent)
+            return
+        except (SendingPausedError, DailyCapError) as limit:
+            self._sent -= 1
+            self._postpone(_why_postponed(limit))
+            self._skip(item, expected, RunStatus.POSTPONED, self.postponed_because)
             return
         if delivered is None:
             self.run_queue.set(item.position, RunStatus.WAITING)  # another worker was faster
@@ -582,6 +616,12 @@ class Dispatcher:
 
 
 _Attempted = tuple[Record, KKError | None] | None
+
+
+def _why_postponed(error: SendingPausedError | DailyCapError) -> str:
+    if isinstance(error, DailyCapError):
+        return f"{error}. The next order can be sent after {utc(error.until)}"
+    return describe_pause(error.pause)
 
 
 def _wait_s(entry: Record | None, now: float, trusted: float) -> float:

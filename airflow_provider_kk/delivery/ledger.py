@@ -19,6 +19,7 @@ from airflow_provider_kk.delivery.model import (
     AttemptResult,
     Claim,
     Content,
+    DailyCapError,
     Epoch,
     Job,
     Origin,
@@ -32,6 +33,7 @@ from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State, can_foll
 from airflow_provider_kk.delivery.storage import KeyTakenError, Storage, Transaction
 
 #: A rejected order is not tried again for 15 minutes, then twice as long each time, at most a day.
+_DAY_S = 86_400.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 900.0, 86_400.0
 
 S_co = TypeVar("S_co", bound=Storage, covariant=True)
@@ -46,6 +48,7 @@ class Ledger(Generic[S_co]):
 
     Where a method takes `kk_skew_s`, that is KK's clock minus the worker's, 0 while it is not known.
 
+    :param max_orders_per_day: how many orders the account may send in any day; None: as many as there are.
     :param new_version: returns a text that was never used before.
     """
 
@@ -55,12 +58,14 @@ class Ledger(Generic[S_co]):
         clock: Clock,
         timing: Timing | None = None,
         *,
+        max_orders_per_day: int | None = None,
         new_version: Callable[[], str] = _new_version,
     ) -> None:
         self.storage = storage
         self.host, self.account = storage.host, storage.account
         self.clock = clock
         self.timing = timing or Timing()
+        self.max_orders_per_day = max_orders_per_day
         self.new_version = new_version
 
     def close(self) -> None:
@@ -137,6 +142,7 @@ class Ledger(Generic[S_co]):
         """Commit the intent to POST a job; None when another worker has moved its row.
 
         :param expected: the row as it was read before any listing; None when there was none.
+        :raises DailyCapError: the account may send no more orders now.
         """
         claim = Claim(
             job=job,
@@ -153,6 +159,8 @@ class Ledger(Generic[S_co]):
             # The commit may have happened before its connection broke.
             if tries > 1 and (held := self._held(tx, claim)):
                 return held
+            if self.max_orders_per_day is not None:
+                self._require_below_cap(tx, self.max_orders_per_day, claim.kk_skew_s)
             entry = self._take(tx, claim, expected, sync_id)
             if entry is not None:
                 tx.add_attempt(claim, self._intent(tx, claim, origin))
@@ -166,6 +174,15 @@ class Ledger(Generic[S_co]):
             # Another worker inserted the key first; or this one did, before its connection broke.
             entry = self.storage.persist(lambda tx: self._held(tx, claim)) if tries > 1 else None
         return replace(claim, entry=entry) if entry else None
+
+    def _require_below_cap(self, tx: Transaction, most: int, kk_skew_s: float) -> None:
+        # Whoever claims for this account waits here, so that no two take the last order of a day.
+        tx.lock_account()
+        # Settle times hold the latest of three clocks, so that a clock that is behind ends no day early.
+        begun = self._earliest_now(tx, kk_skew_s) - _DAY_S
+        count, first = tx.count_bought(begun + self.settle_delay_s)
+        if count >= most:
+            raise DailyCapError(most, first - self.settle_delay_s + _DAY_S)
 
     def _held(self, tx: Transaction, claim: Claim) -> Record | None:
         entry = tx.read(claim.job.key, claim.generation)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pendulum
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.model import Pause
 
 #: How many orders a line names, and for how many reasons there is a line.
 _NAMED = 20
@@ -121,3 +124,10 @@ def utc(epoch: float) -> str:
 def format_goods(goods: Mapping[str, int]) -> str:
     """Return goods as people read them."""
     return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"
+
+
+def describe_pause(pause: Pause) -> str:
+    """Say who has stopped all sending, when and why, and how to allow it again."""
+    return (
+        f"sending is paused since {utc(pause.at)} by {pause.by}: {pause.why}. Allow it again by `kk resume`"
+    )

@@ -159,6 +159,33 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """A person has stopped all sending of the account."""
+
+    at: float
+    """Epoch seconds of the database."""
+    by: str
+    why: str
+
+
+class SendingPausedError(Exception):
+    """A person has stopped all sending; nothing was sent."""
+
+    def __init__(self, pause: Pause) -> None:
+        super().__init__(f"sending is paused by {pause.by}: {pause.why}")
+        self.pause = pause
+
+
+class DailyCapError(Exception):
+    """The account has sent as many orders in a day as it may; nothing was sent."""
+
+    def __init__(self, max_orders_per_day: int, until: float) -> None:
+        super().__init__(f"max_orders_per_day={max_orders_per_day} orders were sent within a day")
+        self.until = until
+        """When the next order may be sent, epoch seconds."""
+
+
+@dataclass(frozen=True)
 class Record:
     """The ledger's row of one generation of a key."""
 

@@ -27,8 +27,8 @@ from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, Event
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder, Refund
-    from airflow_provider_kk.api.throttle import Throttle
     from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.dispatcher import RateLimit
     from airflow_provider_kk.delivery.model import Origin, Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
@@ -212,6 +212,7 @@ class RefundDelivery:
     """Asks for refunds by the protocol that orders go by.
 
     :param ledger: see `refund_ledger`.
+    :param goes_on_while_paused: a person asks for it, while all else is paused.
     :param client: has read from KK before, so that KK's clock is known.
     """
 
@@ -219,10 +220,12 @@ class RefundDelivery:
         self,
         ledger: SqlLedger,
         client: KKClient,
-        throttle: Throttle,
+        throttle: RateLimit,
         origin: Origin,
         stop: Stop,
         log: Log,
+        *,
+        goes_on_while_paused: bool = False,
     ) -> None:
         self._ledger = ledger
         self._client = client
@@ -230,6 +233,7 @@ class RefundDelivery:
         self._origin = origin
         self._stop = stop
         self._log = log
+        self._heeds_pause = not goes_on_while_paused
 
     def advance(self, wish: RefundRequest) -> RefundProgress | None:
         """Do what can be done now; None: somebody else is at it, so look again in a moment.
@@ -237,6 +241,7 @@ class RefundDelivery:
         :raises KKError: KK's refunds cannot be read; nothing was sent.
         :raises RefundImpossibleError, RefundPostponedError: it must not be sent; nothing was.
         :raises ThrottleStopped: told to stop before it was sent.
+        :raises SendingPausedError: a person has paused all sending; nothing was sent.
         """
         entry = self._ledger.look_up([wish.key]).get(wish.key)
         if entry is not None and entry.state in (State.CREATED, State.HELD):
@@ -261,7 +266,7 @@ class RefundDelivery:
         if entry is not None and entry.state is State.REJECTED and entry.retry_after > now:
             return RefundProgress(entry)
         self._require_possible(wish, at_kk)
-        self._throttle.acquire(self._stop)
+        self._throttle.acquire(self._stop, to_send=self._heeds_pause)
         done = attempt(
             wish.job(self._client),
             entry,

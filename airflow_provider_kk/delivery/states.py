@@ -102,6 +102,9 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.REJECTED, Event.BACKOFF_CLEARED): State.REJECTED,
 }
 
+#: The outcomes of a POST that has bought nothing, as the ledger keeps them.
+NOTHING_BOUGHT = (Event.NOT_SENT.value, Event.REJECTED.value)
+
 #: The outcome of a key's last POST is not known.
 DOUBTFUL = frozenset({State.SENDING, State.IN_DOUBT})
 

@@ -15,6 +15,7 @@ from airflow_provider_kk.delivery.model import (
     Claim,
     Epoch,
     Origin,
+    Pause,
     Record,
     RecordChanges,
 )
@@ -76,6 +77,17 @@ class Transaction(Protocol):
 
     def attempts(self, key: str, generation: int) -> list[Attempt]:
         """Return the POSTs of a row, oldest first."""
+        ...
+
+    def lock_account(self) -> None:
+        """Let no other transaction that does the same go on until this one ends."""
+        ...
+
+    def count_bought(self, settle_after: Epoch) -> tuple[int, float]:
+        """Count the account's POSTs that may have bought something, and return the first settle time.
+
+        :param settle_after: only those whose settle time is later.
+        """
         ...
 
 
@@ -170,6 +182,10 @@ class Storage(Protocol):
 
     def set_recovered_until(self, epoch: float) -> None:
         """Move the stamp forward."""
+        ...
+
+    def pause(self) -> Pause | None:
+        """Return who has stopped all sending; None while it is allowed."""
         ...
 
     # The syncs -------------------------------------------------------------------------------------

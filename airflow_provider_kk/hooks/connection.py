@@ -66,6 +66,7 @@ class ConnectionSettings:
     settle_window_s: float = 600.0
     rate_limit_burst: int = 120
     rate_limit_per_second: float = 2.0
+    max_orders_per_day: int | None = None
     use_env_proxies: bool = False
     order_url: str | None = None
 
@@ -135,6 +136,7 @@ def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
         ),
         rate_limit_burst=extras.whole("rate_limit_burst", 120),
         rate_limit_per_second=extras.number("rate_limit_per_second", 2.0),
+        max_orders_per_day=extras.whole("max_orders_per_day", None),
         use_env_proxies=extras.flag("use_env_proxies", False),
         order_url=extras.order_url("order_url"),
     )

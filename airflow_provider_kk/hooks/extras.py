@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.provider_info import CONN_FIELDS
@@ -60,7 +60,13 @@ class Extras:
         """A number above zero, from `least` (`why_least` says where that comes from) to `at_most`."""
         return self._read(name, lambda value: _number(value, least, why_least, at_most), default)
 
-    def whole(self, name: str, default: int) -> int:
+    @overload
+    def whole(self, name: str, default: int) -> int: ...
+
+    @overload
+    def whole(self, name: str, default: None) -> int | None: ...
+
+    def whole(self, name: str, default: int | None) -> int | None:
         """A whole number of 1 or more."""
         return self._read(name, _whole, default)
 

@@ -198,6 +198,7 @@ def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
         settings.host,
         settings.account,
         timing=Timing(settings.timeout_s, settings.lease_s, settings.settle_window_s),
+        max_orders_per_day=settings.max_orders_per_day,
         token_fingerprint=fingerprint_of_token(settings.token),
     )
 

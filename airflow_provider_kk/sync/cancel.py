@@ -65,7 +65,8 @@ def cancel(number: str, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger
     bucket = hook.settings.shared_bucket(ledger)
     origin = Origin(run_id="kk cancel", task_id=resolved_by.who)
     with hook.client(bucket) as client:
-        task = RefundTask(ledger, client, bucket, origin, Stop(), log)
+        # Who has paused everything after a wrong run cancels what that run bought.
+        task = RefundTask(ledger, client, bucket, origin, Stop(), log, goes_on_while_paused=True)
         try:
             task.prepare(number, None, None, resolved_by.why[:_MOST_REMARK], "Other")
             wait_s = task.advance()

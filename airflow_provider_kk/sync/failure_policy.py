@@ -79,7 +79,7 @@ def order_failure(finished: RunResult, *, changes_fail: bool) -> SyncError | Non
     code = f" (code {finished.code})" if finished.code is not None else ""
     why = f": {finished.message}" if finished.message else ""
     text = f"Order {name} is {status.replace('_', ' ')}{code}{why}"
-    if status in (RunStatus.IN_DOUBT, RunStatus.NOT_SENT):
+    if status in (RunStatus.IN_DOUBT, RunStatus.NOT_SENT, RunStatus.POSTPONED):
         return SyncError(f"{text}. A retry looks again", is_retryable=True)
     return SyncError(f"{text}. See `kk ledger show {name}`", is_retryable=False)
 

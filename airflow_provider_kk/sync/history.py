@@ -14,7 +14,7 @@ from itertools import chain, pairwise
 
 from airflow_provider_kk.delivery.log import utc
 from airflow_provider_kk.delivery.model import Attempt, Record
-from airflow_provider_kk.delivery.states import CLOSED, TRANSITIONS, Event, State
+from airflow_provider_kk.delivery.states import CLOSED, NOTHING_BOUGHT, TRANSITIONS, Event, State
 
 DAY_S = 86_400.0
 #: KK's clock shows whole seconds, and the time of an intent is the earliest of three clocks.
@@ -23,8 +23,6 @@ _OUTCOMES = {"", *(event.value for (state, event) in TRANSITIONS if state is Sta
 _ANSWERS = {Event.CREATED.value, Event.REJECTED.value, Event.NOT_SENT.value}
 _BY_A_POST = {Event.INTENT, Event.CREATED, Event.REJECTED, Event.NOT_SENT, Event.UNKNOWN}
 _BY_A_PERSON = {Event.RESOLVED_CREATED, Event.RESOLVED_NEVER_CREATED, Event.BACKOFF_CLEARED}
-#: Nothing was bought by a POST with one of these outcomes.
-RETURNED = (Event.NOT_SENT.value, Event.REJECTED.value)
 
 
 class Rule(StrEnum):
@@ -96,7 +94,7 @@ def over_cap(attempts: Iterable[Attempt], max_orders_per_day: int) -> Iterator[B
     """
     day: deque[float] = deque()
     for one in attempts:
-        if one.outcome in RETURNED:
+        if one.outcome in NOTHING_BOUGHT:
             continue
         while day and day[0] <= one.intent_at - DAY_S + _TOLERANCE_S:
             day.popleft()

@@ -43,6 +43,8 @@ class RefundTask:
         origin: Origin,
         stop: Stop,
         log: Log,
+        *,
+        goes_on_while_paused: bool = False,
     ) -> None:
         from airflow_provider_kk.delivery.sql.storage import refund_ledger
 
@@ -54,7 +56,9 @@ class RefundTask:
         self._log = log
         self._bucket = bucket
         self._began = self._refunds.now()
-        self._delivery = RefundDelivery(self._refunds, client, bucket, origin, stop, log)
+        self._delivery = RefundDelivery(
+            self._refunds, client, bucket, origin, stop, log, goes_on_while_paused=goes_on_while_paused
+        )
         self._wishes: list[RefundRequest] = []
         self._entries: dict[str, Record] = {}
         self._statuses: dict[str, str | None] = {}

@@ -46,6 +46,9 @@ class Promises:
         self._times_are_exact = times_are_exact
         self._rows_are_in_turn = rows_are_in_turn
         self._last_posts: dict[str, Post] = {}
+        self._halves = 0
+        self.paused_at: float | None = None
+        """Since when a person has stopped all sending; None while it is allowed."""
 
     def require(self, holds: bool, promise: str, *details: object) -> None:
         """Note the first promise that does not hold; `details` are what `promise` has a %s for."""
@@ -57,6 +60,11 @@ class Promises:
 
     def check_post(self, key: str, post: Post) -> None:
         """Each POST has a committed intent of its own, and none follows another within its settle window."""
+        self._halves += post.fate == "half_split"
+        if self.paused_at is not None and not self._manners.is_beyond:
+            # A worker that has its permit may stand still until its lease ends.
+            late_s = post.at - self.paused_at - self._manners.freeze_before_first_byte_s
+            self.require(late_s <= Timing().lease_s, "%s is sent %.0f s after all was paused", key, late_s)
         used = self.used_intents
         intents = [place for place in self._database.tables.attempts.get(key, ()) if place not in used]
         self.require(bool(intents), "%s is sent without an intent", key)
@@ -72,6 +80,13 @@ class Promises:
             )
         if post.may_be_there:
             self._last_posts[key] = post
+
+    def check_cap(self, kk: KK, max_orders_per_day: int | None) -> None:
+        """No more than a day's orders were created, while all that happened lay within a day."""
+        if max_orders_per_day is not None:
+            # What KK said no to counts as nothing, though it may have made a half of it.
+            created = sum(kk.creates.values()) - self._halves
+            self.require(created <= max_orders_per_day, "%s orders, at most %s", created, max_orders_per_day)
 
     def check_summary(self, summary: Summary) -> None:
         """Every order is counted once."""

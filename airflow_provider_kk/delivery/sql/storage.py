@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -16,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from airflow_provider_kk.api.urls import may_be_one_store
 from airflow_provider_kk.delivery.clock import Clock, SystemClock
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.model import Attempt, Origin, Record, Timing
+from airflow_provider_kk.delivery.model import Attempt, Origin, Pause, Record, Timing
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableError
 from airflow_provider_kk.delivery.sql.transaction import (
@@ -30,7 +31,7 @@ from airflow_provider_kk.delivery.sql.transaction import (
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
 
-_RUN = tables.sync_run
+_RUN, _PAUSE = tables.sync_run, tables.pause
 #: Below every database's limit of parameters, SQLite's since 3.32.
 _KEYS_AT_ONCE = 1_000 if sqlite3.sqlite_version_info >= (3, 32) else 500
 _RECOVER_NEW_ACCOUNT_S = 30 * 86_400.0
@@ -380,6 +381,36 @@ class SqlStorage:
         statement = tables.account.update().where(*is_earlier).values(recovered_until=epoch)
         self.database.transact(lambda db: db.execute(statement))
 
+    def pause(self) -> Pause | None:
+        """Return who has stopped all sending; None while it is allowed."""
+        with self.database.read() as db:
+            row = db.execute(sa.select(_PAUSE).where(*self._where_paused()).limit(1)).one_or_none()
+        return None if row is None else Pause(row.paused_at, row.paused_by, row.why)
+
+    def add_pause(self, who: str, why: str) -> bool:
+        """Stop all sending of the account; False when it is stopped already."""
+        row: dict[str, Any] = {**self._account_filter, "pause_id": uuid.uuid4().hex}
+        row |= {"paused_at": self.database.now(), "paused_by": who, "why": why}
+        row |= {"resumed_at": 0.0, "resumed_by": "", "why_resumed": ""}
+
+        def work(db: Connection) -> bool:
+            self._transaction(db).lock_account()
+            if db.execute(sa.select(_PAUSE.c.pause_id).where(*self._where_paused())).first():
+                return False
+            db.execute(_PAUSE.insert().values(row))
+            return True
+
+        return self.database.transact(work)
+
+    def end_pause(self, who: str, why: str) -> bool:
+        """Allow sending again; False when it is allowed already."""
+        statement = _PAUSE.update().where(*self._where_paused())
+        ended = statement.values(resumed_at=self.database.now(), resumed_by=who, why_resumed=why)
+        return self.database.transact(lambda db: db.execute(ended).rowcount) > 0
+
+    def _where_paused(self) -> tuple[sa.ColumnElement[bool], ...]:
+        return where_equal(_PAUSE, {**self._account_filter, "resumed_at": 0.0})
+
     # The syncs -------------------------------------------------------------------------------------
 
     def newest_run(self, origin: Origin) -> RunRow | None:
@@ -422,6 +453,7 @@ def sql_ledger(
     account: str,
     *,
     timing: Timing | None = None,
+    max_orders_per_day: int | None = None,
     token_fingerprint: str = "",
     clock: Clock | None = None,
 ) -> SqlLedger:
@@ -432,7 +464,7 @@ def sql_ledger(
     """
     clock = clock or SystemClock()
     storage = SqlStorage(engine, host, account, clock, token_fingerprint=token_fingerprint)
-    return Ledger(storage, clock, timing)
+    return Ledger(storage, clock, timing, max_orders_per_day=max_orders_per_day)
 
 
 def refund_ledger(ledger: SqlLedger) -> SqlLedger:

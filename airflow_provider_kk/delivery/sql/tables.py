@@ -30,10 +30,10 @@ def _mysql(**options: Any) -> dict[str, Any]:
 AS_ELSEWHERE = _mysql(engine="InnoDB", charset="utf8mb4", collate="utf8mb4_bin")
 
 
-def _account_columns() -> tuple[sa.Column[str], ...]:
+def _account_columns(*, is_key: bool = True) -> tuple[sa.Column[str], ...]:
     return (
-        sa.Column("host", sa.String(255), primary_key=True),
-        sa.Column("account", sa.String(64), primary_key=True),
+        sa.Column("host", sa.String(255), primary_key=is_key, nullable=False),
+        sa.Column("account", sa.String(64), primary_key=is_key, nullable=False),
     )
 
 
@@ -55,6 +55,23 @@ account = sa.Table(
     sa.Column("bucket_tat", _EPOCH, nullable=False, comment="the leaky bucket: when it will be empty"),
     sa.Column("paused_until", _EPOCH, nullable=False, comment="after a 429 nobody sends until then"),
     comment="One KK store as one app",
+    **AS_ELSEWHERE,
+)
+
+
+pause = sa.Table(
+    "kk_pause",
+    METADATA,
+    sa.Column("pause_id", sa.String(32), primary_key=True),
+    *_account_columns(is_key=False),
+    sa.Column("paused_at", _EPOCH, nullable=False),
+    sa.Column("paused_by", sa.String(250), nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("resumed_at", _EPOCH, nullable=False, comment="0: nothing is sent until somebody resumes"),
+    sa.Column("resumed_by", sa.String(250), nullable=False),
+    sa.Column("why_resumed", sa.Text, nullable=False),
+    sa.Index("kk_pause_account", "host", "account", "resumed_at"),
+    comment="When a person stopped all sending of an account, and allowed it again",
     **AS_ELSEWHERE,
 )
 
@@ -134,6 +151,7 @@ def _attempt_table(name: str, key: str, ids: str) -> sa.Table:
             key,
             **_mysql(length={"host": 100, "dag_id": 100, "run_id": 100}),
         ),
+        sa.Index(f"{name}_settle", "host", "account", "settle_after"),
         comment="One row for each POST",
         **AS_ELSEWHERE,
     )

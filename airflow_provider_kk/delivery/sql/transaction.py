@@ -20,7 +20,7 @@ from airflow_provider_kk.delivery.model import (
 )
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import Database
-from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.states import NOTHING_BOUGHT, State
 
 
 class SqlTransaction:
@@ -124,6 +124,24 @@ class SqlTransaction:
         )
         rows = self._db.execute(query.order_by(*in_turn(self._attempt)))
         return [attempt_of(row, self._jobs) for row in rows]
+
+    def lock_account(self) -> None:
+        """Let no other transaction that does the same go on until this one ends."""
+        account = sa.select(tables.account.c.account).where(
+            *where_equal(tables.account, self._account_filter)
+        )
+        self._db.execute(account.with_for_update()).all()
+
+    def count_bought(self, settle_after: Epoch) -> tuple[int, float]:
+        """Count the account's POSTs that may have bought something, and return the first settle time."""
+        time = self._attempt.c.settle_after
+        query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.min(time), 0.0)).where(
+            *where_equal(self._attempt, self._account_filter),
+            time > settle_after,
+            self._attempt.c.outcome.not_in(NOTHING_BOUGHT),
+        )
+        count, first = self._db.execute(query).one()
+        return int(count), float(first)
 
     def _primary_key(self, key: str, generation: int) -> dict[str, Any]:
         return {**self._account_filter, self._jobs.key: key, "generation": generation}
