@@ -31,7 +31,7 @@ def add_resolution_options(parser: argparse.ArgumentParser) -> None:
 def add_who(parser: argparse.ArgumentParser, *, why_required: bool = True) -> None:
     """Declare who acts, and why."""
     parser.add_argument(
-        "--why", required=why_required, default="", type=_text, help="the reason, kept in the ledger"
+        "--why", required=why_required, default=None, type=_text, help="the reason, kept in the ledger"
     )
     parser.add_argument("--who", default=None, type=_text, help="your name; the default is your login")
 
@@ -48,7 +48,7 @@ def resolved_by_of(arguments: argparse.Namespace) -> ResolvedBy:
     :raises CommandError: when that is not known.
     """
     try:
-        return ResolvedBy(arguments.who or getpass.getuser(), arguments.why)
+        return ResolvedBy(arguments.who or getpass.getuser(), arguments.why or "")
     except (KeyError, OSError) as error:  # a container's user without a name
         raise CommandError("your login has no name here: give --who") from error
 

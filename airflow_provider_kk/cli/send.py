@@ -152,12 +152,16 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
     from airflow_provider_kk.sync.failure_policy import task_failure
 
     summary, failure = delivery.carry_out()
-    trouble = task_failure(delivery, summary, max_rejected=0, changes_fail=True) or _undelivered(summary)
+    trouble = (
+        task_failure(delivery, summary, max_rejected=0, changes_fail=True)
+        or delivery.postponed_because
+        or _undelivered(summary)
+    )
     delivery.end("failed" if failure or trouble else "done", summary)
     _print(delivery, summary, arguments)
     if failure is not None:
         raise failure
-    if trouble is not None:
+    if trouble:
         print_line(f"kk send: {trouble}", file=sys.stderr)
     return 1 if trouble else 0
 

@@ -64,6 +64,8 @@ class Delivery:
     """Called once, before the first wait for orders in doubt: what is final by then need not wait, too."""
     breaker_reason: str | None = None
     breaker_error: KKError | None = None
+    postponed_because: str = ""
+    """Why nothing more was sent though all is well: a person's pause, or the daily cap."""
     held_elsewhere: list[str] = field(init=False)
     """Orders of the account that this sync has held, in any of its tries, and that it did not select."""
 
@@ -100,6 +102,7 @@ class Delivery:
             self._wait(stream)
         finally:
             self.breaker_reason, self.breaker_error = stream.why_not_sent or None, stream.breaker_error
+            self.postponed_because = stream.postponed_because
             self.held_elsewhere += stream.held_elsewhere
             stream.stop_waiting()
             stream.close()

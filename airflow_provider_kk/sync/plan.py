@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.dispatcher import CircuitBreaker
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.log import Log, OrderLog, utc
+from airflow_provider_kk.delivery.log import Log, OrderLog, describe_pause, utc
 from airflow_provider_kk.delivery.model import Record
 from airflow_provider_kk.delivery.orders import difference
 from airflow_provider_kk.delivery.recover import found_as_integer
@@ -80,7 +80,9 @@ def plan(
         summary.requests = summary.postponed + _REQUESTS_OF_A_LISTING + questions
         summary.seconds = round(bucket.min_duration_s(summary.requests), 1)
     open_doubts = len(ledger.doubts()) if ledger else 0
-    return Plan(summary, CircuitBreaker(open_doubts).reason())
+    pause = ledger.storage.pause() if ledger else None
+    obstacle = describe_pause(pause) if pause else CircuitBreaker(open_doubts).reason()
+    return Plan(summary, obstacle)
 
 
 def problems(run_queue: RunQueue) -> Iterator[RunResult]:

@@ -34,7 +34,7 @@ class CountingThrottle:
         self.acquired = 0
         self.backed_off: list[float | None] = []
 
-    def acquire(self, stop: object = None) -> None:
+    def acquire(self, stop: object = None, *, to_send: bool = False) -> None:
         self.acquired += 1
 
     def back_off(self, retry_after_s: float | None) -> None:

@@ -47,7 +47,7 @@ def test_the_permit_of_an_order_that_another_worker_sends_is_released(world: Wor
     handed_back = []
 
     class Rivalled(Free):
-        def acquire(self, stop: Any = None) -> None:
+        def acquire(self, stop: Any = None, *, to_send: bool = False) -> None:
             world.sync("A")
 
         def release(self, held_s: float) -> None:

@@ -175,7 +175,7 @@ class FakeKK:
 class Free:
     """A throttle that never waits."""
 
-    def acquire(self, stop: object = None) -> None:
+    def acquire(self, stop: object = None, *, to_send: bool = False) -> None:
         return
 
     def min_duration_s(self, requests: int) -> float:
@@ -284,6 +284,8 @@ def stream_over(
     throttle: Any = None,
     make_job: Callable[[str], Any] | None = None,
     in_flight: int = 1,
+    ledger: SqlLedger | None = None,
+    run_id: str | None = None,
 ) -> tuple[Dispatcher, RunQueue, SyncRuns, Any]:
     """A stream over some orders that is not run yet, its board, and its run."""
     by_key = {order.key: order for order in orders}
@@ -291,18 +293,20 @@ def stream_over(
     def job_of(key: str) -> Job:
         return world.job(by_key[key])
 
-    run_queue, runs = RunQueue(), SyncRuns(world.ledger)
+    ledger = ledger or world.ledger
+    origin = replace(ORIGIN, run_id=run_id or ORIGIN.run_id)
+    run_queue, runs = RunQueue(), SyncRuns(ledger)
     run_queue.add(QueuedOrder(n, o.key, o.content(), o.payload()) for n, o in enumerate(orders))
-    run = runs.begin(ORIGIN)
+    run = runs.begin(origin)
     stream = Dispatcher(
-        ledger=world.ledger,
+        ledger=ledger,
         order_list=world.kk,
         throttle=throttle or Free(),
         run_queue=run_queue,
         make_job=lambda payload: (make_job or job_of)(key_in(payload)),
         probe=lambda: None,
         log=LOG,
-        origin=ORIGIN,
+        origin=origin,
         sync_id=run.sync_id,
         stop=stop or Stop(),
         limits=Limits(in_flight),
