@@ -36,11 +36,11 @@ class Transaction(Protocol):
         ...
 
     def later(self, first: Epoch, second: Epoch) -> Epoch:
-        """Return the later of two times."""
+        """Return the later of two times, of which one is made with `now`."""
         ...
 
     def earlier(self, first: Epoch, second: Epoch) -> Epoch:
-        """Return the earlier of two times."""
+        """Return the earlier of two times, of which one is made with `now`."""
         ...
 
     def read(self, key: str, generation: int) -> Record | None:
