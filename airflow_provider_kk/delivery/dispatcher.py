@@ -1,4 +1,4 @@
-"""Many jobs: what to do with each, several at once, when to stop, and what to do with those in doubt."""
+"""Send a run's orders: several at once, until the circuit breaker opens, and reconcile those in doubt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of, utc
 from airflow_provider_kk.delivery.model import InconclusiveError, Job, OrderList, Origin, Record
 from airflow_provider_kk.delivery.orders import difference
-from airflow_provider_kk.delivery.reconcile import Policy, reconcile, within_bounds
+from airflow_provider_kk.delivery.reconcile import Policy, bound_wait, reconcile
 from airflow_provider_kk.delivery.recover import found_as_integer, recover, rename
 from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.driver_errors import describe_error
@@ -39,7 +39,7 @@ _OPEN_DOUBTS = 20
 
 @dataclass
 class Limits:
-    """How much of it to do now."""
+    """How much a run may send."""
 
     max_in_flight: int = 8
     send_until: float | None = None
@@ -49,7 +49,7 @@ class Limits:
 
 @dataclass
 class CircuitBreaker:
-    """When the next job will not do better than the last ones did."""
+    """Opens when the next order would fail as the last ones did."""
 
     open_doubts: int = 0
     last_code: int | None = None
@@ -58,7 +58,7 @@ class CircuitBreaker:
     not_sent: int = 0
 
     def note(self, entry: Record) -> str | None:
-        """Take note of an outcome; return why to stop, if so."""
+        """Count an outcome; return why to stop, if so."""
         is_same = entry.state is State.REJECTED and entry.code == self.last_code
         self.same_refusals = self.same_refusals + 1 if is_same else int(entry.state is State.REJECTED)
         self.last_code = entry.code if entry.state is State.REJECTED else None
@@ -68,7 +68,7 @@ class CircuitBreaker:
         return self.reason(entry.message)
 
     def reason(self, message: str = "") -> str | None:
-        """Return why nothing more should be sent, None when it may."""
+        """Return why nothing more may be sent; None when the breaker is closed."""
         if self.same_refusals >= _SAME_REFUSALS:
             return f"KK refused {_SAME_REFUSALS} orders in a row with code {self.last_code}: {message}"
         if self.unknowns >= _UNKNOWNS_IN_A_ROW:
@@ -92,10 +92,10 @@ def _wait_for_one(attempts: Collection[Future[Any]]) -> Collection[Future[Any]]:
 
 
 class RateLimit(Protocol):
-    """The account's bucket, as a stream uses it."""
+    """The account's rate limit, as a dispatcher uses it."""
 
     def acquire(self, stop: StopSignal | None = None) -> None:
-        """Take a place for one request, and wait for its moment. Raises ThrottleStopped."""
+        """Wait for a permit for one request. Raises ThrottleStopped."""
         ...
 
     def min_duration_s(self, requests: int) -> float:
@@ -103,7 +103,7 @@ class RateLimit(Protocol):
         ...
 
     def release(self, held_s: float) -> None:
-        """Give others a place that `acquire` returned with `held_s` seconds ago and that is not used."""
+        """Return a permit that was acquired `held_s` seconds ago and is not used."""
         ...
 
 
@@ -125,12 +125,11 @@ class StockLookup(Protocol):
 
 @dataclass
 class Dispatcher:
-    """One run over the jobs of a board.
+    """One run over the orders of a run queue.
 
-    :param make_job: makes the job of an item's payload; called by the worker threads.
+    :param make_job: makes the job of an order's payload; called by the worker threads.
     :param probe: a cheap read of KK; raises `KKError` when KK cannot be used at all.
-    :param stock: asked before an order is sent, unless KK has refused it before or it is in doubt: then KK's
-        answer to another POST tells more. None sends without asking.
+    :param stock: checked before an order is sent, unless KK rejected it before or it is in doubt.
     """
 
     ledger: AnyLedger
@@ -150,15 +149,15 @@ class Dispatcher:
     executor: Executor | None = None
     """Runs the attempts; None: threads."""
     wait_for_one: Callable[[Collection[Future[Any]]], Collection[Future[Any]]] = _wait_for_one
-    """Waits until one of some attempts is done, or for a moment, and returns those that are done."""
+    """Waits until an attempt is done, or for a moment, and returns those that are done."""
     breaker_reason: str | None = None
-    """Why nothing more is sent; None while it is."""
+    """Why the circuit breaker is open; None while it is closed."""
     breaker_error: KKError | None = None
-    """What KK said or did that stopped it, if it was that."""
+    """KK's error that opened it, if one did."""
     cannot_list: bool = False
-    """KK's list cannot be read: waiting for it is in vain."""
+    """KK's list cannot be read, so waiting for it is in vain."""
     held_elsewhere: list[str] = field(default_factory=list)
-    """Orders of the account that this run has given to a human and that are not on its board."""
+    """Orders that this run has held and that are not in its queue."""
 
     def __post_init__(self) -> None:
         self._breaker = CircuitBreaker()
@@ -166,7 +165,7 @@ class Dispatcher:
         self._sent = 0
         self._tries: dict[int, int] = {}
         self._in_flight: dict[Future[_Attempted], tuple[QueuedOrder, Record | None]] = {}
-        #: Orders to send again: after a 429, or since KK's list does not show them.
+        #: Orders to resend: after a 429, or because KK's list does not show them.
         self._resends: deque[tuple[QueuedOrder, Record]] = deque()
         self._executor = self.executor or ThreadPoolExecutor(
             self.limits.max_in_flight, thread_name_prefix="kk"
@@ -175,15 +174,15 @@ class Dispatcher:
 
     @property
     def why_not_sent(self) -> str:
-        """Why nothing more is sent; empty while it is."""
+        """Why nothing more is sent; empty while orders are sent."""
         return self.breaker_reason or self.stop.reason or ""
 
     # What a run does -------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Send what is pending; afterwards nothing is pending, but some may be waiting.
+        """Send what is pending. Afterwards nothing is pending, but orders may be waiting.
 
-        Whatever is raised meanwhile (a signal, a timeout): what is in flight is recorded first.
+        Whatever is raised meanwhile (a signal, a timeout), what is in flight is recorded first.
         """
         with self._recording():
             self._progress.start(self.run_queue.counts().get(RunStatus.PENDING, 0))
@@ -194,23 +193,23 @@ class Dispatcher:
         """Return in how many seconds to call `reconcile_waiting`; None when nothing is waiting."""
         now, trusted = self.ledger.now(), trusted_now(self.ledger, self.order_list)
         waits = [_wait_s(entry, now, trusted) for _item, entry in self._waiting()]
-        # A clock that is off may be set right meanwhile.
+        # A wrong clock may be corrected meanwhile.
         return max(0.0, min(*waits, self.ledger.settle_delay_s)) if waits else None
 
     def reconcile_waiting(self) -> None:
-        """Settle what is waiting and can be settled by now, and send again what is allowed to be."""
+        """Reconcile the waiting orders that are due, and resend those that are absent at KK."""
         with self._recording():
             self._follow_other_workers()
             self._reconcile(entry for _item, entry in self._waiting() if entry is not None)
 
     def stop_waiting(self) -> None:
-        """Call what is still waiting in doubt."""
+        """Leave what is still waiting in doubt."""
         for batch in self.run_queue.batches(RunStatus.WAITING):
             for item in batch:
                 self.run_queue.set(item.position, RunStatus.IN_DOUBT, message="KK's list decides later")
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Stop the threads."""
         self._executor.shutdown(cancel_futures=True)
         if self.stock is not None:
             self.stock.close()
@@ -291,12 +290,12 @@ class Dispatcher:
             if self.stock is not None:
                 self.stock.expect(item for item, entry in batch if is_unsent(entry))
             for item, entry in batch:
-                self._dispatch(item, entry or self._found_as_integer(item))
+                self._dispatch(item, entry or self._adopt_integer(item))
         self._finish_sending()
 
     def _dispatch(self, item: QueuedOrder, entry: Record | None) -> None:
-        """Do the next thing with an order, by what the ledger knows of it."""
-        entry = entry and self._within_bounds(entry)
+        """Take the next action with an order."""
+        entry = entry and self._bound_wait(entry)
         if next_action(item, entry, self.ledger.now) is Action.SEND:
             shortage = self._shortage(item)
             if not shortage:
@@ -307,7 +306,7 @@ class Dispatcher:
             self._record_known(item, entry)
 
     def _record_known(self, item: QueuedOrder, entry: Record) -> None:
-        """Record what the ledger knows of an order that is not to be sent now."""
+        """Record the ledger's status of an order that is not sent now."""
         action = next_action(item, entry, self.ledger.now)
         if action is Action.COMPARE:
             self._compare(item, entry)
@@ -321,19 +320,19 @@ class Dispatcher:
             self.run_queue.set(item.position, RunStatus.WAITING)
 
     def _skip_unsent(self) -> None:
-        """Record of all that is left what the ledger knows, and send none of it."""
+        """Record the ledger's status of all that is left, without sending."""
         while self._resends:
             self._skip(*self._resends.popleft(), RunStatus.NOT_SENT, self.why_not_sent)
         for batch in self._batches(RunStatus.PENDING):
             for item, known in batch:
-                entry = known or self._found_as_integer(item)
+                entry = known or self._adopt_integer(item)
                 if entry is None or is_unsent(entry):
                     self._skip(item, entry, RunStatus.NOT_SENT, self.why_not_sent)
                 else:
                     self._record_known(item, entry)
 
     def _shortage(self, item: QueuedOrder) -> str:
-        """Return which goods KK lacks for an order that is about to be sent; empty when it has all."""
+        """Return the goods that KK lacks for an order; empty when it has all."""
         if self.stock is None or not self._sends_more():
             return ""
         try:
@@ -343,21 +342,21 @@ class Dispatcher:
             return ""  # so that it becomes not sent, like all the others
 
     def _note_shortage(self, item: QueuedOrder, shortage: str) -> Record | None:
-        """Make an order invalid for now; return its record when another worker has sent it meanwhile."""
-        # The digest is of the order alone: other counts, or other goods that are missing, are nothing new.
+        """Record an order as invalid for now; return its row if another worker has sent it meanwhile."""
+        # The digest is of the order alone, so another missing quantity is not new.
         is_new = self.ledger.note_invalid(
             item.key or "", f"stock {item.content.fingerprint}", shortage, sync_id=self.sync_id
         )
         entry = self.ledger.look_up([item.key or ""]).get(item.key or "")
         if not is_unsent(entry):
-            return entry  # the worker that sent it may have taken the very goods that are missing
+            return entry  # that worker may have taken the missing goods
         if is_new:
             self._order_log.warning("KK cannot serve {orders}: {reason}", item.key or "", shortage)
         self.run_queue.set(item.position, RunStatus.INVALID, is_new=is_new, message=shortage)
         return None
 
-    def _found_as_integer(self, item: QueuedOrder) -> Record | None:
-        """Return the order that healing found under this number without leading zeros; rename what is it."""
+    def _adopt_integer(self, item: QueuedOrder) -> Record | None:
+        """Rename an order that recovery found without leading zeros, if it is this one; return its row."""
         entry = found_as_integer(self.ledger, item)
         if entry is None or not item.content.is_same_content(entry.content):
             return entry
@@ -391,7 +390,7 @@ class Dispatcher:
         )
 
     def _send(self, item: QueuedOrder, expected: Record | None) -> None:
-        """Hand a job to a worker, or say why not; waits for a free worker."""
+        """Hand an order to a worker thread when one is free, or record why not."""
         while len(self._in_flight) >= self.limits.max_in_flight:
             self._collect()
         if self.breaker_reason or self.stop.is_set():
@@ -421,7 +420,7 @@ class Dispatcher:
         return self.limits.max_sent is not None and self._sent >= self.limits.max_sent
 
     def _work(self, item: QueuedOrder, expected: Record | None) -> _Attempted:
-        """In a worker thread: one job, once."""
+        """Make one attempt, in a worker thread."""
         self.throttle.acquire(self.stop)
         if self.breaker_reason or self.stop.is_set():
             raise ThrottleStopped
@@ -433,7 +432,6 @@ class Dispatcher:
             self.ledger,
             origin=self.origin,
             sync_id=self.sync_id,
-            # A clock may have been set since the last POST.
             kk_skew_s=kk_skew_s(self.order_list),
         )
         if delivered is None:  # another worker was faster
@@ -443,14 +441,14 @@ class Dispatcher:
     # Collecting ------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        """Wait for at least one attempt and record what became of it, unless a moment passes without any."""
+        """Wait for an attempt, or a moment, and record what is done."""
         for future in self.wait_for_one(self._in_flight):
             self._on_done(*self._in_flight.pop(future), future)
         self._progress.tick(self.run_queue)
         self._order_log.tick(self.ledger.clock.monotonic())
 
     def _finish_sending(self) -> None:
-        """Send again what is to be, and wait for all that is in flight."""
+        """Send the resends, and wait for all that is in flight."""
         while self._in_flight or self._resends:
             if self._resends:
                 self._send(*self._resends.popleft())
@@ -458,7 +456,7 @@ class Dispatcher:
                 self._collect()
 
     def _drain(self) -> None:
-        """Take in all that is in flight, though some of it may fail: the first failure is being raised."""
+        """Record all that is in flight, even if some of it fails: the first failure is being raised."""
         failed: Counter[str] = Counter()
         while self._in_flight:
             try:
@@ -479,18 +477,18 @@ class Dispatcher:
             self.run_queue.set(item.position, RunStatus.WAITING)  # another worker was faster
             return
         entry, error = delivered
-        # The row may be another worker's by now, and then its doubt is not ours to send over.
+        # If another worker owns the row by now, this one must not resend.
         is_free = entry.state is State.NOT_SENT
-        if isinstance(error, KKRateLimitedError) and is_free and self._may_retry(item):
+        if isinstance(error, KKRateLimitedError) and is_free and self._count_try(item) < _RATE_LIMITED_TRIES:
             self._sent -= 1
             self._resends.append((item, entry))
             return
         self._record_result(item, entry)
         self._check_breaker(entry, error)
 
-    def _may_retry(self, item: QueuedOrder) -> bool:
+    def _count_try(self, item: QueuedOrder) -> int:
         self._tries[item.position] = self._tries.get(item.position, 0) + 1
-        return self._tries[item.position] < _RATE_LIMITED_TRIES
+        return self._tries[item.position]
 
     def _record_result(self, item: QueuedOrder, entry: Record) -> None:
         if entry.state is State.CREATED:
@@ -521,7 +519,7 @@ class Dispatcher:
     # Waiting ---------------------------------------------------------------------------------------
 
     def _follow_other_workers(self) -> None:
-        """Take in what other workers have made of jobs that wait here."""
+        """Take over the results that other workers have recorded for waiting orders."""
         for item, entry in list(self._waiting()):
             if entry is None:
                 why = "the ledger has lost its row, as after a restored backup: the next run looks for it"
@@ -531,8 +529,8 @@ class Dispatcher:
         self._finish_sending()
 
     def _reconcile(self, candidates: Iterable[Record]) -> None:
-        """Settle rows of the ledger, those of other syncs too, and send again what may be."""
-        by_key = {entry.key: self._within_bounds(entry) for entry in candidates}
+        """Reconcile rows, those of other syncs too, and queue the resends."""
+        by_key = {entry.key: self._bound_wait(entry) for entry in candidates}
         items = {key: item for key in by_key if (item := self.run_queue.item(key)) is not None}
         reconciled = reconcile(
             self.ledger,
@@ -559,8 +557,8 @@ class Dispatcher:
             self._resends.append((items[entry.key], entry))
         self._leave_open(reconciled.open, by_key, items)
 
-    def _within_bounds(self, entry: Record) -> Record:
-        """Shorten a wait that is longer than its rule allows."""
+    def _bound_wait(self, entry: Record) -> Record:
+        """Shorten a wait that is longer than its rule allows; return the row."""
         if entry.state not in RECONCILE_FIRST or not self.ledger.waits_too_long(
             entry, kk_skew_s(self.order_list)
         ):
@@ -568,7 +566,7 @@ class Dispatcher:
         if self.order_list.clock_skew_s is None:
             with suppress(KKError):
                 self.probe()
-        return within_bounds(self.ledger, entry, self._order_log, kk_skew_s=self.order_list.clock_skew_s)
+        return bound_wait(self.ledger, entry, self._order_log, kk_skew_s=self.order_list.clock_skew_s)
 
     def _leave_open(
         self, reasons: Mapping[str, str], entries: Mapping[str, Record], items: Mapping[str, QueuedOrder]
@@ -588,5 +586,5 @@ def _wait_s(entry: Record | None, now: float, trusted: float) -> float:
     if entry is None or entry.state not in RECONCILE_FIRST:
         return 0.0
     if entry.state is State.SENDING and entry.lease_until > now:
-        return min(entry.settle_after - trusted, _RECONCILE_EVERY_S)  # its worker may well come back
+        return min(entry.settle_after - trusted, _RECONCILE_EVERY_S)  # its worker may come back
     return entry.settle_after - trusted

@@ -95,10 +95,8 @@ def reconcile(
     return settlement
 
 
-def within_bounds(
-    ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None
-) -> Record:
-    """Shorten what a clock that was ahead, and has been set right since, would let a row wait."""
+def bound_wait(ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None) -> Record:
+    """Shorten a wait that a wrong clock has made too long; return the row."""
     bounded = ledger.bound_times(entry, kk_skew_s)
     if bounded is None:
         return entry
