@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
-from airflow_provider_kk.api.throttle import StopSignal, ThrottleStopped
-from airflow_provider_kk.delivery.attempt import attempt
+from airflow_provider_kk.api.throttle import ThrottleStopped
+from airflow_provider_kk.delivery.attempt import CircuitBreaker, Limits, RateLimit, attempt
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
@@ -31,55 +31,6 @@ from airflow_provider_kk.delivery.states import (
     next_action,
 )
 
-_SAME_REFUSALS = 10
-_UNKNOWNS_IN_A_ROW = 5
-_NOT_SENT_IN_A_ROW = 10
-_OPEN_DOUBTS = 20
-
-
-@dataclass
-class Limits:
-    """How much a run may send."""
-
-    max_in_flight: int = 8
-    send_until: float | None = None
-    """Nothing new is sent after this, epoch seconds of the worker."""
-    max_sent: int | None = None
-
-
-@dataclass
-class CircuitBreaker:
-    """Opens when the next order would fail as the last ones did."""
-
-    open_doubts: int = 0
-    last_code: int | None = None
-    same_refusals: int = 0
-    unknowns: int = 0
-    not_sent: int = 0
-
-    def note(self, entry: Record) -> str | None:
-        """Count an outcome; return why to stop, if so."""
-        is_same = entry.state is State.REJECTED and entry.code == self.last_code
-        self.same_refusals = self.same_refusals + 1 if is_same else int(entry.state is State.REJECTED)
-        self.last_code = entry.code if entry.state is State.REJECTED else None
-        self.unknowns = self.unknowns + 1 if entry.state is State.IN_DOUBT else 0
-        self.not_sent = self.not_sent + 1 if entry.state is State.NOT_SENT else 0
-        self.open_doubts += entry.state is State.IN_DOUBT
-        return self.reason(entry.message)
-
-    def reason(self, message: str = "") -> str | None:
-        """Return why nothing more may be sent; None when the breaker is closed."""
-        if self.same_refusals >= _SAME_REFUSALS:
-            return f"KK refused {_SAME_REFUSALS} orders in a row with code {self.last_code}: {message}"
-        if self.unknowns >= _UNKNOWNS_IN_A_ROW:
-            return f"the outcome of {_UNKNOWNS_IN_A_ROW} orders in a row is unknown: {message}"
-        if self.not_sent >= _NOT_SENT_IN_A_ROW:
-            return f"{_NOT_SENT_IN_A_ROW} orders in a row could not be sent: {message}"
-        if self.open_doubts >= _OPEN_DOUBTS:
-            return f"{self.open_doubts} orders of this account are in doubt"
-        return None
-
-
 _RATE_LIMITED_TRIES = 5
 #: How often a job that another worker is sending is looked at again.
 _RECONCILE_EVERY_S = 10.0
@@ -89,22 +40,6 @@ _PROGRESS_EVERY_S = 0.5
 
 def _wait_for_one(attempts: Collection[Future[Any]]) -> Collection[Future[Any]]:
     return wait(attempts, timeout=_PROGRESS_EVERY_S, return_when=FIRST_COMPLETED).done
-
-
-class RateLimit(Protocol):
-    """The account's rate limit, as a dispatcher uses it."""
-
-    def acquire(self, stop: StopSignal | None = None) -> None:
-        """Wait for a permit for one request. Raises ThrottleStopped."""
-        ...
-
-    def min_duration_s(self, requests: int) -> float:
-        """Return how many seconds so many requests take at least, if nobody else sends."""
-        ...
-
-    def release(self, held_s: float) -> None:
-        """Return a permit that was acquired `held_s` seconds ago and is not used."""
-        ...
 
 
 class StockLookup(Protocol):

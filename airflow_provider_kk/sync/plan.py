@@ -7,7 +7,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_kk.delivery.dispatcher import CircuitBreaker
+from airflow_provider_kk.delivery.attempt import CircuitBreaker
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import Log, OrderLog, utc
 from airflow_provider_kk.delivery.model import Record
