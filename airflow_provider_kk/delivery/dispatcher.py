@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,12 +15,11 @@ from airflow_provider_kk.delivery.attempt import CircuitBreaker, Limits, RateLim
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
-from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of, utc
+from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of
 from airflow_provider_kk.delivery.model import InconclusiveError, Job, OrderList, Origin, Record
-from airflow_provider_kk.delivery.orders import difference
 from airflow_provider_kk.delivery.reconcile import Policy, bound_wait, reconcile
 from airflow_provider_kk.delivery.recover import found_as_integer, recover, rename
-from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, RunQueue, RunStatus
+from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, Results, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 from airflow_provider_kk.delivery.states import (
     DOUBTFUL,
@@ -97,6 +96,7 @@ class Dispatcher:
     def __post_init__(self) -> None:
         self._breaker = CircuitBreaker()
         self._order_log = OrderLog(self.log)
+        self._results = Results(self.run_queue, self.ledger, self._order_log, self.sync_id)
         self._sent = 0
         self._tries: dict[int, int] = {}
         self._in_flight: dict[Future[_Attempted], tuple[QueuedOrder, Record | None]] = {}
@@ -238,33 +238,19 @@ class Dispatcher:
                 return
             entry = self._note_shortage(item, shortage)
         if entry is not None:
-            self._record_known(item, entry)
-
-    def _record_known(self, item: QueuedOrder, entry: Record) -> None:
-        """Record the ledger's status of an order that is not sent now."""
-        action = next_action(item, entry, self.ledger.now)
-        if action is Action.COMPARE:
-            self._compare(item, entry)
-        elif action is Action.HOLD:
-            self._finish(item, RunStatus.HELD, entry)
-        elif action is Action.BACK_OFF:
-            name = f"{item.key} (retry after {utc(entry.retry_after)})"
-            self._order_log.info("KK refused before, so not sent yet: {orders}", name)
-            self._finish(item, RunStatus.REJECTED, entry)
-        else:
-            self.run_queue.set(item.position, RunStatus.WAITING)
+            self._results.record_known(item, entry)
 
     def _skip_unsent(self) -> None:
         """Record the ledger's status of all that is left, without sending."""
         while self._resends:
-            self._skip(*self._resends.popleft(), RunStatus.NOT_SENT, self.why_not_sent)
+            self._results.skip(*self._resends.popleft(), RunStatus.NOT_SENT, self.why_not_sent)
         for batch in self._batches(RunStatus.PENDING):
             for item, known in batch:
                 entry = known or self._adopt_integer(item)
                 if entry is None or is_unsent(entry):
-                    self._skip(item, entry, RunStatus.NOT_SENT, self.why_not_sent)
+                    self._results.skip(item, entry, RunStatus.NOT_SENT, self.why_not_sent)
                 else:
-                    self._record_known(item, entry)
+                    self._results.record_known(item, entry)
 
     def _shortage(self, item: QueuedOrder) -> str:
         """Return the goods that KK lacks for an order; empty when it has all."""
@@ -297,53 +283,19 @@ class Dispatcher:
             return entry
         return rename(self.ledger, entry, item.key or "")
 
-    def _compare(self, item: QueuedOrder, entry: Record) -> None:
-        is_same = item.content.is_same(entry.content)
-        if is_same and not entry.content.fingerprint:
-            self.ledger.attach_fingerprint(entry, item.content)
-        if not is_same:
-            self.run_queue.set(
-                item.position,
-                RunStatus.CHANGED,
-                is_new=True,
-                ids=entry.kk_order_ids,
-                message=difference(item, entry),
-            )
-        elif entry.sync_id == self.sync_id:
-            self._finish(item, RunStatus.ADOPTED if entry.adopted else RunStatus.CREATED, entry)
-        else:
-            self._finish(item, RunStatus.ALREADY_CREATED, entry)
-
-    def _finish(self, item: QueuedOrder, status: RunStatus, entry: Record) -> None:
-        self.run_queue.set(
-            item.position,
-            status,
-            is_new=entry.sync_id == self.sync_id,
-            ids=entry.kk_order_ids,
-            code=entry.code,
-            message=entry.message,
-        )
-
     def _send(self, item: QueuedOrder, expected: Record | None) -> None:
         """Hand an order to a worker thread when one is free, or record why not."""
         while len(self._in_flight) >= self.limits.max_in_flight:
             self._collect()
         if self.breaker_reason or self.stop.is_set():
-            self._skip(item, expected, RunStatus.NOT_SENT, self.why_not_sent)
+            self._results.skip(item, expected, RunStatus.NOT_SENT, self.why_not_sent)
         elif self._is_time_up() or (self._is_enough() and not (expected and expected.state in DOUBTFUL)):
-            self._skip(item, expected, RunStatus.POSTPONED, "left for the next run")
+            self._results.skip(item, expected, RunStatus.POSTPONED, "left for the next run")
         else:
             if expected is not None and expected.state in RECONCILE_FIRST:
                 self._order_log.info("{orders} {are} sent again", item.key or "")
             self._sent += 1
             self._in_flight[self._executor.submit(self._work, item, expected)] = (item, expected)
-
-    def _skip(self, item: QueuedOrder, expected: Record | None, status: RunStatus, why: str) -> None:
-        if expected is not None and expected.state in DOUBTFUL:
-            status = RunStatus.IN_DOUBT
-        elif expected is not None and expected.state is State.REJECTED:
-            status = RunStatus.REJECTED
-        self.run_queue.set(item.position, status, message=why)
 
     def _sends_more(self) -> bool:
         return not (self.breaker_reason or self.stop.is_set() or self._is_time_up() or self._is_enough())
@@ -406,7 +358,7 @@ class Dispatcher:
             delivered = future.result()
         except ThrottleStopped:
             self._sent -= 1
-            self._skip(item, expected, RunStatus.NOT_SENT, self.why_not_sent)
+            self._results.skip(item, expected, RunStatus.NOT_SENT, self.why_not_sent)
             return
         if delivered is None:
             self.run_queue.set(item.position, RunStatus.WAITING)  # another worker was faster
@@ -418,29 +370,12 @@ class Dispatcher:
             self._sent -= 1
             self._resends.append((item, entry))
             return
-        self._record_result(item, entry)
+        self._results.record_result(item, entry)
         self._check_breaker(entry, error)
 
     def _count_try(self, item: QueuedOrder) -> int:
         self._tries[item.position] = self._tries.get(item.position, 0) + 1
         return self._tries[item.position]
-
-    def _record_result(self, item: QueuedOrder, entry: Record) -> None:
-        if entry.state is State.CREATED:
-            self._finish(item, RunStatus.CREATED, entry)
-        elif entry.state is State.REJECTED:
-            why = f"code {entry.code}, {entry.message}"
-            self._order_log.warning("KK refused {orders}: {reason}", entry.key, why)
-            self._finish(item, RunStatus.REJECTED, entry)
-        elif entry.state is State.NOT_SENT:
-            self._finish(item, RunStatus.NOT_SENT, entry)
-        elif entry.state is State.HELD:
-            self._order_log.error(HELD, entry.key, entry.message)
-            self._finish(item, RunStatus.HELD, entry)
-        else:
-            text = "the outcome of {orders} is unknown: {reason}"
-            self._order_log.warning(text, entry.key, entry.message)
-            self.run_queue.set(item.position, RunStatus.WAITING)
 
     def _check_breaker(self, entry: Record, error: KKError | None) -> None:
         if reason := self._breaker.note(entry):
@@ -480,17 +415,17 @@ class Dispatcher:
             name = f"{entry.key} as {', '.join(entry.kk_order_ids)}"
             self._order_log.info("KK's list shows {orders}: adopted, not sent again", name)
             if entry.key in items:
-                self._compare(items[entry.key], entry)
+                self._results.compare(items[entry.key], entry)
         for entry in reconciled.held:
             self._order_log.error(HELD, entry.key, entry.message)
             if entry.key in items:
-                self._finish(items[entry.key], RunStatus.HELD, entry)
+                self._results.finish(items[entry.key], RunStatus.HELD, entry)
             else:
                 self.held_elsewhere.append(entry.key)
         for entry in reconciled.absent:
             self._order_log.warning("{orders} {are} not at KK", entry.key)
             self._resends.append((items[entry.key], entry))
-        self._leave_open(reconciled.open, by_key, items)
+        self._results.leave_open(reconciled.open, by_key, items)
 
     def _bound_wait(self, entry: Record) -> Record:
         """Shorten a wait that is longer than its rule allows; return the row."""
@@ -502,16 +437,6 @@ class Dispatcher:
             with suppress(KKError):
                 self.probe()
         return bound_wait(self.ledger, entry, self._order_log, kk_skew_s=self.order_list.clock_skew_s)
-
-    def _leave_open(
-        self, reasons: Mapping[str, str], entries: Mapping[str, Record], items: Mapping[str, QueuedOrder]
-    ) -> None:
-        for key, why in reasons.items():
-            if key in items:
-                status = RunStatus.REJECTED if entries[key].state is State.REJECTED else RunStatus.IN_DOUBT
-                text = f"{{orders}} {{are}} still {status.replace('_', ' ')}: {{reason}}"
-                self._order_log.warning(text, key, why)
-                self.run_queue.set(items[key].position, status, message=why)
 
 
 _Attempted = tuple[Record, KKError | None] | None

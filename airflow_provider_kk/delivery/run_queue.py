@@ -11,8 +11,11 @@ from typing import Any
 
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.delivery.clock import Clock
-from airflow_provider_kk.delivery.log import Log, OrderLog
-from airflow_provider_kk.delivery.model import Content
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, utc
+from airflow_provider_kk.delivery.model import Content, Record
+from airflow_provider_kk.delivery.orders import difference
+from airflow_provider_kk.delivery.states import DOUBTFUL, Action, State, next_action
 
 _BATCH = 1_000
 
@@ -278,3 +281,94 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class Results:
+    """Records in the run queue what became of each order, and logs it.
+
+    :param sync_id: the sync of this run; what it moved is new.
+    """
+
+    def __init__(self, run_queue: RunQueue, ledger: AnyLedger, order_log: OrderLog, sync_id: str) -> None:
+        self._run_queue, self._ledger, self._order_log = run_queue, ledger, order_log
+        self._sync_id = sync_id
+
+    def record_known(self, item: QueuedOrder, entry: Record) -> None:
+        """Record the ledger's status of an order that is not sent now."""
+        action = next_action(item, entry, self._ledger.now)
+        if action is Action.COMPARE:
+            self.compare(item, entry)
+        elif action is Action.HOLD:
+            self.finish(item, RunStatus.HELD, entry)
+        elif action is Action.BACK_OFF:
+            name = f"{item.key} (retry after {utc(entry.retry_after)})"
+            self._order_log.info("KK refused before, so not sent yet: {orders}", name)
+            self.finish(item, RunStatus.REJECTED, entry)
+        else:
+            self._run_queue.set(item.position, RunStatus.WAITING)
+
+    def compare(self, item: QueuedOrder, entry: Record) -> None:
+        """Record whether a created order still has the content that was ordered."""
+        is_same = item.content.is_same(entry.content)
+        if is_same and not entry.content.fingerprint:
+            self._ledger.attach_fingerprint(entry, item.content)
+        if not is_same:
+            self._run_queue.set(
+                item.position,
+                RunStatus.CHANGED,
+                is_new=True,
+                ids=entry.kk_order_ids,
+                message=difference(item, entry),
+            )
+        elif entry.sync_id == self._sync_id:
+            self.finish(item, RunStatus.ADOPTED if entry.adopted else RunStatus.CREATED, entry)
+        else:
+            self.finish(item, RunStatus.ALREADY_CREATED, entry)
+
+    def finish(self, item: QueuedOrder, status: RunStatus, entry: Record) -> None:
+        """Record a final status with the ids, code and message of the row."""
+        self._run_queue.set(
+            item.position,
+            status,
+            is_new=entry.sync_id == self._sync_id,
+            ids=entry.kk_order_ids,
+            code=entry.code,
+            message=entry.message,
+        )
+
+    def skip(self, item: QueuedOrder, expected: Record | None, status: RunStatus, why: str) -> None:
+        """Record an order that is not sent; one in doubt or rejected stays so."""
+        if expected is not None and expected.state in DOUBTFUL:
+            status = RunStatus.IN_DOUBT
+        elif expected is not None and expected.state is State.REJECTED:
+            status = RunStatus.REJECTED
+        self._run_queue.set(item.position, status, message=why)
+
+    def record_result(self, item: QueuedOrder, entry: Record) -> None:
+        """Record the row as an attempt has left it."""
+        if entry.state is State.CREATED:
+            self.finish(item, RunStatus.CREATED, entry)
+        elif entry.state is State.REJECTED:
+            why = f"code {entry.code}, {entry.message}"
+            self._order_log.warning("KK refused {orders}: {reason}", entry.key, why)
+            self.finish(item, RunStatus.REJECTED, entry)
+        elif entry.state is State.NOT_SENT:
+            self.finish(item, RunStatus.NOT_SENT, entry)
+        elif entry.state is State.HELD:
+            self._order_log.error(HELD, entry.key, entry.message)
+            self.finish(item, RunStatus.HELD, entry)
+        else:
+            text = "the outcome of {orders} is unknown: {reason}"
+            self._order_log.warning(text, entry.key, entry.message)
+            self._run_queue.set(item.position, RunStatus.WAITING)
+
+    def leave_open(
+        self, reasons: Mapping[str, str], entries: Mapping[str, Record], items: Mapping[str, QueuedOrder]
+    ) -> None:
+        """Record and log the orders whose outcome is still open, by the reason of each."""
+        for key, why in reasons.items():
+            if key in items:
+                status = RunStatus.REJECTED if entries[key].state is State.REJECTED else RunStatus.IN_DOUBT
+                text = f"{{orders}} {{are}} still {status.replace('_', ' ')}: {{reason}}"
+                self._order_log.warning(text, key, why)
+                self._run_queue.set(items[key].position, status, message=why)
