@@ -1,4 +1,4 @@
-"""One attempt (claim, intent, POST, record), what limits it, and the circuit breaker that ends a run's."""
+"""One attempt: claim, intent, POST, record. The rate limit, the limits of a run and its circuit breaker."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _OPEN_DOUBTS = 20
 
 
 class LeaseTooShortError(Exception):
-    """The worker was held up for so long that its lease no longer covers a POST."""
+    """The worker was delayed for so long that its lease no longer covers a POST."""
 
 
 class Lease:
-    """How long this worker may rely on its claim, by two clocks that fail differently.
+    """How long this worker owns its claim, by two clocks that fail differently.
 
-    The monotonic clock stands still while the machine is suspended, the wall clock can be set.
+    The monotonic clock stops while the machine is suspended; the wall clock can be set.
     """
 
     def __init__(self, ledger: AnyLedger) -> None:
@@ -53,13 +53,13 @@ def attempt(
     sync_id: str,
     kk_skew_s: float,
 ) -> tuple[Record, KKError | None] | None:
-    """Send one job once and record what became of it.
+    """Send one job once and record the result.
 
-    The place in KK's bucket is taken before, so that waiting for it does not eat up the lease.
+    Acquire the permit before, so that the wait for it is no part of the lease.
 
     :param expected: the ledger's row, read before any listing that allowed this; None when there was none.
     :param kk_skew_s: KK's clock minus the worker's.
-    :return: the row afterwards and the error of the call; None when somebody else has taken the job.
+    :return: the row afterwards and the error of the call; None when another worker has claimed the job.
     """
     lease = Lease(ledger)  # before the intent, so that it ends before the ledger's own
     claim = ledger.claim(job, expected, origin=origin, sync_id=sync_id, kk_skew_s=kk_skew_s)
@@ -77,7 +77,7 @@ def _post(claim: Claim, lease: Lease) -> tuple[AttemptResult, KKError | None]:
         text = job.redact(error.kk_message or str(error))
         return AttemptResult(_EVENTS[error.outcome], code=error.code, message=text), error
     except Exception as error:
-        # A bug of ours, or of a library: nothing is proven. Its text may hold anything, so only its name.
+        # A bug proves nothing about the POST. Its text may hold personal data, so only its name is kept.
         return AttemptResult(Event.UNKNOWN, message=f"unexpected {type(error).__name__}"), None
     return AttemptResult(Event.CREATED, kk_order_ids=tuple(ids)), None
 

@@ -1,4 +1,4 @@
-"""The jobs of one run and what became of each, in a private temporary file that nobody else can open."""
+"""The orders of one run and the result of each, in a private temporary file; how far the run is."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _BATCH = 1_000
 
 
 class RunStatus(StrEnum):
-    """Where a job of this run stands; the names of the summary's counts, and two on the way to them."""
+    """The status of an order in this run: the names of the summary's counts, and two on the way to them."""
 
     PENDING = "pending"
     WAITING = "waiting"
-    """In doubt, with another worker, or to be looked for in KK's list before it is sent again."""
+    """In doubt, with another worker, or to be reconciled before it is sent again."""
     CREATED = "created"
     ALREADY_CREATED = "already_created"
     ADOPTED = "adopted"
@@ -44,10 +44,7 @@ COUNTED = tuple(status for status in RunStatus if status not in (RunStatus.PENDI
 
 @dataclass(frozen=True)
 class QueuedOrder:
-    """A job as the board keeps it: `payload` is enough to make the `Job` again.
-
-    `position` is its place among the others: of an order from a warehouse that of its first row.
-    """
+    """An order of the run: `payload` is enough to make its `Job`; `position` is that of its first row."""
 
     position: int
     key: str | None
@@ -57,30 +54,30 @@ class QueuedOrder:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A job and what became of it."""
+    """An order and its result."""
 
     position: int
     key: str | None
     status: RunStatus
     is_new: bool
-    """It became so in this sync: an old rejection does not fail a new run."""
+    """Whether this sync brought it about: an old rejection does not fail a new run."""
     kk_order_ids: tuple[str, ...]
     code: int | None
     message: str
     name: str | None = None
-    """The number as it stands in the warehouse, which is no key when it cannot be one."""
+    """The number as the warehouse has it, even if it cannot be a key."""
     faults: tuple[Fault, ...] = ()
-    """What is wrong with an invalid one; the message says the same."""
+    """The faults of an invalid order, as in the message."""
 
     def warn(self, log: OrderLog) -> None:
-        """Log what became of it and why."""
+        """Log the result and its reason."""
         code = f" (code {self.code})" if self.code is not None else ""
         text = f"{{orders}} {{are}} {self.status.replace('_', ' ')}{code}: {{reason}}"
         log.warning(text, f"{self.name or 'without a number'} (row {self.position})", self.message)
 
 
 class RunQueue:
-    """Used by one thread. Memory does not grow with the number of jobs."""
+    """Queues the orders of a run. For one thread; memory does not grow with the number of orders."""
 
     def __init__(self) -> None:
         # An empty name gives a temporary file that is unlinked at once.
@@ -100,7 +97,7 @@ class RunQueue:
         self._db.close()
 
     def add(self, items: Iterable[QueuedOrder]) -> None:
-        """Put jobs on the board, pending."""
+        """Add orders, pending."""
         self._db.execute("BEGIN")
         self._db.executemany(
             "INSERT INTO job (position, key, fingerprint, goods, country, zip_digest, payload, status, name)"
@@ -122,7 +119,7 @@ class RunQueue:
         self._db.execute("COMMIT")
 
     def add_finished(self, finished: RunResult) -> None:
-        """Put something on the board that is over before it began: an invalid order."""
+        """Add an order that is not to be sent: an invalid one."""
         self._db.execute(
             "INSERT INTO job (position, key, status, is_new, ids, code, message, name, faults)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -149,18 +146,18 @@ class RunQueue:
         code: int | None = None,
         message: str = "",
     ) -> None:
-        """Say where a job stands."""
+        """Set the status of an order."""
         self._db.execute(
             "UPDATE job SET status = ?, is_new = ?, ids = ?, code = ?, message = ? WHERE position = ?",
             (status, is_new, json.dumps(list(ids)), code, message, position),
         )
 
     def set_all(self, status: RunStatus, to: RunStatus, message: str = "") -> None:
-        """Move all jobs of one status to another."""
+        """Move all orders of one status to another."""
         self._db.execute("UPDATE job SET status = ?, message = ? WHERE status = ?", (to, message, status))
 
     def batches(self, status: RunStatus) -> Iterator[list[QueuedOrder]]:
-        """Yield the jobs of a status, in order, a thousand at a time; they may be changed meanwhile."""
+        """Yield the orders of a status, a thousand at a time; they may be changed meanwhile."""
         last = -1
         while True:
             rows = self._db.execute(
@@ -173,9 +170,9 @@ class RunQueue:
             last = rows[-1][0]
 
     def finished(self, *statuses: RunStatus) -> Iterator[RunResult]:
-        """Yield what has one of these statuses, or everything on the board, in order."""
+        """Yield the orders of these statuses, or all, by position."""
         marks = ", ".join("?" for _ in statuses)
-        # The + keeps to the order of positions: by the index of statuses, each batch would be sorted anew.
+        # With the +, SQLite reads by position; by the index of statuses it would sort each batch anew.
         wanted = f" AND +status IN ({marks})" if statuses else ""
         last = -1
         while True:
@@ -190,7 +187,7 @@ class RunQueue:
             last = rows[-1][0]
 
     def item(self, key: str) -> QueuedOrder | None:
-        """Return the job of this key; None when there is none, or it was invalid."""
+        """Return the order of this key; None when there is none, or it was invalid."""
         row = self._db.execute(
             f"SELECT {_ITEM} FROM job WHERE key = ? AND payload IS NOT NULL LIMIT 1",  # noqa: S608 - constant names
             (key,),
@@ -198,21 +195,21 @@ class RunQueue:
         return _item(row) if row else None
 
     def has(self, key: str) -> bool:
-        """Whether this key is on the board."""
+        """Whether an order has this key."""
         return self._db.execute("SELECT 1 FROM job WHERE key = ? LIMIT 1", (key,)).fetchone() is not None
 
     def counts(self) -> Mapping[RunStatus, int]:
-        """Return how many jobs have each status."""
+        """Return how many orders have each status."""
         rows = self._db.execute("SELECT status, COUNT(*) FROM job GROUP BY status")
         return {RunStatus(status): number for status, number in rows}
 
     def examples(self, status: RunStatus, limit: int = 5) -> list[tuple[str, str]]:
-        """Return numbers and messages of the first jobs of a status, news before the others."""
+        """Return numbers and messages of the first orders of a status, new ones first."""
         query = "SELECT name, message FROM job WHERE status = ? ORDER BY is_new DESC, position LIMIT ?"
         return self._db.execute(query, (status, limit)).fetchall()
 
     def count_new(self, *statuses: RunStatus) -> int:
-        """Return how many jobs came to one of these in this sync."""
+        """Return how many orders came to one of these in this sync."""
         marks = ", ".join("?" for _ in statuses)
         query = f"SELECT COUNT(*) FROM job WHERE is_new AND status IN ({marks})"  # noqa: S608 - constant names
         return int(self._db.execute(query, statuses).fetchone()[0])
@@ -248,12 +245,12 @@ class Progress:
         self._total = 0
 
     def start(self, total: int) -> None:
-        """Begin to count, over `total` jobs."""
+        """Start counting, over `total` orders."""
         self._started = self._last = self._clock.monotonic()
         self._total = total
 
     def tick(self, run_queue: RunQueue) -> None:
-        """Log where the run stands, when it is time."""
+        """Log the progress, every few seconds."""
         now = self._clock.monotonic()
         if now - self._last < _EVERY_S:
             return
