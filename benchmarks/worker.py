@@ -14,8 +14,9 @@ import sqlalchemy as sa
 
 from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.api.models import Order
+from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.dispatcher import Dispatcher, Limits
+from airflow_provider_kk.delivery.dispatcher import Dispatcher
 from airflow_provider_kk.delivery.model import Job, Origin
 from airflow_provider_kk.delivery.orders import KKOrderList, order_job
 from airflow_provider_kk.delivery.run_queue import RunQueue

@@ -1,4 +1,4 @@
-"""Orders as jobs: how one is sent, and how KK's list is read so that it proves something."""
+"""Orders as jobs, and complete readings of KK's orders: by creation, and by last update."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import KKOrder, OrderPage
 
 _PAGE_SIZE = 250
-#: More rows than this are not read page by page, during which they would shift, but in smaller slices.
+#: Periods with more rows are read in smaller slices, since rows shift while pages are read.
 _MAX_ROWS_AT_ONCE = 1_000
 _MAX_PAGES = 2 * _MAX_ROWS_AT_ONCE // 10
 _SHORTEST_SLICE_S = 2
-#: KK's words in `status`, v1 and v2.
+#: Values of `status`, v1 and v2.
 CANCELLED = ("cancel", "refunded")
 
 
@@ -49,7 +49,7 @@ def order_job(order: Order, client: KKClient) -> Job:
 
 
 def content_of(order: Order) -> Content:
-    """Return what the ledger keeps of an order."""
+    """Return an order's content, as the ledger keeps it."""
     number, address = order.custom_order_number or "", order.address
     return Content(fingerprint(order), goods_of(order), address.country, zip_digest(number, address.zip))
 
@@ -63,20 +63,20 @@ def goods_of(order: Order) -> dict[str, int]:
 
 
 def fingerprint(order: Order) -> str:
-    """Return what tells two orders of one number apart: their goods and their address.
+    """Return a digest of an order's goods and address, without case, spaces and the order of lines.
 
-    Case, spaces and the order of lines do not matter; the first part is the version of this rule.
+    The first part is the version of this rule.
     """
     return _fingerprint(goods_of(order), order.address.model_dump())
 
 
 def fingerprint_with(payload: str, goods: Goods) -> str:
-    """Return the fingerprint of an order, as JSON, if these were its goods."""
+    """Return the fingerprint that an order in JSON would have with these goods."""
     return _fingerprint(goods, json.loads(payload)["address"])
 
 
 def difference(item: QueuedOrder, entry: Record) -> str:
-    """Return what of a job is not as it was ordered under its number: its goods, its address, or both."""
+    """Describe how an order differs from what was ordered under its number: goods, address, or both."""
     if item.content.goods == entry.content.goods:
         what = "its address differs"
     else:
@@ -87,7 +87,7 @@ def difference(item: QueuedOrder, entry: Record) -> str:
 def _has_other_address(item: QueuedOrder, entry: Record) -> bool:
     if not entry.content.fingerprint:  # found at KK: only country and zip are known
         return item.content.goes_elsewhere(entry.content)
-    # The ledger keeps no address, but with the goods that it knows the address decides the fingerprint.
+    # The ledger keeps no address. With the goods that it knows, the address alone decides the fingerprint.
     return fingerprint_with(item.payload, entry.content.goods) != entry.content.fingerprint
 
 
@@ -120,7 +120,7 @@ class KKOrderList:
         :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
         :raises KKError: when KK cannot be read.
         """
-        # KK's parameters have whole seconds, and nobody says whether the bounds belong to the period:
+        # KK's parameters have whole seconds, and it is not documented whether a period includes its bounds,
         # so neighbours overlap by one.
         slices = [(int(since) - 1, int(until) + 2)]
         while slices:
@@ -137,7 +137,7 @@ class KKOrderList:
                 )
 
     def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
-        """Return every order of a slice, or None when the pages read are no proof of that."""
+        """Return every order of a slice, or None if its pages do not prove to be all."""
         seen: dict[str, KKOrder] = {}
         total = None
         since, until = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC)
@@ -146,12 +146,12 @@ class KKOrderList:
                 created_from=since, created_to=until, page_number=page_number, page_size=_PAGE_SIZE
             )
             if page_number > 1 and page.total != total:
-                return None  # rows came or went meanwhile
+                return None  # rows were added or removed meanwhile
             total = page.total
             if total is not None and total > _MAX_ROWS_AT_ONCE and end - start > _SHORTEST_SLICE_S:
                 return None
             if not page.orders:
-                # Empty ends a list; but only what stood on one page cannot have shifted.
+                # An empty page ends a list, but only the rows of a single page cannot have shifted.
                 is_whole = page_number <= 2 and total in (None, len(seen))
                 return list(seen.values()) if is_whole else None
             if page_number > 1 and total is None:
@@ -165,7 +165,7 @@ class KKOrderList:
 
 
 def listed_order(order: KKOrder) -> ListedOrder:
-    """Return what the ledger may know of a listed order."""
+    """Return a listed order without its customer."""
     address = order.shipping_address
     return ListedOrder(
         id=order.id,
@@ -241,7 +241,7 @@ class UpdatedOrders:
                 )
 
     def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
-        """Every order of a slice, or None when the pages read are no proof of that."""
+        """Return every order of a slice, or None if its pages do not prove to be all."""
         pages = _Pages(self._client, start, end)
         first = pages.read(1)
         if not first.orders or (first.total is not None and len(first.orders) >= first.total):
@@ -256,19 +256,18 @@ class UpdatedOrders:
             pages.read(number)
         if last > 1 and (pages.total is None or pages.total != first.total):
             pages.read(1)
-        # A server that lists rows twice needs more pages than its total makes one think.
+        # A server that lists rows twice has more pages than its total suggests.
         while not pages.are_whole and pages.grow(last + 1):
             last += 1
         return pages.orders if pages.are_whole else None
 
 
 class _Pages:
-    """What the pages of one slice have shown so far."""
+    """The orders on the pages of one slice that were read so far."""
 
     def __init__(self, client: KKClient, start: int, end: int) -> None:
         self._client = client
-        # KK's parameters have whole seconds, and nobody says whether the bounds belong to the period: so
-        # neighbours overlap.
+        # Neighbours overlap, as in `KKOrderList.find`.
         self._period = (datetime.fromtimestamp(start - 1, UTC), datetime.fromtimestamp(end + 1, UTC))
         self._seen: dict[str, KKOrder] = {}
         self.total: int | None = None
@@ -283,14 +282,14 @@ class _Pages:
         return page
 
     def last_of_unknown(self) -> int:
-        """The number of the last page that shows anything new, where KK does not tell how many there are."""
+        """Return the last page that shows anything new, for a list without a total."""
         number = 1
         while number < _MAX_PAGES and self.grow(number + 1):
             number += 1
         return number
 
     def grow(self, number: int) -> bool:
-        """Read a page; whether it shows anything new."""
+        """Read a page; return whether it shows anything new."""
         known = len(self._seen)
         self.read(number)
         return len(self._seen) > known

@@ -1,6 +1,6 @@
-"""What a ledger needs of the database that keeps its rows.
+"""The interface between the ledger and the database that keeps its rows.
 
-`SqlStorage` keeps them in a database. Whatever else offers this runs the same protocol, as a simulation does.
+`SqlStorage` is the database, `tests/simulation/memory.py` its twin in memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class KeyTakenError(Exception):
-    """Somebody else has just added the same key; the transaction is undone."""
+    """Another worker has just added the same key; the transaction is rolled back."""
 
 
 class Transaction(Protocol):
@@ -37,11 +37,11 @@ class Transaction(Protocol):
         ...
 
     def later(self, first: Epoch, second: Epoch) -> Epoch:
-        """Return the later of two times."""
+        """Return the later of two times, of which one is made with `now`."""
         ...
 
     def earlier(self, first: Epoch, second: Epoch) -> Epoch:
-        """Return the earlier of two times."""
+        """Return the earlier of two times, of which one is made with `now`."""
         ...
 
     def read(self, key: str, generation: int) -> Record | None:
@@ -118,14 +118,14 @@ class Storage(Protocol):
     # Transactions ----------------------------------------------------------------------------------
 
     def persist(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a transaction, again after a lost connection or a lock timeout.
+        """Run `work` in a transaction; retry after any transient error.
 
-        For work that may run twice: a commit may have happened when its connection broke.
+        For work that may run twice: a commit may have happened before its connection broke.
         """
         ...
 
     def transact(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a transaction, again only when the database has undone it for another one's sake."""
+        """Run `work`, which must not run twice, in a transaction; retry only after a rollback."""
         ...
 
     def now(self) -> float:
@@ -149,9 +149,9 @@ class Storage(Protocol):
         ...
 
     def doubts(self, *, longest_lease_s: float) -> list[Record]:
-        """Return what has no known outcome and no live lease: the account's open doubts.
+        """Return the orders without a known outcome and without a live lease.
 
-        :param longest_lease_s: a lease that ends later from now on than this is over.
+        :param longest_lease_s: a lease that ends later than this from now counts as over.
         """
         ...
 
@@ -160,14 +160,14 @@ class Storage(Protocol):
         ...
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
-        """Return the kkOrderIds of what was created by a POST of ours, by key.
+        """Return the kkOrderIds of orders that our POSTs created, by key.
 
-        What was only found in KK's list says nothing about that list.
+        Orders that were adopted prove nothing about KK's list.
         """
         ...
 
     def newest_sent(self, *, before: float, limit: int) -> list[Record]:
-        """Return orders that POSTs of ours have created before a time, newest first."""
+        """Return orders that our POSTs created before a time, newest first."""
         ...
 
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:

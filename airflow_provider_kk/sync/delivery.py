@@ -118,7 +118,8 @@ class Delivery:
             return self.summary(), failure
 
     def _stream(self) -> Dispatcher:
-        from airflow_provider_kk.delivery.dispatcher import Dispatcher, Limits
+        from airflow_provider_kk.delivery.attempt import Limits
+        from airflow_provider_kk.delivery.dispatcher import Dispatcher
         from airflow_provider_kk.delivery.orders import KKOrderList, order_job
         from airflow_provider_kk.sync.stock import StockCheck
 

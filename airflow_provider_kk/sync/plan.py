@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_kk.api.errors import KKError
-from airflow_provider_kk.delivery.dispatcher import CircuitBreaker
+from airflow_provider_kk.delivery.attempt import CircuitBreaker
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import Log, OrderLog, describe_pause, utc
 from airflow_provider_kk.delivery.model import Record

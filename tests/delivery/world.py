@@ -13,8 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_kk.api.errors import KKError, KKNotSentError, KKRejectedError, KKUnknownOutcomeError
+from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.dispatcher import Dispatcher, Limits
+from airflow_provider_kk.delivery.dispatcher import Dispatcher
 from airflow_provider_kk.delivery.model import (
     BeforeSend,
     Content,

