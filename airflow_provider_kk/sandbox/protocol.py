@@ -1,10 +1,13 @@
-"""What the sandbox says about an order it will not take, in KK's envelope.
+"""The forms of KK's JSON: its envelope, dates and money, and how the sandbox rejects what it cannot read.
 
 KK publishes no list of error codes, so these are the sandbox's own: nobody should test for one of them.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 SUCCESS = 10000
@@ -29,3 +32,78 @@ class Rejected(Exception):
 def envelope(data: Any, code: int = SUCCESS, message: str = "success") -> dict[str, Any]:
     """Every answer of KK's has this form."""
     return {"code": code, "message": message, "data": data}
+
+
+class SandboxClock:
+    """Epoch seconds from a source, moved by an offset.
+
+    Everything that happens after a while (payment, late commits, refunds, the bucket) goes by this clock,
+    so a test moves hours in no time. Only stalls and latency are real seconds.
+    """
+
+    def __init__(self, source: Callable[[], float] = time.time, offset_s: float = 0.0) -> None:
+        self._source = source
+        self.offset_s = offset_s
+
+    def now(self) -> float:
+        """Epoch seconds."""
+        return self._source() + self.offset_s
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock; negative seconds move it back."""
+        self.offset_s += seconds
+
+
+def iso(epoch: float) -> str:
+    """The form of KK's dates: `2016-01-18T23:41:00Z`."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_iso(text: str) -> float:
+    """Read KK's form of a date.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def money(cents: int) -> float:
+    """Dollars as KK's JSON has them."""
+    return cents / 100
+
+
+def read_lines(value: Any, name: str) -> tuple[tuple[str, int], ...]:
+    """Read `[{"sku", "quantity"}]`.
+
+    Raises:
+        Refused: no lines, no SKU, or a quantity that is not a whole number of at least 1.
+    """
+    if not isinstance(value, list) or not value:
+        raise Rejected(INVALID, f"{name} is required")
+    return tuple(_line(line, f"{name}[{index}]") for index, line in enumerate(value))
+
+
+def _line(line: Any, path: str) -> tuple[str, int]:
+    if not isinstance(line, Mapping):
+        raise Rejected(INVALID, f"{path} is not an object")
+    sku = text_in(line, "sku", 64, required=True, path=path)
+    quantity = line.get("quantity")
+    if isinstance(quantity, bool) or not isinstance(quantity, int) or not 1 <= quantity < 10**16:
+        raise Rejected(INVALID, f"{path}.quantity must be greater than 0")
+    return str(sku), quantity
+
+
+def text_in(
+    given: Mapping[str, Any], name: str, width: int, *, required: bool = False, path: str = ""
+) -> str | None:
+    """Read a text; an empty one counts as absent. `path` is where it stands, for the message."""
+    value = given.get(name)
+    where = f"{path}.{name}" if path else name
+    if value is None or value == "":
+        if required:
+            raise Rejected(INVALID, f"{where} is required")
+        return None
+    if not isinstance(value, str) or len(value) > width:
+        raise Rejected(INVALID, f"{where} must be a text of at most {width} characters")
+    return value

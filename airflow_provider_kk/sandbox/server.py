@@ -14,11 +14,10 @@ try:
 except ImportError as error:  # pragma: no cover
     raise ImportError("the sandbox needs Flask: pip install 'airflow-provider-kk[sandbox]'") from error
 
-from airflow_provider_kk.sandbox.app import create_app
-from airflow_provider_kk.sandbox.clock import SandboxClock
+from airflow_provider_kk.sandbox.app import create_app, is_loopback
 from airflow_provider_kk.sandbox.control import SandboxControl
 from airflow_provider_kk.sandbox.kk import KK
-from airflow_provider_kk.sandbox.loopback import is_loopback
+from airflow_provider_kk.sandbox.protocol import SandboxClock
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import DEFAULT_BALANCE, SandboxStore
 from airflow_provider_kk.sandbox.wire import Server

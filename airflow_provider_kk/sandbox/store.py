@@ -8,12 +8,14 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.sandbox.catalogue import freight, product_of, products
-from airflow_provider_kk.sandbox.neworder import NewOrder
+from airflow_provider_kk.sandbox.goods import freight, product_of, products
 from airflow_provider_kk.sandbox.protocol import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.calls import NewOrder
 
 FIRST_ORDER_ID = 1000000371651
 FIRST_REFUND_NO = 20000000500001
@@ -254,7 +256,7 @@ class SandboxStore:
         return order_id
 
 
-def goods(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def pieces_by_sku(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Pieces of each SKU."""
     pieces: dict[str, int] = {}
     for row in rows:
