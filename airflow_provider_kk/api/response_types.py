@@ -1,28 +1,171 @@
-"""What KK lists: orders with lines and packages, refunds, freight offers, products, stock. Read leniently.
+"""What KK lists, read leniently: one odd field loses that field, never the order and never the page.
 
-Field names are ours, KK's names stand beside them; v1's differ from v2's in places. Every set of statuses is
-open: an unknown word is passed on. Times are aware datetimes, money is Decimal.
+A model's fields are a table: `Annotated[type, ReadFrom(reader, "kkName", "olderName")]`. A value that its
+reader cannot parse leaves the field at its default, and its path is kept in `odd_fields`. Field names are
+ours, KK's names stand beside them; v1's differ from v2's in places. Every set of statuses is open: an unknown
+one is passed on. Times are aware datetimes, money is Decimal.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+import copy
+import functools
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any, Self, cast
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from airflow_provider_kk.api.response_model import (
-    ReadFrom,
-    ResponseModel,
-    as_count,
-    as_number,
-    as_rows,
-    as_status,
-    as_text,
-    as_time,
-    is_integer,
-)
+
+class ResponseModel(BaseModel):
+    """The root of everything that KK lists."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    odd_fields: list[str] = Field(default_factory=list, repr=False)
+    """Paths (`items[0].quantity`) of what could not be read; `(whole)` when it was no JSON object at all."""
+
+    @classmethod
+    def read(cls, data: object) -> Self:
+        """Whatever can be read of `data`, a piece of parsed JSON. Never raises."""
+        source: Mapping[Any, Any] = data if isinstance(data, Mapping) else {}
+        odd = [] if source is data else ["(whole)"]
+        values: dict[str, Any] = {}
+        for field, reads in _plan(cls):
+            raw = next((source[name] for name in reads.names if source.get(name) not in (None, "")), None)
+            if raw is None:
+                continue
+            try:
+                values[field] = reads.reader(raw)
+            except (ValueError, ArithmeticError):
+                odd.append(field)
+                continue
+            odd += _odd_below(field, values[field])
+        # With every default given, pydantic need not look for them, which takes longer than all the rest.
+        whole = {name: make() for name, make in _defaults(cls)} | values | {"odd_fields": odd}
+        return cast("Self", cls.model_construct({*values, "odd_fields"}, **whole))
+
+
+class ReadFrom:
+    """Where a field comes from: its reader, and KK's names for it, the first with a value counts.
+
+    A reader gets a value that is neither null nor empty text, and raises ValueError when that makes no sense.
+    """
+
+    def __init__(self, reader: Callable[[Any], Any], *names: str) -> None:
+        self.reader = reader
+        self.names = names
+
+
+def as_text(value: object) -> str | None:
+    """Text, or the digits of a number: ids and order numbers come as either."""
+    if isinstance(value, str):
+        # A database takes neither NUL nor half of a surrogate pair.
+        return re.sub(r"[\x00\ud800-\udfff]", "\ufffd", value.strip()) or None
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError("no text")
+    number = as_number(value)
+    return str(int(number)) if number == number.to_integral_value() else format(number, "f")
+
+
+def as_status(value: object) -> str | None:
+    """A word of an open set. KK writes "no status" as the text NULL."""
+    word = as_text(value)
+    return None if word == "NULL" else word
+
+
+def as_number(value: object) -> Decimal:
+    """Money, or a count: a JSON number or its text, within any range that makes sense."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        raise ValueError("no number")
+    if isinstance(value, str) and ("_" in value or not value.strip().isascii()):
+        raise ValueError("no number")  # Decimal("1_5") is 15
+    number = value if isinstance(value, Decimal) else Decimal(str(value).strip())
+    if (
+        not number.is_finite()
+        or (number and not -30 < number.adjusted() < 30)
+        or len(number.as_tuple().digits) > 60
+    ):
+        raise ValueError("no sensible number")
+    return number
+
+
+def as_count(value: object) -> int:
+    """A whole number from 0."""
+    number = as_number(value)
+    if number < 0 or number != number.to_integral_value():
+        raise ValueError("no count")
+    return int(number)
+
+
+def is_integer(value: object) -> bool:
+    """Whether KK listed this as a JSON integer rather than as text."""
+    return not isinstance(value, bool) and isinstance(value, int | float | Decimal)
+
+
+def as_time(value: object) -> datetime:
+    """A point in time, aware: ISO text (no zone means UTC), `yyyy-mm-dd HH:MM:SS`, or epoch milliseconds.
+
+    A bare year, which an old example of KK shows, is no time.
+    """
+    text = as_text(value) or ""
+    if re.fullmatch(r"[0-9]+", text, re.ASCII):
+        return _epoch_time(int(text[:20]))
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def as_rows(model: type[ResponseModel]) -> Callable[[object], list[Any]]:
+    """A list of `model`; a single object counts as a list of one."""
+
+    def read(value: object) -> list[Any]:
+        rows = [value] if isinstance(value, Mapping) else value
+        if not isinstance(rows, list):
+            raise ValueError("no list")
+        return [model.read(row) for row in rows]
+
+    return read
+
+
+def _epoch_time(number: int) -> datetime:
+    for seconds in (number / 1000, float(number)):
+        # 2001 to 2128: in this range milliseconds and seconds cannot be taken for one another.
+        if 1e9 <= seconds < 5e9:
+            return datetime.fromtimestamp(seconds, UTC)
+    raise ValueError("no time")
+
+
+def _odd_below(field: str, value: object) -> list[str]:
+    if isinstance(value, ResponseModel):
+        return [f"{field}.{path}" for path in value.odd_fields]
+    if isinstance(value, list):
+        return [
+            f"{field}[{i}].{path}"
+            for i, row in enumerate(value)
+            if isinstance(row, ResponseModel)
+            for path in row.odd_fields
+        ]
+    return []
+
+
+@functools.cache
+def _defaults(model: type[ResponseModel]) -> list[tuple[str, Callable[[], Any]]]:
+    return [
+        (name, functools.partial(copy.copy, field.get_default(call_default_factory=True)))
+        for name, field in model.model_fields.items()
+    ]
+
+
+@functools.cache
+def _plan(model: type[ResponseModel]) -> list[tuple[str, ReadFrom]]:
+    return [
+        (name, reads)
+        for name, field in model.model_fields.items()
+        for reads in field.metadata
+        if isinstance(reads, ReadFrom)
+    ]
 
 
 class KKAddress(ResponseModel):

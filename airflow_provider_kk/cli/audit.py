@@ -11,6 +11,7 @@ from airflow_provider_kk.cli.common import (
     CommandError,
     StderrLog,
     add_ledger_options,
+    as_columns,
     duration,
     open_ledger_of,
     print_line,
@@ -19,9 +20,8 @@ from airflow_provider_kk.cli.common import (
     time,
     write_raw,
 )
-from airflow_provider_kk.cli.resolution_args import as_columns
 from airflow_provider_kk.delivery.log import format_goods
-from airflow_provider_kk.hooks.reading import open_order_list
+from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.audit import Audit

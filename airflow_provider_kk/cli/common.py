@@ -1,25 +1,33 @@
-"""What the commands share: the ledger's place, tables, times, and asking before many rows change."""
+"""What the commands share: the ledger's connection, tables and JSON lines, and asking before rows change."""
 
 from __future__ import annotations
 
 import argparse
 import atexit
+import json
 import logging
 import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.compare import Finding
     from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.model import Attempt, Record
+    from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.sync.runs import Summary
+
 
 KK_CONN_ID = "kk_default"
 #: Id of the connection to a file, which has no other.
@@ -341,3 +349,62 @@ def _wrapped(line: list[str], indent: int) -> Iterator[list[str]]:
 
 
 _LEAST_WIDTH = 24
+
+
+def print_counts(summary: Summary, outcomes: Mapping[str, str], *, file: TextIO | None = None) -> None:
+    """Print how many orders have come, or would come, to what: those first that `words` has words for."""
+    from airflow_provider_kk.delivery.run_queue import COUNTED
+
+    for name in dict.fromkeys([*outcomes, *COUNTED]):
+        if number := getattr(summary, name):
+            print_line(f"  {number:>7,}  {outcomes.get(name, name.replace('_', ' '))}", file=file)
+
+
+def print_problems(
+    run_queue: RunQueue, statuses: Sequence[RunStatus], most: int, *, file: TextIO | None = None
+) -> None:
+    """Print each fault of each order in one of these states, of the first `most` orders."""
+    found = run_queue.finished(*statuses)
+    rows = [row for one in islice(found, most) for row in _rows(one)]
+    if not rows:
+        return
+    print_line(file=file)
+    head = ["order", "row", "state", "field", "what"]
+    table(head, rows, wrapped=True, file=file)
+    if more := sum(1 for _ in found):
+        print_line(f"and {more:,} more: --show {most + more} or --json shows them", file=file)
+
+
+def _rows(one: RunResult) -> Iterator[list[str]]:
+    begin = [one.name or "-", str(one.position), one.status.replace("_", " ")]
+    for fault in one.faults:
+        yield [*begin, fault.path, fault.message]
+    if not one.faults:
+        code = f"code {one.code}: " if one.code is not None else ""
+        yield [*begin, "", f"{code}{one.message}"]
+
+
+def as_columns(row: Record | Attempt | Finding, ledger: SqlLedger) -> dict[str, Any]:
+    """Return a row for JSON, its fields named as the ledger's columns."""
+    columns: dict[str, Any] = {}
+    for name, value in asdict(row).items():
+        columns |= value if name == "content" else {ledger.storage.jobs.column(name): value}
+    return columns
+
+
+def as_data(one: RunResult) -> dict[str, Any]:
+    """Return an order as a JSON line has it."""
+    return {
+        "custom_order_number": one.name,
+        "row": one.position,
+        "state": one.status.value,
+        "kk_order_ids": list(one.kk_order_ids),
+        "code": one.code,
+        "message": one.message,
+        "faults": [{"field": fault.path, "message": fault.message} for fault in one.faults],
+    }
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print a line of JSON."""
+    write_raw(json.dumps(data, ensure_ascii=False))

@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli import resolve, retry
+from airflow_provider_kk.cli import resolve
 from airflow_provider_kk.cli.common import (
     CommandError,
     add_ledger_options,
+    as_columns,
     duration,
     open_ledger_of,
     print_line,
@@ -22,7 +23,7 @@ from airflow_provider_kk.cli.common import (
     whole,
     write_raw,
 )
-from airflow_provider_kk.cli.resolution_args import as_columns, find_key, why
+from airflow_provider_kk.cli.resolve import find_key, why
 from airflow_provider_kk.sync.resolution import newest
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     resolve_parser = actions.add_parser("resolve", help="say what became of orders, or order them again")
     resolve.add_arguments(resolve_parser)
     retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their pause")
-    retry.add_arguments(retrying)
+    resolve.add_retry_arguments(retrying)
 
     for parser_of_rows in (listing, show, resolve_parser, retrying):
         parser_of_rows.add_argument(
@@ -93,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from airflow_provider_kk.delivery.sql.storage import refund_ledger
 
         ledger = refund_ledger(ledger)
-    actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": retry.run}
+    actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": resolve.run_retry}
     return actions[arguments.action](arguments, hook, ledger)
 
 

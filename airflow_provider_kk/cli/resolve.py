@@ -1,25 +1,25 @@
-"""`kk ledger resolve`: decide what became of orders, or order their numbers once more."""
+"""`kk ledger resolve` decides what became of orders; `kk ledger retry` ends the back-off of rejected ones."""
 
 from __future__ import annotations
 
 import argparse
+import getpass
+import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CommandError, confirm, print_line
-from airflow_provider_kk.cli.resolution_args import (
-    add_resolution_options,
-    apply_each,
-    require_known,
-    resolved_by_of,
-    why,
-)
+from airflow_provider_kk.cli.common import CommandError, add_ledger_options, confirm, print_line, write_raw
 from airflow_provider_kk.sync.resolution import (
+    ResolutionRejected,
+    ResolvedBy,
     all_at_kk_of,
     bound_waits,
+    clear_backoff,
     doubt_of_orders,
     doubt_of_refunds,
+    newest,
     order_again,
     orders_seen_at_kk,
     refunds_seen_at_kk,
@@ -34,6 +34,85 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.resolution import ResolvedBy
+
+
+def add_resolution_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what each resolution takes."""
+    parser.add_argument("--why", required=True, type=_text, help="the reason, kept in the ledger")
+    parser.add_argument("--who", default=None, type=_text, help="your name; the default is your login")
+    parser.add_argument("--yes", action="store_true", help="do not ask before several orders change")
+    parser.add_argument("--json", action="store_true", help="what became of each, one JSON object a line")
+    add_ledger_options(parser)
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; say something that the next one on call can use")
+    return text.strip()
+
+
+def resolved_by_of(arguments: argparse.Namespace) -> ResolvedBy:
+    """Return who resolves, and why.
+
+    :raises CommandError: when that is not known.
+    """
+    try:
+        return ResolvedBy(arguments.who or getpass.getuser(), arguments.why)
+    except (KeyError, OSError) as error:  # a container's user without a name
+        raise CommandError("your login has no name here: give --who") from error
+
+
+def why(entry: Record) -> str:
+    """Return what KK or the sync has said of an order."""
+    return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
+
+
+def apply_each(
+    entries: Sequence[Record], act: Callable[[Record], str], ledger: SqlLedger, *, as_json: bool
+) -> tuple[int, int]:
+    """Do it with each and say what became of it; how many were done and how many skipped."""
+    done = skipped = 0
+    for entry in entries:
+        try:
+            message, is_done = act(entry), True
+        except ResolutionRejected as error:
+            message, is_done = f"skipped, {error}", False
+        done, skipped = done + is_done, skipped + (not is_done)
+        if as_json:
+            write_raw(json.dumps({ledger.storage.jobs.key: entry.key, "done": is_done, "message": message}))
+        else:
+            print_line(f"{entry.key}: {message}", file=None if is_done else sys.stderr)
+    return done, skipped
+
+
+def find_key(text: str, ledger: SqlLedger) -> str | None:
+    """Return the key that a human has told by itself or by KK's id; None when there is none."""
+    from airflow_provider_kk.delivery.sql.report import Report
+
+    found = Report(ledger.storage).find(text, limit=1)
+    return found[0].key if found else None
+
+
+def require_known(numbers: Sequence[str], ledger: SqlLedger) -> list[Record]:
+    """Return the rows of these numbers. KK's ids are not taken for them: a split has several.
+
+    :raises CommandError: names those that the ledger does not know.
+    """
+    wanted = list(dict.fromkeys(numbers))
+    known = ledger.look_up(wanted)
+    unknown = [one for one in wanted if one not in known]
+    if unknown:
+        verb = "is" if len(unknown) == 1 else "are"
+        names = ", ".join([_whose(unknown[0], ledger), *unknown[1:]])
+        raise CommandError(
+            f"{names} {verb} not in the ledger of {ledger.account} at {ledger.host}. Nothing was done"
+        )
+    return [known[one] for one in wanted]
+
+
+def _whose(text: str, ledger: SqlLedger) -> str:
+    key = find_key(text, ledger)
+    return f"{text} (KK's id of {key})" if key else text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,3 +223,62 @@ def _order_again(
             "Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it"
         )
     return 1 if skipped else 0
+
+
+def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `kk ledger retry` takes."""
+    parser.add_argument("number", nargs="*", help="order numbers")
+    parser.add_argument("--code", type=int, help="all that KK has refused with this code")
+    parser.add_argument("--all", action="store_true", help="all that KK has refused")
+    add_resolution_options(parser)
+
+
+def run_retry(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
+    """Lift the pause of rejected orders; the exit status is 1 when some that were named were skipped."""
+    from airflow_provider_kk.delivery.log import count_orders
+
+    resolved_by = resolved_by_of(arguments)
+    entries = _rejected_orders(arguments, ledger)
+    if not entries:
+        print_line("KK has refused no order that is still open: there is nothing to retry")
+        return 0
+    rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
+    if len(rejected) > 1:
+        confirm(rejected, f"Ask KK again for {count_orders(len(rejected))}?", yes=arguments.yes)
+    done, skipped = apply_each(
+        entries, lambda one: clear_backoff(one, ledger, resolved_by), ledger, as_json=arguments.json
+    )
+    if not arguments.json:
+        _print_what_follows(done, skipped)
+    return 1 if skipped else 0
+
+
+def _rejected_orders(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Record]:
+    from airflow_provider_kk.delivery.states import State
+
+    ways = bool(arguments.number) + (arguments.code is not None) + arguments.all
+    if ways != 1:
+        raise CommandError("say which orders: their numbers, or --code CODE, or --all")
+    if arguments.number:
+        return require_known(arguments.number, ledger)
+    rejected = newest(ledger.entries(states=[State.REJECTED]), ledger)
+    if arguments.all:
+        return rejected
+    found = [one for one in rejected if one.code == arguments.code]
+    if not found:
+        codes = Counter(one.code for one in rejected)
+        there_are = ", ".join(f"{code} ({count})" for code, count in codes.most_common()) or "none at all"
+        raise CommandError(f"no order is rejected with code {arguments.code}; there are: {there_are}")
+    return found
+
+
+def _print_what_follows(done: int, skipped: int) -> None:
+    from airflow_provider_kk.delivery.log import count_orders
+
+    if done:
+        print_line(
+            f"The next sync that selects {'it' if done == 1 else 'them'} looks at KK's list first and sends "
+            "what is not there. What KK refuses again rests longer than before"
+        )
+    if skipped:
+        print(f"{count_orders(skipped)} skipped", file=sys.stderr)

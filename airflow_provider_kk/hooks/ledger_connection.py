@@ -1,8 +1,9 @@
-"""Where an account's ledger lives, by one rule for all operators and commands."""
+"""Find and open an account's ledger by one rule for all operators and commands; read KK at its rate."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,10 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, type_of
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.throttle import Throttle
     from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.orders import KKOrderList
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -215,3 +219,37 @@ def _warn_of_durability(ledger: SqlLedger, log: Log) -> None:
     with ledger.storage.database.read() as db:
         for weakness in durability_warnings(db):
             (log.info if weakness.is_note else log.warning)("%s", weakness.text)
+
+
+@contextmanager
+def reading(
+    hook: KKHook, ledger_connection: Any | None, otherwise: Throttle | None = None
+) -> Iterator[tuple[KKClient, SqlLedger | None]]:
+    """A client within the rate that all workers share by the ledger, and that.
+
+    Without a ledger within `otherwise`, else within a rate of this process alone.
+    """
+    from airflow_provider_kk.hooks.ledger_connection import ledger_behind
+
+    if ledger_connection is None:
+        with hook.client(otherwise or hook.settings.local_bucket()) as client:
+            yield client, None
+        return
+    with (
+        closing(ledger_behind(ledger_connection, hook, threads=1)) as ledger,
+        hook.client(hook.settings.shared_bucket(ledger)) as client,
+    ):
+        yield client, ledger
+
+
+@contextmanager
+def open_order_list(hook: KKHook, ledger: SqlLedger) -> Iterator[KKOrderList]:
+    """Read KK's list, at the rate that the account's syncs keep to together.
+
+    :raises KKError: when KK cannot be asked.
+    """
+    from airflow_provider_kk.delivery.orders import KKOrderList
+
+    with hook.client(hook.settings.shared_bucket(ledger)) as client:
+        client.list_orders(page_size=1)  # tells how far KK's clock is off, and fails early
+        yield KKOrderList(client)

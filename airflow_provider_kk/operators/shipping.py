@@ -69,8 +69,7 @@ class QuoteShippingOperator(KKOperator):
         return [_plain(offer) for offer in offers]
 
     def _offers(self) -> list[Channel]:
-        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
-        from airflow_provider_kk.hooks.reading import reading
+        from airflow_provider_kk.hooks.ledger_connection import reading, resolve_ledger_conn_id
 
         hook = KKHook(self.kk_conn_id)
         ledger_conn_id = resolve_ledger_conn_id(hook, self.ledger_conn_id)
