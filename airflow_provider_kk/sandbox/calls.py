@@ -20,9 +20,31 @@ from airflow_provider_kk.sandbox.protocol import (
     parse_iso,
     read_lines,
     text_in,
+    whole_in,
 )
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import Row, SandboxStore
+
+
+@dataclass
+class Ask:
+    """One call.
+
+    Attributes:
+        now: epoch seconds at which it is acted upon.
+        parts: commit only these orders of a split, as the end of a slice.
+        made: ids of the orders that it made, also when it is rejected in the end.
+    """
+
+    store: SandboxStore
+    settings: Settings
+    path: str
+    query: Mapping[str, str]
+    body: Any
+    now: float
+    args: Mapping[str, str] = field(default_factory=dict)
+    parts: int | None = None
+    made: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -60,7 +82,7 @@ ADDRESS = {
 
 @dataclass(frozen=True)
 class NewOrder:
-    """A create call whose form is right; its goods are not looked at yet."""
+    """A create call whose form is right; its goods are not checked yet."""
 
     number: str | None
     address: dict[str, str | None]
@@ -71,10 +93,9 @@ class NewOrder:
 
 
 def read_order(form: Form, body: Any, settings: Settings) -> NewOrder:
-    """Read the body of a create call; names of other revisions count as unknown and are ignored.
+    """Read the body of a create call. Names of other revisions count as unknown and are ignored.
 
-    Raises:
-        Refused: a required field is missing or a value is not as documented.
+    Raises Rejected when a required field is missing or a value is not as documented.
     """
     if not isinstance(body, Mapping):
         raise Rejected(INVALID, "the request body is not a JSON object")
@@ -88,8 +109,32 @@ def read_order(form: Form, body: Any, settings: Settings) -> NewOrder:
     )
 
 
+def create_order(ask: Ask) -> Any:
+    """`POST .../order/order` and `.../order/orders`."""
+    order = read_order(FORMS[ask.path], ask.body, ask.settings)
+    ids = ask.store.create(order, ask.now, parts=ask.parts, takes_stock=ask.settings.orders_take_stock)
+    ask.made += ids
+    return _shaped(ids, ask.settings.answer) if ids else None
+
+
+def _shaped(ids: list[int], shape: str) -> Any:
+    """Return the `data` of a create answer in one of the forms that are documented or likely."""
+    joined = ids[0] if len(ids) == 1 else ",".join(map(str, ids))
+    match shape:
+        case "first":
+            return ids[0]
+        case "text" | "comma":
+            return str(joined)
+        case "list":
+            return ids
+        case "kkOrderIds" | "id":
+            return {shape: joined, "status": 0}
+        case _:
+            return joined
+
+
 def number_in(body: Any) -> str | None:
-    """The caller's number under any of its names, for the log and for faults that wait for it."""
+    """Return the caller's number under any of its names, for the log and for faults that wait for it."""
     if not isinstance(body, Mapping):
         return None
     values = (body.get(name) for name in ("CustomOrderNumber", "customOrderId"))
@@ -136,7 +181,7 @@ STATUSES = {
     "partially_shipped": ("partial_shipped", "processing", "paid", "partially_shipped", "NULL"),
     "shipped": ("shipped", "processing", "paid", "fully_shipped", "NULL"),
     "delivered": ("delivered", "completed", "paid", "completed", "NULL"),
-    # v1's documentation has no word for it.
+    # v1's documentation has no status for it.
     "abnormal": ("abnormal_order", "abnormal_order", "NULL", "NULL", "NULL"),
     "refunding": ("refunding", "processing", "paid", "waiting_to_ship", "refunding"),
     "partial_refund": ("waiting_to_ship", "processing", "paid", "waiting_to_ship", "partial_refund"),
@@ -152,34 +197,26 @@ WINDOWS = {
 }
 
 
-def list_orders(
-    store: SandboxStore,
-    settings: Settings,
-    query: Mapping[str, str],
-    *,
-    version: str,
-    number_field: str,
-    now: float,
-) -> dict[str, Any]:
-    """One page, as `data` of the answer.
-
-    Raises:
-        Refused: a parameter cannot be read.
-    """
-    where, values = _conditions(query, version, now - settings.list_lag_s)
-    source, values = (
-        _listed_as_of(now - settings.update_lag_s, values) if settings.update_lag_s else ("kk_order", values)
-    )
-    page, size = _whole(query, "pageNumber", 1), min(_whole(query, "pageSize", 10), settings.page_cap)
+def orders(ask: Ask) -> dict[str, Any]:
+    """`GET .../order/order` and `.../order/orders`: one page of orders."""
+    store, settings, form = ask.store, ask.settings, FORMS[ask.path]
+    is_v2 = form.version == "v2"
+    number_field = (settings.number_field_v2 if is_v2 else settings.number_field_v1) or form.number
+    source = "kk_order"
+    where, values = _conditions(ask.query, is_v2, ask.now - settings.list_lag_s)
+    if settings.update_lag_s:
+        source, values = _listed_as_of(ask.now - settings.update_lag_s, values)
+    page = whole_in(ask.query, "pageNumber", 1)
+    size = min(whole_in(ask.query, "pageSize", 10), settings.page_cap)
     column = "updated_at" if settings.sort == "updated" else "created_at"
     rows = store.rows(
         f"SELECT * FROM {source} WHERE {where} ORDER BY {column} DESC, id DESC LIMIT ? OFFSET ?",  # noqa: S608 - constant names
         (*values, size, (page - 1) * size),
     )
+    every = settings.repeat_every
+    repeated = [row for n, row in enumerate(rows, 1) for _ in range(2 if every and n % every == 0 else 1)]
     data: dict[str, Any] = {
-        "list": [
-            order_json(row, settings, version, number_field) for row in _repeated(rows, settings.repeat_every)
-        ],
+        "list": [_order_json(row, settings, is_v2, number_field) for row in repeated],
         "pageNumber": page,
         "pageSize": size,
     }
@@ -189,34 +226,32 @@ def list_orders(
     return data
 
 
-def order_json(row: Row, settings: Settings, version: str, number_field: str) -> dict[str, Any]:
-    """One order in the field names of v1 or v2."""
-    is_v2 = version == "v2"
+def _order_json(row: Row, settings: Settings, is_v2: bool, number_field: str) -> dict[str, Any]:
     v1_status, status, financial, fulfillment, refund = STATUSES[row["state"]]
     if refund == "NULL" and row["refunded"]:
         refund = "partial_refund"
     if financial == "NULL" and row["paid_at"] is not None:
         financial = "paid"
+    final = row["subtotal"] + row["freight"]
     number = row["number"]
     if settings.integer_numbers and number and number.isdecimal() and str(int(number)) == number:
         number = int(number)
-    dates = {name: _date(row[column], settings.dates) for name, column in _dates(is_v2).items()}
     order = {
         "id": row["id"],
         number_field: number,
         "remark": row["remark"],
         "status": status if is_v2 else v1_status,
-        **dates,
+        **{name: _date(row[column], settings.dates) for name, column in _dates(is_v2).items()},
         "shippingAddress": json.loads(row["address"]),
         "salePlatform": row["sale_platform"],
         "warehouseId": WAREHOUSES[row["warehouse"]][0],
         "currencyCode": "USD",
-        "finalAmount": money(row["subtotal"] + row["freight"]),
+        "finalAmount": money(final),
         "subTotalAmount" if is_v2 else "skusAmount": money(row["subtotal"]),
         "freightAmount": money(row["freight"]),
         "couponAmount": money(0),
         "promotionAmount": money(0),
-        "refundableAmount": money(_refundable(row)),
+        "refundableAmount": money(final - row["refunded"] if row["paid_at"] is not None else 0),
         "refundedAmount": money(row["refunded"]),
         "orderItems": [_line_json(row, item, is_v2) for item in json.loads(row["items"])],
         "fulfillments": parcels_json(row),
@@ -228,47 +263,32 @@ def order_json(row: Row, settings: Settings, version: str, number_field: str) ->
 
 
 def _listed_as_of(then: float, values: list[Any]) -> tuple[str, list[Any]]:
-    """All orders as a list knows them that is behind since `then`."""
+    """Return the orders as a list that lags behind since `then` has them."""
     past = "SELECT *, min(until) FROM kk_past WHERE until > ? GROUP BY id"
     columns = "SELECT *, 0.0, 0.0 FROM kk_order WHERE id NOT IN (SELECT id FROM kk_past WHERE until > ?)"
     return f"({columns} UNION ALL {past})", [then, then, *values]
 
 
-def _repeated(rows: list[Row], every: int) -> list[Row]:
-    return [row for n, row in enumerate(rows, 1) for _ in range(2 if every and n % every == 0 else 1)]
-
-
-def _conditions(query: Mapping[str, str], version: str, listed_until: float) -> tuple[str, list[Any]]:
+def _conditions(query: Mapping[str, str], is_v2: bool, listed_until: float) -> tuple[str, list[Any]]:
     conditions: list[str] = ["created_at <= ?"]
     values: list[Any] = [listed_until]
     for name, condition in WINDOWS.items():
         if query.get(name):
             conditions.append(condition)
-            values.append(_time(query[name], name))
+            try:
+                values.append(parse_iso(query[name]))
+            except ValueError:
+                raise Rejected(INVALID, f"{name} must look like 2016-01-18T23:41:00Z") from None
     if query.get("ids"):
         ids = [int(text) for text in query["ids"].split(",") if text.strip().isdecimal()]
         conditions.append(f"id IN ({','.join('?' * len(ids))})")
         values += ids
-    if query.get("status") and version == "v1":
+    if query.get("status") and not is_v2:
         asked = {text.strip() for text in query["status"].split(",")}
         states = [state for state, names in STATUSES.items() if names[0] in asked]
         conditions.append(f"state IN ({','.join('?' * len(states))})")
         values += states
     return " AND ".join(conditions), values
-
-
-def _time(text: str, name: str) -> float:
-    try:
-        return parse_iso(text)
-    except ValueError:
-        raise Rejected(INVALID, f"{name} must look like 2016-01-18T23:41:00Z") from None
-
-
-def _whole(query: Mapping[str, str], name: str, default: int) -> int:
-    text = query.get(name) or str(default)
-    if not text.isdecimal() or not 1 <= int(text) < 10**9:
-        raise Rejected(INVALID, f"{name} must be a whole number of at least 1")
-    return int(text)
 
 
 def _dates(is_v2: bool) -> dict[str, str]:
@@ -287,10 +307,6 @@ def _date(epoch: float | None, form: str) -> str | int | None:
     if epoch is None:
         return None
     return int(iso(epoch)[:4]) if form == "year" else iso(epoch)
-
-
-def _refundable(row: Row) -> int:
-    return row["subtotal"] + row["freight"] - row["refunded"] if row["paid_at"] is not None else 0
 
 
 def _line_json(row: Row, item: Mapping[str, Any], is_v2: bool) -> dict[str, Any]:
@@ -315,84 +331,13 @@ def _line_json(row: Row, item: Mapping[str, Any], is_v2: bool) -> dict[str, Any]
     }
 
 
-@dataclass
-class Ask:
-    """One call.
-
-    Attributes:
-        now: epoch seconds at which it is acted upon.
-        parts: commit only these orders of a split, as the end of a slice.
-        made: ids of the orders that it made, also when it is refused in the end.
-    """
-
-    store: SandboxStore
-    settings: Settings
-    path: str
-    query: Mapping[str, str]
-    body: Any
-    now: float
-    args: Mapping[str, str] = field(default_factory=dict)
-    parts: int | None = None
-    made: list[int] = field(default_factory=list)
-
-    @property
-    def version(self) -> str:
-        """`v1` or `v2`."""
-        return "v2" if "/v2/" in self.path else "v1"
-
-
-def create_order(ask: Ask) -> Any:
-    """`POST .../order/order` and `.../order/orders`."""
-    order = read_order(FORMS[ask.path], ask.body, ask.settings)
-    ids = ask.store.create(order, ask.now, parts=ask.parts, takes_stock=ask.settings.orders_take_stock)
-    ask.made += ids
-    return shaped(ids, ask.settings.answer) if ids else None
-
-
-def shaped(ids: list[int], shape: str) -> Any:
-    """The `data` of a create answer in one of the forms that are documented or likely."""
-    joined = ids[0] if len(ids) == 1 else ",".join(map(str, ids))
-    match shape:
-        case "first":
-            return ids[0]
-        case "text" | "comma":
-            return str(joined)
-        case "list":
-            return ids
-        case "kkOrderIds" | "id":
-            return {shape: joined, "status": 0}
-        case _:
-            return joined
-
-
-def orders(ask: Ask) -> Any:
-    """`GET .../order/order` and `.../order/orders`."""
-    configured = ask.settings.number_field_v2 if ask.version == "v2" else ask.settings.number_field_v1
-    return list_orders(
-        ask.store,
-        ask.settings,
-        ask.query,
-        version=ask.version,
-        number_field=configured or FORMS[ask.path].number,
-        now=ask.now,
-    )
-
-
 def ask_refund(ask: Ask) -> Any:
     """`POST .../order/orders/{id}/refund`."""
     if not isinstance(ask.body, Mapping) or not isinstance(ask.body.get("remark"), str):
         raise Rejected(INVALID, "remark is required")
-    lines = ask.body.get("orderItems")
-    return str(
-        life.ask_refund(
-            ask.store,
-            _order_id(ask),
-            ask.body["remark"],
-            str(ask.body.get("refundReason") or "Other"),
-            None if lines is None else _refund_lines(lines),
-            ask.now,
-        )
-    )
+    lines = None if ask.body.get("orderItems") is None else _refund_lines(ask.body["orderItems"])
+    reason = str(ask.body.get("refundReason") or "Other")
+    return str(life.ask_refund(ask.store, _order_id(ask), ask.body["remark"], reason, lines, ask.now))
 
 
 def refunds(ask: Ask) -> Any:
@@ -435,10 +380,8 @@ def _refund_lines(lines: Any) -> list[dict[str, Any]]:
     if not isinstance(lines, list) or not lines:
         raise Rejected(INVALID, "orderItems is empty")
     for index, line in enumerate(lines):
-        missing = {"itemId", "skuCode", "quantity", "countryCode"} - set(
-            line if isinstance(line, dict) else ()
-        )
-        if missing:
+        given = set(line) if isinstance(line, dict) else set()
+        if missing := {"itemId", "skuCode", "quantity", "countryCode"} - given:
             raise Rejected(INVALID, f"orderItems[{index}]: required: {', '.join(sorted(missing))}")
         if not isinstance(line["quantity"], int) or line["quantity"] < 1:
             raise Rejected(INVALID, f"orderItems[{index}].quantity must be greater than 0")

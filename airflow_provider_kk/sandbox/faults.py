@@ -29,11 +29,6 @@ class FaultKind:
     options: Mapping[str, Any] = field(default_factory=dict)
     mixed: bool = True
 
-    @property
-    def exists(self) -> bool:
-        """Whether an order that KK accepts exists in the end (for `some`: if it is split)."""
-        return self.orders != "none"
-
 
 #: body: html, json or envelope
 _STATUS = {"status": 500, "body": "html"}
@@ -163,11 +158,6 @@ class Armory:
             for known in [arm_id] if arm_id is not None else list(self._arms):
                 self._arms.pop(known, None)
                 self._random.pop(known, None)
-
-    def armed(self) -> list[Arm]:
-        """What is armed now; `times` is what is left."""
-        with self._lock:
-            return list(self._arms.values())
 
     def strike(self, method: str, path: str, number: str | None) -> InjectedFault | None:
         """The fault of this request, if any."""

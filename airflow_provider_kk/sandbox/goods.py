@@ -7,7 +7,7 @@ order of a CN and a US style is split in two. `FWXW00290_WHT_M`, the SKU of KK's
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -20,6 +20,7 @@ from airflow_provider_kk.sandbox.protocol import (
     Rejected,
     money,
     read_lines,
+    whole_in,
 )
 
 if TYPE_CHECKING:
@@ -182,32 +183,14 @@ def stocks(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
     found, page = _asked(store, query, allow_category=False)
     code = query.get("warehouseCode")
     listed = [product for product in found if code in (None, "", WAREHOUSES[product.country][1])]
-    rows = [
-        {
-            "sku": product.sku,
-            "warehouseStockList": [
-                {
-                    "countryCode": product.country,
-                    "qty": store.stock(product.sku),
-                    "warehouseCode": WAREHOUSES[product.country][1],
-                }
-            ],
-        }
-        for product in _page(listed, page)
-    ]
-    return {"list": rows, "total": len(listed), "pageNumber": page, "pageSize": PAGE_SIZE}
+    return _page(listed, page, lambda product: _stock_row(store, product))
 
 
 def product_list(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
     """`GET .../product/products`: styles with their SKUs."""
     found, page = _asked(store, query, allow_category=True)
     styles = [list(group) for _, group in groupby(found, key=lambda product: product.spu)]
-    return {
-        "list": [_style(store, style) for style in _page(styles, page)],
-        "total": len(styles),
-        "pageNumber": page,
-        "pageSize": PAGE_SIZE,
-    }
+    return _page(styles, page, lambda style: _style(store, style))
 
 
 def categories() -> list[dict[str, Any]]:
@@ -252,11 +235,9 @@ def _asked(
     category = query.get("categoryId") if allow_category else None
     if not (dated or category):
         raise Rejected(INVALID, "skus, or dateStartTime with dateEndTime and pageNumber, are required")
-    page = query.get("pageNumber") or "1"
-    if not page.isdecimal() or int(page) < 1:
-        raise Rejected(INVALID, "pageNumber must be a whole number of at least 1")
+    page = whole_in(query, "pageNumber", 1)
     found = [item for item in products().values() if not category or str(item.category_id) == category]
-    return found, int(page)
+    return found, page
 
 
 def _named(store: SandboxStore, name: str, asked: list[str]) -> list[Product]:
@@ -270,12 +251,21 @@ def _named(store: SandboxStore, name: str, asked: list[str]) -> list[Product]:
     return found
 
 
-def _page(rows: list[T], page: int) -> list[T]:
-    return rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
+def _page(rows: list[T], page: int, as_row: Callable[[T], dict[str, Any]]) -> dict[str, Any]:
+    shown = [as_row(row) for row in rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]]
+    return {"list": shown, "total": len(rows), "pageNumber": page, "pageSize": PAGE_SIZE}
 
 
-def _style(store: SandboxStore, style: Iterable[Product]) -> dict[str, Any]:
-    items = list(style)
+def _stock_row(store: SandboxStore, item: Product) -> dict[str, Any]:
+    stock = {
+        "countryCode": item.country,
+        "qty": store.stock(item.sku),
+        "warehouseCode": WAREHOUSES[item.country][1],
+    }
+    return {"sku": item.sku, "warehouseStockList": [stock]}
+
+
+def _style(store: SandboxStore, items: list[Product]) -> dict[str, Any]:
     stock = sum(store.stock(item.sku) for item in items)
     details = [_sku(store, item) for item in items]
     prices = [detail["price"] for detail in details if isinstance(detail["price"], int | float)]

@@ -1,4 +1,4 @@
-"""One request to KK from its arrival to its answer: who asks, how often, what goes wrong, what is done."""
+"""One request to KK from its arrival to its answer: token, rate limit, fault, call."""
 
 from __future__ import annotations
 
@@ -15,168 +15,16 @@ from flask import Response, request
 from airflow_provider_kk.sandbox import life, wire
 from airflow_provider_kk.sandbox.calls import CALLS, FORMS, Ask, number_in
 from airflow_provider_kk.sandbox.faults import Armory, InjectedFault
-from airflow_provider_kk.sandbox.protocol import Rejected, SandboxClock, envelope
+from airflow_provider_kk.sandbox.protocol import Rejected, envelope
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import SandboxStore
 
-
-class KK:
-    """All that one sandbox holds, and the way of a request through it."""
-
-    def __init__(
-        self, store: SandboxStore, settings: Settings, clock: SandboxClock, token: str, seed: int = 0
-    ) -> None:
-        self.store = store
-        self.settings = settings
-        self.clock = clock
-        self.armory = Armory(seed)
-        self.bucket = LeakyBucket()
-        self.log = RequestLog()
-        self.stopped = threading.Event()
-        self._token = token
-        self._seed = seed
-        self.change_settings()
-
-    def answer(self, rule: str, **args: str) -> Response:
-        """Answer one request; a broken connection is noted as its effect."""
-        body = _body()
-        number = number_in(body)
-        entry = self.log.begin(Entry(self.clock.now(), request.method, request.path, number))
-        if request.method == "POST" and rule in FORMS:
-            self.log.count("creates")
-        if self.settings.latency_s:
-            self.stopped.wait(self.settings.latency_s)
-        outcome, answer = self._gate() or self._struck(entry, rule, args, body, number)
-        self.log.end(entry, outcome, answer.status_code)
-        return answer
-
-    def catch_up(self) -> float:
-        """Do what the clock has made due; gives the time."""
-        now = self.clock.now()
-        due = "SELECT * FROM late_call WHERE due_at <= ? ORDER BY due_at, id"
-        for late in self.store.rows(due, (now,)):
-            with self.store.transaction() as db:
-                if db.execute("DELETE FROM late_call WHERE id = ?", (late["id"],)).rowcount == 1:
-                    self._commit_late(late["endpoint"], json.loads(late["ask"]), late["due_at"])
-        life.pay_what_is_due(self.store, self.settings, now)
-        life.decide_what_is_due(self.store, self.settings, now)
-        life.travel_what_is_due(self.store, self.settings, now)
-        return now
-
-    def change_settings(self, **changes: Any) -> None:
-        """Change settings, see `Settings.change`."""
-        self.settings.change(**changes)
-        if self.settings.update_lag_s:
-            self.store.keep_past()
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock, also for the next start on the same file."""
-        self.clock.advance(seconds)
-        self.store.set_fact("clock_offset", self.clock.offset_s)
-
-    def reset(self) -> None:
-        """As freshly started: no orders, faults or log. Settings and the clock stay."""
-        self.store.reset()
-        self.store.set_fact("clock_offset", self.clock.offset_s)
-        self.armory = Armory(self._seed)
-        self.bucket.empty()
-        self.log.clear()
-
-    def _gate(self) -> tuple[str, Response] | None:
-        given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-            return "unauthorized", wire.unauthorized(self.settings)
-        settings = self.settings
-        if settings.rate_limit and not self.bucket.take(
-            self.clock.now(), settings.rate_burst, settings.rate_per_second
-        ):
-            return "rate_limited", wire.rate_limited(settings.retry_after_s)
-        return None
-
-    def _struck(
-        self, entry: Entry, rule: str, args: dict[str, str], body: Any, number: str | None
-    ) -> tuple[str, Response]:
-        fault = self.armory.strike(request.method, request.path, number)
-        if fault is None:
-            return self._run(entry, rule, args, body)
-        entry.fault = fault.name
-        if fault.kind.when == "before":
-            return "struck", wire.suffer(fault, wire.as_json({}), self.settings, self.stopped)
-        outcome, answer = (
-            self._run(entry, rule, args, body)
-            if fault.kind.when == "after"
-            else self._inside(fault, entry, rule, args, body)
-        )
-        return outcome, wire.suffer(fault, answer, self.settings, self.stopped)
-
-    def _inside(
-        self, fault: InjectedFault, entry: Entry, rule: str, args: dict[str, str], body: Any
-    ) -> tuple[str, Response]:
-        match fault.name:
-            case "late_commit":
-                self._defer(rule, args, body, fault.options["seconds"])
-                return "late", wire.as_json({})
-            case "half_split":
-                return self._run(entry, rule, args, body, parts=-1)
-            case _:
-                first = self._run(entry, rule, args, body)
-                self._run(entry, rule, args, body)
-                return first
-
-    def _run(
-        self, entry: Entry, rule: str, args: dict[str, str], body: Any, parts: int | None = None
-    ) -> tuple[str, Response]:
-        ask = self._ask(rule, args, body, self.catch_up(), parts)
-        try:
-            data = CALLS[request.method, rule](ask)
-        except Rejected as refusal:
-            status = refusal.http_status or self.settings.rejection_status
-            return "refused", wire.rejected(refusal.code, refusal.message, status)
-        entry.kk_order_ids += [str(order_id) for order_id in ask.made]
-        if ask.made:
-            self.log.count("commits")
-        return "created" if ask.made else "ok", wire.as_json(envelope(data))
-
-    def _ask(self, rule: str, args: dict[str, str], body: Any, now: float, parts: int | None = None) -> Ask:
-        return Ask(self.store, self.settings, rule, request.args, body, now, args, parts)
-
-    def _defer(self, rule: str, args: dict[str, str], body: Any, seconds: float) -> None:
-        with self.store.transaction() as db:
-            db.execute(
-                "INSERT INTO late_call (due_at, endpoint, ask) VALUES (?, ?, ?)",
-                (self.clock.now() + seconds, rule, json.dumps({"args": args, "body": body})),
-            )
-
-    def _commit_late(self, rule: str, asked: dict[str, Any], at: float) -> None:
-        ask = Ask(self.store, self.settings, rule, {}, asked["body"], at, asked["args"])
-        try:
-            CALLS["POST", rule](ask)
-        except Rejected:
-            return
-        if ask.made:
-            self.log.count("commits")
-
-
-def endpoint(kk: KK, rule: str) -> Callable[..., Response]:
-    """Flask's view of one path of KK's."""
-
-    def view(**args: str) -> Response:
-        return kk.answer(rule, **args)
-
-    return view
-
-
-def _body() -> Any:
-    if request.method != "POST" or "json" not in request.headers.get("Content-Type", ""):
-        return None
-    try:
-        return json.loads(request.get_data())
-    except ValueError:
-        return None
+#: The most requests that the log keeps.
+KEPT = 50_000
 
 
 class LeakyBucket:
-    """Holds `burst` requests and leaks `per_second`; what would spill over is refused."""
+    """KK's rate limit: holds `burst` requests and leaks `per_second`. What would spill over is rejected."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -184,7 +32,7 @@ class LeakyBucket:
         self._at: float | None = None
 
     def take(self, now: float, burst: int, per_second: float) -> bool:
-        """Whether one more request fits in."""
+        """Add one request, and return whether it fits in."""
         with self._lock:
             leaked = per_second * max(0.0, now - self._at) if self._at is not None else 0.0
             self._level = max(0.0, self._level - leaked)
@@ -194,24 +42,16 @@ class LeakyBucket:
             self._level += 1
             return True
 
-    def empty(self) -> None:
-        """As if nothing had been asked yet."""
-        with self._lock:
-            self._level, self._at = 0.0, None
-
-
-KEPT = 50_000
-
 
 @dataclass
 class Entry:
-    """One request. It is there as soon as the request has come whole, with the outcome `pending`.
+    """One request. It is logged as soon as the whole request has arrived, with the outcome `pending`.
 
     Attributes:
         at: epoch seconds of the sandbox's clock.
         outcome: `created`, `ok`, `refused`, `unauthorized`, `rate_limited`, `late`, `struck` (a fault before
             the commit) or `pending`.
-        status: HTTP status of the answer; of a broken connection, what it would have been.
+        status: HTTP status of the answer; of a broken connection, the one that was prepared.
         fault: the kind that struck it.
         kk_order_ids: the orders that it made.
     """
@@ -231,10 +71,11 @@ class RequestLog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.clear()
+        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self.counts: Counter[str] = Counter()
 
     def begin(self, entry: Entry) -> Entry:
-        """A request has come."""
+        """Log a request that has arrived."""
         with self._lock:
             self._entries.append(entry)
             self.counts["requests"] += 1
@@ -242,7 +83,7 @@ class RequestLog:
         return entry
 
     def end(self, entry: Entry, outcome: str, status: int) -> None:
-        """It has been answered."""
+        """Log the answer to it."""
         with self._lock:
             entry.outcome, entry.status = outcome, status
             self.counts[outcome] += 1
@@ -253,12 +94,158 @@ class RequestLog:
             self.counts[name] += 1
 
     def entries(self) -> list[dict[str, Any]]:
-        """The kept requests, the oldest first."""
+        """Return the kept requests, the oldest first."""
         with self._lock:
             return [asdict(entry) for entry in self._entries]
 
-    def clear(self) -> None:
-        """Forget all."""
-        with self._lock:
-            self._entries: deque[Entry] = deque(maxlen=KEPT)
-            self.counts: Counter[str] = Counter()
+
+class KK:
+    """All that one sandbox holds, and the way of a request through it.
+
+    What happens after a while (payment, late commits, refunds, the bucket) goes by `now`, which `advance`
+    moves, so a test passes hours at once. Only stalls and latency are real seconds.
+    """
+
+    def __init__(
+        self, store: SandboxStore, settings: Settings, clock: Callable[[], float], token: str, seed: int
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.armory = Armory(seed)
+        self.bucket = LeakyBucket()
+        self.log = RequestLog()
+        self.stopped = threading.Event()
+        self._clock = clock
+        self._offset_s = store.fact("clock_offset")
+        self._token = token
+        self._seed = seed
+        self.change_settings()
+
+    def now(self) -> float:
+        """Return the epoch seconds of the sandbox's clock."""
+        return self._clock() + self._offset_s
+
+    def answer(self, rule: str, **args: str) -> Response:
+        """Answer one request; a broken connection is noted as its effect."""
+        body = _body()
+        number = number_in(body)
+        entry = self.log.begin(Entry(self.now(), request.method, request.path, number))
+        if request.method == "POST" and rule in FORMS:
+            self.log.count("creates")
+        if self.settings.latency_s:
+            self.stopped.wait(self.settings.latency_s)
+        outcome, answer = self._gate() or self._struck(entry, rule, args, body, number)
+        self.log.end(entry, outcome, answer.status_code)
+        return answer
+
+    def catch_up(self) -> float:
+        """Do what the clock has made due, and return the time."""
+        now = self.now()
+        due = "SELECT * FROM late_call WHERE due_at <= ? ORDER BY due_at, id"
+        for late in self.store.rows(due, (now,)):
+            with self.store.transaction() as db:
+                if db.execute("DELETE FROM late_call WHERE id = ?", (late["id"],)).rowcount == 1:
+                    self._commit_late(late["endpoint"], json.loads(late["ask"]), late["due_at"])
+        life.pay_what_is_due(self.store, self.settings, now)
+        life.decide_what_is_due(self.store, self.settings, now)
+        life.travel_what_is_due(self.store, self.settings, now)
+        return now
+
+    def change_settings(self, **changes: Any) -> dict[str, Any]:
+        """Change settings, see `Settings.change`, and return all of them."""
+        self.settings.change(**changes)
+        if self.settings.update_lag_s:
+            self.store.keep_past()
+        return asdict(self.settings)
+
+    def advance(self, seconds: float) -> float:
+        """Move the clock, also for the next start on the same file, and return its time."""
+        self._offset_s += seconds
+        self.store.set_fact("clock_offset", self._offset_s)
+        return self.catch_up()
+
+    def reset(self) -> None:
+        """Forget orders, faults and the log. Settings and the clock stay."""
+        self.store.reset()
+        self.store.set_fact("clock_offset", self._offset_s)
+        self.armory = Armory(self._seed)
+        self.bucket = LeakyBucket()
+        self.log = RequestLog()
+
+    def _gate(self) -> tuple[str, Response] | None:
+        given, settings = request.headers.get("Authorization", ""), self.settings
+        if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+            return "unauthorized", wire.unauthorized(settings)
+        if settings.rate_limit and not self.bucket.take(
+            self.now(), settings.rate_burst, settings.rate_per_second
+        ):
+            return "rate_limited", wire.rate_limited(settings.retry_after_s)
+        return None
+
+    def _struck(
+        self, entry: Entry, rule: str, args: dict[str, str], body: Any, number: str | None
+    ) -> tuple[str, Response]:
+        fault = self.armory.strike(request.method, request.path, number)
+        if fault is None:
+            return self._run(entry, rule, args, body)
+        entry.fault = fault.name
+        if fault.kind.when == "before":
+            outcome, answer = "struck", wire.as_json({})
+        elif fault.kind.when == "after":
+            outcome, answer = self._run(entry, rule, args, body)
+        else:
+            outcome, answer = self._inside(fault, entry, rule, args, body)
+        return outcome, wire.suffer(fault, answer, self.settings, self.stopped)
+
+    def _inside(
+        self, fault: InjectedFault, entry: Entry, rule: str, args: dict[str, str], body: Any
+    ) -> tuple[str, Response]:
+        match fault.name:
+            case "late_commit":
+                self._defer(rule, args, body, fault.options["seconds"])
+                return "late", wire.as_json({})
+            case "half_split":
+                return self._run(entry, rule, args, body, parts=-1)
+            case _:
+                first = self._run(entry, rule, args, body)
+                self._run(entry, rule, args, body)
+                return first
+
+    def _run(
+        self, entry: Entry, rule: str, args: dict[str, str], body: Any, parts: int | None = None
+    ) -> tuple[str, Response]:
+        ask = Ask(self.store, self.settings, rule, request.args, body, self.catch_up(), args, parts)
+        try:
+            data = CALLS[request.method, rule](ask)
+        except Rejected as rejection:
+            status = self.settings.rejection_status
+            return "refused", wire.rejected(rejection.code, rejection.message, status)
+        entry.kk_order_ids += [str(order_id) for order_id in ask.made]
+        if ask.made:
+            self.log.count("commits")
+        return "created" if ask.made else "ok", wire.as_json(envelope(data))
+
+    def _defer(self, rule: str, args: dict[str, str], body: Any, seconds: float) -> None:
+        with self.store.transaction() as db:
+            db.execute(
+                "INSERT INTO late_call (due_at, endpoint, ask) VALUES (?, ?, ?)",
+                (self.now() + seconds, rule, json.dumps({"args": args, "body": body})),
+            )
+
+    def _commit_late(self, rule: str, asked: dict[str, Any], at: float) -> None:
+        ask = Ask(self.store, self.settings, rule, {}, asked["body"], at, asked["args"])
+        try:
+            CALLS["POST", rule](ask)
+        except Rejected:
+            return
+        if ask.made:
+            self.log.count("commits")
+
+
+def _body() -> Any:
+    if request.method != "POST" or "json" not in request.headers.get("Content-Type", ""):
+        return None
+    try:
+        return json.loads(request.get_data())
+    except ValueError:
+        return None

@@ -19,7 +19,7 @@ REFUNDABLE = ("waiting_payment", "paid", "packed", "abnormal", "refunding", "par
 
 
 def pay_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
-    """KK takes the price from the balance some time after an order was created, which updates its row."""
+    """Take the price of orders from the balance some time after creation, which updates their rows."""
     due = "state = 'waiting_payment' AND created_at <= ?"
     until = now - settings.pay_after_s
     if store.value(f"SELECT 1 FROM kk_order WHERE {due} LIMIT 1", (until,)) is None:  # noqa: S608 - constant names
@@ -43,10 +43,9 @@ def ask_refund(
     lines: list[dict[str, Any]] | None,
     now: float,
 ) -> int:
-    """Note a wish to get money back; the same wish twice is two of them. Gives the refund's number.
+    """Add a refund and return its number. The same call twice makes two refunds.
 
-    Raises:
-        Refused: no such order or line, or too late.
+    Raises Rejected when there is no such order or line, or when it is too late.
     """
     with store.transaction() as db:
         order = _order(store, order_id)
@@ -65,11 +64,7 @@ def ask_refund(
 
 
 def refunds_of(store: SandboxStore, order_id: int, until: float) -> list[dict[str, Any]]:
-    """The refunds of an order that were asked for until then, as KK lists them.
-
-    Raises:
-        Refused: no such order.
-    """
+    """Return an order's refunds until then, as KK lists them. Raises Rejected when there is no such order."""
     _order(store, order_id)
     asked = "order_id = ? AND asked_at <= ?"
     rows = store.rows(f"SELECT * FROM refund WHERE {asked} ORDER BY no", (order_id, until))  # noqa: S608 - constant names
@@ -80,7 +75,7 @@ def refunds_of(store: SandboxStore, order_id: int, until: float) -> list[dict[st
 
 
 def decide_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
-    """Refunds are decided some time after they were asked for, in that order."""
+    """Decide refunds some time after they were asked for, in that order."""
     due = store.rows(
         "SELECT * FROM refund WHERE state = 'pending_review' AND asked_at <= ? ORDER BY asked_at, no",
         (now - settings.refund_after_s,),
@@ -186,7 +181,11 @@ MOVES = ("paid", *PARCELS, "abnormal", "cancel")
 
 
 def travel_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
-    """Let every order take the steps whose time has come."""
+    """Move every order whose time has come: packed, shipped in one parcel or two, delivered.
+
+    An order of several lines goes in two parcels, the first of which has its first line. Each step comes so
+    long after the order's last change as `Settings` says; a negative time stops it there.
+    """
     for state, setting in WAITS.items():
         after_s = getattr(settings, setting)
         due = "SELECT * FROM kk_order WHERE state = ? AND updated_at <= ?"
@@ -199,20 +198,15 @@ def travel_what_is_due(store: SandboxStore, settings: Settings, now: float) -> N
 def move(store: SandboxStore, order_id: int, state: str, now: float) -> None:
     """Put an order into one of `MOVES` at once.
 
-    Raises:
-        Refused: no such order.
-        ValueError: no such state.
+    Raises Rejected when there is no such order, ValueError when there is no such state.
     """
     if state not in MOVES:
         raise ValueError(f"an order is moved to one of {', '.join(MOVES)}")
-    found = store.rows("SELECT * FROM kk_order WHERE id = ?", (order_id,))
-    if not found:
-        raise Rejected(NOT_FOUND, "the order does not exist")
-    _move(store, found[0], state, now)
+    _move(store, _order(store, order_id), state, now)
 
 
 def parcels_json(row: Row) -> list[dict[str, Any]] | None:
-    """An order's `fulfillments` in KK's list; None until it is packed."""
+    """Return an order's `fulfillments` in KK's list; None until it is packed."""
     if row["travelled"] is None:
         return None
     first, others = PARCELS[row["travelled"]]
@@ -239,16 +233,11 @@ def _move(store: SandboxStore, row: Row, state: str, at: float) -> None:
             " WHERE id = ?",
             (state, travelled, paid_at, at, at, row["id"]),
         )
-        if row["paid_at"] is None:
-            _settle_price(store, row, is_paid=paid_at is not None, is_over=state == "cancel")
-
-
-def _settle_price(store: SandboxStore, row: Row, *, is_paid: bool, is_over: bool) -> None:
-    cents = row["subtotal"] + row["freight"]
-    if is_paid or is_over:
-        store.add_fact("reserved", -cents)
-    if is_paid:
-        store.add_fact("balance", -cents)
+        if row["paid_at"] is None and (paid_at is not None or state == "cancel"):
+            cents = row["subtotal"] + row["freight"]
+            store.add_fact("reserved", -cents)
+            if paid_at is not None:
+                store.add_fact("balance", -cents)
 
 
 def _parcels(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

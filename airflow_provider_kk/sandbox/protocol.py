@@ -5,8 +5,7 @@ KK publishes no list of error codes, so these are the sandbox's own: nobody shou
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,65 +19,36 @@ TOO_LATE = 40006
 
 
 class Rejected(Exception):
-    """KK says no: an envelope with another code than 10000."""
+    """KK rejects the call: an envelope with another code than 10000."""
 
-    def __init__(self, code: int, message: str, http_status: int | None = None) -> None:
-        super().__init__(code, message, http_status)
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code, message)
         self.code = code
         self.message = message
-        self.http_status = http_status
 
 
 def envelope(data: Any, code: int = SUCCESS, message: str = "success") -> dict[str, Any]:
-    """Every answer of KK's has this form."""
+    """Return the form that every answer of KK has."""
     return {"code": code, "message": message, "data": data}
 
 
-class SandboxClock:
-    """Epoch seconds from a source, moved by an offset.
-
-    Everything that happens after a while (payment, late commits, refunds, the bucket) goes by this clock,
-    so a test moves hours in no time. Only stalls and latency are real seconds.
-    """
-
-    def __init__(self, source: Callable[[], float] = time.time, offset_s: float = 0.0) -> None:
-        self._source = source
-        self.offset_s = offset_s
-
-    def now(self) -> float:
-        """Epoch seconds."""
-        return self._source() + self.offset_s
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock; negative seconds move it back."""
-        self.offset_s += seconds
-
-
 def iso(epoch: float) -> str:
-    """The form of KK's dates: `2016-01-18T23:41:00Z`."""
+    """Return a date as KK writes it: `2016-01-18T23:41:00Z`."""
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_iso(text: str) -> float:
-    """Read KK's form of a date.
-
-    Raises:
-        ValueError: not of that form.
-    """
+    """Read a date as KK writes it. Raises ValueError for any other form."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def money(cents: int) -> float:
-    """Dollars as KK's JSON has them."""
+    """Return dollars as KK's JSON has them."""
     return cents / 100
 
 
 def read_lines(value: Any, name: str) -> tuple[tuple[str, int], ...]:
-    """Read `[{"sku", "quantity"}]`.
-
-    Raises:
-        Refused: no lines, no SKU, or a quantity that is not a whole number of at least 1.
-    """
+    """Read `[{"sku", "quantity"}]`. Raises Rejected unless each line has a SKU and a quantity."""
     if not isinstance(value, list) or not value:
         raise Rejected(INVALID, f"{name} is required")
     return tuple(_line(line, f"{name}[{index}]") for index, line in enumerate(value))
@@ -107,3 +77,11 @@ def text_in(
     if not isinstance(value, str) or len(value) > width:
         raise Rejected(INVALID, f"{where} must be a text of at most {width} characters")
     return value
+
+
+def whole_in(query: Mapping[str, str], name: str, default: int) -> int:
+    """Read a whole number of at least 1 from a query."""
+    text = query.get(name) or str(default)
+    if not text.isdecimal() or not 1 <= int(text) < 10**9:
+        raise Rejected(INVALID, f"{name} must be a whole number of at least 1")
+    return int(text)

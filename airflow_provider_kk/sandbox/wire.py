@@ -42,12 +42,12 @@ class Handler(WSGIRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    #: An idle connection is closed after so many seconds, without a word, as servers do.
+    #: Seconds after which an idle connection is closed, as servers do.
     timeout = 75
     server: Server
 
     def finish(self) -> None:
-        """The connection is over, perhaps already broken."""
+        """End the connection, which may be broken already."""
         with contextlib.suppress(OSError):
             super().finish()
 
@@ -71,10 +71,10 @@ class Handler(WSGIRequestHandler):
             effect(self.connection, head, answer)
 
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Nothing: the sandbox keeps a log of its own, and a URL may hold what belongs in none."""
+        """Log nothing: the sandbox keeps its own log, and a URL may hold personal data."""
 
     def _body(self) -> bytes | None:
-        """The body; None if it did not come whole: no server acts on such a request."""
+        """Return the body; None if it did not arrive whole: no server acts on such a request."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._chunks()
         length = int(self.headers.get("Content-Length") or 0)
@@ -117,7 +117,7 @@ class Server(ThreadedWSGIServer):
         super().__init__(host, port, app, Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection; it is known before its thread runs, so that none is forgotten at the end."""
+        """Serve a connection in a thread. It is noted before, so that none is left open at the end."""
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), name="kk-sandbox", daemon=True
         )
@@ -125,12 +125,12 @@ class Server(ThreadedWSGIServer):
         thread.start()
 
     def shutdown_request(self, request: Any) -> None:
-        """A connection has ended."""
+        """Forget a connection that has ended."""
         self.connections.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that went away is no error of the sandbox."""
+        """Ignore callers that went away: that is no error of the sandbox."""
 
     def end_connections(self) -> None:
         """Close every connection and wait for its thread."""
@@ -171,19 +171,19 @@ def reset(connection: socket.socket, head: bytes, body: bytes) -> None:
 
 
 def cut_body(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Promise more than is sent."""
+    """Send half of the body, then end."""
     connection.sendall(head + body[: len(body) // 2])
     connection.shutdown(socket.SHUT_RDWR)
 
 
 def cut_headers(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Stop inside the headers."""
+    """Send half of the headers, then end."""
     connection.sendall(head[: len(head) // 2])
     connection.shutdown(socket.SHUT_RDWR)
 
 
 def stall(seconds: float, stopped: threading.Event) -> Effect:
-    """Silence, then the end; `stopped` cuts it short."""
+    """Send nothing, then end; `stopped` cuts it short."""
 
     def effect(connection: socket.socket, head: bytes, body: bytes) -> None:
         stopped.wait(seconds)
@@ -193,7 +193,7 @@ def stall(seconds: float, stopped: threading.Event) -> Effect:
 
 
 def drip(interval_s: float, stopped: threading.Event) -> Effect:
-    """The right answer, a byte at a time."""
+    """Send the right answer, a byte at a time."""
 
     def effect(connection: socket.socket, head: bytes, body: bytes) -> None:
         for byte in head + body:
@@ -209,30 +209,14 @@ PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></
 
 
 def suffer(fault: InjectedFault, answer: Response, settings: Settings, stopped: threading.Event) -> Response:
-    """The answer of a struck request; `answer` is what it would have been."""
+    """Return the answer to a struck request; `answer` is what it would have been."""
     options = fault.options
-    match fault.kind.effect:
-        case "drop":
-            return _broken(answer, drop)
-        case "reset":
-            return _broken(answer, reset)
-        case "cut_body":
-            return _broken(answer, cut_body)
-        case "cut_headers":
-            return _broken(answer, cut_headers)
-        case "stall":
-            return _broken(answer, stall(options["seconds"], stopped))
-        case "drip":
-            return _broken(answer, drip(options["interval_s"], stopped))
-        case _:
-            return _answer(fault, answer, settings)
-
-
-def _answer(fault: InjectedFault, answer: Response, settings: Settings) -> Response:
-    options = fault.options
+    if effect := _break_of(fault, stopped):
+        request.environ[EFFECT] = effect
+        return answer
     match fault.kind.effect:
         case "status":
-            return server_error(options["status"], options["body"])
+            return _server_error(options["status"], options["body"])
         case "html_200":
             return html(200, "Please wait")
         case "garbage":
@@ -245,30 +229,47 @@ def _answer(fault: InjectedFault, answer: Response, settings: Settings) -> Respo
         case "auth":
             return unauthorized(settings)
         case "refuse":
-            return rejected(
-                options["code"], options["message"], options["status"] or settings.rejection_status
-            )
+            status = options["status"] or settings.rejection_status
+            return rejected(options["code"], options["message"], status)
         case _:
             return answer
 
 
+def _break_of(fault: InjectedFault, stopped: threading.Event) -> Effect | None:
+    match fault.kind.effect:
+        case "stall":
+            return stall(fault.options["seconds"], stopped)
+        case "drip":
+            return drip(fault.options["interval_s"], stopped)
+        case effect:
+            return _BREAKS.get(effect)
+
+
+_BREAKS: dict[str, Effect] = {
+    "drop": drop,
+    "reset": reset,
+    "cut_body": cut_body,
+    "cut_headers": cut_headers,
+}
+
+
 def as_json(data: Any, status: int = 200) -> Response:
-    """A JSON answer."""
+    """Return a JSON answer."""
     return Response(json.dumps(data), status, mimetype="application/json")
 
 
 def rejected(code: int, message: str, status: int) -> Response:
-    """KK says no."""
+    """Return an envelope with another code than success."""
     return as_json(envelope(None, code, message), status)
 
 
 def html(status: int, title: str) -> Response:
-    """What proxies and web servers say."""
+    """Return a page as proxies and web servers send it."""
     return Response(PAGE.format(title), status, mimetype="text/html")
 
 
-def server_error(status: int, body: str) -> Response:
-    """A 5xx in one of the forms that gateways, frameworks and KK itself give it."""
+def _server_error(status: int, body: str) -> Response:
+    """Return a 5xx in one of the forms that gateways, frameworks and KK itself give it."""
     if body == "html":
         return html(status, f"{status} Server Error")
     if body == "json":
@@ -277,7 +278,7 @@ def server_error(status: int, body: str) -> Response:
 
 
 def rate_limited(retry_after_s: float | None) -> Response:
-    """HTTP 429; None or a negative time: without `Retry-After`."""
+    """Return HTTP 429, without `Retry-After` for None or a negative time."""
     answer = rejected(429, "Too Many Requests", 429)
     if retry_after_s is not None and retry_after_s >= 0:
         answer.headers["Retry-After"] = f"{retry_after_s:g}"
@@ -285,7 +286,7 @@ def rate_limited(retry_after_s: float | None) -> Response:
 
 
 def unauthorized(settings: Settings) -> Response:
-    """What a wrong token gets; KK does not document the body."""
+    """Return what a wrong token gets; KK does not document the body."""
     match settings.unauthorized:
         case "empty":
             return Response("", 401)
@@ -295,8 +296,3 @@ def unauthorized(settings: Settings) -> Response:
             return rejected(401, "Unauthorized", 200)
         case _:
             return rejected(401, "Unauthorized", 401)
-
-
-def _broken(answer: Response, effect: Effect) -> Response:
-    request.environ[EFFECT] = effect
-    return answer
