@@ -14,8 +14,25 @@ from airflow_provider_kk.sandbox.protocol import NOT_FOUND, TOO_LATE, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, SandboxStore, pieces_by_sku
 
-#: Before shipping, so that a refund can be asked for.
+#: The states before shipping, in which a refund can be asked for.
 REFUNDABLE = ("waiting_payment", "paid", "packed", "abnormal", "refunding", "partial_refund")
+#: state: the setting that says how long an order stays in it
+WAITS = {
+    "paid": "pack_after_s",
+    "partial_refund": "pack_after_s",
+    "packed": "ship_after_s",
+    "partially_shipped": "second_parcel_after_s",
+    "shipped": "deliver_after_s",
+}
+#: state: the status of its first parcel and of the others; None: not listed yet.
+PARCELS = {
+    "packed": ("preparing", None),
+    "partially_shipped": ("shipped", None),
+    "shipped": ("shipped", "shipped"),
+    "delivered": ("completed", "completed"),
+}
+#: What an order can be moved to by hand.
+MOVES = ("paid", *PARCELS, "abnormal", "cancel")
 
 
 def pay_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
@@ -159,25 +176,6 @@ def _take_back(items: list[dict[str, Any]], sku: str, pieces: int) -> None:
             taken = min(pieces, item["quantity"] - item["refunded"])
             item["refunded"] += taken
             pieces -= taken
-
-
-#: state: the setting that says how long an order stays in it
-WAITS = {
-    "paid": "pack_after_s",
-    "partial_refund": "pack_after_s",
-    "packed": "ship_after_s",
-    "partially_shipped": "second_parcel_after_s",
-    "shipped": "deliver_after_s",
-}
-#: The states in which a parcel may be seen, and how far the first and the others are then.
-PARCELS = {
-    "packed": ("preparing", None),
-    "partially_shipped": ("shipped", None),
-    "shipped": ("shipped", "shipped"),
-    "delivered": ("completed", "completed"),
-}
-#: What an order can be moved to by hand.
-MOVES = ("paid", *PARCELS, "abnormal", "cancel")
 
 
 def travel_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:

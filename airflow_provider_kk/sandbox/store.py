@@ -263,8 +263,13 @@ def _cost(lines: Iterable[Line], channel_type: str | None) -> tuple[int, int]:
 
 
 def _items(order_id: int, lines: Iterable[Line]) -> list[dict[str, Any]]:
-    rows = enumerate(((product_of(sku).item_id, sku, quantity) for sku, quantity in lines), start=1)
     return [
-        {"id": order_id * 100 + n, "item_id": item_id, "sku": sku, "quantity": quantity, "refunded": 0}
-        for n, (item_id, sku, quantity) in rows
+        {
+            "id": order_id * 100 + index,
+            "item_id": product_of(sku).item_id,
+            "sku": sku,
+            "quantity": quantity,
+            "refunded": 0,
+        }
+        for index, (sku, quantity) in enumerate(lines, start=1)
     ]

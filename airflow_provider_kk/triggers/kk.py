@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -15,9 +16,23 @@ from airflow_provider_kk.triggers.polling import poller_of, read_kk
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
 
+log = logging.getLogger(__name__)
 
-class SleepTrigger(BaseTrigger):
-    """Fires once, at a time.
+_MIN_POLL_S = 0.5
+
+
+class _KKTrigger(BaseTrigger):
+    """A trigger that keeps each of its arguments in an attribute of the same name."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return how to make this trigger anew."""
+        kind = type(self)
+        names = list(inspect.signature(kind).parameters)
+        return f"{kind.__module__}.{kind.__name__}", {name: getattr(self, name) for name in names}
+
+
+class SleepTrigger(_KKTrigger):
+    """Fires once, at a time, so that waiting for a settle window takes no worker's slot.
 
     :param until: epoch seconds of the worker's clock; absolute, so that a restart does not start over.
     :param longest_s: seconds that it sleeps at most, however far the triggerer's clock is behind.
@@ -28,35 +43,27 @@ class SleepTrigger(BaseTrigger):
         self.until = until
         self.longest_s = longest_s
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return how to make this trigger again."""
-        arguments = {"until": self.until, "longest_s": self.longest_s}
-        return "airflow_provider_kk.triggers.kk.SleepTrigger", arguments
-
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Sleep, then fire."""
-        rest_s = self.until - time.time()
-        await asyncio.sleep(max(0.0, rest_s if self.longest_s is None else min(rest_s, self.longest_s)))
+        left_s = self.until - time.time()
+        await asyncio.sleep(max(0.0, left_s if self.longest_s is None else min(left_s, self.longest_s)))
         yield TriggerEvent({"until": self.until})  # type: ignore[no-untyped-call]
 
 
-_LEAST_POLL_S = 0.5
-
-
-class OrderTrigger(BaseTrigger):
+class OrderTrigger(_KKTrigger):
     """Fires when the orders have reached `until`, when they never will, or at the deadline. Only reads.
 
     The event is `{"state": "reached" | "failed" | "error" | "timeout", "reason": ..., "orders": [...],
-    "deadline": ...}`, the orders as `journey.plain` gives them.
+    "deadline": ...}`, the orders as `fulfilment.plain` returns them.
 
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: where the account's rate limit is shared with all workers; None: a limit of this
         triggerer's own.
     :param kk_order_ids: what to wait for; none: it fires at the next tick with the state `again`.
-    :param until: a `journey.Goal`.
+    :param until: a `fulfilment.Goal`.
     :param any_split: whether one of the orders is enough.
-    :param poll_s: seconds from one look to the next. All triggers with the same look at the same time, and
-        share their requests.
+    :param poll_s: seconds from one poll to the next. All triggers with the same value poll at the same time,
+        and share their requests.
     :param deadline: epoch seconds of the triggerer's clock; absolute, so that a restart does not start over.
     """
 
@@ -80,16 +87,11 @@ class OrderTrigger(BaseTrigger):
         self.poll_s = poll_s
         self.deadline = deadline
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return how to make this trigger again."""
-        names = ("kk_conn_id", "ledger_conn_id", "kk_order_ids", "until", "any_split", "poll_s", "deadline")
-        return "airflow_provider_kk.triggers.kk.OrderTrigger", {name: getattr(self, name) for name in names}
-
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look at the orders at each tick, then fire once."""
+        """Poll the orders at each tick, then fire once."""
         while (now := time.time()) < self.deadline:
-            poll_s = max(self.poll_s, _LEAST_POLL_S)
-            # The ticks are the same for everybody, so that those who wait ask together.
+            poll_s = max(self.poll_s, _MIN_POLL_S)
+            # All triggers have the same ticks, so that they ask together.
             await asyncio.sleep(min(poll_s - now % poll_s, self.deadline - now))
             event = await self._poll() if self.kk_order_ids else {"state": "again"}
             if event is not None:
@@ -98,20 +100,18 @@ class OrderTrigger(BaseTrigger):
         yield self._event({"state": "timeout"})
 
     def _event(self, event: dict[str, Any]) -> TriggerEvent:
-        # Beside it, since `dag.test()` forgets what else a deferral has noted.
+        # `dag.test()` forgets what else a deferral has noted, so the event has the deadline, too.
         return TriggerEvent({**event, "deadline": self.deadline})  # type: ignore[no-untyped-call]
 
     async def _poll(self) -> dict[str, Any] | None:
-        from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
         from airflow_provider_kk.api.fulfilment import Goal, outlook
-        from airflow_provider_kk.hooks.connection import InvalidConnectionError
 
         try:
             listed = await poller_of(self.kk_conn_id, self.ledger_conn_id).orders(self.kk_order_ids)
-        except (InvalidConnectionError, KKAuthError, KKEndpointError) as error:
+        except _permanent_errors() as error:
             return {"state": "error", "reason": str(error)}
         except Exception:
-            # The poller has said what; whatever it was, the next look may succeed.
+            # The poller has logged it, and the next poll may succeed.
             return None
         seen = outlook(self.kk_order_ids, listed, Goal(self.until), any_split=self.any_split)
         if seen.is_reached:
@@ -119,20 +119,15 @@ class OrderTrigger(BaseTrigger):
         return {"state": "failed", "reason": seen.why_never} if seen.why_never else None
 
 
-log = logging.getLogger(__name__)
-
-_LEAST_POLL_S = 0.5
-
-
-class RefundTrigger(BaseTrigger):
+class RefundTrigger(_KKTrigger):
     """Fires when KK has decided on all of the refunds, or at the deadline. Only reads.
 
-    The event is `{"state": "decided" | "timeout" | "error", "reason": ...}`: the task looks at KK again.
+    The event is `{"state": "decided" | "timeout" | "error", "reason": ...}`. The task then reads KK again.
 
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: where the account's rate limit is shared with all workers.
     :param refund_keys: the refunds by their keys, see `delivery.refunds.refund_key`.
-    :param poll_s: seconds from one look to the next.
+    :param poll_s: seconds from one poll to the next.
     :param deadline: epoch seconds of the triggerer's clock; absolute, so that a restart does not start over.
     """
 
@@ -152,15 +147,10 @@ class RefundTrigger(BaseTrigger):
         self.poll_s = poll_s
         self.deadline = deadline
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return how to make this trigger again."""
-        names = ("kk_conn_id", "ledger_conn_id", "refund_keys", "poll_s", "deadline")
-        return "airflow_provider_kk.triggers.kk.RefundTrigger", {name: getattr(self, name) for name in names}
-
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look at the refunds from time to time, then fire once."""
+        """Poll the refunds from time to time, then fire once."""
         while (now := time.time()) < self.deadline:
-            await asyncio.sleep(min(max(self.poll_s, _LEAST_POLL_S), self.deadline - now))
+            await asyncio.sleep(min(max(self.poll_s, _MIN_POLL_S), self.deadline - now))
             event = await self._poll()
             if event is not None:
                 yield TriggerEvent(event)  # type: ignore[no-untyped-call]
@@ -168,16 +158,13 @@ class RefundTrigger(BaseTrigger):
         yield TriggerEvent({"state": "timeout"})  # type: ignore[no-untyped-call]
 
     async def _poll(self) -> dict[str, Any] | None:
-        from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
-        from airflow_provider_kk.hooks.connection import InvalidConnectionError
-
         try:
             is_decided = await read_kk(self.kk_conn_id, self.ledger_conn_id, self._are_decided)
-        except (InvalidConnectionError, KKAuthError, KKEndpointError) as error:
+        except _permanent_errors() as error:
             return {"state": "error", "reason": str(error)}
         except Exception as error:
-            # Whatever it was, the next look may succeed; its text may hold anything.
-            log.warning("KK's refunds cannot be read, so this is looked at again: %s", type(error).__name__)
+            # The next poll may succeed. The error's text may hold anything.
+            log.warning("KK's refunds cannot be read, the next poll retries: %s", type(error).__name__)
             return None
         return {"state": "decided"} if is_decided else None
 
@@ -185,3 +172,11 @@ class RefundTrigger(BaseTrigger):
         from airflow_provider_kk.delivery.refunds import is_decided, order_of_key
 
         return all(is_decided(client.get_refunds(order_of_key(key)), key) for key in self.refund_keys)
+
+
+def _permanent_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that another poll cannot fix."""
+    from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
+    from airflow_provider_kk.hooks.connection import InvalidConnectionError
+
+    return InvalidConnectionError, KKAuthError, KKEndpointError
