@@ -25,11 +25,11 @@ class ResponseModel(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     odd_fields: list[str] = Field(default_factory=list, repr=False)
-    """Paths (`items[0].quantity`) of what could not be read; `(whole)` when it was no JSON object at all."""
+    """Paths (`items[0].quantity`) of what could not be parsed; `(whole)` for what is no JSON object."""
 
     @classmethod
     def read(cls, data: object) -> Self:
-        """Whatever can be read of `data`, a piece of parsed JSON. Never raises."""
+        """Read what can be parsed of `data`, a piece of parsed JSON. Never raises."""
         source: Mapping[Any, Any] = data if isinstance(data, Mapping) else {}
         odd = [] if source is data else ["(whole)"]
         values: dict[str, Any] = {}
@@ -43,15 +43,15 @@ class ResponseModel(BaseModel):
                 odd.append(field)
                 continue
             odd += _odd_below(field, values[field])
-        # With every default given, pydantic need not look for them, which takes longer than all the rest.
+        # All defaults are given, since pydantic takes longer to find them than for all the rest.
         whole = {name: make() for name, make in _defaults(cls)} | values | {"odd_fields": odd}
         return cast("Self", cls.model_construct({*values, "odd_fields"}, **whole))
 
 
 class ReadFrom:
-    """Where a field comes from: its reader, and KK's names for it, the first with a value counts.
+    """Where a field comes from: its reader, and KK's names for it, of which the first with a value counts.
 
-    A reader gets a value that is neither null nor empty text, and raises ValueError when that makes no sense.
+    A reader gets a value that is neither null nor empty text. It raises ValueError when it cannot parse it.
     """
 
     def __init__(self, reader: Callable[[Any], Any], *names: str) -> None:
@@ -60,7 +60,7 @@ class ReadFrom:
 
 
 def as_text(value: object) -> str | None:
-    """Text, or the digits of a number: ids and order numbers come as either."""
+    """Read text, or the digits of a number: KK lists ids and order numbers as either."""
     if isinstance(value, str):
         # A database takes neither NUL nor half of a surrogate pair.
         return re.sub(r"[\x00\ud800-\udfff]", "\ufffd", value.strip()) or None
@@ -71,13 +71,13 @@ def as_text(value: object) -> str | None:
 
 
 def as_status(value: object) -> str | None:
-    """A word of an open set. KK writes "no status" as the text NULL."""
+    """Read a status of an open set. KK writes "no status" as the text NULL."""
     word = as_text(value)
     return None if word == "NULL" else word
 
 
 def as_number(value: object) -> Decimal:
-    """Money, or a count: a JSON number or its text, within any range that makes sense."""
+    """Read money or a count, a JSON number or its text, within a sensible range."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise ValueError("no number")
     if isinstance(value, str) and ("_" in value or not value.strip().isascii()):
@@ -93,22 +93,36 @@ def as_number(value: object) -> Decimal:
 
 
 def as_count(value: object) -> int:
-    """A whole number from 0."""
+    """Read a whole number from 0."""
     number = as_number(value)
     if number < 0 or number != number.to_integral_value():
         raise ValueError("no count")
     return int(number)
 
 
+def _as_stock(value: object) -> int:
+    """Read a count. A negative one, of goods that are oversold, is 0."""
+    number = as_number(value)
+    return as_count(max(number, Decimal(0)))
+
+
+def _as_price(value: object) -> Decimal:
+    """Read an amount of money from 0."""
+    number = as_number(value)
+    if number < 0:
+        raise ValueError("no price")
+    return number
+
+
 def is_integer(value: object) -> bool:
-    """Whether KK listed this as a JSON integer rather than as text."""
+    """Return whether KK listed this as a JSON integer rather than as text."""
     return not isinstance(value, bool) and isinstance(value, int | float | Decimal)
 
 
 def as_time(value: object) -> datetime:
-    """A point in time, aware: ISO text (no zone means UTC), `yyyy-mm-dd HH:MM:SS`, or epoch milliseconds.
+    """Read an aware time: ISO text (UTC without a zone), `yyyy-mm-dd HH:MM:SS`, or epoch milliseconds.
 
-    A bare year, which an old example of KK shows, is no time.
+    A bare year, as in an old example of KK, is no time.
     """
     text = as_text(value) or ""
     if re.fullmatch(r"[0-9]+", text, re.ASCII):
@@ -118,7 +132,7 @@ def as_time(value: object) -> datetime:
 
 
 def as_rows(model: type[ResponseModel]) -> Callable[[object], list[Any]]:
-    """A list of `model`; a single object counts as a list of one."""
+    """Return a reader of lists of `model`. A single object counts as a list of one."""
 
     def read(value: object) -> list[Any]:
         rows = [value] if isinstance(value, Mapping) else value
@@ -131,7 +145,7 @@ def as_rows(model: type[ResponseModel]) -> Callable[[object], list[Any]]:
 
 def _epoch_time(number: int) -> datetime:
     for seconds in (number / 1000, float(number)):
-        # 2001 to 2128: in this range milliseconds and seconds cannot be taken for one another.
+        # 2001 to 2128: in this range, milliseconds and seconds cannot be confused.
         if 1e9 <= seconds < 5e9:
             return datetime.fromtimestamp(seconds, UTC)
     raise ValueError("no time")
@@ -169,7 +183,7 @@ def _plan(model: type[ResponseModel]) -> list[tuple[str, ReadFrom]]:
 
 
 class KKAddress(ResponseModel):
-    """The address of an order at KK, as text as it comes."""
+    """The address of an order at KK, unchecked."""
 
     country: Annotated[str | None, ReadFrom(as_text, "country", "countryCode")] = None
     city: Annotated[str | None, ReadFrom(as_text, "city"), Field(repr=False)] = None
@@ -221,12 +235,8 @@ class Package(ResponseModel):
     tracking_code: Annotated[str | None, ReadFrom(as_text, "trackingCode")] = None
     tracking_url: Annotated[str | None, ReadFrom(as_text, "logisticsSearchUrl")] = None
     delivery_time: Annotated[str | None, ReadFrom(as_text, "deliveryTime")] = None
-    items: Annotated[list[KKOrderItem], ReadFrom(as_rows(KKOrderItem), "items", "orderItems")] = Field(
-        default_factory=list
-    )
-    tracking_infos: Annotated[list[TrackingInfo], ReadFrom(as_rows(TrackingInfo), "trackingInfos")] = Field(
-        default_factory=list
-    )
+    items: Annotated[list[KKOrderItem], ReadFrom(as_rows(KKOrderItem), "items", "orderItems")] = []
+    tracking_infos: Annotated[list[TrackingInfo], ReadFrom(as_rows(TrackingInfo), "trackingInfos")] = []
 
 
 class KKOrder(ResponseModel):
@@ -259,18 +269,14 @@ class KKOrder(ResponseModel):
     promotion_amount: Annotated[Decimal | None, ReadFrom(as_number, "promotionAmount")] = None
     refundable_amount: Annotated[Decimal | None, ReadFrom(as_number, "refundableAmount")] = None
     refunded_amount: Annotated[Decimal | None, ReadFrom(as_number, "refundedAmount")] = None
-    items: Annotated[list[KKOrderItem], ReadFrom(as_rows(KKOrderItem), "orderItems")] = Field(
-        default_factory=list
-    )
-    fulfillments: Annotated[list[Package], ReadFrom(as_rows(Package), "fulfillments")] = Field(
-        default_factory=list
-    )
+    items: Annotated[list[KKOrderItem], ReadFrom(as_rows(KKOrderItem), "orderItems")] = []
+    fulfillments: Annotated[list[Package], ReadFrom(as_rows(Package), "fulfillments")] = []
 
 
 class OrderPage(ResponseModel):
-    """One page of listed orders. `total` is KK's count over all pages, where it gives one."""
+    """One page of listed orders. `total` is KK's count over all pages, if it gives one."""
 
-    orders: Annotated[list[KKOrder], ReadFrom(as_rows(KKOrder), "list")] = Field(default_factory=list)
+    orders: Annotated[list[KKOrder], ReadFrom(as_rows(KKOrder), "list")] = []
     total: Annotated[int | None, ReadFrom(as_count, "total")] = None
     page_number: Annotated[int | None, ReadFrom(as_count, "pageNumber")] = None
     page_size: Annotated[int | None, ReadFrom(as_count, "pageSize")] = None
@@ -294,20 +300,6 @@ class Channel(ResponseModel):
     estimated_freight: Annotated[Decimal | None, ReadFrom(as_number, "estimatedFreight")] = None
     currency_code: Annotated[str | None, ReadFrom(as_text, "estimatedFreightCurrency")] = None
     delivery_time: Annotated[str | None, ReadFrom(as_text, "deliveryTime")] = None
-
-
-def _as_stock(value: object) -> int:
-    """A count; below zero, where more is promised than there is, it is none."""
-    number = as_number(value)
-    return as_count(max(number, Decimal(0)))
-
-
-def _as_price(value: object) -> Decimal:
-    """An amount of money from 0."""
-    number = as_number(value)
-    if number < 0:
-        raise ValueError("no price")
-    return number
 
 
 class KKSku(ResponseModel):
@@ -350,7 +342,7 @@ class KKProduct(ResponseModel):
     price: Annotated[Decimal | None, ReadFrom(_as_price, "price")] = None
     stock: Annotated[int | None, ReadFrom(_as_stock, "stock")] = None
     updated_at: Annotated[datetime | None, ReadFrom(as_time, "updateTime")] = None
-    skus: Annotated[list[KKSku], ReadFrom(as_rows(KKSku), "skuDetails")] = Field(default_factory=list)
+    skus: Annotated[list[KKSku], ReadFrom(as_rows(KKSku), "skuDetails")] = []
 
 
 class WarehouseStock(ResponseModel):
@@ -365,9 +357,7 @@ class Stock(ResponseModel):
     """The stock of one SKU over all warehouses."""
 
     sku: Annotated[str | None, ReadFrom(as_text, "sku")] = None
-    warehouses: Annotated[list[WarehouseStock], ReadFrom(as_rows(WarehouseStock), "warehouseStockList")] = (
-        Field(default_factory=list)
-    )
+    warehouses: Annotated[list[WarehouseStock], ReadFrom(as_rows(WarehouseStock), "warehouseStockList")] = []
 
 
 class Warehouse(ResponseModel):
