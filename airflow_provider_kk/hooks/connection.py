@@ -27,14 +27,19 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 
+T = TypeVar("T")
+
 DEFAULT_ACCOUNT = "default"
-# KK's searches lag up to 5 minutes behind: what was sent is not listed sooner for certain.
+# KK's lists lag up to 5 minutes behind.
 LIST_LAG_S = 300.0
 DAY_S = 86_400.0
+#: A longer unknown name may be a token in the wrong place, so messages show only its beginning.
+_LONGEST_SHOWN = 16
+_BEGIN_SHOWN = 6
 
 
 class AirflowConnection(Protocol):
-    """What is read of Airflow's `Connection`, the same on 2.11 and 3.x."""
+    """What Airflow's `Connection` has on 2.11 and 3.x."""
 
     conn_id: str
     host: str | None
@@ -50,11 +55,11 @@ class AirflowConnection(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionSettings:
-    """What a connection of type `kk` says, checked and with its defaults filled in.
+    """The settings of a connection of type `kk`, checked and with their defaults.
 
     `host` is the host name, with its port where that is not the scheme's own; with `account` it is the key
-    of ledger and rate limit. Times ending in `_s` are seconds. `account_is_explicit` tells whether the
-    connection itself names the account, which a second one to the same host must.
+    of ledger and rate limit. `account_is_explicit`: the connection itself names the account, which a second
+    one to the same host must.
     """
 
     host: str
@@ -75,7 +80,7 @@ class ConnectionSettings:
     order_url: str | None = None
 
     def shared_bucket(self, ledger: SqlLedger) -> LedgerBucket:
-        """Return KK's rate limit as all workers keep it together, by the account's ledger."""
+        """Return KK's rate limit as all workers share it through the account's ledger."""
         from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 
         return LedgerBucket(ledger, burst=self.rate_limit_burst, per_second=self.rate_limit_per_second)
@@ -88,7 +93,7 @@ class ConnectionSettings:
 
 
 class InvalidConnectionError(ValueError):
-    """A connection that cannot be used, with every fault of it at once. Never holds the token."""
+    """Names every fault of a connection that cannot be used, never its token."""
 
     def __init__(self, conn_id: str, faults: tuple[Fault, ...]) -> None:
         super().__init__(conn_id, faults)
@@ -105,43 +110,38 @@ def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
     A longer `timeout_s` lengthens the defaults of `lease_s` and `settle_window_s` along with it. Raises
     InvalidConnectionError.
     """
-    faults = Faults()
+    faults = _Faults()
     scheme = faults.read("schema", lambda: _scheme(connection.schema), None)
     port = faults.read("port", lambda: _port(connection.port), None)
     endpoint = faults.read("host", lambda: _endpoint(connection.host, scheme, port), _NOWHERE)
     token = faults.read("password", lambda: _token(connection), "")
-    extras = Extras(connection.extra, faults)
-    account = extras.text("account", max_length=64)
-    timeout_s = extras.number("timeout_s", 30.0, at_most=900.0)
+    extras = _Extras(connection.extra, faults)
+    account = extras.read("account", _text(64), None)
+    timeout_s = extras.read("timeout_s", _number(at_most=900.0), 30.0)
+    shortest_s = LIST_LAG_S + timeout_s
     settings = ConnectionSettings(
         host=endpoint.host,
         base_url=endpoint.base_url,
         token=token,
-        api_version=extras.choice("api_version", "v1"),
-        sale_platform=extras.text("sale_platform", max_length=64),
-        address_key=extras.choice("address_key", "orderAddresses"),
+        api_version=extras.read("api_version", _choice("api_version"), "v1"),
+        sale_platform=extras.read("sale_platform", _text(64), None),
+        address_key=extras.read("address_key", _choice("address_key"), "orderAddresses"),
         account=account or DEFAULT_ACCOUNT,
         account_is_explicit=account is not None,
-        ledger_conn_id=extras.text("ledger_conn_id", max_length=250),
+        ledger_conn_id=extras.read("ledger_conn_id", _text(250), None),
         timeout_s=timeout_s,
-        lease_s=extras.number(
-            "lease_s",
-            max(120.0, 2 * timeout_s),
-            least=2 * timeout_s,
-            why_least="2 x timeout_s",
-            at_most=DAY_S,
+        lease_s=extras.read(
+            "lease_s", _number(2 * timeout_s, "2 x timeout_s", at_most=DAY_S), max(120.0, 2 * timeout_s)
         ),
-        settle_window_s=extras.number(
+        settle_window_s=extras.read(
             "settle_window_s",
-            max(600.0, LIST_LAG_S + timeout_s),
-            least=0.0 if endpoint.is_local else LIST_LAG_S + timeout_s,
-            why_least="300 + timeout_s",
-            at_most=DAY_S,
+            _number(0.0 if endpoint.is_local else shortest_s, "300 + timeout_s", at_most=DAY_S),
+            max(600.0, shortest_s),
         ),
-        rate_limit_burst=extras.whole("rate_limit_burst", 120),
-        rate_limit_per_second=extras.number("rate_limit_per_second", 2.0),
-        use_env_proxies=extras.flag("use_env_proxies", False),
-        order_url=extras.order_url("order_url"),
+        rate_limit_burst=extras.read("rate_limit_burst", _whole, 120),
+        rate_limit_per_second=extras.read("rate_limit_per_second", _number(), 2.0),
+        use_env_proxies=extras.read("use_env_proxies", _flag, False),
+        order_url=extras.read("order_url", _order_url, None),
     )
     if faults.found:
         raise InvalidConnectionError(connection.conn_id, tuple(faults.found))
@@ -154,7 +154,7 @@ class _Endpoint(NamedTuple):
     is_local: bool
 
 
-# Stands in for a wrong host, so that it brings no second fault with it.
+# Stands in for a wrong host, so that it causes no second fault.
 _NOWHERE = _Endpoint("", "", is_local=True)
 _PORT_OF = {"https": 443, "http": 80}
 _LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
@@ -162,7 +162,7 @@ _HOST_NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(\.{_LABEL})*")
 
 
 def _scheme(schema: str | None) -> str | None:
-    """The schema is where a URI can say plain HTTP: `kk://:token@127.0.0.1:8080/http`."""
+    """Read the schema, in which a URI says plain HTTP: `kk://:token@127.0.0.1:8080/http`."""
     scheme = (schema or "").strip().lower() or None
     if scheme is not None and scheme not in _PORT_OF:
         raise ValueError("must be empty, http or https")
@@ -179,7 +179,7 @@ def _port(port: object) -> int | None:
 
 
 def _endpoint(host: str | None, scheme: str | None, port: int | None) -> _Endpoint:
-    # No message repeats the text: someone may have put a token into it.
+    # No message repeats the text, which may hold a token by mistake.
     parts = _split((host or "").strip() or PRODUCTION_URL, scheme)
     if "@" in parts.netloc:
         raise ValueError("must not hold a user or a token; the access token is the connection's password")
@@ -241,21 +241,14 @@ def _token(connection: AirflowConnection) -> str:
     return checked_token(token)
 
 
-T = TypeVar("T")
-
-#: A longer name that is like none of the extras' may be a token that was put in the wrong place.
-_LONGEST_SHOWN = 16
-_BEGIN_SHOWN = 6
-
-
-class Faults:
+class _Faults:
     """Collects what is wrong, so that one error can name it all."""
 
     def __init__(self) -> None:
         self.found: list[Fault] = []
 
     def read(self, path: str, parse: Callable[[], T], otherwise: T) -> T:
-        """What `parse` returns; when it raises a ValueError, that is noted and `otherwise` stands in."""
+        """Return what `parse` returns; `otherwise` when it raises a ValueError, which is a fault."""
         try:
             return parse()
         except ValueError as error:
@@ -263,45 +256,18 @@ class Faults:
             return otherwise
 
 
-class Extras:
-    """The extras by name. Null and empty text are absent; a wrong value is noted and reads as its default."""
+class _Extras:
+    """The extras by name. Null and empty text are absent; a wrong value is a fault and gives the default."""
 
-    def __init__(self, extra: str | None, faults: Faults) -> None:
+    def __init__(self, extra: str | None, faults: _Faults) -> None:
         self._faults = faults
         nothing: dict[str, object] = {}
         values = faults.read("extra", lambda: _object(extra), nothing)
         self._values = {name: value for name, value in values.items() if not _is_absent(value)}
-        for name in self._values:
-            if name not in CONN_FIELDS:
-                faults.found.append(_unknown(name))
+        faults.found += [_unknown(name) for name in self._values if name not in CONN_FIELDS]
 
-    def text(self, name: str, *, max_length: int) -> str | None:
-        """Printable ASCII, or None."""
-        return self._read(name, lambda value: _text(value, max_length), None)
-
-    def choice(self, name: str, default: str) -> str:
-        """One of the values that the connection form offers."""
-        return self._read(name, lambda value: _choice(value, CONN_FIELDS[name]), default)
-
-    def number(
-        self, name: str, default: float, *, least: float = 0.0, why_least: str = "", at_most: float = math.inf
-    ) -> float:
-        """A number above zero, from `least` (`why_least` says where that comes from) to `at_most`."""
-        return self._read(name, lambda value: _number(value, least, why_least, at_most), default)
-
-    def whole(self, name: str, default: int) -> int:
-        """A whole number of 1 or more."""
-        return self._read(name, _whole, default)
-
-    def flag(self, name: str, default: bool) -> bool:
-        """True or false, as JSON or as text."""
-        return self._read(name, _flag, default)
-
-    def order_url(self, name: str) -> str | None:
-        """A web page's address with a place for the kkOrderId, or None."""
-        return self._read(name, _order_url, None)
-
-    def _read(self, name: str, parse: Callable[[object], T], default: T) -> T:
+    def read(self, name: str, parse: Callable[[object], T], default: T) -> T:
+        """Return what `parse` makes of an extra's value."""
         if name not in self._values:
             return default
         return self._faults.read(f"extra.{name}", lambda: parse(self._values[name]), default)
@@ -332,44 +298,59 @@ def _unknown(name: str) -> Fault:
     return Fault(f"extra.{shown}", f"is unknown; known are {', '.join(CONN_FIELDS)}")
 
 
-def _text(value: object, max_length: int) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise ValueError("must be text")
-    text = value.strip()
-    if len(text) > max_length or not re.fullmatch(r"[ -~]+", text):
-        raise ValueError(f"must be at most {max_length} printable ASCII characters")
-    return text
+def _text(max_length: int) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise ValueError("must be text")
+        text = value.strip()
+        if len(text) > max_length or not re.fullmatch(r"[ -~]+", text):
+            raise ValueError(f"must be at most {max_length} printable ASCII characters")
+        return text
+
+    return read
 
 
 def _order_url(value: object) -> str:
-    url = _text(value, 500)
+    url = _text(500)(value)
     if not url.startswith(("https://", "http://")) or "{kk_order_id}" not in url:
         raise ValueError("must be an http(s) address with {kk_order_id} in it")
     return url
 
 
-def _choice(value: object, conn_field: dict[str, object]) -> str:
-    schema = conn_field["schema"]
+def _choice(name: str) -> Callable[[object], str]:
+    """Read one of the values that the connection form offers."""
+    schema = CONN_FIELDS[name]["schema"]
     choices = schema["enum"] if isinstance(schema, dict) else []
-    text = str(value).strip()
-    if text not in choices:
-        raise ValueError(f"must be {' or '.join(choices)}")
-    return text
+
+    def read(value: object) -> str:
+        text = str(value).strip()
+        if text not in choices:
+            raise ValueError(f"must be {' or '.join(choices)}")
+        return text
+
+    return read
 
 
-def _number(value: object, least: float, why_least: str, at_most: float) -> float:
-    number = _float(value)
-    if number is None or not math.isfinite(number):
-        raise ValueError("must be a number")
-    if number <= 0:
-        raise ValueError("must be above 0")
-    if number < least:
-        raise ValueError(f"must be at least {least:g} ({why_least})")
-    if number > at_most:
-        raise ValueError(f"must be at most {at_most:g}")
-    return number
+def _number(
+    least: float = 0.0, why_least: str = "", *, at_most: float = math.inf
+) -> Callable[[object], float]:
+    """Read a number above zero, from `least` (`why_least` says where that comes from) to `at_most`."""
+
+    def read(value: object) -> float:
+        number = _float(value)
+        if number is None or not math.isfinite(number):
+            raise ValueError("must be a number")
+        if number <= 0:
+            raise ValueError("must be above 0")
+        if number < least:
+            raise ValueError(f"must be at least {least:g} ({why_least})")
+        if number > at_most:
+            raise ValueError(f"must be at most {at_most:g}")
+        return number
+
+    return read
 
 
 def _whole(value: object) -> int:
@@ -380,7 +361,7 @@ def _whole(value: object) -> int:
 
 
 def _float(value: object) -> float | None:
-    """JSON's true is not the number 1, and text is what forms and URIs hold."""
+    """Read JSON numbers, and text as forms and URIs hold it. JSON's true is no number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
