@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 _DAY_S = 86_400.0
-#: How a verdict is counted, where that is not its own word.
+#: How a result is counted, where that is not its own name.
 _COUNTED = {
     "agrees": "agree",
     "other_goods": "with other goods",
@@ -42,7 +42,7 @@ Exit status: 0 all agree, 1 there are differences, 2 it could not be told."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk audit` takes."""
+    """Declare what `kk audit` takes."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     when = "a time such as 2026-01-31T08:00 (UTC unless it says otherwise), or so long ago: 6h, 2d, 1w"
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare; the exit status is 0 when all agree, 1 for differences, 2 when it could not be told."""
+    """Compare; the exit status is 0 when all agree, 1 for differences, 2 when the audit is inconclusive."""
     return run_command("kk audit", lambda: _run(arguments))
 
 

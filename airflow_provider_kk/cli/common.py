@@ -30,23 +30,26 @@ if TYPE_CHECKING:
 
 
 KK_CONN_ID = "kk_default"
-#: Id of the connection to a file, which has no other.
+#: The id of a connection to a file.
 _FILE = "file"
 _CANNOT_RUN = 2
 _AS_A_WORKER = "Run it with the workers' AIRFLOW_HOME and AIRFLOW_CONN_... variables"
+#: Rows that `confirm` shows, and columns that the last cell of a table keeps.
+_SHOWN = 20
+_LEAST_WIDTH = 24
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class CommandError(Exception):
-    """Says why a command cannot be carried out, and what to do."""
+    """Says why a command cannot run, and what to do."""
 
 
 class NoLedgerError(CommandError):
-    """Says why there is no ledger, or no connection, to carry it out with."""
+    """Says why a command has no ledger or no connection."""
 
 
 def add_ledger_options(parser: argparse.ArgumentParser) -> None:
-    """Declare where the ledger is."""
+    """Declare the options that name the ledger."""
     parser.add_argument("--kk-conn-id", metavar="ID", default=KK_CONN_ID, help="the connection to KK")
     parser.add_argument(
         "--ledger-conn-id",
@@ -79,7 +82,7 @@ def open_ledger_of(
 
 
 def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
-    """Find the ledger of the arguments of `add_ledger_options`, and change nothing there.
+    """Open the ledger of the arguments of `add_ledger_options` to read it.
 
     :raises NoLedgerError, LedgerUnusableError: says what to fix.
     """
@@ -88,9 +91,9 @@ def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
 
 
 def require_own_ledger(arguments: argparse.Namespace) -> None:
-    """Refuse to send by a ledger that is not the one which the connection names.
+    """Require that the ledger is the one which the connection names.
 
-    :raises NoLedgerError: it would know nothing of what was sent by that one.
+    :raises NoLedgerError: another ledger does not know what was sent by that one.
     """
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger_connection import database_of
@@ -164,33 +167,33 @@ def connection_to(ledger_conn_id: str) -> Any:
 
 
 def is_file(ledger_conn_id: str) -> bool:
-    """Whether a place is a file by its name, not the id of a connection."""
+    """Return whether this names a file, not the id of a connection."""
     return os.sep in ledger_conn_id or Path(ledger_conn_id).suffix in (".db", ".sqlite", ".sqlite3")
 
 
 class StderrLog:
-    """A log on standard error, since the findings are on standard output."""
+    """A log on standard error, since results go to standard output."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def info(self, msg: Any, /, *args: Any) -> None:
-        """Say what is going on."""
+        """Print a message."""
         print_line(f"{self._name}: {msg % args}", file=sys.stderr)
 
     warning = error = info
 
 
 def run_command(name: str, work: Callable[[], int], *, failed: int = _CANNOT_RUN) -> int:
-    """Do the work of a command; what it cannot do is told in a sentence.
+    """Run a command and return its exit status. An error is printed as one sentence.
 
-    The exit status is then 2, but `failed` when the ledger and KK could be asked.
+    The exit status is then 2, or `failed` when the ledger and KK could be asked.
     """
     with _only_ours_on_stdout(), quiet_airflow():
-        return _run_command(name, work, failed)
+        return _report_errors(name, work, failed)
 
 
-def _run_command(name: str, work: Callable[[], int], failed: int) -> int:
+def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
     from sqlalchemy.exc import DBAPIError
 
@@ -229,9 +232,9 @@ _OURS: ContextVar[TextIO | None] = ContextVar(
 
 @contextmanager
 def _only_ours_on_stdout() -> Iterator[None]:
-    """Keep standard output for `write_raw`: Airflow logs there, too, and JSON lines allow no others.
+    """Keep standard output for `write_raw`, since Airflow logs there, too.
 
-    It has to come before Airflow's import, which takes what is standard output then for its log.
+    Enter it before Airflow's import, which keeps the standard output of that moment for its log.
     """
     token = _OURS.set(sys.stdout)
     try:
@@ -239,12 +242,12 @@ def _only_ours_on_stdout() -> Iterator[None]:
             yield
     finally:
         _OURS.reset(token)
-        # After Airflow's import, so before what Airflow does at exit, of which 2.11 logs to standard output.
+        # Registered after Airflow's import, so it runs before what Airflow 2.11 logs there at exit.
         atexit.register(logging.disable)
 
 
 def print_line(line: str = "", *, file: TextIO | None = None) -> None:
-    """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor."""
+    """Print a line without control characters, which an order number may hold."""
     from airflow_provider_kk.delivery.log import printable
 
     write_raw(printable(line), file=file)
@@ -278,7 +281,7 @@ def whole(text: str) -> int:
 
 
 def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
-    """Show what will be done and ask whether to do it.
+    """Print what will be done and ask whether to do it.
 
     :raises CommandError: when the answer is no, or there is nobody to ask.
     """
@@ -297,9 +300,6 @@ def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
         raise CommandError("nothing was done")
 
 
-_SHOWN = 20
-
-
 def duration(text: str) -> float:
     """Read `90s`, `30m`, `2h`, `3d`, `1w` as seconds, for argparse."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
@@ -309,7 +309,7 @@ def duration(text: str) -> float:
 
 
 def time(epoch: float) -> str:
-    """Return a time as people read it; empty for 0."""
+    """Return a time as text; empty for 0."""
     from airflow_provider_kk.delivery.log import utc
 
     return utc(epoch)
@@ -348,11 +348,8 @@ def _wrapped(line: list[str], indent: int) -> Iterator[list[str]]:
         yield [*("" for _ in line[:-1]), part]
 
 
-_LEAST_WIDTH = 24
-
-
 def print_counts(summary: Summary, outcomes: Mapping[str, str], *, file: TextIO | None = None) -> None:
-    """Print how many orders have come, or would come, to what: those first that `words` has words for."""
+    """Print how many orders have which outcome, those of `outcomes` first."""
     from airflow_provider_kk.delivery.run_queue import COUNTED
 
     for name in dict.fromkeys([*outcomes, *COUNTED]):

@@ -1,4 +1,4 @@
-"""`kk ledger`: what is known of each order number, and the human's last word."""
+"""`kk ledger`: list, show, resolve and retry what the ledger knows of each order number."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _EPILOG = """\
 None of these makes a ledger, and list and show change nothing.
 Exit status: 0 done; 1 not done, or not for each order; 2 wrong arguments, no
 connection, no ledger there, or KK cannot be asked."""
-#: What a human is asked about; `kk ledger list` without --state.
+#: The states of `kk ledger list` without --state.
 _OPEN = ("held", "in_doubt", "sending", "rejected", "invalid", "not_sent")
 
 
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; the exit status is 1 when it is not done, 2 when the ledger or KK cannot be asked."""
+    """Run an action; the exit status is 1 when it is not done, 2 when the ledger or KK cannot be asked."""
     return run_command("kk ledger", lambda: _run(arguments), failed=1)
 
 
@@ -158,7 +158,7 @@ def _print_clocks(entries: Iterable[Record], hook: KKHook, ledger: SqlLedger) ->
 
 
 def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]) -> list[Record]:
-    """Return what fits, and one more than the limit when there is more."""
+    """Return the rows that match, one more than the limit when there are more."""
     is_filtered = arguments.code is not None or arguments.older_than is not None
     found = ledger.entries(states=states, limit=None if is_filtered else arguments.limit + 1)
     if arguments.code is not None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def add_resolution_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what each resolution takes."""
+    """Declare the options of every resolution."""
     parser.add_argument("--why", required=True, type=_text, help="the reason, kept in the ledger")
     parser.add_argument("--who", default=None, type=_text, help="your name; the default is your login")
     parser.add_argument("--yes", action="store_true", help="do not ask before several orders change")
@@ -63,14 +63,14 @@ def resolved_by_of(arguments: argparse.Namespace) -> ResolvedBy:
 
 
 def why(entry: Record) -> str:
-    """Return what KK or the sync has said of an order."""
+    """Return what KK or the sync reported about an order."""
     return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
 
 
 def apply_each(
     entries: Sequence[Record], act: Callable[[Record], str], ledger: SqlLedger, *, as_json: bool
 ) -> tuple[int, int]:
-    """Do it with each and say what became of it; how many were done and how many skipped."""
+    """Apply `act` to each and print the result. Return how many were done, and how many skipped."""
     done = skipped = 0
     for entry in entries:
         try:
@@ -86,7 +86,7 @@ def apply_each(
 
 
 def find_key(text: str, ledger: SqlLedger) -> str | None:
-    """Return the key that a human has told by itself or by KK's id; None when there is none."""
+    """Return the key of an order number or of KK's id; None when there is none."""
     from airflow_provider_kk.delivery.sql.report import Report
 
     found = Report(ledger.storage).find(text, limit=1)
@@ -94,7 +94,7 @@ def find_key(text: str, ledger: SqlLedger) -> str | None:
 
 
 def require_known(numbers: Sequence[str], ledger: SqlLedger) -> list[Record]:
-    """Return the rows of these numbers. KK's ids are not taken for them: a split has several.
+    """Return the rows of these numbers. KK's ids do not count, since a split has several.
 
     :raises CommandError: names those that the ledger does not know.
     """
@@ -145,11 +145,14 @@ def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     _require_one_for_ids(arguments, entries)
     if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
         raise CommandError("--order-again and --not-mine are for orders: let another task ask for a refund")
-    if arguments.order_again:
-        return _order_again(arguments, entries, hook, ledger, resolved_by)
-    if arguments.never_created:
-        return _never(arguments, entries, hook, ledger, resolved_by)
-    return _created(arguments, entries[0], hook, ledger, resolved_by)
+    prepare = _order_again if arguments.order_again else _never if arguments.never_created else _created
+    act = prepare(arguments, entries, hook, ledger, resolved_by)
+    done, skipped = apply_each(entries, act, ledger, as_json=arguments.json)
+    if arguments.order_again and done and not arguments.json:
+        print_line(
+            "Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it"
+        )
+    return 1 if skipped else 0
 
 
 def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Record]) -> None:
@@ -166,17 +169,18 @@ def _confirm_each(entries: Sequence[Record], question: str, arguments: argparse.
 
 
 def _created(
-    arguments: argparse.Namespace, entry: Record, hook: KKHook, ledger: SqlLedger, resolved_by: ResolvedBy
-) -> int:
+    arguments: argparse.Namespace,
+    entries: Sequence[Record],
+    hook: KKHook,
+    ledger: SqlLedger,
+    resolved_by: ResolvedBy,
+) -> Callable[[Record], str]:
     ids = split_ids(arguments.created)
     check = doubt_of_refunds if arguments.refunds else doubt_of_orders
-    if doubt := check(ids, entry, hook, ledger):
+    if doubt := check(ids, entries[0], hook, ledger):
         print_line(f"warning: {doubt}", file=sys.stderr)
         confirm([], "Take it as created all the same?", yes=arguments.yes)
-    _, skipped = apply_each(
-        [entry], lambda one: resolve_created(one, ids, ledger, resolved_by), ledger, as_json=arguments.json
-    )
-    return 1 if skipped else 0
+    return lambda one: resolve_created(one, ids, ledger, resolved_by)
 
 
 def _never(
@@ -185,7 +189,7 @@ def _never(
     hook: KKHook,
     ledger: SqlLedger,
     resolved_by: ResolvedBy,
-) -> int:
+) -> Callable[[Record], str]:
     not_mine: list[str] = []
     if arguments.not_mine is not None:
         not_mine = split_ids(arguments.not_mine)
@@ -195,12 +199,9 @@ def _never(
         seen, options = refunds_seen_at_kk(entries, hook, ledger), "--refunds"
     else:
         seen, options = orders_seen_at_kk(entries, hook, ledger, not_mine), ""
-
-    def resolve_one(one: Record) -> str:
-        return resolve_never_created(one, seen[one.key], ledger, resolved_by, not_mine, options=options)
-
-    _, skipped = apply_each(entries, resolve_one, ledger, as_json=arguments.json)
-    return 1 if skipped else 0
+    return lambda one: resolve_never_created(
+        one, seen[one.key], ledger, resolved_by, not_mine, options=options
+    )
 
 
 def _order_again(
@@ -209,20 +210,10 @@ def _order_again(
     hook: KKHook,
     ledger: SqlLedger,
     resolved_by: ResolvedBy,
-) -> int:
+) -> Callable[[Record], str]:
     _confirm_each(entries, "Order these once more?", arguments)
     at_kk = all_at_kk_of(entries, hook, ledger)
-    done, skipped = apply_each(
-        entries,
-        lambda one: order_again(one, at_kk[one.key], ledger, resolved_by),
-        ledger,
-        as_json=arguments.json,
-    )
-    if done and not arguments.json:
-        print_line(
-            "Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it"
-        )
-    return 1 if skipped else 0
+    return lambda one: order_again(one, at_kk[one.key], ledger, resolved_by)
 
 
 def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
@@ -234,7 +225,7 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_retry(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
-    """Lift the pause of rejected orders; the exit status is 1 when some that were named were skipped."""
+    """Clear the back-off of rejected orders; the exit status is 1 when some that were named were skipped."""
     from airflow_provider_kk.delivery.log import count_orders
 
     resolved_by = resolved_by_of(arguments)
