@@ -65,6 +65,8 @@ FORMS = {
     "/openapi/v2/order/orders": Form("v2", "customOrderId", "salePlatform", tuple(CHANNELS), True),
 }
 
+#: Longer order numbers are cut silently.
+NUMBER_WIDTH = 40
 #: field: (width, required)
 ADDRESS = {
     "country": (32, True),
@@ -100,7 +102,7 @@ def read_order(form: Form, body: Any, settings: Settings) -> NewOrder:
     if not isinstance(body, Mapping):
         raise Rejected(INVALID, "the request body is not a JSON object")
     return NewOrder(
-        number=_number(body.get(form.number), settings.number_width),
+        number=_number(body.get(form.number)),
         address=_address(body, settings.address_key),
         lines=read_lines(body.get("orderItemsList"), "orderItemsList"),
         remark=text_in(body, "remark", 512),
@@ -165,12 +167,12 @@ def _address(body: Mapping[str, Any], key: str) -> dict[str, str | None]:
     return address
 
 
-def _number(value: Any, width: int) -> str | None:
+def _number(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise Rejected(INVALID, "the order number must be a text")
-    return str(value)[:width]
+    return str(value)[:NUMBER_WIDTH]
 
 
 #: state: (v1 status, v2 status, financialStatus, fulfillmentStatus, refundStatus)
@@ -201,7 +203,7 @@ def orders(ask: Ask) -> dict[str, Any]:
     """`GET .../order/order` and `.../order/orders`: one page of orders."""
     store, settings, form = ask.store, ask.settings, FORMS[ask.path]
     is_v2 = form.version == "v2"
-    number_field = (settings.number_field_v2 if is_v2 else settings.number_field_v1) or form.number
+    number_field = settings.number_field or form.number
     source = "kk_order"
     where, values = _conditions(ask.query, is_v2, ask.now - settings.list_lag_s)
     if settings.update_lag_s:

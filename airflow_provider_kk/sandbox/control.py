@@ -7,7 +7,7 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_kk.sandbox.faults import FAULTS, QUICK, mixed_kinds
+from airflow_provider_kk.sandbox.faults import QUICK, mixed_kinds
 
 
 class SandboxControlError(Exception):
@@ -38,19 +38,14 @@ class SandboxControl:
         """
         return int(self._post("arm", names=kind, **how))
 
-    def random_faults(
-        self, probability: float, seed: int = 0, *, kinds: list[str] | None = None, **options: Any
-    ) -> int:
+    def random_faults(self, probability: float, seed: int = 0, **options: Any) -> int:
         """Let each POST suffer, with a probability, any fault that a correct caller recovers from by itself.
 
         Faults of the network are in it. Rejections, a wrong token, and what makes a second or half an order
         are not. Stalls and drips are short. A late commit comes after `seconds` of the sandbox's clock (0.2),
         which must stay below the caller's settle window.
         """
-        names = mixed_kinds() if kinds is None else kinds
-        possible = {option for name in names for option in FAULTS[name].options}
-        quick = {name: value for name, value in QUICK.items() if name in possible}
-        return self.arm(names, probability=probability, seed=seed, **{**quick, **options})
+        return self.arm(mixed_kinds(), probability=probability, seed=seed, **{**QUICK, **options})
 
     def disarm(self, arm_id: int | None = None) -> None:
         """Disarm one fault, or all."""

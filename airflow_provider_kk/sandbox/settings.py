@@ -38,11 +38,8 @@ class Settings:
     dates: str = "iso"
     #: A number that looks like an integer is listed as one.
     integer_numbers: bool = False
-    #: The name of the caller's number in lists; empty: what each call's own documentation says.
-    number_field_v1: str = ""
-    number_field_v2: str = ""
-    #: Longer numbers are cut silently.
-    number_width: int = 40
+    #: The name of the caller's number in lists; empty: as each call's documentation has it.
+    number_field: str = ""
     #: Which spelling of the address is read in a new order.
     address_key: str = "either"
     #: What a wrong token gets; `envelope_200` is code 401 under HTTP 200.

@@ -13,12 +13,13 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, request
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+from werkzeug.test import run_wsgi_app
 
 from airflow_provider_kk.sandbox.faults import InjectedFault
 from airflow_provider_kk.sandbox.protocol import envelope
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.settings import Settings
 
 
-#: The key of the WSGI environment under which a request's effect on its own socket is left.
-EFFECT = "kk_sandbox.effect"
+#: The key of the WSGI environment with the effects of a request on its own socket.
+EFFECTS = "kk_sandbox.effects"
 LARGEST_BODY = 10_000_000
 
 #: Gets the socket and the whole answer (head and body); nothing else is sent, and the connection ends.
@@ -60,15 +61,17 @@ class Handler(WSGIRequestHandler):
         environ = self.make_environ()
         environ["wsgi.input"] = io.BytesIO(body)
         environ["wsgi.input_terminated"] = True
-        status, headers, answer = _ask(self.server.app, environ)
+        effects: list[Effect] = []
+        environ[EFFECTS] = effects
+        parts, status, headers = run_wsgi_app(self.server.app, environ, buffered=True)
+        answer = b"".join(parts)
         head = self._head(status, headers, answer)
-        effect: Effect | None = environ.get(EFFECT)
-        if effect is None:
+        if not effects:
             self.connection.sendall(head + answer)
             return
         self.close_connection = True
         with contextlib.suppress(OSError):
-            effect(self.connection, head, answer)
+            effects[0](self.connection, head, answer)
 
     def log(self, type: str, message: str, *args: Any) -> None:
         """Log nothing: the sandbox keeps its own log, and a URL may hold personal data."""
@@ -96,7 +99,7 @@ class Handler(WSGIRequestHandler):
             body += chunk
         return None
 
-    def _head(self, status: str, headers: list[tuple[str, str]], body: bytes) -> bytes:
+    def _head(self, status: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
         kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "date")]
         kept += [
             ("Content-Length", str(len(body))),
@@ -138,24 +141,6 @@ class Server(ThreadedWSGIServer):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             thread.join(timeout=2)
-
-
-def _ask(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
-    text: list[tuple[str, list[tuple[str, str]]]] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        text.append((status, headers))
-        return None
-
-    parts = app(environ, start_response)
-    try:
-        body = b"".join(parts)
-    finally:
-        close = getattr(parts, "close", None)
-        if close:
-            close()
-    status, headers = text[-1]
-    return status, headers, body
 
 
 def drop(connection: socket.socket, head: bytes, body: bytes) -> None:
@@ -212,7 +197,7 @@ def suffer(fault: InjectedFault, answer: Response, settings: Settings, stopped: 
     """Return the answer to a struck request; `answer` is what it would have been."""
     options = fault.options
     if effect := _break_of(fault, stopped):
-        request.environ[EFFECT] = effect
+        request.environ[EFFECTS].append(effect)
         return answer
     match fault.kind.effect:
         case "status":

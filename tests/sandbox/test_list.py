@@ -99,7 +99,7 @@ def test_a_number_that_looks_like_an_integer_can_come_back_as_one(kk, caller):
 
 def test_the_name_of_the_number_can_be_another_one(kk, caller):
     place(kk, 1)
-    kk.control.set(number_field_v2="CustomOrderNumber")
+    kk.control.set(number_field="CustomOrderNumber")
 
     assert caller.listed(V2)[0]["CustomOrderNumber"] == "N0"
 
