@@ -72,8 +72,8 @@ def as_text(value: object) -> str | None:
 
 def as_status(value: object) -> str | None:
     """Read a status of an open set. KK writes "no status" as the text NULL."""
-    word = as_text(value)
-    return None if word == "NULL" else word
+    status = as_text(value)
+    return None if status == "NULL" else status
 
 
 def as_number(value: object) -> Decimal:

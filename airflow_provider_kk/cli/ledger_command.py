@@ -193,7 +193,7 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
 def _print_entry(entry: Record) -> None:
     again = f", generation {entry.generation}" if entry.generation > 1 else ""
     print_line(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
-    rests_until = time(entry.retry_after) or "now, by a human's word"
+    retry_after = time(entry.retry_after) or "now, by a human's word"
     facts = {
         "kkOrderIds": ", ".join(entry.kk_order_ids),
         "goods": ", ".join(f"{quantity} x {sku}" for sku, quantity in entry.content.goods.items()),
@@ -201,7 +201,7 @@ def _print_entry(entry: Record) -> None:
         "why": entry.message,
         "KK's code": "" if entry.code is None else str(entry.code),
         "settled after": time(entry.settle_after) if entry.state.value in ("sending", "in_doubt") else "",
-        "asked again after": rests_until if entry.state.value == "rejected" else "",
+        "asked again after": retry_after if entry.state.value == "rejected" else "",
         "resolved by": entry.resolved_by,
     }
     for name, value in facts.items():
@@ -225,17 +225,17 @@ def _row(attempt: Attempt) -> list[str]:
 def _print_commands(entry: Record, arguments: argparse.Namespace) -> None:
     from airflow_provider_kk.sync.resolve_commands import resolve_commands
 
-    said = resolve_commands(
+    ways = resolve_commands(
         entry.key,
         entry.state,
         entry.kk_order_ids,
         options=_ledger_options(arguments),
         is_refund=arguments.refunds,
     )
-    if said is None:
+    if ways is None:
         return
-    print_line(said.first)
-    for command in said.commands:
+    print_line(ways.first)
+    for command in ways.commands:
         print_line(f"{command.when}:")
         print_line(f"  {command.line}")
 
@@ -247,4 +247,4 @@ def _ledger_options(arguments: argparse.Namespace) -> str:
         "--ledger-conn-id": arguments.ledger_conn_id,
         "--warehouse-conn-id": arguments.warehouse_conn_id,
     }
-    return shlex.join(word for name, value in given.items() if value for word in (name, value))
+    return shlex.join(part for name, value in given.items() if value for part in (name, value))

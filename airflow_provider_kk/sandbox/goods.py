@@ -45,7 +45,7 @@ STYLES = {
     "USDR00008": ("Summer Shirt Dress", 1775, "US", 11),
 }
 
-#: Listed, but nobody can buy them.
+#: Listed without stock.
 SOLD_OUT_SKUS = frozenset(
     {"FWXW00290_RED_XXL", "FWTS00104_KHK_S", "FWHD00052_NVY_XL", "USJK00033_WHT_S", "USTS00015_RED_M"}
 )

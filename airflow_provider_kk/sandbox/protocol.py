@@ -1,6 +1,6 @@
 """The forms of KK's JSON: its envelope, dates and money, and how the sandbox rejects what it cannot read.
 
-KK publishes no list of error codes, so these are the sandbox's own: nobody should test for one of them.
+KK publishes no list of error codes, so these are the sandbox's own. Do not test for one of them.
 """
 
 from __future__ import annotations
