@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.compare import Finding
+    from airflow_provider_kk.delivery.history import BrokenRule
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.model import Attempt, Record
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
@@ -381,7 +382,7 @@ def _rows(one: RunResult) -> Iterator[list[str]]:
         yield [*begin, "", f"{code}{one.message}"]
 
 
-def as_columns(row: Record | Attempt | Finding, ledger: SqlLedger) -> dict[str, Any]:
+def as_columns(row: Record | Attempt | Finding | BrokenRule, ledger: SqlLedger) -> dict[str, Any]:
     """Return a row for JSON, its fields named as the ledger's columns."""
     columns: dict[str, Any] = {}
     for name, value in asdict(row).items():
