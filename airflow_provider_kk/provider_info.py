@@ -119,15 +119,7 @@ def get_provider_info() -> dict[str, object]:
         ],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.hooks.kk"]}],
         "triggers": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": [
-                    "airflow_provider_kk.triggers.orders",
-                    "airflow_provider_kk.triggers.polling",
-                    "airflow_provider_kk.triggers.refunds",
-                    "airflow_provider_kk.triggers.sleep",
-                ],
-            }
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.triggers.kk"]}
         ],
         "asset-uris": _ASSET_URIS,
         # what assets are called on Airflow 2

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.sandbox.catalogue import SOLD_OUT_SKUS, products
+from airflow_provider_kk.sandbox.goods import SOLD_OUT_SKUS, products
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.control import SandboxControl

@@ -11,6 +11,7 @@ from airflow_provider_kk.cli.common import (
     CommandError,
     StderrLog,
     add_ledger_options,
+    as_columns,
     duration,
     open_ledger_of,
     print_line,
@@ -20,16 +21,15 @@ from airflow_provider_kk.cli.common import (
     time,
     write_raw,
 )
-from airflow_provider_kk.cli.resolution_args import as_columns
 from airflow_provider_kk.delivery.log import format_goods
-from airflow_provider_kk.hooks.reading import open_order_list
+from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sync.audit import Audit, Finding
 
 _DAY_S = 86_400.0
-#: How a verdict is counted, where that is not its own word.
+#: How a result is counted, where that is not its own name.
 _COUNTED = {
     "agrees": "agree",
     "other_goods": "with other goods",
@@ -43,7 +43,7 @@ Exit status: 0 all agree, 1 there are differences or broken rules, 2 the list or
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk audit` takes."""
+    """Declare what `kk audit` takes."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     when = "a time such as 2026-01-31T08:00 (UTC unless it says otherwise), or so long ago: 6h, 2d, 1w"
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare; the exit status is 0 when all agree, 1 for differences, 2 when it could not be told."""
+    """Compare; the exit status is 0 when all agree, 1 for differences, 2 when the audit is inconclusive."""
     return run_command("kk audit", lambda: _run(arguments))
 
 

@@ -12,7 +12,7 @@ from airflow_provider_kk.cli.common import (
     print_line,
     run_command,
 )
-from airflow_provider_kk.cli.resolution_args import (
+from airflow_provider_kk.cli.resolve import (
     add_resolution_options,
     apply_each,
     require_known,

@@ -13,15 +13,18 @@ from airflow_provider_kk.cli.common import (
     CommandError,
     StderrLog,
     add_ledger_options,
+    as_data,
     connection_to,
     ledger_connection,
+    print_counts,
+    print_json,
     print_line,
+    print_problems,
     quiet_airflow,
     run_command,
     whole,
     write_raw,
 )
-from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
 from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, read_query
 
 if TYPE_CHECKING:

@@ -1,44 +1,56 @@
-"""What the commands share: the ledger's place, tables, times, and asking before many rows change."""
+"""What the commands share: the ledger's connection, tables and JSON lines, and asking before rows change."""
 
 from __future__ import annotations
 
 import argparse
 import atexit
+import json
 import logging
 import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.model import Attempt, Record
+    from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.sync.audit import Finding
+    from airflow_provider_kk.sync.history import BrokenRule
+    from airflow_provider_kk.sync.runs import Summary
+
 
 KK_CONN_ID = "kk_default"
-#: Id of the connection to a file, which has no other.
+#: The id of a connection to a file.
 _FILE = "file"
 _CANNOT_RUN = 2
 _AS_A_WORKER = "Run it with the workers' AIRFLOW_HOME and AIRFLOW_CONN_... variables"
+#: Rows that `confirm` shows, and columns that the last cell of a table keeps.
+_SHOWN = 20
+_LEAST_WIDTH = 24
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class CommandError(Exception):
-    """Says why a command cannot be carried out, and what to do."""
+    """Says why a command cannot run, and what to do."""
 
 
 class NoLedgerError(CommandError):
-    """Says why there is no ledger, or no connection, to carry it out with."""
+    """Says why a command has no ledger or no connection."""
 
 
 def add_ledger_options(parser: argparse.ArgumentParser) -> None:
-    """Declare where the ledger is."""
+    """Declare the options that name the ledger."""
     parser.add_argument("--kk-conn-id", metavar="ID", default=KK_CONN_ID, help="the connection to KK")
     parser.add_argument(
         "--ledger-conn-id",
@@ -71,7 +83,7 @@ def open_ledger_of(
 
 
 def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
-    """Find the ledger of the arguments of `add_ledger_options`, and change nothing there.
+    """Open the ledger of the arguments of `add_ledger_options` to read it.
 
     :raises NoLedgerError, LedgerUnusableError: says what to fix.
     """
@@ -80,9 +92,9 @@ def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
 
 
 def require_own_ledger(arguments: argparse.Namespace) -> None:
-    """Refuse to send by a ledger that is not the one which the connection names.
+    """Require that the ledger is the one which the connection names.
 
-    :raises NoLedgerError: it would know nothing of what was sent by that one.
+    :raises NoLedgerError: another ledger does not know what was sent by that one.
     """
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger_connection import database_of
@@ -156,33 +168,33 @@ def connection_to(ledger_conn_id: str) -> Any:
 
 
 def is_file(ledger_conn_id: str) -> bool:
-    """Whether a place is a file by its name, not the id of a connection."""
+    """Return whether this names a file, not the id of a connection."""
     return os.sep in ledger_conn_id or Path(ledger_conn_id).suffix in (".db", ".sqlite", ".sqlite3")
 
 
 class StderrLog:
-    """A log on standard error, since the findings are on standard output."""
+    """A log on standard error, since results go to standard output."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def info(self, msg: Any, /, *args: Any) -> None:
-        """Say what is going on."""
+        """Print a message."""
         print_line(f"{self._name}: {msg % args}", file=sys.stderr)
 
     warning = error = info
 
 
 def run_command(name: str, work: Callable[[], int], *, failed: int = _CANNOT_RUN) -> int:
-    """Do the work of a command; what it cannot do is told in a sentence.
+    """Run a command and return its exit status. An error is printed as one sentence.
 
-    The exit status is then 2, but `failed` when the ledger and KK could be asked.
+    The exit status is then 2, or `failed` when the ledger and KK could be asked.
     """
     with _only_ours_on_stdout(), quiet_airflow():
-        return _run_command(name, work, failed)
+        return _report_errors(name, work, failed)
 
 
-def _run_command(name: str, work: Callable[[], int], failed: int) -> int:
+def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
     from sqlalchemy.exc import DBAPIError
 
@@ -221,9 +233,9 @@ _OURS: ContextVar[TextIO | None] = ContextVar(
 
 @contextmanager
 def _only_ours_on_stdout() -> Iterator[None]:
-    """Keep standard output for `write_raw`: Airflow logs there, too, and JSON lines allow no others.
+    """Keep standard output for `write_raw`, since Airflow logs there, too.
 
-    It has to come before Airflow's import, which takes what is standard output then for its log.
+    Enter it before Airflow's import, which keeps the standard output of that moment for its log.
     """
     token = _OURS.set(sys.stdout)
     try:
@@ -231,12 +243,12 @@ def _only_ours_on_stdout() -> Iterator[None]:
             yield
     finally:
         _OURS.reset(token)
-        # After Airflow's import, so before what Airflow does at exit, of which 2.11 logs to standard output.
+        # Registered after Airflow's import, so it runs before what Airflow 2.11 logs there at exit.
         atexit.register(logging.disable)
 
 
 def print_line(line: str = "", *, file: TextIO | None = None) -> None:
-    """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor."""
+    """Print a line without control characters, which an order number may hold."""
     from airflow_provider_kk.delivery.log import printable
 
     write_raw(printable(line), file=file)
@@ -279,7 +291,7 @@ def warn_of_pause(ledger: SqlLedger) -> None:
 
 
 def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
-    """Show what will be done and ask whether to do it.
+    """Print what will be done and ask whether to do it.
 
     :raises CommandError: when the answer is no, or there is nobody to ask.
     """
@@ -298,9 +310,6 @@ def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
         raise CommandError("nothing was done")
 
 
-_SHOWN = 20
-
-
 def duration(text: str) -> float:
     """Read `90s`, `30m`, `2h`, `3d`, `1w` as seconds, for argparse."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
@@ -310,7 +319,7 @@ def duration(text: str) -> float:
 
 
 def time(epoch: float) -> str:
-    """Return a time as people read it; empty for 0."""
+    """Return a time as text; empty for 0."""
     from airflow_provider_kk.delivery.log import utc
 
     return utc(epoch)
@@ -349,4 +358,60 @@ def _wrapped(line: list[str], indent: int) -> Iterator[list[str]]:
         yield [*("" for _ in line[:-1]), part]
 
 
-_LEAST_WIDTH = 24
+def print_counts(summary: Summary, outcomes: Mapping[str, str], *, file: TextIO | None = None) -> None:
+    """Print how many orders have which outcome, those of `outcomes` first."""
+    from airflow_provider_kk.delivery.run_queue import COUNTED
+
+    for name in dict.fromkeys([*outcomes, *COUNTED]):
+        if number := getattr(summary, name):
+            print_line(f"  {number:>7,}  {outcomes.get(name, name.replace('_', ' '))}", file=file)
+
+
+def print_problems(
+    run_queue: RunQueue, statuses: Sequence[RunStatus], most: int, *, file: TextIO | None = None
+) -> None:
+    """Print each fault of each order in one of these states, of the first `most` orders."""
+    found = run_queue.finished(*statuses)
+    rows = [row for one in islice(found, most) for row in _rows(one)]
+    if not rows:
+        return
+    print_line(file=file)
+    head = ["order", "row", "state", "field", "what"]
+    table(head, rows, wrapped=True, file=file)
+    if more := sum(1 for _ in found):
+        print_line(f"and {more:,} more: --show {most + more} or --json shows them", file=file)
+
+
+def _rows(one: RunResult) -> Iterator[list[str]]:
+    begin = [one.name or "-", str(one.position), one.status.replace("_", " ")]
+    for fault in one.faults:
+        yield [*begin, fault.path, fault.message]
+    if not one.faults:
+        code = f"code {one.code}: " if one.code is not None else ""
+        yield [*begin, "", f"{code}{one.message}"]
+
+
+def as_columns(row: Record | Attempt | Finding | BrokenRule, ledger: SqlLedger) -> dict[str, Any]:
+    """Return a row for JSON, its fields named as the ledger's columns."""
+    columns: dict[str, Any] = {}
+    for name, value in asdict(row).items():
+        columns |= value if name == "content" else {ledger.storage.jobs.column(name): value}
+    return columns
+
+
+def as_data(one: RunResult) -> dict[str, Any]:
+    """Return an order as a JSON line has it."""
+    return {
+        "custom_order_number": one.name,
+        "row": one.position,
+        "state": one.status.value,
+        "kk_order_ids": list(one.kk_order_ids),
+        "code": one.code,
+        "message": one.message,
+        "faults": [{"field": fault.path, "message": fault.message} for fault in one.faults],
+    }
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """Print a line of JSON."""
+    write_raw(json.dumps(data, ensure_ascii=False))

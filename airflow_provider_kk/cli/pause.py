@@ -12,7 +12,7 @@ from airflow_provider_kk.cli.common import (
     run_command,
     warn_of_pause,
 )
-from airflow_provider_kk.cli.resolution_args import add_who, resolved_by_of
+from airflow_provider_kk.cli.resolve import add_who, resolved_by_of
 
 _EPILOG = """\
   kk pause --why "wrong query sent last year's orders"

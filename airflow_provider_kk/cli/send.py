@@ -17,15 +17,18 @@ from airflow_provider_kk.cli.check import Known, planned_with, print_plan
 from airflow_provider_kk.cli.common import (
     StderrLog,
     add_ledger_options,
+    as_data,
     confirm,
     open_ledger_of,
+    print_counts,
+    print_json,
     print_line,
+    print_problems,
     require_own_ledger,
     run_command,
     table,
     whole,
 )
-from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
 from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
 
 if TYPE_CHECKING:

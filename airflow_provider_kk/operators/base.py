@@ -115,7 +115,7 @@ class DeliveringOperator(KKOperator):
 
     def _give_slot_back(self, until: float) -> NoReturn:
         from airflow_provider_kk.delivery.log import utc
-        from airflow_provider_kk.triggers.sleep import SleepTrigger
+        from airflow_provider_kk.triggers.kk import SleepTrigger
 
         self.log.info(
             "Waiting until %s for orders in doubt to show in KK's list, without a worker's slot", utc(until)

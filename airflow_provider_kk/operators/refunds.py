@@ -183,14 +183,14 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
         return result
 
     def _wait(self, refunding: RefundTask, wait_s: float) -> None:
-        from airflow_provider_kk.triggers.sleep import SleepTrigger
+        from airflow_provider_kk.triggers.kk import SleepTrigger
 
         if self.deferrable and wait_s > _WORTH_DEFERRING_S:
             self.defer(trigger=SleepTrigger(refunding.now() + wait_s, wait_s), method_name="resume")
         self._sleep(refunding, wait_s)
 
     def _wait_for_decision(self, refunding: RefundTask, pending: list[str], ledger_conn_id: str) -> None:
-        from airflow_provider_kk.triggers.refunds import RefundTrigger
+        from airflow_provider_kk.triggers.kk import RefundTrigger
 
         deadline = refunding.asked_at + self.wait_timeout
         if (rest_s := deadline - refunding.now()) <= 0:

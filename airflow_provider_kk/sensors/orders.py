@@ -115,7 +115,7 @@ class OrderSensor(BaseSensorOperator):
         return self._wait_deferred(event["deadline"])
 
     def _wait_deferred(self, deadline: float) -> Any:
-        from airflow_provider_kk.triggers.orders import OrderTrigger
+        from airflow_provider_kk.triggers.kk import OrderTrigger
 
         with self._softly():
             seen, ids = self._poll()
@@ -201,7 +201,7 @@ class OrderSensor(BaseSensorOperator):
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[KKClient, SqlLedger | None]]:
-        from airflow_provider_kk.hooks.reading import reading
+        from airflow_provider_kk.hooks.ledger_connection import reading
         from airflow_provider_kk.operators.base import translate_errors
 
         with translate_errors():

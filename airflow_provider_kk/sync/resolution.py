@@ -312,7 +312,7 @@ def orders_seen_at_kk(
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.listing import seen_at_kk
-    from airflow_provider_kk.hooks.reading import open_order_list
+    from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
     seen, asked = _may_be_absent(entries, ledger, not_mine)
     if not asked:
@@ -441,7 +441,7 @@ def all_at_kk_of(
     from airflow_provider_kk.delivery.listing import all_at_kk
     from airflow_provider_kk.delivery.model import InconclusiveError
     from airflow_provider_kk.delivery.resolution import require_over
-    from airflow_provider_kk.hooks.reading import open_order_list
+    from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
     found: dict[str, list[ListedOrder] | ResolutionRejected] = {}
     over = []

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_kk.api.client import MAX_SKUS
+from airflow_provider_kk.api.client import MAX_SKUS, chunks
 from airflow_provider_kk.api.errors import Fault, KKAnswerError, KKRejectedError
-from airflow_provider_kk.api.paging import chunks
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient

@@ -335,7 +335,7 @@ def test_waiting_for_kks_list_gives_the_slot_back_when_deferrable(sandbox: Sandb
 
     assert isinstance(deferred.error, TaskDeferred)
     path, arguments = deferred.error.trigger.serialize()
-    assert path == "airflow_provider_kk.triggers.sleep.SleepTrigger"
+    assert path == "airflow_provider_kk.triggers.kk.SleepTrigger"
     # Primitives only, and an absolute time: a restarted triggerer does not start over.
     assert arguments == json.loads(json.dumps(arguments))
     assert 4 < arguments["until"] - time.time() < 8

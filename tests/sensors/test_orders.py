@@ -19,7 +19,7 @@ from airflow_provider_kk.delivery.listing import Splits
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.sensors.orders import GOALS, OrderSensor
-from airflow_provider_kk.triggers.orders import OrderTrigger
+from airflow_provider_kk.triggers.kk import OrderTrigger
 from tests.operators.shop import ADDRESS, attempt
 
 if TYPE_CHECKING:
