@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_CEILING, Context, Decimal, InvalidOperation
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _NAMED = 3
 _BATCH = 1_000
 _CENT = Decimal("0.01")
+_ROUND_UP = Context(prec=100, rounding=ROUND_CEILING)
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,11 @@ class Prices:
         from airflow_provider_kk.api.client import MAX_SKUS
         from airflow_provider_kk.api.paging import chunks
 
-        unknown = list(dict.fromkeys(sku.upper() for sku in skus if sku.upper() not in self._known))
-        self._known.update(dict.fromkeys(unknown))
+        unknown = dict.fromkeys(sku.upper() for sku in skus if sku.upper() not in self._known)
         # A SKU with a comma would be two SKUs in the request.
         for chunk in chunks([sku for sku in unknown if "," not in sku], MAX_SKUS):
             self._ask(client, chunk)
+        self._known = unknown | self._known
 
     def _ask(self, client: KKClient, skus: Sequence[str]) -> None:
         from airflow_provider_kk.api.errors import KKRejectedError
@@ -117,7 +118,7 @@ class Prices:
         for one in found:
             name = (one.sku or "").upper()
             if name in skus and one.price is not None:
-                self._known[name] = max(one.price, self._known[name] or one.price)
+                self._known[name] = max(one.price, self._known.get(name) or one.price)
 
     def of(self, sku: str) -> Decimal | None:
         """Return the price of a SKU; None when KK gives none that can be parsed."""
@@ -200,13 +201,15 @@ class GuardCheck:
     def _candidates(self) -> Iterator[QueuedOrder]:
         """Yield the orders that this run would send and that no other sync has sent before."""
         from airflow_provider_kk.delivery.actions import found_as_integer
+        from airflow_provider_kk.delivery.job import plain_number
         from airflow_provider_kk.delivery.run_queue import RunStatus
 
         for batch in self.run_queue.batches(RunStatus.PENDING):
-            known = self.ledger.look_up([item.key for item in batch if item.key]) if self.ledger else {}
+            numbers = {number for item in batch for number in (item.key or "", plain_number(item.key or ""))}
+            known = self.ledger.look_up(sorted(numbers)) if self.ledger else {}
             for item in batch:
                 entry = known.get(item.key or "")
-                if entry is None and self.ledger is not None:
+                if entry is None and self.ledger is not None and plain_number(item.key or "") in known:
                     entry = found_as_integer(self.ledger, item)
                 if entry is None or self.ledger is None or self._is_new(item, entry, self.ledger):
                     yield item
@@ -316,7 +319,7 @@ def _is_over(number: int | Decimal, limit: int | Decimal | None) -> bool:
 
 
 def _how_to_raise(name: str, needed: int | Decimal, what: str = "the selection") -> str:
-    number = needed if isinstance(needed, int) else needed.quantize(_CENT, rounding="ROUND_CEILING")
+    number = needed if isinstance(needed, int) else needed.quantize(_CENT, context=_ROUND_UP)
     argument = number if isinstance(needed, int) else f'"{number}"'
     option = f"--{name.replace('_', '-')} {number}"
     return f"Check {what}. If it is right, set {name}={argument} on the operator, or {option} on `kk send`"
