@@ -150,6 +150,27 @@ def test_orders_in_doubt_of_another_sync_count_for_none(
     each_is_there_once(sandbox, range(6))
 
 
+def test_rejected_orders_that_are_due_again_count(
+    sandbox: SandboxServer, warehouse: Warehouse, connect: Connect
+):
+    connect(**QUICK)
+    warehouse.add(*(line(n, DRESS, 1) for n in range(3)))
+    sandbox.control.set_stock(DRESS, 0)
+    first = attempt(sync(max_rejected=3), run_id="first")
+    sandbox.control.set_stock(DRESS, 1_000)
+    warehouse.execute("UPDATE order_line SET quantity = 2")
+
+    over = attempt(sync(max_new_orders=2), run_id="second")
+    sent = posts(sandbox)
+    enough = attempt(sync(max_new_orders=3), run_id="third")
+
+    assert nonzero(first.value) == {"rejected": 3}
+    assert isinstance(over.error, AirflowFailException)
+    assert "set max_new_orders=3" in str(over.error)
+    assert sent == 3
+    assert nonzero(enough.value) == {"created": 3}
+
+
 def test_no_guard_at_all(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows([0]), line(1, DRESS, 2_000))
 
