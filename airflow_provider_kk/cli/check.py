@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from airflow_provider_kk.cli.common import (
     KK_CONN_ID,
     CommandError,
     StderrLog,
+    add_guard_options,
     add_ledger_options,
     as_data,
     connection_to,
+    guards_of,
     ledger_connection,
     print_counts,
     print_json,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.guards import Prices
     from airflow_provider_kk.sync.plan import Plan
 
 _EPILOG = f"""\
@@ -40,8 +43,9 @@ _EPILOG = f"""\
   kk check orders.csv --columns custom_order_number=ORDER_NO --ledger ledger
   kk check --sql 'SELECT ...' --warehouse warehouse --json
 
-Asks KK nothing. Without a kk connection or a ledger the orders are checked all
-the same, and it is said what cannot be known.
+Asks KK nothing, except for prices with --max-order-value or --max-run-value.
+Without a kk connection or a ledger the orders are checked all the same, and it is
+said what cannot be known.
 Exit status: 0 every order would be sent or is created already; 1 some would not:
 they are rejected and rest, invalid, held, changed or in doubt; 2 it could not be
 told: wrong arguments, file, columns, connection."""
@@ -55,6 +59,7 @@ OUTCOMES = {
     "rejected": "refused by KK before, resting: nothing would be sent yet",
     "in_doubt": "in doubt: KK's list has to show first whether they are there",
     "held": "held: a human has to decide",
+    "not_sent": "would not be sent, because a guard stops the sync",
 }
 
 
@@ -74,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the exact body of each order that would be sent, with its PERSONAL DATA",
     )
+    add_guard_options(parser)
     add_ledger_options(parser)
 
 
@@ -95,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with closing((read_file if arguments.file else read_query)(arguments, log)) as spool:
         api_version = known.settings.api_version if known.settings else None
         enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=api_version)
-    planned = planned_with(known, run_queue)
+    planned = planned_with(arguments, known, run_queue)
     if arguments.json:
         _print_json(run_queue, planned, known, with_bodies=arguments.bodies)
     else:
@@ -149,15 +155,33 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
 _UNKNOWN = "which orders are created already cannot be known"
 
 
-def planned_with(known: Known, run_queue: RunQueue) -> Plan:
-    """Plan a run queue, by what is known."""
+def planned_with(
+    arguments: argparse.Namespace,
+    known: Known,
+    run_queue: RunQueue,
+    *,
+    limit: int | None = None,
+    prices: Prices | None = None,
+) -> Plan:
+    """Plan a run queue, by what is known and with the guards of the arguments.
+
+    :raises CommandError: prices are needed, and there is no connection to ask for them.
+    :raises KKError: KK's prices cannot be read.
+    """
     from airflow_provider_kk.api.throttle import LocalBucket
+    from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.plan import plan
 
-    settings, ledger = known.settings, known.ledger
+    settings, ledger, guards = known.settings, known.ledger, guards_of(arguments)
     if settings is None:
-        return plan(run_queue, None, LocalBucket(_BURST, _PER_SECOND))
-    return plan(run_queue, ledger, settings.shared_bucket(ledger) if ledger else settings.local_bucket())
+        if guards.need_prices:
+            raise CommandError(
+                "--max-order-value and --max-run-value need the kk connection, to ask for prices"
+            )
+        return plan(run_queue, None, LocalBucket(_BURST, _PER_SECOND), guards=guards)
+    bucket = settings.shared_bucket(ledger) if ledger else settings.local_bucket()
+    with KKHook(arguments.kk_conn_id).client(bucket) if guards.need_prices else nullcontext() as client:
+        return plan(run_queue, ledger, bucket, guards=guards, limit=limit, client=client, prices=prices)
 
 
 # What is shown ---------------------------------------------------------------------------------------
@@ -184,6 +208,7 @@ def print_plan(
             f"limit of {burst:,} at once and {per_second:g} a second.",
             file=file,
         )
+    print_line(f"{planned.guards}.", file=file)
     for note in filter(None, (known.note, planned.obstacle and f"For now nothing: {planned.obstacle}")):
         print_line(f"{note.removesuffix('.')}.", file=file)
 
@@ -203,6 +228,7 @@ def _print_json(run_queue: RunQueue, planned: Plan, known: Known, *, with_bodies
             "summary": planned.summary.as_dict(),
             "good": planned.is_good,
             "obstacle": planned.obstacle,
+            "guards": planned.guards,
             "created_is_known": known.ledger is not None,
             "note": known.note,
         }

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.audit import Finding
+    from airflow_provider_kk.sync.guards import Guards
     from airflow_provider_kk.sync.history import BrokenRule
     from airflow_provider_kk.sync.runs import Summary
 
@@ -64,6 +66,44 @@ def add_ledger_options(parser: argparse.ArgumentParser) -> None:
         metavar="PLACE",
         help="the warehouse, likewise; the ledger lives there when nothing else is named",
     )
+
+
+def add_guard_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the guards."""
+    for name, metavar, text in (
+        ("max_new_orders", "N", "send nothing if there are more new orders (1000)"),
+        ("max_order_units", "N", "an order with more units is invalid (100)"),
+        ("max_order_value", "USD", "an order whose goods cost more is invalid; asks KK for prices"),
+        ("max_run_value", "USD", "send nothing if all goods cost more; asks KK for prices"),
+    ):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            type=partial(_limit, name),
+            default=argparse.SUPPRESS,
+            metavar=metavar,
+            help=f"{text}; 'none': no limit",
+        )
+
+
+def _limit(name: str, text: str) -> Any:
+    from airflow_provider_kk.sync.guards import Guards
+
+    limit: Any = int(text) if text.isascii() and text.isdigit() else text
+    try:
+        return getattr(Guards.checked(**{name: None if text == "none" else limit}), name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def guards_of(arguments: argparse.Namespace) -> Guards:
+    """Return the guards of the arguments of `add_guard_options`."""
+    from dataclasses import fields
+
+    from airflow_provider_kk.sync.guards import Guards
+
+    names = [one.name for one in fields(Guards) if hasattr(arguments, one.name)]
+    return Guards(**{name: getattr(arguments, name) for name in names})
 
 
 def open_ledger_of(

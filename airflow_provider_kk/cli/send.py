@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.check import Known, planned_with, print_plan
 from airflow_provider_kk.cli.common import (
+    CommandError,
     StderrLog,
+    add_guard_options,
     add_ledger_options,
     as_data,
     confirm,
+    guards_of,
     open_ledger_of,
     print_counts,
     print_json,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.guards import Prices
     from airflow_provider_kk.sync.runs import Summary
     from airflow_provider_kk.warehouse.spool import Spool
 
@@ -52,8 +56,8 @@ sent, and what is in flight is recorded. However it ended, the same command agai
 goes on where it stopped and sends nothing twice.
 Exit status: 0 every order is at KK as the file has it, or left out by --limit;
 1 some are not: rejected, invalid, held, changed, in doubt or not sent, since now
-or before; 2 nothing was sent: wrong arguments, file, columns, connection, or not
-confirmed; 130 stopped a second time."""
+or before; 2 nothing was sent: wrong arguments, file, columns, connection, a guard
+is exceeded, or not confirmed; 130 stopped a second time."""
 _IN_FLIGHT = 8
 _SHOWN = 20
 
@@ -74,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--show", type=whole, default=100, metavar="N", help="orders in the table (100)")
     parser.add_argument("--json", action="store_true", help="one order a line, the summary in the last")
+    add_guard_options(parser)
     add_ledger_options(parser)
 
 
@@ -83,18 +88,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from airflow_provider_kk.sync.guards import Prices
+
     log = StderrLog("kk send")
     with closing(read_file(arguments, log)) as spool:
         require_own_ledger(arguments)
         hook, ledger = open_ledger_of(arguments, create=True, threads=_IN_FLIGHT, log=log)
         with closing(ledger):
+            prices = Prices()
             if not arguments.yes:
-                _ask(arguments, spool, hook, ledger, log)
-            return _send(arguments, spool, hook, ledger, log)
+                _ask(arguments, spool, hook, ledger, log, prices)
+            return _send(arguments, spool, hook, ledger, log, prices)
 
 
 def _ask(
-    arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: StderrLog
+    arguments: argparse.Namespace,
+    spool: Spool,
+    hook: KKHook,
+    ledger: SqlLedger,
+    log: StderrLog,
+    prices: Prices,
 ) -> None:
     from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.run_queue import RunQueue
@@ -102,8 +115,10 @@ def _ask(
 
     run_queue, known = RunQueue(), Known(hook.settings, ledger, "")
     enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
-    planned = planned_with(known, run_queue)
+    planned = planned_with(arguments, known, run_queue, limit=arguments.limit, prices=prices)
     print_plan(run_queue, planned, known, most=arguments.show, file=sys.stderr)
+    if planned.summary.not_sent:
+        raise CommandError("nothing was sent, because a guard is exceeded")
     number = planned.summary.postponed
     number = number if arguments.limit is None else min(number, arguments.limit)
     if number:
@@ -114,7 +129,12 @@ def _ask(
 
 
 def _send(
-    arguments: argparse.Namespace, spool: Spool, hook: KKHook, ledger: SqlLedger, log: StderrLog
+    arguments: argparse.Namespace,
+    spool: Spool,
+    hook: KKHook,
+    ledger: SqlLedger,
+    log: StderrLog,
+    prices: Prices,
 ) -> int:
     from sqlalchemy.exc import DBAPIError
 
@@ -136,10 +156,12 @@ def _send(
             policy=Policy(arguments.on_absence),
             log=log,
             max_in_flight=_IN_FLIGHT,
+            max_sent=arguments.limit,
+            # A person decides on each call, while a task is retried by itself.
+            counts_earlier_tries=False,
+            guards=guards_of(arguments),
+            prices=prices,
         )
-        if arguments.limit is not None:
-            # It is for each call, while a sync's is for all tries of a task.
-            delivery.max_sent = arguments.limit + delivery.runs.sent(delivery.run)
         api_version = hook.settings.api_version
         enqueue_orders(run_queue, spool, dict(arguments.columns), log, delivery, api_version=api_version)
         try:
@@ -166,7 +188,7 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
         raise failure
     if trouble:
         print_line(f"kk send: {trouble}", file=sys.stderr)
-    return 1 if trouble else 0
+    return 2 if delivery.guard_exceeded else 1 if trouble else 0
 
 
 def _undelivered(summary: Summary) -> str | None:

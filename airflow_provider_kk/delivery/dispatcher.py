@@ -88,6 +88,8 @@ class Dispatcher:
     limits: Limits = field(default_factory=Limits)
     recover_max_age_s: float = 0.0
     stock: StockLookup | None = None
+    check_guards: Callable[[], str] | None = None
+    """Called before the first order is sent; returns why nothing may be sent, and is empty when it may."""
     executor: Executor | None = None
     """Runs the attempts; None: threads."""
     wait_for_one: Callable[[Collection[Future[Any]]], Collection[Future[Any]]] = _wait_for_one
@@ -201,6 +203,7 @@ class Dispatcher:
             )
             return
         self._log_clocks()
+        self._check_guards()
         self._reconcile(self.ledger.doubts())
         self._finish_sending()
         doubts = self.ledger.doubts()
@@ -208,6 +211,15 @@ class Dispatcher:
         self._breaker.open_doubts = len(doubts)
         if reason := self._breaker.reason():
             self._open_breaker(reason)
+
+    def _check_guards(self) -> None:
+        try:
+            exceeded = self.check_guards() if self.check_guards else ""
+        except KKError as error:
+            exceeded = f"KK's prices or stock cannot be read, and without them nothing is sent: {error}"
+            self._open_breaker(exceeded, error)
+        if exceeded:
+            self._open_breaker(exceeded)
 
     def _log_clocks(self) -> None:
         ledger = self.ledger

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
@@ -22,6 +24,7 @@ from airflow_provider_kk.operators.base import (
 from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
 from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
 from airflow_provider_kk.sync.delivery import DeferUntil
+from airflow_provider_kk.sync.guards import Guards
 from airflow_provider_kk.sync.write_results import open_write_back
 
 if TYPE_CHECKING:
@@ -59,6 +62,9 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         it, or `hold` it for a human.
     :param max_resends: how often at most.
     :param on_changed: `fail` when the number was used for another order before, or `ignore`.
+    :param max_order_units: how many units one order may have; a larger one is invalid. None: any number.
+    :param max_order_value: what the goods of one order may cost at KK, in US dollars without freight; a
+        dearer one is invalid. None: KK is not asked for prices.
     :param deferrable: give the worker's slot back while waiting for a settle window.
     :raises AirflowFailException: the order is invalid, refused, held or changed; a retry would not help.
     :raises AirflowException: the outcome is not known yet or nothing was sent; a retry helps.
@@ -203,9 +209,17 @@ class SyncOrdersOperator(DeliveringOperator):
         it, or `hold` it for a human.
     :param max_resends: how often at most.
     :param on_changed: `fail` when a number was used for another order before, or `ignore`.
+    :param max_new_orders: how many new orders one sync may send, its retries included; if there are more,
+        nothing is sent and the task fails. None: any number.
+    :param max_order_units: how many units one order may have; a larger one is invalid. None: any number.
+    :param max_order_value: what the goods of one order may cost at KK, in US dollars without freight; a
+        dearer one is invalid. None: KK is not asked for prices.
+    :param max_run_value: what the goods of all new orders may cost, likewise; if it is more, nothing is sent
+        and the task fails.
     :param deferrable: give the worker's slot back while waiting for a settle window.
     :raises AirflowException: orders are in doubt or not sent; a retry helps.
-    :raises AirflowFailException: too many are newly rejected or invalid, or one is changed or newly held.
+    :raises AirflowFailException: too many are newly rejected or invalid, or one is changed or newly held; or
+        `max_new_orders` or `max_run_value` is exceeded.
     """
 
     template_fields: Sequence[str] = (
@@ -236,9 +250,15 @@ class SyncOrdersOperator(DeliveringOperator):
         limit: int | None = None,
         plan_only: bool = False,
         check_stock: bool = False,
+        max_new_orders: int | None = Guards.max_new_orders,
+        max_run_value: Decimal | float | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        run_guards = Guards.checked(max_new_orders=max_new_orders, max_run_value=max_run_value)
+        self.guards = replace(
+            self.guards, max_new_orders=run_guards.max_new_orders, max_run_value=run_guards.max_run_value
+        )
         self.sql = sql
         self.warehouse_conn_id = warehouse_conn_id
         self.parameters: Any = parameters  # an XComArg until it is rendered
@@ -275,7 +295,14 @@ class SyncOrdersOperator(DeliveringOperator):
         params = None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
         if self.plan_only:
             return plan_orders(
-                selection, hook, ledger_connection, params, check_stock=self.check_stock, log=self.log
+                selection,
+                hook,
+                ledger_connection,
+                params,
+                guards=self.guards,
+                limit=self.limit,
+                check_stock=self.check_stock,
+                log=self.log,
             ).as_dict()
         opened = open_ledger(
             hook, ledger_conn_id, threads=self.max_in_flight, log=self.log, hook_params=params

@@ -56,7 +56,7 @@ def deliver_orders(
     states = failing_states(summary, max_rejected=max_rejected) or [
         state for state in ("rejected", "invalid", "held") if getattr(summary, state)
     ]
-    if states:
+    if states and not delivery.guard_exceeded:
         log.info(
             "Which, and why: `kk ledger list --state %s --kk-conn-id %s --ledger-conn-id %s`",
             " --state ".join(states),

@@ -20,6 +20,8 @@ def task_failure(
     delivery: Delivery, summary: Summary, *, max_rejected: float, changes_fail: bool
 ) -> SyncError | None:
     """Return what the task is to fail with, None when all is well."""
+    if delivery.guard_exceeded:
+        return SyncError(f"Nothing was sent: {delivery.guard_exceeded}", is_retryable=False)
     if summary.in_doubt or summary.not_sent:
         return SyncError(_unfinished(delivery, summary), is_retryable=True)
     reasons = []

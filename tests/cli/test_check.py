@@ -52,6 +52,40 @@ def dump(path: Path) -> list[str]:
         return list(db.iterdump())
 
 
+# Guards ----------------------------------------------------------------------------------------------
+
+
+def test_check_reports_what_each_guard_would_do(
+    sandbox: SandboxServer, ledger: SqlLedger, file: Path, checked: Checked
+) -> None:
+    name = write_csv(file, [*rows(range(3)), ("BIG", *shop.ADDRESS.values(), SKU, 101)])
+
+    status, orders, last = checked(name, "--max-run-value", "10000")
+
+    assert status == 1
+    assert states(orders)["BIG"] == "invalid"
+    for part in (
+        "max_new_orders=1000: 3 would be sent",
+        "max_order_units=100: 1 invalid",
+        "USD would be spent",
+    ):
+        assert part in last["guards"]
+    assert sum("/product/products" in one["path"] for one in sandbox.control.requests()) == 1
+
+
+def test_check_of_too_many_orders_is_a_problem(file: Path, checked: Checked) -> None:
+    status, _orders, last = checked(write_csv(file, rows(range(3))), "--max-new-orders", "2")
+
+    assert (status, last["good"]) == (1, False)
+    assert nonzero(last["summary"]) == {"not_sent": 3}
+    assert "set max_new_orders=3" in last["obstacle"]
+
+
+def test_check_of_values_needs_the_connection(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", write_csv(file, rows(range(3))), "--max-order-value", "2"]) == 2
+    assert "--max-order-value and --max-run-value need the kk connection" in capsys.readouterr().err
+
+
 # Faults ----------------------------------------------------------------------------------------------
 
 

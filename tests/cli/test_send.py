@@ -88,6 +88,76 @@ def creates(sandbox: SandboxServer) -> int:
     return int(sandbox.control.counts()["creates"])
 
 
+# Guards --------------------------------------------------------------------------------------------
+
+
+def test_too_many_new_orders_send_nothing_and_the_message_names_the_option(
+    sandbox: SandboxServer, file: Path, sent: Sent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, rows(range(6)))
+
+    status = main(["send", "--yes", "--json", "--max-new-orders", "5", name])
+    streams = capsys.readouterr()
+    allowed = sent("--max-new-orders", "6", name)
+
+    assert status == 2
+    assert nonzero(json.loads(streams.out.splitlines()[-1])["summary"]) == {"not_sent": 6}
+    assert "6 orders (S-0000, S-0001, S-0002 and 3 more) would be sent" in streams.err
+    assert "--max-new-orders 6" in streams.err
+    assert nonzero(allowed[2]) == {"created": 6}
+    each_is_there_once(sandbox, range(6))
+
+
+def test_send_asks_for_no_confirmation_when_a_guard_is_exceeded(
+    sandbox: SandboxServer, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["send", "--max-run-value", "0.01", write_csv(file, rows(range(2)))])
+
+    printed = capsys.readouterr().err
+    assert status == 2
+    assert "2  would not be sent, because a guard stops the sync" in printed
+    assert "more than max_run_value=0.01 allows" in printed
+    assert "nothing was sent, because a guard is exceeded" in printed
+    assert creates(sandbox) == 0
+
+
+def test_guards_of_send_are_for_each_call(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
+    name = write_csv(file, rows(range(6)))
+    sandbox.control.arm("auth", times=1, number=number(0))
+
+    first = sent("--max-new-orders", "3", "--limit", "3", name)
+    second = sent("--max-new-orders", "3", "--limit", "3", name)
+
+    assert (first[0], first[2]["created"], first[2]["not_sent"]) == (1, 2, 1)
+    assert second[2]["created"] >= 3
+    assert len({one["number"] for one in sandbox.control.orders()}) == 5
+
+
+@pytest.mark.parametrize(
+    ("option", "limit", "part"),
+    [("--max-order-units", "3", "max_order_units=3"), ("--max-order-value", "0.01", "max_order_value=0.01")],
+)
+def test_order_that_exceeds_a_guard_is_invalid(
+    sandbox: SandboxServer, file: Path, sent: Sent, option: str, limit: str, part: str
+) -> None:
+    status, orders, summary = sent(option, limit, write_csv(file, rows([3])))
+
+    assert (status, nonzero(summary)) == (1, {"invalid": 1})
+    assert part in orders[number(3)]["message"]
+    assert nonzero(sent(option, "none", str(file))[2]) == {"created": 1}
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5"])
+def test_option_of_a_guard_that_is_no_count_is_an_error(
+    file: Path, limit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["send", "--max-new-orders", limit, write_csv(file, rows([1]))])
+
+    assert exited.value.code == 2
+    assert "must be a whole number from 1" in capsys.readouterr().err
+
+
 # Sending -------------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ def said(
         run_queue=run_queue,
         breaker_reason=breaker_reason,
         breaker_error=None,
+        guard_exceeded="",
         held_elsewhere=list(elsewhere),
         hook=None,
     )
