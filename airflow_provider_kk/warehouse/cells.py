@@ -65,12 +65,13 @@ def decode(stored: Stored) -> Any:
     return _DECODERS[tag](content.decode("utf-8", "surrogatepass"))
 
 
-def as_text(value: Any, field: str, notices: list[Fault] | None = None) -> str | None:
+def as_text(value: Any, field: str = "", notices: list[Fault] | None = None) -> str | None:
     """A decoded cell as the text of a field, in the one form of all its spellings; blank is absent.
 
     A whole number is its digits, without `.0`: a float in a text column is almost surely an integer that
     passed through a float column. Leading zeros that the warehouse's type has dropped cannot be known here.
-    Country names become codes. `notices` gets what was read differently from how it is written.
+    Without a field, text is read as a name or a street. Country names become codes. `notices` gets what was
+    read differently from how it is written.
     Raises CellError for a number with a fraction, a float too large to be exact, a negative number, True,
     False and nested data, and for an order number such as `nan`, which stands for none.
     """
