@@ -31,7 +31,7 @@ class CellError(ValueError):
 
 def is_plain(text: str, field: str) -> bool:
     """Whether the text surely needs nothing but `strip`; for most cells the answer is yes."""
-    return _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is not None and text not in _MISSING_WORDS
+    return _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is not None and text not in _MISSING_TEXTS
 
 
 def tidy(text: str, field: str) -> str:
@@ -76,7 +76,7 @@ def is_missing(text: str, field: str) -> bool:
     if field in _NUMBERS or field in _CODES:
         return text.casefold() in _MISSING_NUMBERS
     # None is a town in Italy.
-    return text in _MISSING_WORDS and not (field == "city" and text == "None")
+    return text in _MISSING_TEXTS and not (field == "city" and text == "None")
 
 
 def check(text: str, field: str) -> str:
@@ -116,8 +116,8 @@ def check_encoding(text: str) -> str:
     for encoding, suspect in _suspects().items():
         if not suspect.search(text):
             continue
-        repaired = _decoded_again(text, encoding)
-        pairs = [(found, _decoded_again(found, encoding)) for found in suspect.findall(text)]
+        repaired = _redecoded(text, encoding)
+        pairs = [(found, _redecoded(found, encoding)) for found in suspect.findall(text)]
         likely = [(found, meant) for found, meant in pairs if meant and _is_plausible(meant)]
         if not likely or (repaired is not None and not _is_plausible(repaired)):
             continue
@@ -273,7 +273,7 @@ def _ftfy_finds(text: str) -> bool:
     return bool(is_bad(text))
 
 
-def _decoded_again(text: str, encoding: str) -> str | None:
+def _redecoded(text: str, encoding: str) -> str | None:
     raw = bytearray()
     try:
         for character in text:
@@ -362,8 +362,8 @@ _PROGRAMS_WRITE = r"""
     nan NaN -nan NaT None <None> null NULL <null> <NULL> (null) (NULL) [null] [NULL] nil <nil> <NA> pd.NA
     N/A n/a \N \\N undefined
 """
-_MISSING_WORDS = frozenset(_PROGRAMS_WRITE.split())
-_MISSING_NUMBERS = frozenset(["na", *map(str.casefold, _MISSING_WORDS)])
+_MISSING_TEXTS = frozenset(_PROGRAMS_WRITE.split())
+_MISSING_NUMBERS = frozenset(["na", *map(str.casefold, _MISSING_TEXTS)])
 #: Texts that need no closer look, since most cells are like these.
 _PLAIN_PROSE = re.compile(r"(?:[0-9]{1,5} )?[A-Za-z][A-Za-z0-9 ,.'-]*")
 _PLAIN = {
