@@ -56,7 +56,7 @@ def comparable(text: str, field: str) -> str | None:
     """
     if is_plain(text, field):
         return text.rstrip()
-    if not text.isascii() and field != NUMBER and any(one.search(text) for one in _suspects().values()):
+    if field != NUMBER and _is_suspect(text):
         return text
     line = tidy(text, field)
     if line and is_missing(line, field):
@@ -64,6 +64,13 @@ def comparable(text: str, field: str) -> str | None:
             raise CellError(f"is the text {line!r}: what should have given the number has found nothing")
         return None
     return line or None
+
+
+def _is_suspect(text: str) -> bool:
+    try:
+        return bool(check_encoding(text))
+    except CellError:
+        return True
 
 
 def is_missing(text: str, field: str) -> bool:

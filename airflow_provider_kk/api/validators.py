@@ -124,7 +124,7 @@ def _country(value: object, info: ValidationInfo) -> str:
     candidates = " or ".join(country_candidates(word or ""))
     shown = f"{word!r} is" if re.fullmatch(r"[A-Za-z]{1,3}", word or "") else "is"
     did_you_mean = f", did you mean {candidates}?" if candidates else ", pass one such as FR or US"
-    return _fail(f"{shown} not an ISO 3166 alpha-2 code and no unambiguous country name{did_you_mean}")
+    return _fail(f"{shown} no ISO 3166 alpha-2 code or unambiguous name of a country{did_you_mean}")
 
 
 def _quantity(value: object) -> int:
