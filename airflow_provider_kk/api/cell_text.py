@@ -31,7 +31,7 @@ class CellError(ValueError):
 
 def is_plain(text: str, field: str) -> bool:
     """Whether the text surely needs nothing but `strip`; for most cells the answer is yes."""
-    return _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is not None and text not in _MISSING_TEXTS
+    return _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is not None and text.rstrip() not in _MISSING_TEXTS
 
 
 def tidy(text: str, field: str) -> str:
@@ -89,15 +89,17 @@ def is_missing(text: str, field: str) -> bool:
 def check(text: str, field: str) -> str:
     """Raise CellError for tidy text that is damaged; otherwise return a warning about it, or nothing."""
     strict = field in _NUMBERS or field in _CODES
-    if "\ufffd" in text or re.fullmatch(r"[?\s]*\?[?\s]*\?[?\s]*", text):
+    # People write anything into remarks.
+    is_free = field == "remark"
+    if "\ufffd" in text or (not is_free and re.fullmatch(r"[?\s]*\?\s*\?[?\s]*", text)):
         raise CellError("has lost characters in an encoding (U+FFFD or ?): export it again as UTF-8")
-    if _ERROR.fullmatch(text) or (not strict and _ERROR_INSIDE.search(text)):
+    if (not is_free and _ERROR.fullmatch(text)) or (not strict and _ERROR_INSIDE.search(text)):
         raise CellError(
             "is or has a spreadsheet's error such as #N/A or ####: fix the cell and export it again"
         )
-    if _FORMULA.match(text):
+    if not is_free and _FORMULA.match(text):
         raise CellError("is a spreadsheet's formula: export its value as text")
-    if _SCIENTIFIC.fullmatch(text):
+    if not is_free and _SCIENTIFIC.fullmatch(text):
         raise CellError(
             "is in scientific notation, such as 3.3E+10, so digits are lost: format the column as text in "
             "the spreadsheet, enter it again and export it"
@@ -118,7 +120,8 @@ def check_encoding(text: str) -> str:
     """Raise CellError for text, as it came, that was decoded wrongly; return a warning if that is likely."""
     if text.isascii():
         return ""
-    text = text.removeprefix(_BOM_AS_TEXT)
+    # In capitals, \u00c3 or \u00c2 may end a word, with a no-break space behind it.
+    text = re.sub("(?<=[A-Z\u00c0-\u00de])([\u00c2\u00c3])\u00a0", r"\1 ", text.removeprefix(_BOM_AS_TEXT))
     hint = "text in another encoding than it was read in (mojibake)"
     for encoding, suspect in _suspects().items():
         if not suspect.search(text):
@@ -257,19 +260,25 @@ _FIELD_CHECKS: dict[str, Callable[[str], str]] = {
 
 
 def _is_mojibake(text: str, encoding: str, repaired: str | None, likely: list[tuple[str, str]]) -> bool:
+    if encoding != _WESTERN:
+        # Accents and quotes side by side are common in correct text, so one pair of them is no sign.
+        leads = _LATIN_LEADS[encoding]
+        marked = any(found[0] in leads and _is_certain(found) for found, _meant in likely)
+        return repaired is not None and (marked or len(set(likely)) > 2)
     if any(_is_certain(found) for found, _meant in likely if repaired or found[0] == "\u00c3"):
         return True
-    return bool(repaired and len(likely) > 1) or (encoding == _WESTERN and _ftfy_finds(text))
+    return bool(repaired and len(likely) > 1) or _ftfy_finds(text)
 
 
 def _is_certain(found: str) -> bool:
     """Whether no language writes these characters side by side, as `\u00c3\u00a9`."""
-    if len(found) > 2 or not found[0].isalpha():
+    lead, followers = found[0], found[1:]
+    if lead == "\u00c3":
+        return followers not in "\u2019\u201d\u2026"
+    if found == "\u00c2\u00a0" or not lead.isalpha():
         return True
-    follower = found[1]
-    if found[0] == "\u00c3":
-        return follower not in "\u2019\u201d\u2026"
-    return not follower.isalpha() and follower not in _COMMON_SIGNS
+    is_usual = all(one in _COMMON_SIGNS for one in followers)
+    return not is_usual and (len(found) > 2 or not followers.isalpha())
 
 
 def _ftfy_finds(text: str) -> bool:
@@ -322,11 +331,19 @@ def _suspect(encoding: str) -> re.Pattern[str]:
 
 @functools.cache
 def _suspects() -> dict[str, re.Pattern[str]]:
-    return {name: _suspect(name) for name in (_WESTERN, "cp1251", "mac_roman", "cp850", "cp437")}
+    return {name: _suspect(name) for name in (_WESTERN, *_LATIN_LEADS)}
+
+
+#: The first bytes of Latin letters and of typographic signs in UTF-8, read in other encodings.
+_LATIN_LEADS = {
+    name: b"\xc2\xc3\xc4\xc5\xe2".decode(name) for name in ("cp1251", "mac_roman", "cp850", "cp437")
+}
 
 
 #: Letters of phonetics and of dead or rare scripts, that wrong repairs end in.
-_RARE = re.compile("[\u0180-\u019f\u01a2-\u01ae\u01b1-\u0217\u021c-\u02af\u03e2-\u03ef\u0700-\u08ff]")
+_RARE = re.compile(
+    "[\u0180-\u019f\u01a2-\u01ae\u01b1-\u0217\u021c-\u02af\u03e2-\u03ef\u0700-\u08ff\u2c80-\u2cff]"
+)
 
 _BOM_AS_TEXT = "\u00ef\u00bb\u00bf"
 _INVISIBLE = [0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x2065)]

@@ -246,6 +246,9 @@ class TestForeignFiles:
             "МЁ",
             "Łódź",
             "Nº 5",
+            "L\u2019Écluse",
+            "l\u2019été",
+            "Jean\u2014Éric",
             "ÅÄÖ",
         ],
     )
@@ -321,3 +324,13 @@ def test_ftfy_decides_where_our_own_check_is_not_certain() -> None:
 
     with pytest.raises(CellError, match="mojibake"):
         check_encoding("Å\u201ał Ä™ ódź")
+
+
+@pytest.mark.parametrize("remark", ["=)", "???", "#urgent!", "1E+5", "## ring twice"])
+def test_people_may_write_anything_into_a_remark(remark: str) -> None:
+    assert (read(remark=remark)[0]["remark"], read(remark=remark)[1]) == (remark, [])
+
+
+@pytest.mark.parametrize("word", ["nan ", " nan", "None\t", "\u00a0NULL"])
+def test_blanks_around_a_missing_value_do_not_make_it_a_value(word: str) -> None:
+    assert read(street2=word)[0]["street2"] is None
