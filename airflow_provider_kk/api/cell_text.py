@@ -29,9 +29,12 @@ class CellError(ValueError):
     """A cell that cannot be the field it was selected as; the text says what to do about it."""
 
 
-def is_plain(text: str, field: str) -> bool:
-    """Whether the text surely needs nothing but `strip`; for most cells the answer is yes."""
-    return _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is not None and text.rstrip() not in _MISSING_TEXTS
+def plain_text(text: str, field: str) -> str | None:
+    """The text without blanks behind it, if it surely needs no closer look, as most cells; otherwise None."""
+    if _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is None:
+        return None
+    line = text.rstrip()
+    return None if line in _MISSING_TEXTS else line
 
 
 def tidy(text: str, field: str) -> str:
@@ -51,11 +54,9 @@ def tidy(text: str, field: str) -> str:
 def comparable(text: str, field: str) -> str | None:
     """The text in the one form that all spellings of it have, so that rows can be compared; None if blank.
 
-    Text that is damaged stays as it is, for the order's check to find. Raises CellError for an order number
-    that stands for a missing one, since rows that have it do not belong together.
+    For text that is not plain. What is damaged stays as it is, for the order's check to find. Raises CellError
+    for an order number that stands for a missing one, since rows that have it do not belong together.
     """
-    if is_plain(text, field):
-        return text.rstrip()
     if field != NUMBER and _is_suspect(text):
         return text
     line = tidy(text, field)
@@ -388,8 +389,11 @@ _PROGRAMS_WRITE = r"""
 """
 _MISSING_TEXTS = frozenset(_PROGRAMS_WRITE.split())
 _MISSING_NUMBERS = frozenset(["na", *map(str.casefold, _MISSING_TEXTS)])
-#: Texts that need no closer look, since most cells are like these.
-_PLAIN_PROSE = re.compile(r"(?:[0-9]{1,5} )?[A-Za-z][A-Za-z0-9 ,.'-]*")
+#: A composed letter that is no part of another character's bytes, since none follows.
+_ACCENTED = "[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f](?![^\x00-\x7f])"
+_PLAIN_PROSE = re.compile(
+    rf"(?:[0-9]{{1,5}} )?(?:[A-Za-z]|{_ACCENTED})[A-Za-z0-9 ,.'-]*(?:{_ACCENTED}[A-Za-z0-9 ,.'-]*)*"
+)
 _PLAIN = {
     NUMBER: re.compile(r"#?[A-Za-z_-]*[0-9](?![0-9]*[eE][+-])[A-Za-z0-9_-]*"),
     "phone": re.compile(r"\+?\(?[0-9][0-9 ()-]*"),

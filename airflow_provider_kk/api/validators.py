@@ -21,7 +21,7 @@ from airflow_provider_kk.api.cell_text import (
     check,
     check_encoding,
     is_missing,
-    is_plain,
+    plain_text,
     read_quantity,
     tidy,
     whole_number,
@@ -68,8 +68,8 @@ def _read(
     """A cell as text, by the rules of `cell_text`; None where it is blank and need not be there."""
     field = str(info.field_name)
     raw = _as_text(value, number_ok)
-    if is_plain(raw, field):
-        return raw.rstrip()
+    if (plain := plain_text(raw, field)) is not None:
+        return plain
     try:
         warning = check_encoding(raw)
         line = tidy(raw, field)

@@ -18,10 +18,11 @@ from airflow_provider_kk.api.cell_text import (
     LONGEST_NUMBER,
     CellError,
     comparable,
+    plain_text,
     tidy,
     whole_number,
 )
-from airflow_provider_kk.api.countries import country_code
+from airflow_provider_kk.api.countries import ALPHA_2, country_code
 from airflow_provider_kk.api.errors import Fault
 
 Stored = str | int | float | bytes | None
@@ -75,9 +76,11 @@ def as_text(value: Any, field: str = "", notices: list[Fault] | None = None) -> 
     Raises CellError for a number with a fraction, a float too large to be exact, a negative number, True,
     False and nested data, and for an order number such as `nan`, which stands for none.
     """
-    text = _text_of(value)
-    if text is None:
-        return None
+    text = value if type(value) is str else _text_of(value)
+    if text is None or (field == "country" and text in ALPHA_2):
+        return text
+    if field != "country" and (line := plain_text(text, field)) is not None:
+        return line
     clean = comparable(text, field)
     notice = ""
     if clean is None and (missing := tidy(text, field)):

@@ -161,7 +161,8 @@ class _Mapper:
             header[field] = _read(as_text, cell, _path(field), faults, field, notices)
         if country := header.get("country"):
             header["country"] = country.upper()
-        notices = [Fault(_path(notice.path), notice.message) for notice in notices]
+        if notices:
+            notices = [Fault(_path(notice.path), notice.message) for notice in notices]
         return _Row(spooled.position, header, spooled.cells[1 + len(self._header) :], faults, notices)
 
     def _lines(self, rows: Sequence[_Row]) -> tuple[Any, list[Fault]]:
