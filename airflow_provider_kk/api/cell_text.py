@@ -54,8 +54,9 @@ def tidy(text: str, field: str) -> str:
 def comparable(text: str, field: str) -> str | None:
     """The text in the one form that all spellings of it have, so that rows can be compared; None if blank.
 
-    For text that is not plain. What is damaged stays as it is, for the order's check to find. Raises CellError
-    for an order number that stands for a missing one, since rows that have it do not belong together.
+    For text that is not plain. What is damaged stays as it is, for the order's check to find. Raises
+    CellError for an order number that stands for a missing one, since rows that have it do not belong
+    together.
     """
     if field != NUMBER and _is_suspect(text):
         return text
