@@ -49,12 +49,14 @@ _ALIASES = {
     "BN": "Brunei Darussalam",
     "BO": "Bolivia, Plurinational State of; Plurinational State of Bolivia",
     "BQ": "Bonaire, Sint Eustatius and Saba",
+    "BY": "Weißrussland",
     "CD": "Congo, The Democratic Republic of the; Democratic Republic of the Congo; DR Congo; DRC",
     "CG": "Republic of the Congo",
     "CI": "Ivory Coast",
     "CN": "People's Republic of China; PR China; Mainland China",
     "CV": "Cape Verde; Cabo Verde",
-    "CZ": "Czech Republic; Tschechische Republik; République tchèque; República Checa; Repubblica Ceca",
+    "CZ": """Czech Republic; Česká republika; Tschechische Republik; République tchèque; República Checa;
+        Repubblica Ceca""",
     "DE": "Federal Republic of Germany; Bundesrepublik Deutschland; BRD",
     "FK": "Falkland Islands (Malvinas)",
     "FM": "Micronesia, Federated States of; Federated States of Micronesia",
@@ -73,10 +75,11 @@ _ALIASES = {
     "MK": "Macedonia, the former Yugoslav Republic of; Republic of North Macedonia; FYROM",
     "MM": "Myanmar; Burma",
     "MO": "Macau; Macao; Macao SAR; 澳门; 澳門",
-    "NL": "Holland; The Netherlands; Hollande; Holanda; Olanda",
+    "NL": "Holland; Hollande; Holanda; Olanda",
     "PS": "Palestine; Palestine, State of; State of Palestine; Palestinian Territory, Occupied",
     "RE": "Réunion Island",
     "RU": "Russian Federation",
+    "SA": "KSA; Kingdom of Saudi Arabia",
     "SH": "Saint Helena, Ascension and Tristan da Cunha",
     "SK": "Slovak Republic",
     "SX": "Sint Maarten (Dutch part); Saint Martin (Dutch part)",
@@ -170,18 +173,21 @@ def _names() -> dict[str, set[str]]:
     from babel.core import get_global
 
     names: dict[str, set[str]] = {}
-    for code, name in _all_names():
+    for code, name in _names_of_cldr():
         key = _key(name)
         # Vietnamese and Turkish have names that are other countries' codes without their accents.
         if len(key) > 3 or not key.isascii():
             names.setdefault(key, set()).add(code)
+    for code, aliases in _ALIASES.items():
+        for alias in aliases.split(";"):
+            names.setdefault(_key(alias), set()).add(code)
     for alpha_3, codes in get_global("territory_aliases").items():
         if len(alpha_3) == 3 and alpha_3.isalpha() and alpha_3 not in _WITHDRAWN and codes[0] in ALPHA_2:
             names.setdefault(alpha_3.lower(), set()).update(codes)
     return names
 
 
-def _all_names() -> Iterator[tuple[str, str]]:
+def _names_of_cldr() -> Iterator[tuple[str, str]]:
     from babel import localedata
 
     for language in _LANGUAGES.split():
@@ -199,9 +205,6 @@ def _all_names() -> Iterator[tuple[str, str]]:
                 yield code, re.sub(" ?[(\uff08].*", "", name)
             if language in _UMLAUTS_APART and not name.isascii():
                 yield code, name.casefold().translate(_UMLAUTS)
-    for code, aliases in _ALIASES.items():
-        for alias in aliases.split(";"):
-            yield code, alias
 
 
 def _key(name: str) -> str:
@@ -210,8 +213,7 @@ def _key(name: str) -> str:
         name = unicodedata.normalize("NFKD", name.translate(_LETTERS))
         name = unicodedata.normalize("NFC", _ACCENTS.sub("", name))
     words = _PUNCTUATION.sub(" ", name.casefold().replace(".", "").replace("&", " and ")).split()
-    if len(words) > 1 and words[0] == "the":
-        del words[0]
+    words = [word for word in words if word != "the"]
     # Initials that were written apart (`U. S. A.`) are one word.
     if all(len(word) == 1 and word.isascii() for word in words):
         words = ["".join(words)]

@@ -133,7 +133,11 @@ class _Mapper:
                 self._api_version.check(order)
         except InvalidOrderError as error:
             known = {fault.path for fault in faults}
-            faults += [self._explained(fault) for fault in error.faults if fault.path not in known]
+            blank = dict(notices)
+            for path, message in error.faults:
+                if path not in known:
+                    why = f" ({blank[path]})" if path in blank else ""
+                    faults.append(self._explained(Fault(path, message + why)))
         faults = [_located(fault, counted) for fault in faults]
         return ParsedOrder(
             number=number,

@@ -32,7 +32,7 @@ def order_to(country: str) -> dict[str, object]:
         ("República Dominicana", "DO"), ("Guinea", "GN"), ("Niger", "NE"), ("法国", "FR"),
         ("Россия", "RU"), ("대한민국", "KR"), ("日本", "JP"), ("Polska", "PL"), ("Sint Maarten", "SX"),
         ("St. Lucia", "LC"), ("Bosnia and Herzegovina", "BA"), ("the Netherlands", "NL"), ("NA", "NA"),
-        ("fr", "FR"),
+        ("UAE", "AE"), ("DRC", "CD"), ("fr", "FR"), ("St. Vincent and the Grenadines", "VC"),
     ],
 )  # fmt: skip
 def test_a16_names_and_aliases_of_one_country_become_its_code(name: str, code: str) -> None:

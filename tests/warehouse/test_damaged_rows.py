@@ -76,6 +76,13 @@ def test_a05_rows_without_a_certain_number_are_faults(number: str) -> None:
     assert [fault.path for one in rows for fault in one.faults] == ["custom_order_number"]
 
 
+def test_a05_a_required_cell_that_counts_as_blank_is_named_as_the_reason() -> None:
+    (found,) = parsed(ROW | {"province": "None"})
+
+    assert "is required" in found.faults[0].message
+    assert "the text 'None' counts as blank" in found.faults[0].message
+
+
 def test_rows_whose_number_is_missing_are_not_one_order() -> None:
     assert len(parsed(ROW | {"custom_order_number": "nan"}, ROW | {"custom_order_number": "nan"})) == 2
 
