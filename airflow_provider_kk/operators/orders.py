@@ -122,7 +122,9 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
 
         self.require_masked()
         stop, origin, hook = self._new_stop(), origin_of(context), KKHook(self.kk_conn_id)
-        order = build_order(unmasked(self.order), self._fields(), settings=hook.settings, origin=origin)
+        order = build_order(
+            unmasked(self.order), self._fields(), settings=hook.settings, origin=origin, log=self.log
+        )
         push(context, ORDER_NUMBER, order.custom_order_number)
         ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
         opened: AbstractContextManager[SqlLedger]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS
-from airflow_provider_kk.api.errors import InvalidOrderError
+from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order, RequestModel
 from airflow_provider_kk.api.validators import OrderNumber
 from airflow_provider_kk.delivery.run_queue import RunStatus
@@ -16,6 +16,7 @@ from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.failure_policy import order_failure
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.run_queue import RunResult
     from airflow_provider_kk.hooks.connection import ConnectionSettings
@@ -33,12 +34,13 @@ class _Number(RequestModel):
 
 
 def build_order(
-    whole: Any, fields: Mapping[str, Any], *, settings: ConnectionSettings, origin: Origin
+    whole: Any, fields: Mapping[str, Any], *, settings: ConnectionSettings, origin: Origin, log: Log
 ) -> Order:
     """Check a task's order, which is given as a whole or in single fields, and return it with its number.
 
     :param whole: an `Order`, a mapping or JSON text; None when the fields are given.
     :param fields: the single fields; None stands for a field that is not given.
+    :param log: gets what was read differently from how it was given, and what looks doubtful.
     :raises SyncError: names every fault.
     """
     given = {name: value for name, value in fields.items() if value is not None}
@@ -47,13 +49,16 @@ def build_order(
         raise _invalid(
             f"Give either order or the single fields; {', '.join(sorted(given))} came beside order"
         )
+    notices: list[Fault] = []
     try:
-        order = Order.parse(given if whole is None else whole)
+        order = Order.parse(given if whole is None else whole, notices)
         API_VERSIONS[settings.api_version].check(order)
         beside = _Number.parse({"custom_order_number": number}).custom_order_number
     except InvalidOrderError as error:
         fault = str(error)
     else:
+        for notice in notices:
+            log.warning("%s", notice)
         if beside is not None and order.custom_order_number not in (None, beside):
             raise _invalid("custom_order_number was given twice, on the operator and in order, and differs")
         found = order.custom_order_number or beside or _derived_number(settings.account, origin)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS
+from airflow_provider_kk.api.errors import InvalidOrderError
 from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.sync.delivery import item_of, order_of
@@ -118,7 +119,10 @@ ORDERS = st.builds(
 
 @given(ORDERS, st.sampled_from(sorted(API_VERSIONS)))
 def test_queued_order_has_the_same_body_as_the_checked_one(data: dict[str, Any], version: str):
-    checked = Order.parse(data)
+    try:
+        checked = Order.parse(data)
+    except InvalidOrderError:
+        reject()  # Random text may look damaged.
 
     restored = order_of(item_of(1, checked).payload)
 
