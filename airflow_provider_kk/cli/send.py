@@ -1,4 +1,4 @@
-"""`kk send`: the orders in a file to KK, each once, by the same delivery as SyncOrdersOperator's."""
+"""`kk send`: the orders in a file or a query to KK, each once, by the delivery of SyncOrdersOperator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ from airflow_provider_kk.cli.common import (
     whole,
 )
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
-from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
+from airflow_provider_kk.cli.source import (
+    FILES,
+    add_file_options,
+    add_query_options,
+    read_source,
+    statement_of,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
@@ -42,12 +48,13 @@ _EPILOG = f"""\
 
   kk send orders.csv --ledger ledger
   kk send orders.csv --columns custom_order_number=ORDER_NO --yes --json
+  kk send --sql orders.sql --warehouse warehouse
 
 It says first what would happen, as `kk check` does, and asks. It uses the ledger
 and the rate limit of the account's syncs. At Ctrl-C or SIGTERM nothing new is
 sent, and what is in flight is recorded. However it ended, the same command again
 goes on where it stopped and sends nothing twice.
-Exit status: 0 every order is at KK as the file has it, or left out by --limit;
+Exit status: 0 every order is at KK as it was read, or left out by --limit;
 1 some are not: rejected, invalid, held, changed, in doubt or not sent, since now
 or before; 2 nothing was sent: wrong arguments, file, columns, connection, or not
 confirmed; 130 stopped a second time."""
@@ -59,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `kk send` takes."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", metavar="FILE", help="a CSV file, or .jsonl")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, .json or .jsonl")
+    add_query_options(parser)
     add_file_options(parser)
     parser.add_argument("--limit", type=whole, metavar="N", help="send at most so many in this call")
     parser.add_argument(
@@ -81,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     log = StderrLog("kk send")
-    with closing(read_file(arguments, log)) as spool:
+    with closing(read_source(arguments, log)) as spool:
         require_own_ledger(arguments)
         hook, ledger = open_ledger_of(arguments, create=True, threads=_IN_FLIGHT, log=log)
         with closing(ledger):
@@ -128,7 +136,7 @@ def _send(
             hook=hook,
             ledger=ledger,
             run_queue=run_queue,
-            origin=_origin(arguments.file, ledger),
+            origin=_origin(arguments, ledger),
             stop=stop,
             policy=Policy(arguments.on_absence),
             log=log,
@@ -172,14 +180,18 @@ def _undelivered(summary: Summary) -> str | None:
     return f"{count_orders(sum(counts.values()))} not delivered, as before: {parts}" if parts else None
 
 
-def _origin(file: str, ledger: SqlLedger) -> Origin:
-    """Who sends: this file's content is one sync, until it has come through, however often it is tried."""
+def _origin(arguments: argparse.Namespace, ledger: SqlLedger) -> Origin:
+    """Return who sends: a file's content, or a query, is one sync until it has come through."""
     from dataclasses import replace
 
     from airflow_provider_kk.delivery.model import Origin
 
-    with open(file, "rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if arguments.file:
+        with open(arguments.file, "rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    else:
+        query = f"{arguments.warehouse_conn_id}\n{statement_of(arguments)}"
+        digest = hashlib.sha256(query.encode()).hexdigest()
     try:
         login = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

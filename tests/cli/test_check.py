@@ -345,7 +345,7 @@ def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
     yield [], "give either a file or --sql"
     yield [name, "--sql", SELECT], "give either a file or --sql"
     yield [f"{name}x"], "cannot be read: No such file"
-    yield [str(file.with_suffix(".xlsx"))], "is a workbook"
+    yield [str(file.with_suffix(".xlsx"))], "is a zip file or a workbook"
     yield ["--sql", SELECT], "--sql needs --warehouse"
     yield ["--sql", SELECT, "--warehouse", "nowhere"], "nowhere"
     yield ["--sql", SELECT, "--warehouse", f"{file.parent}/none.db"], "there is no file"
