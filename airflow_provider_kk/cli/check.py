@@ -21,7 +21,7 @@ from airflow_provider_kk.cli.common import (
     whole,
     write_raw,
 )
-from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
+from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems, print_samples
 from airflow_provider_kk.cli.source import FILES, add_file_options, add_query_options, read_source
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_json(run_queue, planned, known, with_bodies=arguments.bodies)
     else:
         print_plan(run_queue, planned, known, most=arguments.show)
-        if arguments.bodies:
+        if not arguments.bodies:
+            print_samples(run_queue)
+        else:
             _print_bodies(run_queue, known.settings)
     return 0 if planned.is_good else 1
 

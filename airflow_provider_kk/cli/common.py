@@ -38,19 +38,26 @@ class NoLedgerError(CommandError):
 
 
 def add_ledger_options(parser: argparse.ArgumentParser) -> None:
-    """Declare where the ledger is."""
-    parser.add_argument("--kk-conn-id", metavar="ID", default=KK_CONN_ID, help="the connection to KK")
+    """Declare where the ledger is; the environment has defaults."""
+    parser.add_argument(
+        "--kk-conn-id",
+        metavar="ID",
+        default=os.environ.get("KK_CONN_ID") or KK_CONN_ID,
+        help=f"the connection to KK; else $KK_CONN_ID, else {KK_CONN_ID}",
+    )
     parser.add_argument(
         "--ledger-conn-id",
         "--ledger",
         metavar="PLACE",
-        help="the ledger: a connection or a SQLite file, else what the kk connection names",
+        default=os.environ.get("KK_LEDGER") or None,
+        help="the ledger: a connection or a SQLite file; else $KK_LEDGER, else what the kk connection names",
     )
     parser.add_argument(
         "--warehouse-conn-id",
         "--warehouse",
         metavar="PLACE",
-        help="the warehouse, likewise; the ledger lives there when nothing else is named",
+        default=os.environ.get("KK_WAREHOUSE") or None,
+        help="the warehouse, likewise; else $KK_WAREHOUSE; the ledger lives there when nothing else is named",
     )
 
 
