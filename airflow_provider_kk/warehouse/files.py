@@ -299,7 +299,14 @@ def _is_utf_8(source: _Source) -> tuple[bool, bool]:
 
 
 def _reject_unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> None:
-    sample = _non_ascii_lines(source)
+    lines = _non_ascii_lines(source)
+    others = [number for number, line in lines if not _is_valid_utf_8(line)]
+    if others and len(others) * 2 <= len(lines):
+        raise FileError(
+            f"line {others[0]} is not UTF-8, while other lines are: parts of the file are in another "
+            "encoding. Fix that line, or export the file anew"
+        )
+    sample = b"".join(line for _, line in lines)
     guesses = _guesses(sample)
     if show_guess is not None:
         for guess in guesses:
@@ -312,17 +319,25 @@ def _reject_unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> N
     )
 
 
-def _non_ascii_lines(source: _Source) -> bytes:
-    """Return lines with bytes that are not ASCII, as far as they fit into a sample."""
+def _non_ascii_lines(source: _Source) -> list[tuple[int, bytes]]:
+    """Return lines with other letters than those of ASCII, with their numbers, as far as a sample goes."""
     found, size = [], 0
     with source.open() as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
             if not line.isascii() or b"\x1b" in line:
-                found.append(line)
+                found.append((number, line))
                 size += len(line)
             if size > _SAMPLE:
                 break
-    return b"".join(found)[:_SAMPLE]
+    return found
+
+
+def _is_valid_utf_8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"\x1b" not in line
 
 
 def _guesses(sample: bytes) -> list[str]:

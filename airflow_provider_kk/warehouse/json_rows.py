@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, TextIO
 
 from airflow_provider_kk.warehouse.columns import ADDRESS_FIELDS, ColumnsError
@@ -51,23 +52,30 @@ def read_json(file: TextIO, check: Check) -> Spool:
         return _spooled(lambda: _from_array(file), check)
     file.seek(0)
     document = _document("".join(text_lines(file)))
-    lists = {name: rows for name, rows in document.items() if _is_list_of_objects(rows)}
-    if len(lists) == 1:
-        (listed,) = lists.values()
+    lists = [rows for rows in document.values() if _is_list_of_objects(rows)]
+    fault: ColumnsError | None = None
+    found: list[Spool] = []
+    for rows in [*lists, [document]]:
+        if rows == [document] and found:
+            break  # else it is one order, whose lines are a list
         try:
-            return _spooled(
-                lambda: (_flat(row, f"order {place}") for place, row in enumerate(listed, 1)), check
-            )
+            found.append(_spooled(partial(_placed, rows), check))
         except ColumnsError as error:
-            fault = error
-        try:
-            return _spooled(lambda: iter([_flat(document, "the order")]), check)
-        except ColumnsError:
-            raise fault from None
-    return _spooled(lambda: iter([_flat(document, "the order")]), check)
+            fault = fault or error
+    if len(found) > 1:
+        for spool in found:
+            spool.close()
+        raise FileError("the file has several lists of orders: write one list, [{...}, {...}]")
+    if not found:
+        raise fault or FileError("the file has no order")
+    return found[0]
 
 
-def _spooled(rows: Callable[[], Iterator[Row | None]], check: Check) -> Spool:
+def _placed(rows: Sequence[Row]) -> Iterator[Row]:
+    return (_flat(row, f"order {place}") for place, row in enumerate(rows, 1))
+
+
+def _spooled(rows: Callable[[], Iterator[Row] | Iterator[Row | None]], check: Check) -> Spool:
     """Keep the rows in two passes: the columns are whatever any row names."""
     names = list(dict.fromkeys(name for row in rows() for name in row or ()))
     if not names:

@@ -305,6 +305,12 @@ def test_escapes_of_iso_2022_are_no_text_in_utf_8(write: Write) -> None:
     assert read(path, encoding="iso2022_jp") == [{"a": "1", "b": "見本"}]
 
 
+def test_a_line_in_another_encoding_than_the_others_is_named(write: Write) -> None:
+    lines = [b"a,b\n", *["1,Größe\n".encode()] * 3, "2,Größe\n".encode("cp1252")]
+
+    assert "line 5 is not UTF-8, while other lines are" in fault_of(write(b"".join(lines)))
+
+
 # Formats ---------------------------------------------------------------------------------------------
 
 
@@ -394,6 +400,16 @@ def test_a_single_order_with_a_list_of_lines_is_one_order(write: Write) -> None:
     (row,) = read(write(json.dumps(order, indent=1), "order.json"), {})
 
     assert row["items"] == order["items"]
+
+
+def test_the_list_of_orders_is_found_by_its_columns_among_others(write: Write) -> None:
+    order = dict.fromkeys(HEAD, "x")
+    text = json.dumps({"links": [{"rel": "next"}], "orders": [order, order], "errors": []})
+
+    assert read(write(text, "orders.json"), {}) == [order, order]
+    text = json.dumps({"orders": [order], "archived": [order]})
+    assert "several lists of orders" in fault_of(write(text, "orders.json"), {})
+    assert "no column" in fault_of(write(json.dumps({"links": [{"rel": "next"}]}), "orders.json"), {})
 
 
 @pytest.mark.parametrize("name", ["a14d_duplicate_keys.jsonl", "a14e_two_lines.jsonl"])
