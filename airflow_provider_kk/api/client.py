@@ -92,31 +92,34 @@ class KKClient:
         """Close kept connections."""
         self._transport.close()
 
-    def create_order(
+    def create_order(self, order: Order | Mapping[str, Any] | str) -> list[str]:
+        """Check `order`, then create it as `post_order` does. Raises InvalidOrderError, too."""
+        return self.post_order(Order.parse(order))
+
+    def post_order(
         self,
-        order: Order | Mapping[str, Any] | str,
+        order: Order,
         *,
         throttled: bool = True,
         before_send: Callable[[float], None] | None = None,
     ) -> list[str]:
-        """Create `order` and return its kkOrderIds, several when KK splits it (page "Create order").
+        """Create a checked order and return its kkOrderIds, several when KK splits it (page "Create order").
 
         The same order sent twice is two orders at KK. `before_send` gets the seconds left once connection
         and TLS stand, right before the first byte; if it raises, no byte is sent. With `throttled=False`
         the caller has a place in the rate limit already, and a 429 is not tried again.
 
-        Raises InvalidOrderError before anything is sent, KKNotSentError, KKRateLimitedError, KKAuthError,
-        KKEndpointError (not sent), KKRejectedError (KK said no), KKUnknownOutcomeError (KK may have it).
+        Raises KKNotSentError, KKRateLimitedError, KKAuthError, KKEndpointError (not sent), KKRejectedError
+        (KK said no), KKUnknownOutcomeError (KK may have it).
         """
-        checked = Order.parse(order)
         call = Request(
             "POST",
             self._api_version.orders_path,
-            body=self._api_version.create_body(checked, self._address_key, self._sale_platform),
+            body=self._api_version.create_body(order, self._address_key, self._sale_platform),
             is_write=True,
             before_send=before_send,
         )
-        ids = kk_order_ids(self._data(call, throttled=throttled, secrets=checked.private_values()))
+        ids = kk_order_ids(self._data(call, throttled=throttled, secrets=order.private_values()))
         if not ids:
             raise KKUnknownOutcomeError("KK reports success without an order id that can be read", code=10000)
         return ids

@@ -1,4 +1,4 @@
-"""`kk audit`: a period of KK's list against the ledger."""
+"""`kk audit`: compare KK's list with the ledger, or check the ledger's history against the protocol."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from airflow_provider_kk.cli.common import (
     duration,
     open_ledger_of,
     print_line,
+    read_ledger_of,
     run_command,
     table,
     time,
@@ -37,8 +38,9 @@ _COUNTED = {
     "unnumbered": "without a number",
 }
 _EPILOG = """\
-Names every order number of which KK has more or fewer orders than it should have. Only reads.
-Exit status: 0 all agree, 1 there are differences, 2 it could not be told."""
+Lists every order number of which KK has more or fewer orders than it should have. Only reads.
+With --history, checks the rows of all orders against the delivery protocol's rules; KK is not asked.
+Exit status: 0 all agree, 1 there are differences or broken rules, 2 the list or the ledger is unreadable."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     when = "a time such as 2026-01-31T08:00 (UTC unless it says otherwise), or so long ago: 6h, 2d, 1w"
     parser.add_argument("--since", metavar="TIME", help=f"{when}; a day before --until")
     parser.add_argument("--until", metavar="TIME", help="likewise; a settle window ago")
+    parser.add_argument(
+        "--history", action="store_true", help="check the ledger's own history instead of KK's list"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line, the counts in the last")
     add_ledger_options(parser)
 
@@ -61,6 +66,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.audit import audit
     from airflow_provider_kk.delivery.job import InconclusiveError
 
+    if arguments.history:
+        return _audit_history(arguments)
     hook, ledger = open_ledger_of(arguments)
     with open_order_list(hook, ledger) as order_list:
         since, until = _period(arguments, ledger, order_list)
@@ -70,6 +77,33 @@ def _run(arguments: argparse.Namespace) -> int:
             raise CommandError(f"nothing can be told: {error}") from error
     _print(result, ledger, as_json=arguments.json)
     return 0 if result.agrees else 1
+
+
+def _audit_history(arguments: argparse.Namespace) -> int:
+    from airflow_provider_kk.delivery.history import broken_rules
+
+    if arguments.since or arguments.until:
+        raise CommandError("--history checks all orders: leave --since and --until out")
+    _hook, ledger = read_ledger_of(arguments)
+    rows, checked, attempts = [], 0, 0
+    for generations, posts in ledger.storage.histories():
+        rows += broken_rules(generations, posts, settle_delay_s=ledger.settle_delay_s)
+        checked, attempts = checked + 1, attempts + len(posts)
+    counts = {"orders": checked, "attempts": attempts, "broken_rules": len(rows)}
+    if arguments.json:
+        for one in rows:
+            write_raw(json.dumps(as_columns(one, ledger)))
+        write_raw(json.dumps(counts))
+    else:
+        table(
+            ["order number", "generation", "rule", "what"],
+            [[one.key, str(one.generation), one.rule.value, one.message] for one in rows],
+        )
+        print_line(
+            f"{checked} order numbers and {attempts} attempts of account {ledger.account} at {ledger.host}: "
+            f"{len(rows) or 'no'} broken rule{'' if len(rows) == 1 else 's'}"
+        )
+    return 1 if rows else 0
 
 
 def _period(arguments: argparse.Namespace, ledger: SqlLedger, order_list: Any) -> tuple[float, float]:

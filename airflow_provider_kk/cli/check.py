@@ -213,11 +213,11 @@ def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> N
 def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:
     """The body that would be sent for an order, made as the client makes it; None when none would be."""
     from airflow_provider_kk.api.api_versions import API_VERSIONS
-    from airflow_provider_kk.api.models import Order
     from airflow_provider_kk.delivery.run_queue import RunStatus
+    from airflow_provider_kk.sync.delivery import order_of
 
     item = run_queue.item(one.key or "") if one.status is RunStatus.POSTPONED else None
     if item is None or settings is None:
         return None
-    order = Order.model_validate_json(item.payload)
-    return API_VERSIONS[settings.api_version].create_body(order, settings.address_key, settings.sale_platform)
+    version = API_VERSIONS[settings.api_version]
+    return version.create_body(order_of(item.payload), settings.address_key, settings.sale_platform)

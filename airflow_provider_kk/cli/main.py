@@ -32,6 +32,7 @@ class Subcommand(Protocol):
 COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("say what would become of the orders in a file or a query", "airflow_provider_kk.cli.check"),
     "send": ("send the orders in a file or a query to KK, each once", "airflow_provider_kk.cli.send"),
+    "cancel": ("cancel orders at KK before they ship", "airflow_provider_kk.cli.cancel"),
     "audit": ("compare KK's list with the ledger: orders too many, too few", "airflow_provider_kk.cli.audit"),
     "ledger": (
         "show, resolve and retry what is known of each order number",

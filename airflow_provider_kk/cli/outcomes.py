@@ -71,8 +71,8 @@ _GROUPS, _SHOWN_GROUPS, _NAMED = 1_000, 20, 3
 
 def print_samples(run_queue: RunQueue, most: int = 3) -> None:
     """Print some of the orders that would be sent, with personal data masked."""
-    from airflow_provider_kk.api.models import Order
     from airflow_provider_kk.delivery.run_queue import RunStatus
+    from airflow_provider_kk.sync.delivery import order_of
 
     orders = islice(run_queue.finished(RunStatus.POSTPONED), most)
     items = [item for one in orders if (item := run_queue.item(one.key or ""))]
@@ -81,7 +81,7 @@ def print_samples(run_queue: RunQueue, most: int = 3) -> None:
     print_line()
     print_line("As they would be sent, with personal data masked (--bodies prints it):")
     for item in items:
-        order = Order.model_validate_json(item.payload)
+        order = order_of(item.payload)
         lines = ", ".join(f"{line.quantity} x {line.sku}" for line in order.items)
         fields = {**order.address.model_dump(), **order.model_dump(include={"remark", *_NOT_PERSONAL})}
         texts = [

@@ -15,6 +15,7 @@ from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolvedBy
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.compare import Finding
+    from airflow_provider_kk.delivery.history import BrokenRule
     from airflow_provider_kk.delivery.model import Attempt, Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
@@ -50,7 +51,7 @@ def why(entry: Record) -> str:
     return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
 
 
-def as_columns(row: Record | Attempt | Finding, ledger: SqlLedger) -> dict[str, Any]:
+def as_columns(row: Record | Attempt | Finding | BrokenRule, ledger: SqlLedger) -> dict[str, Any]:
     """Return a row for JSON, its fields named as the ledger's columns."""
     columns: dict[str, Any] = {}
     for name, value in asdict(row).items():

@@ -31,7 +31,7 @@ def order_job(order: Order, client: KKClient) -> Job:
     return Job(
         key=order.custom_order_number,
         content=content_of(order),
-        send=lambda before_send: client.create_order(order, throttled=False, before_send=before_send),
+        send=lambda before_send: client.post_order(order, throttled=False, before_send=before_send),
         redact=lambda text: redact(text, order.private_values()),
     )
 

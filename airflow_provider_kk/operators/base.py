@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin
-    from airflow_provider_kk.delivery.reconcile import Policy
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.delivery import Delivery
     from airflow_provider_kk.sync.runs import Summary
 
 DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -97,12 +98,22 @@ class DeliveringOperator(KKOperator):
         """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
         return self.execute(context)
 
-    def _policy(self) -> Policy:
+    def _delivery(
+        self, hook: KKHook, ledger: SqlLedger, origin: Origin, stop: Stop, **limits: Any
+    ) -> Delivery:
+        """Return the delivery of an empty run queue.
+
+        :param limits: other fields of `Delivery`.
+        """
         from airflow_provider_kk.delivery.reconcile import Policy
+        from airflow_provider_kk.delivery.run_queue import RunQueue
+        from airflow_provider_kk.sync.delivery import Delivery, warn_of_short_timeout
 
-        return Policy(self.on_absence, self.max_resends)
+        warn_of_short_timeout(self.execution_timeout, ledger, self.log)
+        policy = Policy(self.on_absence, self.max_resends)
+        return Delivery(hook, ledger, RunQueue(), origin, stop, policy, self.log, **limits)
 
-    def _give_slot_back(self, until: float) -> None:
+    def _give_slot_back(self, until: float) -> NoReturn:
         from airflow_provider_kk.delivery.log import utc
         from airflow_provider_kk.triggers.sleep import SleepTrigger
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,7 +117,7 @@ class Delivery:
     def _stream(self) -> Dispatcher:
         from airflow_provider_kk.delivery.circuit_breaker import Limits
         from airflow_provider_kk.delivery.dispatcher import Dispatcher
-        from airflow_provider_kk.delivery.orders import KKOrderList
+        from airflow_provider_kk.delivery.orders import KKOrderList, order_job
         from airflow_provider_kk.delivery.stock import StockCheck
 
         client = self._client
@@ -132,7 +133,7 @@ class Delivery:
             order_list=KKOrderList(client),
             throttle=self._bucket,
             run_queue=self.run_queue,
-            make_job=lambda payload: _job(payload, client),
+            make_job=lambda payload: order_job(order_of(payload), client),
             probe=lambda: client.list_orders(page_size=1),
             log=self.log,
             origin=self.origin,
@@ -219,6 +220,16 @@ def item_of(position: int, order: Order) -> QueuedOrder:
     )
 
 
+def order_of(payload: str) -> Order:
+    """Return the order that `item_of` has put in a run queue, without a second check."""
+    from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
+
+    fields = json.loads(payload)
+    fields["address"] = OrderAddress.model_construct(**fields["address"])
+    fields["items"] = [OrderItem.model_construct(**line) for line in fields["items"]]
+    return Order.model_construct(**fields)
+
+
 def warn_of_short_timeout(execution_timeout: Any, ledger: SqlLedger, log: Log) -> None:
     """Say so when the task will be stopped before an order in doubt can be settled."""
     if execution_timeout is None:
@@ -230,10 +241,3 @@ def warn_of_short_timeout(execution_timeout: Any, ledger: SqlLedger, log: Log) -
             execution_timeout.total_seconds(),
             ledger.settle_delay_s,
         )
-
-
-def _job(payload: str, client: KKClient) -> Any:
-    from airflow_provider_kk.api.models import Order
-    from airflow_provider_kk.delivery.orders import order_job
-
-    return order_job(Order.model_validate_json(payload), client)

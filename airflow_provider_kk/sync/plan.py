@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.actions import (
     Action,
     difference,
@@ -21,10 +22,14 @@ from airflow_provider_kk.delivery.model import Record
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.delivery.stock import StockCheck
+from airflow_provider_kk.sync.errors import SyncError
+from airflow_provider_kk.sync.load_orders import load_orders
 from airflow_provider_kk.sync.runs import Summary, count
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.sync.load_orders import Selection
 
 #: What somebody has to look at, or to wait for.
 PROBLEMS = (RunStatus.INVALID, RunStatus.CHANGED, RunStatus.HELD, RunStatus.REJECTED, RunStatus.IN_DOUBT)
@@ -86,6 +91,41 @@ def plan(
 def problems(run_queue: RunQueue) -> Iterator[RunResult]:
     """Yield the orders that somebody has to look at, or to wait for, in the order of their rows."""
     return run_queue.finished(*PROBLEMS)
+
+
+def plan_orders(
+    selection: Selection,
+    hook: KKHook,
+    ledger_connection: Any,
+    hook_params: Mapping[str, Any] | None,
+    *,
+    check_stock: bool,
+    log: Log,
+) -> Summary:
+    """Preview the sync of a query, log what would become of its orders, and count them.
+
+    :param ledger_connection: the Airflow connection to the ledger's database, which need not have one yet.
+    :param hook_params: for the hook of that connection.
+    :raises SyncError: the query cannot be read, see `load_orders`, or KK's stock.
+    """
+    from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
+
+    run_queue, settings = RunQueue(), hook.settings
+    ledger = ledger_to_read(ledger_connection, hook, hook_params)
+    if ledger is None:
+        log.info("There is no ledger in %r yet, so no order is known as created", ledger_connection.conn_id)
+    bucket = settings.shared_bucket(ledger) if ledger else settings.local_bucket()
+    with closing(ledger) if ledger else nullcontext():
+        load_orders(run_queue, selection, log, api_version=settings.api_version)
+        try:
+            with hook.client(bucket) if check_stock else nullcontext() as stock_of:
+                planned = plan(run_queue, ledger, bucket, stock_of=stock_of)
+        except KKError as error:
+            raise SyncError(
+                f"No plan can be made, because KK's stock cannot be read: {error}", is_retryable=True
+            ) from error
+    log_plan(planned, run_queue, log)
+    return planned.summary
 
 
 def log_plan(plan: Plan, run_queue: RunQueue, log: Log) -> None:

@@ -81,6 +81,7 @@ class World:
                 or self.hub.workers_skew_s
                 or manners.skew_s
             ),
+            rows_are_in_turn=not (self.habits.clock_jumps or self.habits.unsure_commits),
         )
         self.kk = KK(self.hub, manners, self.promises.check_post)
         self._jobs = {_payload(order): self._job(order) for order in self.orders}

@@ -337,6 +337,32 @@ class SqlStorage:
         with self.database.read() as db:
             return db.execute(query.limit(1)).first() is not None
 
+    def histories(self) -> Iterator[tuple[list[Record], list[Attempt]]]:
+        """Yield the rows of each key: its generations, oldest first, and all POSTs of it in turn."""
+        job, attempt = self._key_of(self._job), self._key_of(self._attempt)
+        last = ""
+        while True:
+            with self.database.read() as db:
+                keys = sa.union(
+                    sa.select(job.label("key")).where(*self._where_account(self._job), job > last),
+                    sa.select(attempt.label("key")).where(
+                        *self._where_account(self._attempt), attempt > last
+                    ),
+                ).subquery()
+                some = list(db.scalars(sa.select(keys.c.key).order_by(keys.c.key).limit(_KEYS_AT_ONCE)))
+            if not some:
+                return
+            query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
+            generations: dict[str, list[Record]] = {key: [] for key in some}
+            for row in self._of_keys(query.order_by(self._job.c.generation), self._job, some):
+                entry = record_of(row)
+                generations[entry.key].append(entry)
+            attempts: dict[str, list[Attempt]] = {key: [] for key in some}
+            for one in self.attempts(some):
+                attempts[one.key].append(one)
+            yield from ((generations[key], attempts[key]) for key in some)
+            last = some[-1]
+
     def _where_account(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
         return where_equal(table, self._account_filter)
 
