@@ -462,6 +462,23 @@ def test_lines_as_text_in_one_cell_are_named_with_an_example() -> None:
     assert "re.findall" in fault
 
 
+def test_the_script_of_the_docs_makes_rows_of_lines_in_one_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (FOREIGN.parents[1] / "docs/plan.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bigcommerce.csv").write_bytes((FOREIGN / "a13_bigcommerce.csv").read_bytes())
+
+    exec(compile(script, "docs/plan.md", "exec"), {})  # noqa: S102 - our own page
+
+    rows = read("orders.csv")
+    assert [(row["Order ID"], row["sku"], row["quantity"]) for row in rows] == [
+        ("301", "FWXW00290_WHT_M", "2"),
+        ("301", "FWTS00104_BLK_S", "1"),
+    ]
+
+
 def test_a_column_items_that_is_a_count_is_resolved_by_mapping_sku_and_quantity() -> None:
     fault = fault_of(FOREIGN / "a21b_items_count.csv", {})
 
