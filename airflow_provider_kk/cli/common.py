@@ -242,11 +242,25 @@ def _only_ours_on_stdout() -> Iterator[None]:
         atexit.register(logging.disable)
 
 
-def print_line(line: str = "", *, file: TextIO | None = None) -> None:
-    """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor."""
+def print_line(line: str = "", *, file: TextIO | None = None, style: str = "") -> None:
+    """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor.
+
+    :param style: such as `red`, of the line on a terminal.
+    """
     from airflow_provider_kk.delivery.log import printable
 
-    write_raw(printable(line), file=file)
+    text = printable(line)
+    if style and has_colours(file or _stdout()):
+        from rich.color import ColorSystem
+        from rich.style import Style
+
+        text = Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
+    write_raw(text, file=file)
+
+
+def has_colours(file: TextIO) -> bool:
+    """Return whether a person sees what is printed there, on a terminal that may show colours."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def write_raw(text: str, *, file: TextIO | None = None) -> None:

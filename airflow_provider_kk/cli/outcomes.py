@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 def print_counts(summary: Summary, outcomes: Mapping[str, str], *, file: TextIO | None = None) -> None:
     """Print how many orders have come, or would come, to what: those first that `words` has words for."""
     from airflow_provider_kk.delivery.run_queue import COUNTED
+    from airflow_provider_kk.sync.plan import PROBLEMS
 
     for name in dict.fromkeys([*outcomes, *COUNTED]):
         if number := getattr(summary, name):
-            print_line(f"  {number:>7,}  {outcomes.get(name, name.replace('_', ' '))}", file=file)
+            style = "green" if name in _GOOD else "red" if name in PROBLEMS else ""
+            text = f"  {number:>7,}  {outcomes.get(name, name.replace('_', ' '))}"
+            print_line(text, file=file, style=style)
+
+
+_GOOD = ("created", "already_created", "adopted")
 
 
 def print_problems(
@@ -33,7 +39,7 @@ def print_problems(
     if shared:
         print_line(file=file)
     for names, number, text in shared:
-        print_line(f"{count_orders(number)}: {text} ({some_of(names, number)})", file=file)
+        print_line(f"{count_orders(number)}: {text} ({some_of(names, number)})", file=file, style="bold")
     found = run_queue.finished(*statuses)
     rows = [row for one in islice(found, most) for row in _rows(one)]
     if not rows:

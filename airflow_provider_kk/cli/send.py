@@ -18,6 +18,7 @@ from airflow_provider_kk.cli.common import (
     StderrLog,
     add_ledger_options,
     confirm,
+    has_colours,
     open_ledger_of,
     print_line,
     require_own_ledger,
@@ -35,6 +36,7 @@ from airflow_provider_kk.cli.source import (
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.cli.progress_bar import ProgressBar
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -130,7 +132,12 @@ def _send(
     from airflow_provider_kk.sync.delivery import Delivery
     from airflow_provider_kk.sync.load_orders import enqueue_orders
 
-    stop, run_queue = Stop(), RunQueue()
+    stop, bar, run_queue = Stop(), None, RunQueue()
+    if has_colours(sys.stderr) and not arguments.json:
+        from airflow_provider_kk.cli.progress_bar import ProgressBar, WatchedQueue
+
+        bar = ProgressBar()
+        run_queue = WatchedQueue(bar)
     with _stopping(stop):
         delivery = Delivery(
             hook=hook,
@@ -148,7 +155,7 @@ def _send(
         api_version = hook.settings.api_version
         enqueue_orders(run_queue, spool, dict(arguments.columns), log, delivery, api_version=api_version)
         try:
-            return _deliver(arguments, delivery)
+            return _deliver(arguments, delivery, bar)
         except DBAPIError as error:
             log.error(
                 "the ledger's database cannot be used: %s. The same command goes on", describe_error(error)
@@ -156,10 +163,17 @@ def _send(
             return 1
 
 
-def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
+def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar | None) -> int:
+    from airflow_provider_kk.delivery.run_queue import RunStatus
     from airflow_provider_kk.sync.failure_policy import task_failure
 
-    summary, failure = delivery.carry_out()
+    if bar is not None:
+        bar.start(delivery.run_queue.counts().get(RunStatus.PENDING, 0))
+    try:
+        summary, failure = delivery.carry_out()
+    finally:
+        if bar is not None:
+            bar.stop()
     trouble = task_failure(delivery, summary, max_rejected=0, changes_fail=True) or _undelivered(summary)
     delivery.end("failed" if failure or trouble else "done", summary)
     _print(delivery, summary, arguments)
