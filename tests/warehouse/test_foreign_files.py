@@ -564,3 +564,30 @@ def _is_utf_8(content: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+VALUES = st.recursive(
+    st.one_of(st.booleans(), st.integers(), st.text(st.sampled_from('ab"\\{}[],:\né見\u2028'), max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("xyz"), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+ORDERS = st.lists(
+    st.fixed_dictionaries({"id": st.integers()}, optional=dict.fromkeys("abc", VALUES)), min_size=1
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ORDERS, st.sampled_from([None, 1]), st.booleans(), st.sampled_from(["utf-8", "utf-16"]), st.data())
+def test_any_list_of_json_is_read_as_it_was_written_and_rejected_when_it_is_cut(
+    tmp_path: Path, orders: Rows, indent: int | None, is_ascii: bool, encoding: str, data: st.DataObject
+) -> None:
+    text = json.dumps(orders, indent=indent, ensure_ascii=is_ascii)
+    path = tmp_path / "orders.json"
+
+    path.write_bytes(text.encode(encoding))
+    assert read(path) == orders
+    cut = data.draw(st.integers(0, len(text) - 1))
+    path.write_bytes(text[:cut].encode(encoding))
+    assert fault_of(path)
