@@ -52,7 +52,7 @@ def read_csv(
     :raises FileError: when the file cannot be read with certainty.
     """
     first_lines = list(islice(text_lines(file), max(_FIRST_LINES, given.header_line or 0)))
-    delimiter, header_line = _find_header(first_lines, check, given)
+    delimiter, header_line, found_names = _find_header(first_lines, check, given)
     layout = replace(given, delimiter=delimiter, header_line=header_line)
     if layout.quoting == "auto" and delimiter == "\t":
         file.seek(0)
@@ -63,6 +63,8 @@ def read_csv(
     if "".join(header).strip() == "":
         raise FileError("the file is empty: a line must name the columns")
     names = _names(header)
+    if names != found_names:  # quotes that belong to the text
+        check_names(names, check)
     rows = _checked_rows(records, header, names, log)
     spool = spooled(names, rows, first=header_line + 1)
     quoting = "no quoting" if layout.quoting == "none" else "double quotes"
@@ -109,11 +111,11 @@ def check_names(names: Sequence[str], check: Callable[[Sequence[str]], object]) 
 
 def _find_header(
     lines: list[str], check: Callable[[Sequence[str]], object], given: CsvLayout
-) -> tuple[str, int]:
-    """Return the delimiter and the number of the line that names the columns.
+) -> tuple[str, int, list[str]]:
+    """Return the delimiter, the number of the line that names the columns, and their names.
 
     A line `sep=;`, empty lines and a title may stand above it: it is the first line whose names `check`
-    accepts.
+    accepts. Nothing as wide as an order is taken for a title.
     """
     separator = given.delimiter
     start = next((index for index, line in enumerate(lines) if line.strip("\ufeff \t\r\n;,|")), 0)
@@ -121,15 +123,20 @@ def _find_header(
         separator, start = separator or line[1], start + 1
     places = range(start, len(lines)) if given.header_line is None else [given.header_line - 1]
     error: ColumnsError | None = None
+    widest = len(lines)
     for place, delimiter, header in islice(_candidates(lines, places, separator, given.quoting), _CANDIDATES):
         names = _names(header)
+        if place > widest:
+            break
         try:
             check_names(names, check)
         except ColumnsError as fault:
+            if len(list(filter(None, names))) >= _FEWEST_COLUMNS:
+                widest = place
             if error is None:
                 error = ColumnsError(_explained(str(fault), lines[place:], delimiter, place + 1, names))
             continue
-        return delimiter, place + 1
+        return delimiter, place + 1, names
     if error is not None:
         raise error
     raise FileError("the file is empty: a line must name the columns")
@@ -157,7 +164,7 @@ def _candidates(
 
 def _first_record(lines: list[str], delimiter: str, quoting: str) -> list[str]:
     if quoting == "none":
-        return lines[0].rstrip("\r\n").split(delimiter)
+        return "".join(lines[:1]).rstrip("\r\n").split(delimiter)
     try:
         return next(csv.reader(lines, delimiter=delimiter), [])
     except csv.Error:
@@ -173,8 +180,7 @@ def _names(header: Sequence[str]) -> list[str]:
 
 def _explained(fault: str, lines: list[str], delimiter: str, line: int, names: Sequence[str]) -> str:
     """Return what is wrong with the columns, and what the file was taken for."""
-    rows = csv.reader(lines[1:], delimiter=delimiter)
-    cells = next((row for row in islice(rows, 5) if any(row)), [])
+    cells = _first_record([one for one in lines[1:] if one.strip()], delimiter, "auto")
     for name, cell in zip(names, cells, strict=False):
         if _LINE_AS_TEXT.search(cell) and not cell.lstrip().startswith(("[", "{")):
             return (

@@ -176,6 +176,22 @@ def test_lines_above_the_header_are_found_by_the_columns(write: Write) -> None:
     assert "Line 1 was read as the header" in fault_of(without, {"sku": "none"})
 
 
+def test_no_row_as_wide_as_an_order_is_taken_for_a_title(write: Write) -> None:
+    other = ";".join(f"Column {n}" for n in range(len(HEAD)))
+    row = "A-1;Ida;1;Street 1;City;P;02134;US;S;1"
+    path = write(f"{other}\n{row}\n\n{';'.join(HEAD)}\n{row}\n")
+
+    assert "no column" in fault_of(path, {})
+    assert len(read(path, {}, header_line=4)) == 1
+
+
+def test_names_in_quotes_that_belong_to_the_text_are_checked_as_they_are(write: Write) -> None:
+    head = "\t".join([*HEAD[:-1], f'"{HEAD[-1]}"'])
+    path = write(f'{head}\n{chr(9).join("x" * 9)}\t"1\n')
+
+    assert "no column quantity" in fault_of(path, {})
+
+
 # Widths ----------------------------------------------------------------------------------------------
 
 
