@@ -227,6 +227,7 @@ _COMMON = ("cp1252", "cp1250", "cp1251", "mac_roman", "cp932", "gb18030", "big5"
 _GUESSES = 6
 _SHOWN = 4
 _SAMPLE = 200_000
+_FEWEST_SIGNS = 5
 
 
 def _encoding_of(source: _Source, given: str | None, show_guess: ShowGuess | None) -> str:
@@ -253,6 +254,7 @@ def _encoding_of(source: _Source, given: str | None, show_guess: ShowGuess | Non
         raise FileError(
             f"{source.path} is UTF-8, so in {given} its letters would be others: leave --encoding out"
         )
+    _reject_signs_for_letters(source, cast("str", given))
     return cast("str", given)
 
 
@@ -317,6 +319,18 @@ def _reject_unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> N
         "`kk check` shows on a terminal how each of them reads it: give the right one as --encoding, or save "
         "the file as CSV (UTF-8)"
     )
+
+
+def _reject_signs_for_letters(source: _Source, given: str) -> None:
+    """Stop when many letters become signs: Chinese in cp1252 is full of ± and ¾."""
+    text = b"".join(line for _, line in _non_ascii_lines(source)).decode(given, "replace")
+    others = [character for character in text if not character.isascii()]
+    signs = sum("\xa1" <= character <= "\xbf" and not character.isalpha() for character in others)
+    if signs >= _FEWEST_SIGNS and signs > len(others) / 4:
+        raise FileError(
+            f"{source.path} is hardly text in {given}: many letters would be signs such as \xb1 or \xbe. "
+            "Give another --encoding, or leave it out to see those that may fit"
+        )
 
 
 def _non_ascii_lines(source: _Source) -> list[tuple[int, bytes]]:

@@ -281,6 +281,13 @@ def test_an_unknown_encoding_is_rejected_with_several_candidates_and_how_they_re
     assert not any(word in fault for words in shown.values() for word in words)
 
 
+def test_an_encoding_that_makes_signs_of_letters_is_rejected(write: Write) -> None:
+    assert "is hardly text in cp1252" in fault_of(FOREIGN / "a27_gbk.csv", encoding="cp1252")
+    assert [row["city"] for row in read(FOREIGN / "a27_gbk.csv", encoding="gb18030")] == ["上海"]
+    few = write("a,b\n1,12½ Main St 3° «x»\n", encoding="cp1252")
+    assert read(few, encoding="cp1252") == [{"a": "1", "b": "12½ Main St 3° «x»"}]
+
+
 @pytest.mark.parametrize(
     ("encoding", "given"),
     [
