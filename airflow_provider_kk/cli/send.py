@@ -98,7 +98,15 @@ def _ask(
     from airflow_provider_kk.sync.load_orders import enqueue_orders
 
     run_queue, known = RunQueue(), Known(hook.settings, ledger, "")
-    enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
+    enqueue_orders(
+        run_queue,
+        spool,
+        dict(arguments.columns),
+        log,
+        api_version=hook.settings.api_version,
+        defaults=dict(arguments.default),
+        duplicate_rows=arguments.duplicate_rows,
+    )
     planned = planned_with(known, run_queue)
     print_plan(run_queue, planned, known, most=arguments.show, file=sys.stderr)
     number = planned.summary.postponed
@@ -137,8 +145,16 @@ def _send(
         if arguments.limit is not None:
             # It is for each call, while a sync's is for all tries of a task.
             delivery.max_sent = arguments.limit + delivery.runs.sent(delivery.run)
-        api_version = hook.settings.api_version
-        enqueue_orders(run_queue, spool, dict(arguments.columns), log, delivery, api_version=api_version)
+        enqueue_orders(
+            run_queue,
+            spool,
+            dict(arguments.columns),
+            log,
+            delivery,
+            api_version=hook.settings.api_version,
+            defaults=dict(arguments.default),
+            duplicate_rows=arguments.duplicate_rows,
+        )
         try:
             return _deliver(arguments, delivery)
         except DBAPIError as error:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.cli.common import CommandError, connection_to
+from airflow_provider_kk.cli.common import CommandError, connection_to, print_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.warehouse.spool import Spool
 
+PRESET, HELP = "preset", "help"
 FILES = """\
 A CSV file names its columns in its first line, as the API does in snake_case:
 custom_order_number, country, phone, recipient, province, street1, city, zip,
@@ -27,10 +26,26 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns",
         type=_mapping,
+        action=_Columns,
+        default=[],
+        metavar="FIELD=SOURCE",
+        help="where a field comes from: a column, a path such as ship_to.zip, a template such as "
+        "'{first_name} {last_name}' or a constant such as \"='text'\"; or the name of a preset; may be "
+        "repeated; `--columns help` shows the presets",
+    )
+    parser.add_argument(
+        "--default",
+        type=_default,
         action="append",
         default=[],
-        metavar="FIELD=COLUMN",
-        help="an order's field and the column that it is in, where names differ; may be repeated",
+        metavar="FIELD=SOURCE",
+        help="where a field comes from when it is blank, such as 'province={city}'; may be repeated",
+    )
+    parser.add_argument(
+        "--duplicate-rows",
+        choices=("fail", "keep"),
+        default="fail",
+        help="rows that are equal in every column: an error of their order (fail), or lines like any other",
     )
     parser.add_argument(
         "--delimiter", type=_delimiter, metavar="X", help="of a CSV file, or 'tab'; else found out"
@@ -43,20 +58,21 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
 
     :raises CommandError: says what is wrong with the file or its columns.
     """
+    from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse import files
     from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
 
-    columns = dict(arguments.columns)
+    columns, defaults = dict(arguments.columns), dict(arguments.default)
     try:
         spool = files.read_file(
             arguments.file,
-            check=lambda names: resolve(names, columns, FILE),
+            check=lambda names: resolve(names, columns, FILE, defaults=defaults),
             delimiter=arguments.delimiter,
             encoding=arguments.encoding,
         )
     except (files.FileError, ColumnsError) as error:
         raise CommandError(str(error)) from error
-    _log_ignored(spool, columns, log)
+    log_columns(resolve(spool.names, columns, defaults=defaults), log)
     return spool
 
 
@@ -67,10 +83,12 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     """
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.database import hook_behind
+    from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse.columns import QUERY, ColumnsError, resolve
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
-    warehouse, columns = arguments.warehouse_conn_id, dict(arguments.columns)
+    warehouse = arguments.warehouse_conn_id
+    columns, defaults = dict(arguments.columns), dict(arguments.default)
     if warehouse is None:
         raise CommandError("--sql needs --warehouse: a connection id or a SQLite file")
     if is_file(warehouse) and not Path(warehouse).is_file():
@@ -80,7 +98,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
         spool = read_rows(
             hook,
             _statement(arguments.sql),
-            check=lambda names: resolve(names, columns, QUERY),
+            check=lambda names: resolve(names, columns, QUERY, defaults=defaults),
             only_reads=True,
         )
     except ColumnsError as error:
@@ -90,7 +108,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
         raise CommandError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
-    _log_ignored(spool, columns, log)
+    log_columns(resolve(spool.names, columns, defaults=defaults), log)
     return spool
 
 
@@ -103,17 +121,42 @@ def _statement(sql: str) -> str:
         raise CommandError(f"{sql} cannot be read: {type(error).__name__}") from error
 
 
-def _log_ignored(spool: Spool, columns: dict[str, str], log: Log) -> None:
-    ignored: Sequence[str] = spool.ignored_columns(columns)
-    if ignored:
-        log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
+class _Columns(argparse._AppendAction):
+    """Collects sources of fields; `help` prints the presets."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
+    ) -> None:
+        if values == (PRESET, HELP):
+            from airflow_provider_kk.warehouse.columns import describe_presets
+
+            print_line(describe_presets())
+            parser.exit()
+        super().__call__(parser, namespace, values, option)
 
 
 def _mapping(text: str) -> tuple[str, str]:
-    field, sign, column = text.partition("=")
+    field, source = text.split("=", 1) if "=" in text else (PRESET, text)
+    if text != HELP:
+        _check({field: source}, {})
+    return field, source
+
+
+def _default(text: str) -> tuple[str, str]:
+    field, sign, source = text.partition("=")
     if not sign:
-        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=COLUMN, e.g. custom_order_number=ORDER_NO")
-    return field, column
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=SOURCE, e.g. province={{city}}")
+    _check({}, {field: source})
+    return field, source
+
+
+def _check(columns: dict[str, str], defaults: dict[str, str]) -> None:
+    from airflow_provider_kk.warehouse.columns import ColumnsError, check_mapping
+
+    try:
+        check_mapping(columns, defaults, "fail")
+    except ColumnsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _delimiter(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -45,10 +45,28 @@ if TYPE_CHECKING:
     from airflow_provider_kk.sync.runs import Summary
     from airflow_provider_kk.warehouse.write_back import WriteBack
 
+__all__ = ["Constant", "CreateOrderOperator", "SyncOrdersOperator"]
+
 #: What derived order numbers are made under; fixed, so that a task's number never changes.
 _NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
 #: A create is one request: KK's list need not be read again for each of many mapped ones.
 _RECOVER_MAX_AGE_S = 60.0
+
+
+class Constant(str):
+    """A fixed text for a field of every order: `columns={"phone": Constant("+33 1 00 00 00 00")}`.
+
+    It equals its source on the command line, `='+33 1 00 00 00 00'`, so that Airflow keeps it as text.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Write `text` as a source."""
+        return super().__new__(cls, f"='{text}'")
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (self[2:-1],)
 
 
 class CreateOrderOperator(MaskingOperator, DeliveringOperator):
@@ -264,7 +282,11 @@ class SyncOrdersOperator(DeliveringOperator):
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's, else the warehouse
         when that is SQLite, PostgreSQL or MySQL.
-    :param columns: our column names to yours, where they differ: `{"custom_order_number": "ORDER_NO"}`.
+    :param columns: where each field comes from, if not from a column of its name: `{"sku": "ARTICLE", "zip":
+        "ship_to.zip", "recipient": "{first_name} {last_name}", "phone": Constant("+33 1 00 00 00 00")}`; or a
+        preset such as `"shopify"`, or a preset and what differs: `{"preset": "shopify", "phone": ...}`.
+    :param defaults: where a field comes from when it is blank: `{"province": "{city}"}`.
+    :param duplicate_rows: rows that are equal in every column: `fail`, an error of their order, or `keep`.
     :param write_back: `"schema.table"`, to append what became of each order, or
         `{"table", "key", "ids", "state"}`, to update the orders' own rows.
     :param max_rejected: how many newly rejected or invalid orders are tolerated before the task fails; an
@@ -305,7 +327,9 @@ class SyncOrdersOperator(DeliveringOperator):
         warehouse_conn_id: str,
         parameters: Mapping[str, Any] | Sequence[Any] | XComArg | None = None,
         hook_params: Mapping[str, Any] | None = None,
-        columns: Mapping[str, str] | None = None,
+        columns: str | Mapping[str, str] | None = None,
+        defaults: Mapping[str, str] | None = None,
+        duplicate_rows: str = "fail",
         write_back: str | Mapping[str, str] | None = None,
         max_rejected: float = 0,
         max_in_flight: int = 8,
@@ -316,11 +340,17 @@ class SyncOrdersOperator(DeliveringOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if columns or defaults or duplicate_rows != "fail":
+            from airflow_provider_kk.warehouse.columns import check_mapping
+
+            check_mapping(columns, defaults, duplicate_rows)
         self.sql = sql
         self.warehouse_conn_id = warehouse_conn_id
         self.parameters: Any = parameters  # an XComArg until it is rendered
         self.hook_params = hook_params
         self.columns = columns
+        self.defaults = defaults
+        self.duplicate_rows = duplicate_rows
         self.write_back = write_back
         self.max_rejected = max_rejected
         self.max_in_flight = max_in_flight
@@ -414,6 +444,8 @@ class SyncOrdersOperator(DeliveringOperator):
             self.log,
             delivery,
             api_version=hook.settings.api_version,
+            defaults=self.defaults,
+            duplicate_rows=self.duplicate_rows,
         )
 
     def _plan(self, hook: KKHook, warehouse: Any) -> dict[str, Any]:
