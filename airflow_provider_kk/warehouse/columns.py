@@ -334,6 +334,8 @@ class _Resolution:
                 continue
             alternatives = (sources,) if isinstance(sources, str) else sources
             there = tuple(one for one in alternatives if name in IN_ITEMS or self._finder.has(one))
+            if name == NUMBER:
+                there = there[:1]  # a second number would make another order of a row
             is_needed = name in (*_NEEDED, *LINE_FIELDS, ITEMS)
             if there or (is_needed and name not in self._theirs and self._default(name) is None):
                 found[name] = there or alternatives[:1]  # an error names what is not there

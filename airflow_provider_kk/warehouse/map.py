@@ -18,7 +18,6 @@ from airflow_provider_kk.warehouse.cells import CellError, as_quantity, as_text,
 from airflow_provider_kk.warehouse.columns import (
     ADDRESS_FIELDS,
     ITEMS,
-    LINE_FIELDS,
     LINE_ID,
     NUMBER,
     Columns,
@@ -116,8 +115,12 @@ class _Mapper:
         self._on_skipped = on_skipped
         self._indexes = tuple(columns.binder.indexes)
         self._header = [(name, _path(name), columns.fields[name]) for name in columns.header]
+        self._header_reads = [(name, source.read) for name, _, source in self._header]
         self._defaults = [one for one in self._header if one[2].defaults]
-        self._line_fields = [(name, columns.fields[name]) for name in LINE_FIELDS if name in columns.fields]
+        readings = (("sku", as_text), ("quantity", as_quantity))
+        self._line_fields = [
+            (name, reading, columns.fields[name]) for name, reading in readings if name in columns.fields
+        ]
         self._line_id = columns.fields.get(LINE_ID)
         number = columns.number
         self._key = RowKey(number.name, tuple(number.binder.indexes), self._order_number, number.fills_down)
@@ -144,8 +147,7 @@ class _Mapper:
 
     def _order_number(self, cells: tuple[Any, ...]) -> str | None:
         number = self._columns.number
-        cells = tuple(number.binder.complete(cells))
-        found: str | None = _first_filled(number.source, cells, _as_number)
+        found: str | None = _first_filled(number.source, number.binder.complete(cells), _as_number)
         return found
 
     def _rows(self, spooled: Sequence[SpooledRow]) -> list[_Row]:
@@ -157,9 +159,14 @@ class _Mapper:
                 header, faults = rows[-1].header, rows[-1].faults
                 rows.append(_Row(position, self._columns.binder.complete(raw), header, faults))
                 continue
-            faults = []
+            header, faults = {}, []
             cells = self._columns.binder.complete(raw)
-            header = {name: _read(source, cells, path, faults) for name, path, source in self._header}
+            for name, read in self._header_reads:
+                try:
+                    header[name] = as_text(read(cells))
+                except CellError as error:
+                    header[name] = None
+                    faults.append(Fault(_path(name), str(error)))
             if country := header.get("country"):
                 header["country"] = country.upper()
             rows.append(_Row(position, cells, header, faults))
@@ -196,7 +203,7 @@ class _Mapper:
             return not _is_blank(_value(self._columns.fields[ITEMS], row.cells))
         if not self._has_line(row):
             return False
-        sku, quantity = (_value(source, row.cells) for _, source in self._line_fields)
+        sku, quantity = (_value(source, row.cells) for _, _, source in self._line_fields)
         is_headed = bool(row.faults or any(row.header.values()))
         if isinstance(sku, str) and sku.strip(" :").lower() in _TOTALS:
             return is_headed
@@ -204,14 +211,16 @@ class _Mapper:
 
     # Orders ------------------------------------------------------------------------------------------
 
-    def _variants(self, number: str | None, rows: Sequence[_Row]) -> Iterator[ParsedOrder]:
+    def _variants(self, number: str | None, rows: list[_Row]) -> Iterator[ParsedOrder]:
         """The rows of one number: one order, or as many invalid ones as there are different headers."""
         number_faults = self._number_faults(number, rows[0])
+        if len(rows) == 1:
+            yield self._parse(number, rows, number_faults)
+            return
         header = self._merge(rows)
-        is_whole = self._columns.one_row_per_order and len(rows) > 1
-        if not is_whole and all(len(values) == 1 for values in header.values()):
-            merged = replace(rows[0], header={name: values[0] for name, values in header.items()})
-            yield self._parse(number, [merged, *rows[1:]], number_faults)
+        if not self._columns.one_row_per_order and all(len(values) == 1 for values in header.values()):
+            rows[0].header = {name: values[0] for name, values in header.items()}
+            yield self._parse(number, rows, number_faults)
             return
         # In a field with several values, each row keeps its own.
         variants: dict[object, list[_Row]] = {}
@@ -233,6 +242,8 @@ class _Mapper:
     def _merge(self, rows: Sequence[_Row]) -> dict[str, list[str | None]]:
         """The different filled values of each field, or None alone."""
         distinct = list({id(row.header): row.header for row in rows}.values())
+        if len(distinct) == 1:
+            return {name: [value] for name, value in distinct[0].items()}
         merged: dict[str, list[str | None]] = {}
         for name, _, _ in self._header:
             values = dict.fromkeys(header[name] for header in distinct if header[name] is not None)
@@ -245,7 +256,9 @@ class _Mapper:
         header, unreadable = self._with_defaults(rows)
         lines, line_ids, line_faults = self._lines(counted)
         data = _order_data(number, header, lines)
-        found = [*unreadable, *line_faults, *self._faults_of_lines(counted, lines, line_ids)]
+        found = [*unreadable, *line_faults]
+        if len(line_ids) > 1:
+            found += self._faults_of_lines(counted, lines, line_ids)
         if number in self._goods_below:
             found.append(_goods_fault(*self._goods_below[number]))
         faults = [*faults, *(self._explained(fault) for fault in found)]
@@ -269,13 +282,15 @@ class _Mapper:
 
     def _with_defaults(self, rows: Sequence[_Row]) -> tuple[dict[str, str | None], list[Fault]]:
         """The order's header with its blanks filled, and the faults of cells that cannot be read."""
-        faults = list({fault: None for row in rows for fault in row.faults})
         header = rows[0].header
+        faults = list({fault: None for row in rows for fault in row.faults})
+        if not self._defaults:
+            return header, faults
         unreadable = {fault.path for fault in faults}
         for name, path, source in self._defaults:
             if header[name] is not None or path in unreadable:
                 continue
-            values = {_read(source, row.cells, path, faults, use_defaults=True): None for row in rows}
+            values = {_default(source, row.cells, path, faults): None for row in rows}
             filled = [value for value in values if value is not None]
             if len(filled) > 1:
                 faults.append(Fault(path, "is blank, and its default differs between rows of this order"))
@@ -295,15 +310,15 @@ class _Mapper:
         lines, ids = [], []
         for index, row in enumerate(rows):
             line = {}
-            for name, source in self._line_fields:
-                reading = as_text if name == "sku" else as_quantity
+            for name, reading, source in self._line_fields:
                 value = _first_filled(source, row.cells, reading, f"{ITEMS}[{index}].{name}", faults)
                 if value is not None:
                     line[name] = value
             lines.append(line)
-            if self._line_id is not None:
-                ids.append(_first_filled(self._line_id, row.cells, as_text, f"{ITEMS}[{index}]", faults))
-        return lines, ids or [None] * len(lines), faults
+            path = f"{ITEMS}[{index}]"
+            own = self._line_id
+            ids.append(_first_filled(own, row.cells, as_text, path, faults) if own else None)
+        return lines, ids, faults
 
     def _items(self, row: _Row, faults: list[Fault]) -> list[Any] | None:
         def reading(cell: Any) -> list[Any] | None:
@@ -318,7 +333,7 @@ class _Mapper:
         self, rows: Sequence[_Row], lines: Any, ids: Sequence[str | None]
     ) -> Iterator[Fault]:
         """Lines that are there twice: by their ids, or because their rows are equal in every column."""
-        if not isinstance(lines, list) or len(lines) < 2:
+        if not isinstance(lines, list):
             return
         skus = Counter(_sku(line) for line in lines)
         named = Counter(one for one in ids if one is not None)
@@ -400,7 +415,7 @@ def _goods_fault(above: int, goods: int) -> Fault:
 
 def _missing(header: Mapping[str, str | None]) -> Iterator[Fault]:
     for names in _DELIVERY_FIELDS:
-        if not any(header.get(name) for name in names):
+        if not header.get(names[0]) and not header.get(names[-1]):
             yield Fault(_path(names[0]), "is blank: KK takes the order, and the parcel may not arrive")
 
 
@@ -408,11 +423,12 @@ def _repeated_skus(lines: Any, ids: Sequence[str | None]) -> Iterator[Fault]:
     """Warn of a SKU on several lines, unless each of them has an id of its own."""
     if len(lines) < 2:
         return
-    unnamed = Counter(_sku(line) for line in lines)
-    if len(unnamed) == len(lines):
+    skus = Counter(_sku(line) for line in lines)
+    if len(skus) == len(lines):
         return
-    named = Counter(_sku(line) for line, one in zip(lines, ids, strict=True) if one is not None)
-    if any(count > 1 and named[sku] < count for sku, count in unnamed.items()):
+    pairs = {(_sku(line), one) for line, one in zip(lines, ids, strict=True) if one is not None}
+    named = Counter(sku for sku, _ in pairs)
+    if any(count > 1 and named[sku] < count for sku, count in skus.items()):
         yield Fault(
             ITEMS,
             "has a SKU on several lines, whose quantities add up. Does a JOIN or an append-only load repeat "
@@ -465,11 +481,9 @@ def _path(field: str) -> str:
     return f"address.{field}" if field in ADDRESS_FIELDS else field
 
 
-def _read(
-    source: FieldSource, cells: Any, path: str, faults: list[Fault], *, use_defaults: bool = False
-) -> str | None:
-    """A field's text, or the first of its defaults that is filled."""
-    for read in source.defaults if use_defaults else (source.read,):
+def _default(source: FieldSource, cells: Any, path: str, faults: list[Fault]) -> str | None:
+    """The first of a field's defaults that is filled."""
+    for read in source.defaults:
         try:
             value = as_text(read(cells))
         except CellError as error:
@@ -489,15 +503,16 @@ def _first_filled(
 ) -> Any:
     """A field's value, or the first of its defaults that is filled."""
     value = None
-    for read in (source.read, *source.defaults):
-        try:
+    try:
+        value = reading(source.read(cells))
+        for read in source.defaults:
+            if not _is_blank(value):
+                break
             value = reading(read(cells))
-        except CellError as error:
-            if faults is not None:
-                faults.append(Fault(path, str(error)))
-            return None
-        if not _is_blank(value):
-            return value
+    except CellError as error:
+        if faults is not None:
+            faults.append(Fault(path, str(error)))
+        return None
     return value
 
 

@@ -156,11 +156,12 @@ def _cells(indexes: Sequence[int]) -> str:
 
 def _keyed(rows: Iterable[Sequence[Any]], key: RowKey) -> Iterator[tuple[int, str | int, int | None]]:
     """Each row's position, its key, and the nearest row with a key above a row without one."""
+    key_of = key.key_of
     above: int | None = None
     above_key: str | None = None
     for row in rows:
         position = row[0]
-        found = key.key_of(_decoded(row[1:]))
+        found = key_of(_decoded(row[1:]))
         if found is None and key.fills_down:
             found = above_key
         if found is None:
@@ -179,4 +180,6 @@ def _spooled(row: Sequence[Any]) -> SpooledRow:
 
 
 def _decoded(cells: Sequence[Any]) -> tuple[Any, ...]:
+    if bytes not in map(type, cells):
+        return tuple(cells)
     return tuple(decode(cell) if type(cell) is bytes else cell for cell in cells)
