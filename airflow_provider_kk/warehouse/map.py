@@ -186,16 +186,22 @@ class _Mapper:
         return mark is None or not _is_blank(mark(row.cells))
 
     def _find_goods_without_number(self) -> dict[str, tuple[int, int]]:
-        """Rows that may be lines of the order above them. A sheet's footer is none."""
+        """Rows that may be lines of the order above them, or of the one below when it has the same header.
+
+        Without an order above, it is the one below. A sheet's footer is no line.
+        """
         found: dict[str, tuple[int, int]] = {}
         last: int | None = None
-        for number, above, spooled in self._spool.below_keyed_rows(self._key, self._indexes):
-            if number in found:
-                continue
+        for spooled, neighbours in self._spool.rows_without_key(self._key, self._indexes):
             last = self._spool.last_keyed_row(self._key) if last is None else last
             (row,) = self._rows([spooled])
-            if self._has_goods(row, may_be_footer=row.position > last):
-                found[number] = (above, row.position)
+            if not self._has_goods(row, may_be_footer=row.position > last):
+                continue
+            may_be_below = any(row.header.values()) or len(neighbours) == 1
+            for number, neighbour in neighbours:
+                is_above = neighbour.position < row.position
+                if is_above or (may_be_below and _agree(row.header, self._rows([neighbour])[0].header)):
+                    found[number] = (neighbour.position, row.position)
         return found
 
     def _has_goods(self, row: _Row, *, may_be_footer: bool) -> bool:
@@ -405,10 +411,16 @@ class _Mapper:
 _TWICE = "a line is there twice, as after an append-only load or a JOIN; select each line once"
 
 
-def _goods_fault(above: int, goods: int) -> Fault:
+def _agree(one: Mapping[str, str | None], other: Mapping[str, str | None]) -> bool:
+    """Whether two headers may be of one order: a blank agrees with anything."""
+    return all(value is None or other[name] in (None, value) for name, value in one.items())
+
+
+def _goods_fault(own: int, goods: int) -> Fault:
+    where = "below" if goods > own else "above"
     return Fault(
         ITEMS,
-        f"may be incomplete: row {goods}, below row {above} of this order, has goods and no readable order "
+        f"may be incomplete: row {goods}, {where} row {own} of this order, has goods and no readable order "
         f"number. Give row {goods} its order number",
     )
 

@@ -116,15 +116,26 @@ class Spool:
         for (_, found), group in groupby(rows, key=itemgetter(1, 0)):
             yield (found if isinstance(found, str) else None), map(_spooled, group)
 
-    def below_keyed_rows(self, key: RowKey, indexes: Sequence[int]) -> Iterator[tuple[str, int, SpooledRow]]:
-        """Rows without a key, each with the key and the position of the nearest row above it that has one."""
+    def rows_without_key(
+        self, key: RowKey, indexes: Sequence[int]
+    ) -> Iterator[tuple[SpooledRow, list[tuple[str, SpooledRow]]]]:
+        """Rows without a key, the last one first, each with the next rows above and below that have one.
+
+        Neighbours are given with their keys.
+        """
         line = f"line{self._group(key)}"
-        for row in self._db.execute(
-            f"SELECT above.key, above.position, row.position{_cells(indexes)} FROM {line} "  # noqa: S608 - constant names
-            f"CROSS JOIN {line} AS above ON above.position = {line}.above "
-            f"CROSS JOIN row ON row.position = {line}.position ORDER BY {line}.position"
+        row_at = f"SELECT {line}.key, 0, row.position{_cells(indexes)} FROM {line} JOIN row USING (position) "  # noqa: S608 - constant names
+        below: Sequence[Any] | None = None
+        for position, above in self._db.execute(
+            f"SELECT position, above FROM {line} WHERE typeof(key) = 'integer' ORDER BY position DESC"  # noqa: S608 - constant names
         ):
-            yield row[0], row[1], _spooled(row)
+            following = self._db.execute(f"{row_at} WHERE row.position > ? ORDER BY 3 LIMIT 1", (position,))
+            found = following.fetchone()
+            # A row below that has no key either was here just before, and has the same neighbour.
+            below = found if found is None or isinstance(found[0], str) else below
+            one = self._db.execute(f"{row_at} WHERE row.position = ?", (position,)).fetchone()
+            over = self._db.execute(f"{row_at} WHERE row.position = ?", (above,)).fetchone()
+            yield _spooled(one), [(row[0], _spooled(row)) for row in (over, below) if row is not None]
 
     def last_keyed_row(self, key: RowKey) -> int:
         """The position of the last row that has a key; 0 if there is none."""

@@ -120,6 +120,7 @@ def test_every_fault_is_reported_by_order_row_and_field(
         ("A-2", 4, "items[1].quantity"),
         (None, 6, "custom_order_number"),
         ("A-3", 7, "address.street1"),
+        ("A-3", 7, "items"),
         ("A-3", 8, "address.street1"),
     ]
     assert main(["check", name]) == 1

@@ -337,3 +337,229 @@ def test_orders_come_in_the_sequence_of_their_first_rows(letters: list[str]) -> 
     found = [candidate.number for candidate in mapped([line(letter) for letter in letters])]
 
     assert found == list(dict.fromkeys(letters))
+
+
+# Rows of one order ---------------------------------------------------------------------------------
+
+FULL = {"street1": "7 rue", "city": "Lyon", "zip": "69001"}
+
+
+def test_blank_cells_agree_with_the_orders_other_rows() -> None:
+    blank = dict.fromkeys([*HEADER, *FULL])
+
+    for rows in ([line(**FULL), line(sku="T", **blank)], [line(sku="T", **blank), line(**FULL)]):
+        (order,) = mapped(rows)
+        assert goods(order) == {("S", 1): 1, ("T", 1): 1}
+        assert order.order
+        assert (order.order.address.city, order.order.address.recipient) == ("Lyon", "Lou Blanc")
+        assert order.warnings == ()
+
+
+def test_blank_cells_do_not_hide_a_conflict() -> None:
+    found = mapped([line(city="Lyon"), line(sku="T", city=None), line(sku="U", city="Nice")])
+
+    assert {path for one in found for path in paths(one)} == {"address.city"}
+    assert [one.order for one in found] == [None] * len(found)
+
+
+def test_rows_equal_in_every_column_are_a_fault_unless_kept() -> None:
+    rows = [line(), line("B"), line(), line("B", quantity=2), line(), line("C"), line("C", "T")]
+
+    first, second, third = mapped(rows)
+    kept, *_ = mapped(rows, duplicate_rows="keep")
+
+    assert paths(first) == ["items"]
+    assert "(row 1, row 3 and row 5)" in first.faults[0].message
+    assert goods(second) == {("S", 1): 1, ("S", 2): 1}
+    assert [warning.path for warning in second.warnings if warning not in NO_ADDRESS] == ["items"]
+    assert (third.faults, third.warnings) == ((), NO_ADDRESS)
+    assert goods(kept) == {("S", 1): 3}
+
+
+def test_equal_rows_that_a_column_tells_apart_are_lines_with_a_warning() -> None:
+    (order,) = mapped([line(loaded_at=1), line(loaded_at=2)])
+
+    assert goods(order) == {("S", 1): 2}
+    assert "has a SKU on several lines" in order.warnings[-1].message
+
+
+@pytest.mark.parametrize("duplicate_rows", ["fail", "keep"])
+def test_a_line_id_that_is_there_twice_is_a_fault(duplicate_rows: str) -> None:
+    twice, apart, partly = mapped(
+        [
+            line(line_id=1, loaded_at=1), line(line_id=1.0, loaded_at=2),
+            line("B", line_id="x"), line("B", line_id="y"),
+            line("C", line_id=None, loaded_at=1), line("C", line_id="y", loaded_at=1),
+        ],
+        duplicate_rows=duplicate_rows,
+    )  # fmt: skip
+
+    assert "has one line_id on several rows (row 1 and row 2)" in twice.faults[0].message
+    assert (apart.faults, apart.warnings) == ((), NO_ADDRESS)
+    assert (partly.faults, len(partly.warnings)) == ((), 4)
+
+
+def test_line_ids_of_other_orders_do_not_matter() -> None:
+    assert [found.faults for found in mapped([line(line_id=1), line("B", line_id=1)])] == [(), ()]
+
+
+def test_line_id_inside_items() -> None:
+    one, two = {"sku": "S", "quantity": 1, "line_id": 1}, {"sku": "S", "quantity": 1, "LINE_ID": 2}
+
+    apart, twice, unnamed = mapped(
+        [whole(items=[one, two]), whole("B", [one, one]), whole("C", [{"sku": "S", "quantity": 1}] * 2)]
+    )
+
+    assert (goods(apart), apart.warnings) == ({("S", 1): 2}, NO_ADDRESS)
+    assert "has one line_id on several lines" in twice.faults[0].message
+    assert "has a SKU on several lines" in unnamed.warnings[-1].message
+
+
+def test_goods_without_a_number_stop_the_order_above_them() -> None:
+    first, unnamed, last, also_unnamed = mapped(
+        [line("A", city="Lyon"), line(None, "T", city="Lyon"), line("B", city="Nice"), line(None, "U")]
+    )
+
+    for found, rows in ((first, (2, 1)), (last, (4, 3))):
+        assert f"row {rows[0]}, below row {rows[1]} of this order" in found.faults[0].message
+    assert (unnamed.number, also_unnamed.number) == (None, None)
+    assert (unnamed.order, also_unnamed.order) == (None, None)
+
+
+def test_goods_without_a_number_stop_the_order_below_that_has_the_same_header() -> None:
+    _, _, same = mapped([line(None, city="Lyon"), line(None, "T", city="Lyon"), line("A", "U", city="Lyon")])
+    above, _, other = mapped([line("B", city="Nice"), line(None, city="Nice"), line("A", city="Lyon")])
+
+    assert "row 1, above row 3 of this order" in same.faults[0].message
+    assert (bool(above.faults), other.faults) == (True, ())
+
+
+BLANK = dict.fromkeys(["custom_order_number", *HEADER, "sku", "quantity"])
+
+
+@pytest.mark.parametrize(
+    ("footer", "stops"),
+    [
+        ({"sku": "Total", "quantity": 1}, False),
+        ({"sku": "TOTAL:", "quantity": 1}, False),
+        ({"quantity": 2}, False),
+        ({"phone": "Total"}, False),
+        ({"sku": "T", "quantity": 1}, True),
+        ({"sku": "T"}, True),
+        ({"quantity": 2, "recipient": "Ida"}, True),
+    ],
+)
+def test_a_footer_is_no_line_of_the_last_order(footer: dict[str, object], stops: bool) -> None:
+    order, end = mapped([line(), BLANK | footer])
+
+    assert (bool(order.faults), end.number, end.order) == (stops, None, None)
+
+
+def test_a_quantity_without_sku_and_number_between_orders_stops_the_order_above() -> None:
+    assert [bool(found.faults) for found in mapped([line(), BLANK | {"quantity": 2}, line("B")])] == [
+        True, True, False
+    ]  # fmt: skip
+
+
+def test_rows_without_anything_that_is_read_are_no_orders() -> None:
+    skipped: list[int] = []
+
+    found = mapped([line(), BLANK | {"note": "Report of today"}, BLANK, line("B")], on_skipped=skipped.append)
+
+    assert [(one.number, one.faults) for one in found] == [("A", ()), ("B", ())]
+    assert skipped == [2, 3]
+
+
+def test_a_default_fills_blanks_only_and_after_the_rows_are_put_together() -> None:
+    rows = [line(phone="1", city="Lyon"), line(sku="T", phone=None), line("B", phone=" ", city="Nice")]
+    defaults = {"phone": "='000'", "street1": "{city}"}
+
+    first, second = mapped(rows, defaults=defaults)
+
+    assert first.order
+    assert second.order
+    assert (first.order.address.phone, first.order.address.street1) == ("1", "Lyon")
+    assert (second.order.address.phone, second.order.address.street1) == ("000", "Nice")
+
+
+def test_an_unmapped_sku_of_a_left_join_is_a_fault_that_names_row_and_field() -> None:
+    (order,) = mapped([line(), line(sku=None, quantity=3)], {"sku": "sku"})
+
+    assert [str(fault) for fault in order.faults] == ["items[1].sku: is required (row 2)"]
+
+
+def test_numbers_can_be_templates_and_paths() -> None:
+    rows = [{**line(), "id": {"n": 7}}, {**line(sku="T"), "id": '{"n": 7}'}, {**line(), "id": None}]
+
+    first, unnamed = mapped(rows, {"custom_order_number": "SHOP-{id.n}"})
+
+    assert (first.number, paths(first)) == ("SHOP-7", ["items"])
+    assert unnamed.number is None
+
+
+def test_json_that_cannot_be_read_is_a_fault_of_each_field_in_it() -> None:
+    columns = {"city": "ship.city", "zip": "ship.zip"}
+
+    broken, twice, good = mapped(
+        [
+            {**line("A"), "ship": "{city"},
+            {**line("B"), "ship": '{"city": "Lyon", "city": "Nice"}'},
+            {**line("C"), "ship": '{"city": "Lyon", "zip": "1"}'},
+        ],
+        columns,
+    )
+
+    assert [fault.path for fault in broken.faults] == ["address.city", "address.zip"]
+    assert "is JSON with a key twice" in twice.faults[0].message
+    assert good.order
+
+
+# Damaged tables ------------------------------------------------------------------------------------
+
+meant_orders = st.dictionaries(
+    st.sampled_from(["A-1", "A-2", "B-7", "10"]),
+    st.lists(st.tuples(st.sampled_from("STUV"), st.integers(1, 9)), min_size=1, max_size=4),
+    min_size=1,
+)
+
+
+def table(meant: dict[str, list[tuple[str, int]]]) -> list[dict[str, object]]:
+    """One row for each line, with an address of the order's own."""
+    return [
+        line(number, sku, quantity, **FULL, recipient=f"To {number}")
+        | {"loaded": f"{number} {index}"}
+        for number, lines in meant.items()
+        for index, (sku, quantity) in enumerate(lines)
+    ]  # fmt: skip
+
+
+@given(meant_orders, st.data(), st.sampled_from(["fail", "keep"]))
+def test_a_damaged_table_yields_the_meant_orders_or_faults(
+    meant: dict[str, list[tuple[str, int]]], data: st.DataObject, duplicate_rows: str
+) -> None:
+    rows = table(meant)
+    original = list(range(len(rows)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(rows) - 1))
+        damage = data.draw(st.sampled_from(["blank", "twice", "numberless", "sku", "header", "empty row"]))
+        if damage == "blank":
+            name = data.draw(st.sampled_from([*HEADER, *FULL]))
+            rows[at] = rows[at] | {name: ""}
+        elif damage == "header":
+            rows[at] = rows[at] | dict.fromkeys([*HEADER, *FULL])
+        elif damage == "twice" and duplicate_rows == "fail":
+            rows.insert(at, rows[at])
+            original.insert(at, original[at])
+        elif damage == "numberless":
+            rows[at] = rows[at] | {"custom_order_number": None}
+        elif damage == "sku":
+            rows[at] = rows[at] | {"sku": None}
+        else:
+            rows.insert(at, dict.fromkeys(rows[at]))
+            original.insert(at, -1)
+
+    for found in mapped(rows, duplicate_rows=duplicate_rows):
+        if found.order is not None:
+            assert found.order.address.recipient == f"To {found.number}"
+            own = meant[found.number or ""]
+            assert goods(found) == Counter(own), "other goods than meant"
