@@ -122,6 +122,7 @@ def test_every_fault_is_reported_by_order_row_and_field(
         ("A-3", 7, "address.street1"),
         ("A-3", 7, "items"),
         ("A-3", 8, "address.street1"),
+        ("A-3", 8, "items"),
     ]
     assert main(["check", name]) == 1
     captured = capsys.readouterr()
