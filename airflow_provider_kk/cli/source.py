@@ -18,7 +18,8 @@ A CSV file names its columns in its first line, as the API does in snake_case:
 custom_order_number, country, phone, recipient, province, street1, city, zip,
 sku, quantity, ... and has a row for each order line. Its delimiter is found
 out; cells stay the text that they are. A file called .jsonl or .ndjson has one
-order as a JSON object on each line."""
+order as a JSON object on each line. `--columns` maps other names, and
+`--columns help` shows presets for the files of shops."""
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
