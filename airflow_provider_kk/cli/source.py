@@ -122,7 +122,7 @@ def _statement(sql: str) -> str:
         raise CommandError(f"{sql} cannot be read: {type(error).__name__}") from error
 
 
-class _Columns(argparse._AppendAction):
+class _Columns(argparse.Action):
     """Collects sources of fields; `help` prints the presets."""
 
     def __call__(
@@ -133,7 +133,7 @@ class _Columns(argparse._AppendAction):
 
             print_line(describe_presets())
             parser.exit()
-        super().__call__(parser, namespace, values, option)
+        namespace.columns = [*namespace.columns, values]
 
 
 def _mapping(text: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from airflow_provider_kk.warehouse.presets import PRESETS, Preset
 from airflow_provider_kk.warehouse.sources import (
@@ -204,11 +204,9 @@ class Columns:
     header_width: int
     #: Names of the columns that nothing reads.
     ignored: tuple[str, ...]
-    preset: Preset
+    number: NumberSource
     #: Reads what a row without a line of its own is blank in; None when every row is a line.
     line_mark: Reader | None = None
-    #: What reads the order number, by cells of its own.
-    number: NumberSource = field(default=None)  # type: ignore[assignment]
 
     @property
     def one_row_per_order(self) -> bool:
@@ -294,14 +292,13 @@ class _Resolution:
             number_binder, self._bind(number_binder, chosen, NUMBER), self._mapping.preset.fills_down
         )
         return Columns(
-            fields={name: fields[name] for name in (*FIELDS,) if name in fields},
+            fields={name: fields[name] for name in FIELDS if name in fields},
             in_items=self._in_items(chosen),
             binder=binder,
             header_width=width,
             ignored=tuple(name for index, name in enumerate(self._names) if index not in binder.indexes),
-            preset=self._mapping.preset,
-            line_mark=line_mark,
             number=number,
+            line_mark=line_mark,
         )
 
     # Which source for which field -------------------------------------------------------------------
@@ -428,7 +425,7 @@ class _Resolution:
             index
             for name, sources in chosen.items()
             if name not in IN_ITEMS
-            for one in sources
+            for one in (*sources, self._default(name) or "")
             for index in self._finder.used(one)
         }
         twice = sorted({self._theirs[one] for one in used if self._theirs.count(self._theirs[one]) > 1})

@@ -174,16 +174,27 @@ class _Mapper:
 
     def _is_no_order(self, number: str | None, rows: Sequence[_Row]) -> bool:
         """Whether rows are blank in all that is read, or a footer where rows that are no lines are marked."""
+        if number is not None and self._columns.line_mark is None:
+            return False
         if number is None:
             return all(_is_blank(cell) for row in rows for cell in row.cells)
-        mark = self._columns.line_mark
-        return mark is not None and not any(
-            row.faults or any(row.header.values()) or self._has_line(row) for row in rows
-        )
+        width = len(self._indexes)
+        return not any(self._is_filled(row, width) for row in rows)
+
+    def _has_header(self, row: _Row) -> bool:
+        return self._is_filled(row, self._columns.header_width)
+
+    def _is_filled(self, row: _Row, width: int) -> bool:
+        """Whether one of the first columns that are read is filled, those of the order number excepted."""
+        of_number = self._columns.number.binder.indexes
+        cells = zip(self._indexes[:width], row.cells, strict=False)
+        return any(index not in of_number and not _is_blank(cell) for index, cell in cells)
 
     def _has_line(self, row: _Row) -> bool:
         mark = self._columns.line_mark
-        return mark is None or not _is_blank(mark(row.cells))
+        if mark is None or not _is_blank(mark(row.cells)):
+            return True
+        return not _is_blank(_value(self._columns.fields["sku"], row.cells))
 
     def _find_goods_without_number(self) -> dict[str, tuple[int, int]]:
         """Rows that may be lines of the order above them, or of the one below when it has the same header.
@@ -197,7 +208,7 @@ class _Mapper:
             (row,) = self._rows([spooled])
             if not self._has_goods(row, may_be_footer=row.position > last):
                 continue
-            may_be_below = any(row.header.values()) or len(neighbours) == 1
+            may_be_below = self._has_header(row) or len(neighbours) == 1
             for number, neighbour in neighbours:
                 is_above = neighbour.position < row.position
                 if is_above or (may_be_below and _agree(row.header, self._rows([neighbour])[0].header)):
@@ -210,7 +221,7 @@ class _Mapper:
         if not self._has_line(row):
             return False
         sku, quantity = (_value(source, row.cells) for _, _, source in self._line_fields)
-        is_headed = bool(row.faults or any(row.header.values()))
+        is_headed = self._has_header(row)
         if isinstance(sku, str) and sku.strip(" :").lower() in _TOTALS:
             return is_headed
         return not _is_blank(sku) or (not _is_blank(quantity) and not (may_be_footer and not is_headed))

@@ -23,7 +23,7 @@ class Preset:
     fills_down: bool = False
     """A row without an order number belongs to the order above it."""
     line_column: str | None = None
-    """A row that is blank here is no line of its order."""
+    """A row that is blank here and has no SKU is no line of its order."""
 
 
 PRESETS: Mapping[str, Preset] = {

@@ -303,3 +303,16 @@ def test_an_order_without_street_city_and_zip_has_warnings() -> None:
     needed = [name for name in ADDRESS_FIELDS if name in ("country", "phone", "recipient", "province")]
     columns = resolve(["custom_order_number", *needed, "sku", "quantity"])
     assert columns.unfilled == ("street1", "city", "zip")
+
+
+def test_a_row_with_a_sku_is_a_line_also_where_its_mark_is_blank() -> None:
+    columns = {"preset": "ebay-csv", "country": "='US'"}
+    names = ["Order Number", "Ship To Name", "Ship To Phone", "Ship To City", "Ship To Country",
+             "Item Number", "Custom Label", "Quantity"]  # fmt: skip
+    first = dict(zip(names, ["1", "Ida", "0", "Boston", "US", "", "", "3"], strict=True))
+    line = dict(zip(names, ["1", *[""] * 4, "", "S", "2"], strict=True))
+    footer = dict(zip(names, ["of today", *[""] * 7], strict=True))
+
+    (found,) = mapped([first, line, footer], columns)
+
+    assert goods(found) == {"S": 2}
