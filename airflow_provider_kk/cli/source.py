@@ -137,27 +137,25 @@ class _Columns(argparse.Action):
 
 
 def _mapping(text: str) -> tuple[str, str]:
-    field, source = text.split("=", 1) if "=" in text else (PRESET, text)
-    if text != HELP:
-        _check({field: source}, {})
-    return field, source
+    return _default(text) if "=" in text else (PRESET, _preset(text))
+
+
+def _preset(name: str) -> str:
+    from airflow_provider_kk.warehouse.columns import ColumnsError, check_mapping
+
+    try:
+        if name != HELP:
+            check_mapping(name, None, "fail")
+    except ColumnsError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or write FIELD=SOURCE") from None
+    return name
 
 
 def _default(text: str) -> tuple[str, str]:
     field, sign, source = text.partition("=")
     if not sign:
         raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=SOURCE, e.g. province={{city}}")
-    _check({}, {field: source})
     return field, source
-
-
-def _check(columns: dict[str, str], defaults: dict[str, str]) -> None:
-    from airflow_provider_kk.warehouse.columns import ColumnsError, check_mapping
-
-    try:
-        check_mapping(columns, defaults, "fail")
-    except ColumnsError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _delimiter(text: str) -> str:

@@ -99,20 +99,34 @@ def test_fields_without_a_column_are_named_for_the_whole_file(
     ("words", "why"),
     [
         (["--columns", "shopfy"], "did you mean 'shopify'"),
-        (["--columns", "recipient={first name"], "a brace without its other one"),
-        (["--columns", "recipent=last"], "did you mean 'recipient'"),
-        (["--columns", "phone=='+33"], "with both quotes"),
         (["--default", "province"], "is not FIELD=SOURCE"),
         (["--duplicate-rows", "drop"], "invalid choice"),
     ],
 )
-def test_a_wrong_source_is_a_usage_error(
+def test_a_wrong_option_is_a_usage_error(
     file: str, words: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["check", file, *words])
 
     assert ended.value.code == 2
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--columns", "recipient={first name"], "a brace without its other one"),
+        (["--columns", "recipent=last"], "did you mean 'recipient'"),
+        (["--columns", "phone=='+33"], "with both quotes"),
+        (["--default", "provinz={city}"], "did you mean 'province'"),
+    ],
+)
+def test_a_wrong_source_is_reported_in_a_sentence(
+    ledger: SqlLedger, file: str, words: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", file, *options(MAPPED), *words]) == 2
+
     assert why in capsys.readouterr().err
 
 
