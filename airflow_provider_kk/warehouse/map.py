@@ -124,11 +124,12 @@ class _Mapper:
         self._line_id = columns.fields.get(LINE_ID)
         number = columns.number
         self._key = RowKey(number.name, tuple(number.binder.indexes), self._order_number, number.fills_down)
-        #: Number of an order above goods without one -> row of the order, row of the goods.
-        self._goods_below: dict[str, tuple[int, int]] = {}
+        #: Number of an order beside goods without one -> row of the order, row of the goods.
+        self._goods_beside: dict[str, tuple[int, int]] = {}
 
     def parsed_orders(self) -> Iterator[ParsedOrder]:
-        self._goods_below = self._find_goods_without_number()
+        if not self._columns.one_row_per_order:
+            self._goods_beside = self._find_goods_without_number()
         for number, group in self._spool.groups(self._key, self._indexes):
             spooled = list(islice(group, MAX_ROWS_PER_ORDER))
             more = next(group, None)
@@ -216,8 +217,6 @@ class _Mapper:
         return found
 
     def _has_goods(self, row: _Row, *, may_be_footer: bool) -> bool:
-        if self._columns.one_row_per_order:
-            return not _is_blank(_value(self._columns.fields[ITEMS], row.cells))
         if not self._has_line(row):
             return False
         sku, quantity = (_value(source, row.cells) for _, _, source in self._line_fields)
@@ -276,8 +275,8 @@ class _Mapper:
         found = [*unreadable, *line_faults]
         if len(line_ids) > 1:
             found += self._faults_of_lines(counted, lines, line_ids)
-        if number in self._goods_below:
-            found.append(_goods_fault(*self._goods_below[number]))
+        if number in self._goods_beside:
+            found.append(_goods_fault(*self._goods_beside[number]))
         faults = [*faults, *(self._explained(fault) for fault in found)]
         order = None
         try:

@@ -426,6 +426,10 @@ def test_goods_without_a_number_stop_the_order_above_them() -> None:
     assert (unnamed.order, also_unnamed.order) == (None, None)
 
 
+def test_a_whole_order_without_a_number_leaves_the_others_valid() -> None:
+    assert [bool(found.order) for found in mapped([whole(), whole(None), whole("B")])] == [True, False, True]
+
+
 def test_goods_without_a_number_stop_the_order_below_that_has_the_same_header() -> None:
     _, _, same = mapped([line(None, city="Lyon"), line(None, "T", city="Lyon"), line("A", "U", city="Lyon")])
     above, _, other = mapped([line("B", city="Nice"), line(None, city="Nice"), line("A", city="Lyon")])
