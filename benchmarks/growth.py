@@ -63,8 +63,7 @@ def rows(*, is_long: bool) -> Iterator[Row]:
 def main() -> None:
     import sqlalchemy as sa
 
-    from airflow_provider_kk.delivery.job import Content, Job
-    from airflow_provider_kk.delivery.model import AttemptResult, Origin
+    from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin
     from airflow_provider_kk.delivery.sql.database import pool_arguments
     from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.delivery.sql.storage import sql_ledger

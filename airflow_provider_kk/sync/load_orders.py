@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.log import OrderLog
@@ -22,18 +23,25 @@ if TYPE_CHECKING:
 _BATCH = 1_000
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The rows of a warehouse that a sync reads: a query, and how its columns are mapped."""
+
+    warehouse: Any
+    sql: str
+    parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    columns: str | Mapping[str, str] | None = None
+    defaults: Mapping[str, str] | None = None
+    duplicate_rows: str = "fail"
+
+
 def load_orders(
     run_queue: RunQueue,
-    warehouse: Any,
-    sql: str,
-    parameters: Mapping[str, Any] | Sequence[Any] | None,
-    columns: str | Mapping[str, str] | None,
+    selection: Selection,
     log: Log,
     delivery: Delivery | None = None,
     *,
     api_version: str | None,
-    defaults: Mapping[str, str] | None = None,
-    duplicate_rows: str = "fail",
 ) -> None:
     """Read a query's rows, close the warehouse, then check the orders and add them to the run queue.
 
@@ -44,11 +52,12 @@ def load_orders(
     from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
+    columns, defaults = selection.columns, selection.defaults
     try:
         spool = read_rows(
-            warehouse,
-            sql,
-            parameters,
+            selection.warehouse,
+            selection.sql,
+            selection.parameters,
             log,
             check=lambda names: resolve(names, columns, defaults=defaults),
             only_reads=delivery is None,
@@ -69,7 +78,7 @@ def load_orders(
             delivery,
             api_version=api_version,
             defaults=defaults,
-            duplicate_rows=duplicate_rows,
+            duplicate_rows=selection.duplicate_rows,
         )
 
 
@@ -117,8 +126,8 @@ def enqueue_orders(
         api_version=api_version,
         on_skipped=skipped.append,
     ):
-        warned += bool(parsed.warnings)
-        for warning in parsed.warnings:
+        warned += bool(parsed.warnings and parsed.order)
+        for warning in parsed.warnings if parsed.order else ():
             order_log.warning(
                 "{orders} {are} valid, with a warning: {reason}", str(parsed.number), str(warning)
             )

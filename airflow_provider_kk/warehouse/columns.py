@@ -205,6 +205,8 @@ class Columns:
     #: Names of the columns that nothing reads.
     ignored: tuple[str, ...]
     number: NumberSource
+    #: Whether a quantity such as `2.000` is surely 2.
+    has_decimal_point: bool = False
     #: Reads what a row without a line of its own is blank in; None when every row is a line.
     line_mark: Reader | None = None
 
@@ -298,6 +300,7 @@ class _Resolution:
             header_width=width,
             ignored=tuple(name for index, name in enumerate(self._names) if index not in binder.indexes),
             number=number,
+            has_decimal_point=self._mapping.preset.has_decimal_point,
             line_mark=line_mark,
         )
 

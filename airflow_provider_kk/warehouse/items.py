@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_provider_kk.warehouse.cells import CellError, as_quantity, as_text
+from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.warehouse.cells import as_quantity, as_text, from_bytes
 from airflow_provider_kk.warehouse.columns import ITEMS, LINE_FIELDS, LINE_ID, ColumnsError, FieldSource
 from airflow_provider_kk.warehouse.sources import parse_json
 
@@ -20,7 +21,7 @@ def parse_items(cell: Any, sources: Mapping[str, FieldSource]) -> list[Any] | No
     :raises CellError: it is no list.
     """
     if isinstance(cell, bytes):
-        cell = as_text(cell)
+        cell = from_bytes(cell)
     if isinstance(cell, str):
         cell = _from_json(cell) if cell.strip() else None
     if cell is None:
@@ -83,8 +84,9 @@ def _filled(source: FieldSource, line: Mapping[str, Any]) -> Any:
 
 def _value(name: str, value: Any) -> Any:
     # What cannot be read here is left as it is: the order's own check then names the line.
-    readings = {"sku": as_text, "quantity": as_quantity, LINE_ID: as_text}
     try:
-        return readings[name](value) if name in readings else value
+        if name in ("sku", LINE_ID):
+            return as_text(value, "sku")
+        return as_quantity(value) if name == "quantity" else value
     except CellError:
         return value

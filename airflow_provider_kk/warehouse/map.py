@@ -12,9 +12,10 @@ from itertools import chain, islice
 from typing import Any
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS, ApiVersion
+from airflow_provider_kk.api.cell_text import CellError
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
-from airflow_provider_kk.warehouse.cells import CellError, as_quantity, as_text, plain
+from airflow_provider_kk.warehouse.cells import as_quantity, as_text, plain
 from airflow_provider_kk.warehouse.columns import (
     ADDRESS_FIELDS,
     ITEMS,
@@ -95,6 +96,8 @@ class _Row:
     header: dict[str, str | None]
     #: Faults of header cells that cannot be read, without the order's number.
     faults: list[Fault]
+    #: What was read differently from how it is written.
+    notices: list[Fault]
 
 
 class _Mapper:
@@ -117,7 +120,8 @@ class _Mapper:
         self._header = [(name, _path(name), columns.fields[name]) for name in columns.header]
         self._header_reads = [(name, source.read) for name, _, source in self._header]
         self._defaults = [one for one in self._header if one[2].defaults]
-        readings = (("sku", as_text), ("quantity", as_quantity))
+        quantity = _without_zero_decimals if columns.has_decimal_point else as_quantity
+        readings = (("sku", _as_sku), ("quantity", quantity))
         self._line_fields = [
             (name, reading, columns.fields[name]) for name, reading in readings if name in columns.fields
         ]
@@ -157,20 +161,22 @@ class _Mapper:
         rows: list[_Row] = []
         for position, raw in spooled:
             if rows and raw[:width] == rows[-1].cells[:width]:
-                header, faults = rows[-1].header, rows[-1].faults
-                rows.append(_Row(position, self._columns.binder.complete(raw), header, faults))
+                rows.append(replace(rows[-1], position=position, cells=self._columns.binder.complete(raw)))
                 continue
             header, faults = {}, []
+            notices: list[Fault] = []
             cells = self._columns.binder.complete(raw)
             for name, read in self._header_reads:
                 try:
-                    header[name] = as_text(read(cells))
+                    header[name] = as_text(read(cells), name, notices)
                 except CellError as error:
                     header[name] = None
                     faults.append(Fault(_path(name), str(error)))
             if country := header.get("country"):
                 header["country"] = country.upper()
-            rows.append(_Row(position, cells, header, faults))
+            if notices:
+                notices = [Fault(_path(notice.path), notice.message) for notice in notices]
+            rows.append(_Row(position, cells, header, faults, notices))
         return rows
 
     def _is_no_order(self, number: str | None, rows: Sequence[_Row]) -> bool:
@@ -269,6 +275,7 @@ class _Mapper:
     def _parse(self, number: str | None, rows: list[_Row], faults: list[Fault]) -> ParsedOrder:
         by_line = not self._columns.one_row_per_order
         counted = [row for row in rows if self._has_line(row)] if by_line else rows[:1]
+        notices = list(dict.fromkeys(notice for row in rows for notice in row.notices))
         header, unreadable = self._with_defaults(rows)
         lines, line_ids, line_faults = self._lines(counted)
         data = _order_data(number, header, lines)
@@ -280,12 +287,16 @@ class _Mapper:
         faults = [*faults, *(self._explained(fault) for fault in found)]
         order = None
         try:
-            order = Order.parse(data)
+            order = Order.parse(data, notices)
             if self._api_version is not None:
                 self._api_version.check(order)
         except InvalidOrderError as error:
             known = {fault.path for fault in faults}
-            faults += [self._explained(fault) for fault in error.faults if fault.path not in known]
+            blank = dict(notices)
+            for path, message in error.faults:
+                if path not in known:
+                    why = f" ({blank[path]})" if path in blank else ""
+                    faults.append(self._explained(Fault(path, message + why)))
         faults = [_located(fault, counted) for fault in faults]
         return ParsedOrder(
             number=number,
@@ -293,7 +304,10 @@ class _Mapper:
             faults=tuple(faults),
             position=rows[0].position,
             digest=_digest(data),
-            warnings=() if faults else (*_missing(header), *_repeated_skus(lines, line_ids)),
+            warnings=(
+                *map(self._explained, dict.fromkeys(notices)),
+                *(() if faults else (*_missing(header), *_repeated_skus(lines, line_ids))),
+            ),
         )
 
     def _with_defaults(self, rows: Sequence[_Row]) -> tuple[dict[str, str | None], list[Fault]]:
@@ -306,7 +320,7 @@ class _Mapper:
         for name, path, source in self._defaults:
             if header[name] is not None or path in unreadable:
                 continue
-            values = {_default(source, row.cells, path, faults): None for row in rows}
+            values = {_default(name, source, row.cells, faults): None for row in rows}
             filled = [value for value in values if value is not None]
             if len(filled) > 1:
                 faults.append(Fault(path, "is blank, and its default differs between rows of this order"))
@@ -333,7 +347,7 @@ class _Mapper:
             lines.append(line)
             path = f"{ITEMS}[{index}]"
             own = self._line_id
-            ids.append(_first_filled(own, row.cells, as_text, path, faults) if own else None)
+            ids.append(_first_filled(own, row.cells, _as_sku, path, faults) if own else None)
         return lines, ids, faults
 
     def _items(self, row: _Row, faults: list[Fault]) -> list[Any] | None:
@@ -400,7 +414,7 @@ class _Mapper:
             return []
         faults: list[Fault] = []
         source = self._columns.fields[NUMBER]
-        if _first_filled(source, row.cells, as_text, NUMBER, faults) is None and not faults:
+        if _first_filled(source, row.cells, _as_number_text, NUMBER, faults) is None and not faults:
             faults.append(Fault(NUMBER, "is required: without it an order cannot be found again"))
         return [self._explained(fault) for fault in faults or [Fault(NUMBER, "is not valid Unicode text")]]
 
@@ -478,10 +492,22 @@ def _located(fault: Fault, rows: Sequence[_Row]) -> Fault:
     return Fault(fault.path, f"{fault.message} (row {rows[line].position})")
 
 
+def _without_zero_decimals(cell: Any) -> Any:
+    return as_quantity(re.sub(r"\.0+$", "", cell.strip()) if isinstance(cell, str) else cell)
+
+
+def _as_sku(cell: Any) -> str | None:
+    return as_text(cell, "sku")
+
+
+def _as_number_text(cell: Any) -> str | None:
+    return as_text(cell, NUMBER)
+
+
 def _as_number(cell: Any) -> str | None:
     """A cell as the order number that rows are grouped by."""
     try:
-        number = as_text(cell)
+        number = _as_number_text(cell)
     except CellError:
         return None
     if number is None or any("\ud800" <= character <= "\udfff" for character in number):
@@ -503,13 +529,13 @@ def _path(field: str) -> str:
     return f"address.{field}" if field in ADDRESS_FIELDS else field
 
 
-def _default(source: FieldSource, cells: Any, path: str, faults: list[Fault]) -> str | None:
+def _default(name: str, source: FieldSource, cells: Any, faults: list[Fault]) -> str | None:
     """The first of a field's defaults that is filled."""
     for read in source.defaults:
         try:
-            value = as_text(read(cells))
+            value = as_text(read(cells), name)
         except CellError as error:
-            faults.append(Fault(path, str(error)))
+            faults.append(Fault(_path(name), str(error)))
             return None
         if value is not None:
             return value

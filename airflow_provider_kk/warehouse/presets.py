@@ -22,6 +22,8 @@ class Preset:
     defaults: Mapping[str, str] = field(default_factory=lambda: _CITY)
     fills_down: bool = False
     """A row without an order number belongs to the order above it."""
+    has_decimal_point: bool = False
+    """A quantity such as `2.000` is 2: the format always writes a decimal point and no thousands."""
     line_column: str | None = None
     """A row that is blank here and has no SKU is no line of its order."""
 
@@ -163,5 +165,6 @@ PRESETS: Mapping[str, Preset] = {
             "quantity": "Order Lines/Quantity",
         },
         fills_down=True,
+        has_decimal_point=True,
     ),
 }

@@ -13,7 +13,8 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from airflow_provider_kk.warehouse.cells import CellError, as_text
+from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.warehouse.cells import as_text, from_bytes
 
 Reader = Callable[[Any], Any]
 """Takes a row's cells, or one element of a list, and returns the value, which may be None."""
@@ -241,7 +242,7 @@ def _json_of(cell: Any) -> Any:
     """A JSON column's content; an error is kept for whoever reads the column."""
     try:
         if isinstance(cell, bytes):
-            cell = as_text(cell)
+            cell = from_bytes(cell)
         return (parse_json(cell) if cell.strip() else None) if isinstance(cell, str) else cell
     except CellError as error:
         return error

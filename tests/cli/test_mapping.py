@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_kk.cli.main import main
 from airflow_provider_kk.warehouse.presets import PRESETS
 from tests.cli.files import write_csv
-from tests.warehouse.test_presets import EXAMPLES, SHOPS, named_countries
+from tests.warehouse.test_presets import EXAMPLES, SHOPS
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -22,7 +22,7 @@ SKU = "FWXW00290_WHT_M"
 
 @pytest.mark.parametrize(
     "preset",
-    [pytest.param(one, marks=named_countries if one in ("etsy-csv", "ebay-csv") else ()) for one in PRESETS],
+    list(PRESETS),
 )
 def test_a_preset_sends_its_example_in_one_command(
     ledger: SqlLedger, sandbox: SandboxServer, preset: str

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.model import ListedOrder
 from airflow_provider_kk.delivery.recover import adopt_unknown
 from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
 from airflow_provider_kk.delivery.sql.storage import refund_ledger, sql_ledger
