@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.sync.load_orders import enqueue_orders
 
@@ -93,12 +94,22 @@ def _run(arguments: argparse.Namespace) -> int:
         raise CommandError("--bodies needs the kk connection, which says how KK's fields are called")
     with closing(read_source(arguments, log)) as spool:
         api_version = known.settings.api_version if known.settings else None
-        enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=api_version)
+        warned = enqueue_orders(
+            run_queue,
+            spool,
+            dict(arguments.columns),
+            log,
+            api_version=api_version,
+            defaults=dict(arguments.default),
+            duplicate_rows=arguments.duplicate_rows,
+        )
     planned = planned_with(arguments, known, run_queue)
     if arguments.json:
-        _print_json(run_queue, planned, known, with_bodies=arguments.bodies)
+        _print_json(run_queue, planned, known, warned, with_bodies=arguments.bodies)
     else:
         print_plan(run_queue, planned, known, most=arguments.show)
+        if warned:
+            print_line(f"{count_orders(warned)} with a warning, see above.")
         if not arguments.bodies:
             print_samples(run_queue)
         else:
@@ -214,7 +225,7 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _print_json(run_queue: RunQueue, planned: Plan, known: Known, *, with_bodies: bool) -> None:
+def _print_json(run_queue: RunQueue, planned: Plan, known: Known, warned: int, *, with_bodies: bool) -> None:
     for one in run_queue.finished():
         body = _body(run_queue, one, known.settings) if with_bodies else None
         print_json(as_data(one) | ({"body": body} if body else {}))
@@ -222,6 +233,7 @@ def _print_json(run_queue: RunQueue, planned: Plan, known: Known, *, with_bodies
         {
             "summary": planned.summary.as_dict(),
             "good": planned.is_good,
+            "warned": warned,
             "obstacle": planned.obstacle,
             "guards": planned.guards,
             "created_is_known": known.ledger is not None,

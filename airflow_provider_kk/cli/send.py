@@ -121,7 +121,15 @@ def _ask(
     from airflow_provider_kk.sync.load_orders import enqueue_orders
 
     run_queue, known = RunQueue(), Known(hook.settings, ledger, "")
-    enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
+    enqueue_orders(
+        run_queue,
+        spool,
+        dict(arguments.columns),
+        log,
+        api_version=hook.settings.api_version,
+        defaults=dict(arguments.default),
+        duplicate_rows=arguments.duplicate_rows,
+    )
     planned = planned_with(arguments, known, run_queue, limit=arguments.limit, prices=prices)
     print_plan(run_queue, planned, known, most=arguments.show, file=sys.stderr)
     if planned.summary.not_sent:
@@ -174,8 +182,16 @@ def _send(
             guards=guards_of(arguments),
             prices=prices,
         )
-        api_version = hook.settings.api_version
-        enqueue_orders(run_queue, spool, dict(arguments.columns), log, delivery, api_version=api_version)
+        enqueue_orders(
+            run_queue,
+            spool,
+            dict(arguments.columns),
+            log,
+            delivery,
+            api_version=hook.settings.api_version,
+            defaults=dict(arguments.default),
+            duplicate_rows=arguments.duplicate_rows,
+        )
         try:
             return _deliver(arguments, delivery, bar)
         except DBAPIError as error:

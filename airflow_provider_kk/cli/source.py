@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.cli.common import CommandError, connection_to, print_line
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.warehouse.spool import Spool
 
+PRESET, HELP = "preset", "help"
 #: As warehouse/files.py has them, which is not loaded for `--help`.
 FORMATS, QUOTING = ("csv", "jsonl", "json"), ("auto", "none", "double")
 FILES = """\
@@ -23,7 +24,8 @@ custom_order_number, country, phone, recipient, province, street1, city, zip,
 sku, quantity, ... and has a row for each order line. Cells stay the text that
 they are. A .json file is a list of orders, .jsonl and .ndjson have one order as
 a JSON object on each line; each of them may be in gzip. Format, delimiter,
-quoting, encoding and header line are detected and reported in one line."""
+quoting, encoding and header line are detected and reported in one line.
+`--columns` maps other names, and `--columns help` shows presets of shops."""
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +33,26 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns",
         type=_mapping,
+        action=_Columns,
+        default=[],
+        metavar="FIELD=SOURCE",
+        help="where a field comes from: a column, a path such as ship_to.zip, a template such as "
+        "'{first_name} {last_name}' or a constant such as \"='text'\"; or the name of a preset; may be "
+        "repeated; `--columns help` shows the presets",
+    )
+    parser.add_argument(
+        "--default",
+        type=_default,
         action="append",
         default=[],
-        metavar="FIELD=COLUMN",
-        help="an order's field and the column that it is in, where names differ; may be repeated",
+        metavar="FIELD=SOURCE",
+        help="where a field comes from when it is blank, such as 'province={city}'; may be repeated",
+    )
+    parser.add_argument(
+        "--duplicate-rows",
+        choices=("fail", "keep"),
+        default="fail",
+        help="rows that are equal in every column: an error of their order (fail), or lines like any other",
     )
     parser.add_argument("--format", choices=FORMATS, help="of the file; else detected")
     parser.add_argument(
@@ -87,14 +105,15 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
 
     :raises CommandError: says what is wrong with the file or its columns.
     """
+    from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse import files
     from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
 
-    columns = dict(arguments.columns)
+    columns, defaults = dict(arguments.columns), dict(arguments.default)
     try:
         spool = files.read_file(
             arguments.file,
-            check=lambda names: resolve(names, columns, FILE),
+            check=lambda names: resolve(names, columns, FILE, defaults=defaults),
             delimiter=arguments.delimiter,
             quoting=arguments.quoting,
             encoding=arguments.encoding,
@@ -106,7 +125,7 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
         )
     except (files.FileError, ColumnsError) as error:
         raise CommandError(str(error)) from error
-    _log_ignored(spool, columns, log)
+    log_columns(resolve(spool.names, columns, defaults=defaults), log)
     return spool
 
 
@@ -117,10 +136,12 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     """
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.database import hook_behind
+    from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse.columns import QUERY, ColumnsError, resolve
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
-    warehouse, columns = arguments.warehouse_conn_id, dict(arguments.columns)
+    warehouse = arguments.warehouse_conn_id
+    columns, defaults = dict(arguments.columns), dict(arguments.default)
     if warehouse is None:
         raise CommandError("--sql needs --warehouse: a connection id or a SQLite file")
     if is_file(warehouse) and not Path(warehouse).is_file():
@@ -130,7 +151,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
         spool = read_rows(
             hook,
             statement_of(arguments),
-            check=lambda names: resolve(names, columns, QUERY),
+            check=lambda names: resolve(names, columns, QUERY, defaults=defaults),
             only_reads=True,
         )
     except ColumnsError as error:
@@ -140,7 +161,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
         raise CommandError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
-    _log_ignored(spool, columns, log)
+    log_columns(resolve(spool.names, columns, defaults=defaults), log)
     return spool
 
 
@@ -177,17 +198,40 @@ def _show_guess(encoding: str, examples: Sequence[str]) -> None:
     print_line(f"  --encoding {encoding} reads: {'  '.join(examples)}", file=sys.stderr)
 
 
-def _log_ignored(spool: Spool, columns: dict[str, str], log: Log) -> None:
-    ignored: Sequence[str] = spool.ignored_columns(columns)
-    if ignored:
-        log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
+class _Columns(argparse.Action):
+    """Collects sources of fields; `help` prints the presets."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
+    ) -> None:
+        if values == (PRESET, HELP):
+            from airflow_provider_kk.warehouse.columns import describe_presets
+
+            print_line(describe_presets())
+            parser.exit()
+        namespace.columns = [*namespace.columns, values]
 
 
 def _mapping(text: str) -> tuple[str, str]:
-    field, sign, column = text.partition("=")
+    return _default(text) if "=" in text else (PRESET, _preset(text))
+
+
+def _preset(name: str) -> str:
+    from airflow_provider_kk.warehouse.columns import ColumnsError, check_mapping
+
+    try:
+        if name != HELP:
+            check_mapping(name, None, "fail")
+    except ColumnsError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or write FIELD=SOURCE") from None
+    return name
+
+
+def _default(text: str) -> tuple[str, str]:
+    field, sign, source = text.partition("=")
     if not sign:
-        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=COLUMN, e.g. custom_order_number=ORDER_NO")
-    return field, column
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=SOURCE, e.g. province={{city}}")
+    return field, source
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -150,11 +150,14 @@ def test_every_fault_is_reported_by_order_row_and_field(
     assert faults == [
         ("A-1", 2, "items[1].sku"),
         ("A-1", 2, "items[1].quantity"),
+        ("A-2", 4, "items"),
         ("A-2", 4, "address.country"),
         ("A-2", 4, "items[1].quantity"),
         (None, 6, "custom_order_number"),
         ("A-3", 7, "address.street1"),
+        ("A-3", 7, "items"),
         ("A-3", 8, "address.street1"),
+        ("A-3", 8, "items"),
     ]
     assert main(["check", name]) == 1
     captured = capsys.readouterr()
@@ -165,20 +168,21 @@ def test_every_fault_is_reported_by_order_row_and_field(
     assert not any(word in told + json.dumps(orders) for word in PRIVATE)
 
 
-def test_orders_with_duplicate_rows_are_named_in_a_warning(
+def test_duplicate_rows_are_a_fault_or_kept_with_a_warning(
     ledger: SqlLedger, sandbox: SandboxServer, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = write_csv(file, rows([0, *range(8), *range(1, 7)]))
 
+    assert main(["check", name]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("has rows that are equal in every column") >= 7
     for words in (["check", name], ["check", "--json", name], ["send", "--yes", name]):
-        assert main(words) == 0
+        assert main([*words, "--duplicate-rows", "keep"]) == 0
         captured = capsys.readouterr()
-        names = ", ".join(number(n) for n in range(5))
-        assert (
-            f"7 orders with rows that are equal in every column, whose quantities add up ({names}, ...)"
-            in (captured.err)
-        )
-        assert "equal in every column" not in captured.out
+        assert "7 orders (" in captured.err
+        assert "are valid, with a warning: items: has a SKU on several lines" in captured.err
+        if words == ["check", name]:
+            assert "7 orders with a warning, see above." in captured.out
 
 
 def test_a_table_is_cut_with_a_count_of_further_orders(

@@ -13,6 +13,7 @@ import pytest
 
 from airflow_provider_kk.warehouse.files import FileError, read_file
 from airflow_provider_kk.warehouse.map import parse_orders
+from airflow_provider_kk.warehouse.spool import RowKey
 from tests.operators.shop import ADDRESS, PRIVATE
 
 HEAD = ("custom_order_number", *ADDRESS, "sku", "quantity")
@@ -34,7 +35,7 @@ def read(path: Path, **options: Any) -> list[tuple[int, list[Any]]]:
         width = range(len(spool.names))
         return [
             (row.position, list(row.cells))
-            for _, group in spool.groups(0, lambda _: None, width)
+            for _, group in spool.groups(RowKey("each row", (), lambda _: None), width)
             for row in group
         ]
 
