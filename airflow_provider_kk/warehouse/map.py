@@ -306,7 +306,8 @@ class _Mapper:
             digest=_digest(data),
             warnings=(
                 *map(self._explained, dict.fromkeys(notices)),
-                *(() if faults else (*_missing(header), *_repeated_skus(lines, line_ids))),
+                *(() if faults else _missing(header, {notice.path for notice in notices})),
+                *(() if faults else _repeated_skus(lines, line_ids)),
             ),
         )
 
@@ -449,9 +450,11 @@ def _goods_fault(own: int, goods: int) -> Fault:
     )
 
 
-def _missing(header: Mapping[str, str | None]) -> Iterator[Fault]:
+def _missing(header: Mapping[str, str | None], noticed: set[str]) -> Iterator[Fault]:
+    """Warn of a blank part of the address, unless there is a notice of it, such as that `nan` is blank."""
     for names in _DELIVERY_FIELDS:
-        if not header.get(names[0]) and not header.get(names[-1]):
+        is_blank = not header.get(names[0]) and not header.get(names[-1])
+        if is_blank and _path(names[0]) not in noticed:
             yield Fault(_path(names[0]), "is blank: KK takes the order, and the parcel may not arrive")
 
 

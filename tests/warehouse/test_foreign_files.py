@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_kk.warehouse.columns import FILE, NUMBER, ColumnsError, resolve
 from airflow_provider_kk.warehouse.files import FileError, read_file
+from airflow_provider_kk.warehouse.spool import RowKey
 
 FOREIGN = Path(__file__).parents[1] / "foreign"
 HEAD = [NUMBER, "recipient", "phone", "street1", "city", "province", "zip", "country", "sku", "quantity"]
@@ -49,7 +50,7 @@ def read(path: str | Path, columns: dict[str, str] | None = None, **options: Any
         width = range(len(spool.names))
         return [
             {name: cell for name, cell in zip(spool.names, row.cells, strict=True) if cell is not None}
-            for _, group in spool.groups(0, lambda _: None, width)
+            for _, group in spool.groups(RowKey("each row", (), lambda _: None), width)
             for row in group
         ]
 
@@ -505,7 +506,7 @@ def test_the_script_of_the_docs_makes_rows_of_lines_in_one_cell(
 def test_a_column_items_that_is_a_count_is_resolved_by_mapping_sku_and_quantity() -> None:
     fault = fault_of(FOREIGN / "a21b_items_count.csv", {})
 
-    assert "map the others: --columns sku=YOUR_COLUMN --columns quantity=YOUR_COLUMN" in fault
+    assert "map them: --columns sku=sku --columns quantity=quantity" in fault
     assert read(FOREIGN / "a21b_items_count.csv", {"sku": "sku", "quantity": "quantity"})
 
 
