@@ -19,12 +19,12 @@ from airflow.api_fastapi.core_api.security import (
     requires_access_connection,
     requires_access_dag,
 )
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Query
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.refunds import order_of_key
-from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
+from airflow_provider_kk.delivery.sql.report import Line, Report, Selection
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins import chart, pages, query_params
 from airflow_provider_kk.plugins.ledgers import CannotReadLedgerError, LedgerSource, Reader, open_report
@@ -58,12 +58,12 @@ def orders(
     until: str = "",
     state: str = "",
     q: str = "",
-    after: str = "",
+    page_number: Annotated[str, Query(alias="page")] = "",
 ) -> HTMLResponse:
     """All orders of a ledger: counts, chart, table."""
     text = query_params.text("q", q).strip()
     return _list(
-        reader, ORDERS, kk_conn_id, Period.parse(since, until), query_params.group(state), text, after
+        reader, ORDERS, kk_conn_id, Period.parse(since, until), query_params.group(state), text, page_number
     )
 
 
@@ -75,12 +75,12 @@ def refunds(
     until: str = "",
     state: str = "",
     q: str = "",
-    after: str = "",
+    page_number: Annotated[str, Query(alias="page")] = "",
 ) -> HTMLResponse:
     """All refunds of a ledger, in the same way."""
     text = query_params.text("q", q).strip()
     return _list(
-        reader, REFUNDS, kk_conn_id, Period.parse(since, until), query_params.group(state), text, after
+        reader, REFUNDS, kk_conn_id, Period.parse(since, until), query_params.group(state), text, page_number
     )
 
 
@@ -98,22 +98,27 @@ def refund(reader: ReaderDep, key: str = "", kk_conn_id: str = "") -> HTMLRespon
 
 @app.get("/runs/{dag_id}/{run_id:path}", dependencies=[_may_read_run])
 def run(
-    reader: ReaderDep, dag_id: str, run_id: str, kk_conn_id: str = "", kind: str = "", after: str = ""
+    reader: ReaderDep,
+    dag_id: str,
+    run_id: str,
+    kk_conn_id: str = "",
+    kind: str = "",
+    page_number: Annotated[str, Query(alias="page")] = "",
 ) -> HTMLResponse:
     """The orders and refunds of a DAG run, in every ledger whose connections the user may read."""
     dag_id, run_id = query_params.text("dag_id", dag_id), query_params.text("run_id", run_id)
-    view, behind = View.of(reader, kk_conn_id, None), query_params.text("after", after)
+    view, number = View.of(reader, kk_conn_id, None), query_params.page(page_number)
     found, unread = [], 0
     for one in [view.source] if kk_conn_id and view.source else view.sources:
         try:
             with open_report(one, reader) as (report, _settings):
                 for each in (ORDERS, REFUNDS):
                     if kind in ("", each.many):
-                        found += _of_run(report, each, one, dag_id, run_id, behind)
+                        found += _of_run(report, each, one, dag_id, run_id, number)
         except CannotReadLedgerError:
             # Why is a subject of the list, where it stands beside the connection's name.
             unread += 1
-    return page("run.html", view, run_id=run_id, found=found, unread=unread, after=behind)
+    return page("run.html", view, run_id=run_id, found=found, unread=unread, number=number)
 
 
 @app.get("/{name}.css")
@@ -151,9 +156,9 @@ _NO_CONNECTION = (
 
 
 def _list(
-    reader: Reader, kind: RecordType, kk_conn_id: str, period: Period, state: str, text: str, after: str
+    reader: Reader, kind: RecordType, kk_conn_id: str, period: Period, state: str, text: str, page_number: str
 ) -> HTMLResponse:
-    view, cursor = View.of(reader, kk_conn_id, kind), query_params.cursor(after)
+    view, number = View.of(reader, kk_conn_id, kind), query_params.page(page_number)
     if view.source is None:
         return page("message.html", view, message=_NO_CONNECTION)
     states = GROUPS[state] if state else tuple(State)
@@ -164,7 +169,8 @@ def _list(
             if text:
                 values |= {"rows": pages.rows(_found(report, kind, text), kind, view.source)}
                 return page("found.html", view, period=period, text=text, **values)
-            lines = mine.lines(states, period.begin, period.end, limit=PAGE_SIZE + 1, after=cursor)
+            selection = Selection(states, period.begin, period.end)
+            lines = mine.lines(selection, limit=PAGE_SIZE + 1, offset=(number - 1) * PAGE_SIZE)
             series, drawn = _over_time(mine, period, settings.rate_limit_per_second)
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
@@ -176,9 +182,9 @@ def _list(
         counts={name: sum(steps.values()) for name, steps in series.items()},
         state=state,
         text="",
-        is_later_page=bool(after),
+        number=number,
         rows=pages.rows(lines[:PAGE_SIZE], kind, view.source),
-        older=str(Cursor.after(lines[PAGE_SIZE - 1])) if len(lines) > PAGE_SIZE else "",
+        has_more=len(lines) > PAGE_SIZE,
         **values,
     )
 
@@ -246,9 +252,9 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str) -> HTML
 
 
 def _of_run(
-    report: Report, kind: RecordType, source: LedgerSource, dag_id: str, run_id: str, after: str
+    report: Report, kind: RecordType, source: LedgerSource, dag_id: str, run_id: str, number: int
 ) -> list[dict[str, Any]]:
-    found = kind.report(report).of_run(dag_id, run_id, limit=PAGE_SIZE + 1, after=after or None)
+    found = kind.report(report).of_run(dag_id, run_id, limit=PAGE_SIZE + 1, offset=(number - 1) * PAGE_SIZE)
     if not found:
         return []
     shown = found[:PAGE_SIZE]
@@ -257,7 +263,7 @@ def _of_run(
             "kind": kind,
             "source": source,
             "rows": [pages.row(one.line, kind, source, one.attempts) for one in shown],
-            "more": shown[-1].line.key if len(found) > PAGE_SIZE else "",
+            "more": len(found) > PAGE_SIZE,
         }
     ]
 

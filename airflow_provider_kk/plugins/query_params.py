@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
 from starlette.exceptions import HTTPException
 
-from airflow_provider_kk.delivery.sql.report import Cursor
 from airflow_provider_kk.plugins.chart import DAY_S
 from airflow_provider_kk.plugins.record_types import GROUPS
 
@@ -18,8 +17,6 @@ FIRST_DAY = date(2000, 1, 1)
 _LAST_YEAR = 2199
 #: As long as the longest that is asked for, a DAG's id.
 _MAX_TEXT = 250
-#: Of the ledger's column; a database refuses to compare it with more.
-_MAX_GENERATION = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -71,17 +68,11 @@ def group(value: str) -> str:
     return value
 
 
-def cursor(value: str) -> Cursor | None:
-    """Return the place behind which a page goes on."""
-    if not value:
-        return None
-    try:
-        found = Cursor.parse(text("after", value))
-    except ValueError:
-        found = None
-    if found is None or not math.isfinite(found.at) or not 0 <= found.generation <= _MAX_GENERATION:
-        raise HTTPException(400, "after: this is no place in a list.")
-    return found
+def page(value: str) -> int:
+    """Return the number of a page; the first is 1."""
+    if not re.fullmatch(r"[0-9]{0,6}", value, re.ASCII):
+        raise HTTPException(400, "page: this is no number of a page.")
+    return max(1, int(value or 1))
 
 
 def _day(name: str, value: str) -> date | None:
