@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,14 @@ from airflow_provider_kk.hooks.kk import settings_of
 from airflow_provider_kk.hooks.ledger_connection import require_type
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
     from sqlalchemy.orm import Session
 
     from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.warehouse.status_rows import StatusRows
 
 #: Nobody waits longer for a page.
 _CONNECT_TIMEOUT_S = 5
@@ -63,7 +66,7 @@ class Reader:
     session: Session
 
     def sources(self) -> list[LedgerSource]:
-        """Return the places whose connections the user may read.
+        """Return the ledgers whose connections the user may read.
 
         These are what `[kk] orders_page` names, else every connection of type `kk` that can be listed.
         Connections of a secrets backend cannot be listed. An entry is `kk_conn_id`, or
@@ -71,12 +74,12 @@ class Reader:
         """
         return [
             source
-            for source in self._all_places()
+            for source in self._all_sources()
             if self.may_read(source.kk_conn_id)
             and (source.ledger_conn_id is None or self.may_read(source.ledger_conn_id))
         ]
 
-    def _all_places(self) -> list[LedgerSource]:
+    def _all_sources(self) -> list[LedgerSource]:
         named = conf.get("kk", "orders_page", fallback="") or ""
         if entries := [entry.strip() for entry in named.split(",") if entry.strip()]:
             return [
@@ -172,6 +175,33 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
             f"The ledger's connection {source.ledger_conn_id or 'of ' + source.kk_conn_id!r} cannot be used "
             f"by this API server: {type(error).__name__}"
         ) from error
+
+
+@dataclass(frozen=True)
+class Fulfilment:
+    """What the status tables in the ledger's database know of some orders at KK."""
+
+    orders: list[StatusRows]
+    synced_until: datetime | None
+    error: str = ""
+    """Why they cannot be read."""
+
+
+def fulfilment_of(report: Report, settings: ConnectionSettings, ids: Iterable[str]) -> Fulfilment | None:
+    """Return the fulfilment status and parcels of orders at KK; None where the status tables are not.
+
+    They are found in the ledger's database under their default names. Only DAGs name those with another
+    prefix, or in another database.
+    """
+    from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
+
+    tables = StatusTables(report.engine, settings.host, settings.account)
+    try:
+        if not tables.is_there():
+            return None
+        return Fulfilment(list(tables.of_ids(ids).values()), tables.synced_until())
+    except StatusTablesError as error:
+        return Fulfilment([], None, str(error))
 
 
 def _engine(source: LedgerSource, settings: ConnectionSettings, reader: Reader) -> Any:

@@ -97,6 +97,11 @@ class Report:
         """Return what tells the same of refunds: keys are theirs, and kkOrderIds are refund numbers."""
         return Report(self._storage.of_refunds())
 
+    @property
+    def engine(self) -> sa.engine.Engine:
+        """The ledger's database, to read other tables of it."""
+        return self._storage.database.engine.execution_options(kk_read=True)
+
     def is_there(self) -> bool:
         """Whether the ledger's tables exist, those of refunds included."""
         found = sa.inspect(self._storage.database.engine)

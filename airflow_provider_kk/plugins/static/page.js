@@ -10,6 +10,11 @@ if (frame) {
   new MutationObserver(takeTheme).observe(frame, { attributes: true, attributeFilter: ["class"] });
 }
 
+// On a phone, what is not in use would stand between the reader and the orders.
+for (const one of document.querySelectorAll("details[data-wide]:not([open])")) {
+  one.open = window.matchMedia("(min-width: 641px)").matches;
+}
+
 async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) {
     return navigator.clipboard.writeText(text);
