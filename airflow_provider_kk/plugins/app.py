@@ -15,44 +15,37 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.common.db.common import SessionDep
-from airflow.api_fastapi.core_api.security import (
-    GetUserDep,
-    get_user,
-    requires_access_connection,
-    requires_access_dag,
-)
+from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
 from fastapi import Depends, FastAPI, Query
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.refunds import order_of_key
 from airflow_provider_kk.delivery.sql.report import Report
-from airflow_provider_kk.plugins import chart, pages, query_params
+from airflow_provider_kk.plugins import chart, pages, query_params, resolve_pages
 from airflow_provider_kk.plugins.ledgers import (
     CannotReadLedgerError,
     LedgerSource,
     Reader,
+    ReaderDep,
     fulfilment_of,
+    may_read_connections,
     open_report,
 )
 from airflow_provider_kk.plugins.pages import Pager, View, csv_response, page
 from airflow_provider_kk.plugins.query_params import ListQuery, list_query
 from airflow_provider_kk.plugins.record_types import GROUPS, ORDERS, REFUNDS, RecordType, by_group
+from airflow_provider_kk.sync.resolve_many import choices_for
 
 _STATIC = Path(__file__).with_name("static")
 PAGE_SIZE = 50
 
 app = FastAPI(dependencies=[Depends(get_user)], docs_url=None, redoc_url=None, openapi_url=None)
-_may_read_connections = Depends(requires_access_connection("GET"))
+_may_read_connections = Depends(may_read_connections)
+app.include_router(resolve_pages.router)
 _may_read_run = Depends(requires_access_dag("GET", DagAccessEntity.RUN))
 
 
-def _reader(user: GetUserDep, session: SessionDep) -> Reader:
-    return Reader(user, session)
-
-
-ReaderDep = Annotated[Reader, Depends(_reader)]
 QueryDep = Annotated[ListQuery, Depends(list_query)]
 
 
@@ -142,14 +135,15 @@ def script(name: str) -> FileResponse:
 @app.exception_handler(HTTPException)
 def query_error(_request: Any, error: Any) -> HTMLResponse:
     """A page for whoever is not let in, or asks for what there is not."""
-    message = _REJECTIONS.get(error.status_code, error.detail)
-    if message == HTTPStatus.NOT_FOUND.phrase:
-        message = "There is no such page."
+    # Airflow's own error says no more than its number does.
+    is_generic = error.status_code == 401 or error.detail == HTTPStatus(error.status_code).phrase
+    message = _REJECTIONS.get(error.status_code, error.detail) if is_generic else error.detail
     return page("message.html", View([], None), status=error.status_code, message=message)
 
 
 _REJECTIONS = {
     401: "Log in to Airflow to see this page.",
+    404: "There is no such page.",
     403: "This page shows what connections lead to. Your role in Airflow may not read those, or this DAG.",
 }
 _NO_CONNECTION = (
@@ -198,6 +192,7 @@ def _list(reader: Reader, kind: RecordType, query: ListQuery) -> HTMLResponse:
         dag_ids=dag_ids,
         rows=pages.rows(lines, kind, view.source),
         pager=Pager(query.page, PAGE_SIZE, total),
+        may_edit=reader.may_edit(view.source.kk_conn_id),
         here=kind.many + query.address(page=query.page),
     )
 
@@ -277,6 +272,8 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str, back: s
         advice=pages.commands_for(generations[-1], kind, view.source),
         refunds=pages.rows(of_order, REFUNDS, view.source),
         fulfilment=fulfilment,
+        may_resolve=reader.may_edit(view.source.kk_conn_id)
+        and bool(choices_for(generations[-1:], kind.is_refund)),
         kk_order_id=order_of_key(key) if kind.is_refund else "",
         back=back,
         here=kind.one + pages.query(**{kind.parameter: key, "kk_conn_id": view.source.kk_conn_id}),

@@ -63,12 +63,20 @@ class View:
         )
 
 
+_CAN_RESOLVE = (State.HELD, State.IN_DOUBT, State.SENDING, State.REJECTED)
+
+
 class Row(NamedTuple):
     """A line of a list, the commands that resolve it, and the POSTs that belong beside it."""
 
     line: Line
     resolve_commands: ResolveCommands | None
     posts: tuple[Attempt, ...] = ()
+
+    @property
+    def can_resolve(self) -> bool:
+        """Whether it waits for a person, or can be retried."""
+        return self.line.state in _CAN_RESOLVE
 
 
 def row(line: Line, kind: RecordType, source: LedgerSource, posts: tuple[Attempt, ...] = ()) -> Row:
@@ -197,11 +205,25 @@ def _at(epoch: float) -> str:
 _SORT_NAMES = {
     "-time": "newest first",
     "time": "oldest first",
-    "state": "what waits for a person first",
+    "state": "held first",
     "number": "number",
     "dag": "DAG",
     "country": "country",
     "-code": "code",
+}
+
+#: What a user may choose for orders, and what it means.
+_CHOICE_NAMES = {
+    "created": "Created: KK has it",
+    "never_created": "Never created: KK never made it",
+    "order_again": "Order again",
+    "retry": "Retry now",
+}
+_CHOICE_HINTS = {
+    "created": "Nothing is sent. KK must list each id under this number.",
+    "never_created": "The next sync that selects it sends it again. Skipped if KK lists it by now.",
+    "order_again": "The next sync that selects it orders the number once more, beside what KK has of it.",
+    "retry": "The next sync that selects it sends what KK has rejected, without waiting for its back-off.",
 }
 
 _TEMPLATES = Environment(
@@ -219,4 +241,6 @@ _TEMPLATES.globals |= {
     "link": query,
     "run_link": _run_link,
     "SORTS": _SORT_NAMES,
+    "CHOICE_NAMES": _CHOICE_NAMES,
+    "CHOICE_HINTS": _CHOICE_HINTS,
 }

@@ -71,6 +71,38 @@ def test_a_period_chooses_what_is_shown(browser: Chrome, ui: Ui):
         picture(browser, "all-orders")
 
 
+def test_filters_sort_and_the_way_back_keep_the_list_as_it_was(browser: Chrome, ui: Ui):
+    open_page(browser, ui)
+    with frame(browser):
+        one(browser, "input[name=country]").send_keys("FR")
+        click(browser, "//button[text()='Show']")
+        wait(browser, lambda: "FR" in text_of(browser, ".chosen"))
+        click(browser, "//thead//a[text()='order number']")
+        wait(browser, lambda: many(browser, "th[aria-sort=ascending]"))
+        numbers = [each.text for each in many(browser, "tbody th a")]
+        assert numbers == sorted(numbers)
+        assert {each.text for each in many(browser, "td[data-label=country]")} == {"FR"}
+        picture(browser, "filtered")
+        one(browser, "tbody th a").click()
+        wait(browser, lambda: text_of(browser, "h1") == f"Order {numbers[0]}")
+        one(browser, "nav.back a").click()
+        wait(browser, lambda: many(browser, "th[aria-sort=ascending]"))
+        assert [each.text for each in many(browser, "tbody th a")] == numbers
+        click(browser, "//a[@aria-label='Remove the filter country']")
+        wait(browser, lambda: not many(browser, ".chosen"))
+
+
+def test_a_list_is_downloaded_as_csv(browser: Chrome, ui: Ui, tmp_path: Path):
+    folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
+    open_page(browser, ui)
+    with frame(browser):
+        one(browser, "a.download").click()
+        wait(browser, lambda: list(tmp_path.glob("kk-orders-*.csv")))
+    (file,) = tmp_path.glob("kk-orders-*.csv")
+    assert SENT in file.read_text(encoding="utf-8-sig")
+
+
 def test_an_attempt_leads_to_its_dag_run_in_airflow(browser: Chrome, ui: Ui):
     open_page(browser, ui)
     with frame(browser):
@@ -175,6 +207,23 @@ def test_a_narrow_window_scrolls_tables_and_never_the_page(browser: Chrome, ui: 
         browser.set_window_size(*WINDOW)
 
 
+def test_a_phone_shows_cards_and_a_readable_chart(browser: Chrome, ui: Ui):
+    with phone(browser):
+        for number, path in enumerate(paths(ui)):
+            browser.get(ui.url + path)
+            width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert browser.execute_script(width) <= 0, path
+            picture(browser, f"phone-{number}")
+        browser.get(f"{ui.url}/kk/orders")
+        row = one(browser, "table.list tbody tr")
+        assert row.value_of_css_property("display") == "block"
+        assert not one(browser, "details.filters form").is_displayed()
+        size = "return document.querySelector('figure text').getBoundingClientRect().height"
+        assert browser.execute_script(size) >= 10
+        label = "return getComputedStyle(arguments[0].querySelector('td.goods'), '::before').content"
+        assert "goods" in browser.execute_script(label, row)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_what_is_behind_it(browser: Chrome, ui: Ui, scheme: str):
     with system_is(browser, scheme):
@@ -254,7 +303,7 @@ def paths(ui: Ui) -> tuple[str, ...]:
     """Every kind of page, by itself."""
     return (
         "/kk/orders",
-        "/kk/orders?state=held",
+        "/kk/orders?state=held&country=FR&sort=number",
         f"/kk/orders?q={SENT}",
         f"/kk/order?number={SENT}",
         f"/kk/order?number={HELD}",
@@ -262,6 +311,17 @@ def paths(ui: Ui) -> tuple[str, ...]:
         f"/kk/refund?key={ui.kk_order_id}-whole",
         f"/kk/runs/{DAG_ID}/{quote(ui.run_id, safe='')}",
     )
+
+
+@contextmanager
+def phone(browser: Chrome) -> Iterator[None]:
+    """A window as wide as a phone; the browser's own has a least width."""
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def open_page(browser: Chrome, ui: Ui) -> None:

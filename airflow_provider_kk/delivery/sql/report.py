@@ -314,6 +314,10 @@ class Report:
         """Return all generations of a key, and all its POSTs, oldest first."""
         return self._storage.entries(key=key), self._storage.attempts([key])
 
+    def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
+        """Return the newest generation of each key that is known."""
+        return self._storage.look_up(keys)
+
     def refunds_of(self, kk_order_ids: Iterable[str]) -> list[Line]:
         """Return the refunds of orders at KK, each order's oldest first."""
         refunds = self._storage.of_refunds()

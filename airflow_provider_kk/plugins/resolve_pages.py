@@ -1,0 +1,216 @@
+"""The pages that resolve and retry orders: choose, see the plan, confirm, see what became of it.
+
+Plain forms, so that they work without scripts. Only users who may edit the kk connection get them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+from airflow.api_fastapi.core_api.security import GetUserDep
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.plugins import query_params
+from airflow_provider_kk.plugins.ledgers import (
+    CannotReadLedgerError,
+    LedgerSource,
+    Reader,
+    ReaderDep,
+    may_read_connections,
+    open_ledger_of,
+    open_report,
+)
+from airflow_provider_kk.plugins.pages import View, page, query
+from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType
+from airflow_provider_kk.plugins.trusted_forms import (
+    TrustedForm,
+    TrustedFormDep,
+    form_token,
+    read_signed,
+    sign,
+)
+from airflow_provider_kk.plugins.urls import root
+from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolvedBy, split_ids
+from airflow_provider_kk.sync.resolve_many import (
+    ResolutionRequest,
+    apply_resolutions,
+    choices_for,
+    plan_resolutions,
+)
+
+#: With the user's name before it, the ledger keeps 250 characters.
+MAX_REASON = 180
+_MAX_ROWS = 200
+_RESULT_IS_OLD = "This result is too old, or another user's. The order's page shows what became of it."
+
+router = APIRouter(prefix="/resolve", dependencies=[Depends(may_read_connections)])
+
+
+class ChosenRow(NamedTuple):
+    """An order or refund that the user has chosen, and its version on the page where it was chosen."""
+
+    key: str
+    version: str
+
+    @classmethod
+    def parse(cls, text: str) -> ChosenRow:
+        """Read what `str` gave."""
+        version, separator, key = query_params.text("row", text).partition("~")
+        if not separator or not key or not version:
+            raise HTTPException(400, "row: this is no order of a list.")
+        return cls(key, version)
+
+    def __str__(self) -> str:
+        return f"{self.version}~{self.key}"
+
+
+@router.get("")
+def choose(
+    reader: ReaderDep,
+    kk_conn_id: str = "",
+    kind: str = "",
+    row: Annotated[list[str] | None, Query()] = None,
+    back: str = "",
+) -> HTMLResponse:
+    """Ask what became of the chosen orders, and why."""
+    back = query_params.back(back)
+    view = _view(reader, kk_conn_id, kind)
+    rows = _rows(row or [])
+    try:
+        with open_report(_source(view), reader) as (report, _settings):
+            records = _kind(view).report(report).look_up([one.key for one in rows])
+    except CannotReadLedgerError as error:
+        return page("message.html", view, message=str(error))
+    known = [records[one.key] for one in rows if one.key in records]
+    return page(
+        "resolve.html",
+        view,
+        rows=rows,
+        records=records,
+        moved=[one.key for one in rows if one.key in records and records[one.key].version != one.version],
+        choices=choices_for(known, _kind(view).is_refund),
+        State=State,
+        max_reason=MAX_REASON,
+        **_form_values(reader, back),
+    )
+
+
+@router.post("/plan")
+def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
+    """Show what would happen. Nothing is done yet."""
+    view, request, why = _view_of(reader, form), _request(form), _reason(form)
+    try:
+        with open_ledger_of(_source(view), reader, are_refunds=request.is_refund) as (hook, ledger):
+            results = plan_resolutions(request, hook, ledger)
+    except (ResolutionRejected, CannotReadLedgerError) as error:
+        return page("message.html", view, status=409, message=f"{error}.", **_back_of(form))
+    return page(
+        "plan.html",
+        view,
+        results=results,
+        choice=request.choice,
+        ids=",".join(request.ids),
+        why=why,
+        needs_acceptance=request.choice == "created" and any(one.doubt for one in results),
+        rows=[ChosenRow(one.key, one.record.version) for one in results if one.record is not None],
+        **_form_values(reader, query_params.back(form.one("back"))),
+    )
+
+
+@router.post("/apply", response_model=None)
+def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
+    """Do what the plan has shown, then lead to a page that shows what became of each order."""
+    view, request, why = _view_of(reader, form), _request(form), _reason(form)
+    try:
+        with open_ledger_of(_source(view), reader, are_refunds=request.is_refund) as (hook, ledger):
+            results = apply_resolutions(request, ResolvedBy(user.get_name(), why), hook, ledger)
+    except (ResolutionRejected, CannotReadLedgerError) as error:
+        return page("message.html", view, status=409, message=f"{error}.", **_back_of(form))
+    done = sign("result", [[one.key, one.is_done, one.message] for one in results], user)
+    address = query(
+        kk_conn_id=_source(view).kk_conn_id, kind=_kind(view).many, done=done, back=form.one("back")
+    )
+    # Reloading the next page sends no form once more.
+    return RedirectResponse(f"{root()}/resolve/result{address}", 303)
+
+
+@router.get("/result")
+def result(
+    reader: ReaderDep, user: GetUserDep, kk_conn_id: str = "", kind: str = "", done: str = "", back: str = ""
+) -> HTMLResponse:
+    """Show what became of each order."""
+    results = read_signed("result", done, user, _RESULT_IS_OLD)
+    view = _view(reader, kk_conn_id, kind)
+    return page("result.html", view, results=results, back=query_params.back(back))
+
+
+def _view_of(reader: Reader, form: TrustedForm) -> View:
+    return _view(reader, form.one("kk_conn_id"), form.one("kind"))
+
+
+def _view(reader: Reader, kk_conn_id: str, kind: str) -> View:
+    """Return the ledger that the user may resolve orders of.
+
+    :raises HTTPException: the user may not.
+    """
+    kinds = {one.many: one for one in (ORDERS, REFUNDS)}
+    if kind not in kinds:
+        raise HTTPException(400, f"kind: write one of {', '.join(kinds)}.")
+    view = View.of(reader, kk_conn_id, kinds[kind])
+    if not kk_conn_id or view.source is None:
+        raise HTTPException(404, "There is no connection of this name that you may read.")
+    if not reader.may_edit(kk_conn_id):
+        raise HTTPException(
+            403, f"To resolve or retry orders, you need permission to edit the connection {kk_conn_id!r}."
+        )
+    return view
+
+
+def _source(view: View) -> LedgerSource:
+    assert view.source is not None  # noqa: S101
+    return view.source
+
+
+def _kind(view: View) -> RecordType:
+    assert view.kind is not None  # noqa: S101
+    return view.kind
+
+
+def _rows(texts: list[str]) -> list[ChosenRow]:
+    if not texts:
+        raise HTTPException(400, "No order was chosen: go back and choose at least one.")
+    if len(texts) > _MAX_ROWS:
+        raise HTTPException(400, f"Choose at most {_MAX_ROWS} orders at once.")
+    return [ChosenRow.parse(one) for one in dict.fromkeys(texts)]
+
+
+def _request(form: TrustedForm) -> ResolutionRequest:
+    choice = form.one("choice")
+    ids = form.one({"created": "ids", "never_created": "not_mine"}.get(choice, ""))
+    return ResolutionRequest(
+        choice,
+        {one.key: one.version for one in _rows(form.many("row"))},
+        is_refund=form.one("kind") == REFUNDS.many,
+        ids=tuple(split_ids(query_params.text("ids", ids))),
+        accept_other_goods=form.one("accept_other_goods") == "yes",
+    )
+
+
+def _reason(form: TrustedForm) -> str:
+    why = form.one("why")
+    if not why or len(why) > MAX_REASON or not why.isprintable():
+        raise HTTPException(
+            400, f"Nothing was done: a reason is required, in one line of at most {MAX_REASON} characters."
+        )
+    return why
+
+
+def _form_values(reader: Reader, back: str) -> dict[str, Any]:
+    return {"token": form_token(reader.user), "back": back}
+
+
+def _back_of(form: TrustedForm) -> dict[str, Any]:
+    return {"back": query_params.back(form.one("back"))}
