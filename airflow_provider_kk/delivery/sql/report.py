@@ -144,9 +144,11 @@ class Report:
 
     def count_selected(self, selection: Selection) -> dict[State, int]:
         """Return how many orders fit a selection, by their state."""
-        found = _union_of(self._parts(selection))
-        query = sa.select(found.c.state, sa.func.count()).group_by(found.c.state)
-        return {State(state): count for state, count in self._rows(query)}
+        counts = {}
+        for state in selection.states:
+            query = sa.select(sa.func.count()).select_from(self._jobs.job)
+            counts[state] = self._rows(query.where(*self._where(selection, state)))[0][0]
+        return {state: count for state, count in counts.items() if count}
 
     def dag_ids(self) -> list[str]:
         """Return the first DAGs that have sent or moved anything, by name; each is one look into an index."""
@@ -235,10 +237,7 @@ class Report:
         parts = []
         for state in selection.states:
             at = self._time_of(state)
-            query = self._select(at).where(
-                *self._account_filter, self._columns.state == state.value, *self._conditions(selection)
-            )
-            query = query.where(at >= selection.since, at < selection.until)
+            query = self._select(at).where(*self._where(selection, state))
             if most is not None:
                 orders = (at, self._key, self._columns.generation)
                 query = query.order_by(*[one.desc() if descending else one.asc() for one in orders]).limit(
@@ -246,6 +245,17 @@ class Report:
                 )
             parts.append(query)
         return parts
+
+    def _where(self, selection: Selection, state: State) -> list[Any]:
+        """Return what orders of one state fit that a selection asks for."""
+        at = self._time_of(state)
+        return [
+            *self._account_filter,
+            self._columns.state == state.value,
+            at >= selection.since,
+            at < selection.until,
+            *self._conditions(selection),
+        ]
 
     def _conditions(self, selection: Selection) -> list[Any]:
         """Return what a selection asks for beside state and time."""
