@@ -222,7 +222,8 @@ _CHOICE_NAMES = {
 _CHOICE_HINTS = {
     "created": "Nothing is sent. KK must list each id under this number.",
     "never_created": "The next sync that selects it sends it again. Skipped if KK lists it by now.",
-    "order_again": "The next sync that selects it orders the number once more, beside what KK has of it.",
+    "order_again": "A second order: the next sync that selects it orders the number once more, beside what "
+    "KK has of it.",
     "retry": "The next sync that selects it sends what KK has rejected, without waiting for its back-off.",
 }
 

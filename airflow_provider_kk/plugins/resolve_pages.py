@@ -12,7 +12,6 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins import query_params
 from airflow_provider_kk.plugins.ledgers import (
     CannotReadLedgerError,
@@ -43,8 +42,18 @@ from airflow_provider_kk.sync.resolve_many import (
 
 #: With the user's name before it, the ledger keeps 250 characters.
 MAX_REASON = 180
-_MAX_ROWS = 200
+#: As many as a list shows at once; their results travel in an address.
+_MAX_ROWS = 50
 _RESULT_IS_OLD = "This result is too old, or another user's. The order's page shows what became of it."
+
+
+class Target(NamedTuple):
+    """The ledger that a user may resolve orders of, and whether it is about orders or refunds."""
+
+    view: View
+    source: LedgerSource
+    kind: RecordType
+
 
 router = APIRouter(prefix="/resolve", dependencies=[Depends(may_read_connections)])
 
@@ -77,11 +86,11 @@ def choose(
 ) -> HTMLResponse:
     """Ask what became of the chosen orders, and why."""
     back = query_params.back(back)
-    view = _view(reader, kk_conn_id, kind)
+    view, source, record_type = _target(reader, kk_conn_id, kind)
     rows = _rows(row or [])
     try:
-        with open_report(_source(view), reader) as (report, _settings):
-            records = _kind(view).report(report).look_up([one.key for one in rows])
+        with open_report(source, reader) as (report, _settings):
+            records = record_type.report(report).look_up([one.key for one in rows])
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     known = [records[one.key] for one in rows if one.key in records]
@@ -91,8 +100,7 @@ def choose(
         rows=rows,
         records=records,
         moved=[one.key for one in rows if one.key in records and records[one.key].version != one.version],
-        choices=choices_for(known, _kind(view).is_refund),
-        State=State,
+        choices=choices_for(known, record_type.is_refund),
         max_reason=MAX_REASON,
         **_form_values(reader, back),
     )
@@ -101,12 +109,13 @@ def choose(
 @router.post("/plan")
 def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
     """Show what would happen. Nothing is done yet."""
-    view, request, why = _view_of(reader, form), _request(form), _reason(form)
+    view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
+    request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
     try:
-        with open_ledger_of(_source(view), reader, are_refunds=request.is_refund) as (hook, ledger):
+        with open_ledger_of(source, reader, are_refunds=request.is_refund) as (hook, ledger):
             results = plan_resolutions(request, hook, ledger)
     except (ResolutionRejected, CannotReadLedgerError) as error:
-        return page("message.html", view, status=409, message=f"{error}.", **_back_of(form))
+        return page("message.html", view, status=409, message=_sentence(error), back=back)
     return page(
         "plan.html",
         view,
@@ -116,23 +125,22 @@ def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
         why=why,
         needs_acceptance=request.choice == "created" and any(one.doubt for one in results),
         rows=[ChosenRow(one.key, one.record.version) for one in results if one.record is not None],
-        **_form_values(reader, query_params.back(form.one("back"))),
+        **_form_values(reader, back),
     )
 
 
 @router.post("/apply", response_model=None)
 def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
     """Do what the plan has shown, then lead to a page that shows what became of each order."""
-    view, request, why = _view_of(reader, form), _request(form), _reason(form)
+    view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
+    request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
     try:
-        with open_ledger_of(_source(view), reader, are_refunds=request.is_refund) as (hook, ledger):
+        with open_ledger_of(source, reader, are_refunds=request.is_refund) as (hook, ledger):
             results = apply_resolutions(request, ResolvedBy(user.get_name(), why), hook, ledger)
     except (ResolutionRejected, CannotReadLedgerError) as error:
-        return page("message.html", view, status=409, message=f"{error}.", **_back_of(form))
+        return page("message.html", view, status=409, message=_sentence(error), back=back)
     done = sign("result", [[one.key, one.is_done, one.message] for one in results], user)
-    address = query(
-        kk_conn_id=_source(view).kk_conn_id, kind=_kind(view).many, done=done, back=form.one("back")
-    )
+    address = query(kk_conn_id=source.kk_conn_id, kind=kind.many, done=done, back=back)
     # Reloading the next page sends no form once more.
     return RedirectResponse(f"{root()}/resolve/result{address}", 303)
 
@@ -143,15 +151,11 @@ def result(
 ) -> HTMLResponse:
     """Show what became of each order."""
     results = read_signed("result", done, user, _RESULT_IS_OLD)
-    view = _view(reader, kk_conn_id, kind)
+    view, _source, _kind = _target(reader, kk_conn_id, kind)
     return page("result.html", view, results=results, back=query_params.back(back))
 
 
-def _view_of(reader: Reader, form: TrustedForm) -> View:
-    return _view(reader, form.one("kk_conn_id"), form.one("kind"))
-
-
-def _view(reader: Reader, kk_conn_id: str, kind: str) -> View:
+def _target(reader: Reader, kk_conn_id: str, kind: str) -> Target:
     """Return the ledger that the user may resolve orders of.
 
     :raises HTTPException: the user may not.
@@ -166,17 +170,7 @@ def _view(reader: Reader, kk_conn_id: str, kind: str) -> View:
         raise HTTPException(
             403, f"To resolve or retry orders, you need permission to edit the connection {kk_conn_id!r}."
         )
-    return view
-
-
-def _source(view: View) -> LedgerSource:
-    assert view.source is not None  # noqa: S101
-    return view.source
-
-
-def _kind(view: View) -> RecordType:
-    assert view.kind is not None  # noqa: S101
-    return view.kind
+    return Target(view, view.source, kinds[kind])
 
 
 def _rows(texts: list[str]) -> list[ChosenRow]:
@@ -187,13 +181,13 @@ def _rows(texts: list[str]) -> list[ChosenRow]:
     return [ChosenRow.parse(one) for one in dict.fromkeys(texts)]
 
 
-def _request(form: TrustedForm) -> ResolutionRequest:
+def _request(form: TrustedForm, kind: RecordType) -> ResolutionRequest:
     choice = form.one("choice")
     ids = form.one({"created": "ids", "never_created": "not_mine"}.get(choice, ""))
     return ResolutionRequest(
         choice,
         {one.key: one.version for one in _rows(form.many("row"))},
-        is_refund=form.one("kind") == REFUNDS.many,
+        is_refund=kind.is_refund,
         ids=tuple(split_ids(query_params.text("ids", ids))),
         accept_other_goods=form.one("accept_other_goods") == "yes",
     )
@@ -212,5 +206,6 @@ def _form_values(reader: Reader, back: str) -> dict[str, Any]:
     return {"token": form_token(reader.user), "back": back}
 
 
-def _back_of(form: TrustedForm) -> dict[str, Any]:
-    return {"back": query_params.back(form.one("back"))}
+def _sentence(error: Exception) -> str:
+    text = str(error).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."

@@ -64,7 +64,7 @@ class _Prepared:
 
 def choices_for(records: Sequence[Record], is_refund: bool = False) -> list[str]:
     """Return which of `CHOICES` may be right for at least one of these rows; KK is not asked."""
-    from airflow_provider_kk.delivery.states import CLOSED, DOUBTFUL, State
+    from airflow_provider_kk.delivery.states import DOUBTFUL, State
 
     states = {one.state for one in records}
     is_open = bool(states & {State.HELD, *DOUBTFUL})
@@ -72,7 +72,8 @@ def choices_for(records: Sequence[Record], is_refund: bool = False) -> list[str]
         # The ids are of one order.
         "created": len(records) == 1 and (is_open or State.REJECTED in states),
         "never_created": is_open,
-        "order_again": bool(states & CLOSED) and not is_refund,
+        # What is not sent is sent by the next sync as it is.
+        "order_again": bool(states & {State.CREATED, State.REJECTED}) and not is_refund,
         RETRY: State.REJECTED in states,
     }
     return [name for name, is_right in found.items() if is_right]

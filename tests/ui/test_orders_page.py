@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from tests.ui.conftest import DAG_ID, HELD, SENT, hold
+from tests.ui.conftest import DAG_ID, HELD, SENT, hold, log_in
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -29,6 +29,8 @@ CONTRASTS = Path(__file__).with_name("contrasts.js")
 def test_the_menu_leads_to_all_orders(browser: Chrome, ui: Ui):
     browser.get(ui.url)
     click(browser, "//button[contains(., 'Browse')] | //*[@role='button'][contains(., 'Browse')]")
+    wait(browser, lambda: one(browser, "img[src$='/kk/page.svg']").get_property("naturalWidth") > 0)
+    picture(browser, "menu")
     click(browser, "//a[contains(., 'KK orders')]")
     with frame(browser):
         assert text_of(browser, "a.tile.created b") == str(ui.created)
@@ -170,6 +172,103 @@ def test_the_keyboard_alone_finds_an_order_and_copies_its_command(browser: Chrom
     press(browser, Keys.SPACE)
     assert f"resolve {HELD} --never-created" in copied_text(browser)
     assert browser.switch_to.active_element.text == "Copy"
+
+
+def test_chosen_orders_are_resolved_after_the_plan_was_confirmed(browser: Chrome, ui: Ui):
+    hold(ui.environment, "SO-31001", "SO-31002")
+    open_page(browser, ui)
+    with frame(browser):
+        one(browser, "a.tile.held").click()
+        wait(browser, lambda: "held" in one(browser, "h2#table-title").text)
+        one(browser, "input[data-all]").click()
+        assert len(many(browser, "input[name=row]:checked")) == 3
+        one(browser, f"input[aria-label='Choose {HELD}']").click()
+        picture(browser, "choose")
+        click(browser, "//button[contains(., 'Resolve or retry the chosen')]")
+        wait(browser, lambda: one(browser, "h1").text == "Resolve 2 orders")
+        one(browser, "input[value=never_created]").click()
+        one(browser, "input[name=why]").send_keys("not on KK's site")
+        picture(browser, "resolve")
+        click(browser, "//button[text()='Show what would happen']")
+        wait(browser, lambda: one(browser, "h1").text == "What would happen")
+        assert "SO-31001" in text_of(browser, "table")
+        assert "the next sync that selects it sends it again" in text_of(browser, "table")
+        picture(browser, "plan")
+        click(browser, "//button[text()='Confirm for 2 orders']")
+        wait(browser, lambda: one(browser, "h1").text == "2 of 2 orders done")
+        assert browser.switch_to.active_element.tag_name == "h1"  # so that it is read out
+        picture(browser, "result")
+        click(browser, "//a[text()='SO-31001']")
+        wait(browser, lambda: one(browser, "h1").text == "Order SO-31001")
+        assert "not sent" in text_of(browser, "h2 .mark")
+        assert "olga: not on KK's site" in text_of(browser, "dl")
+        one(browser, "nav.back a").click()
+        wait(browser, lambda: "held" in one(browser, "h2#table-title").text)
+        assert "SO-31001" not in text_of(browser, "main")
+
+
+def test_the_keyboard_alone_retries_a_rejected_order(browser: Chrome, ui: Ui):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(f"{ui.url}/kk/orders?state=rejected")
+    tab_to(browser, lambda element: (element.get_attribute("aria-label") or "").startswith("Choose SO"))
+    press(browser, Keys.SPACE)
+    number = browser.switch_to.active_element.get_attribute("aria-label").removeprefix("Choose ")
+    tab_to(browser, lambda element: "Resolve or retry" in element.text)
+    press(browser, Keys.ENTER)
+    wait(browser, lambda: one(browser, "h1").text == f"Resolve order {number}")
+    tab_to(browser, lambda element: element.get_attribute("type") == "radio")
+    while browser.switch_to.active_element.get_attribute("value") != "retry":
+        press(browser, Keys.ARROW_DOWN)
+    press(browser, Keys.SPACE)
+    tab_to(browser, lambda element: element.get_attribute("name") == "why")
+    press(browser, "stock is back", Keys.ENTER)
+    wait(browser, lambda: one(browser, "h1").text == "What would happen")
+    tab_to(browser, lambda element: element.text == "Confirm for 1 order")
+    press(browser, Keys.ENTER)
+    wait(browser, lambda: one(browser, "h1").text == "1 of 1 order done")
+    browser.get(f"{ui.url}/kk/order?number={number}")
+    assert "now, resolved manually" in text_of(browser, "dl")
+    assert "olga: stock is back" in text_of(browser, "dl")
+
+
+def test_the_pages_that_resolve_are_readable_in_dark_and_on_a_phone(browser: Chrome, ui: Ui):
+    def go_through(name: str) -> None:
+        browser.get(f"{ui.url}/kk/order?number={HELD}")
+        click(browser, "//button[text()='Resolve or retry']")
+        for step in ("resolve", "plan"):
+            wait(browser, lambda: many(browser, "form.resolve"))
+            faint = [each for each in browser.execute_script(CONTRASTS.read_text()) if each[0] < 4.5]
+            assert faint == []
+            width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert browser.execute_script(width) <= 0
+            for field in many(browser, "input:not([type=hidden]), [role=region], nav"):
+                assert field.accessible_name, field.get_attribute("outerHTML")
+            picture(browser, f"{name}-{step}")
+            if step == "resolve":
+                one(browser, "input[value=never_created]").click()
+                one(browser, "input[name=why]").send_keys("not on KK's site")
+                click(browser, "//button[text()='Show what would happen']")
+                wait(browser, lambda: one(browser, "h1").text == "What would happen")
+
+    with system_is(browser, "light"):
+        go_through("light")
+    with system_is(browser, "dark"):
+        go_through("dark")
+    with phone(browser):
+        go_through("phone")
+
+
+def test_who_may_not_edit_connections_gets_no_form(browser: Chrome, ui: Ui):
+    browser.delete_all_cookies()
+    log_in(browser, ui.url, "victor")
+    try:
+        browser.get(f"{ui.url}/kk/resolve?kk_conn_id=kk_default&kind=orders&row=v~{HELD}")
+        assert not many(browser, "form")
+        assert "may not read" in text_of(browser, "[role=alert]")
+    finally:
+        browser.delete_all_cookies()
+        log_in(browser, ui.url)
 
 
 def test_the_keyboard_reaches_all_there_is_to_press(browser: Chrome, ui: Ui):
