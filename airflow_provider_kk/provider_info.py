@@ -58,6 +58,11 @@ CONN_FIELDS: dict[str, dict[str, object]] = {
         "description": "Requests a second that KK's bucket lets through; 2 when empty.",
         "schema": {"type": ["number", "null"]},
     },
+    "max_orders_per_day": {
+        "label": "Most orders a day",
+        "description": "Orders that may be sent in any 24 hours, by all DAGs and commands; empty: no limit.",
+        "schema": {"type": ["integer", "null"]},
+    },
     "use_env_proxies": {
         "label": "Use proxies of the environment",
         "description": "Go through the proxies named by HTTPS_PROXY and NO_PROXY; off when empty.",
@@ -116,15 +121,7 @@ def get_provider_info() -> dict[str, object]:
         ],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.hooks.kk"]}],
         "triggers": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": [
-                    "airflow_provider_kk.triggers.orders",
-                    "airflow_provider_kk.triggers.polling",
-                    "airflow_provider_kk.triggers.refunds",
-                    "airflow_provider_kk.triggers.sleep",
-                ],
-            }
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.triggers.kk"]}
         ],
         "asset-uris": _ASSET_URIS,
         # what assets are called on Airflow 2

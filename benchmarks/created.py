@@ -66,7 +66,11 @@ def main() -> None:
     ledger.storage.transact(add_all)
     ledger.close()
     operator = SyncOrdersOperator(
-        task_id="sync", warehouse_conn_id="warehouse", ledger_conn_id="ledger", sql=SELECT
+        task_id="sync",
+        warehouse_conn_id="warehouse",
+        ledger_conn_id="ledger",
+        sql=SELECT,
+        max_new_orders=None,
     )
     ready()
     alone_s = min(_cpu_s(read_alone) for _ in range(2))

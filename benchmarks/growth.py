@@ -63,10 +63,9 @@ def rows(*, is_long: bool) -> Iterator[Row]:
 def main() -> None:
     import sqlalchemy as sa
 
-    from airflow_provider_kk.delivery.job import Content, Job
-    from airflow_provider_kk.delivery.model import AttemptResult, Origin
+    from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin
     from airflow_provider_kk.delivery.sql.database import pool_arguments
-    from airflow_provider_kk.delivery.sql.report import Report, Selection
+    from airflow_provider_kk.delivery.sql.report import Report, RowFilter
     from airflow_provider_kk.delivery.sql.storage import sql_ledger
     from airflow_provider_kk.delivery.states import Event
 
@@ -85,7 +84,7 @@ def main() -> None:
 
     def page(since: float, until: float) -> None:
         report.over_time(since, until, _HOUR_S)
-        report.lines(Selection(since=since, until=until), limit=50)
+        report.lines(RowFilter(since=since, until=until), limit=50)
 
     def measure(name: str) -> dict[str, float]:
         numbers = [f"{name}-{n}" for n in range(ORDERS)]
@@ -97,7 +96,7 @@ def main() -> None:
             "doubts": median(seconds(ledger.doubts) for _ in range(20)),
             "today": median(seconds(lambda: page(now - _DAY_S, now)) for _ in range(20)),
             "old_page": median(
-                seconds(lambda: report.lines(Selection(until=now - _AGO_S), limit=50)) for _ in range(20)
+                seconds(lambda: report.lines(RowFilter(until=now - _AGO_S), limit=50)) for _ in range(20)
             ),
             "year": median(seconds(lambda: report.over_time(now - _YEAR_S, now, _DAY_S)) for _ in range(3)),
         }

@@ -75,7 +75,12 @@ def main() -> None:
     task: dict[str, Any] = json.loads(sys.argv[1])
     fill(task["file"], task["rows"])
     operator = SyncOrdersOperator(
-        task_id="plan", warehouse_conn_id="warehouse", ledger_conn_id="ledger", sql=SELECT, plan_only=True
+        task_id="plan",
+        warehouse_conn_id="warehouse",
+        ledger_conn_id="ledger",
+        sql=SELECT,
+        plan_only=True,
+        max_new_orders=None,
     )
     ready()
     cpu = time.process_time()

@@ -14,11 +14,10 @@ import sqlalchemy as sa
 
 from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.api.models import Order
-from airflow_provider_kk.delivery.circuit_breaker import Limits
+from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
-from airflow_provider_kk.delivery.job import Job
-from airflow_provider_kk.delivery.model import Origin
+from airflow_provider_kk.delivery.model import Job, Origin
 from airflow_provider_kk.delivery.orders import KKOrderList, order_job
 from airflow_provider_kk.delivery.run_queue import RunQueue
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.sandbox.catalogue import SOLD_OUT_SKUS, products
+from airflow_provider_kk.sandbox.goods import SOLD_OUT_SKUS, products
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.control import SandboxControl
@@ -140,7 +140,7 @@ def _too_long(order: ShopOrder) -> ShopOrder:
 CHANGES: dict[int, _Change] = {
     3: _split,
     6: _struck("created, then the connection drops", "drop_after_commit"),
-    9: _invalid("country UK, which no ISO 3166 code is", country="UK"),
+    9: _invalid("country AN, which is no ISO 3166 code any more", country="AN"),
     11: _struck("the request is lost, nothing created", "drop_before_commit"),
     14: _refused("a SKU that KK does not have", "FWXW00999_WHT_M"),
     17: _struck("created, then HTTP 502", "status_after_commit", status=502),

@@ -21,7 +21,7 @@ from airflow.models.connection import Connection
 
 import airflow_provider_kk
 from airflow_provider_kk.cli.main import COMMANDS
-from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker
+from airflow_provider_kk.delivery.attempt import CircuitBreaker
 from airflow_provider_kk.delivery.run_queue import COUNTED
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.hooks.connection import ConnectionSettings, parse_connection

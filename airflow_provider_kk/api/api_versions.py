@@ -14,7 +14,7 @@ from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.api.validators import CHANNEL_TYPES
 
 ADDRESS_KEYS = ("orderAddresses", "orderAddress")
-"""KK's examples all say `orderAddresses`, one of its tables says `orderAddress`."""
+"""All of KK's examples have `orderAddresses`, one of its tables has `orderAddress`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ApiVersion:
     def check(self, order: Order) -> None:
         """Raise InvalidOrderError when this version does not document the order's shipping speed.
 
-        What KK does with such a value is unknown. It may ship more slowly without saying so.
+        KK does not document what it does then. It may ship more slowly without notice.
         """
         if self.channel_types and order.channel_type not in (None, *self.channel_types):
             speeds = " or ".join(self.channel_types)

@@ -7,11 +7,11 @@ Ids are always `str`, times aware datetimes, money Decimal. Every call that fail
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Self
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self, TypeVar
 
 from airflow_provider_kk.api.api_versions import ADDRESS_KEYS, API_VERSIONS
-from airflow_provider_kk.api.errors import KKRateLimitedError, KKUnknownOutcomeError
+from airflow_provider_kk.api.errors import KKAnswerError, KKRateLimitedError, KKUnknownOutcomeError
 from airflow_provider_kk.api.models import (
     Channel,
     KKOrder,
@@ -24,15 +24,14 @@ from airflow_provider_kk.api.models import (
     Stock,
     Warehouse,
 )
-from airflow_provider_kk.api.paging import checked_id, chunks, listing, paged, present, rows_of, utc_text
-from airflow_provider_kk.api.responses import data_of, kk_order_ids
+from airflow_provider_kk.api.responses import data_of, is_plausible_id, kk_order_ids
 from airflow_provider_kk.api.throttle import LocalBucket, Throttle
 from airflow_provider_kk.api.transport import Request, Transport
 
 MAX_PAGE_SIZE = 250
 """The most orders that KK lists on a page."""
 MAX_SKUS = 30
-"""The most SKUs that KK takes in one question about products or stock."""
+"""The most SKUs that KK takes in one request about products or stock."""
 
 _RATE_LIMIT_RETRIES = 3
 _IDS_AT_ONCE = 50
@@ -80,7 +79,7 @@ class KKClient:
 
     @property
     def clock_skew_s(self) -> float | None:
-        """KK's `Date` minus this machine's wall clock, in seconds, at the last answer that had one."""
+        """KK's `Date` minus this machine's wall clock in seconds, at the last answer with a date."""
         return self._transport.clock_skew_s
 
     @property
@@ -92,31 +91,34 @@ class KKClient:
         """Close kept connections."""
         self._transport.close()
 
-    def create_order(
+    def create_order(self, order: Order | Mapping[str, Any] | str) -> list[str]:
+        """Check `order`, then create it as `post_order` does. Raises InvalidOrderError, too."""
+        return self.post_order(Order.parse(order))
+
+    def post_order(
         self,
-        order: Order | Mapping[str, Any] | str,
+        order: Order,
         *,
         throttled: bool = True,
         before_send: Callable[[float], None] | None = None,
     ) -> list[str]:
-        """Create `order` and return its kkOrderIds, several when KK splits it (page "Create order").
+        """Create a checked order and return its kkOrderIds, several when KK splits it (page "Create order").
 
-        The same order sent twice is two orders at KK. `before_send` gets the seconds left once connection
-        and TLS stand, right before the first byte; if it raises, no byte is sent. With `throttled=False`
-        the caller has a place in the rate limit already, and a 429 is not tried again.
+        The same order sent twice is two orders at KK. `before_send` gets the seconds left, right before the
+        first byte; if it raises, no byte is sent. With `throttled=False` the caller has a permit of the rate
+        limit already, and a 429 is not retried.
 
-        Raises InvalidOrderError before anything is sent, KKNotSentError, KKRateLimitedError, KKAuthError,
-        KKEndpointError (not sent), KKRejectedError (KK said no), KKUnknownOutcomeError (KK may have it).
+        Raises KKNotSentError, KKRateLimitedError, KKAuthError, KKEndpointError (not sent), KKRejectedError,
+        KKUnknownOutcomeError (KK may have it).
         """
-        checked = Order.parse(order)
         call = Request(
             "POST",
             self._api_version.orders_path,
-            body=self._api_version.create_body(checked, self._address_key, self._sale_platform),
+            body=self._api_version.create_body(order, self._address_key, self._sale_platform),
             is_write=True,
             before_send=before_send,
         )
-        ids = kk_order_ids(self._data(call, throttled=throttled, secrets=checked.private_values()))
+        ids = kk_order_ids(self._data(call, throttled=throttled, secrets=order.private_values()))
         if not ids:
             raise KKUnknownOutcomeError("KK reports success without an order id that can be read", code=10000)
         return ids
@@ -133,27 +135,24 @@ class KKClient:
         page_number: int = 1,
         page_size: int = MAX_PAGE_SIZE,
     ) -> OrderPage:
-        """One page of KK's orders (page "Query orders"). Only an empty page proves the end.
+        """Return one page of KK's orders (page "Query orders"). Only an empty page proves the end.
 
         Times must be aware; they are sent in whole seconds that never narrow the window. `status` exists in
-        v1 only. KK may show an order minutes after it was made. Raises KKAnswerError and its kin,
-        ValueError for arguments.
+        v1 only. KK may list an order minutes after it was made. Raises a KKError, ValueError for arguments.
         """
         if status is not None and not self._api_version.filters_by_status:
             raise ValueError(f"KK's API {self._api_version.name} does not filter orders by status")
         params = {
-            "createStartTime": utc_text(created_from),
-            "createEndTime": utc_text(created_to, up=True),
-            "updateStartTime": utc_text(updated_from),
-            "updateEndTime": utc_text(updated_to, up=True),
-            "ids": ",".join(checked_id(kk_id) for kk_id in ids) if ids is not None else None,
+            "createStartTime": _utc_text(created_from),
+            "createEndTime": _utc_text(created_to, up=True),
+            "updateStartTime": _utc_text(updated_from),
+            "updateEndTime": _utc_text(updated_to, up=True),
+            "ids": ",".join(_checked_id(kk_id) for kk_id in ids) if ids is not None else None,
             "status": status if status is None or isinstance(status, str) else ",".join(status),
             "pageNumber": str(page_number),
             "pageSize": str(min(page_size, MAX_PAGE_SIZE)),
         }
-        return OrderPage.read(
-            listing(self._data(Request("GET", self._api_version.orders_path, params=present(params))))
-        )
+        return OrderPage.read(_listing(self._get(self._api_version.orders_path, _present(params))))
 
     def iter_orders(
         self,
@@ -165,10 +164,9 @@ class KKClient:
         ids: Iterable[str] | None = None,
         status: str | Iterable[str] | None = None,
     ) -> Iterator[KKOrder]:
-        """All orders of a window, each id once; arguments as in `list_orders`.
+        """Yield all orders of a window, each id once; arguments as in `list_orders`.
 
-        Rows that move between pages while they are read can be missed: who needs all of them fixes both
-        bounds.
+        Rows that move between pages while they are read can be missed. To get all, set both bounds.
         """
         wanted_ids = list(ids) if ids is not None else None
 
@@ -183,22 +181,22 @@ class KKClient:
                 page_number=number,
             ).orders
 
-        return paged(page, key=lambda order: order.id)
+        return _paged(page, key=lambda order: order.id)
 
     def get_order(self, kk_order_id: str) -> KKOrder | None:
-        """One order by KK's id, or None when KK lists no such order."""
+        """Return one order by KK's id, or None when KK lists no such order."""
         return next(iter(self.get_orders([kk_order_id])), None)
 
     def get_orders(self, kk_order_ids: Iterable[str]) -> list[KKOrder]:
-        """The orders with these ids, in this order; those that KK does not list are left out."""
-        wanted = list(dict.fromkeys(checked_id(kk_id) for kk_id in kk_order_ids))
+        """Return the orders with these ids, in this order, without those that KK does not list."""
+        wanted = list(dict.fromkeys(_checked_id(kk_id) for kk_id in kk_order_ids))
         found: dict[str, KKOrder] = {}
         for chunk in chunks(wanted, _IDS_AT_ONCE):
             for number in range(1, len(chunk) + 1):
                 orders = self.list_orders(ids=chunk, page_number=number).orders
                 new = {order.id: order for order in orders if order.id in chunk and order.id not in found}
                 found |= new
-                # A page without a new one ends it too: a server that ignores `ids` lists its whole store.
+                # A page without a new order ends it, too: a server that ignores `ids` lists the whole store.
                 if not new or all(kk_id in found for kk_id in chunk):
                     break
         return [found[kk_id] for kk_id in wanted if kk_id in found]
@@ -213,7 +211,7 @@ class KKClient:
         before_send: Callable[[float], None] | None = None,
         throttled: bool = True,
     ) -> str:
-        """Ask for a refund of an order, or of some `lines`, and return the refund number (page "Refund").
+        """Request a refund of an order, or of some `lines`, and return its number (page "Refund").
 
         A line is `{itemId, skuCode, quantity, countryCode}`. Only before shipping; KK decides within a day.
         The same call twice may be two refunds. Raises like `create_order`.
@@ -221,7 +219,7 @@ class KKClient:
         body: dict[str, Any] = {"remark": remark}
         if lines is not None:
             body |= {"refundReason": refund_reason, "orderItems": [dict(line) for line in lines]}
-        path = self._api_version.refund_path.format(id=checked_id(kk_order_id))
+        path = self._api_version.refund_path.format(id=_checked_id(kk_order_id))
         call = Request("POST", path, body=body, is_write=True, before_send=before_send)
         data = self._data(call, throttled=throttled, secrets=(remark,))
         numbers = kk_order_ids(
@@ -234,9 +232,9 @@ class KKClient:
         return numbers[0]
 
     def get_refunds(self, kk_order_id: str) -> list[Refund]:
-        """The refunds of one order, and what became of them."""
-        path = self._api_version.refunds_path.format(id=checked_id(kk_order_id))
-        return [Refund.read(row) for row in rows_of(self._data(Request("GET", path)))]
+        """Return the refunds of one order with their statuses."""
+        path = self._api_version.refunds_path.format(id=_checked_id(kk_order_id))
+        return [Refund.read(row) for row in _rows_of(self._get(path))]
 
     def get_channels(
         self,
@@ -245,10 +243,10 @@ class KKClient:
         *,
         split: bool = False,
     ) -> list[Channel]:
-        """Ways to ship these goods to a country, with freight; `split`: of an order that KK splits.
+        """Return the ways to ship goods to a country, with freight; `split`: of an order that KK splits.
 
-        Documented under v2 only, so every version asks there. Raises InvalidOrderError before anything is
-        asked, KKRejectedError when KK says no (an unknown SKU), KKAnswerError and its kin.
+        It is documented under v2 only, so every version asks there. Raises InvalidOrderError before anything
+        is sent, KKRejectedError (such as for an unknown SKU) or another KKError.
         """
         shipment = Shipment.parse({"items": items, "country": country})
         body = {
@@ -256,11 +254,11 @@ class KKClient:
             "shipToCountry": shipment.country,
         }
         path = "/openapi/v2/order/orders/channel" + ("/automationSplit" if split else "")
-        return [Channel.read(row) for row in rows_of(self._data(Request("POST", path, body=body)))]
+        return [Channel.read(row) for row in _rows_of(self._data(Request("POST", path, body=body)))]
 
     def get_balance(self) -> Any:
-        """The account's balance, as KK sends it: its form is not documented."""
-        return self._data(Request("GET", "/openapi/v1/payment/balance"))
+        """Return the account's balance as KK sends it, since its form is not documented."""
+        return self._get("/openapi/v1/payment/balance")
 
     def iter_stock(
         self,
@@ -270,11 +268,11 @@ class KKClient:
         updated_to: datetime | None = None,
         warehouse_code: str | None = None,
     ) -> Iterator[Stock]:
-        """Stock by warehouse, of these SKUs or of all that changed in a window (page "Product stocks").
+        """Yield stock by warehouse, of these SKUs or of all that changed in a window (page "Product stocks").
 
-        At most `MAX_SKUS` are asked for in a request; what KK answers for an unknown SKU is not documented.
+        A request has at most `MAX_SKUS`. KK does not document its answer to an unknown SKU.
         """
-        window = _window(updated_from, updated_to) | present({"warehouseCode": warehouse_code})
+        window = _window(updated_from, updated_to) | _present({"warehouseCode": warehouse_code})
         for row in self._iter_rows("/openapi/v1/product/stocks", "skus", skus, window):
             yield Stock.read(row)
 
@@ -287,43 +285,44 @@ class KKClient:
         updated_to: datetime | None = None,
         category_id: str | None = None,
     ) -> Iterator[KKProduct]:
-        """Products with their SKUs, by SKUs, SPUs, a window of changes or a category (page "Products").
+        """Yield products with their SKUs, by SKUs, SPUs, a window of changes or a category (page "Products").
 
-        At most `MAX_SKUS` codes are asked for in a request. KK does not document what it answers for an
-        unknown code, nor whether it lists the other SKUs of a product too: identify each SKU by its `sku`.
+        A request has at most `MAX_SKUS` codes. KK documents neither its answer to an unknown code, nor
+        whether it lists the other SKUs of a product, too: identify each SKU by its `sku`.
         """
         key, codes = ("skus", skus) if spus is None else ("spus", spus)
-        window = _window(updated_from, updated_to) | present({"categoryId": category_id})
+        window = _window(updated_from, updated_to) | _present({"categoryId": category_id})
         for row in self._iter_rows("/openapi/v1/product/products", key, codes, window):
             yield KKProduct.read(row)
 
     def get_warehouses(self) -> list[Warehouse]:
-        """KK's warehouses."""
-        return [
-            Warehouse.read(row)
-            for row in rows_of(self._data(Request("GET", "/openapi/v1/product/countryAndWarehouse")))
-        ]
+        """Return KK's warehouses."""
+        rows = _rows_of(self._get("/openapi/v1/product/countryAndWarehouse"))
+        return [Warehouse.read(row) for row in rows]
 
     def get_categories(self) -> Any:
-        """KK's tree of categories, as KK sends it."""
-        return self._data(Request("GET", "/openapi/v1/product/category"))
+        """Return KK's tree of categories, as KK sends it."""
+        return self._get("/openapi/v1/product/category")
 
     def _iter_rows(
         self, path: str, key: str, codes: Iterable[str] | None, window: Mapping[str, str]
     ) -> Iterator[Any]:
-        """Rows by codes, a few at once, else page by page."""
+        """Yield rows by codes, a few at once, else page by page."""
         if codes is not None:
             for chunk in chunks(list(dict.fromkeys(codes)), MAX_SKUS):
-                yield from rows_of(self._data(Request("GET", path, params={key: ",".join(chunk), **window})))
+                yield from _rows_of(self._get(path, {key: ",".join(chunk), **window}))
             return
 
         def page(number: int) -> list[Any]:
-            return rows_of(self._data(Request("GET", path, params={**window, "pageNumber": str(number)})))
+            return _rows_of(self._get(path, {**window, "pageNumber": str(number)}))
 
-        yield from paged(page, key=repr)
+        yield from _paged(page, key=repr)
+
+    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Any:
+        return self._data(Request("GET", path, params=params))
 
     def _data(self, call: Request, *, throttled: bool = True, secrets: Iterable[str] = ()) -> Any:
-        """The one way to KK: a place in the rate limit, the exchange, the answer's `data`."""
+        """Send one request within the rate limit, and return the `data` of the answer."""
         secrets = (self._token, *secrets)
         for retries_left in reversed(range(_RATE_LIMIT_RETRIES + 1)):
             if throttled:
@@ -332,11 +331,83 @@ class KKClient:
                 return data_of(self._transport.send(call), is_write=call.is_write, secrets=secrets)
             except KKRateLimitedError as error:
                 self._throttle.back_off(error.retry_after_s)
-                # Proven not to have been acted on, so even what changes something may be asked again.
+                # KK has not acted on it, so even a write may be sent again.
                 if not (throttled and retries_left):
                     raise
         raise AssertionError("the last try returns or raises")
 
 
 def _window(updated_from: datetime | None, updated_to: datetime | None) -> dict[str, str]:
-    return present({"dateStartTime": utc_text(updated_from), "dateEndTime": utc_text(updated_to, up=True)})
+    return _present({"dateStartTime": _utc_text(updated_from), "dateEndTime": _utc_text(updated_to, up=True)})
+
+
+T = TypeVar("T")
+
+_STUCK_PAGES = 3
+
+
+def _paged(page: Callable[[int], list[T]], key: Callable[[T], object]) -> Iterator[T]:
+    """Yield the rows of `page(1)`, `page(2)`, ... up to an empty page, each key once, false keys always.
+
+    Raises KKAnswerError when page after page has nothing new, since such a list has no end.
+    """
+    seen: set[object] = set()
+    stuck = 0
+    number = 1
+    while rows := page(number):
+        new = [row for row in rows if not key(row) or key(row) not in seen]
+        stuck = stuck + 1 if all(not key(row) for row in new) else 0
+        if stuck >= _STUCK_PAGES:
+            raise KKAnswerError(f"KK's list does not end: pages up to {number} repeat what came before")
+        for row in new:
+            # A page may repeat a row within itself.
+            if not key(row) or key(row) not in seen:
+                seen.add(key(row))
+                yield row
+        number += 1
+
+
+def _listing(data: Any) -> Mapping[str, Any]:
+    """Return `data` of a listing as `{"list": [...], ...}`.
+
+    A null list is an empty one. Anything else raises KKAnswerError: it must not pass for an empty list.
+    """
+    if isinstance(data, list):
+        return {"list": data}
+    if isinstance(data, Mapping) and "list" in data and isinstance(data["list"], list | None):
+        return data
+    raise KKAnswerError("KK's answer holds no list")
+
+
+def _rows_of(data: Any) -> list[Any]:
+    """Return the rows of a listing. Raises KKAnswerError when it has no list."""
+    return _listing(data)["list"] or []
+
+
+def chunks(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Yield `values` in pieces of at most `size`."""
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _utc_text(moment: datetime | None, *, up: bool = False) -> str | None:
+    """Return a time for KK's parameters, in whole seconds rounded down, or up for the end of a window."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise ValueError("times must have a time zone")
+    moment = moment.astimezone(UTC)
+    if up and moment.microsecond:
+        moment += timedelta(seconds=1)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _checked_id(kk_id: str) -> str:
+    """Return a kkOrderId that is fit for a path or a list. Raises ValueError for anything else."""
+    if not isinstance(kk_id, str) or not is_plausible_id(kk_id):
+        raise ValueError("a kkOrderId is text of up to 32 letters, digits, - and _")
+    return kk_id
+
+
+def _present(params: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the parameters that are set."""
+    return {name: value for name, value in params.items() if value is not None}

@@ -1,4 +1,4 @@
-"""One error tree. Every error says what it proves about the request: its outcome.
+"""The errors of calls to KK. Each has an outcome: what it proves about the request.
 
 No text here ever holds an access token, a name, a street or a phone number.
 """
@@ -6,20 +6,20 @@ No text here ever holds an access token, a name, a street or a phone number.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Outcome(str, Enum):
     """What is known of a request that was meant to change something at KK."""
 
     CREATED = "created"
-    """KK did it and gave an id."""
+    """KK did it and returned an id."""
     REJECTED = "rejected"
-    """KK said no."""
+    """KK answered no."""
     NOT_SENT = "not_sent"
-    """Proven never to have been acted on: it may be sent again."""
+    """It is proven that KK did not act on it: it may be sent again."""
     UNKNOWN = "unknown"
-    """KK may have done it: look before anything is sent again."""
+    """KK may have done it: reconcile before anything is sent again."""
 
     def __str__(self) -> str:
         return self.value
@@ -28,8 +28,8 @@ class Outcome(str, Enum):
 class KKError(Exception):
     """The root of all errors of a call to KK.
 
-    `outcome` is what the error proves, `http_status` and `code` (the envelope's) are None when no such thing
-    arrived, `kk_message` is KK's own text, cut to a line and cleared of the order's personal values.
+    `outcome` is what the error proves. `http_status` and `code` (of the envelope) are None when they did not
+    arrive. `kk_message` is KK's text in one line, without the order's personal values.
     """
 
     outcome: Outcome = Outcome.UNKNOWN
@@ -49,7 +49,7 @@ class KKError(Exception):
 
 
 class KKNotSentError(KKError):
-    """No byte of the request reached the socket: name, connection, TLS, proxy, or the last check said no."""
+    """No byte of the request reached the socket: name, connection, TLS, proxy, or `before_send` failed."""
 
     outcome = Outcome.NOT_SENT
 
@@ -59,16 +59,8 @@ class KKRateLimitedError(KKError):
 
     outcome = Outcome.NOT_SENT
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        http_status: int | None = None,
-        code: int | None = None,
-        kk_message: str | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(message, http_status=http_status, code=code, kk_message=kk_message)
+    def __init__(self, message: str, *, retry_after_s: float | None = None, **known: Any) -> None:
+        super().__init__(message, **known)
         self.retry_after_s = retry_after_s
 
 
@@ -79,31 +71,31 @@ class KKAuthError(KKError):
 
 
 class KKEndpointError(KKError):
-    """Nothing of KK's answers at this path (HTTP 404 or 405 without an envelope): wrong host or version."""
+    """There is no KK API at this path (HTTP 404 or 405 without an envelope): wrong host or version."""
 
     outcome = Outcome.NOT_SENT
 
 
 class KKRejectedError(KKError):
-    """KK understood the request and refused it: `code` and `kk_message` say why."""
+    """KK understood the request and rejected it: `code` and `kk_message` say why."""
 
     outcome = Outcome.REJECTED
 
 
 class KKUnknownOutcomeError(KKError):
-    """A request that changes something may or may not have done so. Sending it again could do it twice."""
+    """A write may or may not have happened. Sending it again could do it twice."""
 
     outcome = Outcome.UNKNOWN
 
 
 class KKAnswerError(KKError):
-    """A reading call failed or its answer cannot be read. A read changes nothing, so it may be repeated."""
+    """A read failed, or its answer cannot be parsed. It changes nothing, so it may be repeated."""
 
     outcome = Outcome.NOT_SENT
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong with an order: where (`items[0].quantity`) and what. Never the value itself."""
+    """One fault of an order: where (`items[0].quantity`) and what, never the value itself."""
 
     path: str
     message: str
@@ -113,7 +105,7 @@ class Fault(NamedTuple):
 
 
 class InvalidOrderError(ValueError):
-    """An order that must not be sent, with every fault of it at once."""
+    """Names every fault of an order that must not be sent."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
         super().__init__(faults)

@@ -1,6 +1,6 @@
-"""How far an order has come, told from KK's words, which differ between the versions of its API.
+"""An order's fulfilment status by KK's statuses, which differ between the versions of its API.
 
-Source: page "Query orders", v1 and v2. Every set of words is open: one that is not known tells nothing here.
+Source: page "Query orders", v1 and v2. Every set of statuses is open: an unknown one counts for nothing here.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from typing import Any
 from airflow_provider_kk.api.models import KKOrder
 
 
-class _Stations(StrEnum):
-    """Words in the order in which they are passed."""
+class _RankedStatus(StrEnum):
+    """Statuses in the order in which they are passed."""
 
     @property
     def rank(self) -> int:
-        """A higher one never gives way to a lower one."""
+        """The place in that order; a status never falls back to a lower one."""
         return list(type(self)).index(self)
 
 
-class FulfilmentStatus(_Stations):
-    """The stations of an order, in the order in which it passes them; `rank` compares two."""
+class FulfilmentStatus(_RankedStatus):
+    """The statuses of an order, in the order in which it passes them; `rank` compares two."""
 
     CREATED = "created"
-    """KK lists it, and says nothing more that is understood."""
+    """KK lists it without a known status."""
     WAITING_PAYMENT = "waiting_payment"
     PAID = "paid"
     PARTIALLY_SHIPPED = "partially_shipped"
     SHIPPED = "shipped"
-    """Every parcel is on its way."""
+    """Every parcel is shipped."""
     DELIVERED = "delivered"
     CANCELLED = "cancelled"
     REFUNDED = "refunded"
-    """All of it; some lines alone do not change the status."""
+    """The whole order; a refund of some lines does not change the status."""
 
 
-class PackageStatus(_Stations):
-    """The stations of a parcel, in order."""
+class PackageStatus(_RankedStatus):
+    """The statuses of a parcel, in order."""
 
     PREPARING = "preparing"
     SHIPPED = "shipped"
@@ -47,7 +47,7 @@ class PackageStatus(_Stations):
 
 
 class Goal(StrEnum):
-    """What can be waited for."""
+    """A status to wait for."""
 
     PAID = "paid"
     SHIPPED = "shipped"
@@ -55,7 +55,7 @@ class Goal(StrEnum):
     REFUNDED = "refunded"
 
 
-# What v1 tells in one word, v2 tells in up to four. v2's waiting_to_ship does not say that it is paid.
+# v1 has one status, v2 up to four. v2's waiting_to_ship does not mean that the order is paid.
 _STATUS = {
     "waiting_payment": FulfilmentStatus.WAITING_PAYMENT,
     "processing": FulfilmentStatus.PAID,
@@ -90,19 +90,19 @@ def status_in(
     *,
     is_paid: bool,
 ) -> FulfilmentStatus:
-    """The furthest station that KK's four words tell of; `is_paid`: there is a date of payment."""
-    text = (
+    """Return the highest status of KK's four; `is_paid`: there is a date of payment."""
+    statuses = (
         _STATUS.get(status or ""),
         _FINANCIAL.get(financial_status or ""),
         _FULFILLMENT.get(fulfillment_status or ""),
         _REFUND.get(refund_status or ""),
         FulfilmentStatus.PAID if is_paid else None,
     )
-    return max((one for one in text if one), key=lambda one: one.rank, default=FulfilmentStatus.CREATED)
+    return max((one for one in statuses if one), key=lambda one: one.rank, default=FulfilmentStatus.CREATED)
 
 
 def status_of(order: KKOrder) -> FulfilmentStatus:
-    """The furthest station that anything in a listed order tells of, its parcels included."""
+    """Return the highest status of anything in a listed order, its parcels included."""
     own = status_in(
         order.status,
         order.financial_status,
@@ -117,12 +117,12 @@ def status_of(order: KKOrder) -> FulfilmentStatus:
 
 
 def package_status(status: str | None) -> PackageStatus | None:
-    """The station that KK's word for a parcel tells of; None when it is not known."""
+    """Return the status of a parcel by KK's; None when that is unknown."""
     return _PACKAGE.get(status or "")
 
 
 def has_reached(order: KKOrder, goal: Goal) -> bool:
-    """Whether an order is where it is waited for, or beyond."""
+    """Return whether an order has reached the goal, or passed it."""
     status = status_of(order)
     if goal is Goal.REFUNDED:
         return status is FulfilmentStatus.REFUNDED
@@ -130,7 +130,7 @@ def has_reached(order: KKOrder, goal: Goal) -> bool:
 
 
 def why_never(order: KKOrder, goal: Goal) -> str | None:
-    """Why an order that has not reached `goal` will not, as far as KK's words tell; None: it still may."""
+    """Return why an order that has not reached `goal` never will; None if it still may."""
     status = status_of(order)
     if goal is Goal.REFUNDED:
         return _why_never_refunded(order, status)
@@ -157,10 +157,10 @@ def _why_never_refunded(order: KKOrder, status: FulfilmentStatus) -> str | None:
 
 @dataclass(frozen=True)
 class Outlook:
-    """How several orders stand that are waited for together.
+    """The state of a wait for several orders.
 
-    `is_reached`: the wait is over. `why_never`: why it is in vain, None as long as it is not. `orders`: what
-    `plain` makes of them. `missing`: the ids that KK does not list.
+    `is_reached`: the wait is over. `why_never`: why it is in vain, else None. `orders`: what `plain` returns
+    of each. `missing`: the ids that KK does not list.
     """
 
     is_reached: bool
@@ -172,9 +172,9 @@ class Outlook:
 def outlook(
     kk_order_ids: Sequence[str], listed: Iterable[KKOrder], goal: Goal, *, any_split: bool = False
 ) -> Outlook:
-    """How the orders with these ids stand: all have to reach `goal`, or `any_split` any one of them.
+    """Return how far the wait for these orders is: all have to reach `goal`, with `any_split` one of them.
 
-    One that is not listed is waited for: KK's lists run behind.
+    The wait goes on for one that is not listed, since KK lists orders late.
     """
     orders = {order.id: order for order in listed if order.id in kk_order_ids}
     reached = [kk_id for kk_id, order in orders.items() if has_reached(order, goal)]
@@ -204,7 +204,7 @@ def not_listed(kk_order_ids: Sequence[str]) -> str:
 
 
 def plain(order: KKOrder) -> dict[str, Any]:
-    """What a DAG wants to know of an order on its way, as plain data without anything personal."""
+    """Return the status and parcels of an order as plain data without personal data."""
     names = ("id", "status", "carrier", "tracking_code", "tracking_url")
     return {
         "kk_order_id": order.id,

@@ -92,16 +92,23 @@ class RequestModel(BaseModel):
         return named
 
     @classmethod
-    def parse(cls, data: RequestModel | Mapping[str, Any] | str) -> Self:
-        """What was checked, from one of these, a mapping or JSON text. Raises InvalidOrderError."""
+    def parse(cls, data: RequestModel | Mapping[str, Any] | str, notices: list[Fault] | None = None) -> Self:
+        """What was checked, from one of these, a mapping or JSON text. Raises InvalidOrderError.
+
+        Gets `notices` what was read differently from how it was written, and what looks doubtful.
+        """
         faults: tuple[Fault, ...]
+        found: list[Fault] = []
         try:
-            return cls.model_validate(_plain(data))
+            return cls.model_validate(_plain(data), context={"notices": found})
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
             faults = tuple(_fault(cls, detail) for detail in details)
         except PydanticCustomError as error:
             faults = (Fault("", f"the order {error.message()}"),)
+        finally:
+            if notices is not None:
+                notices += [Fault(_path_of(cls, field), message) for field, message in found]
         # Raised outside of the handler: pydantic's errors keep the order's values within them.
         raise InvalidOrderError(faults)
 
@@ -261,6 +268,11 @@ def _path(loc: list[int | str]) -> str:
     for step in loc:
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
     return path
+
+
+def _path_of(model: type[RequestModel], field: str) -> str:
+    """Where a notice belongs: lines of goods get none, so a field that the model lacks is the address's."""
+    return field if field in model.model_fields else f"address.{field}"
 
 
 def _shown(name: int | str) -> str:

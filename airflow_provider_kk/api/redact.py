@@ -1,4 +1,4 @@
-"""Takes a customer and the token out of what KK says, whole or in parts, however KK has written them."""
+"""Remove personal data and the token, whole or in parts, from KK's messages."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from urllib.parse import unquote
 _HIDDEN = "***"
 _READ = 5_000
 _SHOWN = 300
-#: The widest field of an address; what is longer is a remark, and its words are words that KK may say, too.
+#: The widest field of an address. A longer text is a remark, whose words KK's messages may have, too.
 _WORDY = 64
 _SHORTEST_SECRET = 4
-#: So many characters, or digits of a number, are no coincidence.
+#: So many equal characters, or digits of a number, are no coincidence.
 _REVEALING = 6
-#: What KK names its fields and faults by, which a street or a name may hold, too.
+#: Words of KK's messages, which a street or a name may hold, too.
 _KK_TERM = re.compile(
     "access|address|city|code|country|customer|exist|exists|field|first|format|from|house|invalid|"
     "item|items|last|list|long|missing|must|name|null|number|order|orders|phone|postal|province|"
@@ -29,10 +29,10 @@ _NUMBER = re.compile(r"(?<![\w-])\+?\(?\d[\d ()./-]*\d(?![\w-])")
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """`text` as one short line, decoded, without any of `secrets`: its words, digits or beginning.
+    """Return `text` as one short decoded line without the words, digits or beginnings of `secrets`.
 
-    Upper and lower case are the same. A word counts from 4 letters, digits and beginnings from 6 characters.
-    What is spelt otherwise (transliterated, abbreviated, hashed), or shorter, is not found.
+    Case does not matter. A word counts from 4 letters, digits and beginnings from 6 characters. What is
+    transliterated, abbreviated, hashed or shorter is not found.
     """
     line = _plain(text[:_READ])
     values = {form for value in secrets for form in (" ".join(_normal(value).split()), _plain(value)) if form}
@@ -46,7 +46,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """What a URL, JSON or HTML has escaped, twice at most, in one line."""
+    """Undo the escapes of URLs, JSON or HTML, twice at most, and return one line."""
     for _ in range(2):
         text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), unquote(text))
         text = html.unescape(re.sub(r"\\(['\"\\/])", r"\1", text))
@@ -61,15 +61,15 @@ def _normal(text: str) -> str:
 
 def _pattern(secret: str) -> str:
     if re.fullmatch(r"[0-9 ()+./-]*", secret) and len(digits := re.sub(r"[^0-9]", "", secret)) >= _REVEALING:
-        # A phone number may come back grouped in another way.
+        # KK may group a phone number in another way.
         return r"\+?" + r"[ ()./-]*".join(digits)
-    # Very short values, such as a zip of two digits, occur inside of innocent words.
+    # Very short values, such as a zip of two digits, occur inside of other words.
     edge = r"\b" if len(secret) < 4 and secret.isalnum() else ""
     return edge + re.escape(secret) + edge
 
 
 def _without_parts(line: str, secret: str) -> str:
-    """Names and streets come back in parts. What is joined by `-` or `_` is a SKU or an order number."""
+    """Hide parts of names and streets. What is joined by `-` or `_` is a SKU or an order number."""
     if len(secret) > _WORDY:
         return line
     letters = re.findall(r"[^\W\d_]+", secret)
@@ -80,7 +80,7 @@ def _without_parts(line: str, secret: str) -> str:
 
 
 def _without_beginnings(line: str, secret: str) -> str:
-    """Values that are too long come back cut."""
+    """Hide values that KK has cut."""
     start = re.compile(rf"(?<!\w){re.escape(secret[:_REVEALING])}", re.IGNORECASE)
     at = 0
     while len(secret) > _REVEALING and (found := start.search(line, at)):
@@ -94,7 +94,7 @@ def _without_beginnings(line: str, secret: str) -> str:
 
 
 def _without_digits(line: str, digits: str) -> str:
-    """A phone number comes back with another prefix, or with none."""
+    """Hide a phone number with another prefix, or with none."""
     parts = {digits[place : place + _REVEALING] for place in range(len(digits) - _REVEALING + 1)}
 
     def shown(number: re.Match[str]) -> str:

@@ -1,8 +1,7 @@
 """What an answer of KK proves: the envelope, the outcome, the ids. Pure functions, no network.
 
-The envelope is `{"code": <int>, "message": <text>, "data": <any>}`; 10000 means success and the text is
-never tested. Only a whole JSON object with an integer code counts as one: a scalar that was cut short would
-parse too.
+The envelope is `{"code": <int>, "message": <text>, "data": <any>}`; 10000 means success, and the text is
+never tested. Only a whole JSON object with an integer code counts, since a truncated scalar would parse, too.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ SUCCESS = 10000
 
 @dataclass(frozen=True)
 class Response:
-    """A whole HTTP answer, as it came; names of headers in lower case."""
+    """A whole HTTP answer; names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -42,7 +41,7 @@ class Response:
 
 
 class Envelope(NamedTuple):
-    """What KK wraps every answer in."""
+    """The form of every answer of KK."""
 
     code: int
     message: str
@@ -50,10 +49,10 @@ class Envelope(NamedTuple):
 
 
 def data_of(answer: Response, *, is_write: bool, secrets: Iterable[str] = ()) -> Any:
-    """The `data` of a success. Raises the KKError that the answer proves otherwise.
+    """Return the `data` of a success, or raise the KKError that the answer proves.
 
-    `is_write` says whether the call was to change something: what cannot be read is then an unknown outcome,
-    else merely a failed read. `secrets` texts (the token, personal values) are taken out of KK's message.
+    What cannot be parsed is an unknown outcome after a write, else a failed read. `secrets` (the token,
+    personal values) are removed from KK's message.
     """
     envelope = read_envelope(answer.body)
     if envelope is not None and envelope.code == SUCCESS and 200 <= answer.status < 300:
@@ -77,7 +76,7 @@ def data_of(answer: Response, *, is_write: bool, secrets: Iterable[str] = ()) ->
 
 
 def read_envelope(body: bytes) -> Envelope | None:
-    """The envelope in `body`, numbers exact, or None when `body` is anything else."""
+    """Return the envelope in `body` with exact numbers; None when `body` is anything else."""
     try:
         data = json.loads(body, parse_float=Decimal)
     except (ValueError, RecursionError, ArithmeticError):
@@ -94,10 +93,10 @@ def read_envelope(body: bytes) -> Envelope | None:
 
 
 def kk_order_ids(data: object) -> list[str]:
-    """The kkOrderIds in the `data` of a created order, in every shape that KK has shown or may show.
+    """Return the kkOrderIds in the `data` of a created order, in every form that is documented or likely.
 
     A number, text, comma separated text, a list of these, `{"kkOrderIds": ...}` or `{"id": ...}`, lists of
-    those. Empty unless each of them is plausible: a half-read answer must not pass for a whole one.
+    those. Empty unless each id is plausible, so that a truncated answer does not pass for a whole one.
     """
     found = _ids_in(data, depth=3)
     plausible = found and all(is_plausible_id(kk_id) for kk_id in found)
@@ -105,7 +104,7 @@ def kk_order_ids(data: object) -> list[str]:
 
 
 def is_plausible_id(text: str) -> bool:
-    """Whether `text` can be an id of KK's: 32 letters, digits, `-`, `_` at most, and not all zeros."""
+    """Return whether `text` can be an id of KK's: up to 32 letters, digits, `-`, `_`, not all zeros."""
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", text) and re.search(r"[1-9]", text))
 
 
@@ -117,10 +116,10 @@ _UNCLEAR: dict[bool, tuple[type[KKError], str]] = {
 
 def _by_status(status: int, envelope: Envelope | None, is_write: bool) -> tuple[type[KKError], str] | None:
     if is_write and envelope is not None and envelope.code == SUCCESS:
-        return None  # whatever the status says, KK says that it was done
+        return None  # KK says that it was done, whatever the status
     if status == 429:
         return KKRateLimitedError, "KK's rate limit is reached"
-    # With an envelope, its code tells what was refused: the token, or this very order.
+    # The code of an envelope says what was rejected: the token, or this order.
     if status in (401, 403) and not (is_write and envelope is not None and envelope.code not in (401, 403)):
         return KKAuthError, "KK refused the access token"
     return None
@@ -146,7 +145,7 @@ def _by_code(status: int, envelope: Envelope | None) -> tuple[type[KKError], str
 
 
 def _instead_of_an_envelope(answer: Response) -> str:
-    """What came that KK does not say; of a redirect the host only, since the rest may hold anything."""
+    """Describe an answer that is not KK's; of a redirect only the host, since the rest may hold anything."""
     if 300 <= answer.status < 400:
         host = _host_of(answer.headers.get("location", ""))
         return f"redirects to {host}, not followed: a proxy, or the wrong host?"
@@ -164,7 +163,7 @@ def _host_of(location: str) -> str:
 
 
 def _is_5xx_like(code: int) -> bool:
-    """A failure inside KK, which may come after the order was made."""
+    """Return whether the code means a failure inside KK, which may come after the order was made."""
     return 500 <= code <= 599 or 50000 <= code <= 59999
 
 

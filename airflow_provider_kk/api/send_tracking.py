@@ -1,7 +1,7 @@
-"""The proof of what left: connections that note whether a byte of a request was handed to the socket.
+"""Connections that note whether a byte of a request was handed to the socket.
 
-The type of an exception does not tell whether KK has the order; this does. Bytes of TLS and of a proxy's
-CONNECT do not count, since no request is in them.
+The type of an exception does not prove whether KK may have the order; this does. Bytes of TLS and of a
+proxy's CONNECT do not count, since no request is in them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from urllib3.util.retry import Retry
 
 
 class BeforeSendFailed(Exception):
-    """The last check before the first byte said no, for the reason in `reason`. No byte was sent."""
+    """`before_send` or the deadline failed before the first byte, as in `reason`. No byte was sent."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__("the last check before sending said no")
@@ -35,10 +35,10 @@ class BeforeSendFailed(Exception):
 
 
 class TrackedRequest:
-    """One request and its answer: its deadline, and what is proven of it. Used as a context manager.
+    """One request: its deadline, and what is proven of it. Used as a context manager.
 
-    When the deadline passes, the socket is shut down whatever it is at, and closed abortively (SO_LINGER
-    0), so that nothing of the request lands later.
+    At the deadline the socket is shut down and closed abortively (SO_LINGER 0), so that nothing of the
+    request arrives later.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class TrackedRequest:
         self.deadline = deadline
         """On the monotonic clock."""
         self.fresh = fresh
-        """Whether it must not ride on a connection that has served before."""
+        """Whether it must not use a connection that has served before."""
         self.begun = False
-        """Whether it was given to an adapter at all."""
+        """Whether it was given to an adapter."""
         self.tracked = False
-        """Whether our adapter carried it: without that, `bytes_handed` proves nothing."""
+        """Whether our adapter sent it; otherwise `bytes_handed` proves nothing."""
         self.bytes_handed = False
         self.reused = False
         self.answered = False
@@ -69,7 +69,7 @@ class TrackedRequest:
 
     @property
     def met_a_closed_connection(self) -> bool:
-        """Whether it rode on a kept connection and found it closed at the other end."""
+        """Whether it used a kept connection that the other end had closed."""
         return self.reused and not self.answered and not self.expired
 
     def __enter__(self) -> Self:
@@ -90,7 +90,7 @@ class TrackedRequest:
                 self._handle = None
 
     def watch(self, sock: Any) -> None:
-        """Keep a handle of our own on the connection, which outlives TLS wrapping and closing by others."""
+        """Keep a handle on the connection that outlives TLS wrapping and closing by others."""
         with self._lock:
             if self._handle is None:
                 self._handle = socket.socket(fileno=os.dup(sock.fileno()))
@@ -98,7 +98,7 @@ class TrackedRequest:
             self._expire()
 
     def before_first_byte(self, sock: Any, *, reused: bool) -> None:
-        """The last moment at which nothing is sent. Raises LastCheckFailed to keep it so."""
+        """Run the last checks while nothing is sent. Raises BeforeSendFailed to keep it so."""
         self.watch(sock)
         self.reused = reused
         try:
@@ -112,7 +112,7 @@ class TrackedRequest:
         self.bytes_handed = True
 
     def before_more_bytes(self) -> None:
-        """Raise TimeoutError once the deadline has passed: half a request is not completed later."""
+        """Raise TimeoutError after the deadline, so that half a request is not completed later."""
         self._require_time()
         self._limit_delivery()
 
@@ -121,7 +121,7 @@ class TrackedRequest:
             raise TimeoutError("no time left before the deadline")
 
     def _limit_delivery(self) -> None:
-        """Let the kernel give up at the deadline too, should this process die with bytes in its buffers."""
+        """Let the kernel give up at the deadline, too, if this process dies with bytes in its buffers."""
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
         if option is not None and self._handle is not None:
             with suppress(OSError):
@@ -137,7 +137,7 @@ class TrackedRequest:
 
 
 class TrackingAdapter(HTTPAdapter):
-    """Requests' adapter on witnessing connections. Retries nothing; every call happens inside an Exchange."""
+    """Requests' adapter with tracking connections, without retries. Use it inside a TrackedRequest."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -146,12 +146,12 @@ class TrackingAdapter(HTTPAdapter):
         )
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Use witnessing pools for direct connections."""
+        """Use tracking pools for direct connections."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """Use witnessing pools behind a proxy. Raises InvalidProxyURL for SOCKS, which they cannot speak."""
+        """Use tracking pools behind a proxy. Raises InvalidProxyURL for SOCKS, which they cannot speak."""
         if not proxy.lower().startswith(("http://", "https://")):
             raise InvalidProxyURL("only http:// and https:// proxies can be used")
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
@@ -159,16 +159,16 @@ class TrackingAdapter(HTTPAdapter):
         return manager
 
     def send(self, *args: Any, **kwargs: Any) -> Any:
-        """Send like requests does, and note that it went this way."""
+        """Send as requests does, and note that this adapter did."""
         _current.get().tracked = True
         return super().send(*args, **kwargs)
 
 
-_current: ContextVar[TrackedRequest] = ContextVar("kk_exchange")
+_current: ContextVar[TrackedRequest] = ContextVar("kk_request")
 
 
 class _TrackingConnection(HTTPConnection):
-    """What both kinds of connection do."""
+    """A connection that notes the first byte of each request."""
 
     _connecting = False
     _has_served = False
@@ -185,15 +185,15 @@ class _TrackingConnection(HTTPConnection):
         self._has_served = False
 
     def send(self, data: Any) -> None:
-        exchange = _current.get()
+        request = _current.get()
         if self._connecting:
             pass
-        elif exchange.bytes_handed:
-            exchange.before_more_bytes()
+        elif request.bytes_handed:
+            request.before_more_bytes()
         else:
             if self.sock is None:
                 self.connect()
-            exchange.before_first_byte(self.sock, reused=self._has_served)
+            request.before_first_byte(self.sock, reused=self._has_served)
             self._has_served = True
         super().send(data)
 
@@ -205,64 +205,56 @@ class _TrackingConnection(HTTPConnection):
             )
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
-        exchange = _current.get()
+        request = _current.get()
         failure: OSError = OSError("the name has no address")
         for family, kind, protocol, _name, address in addresses:
-            if exchange.remaining_s <= 0:
+            if request.remaining_s <= 0:
                 raise ConnectTimeoutError(self, "no connection before the deadline")
             sock = socket.socket(family, kind, protocol)
             try:
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
-                sock.settimeout(exchange.remaining_s)
+                sock.settimeout(request.remaining_s)
                 sock.connect(address)
             except OSError as error:
                 sock.close()
                 failure = error
                 continue
-            exchange.watch(sock)
+            request.watch(sock)
             return sock
         if isinstance(failure, TimeoutError):
             raise ConnectTimeoutError(self, "no connection before the deadline") from failure
         raise NewConnectionError(self, f"no connection: {failure}") from failure
 
 
-class _PlainConnection(_TrackingConnection):
-    pass
-
-
 class _TLSConnection(_TrackingConnection, HTTPSConnection):
     pass
 
 
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _PlainConnection
+class _TrackingPool(HTTPConnectionPool):
+    ConnectionCls = _TrackingConnection
 
     def _get_conn(self, timeout: float | None = None) -> Any:
-        return _fit(super()._get_conn(timeout))
+        conn = super()._get_conn(timeout)
+        # A request that meets the server's idle close looks like one that was processed.
+        if _current.get().fresh and not conn.is_closed:
+            conn.close()
+        return conn
 
+
+class _PlainPool(_TrackingPool):
     def _validate_conn(self, conn: Any) -> None:
-        # As the TLS pool does: whatever fails to connect, fails before the request begins.
+        # As the TLS pool does, so that a failure to connect comes before the request begins.
         super()._validate_conn(conn)
         if conn.is_closed:
             conn.connect()
 
 
-class _TLSPool(HTTPSConnectionPool):
+class _TLSPool(_TrackingPool, HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
-
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        return _fit(super()._get_conn(timeout))
 
 
 _POOLS = {"http": _PlainPool, "https": _TLSPool}
-
-
-def _fit(conn: Any) -> Any:
-    # A request that meets the server's idle close cannot be told from one that was processed.
-    if _current.get().fresh and not conn.is_closed:
-        conn.close()
-    return conn
 
 
 def _make_abortive(sock: socket.socket) -> None:

@@ -1,7 +1,7 @@
-"""Waiting for a place in KK's leaky bucket (120 requests, 2 a second; over it HTTP 429), within one process.
+"""KK's rate limit within one process: a leaky bucket of 120 requests, 2 a second; beyond it HTTP 429.
 
-The bucket is GCRA: its whole state is one number, the theoretical arrival time ("tat"). The pure functions
-here serve the bucket too that several processes share as a row of the ledger.
+The bucket is GCRA: its whole state is one number, the theoretical arrival time ("tat"). The bucket that
+processes share in the ledger uses the same pure functions.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ from typing import Protocol
 
 _log = logging.getLogger(__name__)
 
-#: Requests of the burst that are left free, since requests take unequal time to arrive and clocks disagree.
-#: That costs its wait once, never the steady rate.
+#: Requests of the burst that are left free, since travel times vary and clocks disagree. The steady rate
+#: does not change.
 HEADROOM = 2
 MAX_BACK_OFF_S = 300.0
-"""The longest pause that a `Retry-After` can bring about, in seconds."""
+"""The longest pause in seconds that a `Retry-After` can cause."""
 _LONG_WAIT_S = 5.0
 _LOG_WAITS_EVERY_S = 30.0
 
 
 class ThrottleStopped(Exception):
-    """The stop event was set while a request waited for its turn. Nothing was sent."""
+    """`stop` was set while a request waited for a permit. Nothing was sent."""
 
 
 class StopSignal(Protocol):
-    """What ends a wait early: a `threading.Event`, or anything that is set and waited for like one."""
+    """Ends a wait early: a `threading.Event`, or anything with these methods."""
 
     def is_set(self) -> bool:
-        """Whether it is set."""
+        """Return whether it is set."""
         ...
 
     def wait(self, timeout: float) -> bool:
-        """Block up to `timeout` seconds until it is set; whether it is."""
+        """Block up to `timeout` seconds until it is set, and return whether it is."""
         ...
 
 
 class Throttle(Protocol):
-    """What a client asks before each request."""
+    """Gives a client the permit for each request."""
 
     def acquire(self, stop: StopSignal | None = None) -> None:
         """Block until one request may be sent. Raises ThrottleStopped when `stop` is set while waiting."""
 
     def back_off(self, retry_after_s: float | None) -> None:
-        """Take note of a 429. `retry_after_s`: the seconds that KK asked for, None when it named none."""
+        """Pause after a 429. `retry_after_s`: the seconds that KK asked for, if any."""
 
 
 def gcra(tat: float, now: float, burst: float, per_second: float) -> tuple[float, float]:
-    """Reserve one request: the bucket's new tat, and how many seconds to wait before that request is sent.
+    """Reserve one request. Return the bucket's new tat, and the seconds to wait before the request.
 
-    `tat` of an untouched bucket is anything not after `now`. All three times are seconds of one clock.
+    The `tat` of an unused bucket is anything not after `now`. All times are seconds of one clock.
     """
     interval_s = 1.0 / per_second
     new_tat = max(tat, now) + interval_s
@@ -62,9 +62,9 @@ def gcra(tat: float, now: float, burst: float, per_second: float) -> tuple[float
 def backed_off(
     tat: float, now: float, burst: float, per_second: float, retry_after_s: float | None
 ) -> tuple[float, float]:
-    """The bucket after a 429: its new tat, and the seconds during which nothing should be sent.
+    """Return the bucket's tat after a 429, and the seconds during which nothing should be sent.
 
-    The next reservation then waits that long, later ones queue behind it at the steady rate.
+    The next request waits that long, and later ones queue behind it at the steady rate.
     """
     interval_s = 1.0 / per_second
     wanted_s = max(interval_s, 1.0) if retry_after_s is None else retry_after_s
@@ -73,18 +73,18 @@ def backed_off(
 
 
 def log_backoff(who: str, pause_s: float) -> None:
-    """Log that KK has answered 429, once for the whole pause."""
+    """Log a 429 and its pause."""
     _log.warning("KK's rate limit is reached (HTTP 429): %s for %.0f s", who, pause_s)
 
 
 class WaitLog:
-    """Logs waits for the rate limit that take more than a few seconds: at most one in half a minute."""
+    """Logs long waits for the rate limit, at most one in half a minute."""
 
     def __init__(self) -> None:
         self._silent_until = float("-inf")
 
     def note(self, now: float, seconds: float) -> None:
-        """Log a wait that begins `now` (monotonic), unless it is short or another was just logged."""
+        """Log a wait that begins `now` (monotonic), unless it is short or another was logged just before."""
         if seconds >= _LONG_WAIT_S and now >= self._silent_until:
             self._silent_until = now + _LOG_WAITS_EVERY_S
             _log.warning(
@@ -96,7 +96,7 @@ class WaitLog:
 class LocalBucket:
     """KK's bucket for the threads of one process.
 
-    `burst` and `per_second` are KK's figures; `headroom` requests of the burst are left free.
+    `burst` and `per_second` are KK's limits; `headroom` requests of the burst are left free.
     """
 
     def __init__(
@@ -121,13 +121,13 @@ class LocalBucket:
             now = self._clock()
             self._tat, wait_s = gcra(self._tat, now, self._burst, self._per_second)
         due = now + wait_s
-        # A 429 that arrives while this one waits moves its turn too, so look again after each pause.
+        # A 429 meanwhile delays this request, too.
         while (pause_s := max(due, self._not_before) - self._clock()) > 0:
             self._wait_log.note(now, pause_s)
             self._pause(pause_s, stop)
 
     def min_duration_s(self, requests: int) -> float:
-        """Return how many seconds so many requests take at least, if nobody else sends."""
+        """Return the least seconds that so many requests take, if nobody else sends."""
         with self._lock:
             free_in_s = max(0.0, self._tat - self._clock())
         return max(0.0, free_in_s + (requests - self._burst) / self._per_second)

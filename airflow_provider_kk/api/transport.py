@@ -1,7 +1,6 @@
-"""One HTTP exchange with KK: a total deadline, proof of bytes sent, no retry of what changes, no redirect.
+"""One HTTP request to KK: a total deadline, proof of bytes sent, no retry of writes, no redirect.
 
-TLS is always verified. Nothing is taken from the environment (proxies, .netrc, certificates) unless asked
-for.
+TLS is always verified. Proxies, .netrc and certificates of the environment are not used unless configured.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from airflow_provider_kk.api.send_tracking import BeforeSendFailed, TrackedReque
 from airflow_provider_kk.api.urls import checked_base_url, checked_token
 
 MAX_LIST_BYTES = 32 * 2**20
-"""The most that is read of an answer to a reading call, decoded."""
+"""The most that is read of the answer to a read, decoded."""
 MAX_RECEIPT_BYTES = 2**20
-"""The most that is read of an answer to a changing call, decoded."""
+"""The most that is read of the answer to a write, decoded."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of KK. `is_write` is True for what must never happen twice unseen."""
+    """One call of KK. `is_write`: it must never happen twice unnoticed."""
 
     method: str
     path: str
@@ -45,12 +44,11 @@ class Request:
 
 
 class Transport:
-    """Carries calls to one base URL with one token. Safe for many threads.
+    """Sends calls to one base URL with one token. Safe for many threads.
 
     `timeout_s` is for a whole call, from name resolution to the answer's last byte. With `use_env_proxies`
-    the environment's proxies (CONNECT only) and REQUESTS_CA_BUNDLE are used; `ca_bundle` is a file of
-    certificates to trust instead of the usual ones. Raises ValueError for a base URL or token that cannot
-    be used.
+    the environment's proxies (CONNECT only) and REQUESTS_CA_BUNDLE are used. `ca_bundle` is a file of
+    certificates to trust instead of the usual ones. Raises ValueError for an invalid base URL or token.
     """
 
     def __init__(
@@ -73,16 +71,16 @@ class Transport:
         self._session = _Session()
 
     def send(self, call: Request) -> Response:
-        """The whole answer to `call`, whatever its status.
+        """Return the whole answer to `call`, whatever its status.
 
-        Raises KKNotSentError when no byte of the request reached the socket. After that, without a whole
-        answer: KKUnknownOutcomeError when the call changes something, else KKAnswerError.
+        Raises KKNotSentError when no byte of the request reached the socket. Later, without a whole answer,
+        it raises KKUnknownOutcomeError for a write, else KKAnswerError.
         """
         deadline = time.monotonic() + self._timeout_s
-        exchange = TrackedRequest(deadline, fresh=call.method != "GET", before_send=call.before_send)
-        result = self._attempt(call, exchange)
-        if isinstance(result, KKAnswerError) and call.method == "GET" and exchange.met_a_closed_connection:
-            # A kept connection that KK had closed meanwhile: a read may simply be asked again, once.
+        tracked = TrackedRequest(deadline, fresh=call.method != "GET", before_send=call.before_send)
+        result = self._attempt(call, tracked)
+        if isinstance(result, KKAnswerError) and call.method == "GET" and tracked.met_a_closed_connection:
+            # KK had closed the kept connection meanwhile: a read is retried once.
             result = self._attempt(call, TrackedRequest(deadline, fresh=True, before_send=call.before_send))
         if isinstance(result, KKError):
             # Raised outside of any handler, since errors of requests carry the headers and the body.
@@ -93,7 +91,7 @@ class Transport:
         """Close kept connections."""
         self._session.close()
 
-    def _attempt(self, call: Request, exchange: TrackedRequest) -> Response | KKError:
+    def _attempt(self, call: Request, tracked: TrackedRequest) -> Response | KKError:
         try:
             request = self._prepared(call)
             options = self._options()
@@ -102,22 +100,22 @@ class Transport:
         with self._lock:
             self.requests += 1
         try:
-            with exchange:
-                # The exchange's own deadline comes first; this one is for adapters that know nothing of it.
-                timeout_s = max(0.0, exchange.remaining_s) + 1.0
-                exchange.begun = True
+            with tracked:
+                # For other adapters: the deadline of ours comes first.
+                timeout_s = max(0.0, tracked.remaining_s) + 1.0
+                tracked.begun = True
                 response = self._session.send(
                     request, stream=True, allow_redirects=False, timeout=timeout_s, **options
                 )
-                exchange.answered = True
+                tracked.answered = True
                 with response:
                     body = _read(response, MAX_RECEIPT_BYTES if call.is_write else MAX_LIST_BYTES)
                 headers = {name.lower(): value for name, value in response.headers.items()}
-                if exchange.expired and headers.keys().isdisjoint(("content-length", "transfer-encoding")):
+                if tracked.expired and headers.keys().isdisjoint(("content-length", "transfer-encoding")):
                     # The end of the connection is the end of such a body, and the deadline ends it too.
                     raise TimeoutError
         except Exception as error:
-            return self._failure(call, exchange, error)
+            return self._failure(call, tracked, error)
         self._note_clock(headers.get("date"))
         return Response(response.status_code, headers, body)
 
@@ -143,13 +141,13 @@ class Transport:
             verify = self._ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or True
         return {"proxies": proxies, "verify": verify}
 
-    def _failure(self, call: Request, exchange: TrackedRequest, error: Exception) -> KKError:
+    def _failure(self, call: Request, tracked: TrackedRequest, error: Exception) -> KKError:
         if isinstance(error, BeforeSendFailed):
             refusal = KKNotSentError(f"not sent, the last check before sending said no: {error.reason}")
             refusal.__cause__ = error.reason
             return refusal
-        reason = "the deadline passed" if exchange.expired else self._reason(error)
-        if _proven_unsent(exchange, error):
+        reason = "the deadline passed" if tracked.expired else self._reason(error)
+        if _proven_unsent(tracked, error):
             return KKNotSentError(f"KK could not be reached, nothing was sent: {reason}")
         if call.is_write:
             return KKUnknownOutcomeError(f"sent, but no whole answer came, so KK may have done it: {reason}")
@@ -167,7 +165,7 @@ class Transport:
 
 
 class _Session(requests.Session):
-    """A session that keeps no cookies, follows nothing and reads nothing from the environment."""
+    """A session without cookies, redirects and settings of the environment."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,8 +175,7 @@ class _Session(requests.Session):
             self.mount(scheme, TrackingAdapter())
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        # Without this, requests reads a redirect's body to its end, however long, only to offer the next
-        # request.
+        # Without this, requests reads the whole body of a redirect, however long.
         return None
 
 
@@ -195,20 +192,20 @@ def _read(response: requests.Response, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _proven_unsent(exchange: TrackedRequest, error: Exception) -> bool:
-    if exchange.tracked:
-        return not exchange.bytes_handed
-    # Another adapter, as in tests that replace it: it gives no proof, only its word.
-    return not exchange.begun or isinstance(error, requests.exceptions.ConnectTimeout)
+def _proven_unsent(tracked: TrackedRequest, error: Exception) -> bool:
+    if tracked.tracked:
+        return not tracked.bytes_handed
+    # Another adapter, as in tests, does not track bytes: trust its error.
+    return not tracked.begun or isinstance(error, requests.exceptions.ConnectTimeout)
 
 
 def _innermost(error: BaseException) -> str:
-    """The cause at the bottom, which names what happened; the layers above only wrap it."""
+    """Describe the innermost cause, which says what happened; the others only wrap it."""
     seen = {id(error)}
     while (below := _below(error)) is not None and id(below) not in seen:
         seen.add(id(below))
         error = below
-    # Texts of other errors may repeat what was sent.
+    # The texts of other errors may repeat what was sent.
     text = isinstance(error, OSError | _TooLarge) and not isinstance(error, requests.RequestException)
     return f"{type(error).__name__}: {error}" if text else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""Where KK is, and the token that opens it, checked before either is used."""
+"""Check KK's base URL and the access token before they are used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PRODUCTION_URL = "https://developer.kakaclo.com"
 
 
 def checked_base_url(base_url: str) -> str:
-    """The base without a slash at its end. Raises ValueError unless it is HTTPS, or HTTP to this machine."""
+    """Return the base without a slash at its end. Raises ValueError unless HTTPS, or HTTP to this machine."""
     text = base_url.strip().rstrip("/")
     try:
         parts = urlsplit(text)
@@ -30,7 +30,7 @@ def checked_base_url(base_url: str) -> str:
 
 
 def checked_token(token: str) -> str:
-    """The access token as it is. Raises ValueError, without showing it, when no header can hold it."""
+    """Return the access token. Raises ValueError, without showing it, when no header can hold it."""
     if not token:
         raise ValueError("the access token is missing: it is issued in the account pages of KK")
     if re.search(r"[^\x21-\x7e]", token):
@@ -42,7 +42,7 @@ def checked_token(token: str) -> str:
 
 
 def may_be_one_store(host: str, other: str) -> bool:
-    """Whether two hosts, with ports, may lead to the same KK: on this machine each port is a sandbox."""
+    """Return whether two hosts with ports may be the same KK. On this machine each port is a sandbox."""
     ports = []
     for place in (host, other):
         parts = urlsplit(f"//{place}")
@@ -52,7 +52,7 @@ def may_be_one_store(host: str, other: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` (a name or an address, without a port) is this machine."""
+    """Return whether `host` (a name or an address, without a port) is this machine."""
     if host.lower().rstrip(".") == "localhost":
         return True
     try:

@@ -1,7 +1,8 @@
 """How one value of an order is checked: text of a width, a country, a quantity, an order number.
 
 Each check takes what a warehouse, a template or JSON may yield and returns the clean value, or raises a
-PydanticCustomError that says what to pass. No message repeats the value: it may be somebody's name.
+PydanticCustomError that says what to pass. No message repeats the value: it may be somebody's name. What is
+worth a word without being a fault goes to the list `notices` of the validation's context.
 """
 
 from __future__ import annotations
@@ -12,10 +13,21 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, NoReturn, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_kk.api.countries import ALPHA_2, country_hint
+from airflow_provider_kk.api.cell_text import (
+    CellError,
+    check,
+    check_encoding,
+    is_missing,
+    plain_text,
+    read_quantity,
+    tidy,
+    whole_number,
+)
+from airflow_provider_kk.api.countries import ALPHA_2, country_candidates, country_code
+from airflow_provider_kk.api.errors import Fault
 
 ORDER_NUMBER_WIDTH = 40
 """The longest order number KK is known to keep whole (documented for a sibling call)."""
@@ -33,46 +45,64 @@ def text(
 
     With `number_ok`, whole numbers are taken as their digits, since warehouses store zips and order numbers
     as integers and native rendering of templates yields them. Zeros or a plus sign that were lost on the way
-    cannot be seen here: where they matter, pass text. A float is refused, since it may have lost digits.
+    cannot be seen here: where they matter, pass text.
     """
 
-    def check(value: object) -> str | None:
-        line = _trimmed(value, number_ok)
+    def read(value: object, info: ValidationInfo) -> str | None:
+        line = _read(value, info, number_ok, required)
+        if line is not None and width is not None and len(line) > width:
+            _fail(f"is {len(line)} characters long, KK takes at most {width}")
+        return line
+
+    return BeforeValidator(read)
+
+
+def _note(value: object, info: ValidationInfo) -> str | None:
+    """Free text, where line ends are part of it."""
+    return _read(value, info, number_ok=True, required=False, lines=True)
+
+
+def _read(
+    value: object, info: ValidationInfo, number_ok: bool, required: bool | str, *, lines: bool = False
+) -> str | None:
+    """A cell as text, by the rules of `cell_text`; None where it is blank and need not be there."""
+    field = str(info.field_name)
+    raw = _as_text(value, number_ok)
+    if (plain := plain_text(raw, field)) is not None:
+        return plain
+    try:
+        warning = check_encoding(raw)
+        line = tidy(raw, field)
+        if line and is_missing(line, field):
+            if required or field == "custom_order_number":
+                _fail(f"is the text {line!r}: what should have given the value has found nothing")
+            _notify(info, f"the text {line!r} counts as blank")
+            return None
         if not line:
             if required:
                 _fail("is required" if required is True else required)
             return None
-        # Line ends and tabs inside a line come from address forms with several rows.
-        line = re.sub(r"[ \t]*[\t\r\n\v\f\x85\u2028\u2029]+[ \t]*", " ", line)
-        _check_characters(line)
-        if width is not None and len(line) > width:
-            _fail(f"is {len(line)} characters long, KK takes at most {width}")
+        if not lines and field != "custom_order_number":
+            # Line ends and tabs inside a line come from address forms with several rows.
+            line = re.sub(r"[ \t]*[\t\r\n\v\f\x85\u2028\u2029]+[ \t]*", " ", line)
+        _check_characters(line.translate({9: " ", 10: " ", 13: " "}) if lines else line)
+        warning = check(line, field) or warning
+    except CellError as error:
+        fault = str(error)
+    else:
+        if warning:
+            _notify(info, warning)
         return line
-
-    return BeforeValidator(check)
-
-
-def _note(value: object) -> str | None:
-    """Free text, where line ends are part of it."""
-    note = _trimmed(value, number_ok=True)
-    _check_characters(note.translate({9: " ", 10: " ", 13: " "}))
-    return note or None
+    _fail(fault)
 
 
-#: What "nothing" looks like when a template or a data frame makes text of it. Taken for a number, it would be
-#: the same one for all that nothing was found for.
-_NOTHINGS = ("None", "null", "NULL", "nan", "NaN", "NaT", "<NA>")
-
-
-def _order_number(value: object) -> str | None:
-    number = _trimmed(value, number_ok=True)
-    if not number:
+def _order_number(value: object, info: ValidationInfo) -> str | None:
+    number = _read(value, info, number_ok=True, required=False)
+    if number is None:
         if value is not None:
             # Taken for absent, an order whose number a template failed to fill would get a new one each run.
             _fail("is empty: give the number, or leave the field out")
         return None
-    if number in _NOTHINGS:
-        _fail(f"is the text {number!r}: what should have given the number has found nothing")
     if not re.fullmatch(r"[ -~]+", number):
         _fail("must be printable ASCII: letters, digits and signs without accents")
     if len(number) > ORDER_NUMBER_WIDTH:
@@ -80,32 +110,45 @@ def _order_number(value: object) -> str | None:
     return number
 
 
-def _country(value: object) -> str:
-    word = _trimmed(value, number_ok=False)
-    if not word:
-        _fail("is required: an ISO 3166 alpha-2 code such as FR or US")
-    code = word.upper()
-    if code in ALPHA_2:
+def _country(value: object, info: ValidationInfo) -> str:
+    if isinstance(value, str) and value in ALPHA_2:
+        return value
+    word = _read(
+        value, info, number_ok=False, required="is required: an ISO 3166 alpha-2 code such as FR or US"
+    )
+    code = country_code(word or "")
+    if code:
+        if code != str(word).upper():
+            _notify(info, f"{word!r} is read as {code}")
         return code
-    shown = f"{code!r} is" if re.fullmatch(r"[A-Z]{1,3}", code) else "is"
-    hint = country_hint(word)
-    did_you_mean = f", did you mean {hint}?" if hint else ", pass one such as FR or US"
-    return _fail(f"{shown} not an ISO 3166 alpha-2 code{did_you_mean}")
+    candidates = " or ".join(country_candidates(word or ""))
+    shown = f"{word!r} is" if re.fullmatch(r"[A-Za-z]{1,3}", word or "") else "is"
+    did_you_mean = f", did you mean {candidates}?" if candidates else ", pass one such as FR or US"
+    return _fail(f"{shown} no ISO 3166 alpha-2 code or unambiguous name of a country{did_you_mean}")
 
 
 def _quantity(value: object) -> int:
-    number = _whole_number(value)
-    if number is None:
-        _fail(f"must be a whole number such as 3 or '3', not {_kind(value)}")
-    if number < 1:
-        _fail("must be at least 1")
-    if number > MAX_QUANTITY:
-        _fail("has more than 16 digits")
+    try:
+        number = read_quantity(value) if isinstance(value, str) else whole_number(value)
+    except CellError as error:
+        fault = str(error)
+    else:
+        fault = _quantity_fault(number, value)
+    if fault or number is None:
+        _fail(fault)
     return number
 
 
-def _channel_type(value: object) -> str | None:
-    word = _trimmed(value, number_ok=False)
+def _quantity_fault(number: int | None, value: object) -> str:
+    if number is None:
+        return f"must be a whole number such as 3 or '3', not {_kind(value)}"
+    if number < 1:
+        return "must be at least 1"
+    return "has more than 16 digits" if number > MAX_QUANTITY else ""
+
+
+def _channel_type(value: object, info: ValidationInfo) -> str | None:
+    word = _read(value, info, number_ok=False, required=False)
     if not word:
         return None
     for channel_type in CHANNEL_TYPES:
@@ -175,16 +218,20 @@ def _not_json(source: str, error: json.JSONDecodeError) -> str:
     return f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
 
 
-def _trimmed(value: object, number_ok: bool) -> str:
+def _as_text(value: object, number_ok: bool) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value.strip()
-    if number_ok:
-        number = None if isinstance(value, float) else _whole_number(value)
-        if number is not None and number >= 0:
-            return str(number)
+        return value
+    number = whole_number(value) if number_ok else None
+    if number is not None and number >= 0:
+        return str(number)
     return _fail(f"must be text, not {_kind(value)}")
+
+
+def _notify(info: ValidationInfo, message: str) -> None:
+    if info.context:
+        info.context["notices"].append(Fault(str(info.field_name), message))
 
 
 def _check_characters(line: str) -> None:
@@ -192,25 +239,11 @@ def _check_characters(line: str) -> None:
         _fail("has control characters, or is not valid Unicode text")
 
 
-def _whole_number(value: object) -> int | None:
-    """`value` as a whole number, when it is one without any doubt; beyond 40 digits it counts as none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        match = re.fullmatch(r"\+?([0-9]{1,40})(\.0*)?", value.strip(), re.ASCII)
-        return int(match[1]) if match else None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() and abs(value) <= 2**53 else None
-    if isinstance(value, Decimal):
-        return int(value) if value.is_finite() and abs(value) < 10**40 and value == int(value) else None
-    return value if isinstance(value, int) and abs(value) < 10**40 else None
-
-
 def _kind(value: object) -> str:
     if isinstance(value, bool):
         return "True or False"
     if isinstance(value, float | Decimal):
-        return "a number that is not whole"
+        return "a number that is not whole, or too large to be exact"
     if isinstance(value, str):
         return "other text"
     return {dict: "an object", list: "a list", type(None): "nothing"}.get(type(value), type(value).__name__)

@@ -1,4 +1,4 @@
-"""`kk audit`: a period of KK's list against the ledger."""
+"""`kk audit`: compare KK's list with the ledger, or check the ledger's history against the protocol."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from airflow_provider_kk.cli.common import (
     duration,
     open_ledger_of,
     print_line,
+    read_ledger_of,
     run_command,
     table,
     time,
     write_raw,
 )
-from airflow_provider_kk.cli.resolution_args import as_columns
+from airflow_provider_kk.cli.outcomes import as_columns
 from airflow_provider_kk.delivery.log import format_goods
-from airflow_provider_kk.hooks.reading import open_order_list
+from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.audit import Audit
-    from airflow_provider_kk.delivery.compare import Finding
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.sync.audit import Audit, Finding
 
 _DAY_S = 86_400.0
-#: How a verdict is counted, where that is not its own word.
+#: How a result is counted, where that is not its own name.
 _COUNTED = {
     "agrees": "agree",
     "other_goods": "with other goods",
@@ -37,30 +37,36 @@ _COUNTED = {
     "unnumbered": "without a number",
 }
 _EPILOG = """\
-Names every order number of which KK has more or fewer orders than it should have. Only reads.
-Exit status: 0 all agree, 1 there are differences, 2 it could not be told."""
+Lists every order number of which KK has more or fewer orders than it should have. Only reads.
+With --history, checks the rows of all orders against the delivery protocol's rules; KK is not asked.
+Exit status: 0 all agree, 1 there are differences or broken rules, 2 the list or the ledger is unreadable."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk audit` takes."""
+    """Declare what `kk audit` takes."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     when = "a time such as 2026-01-31T08:00 (UTC unless it says otherwise), or so long ago: 6h, 2d, 1w"
     parser.add_argument("--since", metavar="TIME", help=f"{when}; a day before --until")
     parser.add_argument("--until", metavar="TIME", help="likewise; a settle window ago")
+    parser.add_argument(
+        "--history", action="store_true", help="check the ledger's own history instead of KK's list"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line, the counts in the last")
     add_ledger_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare; the exit status is 0 when all agree, 1 for differences, 2 when it could not be told."""
+    """Compare; the exit status is 0 when all agree, 1 for differences, 2 when the audit is inconclusive."""
     return run_command("kk audit", lambda: _run(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from airflow_provider_kk.delivery.audit import audit
-    from airflow_provider_kk.delivery.job import InconclusiveError
+    from airflow_provider_kk.delivery.model import InconclusiveError
+    from airflow_provider_kk.sync.audit import audit
 
+    if arguments.history:
+        return _audit_history(arguments)
     hook, ledger = open_ledger_of(arguments)
     with open_order_list(hook, ledger) as order_list:
         since, until = _period(arguments, ledger, order_list)
@@ -72,8 +78,35 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if result.agrees else 1
 
 
+def _audit_history(arguments: argparse.Namespace) -> int:
+    from airflow_provider_kk.sync.history import broken_rules
+
+    if arguments.since or arguments.until:
+        raise CommandError("--history checks all orders: leave --since and --until out")
+    _hook, ledger = read_ledger_of(arguments)
+    rows, checked, attempts = [], 0, 0
+    for generations, posts in ledger.storage.histories():
+        rows += broken_rules(generations, posts, settle_delay_s=ledger.settle_delay_s)
+        checked, attempts = checked + 1, attempts + len(posts)
+    counts = {"orders": checked, "attempts": attempts, "broken_rules": len(rows)}
+    if arguments.json:
+        for one in rows:
+            write_raw(json.dumps(as_columns(one, ledger)))
+        write_raw(json.dumps(counts))
+    else:
+        table(
+            ["order number", "generation", "rule", "what"],
+            [[one.key, str(one.generation), one.rule.value, one.message] for one in rows],
+        )
+        print_line(
+            f"{checked} order numbers and {attempts} attempts of account {ledger.account} at {ledger.host}: "
+            f"{len(rows) or 'no'} broken rule{'' if len(rows) == 1 else 's'}"
+        )
+    return 1 if rows else 0
+
+
 def _period(arguments: argparse.Namespace, ledger: SqlLedger, order_list: Any) -> tuple[float, float]:
-    from airflow_provider_kk.delivery.audit import latest_until
+    from airflow_provider_kk.sync.audit import latest_until
 
     latest = latest_until(ledger, order_list)
     until = latest if arguments.until is None else _epoch("--until", arguments.until, ledger.now())

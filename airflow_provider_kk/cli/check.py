@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from airflow_provider_kk.cli.common import (
     KK_CONN_ID,
     CommandError,
     StderrLog,
+    add_guard_options,
     add_ledger_options,
     connection_to,
+    guards_of,
     ledger_connection,
     print_line,
     quiet_airflow,
@@ -21,13 +23,14 @@ from airflow_provider_kk.cli.common import (
     whole,
     write_raw,
 )
-from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
-from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, read_query
+from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems, print_samples
+from airflow_provider_kk.cli.source import FILES, add_file_options, add_query_options, read_source
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.guards import Prices
     from airflow_provider_kk.sync.plan import Plan
 
 _EPILOG = f"""\
@@ -37,8 +40,9 @@ _EPILOG = f"""\
   kk check orders.csv --columns custom_order_number=ORDER_NO --ledger ledger
   kk check --sql 'SELECT ...' --warehouse warehouse --json
 
-Asks KK nothing. Without a kk connection or a ledger the orders are checked all
-the same, and it is said what cannot be known.
+Asks KK nothing, except for prices with --max-order-value or --max-run-value.
+Without a kk connection or a ledger the orders are checked all the same, and it is
+said what cannot be known.
 Exit status: 0 every order would be sent or is created already; 1 some would not:
 they are rejected and rest, invalid, held, changed or in doubt; 2 it could not be
 told: wrong arguments, file, columns, connection."""
@@ -52,6 +56,7 @@ OUTCOMES = {
     "rejected": "refused by KK before, resting: nothing would be sent yet",
     "in_doubt": "in doubt: KK's list has to show first whether they are there",
     "held": "held: a human has to decide",
+    "not_sent": "would not be sent, because a guard stops the sync",
 }
 
 
@@ -59,10 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `kk check` takes."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, or .jsonl")
-    parser.add_argument(
-        "--sql", metavar="SELECT", help="instead of a file: a SELECT, or the name of a .sql file"
-    )
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, .json or .jsonl")
+    add_query_options(parser)
     add_file_options(parser)
     parser.add_argument("--show", type=whole, default=100, metavar="N", help="orders in the table (100)")
     parser.add_argument("--json", action="store_true", help="one order a line, the counts in the last")
@@ -71,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the exact body of each order that would be sent, with its PERSONAL DATA",
     )
+    add_guard_options(parser)
     add_ledger_options(parser)
 
 
@@ -83,21 +87,21 @@ def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.sync.load_orders import enqueue_orders
 
-    if bool(arguments.file) == bool(arguments.sql):
-        raise CommandError("give either a file or --sql")
     run_queue, log = RunQueue(), StderrLog("kk check")
     known = what_is_known(arguments)
     if arguments.bodies and known.settings is None:
         raise CommandError("--bodies needs the kk connection, which says how KK's fields are called")
-    with closing((read_file if arguments.file else read_query)(arguments, log)) as spool:
+    with closing(read_source(arguments, log)) as spool:
         api_version = known.settings.api_version if known.settings else None
         enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=api_version)
-    planned = planned_with(known, run_queue)
+    planned = planned_with(arguments, known, run_queue)
     if arguments.json:
         _print_json(run_queue, planned, known, with_bodies=arguments.bodies)
     else:
         print_plan(run_queue, planned, known, most=arguments.show)
-        if arguments.bodies:
+        if not arguments.bodies:
+            print_samples(run_queue)
+        else:
             _print_bodies(run_queue, known.settings)
     return 0 if planned.is_good else 1
 
@@ -146,15 +150,33 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
 _UNKNOWN = "which orders are created already cannot be known"
 
 
-def planned_with(known: Known, run_queue: RunQueue) -> Plan:
-    """Plan a run queue, by what is known."""
+def planned_with(
+    arguments: argparse.Namespace,
+    known: Known,
+    run_queue: RunQueue,
+    *,
+    limit: int | None = None,
+    prices: Prices | None = None,
+) -> Plan:
+    """Plan a run queue, by what is known and with the guards of the arguments.
+
+    :raises CommandError: prices are needed, and there is no connection to ask for them.
+    :raises KKError: KK's prices cannot be read.
+    """
     from airflow_provider_kk.api.throttle import LocalBucket
+    from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.plan import plan
 
-    settings, ledger = known.settings, known.ledger
+    settings, ledger, guards = known.settings, known.ledger, guards_of(arguments)
     if settings is None:
-        return plan(run_queue, None, LocalBucket(_BURST, _PER_SECOND))
-    return plan(run_queue, ledger, settings.shared_bucket(ledger) if ledger else settings.local_bucket())
+        if guards.need_prices:
+            raise CommandError(
+                "--max-order-value and --max-run-value need the kk connection, to ask for prices"
+            )
+        return plan(run_queue, None, LocalBucket(_BURST, _PER_SECOND), guards=guards)
+    bucket = settings.shared_bucket(ledger) if ledger else settings.local_bucket()
+    with KKHook(arguments.kk_conn_id).client(bucket) if guards.need_prices else nullcontext() as client:
+        return plan(run_queue, ledger, bucket, guards=guards, limit=limit, client=client, prices=prices)
 
 
 # What is shown ---------------------------------------------------------------------------------------
@@ -181,6 +203,7 @@ def print_plan(
             f"limit of {burst:,} at once and {per_second:g} a second.",
             file=file,
         )
+    print_line(f"{planned.guards}.", file=file)
     for note in filter(None, (known.note, planned.obstacle and f"For now nothing: {planned.obstacle}")):
         print_line(f"{note.removesuffix('.')}.", file=file)
 
@@ -200,6 +223,7 @@ def _print_json(run_queue: RunQueue, planned: Plan, known: Known, *, with_bodies
             "summary": planned.summary.as_dict(),
             "good": planned.is_good,
             "obstacle": planned.obstacle,
+            "guards": planned.guards,
             "created_is_known": known.ledger is not None,
             "note": known.note,
         }
@@ -215,11 +239,11 @@ def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> N
 def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:
     """The body that would be sent for an order, made as the client makes it; None when none would be."""
     from airflow_provider_kk.api.api_versions import API_VERSIONS
-    from airflow_provider_kk.api.models import Order
     from airflow_provider_kk.delivery.run_queue import RunStatus
+    from airflow_provider_kk.sync.delivery import order_of
 
     item = run_queue.item(one.key or "") if one.status is RunStatus.POSTPONED else None
     if item is None or settings is None:
         return None
-    order = Order.model_validate_json(item.payload)
-    return API_VERSIONS[settings.api_version].create_body(order, settings.address_key, settings.sale_platform)
+    version = API_VERSIONS[settings.api_version]
+    return version.create_body(order_of(item.payload), settings.address_key, settings.sale_platform)

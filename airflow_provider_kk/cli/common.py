@@ -1,4 +1,4 @@
-"""What the commands share: the ledger's place, tables, times, and asking before many rows change."""
+"""What the commands share: the ledger's connection, tables and JSON lines, and asking before rows change."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,38 +21,88 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.sync.guards import Guards
+
 
 KK_CONN_ID = "kk_default"
-#: Id of the connection to a file, which has no other.
+#: The id of a connection to a file.
 _FILE = "file"
 _CANNOT_RUN = 2
 _AS_A_WORKER = "Run it with the workers' AIRFLOW_HOME and AIRFLOW_CONN_... variables"
+#: Rows that `confirm` shows, and columns that the last cell of a table keeps.
+_SHOWN = 20
+_LEAST_WIDTH = 24
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class CommandError(Exception):
-    """Says why a command cannot be carried out, and what to do."""
+    """Says why a command cannot run, and what to do."""
 
 
 class NoLedgerError(CommandError):
-    """Says why there is no ledger, or no connection, to carry it out with."""
+    """Says why a command has no ledger or no connection."""
 
 
 def add_ledger_options(parser: argparse.ArgumentParser) -> None:
-    """Declare where the ledger is."""
-    parser.add_argument("--kk-conn-id", metavar="ID", default=KK_CONN_ID, help="the connection to KK")
+    """Declare where the ledger is; the environment has defaults."""
+    parser.add_argument(
+        "--kk-conn-id",
+        metavar="ID",
+        default=os.environ.get("KK_CONN_ID") or KK_CONN_ID,
+        help=f"the connection to KK; else $KK_CONN_ID, else {KK_CONN_ID}",
+    )
     parser.add_argument(
         "--ledger-conn-id",
         "--ledger",
         metavar="PLACE",
-        help="the ledger: a connection or a SQLite file, else what the kk connection names",
+        default=os.environ.get("KK_LEDGER") or None,
+        help="the ledger: a connection or a SQLite file; else $KK_LEDGER, else what the kk connection names",
     )
     parser.add_argument(
         "--warehouse-conn-id",
         "--warehouse",
         metavar="PLACE",
-        help="the warehouse, likewise; the ledger lives there when nothing else is named",
+        default=os.environ.get("KK_WAREHOUSE") or None,
+        help="the warehouse, likewise; else $KK_WAREHOUSE; the ledger lives there when nothing else is named",
     )
+
+
+def add_guard_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the guards."""
+    for name, metavar, text in (
+        ("max_new_orders", "N", "send nothing if there are more new orders (1000)"),
+        ("max_order_units", "N", "an order with more units is invalid (100)"),
+        ("max_order_value", "USD", "an order whose goods cost more is invalid; asks KK for prices"),
+        ("max_run_value", "USD", "send nothing if all goods cost more; asks KK for prices"),
+    ):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            type=partial(_limit, name),
+            default=argparse.SUPPRESS,
+            metavar=metavar,
+            help=f"{text}; 'none': no limit",
+        )
+
+
+def _limit(name: str, text: str) -> Any:
+    from airflow_provider_kk.sync.guards import Guards
+
+    limit: Any = int(text) if text.isascii() and text.isdigit() else text
+    try:
+        return getattr(Guards.checked(**{name: None if text == "none" else limit}), name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def guards_of(arguments: argparse.Namespace) -> Guards:
+    """Return the guards of the arguments of `add_guard_options`."""
+    from dataclasses import fields
+
+    from airflow_provider_kk.sync.guards import Guards
+
+    names = [one.name for one in fields(Guards) if hasattr(arguments, one.name)]
+    return Guards(**{name: getattr(arguments, name) for name in names})
 
 
 def open_ledger_of(
@@ -71,7 +122,7 @@ def open_ledger_of(
 
 
 def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
-    """Find the ledger of the arguments of `add_ledger_options`, and change nothing there.
+    """Open the ledger of the arguments of `add_ledger_options` to read it.
 
     :raises NoLedgerError, LedgerUnusableError: says what to fix.
     """
@@ -80,9 +131,9 @@ def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
 
 
 def require_own_ledger(arguments: argparse.Namespace) -> None:
-    """Refuse to send by a ledger that is not the one which the connection names.
+    """Require that the ledger is the one which the connection names.
 
-    :raises NoLedgerError: it would know nothing of what was sent by that one.
+    :raises NoLedgerError: another ledger does not know what was sent by that one.
     """
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger_connection import database_of
@@ -156,33 +207,33 @@ def connection_to(ledger_conn_id: str) -> Any:
 
 
 def is_file(ledger_conn_id: str) -> bool:
-    """Whether a place is a file by its name, not the id of a connection."""
+    """Return whether this names a file, not the id of a connection."""
     return os.sep in ledger_conn_id or Path(ledger_conn_id).suffix in (".db", ".sqlite", ".sqlite3")
 
 
 class StderrLog:
-    """A log on standard error, since the findings are on standard output."""
+    """A log on standard error, since results go to standard output."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def info(self, msg: Any, /, *args: Any) -> None:
-        """Say what is going on."""
+        """Print a message."""
         print_line(f"{self._name}: {msg % args}", file=sys.stderr)
 
     warning = error = info
 
 
 def run_command(name: str, work: Callable[[], int], *, failed: int = _CANNOT_RUN) -> int:
-    """Do the work of a command; what it cannot do is told in a sentence.
+    """Run a command and return its exit status. An error is printed as one sentence.
 
-    The exit status is then 2, but `failed` when the ledger and KK could be asked.
+    The exit status is then 2, or `failed` when the ledger and KK could be asked.
     """
     with _only_ours_on_stdout(), quiet_airflow():
-        return _run_command(name, work, failed)
+        return _report_errors(name, work, failed)
 
 
-def _run_command(name: str, work: Callable[[], int], failed: int) -> int:
+def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
     from sqlalchemy.exc import DBAPIError
 
@@ -221,9 +272,9 @@ _OURS: ContextVar[TextIO | None] = ContextVar(
 
 @contextmanager
 def _only_ours_on_stdout() -> Iterator[None]:
-    """Keep standard output for `write_raw`: Airflow logs there, too, and JSON lines allow no others.
+    """Keep standard output for `write_raw`, since Airflow logs there, too.
 
-    It has to come before Airflow's import, which takes what is standard output then for its log.
+    Enter it before Airflow's import, which keeps the standard output of that moment for its log.
     """
     token = _OURS.set(sys.stdout)
     try:
@@ -231,15 +282,29 @@ def _only_ours_on_stdout() -> Iterator[None]:
             yield
     finally:
         _OURS.reset(token)
-        # After Airflow's import, so before what Airflow does at exit, of which 2.11 logs to standard output.
+        # Registered after Airflow's import, so it runs before what Airflow 2.11 logs there at exit.
         atexit.register(logging.disable)
 
 
-def print_line(line: str = "", *, file: TextIO | None = None) -> None:
-    """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor."""
+def print_line(line: str = "", *, file: TextIO | None = None, style: str = "") -> None:
+    """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor.
+
+    :param style: such as `red`, of the line on a terminal.
+    """
     from airflow_provider_kk.delivery.log import printable
 
-    write_raw(printable(line), file=file)
+    text = printable(line)
+    if style and has_colours(file or _stdout()):
+        from rich.color import ColorSystem
+        from rich.style import Style
+
+        text = Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
+    write_raw(text, file=file)
+
+
+def has_colours(file: TextIO) -> bool:
+    """Return whether a person sees what is printed there, on a terminal that may show colours."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def write_raw(text: str, *, file: TextIO | None = None) -> None:
@@ -269,8 +334,17 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def warn_of_pause(ledger: SqlLedger) -> None:
+    """Print who has stopped all sending of the account, if anybody has."""
+    from airflow_provider_kk.delivery.log import describe_pause
+
+    if pause := ledger.storage.pause():
+        text = describe_pause(pause)
+        print_line(f"{text[0].upper()}{text[1:]}", file=sys.stderr)
+
+
 def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
-    """Show what will be done and ask whether to do it.
+    """Print what will be done and ask whether to do it.
 
     :raises CommandError: when the answer is no, or there is nobody to ask.
     """
@@ -289,9 +363,6 @@ def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
         raise CommandError("nothing was done")
 
 
-_SHOWN = 20
-
-
 def duration(text: str) -> float:
     """Read `90s`, `30m`, `2h`, `3d`, `1w` as seconds, for argparse."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
@@ -301,7 +372,7 @@ def duration(text: str) -> float:
 
 
 def time(epoch: float) -> str:
-    """Return a time as people read it; empty for 0."""
+    """Return a time as text; empty for 0."""
     from airflow_provider_kk.delivery.log import utc
 
     return utc(epoch)
@@ -338,6 +409,3 @@ def _wrapped(line: list[str], indent: int) -> Iterator[list[str]]:
     yield [*line[:-1], parts[0]]
     for part in parts[1:]:
         yield [*("" for _ in line[:-1]), part]
-
-
-_LEAST_WIDTH = 24

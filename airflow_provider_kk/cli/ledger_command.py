@@ -1,4 +1,4 @@
-"""`kk ledger`: what is known of each order number, and the human's last word."""
+"""`kk ledger`: list, show, resolve and retry what the ledger knows of each order number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli import resolve, retry
+from airflow_provider_kk.cli import resolve
 from airflow_provider_kk.cli.common import (
     CommandError,
     add_ledger_options,
@@ -19,10 +19,12 @@ from airflow_provider_kk.cli.common import (
     run_command,
     table,
     time,
+    warn_of_pause,
     whole,
     write_raw,
 )
-from airflow_provider_kk.cli.resolution_args import as_columns, find_key, why
+from airflow_provider_kk.cli.outcomes import as_columns
+from airflow_provider_kk.cli.resolve import find_key, why
 from airflow_provider_kk.sync.resolution import newest
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ _EPILOG = """\
 None of these makes a ledger, and list and show change nothing.
 Exit status: 0 done; 1 not done, or not for each order; 2 wrong arguments, no
 connection, no ledger there, or KK cannot be asked."""
-#: What a human is asked about; `kk ledger list` without --state.
+#: The states of `kk ledger list` without --state.
 _OPEN = ("held", "in_doubt", "sending", "rejected", "invalid", "not_sent")
 
 
@@ -63,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     resolve_parser = actions.add_parser("resolve", help="say what became of orders, or order them again")
     resolve.add_arguments(resolve_parser)
     retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their pause")
-    retry.add_arguments(retrying)
+    resolve.add_retry_arguments(retrying)
 
     for parser_of_rows in (listing, show, resolve_parser, retrying):
         parser_of_rows.add_argument(
@@ -79,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do it; the exit status is 1 when it is not done, 2 when the ledger or KK cannot be asked."""
+    """Run an action; the exit status is 1 when it is not done, 2 when the ledger or KK cannot be asked."""
     return run_command("kk ledger", lambda: _run(arguments), failed=1)
 
 
@@ -93,7 +95,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from airflow_provider_kk.delivery.sql.storage import refund_ledger
 
         ledger = refund_ledger(ledger)
-    actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": retry.run}
+    actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": resolve.run_retry}
     return actions[arguments.action](arguments, hook, ledger)
 
 
@@ -113,6 +115,7 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
     from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.states import State
 
+    warn_of_pause(ledger)
     names = arguments.state or _OPEN
     unknown = set(names) - {"all"} - {state.value for state in State}
     if unknown:
@@ -157,7 +160,7 @@ def _print_clocks(entries: Iterable[Record], hook: KKHook, ledger: SqlLedger) ->
 
 
 def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]) -> list[Record]:
-    """Return what fits, and one more than the limit when there is more."""
+    """Return the rows that match, one more than the limit when there are more."""
     is_filtered = arguments.code is not None or arguments.older_than is not None
     found = ledger.entries(states=states, limit=None if is_filtered else arguments.limit + 1)
     if arguments.code is not None:
@@ -192,7 +195,7 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
 def _print_entry(entry: Record) -> None:
     again = f", generation {entry.generation}" if entry.generation > 1 else ""
     print_line(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
-    rests_until = time(entry.retry_after) or "now, by a human's word"
+    retry_after = time(entry.retry_after) or "now, by a human's word"
     facts = {
         "kkOrderIds": ", ".join(entry.kk_order_ids),
         "goods": ", ".join(f"{quantity} x {sku}" for sku, quantity in entry.content.goods.items()),
@@ -200,7 +203,7 @@ def _print_entry(entry: Record) -> None:
         "why": entry.message,
         "KK's code": "" if entry.code is None else str(entry.code),
         "settled after": time(entry.settle_after) if entry.state.value in ("sending", "in_doubt") else "",
-        "asked again after": rests_until if entry.state.value == "rejected" else "",
+        "asked again after": retry_after if entry.state.value == "rejected" else "",
         "resolved by": entry.resolved_by,
     }
     for name, value in facts.items():
@@ -224,17 +227,17 @@ def _row(attempt: Attempt) -> list[str]:
 def _print_commands(entry: Record, arguments: argparse.Namespace) -> None:
     from airflow_provider_kk.sync.resolve_commands import resolve_commands
 
-    said = resolve_commands(
+    ways = resolve_commands(
         entry.key,
         entry.state,
         entry.kk_order_ids,
         options=_ledger_options(arguments),
         is_refund=arguments.refunds,
     )
-    if said is None:
+    if ways is None:
         return
-    print_line(said.first)
-    for command in said.commands:
+    print_line(ways.first)
+    for command in ways.commands:
         print_line(f"{command.when}:")
         print_line(f"  {command.line}")
 
@@ -246,4 +249,4 @@ def _ledger_options(arguments: argparse.Namespace) -> str:
         "--ledger-conn-id": arguments.ledger_conn_id,
         "--warehouse-conn-id": arguments.warehouse_conn_id,
     }
-    return shlex.join(word for name, value in given.items() if value for word in (name, value))
+    return shlex.join(part for name, value in given.items() if value for part in (name, value))

@@ -1,25 +1,25 @@
-"""`kk ledger resolve`: decide what became of orders, or order their numbers once more."""
+"""`kk ledger resolve` decides what became of orders; `kk ledger retry` ends the back-off of rejected ones."""
 
 from __future__ import annotations
 
 import argparse
+import getpass
+import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CommandError, confirm, print_line
-from airflow_provider_kk.cli.resolution_args import (
-    add_resolution_options,
-    apply_each,
-    require_known,
-    resolved_by_of,
-    why,
-)
+from airflow_provider_kk.cli.common import CommandError, add_ledger_options, confirm, print_line, write_raw
 from airflow_provider_kk.sync.resolution import (
+    ResolutionRejected,
+    ResolvedBy,
     all_at_kk_of,
     bound_waits,
+    clear_backoff,
     doubt_of_orders,
     doubt_of_refunds,
+    newest,
     order_again,
     orders_seen_at_kk,
     refunds_seen_at_kk,
@@ -34,6 +34,92 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.resolution import ResolvedBy
+
+
+def add_resolution_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of every resolution."""
+    add_who(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask before several orders change")
+    parser.add_argument("--json", action="store_true", help="what became of each, one JSON object a line")
+    add_ledger_options(parser)
+
+
+def add_who(parser: argparse.ArgumentParser, *, why_required: bool = True) -> None:
+    """Declare who acts, and why."""
+    parser.add_argument(
+        "--why", required=why_required, default=None, type=_text, help="the reason, kept in the ledger"
+    )
+    parser.add_argument("--who", default=None, type=_text, help="your name; the default is your login")
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; say something that the next one on call can use")
+    return text.strip()
+
+
+def resolved_by_of(arguments: argparse.Namespace) -> ResolvedBy:
+    """Return who resolves, and why.
+
+    :raises CommandError: when that is not known.
+    """
+    try:
+        return ResolvedBy(arguments.who or getpass.getuser(), arguments.why or "")
+    except (KeyError, OSError) as error:  # a container's user without a name
+        raise CommandError("your login has no name here: give --who") from error
+
+
+def why(entry: Record) -> str:
+    """Return what KK or the sync reported about an order."""
+    return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
+
+
+def apply_each(
+    entries: Sequence[Record], act: Callable[[Record], str], ledger: SqlLedger, *, as_json: bool
+) -> tuple[int, int]:
+    """Apply `act` to each and print the result. Return how many were done, and how many skipped."""
+    done = skipped = 0
+    for entry in entries:
+        try:
+            message, is_done = act(entry), True
+        except ResolutionRejected as error:
+            message, is_done = f"skipped, {error}", False
+        done, skipped = done + is_done, skipped + (not is_done)
+        if as_json:
+            write_raw(json.dumps({ledger.storage.jobs.key: entry.key, "done": is_done, "message": message}))
+        else:
+            print_line(f"{entry.key}: {message}", file=None if is_done else sys.stderr)
+    return done, skipped
+
+
+def find_key(text: str, ledger: SqlLedger) -> str | None:
+    """Return the key of an order number or of KK's id; None when there is none."""
+    from airflow_provider_kk.delivery.sql.report import Report
+
+    found = Report(ledger.storage).find(text, limit=1)
+    return found[0].key if found else None
+
+
+def require_known(numbers: Sequence[str], ledger: SqlLedger) -> list[Record]:
+    """Return the rows of these numbers. KK's ids do not count, since a split has several.
+
+    :raises CommandError: names those that the ledger does not know.
+    """
+    wanted = list(dict.fromkeys(numbers))
+    known = ledger.look_up(wanted)
+    unknown = [one for one in wanted if one not in known]
+    if unknown:
+        verb = "is" if len(unknown) == 1 else "are"
+        names = ", ".join([_whose(unknown[0], ledger), *unknown[1:]])
+        raise CommandError(
+            f"{names} {verb} not in the ledger of {ledger.account} at {ledger.host}. Nothing was done"
+        )
+    return [known[one] for one in wanted]
+
+
+def _whose(text: str, ledger: SqlLedger) -> str:
+    key = find_key(text, ledger)
+    return f"{text} (KK's id of {key})" if key else text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,11 +152,14 @@ def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     _require_one_for_ids(arguments, entries)
     if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
         raise CommandError("--order-again and --not-mine are for orders: let another task ask for a refund")
-    if arguments.order_again:
-        return _order_again(arguments, entries, hook, ledger, resolved_by)
-    if arguments.never_created:
-        return _never(arguments, entries, hook, ledger, resolved_by)
-    return _created(arguments, entries[0], hook, ledger, resolved_by)
+    prepare = _order_again if arguments.order_again else _never if arguments.never_created else _created
+    act = prepare(arguments, entries, hook, ledger, resolved_by)
+    done, skipped = apply_each(entries, act, ledger, as_json=arguments.json)
+    if arguments.order_again and done and not arguments.json:
+        print_line(
+            "Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it"
+        )
+    return 1 if skipped else 0
 
 
 def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Record]) -> None:
@@ -87,17 +176,18 @@ def _confirm_each(entries: Sequence[Record], question: str, arguments: argparse.
 
 
 def _created(
-    arguments: argparse.Namespace, entry: Record, hook: KKHook, ledger: SqlLedger, resolved_by: ResolvedBy
-) -> int:
+    arguments: argparse.Namespace,
+    entries: Sequence[Record],
+    hook: KKHook,
+    ledger: SqlLedger,
+    resolved_by: ResolvedBy,
+) -> Callable[[Record], str]:
     ids = split_ids(arguments.created)
     check = doubt_of_refunds if arguments.refunds else doubt_of_orders
-    if doubt := check(ids, entry, hook, ledger):
+    if doubt := check(ids, entries[0], hook, ledger):
         print_line(f"warning: {doubt}", file=sys.stderr)
         confirm([], "Take it as created all the same?", yes=arguments.yes)
-    _, skipped = apply_each(
-        [entry], lambda one: resolve_created(one, ids, ledger, resolved_by), ledger, as_json=arguments.json
-    )
-    return 1 if skipped else 0
+    return lambda one: resolve_created(one, ids, ledger, resolved_by)
 
 
 def _never(
@@ -106,7 +196,7 @@ def _never(
     hook: KKHook,
     ledger: SqlLedger,
     resolved_by: ResolvedBy,
-) -> int:
+) -> Callable[[Record], str]:
     not_mine: list[str] = []
     if arguments.not_mine is not None:
         not_mine = split_ids(arguments.not_mine)
@@ -116,12 +206,9 @@ def _never(
         seen, options = refunds_seen_at_kk(entries, hook, ledger), "--refunds"
     else:
         seen, options = orders_seen_at_kk(entries, hook, ledger, not_mine), ""
-
-    def resolve_one(one: Record) -> str:
-        return resolve_never_created(one, seen[one.key], ledger, resolved_by, not_mine, options=options)
-
-    _, skipped = apply_each(entries, resolve_one, ledger, as_json=arguments.json)
-    return 1 if skipped else 0
+    return lambda one: resolve_never_created(
+        one, seen[one.key], ledger, resolved_by, not_mine, options=options
+    )
 
 
 def _order_again(
@@ -130,17 +217,66 @@ def _order_again(
     hook: KKHook,
     ledger: SqlLedger,
     resolved_by: ResolvedBy,
-) -> int:
+) -> Callable[[Record], str]:
     _confirm_each(entries, "Order these once more?", arguments)
     at_kk = all_at_kk_of(entries, hook, ledger)
+    return lambda one: order_again(one, at_kk[one.key], ledger, resolved_by)
+
+
+def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `kk ledger retry` takes."""
+    parser.add_argument("number", nargs="*", help="order numbers")
+    parser.add_argument("--code", type=int, help="all that KK has refused with this code")
+    parser.add_argument("--all", action="store_true", help="all that KK has refused")
+    add_resolution_options(parser)
+
+
+def run_retry(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
+    """Clear the back-off of rejected orders; the exit status is 1 when some that were named were skipped."""
+    from airflow_provider_kk.delivery.log import count_orders
+
+    resolved_by = resolved_by_of(arguments)
+    entries = _rejected_orders(arguments, ledger)
+    if not entries:
+        print_line("KK has refused no order that is still open: there is nothing to retry")
+        return 0
+    rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
+    if len(rejected) > 1:
+        confirm(rejected, f"Ask KK again for {count_orders(len(rejected))}?", yes=arguments.yes)
     done, skipped = apply_each(
-        entries,
-        lambda one: order_again(one, at_kk[one.key], ledger, resolved_by),
-        ledger,
-        as_json=arguments.json,
+        entries, lambda one: clear_backoff(one, ledger, resolved_by), ledger, as_json=arguments.json
     )
-    if done and not arguments.json:
-        print_line(
-            "Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it"
-        )
+    if not arguments.json:
+        _print_what_follows(done, skipped)
     return 1 if skipped else 0
+
+
+def _rejected_orders(arguments: argparse.Namespace, ledger: SqlLedger) -> list[Record]:
+    from airflow_provider_kk.delivery.states import State
+
+    ways = bool(arguments.number) + (arguments.code is not None) + arguments.all
+    if ways != 1:
+        raise CommandError("say which orders: their numbers, or --code CODE, or --all")
+    if arguments.number:
+        return require_known(arguments.number, ledger)
+    rejected = newest(ledger.entries(states=[State.REJECTED]), ledger)
+    if arguments.all:
+        return rejected
+    found = [one for one in rejected if one.code == arguments.code]
+    if not found:
+        codes = Counter(one.code for one in rejected)
+        there_are = ", ".join(f"{code} ({count})" for code, count in codes.most_common()) or "none at all"
+        raise CommandError(f"no order is rejected with code {arguments.code}; there are: {there_are}")
+    return found
+
+
+def _print_what_follows(done: int, skipped: int) -> None:
+    from airflow_provider_kk.delivery.log import count_orders
+
+    if done:
+        print_line(
+            f"The next sync that selects {'it' if done == 1 else 'them'} looks at KK's list first and sends "
+            "what is not there. What KK refuses again rests longer than before"
+        )
+    if skipped:
+        print(f"{count_orders(skipped)} skipped", file=sys.stderr)

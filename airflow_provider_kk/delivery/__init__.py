@@ -1,6 +1,4 @@
-"""One job becomes one effect at KK: the ledger and the protocol around one POST.
+"""The protocol that makes one order at KK of one job: a ledger, an attempt, and reconciling by KK's list.
 
-This room knows nothing of Airflow. It serves orders today and is written on jobs (`job.py`), so that
-anything else that KK creates by a POST without an idempotency key can be delivered the same way. All that
-it knows of databases is in `sql`.
+It imports no Airflow, and no SQLAlchemy outside of `sql`. Jobs are orders or refunds (`model.Job`).
 """

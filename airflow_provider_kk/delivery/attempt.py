@@ -1,22 +1,30 @@
-"""One job: claim, intent, POST, record."""
+"""One attempt: claim, intent, POST, record. The rate limit, the limits of a run and its circuit breaker."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from airflow_provider_kk.api.errors import KKError, Outcome
-from airflow_provider_kk.delivery.job import Job
+from airflow_provider_kk.api.throttle import StopSignal
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record
-from airflow_provider_kk.delivery.states import Event
+from airflow_provider_kk.delivery.model import AttemptResult, Claim, Job, Origin, Record
+from airflow_provider_kk.delivery.states import Event, State
+
+_SAME_REFUSALS = 10
+_UNKNOWNS_IN_A_ROW = 5
+_NOT_SENT_IN_A_ROW = 10
+_OPEN_DOUBTS = 20
 
 
 class LeaseTooShortError(Exception):
-    """The worker was held up for so long that its lease no longer covers a POST."""
+    """The worker was delayed for so long that its lease no longer covers a POST."""
 
 
 class Lease:
-    """How long this worker may rely on its claim, by two clocks that fail differently.
+    """How long this worker owns its claim, by two clocks that fail differently.
 
-    The monotonic clock stands still while the machine is suspended, the wall clock can be set.
+    The monotonic clock stops while the machine is suspended; the wall clock can be set.
     """
 
     def __init__(self, ledger: AnyLedger) -> None:
@@ -45,13 +53,13 @@ def attempt(
     sync_id: str,
     kk_skew_s: float,
 ) -> tuple[Record, KKError | None] | None:
-    """Send one job once and record what became of it.
+    """Send one job once and record the result.
 
-    The place in KK's bucket is taken before, so that waiting for it does not eat up the lease.
+    Acquire the permit before, so that the wait for it is no part of the lease.
 
     :param expected: the ledger's row, read before any listing that allowed this; None when there was none.
     :param kk_skew_s: KK's clock minus the worker's.
-    :return: the row afterwards and the error of the call; None when somebody else has taken the job.
+    :return: the row afterwards and the error of the call; None when another worker has claimed the job.
     """
     lease = Lease(ledger)  # before the intent, so that it ends before the ledger's own
     claim = ledger.claim(job, expected, origin=origin, sync_id=sync_id, kk_skew_s=kk_skew_s)
@@ -69,7 +77,7 @@ def _post(claim: Claim, lease: Lease) -> tuple[AttemptResult, KKError | None]:
         text = job.redact(error.kk_message or str(error))
         return AttemptResult(_EVENTS[error.outcome], code=error.code, message=text), error
     except Exception as error:
-        # A bug of ours, or of a library: nothing is proven. Its text may hold anything, so only its name.
+        # A bug proves nothing about the POST. Its text may hold personal data, so only its name is kept.
         return AttemptResult(Event.UNKNOWN, message=f"unexpected {type(error).__name__}"), None
     return AttemptResult(Event.CREATED, kk_order_ids=tuple(ids)), None
 
@@ -80,3 +88,69 @@ _EVENTS = {
     Outcome.NOT_SENT: Event.NOT_SENT,
     Outcome.UNKNOWN: Event.UNKNOWN,
 }
+
+
+# What limits attempts ------------------------------------------------------------------------------
+
+
+class RateLimit(Protocol):
+    """The account's rate limit, as a dispatcher uses it."""
+
+    def acquire(self, stop: StopSignal | None = None, *, to_send: bool = False) -> None:
+        """Take a permit for one request, and wait for its moment.
+
+        :param to_send: for an order or a refund, which a person may have paused.
+        :raises ThrottleStopped, SendingPausedError: there is no permit.
+        """
+        ...
+
+    def min_duration_s(self, requests: int) -> float:
+        """Return how many seconds so many requests take at least, if nobody else sends."""
+        ...
+
+    def release(self, held_s: float) -> None:
+        """Return a permit that was acquired `held_s` seconds ago and is not used."""
+        ...
+
+
+@dataclass
+class Limits:
+    """How much a run may send."""
+
+    max_in_flight: int = 8
+    send_until: float | None = None
+    """Nothing new is sent after this, epoch seconds of the worker."""
+    max_sent: int | None = None
+
+
+@dataclass
+class CircuitBreaker:
+    """Opens when the next order would fail as the last ones did."""
+
+    open_doubts: int = 0
+    last_code: int | None = None
+    same_refusals: int = 0
+    unknowns: int = 0
+    not_sent: int = 0
+
+    def note(self, entry: Record) -> str | None:
+        """Count an outcome; return why to stop, if so."""
+        is_same = entry.state is State.REJECTED and entry.code == self.last_code
+        self.same_refusals = self.same_refusals + 1 if is_same else int(entry.state is State.REJECTED)
+        self.last_code = entry.code if entry.state is State.REJECTED else None
+        self.unknowns = self.unknowns + 1 if entry.state is State.IN_DOUBT else 0
+        self.not_sent = self.not_sent + 1 if entry.state is State.NOT_SENT else 0
+        self.open_doubts += entry.state is State.IN_DOUBT
+        return self.reason(entry.message)
+
+    def reason(self, message: str = "") -> str | None:
+        """Return why nothing more may be sent; None when the breaker is closed."""
+        if self.same_refusals >= _SAME_REFUSALS:
+            return f"KK refused {_SAME_REFUSALS} orders in a row with code {self.last_code}: {message}"
+        if self.unknowns >= _UNKNOWNS_IN_A_ROW:
+            return f"the outcome of {_UNKNOWNS_IN_A_ROW} orders in a row is unknown: {message}"
+        if self.not_sent >= _NOT_SENT_IN_A_ROW:
+            return f"{_NOT_SENT_IN_A_ROW} orders in a row could not be sent: {message}"
+        if self.open_doubts >= _OPEN_DOUBTS:
+            return f"{self.open_doubts} orders of this account are in doubt"
+        return None

@@ -1,4 +1,4 @@
-"""Time as delivery sees it, so that tests can bring their own."""
+"""The worker's clocks and its stop request, and a warning when clocks disagree."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Protocol
 
 from airflow_provider_kk.api.throttle import StopSignal
 
-#: Clocks that agree differ by less, seconds. KK's is known by the second, as of its last answer.
+#: Clocks that differ by less agree, seconds. KK's is known to the second, as of its last response.
 CLOCKS_AGREE_S = 30.0
 _MACHINE, _DATABASE, _KK = "this machine", "the ledger's database", "KK"
 
 
 def describe_clocks(database_s: float | None, kk_s: float | None) -> str:
-    """Say which clock is off, by how much, what it costs and what to do; empty while they agree.
+    """Describe which clock is wrong, by how much, its effect and the fix; empty while they agree.
 
     :param database_s: the database's clock minus this machine's, in seconds; None where they are one clock.
     :param kk_s: KK's clock minus this machine's, in seconds; None when it is not known.
@@ -56,11 +56,11 @@ class Stop:
         self.reason: str | None = None
 
     def set(self, reason: str = "stopped") -> None:
-        """Ask everybody to come to an end; the first reason given is kept."""
+        """Request the stop; the first reason is kept."""
         self.reason = self.reason or reason
 
     def is_set(self) -> bool:
-        """Whether anybody has asked."""
+        """Whether it was requested."""
         return self.reason is not None
 
     def wait(self, timeout: float) -> bool:

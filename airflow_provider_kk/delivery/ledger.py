@@ -1,26 +1,30 @@
-"""The write-ahead record of what is known of each order number: every way in which a row may change.
+"""The write-ahead record of each order number: every way in which a worker may change a row.
 
-Each change is a short transaction of its own, and is either a compare-and-set on (state, attempt, version)
-or made under the row's lock.
+Each change is one short transaction: a compare-and-set on (state, attempt, version), or under the row's lock.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock
-from airflow_provider_kk.delivery.job import Content, Job
 from airflow_provider_kk.delivery.model import (
     BLANK,
     MAX_MESSAGE,
     Attempt,
+    AttemptChanges,
     AttemptResult,
     Claim,
+    Content,
+    DailyCapError,
+    Epoch,
+    Job,
     Origin,
     Record,
+    RecordChanges,
     Timing,
     created_values,
     union,
@@ -29,6 +33,7 @@ from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State, can_foll
 from airflow_provider_kk.delivery.storage import KeyTakenError, Storage, Transaction
 
 #: A rejected order is not tried again for 15 minutes, then twice as long each time, at most a day.
+_DAY_S = 86_400.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 900.0, 86_400.0
 
 S_co = TypeVar("S_co", bound=Storage, covariant=True)
@@ -43,9 +48,8 @@ class Ledger(Generic[S_co]):
 
     Where a method takes `kk_skew_s`, that is KK's clock minus the worker's, 0 while it is not known.
 
-    :param storage: keeps the rows.
-    :param clock: the worker's.
-    :param new_version: returns a text that nobody has had before.
+    :param max_orders_per_day: how many orders the account may send in any day; None: as many as there are.
+    :param new_version: returns a text that was never used before.
     """
 
     def __init__(
@@ -54,12 +58,14 @@ class Ledger(Generic[S_co]):
         clock: Clock,
         timing: Timing | None = None,
         *,
+        max_orders_per_day: int | None = None,
         new_version: Callable[[], str] = _new_version,
     ) -> None:
         self.storage = storage
         self.host, self.account = storage.host, storage.account
         self.clock = clock
         self.timing = timing or Timing()
+        self.max_orders_per_day = max_orders_per_day
         self.new_version = new_version
 
     def close(self) -> None:
@@ -91,57 +97,58 @@ class Ledger(Generic[S_co]):
         return self.storage.attempts(keys)
 
     def doubts(self) -> list[Record]:
-        """Return what has no known outcome and no live lease: the account's open doubts."""
-        # A lease that ends later than it can was written by a clock that was ahead.
+        """Return the account's orders without a known outcome and without a live lease."""
+        # A clock that was ahead may have written a lease that is too long.
         return self.storage.doubts(longest_lease_s=self.timing.lease_s + CLOCKS_AGREE_S)
 
     # Changing a row --------------------------------------------------------------------------------
 
     def compare_and_set(
-        self, expected: Record, event: Event, values_at: Callable[[Transaction], Mapping[str, Any]]
+        self, expected: Record, event: Event, values_at: Callable[[Transaction], RecordChanges]
     ) -> Record | None:
-        """Let `event` happen to a row if it is as it was read; None when it has moved."""
+        """Apply `event` to a row that is as it was read; None when it has moved."""
         state = follow(expected.state, event)
         return self.storage.transact(
             lambda tx: tx.change(expected, self.stamped(tx, {**values_at(tx), "state": state}))
         )
 
-    def add(self, key: str, values_at: Callable[[Transaction], Mapping[str, Any]]) -> bool:
-        """Add the first row of a key; False when somebody else has just done so."""
+    def add(self, key: str, values_at: Callable[[Transaction], RecordChanges]) -> bool:
+        """Add the first row of a key; False when another worker has just added it."""
         try:
             self.storage.transact(lambda tx: tx.add(key, 1, {**BLANK, **self.stamped(tx, values_at(tx))}))
         except KeyTakenError:
             return False
         return True
 
-    def stamped(self, tx: Transaction, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a changed row, with a new version: who read it before must read it again."""
+    def stamped(self, tx: Transaction, values: RecordChanges) -> RecordChanges:
+        """Return changes with a new version, so that whoever read the row before must read it again."""
         return {"version": self.new_version(), "updated_at": tx.now, **values}
 
-    def _latest_now(self, tx: Transaction, kk_skew_s: float) -> Any:
-        """Return the latest of three clocks: what is behind may be set right soon."""
+    def _latest_now(self, tx: Transaction, kk_skew_s: float) -> Epoch:
+        """Return the latest of three clocks: one that is behind may soon be corrected."""
         wall = self.clock.wall()
         return tx.later(tx.now, max(wall, wall + kk_skew_s))
 
-    def _earliest_now(self, tx: Transaction, kk_skew_s: float) -> Any:
-        """Return the earliest of three clocks: what is ahead may be set right soon."""
+    def _earliest_now(self, tx: Transaction, kk_skew_s: float) -> Epoch:
+        """Return the earliest of three clocks: one that is ahead may soon be corrected."""
         wall = self.clock.wall()
         return tx.earlier(tx.now, min(wall, wall + kk_skew_s))
 
-    # A POST ----------------------------------------------------------------------------------------
+    # Claim and intent ------------------------------------------------------------------------------
 
     def claim(
         self, job: Job, expected: Record | None, *, origin: Origin, sync_id: str, kk_skew_s: float = 0.0
     ) -> Claim | None:
-        """Commit the intent to POST a job, or return None when somebody else has moved it since.
+        """Commit the intent to POST a job; None when another worker has moved its row.
 
         :param expected: the row as it was read before any listing; None when there was none.
+        :raises DailyCapError: the account may send no more orders now.
         """
         claim = Claim(
             job=job,
             generation=expected.generation if expected else 1,
             attempt=(expected.attempt if expected else 0) + 1,
-            token=self.new_version(),
+            version=self.new_version(),
             kk_skew_s=kk_skew_s,
         )
         tries = 0
@@ -149,33 +156,44 @@ class Ledger(Generic[S_co]):
         def work(tx: Transaction) -> Record | None:
             nonlocal tries
             tries += 1
-            # The connection may have broken after the commit, before it said so.
+            # The commit may have happened before its connection broke.
             if tries > 1 and (held := self._held(tx, claim)):
                 return held
+            if self.max_orders_per_day is not None:
+                self._require_below_cap(tx, self.max_orders_per_day, claim.kk_skew_s)
             entry = self._take(tx, claim, expected, sync_id)
             if entry is not None:
                 tx.add_attempt(claim, self._intent(tx, claim, origin))
             elif tries > 1:
-                return self._held(tx, claim)  # that commit has only come through while this one waited for it
+                return self._held(tx, claim)  # that commit came through while this one waited for it
             return entry
 
         try:
             entry = self.storage.persist(work)
         except KeyTakenError:
-            # Another worker inserted the same key first; or this one did, before its connection broke.
+            # Another worker inserted the key first; or this one did, before its connection broke.
             entry = self.storage.persist(lambda tx: self._held(tx, claim)) if tries > 1 else None
         return replace(claim, entry=entry) if entry else None
 
+    def _require_below_cap(self, tx: Transaction, most: int, kk_skew_s: float) -> None:
+        # Whoever claims for this account waits here, so that no two take the last order of a day.
+        tx.lock_account()
+        # Settle times hold the latest of three clocks, so that a clock that is behind ends no day early.
+        begun = self._earliest_now(tx, kk_skew_s) - _DAY_S
+        count, first = tx.count_bought(begun + self.settle_delay_s)
+        if count >= most:
+            raise DailyCapError(most, first - self.settle_delay_s + _DAY_S)
+
     def _held(self, tx: Transaction, claim: Claim) -> Record | None:
         entry = tx.read(claim.job.key, claim.generation)
-        return entry if entry is not None and entry.version == claim.token else None
+        return entry if entry is not None and entry.version == claim.version else None
 
     def _take(self, tx: Transaction, claim: Claim, expected: Record | None, sync_id: str) -> Record | None:
-        values = {
+        values: RecordChanges = {
             "content": claim.job.content,
             "state": follow(expected.state if expected else None, Event.INTENT),
             "attempt": claim.attempt,
-            "version": claim.token,
+            "version": claim.version,
             "lease_until": tx.now + self.timing.lease_s,
             "settle_after": self._latest_now(tx, claim.kk_skew_s) + self.settle_delay_s,
             "code": None,
@@ -192,10 +210,10 @@ class Ledger(Generic[S_co]):
 
     @property
     def settle_delay_s(self) -> float:
-        """How long after its intent KK's list tells what became of a POST that nobody came back from."""
+        """Seconds from an intent until KK's list proves its outcome, if its worker never came back."""
         return self.timing.lease_s + self.timing.timeout_s + self.timing.settle_window_s
 
-    def _intent(self, tx: Transaction, claim: Claim, origin: Origin) -> dict[str, Any]:
+    def _intent(self, tx: Transaction, claim: Claim, origin: Origin) -> AttemptChanges:
         return {
             "content": claim.job.content,
             "intent_at": self._earliest_now(tx, claim.kk_skew_s),
@@ -211,30 +229,27 @@ class Ledger(Generic[S_co]):
             "try_number": origin.try_number,
         }
 
-    def bound_times(self, expected: Record, kk_skew_s: float | None) -> Record | None:
-        """Shorten waits that are longer than their rule allows; None when none is, or when the row has moved.
+    # Waits that a wrong clock made too long ----------------------------------------------------------
 
-        A clock that was ahead, and has been set right since, wrote such times. Everything was sent before
-        this call, so a full settle delay from now is as safe as one from the intent. While KK's clock is not
-        known (`kk_skew_s` None), nothing is shortened: it may be the worker's clock that is behind now.
+    def bound_times(self, expected: Record, kk_skew_s: float | None) -> Record | None:
+        """Shorten waits that are longer than their rule allows; None when none is, or the row has moved.
+
+        A clock that was ahead wrote such times. All POSTs were sent before this call, so a full settle delay
+        from now is safe. While KK's clock is unknown (`kk_skew_s` None), nothing is shortened: the worker's
+        clock may be the one that is wrong.
         """
         if kk_skew_s is None or not self.waits_too_long(expected, kk_skew_s):
             return None
-        return self.storage.transact(
-            lambda tx: tx.change(
-                expected,
-                self.stamped(
-                    tx,
-                    {
-                        "settle_after": self._latest_now(tx, kk_skew_s) + self._settle_delay_of(expected),
-                        "lease_until": tx.earlier(tx.now + self.timing.lease_s, expected.lease_until),
-                        "retry_after": tx.earlier(
-                            tx.now + _pause_s(expected.rejections), expected.retry_after
-                        ),
-                    },
-                ),
-            )
-        )
+
+        def bounded(tx: Transaction) -> RecordChanges:
+            pause_s = _pause_s(expected.rejections)
+            return {
+                "settle_after": self._latest_now(tx, kk_skew_s) + self._settle_delay_of(expected),
+                "lease_until": tx.earlier(tx.now + self.timing.lease_s, expected.lease_until),
+                "retry_after": tx.earlier(tx.now + pause_s, expected.retry_after),
+            }
+
+        return self.storage.transact(lambda tx: tx.change(expected, self.stamped(tx, bounded(tx))))
 
     def waits_too_long(self, expected: Record, kk_skew_s: float) -> bool:
         """Whether a row's settle time lies further ahead than any that would be written now."""
@@ -246,15 +261,16 @@ class Ledger(Generic[S_co]):
         if expected.state is not State.SENDING:
             return self.settle_delay_s
         # The lease of another connection may be longer.
-        return self.settle_delay_s + max(
-            0.0, expected.lease_until - expected.updated_at - self.timing.lease_s
-        )
+        lease_s = expected.lease_until - expected.updated_at
+        return self.settle_delay_s + max(0.0, lease_s - self.timing.lease_s)
+
+    # Recording a result ----------------------------------------------------------------------------
 
     def record(self, claim: Claim, answer: AttemptResult) -> Record:
-        """Store what became of a claim's POST, whoever holds the row by now, and return the row."""
+        """Store the result of a claim's POST, whoever owns the row by now, and return the row."""
         try:
             return self.storage.persist(lambda tx: self._record(tx, claim, answer))
-        except KeyTakenError:  # the row was lost, and somebody else has just written it anew
+        except KeyTakenError:  # the row was lost, and another worker has just added it anew
             return self.storage.persist(lambda tx: self._record(tx, claim, answer))
 
     def _record(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> Record:
@@ -275,7 +291,7 @@ class Ledger(Generic[S_co]):
         entry = tx.lock(claim.job.key, claim.generation)
         if entry is None:
             return tx.add(claim.job.key, claim.generation, self._forgotten(tx, claim, answer))
-        # The number of an attempt can come twice, when the ledger was restored from a backup between.
+        # After a restored backup, the number of an attempt can occur twice.
         if entry.state is State.SENDING and entry.attempt == claim.attempt and is_known:
             own = self.stamped(tx, self._own_answer(tx, entry, answer, claim.kk_skew_s))
             return tx.overwrite(entry, own)
@@ -285,8 +301,8 @@ class Ledger(Generic[S_co]):
             return tx.overwrite(entry, self.stamped(tx, doubt))
         return entry
 
-    def _forgotten(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> dict[str, Any]:
-        """The row of a claim that the ledger has lost since: a backup was restored."""
+    def _forgotten(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> RecordChanges:
+        """Return the row of a claim that a restored backup has lost."""
         created = answer.event is Event.CREATED
         return {
             **BLANK,
@@ -300,8 +316,8 @@ class Ledger(Generic[S_co]):
 
     def _forgotten_doubt(
         self, tx: Transaction, entry: Record, claim: Claim, answer: AttemptResult
-    ) -> dict[str, Any] | None:
-        """What an older row, which a failover has brought back, has to learn of a POST that may be at KK."""
+    ) -> RecordChanges | None:
+        """Return what to change in an older row, brought back by a failover, after a POST it lacks."""
         if answer.event is Event.NOT_SENT or entry.state in (State.CREATED, State.HELD):
             return None
         latest_now = self._latest_now(tx, claim.kk_skew_s)
@@ -317,31 +333,31 @@ class Ledger(Generic[S_co]):
 
     def _own_answer(
         self, tx: Transaction, entry: Record, answer: AttemptResult, kk_skew_s: float
-    ) -> dict[str, Any]:
-        if entry.kk_order_ids:  # an older attempt has turned out to be created meanwhile
+    ) -> RecordChanges:
+        if entry.kk_order_ids:  # an older attempt was created, as its late answer has shown
             return self._meet_late(tx, entry, answer, kk_skew_s)
-        changes: dict[str, Any] = {
+        changes: RecordChanges = {
             "state": follow(entry.state, answer.event),
             "code": answer.code,
             "message": answer.message[:MAX_MESSAGE],
         }
         if answer.event is Event.CREATED:
-            changes.update(kk_order_ids=answer.kk_order_ids, created_at=tx.now)
-        if answer.event is Event.UNKNOWN:
-            changes.update(settle_after=self._a_window_from_now(tx, entry, kk_skew_s))
-        if answer.event is Event.REJECTED:
-            rejections = entry.rejections + 1
-            changes.update(rejections=rejections, retry_after=tx.now + _pause_s(rejections))
-            # A refusal may have come after half of a split was created: KK's list has to say.
-            changes.update(settle_after=self._latest_now(tx, kk_skew_s) + self.timing.settle_window_s)
+            changes["kk_order_ids"], changes["created_at"] = answer.kk_order_ids, tx.now
+        elif answer.event is Event.UNKNOWN:
+            changes["settle_after"] = self._a_window_from_now(tx, entry, kk_skew_s)
+        elif answer.event is Event.REJECTED:
+            changes["rejections"] = entry.rejections + 1
+            changes["retry_after"] = tx.now + _pause_s(entry.rejections + 1)
+            # KK may reject after it has created half of a split: its list must be able to show that.
+            changes["settle_after"] = self._latest_now(tx, kk_skew_s) + self.timing.settle_window_s
         return changes
 
-    def _a_window_from_now(self, tx: Transaction, entry: Record, kk_skew_s: float) -> Any:
+    def _a_window_from_now(self, tx: Transaction, entry: Record, kk_skew_s: float) -> Epoch:
         return tx.later(self._latest_now(tx, kk_skew_s) + self.timing.settle_window_s, entry.settle_after)
 
     def _meet_late(
         self, tx: Transaction, entry: Record, answer: AttemptResult, kk_skew_s: float
-    ) -> dict[str, Any]:
+    ) -> RecordChanges:
         if answer.event is Event.CREATED:
             return _created_or_conflict(entry, answer.kk_order_ids, tx.now)
         if answer.event is Event.UNKNOWN:
@@ -350,28 +366,25 @@ class Ledger(Generic[S_co]):
                 "settle_after": self._a_window_from_now(tx, entry, kk_skew_s),
                 "message": answer.message[:MAX_MESSAGE],
             }
-        values = created_values(entry, entry.kk_order_ids, tx.now)
-        return {**values, **self._content_of_created(tx, entry)}
-
-    def _content_of_created(self, tx: Transaction, entry: Record) -> dict[str, Any]:
-        """What the older attempt ordered that turned out to be created."""
-        created = [
-            one for one in tx.attempts(entry.key, entry.generation) if one.outcome == Event.CREATED.value
-        ]
-        return {"content": created[-1].content} if created else {}
+        # The older attempt is the order.
+        changes = created_values(entry, entry.kk_order_ids, tx.now)
+        for one in tx.attempts(entry.key, entry.generation):
+            if one.outcome == Event.CREATED.value:
+                changes["content"] = one.content
+        return changes
 
     def _late_answer(
         self, tx: Transaction, entry: Record, claim: Claim, answer: AttemptResult
-    ) -> dict[str, Any]:
+    ) -> RecordChanges:
         if entry.state in DOUBTFUL:
-            # The newer attempt may have been created as well: keep the ids, its outcome decides.
+            # The newer attempt may be created as well: keep the ids, its outcome decides.
             return {"kk_order_ids": union(entry.kk_order_ids, answer.kk_order_ids)}
         changes = _created_or_conflict(entry, answer.kk_order_ids, tx.now)
         if entry.state is not State.CREATED and changes["state"] is State.CREATED:
-            changes.update(content=claim.job.content)
+            changes["content"] = claim.job.content
         return changes
 
-    # What KK's list says ---------------------------------------------------------------------------
+    # Recording what KK's list shows ----------------------------------------------------------------
 
     def adopt(
         self,
@@ -382,12 +395,12 @@ class Ledger(Generic[S_co]):
         created_at: float | None = None,
         sync_id: str | None = None,
     ) -> Record | None:
-        """Take what was found at KK as the effect of `attempt`; None when the row has moved.
+        """Record what KK lists as the effect of `attempt`; None when the row has moved.
 
         :param created_at: KK's creation time, epoch seconds.
         :param sync_id: the sync that has the order at hand; None leaves it with the one that sent it.
         """
-        values = {
+        values: RecordChanges = {
             **created_values(expected, ids, created_at or attempt.intent_at),
             "adopted": True,
             "content": attempt.content,
@@ -404,8 +417,8 @@ class Ledger(Generic[S_co]):
         *,
         sync_id: str | None = None,
     ) -> Record | None:
-        """Leave it to a human (CONFLICT or GIVEN_UP); None when the row has moved."""
-        values = {
+        """Hold an order (CONFLICT or GIVEN_UP) for a person; None when the row has moved."""
+        values: RecordChanges = {
             "message": message[:MAX_MESSAGE],
             "kk_order_ids": union(expected.kk_order_ids, ids),
             "sync_id": sync_id or expected.sync_id,
@@ -415,7 +428,7 @@ class Ledger(Generic[S_co]):
     def wait_for_rest(
         self, expected: Record, message: str, ids: Sequence[str], *, kk_skew_s: float
     ) -> Record | None:
-        """Give KK one more settle window to show the rest of an order; None when the row has moved."""
+        """Give KK one more settle window to list the rest of an order; None when the row has moved."""
         return self.compare_and_set(
             expected,
             Event.INCOMPLETE,
@@ -427,23 +440,22 @@ class Ledger(Generic[S_co]):
         )
 
     def attach_fingerprint(self, expected: Record, content: Content) -> None:
-        """Note the fingerprint of an order that was found at KK with the goods of `content`."""
+        """Store the fingerprint of an order that was found at KK with the goods of `content`."""
         self.compare_and_set(expected, Event.FOUND, lambda _tx: {"content": content})
 
     # Without a POST --------------------------------------------------------------------------------
 
     def note_invalid(self, key: str, digest: str, message: str, *, sync_id: str) -> bool:
-        """Remember that a key's data is invalid; True when this digest of it was not known yet."""
+        """Record that an order's data is invalid; True when this digest of it was not known yet."""
         entry = self.look_up([key]).get(key)
         if not can_follow(entry.state if entry else None, Event.FAULT):
-            return False  # it was sent before: what became of it is what counts
+            return False  # it was sent before, and that outcome counts
         if entry is not None and entry.content.fingerprint == digest:
             return entry.sync_id == sync_id
         content = replace(entry.content if entry else Content(), fingerprint=digest)
-        values = {"content": content, "message": message[:MAX_MESSAGE], "sync_id": sync_id}
+        values: RecordChanges = {"content": content, "message": message[:MAX_MESSAGE], "sync_id": sync_id}
         if entry is None:
-            state = follow(None, Event.FAULT)
-            self.add(key, lambda _tx: {**values, "state": state})
+            self.add(key, lambda _tx: {**values, "state": follow(None, Event.FAULT)})
         else:
             self.compare_and_set(entry, Event.FAULT, lambda _tx: values)
         return True
@@ -456,9 +468,9 @@ def _pause_s(rejections: int) -> float:
     return min(_FIRST_PAUSE_S * (1 << max(0, rejections - 1)), _LONGEST_PAUSE_S)
 
 
-def _created_or_conflict(entry: Record, ids: Sequence[str], now: Any) -> dict[str, Any]:
+def _created_or_conflict(entry: Record, ids: Sequence[str], now: Epoch) -> RecordChanges:
     changes = created_values(entry, ids, now)
-    # Two answers that share an id speak of one order; a split may be named in part.
+    # Two answers that share an id are of one order; a split may be named in part.
     is_other = bool(entry.kk_order_ids) and not set(entry.kk_order_ids) & set(ids)
     if is_other or (entry.state is State.HELD and entry.kk_order_ids):
         changes["state"] = State.HELD

@@ -1,22 +1,38 @@
-"""KK's list, read for some order numbers: what it shows of them, and whether it is to be believed."""
+"""What KK's list shows of some order numbers, and whether that list proves an absence."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from airflow_provider_kk.delivery.job import Goods, InconclusiveError, ListedOrder, OrderList, plain_number
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.model import MAX_KEY, Attempt, Record
+from airflow_provider_kk.delivery.model import (
+    MAX_KEY,
+    Attempt,
+    Goods,
+    InconclusiveError,
+    ListedOrder,
+    OrderList,
+    Record,
+    add_goods,
+    plain_number,
+)
+from airflow_provider_kk.delivery.orders import KKOrderList, listed_order
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, State
 
-#: The clocks of the database and of KK may differ, and KK may take its time: listed around each attempt.
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.models import KKOrder
+
+#: How much is listed around an attempt: clocks may differ, and KK may be slow.
 _MARGIN_S = 600.0
 SENTINELS = 3
-"""So many orders that KK is known to have are looked for in its list."""
+"""The number of sentinel orders that are looked for in KK's list."""
 _SENTINEL_S = 600.0
 _FAR_S = 86_400.0
 NOT_OUR_STORE = "KK's list does not show the orders that it has created: is the token another store's?"
-#: An order in one of these may be at KK under ids that the ledger does not know, a part of a split at least.
+#: An order in one of these may be at KK, in whole or in part, under ids that the ledger does not know.
 _MAY_BE_THERE = RECONCILE_FIRST | {State.HELD, State.CREATED}
 
 
@@ -37,7 +53,7 @@ def is_part(goods: Goods, whole: Goods) -> bool:
 
 
 def zero_padded_rows(ledger: AnyLedger, numbers: Sequence[str]) -> dict[str, list[Record]]:
-    """Return rows whose numbers have zeros before one of `numbers`, by that: as integers they are one."""
+    """Return the rows whose numbers are one of `numbers` with leading zeros, by that number."""
     plain = {key.zfill(width): key for key in numbers for width in range(len(key) + 1, MAX_KEY + 1)}
     found: dict[str, list[Record]] = {}
     for key, entry in ledger.look_up(list(plain)).items():
@@ -46,13 +62,13 @@ def zero_padded_rows(ledger: AnyLedger, numbers: Sequence[str]) -> dict[str, lis
 
 
 def has_sent_one_of(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> bool:
-    """Whether one of KK's orders is known to have been created by a POST of ours under its number."""
+    """Whether a POST of ours is known to have created one of these orders under its number."""
     known = ledger.storage.sent_ids(sorted({one.key for one in listed if one.key is not None}))
     return any(one.key is not None and one.id in known.get(one.key, ()) for one in listed)
 
 
 def of_its_generation(ledger: AnyLedger, entry: Record, listed: Sequence[ListedOrder]) -> list[ListedOrder]:
-    """Return those of a number's orders at KK that are not of another generation."""
+    """Return the listed orders of a number without those of other generations."""
     if entry.generation == 1:
         return list(listed)
     others = [one for one in ledger.generations(entry.key) if one.generation != entry.generation]
@@ -61,7 +77,7 @@ def of_its_generation(ledger: AnyLedger, entry: Record, listed: Sequence[ListedO
 
 
 class Listing:
-    """What KK's list shows of the orders looked for, and whether it is to be believed."""
+    """Collects what KK's list shows of some orders, and whether it shows a sentinel order."""
 
     def __init__(
         self, entries: Iterable[Record], sentinel_orders: Iterable[Record], ledger: AnyLedger
@@ -76,10 +92,10 @@ class Listing:
                 self._keys.setdefault(name, []).append(entry.key)
         self._unnumbered: dict[str, ListedOrder] = {}
         self.shows_sentinel = False
-        """Whether it was read when KK showed an order that a POST of ours is known to have created."""
+        """Whether the list showed a sentinel order while it was read."""
 
     def add(self, listed: Sequence[ListedOrder]) -> bool:
-        """Take a part of the list, and tell whether it shows an order that is known to be there."""
+        """Add a part of the list; return whether it shows a sentinel order."""
         for one in listed:
             if one.key is None:
                 self._unnumbered[one.id] = one
@@ -90,7 +106,7 @@ class Listing:
         return self._shows_sent_order(listed)
 
     def found(self, entry: Record) -> tuple[list[ListedOrder], list[ListedOrder]]:
-        """Return what KK has of this generation, and what is, or may be, of another number."""
+        """Return KK's orders of this generation, and those that are, or may be, of another number."""
         own: list[ListedOrder] = []
         others: list[ListedOrder] = []
         for one in of_its_generation(self._ledger, entry, list(self._found[entry.key].values())):
@@ -99,14 +115,14 @@ class Listing:
         return own, others
 
     def has_unnumbered(self, goods: Goods, until: float) -> bool:
-        """Whether an order whose number cannot be read, created by then, may be the one, or a part of it."""
+        """Whether an order without a readable number, created by then, may be these goods or a part."""
         return any(
             is_part(one.goods or {}, goods) and (one.created_at or 0.0) <= until
             for one in self._unnumbered.values()
         )
 
     def _shows_sent_order(self, listed: Sequence[ListedOrder]) -> bool:
-        # Under its number, since a list with numbers of KK's own would show none of ours.
+        # Under its number: a list with KK's own numbers would prove no absence of ours.
         if any(one.is_of(self._sentinel_keys[one.id]) for one in listed if one.id in self._sentinel_keys):
             return True
         return has_sent_one_of(self._ledger, listed)
@@ -115,7 +131,7 @@ class Listing:
 def list_since(
     ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record], since: float, now: float
 ) -> Listing:
-    """Read all that KK has from a time of the database up to now, and more when that shows no known order.
+    """Read KK's list from a time of the database up to now, and more until it shows a sentinel order.
 
     :param now: see `trusted_now`.
     :raises InconclusiveError, KKError: when KK's list cannot be read completely.
@@ -134,34 +150,33 @@ def _read_since(
     order_list: OrderList,
     keys: Sequence[str],
 ) -> None:
-    # Intents are told by the database's clock, and KK lists by its own, which may have been set since.
+    # Intents have the database's time, and KK lists by its own clock, which may have been set since.
     since -= _MARGIN_S + clocks_apart_s(ledger, order_list)
     until = max(ledger.clock.wall() + abs(kk_skew_s(order_list)), _dated_until(ledger, keys))
-    listing.shows_sentinel = read_until_known(order_list, [since], until, keys, listing.add)
+    listing.shows_sentinel = read_until_known(order_list, [since], until, listing.add)
     if not listing.shows_sentinel:
-        # Nothing known was created in that time.
+        # No sentinel order was created in that time.
         starts = known_since(sentinel_orders, ledger, order_list, since)
-        keys = [*keys, *(entry.key for entry in sentinel_orders)]
-        listing.shows_sentinel = read_until_known(order_list, starts, until, keys, listing.add)
+        listing.shows_sentinel = read_until_known(order_list, starts, until, listing.add)
 
 
 def clocks_apart_s(ledger: AnyLedger, order_list: OrderList) -> float:
-    """Return by how much a time of the database may differ from KK's, seconds."""
+    """Return how much a time of the database may differ from KK's, seconds."""
     return abs(kk_skew_s(order_list)) + abs(ledger.now() - ledger.clock.wall())
 
 
 def known_since(
     known: Sequence[Record], ledger: AnyLedger, order_list: OrderList, since: float
 ) -> Iterator[float]:
-    """Yield times, on KK's clock, after which KK should have created one of these orders, epoch seconds.
+    """Yield times on KK's clock, epoch seconds, after which it created one of these orders.
 
-    The last lies a day before all, for clocks that have been set right since.
+    The last lies a day before all others, for clocks that were corrected since.
 
-    :param since: from when on the list is of interest: none of the times is later.
+    :param since: the start of interest: no yielded time is later.
     """
     sinces = []
     for entry in known:
-        # An answer may have been recorded long after it came.
+        # A result may have been recorded long after the POST.
         intents = [one.intent_at for one in ledger.attempts([entry.key])]
         created = min([entry.created_at, *intents]) - _SENTINEL_S - clocks_apart_s(ledger, order_list)
         sinces.append(min(since, created))
@@ -174,20 +189,20 @@ def read_until_known(
     order_list: OrderList,
     starts: Iterable[float],
     until: float,
-    keys: Sequence[str],
     take: Callable[[list[ListedOrder]], bool],
 ) -> bool:
-    """Read KK's list from each of these times in turn, until it is to be believed; return whether it is.
+    """Read KK's list from each of these times in turn, until one reading shows sentinel orders throughout.
 
-    A list that shows what is known only now may not have shown all before (its index is being rebuilt), so
-    only what is read from then on is believed.
+    If the first part of a reading shows none, the index may have been rebuilt meanwhile, and the reading
+    proves nothing.
 
-    :param take: takes a part of the list, and tells whether it shows an order that is known to be there.
+    :param take: takes a part of the list, and returns whether it shows a sentinel order.
+    :return: whether a reading is a proof.
     """
     known = False
     for start in starts:
         was_known = None
-        for listed in order_list.find(start, until, keys):
+        for listed in order_list.find(start, until):
             known = take(listed) or known
             was_known = known if was_known is None else was_known
         if was_known:
@@ -198,14 +213,12 @@ def read_until_known(
 def all_at_kk(
     ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record]
 ) -> dict[str, list[ListedOrder]]:
-    """Return, by number, all that KK has by now of these generations, by one reading for all.
+    """Return, by number, all orders that KK has of these generations, by one reading for all.
 
-    A create's answer may have named only a part of a split. What KK lists by an integer and may be of
-    another number is left out.
+    Orders that KK lists by an integer and that may be of another number are left out.
 
     :param entries: rows whose settle windows were over when they were read, hence before any listing.
-    :raises InconclusiveError, KKError: when KK's list cannot be read completely, or shows none of the orders
-        that it is known to have created.
+    :raises InconclusiveError, KKError: when KK's list cannot be read completely, or shows no sentinel order.
     """
     now = trusted_now(ledger, order_list)
     listing = list_since(ledger, order_list, entries, _all_begun_at(entries, ledger), now)
@@ -217,9 +230,9 @@ def all_at_kk(
 def seen_at_kk(
     ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record]
 ) -> tuple[dict[str, list[ListedOrder]], str]:
-    """Return, by number, what KK shows by now of these generations, and why that may not be all ("": it is).
+    """Return, by number, the orders that KK lists of these generations, and why they may not be all.
 
-    For who asks whether KK has anything: what is seen counts, however incomplete the list is.
+    The reason is empty when they are all. What is listed counts, however incomplete the list is.
 
     :param entries: see `all_at_kk`.
     :raises KKError: when KK cannot be read.
@@ -239,7 +252,7 @@ def seen_at_kk(
 
 
 def _sentinel_orders(ledger: AnyLedger, now: float) -> list[Record]:
-    """Return orders that KK's list has to show by now."""
+    """Return orders that KK's list must show by now."""
     return ledger.storage.newest_sent(before=now - ledger.timing.settle_window_s, limit=SENTINELS)
 
 
@@ -249,19 +262,19 @@ def _all_begun_at(entries: Sequence[Record], ledger: AnyLedger) -> float:
 
 
 def _dated_until(ledger: AnyLedger, keys: Sequence[str]) -> float:
-    """Return the latest time that KK can have given to what was sent under these numbers.
+    """Return the latest creation time that KK may have given to what was sent under these numbers.
 
-    It is later than now when KK's clock was ahead, and has been set right since.
+    It is later than now if KK's clock was ahead, and was corrected since.
     """
     return max((one.settle_after for one in ledger.attempts(keys)), default=0.0)
 
 
 def _begun_at(entry: Record, attempts: Iterable[Attempt]) -> float:
-    """Return a time, on the database's clock, before which nothing of this generation was sent."""
+    """Return a time on the database's clock before which nothing of this generation was sent."""
     intents = [
         one.intent_at for one in attempts if (one.key, one.generation) == (entry.key, entry.generation)
     ]
-    # Nothing was sent by this ledger when there are no attempts; a restored backup has lost only later ones.
+    # Without attempts, this ledger sent nothing; a restored backup has lost only later ones.
     return min([*intents, entry.created_at or entry.updated_at])
 
 
@@ -272,3 +285,70 @@ def _may_be_another(sighting: ListedOrder, entry: Record, ledger: AnyLedger) -> 
     plain = plain_number(entry.key)
     alike = [*zero_padded_rows(ledger, [plain]).get(plain, ()), *ledger.look_up([plain]).values()]
     return any(one.key != entry.key and one.state in _MAY_BE_THERE for one in alike)
+
+
+# Splits of an order ------------------------------------------------------------------------------
+
+#: The splits of one order are made within a moment.
+_AROUND_S = 120.0
+
+
+@dataclass(frozen=True)
+class Splits:
+    """KK's orders of one order number."""
+
+    state: State | None
+    """The number's state in the ledger; None: unknown."""
+    kk_order_ids: tuple[str, ...] = ()
+    orders: Sequence[KKOrder] = ()
+    """Those of them that KK lists."""
+    are_all: bool = False
+    """Whether KK has no others of this number."""
+
+
+def splits_of(number: str, ledger: AnyLedger, client: KKClient) -> Splits:
+    """Return KK's orders of a number, by the ledger, and by KK's list where the ledger may not know all.
+
+    The response to a POST may name one split of several. These are all when their goods add up to what was
+    sent, or when KK's list shows no more after the settle window.
+
+    :raises KKError, InconclusiveError: when KK cannot be read.
+    """
+    entry = ledger.look_up([number]).get(number)
+    if entry is None or entry.state is not State.CREATED:
+        return Splits(entry.state if entry else None)
+    orders = client.get_orders(entry.kk_order_ids)
+    if _add_up(orders, entry) or entry.attempt == 0:
+        return Splits(entry.state, entry.kk_order_ids, orders, are_all=True)
+    ids = _with_listed(entry, ledger, client)
+    if set(ids) != set(entry.kk_order_ids):
+        orders = client.get_orders(ids)
+    now = ledger.now()
+    # A wrong clock wrote a settle time that is too far ahead, and `created_at` too.
+    is_proof = now > (
+        _first_intent(entry, ledger) + ledger.settle_delay_s
+        if ledger.waits_too_long(entry, client.clock_skew_s or 0.0)
+        else entry.settle_after
+    )
+    return Splits(entry.state, ids, orders, are_all=is_proof or _add_up(orders, entry))
+
+
+def _add_up(orders: Sequence[KKOrder], entry: Record) -> bool:
+    return add_goods([listed_order(order).goods or {} for order in orders]) == entry.content.goods
+
+
+def _with_listed(entry: Record, ledger: AnyLedger, client: KKClient) -> tuple[str, ...]:
+    around_s = _AROUND_S + ledger.timing.timeout_s + abs(client.clock_skew_s or 0.0)
+    around_s += abs(ledger.now() - ledger.clock.wall())
+    begun_at = _first_intent(entry, ledger)
+    found = dict.fromkeys(entry.kk_order_ids)
+    for part in KKOrderList(client).find(begun_at - around_s, entry.created_at + around_s):
+        own = [one for one in part if one.is_of(entry.key)]
+        found.update(dict.fromkeys(one.id for one in of_its_generation(ledger, entry, own)))
+    return tuple(found)
+
+
+def _first_intent(entry: Record, ledger: AnyLedger) -> float:
+    """Return the earliest intent of this generation, which the earliest of the clocks has dated."""
+    intents = [one.intent_at for one in ledger.attempts([entry.key]) if one.generation == entry.generation]
+    return min([entry.created_at, *intents])

@@ -1,12 +1,15 @@
-"""What delivery asks of a logger: a plain one of Python's serves, and so does a task's."""
+"""Log lines: one for many orders, and how numbers, times and goods are written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pendulum
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.model import Pause
 
 #: How many orders a line names, and for how many reasons there is a line.
 _NAMED = 20
@@ -16,23 +19,23 @@ HELD = "{orders} {are} held: {reason}. See `kk ledger show`"
 
 
 class Log(Protocol):
-    """Where a run says what it does; never with a customer's data."""
+    """A logger of Python's, or of a task. It never gets a customer's data."""
 
     def info(self, msg: Any, /, *args: Any) -> Any:
-        """Say what is going on."""
+        """Log progress."""
         ...
 
     def warning(self, msg: Any, /, *args: Any) -> Any:
-        """Say what somebody may want to look at."""
+        """Log what a person may want to check."""
         ...
 
     def error(self, msg: Any, /, *args: Any) -> Any:
-        """Say what somebody has to look at."""
+        """Log what a person must check."""
         ...
 
 
 def printable(text: str) -> str:
-    """`text` with what cannot be printed escaped as in Python: it forges no line of a log or a terminal."""
+    """Escape what cannot be printed, so that a text cannot forge a line of a log or a terminal."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
@@ -49,7 +52,7 @@ def some_of(names: Sequence[str], number: int) -> str:
 
 @dataclass
 class _Line:
-    """What is to be logged of some orders."""
+    """A line for the orders that share a text and a reason."""
 
     level: Literal["info", "warning", "error"]
     text: str
@@ -66,7 +69,7 @@ class _Line:
 
 
 class OrderLog:
-    """Logs what happens to many orders for the same reason in one line: how many, and the first of them.
+    """Logs one line for all orders with the same text and reason: how many, and the first of them.
 
     `text` has `{orders}`, and may have `{are}` (is or are) and `{reason}`. Memory does not grow with the
     number of orders: from the 21st reason of a text on, reasons share a line.
@@ -78,19 +81,19 @@ class OrderLog:
         self._since: float | None = None
 
     def info(self, text: str, name: str, reason: str = "") -> None:
-        """Note what goes on with an order."""
+        """Add an order to an info line."""
         self._note("info", text, name, reason)
 
     def warning(self, text: str, name: str, reason: str = "") -> None:
-        """Note what somebody may want to look at."""
+        """Add an order to a warning."""
         self._note("warning", text, name, reason)
 
     def error(self, text: str, name: str, reason: str = "") -> None:
-        """Note what somebody has to look at."""
+        """Add an order to an error."""
         self._note("error", text, name, reason)
 
     def tick(self, now: float) -> None:
-        """Log what was noted a minute ago, by a clock in seconds."""
+        """Log the lines once a minute, by a clock in seconds."""
         if self._since is None:
             self._since = now
         elif now - self._since >= _FLUSH_EVERY_S:
@@ -98,7 +101,7 @@ class OrderLog:
             self._since = now
 
     def flush(self) -> None:
-        """Log what was noted since the last time."""
+        """Log the lines."""
         lines, self._lines, self._since = self._lines, {}, None
         for line in lines.values():
             getattr(self._log, line.level)("%s", line)
@@ -114,10 +117,17 @@ class OrderLog:
 
 
 def utc(epoch: float) -> str:
-    """Return a time as people read it; empty for 0."""
+    """Return a time in UTC as text; empty for 0."""
     return pendulum.from_timestamp(epoch).format("YYYY-MM-DD HH:mm:ss [UTC]") if epoch else ""
 
 
 def format_goods(goods: Mapping[str, int]) -> str:
-    """Return goods as people read them."""
+    """Return `2 x SKU, ...`."""
     return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"
+
+
+def describe_pause(pause: Pause) -> str:
+    """Say who has stopped all sending, when and why, and how to allow it again."""
+    return (
+        f"sending is paused since {utc(pause.at)} by {pause.by}: {pause.why}. Allow it again by `kk resume`"
+    )

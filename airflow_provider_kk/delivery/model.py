@@ -1,19 +1,141 @@
-"""The ledger's rows as Python sees them."""
+"""The values of delivery: a job and its content, what KK lists, and the ledger's rows."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypedDict
 
-from airflow_provider_kk.delivery.job import Content, Job
 from airflow_provider_kk.delivery.states import Event, State
 
-#: Longer order numbers cannot be.
+#: SKU (upper case) to quantity; lines of one SKU are added up.
+Goods = Mapping[str, int]
+#: Called with the seconds that the call may still take, right before its first byte; raises to stop it.
+BeforeSend = Callable[[float], None]
+#: The longest order number.
 MAX_KEY = 40
 #: Longer texts of KK are cut.
 MAX_MESSAGE = 500
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is ordered, and where it goes, as far as that may be kept."""
+
+    fingerprint: str = ""
+    """Tells two contents of one key apart; versioned. Empty for an order that was found at KK."""
+    goods: Goods = field(default_factory=dict)
+    country: str = ""
+    zip_digest: str = ""
+    """See `zip_digest`."""
+
+    def goes_elsewhere(self, other: Content) -> bool:
+        """Whether country or postal code differ, where both are known."""
+        if self.country and other.country and self.country != other.country:
+            return True
+        return bool(self.zip_digest and other.zip_digest) and self.zip_digest != other.zip_digest
+
+    def is_same_content(self, other: Content) -> bool:
+        """Whether this can be the other, whose address is not known."""
+        return self.goods == other.goods and not self.goes_elsewhere(other)
+
+    def is_same(self, known: Content) -> bool:
+        """Whether this equals `known`, by fingerprint, or by goods, country and zip without one."""
+        return self.is_same_content(known) if not known.fingerprint else self.fingerprint == known.fingerprint
+
+
+@dataclass(frozen=True)
+class Job:
+    """One POST that KK must take exactly once: an order, or a refund."""
+
+    key: str
+    """Identifies the job here and at KK: an order's number."""
+    content: Content
+    send: Callable[[BeforeSend], list[str]] = field(repr=False, compare=False)
+    """POST once; returns KK's ids, or raises a `KKError` that carries the outcome."""
+    redact: Callable[[str], str] = field(repr=False, compare=False)
+    """Remove this customer's data from a text of KK."""
+
+
+@dataclass(frozen=True)
+class ListedOrder:
+    """An order, or a refund, that KK lists."""
+
+    id: str
+    key: str | None
+    key_is_integer: bool = False
+    """KK gave the key as a JSON number: leading zeros may be lost."""
+    goods: Goods | None = None
+    """None: could not be read."""
+    country: str | None = None
+    zip: str | None = None
+    created_at: float | None = None
+    """KK's creation time, epoch seconds."""
+    is_cancelled: bool = False
+    """KK will not ship it: cancelled, or refunded as a whole."""
+
+    def is_of(self, key: str) -> bool:
+        """Whether KK's number is this key, as text or as the integer it looks like."""
+        if self.key is None:
+            return False
+        return self.key == key or (self.key_is_integer and plain_number(key) == plain_number(self.key))
+
+
+class InconclusiveError(Exception):
+    """KK could not be listed completely, so an order that is not listed may exist."""
+
+
+class OrderList(Protocol):
+    """Lists KK's orders."""
+
+    @property
+    def clock_skew_s(self) -> float | None:
+        """KK's clock minus this machine's, in seconds, at the last response."""
+        ...
+
+    def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
+        """Yield every order created in a period (epoch seconds), in parts.
+
+        :raises InconclusiveError: when the list cannot be shown to be complete.
+        """
+        ...
+
+
+def add_goods(parts: Sequence[Goods]) -> dict[str, int]:
+    """Add up the quantities of several orders by SKU."""
+    total: dict[str, int] = {}
+    for goods in parts:
+        for sku, quantity in goods.items():
+            total[sku] = total.get(sku, 0) + quantity
+    return total
+
+
+def plain_number(key: str) -> str:
+    """Return a number as it looks after it was an integer: without leading zeros."""
+    return str(int(key)) if key.isascii() and key.isdigit() else key
+
+
+def zip_digest(key: str, zip_code: str | None) -> str:
+    """Return a digest of a postal code, for comparison. Trying all codes still reveals it."""
+    plain = "".join(ch for ch in (zip_code or "") if ch.isalnum()).upper()
+    return hashlib.sha256(f"{plain_number(key)}\n{plain}".encode()).hexdigest()[:16] if plain else ""
+
+
+def fingerprint_of_token(token: str) -> str:
+    """Return a digest that distinguishes access tokens and reveals none."""
+    return hashlib.sha256(f"kk token\n{token}".encode()).hexdigest()[:16]
+
+
+def union(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
+    """Return both without repeats, in order."""
+    return tuple(dict.fromkeys([*first, *second]))
+
+
+# The ledger's rows ---------------------------------------------------------------------------------
+
+#: A time to write, epoch seconds: a number, or a storage's expression for the database's clock.
+Epoch = Any
 
 
 @dataclass(frozen=True)
@@ -29,7 +151,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long things may take, in seconds."""
+    """Time limits of an attempt, in seconds."""
 
     timeout_s: float = 30.0
     lease_s: float = 120.0
@@ -37,8 +159,35 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """A person has stopped all sending of the account."""
+
+    at: float
+    """Epoch seconds of the database."""
+    by: str
+    why: str
+
+
+class SendingPausedError(Exception):
+    """A person has stopped all sending; nothing was sent."""
+
+    def __init__(self, pause: Pause) -> None:
+        super().__init__(f"sending is paused by {pause.by}: {pause.why}")
+        self.pause = pause
+
+
+class DailyCapError(Exception):
+    """The account has sent as many orders in a day as it may; nothing was sent."""
+
+    def __init__(self, max_orders_per_day: int, until: float) -> None:
+        super().__init__(f"max_orders_per_day={max_orders_per_day} orders were sent within a day")
+        self.until = until
+        """When the next order may be sent, epoch seconds."""
+
+
+@dataclass(frozen=True)
 class Record:
-    """The ledger's row of a key: its newest generation."""
+    """The ledger's row of one generation of a key."""
 
     key: str
     generation: int
@@ -59,6 +208,58 @@ class Record:
     adopted: bool
     created_at: float
     updated_at: float
+
+
+class RecordChanges(TypedDict, total=False):
+    """New values of a row's fields."""
+
+    key: str
+    state: State
+    kk_order_ids: tuple[str, ...]
+    content: Content
+    attempt: int
+    version: str
+    lease_until: Epoch
+    settle_after: Epoch
+    retry_after: Epoch
+    rejections: int
+    resends: int
+    code: int | None
+    message: str
+    resolved_by: str
+    sync_id: str
+    adopted: bool
+    created_at: Epoch
+    updated_at: Epoch
+
+
+BLANK: RecordChanges = {
+    "kk_order_ids": (),
+    "content": Content(),
+    "attempt": 0,
+    "lease_until": 0.0,
+    "settle_after": 0.0,
+    "retry_after": 0.0,
+    "rejections": 0,
+    "resends": 0,
+    "code": None,
+    "message": "",
+    "resolved_by": "",
+    "sync_id": "",
+    "adopted": False,
+    "created_at": 0.0,
+}
+
+
+def created_values(entry: Record, ids: Iterable[str], now: Epoch) -> RecordChanges:
+    """Return the changes that make a row created, with these ids beside its own."""
+    return {
+        "state": State.CREATED,
+        "kk_order_ids": union(entry.kk_order_ids, ids),
+        "created_at": entry.created_at or now,
+        "code": None,
+        "message": "",
+    }
 
 
 @dataclass(frozen=True)
@@ -84,6 +285,23 @@ class Attempt:
     try_number: int
 
 
+class AttemptChanges(TypedDict, total=False):
+    """New values of an attempt's fields."""
+
+    content: Content
+    intent_at: Epoch
+    settle_after: Epoch
+    outcome: str
+    code: int | None
+    message: str
+    kk_order_ids: tuple[str, ...]
+    recorded_at: Epoch
+    dag_id: str
+    run_id: str
+    task_id: str
+    try_number: int
+
+
 @dataclass(frozen=True)
 class Claim:
     """The right to POST one job once."""
@@ -91,58 +309,19 @@ class Claim:
     job: Job
     generation: int
     attempt: int
-    token: str
+    version: str
     kk_skew_s: float = 0.0
     """KK's clock minus the worker's; 0 while it is not known."""
     entry: Record | None = None
-    """The row as the intent has left it; whose answer finds it so has nothing to look up."""
+    """The row as the intent left it. While it is unchanged, the result is recorded without a lock."""
 
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """What became of a POST."""
+    """The outcome of a POST."""
 
     event: Event
     """One of CREATED, REJECTED, NOT_SENT, UNKNOWN."""
     kk_order_ids: tuple[str, ...] = ()
     code: int | None = None
     message: str = ""
-
-
-def fingerprint_of_token(token: str) -> str:
-    """Return a digest that tells two access tokens apart and gives neither away."""
-    return hashlib.sha256(f"kk token\n{token}".encode()).hexdigest()[:16]
-
-
-BLANK: dict[str, Any] = {
-    "kk_order_ids": (),
-    "content": Content(),
-    "attempt": 0,
-    "lease_until": 0.0,
-    "settle_after": 0.0,
-    "retry_after": 0.0,
-    "rejections": 0,
-    "resends": 0,
-    "code": None,
-    "message": "",
-    "resolved_by": "",
-    "sync_id": "",
-    "adopted": False,
-    "created_at": 0.0,
-}
-
-
-def created_values(entry: Record, ids: Iterable[str], now: Any) -> dict[str, Any]:
-    """Return the values of a row that is created, with these ids beside those that it has."""
-    return {
-        "state": State.CREATED,
-        "kk_order_ids": union(entry.kk_order_ids, ids),
-        "created_at": entry.created_at or now,
-        "code": None,
-        "message": "",
-    }
-
-
-def union(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
-    """Return both without repeats, in order."""
-    return tuple(dict.fromkeys([*first, *second]))

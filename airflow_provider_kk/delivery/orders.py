@@ -1,26 +1,38 @@
-"""Orders as jobs: how one is sent, and how KK's list is read so that it proves something."""
+"""Orders as jobs, and complete readings of KK's orders: by creation, and by last update."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.api.redact import redact
-from airflow_provider_kk.delivery.job import Content, Goods, InconclusiveError, Job, ListedOrder, zip_digest
+from airflow_provider_kk.delivery.model import Content, Goods, InconclusiveError, Job, ListedOrder, zip_digest
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder, Order
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.run_queue import QueuedOrder
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.delivery.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.models import KKOrder, OrderPage
 
 _PAGE_SIZE = 250
-#: More rows than this are not read page by page, during which they would shift, but in smaller slices.
+#: Periods with more rows are read in smaller slices, since rows shift while pages are read.
 _MAX_ROWS_AT_ONCE = 1_000
 _MAX_PAGES = 2 * _MAX_ROWS_AT_ONCE // 10
 _SHORTEST_SLICE_S = 2
-#: KK's words in `status`, v1 and v2.
+#: Values of `status`, v1 and v2.
 CANCELLED = ("cancel", "refunded")
 
 
@@ -31,13 +43,13 @@ def order_job(order: Order, client: KKClient) -> Job:
     return Job(
         key=order.custom_order_number,
         content=content_of(order),
-        send=lambda before_send: client.create_order(order, throttled=False, before_send=before_send),
+        send=lambda before_send: client.post_order(order, throttled=False, before_send=before_send),
         redact=lambda text: redact(text, order.private_values()),
     )
 
 
 def content_of(order: Order) -> Content:
-    """Return what the ledger keeps of an order."""
+    """Return an order's content, as the ledger keeps it."""
     number, address = order.custom_order_number or "", order.address
     return Content(fingerprint(order), goods_of(order), address.country, zip_digest(number, address.zip))
 
@@ -51,16 +63,32 @@ def goods_of(order: Order) -> dict[str, int]:
 
 
 def fingerprint(order: Order) -> str:
-    """Return what tells two orders of one number apart: their goods and their address.
+    """Return a digest of an order's goods and address, without case, spaces and the order of lines.
 
-    Case, spaces and the order of lines do not matter; the first part is the version of this rule.
+    The first part is the version of this rule.
     """
     return _fingerprint(goods_of(order), order.address.model_dump())
 
 
 def fingerprint_with(payload: str, goods: Goods) -> str:
-    """Return the fingerprint of an order, as JSON, if these were its goods."""
+    """Return the fingerprint that an order in JSON would have with these goods."""
     return _fingerprint(goods, json.loads(payload)["address"])
+
+
+def difference(item: QueuedOrder, entry: Record) -> str:
+    """Describe how an order differs from what was ordered under its number: goods, address, or both."""
+    if item.content.goods == entry.content.goods:
+        what = "its address differs"
+    else:
+        what = "its goods and address differ" if _has_other_address(item, entry) else "its goods differ"
+    return f"{what} from what was ordered under this number"
+
+
+def _has_other_address(item: QueuedOrder, entry: Record) -> bool:
+    if not entry.content.fingerprint:  # found at KK: only country and zip are known
+        return item.content.goes_elsewhere(entry.content)
+    # The ledger keeps no address. With the goods that it knows, the address alone decides the fingerprint.
+    return fingerprint_with(item.payload, entry.content.goods) != entry.content.fingerprint
 
 
 def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:
@@ -86,13 +114,13 @@ class KKOrderList:
         """KK's clock minus this machine's, in seconds, at the last answer."""
         return self._client.clock_skew_s
 
-    def find(self, since: float, until: float, keys: Sequence[str] = ()) -> Iterator[list[ListedOrder]]:
+    def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
         """Yield the orders created from `since` to `until` (epoch seconds) in complete slices.
 
         :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
         :raises KKError: when KK cannot be read.
         """
-        # KK's parameters have whole seconds, and nobody says whether the bounds belong to the period:
+        # KK's parameters have whole seconds, and it is not documented whether a period includes its bounds,
         # so neighbours overlap by one.
         slices = [(int(since) - 1, int(until) + 2)]
         while slices:
@@ -109,7 +137,7 @@ class KKOrderList:
                 )
 
     def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
-        """Return every order of a slice, or None when the pages read are no proof of that."""
+        """Return every order of a slice, or None if its pages do not prove to be all."""
         seen: dict[str, KKOrder] = {}
         total = None
         since, until = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC)
@@ -118,12 +146,12 @@ class KKOrderList:
                 created_from=since, created_to=until, page_number=page_number, page_size=_PAGE_SIZE
             )
             if page_number > 1 and page.total != total:
-                return None  # rows came or went meanwhile
+                return None  # rows were added or removed meanwhile
             total = page.total
             if total is not None and total > _MAX_ROWS_AT_ONCE and end - start > _SHORTEST_SLICE_S:
                 return None
             if not page.orders:
-                # Empty ends a list; but only what stood on one page cannot have shifted.
+                # An empty page ends a list, but only the rows of a single page cannot have shifted.
                 is_whole = page_number <= 2 and total in (None, len(seen))
                 return list(seen.values()) if is_whole else None
             if page_number > 1 and total is None:
@@ -137,7 +165,7 @@ class KKOrderList:
 
 
 def listed_order(order: KKOrder) -> ListedOrder:
-    """Return what the ledger may know of a listed order."""
+    """Return a listed order without its customer."""
     address = order.shipping_address
     return ListedOrder(
         id=order.id,
@@ -159,3 +187,117 @@ def _listed_goods(order: KKOrder) -> Goods | None:
         sku = item.sku.upper()
         goods[sku] = goods.get(sku, 0) + item.quantity
     return goods or None
+
+
+LAG_S = 600.0
+"""How long before now KK advises to end a period."""
+
+#: More rows than these are read in smaller slices, since a slice is kept in memory.
+_MAX_ROWS_AT_ONCE = 20_000
+_MAX_PAGES = 2_100
+_SHORTEST_SLICE_S = 2
+
+
+@dataclass(frozen=True)
+class Changes:
+    """All orders whose last change lies in a slice of the period, on KK's clock, epoch seconds."""
+
+    until: int
+    orders: list[KKOrder]
+
+
+class UpdatedOrders:
+    """Lists orders by their last update, completely or not at all."""
+
+    def __init__(self, client: KKClient, clock: Clock | None = None) -> None:
+        self._client = client
+        self._clock = clock or SystemClock()
+
+    def read(self, since: float) -> Iterator[Changes]:
+        """Yield what has changed from `since` (epoch seconds) up to 10 minutes before now, oldest first.
+
+        :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
+        :raises KKError: when KK cannot be read.
+        """
+        began = self._clock.wall()
+        slices = [(int(since), int(began - LAG_S))]
+        while slices:
+            start, end = slices.pop()
+            if start >= end:
+                continue
+            orders = self._read_slice(start, end)
+            # KK's clock, by which it lists, is known from its first answer on.
+            limit = int(began - LAG_S + min(self._client.clock_skew_s or 0.0, 0.0))
+            if end > limit:
+                slices.append((start, limit))
+            elif orders is not None:
+                yield Changes(end, orders)
+            elif end - start > _SHORTEST_SLICE_S:
+                middle = (start + end) // 2
+                slices += [(middle, end), (start, middle)]
+            else:
+                raise InconclusiveError(
+                    "KK's list of changed orders could not be read completely: its pages do not add up"
+                )
+
+    def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
+        """Return every order of a slice, or None if its pages do not prove to be all."""
+        pages = _Pages(self._client, start, end)
+        first = pages.read(1)
+        if not first.orders or (first.total is not None and len(first.orders) >= first.total):
+            return pages.orders if not first.total or first.orders else None
+        if first.total is None:
+            last = pages.last_of_unknown()
+        elif first.total > _MAX_ROWS_AT_ONCE and end - start > _SHORTEST_SLICE_S:
+            return None
+        else:
+            last = math.ceil(first.total / len(first.orders))
+        for number in range(min(last, _MAX_PAGES), 1, -1):
+            pages.read(number)
+        if last > 1 and (pages.total is None or pages.total != first.total):
+            pages.read(1)
+        # A server that lists rows twice has more pages than its total suggests.
+        while not pages.are_whole and pages.grow(last + 1):
+            last += 1
+        return pages.orders if pages.are_whole else None
+
+
+class _Pages:
+    """The orders on the pages of one slice that were read so far."""
+
+    def __init__(self, client: KKClient, start: int, end: int) -> None:
+        self._client = client
+        # Neighbours overlap, as in `KKOrderList.find`.
+        self._period = (datetime.fromtimestamp(start - 1, UTC), datetime.fromtimestamp(end + 1, UTC))
+        self._seen: dict[str, KKOrder] = {}
+        self.total: int | None = None
+
+    def read(self, number: int) -> OrderPage:
+        since, until = self._period
+        page = self._client.list_orders(updated_from=since, updated_to=until, page_number=number)
+        self.total = page.total
+        for order in page.orders:
+            # One without a readable id counts as a row too, if only once.
+            self._seen[order.id or order.model_dump_json()] = order
+        return page
+
+    def last_of_unknown(self) -> int:
+        """Return the last page that shows anything new, for a list without a total."""
+        number = 1
+        while number < _MAX_PAGES and self.grow(number + 1):
+            number += 1
+        return number
+
+    def grow(self, number: int) -> bool:
+        """Read a page; return whether it shows anything new."""
+        known = len(self._seen)
+        self.read(number)
+        return len(self._seen) > known
+
+    @property
+    def orders(self) -> list[KKOrder]:
+        return list(self._seen.values())
+
+    @property
+    def are_whole(self) -> bool:
+        return len(self._seen) >= (self.total or 0)

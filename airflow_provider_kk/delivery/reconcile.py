@@ -1,4 +1,4 @@
-"""What became of the jobs in doubt: KK's list is asked, for the whole account at once."""
+"""Find out from KK's list what became of orders in doubt, for the whole account at once."""
 
 from __future__ import annotations
 
@@ -7,43 +7,44 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from airflow_provider_kk.api.errors import KKError
-from airflow_provider_kk.delivery.job import (
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.listing import Listing, is_part, kk_skew_s, list_since, trusted_now
+from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
+from airflow_provider_kk.delivery.model import (
+    Attempt,
     Content,
     InconclusiveError,
     ListedOrder,
     OrderList,
+    Record,
     add_goods,
     zip_digest,
 )
-from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.listing import Listing, is_part, kk_skew_s, list_since, trusted_now
-from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
-from airflow_provider_kk.delivery.model import Attempt, Record
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 
-#: Later than this after its intent nothing is sent again by itself.
+#: Later than this after its intent, an order is held instead of resent.
 _RESEND_WITHIN_S = 86_400.0
-#: What KK has created so long after the settle window cannot come of that POST, whatever the clocks say.
+#: What KK creates so long after the settle window is not the effect of that POST, whatever the clocks.
 _UNNUMBERED_S = 3_600.0
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What the user wants done with an order that is not in KK's list."""
+    """What to do with an order in doubt that KK's list does not show."""
 
     on_absence: str = "resend"
-    """`resend`: send it again; `hold`: leave it to a human."""
+    """`resend`, or `hold` it for a person."""
     max_resends: int = 1
 
 
 @dataclass
 class Reconciliation:
-    """What settling has found out."""
+    """The result of reconciling."""
 
     adopted: list[Record] = field(default_factory=list)
     held: list[Record] = field(default_factory=list)
     absent: list[Record] = field(default_factory=list)
-    """Shown not to be at KK, and allowed to be sent again: by compare-and-set on these very rows."""
+    """Proven absent at KK: may be sent again, by compare-and-set on these very rows."""
     open: dict[str, str] = field(default_factory=dict)
     """Still in doubt, and why."""
 
@@ -63,41 +64,39 @@ def reconcile(
     :param candidates: rows as they were read before this call, hence before any listing.
     :param at_hand: the keys that this sync could send again; the others can only be adopted or held.
     """
-    settlement = Reconciliation()
+    result = Reconciliation()
     now = trusted_now(ledger, order_list)
     due = [entry for entry in candidates if entry.state in RECONCILE_FIRST and entry.settle_after <= now]
     if not due:
-        return settlement
+        return result
     log.info("Looking for %s in KK's list", count_orders(len(due)))
     attempts = attempts_of(ledger, due)
     try:
-        # From the last attempt on, since a look preceded it; up to now, since a restored backup may have lost
-        # later ones.
+        # From the last attempt on, since reconciling preceded it; up to now, since a restored backup may
+        # have lost later attempts.
         since = min(attempts[entry.key][0].intent_at for entry in due)
         listing = list_since(ledger, order_list, due, since, now)
     except (KKError, InconclusiveError) as error:
         log.warning("KK's list cannot be used, so nothing is decided: %s", error)
-        settlement.open.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
-        return settlement
+        result.open.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
+        return result
     for entry in due:
-        verdict = _decide(entry, attempts[entry.key], listing, now, ledger)
+        decision = _decide(entry, attempts[entry.key], listing, now, ledger)
         _apply(
-            verdict,
+            decision,
             entry,
-            settlement,
+            result,
             ledger,
             at_hand=entry.key in at_hand,
             policy=policy,
             sync_id=sync_id,
             kk_skew_s=kk_skew_s(order_list),
         )
-    return settlement
+    return result
 
 
-def within_bounds(
-    ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None
-) -> Record:
-    """Shorten what a clock that was ahead, and has been set right since, would let a row wait."""
+def bound_wait(ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None) -> Record:
+    """Shorten a wait that a wrong clock has made too long; return the row."""
     bounded = ledger.bound_times(entry, kk_skew_s)
     if bounded is None:
         return entry
@@ -126,7 +125,7 @@ def attempts_of(ledger: AnyLedger, due: Sequence[Record]) -> dict[str, list[Atte
 
 
 def _lost_attempt(entry: Record, ledger: AnyLedger) -> Attempt:
-    """What can be said of an attempt that was lost when a backup was restored."""
+    """Return what the row shows of an attempt that a restored backup has lost."""
     return Attempt(
         key=entry.key,
         generation=entry.generation,
@@ -148,7 +147,7 @@ def _lost_attempt(entry: Record, ledger: AnyLedger) -> Attempt:
     )
 
 
-# Judging -------------------------------------------------------------------------------------------
+# Deciding ------------------------------------------------------------------------------------------
 
 
 class _Kind(Enum):
@@ -202,7 +201,7 @@ def _decide_found(
         return _Decision(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
     what = "only a part of the goods" if is_readable else "goods that cannot be read"
     so_far = f"KK's list shows {what} so far"
-    # Once only: a clock that was ahead may have written the attempt's settle time.
+    # Once only: a wrong clock may have written the attempt's settle time.
     if entry.message != so_far and now < fitting[0].settle_after + ledger.timing.settle_window_s:
         return _Decision(_Kind.WAIT, so_far, ids)
     return _Decision(_Kind.CONFLICT, f"conflict: KK's list shows {what}", ids)
@@ -223,7 +222,7 @@ def _decide_absence(
 
 
 def _needs_no_sentinel(entry: Record, now: float, ledger: AnyLedger) -> bool:
-    # KK has said that it refused this one, and there is nothing yet that a list could show.
+    # KK answered that it rejected this one, and no order exists yet that its list could show.
     return entry.state is State.REJECTED and not ledger.storage.newest_sent(before=now, limit=1)
 
 
@@ -238,9 +237,9 @@ def _same_country_and_zip(sighting: ListedOrder, attempt: Attempt) -> bool:
 
 
 def _apply(
-    verdict: _Decision,
+    decision: _Decision,
     entry: Record,
-    settlement: Reconciliation,
+    result: Reconciliation,
     ledger: AnyLedger,
     *,
     at_hand: bool,
@@ -250,30 +249,32 @@ def _apply(
 ) -> None:
     moved: Record | None
     mine = sync_id if at_hand else None
-    if verdict.kind is _Kind.ADOPT and verdict.attempt is not None:
-        moved = ledger.adopt(entry, verdict.attempt, verdict.ids, created_at=verdict.created_at, sync_id=mine)
-        settlement.adopted += [moved] if moved else []
-    elif verdict.kind is _Kind.WAIT:
-        ledger.wait_for_rest(entry, verdict.message, verdict.ids, kk_skew_s=kk_skew_s)
-    elif verdict.kind is _Kind.CONFLICT:
-        moved = ledger.hold(entry, Event.CONFLICT, verdict.message, verdict.ids, sync_id=mine)
-        settlement.held += [moved] if moved else []
-    elif (why := _why_given_up(verdict, entry, at_hand, policy)) is not None:
+    if decision.kind is _Kind.ADOPT and decision.attempt is not None:
+        moved = ledger.adopt(
+            entry, decision.attempt, decision.ids, created_at=decision.created_at, sync_id=mine
+        )
+        result.adopted += [moved] if moved else []
+    elif decision.kind is _Kind.WAIT:
+        ledger.wait_for_rest(entry, decision.message, decision.ids, kk_skew_s=kk_skew_s)
+    elif decision.kind is _Kind.CONFLICT:
+        moved = ledger.hold(entry, Event.CONFLICT, decision.message, decision.ids, sync_id=mine)
+        result.held += [moved] if moved else []
+    elif (why := _why_given_up(decision, entry, at_hand, policy)) is not None:
         moved = ledger.hold(entry, Event.GIVEN_UP, why, sync_id=mine)
-        settlement.held += [moved] if moved else []
-    elif verdict.kind is _Kind.OPEN:
-        settlement.open[entry.key] = verdict.message
+        result.held += [moved] if moved else []
+    elif decision.kind is _Kind.OPEN:
+        result.open[entry.key] = decision.message
     elif at_hand:
-        settlement.absent.append(entry)
+        result.absent.append(entry)
     else:
-        settlement.open[entry.key] = "not in KK's list; only a sync that selects its row can send it again"
+        result.open[entry.key] = "not in KK's list; only a sync that selects its row can send it again"
 
 
-def _why_given_up(verdict: _Decision, entry: Record, at_hand: bool, policy: Policy) -> str | None:
-    if verdict.kind is _Kind.TOO_LATE:
-        return verdict.message
-    # Its own sync's policy counts, so nothing is given up for another one.
-    if verdict.kind is not _Kind.ABSENT or not at_hand or entry.state is State.REJECTED:
+def _why_given_up(decision: _Decision, entry: Record, at_hand: bool, policy: Policy) -> str | None:
+    if decision.kind is _Kind.TOO_LATE:
+        return decision.message
+    # The policy of its own sync counts, so another sync gives nothing up.
+    if decision.kind is not _Kind.ABSENT or not at_hand or entry.state is State.REJECTED:
         return None
     if policy.on_absence == "hold":
         return "not in KK's list (on_absence='hold')"

@@ -1,26 +1,19 @@
-"""Before anything is sent: adopt what KK has and the ledger does not know.
+"""Adopt what KK lists and the ledger does not know, before anything is sent.
 
-A restored backup, a failover that lost rows, another tool or another environment thus cost no second order.
+So a restored backup, a failover that lost rows, another tool or another environment costs no second order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from airflow_provider_kk.delivery.job import (
-    Content,
-    InconclusiveError,
-    ListedOrder,
-    OrderList,
-    add_goods,
-    zip_digest,
-)
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import (
     NOT_OUR_STORE,
     SENTINELS,
     has_sent_one_of,
+    is_part,
     kk_skew_s,
     known_since,
     of_its_generation,
@@ -28,37 +21,50 @@ from airflow_provider_kk.delivery.listing import (
     zero_padded_rows,
 )
 from airflow_provider_kk.delivery.log import Log, count_orders, some_of
-from airflow_provider_kk.delivery.model import MAX_KEY, Record, union
+from airflow_provider_kk.delivery.model import (
+    MAX_KEY,
+    Content,
+    InconclusiveError,
+    ListedOrder,
+    OrderList,
+    Record,
+    RecordChanges,
+    add_goods,
+    plain_number,
+    union,
+    zip_digest,
+)
+from airflow_provider_kk.delivery.run_queue import QueuedOrder
 from airflow_provider_kk.delivery.states import Event, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
 
-#: KK's list runs behind and KK may commit late: so much of the last period is read again.
+#: How much of the last period is read again: KK's list runs behind, and KK may commit late.
 _OVERLAP_S = 300.0
 _LOG_EVERY_S = 10.0
 _NAMED = 20
-#: What the row of an order says whose number KK gave as an integer: zeros before it may be lost.
+#: The message of an order whose number KK gave as an integer: leading zeros may be lost.
 FOUND_AS_INTEGER = "found at KK as an integer"
 
 
 def recover(ledger: AnyLedger, order_list: OrderList, log: Log, *, max_age_s: float = 0.0) -> int:
-    """Read KK's orders since the ledger's last stamp and adopt what is new; return how many that are.
+    """Read KK's orders since the ledger's last stamp and adopt what is new; return how many.
 
-    :param max_age_s: do nothing when somebody has done it within so many seconds.
+    :param max_age_s: do nothing if a worker has done it within so many seconds.
     :raises InconclusiveError, KKError: when KK's list cannot be read completely; then nothing may be sent.
     """
     started = ledger.clock.wall()
     recovered_until = ledger.storage.recovered_until()
     if 0 <= started + kk_skew_s(order_list) - recovered_until < max_age_s:
         return 0
-    # A stamp that lies ahead was made by a clock that was wrong.
+    # A wrong clock may have written a stamp that lies ahead.
     since = min(recovered_until, started) - ledger.timing.settle_window_s - _OVERLAP_S
     until = started + kk_skew_s(order_list)
     reading = _Recovery(ledger, log)
-    is_proven = read_until_known(order_list, [since], until, (), reading.take)
-    # Only the first answer tells how far KK's clock, by which it lists, is ahead of this one.
+    is_proven = read_until_known(order_list, [since], until, reading.take)
+    # KK lists by its own clock, and only its first response shows how far that is ahead.
     kk_started = started + kk_skew_s(order_list)
     if kk_started > until:
-        for listed in order_list.find(until, kk_started, ()):
+        for listed in order_list.find(until, kk_started):
             reading.take(listed)
     if not (is_proven or reading.is_proven_by_more(order_list, since, kk_started)):
         raise InconclusiveError(NOT_OUR_STORE)
@@ -75,46 +81,46 @@ def recover(ledger: AnyLedger, order_list: OrderList, log: Log, *, max_age_s: fl
 def adopt_unknown(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> list[str]:
     """Adopt what KK has and the ledger does not know; return the numbers of these orders.
 
-    Leaves alone what is in doubt, rejected or held: settling and humans know more about those.
+    Skips orders that are in doubt, rejected or held: reconciling and people know more about those.
     """
-    by_key: dict[str, list[ListedOrder]] = {}
-    for sighting in listed:
-        if sighting.key and len(sighting.key) <= MAX_KEY:
-            by_key.setdefault(sighting.key, []).append(sighting)
+    by_key = _by_key(one for one in listed if len(one.key or "") <= MAX_KEY)
     known = ledger.look_up(list(by_key))
     padded = zero_padded_rows(ledger, [key for key, group in by_key.items() if group[0].key_is_integer])
     adopted = []
     for key, group in by_key.items():
         entry = known.get(key)
         if key in padded:
-            # Where only one row can be it, and it is not known to be anywhere, it is.
-            if entry is None and len(padded[key]) == 1:
-                (only,) = padded[key]
-                news = [
-                    one for one in of_its_generation(ledger, only, group) if one.id not in only.kk_order_ids
-                ]
-                if news and _is_recoverable(only) and _recover_one(ledger, only, only.key, news):
-                    adopted.append(only.key)
-            continue
-        news = group if entry is None else of_its_generation(ledger, entry, group)
-        if entry is not None:
-            news = [one for one in news if one.id not in entry.kk_order_ids]
-        if news and (entry is None or _is_recoverable(entry)) and _recover_one(ledger, entry, key, news):
-            adopted.append(key)
+            # KK's integer may have lost its zeros: adopt it only where a single row can be meant.
+            if entry is not None or len(padded[key]) > 1:
+                continue
+            (entry,) = padded[key]
+        number = entry.key if entry else key
+        if _adopt(ledger, entry, number, group):
+            adopted.append(number)
     return adopted
 
 
-def _recover_one(ledger: AnyLedger, entry: Record | None, key: str, news: Sequence[ListedOrder]) -> bool:
+def _by_key(listed: Iterable[ListedOrder]) -> dict[str, list[ListedOrder]]:
+    by_key: dict[str, list[ListedOrder]] = {}
+    for one in listed:
+        if one.key:
+            by_key.setdefault(one.key, []).append(one)
+    return by_key
+
+
+def _adopt(ledger: AnyLedger, entry: Record | None, key: str, group: Sequence[ListedOrder]) -> bool:
     if entry is None:
-        return ledger.add(key, lambda tx: _found_values(tx, None, key, news))
-    return (
-        ledger.compare_and_set(entry, Event.FOUND, lambda tx: _found_values(tx, entry, key, news)) is not None
-    )
+        return ledger.add(key, lambda tx: _found_values(tx, None, key, group))
+    news = [one for one in of_its_generation(ledger, entry, group) if one.id not in entry.kk_order_ids]
+    if not news or not _is_recoverable(entry):
+        return False
+    moved = ledger.compare_and_set(entry, Event.FOUND, lambda tx: _found_values(tx, entry, key, news))
+    return moved is not None
 
 
 def _found_values(
     tx: Transaction, entry: Record | None, key: str, news: Sequence[ListedOrder]
-) -> dict[str, Any]:
+) -> RecordChanges:
     before = entry if entry is not None and entry.state is State.CREATED else None
     return {
         "state": State.CREATED,
@@ -136,17 +142,27 @@ def _is_recoverable(entry: Record) -> bool:
     return entry.state in (State.INVALID, State.NOT_SENT)
 
 
+def found_as_integer(ledger: AnyLedger, item: QueuedOrder) -> Record | None:
+    """Return the order that was adopted under this order's number without leading zeros."""
+    plain = plain_number(item.key or "")
+    if plain == item.key:
+        return None
+    entry = ledger.look_up([plain]).get(plain)
+    return entry if entry is not None and entry.message == FOUND_AS_INTEGER else None
+
+
 def rename(ledger: AnyLedger, expected: Record, key: str) -> Record | None:
-    """Give an order that KK lists by an integer the number that it really has; None when it has moved."""
+    """Give an order that KK lists by an integer its own number; None when the row has moved."""
     try:
-        values = {"key": key, "version": ledger.new_version()}
-        return ledger.storage.transact(lambda tx: tx.change(expected, values))
+        return ledger.storage.transact(
+            lambda tx: tx.change(expected, {"key": key, "version": ledger.new_version()})
+        )
     except KeyTakenError:
         return None
 
 
 class _Recovery:
-    """KK's list as it is read."""
+    """Adopts from KK's list as it is read."""
 
     def __init__(self, ledger: AnyLedger, log: Log) -> None:
         self._ledger, self._log = ledger, log
@@ -154,32 +170,78 @@ class _Recovery:
         self._read = 0
         self.adopted = 0
         self.adopted_first: list[str] = []
-        # What this list has to show, if it is the right store's and not an index that is being rebuilt.
+        # The right store's list shows these, unless its index is being rebuilt.
         before = min(ledger.now(), ledger.clock.wall()) - ledger.timing.settle_window_s - _OVERLAP_S
         self._known = ledger.storage.newest_sent(before=before, limit=SENTINELS)
         self._ids = {one for entry in self._known for one in entry.kk_order_ids}
 
     def take(self, listed: Sequence[ListedOrder]) -> bool:
-        """Adopt what is new, and tell whether what is known is shown, if anything is."""
+        """Adopt what is new; return whether the list shows a sentinel order, or none exists."""
         adopted = adopt_unknown(self._ledger, listed)
         self.adopted += len(adopted)
         self.adopted_first += adopted[: _NAMED - len(self.adopted_first)]
         self._read += len(listed)
         if self._ledger.clock.monotonic() - self._last_log > _LOG_EVERY_S:
             self._last_log = self._ledger.clock.monotonic()
-            self._log.info(
-                "Comparing KK's list with the ledger: %d orders read, %d were not known",
-                self._read,
-                self.adopted,
-            )
-        return (
-            not self._known
-            or any(one.id in self._ids for one in listed)
-            or has_sent_one_of(self._ledger, listed)
-        )
+            text = "Comparing KK's list with the ledger: %d orders read, %d were not known"
+            self._log.info(text, self._read, self.adopted)
+        shows_known = not self._known or any(one.id in self._ids for one in listed)
+        return shows_known or has_sent_one_of(self._ledger, listed)
 
     def is_proven_by_more(self, order_list: OrderList, since: float, until: float) -> bool:
-        """Read all once more, from before orders that KK is known to have."""
+        """Read all once more, from before the sentinel orders."""
         starts = known_since(self._known, self._ledger, order_list, since)
-        keys = [entry.key for entry in self._known]
-        return read_until_known(order_list, starts, until, keys, self.take)
+        return read_until_known(order_list, starts, until, self.take)
+
+
+# Splits of an order --------------------------------------------------------------------------------
+
+
+@dataclass
+class Completion:
+    """The orders of which KK has more ids than the ledger knew."""
+
+    completed: list[Record] = field(default_factory=list)
+    held: list[Record] = field(default_factory=list)
+
+
+def add_splits(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> Completion:
+    """Add the splits of created orders that the response to the POST did not name.
+
+    :param listed: all that KK has under each key. If an id of the ledger is missing, or the order was
+        resolved manually, its row stays as it is.
+    """
+    by_key = _by_key(listed)
+    completion = Completion()
+    for key, entry in ledger.look_up(list(by_key)).items():
+        if entry.state is State.CREATED and entry.attempt > 0 and not (entry.resolved_by and entry.adopted):
+            _add_splits_of(ledger, entry, by_key[key], completion)
+    return completion
+
+
+def _add_splits_of(
+    ledger: AnyLedger, entry: Record, group: Sequence[ListedOrder], completion: Completion
+) -> None:
+    own = list({one.id: one for one in of_its_generation(ledger, entry, group)}.values())
+    known = set(entry.kk_order_ids)
+    if known - {one.id for one in own} or any(one.goods is None for one in own):
+        return
+    if not (is_within := _fits(own, entry)):
+        # A cancelled surplus is over. A cancelled split fits, and is one.
+        own = [one for one in own if one.id in known or not one.is_cancelled]
+        is_within = _fits(own, entry)
+    news = sorted({one.id for one in own} - known)
+    if not news:
+        return
+    if is_within:
+        ids = union(entry.kk_order_ids, news)
+        moved = ledger.compare_and_set(entry, Event.FOUND, lambda _tx: {"kk_order_ids": ids})
+        completion.completed += [moved] if moved else []
+    else:
+        message = "conflict: KK has this number with more or other goods than were sent"
+        moved = ledger.hold(entry, Event.CONFLICT, message, news)
+        completion.held += [moved] if moved else []
+
+
+def _fits(listed: Sequence[ListedOrder], entry: Record) -> bool:
+    return is_part(add_goods([one.goods or {} for one in listed]), entry.content.goods)

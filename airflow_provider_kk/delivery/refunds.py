@@ -1,8 +1,7 @@
-"""Refunds as jobs: each is asked for once, and found again at KK by its key in the remark.
+"""Refunds as jobs: each is requested once, and found again at KK by its key in the remark.
 
-KK's refund call takes no key either, and the same call twice may be two refunds (page "Refund"). KK lists the
-refunds of one order with their remarks, but not what was asked for. A refund that is not there after its
-settle window is left to a human: money is never asked for again by itself.
+KK's refund call has no idempotency key (page "Refund"). KK lists an order's refunds with their remarks, but
+not their lines. A refund that is absent after its settle window is held: it is never requested twice.
 """
 
 from __future__ import annotations
@@ -16,46 +15,42 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.attempt import attempt
-from airflow_provider_kk.delivery.job import Content, Goods, Job, ListedOrder, add_goods
 from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import Log, OrderLog
-from airflow_provider_kk.delivery.model import MAX_KEY
+from airflow_provider_kk.delivery.model import MAX_KEY, Content, Goods, Job, ListedOrder, add_goods
 from airflow_provider_kk.delivery.orders import KKOrderList
-from airflow_provider_kk.delivery.reconcile import attempts_of, within_bounds
+from airflow_provider_kk.delivery.reconcile import attempts_of, bound_wait
 from airflow_provider_kk.delivery.recover import adopt_unknown
 from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, Event, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder, Refund
-    from airflow_provider_kk.api.throttle import Throttle
+    from airflow_provider_kk.delivery.attempt import RateLimit
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin, Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 PENDING, REFUNDED, FAILED = "pending_review", "refund_successfully", "refund_failed"
-"""KK's words in `refundStatus`."""
+"""Values of `refundStatus`."""
 
 _WHOLE = "whole"
-#: These may have a refund at KK, so what they ask for stays as it is.
+#: In these states KK may have the refund, so its goods must not change.
 _FIXED = DOUBTFUL | {State.CREATED, State.HELD}
-#: Somebody else has just moved the row: look again after so long.
-_MOVED_S = 1.0
 
 
 class RefundImpossibleError(Exception):
-    """What is asked for cannot be refunded; says all that is wrong with it."""
+    """The refund is not possible; the message has every fault."""
 
 
 class RefundPostponedError(Exception):
-    """It cannot be asked for yet; a retry helps."""
+    """The refund cannot be requested yet; a retry helps."""
 
 
 def refund_key(kk_order_id: str, origin: Origin | None) -> str:
-    """Return what a refund is known by, here and in its remark at KK.
+    """Return the key of a refund, here and in its remark at KK.
 
-    A whole order is refunded once, whoever asks (`origin` None). Lines are refunded once by each task of a
-    run, whatever its tries.
+    A whole order (`origin` None) is refunded once. Lines are refunded once by each task of a run.
     """
     if origin is None:
         return f"{kk_order_id}-{_WHOLE}"
@@ -86,14 +81,14 @@ class RefundRequest:
     reason: str
 
     def job(self, client: KKClient) -> Job:
-        """Make the job that asks for this refund."""
+        """Make the job that requests this refund."""
         lines = None if self.is_whole else _lines(self.order, self.goods)
         what = _WHOLE if self.is_whole else json.dumps(sorted(self.goods.items()))
 
         def send(before_send: Any) -> list[str]:
             number = client.refund_order(
                 self.order.id,
-                # The key first: KK may cut a remark, how long one may be is not documented.
+                # The key first: KK may cut a remark.
                 f"[{self.key}] {self.remark}",
                 lines=lines,
                 refund_reason=self.reason,
@@ -122,9 +117,9 @@ def refund_requests(
     remark: str,
     reason: str,
 ) -> list[RefundRequest]:
-    """Return the refunds of these orders: one for each, of all its goods, or of its share of `goods`.
+    """Return one refund for each of these orders: of all its goods, or of its share of `goods`.
 
-    What a former try has begun to ask of an order stays that order's share.
+    The share that an earlier try has requested of an order stays.
 
     :param ledger: see `refund_ledger`.
     :raises RefundImpossibleError: more, or other goods, than were ordered; names them all.
@@ -148,7 +143,7 @@ def _is_fixed(entry: Record | None) -> bool:
 
 
 def _shares(orders: Sequence[KKOrder], goods: Goods, fixed: Mapping[str, Goods]) -> dict[str, dict[str, int]]:
-    """Divide goods among orders by what each has of them, those with a smaller id first."""
+    """Divide goods among the orders that have them, smaller ids first."""
     shares = {kk_id: dict(share) for kk_id, share in fixed.items()}
     rest = dict(goods)
     for sku, quantity in add_goods(list(fixed.values())).items():
@@ -179,7 +174,7 @@ def _ordered(order: KKOrder) -> dict[str, int]:
 def _lines(order: KKOrder, goods: Goods) -> list[dict[str, Any]]:
     """Return KK's lines for these goods.
 
-    :raises RefundImpossibleError: KK's list does not show what names a line.
+    :raises RefundImpossibleError: KK's list shows no itemId for a line.
     """
     lines = []
     rest = dict(goods)
@@ -202,17 +197,18 @@ def _lines(order: KKOrder, goods: Goods) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class RefundProgress:
-    """How far a refund has come."""
+    """The state of a refund, and when to continue."""
 
     entry: Record
     wait_s: float | None = None
-    """Look again after so many seconds; None: this is its end, for this run."""
+    """Seconds until the next look; None: final for this run."""
 
 
 class RefundDelivery:
-    """Asks for refunds by the protocol that orders go by.
+    """Requests refunds by the same protocol as orders.
 
     :param ledger: see `refund_ledger`.
+    :param goes_on_while_paused: a person asks for it, while all else is paused.
     :param client: has read from KK before, so that KK's clock is known.
     """
 
@@ -220,10 +216,12 @@ class RefundDelivery:
         self,
         ledger: SqlLedger,
         client: KKClient,
-        throttle: Throttle,
+        throttle: RateLimit,
         origin: Origin,
         stop: Stop,
         log: Log,
+        *,
+        goes_on_while_paused: bool = False,
     ) -> None:
         self._ledger = ledger
         self._client = client
@@ -231,13 +229,15 @@ class RefundDelivery:
         self._origin = origin
         self._stop = stop
         self._log = log
+        self._heeds_pause = not goes_on_while_paused
 
     def advance(self, wish: RefundRequest) -> RefundProgress | None:
-        """Do what can be done now; None: somebody else is at it, so look again in a moment.
+        """Take the next action; None: another worker has the refund, so look again in a moment.
 
         :raises KKError: KK's refunds cannot be read; nothing was sent.
         :raises RefundImpossibleError, RefundPostponedError: it must not be sent; nothing was.
         :raises ThrottleStopped: told to stop before it was sent.
+        :raises SendingPausedError: a person has paused all sending; nothing was sent.
         """
         entry = self._ledger.look_up([wish.key]).get(wish.key)
         if entry is not None and entry.state in (State.CREATED, State.HELD):
@@ -246,14 +246,12 @@ class RefundDelivery:
         now = trusted_now(self._ledger, order_list)
         if entry is not None and entry.state in RECONCILE_FIRST:
             order_log = OrderLog(self._log)
-            entry = within_bounds(self._ledger, entry, order_log, kk_skew_s=order_list.clock_skew_s)
+            entry = bound_wait(self._ledger, entry, order_log, kk_skew_s=order_list.clock_skew_s)
             order_log.flush()
         if entry is not None and entry.settle_after > now and entry.state in DOUBTFUL:
             return RefundProgress(entry, entry.settle_after - now)
         if entry is not None and entry.settle_after > now and entry.state is State.REJECTED:
-            return RefundProgress(
-                entry
-            )  # what was refused may show at KK all the same, and there is no list to trust yet
+            return RefundProgress(entry)  # KK may list it all the same, but not reliably yet
         at_kk = self._client.get_refunds(wish.order.id)
         if own := [one for one in at_kk if one.refund_no and carries(one, wish.key)]:
             return self._found(wish, entry, own)
@@ -262,7 +260,7 @@ class RefundDelivery:
         if entry is not None and entry.state is State.REJECTED and entry.retry_after > now:
             return RefundProgress(entry)
         self._require_possible(wish, at_kk)
-        self._throttle.acquire(self._stop)
+        self._throttle.acquire(self._stop, to_send=self._heeds_pause)
         done = attempt(
             wish.job(self._client),
             entry,
@@ -338,7 +336,7 @@ def _all_in(entry: Record, numbers: set[str | None]) -> bool:
 
 
 def status_of(at_kk: Sequence[Refund], entry: Record) -> str | None:
-    """What KK says of a refund that was asked for; None while it does not list it."""
+    """Return KK's status of a refund; None while it does not list it."""
     for one in at_kk:
         if one.refund_no in entry.kk_order_ids:
             return one.refund_status

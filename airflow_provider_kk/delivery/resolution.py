@@ -1,6 +1,6 @@
-"""Manual resolution: what a person may declare of an order, and when.
+"""Manual resolution: what a person may decide about an order, and when.
 
-`hooks.resolving` looks at KK before it calls these.
+`sync.resolution` reads KK's list before it calls these. Each returns None or False when the row has moved.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.model import BLANK, Record, created_values, union
+from airflow_provider_kk.delivery.model import BLANK, Record, RecordChanges, created_values, union
 from airflow_provider_kk.delivery.states import CLOSED, Event, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
 
@@ -16,32 +16,33 @@ from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
 def resolve(
     ledger: AnyLedger, expected: Record, event: Event, *, ids: Sequence[str] = (), who: str, why: str
 ) -> Record | None:
-    """Apply a human's word (DECLARED_CREATED or DECLARED_NEVER); None when the row has moved.
+    """Apply a person's decision (RESOLVED_CREATED or RESOLVED_NEVER_CREATED).
 
-    :param ids: the order's kkOrderIds; with DECLARED_NEVER those that KK lists and that are another's.
-    :raises ValueError: when KK may still show the order, so that nobody can say that it never came.
+    :param ids: the order's kkOrderIds; with RESOLVED_NEVER_CREATED those that KK lists and are another's.
+    :raises ValueError: when KK may still list the order, so that nobody can know that it was never created.
     """
-    word = {"resolved_by": as_kept(who, why), "message": ""}
-    if event is Event.RESOLVED_CREATED:
-        return ledger.compare_and_set(
-            expected,
-            event,
-            lambda tx: {
-                **created_values(expected, (), tx.now),
-                **word,
-                "kk_order_ids": tuple(ids),
-                "adopted": True,
-            },
-        )
-    require_absent(ledger, expected, ids)
-    return ledger.compare_and_set(expected, event, lambda _tx: {**word, "resends": 0, "kk_order_ids": ()})
+    values: RecordChanges = {"resolved_by": as_kept(who, why), "message": ""}
+    if event is not Event.RESOLVED_CREATED:
+        require_absent(ledger, expected, ids)
+        never: RecordChanges = {**values, "resends": 0, "kk_order_ids": ()}
+        return ledger.compare_and_set(expected, event, lambda _tx: never)
+    return ledger.compare_and_set(
+        expected,
+        event,
+        lambda tx: {
+            **created_values(expected, (), tx.now),
+            **values,
+            "kk_order_ids": tuple(ids),
+            "adopted": True,
+        },
+    )
 
 
 def require_absent(ledger: AnyLedger, expected: Record, not_mine: Sequence[str] = ()) -> None:
-    """Require that the ledger knows nothing of KK's that speaks for an order.
+    """Require that the ledger knows of nothing at KK that may be this order.
 
     :param not_mine: the ids in its row that are another number's.
-    :raises ValueError: when KK may still show the order, or has shown it.
+    :raises ValueError: when KK may still list the order, or has listed it.
     """
     _require_window_over(ledger, expected)
     if others := set(expected.kk_order_ids) - set(not_mine):
@@ -53,21 +54,21 @@ def require_absent(ledger: AnyLedger, expected: Record, not_mine: Sequence[str] 
 
 
 def order_again(ledger: AnyLedger, expected: Record, *, ids: Sequence[str] = (), who: str, why: str) -> bool:
-    """Open a new generation of a closed key; False when somebody has just done so.
+    """Open a new generation of a closed key.
 
     :param ids: all that KK has of it by now: an answer may have named only a part of a split, and the
         rest must not be taken for the new generation's.
     :raises ValueError: when the newest generation is not closed, or its settle window is not over.
     """
     require_over(ledger, expected)
-    values = {
+    values: RecordChanges = {
         "state": State.NOT_SENT,
         "resolved_by": as_kept(who, why),
         "message": "ordered again by a human",
     }
 
     def work(tx: Transaction) -> bool:
-        # A sync that is about to send the old generation must not get through any more.
+        # The new version stops a sync that is about to send the old generation.
         known = union(expected.kk_order_ids, ids)
         if not tx.change(expected, {"version": ledger.new_version(), "kk_order_ids": known}):
             return False
@@ -81,7 +82,7 @@ def order_again(ledger: AnyLedger, expected: Record, *, ids: Sequence[str] = (),
 
 
 def require_over(ledger: AnyLedger, expected: Record) -> None:
-    """Require that this generation is over, so that KK's list has all of it.
+    """Require that this generation is over, so that KK's list shows all of it.
 
     :raises ValueError: when it is not closed, or its settle window is not over.
     """
@@ -91,13 +92,11 @@ def require_over(ledger: AnyLedger, expected: Record) -> None:
 
 
 def clear_backoff(ledger: AnyLedger, expected: Record, *, who: str, why: str) -> Record | None:
-    """Let a rejected order be asked for again without its pause; None when the row has moved.
-
-    The settle window stays, and so does the look at KK's list before it is sent.
+    """End the back-off of a rejected order. It is still reconciled before it is sent.
 
     :raises ValueError: when the order is not rejected.
     """
-    values = {"retry_after": 0.0, "resolved_by": as_kept(who, why)}
+    values: RecordChanges = {"retry_after": 0.0, "resolved_by": as_kept(who, why)}
     return ledger.compare_and_set(expected, Event.BACKOFF_CLEARED, lambda _tx: values)
 
 
@@ -107,5 +106,5 @@ def _require_window_over(ledger: AnyLedger, expected: Record) -> None:
 
 
 def as_kept(who: str, why: str) -> str:
-    """Return a human's word as `resolved_by` keeps it."""
+    """Return who and why as `resolved_by` keeps them."""
     return f"{who}: {why}"[:250]

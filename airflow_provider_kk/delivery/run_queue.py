@@ -1,27 +1,31 @@
-"""The jobs of one run and what became of each, in a private temporary file that nobody else can open."""
+"""The orders of one run and the result of each, in a private temporary file; how far the run is."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from airflow_provider_kk.api.errors import Fault
-from airflow_provider_kk.delivery.job import Content
-from airflow_provider_kk.delivery.log import OrderLog
+from airflow_provider_kk.delivery.clock import Clock
+from airflow_provider_kk.delivery.ledger import AnyLedger
+from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, utc
+from airflow_provider_kk.delivery.model import Content, Record
+from airflow_provider_kk.delivery.orders import difference
+from airflow_provider_kk.delivery.states import DOUBTFUL, Action, State, next_action
 
 _BATCH = 1_000
 
 
 class RunStatus(StrEnum):
-    """Where a job of this run stands; the names of the summary's counts, and two on the way to them."""
+    """The status of an order in this run: the names of the summary's counts, and two on the way to them."""
 
     PENDING = "pending"
     WAITING = "waiting"
-    """In doubt, with another worker, or to be looked for in KK's list before it is sent again."""
+    """In doubt, with another worker, or to be reconciled before it is sent again."""
     CREATED = "created"
     ALREADY_CREATED = "already_created"
     ADOPTED = "adopted"
@@ -40,10 +44,7 @@ COUNTED = tuple(status for status in RunStatus if status not in (RunStatus.PENDI
 
 @dataclass(frozen=True)
 class QueuedOrder:
-    """A job as the board keeps it: `payload` is enough to make the `Job` again.
-
-    `position` is its place among the others: of an order from a warehouse that of its first row.
-    """
+    """An order of the run: `payload` is enough to make its `Job`; `position` is that of its first row."""
 
     position: int
     key: str | None
@@ -53,30 +54,30 @@ class QueuedOrder:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A job and what became of it."""
+    """An order and its result."""
 
     position: int
     key: str | None
     status: RunStatus
     is_new: bool
-    """It became so in this sync: an old rejection does not fail a new run."""
+    """Whether this sync brought it about: an old rejection does not fail a new run."""
     kk_order_ids: tuple[str, ...]
     code: int | None
     message: str
     name: str | None = None
-    """The number as it stands in the warehouse, which is no key when it cannot be one."""
+    """The number as the warehouse has it, even if it cannot be a key."""
     faults: tuple[Fault, ...] = ()
-    """What is wrong with an invalid one; the message says the same."""
+    """The faults of an invalid order, as in the message."""
 
     def warn(self, log: OrderLog) -> None:
-        """Log what became of it and why."""
+        """Log the result and its reason."""
         code = f" (code {self.code})" if self.code is not None else ""
         text = f"{{orders}} {{are}} {self.status.replace('_', ' ')}{code}: {{reason}}"
         log.warning(text, f"{self.name or 'without a number'} (row {self.position})", self.message)
 
 
 class RunQueue:
-    """Used by one thread. Memory does not grow with the number of jobs."""
+    """Queues the orders of a run. For one thread; memory does not grow with the number of orders."""
 
     def __init__(self) -> None:
         # An empty name gives a temporary file that is unlinked at once.
@@ -96,7 +97,7 @@ class RunQueue:
         self._db.close()
 
     def add(self, items: Iterable[QueuedOrder]) -> None:
-        """Put jobs on the board, pending."""
+        """Add orders, pending."""
         self._db.execute("BEGIN")
         self._db.executemany(
             "INSERT INTO job (position, key, fingerprint, goods, country, zip_digest, payload, status, name)"
@@ -118,7 +119,7 @@ class RunQueue:
         self._db.execute("COMMIT")
 
     def add_finished(self, finished: RunResult) -> None:
-        """Put something on the board that is over before it began: an invalid order."""
+        """Add an order that is not to be sent: an invalid one."""
         self._db.execute(
             "INSERT INTO job (position, key, status, is_new, ids, code, message, name, faults)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -145,18 +146,18 @@ class RunQueue:
         code: int | None = None,
         message: str = "",
     ) -> None:
-        """Say where a job stands."""
+        """Set the status of an order."""
         self._db.execute(
             "UPDATE job SET status = ?, is_new = ?, ids = ?, code = ?, message = ? WHERE position = ?",
             (status, is_new, json.dumps(list(ids)), code, message, position),
         )
 
     def set_all(self, status: RunStatus, to: RunStatus, message: str = "") -> None:
-        """Move all jobs of one status to another."""
+        """Move all orders of one status to another."""
         self._db.execute("UPDATE job SET status = ?, message = ? WHERE status = ?", (to, message, status))
 
     def batches(self, status: RunStatus) -> Iterator[list[QueuedOrder]]:
-        """Yield the jobs of a status, in order, a thousand at a time; they may be changed meanwhile."""
+        """Yield the orders of a status, a thousand at a time; they may be changed meanwhile."""
         last = -1
         while True:
             rows = self._db.execute(
@@ -169,9 +170,9 @@ class RunQueue:
             last = rows[-1][0]
 
     def finished(self, *statuses: RunStatus) -> Iterator[RunResult]:
-        """Yield what has one of these statuses, or everything on the board, in order."""
+        """Yield the orders of these statuses, or all, by position."""
         marks = ", ".join("?" for _ in statuses)
-        # The + keeps to the order of positions: by the index of statuses, each batch would be sorted anew.
+        # With the +, SQLite reads by position; by the index of statuses it would sort each batch anew.
         wanted = f" AND +status IN ({marks})" if statuses else ""
         last = -1
         while True:
@@ -186,7 +187,7 @@ class RunQueue:
             last = rows[-1][0]
 
     def item(self, key: str) -> QueuedOrder | None:
-        """Return the job of this key; None when there is none, or it was invalid."""
+        """Return the order of this key; None when there is none, or it was invalid."""
         row = self._db.execute(
             f"SELECT {_ITEM} FROM job WHERE key = ? AND payload IS NOT NULL LIMIT 1",  # noqa: S608 - constant names
             (key,),
@@ -194,21 +195,21 @@ class RunQueue:
         return _item(row) if row else None
 
     def has(self, key: str) -> bool:
-        """Whether this key is on the board."""
+        """Whether an order has this key."""
         return self._db.execute("SELECT 1 FROM job WHERE key = ? LIMIT 1", (key,)).fetchone() is not None
 
     def counts(self) -> Mapping[RunStatus, int]:
-        """Return how many jobs have each status."""
+        """Return how many orders have each status."""
         rows = self._db.execute("SELECT status, COUNT(*) FROM job GROUP BY status")
         return {RunStatus(status): number for status, number in rows}
 
     def examples(self, status: RunStatus, limit: int = 5) -> list[tuple[str, str]]:
-        """Return numbers and messages of the first jobs of a status, news before the others."""
+        """Return numbers and messages of the first orders of a status, new ones first."""
         query = "SELECT name, message FROM job WHERE status = ? ORDER BY is_new DESC, position LIMIT ?"
         return self._db.execute(query, (status, limit)).fetchall()
 
     def count_new(self, *statuses: RunStatus) -> int:
-        """Return how many jobs came to one of these in this sync."""
+        """Return how many orders came to one of these in this sync."""
         marks = ", ".join("?" for _ in statuses)
         query = f"SELECT COUNT(*) FROM job WHERE is_new AND status IN ({marks})"  # noqa: S608 - constant names
         return int(self._db.execute(query, statuses).fetchone()[0])
@@ -229,3 +230,142 @@ def _finished(row: Sequence[Any]) -> RunResult:
     found = tuple(Fault(path, text) for path, text in json.loads(faults))
     ids = tuple(json.loads(ids))
     return RunResult(position, key, RunStatus(status), bool(is_new), ids, code, message, name, found)
+
+
+_EVERY_S = 5.0
+
+
+class Progress:
+    """Logs how far a run is, every few seconds."""
+
+    def __init__(self, log: Log, clock: Clock, min_duration_s: Callable[[int], float]) -> None:
+        """`min_duration_s`: seconds that so many requests take at KK's rate, without the first burst."""
+        self._log, self._clock, self._min_duration_s = log, clock, min_duration_s
+        self._started = self._last = clock.monotonic()
+        self._total = 0
+
+    def start(self, total: int) -> None:
+        """Start counting, over `total` orders."""
+        self._started = self._last = self._clock.monotonic()
+        self._total = total
+
+    def tick(self, run_queue: RunQueue) -> None:
+        """Log the progress, every few seconds."""
+        now = self._clock.monotonic()
+        if now - self._last < _EVERY_S:
+            return
+        self._last = now
+        counts = run_queue.counts()
+        left = counts.get(RunStatus.PENDING, 0)
+        done = max(self._total - left, 0)
+        rate = done / (now - self._started)
+        self._log.info(
+            "%d of %d orders done, %.1f a second; %d created, %d rejected, %d in doubt, %d not sent; %s left",
+            done,
+            self._total,
+            rate,
+            counts.get(RunStatus.CREATED, 0),
+            counts.get(RunStatus.REJECTED, 0),
+            counts.get(RunStatus.WAITING, 0),
+            counts.get(RunStatus.NOT_SENT, 0),
+            _duration(max(left / rate, self._min_duration_s(left))) if rate else "?",
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class Results:
+    """Records in the run queue what became of each order, and logs it.
+
+    :param sync_id: the sync of this run; what it moved is new.
+    """
+
+    def __init__(self, run_queue: RunQueue, ledger: AnyLedger, order_log: OrderLog, sync_id: str) -> None:
+        self._run_queue, self._ledger, self._order_log = run_queue, ledger, order_log
+        self._sync_id = sync_id
+
+    def record_known(self, item: QueuedOrder, entry: Record) -> None:
+        """Record the ledger's status of an order that is not sent now."""
+        action = next_action(item, entry, self._ledger.now)
+        if action is Action.COMPARE:
+            self.compare(item, entry)
+        elif action is Action.HOLD:
+            self.finish(item, RunStatus.HELD, entry)
+        elif action is Action.BACK_OFF:
+            name = f"{item.key} (retry after {utc(entry.retry_after)})"
+            self._order_log.info("KK refused before, so not sent yet: {orders}", name)
+            self.finish(item, RunStatus.REJECTED, entry)
+        else:
+            self._run_queue.set(item.position, RunStatus.WAITING)
+
+    def compare(self, item: QueuedOrder, entry: Record) -> None:
+        """Record whether a created order still has the content that was ordered."""
+        is_same = item.content.is_same(entry.content)
+        if is_same and not entry.content.fingerprint:
+            self._ledger.attach_fingerprint(entry, item.content)
+        if not is_same:
+            self._run_queue.set(
+                item.position,
+                RunStatus.CHANGED,
+                is_new=True,
+                ids=entry.kk_order_ids,
+                message=difference(item, entry),
+            )
+        elif entry.sync_id == self._sync_id:
+            self.finish(item, RunStatus.ADOPTED if entry.adopted else RunStatus.CREATED, entry)
+        else:
+            self.finish(item, RunStatus.ALREADY_CREATED, entry)
+
+    def finish(self, item: QueuedOrder, status: RunStatus, entry: Record) -> None:
+        """Record a final status with the ids, code and message of the row."""
+        self._run_queue.set(
+            item.position,
+            status,
+            is_new=entry.sync_id == self._sync_id,
+            ids=entry.kk_order_ids,
+            code=entry.code,
+            message=entry.message,
+        )
+
+    def skip(self, item: QueuedOrder, expected: Record | None, status: RunStatus, why: str) -> None:
+        """Record an order that is not sent; one in doubt or rejected stays so."""
+        if expected is not None and expected.state in DOUBTFUL:
+            status = RunStatus.IN_DOUBT
+        elif expected is not None and expected.state is State.REJECTED:
+            status = RunStatus.REJECTED
+        self._run_queue.set(item.position, status, message=why)
+
+    def record_result(self, item: QueuedOrder, entry: Record) -> None:
+        """Record the row as an attempt has left it."""
+        if entry.state is State.CREATED:
+            self.finish(item, RunStatus.CREATED, entry)
+        elif entry.state is State.REJECTED:
+            why = f"code {entry.code}, {entry.message}"
+            self._order_log.warning("KK refused {orders}: {reason}", entry.key, why)
+            self.finish(item, RunStatus.REJECTED, entry)
+        elif entry.state is State.NOT_SENT:
+            self.finish(item, RunStatus.NOT_SENT, entry)
+        elif entry.state is State.HELD:
+            self._order_log.error(HELD, entry.key, entry.message)
+            self.finish(item, RunStatus.HELD, entry)
+        else:
+            text = "the outcome of {orders} is unknown: {reason}"
+            self._order_log.warning(text, entry.key, entry.message)
+            self._run_queue.set(item.position, RunStatus.WAITING)
+
+    def leave_open(
+        self, reasons: Mapping[str, str], entries: Mapping[str, Record], items: Mapping[str, QueuedOrder]
+    ) -> None:
+        """Record and log the orders whose outcome is still open, by the reason of each."""
+        for key, why in reasons.items():
+            if key in items:
+                status = RunStatus.REJECTED if entries[key].state is State.REJECTED else RunStatus.IN_DOUBT
+                text = f"{{orders}} {{are}} still {status.replace('_', ' ')}: {{reason}}"
+                self._order_log.warning(text, key, why)
+                self._run_queue.set(items[key].position, status, message=why)

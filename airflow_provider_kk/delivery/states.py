@@ -1,34 +1,40 @@
-"""The states of an order in the ledger, and every way from one to another, as data."""
+"""The states of an order in the ledger, every transition as data, and the next action with an order."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Callable
+from enum import Enum, StrEnum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
 
 class State(StrEnum):
-    """What the ledger knows of a key."""
+    """The state of a key in the ledger."""
 
     INVALID = "invalid"
-    """Seen, with faults; nothing was ever sent."""
+    """Its data has faults; nothing was ever sent."""
     SENDING = "sending"
-    """An intent is committed; its lease says for how long a worker may still be at it."""
+    """An intent is committed; until its lease ends, a worker may be sending it."""
     IN_DOUBT = "in_doubt"
     """The last POST has an unknown outcome."""
     NOT_SENT = "not_sent"
-    """Proven never to have reached KK, or declared so by a human."""
+    """Proven never to have reached KK, or resolved so by a person."""
     REJECTED = "rejected"
-    """KK said no."""
+    """KK answered that it does not accept it."""
     CREATED = "created"
     """KK has it, and the ledger has KK's ids."""
     HELD = "held"
-    """Only a human can move it on."""
+    """Only a person can move it on."""
 
 
 class Event(StrEnum):
-    """What can happen to a key."""
+    """An event of a key."""
 
     FAULT = "fault"
-    """Its data was found to be invalid."""
+    """Its data is invalid."""
     INTENT = "intent"
     """A worker is about to send it."""
     CREATED = "created"
@@ -37,18 +43,18 @@ class Event(StrEnum):
     UNKNOWN = "unknown"
     """The four outcomes of a POST."""
     FOUND = "found"
-    """It was found at KK, complete."""
+    """KK lists it, complete."""
     INCOMPLETE = "incomplete"
-    """Only a part of it was found at KK, so far."""
+    """KK lists only a part of it so far."""
     CONFLICT = "conflict"
-    """KK has something else, or more, under this key."""
+    """KK has other or more goods under this key."""
     GIVEN_UP = "given_up"
-    """It is not at KK, and may not be sent again without a human."""
+    """It is not at KK, and only a person may have it sent again."""
     RESOLVED_CREATED = "declared_created"
     RESOLVED_NEVER_CREATED = "declared_never"
-    """The two ways in which a human closes a key."""
+    """A person has decided what became of it."""
     BACKOFF_CLEARED = "backoff_cleared"
-    """A human wants a rejected one asked for again without its pause."""
+    """A person has ended its back-off."""
 
 
 #: (from, event) -> to. What is not here cannot happen.
@@ -59,7 +65,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.INTENT): State.SENDING,
     (State.INVALID, Event.INTENT): State.SENDING,
     (State.NOT_SENT, Event.INTENT): State.SENDING,
-    # These three only after a complete look at KK's list: see settle.py.
+    # These three only after KK's list was read completely: see reconcile.py.
     (State.REJECTED, Event.INTENT): State.SENDING,
     (State.IN_DOUBT, Event.INTENT): State.SENDING,
     (State.SENDING, Event.INTENT): State.SENDING,
@@ -67,7 +73,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.SENDING, Event.REJECTED): State.REJECTED,
     (State.SENDING, Event.NOT_SENT): State.NOT_SENT,
     (State.SENDING, Event.UNKNOWN): State.IN_DOUBT,
-    # What turns up at KK (heal, settle, or a worker that answers late).
+    # KK lists it (recover, reconcile), or a worker records a late result.
     (None, Event.FOUND): State.CREATED,
     (State.INVALID, Event.FOUND): State.CREATED,
     (State.NOT_SENT, Event.FOUND): State.CREATED,
@@ -96,13 +102,16 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.REJECTED, Event.BACKOFF_CLEARED): State.REJECTED,
 }
 
-#: The outcome of a key's last POST is not known.
+#: The outcomes of a POST that has bought nothing, as the ledger keeps them.
+NOTHING_BOUGHT = (Event.NOT_SENT.value, Event.REJECTED.value)
+
+#: The outcome of the last POST is unknown.
 DOUBTFUL = frozenset({State.SENDING, State.IN_DOUBT})
 
-#: Sent again only after a look at KK's list.
+#: Sent again only after reconciling.
 RECONCILE_FIRST = DOUBTFUL | {State.REJECTED}
 
-#: A generation in one of these is over: a human may order the same number again.
+#: A generation in one of these is over: a person may order its number again.
 CLOSED = frozenset({State.CREATED, State.REJECTED, State.NOT_SENT})
 
 
@@ -121,3 +130,33 @@ def follow(state: State | None, event: Event) -> State:
 def can_follow(state: State | None, event: Event) -> bool:
     """Whether `event` can happen in that state."""
     return (state, event) in TRANSITIONS
+
+
+class Action(Enum):
+    """The next action with an order."""
+
+    SEND = auto()
+    COMPARE = auto()
+    """KK has it: check that it is still the same order."""
+    HOLD = auto()
+    BACK_OFF = auto()
+    """KK has rejected it, and its back-off is not over."""
+    RECONCILE_FIRST = auto()
+    """KK's list must show what became of it."""
+
+
+def next_action(item: QueuedOrder, entry: Record | None, now: Callable[[], float]) -> Action:
+    """Return what to do with an order; `now` reads the ledger's clock, which may cost a query."""
+    if entry is None or is_unsent(entry):
+        return Action.SEND
+    if entry.state is State.CREATED:
+        return Action.COMPARE
+    if entry.state is State.HELD:
+        return Action.HOLD
+    is_refused_so = entry.state is State.REJECTED and entry.content.fingerprint == item.content.fingerprint
+    return Action.BACK_OFF if is_refused_so and entry.retry_after > now() else Action.RECONCILE_FIRST
+
+
+def is_unsent(entry: Record | None) -> bool:
+    """Whether KK has never received it, by the ledger."""
+    return entry is None or entry.state in (State.INVALID, State.NOT_SENT)

@@ -1,6 +1,6 @@
-"""What a ledger needs of the database that keeps its rows.
+"""The interface between the ledger and the database that keeps its rows.
 
-`SqlStorage` keeps them in a database. Whatever else offers this runs the same protocol, as a simulation does.
+`SqlStorage` is the database, `tests/simulation/memory.py` its twin in memory.
 """
 
 from __future__ import annotations
@@ -9,32 +9,38 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from airflow_provider_kk.delivery.model import Attempt, Claim, Origin, Record
+from airflow_provider_kk.delivery.model import (
+    Attempt,
+    AttemptChanges,
+    Claim,
+    Epoch,
+    Origin,
+    Pause,
+    Record,
+    RecordChanges,
+)
 from airflow_provider_kk.delivery.states import State
 
 T = TypeVar("T")
 
 
 class KeyTakenError(Exception):
-    """Somebody else has just added the same key; the transaction is undone."""
+    """Another worker has just added the same key; the transaction is rolled back."""
 
 
 class Transaction(Protocol):
-    """Committed durably as a whole when its block ends, or not at all.
-
-    Values are named like the fields of `Record` and `Attempt`.
-    """
+    """Committed durably as a whole when its block ends, or not at all."""
 
     @property
-    def now(self) -> Any:
-        """The database's clock, epoch seconds: a number, or an expression that stands for it in values."""
+    def now(self) -> Epoch:
+        """The database's clock."""
         ...
 
-    def later(self, first: Any, second: Any) -> Any:
+    def later(self, first: Epoch, second: Epoch) -> Epoch:
         """Return the later of two times, of which one is made with `now`."""
         ...
 
-    def earlier(self, first: Any, second: Any) -> Any:
+    def earlier(self, first: Epoch, second: Epoch) -> Epoch:
         """Return the earlier of two times, of which one is made with `now`."""
         ...
 
@@ -46,31 +52,42 @@ class Transaction(Protocol):
         """Return a row, which nobody else can change until the transaction ends."""
         ...
 
-    def add(self, key: str, generation: int, values: Mapping[str, Any]) -> Record:
+    def add(self, key: str, generation: int, values: RecordChanges) -> Record:
         """Add a row and return it.
 
         :raises KeyTakenError: there is one already.
         """
         ...
 
-    def change(self, expected: Record, values: Mapping[str, Any]) -> Record | None:
+    def change(self, expected: Record, values: RecordChanges) -> Record | None:
         """Change a row and return it, if its state, attempt and version are still those of `expected`."""
         ...
 
-    def overwrite(self, locked: Record, values: Mapping[str, Any]) -> Record:
+    def overwrite(self, locked: Record, values: RecordChanges) -> Record:
         """Change a row that this transaction has locked, and return it."""
         ...
 
-    def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
+    def add_attempt(self, claim: Claim, values: AttemptChanges) -> None:
         """Add the row of a POST."""
         ...
 
-    def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
+    def answer_attempt(self, claim: Claim, values: AttemptChanges) -> bool:
         """Change the row of a claim's POST; False when there is none."""
         ...
 
     def attempts(self, key: str, generation: int) -> list[Attempt]:
         """Return the POSTs of a row, oldest first."""
+        ...
+
+    def lock_account(self) -> None:
+        """Let no other transaction that does the same go on until this one ends."""
+        ...
+
+    def count_bought(self, settle_after: Epoch) -> tuple[int, float]:
+        """Count the account's POSTs that may have bought something, and return the first settle time.
+
+        :param settle_after: only those whose settle time is later.
+        """
         ...
 
 
@@ -101,14 +118,14 @@ class Storage(Protocol):
     # Transactions ----------------------------------------------------------------------------------
 
     def persist(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a transaction, again after a lost connection or a lock timeout.
+        """Run `work` in a transaction; retry after any transient error.
 
-        For work that may run twice: a commit may have happened when its connection broke.
+        For work that may run twice: a commit may have happened before its connection broke.
         """
         ...
 
     def transact(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in a transaction, again only when the database has undone it for another one's sake."""
+        """Run `work`, which must not run twice, in a transaction; retry only after a rollback."""
         ...
 
     def now(self) -> float:
@@ -132,9 +149,9 @@ class Storage(Protocol):
         ...
 
     def doubts(self, *, longest_lease_s: float) -> list[Record]:
-        """Return what has no known outcome and no live lease: the account's open doubts.
+        """Return the orders without a known outcome and without a live lease.
 
-        :param longest_lease_s: a lease that ends later from now on than this is over.
+        :param longest_lease_s: a lease that ends later than this from now counts as over.
         """
         ...
 
@@ -143,14 +160,14 @@ class Storage(Protocol):
         ...
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
-        """Return the kkOrderIds of what was created by a POST of ours, by key.
+        """Return the kkOrderIds of orders that our POSTs created, by key.
 
-        What was only found in KK's list says nothing about that list.
+        Orders that were adopted prove nothing about KK's list.
         """
         ...
 
     def newest_sent(self, *, before: float, limit: int) -> list[Record]:
-        """Return orders that POSTs of ours have created before a time, newest first."""
+        """Return orders that our POSTs created before a time, newest first."""
         ...
 
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
@@ -165,6 +182,10 @@ class Storage(Protocol):
 
     def set_recovered_until(self, epoch: float) -> None:
         """Move the stamp forward."""
+        ...
+
+    def pause(self) -> Pause | None:
+        """Return who has stopped all sending; None while it is allowed."""
         ...
 
     # The syncs -------------------------------------------------------------------------------------

@@ -7,29 +7,39 @@ fields as null or empty text, so both count as absent. Needs no Airflow.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import json
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.api.urls import PRODUCTION_URL, checked_token, is_loopback
-from airflow_provider_kk.hooks.extras import Extras, Faults
+from airflow_provider_kk.provider_info import CONN_FIELDS
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.throttle import LocalBucket
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
+
+T = TypeVar("T")
+
 DEFAULT_ACCOUNT = "default"
-# KK's searches lag up to 5 minutes behind: what was sent is not listed sooner for certain.
+# KK's lists lag up to 5 minutes behind.
 LIST_LAG_S = 300.0
 DAY_S = 86_400.0
+#: A longer unknown name may be a token in the wrong place, so messages show only its beginning.
+_LONGEST_SHOWN = 16
+_BEGIN_SHOWN = 6
 
 
 class AirflowConnection(Protocol):
-    """What is read of Airflow's `Connection`, the same on 2.11 and 3.x."""
+    """What Airflow's `Connection` has on 2.11 and 3.x."""
 
     conn_id: str
     host: str | None
@@ -45,11 +55,11 @@ class AirflowConnection(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionSettings:
-    """What a connection of type `kk` says, checked and with its defaults filled in.
+    """The settings of a connection of type `kk`, checked and with their defaults.
 
     `host` is the host name, with its port where that is not the scheme's own; with `account` it is the key
-    of ledger and rate limit. Times ending in `_s` are seconds. `account_is_explicit` tells whether the
-    connection itself names the account, which a second one to the same host must.
+    of ledger and rate limit. `account_is_explicit`: the connection itself names the account, which a second
+    one to the same host must.
     """
 
     host: str
@@ -66,11 +76,12 @@ class ConnectionSettings:
     settle_window_s: float = 600.0
     rate_limit_burst: int = 120
     rate_limit_per_second: float = 2.0
+    max_orders_per_day: int | None = None
     use_env_proxies: bool = False
     order_url: str | None = None
 
     def shared_bucket(self, ledger: SqlLedger) -> LedgerBucket:
-        """Return KK's rate limit as all workers keep it together, by the account's ledger."""
+        """Return KK's rate limit as all workers share it through the account's ledger."""
         from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 
         return LedgerBucket(ledger, burst=self.rate_limit_burst, per_second=self.rate_limit_per_second)
@@ -83,7 +94,7 @@ class ConnectionSettings:
 
 
 class InvalidConnectionError(ValueError):
-    """A connection that cannot be used, with every fault of it at once. Never holds the token."""
+    """Names every fault of a connection that cannot be used, never its token."""
 
     def __init__(self, conn_id: str, faults: tuple[Fault, ...]) -> None:
         super().__init__(conn_id, faults)
@@ -100,43 +111,39 @@ def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
     A longer `timeout_s` lengthens the defaults of `lease_s` and `settle_window_s` along with it. Raises
     InvalidConnectionError.
     """
-    faults = Faults()
+    faults = _Faults()
     scheme = faults.read("schema", lambda: _scheme(connection.schema), None)
     port = faults.read("port", lambda: _port(connection.port), None)
     endpoint = faults.read("host", lambda: _endpoint(connection.host, scheme, port), _NOWHERE)
     token = faults.read("password", lambda: _token(connection), "")
-    extras = Extras(connection.extra, faults)
-    account = extras.text("account", max_length=64)
-    timeout_s = extras.number("timeout_s", 30.0, at_most=900.0)
+    extras = _Extras(connection.extra, faults)
+    account = extras.read("account", _text(64), None)
+    timeout_s = extras.read("timeout_s", _number(at_most=900.0), 30.0)
+    shortest_s = LIST_LAG_S + timeout_s
     settings = ConnectionSettings(
         host=endpoint.host,
         base_url=endpoint.base_url,
         token=token,
-        api_version=extras.choice("api_version", "v1"),
-        sale_platform=extras.text("sale_platform", max_length=64),
-        address_key=extras.choice("address_key", "orderAddresses"),
+        api_version=extras.read("api_version", _choice("api_version"), "v1"),
+        sale_platform=extras.read("sale_platform", _text(64), None),
+        address_key=extras.read("address_key", _choice("address_key"), "orderAddresses"),
         account=account or DEFAULT_ACCOUNT,
         account_is_explicit=account is not None,
-        ledger_conn_id=extras.text("ledger_conn_id", max_length=250),
+        ledger_conn_id=extras.read("ledger_conn_id", _text(250), None),
         timeout_s=timeout_s,
-        lease_s=extras.number(
-            "lease_s",
-            max(120.0, 2 * timeout_s),
-            least=2 * timeout_s,
-            why_least="2 x timeout_s",
-            at_most=DAY_S,
+        lease_s=extras.read(
+            "lease_s", _number(2 * timeout_s, "2 x timeout_s", at_most=DAY_S), max(120.0, 2 * timeout_s)
         ),
-        settle_window_s=extras.number(
+        settle_window_s=extras.read(
             "settle_window_s",
-            max(600.0, LIST_LAG_S + timeout_s),
-            least=0.0 if endpoint.is_local else LIST_LAG_S + timeout_s,
-            why_least="300 + timeout_s",
-            at_most=DAY_S,
+            _number(0.0 if endpoint.is_local else shortest_s, "300 + timeout_s", at_most=DAY_S),
+            max(600.0, shortest_s),
         ),
-        rate_limit_burst=extras.whole("rate_limit_burst", 120),
-        rate_limit_per_second=extras.number("rate_limit_per_second", 2.0),
-        use_env_proxies=extras.flag("use_env_proxies", False),
-        order_url=extras.order_url("order_url"),
+        rate_limit_burst=extras.read("rate_limit_burst", _whole, 120),
+        rate_limit_per_second=extras.read("rate_limit_per_second", _number(), 2.0),
+        max_orders_per_day=extras.read("max_orders_per_day", _whole, None),
+        use_env_proxies=extras.read("use_env_proxies", _flag, False),
+        order_url=extras.read("order_url", _order_url, None),
     )
     if faults.found:
         raise InvalidConnectionError(connection.conn_id, tuple(faults.found))
@@ -149,7 +156,7 @@ class _Endpoint(NamedTuple):
     is_local: bool
 
 
-# Stands in for a wrong host, so that it brings no second fault with it.
+# Stands in for a wrong host, so that it causes no second fault.
 _NOWHERE = _Endpoint("", "", is_local=True)
 _PORT_OF = {"https": 443, "http": 80}
 _LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
@@ -157,7 +164,7 @@ _HOST_NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(\.{_LABEL})*")
 
 
 def _scheme(schema: str | None) -> str | None:
-    """The schema is where a URI can say plain HTTP: `kk://:token@127.0.0.1:8080/http`."""
+    """Read the schema, in which a URI says plain HTTP: `kk://:token@127.0.0.1:8080/http`."""
     scheme = (schema or "").strip().lower() or None
     if scheme is not None and scheme not in _PORT_OF:
         raise ValueError("must be empty, http or https")
@@ -174,7 +181,7 @@ def _port(port: object) -> int | None:
 
 
 def _endpoint(host: str | None, scheme: str | None, port: int | None) -> _Endpoint:
-    # No message repeats the text: someone may have put a token into it.
+    # No message repeats the text, which may hold a token by mistake.
     parts = _split((host or "").strip() or PRODUCTION_URL, scheme)
     if "@" in parts.netloc:
         raise ValueError("must not hold a user or a token; the access token is the connection's password")
@@ -234,3 +241,141 @@ def _token(connection: AirflowConnection) -> str:
     if token.lower().startswith("bearer "):
         raise ValueError("must be the access token alone, without the word Bearer")
     return checked_token(token)
+
+
+class _Faults:
+    """Collects what is wrong, so that one error can name it all."""
+
+    def __init__(self) -> None:
+        self.found: list[Fault] = []
+
+    def read(self, path: str, parse: Callable[[], T], otherwise: T) -> T:
+        """Return what `parse` returns; `otherwise` when it raises a ValueError, which is a fault."""
+        try:
+            return parse()
+        except ValueError as error:
+            self.found.append(Fault(path, str(error)))
+            return otherwise
+
+
+class _Extras:
+    """The extras by name. Null and empty text are absent; a wrong value is a fault and gives the default."""
+
+    def __init__(self, extra: str | None, faults: _Faults) -> None:
+        self._faults = faults
+        nothing: dict[str, object] = {}
+        values = faults.read("extra", lambda: _object(extra), nothing)
+        self._values = {name: value for name, value in values.items() if not _is_absent(value)}
+        faults.found += [_unknown(name) for name in self._values if name not in CONN_FIELDS]
+
+    def read(self, name: str, parse: Callable[[object], T], default: T) -> T:
+        """Return what `parse` makes of an extra's value."""
+        if name not in self._values:
+            return default
+        return self._faults.read(f"extra.{name}", lambda: parse(self._values[name]), default)
+
+
+def _object(extra: str | None) -> dict[str, object]:
+    if not extra or not extra.strip():
+        return {}
+    try:
+        values = json.loads(extra)
+    except ValueError:
+        raise ValueError("is not JSON") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError('must be a JSON object such as {"account": "shop-1"}')
+    return values
+
+
+def _is_absent(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _unknown(name: str) -> Fault:
+    if near := difflib.get_close_matches(name, CONN_FIELDS, n=1):
+        return Fault(f"extra.{name}", f"is unknown; did you mean {near[0]}?")
+    shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_BEGIN_SHOWN]}***"
+    return Fault(f"extra.{shown}", f"is unknown; known are {', '.join(CONN_FIELDS)}")
+
+
+def _text(max_length: int) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise ValueError("must be text")
+        text = value.strip()
+        if len(text) > max_length or not re.fullmatch(r"[ -~]+", text):
+            raise ValueError(f"must be at most {max_length} printable ASCII characters")
+        return text
+
+    return read
+
+
+def _order_url(value: object) -> str:
+    url = _text(500)(value)
+    if not url.startswith(("https://", "http://")) or "{kk_order_id}" not in url:
+        raise ValueError("must be an http(s) address with {kk_order_id} in it")
+    return url
+
+
+def _choice(name: str) -> Callable[[object], str]:
+    """Read one of the values that the connection form offers."""
+    schema = CONN_FIELDS[name]["schema"]
+    choices = schema["enum"] if isinstance(schema, dict) else []
+
+    def read(value: object) -> str:
+        text = str(value).strip()
+        if text not in choices:
+            raise ValueError(f"must be {' or '.join(choices)}")
+        return text
+
+    return read
+
+
+def _number(
+    least: float = 0.0, why_least: str = "", *, at_most: float = math.inf
+) -> Callable[[object], float]:
+    """Read a number above zero, from `least` (`why_least` says where that comes from) to `at_most`."""
+
+    def read(value: object) -> float:
+        number = _float(value)
+        if number is None or not math.isfinite(number):
+            raise ValueError("must be a number")
+        if number <= 0:
+            raise ValueError("must be above 0")
+        if number < least:
+            raise ValueError(f"must be at least {least:g} ({why_least})")
+        if number > at_most:
+            raise ValueError(f"must be at most {at_most:g}")
+        return number
+
+    return read
+
+
+def _whole(value: object) -> int:
+    number = _float(value)
+    if number is None or not number.is_integer() or number < 1:
+        raise ValueError("must be a whole number of 1 or more")
+    return int(number)
+
+
+def _float(value: object) -> float | None:
+    """Read JSON numbers, and text as forms and URIs hold it. JSON's true is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _flag(value: object) -> bool:
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off"):
+        return False
+    raise ValueError("must be true or false")

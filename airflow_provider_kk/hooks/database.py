@@ -13,7 +13,7 @@ NEEDED = "a connection to PostgreSQL, MySQL or SQLite"
 
 
 def enforces_keys(connection: Any) -> bool:
-    """Return whether the database behind an Airflow connection enforces unique keys, judged by its type."""
+    """Return whether the database behind an Airflow connection enforces unique keys, by its type."""
     extra = connection.extra_dejson
     return connection.conn_type in _TYPES and not any(extra.get(name) for name in _REDSHIFT)
 

@@ -1,4 +1,4 @@
-"""What works or what to mend, in one sentence, for the Test button of a connection."""
+"""Describe in one sentence what works or what to fix, for the Test button of a connection."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def diagnose(settings: ConnectionSettings, client: KKClient) -> tuple[bool, str]
 
 
 def fix_for(error: KKError, settings: ConnectionSettings) -> str:
-    """Say in one sentence what to mend, by an error of KK's."""
+    """Describe in one sentence how to fix an error of KK's."""
     return _fix_for(error).format(url=settings.base_url, version=settings.api_version, error=error)
 
 

@@ -53,8 +53,7 @@ class KKHook(BaseHook):
 
     The limit is kept within this process; operators share it between workers through the ledger. Every call
     raises a `KKError` of `airflow_provider_kk.api.errors`, whose `outcome` says what is proven. Calls that
-    change something are the bare calls: CreateOrderOperator and SyncOrdersOperator see to it that an order is
-    created once.
+    change something are KK's bare calls: only operators ensure that an order is created once.
     """
 
     conn_name_attr = "kk_conn_id"
@@ -68,7 +67,7 @@ class KKHook(BaseHook):
 
     @cached_property
     def settings(self) -> ConnectionSettings:
-        """What the connection says. Raises InvalidConnectionError, which names all that is wrong with it."""
+        """The connection's settings. Raises InvalidConnectionError, which names all that is wrong with it."""
         return settings_of(self.get_connection(self.kk_conn_id))
 
     def client(self, throttle: Throttle) -> KKClient:
@@ -96,7 +95,7 @@ class KKHook(BaseHook):
         return self.client(self.settings.local_bucket())
 
     def test_connection(self) -> tuple[bool, str]:
-        """List orders: whether that works, and in one sentence what does or what to mend."""
+        """List orders, and return whether that works, and in one sentence what does or what to fix."""
         from airflow_provider_kk.hooks.diagnosis import diagnose
 
         try:

@@ -1,8 +1,9 @@
-"""Where an account's ledger lives, by one rule for all operators and commands."""
+"""Find and open an account's ledger by one rule for all operators and commands; read KK at its rate."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,10 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, type_of
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.throttle import Throttle
     from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.orders import KKOrderList
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -21,8 +25,7 @@ def resolve_ledger_conn_id(
 ) -> str | None:
     """Return the connection id of the ledger: the operator's, else the connection's, else a fit warehouse.
 
-    :raises LedgerUnusableError: when there is a warehouse that cannot keep a ledger and nothing else is set,
-        or when the operator's has come to nothing: another ledger would know nothing of what was sent.
+    :raises LedgerUnusableError: the operator's is empty, or nothing is set and the warehouse cannot keep one.
     """
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
 
@@ -55,7 +58,7 @@ def open_ledger(
 ) -> SqlLedger:
     """Open the ledger that the connection `conn_id` leads to, for the account of `hook`.
 
-    :param log: is told of settings of the database by which it may lose what it has committed.
+    :param log: gets warnings of settings by which the database may lose what it has committed.
     :param hook_params: for the connection's hook, when it is the warehouse's.
     :raises LedgerUnusableError: says why and what to do.
     """
@@ -108,9 +111,9 @@ def ledger_behind(
 def ledger_to_read(
     connection: Any, hook: KKHook, hook_params: Mapping[str, Any] | None = None
 ) -> SqlLedger | None:
-    """The ledger behind an Airflow connection, without making anything there.
+    """Return the ledger behind an Airflow connection, and make nothing there.
 
-    None when there is none yet, or none that the account of `hook` has ever sent by.
+    None when there is none yet, or when the account of `hook` has never sent anything by it.
     """
     from sqlalchemy import inspect, select
 
@@ -144,7 +147,7 @@ def _engine(connection: Any, threads: int, hook_params: Mapping[str, Any] | None
 
 
 def database_of(connection: Any) -> tuple[Any, ...]:
-    """What tells the database behind an Airflow connection from others, whoever logs in there."""
+    """Return what identifies the database behind an Airflow connection, whatever its user."""
     engine = _engine(connection, threads=1)
     file = _sqlite_file(engine)
     if file is not None:
@@ -153,16 +156,14 @@ def database_of(connection: Any) -> tuple[Any, ...]:
 
 
 def _sqlite_file(engine: Any) -> Path | None:
-    """The file of a SQLite database; None when it is in memory, named by a URI, or another database."""
+    """Return the file of a SQLite database; None in memory, for a URI, or for another database."""
     name = engine.url.database or ""
     is_file = engine.dialect.name == "sqlite" and name and not name.startswith((":", "file:"))
     return Path(name) if is_file else None
 
 
 def require_type(connection: Any) -> None:
-    """Check that a ledger can live behind an Airflow connection, as far as its type says.
-
-    What only looks like such a database is found out at first use.
+    """Check by its type that a ledger can live behind an Airflow connection.
 
     :raises LedgerUnusableError: it cannot.
     """
@@ -198,12 +199,13 @@ def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
         settings.host,
         settings.account,
         timing=Timing(settings.timeout_s, settings.lease_s, settings.settle_window_s),
+        max_orders_per_day=settings.max_orders_per_day,
         token_fingerprint=fingerprint_of_token(settings.token),
     )
 
 
 def _warn_of_durability(ledger: SqlLedger, log: Log) -> None:
-    from airflow_provider_kk.delivery.sql.durability import durability_warnings
+    from airflow_provider_kk.delivery.sql.database import durability_warnings
 
     for account in ledger.storage.accounts_of_token():
         log.warning(
@@ -215,3 +217,37 @@ def _warn_of_durability(ledger: SqlLedger, log: Log) -> None:
     with ledger.storage.database.read() as db:
         for weakness in durability_warnings(db):
             (log.info if weakness.is_note else log.warning)("%s", weakness.text)
+
+
+@contextmanager
+def reading(
+    hook: KKHook, ledger_connection: Any | None, otherwise: Throttle | None = None
+) -> Iterator[tuple[KKClient, SqlLedger | None]]:
+    """Open a client within the rate limit that all workers share through the ledger, and the ledger.
+
+    Without a ledger, the limit is `otherwise`, else one of this process alone.
+    """
+    from airflow_provider_kk.hooks.ledger_connection import ledger_behind
+
+    if ledger_connection is None:
+        with hook.client(otherwise or hook.settings.local_bucket()) as client:
+            yield client, None
+        return
+    with (
+        closing(ledger_behind(ledger_connection, hook, threads=1)) as ledger,
+        hook.client(hook.settings.shared_bucket(ledger)) as client,
+    ):
+        yield client, ledger
+
+
+@contextmanager
+def open_order_list(hook: KKHook, ledger: SqlLedger) -> Iterator[KKOrderList]:
+    """Open KK's list of orders, within the rate limit that the account's syncs share.
+
+    :raises KKError: when KK cannot be asked.
+    """
+    from airflow_provider_kk.delivery.orders import KKOrderList
+
+    with hook.client(hook.settings.shared_bucket(ledger)) as client:
+        client.list_orders(page_size=1)  # measures KK's clock, and fails early
+        yield KKOrderList(client)

@@ -1,10 +1,11 @@
-"""What operators tell Airflow's metrics: StatsD, Datadog or OpenTelemetry. Nothing, where they are off.
+"""Emit Airflow metrics (StatsD, Datadog or OpenTelemetry) from operators; nothing where they are off.
 
-Counters, so that what several tasks tell adds up: each order that moves is told once, whatever is retried.
+They are counters, so those of several tasks add up. Each order that moves is counted once, despite retries.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
-#: Metrics of what an order comes to once in a sync, by the summary's counts.
+#: The summary's counts of what happens to an order once, and their metrics.
 _MOVED = {
     "created": "created",
     "adopted": "adopted",
@@ -25,7 +26,7 @@ _MOVED = {
     "newly_invalid": "invalid",
     "newly_held": "held",
 }
-#: Counts of the summary that tell how a try has ended.
+#: The summary's counts of how a try has ended.
 _LEFT = ("changed", "in_doubt", "not_sent", "postponed")
 
 Tags = Mapping[str, str]
@@ -39,9 +40,9 @@ def tags_of(account: str, origin: Origin) -> dict[str, str]:
 def count_orders_moved(
     before: Mapping[str, Any], now: Mapping[str, Any], tags: Tags, *, is_over: bool
 ) -> None:
-    """Tell what became of a sync's orders since its earlier summary.
+    """Count what became of a sync's orders since its earlier summary.
 
-    :param is_over: the try has ended; a deferred one goes on, and what it leaves is not known yet.
+    :param is_over: the try has ended. What a deferred one leaves is not known yet.
     """
     counts = {name: now[count] - before.get(count, 0) for count, name in _MOVED.items()}
     if is_over:
@@ -50,40 +51,33 @@ def count_orders_moved(
 
 
 def count_refunds_moved(entries: Iterable[Record], since: float, tags: Tags) -> None:
-    """Tell what became of the refunds that have moved since then, epoch seconds of the ledger."""
-    counts: dict[str, int] = {}
-    for entry in entries:
-        if entry.updated_at >= since:
-            counts[entry.state.value] = counts.get(entry.state.value, 0) + 1
-    _count("refunds", counts, tags)
+    """Count what became of the refunds that moved since then, epoch seconds of the ledger."""
+    _count("refunds", Counter(one.state.value for one in entries if one.updated_at >= since), tags)
 
 
 def count_statuses(orders: int, changed: int, tags: Tags) -> None:
-    """Tell how many orders were read from KK, and how many of them had changed."""
+    """Count the orders that were read from KK, and those of them that had changed."""
     _count("statuses", {"read": orders, "changed": changed}, tags)
 
 
 def count_requests(client: KKClient, bucket: LedgerBucket, tags: Tags) -> None:
-    """Tell how often KK was asked, how often it answered 429, and how long threads waited for their turns."""
-
-    def emit(stats: Any) -> None:
-        stats.timing("kk.bucket.wait", timedelta(seconds=bucket.waited_s), tags=dict(tags))
+    """Count the requests to KK and its 429s, and time how long threads waited for the rate limit."""
 
     _count("requests", {"sent": client.requests, "rate_limited": bucket.rate_limited}, tags)
-    _where_on(emit)
+    wait = timedelta(seconds=bucket.waited_s)
+    _where_on(lambda stats: stats.timing("kk.bucket.wait", wait, tags=dict(tags)))
 
 
 def gauge_account(ledger: SqlLedger, tags: Tags) -> None:
-    """Tell how many orders of the whole account are held, and how many in doubt, by now."""
+    """Gauge how many orders of the whole account are held, and how many in doubt."""
 
     def emit(stats: Any) -> None:
         from airflow_provider_kk.delivery.sql.report import Report
         from airflow_provider_kk.delivery.states import State
 
         of_account = {"account": tags["account"]}
-        stats.gauge(
-            "kk.ledger.held", Report(ledger.storage).count([State.HELD]).get(State.HELD, 0), tags=of_account
-        )
+        held = Report(ledger.storage).count([State.HELD]).get(State.HELD, 0)
+        stats.gauge("kk.ledger.held", held, tags=of_account)
         stats.gauge("kk.ledger.in_doubt", len(ledger.doubts()), tags=of_account)
 
     _where_on(emit)

@@ -5,24 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import ORDER_URL
+from airflow_provider_kk.sync.guards import Guards
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin
-    from airflow_provider_kk.delivery.reconcile import Policy
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.delivery import Delivery
     from airflow_provider_kk.sync.runs import Summary
 
 DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
+
+
+_GUARDS = tuple(field.name for field in fields(Guards))
 
 
 class _NotGiven:
@@ -83,9 +90,14 @@ class DeliveringOperator(KKOperator):
         max_resends: int = 1,
         on_changed: str = "fail",
         deferrable: bool = DEFERRABLE,
+        max_order_units: int | None = Guards.max_order_units,
+        max_order_value: Decimal | float | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.guards = Guards.checked(
+            max_new_orders=None, max_order_units=max_order_units, max_order_value=max_order_value
+        )
         _require_one_of("on_absence", on_absence, ("resend", "hold"))
         _require_one_of("on_changed", on_changed, ("fail", "ignore"))
         self.on_absence = on_absence
@@ -93,18 +105,36 @@ class DeliveringOperator(KKOperator):
         self.on_changed = on_changed
         self.deferrable = deferrable
 
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Map the operator, as Airflow does; check the guards when the DAG is parsed."""
+        Guards.checked(**{name: kwargs[name] for name in _GUARDS if name in kwargs})
+        return super().partial(**kwargs)
+
     def resume(self, context: Context, event: Any = None) -> Any:
         """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
         return self.execute(context)
 
-    def _policy(self) -> Policy:
+    def _delivery(
+        self, hook: KKHook, ledger: SqlLedger, origin: Origin, stop: Stop, **limits: Any
+    ) -> Delivery:
+        """Return the delivery of an empty run queue.
+
+        :param limits: other fields of `Delivery`.
+        """
         from airflow_provider_kk.delivery.reconcile import Policy
+        from airflow_provider_kk.delivery.run_queue import RunQueue
+        from airflow_provider_kk.sync.delivery import Delivery, warn_of_short_timeout
 
-        return Policy(self.on_absence, self.max_resends)
+        warn_of_short_timeout(self.execution_timeout, ledger, self.log)
+        policy = Policy(self.on_absence, self.max_resends)
+        return Delivery(
+            hook, ledger, RunQueue(), origin, stop, policy, self.log, guards=self.guards, **limits
+        )
 
-    def _give_slot_back(self, until: float) -> None:
+    def _give_slot_back(self, until: float) -> NoReturn:
         from airflow_provider_kk.delivery.log import utc
-        from airflow_provider_kk.triggers.sleep import SleepTrigger
+        from airflow_provider_kk.triggers.kk import SleepTrigger
 
         self.log.info(
             "Waiting until %s for orders in doubt to show in KK's list, without a worker's slot", utc(until)

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 def held_orders(
     *, kk_conn_id: str = KKHook.default_conn_name, ledger_conn_id: str | None = None, limit: int = 100
 ) -> list[dict[str, Any]]:
-    """Return the account's held orders, those that wait longest first, as plain data with no customer in it.
+    """Return the account's held orders, the oldest first, as plain data without personal data.
 
     Each has `custom_order_number`, `generation`, `version` (another one after each change in the ledger),
     `goods` (SKU to quantity), `country`, `kk_order_ids`, `why` it is held, and `since` when (UTC).
 
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's.
-    :param limit: at most so many.
-    :raises AirflowFailException: there is no ledger at that place, or a connection is wrong.
+    :param limit: the most that are returned.
+    :raises AirflowFailException: there is no ledger, or a connection is wrong.
     :raises AirflowException: the ledger's database cannot be used.
     """
     from airflow_provider_kk.delivery.states import State

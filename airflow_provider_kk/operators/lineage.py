@@ -1,4 +1,4 @@
-"""What a task that has succeeded tells of what it did: asset events, and OpenLineage's facets."""
+"""Asset events and OpenLineage's facets of a task that succeeds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def emit(
     what: str,
     counts: Mapping[str, int],
 ) -> None:
-    """Let the task's success be an event of the account's `orders` or `statuses`, unless all counts are zero.
+    """Make the task's success an event of the account's `orders` or `statuses`, unless all counts are zero.
 
-    To be called when nothing is left that makes the task fail: Airflow emits nothing for a failed one. Never
-    fails the task, whose orders exist.
+    Call it last: Airflow emits nothing for a task that fails afterwards. It never fails the task itself,
+    whose orders exist.
     """
     from airflow_provider_kk.assets.kk import create_asset
 
@@ -32,9 +32,8 @@ def emit(
         events: Any = context["outlet_events"]
         asset = create_asset(host=settings.host, account=settings.account, what=what)
         events[asset].extra.update(counts)
-        # Airflow reads the outlets when the task has succeeded. One that stood there from the start would be
-        # an event at every success; an alias would make tasks of 2.11 fail whose DAG file has not registered
-        # it, which are all mapped tasks and all of `dag.test()`.
+        # Airflow reads the outlets when the task has succeeded. A declared outlet would be an event at every
+        # success. An alias makes tasks of 2.11 fail that are mapped or run by `dag.test()`.
         if asset not in operator.outlets:
             operator.outlets = [*operator.outlets, asset]
     except Exception as error:
@@ -52,7 +51,7 @@ def made(summary: Summary | None) -> dict[str, int]:
 
 
 def lineage(inputs: Sequence[Any], outputs: Sequence[Any], **facets: Any) -> Any:
-    """Return what Airflow's OpenLineage provider takes; called by it only."""
+    """Return lineage in the form that Airflow's OpenLineage provider takes; only it calls this."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     return OperatorLineage(inputs=list(inputs), outputs=list(outputs), **facets)
@@ -82,9 +81,9 @@ def with_count(dataset: Any, rows: int) -> Any:
 
 
 def tables_of(hook: Any, conn_id: str, sql: str | list[str]) -> Any:
-    """Return the tables that statements read and write, as OpenLineage names them; none when it cannot tell.
+    """Return the tables that statements read and write, as OpenLineage names them.
 
-    It does not know every kind of database, SQLite for one.
+    There are none for databases that it does not know, such as SQLite.
     """
     from airflow.providers.common.compat.openlineage.utils.sql import get_openlineage_facets_with_sql
 

@@ -15,13 +15,13 @@ from typing import Any
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
-#: The fields of an order that say nothing of a customer, in every spelling: no case, no underscores.
+#: The fields of an order without personal data, in lower case without underscores.
 _SHOWN = {"customordernumber", "customorderid", "sku", "quantity", "saleplatform", "channeltype"}
 _HIDDEN = "***"
 
 
 class Masked:
-    """A value whose text, which is what Airflow stores, shows goods and order number and hides all else."""
+    """A value whose text, which Airflow stores, shows goods and order number and hides all else."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -34,7 +34,7 @@ class Masked:
 
 
 def unmasked(value: Any) -> Any:
-    """The value itself, whether it was masked or not."""
+    """Return the value itself, whether it was masked or not."""
     return value.value if isinstance(value, Masked) else value
 
 
@@ -75,12 +75,12 @@ class MaskingOperator(BaseOperator):
                 )
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
-        """Render a value; from now on personal fields are masked when they are set."""
+        """Render a value, and mask personal fields that are set from now on."""
         self.is_rendering = True
         return super().render_template(content, *args, **kwargs)
 
     def require_masked(self) -> None:
-        """Fail a task whose personal fields Airflow has rendered, and so stored, without masking.
+        """Fail a task whose personal fields Airflow has rendered, and so stored, unmasked.
 
         :raises AirflowFailException: names the fields, not what is in them.
         """
@@ -113,7 +113,7 @@ def _seen(value: Any, name: object = None) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """What JSON text holds, when that is an order or lines; else the text."""
+    """Return what JSON text holds when that is an order or lines; else the text."""
     try:
         parsed = json.loads(text)
     except ValueError:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing
+from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    BaseHook,
-)
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
 
 from airflow_provider_kk.assets.kk import ORDERS
 from airflow_provider_kk.hooks.kk import KKHook
@@ -26,27 +23,15 @@ from airflow_provider_kk.operators.base import (
 )
 from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
 from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
-from airflow_provider_kk.sync.delivery import (
-    DeferUntil,
-    Delivery,
-    item_of,
-    warn_of_short_timeout,
-)
-from airflow_provider_kk.sync.write_results import open_write_back, write_results
+from airflow_provider_kk.sync.delivery import DeferUntil
+from airflow_provider_kk.sync.guards import Guards
+from airflow_provider_kk.sync.write_results import open_write_back
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
 
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
-    from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
-    from airflow_provider_kk.hooks.connection import ConnectionSettings
-    from airflow_provider_kk.sync.runs import Summary
-    from airflow_provider_kk.warehouse.write_back import WriteBack
-
-#: What derived order numbers are made under; fixed, so that a task's number never changes.
-_NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
 #: A create is one request: KK's list need not be read again for each of many mapped ones.
 _RECOVER_MAX_AGE_S = 60.0
 
@@ -77,6 +62,9 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         it, or `hold` it for a human.
     :param max_resends: how often at most.
     :param on_changed: `fail` when the number was used for another order before, or `ignore`.
+    :param max_order_units: how many units one order may have; a larger one is invalid. None: any number.
+    :param max_order_value: what the goods of one order may cost at KK, in US dollars without freight; a
+        dearer one is invalid. None: KK is not asked for prices.
     :param deferrable: give the worker's slot back while waiting for a settle window.
     :raises AirflowFailException: the order is invalid, refused, held or changed; a retry would not help.
     :raises AirflowException: the outcome is not known yet or nothing was sent; a retry helps.
@@ -128,53 +116,52 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         self.channel_type = channel_type
 
     def _execute(self, context: Context) -> str:
-        from airflow_provider_kk.delivery.run_queue import RunQueue
-        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.sync.create_order import build_order, create_order
+        from airflow_provider_kk.sync.ephemeral_ledger import ephemeral_ledger
 
         self.require_masked()
-        stop = self._new_stop()
-        order = self._order(context)
+        stop, origin, hook = self._new_stop(), origin_of(context), KKHook(self.kk_conn_id)
+        order = build_order(
+            unmasked(self.order), self._fields(), settings=hook.settings, origin=origin, log=self.log
+        )
         push(context, ORDER_NUMBER, order.custom_order_number)
-        hook = KKHook(self.kk_conn_id)
-        run_queue = RunQueue()
-        run_queue.add([item_of(0, order)])
         ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
-        with self._open_ledger(hook, ledger_conn_id, context, stop) as ledger:
-            warn_of_short_timeout(self.execution_timeout, ledger, self.log)
-            delivery = Delivery(
-                hook=hook,
-                ledger=ledger,
-                run_queue=run_queue,
-                origin=origin_of(context),
-                stop=stop,
-                policy=self._policy(),
-                log=self.log,
+        opened: AbstractContextManager[SqlLedger]
+        if ledger_conn_id is None:
+            opened = ephemeral_ledger(hook, origin.try_number, stop, self.log)
+        else:
+            opened = closing(open_ledger(hook, ledger_conn_id, threads=1, log=self.log))
+        with opened as ledger:
+            delivery = self._delivery(
+                hook,
+                ledger,
+                origin,
+                stop,
                 max_in_flight=1,
                 can_defer=self.deferrable and ledger_conn_id is not None,
                 recover_max_age_s=_RECOVER_MAX_AGE_S,
             )
-            self._summary, failure = delivery.carry_out()
-            if isinstance(failure, DeferUntil):
-                delivery.end("waiting", self._summary)
-                self._give_slot_back(failure.until)
-            delivery.end("failed" if failure else "done", self._summary)
-        if failure is not None:
-            raise failure
-        (finished,) = run_queue.finished()
-        return self._result(finished, context, hook.settings)
+            try:
+                result, summary = create_order(order, delivery, changes_fail=self.on_changed == "fail")
+            except DeferUntil as wait:
+                self._give_slot_back(wait.until)
+        self._summary = summary
+        ids = list(result.kk_order_ids)
+        push(context, "kkOrderId", ids[0])
+        push(context, "kkOrderIds", ids)
+        push_order_url(context, hook.settings, ids[0])
+        emit(self, context, hook.settings, ORDERS, made(summary))
+        return ids[0]
 
-    def _order(self, context: Context) -> Order:
-        from airflow_provider_kk.api.api_versions import API_VERSIONS
-        from airflow_provider_kk.api.errors import InvalidOrderError
-        from airflow_provider_kk.api.models import Order
-
+    def _fields(self) -> dict[str, Any]:
+        """Return the single fields of an order that the task was given."""
         if nothing := [name for name in self.given if unmasked(getattr(self, name)) is None]:
             raise AirflowFailException(
                 f"{', '.join(nothing)} has come to None: has the task that it comes from returned a value? "
                 "To have a number derived from the DAG run, leave custom_order_number out"
             )
-        whole = unmasked(self.order)
-        fields = {
+        return {
             "address": unmasked(self.address),
             "items": unmasked(self.items),
             "remark": unmasked(self.remark),
@@ -182,62 +169,6 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
             "sale_platform": self.sale_platform,
             "channel_type": self.channel_type,
         }
-        given = {name: value for name, value in fields.items() if value is not None}
-        if whole is not None and set(given) - {"custom_order_number"}:
-            raise AirflowFailException(
-                f"Give either order or the single fields; {', '.join(sorted(given))} came beside order"
-            )
-        try:
-            order = Order.parse(given if whole is None else whole)
-            API_VERSIONS[KKHook(self.kk_conn_id).settings.api_version].check(order)
-            if whole is None or self.custom_order_number is None:
-                number = order.custom_order_number or self._derived_number(context)
-                return Order.parse({**order.model_dump(), "custom_order_number": number})
-            named = Order.parse({**order.model_dump(), "custom_order_number": self.custom_order_number})
-            if order.custom_order_number not in (None, named.custom_order_number):
-                raise AirflowFailException(
-                    "custom_order_number was given twice, on the operator and in order, and differs"
-                )
-            return named
-        except InvalidOrderError as error:
-            message = str(error)
-        # Outside of the handler, so that no traceback carries what the customer wrote.
-        raise AirflowFailException(message)
-
-    def _derived_number(self, context: Context) -> str:
-        origin = origin_of(context)
-        if not origin.run_id:
-            raise AirflowFailException("Outside of a DAG run an order needs a custom_order_number")
-        account = KKHook(self.kk_conn_id).settings.account
-        name = "/".join([account, origin.dag_id, origin.run_id, origin.task_id, str(origin.map_index)])
-        return f"af-{uuid.uuid5(_NUMBERS, name).hex}"
-
-    def _open_ledger(
-        self, hook: KKHook, ledger_conn_id: str | None, context: Context, stop: Stop
-    ) -> AbstractContextManager[SqlLedger]:
-        from airflow_provider_kk.hooks.ledger_connection import open_ledger
-        from airflow_provider_kk.sync.ephemeral_ledger import ephemeral_ledger
-
-        if ledger_conn_id is None:
-            return ephemeral_ledger(hook, origin_of(context).try_number, stop, self.log)
-        return closing(open_ledger(hook, ledger_conn_id, threads=1, log=self.log))
-
-    def _result(self, finished: RunResult, context: Context, settings: ConnectionSettings) -> str:
-        from airflow_provider_kk.delivery.run_queue import RunStatus
-        from airflow_provider_kk.sync.failure_policy import order_failure
-
-        if failure := order_failure(finished, changes_fail=self.on_changed == "fail"):
-            raise failure
-        name = finished.key
-        if finished.status is RunStatus.CHANGED:
-            self.log.warning("%s: %s", name, finished.message)
-        ids = list(finished.kk_order_ids)
-        self.log.info("Order %s is at KK as %s (%s)", name, ", ".join(ids), finished.status.replace("_", " "))
-        push(context, "kkOrderId", ids[0])
-        push(context, "kkOrderIds", ids)
-        push_order_url(context, settings, ids[0])
-        emit(self, context, settings, ORDERS, made(self._summary))
-        return ids[0]
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Tell OpenLineage that the account's orders have become one more."""
@@ -280,9 +211,17 @@ class SyncOrdersOperator(DeliveringOperator):
         it, or `hold` it for a human.
     :param max_resends: how often at most.
     :param on_changed: `fail` when a number was used for another order before, or `ignore`.
+    :param max_new_orders: how many new orders one sync may send, its retries included; if there are more,
+        nothing is sent and the task fails. None: any number.
+    :param max_order_units: how many units one order may have; a larger one is invalid. None: any number.
+    :param max_order_value: what the goods of one order may cost at KK, in US dollars without freight; a
+        dearer one is invalid. None: KK is not asked for prices.
+    :param max_run_value: what the goods of all new orders may cost, likewise; if it is more, nothing is sent
+        and the task fails.
     :param deferrable: give the worker's slot back while waiting for a settle window.
     :raises AirflowException: orders are in doubt or not sent; a retry helps.
-    :raises AirflowFailException: too many are newly rejected or invalid, or one is changed or newly held.
+    :raises AirflowFailException: too many are newly rejected or invalid, or one is changed or newly held; or
+        `max_new_orders` or `max_run_value` is exceeded.
     """
 
     template_fields: Sequence[str] = (
@@ -313,9 +252,15 @@ class SyncOrdersOperator(DeliveringOperator):
         limit: int | None = None,
         plan_only: bool = False,
         check_stock: bool = False,
+        max_new_orders: int | None = Guards.max_new_orders,
+        max_run_value: Decimal | float | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        run_guards = Guards.checked(max_new_orders=max_new_orders, max_run_value=max_run_value)
+        self.guards = replace(
+            self.guards, max_new_orders=run_guards.max_new_orders, max_run_value=run_guards.max_run_value
+        )
         self.sql = sql
         self.warehouse_conn_id = warehouse_conn_id
         self.parameters: Any = parameters  # an XComArg until it is rendered
@@ -330,171 +275,69 @@ class SyncOrdersOperator(DeliveringOperator):
         self.check_stock = check_stock
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_kk.hooks.ledger_connection import require_type
+        from airflow_provider_kk.hooks.ledger_connection import (
+            open_ledger,
+            require_type,
+            resolve_ledger_conn_id,
+        )
+        from airflow_provider_kk.sync.deliver_orders import deliver_orders
+        from airflow_provider_kk.sync.load_orders import Selection, load_orders
+        from airflow_provider_kk.sync.plan import plan_orders
 
-        stop = self._new_stop()
-        hook = KKHook(self.kk_conn_id)
+        stop, hook = self._new_stop(), KKHook(self.kk_conn_id)
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
-        require_type(BaseHook.get_connection(self._ledger_conn_id(hook)))
+        ledger_conn_id = str(resolve_ledger_conn_id(hook, named_ledger(self), self.warehouse_conn_id))
+        ledger_connection: Any = BaseHook.get_connection(ledger_conn_id)
+        require_type(ledger_connection)
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
         write_back = open_write_back(self.write_back, warehouse, self.log, is_plan=self.plan_only)
+        selection = Selection(warehouse, self.sql, self.parameters, self.columns)
+        # A ledger that is named is in its connection's default database, for every operator and command.
+        is_named = self.names_ledger or hook.settings.ledger_conn_id
+        params = None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
         if self.plan_only:
-            return self._plan(hook, warehouse)
-        with closing(self._open_ledger(hook)) as ledger:
-            return self._run(hook, ledger, warehouse, write_back, stop, context)
-
-    def _run(
-        self,
-        hook: KKHook,
-        ledger: SqlLedger,
-        warehouse: Any,
-        write_back: WriteBack | None,
-        stop: Stop,
-        context: Context,
-    ) -> dict[str, Any]:
-        from airflow_provider_kk.delivery.run_queue import RunQueue
-
-        run_queue = RunQueue()
-        warn_of_short_timeout(self.execution_timeout, ledger, self.log)
-        delivery = Delivery(
-            hook=hook,
-            ledger=ledger,
-            run_queue=run_queue,
-            origin=origin_of(context),
-            stop=stop,
-            policy=self._policy(),
-            log=self.log,
-            max_in_flight=self.max_in_flight,
-            max_seconds=self.max_seconds,
-            max_sent=self.limit,
-            check_stock=self.check_stock,
-            can_defer=self.deferrable,
+            return plan_orders(
+                selection,
+                hook,
+                ledger_connection,
+                params,
+                guards=self.guards,
+                limit=self.limit,
+                check_stock=self.check_stock,
+                log=self.log,
+            ).as_dict()
+        opened = open_ledger(
+            hook, ledger_conn_id, threads=self.max_in_flight, log=self.log, hook_params=params
         )
-        self._read(hook, warehouse, run_queue, delivery)
-        return self._deliver(delivery, warehouse, write_back, context)
-
-    # Before anything is sent -----------------------------------------------------------------------
-
-    def _open_ledger(self, hook: KKHook) -> SqlLedger:
-        from airflow_provider_kk.hooks.ledger_connection import open_ledger
-
-        ledger_conn_id = self._ledger_conn_id(hook)
-        return open_ledger(
-            hook,
-            ledger_conn_id,
-            threads=self.max_in_flight,
-            log=self.log,
-            hook_params=self._ledger_params(ledger_conn_id),
-        )
-
-    def _ledger_conn_id(self, hook: KKHook) -> str:
-        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
-
-        return str(resolve_ledger_conn_id(hook, named_ledger(self), self.warehouse_conn_id))
-
-    def _ledger_params(self, ledger_conn_id: str) -> Mapping[str, Any] | None:
-        """Return what leads to the warehouse's database, when the ledger is there because none is named.
-
-        A ledger that is named is in the connection's default database, for every operator and command.
-        """
-        is_named = self.names_ledger or KKHook(self.kk_conn_id).settings.ledger_conn_id
-        return None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
-
-    def _read(
-        self, hook: KKHook, warehouse: Any, run_queue: RunQueue, delivery: Delivery | None = None
-    ) -> None:
-        from airflow_provider_kk.sync.load_orders import load_orders
-
-        load_orders(
-            run_queue,
-            warehouse,
-            self.sql,
-            self.parameters,
-            self.columns,
-            self.log,
-            delivery,
-            api_version=hook.settings.api_version,
-        )
-
-    def _plan(self, hook: KKHook, warehouse: Any) -> dict[str, Any]:
-        from airflow_provider_kk.api.errors import KKError
-        from airflow_provider_kk.delivery.run_queue import RunQueue
-        from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
-        from airflow_provider_kk.sync.plan import log_plan, plan
-
-        run_queue, ledger_conn_id = RunQueue(), self._ledger_conn_id(hook)
-        ledger = ledger_to_read(
-            BaseHook.get_connection(ledger_conn_id), hook, self._ledger_params(ledger_conn_id)
-        )
-        if ledger is None:
-            self.log.info("There is no ledger in %r yet, so no order is known as created", ledger_conn_id)
-        bucket = hook.settings.shared_bucket(ledger) if ledger else hook.settings.local_bucket()
-        with closing(ledger) if ledger else nullcontext():
-            self._read(hook, warehouse, run_queue)
-            try:
-                with hook.client(bucket) if self.check_stock else nullcontext() as stock_of:
-                    planned = plan(run_queue, ledger, bucket, stock_of=stock_of)
-            except KKError as error:
-                raise AirflowException(
-                    f"No plan can be made, because KK's stock cannot be read: {error}"
-                ) from error
-        log_plan(planned, run_queue, self.log)
-        return planned.summary.as_dict()
-
-    # Sending ---------------------------------------------------------------------------------------
-
-    def _deliver(
-        self, delivery: Delivery, warehouse: Any, write_back: WriteBack | None, context: Context
-    ) -> dict[str, Any]:
-        """Deliver, then tell the warehouse, XCom and the ledger, in this order, whatever happened."""
-        from airflow_provider_kk.delivery.log import OrderLog
-        from airflow_provider_kk.delivery.run_queue import RunStatus
-        from airflow_provider_kk.sync.failure_policy import task_failure
-
-        delivery.before_waiting = lambda: write_results(delivery, warehouse, write_back, self.log)
-        summary, failure = delivery.carry_out()
-        self.log.info("%s", summary.line())
-        try:
-            could_not_tell = write_results(delivery, warehouse, write_back, self.log)
-            failure = failure or could_not_tell  # a deferred task writes again when it resumes
-        except BaseException as error:  # the task's timeout, or a signal
-            failure = error
-        if isinstance(failure, DeferUntil):
-            delivery.end("waiting", summary)
-            self._give_slot_back(failure.until)
-        result = summary.as_dict()
-        push(context, "return_value", result)
-        if self.on_changed == "fail":
-            order_log = OrderLog(self.log)
-            for one in delivery.run_queue.finished(RunStatus.CHANGED):
-                one.warn(order_log)
-            order_log.flush()
-        failure = failure or task_failure(
-            delivery, summary, max_rejected=self.max_rejected, changes_fail=self.on_changed == "fail"
-        )
-        self._log_which(delivery, summary)
-        delivery.end("failed" if failure else "done", summary)
-        self._summary = summary
-        delivery.gauge_account()
-        if failure is not None:
-            raise failure
-        emit(self, context, delivery.hook.settings, ORDERS, made(summary))
-        return result
-
-    def _log_which(self, delivery: Delivery, summary: Summary) -> None:
-        """Log the command that lists the orders for which the task fails, else those that have problems."""
-        from airflow_provider_kk.sync.failure_policy import failing_states
-
-        states = failing_states(summary, max_rejected=self.max_rejected) or [
-            state for state in ("rejected", "invalid", "held") if getattr(summary, state)
-        ]
-        if states:
-            self.log.info(
-                "Which, and why: `kk ledger list --state %s --kk-conn-id %s --ledger-conn-id %s`",
-                " --state ".join(states),
-                self.kk_conn_id,
-                self._ledger_conn_id(delivery.hook),
+        with closing(opened) as ledger:
+            delivery = self._delivery(
+                hook,
+                ledger,
+                origin_of(context),
+                stop,
+                max_in_flight=self.max_in_flight,
+                max_seconds=self.max_seconds,
+                max_sent=self.limit,
+                check_stock=self.check_stock,
+                can_defer=self.deferrable,
             )
+            load_orders(
+                delivery.run_queue, selection, self.log, delivery, api_version=hook.settings.api_version
+            )
+            try:
+                self._summary = deliver_orders(
+                    delivery,
+                    warehouse,
+                    write_back,
+                    publish=lambda result: push(context, "return_value", result),
+                    max_rejected=self.max_rejected,
+                    changes_fail=self.on_changed == "fail",
+                    ledger_conn_id=ledger_conn_id,
+                )
+            except DeferUntil as wait:
+                self._give_slot_back(wait.until)
+        emit(self, context, hook.settings, ORDERS, made(self._summary))
+        return self._summary.as_dict()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Tell OpenLineage which tables the orders are from, and how many orders the account has more."""

@@ -111,7 +111,8 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
     def _execute(self, context: Context) -> list[dict[str, Any]]:
         from airflow_provider_kk.api.errors import KKError
         from airflow_provider_kk.api.throttle import ThrottleStopped
-        from airflow_provider_kk.delivery.job import InconclusiveError
+        from airflow_provider_kk.delivery.log import describe_pause
+        from airflow_provider_kk.delivery.model import InconclusiveError, SendingPausedError
         from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
         from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
         from airflow_provider_kk.sync.refund_task import RefundTask, lines_of
@@ -146,6 +147,8 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
             raise AirflowFailException(f"Not refunded: {error}") from error
         except RefundPostponedError as error:
             raise AirflowException(f"Not refunded yet: {error}") from error
+        except SendingPausedError as error:
+            raise AirflowException(f"Not refunded yet: {describe_pause(error.pause)}") from error
         except ThrottleStopped as error:
             raise AirflowException("The task was told to stop; nothing more was asked for") from error
         except (KKError, InconclusiveError) as error:
@@ -180,14 +183,14 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
         return result
 
     def _wait(self, refunding: RefundTask, wait_s: float) -> None:
-        from airflow_provider_kk.triggers.sleep import SleepTrigger
+        from airflow_provider_kk.triggers.kk import SleepTrigger
 
         if self.deferrable and wait_s > _WORTH_DEFERRING_S:
             self.defer(trigger=SleepTrigger(refunding.now() + wait_s, wait_s), method_name="resume")
         self._sleep(refunding, wait_s)
 
     def _wait_for_decision(self, refunding: RefundTask, pending: list[str], ledger_conn_id: str) -> None:
-        from airflow_provider_kk.triggers.refunds import RefundTrigger
+        from airflow_provider_kk.triggers.kk import RefundTrigger
 
         deadline = refunding.asked_at + self.wait_timeout
         if (rest_s := deadline - refunding.now()) <= 0:

@@ -1,4 +1,4 @@
-"""What shipping would cost, before anything is ordered."""
+"""Ask KK what shipping costs, before anything is ordered."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class QuoteShippingOperator(KKOperator):
 
     Returns KK's offers as they come, `[{"channel_code", "channel_name", "channel_type", "estimated_freight",
     "currency_code", "delivery_time"}]`: the freight as decimal text, the time as KK's text ("6~10 Business
-    Days"), what KK does not tell as None. Sources: KK's pages "channel" and "automationSplit" of orders, v2.
+    Days"), what KK does not give as None. Sources: KK's pages "channel" and "automationSplit" of orders, v2.
 
     :param items: the lines: `[{"sku": ..., "quantity": ...}]` or the same as JSON text.
     :param country: where to: ISO 3166 alpha-2, such as FR.
     :param split: freight by channel type for an order that KK splits by warehouse, instead of one parcel.
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's: there the rate
-        limit is kept together with all other workers. Without any, this task keeps one of its own.
+        limit is shared with all other workers. Without any, this task keeps one of its own.
     :raises AirflowFailException: goods or country are invalid, or KK refuses them; a retry does not help.
     :raises AirflowException: KK cannot be read.
     """
@@ -69,8 +69,7 @@ class QuoteShippingOperator(KKOperator):
         return [_plain(offer) for offer in offers]
 
     def _offers(self) -> list[Channel]:
-        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
-        from airflow_provider_kk.hooks.reading import reading
+        from airflow_provider_kk.hooks.ledger_connection import reading, resolve_ledger_conn_id
 
         hook = KKHook(self.kk_conn_id)
         ledger_conn_id = resolve_ledger_conn_id(hook, self.ledger_conn_id)

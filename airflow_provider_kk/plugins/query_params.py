@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 
-from airflow_provider_kk.delivery.sql.report import SORTS, Selection
+from airflow_provider_kk.delivery.sql.report import SORTS, RowFilter
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import DAY_S
 from airflow_provider_kk.plugins.record_types import GROUPS
@@ -79,7 +79,7 @@ class ListQuery:
     page: int
 
     @property
-    def selection(self) -> Selection:
+    def selection(self) -> RowFilter:
         """What the ledger is asked for, of every state. A search looks at all days."""
         filters: dict[str, Any] = {
             "dag_id": self.dag,
@@ -87,8 +87,8 @@ class ListQuery:
             "code": int(self.code) if self.code else None,
         }
         if self.q:
-            return Selection(text=self.q, **filters)
-        return Selection(since=self.period.begin, until=self.period.end, **filters)
+            return RowFilter(text=self.q, **filters)
+        return RowFilter(since=self.period.begin, until=self.period.end, **filters)
 
     @property
     def states(self) -> tuple[State, ...]:

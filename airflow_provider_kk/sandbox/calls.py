@@ -1,17 +1,29 @@
-"""KK's calls on orders and money: each gets what was asked and gives the `data` of the answer."""
+"""KK's calls on orders and money: each reads a request and returns the `data` of the answer."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_kk.sandbox import goods_calls, life
-from airflow_provider_kk.sandbox.listing import list_orders, money
-from airflow_provider_kk.sandbox.neworder import FORMS, read_order
-from airflow_provider_kk.sandbox.protocol import INVALID, NOT_FOUND, Rejected
+from airflow_provider_kk.sandbox import goods, life
+from airflow_provider_kk.sandbox.goods import CHANNELS, WAREHOUSES, product_of
+from airflow_provider_kk.sandbox.life import parcels_json
+from airflow_provider_kk.sandbox.protocol import (
+    INVALID,
+    NOT_FOUND,
+    Rejected,
+    iso,
+    money,
+    parse_iso,
+    read_lines,
+    text_in,
+    whole_in,
+)
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import SandboxStore
+from airflow_provider_kk.sandbox.store import Row, SandboxStore
 
 
 @dataclass
@@ -21,7 +33,7 @@ class Ask:
     Attributes:
         now: epoch seconds at which it is acted upon.
         parts: commit only these orders of a split, as the end of a slice.
-        made: ids of the orders that it made, also when it is refused in the end.
+        made: ids of the orders that it made, also when it is rejected in the end.
     """
 
     store: SandboxStore
@@ -34,10 +46,69 @@ class Ask:
     parts: int | None = None
     made: list[int] = field(default_factory=list)
 
-    @property
-    def version(self) -> str:
-        """`v1` or `v2`."""
-        return "v2" if "/v2/" in self.path else "v1"
+
+@dataclass(frozen=True)
+class Form:
+    """The field names of one revision of the call."""
+
+    version: str
+    number: str
+    platform: str
+    channels: tuple[str, ...] = ()
+    """What `channelType` may be; empty where the revision has no such field."""
+    needs_channel: bool = False
+
+
+FORMS = {
+    "/openapi/v1/order/order": Form("v1", "CustomOrderNumber", "SalePlatform"),
+    "/openapi/v1/order/orders": Form("v1", "customOrderId", "salePlatform", ("Standard", "Express")),
+    "/openapi/v2/order/orders": Form("v2", "customOrderId", "salePlatform", tuple(CHANNELS), True),
+}
+
+#: Longer order numbers are cut silently.
+NUMBER_WIDTH = 40
+#: field: (width, required)
+ADDRESS = {
+    "country": (32, True),
+    "phone": (64, True),
+    "recipient": (32, True),
+    "province": (32, True),
+    "street1": (64, False),
+    "street2": (64, False),
+    "city": (64, False),
+    "zip": (32, False),
+    "ioss": (32, False),
+    "vat": (32, False),
+}
+
+
+@dataclass(frozen=True)
+class NewOrder:
+    """A create call whose form is right; its goods are not checked yet."""
+
+    number: str | None
+    address: dict[str, str | None]
+    lines: tuple[tuple[str, int], ...]
+    remark: str | None
+    sale_platform: str | None
+    channel_type: str | None
+
+
+def read_order(form: Form, body: Any, settings: Settings) -> NewOrder:
+    """Read the body of a create call. Names of other revisions count as unknown and are ignored.
+
+    Raises Rejected when a required field is missing or a value is not as documented.
+    """
+    if not isinstance(body, Mapping):
+        raise Rejected(INVALID, "the request body is not a JSON object")
+    return NewOrder(
+        number=_number(body.get(form.number)),
+        address=_address(body, settings.address_key),
+        lines=read_lines(body.get("orderItemsList"), "orderItemsList"),
+        remark=text_in(body, "remark", 512),
+        sale_platform=text_in(body, form.platform, 64),
+        channel_type=_channel(form, body),
+    )
 
 
 def create_order(ask: Ask) -> Any:
@@ -45,11 +116,11 @@ def create_order(ask: Ask) -> Any:
     order = read_order(FORMS[ask.path], ask.body, ask.settings)
     ids = ask.store.create(order, ask.now, parts=ask.parts, takes_stock=ask.settings.orders_take_stock)
     ask.made += ids
-    return shaped(ids, ask.settings.answer) if ids else None
+    return _shaped(ids, ask.settings.answer) if ids else None
 
 
-def shaped(ids: list[int], shape: str) -> Any:
-    """The `data` of a create answer in one of the forms that are documented or likely."""
+def _shaped(ids: list[int], shape: str) -> Any:
+    """Return the `data` of a create answer in one of the forms that are documented or likely."""
     joined = ids[0] if len(ids) == 1 else ",".join(map(str, ids))
     match shape:
         case "first":
@@ -64,34 +135,211 @@ def shaped(ids: list[int], shape: str) -> Any:
             return joined
 
 
-def orders(ask: Ask) -> Any:
-    """`GET .../order/order` and `.../order/orders`."""
-    configured = ask.settings.number_field_v2 if ask.version == "v2" else ask.settings.number_field_v1
-    return list_orders(
-        ask.store,
-        ask.settings,
-        ask.query,
-        version=ask.version,
-        number_field=configured or FORMS[ask.path].number,
-        now=ask.now,
+def number_in(body: Any) -> str | None:
+    """Return the caller's number under any of its names, for the log and for faults that wait for it."""
+    if not isinstance(body, Mapping):
+        return None
+    values = (body.get(name) for name in ("CustomOrderNumber", "customOrderId"))
+    return next((str(value) for value in values if value is not None), None)
+
+
+def _channel(form: Form, body: Mapping[str, Any]) -> str | None:
+    if not form.channels:
+        return None
+    channel = text_in(body, "channelType", 32, required=form.needs_channel)
+    if channel is not None and channel not in form.channels:
+        raise Rejected(INVALID, f"channelType must be one of {', '.join(form.channels)}")
+    return channel
+
+
+def _address(body: Mapping[str, Any], key: str) -> dict[str, str | None]:
+    keys = ("orderAddresses", "orderAddress") if key == "either" else (key,)
+    name = next((name for name in keys if isinstance(body.get(name), Mapping)), None)
+    if name is None:
+        raise Rejected(INVALID, f"{keys[0]} is required")
+    given = body[name]
+    address = {
+        field: text_in(given, field, width, required=required, path=name)
+        for field, (width, required) in ADDRESS.items()
+    }
+    if not re.fullmatch(r"[A-Z]{2}", address["country"] or ""):
+        raise Rejected(INVALID, f"{name}.country must be a country shortcode")
+    return address
+
+
+def _number(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise Rejected(INVALID, "the order number must be a text")
+    return str(value)[:NUMBER_WIDTH]
+
+
+#: state: (v1 status, v2 status, financialStatus, fulfillmentStatus, refundStatus)
+STATUSES = {
+    "waiting_payment": ("waiting_payment", "waiting_payment", "waiting", "NULL", "NULL"),
+    "paid": ("waiting_to_ship", "processing", "paid", "waiting_to_ship", "NULL"),
+    "packed": ("waiting_to_ship", "processing", "paid", "waiting_to_ship", "NULL"),
+    "partially_shipped": ("partial_shipped", "processing", "paid", "partially_shipped", "NULL"),
+    "shipped": ("shipped", "processing", "paid", "fully_shipped", "NULL"),
+    "delivered": ("delivered", "completed", "paid", "completed", "NULL"),
+    # v1's documentation has no status for it.
+    "abnormal": ("abnormal_order", "abnormal_order", "NULL", "NULL", "NULL"),
+    "refunding": ("refunding", "processing", "paid", "waiting_to_ship", "refunding"),
+    "partial_refund": ("waiting_to_ship", "processing", "paid", "waiting_to_ship", "partial_refund"),
+    "refunded": ("refunded", "cancel", "paid", "NULL", "refund"),
+    "cancel": ("cancel", "cancel", "waiting", "NULL", "NULL"),
+}
+
+WINDOWS = {
+    "createStartTime": "created_at >= ?",
+    "createEndTime": "created_at <= ?",
+    "updateStartTime": "updated_at >= ?",
+    "updateEndTime": "updated_at <= ?",
+}
+
+
+def orders(ask: Ask) -> dict[str, Any]:
+    """`GET .../order/order` and `.../order/orders`: one page of orders."""
+    store, settings, form = ask.store, ask.settings, FORMS[ask.path]
+    is_v2 = form.version == "v2"
+    number_field = settings.number_field or form.number
+    source = "kk_order"
+    where, values = _conditions(ask.query, is_v2, ask.now - settings.list_lag_s)
+    if settings.update_lag_s:
+        source, values = _listed_as_of(ask.now - settings.update_lag_s, values)
+    page = whole_in(ask.query, "pageNumber", 1)
+    size = min(whole_in(ask.query, "pageSize", 10), settings.page_cap)
+    column = "updated_at" if settings.sort == "updated" else "created_at"
+    rows = store.rows(
+        f"SELECT * FROM {source} WHERE {where} ORDER BY {column} DESC, id DESC LIMIT ? OFFSET ?",  # noqa: S608 - constant names
+        (*values, size, (page - 1) * size),
     )
+    every = settings.repeat_every
+    repeated = [row for n, row in enumerate(rows, 1) for _ in range(2 if every and n % every == 0 else 1)]
+    data: dict[str, Any] = {
+        "list": [_order_json(row, settings, is_v2, number_field) for row in repeated],
+        "pageNumber": page,
+        "pageSize": size,
+    }
+    if settings.total != "missing":
+        total = store.value(f"SELECT count(*) FROM {source} WHERE {where}", values)  # noqa: S608 - constant names
+        data["total"] = str(total) if settings.total == "text" else total
+    return data
+
+
+def _order_json(row: Row, settings: Settings, is_v2: bool, number_field: str) -> dict[str, Any]:
+    v1_status, status, financial, fulfillment, refund = STATUSES[row["state"]]
+    if refund == "NULL" and row["refunded"]:
+        refund = "partial_refund"
+    if financial == "NULL" and row["paid_at"] is not None:
+        financial = "paid"
+    final = row["subtotal"] + row["freight"]
+    number = row["number"]
+    if settings.integer_numbers and number and number.isdecimal() and str(int(number)) == number:
+        number = int(number)
+    order = {
+        "id": row["id"],
+        number_field: number,
+        "remark": row["remark"],
+        "status": status if is_v2 else v1_status,
+        **{name: _date(row[column], settings.dates) for name, column in _dates(is_v2).items()},
+        "shippingAddress": json.loads(row["address"]),
+        "salePlatform": row["sale_platform"],
+        "warehouseId": WAREHOUSES[row["warehouse"]][0],
+        "currencyCode": "USD",
+        "finalAmount": money(final),
+        "subTotalAmount" if is_v2 else "skusAmount": money(row["subtotal"]),
+        "freightAmount": money(row["freight"]),
+        "couponAmount": money(0),
+        "promotionAmount": money(0),
+        "refundableAmount": money(final - row["refunded"] if row["paid_at"] is not None else 0),
+        "refundedAmount": money(row["refunded"]),
+        "orderItems": [_line_json(row, item, is_v2) for item in json.loads(row["items"])],
+        "fulfillments": parcels_json(row),
+    }
+    if is_v2:
+        order |= {"financialStatus": financial, "fulfillmentStatus": fulfillment, "refundStatus": refund}
+        order["channelType"] = row["channel_type"]
+    return order
+
+
+def _listed_as_of(then: float, values: list[Any]) -> tuple[str, list[Any]]:
+    """Return the orders as a list that lags behind since `then` has them."""
+    past = "SELECT *, min(until) FROM kk_past WHERE until > ? GROUP BY id"
+    columns = "SELECT *, 0.0, 0.0 FROM kk_order WHERE id NOT IN (SELECT id FROM kk_past WHERE until > ?)"
+    return f"({columns} UNION ALL {past})", [then, then, *values]
+
+
+def _conditions(query: Mapping[str, str], is_v2: bool, listed_until: float) -> tuple[str, list[Any]]:
+    conditions: list[str] = ["created_at <= ?"]
+    values: list[Any] = [listed_until]
+    for name, condition in WINDOWS.items():
+        if query.get(name):
+            conditions.append(condition)
+            try:
+                values.append(parse_iso(query[name]))
+            except ValueError:
+                raise Rejected(INVALID, f"{name} must look like 2016-01-18T23:41:00Z") from None
+    if query.get("ids"):
+        ids = [int(text) for text in query["ids"].split(",") if text.strip().isdecimal()]
+        conditions.append(f"id IN ({','.join('?' * len(ids))})")
+        values += ids
+    if query.get("status") and not is_v2:
+        asked = {text.strip() for text in query["status"].split(",")}
+        states = [state for state, names in STATUSES.items() if names[0] in asked]
+        conditions.append(f"state IN ({','.join('?' * len(states))})")
+        values += states
+    return " AND ".join(conditions), values
+
+
+def _dates(is_v2: bool) -> dict[str, str]:
+    return {
+        "purchaseDate": "created_at",
+        "payDate" if is_v2 else "payAt": "paid_at",
+        "cancelDate": "cancelled_at",
+        "refundDate": "refunded_at",
+        "createDate": "created_at",
+        "updateDate" if is_v2 else "modifyDate": "updated_at",
+        "completedDate" if is_v2 else "completedAt": "completed_at",
+    }
+
+
+def _date(epoch: float | None, form: str) -> str | int | None:
+    if epoch is None:
+        return None
+    return int(iso(epoch)[:4]) if form == "year" else iso(epoch)
+
+
+def _line_json(row: Row, item: Mapping[str, Any], is_v2: bool) -> dict[str, Any]:
+    product = product_of(item["sku"])
+    status = STATUSES[row["state"]]
+    return {
+        "id": item["id"],
+        "itemId": item["item_id"],
+        "skuCode": item["sku"],
+        "productName": product.name,
+        "productNum": item["quantity"],
+        "amount" if is_v2 else "purchasePrices": money(product.price),
+        "total" if is_v2 else "subtotal": money(product.price * item["quantity"]),
+        "option1": json.dumps({"name": "Color", "value": product.colour}),
+        "option2": json.dumps({"name": "Size", "value": product.size}),
+        "option3": None,
+        "imageUrl": f"https://img.example.com/{product.spu}.jpg",
+        "stockStatus": "normal" if product.stock else "sold_out",
+        "fulfillmentStatus": status[3],
+        "refundStatus": status[4],
+        "countryCode": row["warehouse"],
+    }
 
 
 def ask_refund(ask: Ask) -> Any:
     """`POST .../order/orders/{id}/refund`."""
     if not isinstance(ask.body, Mapping) or not isinstance(ask.body.get("remark"), str):
         raise Rejected(INVALID, "remark is required")
-    lines = ask.body.get("orderItems")
-    return str(
-        life.ask_refund(
-            ask.store,
-            _order_id(ask),
-            ask.body["remark"],
-            str(ask.body.get("refundReason") or "Other"),
-            None if lines is None else _refund_lines(lines),
-            ask.now,
-        )
-    )
+    lines = None if ask.body.get("orderItems") is None else _refund_lines(ask.body["orderItems"])
+    reason = str(ask.body.get("refundReason") or "Other")
+    return str(life.ask_refund(ask.store, _order_id(ask), ask.body["remark"], reason, lines, ask.now))
 
 
 def refunds(ask: Ask) -> Any:
@@ -112,15 +360,15 @@ CALLS: dict[tuple[str, str], Callable[[Ask], Any]] = {
     ("POST", "/openapi/v2/order/orders/<id>/refund"): ask_refund,
     ("GET", "/openapi/v1/order/orders/refund/<id>"): refunds,
     ("GET", "/openapi/v2/order/orders/refund/<id>"): refunds,
-    ("POST", "/openapi/v2/order/orders/channel"): lambda ask: goods_calls.channels(ask.store, ask.body),
-    ("POST", "/openapi/v2/order/orders/channel/automationSplit"): lambda ask: goods_calls.split(
+    ("POST", "/openapi/v2/order/orders/channel"): lambda ask: goods.channels(ask.store, ask.body),
+    ("POST", "/openapi/v2/order/orders/channel/automationSplit"): lambda ask: goods.split(
         ask.store, ask.body
     ),
     ("GET", "/openapi/v1/payment/balance"): balance,
-    ("GET", "/openapi/v1/product/stocks"): lambda ask: goods_calls.stocks(ask.store, ask.query),
-    ("GET", "/openapi/v1/product/products"): lambda ask: goods_calls.product_list(ask.store, ask.query),
-    ("GET", "/openapi/v1/product/category"): lambda ask: goods_calls.categories(),
-    ("GET", "/openapi/v1/product/countryAndWarehouse"): lambda ask: goods_calls.warehouses(),
+    ("GET", "/openapi/v1/product/stocks"): lambda ask: goods.stocks(ask.store, ask.query),
+    ("GET", "/openapi/v1/product/products"): lambda ask: goods.product_list(ask.store, ask.query),
+    ("GET", "/openapi/v1/product/category"): lambda ask: goods.categories(),
+    ("GET", "/openapi/v1/product/countryAndWarehouse"): lambda ask: goods.warehouses(),
 }
 
 
@@ -134,10 +382,8 @@ def _refund_lines(lines: Any) -> list[dict[str, Any]]:
     if not isinstance(lines, list) or not lines:
         raise Rejected(INVALID, "orderItems is empty")
     for index, line in enumerate(lines):
-        missing = {"itemId", "skuCode", "quantity", "countryCode"} - set(
-            line if isinstance(line, dict) else ()
-        )
-        if missing:
+        given = set(line) if isinstance(line, dict) else set()
+        if missing := {"itemId", "skuCode", "quantity", "countryCode"} - given:
             raise Rejected(INVALID, f"orderItems[{index}]: required: {', '.join(sorted(missing))}")
         if not isinstance(line["quantity"], int) or line["quantity"] < 1:
             raise Rejected(INVALID, f"orderItems[{index}].quantity must be greater than 0")

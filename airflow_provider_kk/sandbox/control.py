@@ -7,11 +7,11 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_kk.sandbox.faults import FAULTS, QUICK, mixed_kinds
+from airflow_provider_kk.sandbox.faults import QUICK, mixed_kinds
 
 
 class SandboxControlError(Exception):
-    """The sandbox did not do what it was told; the text says why."""
+    """The sandbox rejects a control call; the text says why."""
 
 
 class SandboxControl:
@@ -26,99 +26,66 @@ class SandboxControl:
         self.url = url
         self._host = urlsplit(url).netloc
 
-    def arm(
-        self,
-        kind: str | list[str],
-        *,
-        times: int | None = None,
-        probability: float | None = None,
-        method: str | None = "POST",
-        path: str | None = None,
-        number: str | None = None,
-        seed: int | None = None,
-        **options: Any,
-    ) -> int:
+    def arm(self, kind: str | list[str], **how: Any) -> int:
         """Let requests suffer a fault of `faults.FAULTS` (of several: one drawn at each hit).
 
         Args:
             kind: one or more names.
-            times: how many requests; None: all that match until `disarm`.
-            probability: of each matching request to be struck; None: certain.
-            method: of the requests, None for any.
-            path: a part of the path.
-            number: the order number.
-            seed: of the draws; a sandbox draws the same each time.
-            options: of the kind, see FAULTS; a list is drawn from at each hit.
+            how: which requests, and options of the kind; see `faults.Armory.arm`.
 
         Returns:
             An id for `disarm`.
         """
-        return int(
-            self._post(
-                "arm", names=kind, times=times, probability=probability, method=method, path=path,
-                number=number, seed=seed, **options,
-            )
-        )  # fmt: skip
+        return int(self._post("arm", names=kind, **how))
 
-    def random_faults(
-        self, probability: float, seed: int = 0, *, kinds: list[str] | None = None, **options: Any
-    ) -> int:
-        """Let each POST suffer, with a probability, any fault that a faultless caller gets over by itself.
+    def random_faults(self, probability: float, seed: int = 0, **options: Any) -> int:
+        """Let each POST suffer, with a probability, any fault that a correct caller recovers from by itself.
 
-        All that can happen on the way is in it; refusals, a wrong token, and what makes a second or half an
-        order are not. Stalls and drips are short; a late commit comes after `seconds` of the sandbox's clock
-        (0.2) and must stay below the caller's settle window.
+        Faults of the network are in it. Rejections, a wrong token, and what makes a second or half an order
+        are not. Stalls and drips are short. A late commit comes after `seconds` of the sandbox's clock (0.2),
+        which must stay below the caller's settle window.
         """
-        names = mixed_kinds() if kinds is None else kinds
-        possible = {option for name in names for option in FAULTS[name].options}
-        quick = {name: value for name, value in QUICK.items() if name in possible}
-        return self.arm(names, probability=probability, seed=seed, **{**quick, **options})
+        return self.arm(mixed_kinds(), probability=probability, seed=seed, **{**QUICK, **options})
 
     def disarm(self, arm_id: int | None = None) -> None:
-        """Take back one fault, or all."""
+        """Disarm one fault, or all."""
         self._post("disarm", id=arm_id)
 
     def set(self, **settings: Any) -> dict[str, Any]:
-        """Change settings, see `settings.Settings`; gives all of them."""
-        changed: dict[str, Any] = self._post("settings", **settings)
-        return changed
+        """Change settings, see `settings.Settings`, and return all of them."""
+        return dict(self._post("settings", **settings))
 
     def advance(self, seconds: float) -> float:
-        """Move the sandbox's clock; gives its new time in epoch seconds."""
+        """Move the sandbox's clock, and return its new time in epoch seconds."""
         return float(self._post("advance", seconds=seconds))
 
     def now(self) -> float:
-        """The sandbox's clock in epoch seconds."""
+        """Return the time of the sandbox's clock in epoch seconds."""
         return float(self._get("now"))
 
     def orders(self, number: str | None = None) -> list[dict[str, Any]]:
-        """What is at KK, listed or not: id, number, call, state, warehouse, goods, address, created_at, ...
+        """Return what is at KK, listed or not: id, number, call, state, warehouse, goods, address, ...
 
         The orders of one split have the same `call`.
         """
         path = "orders" if number is None else f"orders?number={quote(number, safe='')}"
-        found: list[dict[str, Any]] = self._get(path)
-        return found
+        return list(self._get(path))
 
     def duplicates(self) -> list[str]:
-        """Order numbers that more than one call has made orders of."""
-        found: list[str] = self._get("duplicates")
-        return found
+        """Return the order numbers that more than one call has made orders of."""
+        return list(self._get("duplicates"))
 
     def requests(self) -> list[dict[str, Any]]:
-        """The last 50,000 requests: at, method, path, number, outcome, status, fault, kk_order_ids."""
-        found: list[dict[str, Any]] = self._get("requests")
-        return found
+        """Return the last 50,000 requests: at, method, path, number, outcome, status, fault, kk_order_ids."""
+        return list(self._get("requests"))
 
     def counts(self) -> dict[str, Any]:
-        """Figures, see `state.counts`: creates, commits, orders, numbers, requests, ..."""
-        found: dict[str, Any] = self._get("counts")
-        return found
+        """Return figures, see `app.counts`: creates, commits, orders, numbers, requests, ..."""
+        return dict(self._get("counts"))
 
     def catalogue(self) -> list[dict[str, Any]]:
-        """Every SKU: sku, country (its warehouse), price in cents, stock, ..."""
-        found: list[dict[str, Any]] = self._get("catalogue")
-        return found
+        """Return every SKU: sku, country (its warehouse), price in cents, stock, ..."""
+        return list(self._get("catalogue"))
 
     def place(
         self,
@@ -129,14 +96,13 @@ class SandboxControl:
         remark: str | None = None,
         **address: str,
     ) -> list[str]:
-        """Make an order past limits and faults, as by hand at KK's site or by another tool; gives its ids."""
-        made: list[str] = self._post(
-            "place", goods=goods, number=number, age_s=age_s, remark=remark, address=address
+        """Make an order past limits and faults, as by hand at KK's site, and return its ids."""
+        return list(
+            self._post("place", goods=goods, number=number, age_s=age_s, remark=remark, address=address)
         )
-        return made
 
     def move(self, kk_order_id: str, state: str) -> None:
-        """Put an order into one of `travel.MOVES` at once; from there it goes on by the timetable.
+        """Put an order into one of `life.MOVES` at once; from there it goes on by the timetable.
 
         They are paid, packed, partially_shipped, shipped, delivered, abnormal and cancel; the timetable is in
         `settings.Settings`.

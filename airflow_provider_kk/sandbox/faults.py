@@ -1,4 +1,4 @@
-"""Everything that can go wrong with one request, as data, and what is armed of it."""
+"""The faults of one request as data, and those that are armed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -16,10 +16,10 @@ class FaultKind:
 
     Attributes:
         when: `before` KK commits, `after` it, or `inside` (what is committed differs).
-        effect: what the caller gets; a name in `effects.py`.
+        effect: what the caller gets; see `wire.suffer`.
         orders: what is at KK afterwards: `none`, `all`, `later`, `some` (of a split) or `twice`.
         options: what `arm` can change, with its defaults; a list as value is drawn from at each hit.
-        mixed: part of `random_faults`: a caller that does everything right gets over it by itself.
+        mixed: part of `random_faults`: a correct caller recovers from it by itself.
     """
 
     when: str
@@ -28,11 +28,6 @@ class FaultKind:
     summary: str
     options: Mapping[str, Any] = field(default_factory=dict)
     mixed: bool = True
-
-    @property
-    def exists(self) -> bool:
-        """Whether an order that KK accepts exists in the end (for `some`: if it is split)."""
-        return self.orders != "none"
 
 
 #: body: html, json or envelope
@@ -77,7 +72,7 @@ FAULTS: dict[str, FaultKind] = {
     ),
 }  # fmt: skip
 
-#: The options of `random_faults`: nothing in it takes long.
+#: The options of `random_faults`, which all take little time.
 QUICK = {
     "seconds": 0.2,
     "interval_s": 0.0005,
@@ -95,11 +90,10 @@ class InjectedFault:
     options: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Arm:
     """What is armed: one of `names` strikes each request that matches, with `probability`, `times` often."""
 
-    id: int
     names: tuple[str, ...]
     times: int | None
     probability: float | None
@@ -107,13 +101,15 @@ class Arm:
     path: str | None
     number: str | None
     options: Mapping[str, Any]
+    random: random.Random
 
-    def matches(self, method: str, path: str, number: str | None) -> bool:
-        """`path` is a part of the path; `number` is the whole order number; None matches all."""
+    def strikes(self, method: str, path: str, number: str | None) -> bool:
+        """Return whether a request matches, and is drawn."""
         return (
             self.method in (None, method)
             and (self.path is None or self.path in path)
             and self.number in (None, number)
+            and (self.probability is None or self.random.random() < self.probability)
         )
 
 
@@ -124,7 +120,6 @@ class Armory:
         self._lock = threading.Lock()
         self._seed = seed
         self._arms: dict[int, Arm] = {}
-        self._random: dict[int, random.Random] = {}
         self._last_id = 0
         self.hits: Counter[str] = Counter()
 
@@ -140,73 +135,63 @@ class Armory:
         seed: int | None = None,
         **options: Any,
     ) -> int:
-        """Arm a fault, or one drawn of several for each hit; gives an id for `disarm`.
+        """Arm a fault, or one drawn of several for each hit, and return an id for `disarm`.
 
-        Raises:
-            ValueError: no such fault or option.
+        Raises ValueError for an unknown fault or option.
+
+        Args:
+            names: one or more names of `FAULTS`.
+            times: how many requests; None: all that match until `disarm`.
+            probability: of each matching request to be struck; None: certain.
+            method: of the requests, None for any.
+            path: a part of the path.
+            number: the order number.
+            seed: of the draws; a sandbox draws the same each time.
+            options: of the kind, see `FAULTS`; a list is drawn from at each hit.
         """
         kinds = (names,) if isinstance(names, str) else tuple(names)
         _check(kinds, options)
         with self._lock:
             self._last_id += 1
-            self._arms[self._last_id] = Arm(
-                self._last_id, kinds, times, probability, method, path, number, options
-            )
-            self._random[self._last_id] = random.Random(  # noqa: S311 - faults that a seed repeats
-                f"{self._seed}:{self._last_id}" if seed is None else seed
-            )
+            draws = random.Random(f"{self._seed}:{self._last_id}" if seed is None else seed)  # noqa: S311 - repeatable
+            self._arms[self._last_id] = Arm(kinds, times, probability, method, path, number, options, draws)
             return self._last_id
 
     def disarm(self, arm_id: int | None = None) -> None:
-        """Take back one fault, or all."""
+        """Disarm one fault, or all."""
         with self._lock:
             for known in [arm_id] if arm_id is not None else list(self._arms):
                 self._arms.pop(known, None)
-                self._random.pop(known, None)
-
-    def armed(self) -> list[Arm]:
-        """What is armed now; `times` is what is left."""
-        with self._lock:
-            return list(self._arms.values())
 
     def strike(self, method: str, path: str, number: str | None) -> InjectedFault | None:
-        """The fault of this request, if any."""
+        """Return the fault of this request, if any."""
         with self._lock:
-            for arm in list(self._arms.values()):
-                draw = self._random[arm.id]
-                if not arm.matches(method, path, number):
-                    continue
-                if arm.probability is not None and draw.random() >= arm.probability:
-                    continue
-                self._use(arm)
-                fault = _draw(arm, draw)
-                self.hits[fault.name] += 1
-                return fault
+            for arm_id, arm in self._arms.items():
+                if arm.strikes(method, path, number):
+                    if arm.times is not None:
+                        arm.times -= 1
+                        if arm.times <= 0:
+                            del self._arms[arm_id]
+                    fault = _draw(arm)
+                    self.hits[fault.name] += 1
+                    return fault
         return None
-
-    def _use(self, arm: Arm) -> None:
-        if arm.times is None:
-            return
-        if arm.times > 1:
-            self._arms[arm.id] = replace(arm, times=arm.times - 1)
-        else:
-            del self._arms[arm.id], self._random[arm.id]
 
 
 def mixed_kinds() -> list[str]:
-    """The kinds that `random_faults` draws from."""
+    """Return the kinds that `random_faults` draws from."""
     return [name for name, kind in FAULTS.items() if kind.mixed]
 
 
-def _draw(arm: Arm, draw: random.Random) -> InjectedFault:
-    name = draw.choice(arm.names)
+def _draw(arm: Arm) -> InjectedFault:
+    name = arm.random.choice(arm.names)
     kind = FAULTS[name]
-    # An option of a mixture concerns those of its kinds that know it; a redirect's status is what it is.
+    # Of several kinds, each takes the options that it has; a redirect keeps its status.
     given = {key: value for key, value in arm.options.items() if key in kind.options}
     if len(arm.names) > 1 and kind.effect == "redirect":
         given.pop("status", None)
     options = {
-        key: draw.choice(value) if isinstance(value, list) else value
+        key: arm.random.choice(value) if isinstance(value, list) else value
         for key, value in {**kind.options, **given}.items()
     }
     return InjectedFault(name, kind, options)

@@ -1,49 +1,135 @@
-"""One request to KK from its arrival to its answer: who asks, how often, what goes wrong, what is done."""
+"""One request to KK from its arrival to its answer: token, rate limit, fault, call."""
 
 from __future__ import annotations
 
 import hmac
 import json
 import threading
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flask import Response, request
 
-from airflow_provider_kk.sandbox import effects, life, travel
-from airflow_provider_kk.sandbox.bucket import LeakyBucket
-from airflow_provider_kk.sandbox.calls import CALLS, Ask
-from airflow_provider_kk.sandbox.clock import SandboxClock
+from airflow_provider_kk.sandbox import life, wire
+from airflow_provider_kk.sandbox.calls import CALLS, FORMS, Ask, number_in
 from airflow_provider_kk.sandbox.faults import Armory, InjectedFault
-from airflow_provider_kk.sandbox.log import Entry, RequestLog
-from airflow_provider_kk.sandbox.neworder import FORMS, number_in
 from airflow_provider_kk.sandbox.protocol import Rejected, envelope
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import SandboxStore
 
+#: The most requests that the log keeps.
+KEPT = 50_000
+
+
+class LeakyBucket:
+    """KK's rate limit: holds `burst` requests and leaks `per_second`. What would spill over is rejected."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._level = 0.0
+        self._at: float | None = None
+
+    def take(self, now: float, burst: int, per_second: float) -> bool:
+        """Add one request, and return whether it fits in."""
+        with self._lock:
+            leaked = per_second * max(0.0, now - self._at) if self._at is not None else 0.0
+            self._level = max(0.0, self._level - leaked)
+            self._at = now
+            if self._level + 1 > burst:
+                return False
+            self._level += 1
+            return True
+
+
+@dataclass
+class Entry:
+    """One request. It is logged as soon as the whole request has arrived, with the outcome `pending`.
+
+    Attributes:
+        at: epoch seconds of the sandbox's clock.
+        outcome: `created`, `ok`, `refused`, `unauthorized`, `rate_limited`, `late`, `struck` (a fault before
+            the commit) or `pending`.
+        status: HTTP status of the answer; of a broken connection, the one that was prepared.
+        fault: the kind that struck it.
+        kk_order_ids: the orders that it made.
+    """
+
+    at: float
+    method: str
+    path: str
+    number: str | None
+    outcome: str = "pending"
+    status: int | None = None
+    fault: str | None = None
+    kk_order_ids: list[str] = field(default_factory=list)
+
+
+class RequestLog:
+    """The last requests, and counts of all of them. No tokens, no addresses, no query values."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self.counts: Counter[str] = Counter()
+
+    def begin(self, entry: Entry) -> Entry:
+        """Log a request that has arrived."""
+        with self._lock:
+            self._entries.append(entry)
+            self.counts["requests"] += 1
+            self.counts[entry.method] += 1
+        return entry
+
+    def end(self, entry: Entry, outcome: str, status: int) -> None:
+        """Log the answer to it."""
+        with self._lock:
+            entry.outcome, entry.status = outcome, status
+            self.counts[outcome] += 1
+
+    def count(self, name: str) -> None:
+        """Count something else."""
+        with self._lock:
+            self.counts[name] += 1
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return the kept requests, the oldest first."""
+        with self._lock:
+            return [asdict(entry) for entry in self._entries]
+
 
 class KK:
-    """All that one sandbox holds, and the way of a request through it."""
+    """All that one sandbox holds, and the way of a request through it.
+
+    What happens after a while (payment, late commits, refunds, the bucket) goes by `now`, which `advance`
+    moves, so a test passes hours at once. Only stalls and latency are real seconds.
+    """
 
     def __init__(
-        self, store: SandboxStore, settings: Settings, clock: SandboxClock, token: str, seed: int = 0
+        self, store: SandboxStore, settings: Settings, clock: Callable[[], float], token: str, seed: int
     ) -> None:
         self.store = store
         self.settings = settings
-        self.clock = clock
         self.armory = Armory(seed)
         self.bucket = LeakyBucket()
         self.log = RequestLog()
         self.stopped = threading.Event()
+        self._clock = clock
+        self._offset_s = store.fact("clock_offset")
         self._token = token
         self._seed = seed
         self.change_settings()
+
+    def now(self) -> float:
+        """Return the epoch seconds of the sandbox's clock."""
+        return self._clock() + self._offset_s
 
     def answer(self, rule: str, **args: str) -> Response:
         """Answer one request; a broken connection is noted as its effect."""
         body = _body()
         number = number_in(body)
-        entry = self.log.begin(Entry(self.clock.now(), request.method, request.path, number))
+        entry = self.log.begin(Entry(self.now(), request.method, request.path, number))
         if request.method == "POST" and rule in FORMS:
             self.log.count("creates")
         if self.settings.latency_s:
@@ -53,8 +139,8 @@ class KK:
         return answer
 
     def catch_up(self) -> float:
-        """Do what the clock has made due; gives the time."""
-        now = self.clock.now()
+        """Do what the clock has made due, and return the time."""
+        now = self.now()
         due = "SELECT * FROM late_call WHERE due_at <= ? ORDER BY due_at, id"
         for late in self.store.rows(due, (now,)):
             with self.store.transaction() as db:
@@ -62,37 +148,38 @@ class KK:
                     self._commit_late(late["endpoint"], json.loads(late["ask"]), late["due_at"])
         life.pay_what_is_due(self.store, self.settings, now)
         life.decide_what_is_due(self.store, self.settings, now)
-        travel.travel_what_is_due(self.store, self.settings, now)
+        life.travel_what_is_due(self.store, self.settings, now)
         return now
 
-    def change_settings(self, **changes: Any) -> None:
-        """Change settings, see `Settings.change`."""
+    def change_settings(self, **changes: Any) -> dict[str, Any]:
+        """Change settings, see `Settings.change`, and return all of them."""
         self.settings.change(**changes)
         if self.settings.update_lag_s:
             self.store.keep_past()
+        return asdict(self.settings)
 
-    def advance(self, seconds: float) -> None:
-        """Move the clock, also for the next start on the same file."""
-        self.clock.advance(seconds)
-        self.store.set_fact("clock_offset", self.clock.offset_s)
+    def advance(self, seconds: float) -> float:
+        """Move the clock, also for the next start on the same file, and return its time."""
+        self._offset_s += seconds
+        self.store.set_fact("clock_offset", self._offset_s)
+        return self.catch_up()
 
     def reset(self) -> None:
-        """As freshly started: no orders, faults or log. Settings and the clock stay."""
+        """Forget orders, faults and the log. Settings and the clock stay."""
         self.store.reset()
-        self.store.set_fact("clock_offset", self.clock.offset_s)
+        self.store.set_fact("clock_offset", self._offset_s)
         self.armory = Armory(self._seed)
-        self.bucket.empty()
-        self.log.clear()
+        self.bucket = LeakyBucket()
+        self.log = RequestLog()
 
     def _gate(self) -> tuple[str, Response] | None:
-        given = request.headers.get("Authorization", "")
+        given, settings = request.headers.get("Authorization", ""), self.settings
         if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-            return "unauthorized", effects.unauthorized(self.settings)
-        settings = self.settings
+            return "unauthorized", wire.unauthorized(settings)
         if settings.rate_limit and not self.bucket.take(
-            self.clock.now(), settings.rate_burst, settings.rate_per_second
+            self.now(), settings.rate_burst, settings.rate_per_second
         ):
-            return "rate_limited", effects.rate_limited(settings.retry_after_s)
+            return "rate_limited", wire.rate_limited(settings.retry_after_s)
         return None
 
     def _struck(
@@ -103,13 +190,12 @@ class KK:
             return self._run(entry, rule, args, body)
         entry.fault = fault.name
         if fault.kind.when == "before":
-            return "struck", effects.suffer(fault, effects.as_json({}), self.settings, self.stopped)
-        outcome, answer = (
-            self._run(entry, rule, args, body)
-            if fault.kind.when == "after"
-            else self._inside(fault, entry, rule, args, body)
-        )
-        return outcome, effects.suffer(fault, answer, self.settings, self.stopped)
+            outcome, answer = "struck", wire.as_json({})
+        elif fault.kind.when == "after":
+            outcome, answer = self._run(entry, rule, args, body)
+        else:
+            outcome, answer = self._inside(fault, entry, rule, args, body)
+        return outcome, wire.suffer(fault, answer, self.settings, self.stopped)
 
     def _inside(
         self, fault: InjectedFault, entry: Entry, rule: str, args: dict[str, str], body: Any
@@ -117,7 +203,7 @@ class KK:
         match fault.name:
             case "late_commit":
                 self._defer(rule, args, body, fault.options["seconds"])
-                return "late", effects.as_json({})
+                return "late", wire.as_json({})
             case "half_split":
                 return self._run(entry, rule, args, body, parts=-1)
             case _:
@@ -128,25 +214,22 @@ class KK:
     def _run(
         self, entry: Entry, rule: str, args: dict[str, str], body: Any, parts: int | None = None
     ) -> tuple[str, Response]:
-        ask = self._ask(rule, args, body, self.catch_up(), parts)
+        ask = Ask(self.store, self.settings, rule, request.args, body, self.catch_up(), args, parts)
         try:
             data = CALLS[request.method, rule](ask)
-        except Rejected as refusal:
-            status = refusal.http_status or self.settings.rejection_status
-            return "refused", effects.rejected(refusal.code, refusal.message, status)
+        except Rejected as rejection:
+            status = self.settings.rejection_status
+            return "refused", wire.rejected(rejection.code, rejection.message, status)
         entry.kk_order_ids += [str(order_id) for order_id in ask.made]
         if ask.made:
             self.log.count("commits")
-        return "created" if ask.made else "ok", effects.as_json(envelope(data))
-
-    def _ask(self, rule: str, args: dict[str, str], body: Any, now: float, parts: int | None = None) -> Ask:
-        return Ask(self.store, self.settings, rule, request.args, body, now, args, parts)
+        return "created" if ask.made else "ok", wire.as_json(envelope(data))
 
     def _defer(self, rule: str, args: dict[str, str], body: Any, seconds: float) -> None:
         with self.store.transaction() as db:
             db.execute(
                 "INSERT INTO late_call (due_at, endpoint, ask) VALUES (?, ?, ?)",
-                (self.clock.now() + seconds, rule, json.dumps({"args": args, "body": body})),
+                (self.now() + seconds, rule, json.dumps({"args": args, "body": body})),
             )
 
     def _commit_late(self, rule: str, asked: dict[str, Any], at: float) -> None:
@@ -157,15 +240,6 @@ class KK:
             return
         if ask.made:
             self.log.count("commits")
-
-
-def endpoint(kk: KK, rule: str) -> Callable[..., Response]:
-    """Flask's view of one path of KK's."""
-
-    def view(**args: str) -> Response:
-        return kk.answer(rule, **args)
-
-    return view
 
 
 def _body() -> Any:

@@ -1,7 +1,7 @@
-"""What happens at KK without being asked: payment, decided refunds, calls that arrive late.
+"""What happens at KK without a request: payment, decided refunds, packing, parcels, delivery.
 
-Nothing runs in the background: before anybody looks, all that the clock has made due is done, with the times
-at which it was due. So a test that advances the clock sees the same as one that waits.
+Nothing runs in the background. Before a request is answered, all that the clock has made due is done, with
+the times at which it was due. So a test that advances the clock sees the same as one that waits.
 """
 
 from __future__ import annotations
@@ -9,17 +9,34 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airflow_provider_kk.sandbox.catalogue import product_of
+from airflow_provider_kk.sandbox.goods import product_of
 from airflow_provider_kk.sandbox.protocol import NOT_FOUND, TOO_LATE, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, SandboxStore, goods
+from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, SandboxStore, pieces_by_sku
 
-#: Before shipping, so that a refund can be asked for.
+#: The states before shipping, in which a refund can be asked for.
 REFUNDABLE = ("waiting_payment", "paid", "packed", "abnormal", "refunding", "partial_refund")
+#: state: the setting that says how long an order stays in it
+WAITS = {
+    "paid": "pack_after_s",
+    "partial_refund": "pack_after_s",
+    "packed": "ship_after_s",
+    "partially_shipped": "second_parcel_after_s",
+    "shipped": "deliver_after_s",
+}
+#: state: the status of its first parcel and of the others; None: not listed yet.
+PARCELS = {
+    "packed": ("preparing", None),
+    "partially_shipped": ("shipped", None),
+    "shipped": ("shipped", "shipped"),
+    "delivered": ("completed", "completed"),
+}
+#: What an order can be moved to by hand.
+MOVES = ("paid", *PARCELS, "abnormal", "cancel")
 
 
 def pay_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
-    """KK takes the price from the balance some time after an order was created, which updates its row."""
+    """Take the price of orders from the balance some time after creation, which updates their rows."""
     due = "state = 'waiting_payment' AND created_at <= ?"
     until = now - settings.pay_after_s
     if store.value(f"SELECT 1 FROM kk_order WHERE {due} LIMIT 1", (until,)) is None:  # noqa: S608 - constant names
@@ -43,16 +60,15 @@ def ask_refund(
     lines: list[dict[str, Any]] | None,
     now: float,
 ) -> int:
-    """Note a wish to get money back; the same wish twice is two of them. Gives the refund's number.
+    """Add a refund and return its number. The same call twice makes two refunds.
 
-    Raises:
-        Refused: no such order or line, or too late.
+    Raises Rejected when there is no such order or line, or when it is too late.
     """
     with store.transaction() as db:
         order = _order(store, order_id)
         if order["state"] not in REFUNDABLE:
             raise Rejected(TOO_LATE, "the order can no longer be refunded")
-        known = goods(json.loads(order["items"]))
+        known = pieces_by_sku(json.loads(order["items"]))
         if any(line["sku"] not in known for line in lines or ()):
             raise Rejected(NOT_FOUND, "orderItems: no such line in the order")
         number = max(FIRST_REFUND_NO - 1, store.value("SELECT max(no) FROM refund") or 0) + 1
@@ -65,11 +81,7 @@ def ask_refund(
 
 
 def refunds_of(store: SandboxStore, order_id: int, until: float) -> list[dict[str, Any]]:
-    """The refunds of an order that were asked for until then, as KK lists them.
-
-    Raises:
-        Refused: no such order.
-    """
+    """Return an order's refunds until then, as KK lists them. Raises Rejected when there is no such order."""
     _order(store, order_id)
     asked = "order_id = ? AND asked_at <= ?"
     rows = store.rows(f"SELECT * FROM refund WHERE {asked} ORDER BY no", (order_id, until))  # noqa: S608 - constant names
@@ -80,7 +92,7 @@ def refunds_of(store: SandboxStore, order_id: int, until: float) -> list[dict[st
 
 
 def decide_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
-    """Refunds are decided some time after they were asked for, in that order."""
+    """Decide refunds some time after they were asked for, in that order."""
     due = store.rows(
         "SELECT * FROM refund WHERE state = 'pending_review' AND asked_at <= ? ORDER BY asked_at, no",
         (now - settings.refund_after_s,),
@@ -93,11 +105,11 @@ def decide_what_is_due(store: SandboxStore, settings: Settings, now: float) -> N
 def _decide(store: SandboxStore, refund: Row, at: float) -> None:
     order = _order(store, refund["order_id"])
     items = json.loads(order["items"])
-    left = {sku: pieces - _refunded(items, sku) for sku, pieces in goods(items).items()}
+    left = {sku: pieces - _refunded(items, sku) for sku, pieces in pieces_by_sku(items).items()}
     lines = json.loads(refund["lines"]) or [
         {"sku": sku, "quantity": pieces} for sku, pieces in left.items() if pieces
     ]
-    asked = goods(lines)
+    asked = pieces_by_sku(lines)
     if not asked or any(pieces > left[sku] for sku, pieces in asked.items()):
         _close(store, refund, order, "refund_failed", at)
         return
@@ -164,3 +176,89 @@ def _take_back(items: list[dict[str, Any]], sku: str, pieces: int) -> None:
             taken = min(pieces, item["quantity"] - item["refunded"])
             item["refunded"] += taken
             pieces -= taken
+
+
+def travel_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
+    """Move every order whose time has come: packed, shipped in one parcel or two, delivered.
+
+    An order of several lines goes in two parcels, the first of which has its first line. Each step comes so
+    long after the order's last change as `Settings` says; a negative time stops it there.
+    """
+    for state, setting in WAITS.items():
+        after_s = getattr(settings, setting)
+        due = "SELECT * FROM kk_order WHERE state = ? AND updated_at <= ?"
+        rows = store.rows(due, (state, now - after_s)) if after_s >= 0 else []
+        with store.transaction():
+            for row in rows:
+                _move(store, row, _next(row), row["updated_at"] + after_s)
+
+
+def move(store: SandboxStore, order_id: int, state: str, now: float) -> None:
+    """Put an order into one of `MOVES` at once.
+
+    Raises Rejected when there is no such order, ValueError when there is no such state.
+    """
+    if state not in MOVES:
+        raise ValueError(f"an order is moved to one of {', '.join(MOVES)}")
+    _move(store, _order(store, order_id), state, now)
+
+
+def parcels_json(row: Row) -> list[dict[str, Any]] | None:
+    """Return an order's `fulfillments` in KK's list; None until it is packed."""
+    if row["travelled"] is None:
+        return None
+    first, others = PARCELS[row["travelled"]]
+    groups = _parcels(json.loads(row["items"]))
+    shown = zip(groups, [first, *([others] * (len(groups) - 1))], strict=True)
+    return [
+        _parcel_json(row["id"], no, items, status) for no, (items, status) in enumerate(shown, 1) if status
+    ]
+
+
+def _next(row: Row) -> str:
+    if row["state"] == "packed":
+        return "partially_shipped" if len(_parcels(json.loads(row["items"]))) > 1 else "shipped"
+    return {"partially_shipped": "shipped", "shipped": "delivered"}.get(row["state"], "packed")
+
+
+def _move(store: SandboxStore, row: Row, state: str, at: float) -> None:
+    travelled = state if state in PARCELS else row["travelled"]
+    paid_at = at if row["paid_at"] is None and state not in ("abnormal", "cancel") else row["paid_at"]
+    ends = {"delivered": "completed_at", "cancel": "cancelled_at"}.get(state, "updated_at")
+    with store.transaction() as db:
+        db.execute(
+            f"UPDATE kk_order SET state = ?, travelled = ?, paid_at = ?, {ends} = ?, updated_at = ?"  # noqa: S608 - constant names
+            " WHERE id = ?",
+            (state, travelled, paid_at, at, at, row["id"]),
+        )
+        if row["paid_at"] is None and (paid_at is not None or state == "cancel"):
+            cents = row["subtotal"] + row["freight"]
+            store.add_fact("reserved", -cents)
+            if paid_at is not None:
+                store.add_fact("balance", -cents)
+
+
+def _parcels(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    return [items[:1], items[1:]] if len(items) > 1 else [items]
+
+
+def _parcel_json(order_id: int, no: int, items: list[dict[str, Any]], status: str) -> dict[str, Any]:
+    codes = [{"carrier": "YunExpress", "trackingCode": f"YT{order_id}{no}"}] if status != "preparing" else []
+    if status == "completed":
+        codes.insert(0, {"carrier": "La Poste", "trackingCode": f"LP{order_id}{no}"})
+    code = codes[-1]["trackingCode"] if codes else None
+    return {
+        "id": order_id * 10 + no,
+        "packId": f"PK{order_id}-{no}",
+        "status": status,
+        "carrier": codes[-1]["carrier"] if codes else None,
+        "carrierType": "Standard",
+        "trackingCode": code,
+        "logisticsSearchUrl": f"https://t.example.com/{code}" if code else None,
+        "deliveryTime": "6~10 Business Days",
+        "items": [
+            {"itemId": item["item_id"], "skuCode": item["sku"], "productNum": item["quantity"]}
+            for item in items
+        ],
+        "trackingInfos": codes,
+    }

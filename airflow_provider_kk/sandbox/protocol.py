@@ -1,10 +1,12 @@
-"""What the sandbox says about an order it will not take, in KK's envelope.
+"""The forms of KK's JSON: its envelope, dates and money, and how the sandbox rejects what it cannot read.
 
-KK publishes no list of error codes, so these are the sandbox's own: nobody should test for one of them.
+KK publishes no list of error codes, so these are the sandbox's own. Do not test for one of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 SUCCESS = 10000
@@ -17,15 +19,69 @@ TOO_LATE = 40006
 
 
 class Rejected(Exception):
-    """KK says no: an envelope with another code than 10000."""
+    """KK rejects the call: an envelope with another code than 10000."""
 
-    def __init__(self, code: int, message: str, http_status: int | None = None) -> None:
-        super().__init__(code, message, http_status)
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code, message)
         self.code = code
         self.message = message
-        self.http_status = http_status
 
 
 def envelope(data: Any, code: int = SUCCESS, message: str = "success") -> dict[str, Any]:
-    """Every answer of KK's has this form."""
+    """Return the form that every answer of KK has."""
     return {"code": code, "message": message, "data": data}
+
+
+def iso(epoch: float) -> str:
+    """Return a date as KK writes it: `2016-01-18T23:41:00Z`."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_iso(text: str) -> float:
+    """Read a date as KK writes it. Raises ValueError for any other form."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def money(cents: int) -> float:
+    """Return dollars as KK's JSON has them."""
+    return cents / 100
+
+
+def read_lines(value: Any, name: str) -> tuple[tuple[str, int], ...]:
+    """Read `[{"sku", "quantity"}]`. Raises Rejected unless each line has a SKU and a quantity."""
+    if not isinstance(value, list) or not value:
+        raise Rejected(INVALID, f"{name} is required")
+    return tuple(_line(line, f"{name}[{index}]") for index, line in enumerate(value))
+
+
+def _line(line: Any, path: str) -> tuple[str, int]:
+    if not isinstance(line, Mapping):
+        raise Rejected(INVALID, f"{path} is not an object")
+    sku = text_in(line, "sku", 64, required=True, path=path)
+    quantity = line.get("quantity")
+    if isinstance(quantity, bool) or not isinstance(quantity, int) or not 1 <= quantity < 10**16:
+        raise Rejected(INVALID, f"{path}.quantity must be greater than 0")
+    return str(sku), quantity
+
+
+def text_in(
+    given: Mapping[str, Any], name: str, width: int, *, required: bool = False, path: str = ""
+) -> str | None:
+    """Read a text; an empty one counts as absent. `path` is where it stands, for the message."""
+    value = given.get(name)
+    where = f"{path}.{name}" if path else name
+    if value is None or value == "":
+        if required:
+            raise Rejected(INVALID, f"{where} is required")
+        return None
+    if not isinstance(value, str) or len(value) > width:
+        raise Rejected(INVALID, f"{where} must be a text of at most {width} characters")
+    return value
+
+
+def whole_in(query: Mapping[str, str], name: str, default: int) -> int:
+    """Read a whole number of at least 1 from a query."""
+    text = query.get(name) or str(default)
+    if not text.isdecimal() or not 1 <= int(text) < 10**9:
+        raise Rejected(INVALID, f"{name} must be a whole number of at least 1")
+    return int(text)

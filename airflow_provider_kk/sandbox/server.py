@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 try:
@@ -14,11 +13,9 @@ try:
 except ImportError as error:  # pragma: no cover
     raise ImportError("the sandbox needs Flask: pip install 'airflow-provider-kk[sandbox]'") from error
 
-from airflow_provider_kk.sandbox.app import create_app
-from airflow_provider_kk.sandbox.clock import SandboxClock
+from airflow_provider_kk.sandbox.app import create_app, is_loopback
 from airflow_provider_kk.sandbox.control import SandboxControl
 from airflow_provider_kk.sandbox.kk import KK
-from airflow_provider_kk.sandbox.loopback import is_loopback
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import DEFAULT_BALANCE, SandboxStore
 from airflow_provider_kk.sandbox.wire import Server
@@ -83,22 +80,16 @@ class SandboxServer:
 
     @property
     def control(self) -> SandboxControl:
-        """How to steer it."""
+        """Return the client that steers it."""
         return SandboxControl(self.url)
 
     def start(self) -> SandboxServer:
-        """Begin to serve; returns when it can be asked."""
+        """Start to serve. When this returns, requests are accepted."""
         store = SandboxStore(self._file, self._balance, self._settings)
-        kk = KK(
-            store,
-            self._settings,
-            SandboxClock(self._clock, store.fact("clock_offset")),
-            self.token,
-            self._seed,
-        )
+        kk = KK(store, self._settings, self._clock, self.token, self._seed)
         # Some versions of werkzeug end the process when a port is taken; a test wants an error.
         try:
-            self._server = Server(self._host, self._port, create_app(kk), kk.clock.now)
+            self._server = Server(self._host, self._port, create_app(kk), kk.now)
         except (SystemExit, OSError):
             store.close()
             raise OSError(f"port {self._port} of {self._host} cannot be had") from None
@@ -112,7 +103,7 @@ class SandboxServer:
         return self
 
     def stop(self) -> None:
-        """End every connection, stall and thread; what was committed is in the file."""
+        """End every connection, stall and thread. The file keeps what was committed."""
         if self._server is None or self._kk is None or self._thread is None:
             return
         self._kk.stopped.set()
@@ -123,18 +114,8 @@ class SandboxServer:
         self._kk.store.close()
         self._server = self._kk = self._thread = None
 
-    def wait(self) -> None:
-        """Serve until the process is interrupted."""
-        if self._thread is not None:
-            self._thread.join()
-
     def __enter__(self) -> SandboxServer:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()

@@ -1,8 +1,8 @@
-"""What can be turned on a running sandbox: what KK leaves open or nobody can know."""
+"""Settings of a running sandbox: what KK leaves open or does not document."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 #: Settings that take one of a few words.
@@ -26,7 +26,7 @@ class Settings:
     list_lag_s: float = 0.0
     #: A change shows in lists so much later; until then they have the order as it was.
     update_lag_s: float = 0.0
-    #: Each so-manieth row of a page stands there twice; 0: none does.
+    #: Each n-th row of a page is listed twice; 0: none.
     repeat_every: int = 0
     #: The largest page, whatever is asked for.
     page_cap: int = 250
@@ -38,16 +38,13 @@ class Settings:
     dates: str = "iso"
     #: A number that looks like an integer is listed as one.
     integer_numbers: bool = False
-    #: The name of the caller's number in lists; empty: what each call's own documentation says.
-    number_field_v1: str = ""
-    number_field_v2: str = ""
-    #: Longer numbers are cut without a word.
-    number_width: int = 40
+    #: The name of the caller's number in lists; empty: as each call's documentation has it.
+    number_field: str = ""
     #: Which spelling of the address is read in a new order.
     address_key: str = "either"
     #: What a wrong token gets; `envelope_200` is code 401 under HTTP 200.
     unauthorized: str = "envelope"
-    #: HTTP status of a refusal's envelope.
+    #: HTTP status of a rejection's envelope.
     rejection_status: int = 200
     #: The leaky bucket.
     rate_limit: bool = True
@@ -55,21 +52,21 @@ class Settings:
     rate_per_second: float = 2.0
     #: Seconds in a 429's `Retry-After`; negative: no such header.
     retry_after_s: float = -1.0
-    #: Orders use up what is in stock; else a long test never runs dry.
+    #: Whether orders use up the stock. Without it, a long test never sells out.
     orders_take_stock: bool = False
-    #: SKUs that the catalogue lacks are sold, too: for a shop that rehearses with its own tables.
+    #: Sell SKUs that the catalogue lacks, too, so that a shop can rehearse with its own tables.
     any_sku: bool = False
-    #: KK pays by itself so long after creation.
+    #: Seconds from creation to KK's payment from the balance.
     pay_after_s: float = 600.0
-    #: A refund is decided so long after it was asked for.
+    #: Seconds from a refund's request to its decision.
     refund_after_s: float = 3600.0
     #: Then it is packed, shipped, its second parcel shipped, delivered, each so long after its last change;
-    #: negative: it stays where it is. See `travel.py`.
+    #: negative: it stays where it is. See `life.py`.
     pack_after_s: float = 86_400.0
     ship_after_s: float = 86_400.0
     second_parcel_after_s: float = 86_400.0
     deliver_after_s: float = 604_800.0
-    #: Real seconds that every call takes before it is looked at.
+    #: Real seconds that every call waits before it is handled.
     latency_s: float = 0.0
 
     def change(self, **changes: Any) -> None:
@@ -85,10 +82,6 @@ class Settings:
             _check(name, known[name], value)
         for name, value in changes.items():
             setattr(self, name, known[name](value))
-
-    def as_dict(self) -> dict[str, Any]:
-        """All settings by name."""
-        return asdict(self)
 
 
 def _check(name: str, kind: type, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""What KK knows: orders, money and stock, behind one lock in one SQLite database (in memory or a file)."""
+"""KK's orders, money and stock, behind one lock in one SQLite database (in memory or a file)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.sandbox.catalogue import freight, product_of, products
-from airflow_provider_kk.sandbox.neworder import NewOrder
+from airflow_provider_kk.sandbox.goods import freight, product_of, products
 from airflow_provider_kk.sandbox.protocol import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.calls import NewOrder
 
 FIRST_ORDER_ID = 1000000371651
 FIRST_REFUND_NO = 20000000500001
@@ -58,6 +60,8 @@ BEGIN INSERT INTO kk_past SELECT *, NEW.updated_at FROM kk_order WHERE id = OLD.
 """
 
 Row = dict[str, Any]
+#: A SKU and how many of it.
+Line = tuple[str, int]
 
 
 class SandboxStore:
@@ -69,10 +73,8 @@ class SandboxStore:
         settings: `any_sku` counts here.
     """
 
-    def __init__(
-        self, path: str | None = None, balance: int = DEFAULT_BALANCE, settings: Settings | None = None
-    ) -> None:
-        self._settings = settings or Settings()
+    def __init__(self, path: str | None, balance: int, settings: Settings) -> None:
+        self._settings = settings
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
@@ -83,7 +85,7 @@ class SandboxStore:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """The database for oneself; all of it happens or nothing."""
+        """Hold the database alone. All of it happens, or nothing."""
         with self._lock:
             outermost = not self._db.in_transaction
             if outermost:
@@ -98,12 +100,12 @@ class SandboxStore:
                 self._db.execute("COMMIT")
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
-        """Read."""
+        """Return the rows of a query."""
         with self._lock:
             return [dict(row) for row in self._db.execute(sql, tuple(values))]
 
     def value(self, sql: str, values: Iterable[Any] = ()) -> Any:
-        """Read one value, None if there is no row."""
+        """Return one value; None if there is no row."""
         with self._lock:
             row = self._db.execute(sql, tuple(values)).fetchone()
             return row[0] if row else None
@@ -113,14 +115,13 @@ class SandboxStore:
     ) -> list[int]:
         """Commit one create call: an order for each warehouse. There is no idempotency.
 
+        Raises Rejected for an unknown SKU, too little stock, or too little balance; nothing is created.
+
         Args:
             parts: commit only these of the split, as the end of a slice.
-            takes_stock: there is less for the next order.
-
-        Raises:
-            Refused: unknown SKU, sold out, or not enough balance; nothing is created.
+            takes_stock: leave less for the next order.
         """
-        with self.transaction() as db:
+        with self.transaction():
             self._check_stock(order.lines)
             split = list(_split(order.lines))
             costs = [_cost(lines, order.channel_type) for _, lines in split]
@@ -131,71 +132,64 @@ class SandboxStore:
             if takes_stock:
                 for sku, quantity in (line for (_, lines), _ in made for line in lines):
                     self.set_stock(sku, self.stock(sku) - quantity)
-            return [
-                self._insert(db, call, order, warehouse, lines, cost, at) for (warehouse, lines), cost in made
-            ]
+            return [self._insert(call, order, to, lines, cost, at) for (to, lines), cost in made]
 
     def available(self) -> int:
-        """The balance less what waits to be paid from it."""
+        """Return the balance less the price of unpaid orders."""
         return int(self.fact("balance")) - int(self.fact("reserved"))
 
     def sells(self, sku: str) -> bool:
-        """Whether there is such an SKU."""
+        """Return whether there is such an SKU."""
         return sku in products() or self._settings.any_sku
 
     def stock(self, sku: str) -> int:
-        """Pieces on hand."""
+        """Return the pieces on hand."""
         changed = self.value("SELECT qty FROM stock WHERE sku = ?", (sku,))
         return product_of(sku).stock if changed is None else int(changed)
 
     def set_stock(self, sku: str, qty: int) -> None:
-        """Make a SKU sold out (0) or available.
-
-        Raises:
-            ValueError: there is no such SKU.
-        """
+        """Make a SKU sold out (0) or available. Raises ValueError for an unknown one."""
         self._require(sku)
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO stock VALUES (?, ?)", (sku, qty))
 
     def sku_details(self, sku: str) -> dict[str, Any]:
-        """What product queries list of a SKU instead of the catalogue's values, in KK's names."""
+        """Return what product queries list of a SKU instead of the catalogue's values, in KK's names."""
         fields = self.value("SELECT fields FROM sku_details WHERE sku = ?", (sku,))
         return dict(json.loads(fields)) if fields else {}
 
     def set_sku_details(self, sku: str, fields: Mapping[str, Any]) -> None:
         """Let product queries list these values; an order still costs what the catalogue says.
 
-        Raises:
-            ValueError: there is no such SKU.
+        Raises ValueError for an unknown SKU.
         """
         self._require(sku)
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO sku_details VALUES (?, ?)", (sku, json.dumps(fields)))
 
     def fact(self, name: str) -> float:
-        """One figure of the account, 0 if never set."""
+        """Return one figure of the account, 0 if never set."""
         return float(self.value("SELECT value FROM fact WHERE name = ?", (name,)) or 0)
 
     def set_fact(self, name: str, value: float) -> None:
-        """Remember a figure of the account."""
+        """Store a figure of the account."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
 
     def add_fact(self, name: str, change: float) -> float:
-        """Change a figure of the account and give its new value."""
+        """Add to a figure of the account, and return its new value."""
         with self.transaction():
             value = self.fact(name) + change
             self.set_fact(name, value)
             return value
 
     def keep_past(self) -> None:
-        """From now on, keep what each change changes."""
+        """From now on, keep each order as it was before a change."""
         with self._lock:
             self._db.executescript(KEEP_PAST)
 
     def duplicates(self) -> list[str]:
-        """Order numbers that more than one call has made orders of."""
+        """Return the order numbers that more than one call has made orders of."""
         found = self.rows(
             "SELECT number FROM kk_order WHERE number IS NOT NULL GROUP BY number"
             " HAVING count(DISTINCT call) > 1 ORDER BY number"
@@ -203,7 +197,7 @@ class SandboxStore:
         return [row["number"] for row in found]
 
     def reset(self) -> None:
-        """Forget every order, refund and late call; a new balance and the first stock."""
+        """Forget every order, refund and late call, and restore the first balance and stock."""
         with self.transaction() as db:
             for table in ("kk_order", "refund", "late_call", "stock", "sku_details", "fact", "kk_past"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - constant names
@@ -218,7 +212,7 @@ class SandboxStore:
         if not self.sells(sku):
             raise ValueError(f"sku {sku} does not exist: `any_sku` sells what the catalogue lacks")
 
-    def _check_stock(self, lines: Iterable[tuple[str, int]]) -> None:
+    def _check_stock(self, lines: Iterable[Line]) -> None:
         wanted: dict[str, int] = {}
         for sku, quantity in lines:
             if not self.sells(sku):
@@ -229,14 +223,7 @@ class SandboxStore:
                 raise Rejected(SOLD_OUT, f"sku {sku} is sold out")
 
     def _insert(
-        self,
-        db: sqlite3.Connection,
-        call: int,
-        order: NewOrder,
-        warehouse: str,
-        lines: list[tuple[str, int]],
-        cost: tuple[int, int],
-        at: float,
+        self, call: int, order: NewOrder, warehouse: str, lines: list[Line], cost: tuple[int, int], at: float
     ) -> int:
         order_id = max(FIRST_ORDER_ID - 1, self.value("SELECT max(id) FROM kk_order") or 0) + 1
         values = (
@@ -244,7 +231,7 @@ class SandboxStore:
             "waiting_payment", warehouse, at, at, *cost,
             json.dumps(order.address), json.dumps(_items(order_id, lines)),
         )  # fmt: skip
-        db.execute(
+        self._db.execute(
             "INSERT INTO kk_order (id, call, number, remark, sale_platform, channel_type, state, warehouse,"
             " created_at, updated_at, subtotal, freight, address, items)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -254,28 +241,28 @@ class SandboxStore:
         return order_id
 
 
-def goods(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Pieces of each SKU."""
+def pieces_by_sku(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the pieces of each SKU."""
     pieces: dict[str, int] = {}
     for row in rows:
         pieces[row["sku"]] = pieces.get(row["sku"], 0) + row["quantity"]
     return pieces
 
 
-def _split(lines: Iterable[tuple[str, int]]) -> Iterator[tuple[str, list[tuple[str, int]]]]:
-    def warehouse(line: tuple[str, int]) -> str:
+def _split(lines: Iterable[Line]) -> Iterator[tuple[str, list[Line]]]:
+    def warehouse(line: Line) -> str:
         return product_of(line[0]).country
 
     for country, group in groupby(sorted(lines, key=warehouse), key=warehouse):
         yield country, list(group)
 
 
-def _cost(lines: Iterable[tuple[str, int]], channel_type: str | None) -> tuple[int, int]:
+def _cost(lines: Iterable[Line], channel_type: str | None) -> tuple[int, int]:
     subtotal = sum(product_of(sku).price * quantity for sku, quantity in lines)
     return subtotal, freight(sum(quantity for _, quantity in lines), channel_type)
 
 
-def _items(order_id: int, lines: Iterable[tuple[str, int]]) -> list[dict[str, Any]]:
+def _items(order_id: int, lines: Iterable[Line]) -> list[dict[str, Any]]:
     return [
         {
             "id": order_id * 100 + index,

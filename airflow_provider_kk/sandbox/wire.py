@@ -1,6 +1,6 @@
 """The HTTP server below Flask: keep-alive, whole requests only, and sockets that break on command.
 
-werkzeug's own handler ends the connection after each answer; KK keeps it open, and clients differ in what
+werkzeug's own handler ends the connection after each answer. KK keeps it open, and clients differ in what
 they do when a kept connection breaks. So this handler writes the answer itself, in one piece.
 """
 
@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
+from flask import Response, request
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+from werkzeug.test import run_wsgi_app
+
+from airflow_provider_kk.sandbox.faults import InjectedFault
+from airflow_provider_kk.sandbox.protocol import envelope
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-#: The key of the WSGI environment under which a request's effect on its own socket is left.
-EFFECT = "kk_sandbox.effect"
+    from airflow_provider_kk.sandbox.settings import Settings
+
+
+#: The key of the WSGI environment with the effects of a request on its own socket.
+EFFECTS = "kk_sandbox.effects"
 LARGEST_BODY = 10_000_000
 
 #: Gets the socket and the whole answer (head and body); nothing else is sent, and the connection ends.
@@ -34,12 +43,12 @@ class Handler(WSGIRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    #: An idle connection is closed after so many seconds, without a word, as servers do.
+    #: Seconds after which an idle connection is closed, as servers do.
     timeout = 75
     server: Server
 
     def finish(self) -> None:
-        """The connection is over, perhaps already broken."""
+        """End the connection, which may be broken already."""
         with contextlib.suppress(OSError):
             super().finish()
 
@@ -52,21 +61,23 @@ class Handler(WSGIRequestHandler):
         environ = self.make_environ()
         environ["wsgi.input"] = io.BytesIO(body)
         environ["wsgi.input_terminated"] = True
-        status, headers, answer = _ask(self.server.app, environ)
+        effects: list[Effect] = []
+        environ[EFFECTS] = effects
+        parts, status, headers = run_wsgi_app(self.server.app, environ, buffered=True)
+        answer = b"".join(parts)
         head = self._head(status, headers, answer)
-        effect: Effect | None = environ.get(EFFECT)
-        if effect is None:
+        if not effects:
             self.connection.sendall(head + answer)
             return
         self.close_connection = True
         with contextlib.suppress(OSError):
-            effect(self.connection, head, answer)
+            effects[0](self.connection, head, answer)
 
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Nothing: the sandbox keeps a log of its own, and a URL may hold what belongs in none."""
+        """Log nothing: the sandbox keeps its own log, and a URL may hold personal data."""
 
     def _body(self) -> bytes | None:
-        """The body; None if it did not come whole: no server acts on such a request."""
+        """Return the body; None if it did not arrive whole: no server acts on such a request."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._chunks()
         length = int(self.headers.get("Content-Length") or 0)
@@ -88,7 +99,7 @@ class Handler(WSGIRequestHandler):
             body += chunk
         return None
 
-    def _head(self, status: str, headers: list[tuple[str, str]], body: bytes) -> bytes:
+    def _head(self, status: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
         kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "date")]
         kept += [
             ("Content-Length", str(len(body))),
@@ -109,7 +120,7 @@ class Server(ThreadedWSGIServer):
         super().__init__(host, port, app, Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection; it is known before its thread runs, so that none is forgotten at the end."""
+        """Serve a connection in a thread. It is noted before, so that none is left open at the end."""
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), name="kk-sandbox", daemon=True
         )
@@ -117,12 +128,12 @@ class Server(ThreadedWSGIServer):
         thread.start()
 
     def shutdown_request(self, request: Any) -> None:
-        """A connection has ended."""
+        """Forget a connection that has ended."""
         self.connections.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that went away is no error of the sandbox."""
+        """Ignore callers that went away: that is no error of the sandbox."""
 
     def end_connections(self) -> None:
         """Close every connection and wait for its thread."""
@@ -130,24 +141,6 @@ class Server(ThreadedWSGIServer):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             thread.join(timeout=2)
-
-
-def _ask(app: WSGIApplication, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes]:
-    text: list[tuple[str, list[tuple[str, str]]]] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        text.append((status, headers))
-        return None
-
-    parts = app(environ, start_response)
-    try:
-        body = b"".join(parts)
-    finally:
-        close = getattr(parts, "close", None)
-        if close:
-            close()
-    status, headers = text[-1]
-    return status, headers, body
 
 
 def drop(connection: socket.socket, head: bytes, body: bytes) -> None:
@@ -163,19 +156,19 @@ def reset(connection: socket.socket, head: bytes, body: bytes) -> None:
 
 
 def cut_body(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Promise more than is sent."""
+    """Send half of the body, then end."""
     connection.sendall(head + body[: len(body) // 2])
     connection.shutdown(socket.SHUT_RDWR)
 
 
 def cut_headers(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Stop inside the headers."""
+    """Send half of the headers, then end."""
     connection.sendall(head[: len(head) // 2])
     connection.shutdown(socket.SHUT_RDWR)
 
 
 def stall(seconds: float, stopped: threading.Event) -> Effect:
-    """Silence, then the end; `stopped` cuts it short."""
+    """Send nothing, then end; `stopped` cuts it short."""
 
     def effect(connection: socket.socket, head: bytes, body: bytes) -> None:
         stopped.wait(seconds)
@@ -185,7 +178,7 @@ def stall(seconds: float, stopped: threading.Event) -> Effect:
 
 
 def drip(interval_s: float, stopped: threading.Event) -> Effect:
-    """The right answer, a byte at a time."""
+    """Send the right answer, a byte at a time."""
 
     def effect(connection: socket.socket, head: bytes, body: bytes) -> None:
         for byte in head + body:
@@ -195,3 +188,96 @@ def drip(interval_s: float, stopped: threading.Event) -> Effect:
         connection.shutdown(socket.SHUT_RDWR)
 
     return effect
+
+
+PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
+
+
+def suffer(fault: InjectedFault, answer: Response, settings: Settings, stopped: threading.Event) -> Response:
+    """Return the answer to a struck request; `answer` is what it would have been."""
+    options = fault.options
+    if effect := _break_of(fault, stopped):
+        request.environ[EFFECTS].append(effect)
+        return answer
+    match fault.kind.effect:
+        case "status":
+            return _server_error(options["status"], options["body"])
+        case "html_200":
+            return html(200, "Please wait")
+        case "garbage":
+            return Response('{"code": 10000, "message": "succ', 200, mimetype="application/json")
+        case "rate_limit":
+            return rate_limited(options["retry_after_s"])
+        case "redirect":
+            location = options["location"] or request.full_path.rstrip("?")
+            return Response("", options["status"], {"Location": location})
+        case "auth":
+            return unauthorized(settings)
+        case "refuse":
+            status = options["status"] or settings.rejection_status
+            return rejected(options["code"], options["message"], status)
+        case _:
+            return answer
+
+
+def _break_of(fault: InjectedFault, stopped: threading.Event) -> Effect | None:
+    match fault.kind.effect:
+        case "stall":
+            return stall(fault.options["seconds"], stopped)
+        case "drip":
+            return drip(fault.options["interval_s"], stopped)
+        case effect:
+            return _BREAKS.get(effect)
+
+
+_BREAKS: dict[str, Effect] = {
+    "drop": drop,
+    "reset": reset,
+    "cut_body": cut_body,
+    "cut_headers": cut_headers,
+}
+
+
+def as_json(data: Any, status: int = 200) -> Response:
+    """Return a JSON answer."""
+    return Response(json.dumps(data), status, mimetype="application/json")
+
+
+def rejected(code: int, message: str, status: int) -> Response:
+    """Return an envelope with another code than success."""
+    return as_json(envelope(None, code, message), status)
+
+
+def html(status: int, title: str) -> Response:
+    """Return a page as proxies and web servers send it."""
+    return Response(PAGE.format(title), status, mimetype="text/html")
+
+
+def _server_error(status: int, body: str) -> Response:
+    """Return a 5xx in one of the forms that gateways, frameworks and KK itself give it."""
+    if body == "html":
+        return html(status, f"{status} Server Error")
+    if body == "json":
+        return as_json({"timestamp": 1700000000000, "status": status, "error": "Server Error"}, status)
+    return rejected(status, "system error", status)
+
+
+def rate_limited(retry_after_s: float | None) -> Response:
+    """Return HTTP 429, without `Retry-After` for None or a negative time."""
+    answer = rejected(429, "Too Many Requests", 429)
+    if retry_after_s is not None and retry_after_s >= 0:
+        answer.headers["Retry-After"] = f"{retry_after_s:g}"
+    return answer
+
+
+def unauthorized(settings: Settings) -> Response:
+    """Return what a wrong token gets; KK does not document the body."""
+    match settings.unauthorized:
+        case "empty":
+            return Response("", 401)
+        case "html":
+            return html(401, "401 Unauthorized")
+        case "envelope_200":
+            return rejected(401, "Unauthorized", 200)
+        case _:
+            return rejected(401, "Unauthorized", 401)

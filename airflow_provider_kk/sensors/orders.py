@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.fulfilment import Outlook
-    from airflow_provider_kk.delivery.splits import Splits
+    from airflow_provider_kk.delivery.listing import Splits
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 GOALS = ("paid", "shipped", "delivered", "refunded")
@@ -115,7 +115,7 @@ class OrderSensor(BaseSensorOperator):
         return self._wait_deferred(event["deadline"])
 
     def _wait_deferred(self, deadline: float) -> Any:
-        from airflow_provider_kk.triggers.orders import OrderTrigger
+        from airflow_provider_kk.triggers.kk import OrderTrigger
 
         with self._softly():
             seen, ids = self._poll()
@@ -140,7 +140,7 @@ class OrderSensor(BaseSensorOperator):
         """How the orders stand, None when that cannot be told yet; and their ids, once all are known."""
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError
         from airflow_provider_kk.api.fulfilment import Goal, not_listed, outlook
-        from airflow_provider_kk.delivery.job import InconclusiveError
+        from airflow_provider_kk.delivery.model import InconclusiveError
 
         try:
             ids, listed, are_all = self._read()
@@ -184,7 +184,7 @@ class OrderSensor(BaseSensorOperator):
             return list(splits.kk_order_ids), splits.orders, splits.are_all
 
     def _splits(self, number: str, client: KKClient, ledger: SqlLedger | None) -> Splits:
-        from airflow_provider_kk.delivery.splits import splits_of
+        from airflow_provider_kk.delivery.listing import splits_of
 
         if ledger is None:
             raise AirflowFailException(
@@ -201,7 +201,7 @@ class OrderSensor(BaseSensorOperator):
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[KKClient, SqlLedger | None]]:
-        from airflow_provider_kk.hooks.reading import reading
+        from airflow_provider_kk.hooks.ledger_connection import reading
         from airflow_provider_kk.operators.base import translate_errors
 
         with translate_errors():

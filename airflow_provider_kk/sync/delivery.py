@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.hooks.metrics import count_orders_moved, count_requests, gauge_account, tags_of
+from airflow_provider_kk.sync.guards import OFF, GuardCheck, Guards, Prices
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
-    from airflow_provider_kk.api.errors import KKError
+    from airflow_provider_kk.api.errors import Fault, KKError
     from airflow_provider_kk.api.models import Order
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.dispatcher import Dispatcher
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.model import Origin
+    from airflow_provider_kk.delivery.model import Origin, Record
     from airflow_provider_kk.delivery.reconcile import Policy
     from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -54,7 +56,11 @@ class Delivery:
     max_in_flight: int = 8
     max_seconds: float | None = None
     max_sent: int | None = None
+    counts_earlier_tries: bool = True
+    """Whether `max_sent` and the guards are for all tries of this sync together, not for each."""
     check_stock: bool = False
+    guards: Guards = OFF
+    prices: Prices = field(default_factory=Prices)
     can_defer: bool = False
     recover_max_age_s: float = 0.0
     run: SyncRun = field(init=False)
@@ -63,12 +69,18 @@ class Delivery:
     """Called once, before the first wait for orders in doubt: what is final by then need not wait, too."""
     breaker_reason: str | None = None
     breaker_error: KKError | None = None
+    postponed_because: str = ""
+    """Why nothing more was sent though all is well: a person's pause, or the daily cap."""
+    guard_exceeded: str = ""
+    """Why a guard let nothing be sent."""
     held_elsewhere: list[str] = field(init=False)
     """Orders of the account that this sync has held, in any of its tries, and that it did not select."""
 
     def __post_init__(self) -> None:
+        from airflow_provider_kk.delivery.log import OrderLog
         from airflow_provider_kk.sync.runs import SyncRuns
 
+        self._order_log = OrderLog(self.log)
         self.runs = SyncRuns(self.ledger)
         self.run = self.runs.begin(self.origin)
         self.held_elsewhere = self._still_held(self.run.before.get("held_elsewhere", []))
@@ -99,6 +111,7 @@ class Delivery:
             self._wait(stream)
         finally:
             self.breaker_reason, self.breaker_error = stream.why_not_sent or None, stream.breaker_error
+            self.postponed_because = stream.postponed_because
             self.held_elsewhere += stream.held_elsewhere
             stream.stop_waiting()
             stream.close()
@@ -114,10 +127,10 @@ class Delivery:
             return self.summary(), failure
 
     def _stream(self) -> Dispatcher:
-        from airflow_provider_kk.delivery.circuit_breaker import Limits
+        from airflow_provider_kk.delivery.attempt import Limits
         from airflow_provider_kk.delivery.dispatcher import Dispatcher
-        from airflow_provider_kk.delivery.orders import KKOrderList
-        from airflow_provider_kk.delivery.stock import StockCheck
+        from airflow_provider_kk.delivery.orders import KKOrderList, order_job
+        from airflow_provider_kk.sync.stock import StockCheck
 
         client = self._client
         send_until = max_sent = None
@@ -126,13 +139,26 @@ class Delivery:
             passed_s = max(0.0, self.ledger.now() - self.run.try_started_at)
             send_until = self.ledger.clock.wall() + self.max_seconds - passed_s
         if self.max_sent is not None:
-            max_sent = max(0, self.max_sent - self.runs.sent(self.run))
+            max_sent = max(0, self.max_sent - sum(1 for _ in self._sent_before()))
+        stock = StockCheck(client) if self.check_stock else None
+        guard_check = GuardCheck(
+            self.guards,
+            self.run_queue,
+            self.ledger,
+            mark_invalid=self._mark_invalid,
+            client=client,
+            prices=self.prices,
+            max_sent=max_sent,
+            sent=self._sent_before,
+            sync_id=self.run.sync_id,
+            stock=stock,
+        )
         return Dispatcher(
             ledger=self.ledger,
             order_list=KKOrderList(client),
             throttle=self._bucket,
             run_queue=self.run_queue,
-            make_job=lambda payload: _job(payload, client),
+            make_job=lambda payload: order_job(order_of(payload), client),
             probe=lambda: client.list_orders(page_size=1),
             log=self.log,
             origin=self.origin,
@@ -141,8 +167,30 @@ class Delivery:
             policy=self.policy,
             limits=Limits(self.max_in_flight, send_until, max_sent),
             recover_max_age_s=self.recover_max_age_s,
-            stock=StockCheck(client) if self.check_stock else None,
+            stock=stock,
+            check_guards=lambda: self._check_guards(guard_check),
         )
+
+    def _sent_before(self) -> Iterable[Record]:
+        return self.runs.sent(self.run, self.origin) if self.counts_earlier_tries else ()
+
+    def _check_guards(self, check: GuardCheck) -> str:
+        try:
+            self.guard_exceeded = check.run().exceeded
+        finally:
+            self._order_log.flush()
+        return self.guard_exceeded
+
+    def _mark_invalid(self, item: QueuedOrder, fault: Fault) -> None:
+        from airflow_provider_kk.delivery.run_queue import RunStatus
+
+        # The digest is of the order alone: another limit is nothing new.
+        is_new = self.ledger.note_invalid(
+            item.key or "", f"guard {item.content.fingerprint}", str(fault), sync_id=self.run.sync_id
+        )
+        if is_new:
+            self._order_log.warning("{orders} {are} invalid: {reason}", item.key or "", str(fault))
+        self.run_queue.set(item.position, RunStatus.INVALID, is_new=is_new, message=str(fault))
 
     def _wait(self, stream: Dispatcher) -> None:
         is_told = False
@@ -219,6 +267,16 @@ def item_of(position: int, order: Order) -> QueuedOrder:
     )
 
 
+def order_of(payload: str) -> Order:
+    """Return the order that `item_of` has put in a run queue, without a second check."""
+    from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
+
+    fields = json.loads(payload)
+    fields["address"] = OrderAddress.model_construct(**fields["address"])
+    fields["items"] = [OrderItem.model_construct(**line) for line in fields["items"]]
+    return Order.model_construct(**fields)
+
+
 def warn_of_short_timeout(execution_timeout: Any, ledger: SqlLedger, log: Log) -> None:
     """Say so when the task will be stopped before an order in doubt can be settled."""
     if execution_timeout is None:
@@ -230,10 +288,3 @@ def warn_of_short_timeout(execution_timeout: Any, ledger: SqlLedger, log: Log) -
             execution_timeout.total_seconds(),
             ledger.settle_delay_s,
         )
-
-
-def _job(payload: str, client: KKClient) -> Any:
-    from airflow_provider_kk.api.models import Order
-    from airflow_provider_kk.delivery.orders import order_job
-
-    return order_job(Order.model_validate_json(payload), client)

@@ -29,7 +29,14 @@ def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Ite
 
     from airflow_provider_kk.delivery.sql.database import pool_arguments
     from airflow_provider_kk.hooks.ledger_connection import ledger_on
+    from airflow_provider_kk.sync.errors import SyncError
 
+    if hook.settings.max_orders_per_day is not None:
+        raise SyncError(
+            f"Connection {hook.kk_conn_id!r} sets max_orders_per_day, which only a ledger can count: set "
+            "ledger_conn_id on the operator or in the extra of the connection",
+            is_retryable=False,
+        )
     log.warning(
         "No ledger is set, so this order is created on best effort: a killed or cleared task is protected "
         "only by KK's list, and KK's rate limit is kept within this task "

@@ -20,6 +20,8 @@ def task_failure(
     delivery: Delivery, summary: Summary, *, max_rejected: float, changes_fail: bool
 ) -> SyncError | None:
     """Return what the task is to fail with, None when all is well."""
+    if delivery.guard_exceeded:
+        return SyncError(f"Nothing was sent: {delivery.guard_exceeded}", is_retryable=False)
     if summary.in_doubt or summary.not_sent:
         return SyncError(_unfinished(delivery, summary), is_retryable=True)
     reasons = []
@@ -79,7 +81,7 @@ def order_failure(finished: RunResult, *, changes_fail: bool) -> SyncError | Non
     code = f" (code {finished.code})" if finished.code is not None else ""
     why = f": {finished.message}" if finished.message else ""
     text = f"Order {name} is {status.replace('_', ' ')}{code}{why}"
-    if status in (RunStatus.IN_DOUBT, RunStatus.NOT_SENT):
+    if status in (RunStatus.IN_DOUBT, RunStatus.NOT_SENT, RunStatus.POSTPONED):
         return SyncError(f"{text}. A retry looks again", is_retryable=True)
     return SyncError(f"{text}. See `kk ledger show {name}`", is_retryable=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.log import OrderLog, count_orders
@@ -22,12 +23,19 @@ _BATCH = 1_000
 _NAMED = 5
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The rows of a warehouse that a sync reads: a query, and how its columns are mapped."""
+
+    warehouse: Any
+    sql: str
+    parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    columns: Mapping[str, str] | None = None
+
+
 def load_orders(
     run_queue: RunQueue,
-    warehouse: Any,
-    sql: str,
-    parameters: Mapping[str, Any] | Sequence[Any] | None,
-    columns: Mapping[str, str] | None,
+    selection: Selection,
     log: Log,
     delivery: Delivery | None = None,
     *,
@@ -42,11 +50,12 @@ def load_orders(
     from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
+    columns = selection.columns
     try:
         spool = read_rows(
-            warehouse,
-            sql,
-            parameters,
+            selection.warehouse,
+            selection.sql,
+            selection.parameters,
             log,
             check=lambda names: resolve(names, columns),
             only_reads=delivery is None,

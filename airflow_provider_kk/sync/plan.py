@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_kk.delivery.actions import (
-    Action,
-    difference,
-    found_as_integer,
-    is_unsent,
-    next_action,
-)
-from airflow_provider_kk.delivery.circuit_breaker import CircuitBreaker
+from airflow_provider_kk.api.errors import Fault, KKError
+from airflow_provider_kk.delivery.attempt import CircuitBreaker
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.log import Log, OrderLog, utc
+from airflow_provider_kk.delivery.log import Log, OrderLog, describe_pause, utc
 from airflow_provider_kk.delivery.model import Record
+from airflow_provider_kk.delivery.orders import difference
+from airflow_provider_kk.delivery.recover import found_as_integer
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
-from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.delivery.stock import StockCheck
+from airflow_provider_kk.delivery.states import Action, State, is_unsent, next_action
+from airflow_provider_kk.sync.errors import SyncError
+from airflow_provider_kk.sync.guards import GuardCheck, Guards, Prices
+from airflow_provider_kk.sync.load_orders import load_orders
 from airflow_provider_kk.sync.runs import Summary, count
+from airflow_provider_kk.sync.stock import StockCheck
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.sync.load_orders import Selection
 
 #: What somebody has to look at, or to wait for.
 PROBLEMS = (RunStatus.INVALID, RunStatus.CHANGED, RunStatus.HELD, RunStatus.REJECTED, RunStatus.IN_DOUBT)
@@ -45,16 +46,19 @@ class Plan:
     """What a sync would do now.
 
     `summary` counts what would be sent as postponed; its `requests` and `seconds` are what that takes at
-    least, at KK's limit. `obstacle` says why nothing might be sent all the same, if so.
+    least, at KK's limit. If a guard is exceeded, these orders count as not sent. `obstacle` says why nothing
+    might be sent all the same, if so.
     """
 
     summary: Summary
     obstacle: str | None = None
+    guards: str = ""
+    """What each guard would do."""
 
     @property
     def is_good(self) -> bool:
         """Whether every order would be sent, or is created as it stands."""
-        return not any(getattr(self.summary, status.value) for status in PROBLEMS)
+        return not any(getattr(self.summary, status.value) for status in (*PROBLEMS, RunStatus.NOT_SENT))
 
 
 def plan(
@@ -62,30 +66,93 @@ def plan(
     ledger: AnyLedger | None,
     bucket: Bucket,
     *,
-    stock_of: KKClient | None = None,
+    guards: Guards,
+    limit: int | None = None,
+    client: KKClient | None = None,
+    check_stock: bool = False,
+    prices: Prices | None = None,
 ) -> Plan:
     """Mark in a run queue what would become of each pending order, and count it.
 
     :param ledger: None where nothing is known of any order.
     :param bucket: what the requests would have to wait for.
-    :param stock_of: is asked for the stock of what would be sent; None asks nothing.
-    :raises KKError: when KK does not tell its stock.
+    :param limit: how many orders the run would send at most.
+    :param client: asks KK for prices and stock, where they are needed.
+    :raises KKError: KK's prices or stock cannot be read.
     """
-    with closing(StockCheck(stock_of)) if stock_of else nullcontext() as stock:
+
+    def mark_invalid(item: QueuedOrder, fault: Fault) -> None:
+        run_queue.set(item.position, RunStatus.INVALID, message=str(fault))
+
+    with closing(StockCheck(client)) if client and check_stock else nullcontext() as stock:
+        report = GuardCheck(
+            guards, run_queue, ledger, mark_invalid, client, prices or Prices(), limit, stock=stock
+        ).run()
         for batch in run_queue.batches(RunStatus.PENDING):
             _mark(run_queue, batch, ledger, stock)
+    if report.exceeded:
+        run_queue.set_all(RunStatus.POSTPONED, RunStatus.NOT_SENT, report.exceeded)
     summary = count(run_queue)
     if summary.postponed:
-        questions = stock_of.requests if stock_of else 0
+        questions = client.requests if client else 0
         summary.requests = summary.postponed + _REQUESTS_OF_A_LISTING + questions
         summary.seconds = round(bucket.min_duration_s(summary.requests), 1)
     open_doubts = len(ledger.doubts()) if ledger else 0
-    return Plan(summary, CircuitBreaker(open_doubts).reason())
+    pause = ledger.storage.pause() if ledger else None
+    paused = describe_pause(pause) if pause else ""
+    obstacle = report.exceeded or paused or CircuitBreaker(open_doubts).reason()
+    return Plan(summary, obstacle, report.line())
 
 
 def problems(run_queue: RunQueue) -> Iterator[RunResult]:
     """Yield the orders that somebody has to look at, or to wait for, in the order of their rows."""
     return run_queue.finished(*PROBLEMS)
+
+
+def plan_orders(
+    selection: Selection,
+    hook: KKHook,
+    ledger_connection: Any,
+    hook_params: Mapping[str, Any] | None,
+    *,
+    guards: Guards,
+    limit: int | None,
+    check_stock: bool,
+    log: Log,
+) -> Summary:
+    """Preview the sync of a query, log what would become of its orders, and count them.
+
+    :param ledger_connection: the Airflow connection to the ledger's database, which need not have one yet.
+    :param hook_params: for the hook of that connection.
+    :raises SyncError: the query, see `load_orders`, or KK's prices or stock cannot be read.
+    """
+    from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
+
+    run_queue, settings = RunQueue(), hook.settings
+    ledger = ledger_to_read(ledger_connection, hook, hook_params)
+    if ledger is None:
+        log.info("There is no ledger in %r yet, so no order is known as created", ledger_connection.conn_id)
+    bucket = settings.shared_bucket(ledger) if ledger else settings.local_bucket()
+    with closing(ledger) if ledger else nullcontext():
+        load_orders(run_queue, selection, log, api_version=settings.api_version)
+        try:
+            with hook.client(bucket) if check_stock or guards.need_prices else nullcontext() as client:
+                planned = plan(
+                    run_queue,
+                    ledger,
+                    bucket,
+                    guards=guards,
+                    limit=limit,
+                    client=client,
+                    check_stock=check_stock,
+                )
+        except KKError as error:
+            what = "stock" if check_stock else "prices"
+            raise SyncError(
+                f"No plan can be made, because KK's {what} cannot be read: {error}", is_retryable=True
+            ) from error
+    log_plan(planned, run_queue, log)
+    return planned.summary
 
 
 def log_plan(plan: Plan, run_queue: RunQueue, log: Log) -> None:
@@ -97,6 +164,7 @@ def log_plan(plan: Plan, run_queue: RunQueue, log: Log) -> None:
     if plan.obstacle:
         log.warning("Nothing would be sent for now: %s", plan.obstacle)
     summary = plan.summary
+    log.info("%s", plan.guards)
     log.info(
         "Plan only, nothing was sent: %s. The postponed would be sent, by at least %d requests and in at "
         "least %.0f s at KK's limit",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.fulfilment import not_listed
+from airflow_provider_kk.delivery.listing import splits_of
 from airflow_provider_kk.delivery.refunds import (
     FAILED,
     PENDING,
@@ -15,7 +16,6 @@ from airflow_provider_kk.delivery.refunds import (
     refund_requests,
     status_of,
 )
-from airflow_provider_kk.delivery.splits import splits_of
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
 from airflow_provider_kk.hooks.metrics import count_refunds_moved, count_requests, tags_of
 from airflow_provider_kk.sync.errors import SyncError
@@ -43,6 +43,8 @@ class RefundTask:
         origin: Origin,
         stop: Stop,
         log: Log,
+        *,
+        goes_on_while_paused: bool = False,
     ) -> None:
         from airflow_provider_kk.delivery.sql.storage import refund_ledger
 
@@ -54,7 +56,9 @@ class RefundTask:
         self._log = log
         self._bucket = bucket
         self._began = self._refunds.now()
-        self._delivery = RefundDelivery(self._refunds, client, bucket, origin, stop, log)
+        self._delivery = RefundDelivery(
+            self._refunds, client, bucket, origin, stop, log, goes_on_while_paused=goes_on_while_paused
+        )
         self._wishes: list[RefundRequest] = []
         self._entries: dict[str, Record] = {}
         self._statuses: dict[str, str | None] = {}

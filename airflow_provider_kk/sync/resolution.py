@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.models import KKOrder
-    from airflow_provider_kk.delivery.job import ListedOrder
-    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.model import ListedOrder, Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -175,8 +174,8 @@ def doubt_of_orders(ids: Sequence[str], entry: Record, hook: KKHook, ledger: Sql
     :raises ResolutionRejected: the order is not open, or names the ids that are not its own.
     :raises KKError: KK does not answer.
     """
-    from airflow_provider_kk.delivery.job import add_goods
     from airflow_provider_kk.delivery.log import format_goods
+    from airflow_provider_kk.delivery.model import add_goods
     from airflow_provider_kk.delivery.orders import listed_order
 
     _require_open(entry, ledger)
@@ -313,7 +312,7 @@ def orders_seen_at_kk(
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.listing import seen_at_kk
-    from airflow_provider_kk.hooks.reading import open_order_list
+    from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
     seen, asked = _may_be_absent(entries, ledger, not_mine)
     if not asked:
@@ -450,10 +449,10 @@ def all_at_kk_of(
     :raises ResolutionUnavailable: the list cannot be used.
     """
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.job import InconclusiveError
     from airflow_provider_kk.delivery.listing import all_at_kk
+    from airflow_provider_kk.delivery.model import InconclusiveError
     from airflow_provider_kk.delivery.resolution import require_over
-    from airflow_provider_kk.hooks.reading import open_order_list
+    from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
     found: dict[str, list[ListedOrder] | ResolutionRejected] = {}
     over = []

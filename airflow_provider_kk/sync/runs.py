@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from airflow_provider_kk.delivery.actions import is_unsent
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import count_orders
-from airflow_provider_kk.delivery.model import Origin, Record
+from airflow_provider_kk.delivery.model import Attempt, Origin, Record
 from airflow_provider_kk.delivery.run_queue import COUNTED, RunQueue, RunStatus
-from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.states import Event, State, is_unsent
 from airflow_provider_kk.delivery.storage import RunRow
 
 _SHOWN_REJECTIONS = 20
+_BATCH = 1_000
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,21 @@ class SyncRuns:
         """Yield the orders that this sync has moved, in any of its tries."""
         yield from self._ledger.storage.of_sync(run.sync_id)
 
-    def sent(self, run: SyncRun) -> int:
-        """Return how many orders this sync has sent in all its tries, without what never reached KK."""
-        return sum(entry.attempt > 0 and not is_unsent(entry) for entry in self.moved(run))
+    def sent(self, run: SyncRun, origin: Origin) -> Iterator[Record]:
+        """Yield the orders that this sync has sent first, without what never reached KK."""
+        moved = (entry for entry in self.moved(run) if entry.attempt > 0 and not is_unsent(entry))
+        while batch := {entry.key: entry for entry in islice(moved, _BATCH)}:
+            first: dict[str, Attempt] = {}
+            for one in self._ledger.attempts(list(batch)):
+                may_be_at_kk = one.outcome not in (Event.REJECTED.value, Event.NOT_SENT.value)
+                is_own = _task_of(one) == _task_of(origin) and one.outcome != Event.NOT_SENT.value
+                if one.generation == batch[one.key].generation and (may_be_at_kk or is_own):
+                    first.setdefault(one.key, one)
+            yield from (batch[key] for key, one in first.items() if _task_of(one) == _task_of(origin))
+
+
+def _task_of(where: Attempt | Origin) -> tuple[str, str, str]:
+    return where.dag_id, where.run_id, where.task_id
 
 
 def summarise(run_queue: RunQueue, run: SyncRun, runs: SyncRuns) -> Summary:

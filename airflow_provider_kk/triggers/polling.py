@@ -1,22 +1,22 @@
-"""One triggerer asks KK once for all the orders that its triggers wait for, instead of once for each."""
+"""Triggers read KK in a thread, and one triggerer asks once for all orders that its triggers wait for."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
-
-from airflow_provider_kk.triggers.reading import read_kk
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder
-    from airflow_provider_kk.api.throttle import LocalBucket
+    from airflow_provider_kk.api.throttle import LocalBucket, Throttle
     from airflow_provider_kk.hooks.connection import ConnectionSettings
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Questions that come within so many seconds of each other are asked together.
 _GATHER_S = 0.25
@@ -27,8 +27,37 @@ _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | Non
 )
 
 
+async def read_kk(
+    kk_conn_id: str,
+    ledger_conn_id: str | None,
+    read: Callable[[KKClient], T],
+    own_limit: Callable[[ConnectionSettings], Throttle] | None = None,
+) -> T:
+    """Return what `read` makes of KK's answers, asked in a thread within the account's rate limit.
+
+    :param own_limit: the limit to keep to without a ledger; None: one of this call's own.
+    """
+    from airflow.providers.common.compat.connection import get_async_connection
+
+    # Each time, since a token may have been replaced.
+    kk = await get_async_connection(kk_conn_id)
+    ledger = await get_async_connection(ledger_conn_id) if ledger_conn_id else None
+
+    def read_in_thread() -> T:
+        from airflow_provider_kk.hooks.connection import parse_connection
+        from airflow_provider_kk.hooks.kk import KKHook
+        from airflow_provider_kk.hooks.ledger_connection import reading
+
+        hook = KKHook(kk.conn_id)
+        hook.settings = parse_connection(kk)
+        with reading(hook, ledger, own_limit(hook.settings) if own_limit else None) as (client, _):
+            return read(client)
+
+    return await asyncio.to_thread(read_in_thread)
+
+
 def poller_of(kk_conn_id: str, ledger_conn_id: str | None) -> Poller:
-    """The one that all triggers of this event loop share for a connection."""
+    """Return the poller that all triggers of this event loop share for a connection."""
     pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
     key = (kk_conn_id, ledger_conn_id)
     if key not in pollers:
@@ -37,9 +66,9 @@ def poller_of(kk_conn_id: str, ledger_conn_id: str | None) -> Poller:
 
 
 class Poller:
-    """Reads orders by their ids, those of many askers in one request, within the account's rate limit.
+    """Reads orders by their ids, those of many triggers in one request, within the account's rate limit.
 
-    One reading at a time: what is asked meanwhile is asked together after it. The event loop is not blocked.
+    It reads once at a time. What is asked meanwhile is asked together afterwards.
     """
 
     def __init__(self, kk_conn_id: str, ledger_conn_id: str | None) -> None:
@@ -50,7 +79,7 @@ class Poller:
         self._bucket: LocalBucket | None = None
 
     async def orders(self, kk_order_ids: Sequence[str]) -> list[KKOrder]:
-        """Those of the orders that KK lists. Raises what reading raises, a KKError for one."""
+        """Return those of the orders that KK lists. Raises what reading raises, such as a KKError."""
         answer: asyncio.Future[list[KKOrder]] = asyncio.get_running_loop().create_future()
         self._questions.append((kk_order_ids, answer))
         if self._serving is None:
@@ -64,7 +93,7 @@ class Poller:
                 questions, self._questions = self._questions, []
                 await self._answer([one for one in questions if not one[1].done()])
         finally:
-            # A task holds its event loop, which nothing here may keep alive.
+            # A task would keep its event loop alive.
             self._serving = None
 
     async def _answer(self, questions: Sequence[_Question]) -> None:

@@ -14,15 +14,19 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from airflow_provider_kk.api.cell_text import (
+    LONGEST_NUMBER,
+    CellError,
+    comparable,
+    plain_text,
+    tidy,
+    whole_number,
+)
+from airflow_provider_kk.api.countries import ALPHA_2, country_code
+from airflow_provider_kk.api.errors import Fault
+
 Stored = str | int | float | bytes | None
 """What SQLite keeps by itself; `bytes` are a tag of one letter and the value of any other type as UTF-8."""
-
-_EXACT_FLOATS = 2**53
-_LONGEST_NUMBER = 40
-
-
-class CellError(ValueError):
-    """A cell that cannot be the field it was selected as; the text says how to select it instead."""
 
 
 class Unreadable:
@@ -62,19 +66,40 @@ def decode(stored: Stored) -> Any:
     return _DECODERS[tag](content.decode("utf-8", "surrogatepass"))
 
 
-def as_text(value: Any) -> str | None:
-    """A decoded cell as the text of a field; blank is absent.
+def as_text(value: Any, field: str = "", notices: list[Fault] | None = None) -> str | None:
+    """A decoded cell as the text of a field, in the one form of all its spellings; blank is absent.
 
     A whole number is its digits, without `.0`: a float in a text column is almost surely an integer that
     passed through a float column. Leading zeros that the warehouse's type has dropped cannot be known here.
-    Raises CellError for a number with a fraction, a float too large to be exact, True, False and nested data.
+    Without a field, text is read as a name or a street. Country names become codes. `notices` gets what was
+    read differently from how it is written.
+    Raises CellError for a number with a fraction, a float too large to be exact, a negative number, True,
+    False and nested data, and for an order number such as `nan`, which stands for none.
     """
+    text = value if type(value) is str else _text_of(value)
+    if text is None or (field == "country" and text in ALPHA_2):
+        return text
+    if field != "country" and (line := plain_text(text, field)) is not None:
+        return line
+    clean = comparable(text, field)
+    notice = ""
+    if clean is None and (missing := tidy(text, field)):
+        notice = f"the text {missing!r} counts as blank"
+    elif clean and field == "country" and (code := country_code(clean)):
+        notice = "" if code == clean.upper() else f"{clean!r} is read as {code}"
+        clean = code
+    if notice and notices is not None:
+        notices.append(Fault(field, notice))
+    return clean
+
+
+def _text_of(value: Any) -> str | None:
     if value is None or isinstance(value, str):
-        return (value or "").strip() or None
+        return value
     if isinstance(value, bytes):
-        return _from_bytes(value)
-    number = _whole(value)
-    if number is not None:
+        return from_bytes(value)
+    number = whole_number(value)
+    if number is not None and number >= 0:
         return str(number)
     raise CellError(f"is {_kind(value)}, which cannot be taken as text: select it as text")
 
@@ -86,11 +111,11 @@ def as_quantity(value: Any) -> Any:
     """
     if isinstance(value, bool):
         return value
-    number = _whole(value)
+    number = whole_number(value)
     if number is not None:
         return number
     if isinstance(value, bytes):
-        return _from_bytes(value)
+        return from_bytes(value).strip() or None
     if value is None or isinstance(value, str | Decimal | float):
         return value
     raise CellError(f"is {_kind(value)}, not a whole number")
@@ -108,39 +133,32 @@ def plain(value: Any) -> Any:
     if isinstance(stored, bytes):
         return stored.decode("utf-8", "replace")
     if isinstance(stored, Decimal):
-        number = _whole(stored)
+        number = whole_number(stored)
         return str(stored) if number is None else number
     return stored if isinstance(stored, str | bool | int | float | list | dict) else None
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        return int(value) if value.is_integer() and abs(value) <= _EXACT_FLOATS else None
-    if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < _LONGEST_NUMBER:
-        return int(value) if value == value.to_integral_value() else None
-    return None
 
 
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "True or False"
+    if whole_number(value) is not None:
+        return "a negative number"
+    if isinstance(value, int):
+        return "a number too long to be one"
     if isinstance(value, float):
         return "a float too large to be exact" if value.is_integer() else "a number with a fraction"
     if isinstance(value, Decimal):
-        too_long = value.is_finite() and value.adjusted() >= _LONGEST_NUMBER
+        too_long = value.is_finite() and value.adjusted() >= LONGEST_NUMBER
         return "a number too long to be one" if too_long else "a number with a fraction"
     if isinstance(value, Unreadable):
         return f"a value of type {value.kind}"
     return "nested data"
 
 
-def _from_bytes(value: bytes) -> str | None:
+def from_bytes(value: bytes) -> str:
+    """Binary data as the text that it is. Raises CellError where it is none."""
     try:
-        return value.decode("utf-8").strip() or None
+        return value.decode("utf-8")
     except UnicodeDecodeError:
         raise CellError("is binary data that is no UTF-8 text: select it as text") from None
 

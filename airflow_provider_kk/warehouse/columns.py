@@ -146,7 +146,9 @@ def _one_shape(
         raise ColumnsError(
             f"{source.has} both {wanted[ITEMS]} and {', '.join(wanted[f] for f in line_fields)}: "
             "let it have either one row per order with all lines in items, or one row per order line with "
-            f"sku and quantity. {_what_it_has(names, source)}"
+            f"sku and quantity. If {wanted[ITEMS]} is no list of lines, map the others: "
+            f"{(', ' if source is STATEMENT else ' ').join(map(source.mapped, LINE_FIELDS))}. "
+            f"{_what_it_has(names, source)}"
         )
     for field in (ITEMS,) if lines_mapped else line_fields:
         del wanted[field]

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from airflow_provider_kk.warehouse.cells import CellError, as_quantity, as_text
+from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.warehouse.cells import as_quantity, as_text, from_bytes
 from airflow_provider_kk.warehouse.columns import LINE_FIELDS, ColumnsError
 
 _EXPECTED = 'a list such as [{"sku": "FWXW00290_WHT_M", "quantity": 1}]'
@@ -19,7 +20,7 @@ def parse_items(cell: Any) -> list[Any] | None:
     Names of a line's fields count in upper or lower case, as columns do. Raises CellError if it is no list.
     """
     if isinstance(cell, bytes):
-        cell = as_text(cell)
+        cell = from_bytes(cell)
     if isinstance(cell, str):
         cell = _from_json(cell) if cell.strip() else None
     if cell is None:
@@ -63,6 +64,8 @@ def _line(line: Any) -> Any:
 def _value(name: str, value: Any) -> Any:
     # What cannot be read here is left as it is: the order's own check then tells the line's number.
     try:
-        return {"sku": as_text, "quantity": as_quantity}[name](value) if name in LINE_FIELDS else value
+        if name == "sku":
+            return as_text(value, name)
+        return as_quantity(value) if name in LINE_FIELDS else value
     except CellError:
         return value

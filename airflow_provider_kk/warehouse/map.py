@@ -11,9 +11,10 @@ from itertools import chain, islice
 from typing import Any
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS, ApiVersion
+from airflow_provider_kk.api.cell_text import CellError
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
-from airflow_provider_kk.warehouse.cells import CellError, as_quantity, as_text, plain
+from airflow_provider_kk.warehouse.cells import as_quantity, as_text, plain
 from airflow_provider_kk.warehouse.columns import (
     ADDRESS_FIELDS,
     ITEMS,
@@ -38,6 +39,7 @@ class ParsedOrder:
     another one whole and were not counted (with an `items` column); `doubled` how many equal another one in
     every column, read or not, and were counted all the same (lines of an order). `digest` is a short hash of
     what was read, the same in every run for the same content: it tells a known invalid order from a new one.
+    `warnings` are what was read differently from how it is written, and what looks doubtful.
     """
 
     number: str | None
@@ -48,6 +50,7 @@ class ParsedOrder:
     rows: int = 1
     repeated: int = 0
     doubled: int = 0
+    warnings: tuple[Fault, ...] = ()
 
 
 def parse_orders(
@@ -75,6 +78,8 @@ class _Row:
     lines: tuple[Any, ...]
     #: Faults of header cells that cannot be read, without the order's number.
     faults: list[Fault]
+    #: What was read differently from how it is written.
+    notices: list[Fault]
 
 
 class _Mapper:
@@ -121,13 +126,18 @@ class _Mapper:
         data = _order_data(number, counted[0].header, lines)
         faults = [*faults, *(self._explained(fault) for fault in (*counted[0].faults, *line_faults))]
         order = None
+        notices = [notice for row in counted for notice in row.notices]
         try:
-            order = Order.parse(data)
+            order = Order.parse(data, notices)
             if self._api_version is not None:
                 self._api_version.check(order)
         except InvalidOrderError as error:
             known = {fault.path for fault in faults}
-            faults += [self._explained(fault) for fault in error.faults if fault.path not in known]
+            blank = dict(notices)
+            for path, message in error.faults:
+                if path not in known:
+                    why = f" ({blank[path]})" if path in blank else ""
+                    faults.append(self._explained(Fault(path, message + why)))
         faults = [_located(fault, counted) for fault in faults]
         return ParsedOrder(
             number=number,
@@ -138,6 +148,7 @@ class _Mapper:
             rows=len(rows),
             repeated=repeated,
             doubled=0 if faults else self._doubled(counted),
+            warnings=tuple(map(self._explained, dict.fromkeys(notices))),
         )
 
     def _doubled(self, rows: Sequence[_Row]) -> int:
@@ -148,12 +159,15 @@ class _Mapper:
 
     def _row(self, spooled: SpooledRow) -> _Row:
         faults: list[Fault] = []
+        notices: list[Fault] = []
         header: dict[str, str | None] = {}
         for field, cell in zip(self._header, spooled.cells[1:], strict=False):
-            header[field] = _read(as_text, cell, _path(field), faults)
+            header[field] = _read(as_text, cell, _path(field), faults, field, notices)
         if country := header.get("country"):
             header["country"] = country.upper()
-        return _Row(spooled.position, header, spooled.cells[1 + len(self._header) :], faults)
+        if notices:
+            notices = [Fault(_path(notice.path), notice.message) for notice in notices]
+        return _Row(spooled.position, header, spooled.cells[1 + len(self._header) :], faults, notices)
 
     def _lines(self, rows: Sequence[_Row]) -> tuple[Any, list[Fault]]:
         """The order's lines as `Order.parse` takes them, and the faults of cells that cannot be read."""
@@ -165,7 +179,7 @@ class _Mapper:
             sku, quantity = row.lines
             path = f"{ITEMS}[{index}]"
             line = {
-                "sku": _read(as_text, sku, f"{path}.sku", faults),
+                "sku": _read(as_text, sku, f"{path}.sku", faults, "sku"),
                 "quantity": _read(as_quantity, quantity, f"{path}.quantity", faults),
             }
             lines.append({name: value for name, value in line.items() if value is not None})
@@ -203,7 +217,7 @@ class _Mapper:
         if number is not None:
             return []
         faults: list[Fault] = []
-        if _read(as_text, row.cells[0], NUMBER, faults) is None and not faults:
+        if _read(as_text, row.cells[0], NUMBER, faults, NUMBER) is None and not faults:
             faults.append(Fault(NUMBER, "is required: without it an order cannot be found again"))
         return [self._explained(fault) for fault in faults or [Fault(NUMBER, "is not valid Unicode text")]]
 
@@ -232,7 +246,7 @@ def _located(fault: Fault, rows: Sequence[_Row]) -> Fault:
 def _order_number(cell: Any) -> str | None:
     """A cell as the order number that rows are grouped by."""
     try:
-        number = as_text(cell)
+        number = as_text(cell, NUMBER)
     except CellError:
         return None
     if number is None or any("\ud800" <= character <= "\udfff" for character in number):
@@ -254,9 +268,9 @@ def _path(field: str) -> str:
     return f"address.{field}" if field in ADDRESS_FIELDS else field
 
 
-def _read(reading: Any, cell: Any, path: str, faults: list[Fault]) -> Any:
+def _read(reading: Any, cell: Any, path: str, faults: list[Fault], *arguments: Any) -> Any:
     try:
-        return reading(cell)
+        return reading(cell, *arguments)
     except CellError as error:
         faults.append(Fault(path, str(error)))
         return None

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.job import ListedOrder
 from airflow_provider_kk.delivery.listing import zero_padded_rows
 from airflow_provider_kk.delivery.log import HELD, OrderLog
-from airflow_provider_kk.delivery.orders import CANCELLED
-from airflow_provider_kk.delivery.splits import add_splits
-from airflow_provider_kk.delivery.updated_orders import LAG_S, UpdatedOrders
+from airflow_provider_kk.delivery.model import ListedOrder
+from airflow_provider_kk.delivery.orders import CANCELLED, LAG_S, UpdatedOrders
+from airflow_provider_kk.delivery.recover import add_splits
 from airflow_provider_kk.warehouse.status_rows import StatusRows, goods_of, rows_of
 
 if TYPE_CHECKING:

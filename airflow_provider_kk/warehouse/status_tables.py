@@ -17,8 +17,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from airflow_provider_kk.api.fulfilment import FulfilmentStatus, PackageStatus
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.driver_errors import describe_error
-from airflow_provider_kk.delivery.sql.retry import is_serialization_failure, retry
+from airflow_provider_kk.delivery.sql.driver_errors import describe_error, is_serialization_failure, retry
 from airflow_provider_kk.delivery.sql.tables import AS_ELSEWHERE
 from airflow_provider_kk.warehouse.sql import Name
 from airflow_provider_kk.warehouse.status_rows import (

@@ -27,7 +27,7 @@ def defer(dag_file: str, triggers: list[dict[str, Any]]) -> None:
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
 
-    from airflow_provider_kk.triggers.orders import OrderTrigger
+    from airflow_provider_kk.triggers.kk import OrderTrigger
 
     # On 2.11 this ends the session that it finds.
     rows = [Trigger.from_object(OrderTrigger(**one)) for one in triggers]

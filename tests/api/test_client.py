@@ -19,6 +19,7 @@ from airflow_provider_kk.api.errors import (
     KKRejectedError,
     KKUnknownOutcomeError,
 )
+from airflow_provider_kk.api.models import Order
 from tests.api.helpers import CREATED, ORDER, TOKEN, client_for
 
 KK = "https://developer.kakaclo.com"
@@ -33,7 +34,7 @@ class CountingThrottle:
         self.acquired = 0
         self.backed_off: list[float | None] = []
 
-    def acquire(self, stop: object = None) -> None:
+    def acquire(self, stop: object = None, *, to_send: bool = False) -> None:
         self.acquired += 1
 
     def back_off(self, retry_after_s: float | None) -> None:
@@ -127,7 +128,7 @@ def test_a_request_with_a_permit_takes_none_and_raises_a_429_at_once(requests_mo
     throttle = CountingThrottle()
     requests_mock.post(V1, status_code=429)
     with pytest.raises(KKRateLimitedError):
-        client_for(KK, throttle=throttle).create_order(ORDER, throttled=False)
+        client_for(KK, throttle=throttle).post_order(Order.parse(ORDER), throttled=False)
     assert (throttle.acquired, throttle.backed_off, requests_mock.call_count) == (0, [None], 1)
 
 

@@ -156,7 +156,7 @@ def test_stock_and_offers_can_be_rejected(client: KKClient, requests_mock: rm.Mo
 
 def test_goods_and_country_are_checked_before_offers_are_requested(client: KKClient) -> None:
     with pytest.raises(InvalidOrderError) as caught:
-        client.get_channels([{"sku": "A", "quantity": 0}, {"quantity": 1}], "Frankreich")
+        client.get_channels([{"sku": "A", "quantity": 0}, {"quantity": 1}], "Congo")
     assert [fault.path for fault in caught.value.faults] == ["items[0].quantity", "items[1].sku", "country"]
 
 

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from airflow_provider_kk.api.errors import KKUnknownOutcomeError
+from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.api.send_tracking import TrackedRequest
 from tests.api.failures import EMPTY_LIST, ENVELOPE, post
 from tests.api.helpers import CREATED, ORDER, Play, SocketServer, Visit, client_for, dripping, http
@@ -124,7 +125,7 @@ def test_the_kernel_gets_the_deadline_too() -> None:
     with SocketServer(play) as server:
         client = client_for(server.url, timeout_s=60)
         with pytest.raises(KKUnknownOutcomeError):
-            client.create_order(ORDER, before_send=lambda _left: time.sleep(0.5))
+            client.post_order(Order.parse(ORDER), before_send=lambda _left: time.sleep(0.5))
         client.list_orders()
     # What is left of the call's 60 s.
     assert 30_000 < limits_ms[0] <= 59_500

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from airflow_provider_kk.api.errors import InvalidOrderError
@@ -113,13 +113,9 @@ def test_every_fault_is_named_at_once_with_its_path(province: dict[str, str]) ->
 @pytest.mark.parametrize(
     ("given_country", "meant"),
     [
-        ("UK", "GB"),
-        ("uk", "GB"),
-        ("FRA", "FR"),
-        ("France", "FR"),
-        ("Germny", "DE"),
-        ("united states", "US"),
-        ("EL", "GR"),
+        ("Germny", "DE (Germany)"),
+        ("Dominicana", "DO (Dominican Republic)"),
+        ("Congo", "CD (Congo - Kinshasa) or CG (Congo - Brazzaville)"),
     ],
 )
 def test_a_wrong_country_gets_a_hint(given_country: str, meant: str) -> None:
@@ -169,7 +165,7 @@ def test_the_largest_quantity_is_taken() -> None:
 
 def test_integers_are_taken_where_warehouses_keep_codes_as_numbers() -> None:
     order = Order.parse(
-        changed(address__zip=75001, address__phone=33782246793, custom_order_number=Decimal("1001"))
+        changed(address__zip=75001, address__phone=33782246793.0, custom_order_number=Decimal("1001"))
     )
     assert (order.address.zip, order.address.phone, order.custom_order_number) == (
         "75001",
@@ -178,7 +174,7 @@ def test_integers_are_taken_where_warehouses_keep_codes_as_numbers() -> None:
     )
 
 
-@pytest.mark.parametrize("zip_code", [True, 75001.0, -5, Decimal("7.5"), ["75001"]])
+@pytest.mark.parametrize("zip_code", [True, 75001.5, 1e300, -5, Decimal("7.5"), ["75001"]])
 def test_what_may_have_lost_digits_is_no_code(zip_code: object) -> None:
     assert "must be text" in one_fault(address__zip=zip_code)
 
@@ -282,7 +278,7 @@ def line(width: int) -> st.SearchStrategy[str]:
 addresses = st.fixed_dictionaries(
     {
         "country": st.sampled_from(["FR", "us", "DE", " gb "]),
-        "phone": line(64),
+        "phone": line(63).map("1".__add__),
         "recipient": line(32),
         "province": line(32),
     },
@@ -309,7 +305,10 @@ orders = st.fixed_dictionaries(
 
 @given(orders)
 def test_an_order_survives_being_dumped_and_parsed(data: dict[str, Any]) -> None:
-    order = Order.parse(data)
+    try:
+        order = Order.parse(data)
+    except InvalidOrderError:
+        reject()  # Random text may look damaged.
     assert Order.parse(order.model_dump()) == order
     assert Order.parse(order.model_dump_json()) == order
     assert Order.parse(json.dumps(order.model_dump(exclude_none=True))) == order
@@ -323,9 +322,10 @@ def test_an_order_survives_being_dumped_and_parsed(data: dict[str, Any]) -> None
 )
 def test_a_width_is_kept_to_the_character(field: tuple[str, int], length: int) -> None:
     name, width = field
-    data = changed(**{f"address__{name}": "é" * length})
+    text = "1" + "é" * (length - 1)
+    data = changed(**{f"address__{name}": text})
     if length <= width:
-        assert getattr(Order.parse(data).address, name) == "é" * length
+        assert getattr(Order.parse(data).address, name) == text
     else:
         assert f"at most {width}" in faults_of(data)[f"address.{name}"]
 

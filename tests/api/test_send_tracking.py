@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kk.api.errors import KKNotSentError, KKUnknownOutcomeError, Outcome
+from airflow_provider_kk.api.models import Order
 from tests.api.failures import UNKNOWN, post
 from tests.api.helpers import CREATED, ORDER, SocketServer, Visit, answering, client_for, http, server_tls
 
@@ -46,7 +47,7 @@ def test_before_send_runs_after_the_connection_and_before_the_first_byte(tls: bo
     with SocketServer(answering(http(CREATED)), tls=server_tls(pem) if tls else None) as server:
         client = client_for(server.url, ca_bundle=str(pem))
         with pytest.raises(KKNotSentError, match="the lease is over") as caught:
-            client.create_order(ORDER, before_send=no)
+            client.post_order(Order.parse(ORDER), before_send=no)
         assert isinstance(caught.value.__cause__, RuntimeError)
         assert len(left) == 1
         assert 0 < left[0] <= 60
@@ -59,13 +60,15 @@ def test_before_send_that_takes_all_the_time_sends_nothing() -> None:
     with SocketServer(answering(http(CREATED))) as server:
         client = client_for(server.url, timeout_s=0.3)
         with pytest.raises(KKNotSentError):
-            client.create_order(ORDER, before_send=lambda _left: time.sleep(0.4))
+            client.post_order(Order.parse(ORDER), before_send=lambda _left: time.sleep(0.4))
         assert server.bodies == []
 
 
 def test_before_send_that_agrees_sends_the_order() -> None:
     with SocketServer(answering(http(CREATED))) as server:
-        assert client_for(server.url).create_order(ORDER, before_send=lambda _left: None) == ["1000000371651"]
+        assert client_for(server.url).post_order(Order.parse(ORDER), before_send=lambda _left: None) == [
+            "1000000371651"
+        ]
 
 
 def test_an_interruption_passes_through_as_it_is() -> None:
@@ -76,7 +79,7 @@ def test_an_interruption_passes_through_as_it_is() -> None:
         raise Terminated
 
     with SocketServer(answering(http(CREATED))) as server, pytest.raises(Terminated):
-        client_for(server.url).create_order(ORDER, before_send=interrupt)
+        client_for(server.url).post_order(Order.parse(ORDER), before_send=interrupt)
 
 
 @pytest.mark.parametrize("status", ["200 OK", "307 Temporary Redirect"])

@@ -89,7 +89,7 @@ class _Steering:
 
     def record(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, int]]:
         """What KK has, what it was asked, and which faults struck how often."""
-        from airflow_provider_kk.sandbox.state import orders
+        from airflow_provider_kk.sandbox.app import orders
 
         self._kk.catch_up()
         posts = [entry for entry in self._kk.log.entries() if entry["method"] == "POST"]

@@ -49,7 +49,7 @@ def say(line: str) -> None:
 def send(url: str, token: str, timeout_s: float, name: str) -> str:
     client = KKClient(url, token, timeout_s=timeout_s)
     try:
-        client.create_order(order(name), before_send=lambda _left_s: wait_for_the_cut(name))
+        client.post_order(Order.parse(order(name)), before_send=lambda _left_s: wait_for_the_cut(name))
     except KKError as error:
         return error.outcome.value
     return "created"

@@ -49,8 +49,7 @@ def record(
     goods: dict[str, int] | None = None,
 ) -> Record:
     """POST an order as far as the ledger is concerned, and wait until its settle window is over."""
-    from airflow_provider_kk.delivery.job import Content, Job
-    from airflow_provider_kk.delivery.model import AttemptResult, Origin
+    from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin
     from airflow_provider_kk.delivery.states import Event
 
     job = Job(number, Content("1:x", goods or {SKU: 1}, "FR"), send=lambda check: [], redact=str)

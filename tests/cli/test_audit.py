@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_kk.cli.main import main
 from airflow_provider_kk.delivery.resolution import order_again
-from tests.cli.conftest import SKU, record
+from tests.cli.conftest import SKU, hold, record
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -237,3 +237,37 @@ def test_its_progress_and_its_findings_hold_nothing_of_a_customer(
         shown = capsys.readouterr()
         assert "Placeholder" not in shown.out + shown.err
         assert "75001" not in shown.out + shown.err
+
+
+def test_history_of_real_attempts_breaks_no_rule(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    sandbox.control.arm("code_in_envelope", times=1)
+    post(ledger, "A-2")
+    record(ledger, "A-3", "unknown")
+    hold(ledger, "A-4")
+    capsys.readouterr()
+    assert main(["audit", "--history"]) == 0
+    assert "4 order numbers and 4 attempts of account default" in capsys.readouterr().out
+
+
+def test_tampered_history_is_named(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    post(ledger, "A-2")
+    with ledger.storage.database.write() as db:
+        db.exec_driver_sql("DELETE FROM kk_order_attempt WHERE custom_order_number = 'A-2'")
+    capsys.readouterr()
+    assert main(["audit", "--history", "--json"]) == 1
+    found, counts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (found["custom_order_number"], found["rule"]) == ("A-2", "attempts")
+    assert counts == {"orders": 2, "attempts": 1, "broken_rules": 1}
+
+
+def test_history_takes_no_period(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", "--history", "--since", "1d"]) == 2
+    assert "leave --since and --until out" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -52,6 +53,40 @@ def dump(path: Path) -> list[str]:
         return list(db.iterdump())
 
 
+# Guards ----------------------------------------------------------------------------------------------
+
+
+def test_check_reports_what_each_guard_would_do(
+    sandbox: SandboxServer, ledger: SqlLedger, file: Path, checked: Checked
+) -> None:
+    name = write_csv(file, [*rows(range(3)), ("BIG", *shop.ADDRESS.values(), SKU, 101)])
+
+    status, orders, last = checked(name, "--max-run-value", "10000")
+
+    assert status == 1
+    assert states(orders)["BIG"] == "invalid"
+    for part in (
+        "max_new_orders=1000: 3 would be sent",
+        "max_order_units=100: 1 invalid",
+        "USD would be spent",
+    ):
+        assert part in last["guards"]
+    assert sum("/product/products" in one["path"] for one in sandbox.control.requests()) == 1
+
+
+def test_check_of_too_many_orders_is_a_problem(file: Path, checked: Checked) -> None:
+    status, _orders, last = checked(write_csv(file, rows(range(3))), "--max-new-orders", "2")
+
+    assert (status, last["good"]) == (1, False)
+    assert nonzero(last["summary"]) == {"not_sent": 3}
+    assert "set max_new_orders=3" in last["obstacle"]
+
+
+def test_check_of_values_needs_the_connection(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", write_csv(file, rows(range(3))), "--max-order-value", "2"]) == 2
+    assert "--max-order-value and --max-run-value need the kk connection" in capsys.readouterr().err
+
+
 # Faults ----------------------------------------------------------------------------------------------
 
 
@@ -93,13 +128,13 @@ def test_every_fault_is_reported_by_order_row_and_field(
     ledger: SqlLedger, file: Path, checked: Checked, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = list(shop.ADDRESS.values())
-    in_uk = [*address[:-1], "UK"]
+    in_congo = [*address[:-1], "Congo"]
     elsewhere = [*address[:2], "8 Rue des Licornes", *address[3:]]
     bad = [
         ("A-1", *address, SKU, 1),
         ("A-1", *address, "", "two"),
-        ("A-2", *in_uk, SKU, 1),
-        ("A-2", *in_uk, SKU, 0),
+        ("A-2", *in_congo, SKU, 1),
+        ("A-2", *in_congo, SKU, 0),
         ("", *address, SKU, 1),
         ("A-3", *address, SKU, 1),
         ("A-3", *elsewhere, SKU, 1),
@@ -126,7 +161,7 @@ def test_every_fault_is_reported_by_order_row_and_field(
     told = captured.out + captured.err
     assert "one number, several orders" in told
     assert "(row 3)" in told
-    assert "did you mean GB?" in told
+    assert "did you mean CD (Congo - Kinshasa) or CG (Congo - Brazzaville)?" in told
     assert not any(word in told + json.dumps(orders) for word in PRIVATE)
 
 
@@ -154,8 +189,39 @@ def test_a_table_is_cut_with_a_count_of_further_orders(
     assert main(["check", name, "--show", "10"]) == 1
 
     told = capsys.readouterr().out
-    assert told.count("at least 1") == 10
+    assert told.count("at least 1") == 11  # and once for all of them
     assert "and 20 more" in told
+
+
+def test_faults_that_orders_share_come_first(
+    ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = list(shop.ADDRESS.values())
+    bad = [(f"A-{n}", *address, SKU, 0) for n in range(1, 58)]
+    other = [("A-90", *address, SKU, 1), ("A-90", *address, SKU, "two"), ("A-91", *address, SKU, "two")]
+
+    assert main(["check", write_csv(file, [*bad, *other, *rows([0])]), "--show", "1"]) == 1
+
+    told = capsys.readouterr().out
+    first = re.search(r"57 orders: items.quantity .*at least 1.* \(A-1, A-2, A-3 and 54 more\)", told)
+    second = re.search(r"2 orders: items.quantity must be a whole number.* \(A-90, A-91\)", told)
+    assert first
+    assert second
+    assert first.start() < second.start() < told.index("order  row")
+
+
+def test_three_orders_are_shown_as_they_would_be_sent_with_personal_data_masked(
+    ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", write_csv(file, rows(range(5)))]) == 0
+
+    told = capsys.readouterr().out
+    shown = told[told.index("As they would be sent") :].splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in shown] == [number(n) for n in range(3)]
+    assert "country FR" in shown[0]
+    assert "recipient Xxxxxxx Xxxxx" in shown[0]
+    assert "phone +99 999999999" in shown[0]
+    assert not any(text in told for text in PRIVATE)
 
 
 # What is known ---------------------------------------------------------------------------------------
@@ -345,7 +411,7 @@ def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
     yield [], "give either a file or --sql"
     yield [name, "--sql", SELECT], "give either a file or --sql"
     yield [f"{name}x"], "cannot be read: No such file"
-    yield [str(file.with_suffix(".xlsx"))], "is a workbook"
+    yield [str(file.with_suffix(".xlsx"))], "is a zip file or a workbook"
     yield ["--sql", SELECT], "--sql needs --warehouse"
     yield ["--sql", SELECT, "--warehouse", "nowhere"], "nowhere"
     yield ["--sql", SELECT, "--warehouse", f"{file.parent}/none.db"], "there is no file"
@@ -356,6 +422,14 @@ def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
         ["--sql", "SELECT 1 AS sku", "--warehouse", f"{file.parent}/shop.db"],
         "the statement returns no column",
     )
+    yield ["--sql", "SELECT '{{ ds }}'", "--warehouse", f"{file.parent}/shop.db"], "'ds' is undefined"
+    yield ["--sql", "SELECT '{% if'", "--warehouse", f"{file.parent}/shop.db"], "--var NAME=VALUE"
+    yield ["--sql", "{{ ''.__class__.mro() }}", "--warehouse", f"{file.parent}/shop.db"], "unsafe"
+    yield ["--sql", "SELECT 1; SELECT 2", "--warehouse", f"{file.parent}/shop.db"], "sql holds 2 statements"
+    yield [name, "--var", "ds=1"], "--var is for --sql"
+    yield [name, "--encoding", "latin-99"], "there is no encoding 'latin-99'"
+    yield [name, "--header-line", "99"], "the file is empty"
+    yield [name, "--format", "json"], "the file is no JSON: write a list of orders"
     yield [name, "--columns", "customer=x"], "'customer' is no field of an order"
 
 
@@ -374,11 +448,52 @@ def test_what_cannot_be_checked_is_reported_in_a_sentence(
         assert not any(line.startswith("kk") for line in others)
 
 
-@pytest.mark.parametrize("words", [["--columns", "sku"], ["--delimiter", "ab"], ["--nothing"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--columns", "sku"],
+        ["--delimiter", "ab"],
+        ["--quoting", "single"],
+        ["--header-line", "0"],
+        ["--format", "xml"],
+        ["--var", "ds"],
+        ["--nothing"],
+    ],
+)
 def test_wrong_arguments_are_a_usage_error(file: Path, words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["check", write_csv(file, rows([0])), *words])
     assert ended.value.code == 2
+
+
+def test_a_file_is_described_in_one_line(
+    ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, rows(range(2)))
+
+    for words in (["check", name], ["send", "--yes", name]):
+        main(words)
+        described = "orders.csv: comma-separated, double quotes, UTF-8, header in line 1, 3 rows"
+        assert capsys.readouterr().err.count(described) == 1
+
+
+def test_how_guessed_encodings_read_names_is_shown_on_a_terminal_only(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, row = shop.COLUMNS, list(rows([0])[0])
+    row[1] = "Jörg Größe"
+    file.write_bytes("\n".join(",".join(map(str, one)) for one in (head, row)).encode("cp1252"))
+
+    assert main(["check", str(file)]) == 2
+    piped = capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert main(["check", str(file)]) == 2
+    seen = capsys.readouterr().err
+
+    assert "Encodings that may fit: " in piped
+    assert "Größe" not in piped
+    assert "--encoding cp1252 reads: Jörg  Größe" in seen
+    assert main(["check", str(file), "--encoding", "cp1252"]) == 0
 
 
 def test_missing_columns_of_a_query_name_the_commands_own_option(

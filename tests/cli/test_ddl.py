@@ -19,7 +19,7 @@ def test_the_ddl_makes_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
         db.executescript(capsys.readouterr().out)
         names = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     tables = {"kk_order", "kk_order_attempt", "kk_refund", "kk_refund_attempt"}
-    assert names == {"kk_account", "kk_sync_run"} | tables
+    assert names == {"kk_account", "kk_pause", "kk_sync_run"} | tables
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])

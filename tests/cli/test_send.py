@@ -88,6 +88,76 @@ def creates(sandbox: SandboxServer) -> int:
     return int(sandbox.control.counts()["creates"])
 
 
+# Guards --------------------------------------------------------------------------------------------
+
+
+def test_too_many_new_orders_send_nothing_and_the_message_names_the_option(
+    sandbox: SandboxServer, file: Path, sent: Sent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, rows(range(6)))
+
+    status = main(["send", "--yes", "--json", "--max-new-orders", "5", name])
+    streams = capsys.readouterr()
+    allowed = sent("--max-new-orders", "6", name)
+
+    assert status == 2
+    assert nonzero(json.loads(streams.out.splitlines()[-1])["summary"]) == {"not_sent": 6}
+    assert "6 orders (S-0000, S-0001, S-0002 and 3 more) would be sent" in streams.err
+    assert "--max-new-orders 6" in streams.err
+    assert nonzero(allowed[2]) == {"created": 6}
+    each_is_there_once(sandbox, range(6))
+
+
+def test_send_asks_for_no_confirmation_when_a_guard_is_exceeded(
+    sandbox: SandboxServer, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["send", "--max-run-value", "0.01", write_csv(file, rows(range(2)))])
+
+    printed = capsys.readouterr().err
+    assert status == 2
+    assert "2  would not be sent, because a guard stops the sync" in printed
+    assert "more than max_run_value=0.01 allows" in printed
+    assert "nothing was sent, because a guard is exceeded" in printed
+    assert creates(sandbox) == 0
+
+
+def test_guards_of_send_are_for_each_call(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
+    name = write_csv(file, rows(range(6)))
+    sandbox.control.arm("auth", times=1, number=number(0))
+
+    first = sent("--max-new-orders", "3", "--limit", "3", name)
+    second = sent("--max-new-orders", "3", "--limit", "3", name)
+
+    assert (first[0], first[2]["created"], first[2]["not_sent"]) == (1, 2, 1)
+    assert second[2]["created"] >= 3
+    assert len({one["number"] for one in sandbox.control.orders()}) == 5
+
+
+@pytest.mark.parametrize(
+    ("option", "limit", "part"),
+    [("--max-order-units", "3", "max_order_units=3"), ("--max-order-value", "0.01", "max_order_value=0.01")],
+)
+def test_order_that_exceeds_a_guard_is_invalid(
+    sandbox: SandboxServer, file: Path, sent: Sent, option: str, limit: str, part: str
+) -> None:
+    status, orders, summary = sent(option, limit, write_csv(file, rows([3])))
+
+    assert (status, nonzero(summary)) == (1, {"invalid": 1})
+    assert part in orders[number(3)]["message"]
+    assert nonzero(sent(option, "none", str(file))[2]) == {"created": 1}
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5"])
+def test_option_of_a_guard_that_is_no_count_is_an_error(
+    file: Path, limit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["send", "--max-new-orders", limit, write_csv(file, rows([1]))])
+
+    assert exited.value.code == 2
+    assert "must be a whole number from 1" in capsys.readouterr().err
+
+
 # Sending -------------------------------------------------------------------------------------------
 
 
@@ -132,6 +202,43 @@ def test_json_lines_are_sent_too(sandbox: SandboxServer, file: Path, sent: Sent)
 
     assert nonzero(sent(str(file))[2]) == {"created": 5}
     each_is_there_once(sandbox, range(5))
+
+
+def test_a_query_is_sent_once_and_known_the_second_time(
+    sandbox: SandboxServer, file: Path, ledger: Path, sent: Sent
+) -> None:
+    warehouse = shop.Warehouse(file.with_name("shop.db"))
+    warehouse.add(*rows(range(5)))
+    statement = file.with_name("orders.sql")
+    statement.write_text(shop.SELECT + " WHERE custom_order_number <> '{{ without }}'")
+    query = ["--sql", str(statement), "--var", f"without={number(4)}", "--warehouse", str(warehouse.path)]
+
+    status, _, summary = sent(*query)
+    second = sent(*query)
+    third = sent("--sql", shop.SELECT, "--warehouse", str(warehouse.path))
+
+    assert (status, nonzero(summary)) == (0, {"created": 4})
+    assert (second[0], nonzero(second[2])) == (0, {"already_created": 4})
+    assert (third[0], nonzero(third[2])) == (0, {"already_created": 4, "created": 1})
+    each_is_there_once(sandbox, range(5))
+    # The ledger is that of the kk connection, not the warehouse.
+    assert [row for row in warehouse.execute("SELECT name FROM sqlite_master") if "kk" in row[0]] == []
+
+
+def test_a_query_that_fails_on_its_way_sends_nothing(
+    sandbox: SandboxServer, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = shop.Warehouse(file.with_name("shop.db"))
+    warehouse.add(*rows(range(3)))
+    after = f"{shop.SELECT} WHERE custom_order_number < 'Z' OR json('no json') > 1"
+    warehouse.execute("UPDATE order_line SET custom_order_number = 'Z' WHERE rowid = 3")
+    before = warehouse.execute("SELECT * FROM order_line")
+
+    for sql in (after, f"{shop.SELECT}; {shop.SELECT}", "DELETE FROM order_line"):
+        assert main(["send", "--yes", "--sql", sql, "--warehouse", str(warehouse.path)]) == 2, sql
+
+    assert creates(sandbox) == 0
+    assert warehouse.execute("SELECT * FROM order_line") == before
 
 
 def test_invalid_orders_stop_no_other_and_fail_until_they_are_fixed(

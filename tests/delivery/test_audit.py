@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.delivery.audit import Audit, audit, latest_until
-from airflow_provider_kk.delivery.compare import AuditResult
-from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
+from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.reconcile import Policy
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.states import Event
+from airflow_provider_kk.sync.audit import Audit, AuditResult, audit, latest_until
 from tests.delivery.world import START, Order, World
 
 LOG = logging.getLogger("tests.audit")
@@ -279,8 +278,8 @@ def test_progress_of_a_long_period_is_logged(
     world.sync("A", "B")
     whole = world.kk.find
 
-    def slow(since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
-        for parts in whole(since, until, keys):
+    def slow(since: float, until: float) -> Iterator[list[ListedOrder]]:
+        for parts in whole(since, until):
             for one in parts:
                 world.clock.sleep(11)
                 yield [one]

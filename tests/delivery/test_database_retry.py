@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kk.delivery.sql.retry import is_serialization_failure
+from airflow_provider_kk.delivery.sql.driver_errors import is_serialization_failure
 from tests.delivery.test_driver_errors import DriverError
 
 

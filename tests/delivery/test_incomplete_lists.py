@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
-from airflow_provider_kk.delivery.model import AttemptResult
+from airflow_provider_kk.delivery.model import AttemptResult, InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, counts, list_integers, stream_over
@@ -66,8 +65,8 @@ def test_another_stores_list_has_no_sentinel_though_recover_adopted_it(world: Wo
 def test_a_list_with_kks_own_numbers_has_no_sentinel(world: World) -> None:
     listed = world.kk.find
 
-    def find(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
-        for part in listed(since, until, keys):
+    def find(since: float, until: float) -> Iterator[list[ListedOrder]]:
+        for part in listed(since, until):
             yield [replace(one, key=f"KK{one.id}") for one in part]
 
     world.kk.find = find  # type: ignore[method-assign]
@@ -109,9 +108,9 @@ def hide_first(world: World, *, parts: int) -> None:
     """
     listed, hidden = world.kk.find, iter(range(parts))
 
-    def find(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
+    def find(since: float, until: float) -> Iterator[list[ListedOrder]]:
         for begin in range(int(since), int(until), 1_800):
-            for part in listed(begin, min(begin + 1_800, until), keys):
+            for part in listed(begin, min(begin + 1_800, until)):
                 yield [] if next(hidden, None) is not None else part
 
     world.kk.find = find  # type: ignore[method-assign]
@@ -167,9 +166,9 @@ def test_recover_reads_a_list_once_that_shows_its_sentinel_from_the_start(world:
     reads: list[float] = []
     find = world.kk.find
 
-    def counted(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
+    def counted(since: float, until: float) -> Iterator[list[ListedOrder]]:
         reads.append(since)
-        return find(since, until, keys)
+        return find(since, until)
 
     world.kk.find = counted  # type: ignore[method-assign]
     assert counts(world.sync("J")) == {"created": 1}

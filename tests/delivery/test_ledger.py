@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import Job, ListedOrder
-from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record, Timing
+from airflow_provider_kk.delivery.model import AttemptResult, Claim, Job, ListedOrder, Origin, Record, Timing
+from airflow_provider_kk.delivery.recover import Completion, add_splits
 from airflow_provider_kk.delivery.resolution import order_again, resolve
-from airflow_provider_kk.delivery.splits import Completion, add_splits
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
 from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_kk.delivery.job import Content
-from airflow_provider_kk.delivery.progress import Progress
-from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
+from airflow_provider_kk.delivery.model import Content
+from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, RunQueue, RunStatus
 from tests.delivery.world import VirtualClock
 
 

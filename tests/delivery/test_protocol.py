@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kk.delivery.job import InconclusiveError, ListedOrder
+from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.states import State
 from tests.delivery.world import Limits, Order, Policy, World, counts

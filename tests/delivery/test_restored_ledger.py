@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.model import ListedOrder
 from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.sql import tables
 from tests.delivery.world import Order, World, counts, list_integers
@@ -134,8 +134,8 @@ def test_recover_adopts_all_splits_from_two_slices_of_the_list(world: World) -> 
     restore(world, saved)
     find = world.kk.find
 
-    def one_by_one(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
-        for part in find(since, until, keys):
+    def one_by_one(since: float, until: float) -> Iterator[list[ListedOrder]]:
+        for part in find(since, until):
             yield from [[one] for one in part] or [[]]
 
     world.kk.find = one_by_one  # type: ignore[method-assign]

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_kk.api.errors import KKAnswerError, KKAuthError, KKError, KKRejectedError
 from airflow_provider_kk.api.models import Stock
-from airflow_provider_kk.delivery.job import Content
+from airflow_provider_kk.delivery.model import Content
 from airflow_provider_kk.delivery.run_queue import QueuedOrder
-from airflow_provider_kk.delivery.stock import StockCheck
+from airflow_provider_kk.sync.stock import StockCheck
 from tests.delivery.world import World, counts
 
 A, B, C = "SHIRT_M", "SHIRT_L", "HAT"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_kk.api.throttle import ThrottleStopped
+from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.dispatcher import Limits
 from airflow_provider_kk.delivery.run_queue import RunStatus
 from tests.delivery.world import Free, Order, World, counts, stream_over
 
@@ -32,7 +32,7 @@ def test_an_order_in_doubt_whose_resend_was_stopped_stays_in_doubt(world: World)
     world.clock.sleep(800)
 
     class Stopping(Free):
-        def acquire(self, stop: Any = None) -> None:
+        def acquire(self, stop: Any = None, *, to_send: bool = False) -> None:
             stop.set("SIGTERM")
             raise ThrottleStopped
 
@@ -69,7 +69,7 @@ def test_the_first_failure_is_named_and_the_others_are_counted(
     together = threading.Barrier(4)
 
     class Failing(Free):
-        def acquire(self, stop: Any = None) -> None:
+        def acquire(self, stop: Any = None, *, to_send: bool = False) -> None:
             together.wait(300)
             raise Down
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_kk.api.errors import KKRateLimitedError
-from airflow_provider_kk.delivery.job import BeforeSend
-from airflow_provider_kk.delivery.model import AttemptResult
+from airflow_provider_kk.delivery.model import AttemptResult, BeforeSend
 from airflow_provider_kk.delivery.run_queue import RunStatus
 from airflow_provider_kk.delivery.states import Event, State
 from airflow_provider_kk.sync.runs import summarise
@@ -48,7 +47,7 @@ def test_the_permit_of_an_order_that_another_worker_sends_is_released(world: Wor
     handed_back = []
 
     class Rivalled(Free):
-        def acquire(self, stop: Any = None) -> None:
+        def acquire(self, stop: Any = None, *, to_send: bool = False) -> None:
             world.sync("A")
 
         def release(self, held_s: float) -> None:

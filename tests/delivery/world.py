@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,19 @@ from typing import Any
 import sqlalchemy as sa
 
 from airflow_provider_kk.api.errors import KKError, KKNotSentError, KKRejectedError, KKUnknownOutcomeError
+from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import Stop
-from airflow_provider_kk.delivery.dispatcher import Dispatcher, Limits
-from airflow_provider_kk.delivery.job import BeforeSend, Content, InconclusiveError, Job, ListedOrder
-from airflow_provider_kk.delivery.model import Origin, Record, Timing
+from airflow_provider_kk.delivery.dispatcher import Dispatcher
+from airflow_provider_kk.delivery.model import (
+    BeforeSend,
+    Content,
+    InconclusiveError,
+    Job,
+    ListedOrder,
+    Origin,
+    Record,
+    Timing,
+)
 from airflow_provider_kk.delivery.orders import fingerprint_with
 from airflow_provider_kk.delivery.reconcile import Policy
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
@@ -148,7 +157,7 @@ class FakeKK:
             raise fault("something happened")
         return ids
 
-    def find(self, since: float, until: float, keys: Sequence[str]) -> Iterator[list[ListedOrder]]:
+    def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
         if self.list_error is not None:
             raise self.list_error
         listed_s = self.clock.slept_s - self.list_lag_s
@@ -167,7 +176,7 @@ class FakeKK:
 class Free:
     """A throttle that never waits."""
 
-    def acquire(self, stop: object = None) -> None:
+    def acquire(self, stop: object = None, *, to_send: bool = False) -> None:
         return
 
     def min_duration_s(self, requests: int) -> float:
@@ -276,6 +285,8 @@ def stream_over(
     throttle: Any = None,
     make_job: Callable[[str], Any] | None = None,
     in_flight: int = 1,
+    ledger: SqlLedger | None = None,
+    run_id: str | None = None,
 ) -> tuple[Dispatcher, RunQueue, SyncRuns, Any]:
     """A stream over some orders that is not run yet, its board, and its run."""
     by_key = {order.key: order for order in orders}
@@ -283,18 +294,20 @@ def stream_over(
     def job_of(key: str) -> Job:
         return world.job(by_key[key])
 
-    run_queue, runs = RunQueue(), SyncRuns(world.ledger)
+    ledger = ledger or world.ledger
+    origin = replace(ORIGIN, run_id=run_id or ORIGIN.run_id)
+    run_queue, runs = RunQueue(), SyncRuns(ledger)
     run_queue.add(QueuedOrder(n, o.key, o.content(), o.payload()) for n, o in enumerate(orders))
-    run = runs.begin(ORIGIN)
+    run = runs.begin(origin)
     stream = Dispatcher(
-        ledger=world.ledger,
+        ledger=ledger,
         order_list=world.kk,
         throttle=throttle or Free(),
         run_queue=run_queue,
         make_job=lambda payload: (make_job or job_of)(key_in(payload)),
         probe=lambda: None,
         log=LOG,
-        origin=ORIGIN,
+        origin=origin,
         sync_id=run.sync_id,
         stop=stop or Stop(),
         limits=Limits(in_flight),
@@ -306,8 +319,8 @@ def list_integers(world: World) -> None:
     """Let KK list numbers that look like integers as such."""
     listed = world.kk.find
 
-    def find(since: float, until: float, keys: Any) -> Iterator[list[ListedOrder]]:
-        for part in listed(since, until, keys):
+    def find(since: float, until: float) -> Iterator[list[ListedOrder]]:
+        for part in listed(since, until):
             yield [
                 replace(one, key=str(int(one.key)), key_is_integer=True)
                 if one.key is not None and one.key.isdigit()

@@ -135,6 +135,7 @@ def test_every_extra_arrives():
         "timeout_s": 20,
         "lease_s": 90.5,
         "settle_window_s": 900,
+        "max_orders_per_day": 500,
         "rate_limit_burst": 60,
         "rate_limit_per_second": 0.5,
         "use_env_proxies": True,

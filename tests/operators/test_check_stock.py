@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_kk.delivery.stock import StockCheck
 from airflow_provider_kk.operators.orders import SyncOrdersOperator
+from airflow_provider_kk.sync.stock import StockCheck
 from tests.operators import shop
 from tests.operators.shop import (
     SELECT,
@@ -109,7 +109,7 @@ def test_stock_is_queried_30_skus_at_a_time_once_each_for_orders_that_are_sent(
     warehouse.add(*[line(n, skus[n % 100], 1) for n in range(1_200)])
 
     # 1,200 orders are more than a batch of the board.
-    plan = attempt(sync(plan_only=True), run_id="plan")
+    plan = attempt(sync(plan_only=True, max_new_orders=None), run_id="plan")
     assert nonzero(plan.value) == {"postponed": 1_200}
     # The sync will ask for the stock again, and KK's list once.
     assert (questions(sandbox), plan.value["requests"]) == (4, 1_200 + 1 + 4)

@@ -18,8 +18,7 @@ from airflow_provider_kk.cli.main import main
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.operators.refunds import RefundOrderOperator
 from airflow_provider_kk.sandbox.faults import FAULTS
-from airflow_provider_kk.triggers.refunds import RefundTrigger
-from airflow_provider_kk.triggers.sleep import SleepTrigger
+from airflow_provider_kk.triggers.kk import RefundTrigger, SleepTrigger
 from tests.operators.shop import ADDRESS, PRIVATE, attempt
 
 if TYPE_CHECKING:

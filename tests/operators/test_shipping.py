@@ -60,7 +60,7 @@ def test_an_order_that_kk_splits_is_quoted_by_channel_type():
 @pytest.mark.parametrize(
     ("arguments", "faults"),
     [
-        ({"country": "France"}, ["country: "]),
+        ({"country": "Congo"}, ["country: "]),
         ({"country": "", "items": [{"sku": "", "quantity": 0}]}, ["items[0].sku: is required", "country: "]),
         ({"items": [{"sku": DRESS, "quantity": "0"}]}, ["items[0].quantity: must be at least 1"]),
         ({"items": "[]"}, ["items: must have at least one line"]),

@@ -7,7 +7,7 @@ import time
 import pytest
 import requests
 
-from airflow_provider_kk.sandbox.clock import iso
+from airflow_provider_kk.sandbox.protocol import iso
 from airflow_provider_kk.sandbox.server import SandboxServer
 from tests.sandbox.caller import DRESS, V1, V2, Caller, order
 
@@ -99,7 +99,7 @@ def test_a_number_that_looks_like_an_integer_can_come_back_as_one(kk, caller):
 
 def test_the_name_of_the_number_can_be_another_one(kk, caller):
     place(kk, 1)
-    kk.control.set(number_field_v2="CustomOrderNumber")
+    kk.control.set(number_field="CustomOrderNumber")
 
     assert caller.listed(V2)[0]["CustomOrderNumber"] == "N0"
 
@@ -142,7 +142,7 @@ def test_v2_has_four_statuses_and_v1_one(kk, caller):
 
 
 def test_a_page_of_many_orders_costs_little_more_than_one_of_few(kk, caller):
-    from airflow_provider_kk.sandbox.neworder import NewOrder
+    from airflow_provider_kk.sandbox.calls import NewOrder
     from airflow_provider_kk.sandbox.store import SandboxStore
 
     store: SandboxStore = kk._kk.store

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kk.sandbox.clock import iso
 from airflow_provider_kk.sandbox.control import SandboxControlError
+from airflow_provider_kk.sandbox.protocol import iso
 from tests.sandbox.caller import DRESS, V1, V2, order
 
 DAY = 86_400

@@ -15,11 +15,11 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_kk.delivery.splits import Splits
+from airflow_provider_kk.delivery.listing import Splits
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.sensors.orders import GOALS, OrderSensor
-from airflow_provider_kk.triggers.orders import OrderTrigger
+from airflow_provider_kk.triggers.kk import OrderTrigger
 from tests.operators.shop import ADDRESS, attempt
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def test_the_wait_for_any_goes_on_while_another_split_may_turn_up(
     def splits_of(number: str, ledger: Any, client: Any) -> Splits:
         return Splits(State.CREATED, (one,), client.get_orders([one]), are_all=False)
 
-    monkeypatch.setattr("airflow_provider_kk.delivery.splits.splits_of", splits_of)
+    monkeypatch.setattr("airflow_provider_kk.delivery.listing.splits_of", splits_of)
     sandbox.control.move(one, "cancel")
     ledger = {"custom_order_number": "S-1", "ledger_conn_id": "warehouse"}
     assert isinstance(wait(**ledger, any_split=True).error, AirflowSensorTimeout)

@@ -30,6 +30,9 @@ class Habits:
     """How often a human lends a hand meanwhile."""
     clock_jumps: bool
     workers_skew_s: float
+    max_orders_per_day: int | None
+    pauses: int
+    """How often a person stops all sending for a while."""
 
 
 def draw_manners(random: Random, *, restores: bool, clocks_are_off: bool) -> Manners:
@@ -78,6 +81,9 @@ def draw_habits(random: Random, *, restores: bool, clocks_are_off: bool) -> Habi
         # What was sent since a backup is read from its last stamp on, by KK's clock.
         clock_jumps=not restores and clocks_are_off and random.random() < 0.4,
         workers_skew_s=random.choice((0.0, 0.0, -3_600.0, 240.0, 3_600.0)) if clocks_are_off else 0.0,
+        # A restored backup has forgotten what was sent, and that somebody has paused.
+        max_orders_per_day=None if restores else random.choice((None, None, None, 4, 12)),
+        pauses=0 if restores else random.choice((0, 0, 0, 2)),
     )
 
 

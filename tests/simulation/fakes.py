@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from airflow_provider_kk.delivery.model import Pause, SendingPausedError
 from tests.simulation.hub import Hub
 
 
@@ -27,10 +29,14 @@ class DatabaseClock(HubClock):
 
 
 class NoThrottle:
-    """A throttle that never waits."""
+    """A throttle that never waits, and gives no permit to send while a person has paused the account."""
 
-    def acquire(self, stop: object = None) -> None:
-        return
+    def __init__(self, pause: Callable[[], Pause | None]) -> None:
+        self._pause = pause
+
+    def acquire(self, stop: object = None, *, to_send: bool = False) -> None:
+        if to_send and (pause := self._pause()):
+            raise SendingPausedError(pause)
 
     def min_duration_s(self, requests: int) -> float:
         return 0.0

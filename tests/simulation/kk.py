@@ -16,7 +16,7 @@ from airflow_provider_kk.api.errors import (
     KKRejectedError,
     KKUnknownOutcomeError,
 )
-from airflow_provider_kk.delivery.job import BeforeSend, ListedOrder
+from airflow_provider_kk.delivery.model import BeforeSend, ListedOrder
 from tests.simulation.hub import Hub
 
 TIMEOUT_S = 30.0

@@ -7,8 +7,8 @@ from operator import attrgetter
 from typing import Any
 
 from airflow_provider_kk.delivery.clock import Clock
-from airflow_provider_kk.delivery.model import Attempt, Claim, Origin, Record
-from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.model import Attempt, Claim, Origin, Pause, Record
+from airflow_provider_kk.delivery.states import NOTHING_BOUGHT, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
 
 HEAL_A_NEW_ACCOUNT_S = 30 * 86_400.0
@@ -29,6 +29,7 @@ class Tables:
         """By order number, then by place."""
         self.runs: dict[str, tuple[Origin, RunRow]] = {}
         self.recovered_until = recovered_until
+        self.pause: Pause | None = None
 
     def put(self, entry: Record) -> None:
         self.orders[entry.key, entry.generation] = entry
@@ -48,6 +49,7 @@ class Tables:
         other.orders, other.newest = dict(self.orders), dict(self.newest)
         other.attempts = {key: dict(attempts) for key, attempts in self.attempts.items()}
         other.runs = dict(self.runs)
+        other.pause = self.pause
         return other
 
 
@@ -170,6 +172,9 @@ class MemoryStorage:
         self._pause("begin")
         self._tables.recovered_until = max(self._tables.recovered_until, epoch)
 
+    def pause(self) -> Pause | None:
+        return self._tables.pause
+
     def newest_run(self, origin: Origin) -> RunRow | None:
         found = [run for task, run in self._tables.runs.values() if _is_task(task, origin)]
         return max(found, key=lambda run: run.started_at) if found else None
@@ -238,12 +243,12 @@ class MemoryTransaction:
         return new
 
     def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
-        place = (claim.job.key, claim.generation, claim.attempt, claim.token)
+        place = (claim.job.key, claim.generation, claim.attempt, claim.version)
         attempts = self._tables.attempts.setdefault(claim.job.key, {})
         attempts[place] = Attempt(*place, token_fingerprint="", **values)
 
     def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
-        place = (claim.job.key, claim.generation, claim.attempt, claim.token)
+        place = (claim.job.key, claim.generation, claim.attempt, claim.version)
         attempts = self._tables.attempts.get(claim.job.key, {})
         if place not in attempts:
             return False
@@ -253,6 +258,18 @@ class MemoryTransaction:
     def attempts(self, key: str, generation: int) -> list[Attempt]:
         found = [one for one in self._tables.attempts.get(key, {}).values() if one.generation == generation]
         return sorted(found, key=_in_turn)
+
+    def lock_account(self) -> None:
+        return
+
+    def count_bought(self, settle_after: float) -> tuple[int, float]:
+        times = [
+            one.settle_after
+            for attempts in self._tables.attempts.values()
+            for one in attempts.values()
+            if one.settle_after > settle_after and one.outcome not in NOTHING_BOUGHT
+        ]
+        return len(times), min(times, default=0.0)
 
 
 _in_turn = attrgetter("generation", "attempt", "intent_at")

@@ -13,7 +13,6 @@ from typing import Any
 from unittest.mock import patch
 
 from airflow_provider_kk.delivery import (
-    actions,
     attempt,
     dispatcher,
     listing,
@@ -22,14 +21,13 @@ from airflow_provider_kk.delivery import (
     recover,
     resolution,
 )
-from airflow_provider_kk.delivery.actions import Action, next_action
 from airflow_provider_kk.delivery.attempt import Lease
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
-from airflow_provider_kk.delivery.job import Job, ListedOrder
 from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
-from airflow_provider_kk.delivery.model import Claim, Record
+from airflow_provider_kk.delivery.model import Claim, Job, ListedOrder, Record
 from airflow_provider_kk.delivery.orders import KKOrderList
-from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.states import Action, State, next_action
+from tests.simulation.fakes import NoThrottle
 from tests.simulation.kk import WINDOW_S
 from tests.simulation.memory import MemoryTransaction, Tables
 from tests.simulation.quick import forget_world
@@ -319,7 +317,23 @@ def _own_answer_for_anyone() -> AbstractContextManager[Any]:
     return patch.object(Ledger, "_record", records)
 
 
+def _cap_ignores_what_is_in_flight() -> AbstractContextManager[Any]:
+    """Only what is known to be created counts, so that attempts under way take no share of the day."""
+
+    def counts(self: MemoryTransaction, settle_after: float) -> tuple[int, float]:
+        attempts = [one for group in self._tables.attempts.values() for one in group.values()]
+        times = [one.settle_after for one in attempts if one.outcome == "created"]
+        return len(times), min(times, default=0.0)
+
+    return patch.object(MemoryTransaction, "count_bought", counts)
+
+
 MUTANTS = (
+    Mutant("a pause counts for new runs only", lambda: patch.object(
+        NoThrottle, "acquire", lambda self, stop=None, *, to_send=False: None)),
+    Mutant("the daily cap is not kept", lambda: patch.object(
+        Ledger, "_require_below_cap", lambda self, tx, most, skew: None)),
+    Mutant("the daily cap counts answers only", _cap_ignores_what_is_in_flight),
     Mutant("no compare-and-set", _no_compare_and_set),
     Mutant("compare-and-set on the state alone", lambda: patch.object(
         MemoryTransaction, "change", _change_if("state"))),
@@ -349,9 +363,8 @@ MUTANTS = (
         listing, "_may_be_another", lambda *a: False), is_rare=True),
     Mutant("zeros before a number are not thought of", lambda: _all(*(
         patch.object(module, "zero_padded_rows", lambda *a: {}) for module in (recover, listing)))),
-    Mutant("any number may have been an integer", lambda: _all(
-        patch.object(actions, "FOUND_AS_INTEGER", "found at KK"),
-        patch.object(recover, "FOUND_AS_INTEGER", "found at KK")), is_rare=True),
+    Mutant("any number may have been an integer", lambda: patch.object(
+        recover, "FOUND_AS_INTEGER", "found at KK"), is_rare=True),
     Mutant("orders without a number are ignored", lambda: patch.object(
         listing.Listing, "has_unnumbered", lambda self, goods, until: False)),
     Mutant("after a 429 whoever was first goes on", _rate_limited_are_always_free, is_rare=True),

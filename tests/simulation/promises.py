@@ -6,14 +6,15 @@ import itertools
 from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 
-from airflow_provider_kk.delivery.job import plain_number
-from airflow_provider_kk.delivery.model import Attempt, Record
+from airflow_provider_kk.delivery.model import Attempt, Record, Timing, plain_number
 from airflow_provider_kk.delivery.run_queue import COUNTED
 from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.sync.history import Rule, broken_rules
 from airflow_provider_kk.sync.runs import Summary
-from tests.simulation.kk import KK, WINDOW_S, Manners, Order, Post, Row
+from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Manners, Order, Post, Row
 from tests.simulation.memory import Database, Place
 
+SETTLE_DELAY_S = Timing().lease_s + TIMEOUT_S + WINDOW_S
 #: A generation in one of these needs nobody any more.
 ENDS = frozenset({State.CREATED, State.REJECTED})
 
@@ -22,6 +23,7 @@ class Promises:
     """The promises of a world, and the first one that it has broken.
 
     :param times_are_exact: the clocks agree, and each commit is recorded when it happens.
+    :param rows_are_in_turn: no clock is set meanwhile, and no answer is stored a second time later.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Promises:
         database: Database,
         *,
         times_are_exact: bool,
+        rows_are_in_turn: bool,
     ) -> None:
         self.broken = ""
         self.wanted = dict.fromkeys([order.key for order in orders], 1)
@@ -41,7 +44,11 @@ class Promises:
         """Of these a human has said what KK has, which outweighs an answer that is recorded later."""
         self._seed, self._orders, self._manners, self._database = seed, orders, manners, database
         self._times_are_exact = times_are_exact
+        self._rows_are_in_turn = rows_are_in_turn
         self._last_posts: dict[str, Post] = {}
+        self._halves = 0
+        self.paused_at: float | None = None
+        """Since when a person has stopped all sending; None while it is allowed."""
 
     def require(self, holds: bool, promise: str, *details: object) -> None:
         """Note the first promise that does not hold; `details` are what `promise` has a %s for."""
@@ -53,6 +60,11 @@ class Promises:
 
     def check_post(self, key: str, post: Post) -> None:
         """Each POST has a committed intent of its own, and none follows another within its settle window."""
+        self._halves += post.fate == "half_split"
+        if self.paused_at is not None and not self._manners.is_beyond:
+            # A worker that has its permit may stand still until its lease ends.
+            late_s = post.at - self.paused_at - self._manners.freeze_before_first_byte_s
+            self.require(late_s <= Timing().lease_s, "%s is sent %.0f s after all was paused", key, late_s)
         used = self.used_intents
         intents = [place for place in self._database.tables.attempts.get(key, ()) if place not in used]
         self.require(bool(intents), "%s is sent without an intent", key)
@@ -68,6 +80,13 @@ class Promises:
             )
         if post.may_be_there:
             self._last_posts[key] = post
+
+    def check_cap(self, kk: KK, max_orders_per_day: int | None) -> None:
+        """No more than a day's orders were created, while all that happened lay within a day."""
+        if max_orders_per_day is not None:
+            # What KK said no to counts as nothing, though it may have made a half of it.
+            created = sum(kk.creates.values()) - self._halves
+            self.require(created <= max_orders_per_day, "%s orders, at most %s", created, max_orders_per_day)
 
     def check_summary(self, summary: Summary) -> None:
         """Every order is counted once."""
@@ -98,6 +117,7 @@ class Promises:
             self.require(newest is not None, "%s is lost: the ledger does not know it", order.key)
             if newest is not None:
                 self._check_order(order, newest, entries[order.key], rows.get(order.key, []), creates)
+                self._check_history(entries[order.key])
 
     def _check_order(
         self, order: Order, entry: Record, generations: Sequence[Record], rows: Sequence[Row], creates: int
@@ -121,6 +141,15 @@ class Promises:
             is_part = creates == wanted and self._manners.forgets_numbers > 0
             is_refused = is_part or creates == wanted - 1
             require(is_refused, "%s is at KK and called %s: %s", key, entry.state, entry)
+
+    def _check_history(self, generations: Sequence[Record]) -> None:
+        """The ledger's rows break no rule by which `kk audit --history` judges them."""
+        attempts = self._database.tables.attempts.get(generations[0].key, {}).values()
+        in_turn = sorted(attempts, key=attrgetter("generation", "attempt", "intent_at"))
+        broken = broken_rules(generations, in_turn, settle_delay_s=SETTLE_DELAY_S)
+        if not self._rows_are_in_turn:
+            broken = [one for one in broken if one.rule not in (Rule.OUTCOME, Rule.ONE_ATTEMPT)]
+        self.require(not broken, "the history breaks a rule: %s", broken[:1])
 
     def _check_attempts(self) -> None:
         """Whatever KK and the workers do: two answers are never silent, none goes out over a new doubt."""

@@ -10,8 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 from airflow_provider_kk.delivery import orders
-from airflow_provider_kk.delivery.job import Job, ListedOrder
-from airflow_provider_kk.delivery.model import Attempt, AttemptResult, Claim, Origin, Record
+from airflow_provider_kk.delivery.model import Attempt, AttemptResult, Claim, Job, ListedOrder, Origin, Record
 from airflow_provider_kk.delivery.reconcile import Policy, _Decision
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunResult
 from airflow_provider_kk.delivery.storage import RunRow

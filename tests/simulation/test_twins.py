@@ -11,9 +11,17 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.delivery.job import Content, Job, ListedOrder
 from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
-from airflow_provider_kk.delivery.model import AttemptResult, Claim, Origin, Record, Timing
+from airflow_provider_kk.delivery.model import (
+    AttemptResult,
+    Claim,
+    Content,
+    Job,
+    ListedOrder,
+    Origin,
+    Record,
+    Timing,
+)
 from airflow_provider_kk.delivery.recover import adopt_unknown, rename
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus

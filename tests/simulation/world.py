@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from random import Random
 
-from airflow_provider_kk.delivery.circuit_breaker import Limits
+from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
-from airflow_provider_kk.delivery.job import Content, Job
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.model import AttemptResult, Origin, Record, Timing
+from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin, Pause, Record, Timing
 from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus
@@ -81,6 +81,7 @@ class World:
                 or self.hub.workers_skew_s
                 or manners.skew_s
             ),
+            rows_are_in_turn=not (self.habits.clock_jumps or self.habits.unsure_commits),
         )
         self.kk = KK(self.hub, manners, self.promises.check_post)
         self._jobs = {_payload(order): self._job(order) for order in self.orders}
@@ -127,16 +128,24 @@ class World:
         if habits.restores:
             hub.run(until=hub.now + random.random() * 1_000.0)
             backup = self.database.tables.copy()
-        for _ in range(habits.hands):
-            hub.at(hub.now + random.random() * 4_000.0, self._lend_a_hand)
-        if habits.hands:
-            hub.meddle = self._lend_a_hand
+        self._let_people_act()
         if habits.clock_jumps:
             for _ in range(2):
                 hub.at(hub.now + random.random() * 3_000.0, self._set_a_clock)
         hub.run(until=hub.now + 6 * 3_600.0)
         if backup is not None:
             self._restore(backup)
+
+    def _let_people_act(self) -> None:
+        random, hub, habits = self.random, self.hub, self.habits
+        for _ in range(habits.hands):
+            hub.at(hub.now + random.random() * 4_000.0, self._lend_a_hand)
+        if habits.hands:
+            hub.meddle = self._lend_a_hand
+        for _ in range(habits.pauses):
+            begin = hub.now + random.random() * 1_500.0
+            hub.at(begin, self._pause_sending)
+            hub.at(begin + random.random() * 4_000.0, self._resume_sending)
 
     def _restore(self, backup: Tables) -> None:
         """An old backup is put in place while nothing runs, and what was under way has been listed."""
@@ -149,6 +158,17 @@ class World:
         self.promises.used_intents.clear()
         self._start("after restore", 1, 1)
         self.hub.run(until=self.hub.now + 7_200.0)
+
+    def _pause_sending(self) -> None:
+        if self.database.tables.pause is None:
+            self.hub.note("sending is paused")
+            self.database.tables.pause = Pause(self.hub.now, "human", "wrong query")
+            self.promises.paused_at = self.hub.now
+
+    def _resume_sending(self) -> None:
+        self.hub.note("sending is allowed again")
+        self.database.tables.pause = None
+        self.promises.paused_at = None
 
     def _set_a_clock(self) -> None:
         """The workers' or the database's is set right or wrong (another server takes over), KK's right."""
@@ -221,7 +241,13 @@ class World:
             pause=self.hub.pause if pauses else lambda where: None,
             commit_is_unsure=lambda: self._unsure > 0 and self.random.random() < self._unsure,
         )
-        return Ledger(storage, HubClock(self.hub), TERMS, new_version=lambda: f"t{next(self._tokens)}")
+        return Ledger(
+            storage,
+            HubClock(self.hub),
+            TERMS,
+            max_orders_per_day=self.habits.max_orders_per_day,
+            new_version=lambda: f"t{next(self._tokens)}",
+        )
 
     def _task(self, process: Process, run_id: str, number: int, *, patient: bool = False) -> bool:
         """What the operator does; True when nothing is left to do."""
@@ -236,7 +262,7 @@ class World:
         stream = Dispatcher(
             ledger=ledger,
             order_list=order_list,
-            throttle=NoThrottle(),
+            throttle=NoThrottle(ledger.storage.pause),
             run_queue=run_queue,  # type: ignore[arg-type]
             make_job=self._jobs.__getitem__,
             probe=lambda: None,
@@ -291,6 +317,9 @@ class World:
         hub.meddle = lambda: None
         hub.workers_skew_s = 0.0
         hub.run()
+        self._resume_sending()
+        self.promises.check_cap(self.kk, self.habits.max_orders_per_day)
+        self.habits = replace(self.habits, max_orders_per_day=None)
         self.promises.require(self._unfinished == 0, "%s tasks never ended", self._unfinished)
         manners.faults = manners.list_errors = 0.0
         manners.hides = ""

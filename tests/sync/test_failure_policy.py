@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_kk.delivery.job import Content
+from airflow_provider_kk.delivery.model import Content
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.sync.failure_policy import task_failure
 from airflow_provider_kk.sync.runs import count
@@ -25,6 +25,7 @@ def said(
         run_queue=run_queue,
         breaker_reason=breaker_reason,
         breaker_error=None,
+        guard_exceeded="",
         held_elsewhere=list(elsewhere),
         hook=None,
     )

@@ -37,13 +37,13 @@ def main() -> None:
             posts.append(delivered)
         return delivered
 
-    def acquire(*arguments: Any) -> None:
+    def acquire(*arguments: Any, **options: Any) -> None:
         # Not between a place in the rate limit and its POST: who tarries there exceeds the limit later.
         if threading.current_thread() is not threading.main_thread() and not gate.exists():
             print("waiting", flush=True)
             while not gate.exists():
                 time.sleep(0.02)
-        take_place(*arguments)
+        take_place(*arguments, **options)
 
     stream_deliver, take_place = dispatcher.attempt, LedgerBucket.acquire
     with (

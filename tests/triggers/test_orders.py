@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_kk.sandbox.server import SandboxServer
-from airflow_provider_kk.triggers.orders import OrderTrigger
+from airflow_provider_kk.triggers.kk import OrderTrigger
 from tests.operators.shop import kk_connection
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from airflow_provider_kk.triggers.sleep import SleepTrigger
+from airflow_provider_kk.triggers.kk import SleepTrigger
 
 
 def slept_s(trigger: SleepTrigger, monkeypatch: pytest.MonkeyPatch) -> float:
@@ -17,7 +17,7 @@ def slept_s(trigger: SleepTrigger, monkeypatch: pytest.MonkeyPatch) -> float:
     async def sleep(seconds: float) -> None:
         asked.append(seconds)
 
-    monkeypatch.setattr("airflow_provider_kk.triggers.sleep.asyncio.sleep", sleep)
+    monkeypatch.setattr("airflow_provider_kk.triggers.kk.asyncio.sleep", sleep)
 
     async def fire() -> None:
         async for _event in trigger.run():

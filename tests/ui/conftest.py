@@ -166,8 +166,7 @@ def wait_for(condition: Callable[[], object], is_up: Callable[[], None]) -> None
 
 def hold(environment: Mapping[str, str], *keys: str, are_refunds: bool = False) -> None:
     """Let KK keep silent about orders or refunds until they are held, and their settle windows are over."""
-    from airflow_provider_kk.delivery.job import Content, Job
-    from airflow_provider_kk.delivery.model import AttemptResult, Origin
+    from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin
     from airflow_provider_kk.delivery.states import Event
 
     mine = {name: value for name, value in environment.items() if name.startswith("AIRFLOW_CONN_")}

@@ -163,7 +163,7 @@ def test_after_quiet_the_tables_equal_kks_state_row_by_row(shop: Shop, sort: str
 class Free:
     """A rate limit that nobody has."""
 
-    def acquire(self, stop: object = None) -> None:
+    def acquire(self, stop: object = None, *, to_send: bool = False) -> None:
         pass
 
     def back_off(self, retry_after_s: float | None) -> None:

@@ -1,4 +1,4 @@
-"""The account's leaky bucket as a ledger row, so that all workers together keep KK's rate."""
+"""KK's rate limit as a row of the ledger, so that all workers together keep it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from airflow_provider_kk.api.throttle import (
 )
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.log import utc
+from airflow_provider_kk.delivery.model import SendingPausedError
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
@@ -35,17 +36,18 @@ _LONGEST_QUEUE = 500
 
 
 class LedgerBucket:
-    """A `Throttle` whose state is one number in the ledger, moved by one statement on the database's clock.
+    """A `Throttle` whose state is one number in the ledger, changed by one statement on the database's clock.
 
-    The number is GCRA's theoretical arrival time: the moment at which the bucket will have leaked
-    empty. KK's documentation gives the bucket: 120 requests, leaking 2 a second, for each store and app.
+    The number is GCRA's theoretical arrival time: when the bucket will be empty. KK documents the bucket:
+    120 requests, leaking 2 a second, for each store and app.
 
-    Threads that come while another one books are booked for together by the next: nothing is booked
-    ahead of its need, so that a process that dies takes no more with it than what it was about to send.
+    A thread books for all threads that wait by then. Measured, with 24 threads: one booking for each takes
+    up to 60 % more CPU and halves the orders a second. Nothing is booked ahead of its need.
     """
 
     def __init__(self, ledger: SqlLedger, *, burst: int, per_second: float) -> None:
         self._clock = ledger.clock
+        self._storage = ledger.storage
         self._database = ledger.storage.database
         self._account = ledger.account
         self._burst = max(1, burst - HEADROOM)
@@ -59,8 +61,8 @@ class LedgerBucket:
         self._booking = threading.Lock()
         self._arriving = threading.Lock()
         self._waiting = 0
-        #: Moments of the monotonic clock that are booked for threads that wait.
-        self._permits: deque[float] = deque()
+        #: What is booked for threads that wait; see `_permit`.
+        self._permits: deque[tuple[float, bool]] = deque()
         self._counting = threading.Lock()
         self._paused_until = 0.0
         self._wait_log = WaitLog()
@@ -69,22 +71,29 @@ class LedgerBucket:
         self.rate_limited = 0
         """How often KK has answered 429."""
 
-    def acquire(self, stop: StopSignal | None = None) -> None:
+    def acquire(self, stop: StopSignal | None = None, *, to_send: bool = False) -> None:
         """Wait until one request may be sent.
 
+        :param to_send: for an order or a refund, which a person may have paused.
         :raises ThrottleStopped: when `stop` is set meanwhile.
+        :raises SendingPausedError: see `to_send`.
         """
         stop = stop or Stop()
         if stop.is_set():
             raise ThrottleStopped
-        wait_s = self._permit_at(stop) - self._clock.monotonic()
-        while wait_s > 0 and not stop.is_set():
+        permit_at, is_paused = self._permit(stop)
+        wait_s = permit_at - self._clock.monotonic()
+        while wait_s > 0 and not stop.is_set() and not (to_send and is_paused):
             self._wait_log.note(self._clock.monotonic(), wait_s)
             self._sleep(wait_s, stop)
-            wait_s = self._pause_left_s()  # somebody may have met a 429 while this one slept
+            # Somebody may have met a 429, or paused all sending, while this one slept.
+            wait_s, is_paused = self._back_off_left()
         if stop.is_set():
             self.release()
             raise ThrottleStopped
+        if to_send and is_paused and (pause := self._storage.pause()):
+            self.release()
+            raise SendingPausedError(pause)
 
     def min_duration_s(self, requests: int) -> float:
         """Return how many seconds so many requests take at least, if nobody else sends."""
@@ -95,21 +104,21 @@ class LedgerBucket:
         return max(0.0, free_in_s + (requests - self._burst) * self._interval_s)
 
     def release(self, held_s: float = 0.0) -> None:
-        """Give others a place that is not used, `held_s` seconds after its moment.
+        """Return a permit that is not used, `held_s` seconds after its moment.
 
-        Soon after only: by and by what was taken leaks out of the bucket, and would be given back twice.
-        After a 429 the bucket's level is a guess, and stays.
+        Only soon after: later, the permit has leaked out of the bucket anyway. After a 429 the bucket's level
+        is a guess, and stays.
         """
         if held_s > self._interval_s:
             return
         left = tables.account.c.bucket_tat - self._interval_s
         unused = tables.account.update().where(*self._row, tables.account.c.paused_until <= self._now)
-        # Losing it costs others one wait; that it cannot be given back is no reason for a task to fail.
+        # If this fails, another worker waits once longer.
         with suppress(DBAPIError), self._database.write() as db:
             db.execute(unused.values(bucket_tat=left), self._here())
 
     def back_off(self, retry_after_s: float | None) -> None:
-        """Pause all workers of the account: KK has answered 429, so others use it too."""
+        """Pause all workers of the account after a 429."""
         pause_s = random.uniform(0.5, 1.0) * _BACK_OFF_S if retry_after_s is None else retry_after_s  # noqa: S311 - a pause, no secret
         pause_s = min(pause_s, MAX_BACK_OFF_S)
         here = self._clock.monotonic()
@@ -127,8 +136,8 @@ class LedgerBucket:
         )
         self._database.persist(lambda db: db.execute(pause))
 
-    def _permit_at(self, stop: StopSignal) -> float:
-        """Return the moment, on the monotonic clock, at which this thread may send."""
+    def _permit(self, stop: StopSignal) -> tuple[float, bool]:
+        """Return when, on the monotonic clock, this thread may send, and whether sending is paused."""
         with self._arriving:
             self._waiting += 1
         with self._booking:
@@ -141,7 +150,7 @@ class LedgerBucket:
                 self._permits.extend(self._book(number))
             return self._permits.popleft()
 
-    def _book(self, number: int) -> list[float]:
+    def _book(self, number: int) -> list[tuple[float, bool]]:
         """Book the next free moments, on the monotonic clock."""
         cost_s = number * self._interval_s
 
@@ -157,14 +166,15 @@ class LedgerBucket:
         first_s = row.bucket_tat - cost_s + self._interval_s - self._burst * self._interval_s - row.now
         soonest_s = max(0.0, row.paused_until - row.now)
         here = self._clock.monotonic()
-        return [here + max(soonest_s, first_s + index * self._interval_s) for index in range(number)]
+        moments = (max(soonest_s, first_s + index * self._interval_s) for index in range(number))
+        return [(here + moment_s, bool(row.is_paused)) for moment_s in moments]
 
-    def _pause_left_s(self) -> float:
+    def _back_off_left(self) -> tuple[float, bool]:
         row = self._database.read_with_retry(self._read_state)
         if self._is_out_of_bounds(row):
             self._set_right(row)
             row = self._database.read_with_retry(self._read_state)
-        return float(row.paused_until - row.now)
+        return float(row.paused_until - row.now), bool(row.is_paused)
 
     def _is_out_of_bounds(self, row: Any) -> bool:
         return bool(
@@ -172,7 +182,7 @@ class LedgerBucket:
         )
 
     def _set_right(self, row: Any) -> None:
-        """Assume a full bucket and no pause where a clock that was ahead wrote later times."""
+        """Set a full bucket and no pause where a wrong clock has written later times."""
         account = tables.account.c
         tat_is_off = account.bucket_tat > self._now + self._longest_s
         pause_is_off = account.paused_until > self._now + MAX_BACK_OFF_S
@@ -213,7 +223,14 @@ class LedgerBucket:
 
     @property
     def _columns(self) -> tuple[Any, ...]:
-        return tables.account.c.bucket_tat, tables.account.c.paused_until, self._now.label("now")
+        # One statement tells both, so that a pause costs no order a round trip.
+        is_paused = sa.exists().where(
+            tables.pause.c.host == tables.account.c.host,
+            tables.pause.c.account == tables.account.c.account,
+            tables.pause.c.resumed_at == 0.0,
+        )
+        account = tables.account.c
+        return account.bucket_tat, account.paused_until, self._now.label("now"), is_paused.label("is_paused")
 
     @cached_property
     def _now(self) -> sa.ColumnElement[float]:

@@ -2,27 +2,80 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.retry import (
+from airflow_provider_kk.delivery.sql.driver_errors import (
+    describe_error,
     is_serialization_failure,
-    is_transient_code,
+    is_transient,
     retry,
     takes_no_writes,
 )
-from airflow_provider_kk.delivery.sql.slow_transactions import SlowTransactions
+
+_log = logging.getLogger(__name__)
+
+_CHECK_EVERY_S = 5.0
+_WORTH_LOGGING_S = 10.0
+_WARN_EVERY_S = 30.0
+
+
+class SlowTransactions:
+    """Logs transactions that take long, from a thread that lives while there are transactions."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: dict[object, float] = {}
+        self._is_watched = False
+        self._pause = threading.Event()  # never set
+
+    @contextmanager
+    def warn_if_slow(self) -> Iterator[None]:
+        """Log a warning if the block lasts long."""
+        key = object()
+        with self._lock:
+            self._since[key] = time.monotonic()
+            if not self._is_watched:
+                # If no thread can be started, the transaction goes on unwatched.
+                with suppress(RuntimeError):
+                    threading.Thread(target=self._watch, name="kk-waits", daemon=True).start()
+                    self._is_watched = True
+        try:
+            yield
+        finally:
+            del self._since[key]
+
+    def _watch(self) -> None:
+        warned_at = -_WARN_EVERY_S
+        while True:
+            # Not time.sleep: tests with a virtual clock count that as the worker's.
+            self._pause.wait(_CHECK_EVERY_S)
+            now = time.monotonic()
+            with self._lock:
+                if not self._since:
+                    self._is_watched = False
+                    return
+                waited_s = now - min(self._since.copy().values())
+            if waited_s >= _WORTH_LOGGING_S and now - warned_at >= _WARN_EVERY_S:
+                warned_at = now
+                text = "Waiting for the ledger's database for %.0f s: it is locked, busy or out of reach"
+                _log.warning(text, waited_s)
+
 
 T = TypeVar("T")
 
@@ -49,12 +102,11 @@ class Database:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self.engine = engine
         self.kind = engine.dialect.name
-        self.is_mysql = self.kind in ("mysql", "mariadb")
-        #: Whether a change can return the row that it has made (SQLAlchemy 1.4 knows it of PostgreSQL only).
+        #: Whether a change can return its row (with SQLAlchemy 1.4, only in PostgreSQL).
         self.returns_rows: bool = getattr(engine.dialect, "update_returning", self.kind == "postgresql")
         self._clock = clock
         self._waits = SlowTransactions()
-        # Writers of one process queue here, fairly, instead of in SQLite's busy loop, which starves some.
+        # Writers of one process queue here: SQLite's own busy loop starves some.
         self._gate = threading.RLock() if self.kind == "sqlite" else None
         if self.kind not in SUPPORTED:
             raise LedgerUnusableError(
@@ -64,7 +116,7 @@ class Database:
         _make_durable(engine)
 
     def time_here(self) -> float | None:
-        """Return the worker's time where the database has no clock of its own: SQLite; else None."""
+        """Return the worker's time for SQLite, which has no clock of its own; else None."""
         return self._clock.wall() if self.kind == "sqlite" else None
 
     def now(self) -> sa.ColumnElement[float]:
@@ -84,32 +136,29 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection to read with."""
+        """Open a connection that only reads."""
         with self._waits.warn_if_slow(), self.engine.connect() as connection:
             yield connection.execution_options(kk_read=True)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that is committed durably when the block ends."""
+        """Open a transaction that is committed durably when the block ends."""
         with self._waits.warn_if_slow(), self._gate or nullcontext(), self.engine.begin() as connection:
             yield connection
 
     def persist(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction, again after a lost connection or a lock timeout.
+        """Run `work` in a transaction; retry after any transient error.
 
-        For work that may run twice: a commit may have happened when its connection broke.
+        For work that may run twice: a commit may have happened before its connection broke.
         """
         return self._retry_while(work, is_transient)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction, again only when the database has undone it for another one's sake.
-
-        For work that must not run twice.
-        """
+        """Run `work`, which must not run twice, in a transaction; retry only after a rollback."""
         return self._retry_while(work, is_serialization_failure)
 
     def read_with_retry(self, work: Callable[[Connection], T]) -> T:
-        """Run `work`, which only reads, again after what `persist` runs it again."""
+        """Run `work`, which only reads; retry after any transient error."""
 
         def once() -> T:
             with self.read() as connection:
@@ -125,11 +174,11 @@ class Database:
         return retry(once, is_retryable)
 
     def create_tables(self) -> None:
-        """Create what is missing; somebody else may be doing the same."""
+        """Create the tables that are missing; another worker may be doing the same."""
         if self._has_tables():
             return
         try:
-            self.persist(self._create)
+            self.persist(tables.create_missing)
         except DBAPIError as error:
             if is_transient(error):
                 raise
@@ -140,38 +189,10 @@ class Database:
                 "Grant CREATE, or have them created from the output of `kk ledger ddl`."
             ) from error
 
-    def _create(self, connection: Connection) -> None:
-        with self._creating_alone(connection):
-            # MySQL keeps each statement's work, so whoever is killed between leaves some: one that has no
-            # index comes last, and is there only when all is.
-            others = [table for table in tables.METADATA.sorted_tables if table is not tables.account]
-            tables.METADATA.create_all(connection, tables=others)
-            if self.is_mysql:
-                _create_missing_indexes(connection, others)
-            tables.METADATA.create_all(connection)
-
     def _has_tables(self) -> bool:
         names = {table.name for table in tables.METADATA.sorted_tables}
         with self.read() as connection:
             return names <= set(sa.inspect(connection).get_table_names())
-
-    @contextmanager
-    def _creating_alone(self, connection: Connection) -> Iterator[None]:
-        if self.kind == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7502240919)"))
-        if not self.is_mysql:
-            yield
-            return
-        # A session's lock, since each statement that creates something ends the transaction.
-        connection.execute(sa.text("SELECT get_lock('kk_ledger', 60)"))
-        release = sa.text("SELECT release_lock('kk_ledger')")
-        try:
-            yield
-        except BaseException:
-            with suppress(SQLAlchemyError):  # it is gone with a connection that is lost
-                connection.execute(release)
-            raise
-        connection.execute(release)
 
     def require_unique_keys(self) -> None:
         """Insert one key twice and require the error.
@@ -216,39 +237,6 @@ def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     else:
         arguments["pool_pre_ping"] = True
     return arguments
-
-
-def _create_missing_indexes(connection: Connection, wanted: Sequence[sa.Table]) -> None:
-    found = sa.inspect(connection)
-    for table in wanted:
-        names = {index["name"] for index in found.get_indexes(table.name)}
-        for index in tables.sorted_indexes(table):
-            if index.name not in names:
-                index.create(connection)
-
-
-def is_transient(error: Exception) -> bool:
-    """Whether trying again may help: a lost connection, a lock, a deadlock, a full disk, a failover."""
-    if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:
-        return False  # the text of a lost race quotes keys, which may hold any of these words
-    if error.connection_invalidated or error.statement is None:
-        return True  # without a statement it failed to connect or to commit
-    if is_serialization_failure(error) or is_transient_code(error):
-        return True
-    text = str(error.orig).lower()
-    return any(
-        word in text
-        for word in (
-            "locked",
-            "deadlock",
-            "timeout",
-            "connection",
-            "server closed",
-            "shutting down",
-            "shutdown",
-            "disk",
-        )
-    )
 
 
 def _make_durable(engine: Engine) -> None:
@@ -308,9 +296,171 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
 
 def _prepare_mysql(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    # Its default shows a transaction what was there when it began, so that a lost race would not be seen.
+    # By default a transaction sees the rows as of its start, and would not notice a lost race.
     cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-    # In a zone with summer time an hour of the year comes twice; what is too long would be cut in silence.
+    # With summer time an hour comes twice. Without STRICT, values that are too long are cut silently.
     cursor.execute("SET time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
     cursor.close()
     connection.commit()
+
+
+MOUNTS = Path("/proc/mounts")
+
+_LOSS = (
+    "after a crash of its machine the ledger may not know orders that it had recorded, and one that KK's "
+    "list does not show yet is then ordered a second time"
+)
+_ALL_LOST = "and with it all that is known of sent orders"
+_ADOPTED = "The next sync adopts those that KK's list shows"
+#: Beginnings of the names of file systems.
+_NETWORK = ("9p", "afs", "beegfs", "ceph", "cifs", "fuse", "gfs2", "glusterfs", "lustre", "nfs", "smb")
+_TABLES = ", ".join(f"'{table.name}'" for table in tables.METADATA.sorted_tables)
+
+
+@dataclass(frozen=True)
+class DurabilityWarning:
+    """A setting by which the ledger may lose rows: what it means, and what to set."""
+
+    text: str
+    is_note: bool = False
+    """Whether it is common, and for the user to weigh."""
+
+
+def durability_warnings(db: Connection, *, mounts: Path = MOUNTS) -> list[DurabilityWarning]:
+    """Return the settings by which the database behind `db` may lose rows; empty when there are none.
+
+    If the settings cannot be read, that is a note. Sources: PostgreSQL's manual, chapters "Write Ahead
+    Log" and "Replication"; SQLite's pages "PRAGMA" and "How To Corrupt"; MySQL's manual, "InnoDB Startup
+    Options" and "Binary Logging Options".
+
+    :param mounts: the machine's table of mounts, for a ledger in a file.
+    """
+    looks: dict[str, Callable[[], Iterator[DurabilityWarning]]] = {
+        "postgresql": lambda: _of_postgresql(db),
+        "sqlite": lambda: _of_sqlite(db, mounts),
+        "mysql": lambda: _of_mysql(db),
+        "mariadb": lambda: _of_mysql(db),
+    }
+    try:
+        return list(looks[db.dialect.name]())
+    except DBAPIError as error:
+        return [
+            DurabilityWarning(
+                f"Whether the ledger's database is durable could not be seen ({describe_error(error)}): "
+                "docs/delivery.md says how it should be set.",
+                is_note=True,
+            )
+        ]
+
+
+def _of_postgresql(db: Connection) -> Iterator[DurabilityWarning]:
+    row: Any = db.exec_driver_sql(
+        "SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,"  # noqa: S608 - constant names
+        " current_setting('synchronous_commit') AS synchronous_commit, pg_is_in_recovery() AS is_standby,"
+        " current_setting('synchronous_standby_names') AS waits_for,"
+        " (SELECT count(*) FROM pg_stat_replication) AS standbys,"
+        " (SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class"
+        f"  WHERE relname IN ({_TABLES}) AND relpersistence = 'u' AND pg_table_is_visible(oid)) AS unlogged"
+    ).one()
+    if row.fsync == "off":
+        yield DurabilityWarning(f"The ledger's PostgreSQL has fsync = off: {_LOSS}. Set fsync = on.")
+    if row.full_page_writes == "off":
+        yield DurabilityWarning(
+            "The ledger's PostgreSQL has full_page_writes = off: a crash of its machine may leave damaged "
+            "rows in the ledger. Set full_page_writes = on, unless the file system rules out torn pages."
+        )
+    if row.synchronous_commit == "off":
+        yield DurabilityWarning(
+            "The ledger's PostgreSQL keeps synchronous_commit = off though the provider asks for on: "
+            f"{_LOSS}. Run ALTER ROLE ... SET synchronous_commit = on for the connection's user."
+        )
+    if row.unlogged:
+        yield DurabilityWarning(
+            f"The ledger's tables {row.unlogged} are UNLOGGED: PostgreSQL empties them after a crash, "
+            f"{_ALL_LOST}. Run ALTER TABLE ... SET LOGGED on each."
+        )
+    if row.is_standby:
+        yield DurabilityWarning(
+            "The ledger's PostgreSQL is a standby: it is read-only and may show old rows. "
+            "Point the ledger's connection to the primary."
+        )
+    if row.standbys and (not row.waits_for or row.synchronous_commit in ("off", "local")):
+        yield DurabilityWarning(
+            "The ledger's PostgreSQL does not wait for its standbys: when one of them takes over, the last "
+            f"orders may be missing. {_ADOPTED}; set synchronous_standby_names, and "
+            "synchronous_commit = on, to lose none.",
+            is_note=True,
+        )
+
+
+def _of_mysql(db: Connection) -> Iterator[DurabilityWarning]:
+    row: Any = db.exec_driver_sql(
+        "SELECT @@global.innodb_flush_log_at_trx_commit AS flush, @@global.log_bin AS log_bin,"  # noqa: S608 - constant names
+        " @@global.sync_binlog AS sync_binlog,"
+        " (SELECT group_concat(table_name ORDER BY table_name) FROM information_schema.tables"
+        f"  WHERE table_schema = database() AND table_name IN ({_TABLES}) AND engine <> 'InnoDB') AS others"
+    ).one()
+    if row.flush not in (1, 3):  # 3 is MariaDB's alone, and waits, too
+        yield DurabilityWarning(
+            f"The ledger's MySQL has innodb_flush_log_at_trx_commit = {row.flush}: {_LOSS}. Set it to 1."
+        )
+    if row.others:
+        yield DurabilityWarning(
+            f"The ledger's tables {row.others} are not InnoDB: they have no transactions, and a crash may "
+            "destroy them. Run ALTER TABLE ... ENGINE=InnoDB on each."
+        )
+    if row.log_bin and row.sync_binlog != 1:
+        yield DurabilityWarning(
+            f"The ledger's MySQL has sync_binlog = {row.sync_binlog}: a replica that takes over after a "
+            f"crash may lack the last orders. {_ADOPTED}; set sync_binlog = 1 to lose none.",
+            is_note=True,
+        )
+
+
+def _of_sqlite(db: Connection, mounts: Path) -> Iterator[DurabilityWarning]:
+    file = next(row[2] for row in db.exec_driver_sql("PRAGMA database_list") if row[1] == "main")
+    if not file:
+        yield DurabilityWarning(
+            f"The ledger is an SQLite database in memory: it is gone with the process, {_ALL_LOST}. "
+            "Name a file on a local disk."
+        )
+        return
+    mode = str(db.exec_driver_sql("PRAGMA journal_mode").scalar_one())
+    if mode.lower() in ("off", "memory"):
+        yield DurabilityWarning(
+            f"The ledger's SQLite file has journal_mode = {mode}: a crash while it writes may destroy it. "
+            "Use journal_mode = WAL or DELETE."
+        )
+    yield from _of_file_system(file, _file_system(Path(file), mounts))
+
+
+def _of_file_system(file: str, kind: str) -> Iterator[DurabilityWarning]:
+    if kind in ("tmpfs", "ramfs"):
+        yield DurabilityWarning(
+            f"The ledger {file} is in memory ({kind}): it is gone when the machine restarts, {_ALL_LOST}. "
+            "Move it to a local disk."
+        )
+    elif kind == "overlay":
+        yield DurabilityWarning(
+            f"The ledger {file} is in a container's own layer ({kind}): it is gone with the container, "
+            f"{_ALL_LOST}. Put it on a volume."
+        )
+    elif kind.startswith(_NETWORK) and kind != "fuseblk":
+        yield DurabilityWarning(
+            f"The ledger {file} is on a network file system ({kind}), where SQLite's locks and syncs may not "
+            "hold: two workers may send one order. Use a local disk or PostgreSQL."
+        )
+
+
+def _file_system(file: Path, mounts: Path) -> str:
+    """Return the type of the file system that holds `file`; empty when it cannot be told."""
+    try:
+        rows = [line.split(" ") for line in mounts.read_text(errors="replace").splitlines()]
+    except OSError:
+        return ""
+    kinds = {_unescaped(row[1]): row[2] for row in rows}  # a later mount hides an earlier one at its place
+    return next((kinds[str(folder)] for folder in file.resolve().parents if str(folder) in kinds), "")
+
+
+def _unescaped(mount_point: str) -> str:
+    return mount_point.replace(r"\040", " ").replace(r"\011", "\t").replace(r"\134", "\\")

@@ -1,9 +1,11 @@
-"""What a database's driver says went wrong, as far as that cannot hold what stands in the rows."""
+"""Errors of databases: their text without values of rows, their class, and retries."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 _HIDDEN = "***"
 _MAX_LENGTH = 300
@@ -63,7 +65,7 @@ def redact_db_error(error: BaseException, sql: str, *names: str) -> str:
 
 
 def is_of_statement(error: BaseException) -> bool:
-    """Whether the statement itself is at fault, so that running it again is in vain; False when in doubt."""
+    """Whether the statement itself is at fault, so that a retry is in vain; False when unknown."""
     if state := sqlstate(error):
         return state.startswith(_OF_STATEMENT) or f": {_COMPILATION}" in _text(error)
     if number(error) in _MYSQLS_OF_STATEMENT or type(error).__name__ in _DUCKDBS_OF_STATEMENT:
@@ -133,4 +135,86 @@ def _is_known(part: str | None, sql: str, names: tuple[str, ...]) -> bool:
     own = part if re.search(r"\s", part) else part.rpartition(".")[2]
     return any(
         re.search(rf"(?<!\w){re.escape(text)}(?!\w)", sql, re.IGNORECASE) for text in (part, own) if text
+    )
+
+
+T = TypeVar("T")
+
+#: Long enough for a database to restart, so that KK's response is not lost.
+RETRY_PAUSES_S = (0.1, 0.5, 2.0, 5.0, 10.0)
+
+#: A lock was held for too long, a deadlock; SQL Server's number of a deadlock is one of them, too.
+_MYSQLS_UNDONE = (1205, 1213)
+#: The standard's word for it, PostgreSQL's deadlock and its lock that was held for too long.
+_UNDONE = ("40001", "40P01", "55P03")
+#: No socket, no connection, no such host (a name moves while another server takes over); KILL QUERY, and
+#: MariaDB's max_statement_time.
+_MYSQLS_PASSING = (2002, 2003, 2005, 1317, 1969)
+#: Lost connections; full disks and too many sessions; what an operator does: servers tell of it in their
+#: own languages.
+_PASSING = ("08", "53", "57")
+#: --read-only, and InnoDB's own. Its words are not enough, since others quote what stands in a row.
+_MYSQLS_READ_ONLY = (1290, 1836)
+_READ_ONLY = "25006"
+
+
+def retry(work: Callable[[], T], is_retryable: Callable[[Exception], bool]) -> T:
+    """Run `work`, and retry it after pauses while its error is retryable."""
+    for pause_s in RETRY_PAUSES_S:
+        try:
+            return work()
+        except Exception as error:
+            if not is_retryable(error):
+                raise
+        time.sleep(pause_s)
+    return work()
+
+
+def is_serialization_failure(error: BaseException) -> bool:
+    """Whether the database has rolled a transaction back because of another one, so that a retry helps."""
+    cause = _drivers(error)
+    return number(cause) in _MYSQLS_UNDONE or sqlstate(cause) in _UNDONE
+
+
+def is_transient_code(error: BaseException) -> bool:
+    """Whether a server was away or full, or an operator has cancelled the statement."""
+    cause = _drivers(error)
+    is_known = number(cause) in _MYSQLS_PASSING or sqlstate(cause).startswith(_PASSING)
+    return is_known or takes_no_writes(cause)
+
+
+def takes_no_writes(error: BaseException) -> bool:
+    """Whether the server is read-only, as before or after a failover."""
+    cause = _drivers(error)
+    return number(cause) in _MYSQLS_READ_ONLY or sqlstate(cause) == _READ_ONLY
+
+
+def _drivers(error: BaseException) -> BaseException:
+    """Return the driver's own error, which SQLAlchemy wraps."""
+    return getattr(error, "orig", None) or error
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether a retry may help: after a lost connection, a lock, a deadlock, a full disk, a failover."""
+    from sqlalchemy.exc import DBAPIError, IntegrityError
+
+    if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:
+        return False  # the text of a lost race quotes keys, which may hold any of these words
+    if error.connection_invalidated or error.statement is None:
+        return True  # without a statement it failed to connect or to commit
+    if is_serialization_failure(error) or is_transient_code(error):
+        return True
+    text = str(error.orig).lower()
+    return any(
+        word in text
+        for word in (
+            "locked",
+            "deadlock",
+            "timeout",
+            "connection",
+            "server closed",
+            "shutting down",
+            "shutdown",
+            "disk",
+        )
     )

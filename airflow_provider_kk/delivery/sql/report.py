@@ -39,7 +39,7 @@ _EXPORTED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
-class Selection:
+class RowFilter:
     """Which orders a list shows: those that fit all of these."""
 
     states: tuple[State, ...] = tuple(State)
@@ -110,13 +110,13 @@ class Report:
     # Counts ----------------------------------------------------------------------------------------
 
     def over_time(
-        self, since: float, until: float, step_s: float, selection: Selection | None = None
+        self, since: float, until: float, step_s: float, selection: RowFilter | None = None
     ) -> dict[State, dict[int, int]]:
         """Return how many orders of each state have their time in each step of a period, by its number.
 
         :param selection: counts only what fits it, whatever its states and its period are.
         """
-        conditions = self._conditions(selection or Selection())
+        conditions = self._conditions(selection or RowFilter())
         counts: dict[State, dict[int, int]] = {state: {} for state in State}
         others = [state for state in State if state is not State.CREATED]
         for states in ([State.CREATED], others):
@@ -142,7 +142,7 @@ class Report:
         )
         return {State(state): count for state, count in self._rows(query)}
 
-    def count_selected(self, selection: Selection) -> dict[State, int]:
+    def count_selected(self, selection: RowFilter) -> dict[State, int]:
         """Return how many orders fit a selection, by their state."""
         counts = {}
         for state in selection.states:
@@ -186,7 +186,7 @@ class Report:
 
     def lines(
         self,
-        selection: Selection,
+        selection: RowFilter,
         *,
         sort: str = "time",
         descending: bool = True,
@@ -200,7 +200,7 @@ class Report:
         query = self._sorted(selection, sort, descending, offset + limit).limit(limit).offset(offset)
         return [_line(row) for row in self._rows(query)]
 
-    def export(self, selection: Selection, *, sort: str = "time", descending: bool = True) -> Iterator[Line]:
+    def export(self, selection: RowFilter, *, sort: str = "time", descending: bool = True) -> Iterator[Line]:
         """Yield every order that fits a selection, in the order of `lines`, without holding all of them."""
         query = self._sorted(selection, sort, descending, None)
         with self._storage.database.read() as db:
@@ -208,7 +208,7 @@ class Report:
             for row in streamed.execute(query):
                 yield _line(row)
 
-    def _sorted(self, selection: Selection, sort: str, descending: bool, most: int | None) -> Any:
+    def _sorted(self, selection: RowFilter, sort: str, descending: bool, most: int | None) -> Any:
         """Return the query of a list.
 
         :param most: no more than its first so many are read.
@@ -232,7 +232,7 @@ class Report:
             found, dag_id.label("dag_id"), self._origin("run_id", found.c).label("run_id")
         ).order_by(*_directed(orders, descending))
 
-    def _parts(self, selection: Selection, descending: bool = True, most: int | None = None) -> list[Any]:
+    def _parts(self, selection: RowFilter, descending: bool = True, most: int | None = None) -> list[Any]:
         """Return a query for each state of a selection, of its first rows by time if there is a limit."""
         parts = []
         for state in selection.states:
@@ -246,7 +246,7 @@ class Report:
             parts.append(query)
         return parts
 
-    def _where(self, selection: Selection, state: State) -> list[Any]:
+    def _where(self, selection: RowFilter, state: State) -> list[Any]:
         """Return what orders of one state fit that a selection asks for."""
         at = self._time_of(state)
         return [
@@ -257,7 +257,7 @@ class Report:
             *self._conditions(selection),
         ]
 
-    def _conditions(self, selection: Selection) -> list[Any]:
+    def _conditions(self, selection: RowFilter) -> list[Any]:
         """Return what a selection asks for beside state and time."""
         conditions: list[Any] = []
         if selection.country:

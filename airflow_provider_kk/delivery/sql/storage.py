@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -16,16 +17,22 @@ from sqlalchemy.exc import IntegrityError
 from airflow_provider_kk.api.urls import may_be_one_store
 from airflow_provider_kk.delivery.clock import Clock, SystemClock
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.model import Attempt, Origin, Record, Timing
+from airflow_provider_kk.delivery.model import Attempt, Origin, Pause, Record, Timing
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableError
-from airflow_provider_kk.delivery.sql.rows import RECORD_FIELDS, attempt_of, in_turn, record_of, where_equal
-from airflow_provider_kk.delivery.sql.statements import Statements
-from airflow_provider_kk.delivery.sql.transaction import SqlTransaction
+from airflow_provider_kk.delivery.sql.transaction import (
+    RECORD_FIELDS,
+    SqlTransaction,
+    Statements,
+    attempt_of,
+    in_turn,
+    record_of,
+    where_equal,
+)
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
 
-_RUN = tables.sync_run
+_RUN, _PAUSE = tables.sync_run, tables.pause
 #: Below every database's limit of parameters, SQLite's since 3.32.
 _KEYS_AT_ONCE = 1_000 if sqlite3.sqlite_version_info >= (3, 32) else 500
 _RECOVER_NEW_ACCOUNT_S = 30 * 86_400.0
@@ -337,6 +344,32 @@ class SqlStorage:
         with self.database.read() as db:
             return db.execute(query.limit(1)).first() is not None
 
+    def histories(self) -> Iterator[tuple[list[Record], list[Attempt]]]:
+        """Yield the rows of each key: its generations, oldest first, and all POSTs of it in turn."""
+        job, attempt = self._key_of(self._job), self._key_of(self._attempt)
+        last = ""
+        while True:
+            with self.database.read() as db:
+                keys = sa.union(
+                    sa.select(job.label("key")).where(*self._where_account(self._job), job > last),
+                    sa.select(attempt.label("key")).where(
+                        *self._where_account(self._attempt), attempt > last
+                    ),
+                ).subquery()
+                some = list(db.scalars(sa.select(keys.c.key).order_by(keys.c.key).limit(_KEYS_AT_ONCE)))
+            if not some:
+                return
+            query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
+            generations: dict[str, list[Record]] = {key: [] for key in some}
+            for row in self._of_keys(query.order_by(self._job.c.generation), self._job, some):
+                entry = record_of(row)
+                generations[entry.key].append(entry)
+            attempts: dict[str, list[Attempt]] = {key: [] for key in some}
+            for one in self.attempts(some):
+                attempts[one.key].append(one)
+            yield from ((generations[key], attempts[key]) for key in some)
+            last = some[-1]
+
     def _where_account(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
         return where_equal(table, self._account_filter)
 
@@ -351,6 +384,36 @@ class SqlStorage:
         is_earlier = (*self._where_account(tables.account), tables.account.c.recovered_until < epoch)
         statement = tables.account.update().where(*is_earlier).values(recovered_until=epoch)
         self.database.transact(lambda db: db.execute(statement))
+
+    def pause(self) -> Pause | None:
+        """Return who has stopped all sending; None while it is allowed."""
+        with self.database.read() as db:
+            row = db.execute(sa.select(_PAUSE).where(*self._where_paused()).limit(1)).one_or_none()
+        return None if row is None else Pause(row.paused_at, row.paused_by, row.why)
+
+    def add_pause(self, who: str, why: str) -> bool:
+        """Stop all sending of the account; False when it is stopped already."""
+        row: dict[str, Any] = {**self._account_filter, "pause_id": uuid.uuid4().hex}
+        row |= {"paused_at": self.database.now(), "paused_by": who, "why": why}
+        row |= {"resumed_at": 0.0, "resumed_by": "", "why_resumed": ""}
+
+        def work(db: Connection) -> bool:
+            self._transaction(db).lock_account()
+            if db.execute(sa.select(_PAUSE.c.pause_id).where(*self._where_paused())).first():
+                return False
+            db.execute(_PAUSE.insert().values(row))
+            return True
+
+        return self.database.transact(work)
+
+    def end_pause(self, who: str, why: str) -> bool:
+        """Allow sending again; False when it is allowed already."""
+        statement = _PAUSE.update().where(*self._where_paused())
+        ended = statement.values(resumed_at=self.database.now(), resumed_by=who, why_resumed=why)
+        return self.database.transact(lambda db: db.execute(ended).rowcount) > 0
+
+    def _where_paused(self) -> tuple[sa.ColumnElement[bool], ...]:
+        return where_equal(_PAUSE, {**self._account_filter, "resumed_at": 0.0})
 
     # The syncs -------------------------------------------------------------------------------------
 
@@ -394,6 +457,7 @@ def sql_ledger(
     account: str,
     *,
     timing: Timing | None = None,
+    max_orders_per_day: int | None = None,
     token_fingerprint: str = "",
     clock: Clock | None = None,
 ) -> SqlLedger:
@@ -404,7 +468,7 @@ def sql_ledger(
     """
     clock = clock or SystemClock()
     storage = SqlStorage(engine, host, account, clock, token_fingerprint=token_fingerprint)
-    return Ledger(storage, clock, timing)
+    return Ledger(storage, clock, timing, max_orders_per_day=max_orders_per_day)
 
 
 def refund_ledger(ledger: SqlLedger) -> SqlLedger:

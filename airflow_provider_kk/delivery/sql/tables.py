@@ -5,11 +5,14 @@ Times are epochs of the database's clock, in seconds. No table holds a name, a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 #: Raised whenever a table changes; `kk_account` remembers what wrote it.
 SCHEMA_VERSION = 2
@@ -27,10 +30,10 @@ def _mysql(**options: Any) -> dict[str, Any]:
 AS_ELSEWHERE = _mysql(engine="InnoDB", charset="utf8mb4", collate="utf8mb4_bin")
 
 
-def _account_columns() -> tuple[sa.Column[str], ...]:
+def _account_columns(*, is_key: bool = True) -> tuple[sa.Column[str], ...]:
     return (
-        sa.Column("host", sa.String(255), primary_key=True),
-        sa.Column("account", sa.String(64), primary_key=True),
+        sa.Column("host", sa.String(255), primary_key=is_key, nullable=False),
+        sa.Column("account", sa.String(64), primary_key=is_key, nullable=False),
     )
 
 
@@ -52,6 +55,23 @@ account = sa.Table(
     sa.Column("bucket_tat", _EPOCH, nullable=False, comment="the leaky bucket: when it will be empty"),
     sa.Column("paused_until", _EPOCH, nullable=False, comment="after a 429 nobody sends until then"),
     comment="One KK store as one app",
+    **AS_ELSEWHERE,
+)
+
+
+pause = sa.Table(
+    "kk_pause",
+    METADATA,
+    sa.Column("pause_id", sa.String(32), primary_key=True),
+    *_account_columns(is_key=False),
+    sa.Column("paused_at", _EPOCH, nullable=False),
+    sa.Column("paused_by", sa.String(250), nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("resumed_at", _EPOCH, nullable=False, comment="0: nothing is sent until somebody resumes"),
+    sa.Column("resumed_by", sa.String(250), nullable=False),
+    sa.Column("why_resumed", sa.Text, nullable=False),
+    sa.Index("kk_pause_account", "host", "account", "resumed_at"),
+    comment="When a person stopped all sending of an account, and allowed it again",
     **AS_ELSEWHERE,
 )
 
@@ -131,6 +151,7 @@ def _attempt_table(name: str, key: str, ids: str) -> sa.Table:
             key,
             **_mysql(length={"host": 100, "dag_id": 100, "run_id": 100}),
         ),
+        sa.Index(f"{name}_settle", "host", "account", "settle_after"),
         comment="One row for each POST",
         **AS_ELSEWHERE,
     )
@@ -183,6 +204,50 @@ sync_run = sa.Table(
     comment="One row for each sync, its retries included",
     **AS_ELSEWHERE,
 )
+
+
+def create_missing(connection: Connection) -> None:
+    """Create the tables and indexes that are missing, while nobody else does."""
+    with _creating_alone(connection):
+        # MySQL keeps each statement's work, so whoever is killed between leaves some: one that has no
+        # index comes last, and is there only when all is.
+        others = [table for table in METADATA.sorted_tables if table is not account]
+        METADATA.create_all(connection, tables=others)
+        if _is_mysql(connection):
+            _create_missing_indexes(connection, others)
+        METADATA.create_all(connection)
+
+
+@contextmanager
+def _creating_alone(connection: Connection) -> Iterator[None]:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7502240919)"))
+    if not _is_mysql(connection):
+        yield
+        return
+    # A session's lock, since each statement that creates something ends the transaction.
+    connection.execute(sa.text("SELECT get_lock('kk_ledger', 60)"))
+    release = sa.text("SELECT release_lock('kk_ledger')")
+    try:
+        yield
+    except BaseException:
+        with suppress(SQLAlchemyError):  # it is gone with a connection that is lost
+            connection.execute(release)
+        raise
+    connection.execute(release)
+
+
+def _is_mysql(connection: Connection) -> bool:
+    return connection.dialect.name in ("mysql", "mariadb")
+
+
+def _create_missing_indexes(connection: Connection, wanted: Sequence[sa.Table]) -> None:
+    found = sa.inspect(connection)
+    for table in wanted:
+        names = {index["name"] for index in found.get_indexes(table.name)}
+        for index in sorted_indexes(table):
+            if index.name not in names:
+                index.create(connection)
 
 
 def ddl(dialect_name: str, metadata: sa.MetaData = METADATA) -> str:

@@ -18,7 +18,7 @@ from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.bucket import HEADROOM, LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
-from airflow_provider_kk.sandbox.bucket import LeakyBucket
+from airflow_provider_kk.sandbox.kk import LeakyBucket
 from tests.delivery.world import World
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.durability import durability_warnings
+from airflow_provider_kk.delivery.sql.database import durability_warnings
 from tests.postgres import find_binaries, throwaway_postgres
 
 

@@ -14,8 +14,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, OperationalError
 
-from airflow_provider_kk.delivery.job import ListedOrder
-from airflow_provider_kk.delivery.model import AttemptResult, Origin
+from airflow_provider_kk.delivery.model import AttemptResult, ListedOrder, Origin
 from airflow_provider_kk.delivery.recover import adopt_unknown, rename
 from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.sql import tables

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.job import ListedOrder
+from airflow_provider_kk.delivery.model import ListedOrder
 from airflow_provider_kk.delivery.recover import adopt_unknown
-from airflow_provider_kk.delivery.sql.report import SORTS, Line, Report, Selection
+from airflow_provider_kk.delivery.sql.report import SORTS, Line, Report, RowFilter
 from airflow_provider_kk.delivery.sql.storage import refund_ledger, sql_ledger
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import START, Order, World
@@ -64,7 +64,7 @@ def test_pages_hold_each_order_once_newest_first(world: World, report: Report, s
     world.clock.sleep(60)
     world.sync(*(f"{'Bb'[n % 2 == 0]}{n}" for n in range(5)), "B2", "b4", "B5", waits=False)
 
-    everything = Selection(since=DAY[0], until=DAY[1])
+    everything = RowFilter(since=DAY[0], until=DAY[1])
     pages: list[list[Line]] = []
     while lines := report.lines(everything, limit=size, offset=size * len(pages)):
         pages.append(lines)
@@ -82,31 +82,31 @@ def test_each_sort_order_lists_each_order_once_in_both_directions(
     world: World, report: Report, sort: str
 ) -> None:
     some_of_each(world)
-    down = report.lines(Selection(), sort=sort, limit=9)
+    down = report.lines(RowFilter(), sort=sort, limit=9)
     assert sorted(keys(down)) == ["C1", "C2", "C3", "D", "R"]
-    assert report.lines(Selection(), sort=sort, descending=False, limit=9) == down[::-1]
-    pages = [report.lines(Selection(), sort=sort, limit=2, offset=offset) for offset in (0, 2, 4)]
+    assert report.lines(RowFilter(), sort=sort, descending=False, limit=9) == down[::-1]
+    pages = [report.lines(RowFilter(), sort=sort, limit=2, offset=offset) for offset in (0, 2, 4)]
     assert [line for page in pages for line in page] == down
 
 
 def test_sorting_by_state_puts_what_waits_for_a_person_first(world: World, report: Report) -> None:
     some_of_each(world)
     world.ledger.hold(world.entry("D"), Event.GIVEN_UP, "not in KK's list")
-    lines = report.lines(Selection(), sort="state", descending=False, limit=9)
+    lines = report.lines(RowFilter(), sort="state", descending=False, limit=9)
     assert keys(lines) == ["D", "R", "C1", "C2", "C3"]
-    codes = report.lines(Selection(), sort="code", limit=9)
+    codes = report.lines(RowFilter(), sort="code", limit=9)
     assert keys(codes)[0] == "R"
 
 
 def test_orders_are_filtered_by_dag_country_and_code(world: World, report: Report) -> None:
     some_of_each(world)
-    (rejected,) = report.lines(Selection(states=(State.REJECTED,)), limit=9)
+    (rejected,) = report.lines(RowFilter(states=(State.REJECTED,)), limit=9)
     assert rejected.goods
     assert (rejected.dag_id, rejected.run_id) == ("dag", "run 1")
     for found, others in (
-        (Selection(code=rejected.code), Selection(code=1)),
-        (Selection(country=rejected.country), Selection(country="ZZ")),
-        (Selection(dag_id="dag"), Selection(dag_id="da")),
+        (RowFilter(code=rejected.code), RowFilter(code=1)),
+        (RowFilter(country=rejected.country), RowFilter(country="ZZ")),
+        (RowFilter(dag_id="dag"), RowFilter(dag_id="da")),
     ):
         assert "R" in keys(report.lines(found, limit=9))
         assert report.count_selected(found)[State.REJECTED] == 1
@@ -126,8 +126,8 @@ def test_search_takes_the_beginning_of_a_number_with_or_without_hash(world: Worl
     world.sync("#5007", "5007", "50071", "15007", "A_1", "A%1", "a_1")
 
     def found(text: str) -> set[str]:
-        lines = report.lines(Selection(text=text), limit=99)
-        assert sum(report.count_selected(Selection(text=text)).values()) == len(lines)
+        lines = report.lines(RowFilter(text=text), limit=99)
+        assert sum(report.count_selected(RowFilter(text=text)).values()) == len(lines)
         return set(keys(lines))
 
     assert found("5007") == found("#5007") == {"#5007", "5007", "50071"}
@@ -141,8 +141,8 @@ def test_search_takes_the_beginning_of_a_number_with_or_without_hash(world: Worl
 
 def test_orders_are_filtered_by_state_and_period(world: World, report: Report) -> None:
     some_of_each(world)
-    assert keys(report.lines(Selection((State.REJECTED,), *DAY), limit=9)) == ["R"]
-    late = Selection(since=START + 3_600, until=DAY[1])
+    assert keys(report.lines(RowFilter((State.REJECTED,), *DAY), limit=9)) == ["R"]
+    late = RowFilter(since=START + 3_600, until=DAY[1])
     assert set(keys(report.lines(late, limit=9))) == {"C3", "D"}
 
 
@@ -200,7 +200,7 @@ def test_refunds_are_listed_like_orders_and_apart_from_them(world: World) -> Non
     some_of_each(world)
     adopt_unknown(refund_ledger(world.ledger), [ListedOrder(id="70", key="1009-whole", goods={})])
     refunds = Report(world.ledger.storage).of_refunds()
-    assert keys(refunds.lines(Selection(), limit=9)) == ["1009-whole"]
+    assert keys(refunds.lines(RowFilter(), limit=9)) == ["1009-whole"]
     assert keys(refunds.find("70", limit=9)) == ["1009-whole"]
     assert sum(sum(steps.values()) for steps in refunds.over_time(*DAY, 3_600).values()) == 1
     assert refunds.all_of("1009-whole")[0][0].kk_order_ids == ("70",)
@@ -210,14 +210,14 @@ def test_refunds_are_listed_like_orders_and_apart_from_them(world: World) -> Non
 def test_the_oldest_time_is_that_of_any_state(world: World, report: Report) -> None:
     assert report.oldest() is None
     some_of_each(world)
-    assert report.oldest() == min(line.at for line in report.lines(Selection(), limit=99))
+    assert report.oldest() == min(line.at for line in report.lines(RowFilter(), limit=99))
 
 
 def test_another_account_is_not_seen(world: World) -> None:
     some_of_each(world)
     other = Report(sql_ledger(world.ledger.storage.database.engine, "kk.test", "other").storage)
-    assert other.lines(Selection(), limit=9) == []
-    assert other.count_selected(Selection()) == {}
+    assert other.lines(RowFilter(), limit=9) == []
+    assert other.count_selected(RowFilter()) == {}
     assert other.dag_ids() == []
     assert not any(other.over_time(*DAY, 3_600).values())
     assert other.find("C1", limit=9) == []
@@ -246,7 +246,7 @@ def test_pages_are_read_along_an_index(world: World) -> None:
             seen.extend(row[3] for row in plan)
 
     report = Report(world.ledger.storage)
-    period = Selection(since=DAY[0], until=DAY[1])
+    period = RowFilter(since=DAY[0], until=DAY[1])
     report.lines(period, limit=50, offset=50)
     report.lines(period, sort="number", limit=50)
     report.count_selected(period)

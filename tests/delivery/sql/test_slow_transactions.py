@@ -9,9 +9,8 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.sql import slow_transactions
-from airflow_provider_kk.delivery.sql.database import pool_arguments
-from airflow_provider_kk.delivery.sql.slow_transactions import SlowTransactions
+from airflow_provider_kk.delivery.sql import database
+from airflow_provider_kk.delivery.sql.database import SlowTransactions, pool_arguments
 from airflow_provider_kk.delivery.sql.storage import sql_ledger
 
 
@@ -41,8 +40,8 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 @pytest.fixture
 def virtual(monkeypatch: pytest.MonkeyPatch) -> Time:
     virtual = Time()
-    monkeypatch.setattr(slow_transactions, "time", virtual)
-    monkeypatch.setattr(slow_transactions, "_CHECK_EVERY_S", 0.001)
+    monkeypatch.setattr(database, "time", virtual)
+    monkeypatch.setattr(database, "_CHECK_EVERY_S", 0.001)
     return virtual
 
 
@@ -73,8 +72,8 @@ def test_many_short_transactions_are_no_wait(virtual: Time, caplog: pytest.LogCa
 def test_a_locked_account_is_logged(
     each_ledger_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slow_transactions, "_CHECK_EVERY_S", 0.01)
-    monkeypatch.setattr(slow_transactions, "_WORTH_LOGGING_S", 0.1)
+    monkeypatch.setattr(database, "_CHECK_EVERY_S", 0.01)
+    monkeypatch.setattr(database, "_WORTH_LOGGING_S", 0.1)
     url = sa.engine.make_url(each_ledger_url)
     ledger = sql_ledger(
         sa.create_engine(url, **pool_arguments(url.get_backend_name(), 4)), "kk.test", "default"

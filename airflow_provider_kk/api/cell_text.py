@@ -1,0 +1,405 @@
+"""How the text of one cell is read: what is stripped, what is blank, what is damaged.
+
+Spreadsheets, data frames and database dumps leave marks in text: a quote before digits, `.0` behind them,
+`nan` for nothing, invisible characters. What is certain is removed, what is not is a fault. The models and
+the warehouse read every cell by these rules. No message repeats a value, except that of an order number, a
+country, a SKU or a quantity.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from itertools import islice
+
+EXACT_FLOATS = 2**53
+"""Whole floats up to this size have lost no digit."""
+LONGEST_NUMBER = 40
+
+NUMBER = "custom_order_number"
+_NUMBERS = frozenset({NUMBER, "phone", "zip", "ioss", "vat"})
+_CODES = frozenset({"sku", "country", "channel_type", "quantity"})
+
+
+class CellError(ValueError):
+    """A cell that cannot be the field it was selected as; the text says what to do about it."""
+
+
+def plain_text(text: str, field: str) -> str | None:
+    """The text without blanks behind it, if it surely needs no closer look, as most cells; otherwise None."""
+    if _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is None:
+        return None
+    line = text.rstrip()
+    return None if line in _MISSING_TEXTS else line
+
+
+def tidy(text: str, field: str) -> str:
+    """The text without what certainly does not belong to it, composed (NFC); applied twice, it is the same.
+
+    A number of digits and `.0` is its digits, except in a SKU.
+    """
+    strict = field in _NUMBERS or field in _CODES
+    if not text.isascii():
+        text = _visible(text, strict)
+    text = _unquoted(text.strip(), strict)
+    if field in _NUMBERS and (match := _WHOLE.fullmatch(text)) and not _is_uncertain(field, text, match[1]):
+        text = match[1]
+    return text
+
+
+def comparable(text: str, field: str) -> str | None:
+    """The text in the one form that all spellings of it have, so that rows can be compared; None if blank.
+
+    For text that is not plain. What is damaged stays as it is, for the order's check to find. Raises
+    CellError for an order number that stands for a missing one, since rows that have it do not belong
+    together.
+    """
+    if field != NUMBER and _is_suspect(text):
+        return text
+    line = tidy(text, field)
+    if line and is_missing(line, field):
+        if field == NUMBER:
+            raise CellError(f"is the text {line!r}: what should have given the number has found nothing")
+        return None
+    return line or None
+
+
+def _is_suspect(text: str) -> bool:
+    try:
+        return bool(check_encoding(text))
+    except CellError:
+        return True
+
+
+def is_missing(text: str, field: str) -> bool:
+    """Whether the tidy text is how a program writes that there is no value.
+
+    In names and streets only the exact spellings of programs count: `Null` is a surname.
+    """
+    if field == "country" and len(text) == 2:
+        return False  # NA is Namibia.
+    if field in _NUMBERS or field in _CODES:
+        return text.casefold() in _MISSING_NUMBERS
+    # None is a town in Italy.
+    return text in _MISSING_TEXTS and not (field == "city" and text == "None")
+
+
+def check(text: str, field: str) -> str:
+    """Raise CellError for tidy text that is damaged; otherwise return a warning about it, or nothing."""
+    strict = field in _NUMBERS or field in _CODES
+    # People write anything into remarks.
+    is_free = field == "remark"
+    if "\ufffd" in text or (not is_free and re.fullmatch(r"[?\s]*\?\s*\?[?\s]*", text)):
+        raise CellError("has lost characters in an encoding (U+FFFD or ?): export it again as UTF-8")
+    if (not is_free and _ERROR.fullmatch(text)) or (not strict and _ERROR_INSIDE.search(text)):
+        raise CellError(
+            "is or has a spreadsheet's error such as #N/A or ####: fix the cell and export it again"
+        )
+    if not is_free and _FORMULA.match(text):
+        raise CellError("is a spreadsheet's formula: export its value as text")
+    if not is_free and _SCIENTIFIC.fullmatch(text):
+        raise CellError(
+            "is in scientific notation, such as 3.3E+10, so digits are lost: format the column as text in "
+            "the spreadsheet, enter it again and export it"
+        )
+    entities = [found for found in dict.fromkeys(_ENTITY.findall(text)) if html.unescape(found) != found]
+    if entities and strict:
+        raise CellError("has an HTML entity such as &amp;: export it as plain text")
+    if (extra := _FIELD_CHECKS.get(field)) and (warning := extra(text)):
+        return warning
+    if entities:
+        return f"has HTML entities: {_pairs((found, html.unescape(found)) for found in entities)}"
+    if re.search(r"[^\W\d_]\?[^\W\d_]", text):
+        return "has a question mark inside a word, which may stand for a letter that an encoding has lost"
+    return ""
+
+
+def check_encoding(text: str) -> str:
+    """Raise CellError for text, as it came, that was decoded wrongly; return a warning if that is likely."""
+    if text.isascii():
+        return ""
+    # In capitals, \u00c3 or \u00c2 may end a word, with a no-break space behind it.
+    text = re.sub("(?<=[A-Z\u00c0-\u00de])([\u00c2\u00c3])\u00a0", r"\1 ", text.removeprefix(_BOM_AS_TEXT))
+    hint = "text in another encoding than it was read in (mojibake)"
+    for encoding, suspect in _suspects().items():
+        if not suspect.search(text):
+            continue
+        repaired = _redecoded(text, encoding)
+        pairs = [(found, _redecoded(found, encoding)) for found in suspect.findall(text)]
+        likely = [(found, meant) for found, meant in pairs if meant and _is_plausible(meant)]
+        if not likely or (repaired is not None and not _is_plausible(repaired)):
+            continue
+        if _is_mojibake(text, encoding, repaired, likely):
+            raise CellError(f"is {hint}: {_pairs(likely)}. Read it as UTF-8, or fix it where it is stored")
+        if encoding == _WESTERN:
+            return f"may be {hint}: {_pairs(likely)}"
+    return ""
+
+
+def read_quantity(text: str) -> int | None:
+    """Text as a whole number, or None. Raises CellError for digits that two countries read differently."""
+    text = tidy(text, "quantity")
+    if match := re.fullmatch(r"\+?([0-9]{1,40})(?:\.|[.,]0{1,2}|[.,]0{4,})?", text):
+        return int(match[1])
+    if re.fullmatch(r"\+?[1-9][0-9]{0,2}[.,][0-9]{3}", text):
+        raise CellError(
+            f"is {text!r}, which is ambiguous: a comma or point before three digits may group thousands or "
+            "start a fraction. Pass digits only, such as 3 or 3000"
+        )
+    for group, point in (".,", ",."):
+        whole = rf"\+?([1-9][0-9]{{0,2}}(?:\{group}[0-9]{{3}}){{1,12}})"
+        if match := re.fullmatch(rf"{whole}\{point}0+|{whole}", text):
+            return int((match[1] or match[2]).replace(group, ""))
+    return None
+
+
+def whole_number(value: object) -> int | None:
+    """A number of any of Python's types as an integer, if it is whole, exact and of at most 40 digits."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= EXACT_FLOATS else None
+    if isinstance(value, Decimal):
+        fits = value.is_finite() and value.adjusted() < LONGEST_NUMBER
+        return int(value) if fits and value == value.to_integral_value() else None
+    return value if isinstance(value, int) and abs(value) < 10**LONGEST_NUMBER else None
+
+
+def _visible(text: str, strict: bool) -> str:
+    """The text composed, with plain spaces and without invisible characters."""
+    if _SPECIAL.search(text):
+        text = text.removeprefix(_BOM_AS_TEXT).translate(_STRICT if strict else _SPACES)
+        text = _LOOSE_JOINERS.sub("", text)
+    return unicodedata.normalize("NFC", text)
+
+
+def _unquoted(text: str, strict: bool) -> str:
+    """The text without a spreadsheet's marks of text, `'` in front or `="..."` around."""
+    while text[:1] in ("'", '"', "="):
+        if match := _AS_TEXT.fullmatch(text):
+            inner = match[1].replace('""', '"')
+        elif text[0] == '"' and len(text) > 1 and text[-1] == '"' and (strict or text[1] == "="):
+            inner = text[1:-1].replace('""', '"')
+        elif text[0] == "'" and strict:
+            inner = text[1:].removesuffix("'")
+        # 't Hof and 's-Hertogenbosch are names.
+        elif text[0] == "'" and text[-1] != "'" and re.match(r"[0-9+=]", text[1:]):
+            inner = text[1:]
+        else:
+            break
+        text = inner.strip()
+    return text
+
+
+def _is_uncertain(field: str, text: str, whole: str) -> bool:
+    """Whether digits, a point or comma and zeros may be something else than that whole number."""
+    if field in ("vat", "ioss"):
+        return len(whole) < 7  # an amount
+    return bool(_GROUPED.fullmatch(text))
+
+
+def _check_order_number(text: str) -> str:
+    if _GROUPED.fullmatch(text):
+        raise CellError(f"is {text!r}: are its digits grouped? Export it as text, digits only")
+    return ""
+
+
+def _check_zip(text: str) -> str:
+    if re.fullmatch(r"[1-9][0-9]{0,2}[.,][0-9]{3}", text):
+        raise CellError("is a number with grouped digits: export it as text")
+    return ""
+
+
+def _check_sku(text: str) -> str:
+    if _WHOLE.fullmatch(text):
+        raise CellError(
+            f"is {text!r}, which a spreadsheet may have made of a whole number: export it as text"
+        )
+    return ""
+
+
+def _check_phone(text: str) -> str:
+    if not any(map(str.isdecimal, text)):
+        raise CellError("has no digit")
+    return ""
+
+
+def _check_tax_number(text: str) -> str:
+    if _AMOUNT.fullmatch(text):
+        raise CellError("is an amount or a rate, not a tax number: map the column that holds the number")
+    return "has few digits, as an amount or a rate" if re.fullmatch("[0-9]{1,4}", text) else ""
+
+
+def _check_ioss(text: str) -> str:
+    warning = _check_tax_number(text)
+    number = re.sub(r"[ .-]", "", text).upper()
+    is_usual = re.fullmatch("IM[0-9]{10}", number)
+    return warning or ("" if is_usual else "is not IM and 10 digits, as IOSS numbers are")
+
+
+def _check_city(text: str) -> str:
+    if text == "None":
+        raise CellError(
+            "is the text 'None', which may be a missing value or the town in Italy: leave it blank, "
+            "or write NONE"
+        )
+    return ""
+
+
+_FIELD_CHECKS: dict[str, Callable[[str], str]] = {
+    NUMBER: _check_order_number,
+    "zip": _check_zip,
+    "sku": _check_sku,
+    "phone": _check_phone,
+    "vat": _check_tax_number,
+    "ioss": _check_ioss,
+    "city": _check_city,
+}
+
+
+def _is_mojibake(text: str, encoding: str, repaired: str | None, likely: list[tuple[str, str]]) -> bool:
+    if encoding != _WESTERN:
+        # Accents and quotes side by side are common in correct text, so one pair of them is no sign.
+        leads = _LATIN_LEADS[encoding]
+        marked = any(found[0] in leads and _is_certain(found) for found, _meant in likely)
+        return repaired is not None and (marked or len(set(likely)) > 2)
+    if any(_is_certain(found) for found, _meant in likely if repaired or found[0] == "\u00c3"):
+        return True
+    return bool(repaired and len(likely) > 1) or _ftfy_finds(text)
+
+
+def _is_certain(found: str) -> bool:
+    """Whether no language writes these characters side by side, as `\u00c3\u00a9`."""
+    lead, followers = found[0], found[1:]
+    if lead == "\u00c3":
+        return followers not in "\u2019\u201d\u2026"
+    if found == "\u00c2\u00a0" or not lead.isalpha():
+        return True
+    is_usual = all(one in _COMMON_SIGNS for one in followers)
+    return not is_usual and (len(found) > 2 or not followers.isalpha())
+
+
+def _ftfy_finds(text: str) -> bool:
+    try:
+        from ftfy.badness import is_bad
+    except ImportError:
+        return False
+    return bool(is_bad(text))
+
+
+def _redecoded(text: str, encoding: str) -> str | None:
+    raw = bytearray()
+    try:
+        for character in text:
+            # Windows leaves five places of its table empty, and programs fill them from Latin-1.
+            is_control = "\x80" <= character <= "\x9f"
+            raw += character.encode("latin-1" if is_control else encoding)
+        return raw.decode()
+    except UnicodeError:
+        return None
+
+
+def _is_plausible(text: str) -> bool:
+    """Whether the characters are those of names: letters of living scripts, signs, emoji, spaces."""
+    others = (character for character in text if character > "\x7f")
+    return not any(unicodedata.category(one) in ("Cn", "Co", "Cc") or _RARE.match(one) for one in others)
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    """A few of the characters, never whole words."""
+    few = islice(dict.fromkeys(pairs), 3)
+    return ", ".join(f"{found!r} probably means {meant!r}" for found, meant in few)
+
+
+_WESTERN = "cp1252"
+_COMMON_SIGNS = "\u2116\u00ab\u00bb\u00a0\u2018\u2019\u201a\u201c\u201d\u201e\u2013\u2014\u2026\u2039\u203a"
+
+
+def _suspect(encoding: str) -> re.Pattern[str]:
+    """Two to four characters that may be the bytes of one character in UTF-8."""
+
+    def of_bytes(first: int, last: int) -> str:
+        characters = (bytes([one]).decode(encoding, "ignore") or chr(one) for one in range(first, last + 1))
+        return f"[{''.join(map(re.escape, characters))}]"
+
+    follower = of_bytes(0x80, 0xBF)
+    leads = of_bytes(0xC2, 0xDF), of_bytes(0xE0, 0xEF), of_bytes(0xF0, 0xF4)
+    return re.compile("|".join(f"{lead}{follower}{{{length}}}" for length, lead in enumerate(leads, 1)))
+
+
+@functools.cache
+def _suspects() -> dict[str, re.Pattern[str]]:
+    return {name: _suspect(name) for name in (_WESTERN, *_LATIN_LEADS)}
+
+
+#: The first bytes of Latin letters and of typographic signs in UTF-8, read in other encodings.
+_LATIN_LEADS = {
+    name: b"\xc2\xc3\xc4\xc5\xe2".decode(name) for name in ("cp1251", "mac_roman", "cp850", "cp437")
+}
+
+
+#: Letters of phonetics and of dead or rare scripts, that wrong repairs end in.
+_RARE = re.compile(
+    "[\u0180-\u019f\u01a2-\u01ae\u01b1-\u0217\u021c-\u02af\u03e2-\u03ef\u0700-\u08ff\u2c80-\u2cff]"
+)
+
+_BOM_AS_TEXT = "\u00ef\u00bb\u00bf"
+_INVISIBLE = [0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x2065)]
+_INVISIBLE += [*range(0x2066, 0x2070), 0xFEFF]
+_BLANKS = [0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x2800, 0x3000, 0x3164, 0xFFA0]
+_JOINERS = [0x200C, 0x200D]
+_SPACES: dict[int, str | None] = {**dict.fromkeys(_INVISIBLE), **dict.fromkeys(_BLANKS, " ")}
+_STRICT: dict[int, str | None] = {
+    **_SPACES,
+    **dict.fromkeys(_JOINERS),
+    **{wide: chr(wide - 0xFEE0) for wide in range(0xFF01, 0xFF5F)},
+    **dict.fromkeys([0x2010, 0x2011], "-"),
+}
+_SPECIAL = re.compile(f"[{''.join(map(chr, _STRICT))}]|^{_BOM_AS_TEXT}")
+#: Joiners are part of emoji, of Persian words and of letters of India; elsewhere they are dirt.
+_VIRAMAS = "\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca"
+_LOOSE_JOINERS = re.compile(
+    "(?<![\u0300-\u1dff\u200c\u200d\u2100-\U000e0fff])[\u200c\u200d]+"
+    f"|(?<![{_VIRAMAS}])[\u200c\u200d]+(?![\u0300-\u1dff\u200c\u200d\u2100-\U000e0fff])"
+)
+
+_AS_TEXT = re.compile(r'=\s*"((?:[^"]|"")*)"')
+_WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*|,0{1,2})", re.ASCII)
+_GROUPED = re.compile(r"[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+|(?:\.[0-9]{3})+|(?:[ '][0-9]{3})+)(?:[.,]0+)?")
+_AMOUNT = re.compile(
+    r"[+-]?(?:0+|[0-9]{1,3}(?:[., '][0-9]{3})+[.,][0-9]{1,2}|[0-9]+[.,][0-9]{1,2})"
+    "|[\u20ac$\u00a3] ?[-0-9., ]+|[-0-9., ]+(?:[%\u20ac$\u00a3]|EUR|USD|GBP)"
+)
+_SCIENTIFIC = re.compile(r"[+-]?(?:[0-9]+[.,][0-9]+[eE][+-]?|[0-9]+[eE]\+|[0-9][eE]-)[0-9]{1,3}")
+_FORMULA = re.compile(r"=[^=>\s]")
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,8}[0-9]{0,2});")
+_ERROR = re.compile(
+    r"#[\u00a1\u00bf]?[^\W\d_]+(?:[/_ ][^\W_]+)*[!?]|#N/[A-Z]|#(?:NV|NB|BRAK|GETTING_DATA)|#{2,}|"
+    r"Err:[0-9]{3}",
+    re.IGNORECASE,
+)
+_ERROR_INSIDE = re.compile(r"#(?:N/A\b|(?:REF|VALUE|NUM|NULL|DIV/0)!|NAME\?)")
+
+_PROGRAMS_WRITE = r"""
+    nan NaN -nan NaT None <None> null NULL <null> <NULL> (null) (NULL) [null] [NULL] nil <nil> <NA> pd.NA
+    N/A n/a \N \\N undefined
+"""
+_MISSING_TEXTS = frozenset(_PROGRAMS_WRITE.split())
+_MISSING_NUMBERS = frozenset(["na", *map(str.casefold, _MISSING_TEXTS)])
+#: A composed letter that is no part of another character's bytes, since none follows.
+_ACCENTED = "[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f](?![^\x00-\x7f])"
+_PLAIN_PROSE = re.compile(
+    rf"(?:[0-9]{{1,5}} )?(?:[A-Za-z]|{_ACCENTED})[A-Za-z0-9 ,.'-]*(?:{_ACCENTED}[A-Za-z0-9 ,.'-]*)*"
+)
+_PLAIN = {
+    NUMBER: re.compile(r"#?[A-Za-z_-]*[0-9](?![0-9]*[eE][+-])[A-Za-z0-9_-]*"),
+    "phone": re.compile(r"\+?\(?[0-9][0-9 ()-]*"),
+    "zip": re.compile(r"[A-Za-z]*[0-9](?![0-9]*[eE][+-])[A-Za-z0-9 -]*"),
+    "vat": re.compile(r"[A-Z]{2}[A-Z0-9]*[0-9]{5}[A-Z0-9]*"),
+    "ioss": re.compile(r"IM[0-9]{10}"),
+    "sku": re.compile(r"[A-Za-z][A-Za-z_-]*[0-9][A-Za-z0-9_-]*"),
+}

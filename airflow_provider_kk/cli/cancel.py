@@ -1,0 +1,69 @@
+"""`kk cancel`: cancel orders at KK before they ship."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+
+from airflow_provider_kk.cli.common import (
+    StderrLog,
+    confirm,
+    open_ledger_of,
+    print_line,
+    run_command,
+)
+from airflow_provider_kk.cli.resolve import (
+    add_resolution_options,
+    apply_each,
+    require_known,
+    resolved_by_of,
+)
+
+_EPILOG = """\
+  kk cancel A-1001 --why "bought twice"
+
+KK cancels an order by refunding it, and only before it ships. The refund is asked
+for exactly once, however often this command runs or is killed. KK decides within
+a day, usually within an hour: `kk ledger show --refunds NUMBER` has the refund.
+A cancelled order is not sent again by any sync. To order it once more:
+`kk ledger resolve NUMBER --order-again`.
+Exit status: 0 KK has the refund of each order, 1 of some it has not, 2 wrong
+arguments, connection or ledger."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `kk cancel` takes."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("number", nargs="+", metavar="NUMBER", help="order numbers")
+    add_resolution_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Cancel; the exit status is 0 when KK has the refund of each order."""
+    return run_command("kk cancel", lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from airflow_provider_kk.delivery.log import format_goods
+    from airflow_provider_kk.sync.cancel import cancel
+
+    resolved_by, log = resolved_by_of(arguments), StderrLog("kk cancel")
+    hook, ledger = open_ledger_of(arguments)
+    with closing(ledger):
+        entries = require_known(arguments.number, ledger)
+        what = [
+            f"{one.key}: {one.state.value}, {format_goods(one.content.goods)}, {', '.join(one.kk_order_ids)}"
+            for one in entries
+        ]
+        confirm(what, "Ask KK to refund all of this?", yes=arguments.yes)
+
+        _done, skipped = apply_each(
+            entries,
+            lambda one: cancel(one.key, resolved_by, hook, ledger, log),
+            ledger,
+            as_json=arguments.json,
+        )
+        if skipped and not arguments.json:
+            print_line(f"{skipped} of {len(entries)} are not cancelled")
+    return 1 if skipped else 0

@@ -1,0 +1,315 @@
+"""A small shop of clothes, and KK's calls on its goods: channels, stock, products, categories, warehouses.
+
+The same SKUs, prices and warehouses are in every sandbox. Each style lies in one warehouse country, so an
+order of a CN and a US style is split in two. `FWXW00290_WHT_M`, the SKU of KK's examples, is in stock in CN.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeVar
+from zlib import crc32
+
+from airflow_provider_kk.sandbox.protocol import (
+    INVALID,
+    UNKNOWN_SKU,
+    Rejected,
+    money,
+    read_lines,
+    whole_in,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.store import SandboxStore
+
+COLOURS = {"WHT": "White", "BLK": "Black", "RED": "Red", "NVY": "Navy", "KHK": "Khaki"}
+SIZES = ("S", "M", "L", "XL", "XXL")
+
+#: spu: (name, price in cents, warehouse country, category id)
+STYLES = {
+    "FWXW00290": ("Floral Wrap Dress", 1490, "CN", 11),
+    "FWXW00311": ("Pleated Midi Skirt", 1285, "CN", 12),
+    "FWTS00104": ("Cotton Crew T-Shirt", 640, "CN", 21),
+    "FWTS00127": ("Striped Long Sleeve", 875, "CN", 21),
+    "FWHD00052": ("Fleece Hoodie", 1820, "CN", 22),
+    "FWJN00418": ("High Waist Jeans", 2150, "CN", 31),
+    "FWCD00233": ("Knit Cardigan", 1999, "CN", 22),
+    "FWLG00076": ("Yoga Leggings", 1130, "CN", 31),
+    "USTS00015": ("Basic Tank Top", 720, "US", 21),
+    "USHD00021": ("Zip Hoodie", 2260, "US", 22),
+    "USJK00033": ("Denim Jacket", 3145, "US", 22),
+    "USDR00008": ("Summer Shirt Dress", 1775, "US", 11),
+}
+
+#: Listed without stock.
+SOLD_OUT_SKUS = frozenset(
+    {"FWXW00290_RED_XXL", "FWTS00104_KHK_S", "FWHD00052_NVY_XL", "USJK00033_WHT_S", "USTS00015_RED_M"}
+)
+
+#: id: (parent id, name)
+CATEGORIES = {
+    1: (0, "Women"),
+    11: (1, "Dresses"),
+    12: (1, "Skirts"),
+    2: (0, "Tops"),
+    21: (2, "T-Shirts"),
+    22: (2, "Sweaters and Jackets"),
+    3: (0, "Bottoms"),
+    31: (3, "Jeans and Leggings"),
+}
+
+#: country: (warehouse id, warehouse code, name)
+WAREHOUSES = {"CN": (1, "CNGZ01", "Guangzhou"), "US": (2, "USCA01", "California")}
+
+#: channelType: (code, name, first cents, cents for each further piece, business days)
+CHANNELS = {
+    "Standard": ("KKSTD", "KK Standard", 399, 85, "6~10 Business Days"),
+    "Express": ("KKEXP", "KK Express", 899, 140, "4~7 Business Days"),
+    "Expedited": ("KKEPD", "KK Expedited", 1699, 260, "2~4 Business Days"),
+}
+
+
+@dataclass(frozen=True)
+class Product:
+    """One SKU. Prices are cents of USD; `stock` is what a fresh sandbox has of it."""
+
+    item_id: int
+    sku: str
+    spu: str
+    name: str
+    colour: str
+    size: str
+    price: int
+    country: str
+    category_id: int
+    stock: int
+
+
+@cache
+def products() -> dict[str, Product]:
+    """Every SKU, in a fixed order."""
+    found: dict[str, Product] = {}
+    for style, (name, price, country, category_id) in STYLES.items():
+        for colour_code, colour in COLOURS.items():
+            for step, size in enumerate(SIZES):
+                sku = f"{style}_{colour_code}_{size}"
+                stock = 0 if sku in SOLD_OUT_SKUS else 1_000_000
+                found[sku] = Product(
+                    item_id=700_001 + len(found),
+                    sku=sku,
+                    spu=style,
+                    name=name,
+                    colour=colour,
+                    size=size,
+                    price=price + 50 * max(0, step - 2),
+                    country=country,
+                    category_id=category_id,
+                    stock=stock,
+                )
+    return found
+
+
+def product_of(sku: str) -> Product:
+    """Return an SKU of the catalogue, or what another one is where `any_sku` sells it: a piece in CN."""
+    known = products().get(sku)
+    if known is not None:
+        return known
+    return Product(
+        item_id=1_000_000 + crc32(sku.encode()),
+        sku=sku,
+        spu=sku,
+        name="Of the shop's own",
+        colour="White",
+        size="M",
+        price=1000,
+        country="CN",
+        category_id=11,
+        stock=1_000_000,
+    )
+
+
+def freight(pieces: int, channel_type: str | None) -> int:
+    """Shipping of one parcel in cents."""
+    _, _, first, further, _ = CHANNELS[channel_type or "Standard"]
+    return first + further * (pieces - 1)
+
+
+T = TypeVar("T")
+
+PAGE_SIZE = 30
+LARGEST_QUERY = 30
+#: Values of `skuStatus` and `spuStatus`.
+ON_SHELF, OUT_OF_STOCK = 1, 6
+
+
+def channels(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
+    """`POST .../channel`: what shipping would cost, all goods in one parcel."""
+    pieces = sum(quantity for _, quantity in _goods(store, body))
+    return [
+        {
+            "channelCode": code,
+            "channelNameEn": name,
+            "channelType": channel_type,
+            "estimatedFreight": money(freight(pieces, channel_type)),
+            "estimatedFreightCurrency": "USD",
+            "deliveryTime": days,
+        }
+        for channel_type, (code, name, _, _, days) in CHANNELS.items()
+    ]
+
+
+def split(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
+    """`POST .../channel/automationSplit`: freight of an order that is split by warehouse."""
+    parcels: dict[str, int] = {}
+    for sku, quantity in _goods(store, body):
+        country = product_of(sku).country
+        parcels[country] = parcels.get(country, 0) + quantity
+    return [
+        {
+            "channelType": channel_type,
+            "estimatedFreight": money(sum(freight(pieces, channel_type) for pieces in parcels.values())),
+            "estimatedFreightCurrency": "USD",
+        }
+        for channel_type in CHANNELS
+    ]
+
+
+def stocks(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
+    """`GET .../product/stocks`."""
+    found, page = _asked(store, query, allow_category=False)
+    code = query.get("warehouseCode")
+    listed = [product for product in found if code in (None, "", WAREHOUSES[product.country][1])]
+    return _page(listed, page, lambda product: _stock_row(store, product))
+
+
+def product_list(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
+    """`GET .../product/products`: styles with their SKUs."""
+    found, page = _asked(store, query, allow_category=True)
+    styles = [list(group) for _, group in groupby(found, key=lambda product: product.spu)]
+    return _page(styles, page, lambda style: _style(store, style))
+
+
+def categories() -> list[dict[str, Any]]:
+    """`GET .../product/category`: the tree."""
+    return _branch(0)
+
+
+def warehouses() -> dict[str, Any]:
+    """`GET .../product/countryAndWarehouse`."""
+    names = {"CN": "China", "US": "United States"}
+    rows = [
+        {
+            "warehouseId": warehouse_id,
+            "warehouseCode": code,
+            "warehouseNameExt": name,
+            "countryCode": country,
+            "countryCn": names[country],
+            "status": 1,
+        }
+        for country, (warehouse_id, code, name) in WAREHOUSES.items()
+    ]
+    return {"list": rows}
+
+
+def _goods(store: SandboxStore, body: Any) -> list[tuple[str, int]]:
+    if not isinstance(body, Mapping) or not body.get("shipToCountry"):
+        raise Rejected(INVALID, "shipToCountry is required")
+    lines = list(read_lines(body.get("products"), "products"))
+    for sku, _ in lines:
+        if not store.sells(sku):
+            raise Rejected(UNKNOWN_SKU, f"sku {sku} does not exist")
+    return lines
+
+
+def _asked(
+    store: SandboxStore, query: Mapping[str, str], *, allow_category: bool
+) -> tuple[list[Product], int]:
+    for name in ("skus", "spus"):
+        if query.get(name):
+            return _named(store, name, query[name].split(",")), 1
+    dated = query.get("dateStartTime") and query.get("dateEndTime")
+    category = query.get("categoryId") if allow_category else None
+    if not (dated or category):
+        raise Rejected(INVALID, "skus, or dateStartTime with dateEndTime and pageNumber, are required")
+    page = whole_in(query, "pageNumber", 1)
+    found = [item for item in products().values() if not category or str(item.category_id) == category]
+    return found, page
+
+
+def _named(store: SandboxStore, name: str, asked: list[str]) -> list[Product]:
+    if len(asked) > LARGEST_QUERY:
+        raise Rejected(INVALID, f"{name}: at most {LARGEST_QUERY}")
+    key = name.removesuffix("s")
+    found = [item for item in products().values() if getattr(item, key) in asked]
+    if key == "sku":
+        own = [sku for sku in dict.fromkeys(asked) if sku not in products() and store.sells(sku)]
+        found += map(product_of, own)
+    return found
+
+
+def _page(rows: list[T], page: int, as_row: Callable[[T], dict[str, Any]]) -> dict[str, Any]:
+    shown = [as_row(row) for row in rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]]
+    return {"list": shown, "total": len(rows), "pageNumber": page, "pageSize": PAGE_SIZE}
+
+
+def _stock_row(store: SandboxStore, item: Product) -> dict[str, Any]:
+    stock = {
+        "countryCode": item.country,
+        "qty": store.stock(item.sku),
+        "warehouseCode": WAREHOUSES[item.country][1],
+    }
+    return {"sku": item.sku, "warehouseStockList": [stock]}
+
+
+def _style(store: SandboxStore, items: list[Product]) -> dict[str, Any]:
+    stock = sum(store.stock(item.sku) for item in items)
+    details = [_sku(store, item) for item in items]
+    prices = [detail["price"] for detail in details if isinstance(detail["price"], int | float)]
+    return {
+        "spu": items[0].spu,
+        "kkProductId": items[0].item_id // 100,
+        "productName": items[0].name,
+        "spuStatus": _status(stock),
+        "price": min(prices, default=None),
+        "stock": stock,
+        "updateTime": "2024-01-01T00:00:00Z",
+        "skuDetails": details,
+    }
+
+
+def _sku(store: SandboxStore, item: Product) -> dict[str, Any]:
+    stock = store.stock(item.sku)
+    detail = {
+        "sku": item.sku,
+        "skuName": f"{item.name} {item.colour} {item.size}",
+        "skuStatus": _status(stock),
+        "price": money(item.price),
+        "cost": money(item.price // 2),
+        "stock": stock,
+        "packageWeight": 300,
+        "packageLength": 30,
+        "packageWidth": 25,
+        "packageHeight": 3,
+        "material": "Cotton",
+        "option1": json.dumps({"name": "Color", "value": item.colour}),
+        "option2": json.dumps({"name": "Size", "value": item.size}),
+        "option3": None,
+        "mainImg": f"https://img.example.com/{item.spu}.jpg",
+    }
+    return detail | store.sku_details(item.sku)
+
+
+def _status(stock: int) -> int:
+    return ON_SHELF if stock else OUT_OF_STOCK
+
+
+def _branch(parent: int) -> list[dict[str, Any]]:
+    return [
+        {"id": category_id, "parentId": parent, "name": name, "children": _branch(category_id)}
+        for category_id, (above, name) in CATEGORIES.items()
+        if above == parent
+    ]

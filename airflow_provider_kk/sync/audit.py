@@ -1,0 +1,472 @@
+"""A period of KK's list against the ledger: does KK have each order number as often as it should?
+
+Only reads, on both sides. It finds what no sync would: a request that somebody on the way to KK sent twice,
+an order that KK has lost, and numbers that nobody here has ordered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, trusted_now
+from airflow_provider_kk.delivery.log import Log, utc
+from airflow_provider_kk.delivery.model import (
+    Attempt,
+    InconclusiveError,
+    ListedOrder,
+    OrderList,
+    Record,
+    plain_number,
+)
+from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
+
+from collections.abc import Collection
+from enum import StrEnum
+
+from airflow_provider_kk.delivery.model import Goods, add_goods, union
+
+_PENDING = DOUBTFUL | {State.HELD}
+
+
+class AuditResult(StrEnum):
+    """What a comparison says of one order number."""
+
+    AGREES = "agrees"
+    """KK's orders of this number hold what was ordered, once."""
+    MORE = "more"
+    """KK has more than that: a second order, or one that the ledger does not count as created."""
+    FEWER = "fewer"
+    """KK has a part of it."""
+    MISSING = "missing"
+    """KK shows none of it at the times at which it was sent and created."""
+    OTHER_GOODS = "other_goods"
+    """KK has this number with other goods."""
+    OTHER_IDS = "other_ids"
+    """KK has the goods once, but not under the kkOrderIds that the ledger knows."""
+    UNCLAIMED = "unclaimed"
+    """KK has a number that nobody here has ordered: the ledger does not know it, or only from KK's list."""
+    UNCLEAR = "unclear"
+    """KK's orders have goods that cannot be read, and other ids than the ledger knows."""
+    OPEN = "open"
+    """In doubt, being sent, held, or refused just now, and KK has what it may have by then."""
+    UNNUMBERED = "unnumbered"
+    """A KK order without a number that can be read: nobody can say whose it is."""
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether somebody has to look at it because of this comparison."""
+        return self not in (AuditResult.AGREES, AuditResult.OPEN, AuditResult.UNNUMBERED)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is said of one order number, or of one KK order without a number."""
+
+    key: str | None
+    verdict: AuditResult
+    message: str = ""
+    state: str = ""
+    """Of the newest generation; empty when the ledger does not know the number."""
+    generation: int = 0
+    should_have: Goods = field(default_factory=dict)
+    """The goods of all created generations that were looked for."""
+    kk_has: Goods = field(default_factory=dict)
+    ledger_ids: tuple[str, ...] = ()
+    kk_ids: tuple[str, ...] = ()
+
+
+def unclaimed(key: str, shown: Sequence[ListedOrder]) -> Finding:
+    """Return what is said of a number that the ledger does not know."""
+    standing = [one for one in shown if not one.is_cancelled]
+    if not standing:
+        return Finding(key, AuditResult.AGREES, "cancelled at KK", kk_ids=_ids(shown))
+    message = "the ledger does not know this number"
+    return Finding(key, AuditResult.UNCLAIMED, message, kk_has=_goods(standing), kk_ids=_ids(standing))
+
+
+def unnumbered(one: ListedOrder) -> Finding:
+    """Return what is said of a KK order without a number that can be read."""
+    at = f"created {utc(one.created_at)}" if one.created_at else ""
+    return Finding(None, AuditResult.UNNUMBERED, at, kk_has=one.goods or {}, kk_ids=(one.id,))
+
+
+def compare(
+    key: str,
+    generations: Sequence[Record],
+    shown: Sequence[ListedOrder],
+    attempts: Sequence[Attempt],
+    now: float,
+) -> Finding:
+    """Compare one order number.
+
+    :param generations: those whose times were read, oldest first.
+    :param shown: all KK orders of this number from these times.
+    :param attempts: POSTs that may have reached KK; they tell what an open generation may have ordered.
+    :param now: the database's clock, epoch seconds.
+    """
+    created = [one for one in generations if one.state is State.CREATED]
+    ids = _all_ids(generations)
+    # What was cancelled at KK and is not counted on here is over.
+    standing = [one for one in shown if one.id in ids or not one.is_cancelled]
+    verdict, message = _audit_result(generations, created, standing, attempts, now)
+    return Finding(
+        key,
+        verdict,
+        message,
+        state=generations[-1].state.value if generations else "",
+        generation=generations[-1].generation if generations else 0,
+        should_have=add_goods([one.content.goods for one in created]),
+        kk_has=_goods(standing),
+        ledger_ids=ids,
+        kk_ids=_ids(standing),
+    )
+
+
+def _audit_result(
+    generations: Sequence[Record],
+    created: Sequence[Record],
+    shown: Sequence[ListedOrder],
+    attempts: Sequence[Attempt],
+    now: float,
+) -> tuple[AuditResult, str]:
+    if created and all(map(_is_nobodys, generations)):
+        return (
+            AuditResult.UNCLAIMED,
+            "known from KK's list alone: no sync has sent or selected this very order",
+        )
+    unsettled = [one for one in generations if one.state is not State.CREATED and one.settle_after > now]
+    if unsettled:
+        return AuditResult.OPEN, f"its settle window is open until {utc(unsettled[-1].settle_after)}"
+    pending = [one for one in generations if one.state in _PENDING]
+    known = set(_all_ids(created))
+    if not pending and _is_resolved_so(created, known, shown):
+        return AuditResult.AGREES, ""
+    if any(not one.content.goods for one in created) or any(one.goods is None for one in shown):
+        return _by_ids(known, pending, shown)
+    verdict, message = _by_goods(created, pending, shown, attempts)
+    others = sorted(set(_ids(shown)) - set(_all_ids(generations)))
+    if verdict is AuditResult.MORE and others:
+        return verdict, f"{message}; the ledger does not know {', '.join(others)}"
+    if verdict is AuditResult.AGREES and not known <= set(_ids(shown)):
+        lost = sorted(known - set(_ids(shown)))
+        return AuditResult.OTHER_IDS, f"KK does not show {', '.join(lost)}, which the ledger knows"
+    return verdict, message
+
+
+def _is_nobodys(entry: Record) -> bool:
+    return not (entry.attempt or entry.content.fingerprint or entry.resolved_by)
+
+
+def _is_resolved_so(created: Sequence[Record], known: set[str], shown: Sequence[ListedOrder]) -> bool:
+    """Whether a human has seen exactly these orders at KK and said that they are it."""
+    has_spoken = any(one.adopted and one.resolved_by for one in created)
+    return has_spoken and known == set(_ids(shown))
+
+
+def _by_ids(
+    known: Collection[str], pending: Sequence[Record], shown: Sequence[ListedOrder]
+) -> tuple[AuditResult, str]:
+    ids = set(_ids(shown))
+    if pending:
+        return AuditResult.OPEN, _waits(pending)
+    if known and not ids:
+        return AuditResult.MISSING, "KK shows no order of this number"
+    if lost := sorted(set(known) - ids):
+        return AuditResult.FEWER, f"KK does not show {', '.join(lost)}, which the ledger knows"
+    if others := sorted(ids - set(known)):
+        return AuditResult.UNCLEAR, f"the ledger does not know {', '.join(others)}, and goods cannot be read"
+    return AuditResult.AGREES, ""
+
+
+def _by_goods(
+    created: Sequence[Record],
+    pending: Sequence[Record],
+    shown: Sequence[ListedOrder],
+    attempts: Sequence[Attempt],
+) -> tuple[AuditResult, str]:
+    wanted, found = add_goods([one.content.goods for one in created]), _goods(shown)
+    may_be = [wanted, *(add_goods([wanted, goods]) for goods in _pending_goods(pending, attempts))]
+    if found in may_be:
+        return (AuditResult.OPEN, _waits(pending)) if pending else (AuditResult.AGREES, "")
+    if wanted and not found:
+        return AuditResult.MISSING, "KK shows no order of this number"
+    waits = f" ({_waits(pending)})" if pending else ""
+    if any(_is_part(found, one) for one in may_be):
+        return AuditResult.FEWER, f"KK has only a part of its goods{waits}"
+    if all(_is_part(one, found) for one in may_be):
+        return AuditResult.MORE, _how_much_more(may_be[-1], found, shown) + waits
+    return AuditResult.OTHER_GOODS, f"KK has other goods under this number{waits}"
+
+
+def _how_much_more(wanted: Goods, found: Goods, shown: Sequence[ListedOrder]) -> str:
+    if not wanted:
+        return "KK has it, and by the ledger it should not"
+    times = min(found[sku] // quantity for sku, quantity in wanted.items())
+    if dict(found) == {sku: times * quantity for sku, quantity in wanted.items()}:
+        return f"KK has it {times} times"
+    return f"KK has more goods than were ordered, in {len(shown)} orders"
+
+
+def _pending_goods(pending: Sequence[Record], attempts: Sequence[Attempt]) -> list[Goods]:
+    """Return what an open generation may have come to; only the newest can be open."""
+    generations = {one.generation for one in pending}
+    older = [one.content.goods for one in attempts if one.generation in generations]
+    return [*older, *(one.content.goods for one in pending)]
+
+
+def _waits(pending: Sequence[Record]) -> str:
+    one = pending[-1]
+    return f"{one.state.value.replace('_', ' ')}: {one.message}" if one.message else one.state.value
+
+
+def _is_part(goods: Goods, whole: Goods) -> bool:
+    return all(quantity <= whole.get(sku, 0) for sku, quantity in goods.items())
+
+
+def _goods(shown: Sequence[ListedOrder]) -> dict[str, int]:
+    return add_goods([one.goods or {} for one in shown])
+
+
+def _ids(shown: Iterable[ListedOrder]) -> tuple[str, ...]:
+    return tuple(one.id for one in shown)
+
+
+def _all_ids(generations: Iterable[Record]) -> tuple[str, ...]:
+    return union((), (one for entry in generations for one in entry.kk_order_ids))
+
+
+#: An answer is recorded after KK has created the order, and clocks differ: read so much around a period.
+_MARGIN_S = 600.0
+_LOG_EVERY_S = 10.0
+_SENTINELS = 3
+_KEYS_AT_ONCE = 500
+
+
+@dataclass
+class Audit:
+    """What a comparison has come to."""
+
+    since: float
+    until: float
+    findings: list[Finding] = field(default_factory=list)
+    """All that does not simply agree, by order number; orders without one at the end."""
+    counts: Counter[AuditResult] = field(default_factory=Counter)
+    """How many of each verdict, those that agree too."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no order number has more or fewer KK orders than it should have."""
+        return not any(verdict.is_difference for verdict in self.counts)
+
+
+def latest_until(ledger: SqlLedger, order_list: OrderList) -> float:
+    """Return up to when KK's list can be believed to be complete by now, epoch seconds."""
+    return trusted_now(ledger, order_list) - ledger.timing.settle_window_s
+
+
+def audit(ledger: SqlLedger, order_list: OrderList, since: float, until: float, log: Log) -> Audit:
+    """Compare what KK has created from `since` to `until` (epoch seconds) with the ledger.
+
+    :param until: not later than `latest_until`.
+    :raises InconclusiveError, KKError: when KK's list cannot be read completely, or shows none of the orders
+        that KK has answered; then nothing can be told.
+    """
+    return _Auditor(ledger, order_list, since, until, log).run()
+
+
+class _Auditor:
+    def __init__(
+        self, ledger: SqlLedger, order_list: OrderList, since: float, until: float, log: Log
+    ) -> None:
+        self._ledger, self._order_list = ledger, order_list
+        self._since, self._until = since, until
+        self._margin_s = _MARGIN_S + abs(ledger.now() - ledger.clock.wall())
+        self._shown = _Shown(order_list, ledger, log)
+
+    def run(self) -> Audit:
+        # KK first: whatever it shows by then has its intent in the ledger.
+        start, end = self._since - self._margin_s, self._until + self._margin_s
+        self._shown.read(start, end)
+        near = self._ledger.storage.created_between(start, end)
+        pending = self._ledger.entries(states=[*DOUBTFUL, State.HELD])
+        self._require_sentinel(near)
+        self._shown.attribute([*near, *pending])
+        keys = self._keys(near, pending)
+        rows = self._rows(keys)
+        findings = {key: self._audit_result(key, rows.get(key, []), start, end) for key in keys}
+        self._compare_goods({key: rows[key] for key, one in findings.items() if _deserves(one)}, findings)
+        return self._sum_up(findings)
+
+    def _sum_up(self, findings: dict[str, Finding]) -> Audit:
+        apart = [unnumbered(one) for one in self._shown.unnumbered() if self._is_inside(one.created_at)]
+        result = Audit(self._since, self._until)
+        for one in [*(findings[key] for key in sorted(findings)), *apart]:
+            result.counts[one.verdict] += 1
+            if one.verdict is not AuditResult.AGREES:
+                result.findings.append(one)
+        return result
+
+    def _is_inside(self, epoch: float | None) -> bool:
+        return epoch is None or self._since <= epoch <= self._until
+
+    def _require_sentinel(self, near: Iterable[Record]) -> None:
+        """Raise unless KK shows one of the orders that it has answered, if there are any."""
+        if any(one.attempt and self._shown.has(one.kk_order_ids) for one in near):
+            return
+        known = self._ledger.storage.newest_sent(before=self._until, limit=_SENTINELS)
+        for one in known:
+            self._shown.read(one.created_at - self._margin_s, one.created_at + self._margin_s)
+            if self._shown.has(one.kk_order_ids):
+                return
+        if known:
+            raise InconclusiveError(NOT_OUR_STORE)
+
+    # What is compared ------------------------------------------------------------------------------
+
+    def _keys(self, near: Iterable[Record], pending: Iterable[Record]) -> set[str]:
+        """Return the numbers that have something in the period, here or at KK."""
+        keys = {one.key for one in near if self._is_inside(one.created_at)}
+        keys |= {key for key, one in self._shown.numbered() if self._is_inside(one.created_at)}
+        sent = self._ledger.attempts(sorted({one.key for one in pending}))
+        return keys | {one.key for one in sent if self._is_inside(one.intent_at)}
+
+    def _rows(self, keys: Iterable[str]) -> dict[str, list[Record]]:
+        newest = self._ledger.look_up(sorted(keys))
+        return {
+            key: [entry] if entry.generation == 1 else self._ledger.generations(key)
+            for key, entry in newest.items()
+        }
+
+    def _audit_result(self, key: str, generations: Sequence[Record], start: float, end: float) -> Finding:
+        shown = self._shown.of(key)
+        if not generations:
+            return unclaimed(key, shown)
+        # What was created at another time cannot be expected among what was read.
+        ids = {one.id for one in shown}
+        looked_for = [
+            one
+            for one in generations
+            if one.state is not State.CREATED or start <= one.created_at <= end or ids & set(one.kk_order_ids)
+        ]
+        return compare(key, looked_for, shown, (), self._ledger.now())
+
+    # A second look ---------------------------------------------------------------------------------
+
+    def _compare_goods(self, rows: dict[str, list[Record]], findings: dict[str, Finding]) -> None:
+        """Judge again what does not agree, with KK's list from all times at which it was sent or created."""
+        keys = sorted(rows)
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            some = keys[start : start + _KEYS_AT_ONCE]
+            attempts = _by_key(self._ledger.attempts(some))
+            times = [time for key in some for time in _times(rows[key], attempts.get(key, []))]
+            for since, until in _merged(times, self._margin_s):
+                self._shown.read(since, until)
+            self._shown.attribute(one for key in some for one in rows[key])
+            for key in some:
+                findings[key] = compare(
+                    key, rows[key], self._shown.of(key), attempts.get(key, []), self._ledger.now()
+                )
+
+
+def _deserves(finding: Finding) -> bool:
+    return finding.verdict not in (AuditResult.AGREES, AuditResult.UNCLAIMED)
+
+
+def _by_key(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
+    grouped: dict[str, list[Attempt]] = {}
+    for one in attempts:
+        if one.outcome != Event.NOT_SENT.value:
+            grouped.setdefault(one.key, []).append(one)
+    return grouped
+
+
+def _times(generations: Iterable[Record], attempts: Iterable[Attempt]) -> Iterator[float]:
+    yield from (one.created_at for one in generations if one.created_at)
+    # Where a human has said that it was created, that is when he said so.
+    yield from (one.intent_at for one in attempts)
+
+
+def _merged(times: Iterable[float], margin_s: float) -> list[tuple[float, float]]:
+    spans: list[tuple[float, float]] = []
+    for time in sorted(times):
+        if spans and time - margin_s <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], time + margin_s)
+        else:
+            spans.append((time - margin_s, time + margin_s))
+    return spans
+
+
+class _Shown:
+    """What KK's list shows, as far as it was read."""
+
+    def __init__(self, order_list: OrderList, ledger: SqlLedger, log: Log) -> None:
+        self._order_list, self._clock, self._log = order_list, ledger.clock, log
+        self._look_up = ledger.look_up
+        self._last_log = self._clock.monotonic()
+        self._read: list[tuple[float, float]] = []
+        self._by_id: dict[str, ListedOrder] = {}
+        self._key_of: dict[str, str | None] = {}
+        self._ids_of: dict[str, set[str]] = {}
+
+    def read(self, since: float, until: float) -> None:
+        """Read a period, unless that was done before; wider by what KK's clock differs."""
+        if any(start <= since and until <= end for start, end in self._read):
+            return
+        skew_s = self._order_list.clock_skew_s or 0.0
+        now = self._clock.wall() + skew_s
+        for listed in self._order_list.find(since - abs(skew_s), min(until + abs(skew_s), now)):
+            self._by_id.update((one.id, one) for one in listed)
+            self._log_progress(listed)
+        if abs((self._order_list.clock_skew_s or 0.0) - skew_s) > _MARGIN_S / 2:
+            self.read(since, until)  # only the first answer tells how far KK's clock is off
+        else:
+            self._read.append((since, until))
+
+    def _log_progress(self, listed: Sequence[ListedOrder]) -> None:
+        times = [one.created_at for one in listed if one.created_at]
+        if times and self._clock.monotonic() - self._last_log >= _LOG_EVERY_S:
+            self._last_log = self._clock.monotonic()
+            self._log.info("Reading KK's list: %d orders, up to %s", len(self._by_id), utc(max(times)))
+
+    def attribute(self, rows: Iterable[Record]) -> None:
+        """Find out which number each order is of, with the help of rows that may be its own."""
+        rows = list(rows)
+        by_id = {one: row.key for row in rows for one in row.kk_order_ids}
+        plain = {plain_number(row.key): row.key for row in rows}
+        integers = {one.key for one in self._by_id.values() if one.key and one.key_is_integer}
+        exact = self._look_up(sorted(integers))
+        for one in self._by_id.values():
+            key = one.key
+            if not key or one.key_is_integer:
+                key = by_id.get(one.id) or self._key_of.get(one.id) or key
+            if key == one.key and one.key_is_integer and key not in exact:
+                key = plain.get(key or "", key)
+            self._note(one.id, key or None)
+
+    def _note(self, kk_order_id: str, key: str | None) -> None:
+        before = self._key_of.get(kk_order_id)
+        if before is not None:
+            self._ids_of[before].discard(kk_order_id)
+        self._key_of[kk_order_id] = key
+        if key is not None:
+            self._ids_of.setdefault(key, set()).add(kk_order_id)
+
+    def has(self, ids: Iterable[str]) -> bool:
+        return any(one in self._by_id for one in ids)
+
+    def of(self, key: str) -> list[ListedOrder]:
+        return [self._by_id[one] for one in sorted(self._ids_of.get(key, ()))]
+
+    def numbered(self) -> Iterator[tuple[str, ListedOrder]]:
+        for key, ids in self._ids_of.items():
+            for one in ids:
+                yield key, self._by_id[one]
+
+    def unnumbered(self) -> list[ListedOrder]:
+        return [self._by_id[one] for one, key in sorted(self._key_of.items()) if key is None]

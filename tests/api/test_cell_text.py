@@ -1,0 +1,336 @@
+# ruff: noqa: RUF001
+"""How cells are read: the same order, a fault or a notice, and never another order."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_kk.api.cell_text import check_encoding, tidy
+from airflow_provider_kk.api.errors import Fault, InvalidOrderError
+from airflow_provider_kk.api.models import Order
+from tests.damages import CLEAN, DamagedCell, clean_rows, damaged_cells, is_about, order_of, spellings_of
+
+ROW = {
+    "custom_order_number": "A-1",
+    "country": "FR",
+    "phone": "+33 1 00",
+    "recipient": "Ida Test",
+    "province": "IDF",
+    "sku": "FWXW00290_WHT_M",
+    "quantity": "1",
+}
+
+
+def read(**cells: Any) -> tuple[dict[str, Any], list[str]]:
+    """The fields of the order, flat, and the paths of its notices."""
+    notices: list[Fault] = []
+    order = Order.parse(order_of(ROW | cells), notices)
+    dumped = order.model_dump()
+    return {**dumped.pop("address"), **dumped.pop("items")[0], **dumped}, [one.path for one in notices]
+
+
+def fault_of(field: str, value: Any) -> str:
+    with pytest.raises(InvalidOrderError) as caught:
+        Order.parse(order_of(ROW | {field: value}))
+    (fault,) = caught.value.faults
+    assert is_about(fault.path, field)
+    return fault.message
+
+
+@given(clean_rows())
+def test_clean_cells_are_read_as_they_are_without_a_notice(row: dict[str, str]) -> None:
+    found, notices = read(**row)
+
+    assert found | {"quantity": str(found["quantity"]), "channel_type": None} == row | {"channel_type": None}
+    assert notices == []
+
+
+@given(clean_rows(), damaged_cells())
+def test_a_damaged_cell_is_the_meant_value_or_a_fault_or_has_a_notice(
+    row: dict[str, str], cell: DamagedCell
+) -> None:
+    row[cell.field] = cell.clean
+    meant, _ = read(**row)
+    faults: list[str] = []
+    try:
+        found, notices = read(**row | {cell.field: cell.value})
+    except InvalidOrderError as error:
+        faults = [fault.path for fault in error.faults]
+
+    if faults:
+        assert cell.outcome in ("fault", "doubt"), cell
+        assert [is_about(path, cell.field) for path in faults] == [True]
+        return
+    assert cell.outcome != "fault", (cell, found)
+    if cell.outcome == "same":
+        assert (found, notices) == (meant, []), cell
+    else:
+        assert [is_about(path, cell.field) for path in notices] == [True], cell
+        assert {**found, cell.field: None} == {**meant, cell.field: None}
+    if cell.outcome == "blank":
+        assert found[cell.field] is None
+
+
+@pytest.mark.parametrize("field", sorted(CLEAN))
+@given(st.data())
+def test_tidying_twice_changes_nothing(field: str, data: st.DataObject) -> None:
+    text = data.draw(st.text("'\"=+#. \u200b\u200c\u200d\u00a0e\u0301\u06cc1") | st.text())
+
+    once = tidy(text, field)
+
+    assert tidy(once, field) == once
+
+
+@pytest.mark.parametrize("spelling", [*spellings_of(1007)], ids=repr)
+def test_all_spellings_of_an_order_number_are_one_number(spelling: object) -> None:
+    if not isinstance(spelling, bytes):  # Only databases yield bytes.
+        assert read(custom_order_number=spelling)[0]["custom_order_number"] == "1007"
+
+
+@pytest.mark.parametrize("number", ["#1001", "1E5", "2024E-01", "1007.1", "A'1", "12-34", "A 7"])
+def test_order_numbers_that_only_look_damaged_are_kept(number: str) -> None:
+    assert read(custom_order_number=number) == (read(custom_order_number=number)[0], [])
+    assert read(custom_order_number=number)[0]["custom_order_number"] == number
+
+
+@pytest.mark.parametrize(
+    "number", ["1,007", "1.007", "1 007", "3.37824E+10", "1e+16", "=A1", "#REF!", "1&nbsp;"]
+)
+def test_an_order_number_that_may_be_another_one_is_a_fault(number: str) -> None:
+    fault_of("custom_order_number", number)
+
+
+class TestForeignFiles:
+    """Kinds of cells from files of shops and spreadsheets."""
+
+    @pytest.mark.parametrize(
+        ("field", "value", "meant"),
+        [
+            ("zip", "'02134", "02134"),
+            ("phone", "'+16175550100", "+16175550100"),
+            ("zip", '="06000"', "06000"),
+            ("street1", "'12 Main St", "12 Main St"),
+        ],
+    )
+    def test_a02_a04_quotes_of_spreadsheets_are_stripped(self, field: str, value: str, meant: str) -> None:
+        assert read(**{field: value})[0][field] == meant
+
+    @pytest.mark.parametrize("name", ["'t Hof", "O'Neil", "'s-Gravenhage", "'Ndrangheta"])
+    def test_a02_apostrophes_of_names_are_kept(self, name: str) -> None:
+        assert read(recipient=name)[0]["recipient"] == name
+
+    @pytest.mark.parametrize("value", ["3.37824E+10", "#########", "#N/A"])
+    def test_a04_damaged_phones_are_faults(self, value: str) -> None:
+        fault_of("phone", value)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("street1", "#N/A"),
+            ("street2", "#REF!"),
+            ("province", "#VALUE!"),
+            ("zip", "#NAME?"),
+            ("remark", "Total: #DIV/0!"),
+        ],
+    )
+    def test_a04_errors_of_spreadsheets_are_faults_in_optional_fields_too(
+        self, field: str, value: str
+    ) -> None:
+        assert "spreadsheet" in fault_of(field, value)
+
+    def test_a05_floats_and_missing_values_of_data_frames(self) -> None:
+        found, notices = read(zip="75001.0", phone="33100000000.0", street2="nan", quantity="1.0", city=r"\N")
+
+        assert (found["zip"], found["phone"], found["quantity"]) == ("75001", "33100000000", 1)
+        assert (found["street2"], found["city"]) == (None, None)
+        assert sorted(notices) == ["address.city", "address.street2"]
+        assert "'None'" in fault_of("province", "None")
+        assert "'<NA>'" in fault_of("phone", "<NA>")
+
+    @pytest.mark.parametrize(("field", "name"), [("recipient", "Null"), ("city", "NONE"), ("province", "NA")])
+    def test_a05_names_that_resemble_missing_values_are_kept(self, field: str, name: str) -> None:
+        assert (read(**{field: name})[0][field], read(**{field: name})[1]) == (name, [])
+
+    def test_a05_the_town_none_or_a_missing_value_is_a_fault(self) -> None:
+        assert "Italy" in fault_of("city", "None")
+
+    @pytest.mark.parametrize("field", ["street2", "remark", "sale_platform", "channel_type", "zip"])
+    def test_templates_that_render_none_leave_optional_fields_blank(self, field: str) -> None:
+        found, notices = read(**{field: "None"})
+
+        assert found[field] is None
+        assert len(notices) == 1
+
+    @pytest.mark.parametrize(
+        ("text", "quantity"),
+        [
+            ("2,00", 2),
+            ("2.00", 2),
+            ("2.0", 2),
+            ("2,0", 2),
+            ("1.234,00", 1234),
+            ("1,234.00", 1234),
+            ("\uff12", 2),
+        ],
+    )
+    def test_a06_unambiguous_quantities_are_read(self, text: str, quantity: int) -> None:
+        assert read(quantity=text)[0]["quantity"] == quantity
+
+    @pytest.mark.parametrize("text", ["1.000", "1.234", "1,000", "12.000", "'1.000"])
+    def test_a06_ambiguous_quantities_are_faults(self, text: str) -> None:
+        assert "ambiguous" in fault_of("quantity", text)
+
+    @pytest.mark.parametrize("text", ["2,50", "1.5", "-1", "0,00", "1 000", "1.234,50"])
+    def test_a06_other_quantities_are_faults(self, text: str) -> None:
+        fault_of("quantity", text)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "meant"),
+        [
+            ("phone", "\u202a+33 1 00\u202c", "+33 1 00"),
+            ("street1", "1 Rue\u200b Test", "1 Rue Test"),
+            ("zip", "\u200b75001\ufeff", "75001"),
+            ("zip", "75\u00a0001", "75 001"),
+            ("sku", "FWXW00290_WHT_M\u200b", "FWXW00290_WHT_M"),
+            ("country", "FR\u200b", "FR"),
+            ("quantity", "\u00a02\u00a0", 2),
+            ("recipient", "Ida\u00a0 Test", "Ida  Test"),
+            ("recipient", "Ida\u200d Test", "Ida Test"),
+            ("recipient", "می\u200cخواهم", "می\u200cخواهم"),
+            ("recipient", "അവന്\u200d", "അവന്\u200d"),
+            ("recipient", "👩\u200d🚀", "👩\u200d🚀"),
+        ],
+    )
+    def test_a15_invisible_characters_are_stripped_outside_of_words(
+        self, field: str, value: str, meant: object
+    ) -> None:
+        assert read(**{field: value})[0][field] == meant
+
+    @pytest.mark.parametrize("text", ["Ida T\ufffdst", "????", "?? ???"])
+    def test_a15_lost_characters_are_a_fault(self, text: str) -> None:
+        assert "lost" in fault_of("recipient", text)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "JÃ¶rg GrÃ¶ÃŸe",
+            "StraÃŸe 1",
+            "Jörg StraÃŸe",
+            "Ð˜Ð²Ð°Ð½",
+            "Â½",
+            "donâ€™t",
+            "J√∂rg",
+            "J├Ârg",
+            "JГ¶rg",
+        ],
+    )
+    def test_a15_text_in_another_encoding_is_a_fault_that_shows_a_few_characters(self, text: str) -> None:
+        assert "probably means" in fault_of("street1", text)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "JOÃO",
+            "IRMÃ",
+            "«CAFÉ»",
+            "CAFÉ»",
+            "NIÑO\u2019S",
+            "Spaß\u201d",
+            "Сёмин",
+            "МЁ",
+            "Łódź",
+            "Nº 5",
+            "L\u2019Écluse",
+            "l\u2019été",
+            "Jean\u2014Éric",
+            "ÅÄÖ",
+        ],
+    )
+    def test_a15_correct_text_is_not_taken_for_another_encoding(self, text: str) -> None:
+        assert read(street1=text) == (read(street1=text)[0], [])
+
+    def test_a15_html_entities_are_sent_with_a_warning(self) -> None:
+        found, notices = read(recipient="Ida &amp; Otto O&#039;Test")
+
+        assert found["recipient"] == "Ida &amp; Otto O&#039;Test"
+        assert notices == ["address.recipient"]
+        assert read(recipient="Ida & Otto; B&B")[1] == []
+
+    @pytest.mark.parametrize("phone", ["ida@example.com", "n/a", "-", "none"])
+    def test_a23_a_phone_has_a_digit(self, phone: str) -> None:
+        fault_of("phone", phone)
+        assert read(phone="030 1234 ext. 5")[0]["phone"] == "030 1234 ext. 5"
+
+    def test_a26_composed_and_decomposed_text_are_one_order(self) -> None:
+        name = "José Ångström"
+
+        assert read(recipient=unicodedata.normalize("NFD", name)) == read(recipient=name)
+
+    def test_a26_a_width_counts_composed_characters(self) -> None:
+        assert read(recipient="e\u0301" * 32)[0]["recipient"] == "é" * 32
+        assert "at most 32" in fault_of("recipient", "e\u0301" * 33)
+
+
+@pytest.mark.parametrize("amount", ["12.50", "0", "0.00", "1.234,50", "12,5", "20%", "€ 12", "12.50 EUR", 0])
+@pytest.mark.parametrize("field", ["vat", "ioss"])
+def test_a_tax_number_that_is_an_amount_is_a_fault(field: str, amount: object) -> None:
+    assert "amount" in fault_of(field, amount)
+
+
+@pytest.mark.parametrize(
+    "number", ["DE123456789", "123456789", "CHE-123.456.789", "0123.456.789", "12 345 678 901"]
+)
+def test_tax_numbers_are_kept(number: str) -> None:
+    assert (read(vat=number)[0]["vat"], read(vat=number)[1]) == (number, [])
+
+
+def test_an_unusual_ioss_number_has_a_notice() -> None:
+    assert read(ioss="IM1234567890")[1] == []
+    assert read(ioss="ABC")[1] == ["address.ioss"]
+
+
+def test_notices_are_given_of_an_invalid_order_too() -> None:
+    notices: list[Fault] = []
+    with pytest.raises(InvalidOrderError):
+        Order.parse(order_of(ROW | {"street2": "nan", "phone": ""}), notices)
+    assert [one.path for one in notices] == ["address.street2"]
+
+
+@given(damaged_cells("recipient") | damaged_cells("street1") | damaged_cells("phone"))
+def test_no_notice_or_fault_repeats_a_value(cell: DamagedCell) -> None:
+    notices: list[Fault] = []
+    try:
+        Order.parse(order_of(ROW | {cell.field: cell.value}), notices)
+    except InvalidOrderError as error:
+        notices += error.faults
+    for one in notices:
+        assert cell.clean not in one.message
+
+
+def test_without_ftfy_what_is_uncertain_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ftfy.badness", None)
+    assert "may be" in check_encoding("Å‚ódź")
+
+
+def test_ftfy_decides_where_our_own_check_is_not_certain() -> None:
+    pytest.importorskip("ftfy")
+    from airflow_provider_kk.api.cell_text import CellError
+
+    with pytest.raises(CellError, match="mojibake"):
+        check_encoding("Å\u201ał Ä™ ódź")
+
+
+@pytest.mark.parametrize("remark", ["=)", "???", "#urgent!", "1E+5", "## ring twice"])
+def test_people_may_write_anything_into_a_remark(remark: str) -> None:
+    assert (read(remark=remark)[0]["remark"], read(remark=remark)[1]) == (remark, [])
+
+
+@pytest.mark.parametrize("word", ["nan ", " nan", "None\t", "\u00a0NULL"])
+def test_blanks_around_a_missing_value_do_not_make_it_a_value(word: str) -> None:
+    assert read(street2=word)[0]["street2"] is None

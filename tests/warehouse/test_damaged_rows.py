@@ -1,0 +1,116 @@
+"""Rows whose cells are damaged: the meant order, a fault or a warning, and never another order."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
+from airflow_provider_kk.warehouse.spool import Spool
+from tests.damages import DamagedCell, clean_rows, damaged_cells, is_about, spellings_of
+
+ROW = {
+    "custom_order_number": "1007",
+    "country": "FR",
+    "phone": "+33 1 00",
+    "recipient": "Ida Test",
+    "province": "IDF",
+    "zip": "02134",
+    "sku": "FWXW00290_WHT_M",
+    "quantity": "1",
+}
+
+
+def parsed(*rows: dict[str, Any]) -> Sequence[ParsedOrder]:
+    names = list(rows[0])
+    with Spool(names) as spool:
+        spool.add([[row[name] for name in names] for row in rows])
+        return list(parse_orders(spool))
+
+
+@given(clean_rows(), damaged_cells())
+def test_a_damaged_row_is_the_meant_order_or_a_fault_or_has_a_warning(
+    row: dict[str, str], cell: DamagedCell
+) -> None:
+    row[cell.field] = cell.clean
+    (meant,) = parsed(row)
+    (found,) = parsed(row | {cell.field: cell.value})
+    named = [is_about(path, cell.field) for path, _ in found.faults or found.warnings]
+
+    assert meant.order is not None
+    assert named == ([] if cell.outcome == "same" else [True]), (cell, found.faults, found.warnings)
+    if cell.outcome == "same":
+        assert (found.order, found.number) == (meant.order, meant.number)
+    if cell.outcome == "fault":
+        assert found.order is None
+    if cell.outcome in ("blank", "warning"):
+        assert found.order is not None
+
+
+@given(clean_rows(), st.data())
+def test_rows_of_one_order_may_spell_its_cells_differently(row: dict[str, str], data: st.DataObject) -> None:
+    cell = data.draw(damaged_cells().filter(lambda one: one.outcome == "same" and one.field != "sku"))
+    row[cell.field] = cell.clean
+
+    (found,) = parsed(row | {"sku": "A"}, row | {"sku": "B", cell.field: cell.value})
+
+    assert (found.rows, found.faults) == (2, ())
+    assert found.order is not None
+
+
+def test_a19_all_spellings_of_an_order_number_are_one_order() -> None:
+    (found,) = parsed(*(ROW | {"custom_order_number": spelling} for spelling in spellings_of(1007)))
+
+    assert (found.number, found.rows, found.faults) == ("1007", len([*spellings_of(1007)]), ())
+
+
+@pytest.mark.parametrize("number", ["nan", "None", "NULL", r"\N", "<NA>", "#N/A", "3.37824E+10", "1,007"])
+def test_a05_rows_without_a_certain_number_are_faults(number: str) -> None:
+    rows = parsed(ROW | {"custom_order_number": number})
+
+    assert [fault.path for one in rows for fault in one.faults] == ["custom_order_number"]
+
+
+def test_a05_a_required_cell_that_counts_as_blank_is_named_as_the_reason() -> None:
+    (found,) = parsed(ROW | {"province": "None"})
+
+    assert "is required" in found.faults[0].message
+    assert "the text 'None' counts as blank" in found.faults[0].message
+
+
+def test_rows_whose_number_is_missing_are_not_one_order() -> None:
+    assert len(parsed(ROW | {"custom_order_number": "nan"}, ROW | {"custom_order_number": "nan"})) == 2
+
+
+def test_a16_a_country_name_and_its_code_are_one_order_with_a_warning() -> None:
+    (found,) = parsed(ROW, ROW | {"country": "Frankreich", "sku": "B"})
+
+    assert found.order is not None
+    assert found.order.address.country == "FR"
+    assert [str(one) for one in found.warnings] == ["address.country: 'Frankreich' is read as FR"]
+
+
+def test_a26_composed_and_decomposed_rows_are_one_order() -> None:
+    name = "José Ångström"
+
+    (found,) = parsed(*(ROW | {"recipient": unicodedata.normalize(form, name)} for form in ("NFC", "NFD")))
+
+    assert found.order is not None
+    assert found.order.address.recipient == unicodedata.normalize("NFC", name)
+
+
+def test_cells_of_items_are_read_by_the_same_rules() -> None:
+    row = {name: value for name, value in ROW.items() if name not in ("sku", "quantity")}
+    items = [{"sku": "'A\u200b", "quantity": "2,00"}, {"sku": "B", "quantity": "1.000"}]
+
+    (good,) = parsed(row | {"items": items[:1]})
+    (bad,) = parsed(row | {"items": items})
+
+    assert good.order is not None
+    assert [(one.sku, one.quantity) for one in good.order.items] == [("A", 2)]
+    assert [fault.path for fault in bad.faults] == ["items[1].quantity"]
