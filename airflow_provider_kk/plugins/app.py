@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.refunds import order_of_key
 from airflow_provider_kk.delivery.sql.report import Report
-from airflow_provider_kk.plugins import chart, pages, query_params, resolve_pages
+from airflow_provider_kk.plugins import action_pages, chart, pages, query_params
 from airflow_provider_kk.plugins.ledgers import (
     CannotReadLedgerError,
     LedgerSource,
@@ -42,7 +42,7 @@ PAGE_SIZE = 50
 
 app = FastAPI(dependencies=[Depends(get_user)], docs_url=None, redoc_url=None, openapi_url=None)
 _may_read_connections = Depends(may_read_connections)
-app.include_router(resolve_pages.router)
+app.include_router(action_pages.router)
 _may_read_run = Depends(requires_access_dag("GET", DagAccessEntity.RUN))
 
 
