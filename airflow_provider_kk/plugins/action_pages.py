@@ -1,17 +1,21 @@
-"""The pages that resolve and retry orders: choose, see the plan, confirm, see what became of it.
+"""The pages that act: resolve and retry orders, and pause and resume all sending of an account.
+
+Each shows what would happen before it is confirmed, and then what became of it.
 
 Plain forms, so that they work without scripts. Only users who may edit the kk connection get them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
+from airflow_provider_kk.delivery.log import describe_pause
 from airflow_provider_kk.plugins import query_params
 from airflow_provider_kk.plugins.ledgers import (
     CannotReadLedgerError,
@@ -22,7 +26,7 @@ from airflow_provider_kk.plugins.ledgers import (
     open_ledger_of,
     open_report,
 )
-from airflow_provider_kk.plugins.pages import View, page, query
+from airflow_provider_kk.plugins.pages import View, banners_of, page, query
 from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.plugins.trusted_forms import (
     TrustedForm,
@@ -40,6 +44,10 @@ from airflow_provider_kk.sync.resolve_many import (
     plan_resolutions,
 )
 
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.model import Pause
+    from airflow_provider_kk.delivery.sql.storage import SqlStorage
+
 #: With the user's name before it, the ledger keeps 250 characters.
 MAX_REASON = 180
 #: As many as a list shows at once; their results travel in an address.
@@ -55,7 +63,7 @@ class Target(NamedTuple):
     kind: RecordType
 
 
-router = APIRouter(prefix="/resolve", dependencies=[Depends(may_read_connections)])
+router = APIRouter(dependencies=[Depends(may_read_connections)])
 
 
 class ChosenRow(NamedTuple):
@@ -76,7 +84,7 @@ class ChosenRow(NamedTuple):
         return f"{self.version}~{self.key}"
 
 
-@router.get("")
+@router.get("/resolve")
 def choose(
     reader: ReaderDep,
     kk_conn_id: str = "",
@@ -91,6 +99,7 @@ def choose(
     try:
         with open_report(source, reader) as (report, _settings):
             records = record_type.report(report).look_up([one.key for one in rows])
+            banners = banners_of(report, source, reader)
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     known = [records[one.key] for one in rows if one.key in records]
@@ -101,12 +110,13 @@ def choose(
         records=records,
         moved=[one.key for one in rows if one.key in records and records[one.key].version != one.version],
         choices=choices_for(known, record_type.is_refund),
+        banners=banners,
         max_reason=MAX_REASON,
         **_form_values(reader, back),
     )
 
 
-@router.post("/plan")
+@router.post("/resolve/plan")
 def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
     """Show what would happen. Nothing is done yet."""
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
@@ -114,12 +124,14 @@ def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
     try:
         with open_ledger_of(source, reader, are_refunds=request.is_refund) as (hook, ledger):
             results = plan_resolutions(request, hook, ledger)
+            banners = banners_of(ledger.storage, source, reader)
     except (ResolutionRejected, CannotReadLedgerError) as error:
         return page("message.html", view, status=409, message=_sentence(error), back=back)
     return page(
         "plan.html",
         view,
         results=results,
+        banners=banners,
         choice=request.choice,
         ids=",".join(request.ids),
         why=why,
@@ -129,7 +141,7 @@ def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
     )
 
 
-@router.post("/apply", response_model=None)
+@router.post("/resolve/apply", response_model=None)
 def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
     """Do what the plan has shown, then lead to a page that shows what became of each order."""
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
@@ -145,14 +157,81 @@ def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response
     return RedirectResponse(f"{root()}/resolve/result{address}", 303)
 
 
-@router.get("/result")
+@router.get("/resolve/result")
 def result(
     reader: ReaderDep, user: GetUserDep, kk_conn_id: str = "", kind: str = "", done: str = "", back: str = ""
 ) -> HTMLResponse:
     """Show what became of each order."""
     results = read_signed("result", done, user, _RESULT_IS_OLD)
-    view, _source, _kind = _target(reader, kk_conn_id, kind)
-    return page("result.html", view, results=results, back=query_params.back(back))
+    view, source, _kind = _target(reader, kk_conn_id, kind)
+    try:
+        with open_report(source, reader) as (report, _settings):
+            banners = banners_of(report, source, reader)
+    except CannotReadLedgerError:
+        banners = []
+    return page("result.html", view, results=results, banners=banners, back=query_params.back(back))
+
+
+# Pause and resume ----------------------------------------------------------------------------------
+
+
+@router.get("/pause")
+def pause(reader: ReaderDep, kk_conn_id: str = "", back: str = "") -> HTMLResponse:
+    """Say whether sending is paused, and offer to pause or resume it."""
+    back = query_params.back(back)
+    view, source, _kind = _target(reader, kk_conn_id, ORDERS.many)
+    try:
+        with open_report(source, reader) as (report, _settings):
+            found = report.pause()
+    except CannotReadLedgerError as error:
+        return page("message.html", view, message=str(error), back=back)
+    return page(
+        "pause.html",
+        view,
+        pause=found,
+        pause_id=_pause_id(found),
+        max_reason=MAX_REASON,
+        **_form_values(reader, back),
+    )
+
+
+@router.post("/pause/begin", response_model=None)
+def begin_pause(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
+    """Stop all sending of the account. If it is stopped already, nothing changes."""
+    return _change_pause(reader, form, lambda storage, why: storage.add_pause(user.get_name(), why))
+
+
+@router.post("/pause/end", response_model=None)
+def end_pause(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
+    """Allow sending again, if the pause is still the one that the user has seen."""
+
+    def end(storage: SqlStorage, why: str) -> bool:
+        is_seen = _pause_id(storage.pause()) == form.one("pause")
+        return is_seen and storage.end_pause(user.get_name(), why)
+
+    return _change_pause(reader, form, end)
+
+
+def _change_pause(reader: Reader, form: TrustedForm, change: Callable[[SqlStorage, str], bool]) -> Response:
+    view, source, _kind = _target(reader, form.one("kk_conn_id"), ORDERS.many)
+    why, back = _reason(form), query_params.back(form.one("back"))
+    try:
+        with open_ledger_of(source, reader) as (_hook, ledger):
+            is_changed, found = change(ledger.storage, why), ledger.storage.pause()
+    except CannotReadLedgerError as error:
+        return page("message.html", view, status=409, message=str(error), back=back)
+    if not is_changed:
+        state = describe_pause(found) if found else "sending is not paused now"
+        message = f"Nothing was done, since somebody else was first: {state}."
+        return page("message.html", view, status=409, message=message, back=back)
+    return RedirectResponse(f"{root()}/{back or 'orders' + query(kk_conn_id=source.kk_conn_id)}", 303)
+
+
+def _pause_id(found: Pause | None) -> str:
+    return f"{found.at!r} {found.by}" if found else ""
+
+
+# What they share -----------------------------------------------------------------------------------
 
 
 def _target(reader: Reader, kk_conn_id: str, kind: str) -> Target:
@@ -167,9 +246,7 @@ def _target(reader: Reader, kk_conn_id: str, kind: str) -> Target:
     if not kk_conn_id or view.source is None:
         raise HTTPException(404, "There is no connection of this name that you may read.")
     if not reader.may_edit(kk_conn_id):
-        raise HTTPException(
-            403, f"To resolve or retry orders, you need permission to edit the connection {kk_conn_id!r}."
-        )
+        raise HTTPException(403, f"To act here, you need permission to edit the connection {kk_conn_id!r}.")
     return Target(view, view.source, kinds[kind])
 
 

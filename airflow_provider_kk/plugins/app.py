@@ -100,10 +100,11 @@ def run(
     """The orders and refunds of a DAG run, in every ledger whose connections the user may read."""
     dag_id, run_id = query_params.text("dag_id", dag_id), query_params.text("run_id", run_id)
     view, number = View.of(reader, kk_conn_id, None), query_params.page(page_number)
-    found, unread = [], 0
+    found, banners, unread = [], [], 0
     for one in [view.source] if kk_conn_id and view.source else view.sources:
         try:
             with open_report(one, reader) as (report, _settings):
+                banners += pages.banners_of(report, one, reader)
                 for each in (ORDERS, REFUNDS):
                     if kind in ("", each.many):
                         found += _of_run(report, each, one, dag_id, run_id, number)
@@ -111,7 +112,9 @@ def run(
             # Why is a subject of the list, where it stands beside the connection's name.
             unread += 1
     here = f"runs/{quote(dag_id, safe='')}/{quote(run_id, safe='')}"
-    return page("run.html", view, run_id=run_id, found=found, unread=unread, number=number, here=here)
+    return page(
+        "run.html", view, banners=banners, run_id=run_id, found=found, unread=unread, number=number, here=here
+    )
 
 
 @app.get("/{name}.css")
@@ -178,6 +181,7 @@ def _list(reader: Reader, kind: RecordType, query: ListQuery) -> HTMLResponse:
                 limit=PAGE_SIZE,
             )
             open_now, dag_ids = _open_now(report), mine.dag_ids()
+            banners = pages.banners_of(report, view.source, reader)
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     total = counts[query.state] if query.state else sum(counts.values())
@@ -189,6 +193,7 @@ def _list(reader: Reader, kind: RecordType, query: ListQuery) -> HTMLResponse:
         chart=drawn,
         counts=counts,
         open_now=open_now,
+        banners=banners,
         dag_ids=dag_ids,
         rows=pages.rows(lines, kind, view.source),
         pager=Pager(query.page, PAGE_SIZE, total),
@@ -258,6 +263,7 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str, back: s
             generations, attempts = kind.report(report).all_of(key)
             ids = [one for entry in generations for one in entry.kk_order_ids]
             of_order = [] if kind.is_refund else report.refunds_of(ids)
+            banners = pages.banners_of(report, view.source, reader)
             fulfilment = None if kind.is_refund else fulfilment_of(report, settings, ids)
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
@@ -272,6 +278,7 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str, back: s
         advice=pages.commands_for(generations[-1], kind, view.source),
         refunds=pages.rows(of_order, REFUNDS, view.source),
         fulfilment=fulfilment,
+        banners=banners,
         may_resolve=reader.may_edit(view.source.kk_conn_id)
         and bool(choices_for(generations[-1:], kind.is_refund)),
         kk_order_id=order_of_key(key) if kind.is_refund else "",

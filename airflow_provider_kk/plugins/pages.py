@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.log import format_goods, utc
-from airflow_provider_kk.delivery.model import Attempt
+from airflow_provider_kk.delivery.model import Attempt, Pause
 from airflow_provider_kk.delivery.sql.report import Line
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
@@ -64,6 +64,24 @@ class View:
 
 
 _CAN_RESOLVE = (State.HELD, State.IN_DOUBT, State.SENDING, State.REJECTED)
+
+
+class PauseBanner(NamedTuple):
+    """That sending is paused, for the top of a page."""
+
+    kk_conn_id: str
+    pause: Pause
+    may_edit: bool
+
+
+class _KnowsPause(Protocol):
+    def pause(self) -> Pause | None: ...
+
+
+def banners_of(ledger: _KnowsPause, source: LedgerSource, reader: Reader) -> list[PauseBanner]:
+    """Return the banner of a ledger whose sending is paused, if it is."""
+    pause = ledger.pause()
+    return [PauseBanner(source.kk_conn_id, pause, reader.may_edit(source.kk_conn_id))] if pause else []
 
 
 class Row(NamedTuple):

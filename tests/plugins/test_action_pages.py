@@ -293,6 +293,72 @@ def test_reloading_the_result_does_nothing(site: Site, olga: Browser):
     assert Browser(site, "paula").get(address).status_code == 403
 
 
+# Pause and resume ----------------------------------------------------------------------------------
+
+
+def test_sending_is_paused_and_resumed_with_who_and_why(site: Site, olga: Browser):
+    record(site.ledger, "P-1", "created", ids=("7001",))
+    orders = html.unescape(olga.get("/kk/orders", kk_conn_id="kk_default").text)
+    (address,) = re.findall(r'<a href="(/kk/pause[^"]*)">Pause all sending</a>', orders)
+    page = olga.get(address)
+    assert "Within seconds nothing more is sent" in page.text
+    assert site.ledger.storage.pause() is None  # looking pauses nothing
+    answer = olga.post("/kk/pause/begin", fields_of(page.text, why="wrong query"))
+    assert (answer.status_code, answer.headers["Location"].partition("?")[0]) == (303, "/kk/orders")
+    pause = site.ledger.storage.pause()
+    assert pause is not None
+    assert (pause.by, pause.why) == ("olga", "wrong query")
+    version = site.ledger.look_up(["P-1"])["P-1"].version
+    views = (
+        "/kk/orders",
+        "/kk/refunds",
+        "/kk/order?number=P-1",
+        "/kk/runs/shop/run%207",
+        f"/kk/resolve?kk_conn_id=kk_default&kind=orders&row={version}~P-1",
+    )
+    for view in views:
+        text = html.unescape(olga.get(view).text)
+        assert re.search(r"Sending is paused</b>[^<]* by olga: wrong query", text), view
+        assert ">Resume sending</a>" in text
+    reader = html.unescape(Browser(site, "paula").get("/kk/orders").text)
+    assert "by olga: wrong query" in reader
+    assert "/kk/pause" not in reader
+
+    resuming = olga.get("/kk/pause", kk_conn_id="kk_default").text
+    assert olga.post("/kk/pause/end", fields_of(resuming, why="fixed")).status_code == 303
+    assert site.ledger.storage.pause() is None
+    assert "Sending is paused" not in olga.get("/kk/orders").text
+
+
+def test_a_pause_is_begun_and_ended_once_and_only_as_it_was_seen(site: Site, olga: Browser):
+    page = olga.get("/kk/pause", kk_conn_id="kk_default").text
+    answers = [olga.post("/kk/pause/begin", fields_of(page, why=f"try {n}")) for n in range(2)]
+    assert [one.status_code for one in answers] == [303, 409]
+    assert "by olga: try 0" in html.unescape(answers[1].text)
+    stale = olga.get("/kk/pause", kk_conn_id="kk_default").text
+    site.ledger.storage.end_pause("ann", "done")
+    site.ledger.storage.add_pause("ann", "another cause")
+    answer = olga.post("/kk/pause/end", fields_of(stale, why="fixed"))
+    assert answer.status_code == 409
+    assert "by ann: another cause" in html.unescape(answer.text)
+    pause = site.ledger.storage.pause()
+    assert pause is not None
+    assert pause.by == "ann"
+    site.ledger.storage.end_pause("ann", "done")
+
+
+@pytest.mark.parametrize("user", ["paula", "victor"])
+def test_who_may_not_edit_the_connection_pauses_nothing(site: Site, olga: Browser, user: str):
+    fields = fields_of(olga.get("/kk/pause", kk_conn_id="kk_default").text, why="x")
+    other = Browser(site, user)
+    assert other.get("/kk/pause", kk_conn_id="kk_default").status_code == 403
+    assert other.post("/kk/pause/begin", fields).status_code == 403
+    assert olga.post("/kk/pause/begin", fields, headers={"Origin": "https://evil.test"}).status_code == 403
+    without_token = [(name, value) for name, value in fields if name != "token"]
+    assert olga.post("/kk/pause/begin", without_token).status_code == 403
+    assert site.ledger.storage.pause() is None
+
+
 # Who may, and from where ---------------------------------------------------------------------------
 
 

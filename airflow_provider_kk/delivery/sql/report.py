@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.model import Attempt, Record
+from airflow_provider_kk.delivery.model import Attempt, Pause, Record
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.storage import SqlStorage
 from airflow_provider_kk.delivery.states import State
@@ -181,6 +181,12 @@ class Report:
         if self._storage.database.kind == "sqlite":
             return sa.cast(number, sa.Integer)
         return sa.func.floor(number)
+
+    def pause(self) -> Pause | None:
+        """Return who has stopped all sending of the account; None while it is allowed."""
+        # A ledger that no sync has opened since the upgrade has no such table yet.
+        is_there = sa.inspect(self._storage.database.engine).has_table(tables.pause.name)
+        return self._storage.pause() if is_there else None
 
     # Lists -----------------------------------------------------------------------------------------
 
