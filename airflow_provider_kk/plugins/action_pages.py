@@ -109,7 +109,7 @@ def choose(
         rows=rows,
         records=records,
         moved=[one.key for one in rows if one.key in records and records[one.key].version != one.version],
-        choices=choices_for(known, record_type.is_refund),
+        choices=choices_for([one.state for one in known], record_type.is_refund),
         banners=banners,
         max_reason=MAX_REASON,
         **_form_values(reader, back),

@@ -280,7 +280,7 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str, back: s
         fulfilment=fulfilment,
         banners=banners,
         may_resolve=reader.may_edit(view.source.kk_conn_id)
-        and bool(choices_for(generations[-1:], kind.is_refund)),
+        and bool(choices_for([generations[-1].state], kind.is_refund)),
         kk_order_id=order_of_key(key) if kind.is_refund else "",
         back=back,
         here=kind.one + pages.query(**{kind.parameter: key, "kk_conn_id": view.source.kk_conn_id}),

@@ -22,6 +22,7 @@ from airflow_provider_kk.plugins.ledgers import LedgerSource, Reader
 from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType, group_of
 from airflow_provider_kk.plugins.urls import airflow_path, root
 from airflow_provider_kk.sync.resolve_commands import ResolveCommands, resolve_commands
+from airflow_provider_kk.sync.resolve_many import choices_for
 
 #: No script, style, picture or form of anybody else; framed by Airflow only.
 _POLICY = (
@@ -63,9 +64,6 @@ class View:
         )
 
 
-_CAN_RESOLVE = (State.HELD, State.IN_DOUBT, State.SENDING, State.REJECTED)
-
-
 class PauseBanner(NamedTuple):
     """That sending is paused, for the top of a page."""
 
@@ -90,16 +88,14 @@ class Row(NamedTuple):
     line: Line
     resolve_commands: ResolveCommands | None
     posts: tuple[Attempt, ...] = ()
-
-    @property
-    def can_resolve(self) -> bool:
-        """Whether it waits for a person, or can be retried."""
-        return self.line.state in _CAN_RESOLVE
+    can_act: bool = False
+    """Whether a person can do something with it."""
 
 
 def row(line: Line, kind: RecordType, source: LedgerSource, posts: tuple[Attempt, ...] = ()) -> Row:
     """Put the commands beside what waits for a person."""
-    return Row(line, commands_for(line, kind, source) if line.state is State.HELD else None, posts)
+    commands = commands_for(line, kind, source) if line.state is State.HELD else None
+    return Row(line, commands, posts, bool(choices_for([line.state], kind.is_refund)))
 
 
 def rows(lines: Iterable[Line], kind: RecordType, source: LedgerSource) -> list[Row]:
@@ -236,12 +232,14 @@ _CHOICE_NAMES = {
     "never_created": "Never created: KK never made it",
     "order_again": "Order again",
     "retry": "Retry now",
+    "cancel": "Cancel at KK",
 }
 _CHOICE_HINTS = {
     "created": "Nothing is sent. KK must list each id under this number.",
     "never_created": "The next sync that selects it sends it again. Skipped if KK lists it by now.",
     "order_again": "A second order: the next sync that selects it orders the number once more, beside what "
     "KK has of it.",
+    "cancel": "KK is asked once to refund all of it, if it is not shipped yet. KK gets your reason as remark.",
     "retry": "The next sync that selects it sends what KK has rejected, without waiting for its back-off.",
 }
 

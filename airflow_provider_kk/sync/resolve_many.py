@@ -7,21 +7,27 @@ sync or a colleague was first, and the row stays as it is: so the same form sent
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.sync import resolution as rules
+from airflow_provider_kk.sync.cancel import cancel, require_cancellable
 from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolutionUnavailable, ResolvedBy
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.hooks.kk import KKHook
 
-RETRY = "retry"
-#: `retry` is `kk ledger retry`, the others are the options of `kk ledger resolve`.
-CHOICES = (*rules.RESOLUTIONS, RETRY)
+_LOG = logging.getLogger(__name__)
+RETRY, CANCEL = "retry", "cancel"
+#: `retry` is `kk ledger retry`, `cancel` is `kk cancel`, the others are the options of `kk ledger resolve`.
+CHOICES = (*rules.RESOLUTIONS, RETRY, CANCEL)
+#: Each takes some requests within KK's rate limit, and a browser waits for all of them.
+MAX_CANCELLED = 10
 
 
 @dataclass(frozen=True)
@@ -62,19 +68,20 @@ class _Prepared:
     doubt: str = ""
 
 
-def choices_for(records: Sequence[Record], is_refund: bool = False) -> list[str]:
-    """Return which of `CHOICES` may be right for at least one of these rows; KK is not asked."""
+def choices_for(states_of_rows: Sequence[State], is_refund: bool = False) -> list[str]:
+    """Return which of `CHOICES` may be right for at least one row in these states; KK is not asked."""
     from airflow_provider_kk.delivery.states import DOUBTFUL, State
 
-    states = {one.state for one in records}
+    states = set(states_of_rows)
     is_open = bool(states & {State.HELD, *DOUBTFUL})
     found = {
         # The ids are of one order.
-        "created": len(records) == 1 and (is_open or State.REJECTED in states),
+        "created": len(states_of_rows) == 1 and (is_open or State.REJECTED in states),
         "never_created": is_open,
         # What is not sent is sent by the next sync as it is.
         "order_again": bool(states & {State.CREATED, State.REJECTED}) and not is_refund,
         RETRY: State.REJECTED in states,
+        CANCEL: State.CREATED in states and not is_refund,
     }
     return [name for name, is_right in found.items() if is_right]
 
@@ -105,6 +112,8 @@ def apply_resolutions(
     :raises ResolutionRejected: the request itself is wrong; nothing is done.
     :raises ResolutionUnavailable: KK does not answer; nothing is done.
     """
+    from airflow_provider_kk.api.errors import KKError
+
     if not resolved_by.who.strip() or not resolved_by.why.strip():
         raise ResolutionRejected("a reason is needed: the next one on call reads it")
     results = []
@@ -117,6 +126,8 @@ def apply_resolutions(
             results.append(ResolutionResult(key, True, one.apply(resolved_by)))
         except ResolutionRejected as error:
             results.append(ResolutionResult(key, False, str(error)))
+        except KKError as error:
+            results.append(ResolutionResult(key, False, f"KK cannot be asked: {error}. Try it again"))
     return results
 
 
@@ -158,8 +169,10 @@ def _require_valid(request: ResolutionRequest) -> None:
         raise ResolutionRejected("to resolve an order as created, give the ids that KK has made of it")
     if request.ids and len(request.versions) > 1:
         raise ResolutionRejected("ids are of one order: choose one")
+    if request.choice == CANCEL and len(request.versions) > MAX_CANCELLED:
+        raise ResolutionRejected(f"choose at most {MAX_CANCELLED} orders to cancel; `kk cancel` takes more")
     if request.is_refund and (
-        request.choice == "order_again" or (request.ids and request.choice == "never_created")
+        request.choice in ("order_again", CANCEL) or (request.ids and request.choice == "never_created")
     ):
         raise ResolutionRejected("this is for orders: let another task ask for a refund")
 
@@ -245,6 +258,18 @@ def _prepare_retry(
     return _each(records, prepare)
 
 
+def _prepare_cancel(
+    request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
+) -> dict[str, _Prepared | ResolutionRejected]:
+    def prepare(record: Record) -> _Prepared:
+        require_cancellable(record.key, hook, ledger)
+        ids = ", ".join(record.kk_order_ids)
+        effect = f"KK is asked once to refund all of {ids}, decides within a day, and no sync sends it again"
+        return _Prepared(record, effect, lambda by: cancel(record.key, by, hook, ledger, _LOG))
+
+    return _each(records, prepare)
+
+
 def _each(
     records: Sequence[Record], prepare: Callable[[Record], _Prepared]
 ) -> dict[str, _Prepared | ResolutionRejected]:
@@ -262,4 +287,5 @@ _PREPARE = {
     "never_created": _prepare_never_created,
     "order_again": _prepare_reorder,
     RETRY: _prepare_retry,
+    CANCEL: _prepare_cancel,
 }

@@ -239,6 +239,36 @@ def make_at_kk(kk: SandboxServer, number: str, quantity: int = 1) -> str:
     return kk_order_id
 
 
+def test_an_order_is_cancelled_at_kk_once(site: Site, olga: Browser, kk: SandboxServer):
+    kk_order_id = make_at_kk(kk, "X-1")
+    record(site.ledger, "X-1", "created", ids=(kk_order_id,))
+    plan = olga.plan("X-1", choice="cancel")
+    assert f"KK is asked once to refund all of {kk_order_id}" in plan.text
+    assert refunds_at_kk(kk, kk_order_id) == []
+    for _ in range(2):
+        assert "1 of 1 order done" in olga.confirm(fields_of(plan.text))
+    (refund,) = refunds_at_kk(kk, kk_order_id)
+    assert refund.remark is not None
+    assert WHY in refund.remark
+    (attempt,) = refund_ledger(site.ledger).attempts([f"{kk_order_id}-whole"])
+    assert attempt.task_id == "olga"
+
+
+def test_an_order_that_is_not_at_kk_is_not_cancelled(site: Site, olga: Browser):
+    record(site.ledger, "X-2", "created", ids=("1999999999999",))
+    hold(site.ledger, "X-3")
+    assert 'value="cancel"' not in olga.choose("X-3").text
+    plan = olga.plan("X-2", "X-3", choice="cancel")
+    assert "X-3 is held: resolve it first" in html.unescape(plan.text)
+
+
+def refunds_at_kk(kk: SandboxServer, kk_order_id: str) -> list[Any]:
+    from airflow_provider_kk.api.client import KKClient
+
+    with KKClient(kk.url, kk.token) as client:
+        return list(client.get_refunds(kk_order_id))
+
+
 # Nothing twice -------------------------------------------------------------------------------------
 
 

@@ -184,8 +184,8 @@ def test_chosen_orders_are_resolved_after_the_plan_was_confirmed(browser: Chrome
         assert len(many(browser, "input[name=row]:checked")) == 3
         one(browser, f"input[aria-label='Choose {HELD}']").click()
         picture(browser, "choose")
-        click(browser, "//button[contains(., 'Resolve or retry the chosen')]")
-        wait(browser, lambda: one(browser, "h1").text == "Resolve 2 orders")
+        click(browser, "//button[contains(., 'Act on the chosen')]")
+        wait(browser, lambda: one(browser, "h1").text == "Act on 2 orders")
         one(browser, "input[value=never_created]").click()
         one(browser, "input[name=why]").send_keys("not on KK's site")
         picture(browser, "resolve")
@@ -214,9 +214,9 @@ def test_the_keyboard_alone_retries_a_rejected_order(browser: Chrome, ui: Ui):
     tab_to(browser, lambda element: (element.get_attribute("aria-label") or "").startswith("Choose SO"))
     press(browser, Keys.SPACE)
     number = browser.switch_to.active_element.get_attribute("aria-label").removeprefix("Choose ")
-    tab_to(browser, lambda element: "Resolve or retry" in element.text)
+    tab_to(browser, lambda element: "Act on the chosen" in element.text)
     press(browser, Keys.ENTER)
-    wait(browser, lambda: one(browser, "h1").text == f"Resolve order {number}")
+    wait(browser, lambda: one(browser, "h1").text == f"Act on order {number}")
     tab_to(browser, lambda element: element.get_attribute("type") == "radio")
     while browser.switch_to.active_element.get_attribute("value") != "retry":
         press(browser, Keys.ARROW_DOWN)
@@ -257,6 +257,27 @@ def test_the_pages_that_resolve_are_readable_in_dark_and_on_a_phone(browser: Chr
         go_through("dark")
     with phone(browser):
         go_through("phone")
+
+
+def test_sending_is_paused_and_a_banner_leads_to_resuming_it(browser: Chrome, ui: Ui):
+    open_page(browser, ui)
+    with frame(browser):
+        click(browser, "//a[text()='Pause all sending']")
+        wait(browser, lambda: one(browser, "h1").text.startswith("Pause all sending"))
+        one(browser, "input[name=why]").send_keys("wrong query sends last year's orders")
+        picture(browser, "pause")
+        click(browser, "//button[text()='Pause all sending']")
+        wait(browser, lambda: "wrong query" in text_of(browser, ".paused"))
+        picture(browser, "paused")
+        for scheme in ("light", "dark"):
+            with system_is(browser, scheme):
+                faint = [each for each in browser.execute_script(CONTRASTS.read_text()) if each[0] < 4.5]
+                assert faint == []
+        click(browser, "//a[text()='Resume sending']")
+        wait(browser, lambda: one(browser, "h1").text.startswith("Resume all sending"))
+        one(browser, "input[name=why]").send_keys("query fixed")
+        click(browser, "//button[text()='Resume sending']")
+        wait(browser, lambda: many(browser, "a.tile") and not many(browser, ".paused"))
 
 
 def test_who_may_not_edit_connections_gets_no_form(browser: Chrome, ui: Ui):
