@@ -239,7 +239,7 @@ _CHOICE_HINTS = {
     "never_created": "The next sync that selects it sends it again. Skipped if KK lists it by now.",
     "order_again": "A second order: the next sync that selects it orders the number once more, beside what "
     "KK has of it.",
-    "cancel": "KK is asked once to refund all of it, if it is not shipped yet. KK gets your reason as remark.",
+    "cancel": "KK is asked once to refund all of it, if it is not shipped. KK gets your reason as remark.",
     "retry": "The next sync that selects it sends what KK has rejected, without waiting for its back-off.",
 }
 
