@@ -21,7 +21,7 @@
 #define LEASE 2
 #endif
 #ifndef WINDOW        /* settle_window_s: within it KK has made and lists what was sent */
-#define WINDOW 2
+#define WINDOW 3
 #endif
 #ifndef SKEW          /* by how much the one clock may be off */
 #define SKEW 2
@@ -111,8 +111,7 @@ bool has_intent[WORKERS];       /* an intent is committed that was not used yet 
 bool had_permit[WORKERS];       /* it had its permit when sending was paused */
 bool is_counted[WORKERS];       /* its reservation is not returned yet */
 byte sent;                      /* POSTs that may have bought something */
-byte i;
-hidden byte j;
+byte i, j;
 
 inline touch(who, order) {      /* a row has changed, by who knows it now */
   for (j : 0 .. READERS - 1) { same[j] = same[j] && order_of[j] != order };
@@ -158,12 +157,8 @@ inline become(who, order, state) {
   if :: state == SENDING || state == IN_DOUBT || state == REJECTED :: else -> settle_after[order] = 0 fi
 }
 
-inline list_shows(order, said) {      /* what KK's list, if it is usable, shows */
-  if
-  :: at_kk[order] == LISTED -> said = (is_half[order] -> PART : WHOLE)
-  :: else -> said = ABSENT
-  fi
-}
+/* What KK's list shows of an order, if it is usable. */
+#define LISTED_AS(order) (at_kk[order] != LISTED -> ABSENT : (is_half[order] -> PART : WHOLE))
 
 inline go_idle(who, said) {
   at[who] = IDLE; said = NONE; same[who] = false; order_of[who] = 0; since[who] = 0;
@@ -226,7 +221,7 @@ proctype Worker(byte w) {
        row[o] = NONE; resent[o] = false;
 #endif
        if
-       :: list_shows(o, said); at[w] = LOOK
+       :: said = LISTED_AS(o); at[w] = LOOK
        :: FAULT -> HAPPENS; said = ABSENT; /* the list is blind: it shows nothing, no sentinel order either */
 #ifdef MUTANT_RECOVER_WITHOUT_SENTINEL
           at[w] = LOOK
@@ -252,7 +247,7 @@ proctype Worker(byte w) {
        :: row[o] == REJECTED -> /* its back-off is over, or not */
           if
           :: go_idle(w, said)
-          :: bound_wait(w, o); READS(w, o);
+          :: true -> bound_wait(w, o); READS(w, o);
              if
 #ifdef MUTANT_REJECTED_NOT_RECONCILED
              :: true -> at[w] = PERMIT
@@ -279,7 +274,7 @@ proctype Worker(byte w) {
   /* Reconcile: read KK's list, after the row. */
   :: atomic { at[w] == LIST -> o = order_of[w];
        if
-       :: list_shows(o, said); at[w] = DECIDE; printf("worker %d: reads KK's list: %e\n", w, said)
+       :: said = LISTED_AS(o); at[w] = DECIDE; printf("worker %d: reads KK's list: %e\n", w, said)
        :: FAULT -> HAPPENS; printf("worker %d: reads KK's list, which is blind\n", w);
 #ifdef MUTANT_ABSENT_WITHOUT_SENTINEL
           said = ABSENT; at[w] = DECIDE
@@ -447,20 +442,15 @@ proctype Worker(byte w) {
 }
 
 /* What KK does by itself, as late as it may. */
-active proctype Supplier() {
-  byte o;
+proctype Supplier(byte o) {
   do
-  :: atomic { if :: o = 0 :: ORDERS > 1 -> o = 1 fi;
-       if
-       :: on_its_way[o] -> make(o); printf("KK: makes an order of the request\n")
-       :: on_its_way[o] && FAULT -> HAPPENS; on_its_way[o] = false; printf("KK: the request is lost\n")
-       :: at_kk[o] == HIDDEN -> at_kk[o] = LISTED; printf("KK: lists the order\n")
-       fi;
-       o = 0 }
+  :: atomic { on_its_way[o] -> make(o); printf("KK: makes an order of the request\n") }
+  :: atomic { on_its_way[o] && FAULT -> HAPPENS; on_its_way[o] = false; printf("KK: the request is lost\n") }
+  :: atomic { at_kk[o] == HIDDEN -> at_kk[o] = LISTED; printf("KK: lists the order\n") }
   od
 }
 
-#define KK_IS_LATE(order) (window[order] == 0 && (on_its_way[order] || at_kk[order] == HIDDEN))
+#define KK_IS_LATE(order) (window[order] == 1 && (on_its_way[order] || at_kk[order] == HIDDEN))
 #define MUST_SEND(who) (at[who] == POST && since[who] == CALL)
 
 /* One unit of time, unless something has to happen before. */
@@ -480,17 +470,17 @@ active proctype Time() {
   od
 }
 
+#if SKEW
 /* One clock is off, is set right and set wrong again. */
 active proctype Clock() {
-#if SKEW
   atomic { if :: whose = DATABASE :: whose = MACHINE :: whose = KK fi; printf("The clock that may be off: %e\n", whose) };
   do
   :: atomic { FAULT ->
        if :: off != 0 -> off = 0 :: off != SKEW -> off = SKEW :: off != -SKEW -> off = -SKEW fi;
        HAPPENS; printf("the clock is set, it is off by %d units\n", off) }
   od
-#endif
 }
+#endif
 
 #ifdef WITH_PAUSE
 /* An operator pauses and resumes sending. */
@@ -508,18 +498,15 @@ active proctype Operator() {
 #endif
 
 #ifdef WITH_PERSON
+#ifdef MUTANT_PERSON_NEED_NOT_WAIT
+#define MAY_DECIDE true
+#else
+#define MAY_DECIDE IS_SETTLED(0, (whose == KK -> 0 : EARLIEST(0)))
+#endif
 /* A person says that an order was never created: after the settle window, when KK's list does not show it. */
 active proctype Person() {
   do
-  :: atomic { row[0] == HELD || IS_DOUBTFUL(0) ->
-       if
-#ifndef MUTANT_PERSON_NEED_NOT_WAIT
-       :: IS_SETTLED(0, (whose == KK -> 0 : EARLIEST(0))) ->
-#else
-       :: true ->
-#endif
-         READS(PERSON, 0)
-       fi };
+  :: atomic { (row[0] == HELD || IS_DOUBTFUL(0)) && MAY_DECIDE -> READS(PERSON, 0) };
      atomic {
        if
        :: at_kk[0] != LISTED && UNMOVED(PERSON, 0) -> become(PERSON, 0, NOT_SENT); resent[0] = false;
@@ -543,7 +530,11 @@ active proctype Restore() {
 #endif
 
 init {
-  atomic { for (i : 0 .. WORKERS - 1) { run Worker(i) }; i = 0 }
+  atomic {
+    for (i : 0 .. WORKERS - 1) { run Worker(i) };
+    for (i : 0 .. ORDERS - 1) { run Supplier(i) };
+    i = 0
+  }
 }
 
 #ifdef TROUBLE
