@@ -98,7 +98,11 @@ short off;
 #define TRUSTED(who) EARLIEST(who)
 #endif
 #define SETTLE_AT(who, units) (SKEW + STAMP(who) + units)
+#ifdef MUTANT_NEVER_RECONCILED
+#define IS_SETTLED(order, now) false
+#else
 #define IS_SETTLED(order, now) (settle_after[order] <= SKEW + now)
+#endif
 #define IS_DOUBTFUL(order) (row[order] == SENDING || row[order] == IN_DOUBT)
 
 /* Those who read rows and change them by compare-and-set: `same` while the row is as it was read. */
@@ -111,6 +115,7 @@ bool has_intent[WORKERS];       /* an intent is committed that was not used yet 
 bool had_permit[WORKERS];       /* it had its permit when sending was paused */
 bool is_counted[WORKERS];       /* its reservation is not returned yet */
 byte sent;                      /* POSTs that may have bought something */
+byte in_doubt_for[ORDERS];      /* left of the settle window of an unknown outcome, since it was recorded */
 byte i, j;
 
 inline touch(who, order) {      /* a row has changed, by who knows it now */
@@ -126,7 +131,14 @@ mtype expected[READERS];
 #define UNMOVED(who, order) (row[order] == expected[who])
 #define READS(who, order) same[who] = true; expected[who] = row[order]
 #else
+#ifdef MUTANT_COMPARE_NO_VERSION
+mtype expected[READERS];
+bool new_attempt[READERS];
+#define UNMOVED(who, order) (row[order] == expected[who] && !new_attempt[who])
+#define READS(who, order) same[who] = true; expected[who] = row[order]; new_attempt[who] = false
+#else
 #define UNMOVED(who, order) same[who]
+#endif
 #endif
 #endif
 #ifndef READS
@@ -171,6 +183,9 @@ inline claim(who, order) {
   part_seen[order] = false;
   settle_after[order] = SETTLE_AT(who, DELAY); become(who, order, SENDING);
   for (j : 0 .. WORKERS - 1) { is_mine[j] = is_mine[j] && order_of[j] != order };
+#ifdef MUTANT_COMPARE_NO_VERSION
+  for (j : 0 .. READERS - 1) { new_attempt[j] = new_attempt[j] || order_of[j] == order };
+#endif
   j = 0; is_mine[who] = true; has_intent[who] = true; since[who] = 0;
 #if CAP
   reserved++; is_counted[who] = true;
@@ -182,6 +197,7 @@ inline hand_over(who, order) {  /* the first byte leaves */
   printf("worker %d: POSTs\n", who);
   PROMISE(has_intent[who], "BROKEN: an order is sent without its committed intent\n");
   PROMISE(window[order] == 0, "BROKEN: an order is sent within the settle window of its last POST\n");
+  PROMISE(in_doubt_for[order] == 0, "BROKEN: an order is sent within the settle window of an unknown outcome\n");
   PROMISE(!paused || had_permit[who], "BROKEN: after a pause an order is sent that had no permit before\n");
   has_intent[who] = false; on_its_way[order] = true; window[order] = WINDOW;
 #if CAP
@@ -214,7 +230,11 @@ proctype Worker(byte w) {
   byte o;
   do
   /* Recover: KK's list shows a sentinel order, or nothing is sent. */
+#ifdef MUTANT_PAUSE_AT_START
+  :: atomic { at[w] == IDLE && !paused ->
+#else
   :: atomic { at[w] == IDLE ->
+#endif
        if :: o = 0 :: ORDERS > 1 -> o = 1 fi;
        order_of[w] = o;
 #ifdef MUTANT_OWN_LEDGER
@@ -246,7 +266,7 @@ proctype Worker(byte w) {
        :: row[o] == CREATED || row[o] == CHANGED || row[o] == HELD -> go_idle(w, said)
        :: row[o] == REJECTED -> /* its back-off is over, or not */
           if
-          :: go_idle(w, said)
+          :: FAULT -> HAPPENS; go_idle(w, said)
           :: true -> bound_wait(w, o); READS(w, o);
              if
 #ifdef MUTANT_REJECTED_NOT_RECONCILED
@@ -410,9 +430,13 @@ proctype Worker(byte w) {
           :: said == CREATED -> become(w, o, CREATED)
           :: said == NOT_SENT -> become(w, o, NOT_SENT)
           :: said == REJECTED -> settle_after[o] = SETTLE_AT(w, WINDOW_FROM_NOW); become(w, o, REJECTED)
-          :: said == UNKNOWN && settle_after[o] < SETTLE_AT(w, WINDOW_FROM_NOW) ->
-             settle_after[o] = SETTLE_AT(w, WINDOW_FROM_NOW); become(w, o, IN_DOUBT)
-          :: said == UNKNOWN && settle_after[o] >= SETTLE_AT(w, WINDOW_FROM_NOW) ->
+          :: said == UNKNOWN -> in_doubt_for[o] = WINDOW;
+#ifndef MUTANT_NO_WINDOW_OF_ITS_OWN
+             if
+             :: settle_after[o] < SETTLE_AT(w, WINDOW_FROM_NOW) -> settle_after[o] = SETTLE_AT(w, WINDOW_FROM_NOW)
+             :: else
+             fi;
+#endif
              become(w, o, IN_DOUBT)
           fi
 #ifndef MUTANT_LATE_ANSWER_DROPPED
@@ -452,14 +476,19 @@ proctype Supplier(byte o) {
 
 #define KK_IS_LATE(order) (window[order] == 1 && (on_its_way[order] || at_kk[order] == HIDDEN))
 #define MUST_SEND(who) (at[who] == POST && since[who] == CALL)
+#define IS_FROZEN(who) ((at[who] == CHECK || at[who] == AGAIN) && since[who] + CALL == LEASE)
+#define ANY_WORKER(are) (are(0) || are(1) || are(WORKERS - 1))
 
-/* One unit of time, unless something has to happen before. */
+/* One unit of time, unless something has to happen before. A worker that uses up its lease is a fault, too. */
 active proctype Time() {
   do
-  :: atomic { !KK_IS_LATE(0) && !KK_IS_LATE(ORDERS - 1) && !MUST_SEND(0) && !MUST_SEND(WORKERS - 1) ->
+  :: atomic { !KK_IS_LATE(0) && !KK_IS_LATE(ORDERS - 1) && !ANY_WORKER(MUST_SEND) &&
+         (!ANY_WORKER(IS_FROZEN) || FAULT) ->
+       if :: ANY_WORKER(IS_FROZEN) -> HAPPENS :: else fi;
        for (i : 0 .. ORDERS - 1) {
          if :: settle_after[i] > 0 -> settle_after[i]-- :: else fi;
-         if :: window[i] > 0 -> window[i]-- :: else fi };
+         if :: window[i] > 0 -> window[i]-- :: else fi;
+         if :: in_doubt_for[i] > 0 -> in_doubt_for[i]-- :: else fi };
        for (i : 0 .. WORKERS - 1) {
          if
          :: (at[i] == AGAIN || at[i] == CHECK) && since[i] <= LEASE -> since[i]++
@@ -522,7 +551,7 @@ active proctype Person() {
 /* A backup of the ledger is restored while no sync runs, a settle window after the last. */
 active proctype Restore() {
   do
-  :: atomic { at[0] == IDLE && at[1] == IDLE && row[0] != NONE && window[0] == 0 && !on_its_way[0] && at_kk[0] != HIDDEN ->
+  :: atomic { at[0] == IDLE && at[1] == IDLE && at[WORKERS - 1] == IDLE && row[0] != NONE && window[0] == 0 && in_doubt_for[0] == 0 && !on_its_way[0] && at_kk[0] != HIDDEN ->
        row[0] = NONE; settle_after[0] = 0; resent[0] = false; part_seen[0] = false;
        printf("an empty backup of the ledger is restored\n") }
   od
