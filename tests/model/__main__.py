@@ -21,11 +21,13 @@ from tests.model import spin
 from tests.model.checks import CHECKS, INEXPRESSIBLE, LARGE, MUTANTS, Check, Mutant
 
 _EXHAUSTIVE = """\
-Every check stores each state in full and ends when there is no new one: it is exhaustive within its bounds. No
-bit-state hashing and no hash compaction, which would only sample. Safety checks use SPIN's partial-order reduction,
-which leaves out orders of independent steps and no result. The liveness check goes without it, under weak fairness.
-Not bounded: tries, attempts, crashes, lost and late answers, blind lists, broken commits, pauses, and time. Only the
-liveness check bounds faults, to TROUBLE in all."""
+Exhaustive: each check stores every state in full and ends when there is no new one. No bit-state hashing
+and no hash compaction, which would only sample. Safety checks use SPIN's partial-order reduction: it
+leaves out other orders of independent steps, and loses no violation. The liveness check assumes weak
+fairness and is not reduced.
+Not bounded: tries, attempts, crashes, lost and late answers, blind lists, broken commits, pauses, and
+time. Only the liveness check bounds the faults, to TROUBLE in all. Bounded is what each check lists, times in
+units."""
 
 
 def main() -> int:
@@ -79,7 +81,10 @@ def _mutants(executor: Executor, mutants: Sequence[Mutant]) -> int:
     for mutant, result in zip(mutants, results, strict=True):
         print(f"\n{mutant.name} ({', '.join(mutant.check.defines)})")
         if isinstance(result, spin.SpinError) or not result.schedule:
-            print(f"  FAILED: {result if isinstance(result, spin.SpinError) else 'no promise is broken'}", flush=True)
+            print(
+                f"  FAILED: {result if isinstance(result, spin.SpinError) else 'no promise is broken'}",
+                flush=True,
+            )
             rows.append((mutant.name, "-", "SURVIVED"))
             continue
         _print_schedule(result.schedule)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-
 #: The model's own constants. Times are in units: of 30 seconds where LEASE is 4 and WINDOW is 20.
 BOUNDS = {"ORDERS": 1, "WORKERS": 2, "CALL": 1, "LEASE": 2, "WINDOW": 3, "SKEW": 2, "CAP": 0}
 
@@ -30,7 +29,9 @@ class Check:
 
     @property
     def defines(self) -> list[str]:
-        return [f"-D{name}" for name in self.switches] + [f"-D{name}={at}" for name, at in self.bounds.items()]
+        return [f"-D{name}" for name in self.switches] + [
+            f"-D{name}={at}" for name, at in self.bounds.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ _NOT_ALONE = "within the model nothing changes a version without the state or th
 #: Mutants of the simulation that the model cannot express, and why.
 INEXPRESSIBLE = {
     "compare-and-set without the version": _NOT_ALONE,
-    "late answers are dropped": "while KK keeps its window, an answer that comes late says what the list has shown",
+    "late answers are dropped": "within KK's window, a late answer says only what its list has shown before",
     "list from after the attempt": _NO_DATES,
     "looked for from the database's clock alone": _NO_DATES,
     "sentinel orders are searched when they were recorded": _NO_DATES,

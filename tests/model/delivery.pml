@@ -260,7 +260,7 @@ proctype Worker(byte w) {
        :: else
        fi;
 #endif
-       said = NONE;
+       said = NONE; printf("worker %d: looks order %d up: %e\n", w, o, row[o]);
        if
        :: row[o] == NONE || row[o] == NOT_SENT -> READS(w, o); at[w] = PERMIT
        :: row[o] == CREATED || row[o] == CHANGED || row[o] == HELD -> go_idle(w, said)

@@ -44,7 +44,9 @@ def version() -> str:
     return _run(["spin", "-V"], Path.cwd()).strip()
 
 
-def search(check: Check, *, memory_mb: int = _MEMORY_MB, shortest: bool = False) -> Result:
+def search(
+    check: Check, *, memory_mb: int = _MEMORY_MB, depth: int = _DEPTH, shortest: bool = False
+) -> Result:
     """Search all states of the model within the bounds of a check, up to the first violation.
 
     :param shortest: search breadth first, so that the schedule of a violation is as short as can be.
@@ -55,27 +57,30 @@ def search(check: Check, *, memory_mb: int = _MEMORY_MB, shortest: bool = False)
         folder = Path(name)
         shutil.copy(MODEL, folder)
         _run(["spin", "-a", *check.defines, MODEL.name], folder)
-        _run(["gcc", "-O2", "-w", f"-DMEMLIM={memory_mb}", *_options(check, shortest), "-o", "pan", "pan.c"], folder)
-        limits = [] if shortest and not check.is_liveness else [f"-m{_DEPTH}"]
+        _run(["gcc", *_options(check, shortest), f"-DMEMLIM={memory_mb}", "-w", "-o", "pan", "pan.c"], folder)
+        limits = [] if shortest and not check.is_liveness else [f"-m{depth}"]
         report = _run(["nice", "./pan", *(["-a", "-f"] if check.is_liveness else []), *limits], folder)
-        errors, depth = _numbers(r"depth reached (\d+), errors: (\d+)", report)[::-1]
+        errors, reached = _numbers(r"depth reached (\d+), errors: (\d+)", report)[::-1]
         (states,) = _numbers(r"^\s*(\d+) states, stored", report)
         if not errors and (missing := _INCOMPLETE.search(report)):
             raise SpinError(f"{check.name}: not all states were searched: {missing[0]}")
         schedule = _schedule(check, folder) if errors else ()
         memory = re.search(r"([\d.]+)\s+total actual memory", report)
-    return Result(states, depth, time.monotonic() - began, float(memory[1]) if memory else 0.0, schedule)
+    return Result(states, reached, time.monotonic() - began, float(memory[1]) if memory else 0.0, schedule)
 
 
 #: A search that reports one of these has left states out.
-_INCOMPLETE = re.compile(r"max search depth too small|out of memory|Search not completed|memory limit|Bit statespace")
+_INCOMPLETE = re.compile(
+    r"max search depth too small|out of memory|Search not completed|memory limit|Bit statespace"
+)
 
 
 def _options(check: Check, shortest: bool) -> list[str]:
     if check.is_liveness:
         # Fairness needs a copy of each state for each process, and excludes partial-order reduction.
-        return ["-DNOREDUCE", "-DNFAIR=4"]
-    return ["-DSAFETY", *(["-DBFS"] if shortest else [])]
+        return ["-O1", "-DNOREDUCE", "-DNFAIR=4"]
+    # What ends at a violation runs for a second or two, less than an optimised build takes.
+    return ["-DSAFETY", *(["-O0", "-DBFS"] if shortest else ["-O1"])]
 
 
 def _numbers(pattern: str, text: str) -> list[int]:
