@@ -1,12 +1,15 @@
 /* A model of the delivery protocol, see docs/delivery.md. `python -m tests.model` checks it with SPIN.
 
-   Each rule in `Worker` is one step of the protocol. Between two steps anything may happen: another worker's step,
-   a crash, a pause, KK's doings, a person's decision, or time. Nothing counts how often, so a check covers any number
-   of tries, attempts, crashes, lost answers and pauses. Bounded are the orders, the workers, the length of the
-   protocol's times in units, and that one clock is off by SKEW units at most.
+   To read it, skip the MUTANT parts: each removes one safeguard, and must break a promise. Each rule of `Worker`,
+   from `at[w] == IDLE` to `at[w] == RECORD`, is one step of the protocol. Between two steps anything may happen:
+   another worker's step, a crash, a pause, KK's part, a person's decision, or time. Nothing counts how often, so a
+   check covers any number of tries, attempts, crashes, lost answers and pauses.
 
-   Times are kept as what is left of them, so the state space is finite although time is not.
-   `-DMUTANT_...` removes a safeguard; each such mutant must break a promise. */
+   Time passes in units. The model keeps what is left of each time, so its states are finite although time is not.
+
+   Assumed, as in docs/delivery.md: KK makes and lists what was sent before WINDOW units are over. The first byte
+   leaves within CALL units of the check of the lease. Of three clocks two are right, and one is off by 0 or SKEW
+   units. A backup is restored while nothing is under way. A list is read in one step, and is complete or blind. */
 
 #ifndef ORDERS
 #define ORDERS 1
@@ -32,15 +35,15 @@
 #define PERSON WORKERS
 #define READERS (WORKERS + 1)
 
-#ifdef MUTANT_NO_SETTLE_WINDOW
+/* The settle delay of an intent, and the settle window of an answer. */
+#if defined(MUTANT_NO_SETTLE_WINDOW)
 #define DELAY (LEASE + CALL)
 #define WINDOW_FROM_NOW 0
-#else
-#ifdef MUTANT_SETTLE_FROM_INTENT
+#elif defined(MUTANT_SETTLE_FROM_INTENT)
 #define DELAY (CALL + WINDOW)
+#define WINDOW_FROM_NOW WINDOW
 #else
 #define DELAY (LEASE + CALL + WINDOW)
-#endif
 #define WINDOW_FROM_NOW WINDOW
 #endif
 
@@ -123,25 +126,15 @@ inline touch(who, order) {      /* a row has changed, by who knows it now */
   same[who] = true; j = 0
 }
 
-#ifdef MUTANT_NO_COMPARE_AND_SET
+#if defined(MUTANT_NO_COMPARE_AND_SET)
 #define UNMOVED(who, order) true
-#else
-#ifdef MUTANT_COMPARE_STATE_ONLY
+#define READS(who, order) skip
+#elif defined(MUTANT_COMPARE_STATE_ONLY)
 mtype expected[READERS];
 #define UNMOVED(who, order) (row[order] == expected[who])
 #define READS(who, order) same[who] = true; expected[who] = row[order]
 #else
-#ifdef MUTANT_COMPARE_NO_VERSION
-mtype expected[READERS];
-bool new_attempt[READERS];
-#define UNMOVED(who, order) (row[order] == expected[who] && !new_attempt[who])
-#define READS(who, order) same[who] = true; expected[who] = row[order]; new_attempt[who] = false
-#else
 #define UNMOVED(who, order) same[who]
-#endif
-#endif
-#endif
-#ifndef READS
 #define READS(who, order) same[who] = true
 #endif
 
@@ -183,9 +176,6 @@ inline claim(who, order) {
   part_seen[order] = false;
   settle_after[order] = SETTLE_AT(who, DELAY); become(who, order, SENDING);
   for (j : 0 .. WORKERS - 1) { is_mine[j] = is_mine[j] && order_of[j] != order };
-#ifdef MUTANT_COMPARE_NO_VERSION
-  for (j : 0 .. READERS - 1) { new_attempt[j] = new_attempt[j] || order_of[j] == order };
-#endif
   j = 0; is_mine[who] = true; has_intent[who] = true; since[who] = 0;
 #if CAP
   reserved++; is_counted[who] = true;
@@ -284,7 +274,8 @@ proctype Worker(byte w) {
        :: IS_DOUBTFUL(o) ->
 #endif
           bound_wait(w, o); READS(w, o);
-          PROMISE(settle_after[o] <= SKEW + LATEST(w) + DELAY, "BROKEN: an order waits longer than its settle delay\n");
+          PROMISE(settle_after[o] <= SKEW + LATEST(w) + DELAY,
+            "BROKEN: an order waits longer than its settle delay\n");
           if
           :: IS_SETTLED(o, TRUSTED(w)) -> at[w] = LIST
           :: else -> go_idle(w, said)
@@ -351,16 +342,11 @@ proctype Worker(byte w) {
   :: atomic { at[w] == CLAIM -> o = order_of[w];
        if
        :: !UNMOVED(w, o) -> printf("worker %d: another worker was faster\n", w); go_idle(w, said)
-#if CAP
-#ifndef MUTANT_CAP_BEFORE_CLAIM
-       :: UNMOVED(w, o) && reserved >= CAP -> printf("worker %d: the cap is reached: postponed\n", w); go_idle(w, said)
-       :: UNMOVED(w, o) && reserved < CAP ->
-#else
-       :: else ->
+#if CAP && !defined(MUTANT_CAP_BEFORE_CLAIM)
+       :: UNMOVED(w, o) && reserved >= CAP ->
+          printf("worker %d: the cap is reached: postponed\n", w); go_idle(w, said)
 #endif
-#else
        :: else ->
-#endif
           claim(w, o);
           if
           :: at[w] = CHECK
@@ -439,15 +425,8 @@ proctype Worker(byte w) {
 #endif
              become(w, o, IN_DOUBT)
           fi
-#ifndef MUTANT_LATE_ANSWER_DROPPED
-       :: else ->
-          if
-          :: said == CREATED && !IS_DOUBTFUL(o) -> become(w, o, CREATED)
-          :: else /* a newer attempt decides, or the answer says nothing new */
-          fi
-#else
-       :: else
-#endif
+       :: !(row[o] == SENDING && is_mine[w]) && said == CREATED && !IS_DOUBTFUL(o) -> become(w, o, CREATED)
+       :: else /* a newer attempt decides, or the answer says nothing new */
        fi;
        printf("worker %d: records %e, the order is %e\n", w, said, row[o]);
        if
@@ -465,7 +444,7 @@ proctype Worker(byte w) {
   od
 }
 
-/* What KK does by itself, as late as it may. */
+/* KK makes an order of a request and lists it, or loses the request. */
 proctype Supplier(byte o) {
   do
   :: atomic { on_its_way[o] -> make(o); printf("KK: makes an order of the request\n") }
@@ -502,7 +481,10 @@ active proctype Time() {
 #if SKEW
 /* One clock is off, is set right and set wrong again. */
 active proctype Clock() {
-  atomic { if :: whose = DATABASE :: whose = MACHINE :: whose = KK fi; printf("The clock that may be off: %e\n", whose) };
+  atomic {
+    if :: whose = DATABASE :: whose = MACHINE :: whose = KK fi;
+    printf("the clock that may be off: %e\n", whose)
+  };
   do
   :: atomic { FAULT ->
        if :: off != 0 -> off = 0 :: off != SKEW -> off = SKEW :: off != -SKEW -> off = -SKEW fi;
@@ -548,10 +530,12 @@ active proctype Person() {
 #endif
 
 #ifdef WITH_RESTORE
+#define IS_BUSY(who) (at[who] != IDLE)
 /* A backup of the ledger is restored while no sync runs, a settle window after the last. */
 active proctype Restore() {
   do
-  :: atomic { at[0] == IDLE && at[1] == IDLE && at[WORKERS - 1] == IDLE && row[0] != NONE && window[0] == 0 && in_doubt_for[0] == 0 && !on_its_way[0] && at_kk[0] != HIDDEN ->
+  :: atomic { row[0] != NONE && !ANY_WORKER(IS_BUSY) && window[0] == 0 && in_doubt_for[0] == 0 &&
+         !on_its_way[0] && at_kk[0] != HIDDEN ->
        row[0] = NONE; settle_after[0] = 0; resent[0] = false; part_seen[0] = false;
        printf("an empty backup of the ledger is restored\n") }
   od

@@ -110,7 +110,7 @@ def _schedule(check: Check, folder: Path) -> tuple[str, ...]:
     return (*steps, *([f"{units} units of time"] if units else []))
 
 
-_PRINTED = ("worker ", "KK: ", "BROKEN", "time passes", "the ", "The ", "a person", "an empty", "<<<<<")
+_PRINTED = ("worker ", "KK: ", "BROKEN", "time passes", "the ", "a person", "an empty", "<<<<<")
 
 
 def _run(command: list[str], folder: Path) -> str:
