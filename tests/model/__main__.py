@@ -22,11 +22,10 @@ from tests.model.checks import CHECKS, INEXPRESSIBLE, LARGE, MUTANTS, Check, Mut
 
 _EXHAUSTIVE = """\
 Exhaustive: each check stores every state in full and ends when there is no new one. No bit-state hashing
-and no hash compaction, which would only sample. Safety checks use SPIN's partial-order reduction: it
-leaves out other orders of independent steps, and loses no violation. The liveness check assumes weak
-fairness and is not reduced.
-Not bounded: tries, attempts, crashes, lost and late answers, blind lists, broken commits, pauses, and
-time. Only the liveness check bounds the faults, to TROUBLE in all. Bounded is what each check lists, times in
+and no hash compaction, which would only sample. No partial-order reduction. The liveness check assumes weak
+fairness.
+Not bounded: tries, attempts, crashes, lost and late answers, blind lists, broken commits, pauses, and time.
+Only the liveness check bounds the faults, to TROUBLE in all. Bounded is what each check lists, with times in
 units."""
 
 

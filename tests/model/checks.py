@@ -59,6 +59,7 @@ CHECKS = (
     Check("one order, the real ratio of 30, 120 and 600 s", {"LEASE": 4, "WINDOW": 20, "SKEW": 0}, _ALL),
     Check("one order, three workers", {"WORKERS": 3, "SKEW": 0}, _ALL),
     Check("two orders, a cap of one", {"ORDERS": 2, "CAP": 1, "SKEW": 0}, ("WITH_PAUSE",)),
+    Check("one order, a cap of two POSTs", {"CAP": 2, "SKEW": 0}, ("WITH_PAUSE", "WITH_PERSON")),
     Check("in the end created once, or held", {"TROUBLE": 2}, ("WITH_PAUSE",)),
 )
 
