@@ -8,8 +8,8 @@
    Time passes in units. The model keeps what is left of each time, so its states are finite although time is not.
 
    Assumed, as in docs/delivery.md: KK makes and lists what was sent before WINDOW units are over. The first byte
-   leaves within CALL units of the check of the lease. Of three clocks two are right, and one is off by 0 or SKEW
-   units. A backup is restored while nothing is under way. A list is read in one step, and is complete or blind. */
+   leaves within CALL units of the check of the lease. One of three clocks is off by SKEW units at most, or the two
+   of a host that is the ledger's machine too. A backup is restored while nothing is under way. A list is read in one step, and is complete or blind. */
 
 #ifndef ORDERS
 #define ORDERS 1
@@ -66,8 +66,9 @@ mtype = { NONE, SENDING, IN_DOUBT, NOT_SENT, REJECTED, CREATED, HELD, CHANGED, U
 mtype = { ABSENT, PART, WHOLE, HIDDEN, LISTED }
 /* Where a worker is. */
 mtype = { IDLE, LOOK, LIST, DECIDE, PERMIT, CLAIM, AGAIN, CHECK, POST, ANSWER, RECORD }
-/* The clock that may be off. MACHINE is the one of worker 0 and of the person. */
-mtype = { DATABASE, MACHINE, KK }
+/* The clock that may be off. MACHINE is the one of worker 0 and of the person. HOST is the machine's clock where the
+   ledger is in SQLite: it is the database's clock too, and every worker's. */
+mtype = { DATABASE, MACHINE, HOST, KK }
 
 /* The ledger. Settle times count from -SKEW, since a clock that is ahead must not end them. */
 mtype row[ORDERS] = NONE;
@@ -83,13 +84,13 @@ mtype at_kk[ORDERS] = ABSENT;   /* ABSENT, HIDDEN (not listed yet) or LISTED */
 bool is_half[ORDERS];           /* half of a split was made, and the rest rejected */
 byte window[ORDERS];            /* left of the time in which KK makes and lists what was sent last */
 
-/* The clocks: two are right. */
+/* The clocks: at least one is right, KK's or two others. */
 mtype whose = DATABASE;
 short off;
 #define IS_OFF(who) (!(whose == MACHINE && who == 1))
 #define LATEST(who) (IS_OFF(who) && off > 0 -> off : 0)
 #define EARLIEST(who) (IS_OFF(who) && off < 0 -> off : 0)
-#define OF_DATABASE (whose == DATABASE -> off : 0)
+#define OF_DATABASE (whose == DATABASE || whose == HOST -> off : 0)
 #ifdef MUTANT_STAMP_BY_DATABASE
 #define STAMP(who) OF_DATABASE
 #else
@@ -101,6 +102,18 @@ short off;
 #define TRUSTED(who) EARLIEST(who)
 #endif
 #define SETTLE_AT(who, units) (SKEW + STAMP(who) + units)
+/* The same, for who does not know KK's clock. */
+#define BLIND_SETTLE_AT(who, units) (SKEW + (whose == HOST -> off : (whose == KK -> 0 : STAMP(who))) + units)
+#ifdef MUTANT_INTENT_WITHOUT_KK
+#define SETTLE_INTENT_AT BLIND_SETTLE_AT
+#else
+#define SETTLE_INTENT_AT SETTLE_AT
+#endif
+#ifdef MUTANT_ANSWER_WITHOUT_KK
+#define SETTLE_ANSWER_AT BLIND_SETTLE_AT
+#else
+#define SETTLE_ANSWER_AT SETTLE_AT
+#endif
 #ifdef MUTANT_NEVER_RECONCILED
 #define IS_SETTLED(order, now) false
 #else
@@ -174,7 +187,7 @@ inline go_idle(who, said) {
 inline claim(who, order) {
   resent[order] = resent[order] || IS_DOUBTFUL(order);
   part_seen[order] = false;
-  settle_after[order] = SETTLE_AT(who, DELAY); become(who, order, SENDING);
+  settle_after[order] = SETTLE_INTENT_AT(who, DELAY); become(who, order, SENDING);
   for (j : 0 .. WORKERS - 1) { is_mine[j] = is_mine[j] && order_of[j] != order };
   j = 0; is_mine[who] = true; has_intent[who] = true; since[who] = 0;
 #if CAP
@@ -415,11 +428,12 @@ proctype Worker(byte w) {
           if
           :: said == CREATED -> become(w, o, CREATED)
           :: said == NOT_SENT -> become(w, o, NOT_SENT)
-          :: said == REJECTED -> settle_after[o] = SETTLE_AT(w, WINDOW_FROM_NOW); become(w, o, REJECTED)
+          :: said == REJECTED -> settle_after[o] = SETTLE_ANSWER_AT(w, WINDOW_FROM_NOW); become(w, o, REJECTED)
           :: said == UNKNOWN -> in_doubt_for[o] = WINDOW;
 #ifndef MUTANT_NO_WINDOW_OF_ITS_OWN
              if
-             :: settle_after[o] < SETTLE_AT(w, WINDOW_FROM_NOW) -> settle_after[o] = SETTLE_AT(w, WINDOW_FROM_NOW)
+             :: settle_after[o] < SETTLE_ANSWER_AT(w, WINDOW_FROM_NOW) ->
+                settle_after[o] = SETTLE_ANSWER_AT(w, WINDOW_FROM_NOW)
              :: else
              fi;
 #endif
@@ -482,7 +496,7 @@ active proctype Time() {
 /* One clock is off, is set right and set wrong again. */
 active proctype Clock() {
   atomic {
-    if :: whose = DATABASE :: whose = MACHINE :: whose = KK fi;
+    if :: whose = DATABASE :: whose = MACHINE :: whose = HOST :: whose = KK fi;
     printf("the clock that may be off: %e\n", whose)
   };
   do
@@ -509,10 +523,12 @@ active proctype Operator() {
 #endif
 
 #ifdef WITH_PERSON
-#ifdef MUTANT_PERSON_NEED_NOT_WAIT
+#if defined(MUTANT_PERSON_NEED_NOT_WAIT)
 #define MAY_DECIDE true
+#elif defined(MUTANT_PERSON_WITHOUT_KK)
+#define MAY_DECIDE IS_SETTLED(0, (whose == HOST -> off : (whose == KK -> 0 : EARLIEST(0))))
 #else
-#define MAY_DECIDE IS_SETTLED(0, (whose == KK -> 0 : EARLIEST(0)))
+#define MAY_DECIDE IS_SETTLED(0, EARLIEST(0))
 #endif
 /* A person says that an order was never created: after the settle window, when KK's list does not show it. */
 active proctype Person() {

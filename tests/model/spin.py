@@ -15,7 +15,7 @@ from tests.model.checks import Check
 MODEL = Path(__file__).with_name("delivery.pml")
 #: Of each search, megabytes; two run at once.
 _MEMORY_MB = 1_900
-_DEPTH = 3_000_000
+_DEPTH = 5_000_000
 
 
 class SpinError(Exception):
