@@ -8,8 +8,9 @@
    Time passes in units. The model keeps what is left of each time, so its states are finite although time is not.
 
    Assumed, as in docs/delivery.md: KK makes and lists what was sent before WINDOW units are over. The first byte
-   leaves within CALL units of the check of the lease. One of three clocks is off by SKEW units at most, or the two
-   of a host that is the ledger's machine too. A backup is restored while nothing is under way. A list is read in one step, and is complete or blind. */
+   leaves within CALL units of the check of the lease. One clock is off by SKEW units, where the ledger is in SQLite
+   perhaps the machine's that is the database's too. A backup is restored while nothing is under way. A list is read
+   in one step, and is complete or blind. */
 
 #ifndef ORDERS
 #define ORDERS 1
