@@ -353,7 +353,7 @@ class Dispatcher:
                 self.ledger,
                 origin=self.origin,
                 sync_id=self.sync_id,
-                kk_skew_s=kk_skew_s(self.order_list),
+                kk_skew_s=lambda: kk_skew_s(self.order_list),
             )
         except DailyCapError:
             self.throttle.release(self.ledger.clock.monotonic() - taken)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.models import KKOrder
@@ -311,7 +311,7 @@ def orders_seen_at_kk(
     :raises ResolutionUnavailable: KK cannot be asked.
     """
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.listing import seen_at_kk
+    from airflow_provider_kk.delivery.listing import kk_skew_s, seen_at_kk
     from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
     seen, asked = _may_be_absent(entries, ledger, not_mine)
@@ -319,7 +319,8 @@ def orders_seen_at_kk(
         return seen
     try:
         with open_order_list(hook, ledger) as order_list:
-            at_kk, doubt = seen_at_kk(ledger, order_list, asked)
+            asked = _over_by_kks_clock(asked, seen, ledger, kk_skew_s(order_list))
+            at_kk, doubt = seen_at_kk(ledger, order_list, asked) if asked else ({}, "")
     except KKError as error:
         raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
     for key, listed in at_kk.items():
@@ -339,6 +340,13 @@ def refunds_seen_at_kk(
     from airflow_provider_kk.delivery.refunds import carries, order_of_key
 
     seen, asked = _may_be_absent(entries, ledger)
+    try:
+        client = hook.get_conn()
+        if asked:
+            client.list_orders(page_size=1)  # measures KK's clock
+        asked = _over_by_kks_clock(asked, seen, ledger, client.clock_skew_s or 0.0)
+    except KKError as error:
+        raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
     for entry in asked:
         try:
             at_kk = hook.get_refunds(order_of_key(entry.key))
@@ -368,6 +376,22 @@ def _may_be_absent(
         except ResolutionRejected as error:
             refused[entry.key] = error
     return refused, others
+
+
+def _over_by_kks_clock(
+    entries: Iterable[Record], rejected: dict[str, Any], ledger: SqlLedger, kk_skew_s: float
+) -> list[Record]:
+    """Return what is over by KK's clock, too: the machine's may be ahead, and the database's with it."""
+    from airflow_provider_kk.delivery.resolution import require_window_over
+
+    over = []
+    for entry in entries:
+        try:
+            require_window_over(ledger, entry, kk_skew_s)
+            over.append(entry)
+        except ValueError as error:
+            rejected[entry.key] = ResolutionRejected(str(error))
+    return over
 
 
 def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -> None:
@@ -449,7 +473,7 @@ def all_at_kk_of(
     :raises ResolutionUnavailable: the list cannot be used.
     """
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.listing import all_at_kk
+    from airflow_provider_kk.delivery.listing import all_at_kk, kk_skew_s
     from airflow_provider_kk.delivery.model import InconclusiveError
     from airflow_provider_kk.delivery.resolution import require_over
     from airflow_provider_kk.hooks.ledger_connection import open_order_list
@@ -467,7 +491,8 @@ def all_at_kk_of(
         return found
     try:
         with open_order_list(hook, ledger) as order_list:
-            return {**found, **all_at_kk(ledger, order_list, over)}
+            over = _over_by_kks_clock(over, found, ledger, kk_skew_s(order_list))
+            return {**found, **(all_at_kk(ledger, order_list, over) if over else {})}
     except (KKError, InconclusiveError) as error:
         raise ResolutionUnavailable(
             f"what KK has of these numbers by now cannot be told: {error}. Nothing was done"

@@ -35,7 +35,9 @@ def post(ledger: SqlLedger, number: str, goods: Mapping[str, int] | None = None)
     with KKHook().get_conn() as client, pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "timing", Timing(timeout_s=5.0, lease_s=10.0, settle_window_s=0.01))
         seen = ledger.look_up([number]).get(number)
-        done = attempt(order_job(order, client), seen, ledger, origin=Origin(), sync_id="s", kk_skew_s=0.0)
+        done = attempt(
+            order_job(order, client), seen, ledger, origin=Origin(), sync_id="s", kk_skew_s=lambda: 0.0
+        )
     assert done is not None
     return done[0].state.value
 

@@ -97,7 +97,7 @@ MUTANTS = (
     Mutant("a wait that is too long is over at once", "LONG_WAIT_IS_OVER", _CLOCK),
     Mutant("a wait may be as long as a clock was ahead", "LONG_WAITS_STAY", _CLOCK),
     Mutant("an unknown outcome gets no settle window of its own", "NO_WINDOW_OF_ITS_OWN"),
-    # Steps of the code at which it does not know KK's clock, see docs/delivery.md.
+    # Steps that need KK's clock, since the machine's may be the database's, too.
     Mutant("a resolution does not know KK's clock", "PERSON_WITHOUT_KK", _CLOCK, ("WITH_PERSON",)),
     Mutant("an intent does not know KK's clock", "INTENT_WITHOUT_KK", _CLOCK),
     Mutant("an answer does not know KK's clock", "ANSWER_WITHOUT_KK", _CLOCK),
