@@ -95,7 +95,7 @@ def summarise_plan(
     return PlanSummary(
         new_orders=orders,
         units=units,
-        value=str(value) if value else None,
+        value=f"{value:.2f}" if value else None,
         top_skus=_most(skus, _TOP_SKUS),
         countries=_most(countries),
         warnings=warnings,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("connect")
 
 NOT_APPROVED = "it is not in the approved plan, or its content differs from what was approved"
-WITH_EXTRAS = f"{SELECT}".replace("SELECT ", "SELECT remark, platform, speed, ")
+WITH_EXTRAS = SELECT.replace("SELECT ", "SELECT remark, platform, speed, ")
 EXTRAS = {"sale_platform": "platform", "channel_type": "speed"}
 
 
@@ -118,9 +117,8 @@ def test_plan_digest_covers_all_that_is_sent(
         warehouse.execute(f"ALTER TABLE order_line ADD COLUMN {name} DEFAULT '{value}'")
     with_extras = {"sql": WITH_EXTRAS, "columns": EXTRAS}
     planned = plan(**with_extras)
-    warehouse.execute(f"UPDATE order_line SET {column} = {'speed' if column == 'speed' else column} || '1'")
-    if column == "speed":
-        warehouse.execute("UPDATE order_line SET speed = 'Express'")
+    value = "'Express'" if column == "speed" else f"{column} || '1'"
+    warehouse.execute(f"UPDATE order_line SET {column} = {value}")
 
     done = send(planned, **with_extras)
 
@@ -252,18 +250,16 @@ def test_retry_sends_the_rest_of_the_approved_orders(sandbox: SandboxServer, war
 def test_order_in_doubt_is_resent_only_with_the_approved_content(
     sandbox: SandboxServer, warehouse: Warehouse, connect: Connect
 ):
-    connect(**{**QUICK, "settle_window_s": 2})
+    connect(**{**QUICK, "settle_window_s": 4})
     warehouse.add(*rows(range(3)))
     planned = plan()
     sandbox.control.arm("drop_before_commit", times=1, number=number(0))
     sandbox.control.arm("drop_before_commit", times=1, number=number(1))
-    # The attempts are recorded, then the worker is gone before it has reconciled them.
-    left = send(planned, deferrable=True, max_in_flight=1)
+    send(planned, deferrable=True, max_in_flight=1)  # leaves them in doubt
     set_quantity(warehouse, 1)
 
     done = send(planned, run_id="another", deferrable=False)
 
-    assert left.error is None or isinstance(left.error, BaseException)
     assert isinstance(done.error, AirflowException)
     assert done.summary["in_doubt"] == 1
     each_is_there_once(sandbox, [0, 2])
@@ -300,7 +296,9 @@ def test_empty_approval_sends_nothing_and_fails(sandbox: SandboxServer, warehous
     assert sandbox.control.counts()["requests"] == 0
 
 
-@pytest.mark.parametrize("other", [{"chosen_options": ["Approve"]}, "Approve", [1], 7, "7", {"plan_digest": 1}])
+@pytest.mark.parametrize(
+    "other", [{"chosen_options": ["Approve"]}, "Approve", [1], 7, "7", {"plan_digest": 1}]
+)
 def test_anything_but_a_plan_sends_nothing_and_fails(
     sandbox: SandboxServer, warehouse: Warehouse, other: Any
 ):
@@ -420,7 +418,7 @@ def test_digest_alone_holds_with_limit_guards_and_stock(sandbox: SandboxServer, 
 def test_unreadable_list_with_the_digest_alone_is_retried(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows(range(2)))
     planned = plan()
-    sandbox.control.arm("auth", times=1)
+    sandbox.control.arm("auth", method=None, times=1)
 
     first = send(planned["plan_digest"])
 
@@ -432,7 +430,7 @@ def test_unreadable_list_with_the_digest_alone_is_retried(sandbox: SandboxServer
 # Any change -----------------------------------------------------------------------------------------
 
 CHANGES = st.dictionaries(
-    st.integers(0, 5), st.sampled_from(["none", "absent", "quantity", "recipient", "remark"]), min_size=1
+    st.integers(0, 5), st.sampled_from(["none", "absent", "quantity", "recipient"]), min_size=1
 )
 
 
@@ -445,7 +443,6 @@ CHANGES = st.dictionaries(
 def test_no_change_of_the_table_sends_what_was_not_approved(
     sandbox: SandboxServer,
     warehouse: Warehouse,
-    tmp_path_factory: pytest.TempPathFactory,
     before: set[int],
     changes: dict[int, str],
     tries: int,
