@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -39,6 +42,28 @@ pytestmark = pytest.mark.usefixtures("connect")
 NOT_APPROVED = "it is not in the approved plan, or its content differs from what was approved"
 WITH_EXTRAS = SELECT.replace("SELECT ", "SELECT remark, platform, speed, ")
 EXTRAS = {"sale_platform": "platform", "channel_type": "speed"}
+
+
+#: A process that is killed when its third order is claimed, before the POST.
+SEND_AND_DIE = """
+import json, os, signal, sys
+from airflow_provider_kk.api.client import KKClient
+from tests.operators.shop import attempt, sync
+
+orders = []
+post = KKClient.post_order
+
+
+def post_or_die(self, order, **options):
+    orders.append(order)
+    if len(orders) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return post(self, order, **options)
+
+
+KKClient.post_order = post_or_die
+attempt(sync(approved_plan=json.loads(sys.argv[1]), max_in_flight=1), run_id="sync")
+"""
 
 
 def plan(**arguments: Any) -> dict[str, Any]:
@@ -245,6 +270,23 @@ def test_retry_sends_the_rest_of_the_approved_orders(sandbox: SandboxServer, war
     assert isinstance(first.error, AirflowException)
     assert nonzero(second.value) == {"created": 5, "postponed": 1}
     each_is_there_once(sandbox, range(5))
+
+
+def test_retry_after_a_kill_sends_the_rest_of_the_approved_orders(
+    sandbox: SandboxServer, warehouse: Warehouse, connect: Connect
+):
+    connect(**QUICK)
+    warehouse.add(*rows(range(5)))
+    planned = plan()
+    killed = subprocess.run([sys.executable, "-c", SEND_AND_DIE, json.dumps(planned)], check=False)
+    assert (killed.returncode, posts(sandbox)) == (-signal.SIGKILL, 2)
+    warehouse.add(*rows([6]))
+    set_quantity(warehouse, 4)
+
+    done = send(planned, try_number=2, deferrable=False)
+
+    assert nonzero(done.value) == {"created": 4, "postponed": 2}
+    each_is_there_once(sandbox, range(4))
 
 
 def test_order_in_doubt_is_resent_only_with_the_approved_content(
