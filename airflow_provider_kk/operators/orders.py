@@ -278,9 +278,7 @@ class SyncOrdersOperator(DeliveringOperator):
         self.max_seconds = max_seconds
         self.limit = limit
         if plan_only and approved_plan is not NOT_GIVEN:
-            raise ValueError(
-                "give either plan_only, to plan, or approved_plan, to send a plan"
-            )
+            raise ValueError("give either plan_only, to plan, or approved_plan, to send a plan")
         self.plan_only = plan_only
         # None is what a skipped or rejected approval returns, and must not send everything.
         self.needs_approval = approved_plan is not NOT_GIVEN

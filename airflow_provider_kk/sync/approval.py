@@ -130,9 +130,7 @@ class Approval:
             given = {"plan_digest": given}
         digest = given.get("plan_digest") if isinstance(given, Mapping) else None
         if not isinstance(given, Mapping) or not _PLAN_DIGEST.fullmatch(str(digest)):
-            raise _unusable(
-                "it is no plan. Pass what the task with plan_only=True returns"
-            )
+            raise _unusable("it is no plan. Pass what the task with plan_only=True returns")
         if "plan_orders" not in given:
             return cls(str(digest), None, settings)
         try:
@@ -219,7 +217,7 @@ def _parsed(text: str) -> Any:
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)
-        except (ValueError, SyntaxError, RecursionError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
     return text
 
