@@ -11,7 +11,6 @@ from airflow_provider_kk.cli.common import (
     CommandError,
     StderrLog,
     add_ledger_options,
-    as_columns,
     duration,
     open_ledger_of,
     print_line,
@@ -21,6 +20,7 @@ from airflow_provider_kk.cli.common import (
     time,
     write_raw,
 )
+from airflow_provider_kk.cli.outcomes import as_columns
 from airflow_provider_kk.delivery.log import format_goods
 from airflow_provider_kk.hooks.ledger_connection import open_order_list
 

@@ -14,20 +14,17 @@ from airflow_provider_kk.cli.common import (
     StderrLog,
     add_guard_options,
     add_ledger_options,
-    as_data,
     connection_to,
     guards_of,
     ledger_connection,
-    print_counts,
-    print_json,
     print_line,
-    print_problems,
     quiet_airflow,
     run_command,
     whole,
     write_raw,
 )
-from airflow_provider_kk.cli.source import FILES, add_file_options, read_file, read_query
+from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems, print_samples
+from airflow_provider_kk.cli.source import FILES, add_file_options, add_query_options, read_source
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
@@ -67,10 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `kk check` takes."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, or .jsonl")
-    parser.add_argument(
-        "--sql", metavar="SELECT", help="instead of a file: a SELECT, or the name of a .sql file"
-    )
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, .json or .jsonl")
+    add_query_options(parser)
     add_file_options(parser)
     parser.add_argument("--show", type=whole, default=100, metavar="N", help="orders in the table (100)")
     parser.add_argument("--json", action="store_true", help="one order a line, the counts in the last")
@@ -89,24 +84,35 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.sync.load_orders import enqueue_orders
 
-    if bool(arguments.file) == bool(arguments.sql):
-        raise CommandError("give either a file or --sql")
     run_queue, log = RunQueue(), StderrLog("kk check")
     known = what_is_known(arguments)
     if arguments.bodies and known.settings is None:
         raise CommandError("--bodies needs the kk connection, which says how KK's fields are called")
-    with closing((read_file if arguments.file else read_query)(arguments, log)) as spool:
+    with closing(read_source(arguments, log)) as spool:
         api_version = known.settings.api_version if known.settings else None
-        enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=api_version)
+        warned = enqueue_orders(
+            run_queue,
+            spool,
+            dict(arguments.columns),
+            log,
+            api_version=api_version,
+            defaults=dict(arguments.default),
+            duplicate_rows=arguments.duplicate_rows,
+        )
     planned = planned_with(arguments, known, run_queue)
     if arguments.json:
-        _print_json(run_queue, planned, known, with_bodies=arguments.bodies)
+        _print_json(run_queue, planned, known, warned, with_bodies=arguments.bodies)
     else:
         print_plan(run_queue, planned, known, most=arguments.show)
-        if arguments.bodies:
+        if warned:
+            print_line(f"{count_orders(warned)} with a warning, see above.")
+        if not arguments.bodies:
+            print_samples(run_queue)
+        else:
             _print_bodies(run_queue, known.settings)
     return 0 if planned.is_good else 1
 
@@ -219,7 +225,7 @@ def _time(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _print_json(run_queue: RunQueue, planned: Plan, known: Known, *, with_bodies: bool) -> None:
+def _print_json(run_queue: RunQueue, planned: Plan, known: Known, warned: int, *, with_bodies: bool) -> None:
     for one in run_queue.finished():
         body = _body(run_queue, one, known.settings) if with_bodies else None
         print_json(as_data(one) | ({"body": body} if body else {}))
@@ -227,6 +233,7 @@ def _print_json(run_queue: RunQueue, planned: Plan, known: Known, *, with_bodies
         {
             "summary": planned.summary.as_dict(),
             "good": planned.is_good,
+            "warned": warned,
             "obstacle": planned.obstacle,
             "guards": planned.guards,
             "created_is_known": known.ledger is not None,

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import json
 import logging
 import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
-from dataclasses import asdict
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.model import Attempt, Record
-    from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.audit import Finding
     from airflow_provider_kk.sync.guards import Guards
-    from airflow_provider_kk.sync.history import BrokenRule
-    from airflow_provider_kk.sync.runs import Summary
 
 
 KK_CONN_ID = "kk_default"
@@ -52,19 +44,26 @@ class NoLedgerError(CommandError):
 
 
 def add_ledger_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that name the ledger."""
-    parser.add_argument("--kk-conn-id", metavar="ID", default=KK_CONN_ID, help="the connection to KK")
+    """Declare where the ledger is; the environment has defaults."""
+    parser.add_argument(
+        "--kk-conn-id",
+        metavar="ID",
+        default=os.environ.get("KK_CONN_ID") or KK_CONN_ID,
+        help=f"the connection to KK; else $KK_CONN_ID, else {KK_CONN_ID}",
+    )
     parser.add_argument(
         "--ledger-conn-id",
         "--ledger",
         metavar="PLACE",
-        help="the ledger: a connection or a SQLite file, else what the kk connection names",
+        default=os.environ.get("KK_LEDGER") or None,
+        help="the ledger: a connection or a SQLite file; else $KK_LEDGER, else what the kk connection names",
     )
     parser.add_argument(
         "--warehouse-conn-id",
         "--warehouse",
         metavar="PLACE",
-        help="the warehouse, likewise; the ledger lives there when nothing else is named",
+        default=os.environ.get("KK_WAREHOUSE") or None,
+        help="the warehouse, likewise; else $KK_WAREHOUSE; the ledger lives there when nothing else is named",
     )
 
 
@@ -287,11 +286,25 @@ def _only_ours_on_stdout() -> Iterator[None]:
         atexit.register(logging.disable)
 
 
-def print_line(line: str = "", *, file: TextIO | None = None) -> None:
-    """Print a line without control characters, which an order number may hold."""
+def print_line(line: str = "", *, file: TextIO | None = None, style: str = "") -> None:
+    """Print a line, as one: an order number from elsewhere may hold what moves a terminal's cursor.
+
+    :param style: such as `red`, of the line on a terminal.
+    """
     from airflow_provider_kk.delivery.log import printable
 
-    write_raw(printable(line), file=file)
+    text = printable(line)
+    if style and has_colours(file or _stdout()):
+        from rich.color import ColorSystem
+        from rich.style import Style
+
+        text = Style.parse(style).render(text, color_system=ColorSystem.STANDARD)
+    write_raw(text, file=file)
+
+
+def has_colours(file: TextIO) -> bool:
+    """Return whether a person sees what is printed there, on a terminal that may show colours."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def write_raw(text: str, *, file: TextIO | None = None) -> None:
@@ -396,62 +409,3 @@ def _wrapped(line: list[str], indent: int) -> Iterator[list[str]]:
     yield [*line[:-1], parts[0]]
     for part in parts[1:]:
         yield [*("" for _ in line[:-1]), part]
-
-
-def print_counts(summary: Summary, outcomes: Mapping[str, str], *, file: TextIO | None = None) -> None:
-    """Print how many orders have which outcome, those of `outcomes` first."""
-    from airflow_provider_kk.delivery.run_queue import COUNTED
-
-    for name in dict.fromkeys([*outcomes, *COUNTED]):
-        if number := getattr(summary, name):
-            print_line(f"  {number:>7,}  {outcomes.get(name, name.replace('_', ' '))}", file=file)
-
-
-def print_problems(
-    run_queue: RunQueue, statuses: Sequence[RunStatus], most: int, *, file: TextIO | None = None
-) -> None:
-    """Print each fault of each order in one of these states, of the first `most` orders."""
-    found = run_queue.finished(*statuses)
-    rows = [row for one in islice(found, most) for row in _rows(one)]
-    if not rows:
-        return
-    print_line(file=file)
-    head = ["order", "row", "state", "field", "what"]
-    table(head, rows, wrapped=True, file=file)
-    if more := sum(1 for _ in found):
-        print_line(f"and {more:,} more: --show {most + more} or --json shows them", file=file)
-
-
-def _rows(one: RunResult) -> Iterator[list[str]]:
-    begin = [one.name or "-", str(one.position), one.status.replace("_", " ")]
-    for fault in one.faults:
-        yield [*begin, fault.path, fault.message]
-    if not one.faults:
-        code = f"code {one.code}: " if one.code is not None else ""
-        yield [*begin, "", f"{code}{one.message}"]
-
-
-def as_columns(row: Record | Attempt | Finding | BrokenRule, ledger: SqlLedger) -> dict[str, Any]:
-    """Return a row for JSON, its fields named as the ledger's columns."""
-    columns: dict[str, Any] = {}
-    for name, value in asdict(row).items():
-        columns |= value if name == "content" else {ledger.storage.jobs.column(name): value}
-    return columns
-
-
-def as_data(one: RunResult) -> dict[str, Any]:
-    """Return an order as a JSON line has it."""
-    return {
-        "custom_order_number": one.name,
-        "row": one.position,
-        "state": one.status.value,
-        "kk_order_ids": list(one.kk_order_ids),
-        "code": one.code,
-        "message": one.message,
-        "faults": [{"field": fault.path, "message": fault.message} for fault in one.faults],
-    }
-
-
-def print_json(data: Mapping[str, Any]) -> None:
-    """Print a line of JSON."""
-    write_raw(json.dumps(data, ensure_ascii=False))

@@ -12,7 +12,6 @@ from airflow_provider_kk.cli import resolve
 from airflow_provider_kk.cli.common import (
     CommandError,
     add_ledger_options,
-    as_columns,
     duration,
     open_ledger_of,
     print_line,
@@ -24,6 +23,7 @@ from airflow_provider_kk.cli.common import (
     whole,
     write_raw,
 )
+from airflow_provider_kk.cli.outcomes import as_columns
 from airflow_provider_kk.cli.resolve import find_key, why
 from airflow_provider_kk.sync.resolution import newest
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from importlib import import_module
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from airflow_provider_kk import __version__
 
@@ -29,7 +31,7 @@ class Subcommand(Protocol):
 # name: what it does, and its module
 COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("say what would become of the orders in a file or a query", "airflow_provider_kk.cli.check"),
-    "send": ("send the orders in a file to KK, each once", "airflow_provider_kk.cli.send"),
+    "send": ("send the orders in a file or a query to KK, each once", "airflow_provider_kk.cli.send"),
     "cancel": ("cancel orders at KK before they ship", "airflow_provider_kk.cli.cancel"),
     "pause": ("stop all sending of the account", "airflow_provider_kk.cli.pause"),
     "resume": ("allow sending again after kk pause", "airflow_provider_kk.cli.pause"),
@@ -42,12 +44,33 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that proposes what a mistyped command or option may have meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage, what is wrong and the nearest name; then exit."""
+        wrong = re.search(r"invalid choice: '([^']*)'|unrecognized arguments: (.*)", message)
+        given = (wrong[1] or wrong[2]).split() if wrong else []
+        known = list(_names(self))
+        found = [near for name in given for near in get_close_matches(name.partition("=")[0], known, n=1)]
+        super().error(message + (f". Did you mean {' '.join(found)}?" if found else ""))
+
+
+def _names(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield what may be given to a parser, and to the commands below it."""
+    for action in parser._actions:
+        yield from action.option_strings or map(str, action.choices or ())
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _names(below)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Returns the exit status: 0 done, 2 wrong arguments, else the command's own."""
     # Without this, Airflow 3 shows a console script no connections of its metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="kk", description="Orders to KK, each once.")
+    parser = _Parser(prog="kk", description="Orders to KK, each once.")
     parser.add_argument("--version", action="version", version=f"airflow-provider-kk {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     parsers = {name: subparsers.add_parser(name, help=does) for name, (does, _module) in COMMANDS.items()}

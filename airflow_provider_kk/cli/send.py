@@ -1,4 +1,4 @@
-"""`kk send`: the orders in a file to KK, each once, by the same delivery as SyncOrdersOperator's."""
+"""`kk send`: the orders in a file or a query to KK, each once, by the delivery of SyncOrdersOperator."""
 
 from __future__ import annotations
 
@@ -19,22 +19,27 @@ from airflow_provider_kk.cli.common import (
     StderrLog,
     add_guard_options,
     add_ledger_options,
-    as_data,
     confirm,
     guards_of,
+    has_colours,
     open_ledger_of,
-    print_counts,
-    print_json,
     print_line,
-    print_problems,
     require_own_ledger,
     run_command,
     table,
     whole,
 )
-from airflow_provider_kk.cli.source import FILES, add_file_options, read_file
+from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
+from airflow_provider_kk.cli.source import (
+    FILES,
+    add_file_options,
+    add_query_options,
+    read_source,
+    statement_of,
+)
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.cli.progress_bar import ProgressBar
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -49,12 +54,13 @@ _EPILOG = f"""\
 
   kk send orders.csv --ledger ledger
   kk send orders.csv --columns custom_order_number=ORDER_NO --yes --json
+  kk send --sql orders.sql --warehouse warehouse
 
 It says first what would happen, as `kk check` does, and asks. It uses the ledger
 and the rate limit of the account's syncs. At Ctrl-C or SIGTERM nothing new is
 sent, and what is in flight is recorded. However it ended, the same command again
 goes on where it stopped and sends nothing twice.
-Exit status: 0 every order is at KK as the file has it, or left out by --limit;
+Exit status: 0 every order is at KK as it was read, or left out by --limit;
 1 some are not: rejected, invalid, held, changed, in doubt or not sent, since now
 or before; 2 nothing was sent: wrong arguments, file, columns, connection, a guard
 is exceeded, or not confirmed; 130 stopped a second time."""
@@ -66,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `kk send` takes."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", metavar="FILE", help="a CSV file, or .jsonl")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, .json or .jsonl")
+    add_query_options(parser)
     add_file_options(parser)
     parser.add_argument("--limit", type=whole, metavar="N", help="send at most so many in this call")
     parser.add_argument(
@@ -91,7 +98,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.sync.guards import Prices
 
     log = StderrLog("kk send")
-    with closing(read_file(arguments, log)) as spool:
+    with closing(read_source(arguments, log)) as spool:
         require_own_ledger(arguments)
         hook, ledger = open_ledger_of(arguments, create=True, threads=_IN_FLIGHT, log=log)
         with closing(ledger):
@@ -114,7 +121,15 @@ def _ask(
     from airflow_provider_kk.sync.load_orders import enqueue_orders
 
     run_queue, known = RunQueue(), Known(hook.settings, ledger, "")
-    enqueue_orders(run_queue, spool, dict(arguments.columns), log, api_version=hook.settings.api_version)
+    enqueue_orders(
+        run_queue,
+        spool,
+        dict(arguments.columns),
+        log,
+        api_version=hook.settings.api_version,
+        defaults=dict(arguments.default),
+        duplicate_rows=arguments.duplicate_rows,
+    )
     planned = planned_with(arguments, known, run_queue, limit=arguments.limit, prices=prices)
     print_plan(run_queue, planned, known, most=arguments.show, file=sys.stderr)
     if planned.summary.not_sent:
@@ -145,13 +160,18 @@ def _send(
     from airflow_provider_kk.sync.delivery import Delivery
     from airflow_provider_kk.sync.load_orders import enqueue_orders
 
-    stop, run_queue = Stop(), RunQueue()
+    stop, bar, run_queue = Stop(), None, RunQueue()
+    if has_colours(sys.stderr) and not arguments.json:
+        from airflow_provider_kk.cli.progress_bar import ProgressBar, WatchedQueue
+
+        bar = ProgressBar()
+        run_queue = WatchedQueue(bar)
     with _stopping(stop):
         delivery = Delivery(
             hook=hook,
             ledger=ledger,
             run_queue=run_queue,
-            origin=_origin(arguments.file, ledger),
+            origin=_origin(arguments, ledger),
             stop=stop,
             policy=Policy(arguments.on_absence),
             log=log,
@@ -162,10 +182,18 @@ def _send(
             guards=guards_of(arguments),
             prices=prices,
         )
-        api_version = hook.settings.api_version
-        enqueue_orders(run_queue, spool, dict(arguments.columns), log, delivery, api_version=api_version)
+        enqueue_orders(
+            run_queue,
+            spool,
+            dict(arguments.columns),
+            log,
+            delivery,
+            api_version=hook.settings.api_version,
+            defaults=dict(arguments.default),
+            duplicate_rows=arguments.duplicate_rows,
+        )
         try:
-            return _deliver(arguments, delivery)
+            return _deliver(arguments, delivery, bar)
         except DBAPIError as error:
             log.error(
                 "the ledger's database cannot be used: %s. The same command goes on", describe_error(error)
@@ -173,10 +201,17 @@ def _send(
             return 1
 
 
-def _deliver(arguments: argparse.Namespace, delivery: Delivery) -> int:
+def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar | None) -> int:
+    from airflow_provider_kk.delivery.run_queue import RunStatus
     from airflow_provider_kk.sync.failure_policy import task_failure
 
-    summary, failure = delivery.carry_out()
+    if bar is not None:
+        bar.start(delivery.run_queue.counts().get(RunStatus.PENDING, 0))
+    try:
+        summary, failure = delivery.carry_out()
+    finally:
+        if bar is not None:
+            bar.stop()
     trouble = (
         task_failure(delivery, summary, max_rejected=0, changes_fail=True)
         or delivery.postponed_because
@@ -201,14 +236,18 @@ def _undelivered(summary: Summary) -> str | None:
     return f"{count_orders(sum(counts.values()))} not delivered, as before: {parts}" if parts else None
 
 
-def _origin(file: str, ledger: SqlLedger) -> Origin:
-    """Who sends: this file's content is one sync, until it has come through, however often it is tried."""
+def _origin(arguments: argparse.Namespace, ledger: SqlLedger) -> Origin:
+    """Return who sends: a file's content, or a query, is one sync until it has come through."""
     from dataclasses import replace
 
     from airflow_provider_kk.delivery.model import Origin
 
-    with open(file, "rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if arguments.file:
+        with open(arguments.file, "rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    else:
+        query = f"{arguments.warehouse_conn_id}\n{statement_of(arguments)}"
+        digest = hashlib.sha256(query.encode()).hexdigest()
     try:
         login = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.cli.common import CommandError, connection_to
+from airflow_provider_kk.cli.common import CommandError, connection_to, print_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,12 +15,17 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.warehouse.spool import Spool
 
+PRESET, HELP = "preset", "help"
+#: As warehouse/files.py has them, which is not loaded for `--help`.
+FORMATS, QUOTING = ("csv", "jsonl", "json"), ("auto", "none", "double")
 FILES = """\
 A CSV file names its columns in its first line, as the API does in snake_case:
 custom_order_number, country, phone, recipient, province, street1, city, zip,
-sku, quantity, ... and has a row for each order line. Its delimiter is found
-out; cells stay the text that they are. A file called .jsonl or .ndjson has one
-order as a JSON object on each line."""
+sku, quantity, ... and has a row for each order line. Cells stay the text that
+they are. A .json file is a list of orders, .jsonl and .ndjson have one order as
+a JSON object on each line; each of them may be in gzip. Format, delimiter,
+quoting, encoding and header line are detected and reported in one line.
+`--columns` maps other names, and `--columns help` shows presets of shops."""
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
@@ -27,15 +33,71 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns",
         type=_mapping,
-        action="append",
+        action=_Columns,
         default=[],
-        metavar="FIELD=COLUMN",
-        help="an order's field and the column that it is in, where names differ; may be repeated",
+        metavar="FIELD=SOURCE",
+        help="where a field comes from: a column, a path such as ship_to.zip, a template such as "
+        "'{first_name} {last_name}' or a constant such as \"='text'\"; or the name of a preset; may be "
+        "repeated; `--columns help` shows the presets",
     )
     parser.add_argument(
-        "--delimiter", type=_delimiter, metavar="X", help="of a CSV file, or 'tab'; else found out"
+        "--default",
+        type=_default,
+        action="append",
+        default=[],
+        metavar="FIELD=SOURCE",
+        help="where a field comes from when it is blank, such as 'province={city}'; may be repeated",
     )
-    parser.add_argument("--encoding", metavar="NAME", help="of the file (UTF-8); cp1252 for old spreadsheets")
+    parser.add_argument(
+        "--duplicate-rows",
+        choices=("fail", "keep"),
+        default="fail",
+        help="rows that are equal in every column: an error of their order (fail), or lines like any other",
+    )
+    parser.add_argument("--format", choices=FORMATS, help="of the file; else detected")
+    parser.add_argument(
+        "--delimiter", type=_delimiter, metavar="X", help="of a CSV file, or 'tab'; else detected"
+    )
+    parser.add_argument(
+        "--quoting",
+        choices=QUOTING,
+        default="auto",
+        help="of a CSV file: none, when quotes belong to the text; double, when a cell in double quotes may "
+        "go on over lines; auto (the default) stops where that is not certain",
+    )
+    parser.add_argument(
+        "--encoding", metavar="NAME", help="of the file; else by its byte order mark, else UTF-8"
+    )
+    parser.add_argument(
+        "--header-line", type=_line, metavar="N", help="the line of a CSV file that names the columns"
+    )
+
+
+def add_query_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the query that is read in place of a file."""
+    parser.add_argument(
+        "--sql", metavar="SELECT", help="instead of a file: a SELECT, or the name of a .sql file"
+    )
+    parser.add_argument(
+        "--var",
+        type=_variable,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a value for {{ NAME }} in --sql, a Jinja template; may be repeated",
+    )
+
+
+def read_source(arguments: argparse.Namespace, log: Log) -> Spool:
+    """Take home all rows of the file or the query that was given.
+
+    :raises CommandError: says what is wrong with it or its columns.
+    """
+    if bool(arguments.file) == bool(arguments.sql):
+        raise CommandError("give either a file or --sql")
+    if arguments.var and not arguments.sql:
+        raise CommandError("--var is for --sql")
+    return (read_file if arguments.file else read_query)(arguments, log)
 
 
 def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
@@ -43,20 +105,27 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
 
     :raises CommandError: says what is wrong with the file or its columns.
     """
+    from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse import files
     from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
 
-    columns = dict(arguments.columns)
+    columns, defaults = dict(arguments.columns), dict(arguments.default)
     try:
         spool = files.read_file(
             arguments.file,
-            check=lambda names: resolve(names, columns, FILE),
+            check=lambda names: resolve(names, columns, FILE, defaults=defaults),
             delimiter=arguments.delimiter,
+            quoting=arguments.quoting,
             encoding=arguments.encoding,
+            header_line=arguments.header_line,
+            file_format=arguments.format,
+            log=log,
+            # Its words are names and streets: a person at a terminal may see some, a log not.
+            show_guess=_show_guess if sys.stderr.isatty() else None,
         )
     except (files.FileError, ColumnsError) as error:
         raise CommandError(str(error)) from error
-    _log_ignored(spool, columns, log)
+    log_columns(resolve(spool.names, columns, defaults=defaults), log)
     return spool
 
 
@@ -67,10 +136,12 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     """
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.database import hook_behind
+    from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse.columns import QUERY, ColumnsError, resolve
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
-    warehouse, columns = arguments.warehouse_conn_id, dict(arguments.columns)
+    warehouse = arguments.warehouse_conn_id
+    columns, defaults = dict(arguments.columns), dict(arguments.default)
     if warehouse is None:
         raise CommandError("--sql needs --warehouse: a connection id or a SQLite file")
     if is_file(warehouse) and not Path(warehouse).is_file():
@@ -79,8 +150,8 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     try:
         spool = read_rows(
             hook,
-            _statement(arguments.sql),
-            check=lambda names: resolve(names, columns, QUERY),
+            statement_of(arguments),
+            check=lambda names: resolve(names, columns, QUERY, defaults=defaults),
             only_reads=True,
         )
     except ColumnsError as error:
@@ -90,30 +161,90 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
         raise CommandError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
-    _log_ignored(spool, columns, log)
+    log_columns(resolve(spool.names, columns, defaults=defaults), log)
     return spool
 
 
-def _statement(sql: str) -> str:
-    if not sql.endswith(".sql"):
+def statement_of(arguments: argparse.Namespace) -> str:
+    """Return the statement of `--sql`, its Jinja rendered with `--var`.
+
+    :raises CommandError: says what the template needs.
+    """
+    sql: str = arguments.sql
+    if sql.endswith(".sql"):
+        try:
+            sql = Path(sql).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeError) as error:
+            raise CommandError(f"{arguments.sql} cannot be read: {type(error).__name__}") from error
+    if not any(mark in sql for mark in ("{{", "{%", "{#")):
         return sql
+    from jinja2 import StrictUndefined, TemplateError
+    from jinja2.sandbox import SandboxedEnvironment
+
+    environment = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
     try:
-        return Path(sql).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise CommandError(f"{sql} cannot be read: {type(error).__name__}") from error
+        return environment.from_string(sql).render(dict(arguments.var))
+    except TemplateError as error:
+        fault = str(error.message)
+    except Exception as error:  # whatever the template's own expressions raise
+        fault = f"{type(error).__name__}: {error}"
+    raise CommandError(
+        f"--sql is a Jinja template that cannot be rendered here: {fault}. Airflow's own names, such as ds, "
+        "do not exist outside of a task: give each as --var NAME=VALUE"
+    )
 
 
-def _log_ignored(spool: Spool, columns: dict[str, str], log: Log) -> None:
-    ignored: Sequence[str] = spool.ignored_columns(columns)
-    if ignored:
-        log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
+def _show_guess(encoding: str, examples: Sequence[str]) -> None:
+    print_line(f"  --encoding {encoding} reads: {'  '.join(examples)}", file=sys.stderr)
+
+
+class _Columns(argparse.Action):
+    """Collects sources of fields; `help` prints the presets."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
+    ) -> None:
+        if values == (PRESET, HELP):
+            from airflow_provider_kk.warehouse.columns import describe_presets
+
+            print_line(describe_presets())
+            parser.exit()
+        namespace.columns = [*namespace.columns, values]
 
 
 def _mapping(text: str) -> tuple[str, str]:
-    field, sign, column = text.partition("=")
+    return _default(text) if "=" in text else (PRESET, _preset(text))
+
+
+def _preset(name: str) -> str:
+    from airflow_provider_kk.warehouse.columns import ColumnsError, check_mapping
+
+    try:
+        if name != HELP:
+            check_mapping(name, None, "fail")
+    except ColumnsError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or write FIELD=SOURCE") from None
+    return name
+
+
+def _default(text: str) -> tuple[str, str]:
+    field, sign, source = text.partition("=")
     if not sign:
-        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=COLUMN, e.g. custom_order_number=ORDER_NO")
-    return field, column
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=SOURCE, e.g. province={{city}}")
+    return field, source
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, e.g. ds=2026-11-28")
+    return name, value
+
+
+def _line(text: str) -> int:
+    if not text.isdecimal() or not 0 < len(text) <= 6 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of a line; the first is 1")
+    return int(text)
 
 
 def _delimiter(text: str) -> str:

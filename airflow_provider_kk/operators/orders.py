@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook
 
@@ -32,8 +32,26 @@ if TYPE_CHECKING:
 
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
+__all__ = ["Constant", "CreateOrderOperator", "SyncOrdersOperator"]
+
 #: A create is one request: KK's list need not be read again for each of many mapped ones.
 _RECOVER_MAX_AGE_S = 60.0
+
+
+class Constant(str):
+    """A fixed text for a field of every order: `columns={"phone": Constant("+33 1 00 00 00 00")}`.
+
+    It equals its source on the command line, `='+33 1 00 00 00 00'`, so that Airflow keeps it as text.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Write `text` as a source."""
+        return super().__new__(cls, f"='{text}'")
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (self[2:-1],)
 
 
 class CreateOrderOperator(MaskingOperator, DeliveringOperator):
@@ -195,7 +213,11 @@ class SyncOrdersOperator(DeliveringOperator):
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's, else the warehouse
         when that is SQLite, PostgreSQL or MySQL.
-    :param columns: our column names to yours, where they differ: `{"custom_order_number": "ORDER_NO"}`.
+    :param columns: where each field comes from, if not from a column of its name: `{"sku": "ARTICLE", "zip":
+        "ship_to.zip", "recipient": "{first_name} {last_name}", "phone": Constant("+33 1 00 00 00 00")}`; or a
+        preset such as `"shopify"`, or a preset and what differs: `{"preset": "shopify", "phone": ...}`.
+    :param defaults: where a field comes from when it is blank: `{"province": "{city}"}`.
+    :param duplicate_rows: rows that are equal in every column: `fail`, an error of their order, or `keep`.
     :param write_back: `"schema.table"`, to append what became of each order, or
         `{"table", "key", "ids", "state"}`, to update the orders' own rows.
     :param max_rejected: how many newly rejected or invalid orders are tolerated before the task fails; an
@@ -249,7 +271,9 @@ class SyncOrdersOperator(DeliveringOperator):
         warehouse_conn_id: str,
         parameters: Mapping[str, Any] | Sequence[Any] | XComArg | None = None,
         hook_params: Mapping[str, Any] | None = None,
-        columns: Mapping[str, str] | None = None,
+        columns: str | Mapping[str, str] | None = None,
+        defaults: Mapping[str, str] | None = None,
+        duplicate_rows: str = "fail",
         write_back: str | Mapping[str, str] | None = None,
         max_rejected: float = 0,
         max_in_flight: int = 8,
@@ -263,6 +287,10 @@ class SyncOrdersOperator(DeliveringOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if columns or defaults or duplicate_rows != "fail":
+            from airflow_provider_kk.warehouse.columns import check_mapping
+
+            check_mapping(columns, defaults, duplicate_rows)
         run_guards = Guards.checked(max_new_orders=max_new_orders, max_run_value=max_run_value)
         self.guards = replace(
             self.guards, max_new_orders=run_guards.max_new_orders, max_run_value=run_guards.max_run_value
@@ -272,6 +300,8 @@ class SyncOrdersOperator(DeliveringOperator):
         self.parameters: Any = parameters  # an XComArg until it is rendered
         self.hook_params = hook_params
         self.columns = columns
+        self.defaults = defaults
+        self.duplicate_rows = duplicate_rows
         self.write_back = write_back
         self.max_rejected = max_rejected
         self.max_in_flight = max_in_flight
@@ -303,7 +333,9 @@ class SyncOrdersOperator(DeliveringOperator):
         require_type(ledger_connection)
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
         write_back = open_write_back(self.write_back, warehouse, self.log, is_plan=self.plan_only)
-        selection = Selection(warehouse, self.sql, self.parameters, self.columns)
+        selection = Selection(
+            warehouse, self.sql, self.parameters, self.columns, self.defaults, self.duplicate_rows
+        )
         # A ledger that is named is in its connection's default database, for every operator and command.
         is_named = self.names_ledger or hook.settings.ledger_conn_id
         params = None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.log import OrderLog, count_orders
+from airflow_provider_kk.delivery.log import OrderLog
 from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
 from airflow_provider_kk.sync.delivery import item_of
 from airflow_provider_kk.sync.errors import SyncError
@@ -17,10 +17,10 @@ from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.warehouse.columns import Columns
     from airflow_provider_kk.warehouse.spool import Spool
 
 _BATCH = 1_000
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Selection:
     warehouse: Any
     sql: str
     parameters: Mapping[str, Any] | Sequence[Any] | None = None
-    columns: Mapping[str, str] | None = None
+    columns: str | Mapping[str, str] | None = None
+    defaults: Mapping[str, str] | None = None
+    duplicate_rows: str = "fail"
 
 
 def load_orders(
@@ -50,14 +52,14 @@ def load_orders(
     from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
-    columns = selection.columns
+    columns, defaults = selection.columns, selection.defaults
     try:
         spool = read_rows(
             selection.warehouse,
             selection.sql,
             selection.parameters,
             log,
-            check=lambda names: resolve(names, columns),
+            check=lambda names: resolve(names, columns, defaults=defaults),
             only_reads=delivery is None,
         )
     except ColumnsError as error:
@@ -67,33 +69,68 @@ def load_orders(
         # The sentence says all that the driver's traceback would.
         raise SyncError(message, is_retryable=not error.is_for_good) from None
     with closing(spool):
-        if ignored := spool.ignored_columns(columns):
-            log.info("Columns that are not part of an order are ignored: %s", ", ".join(ignored))
-        enqueue_orders(run_queue, spool, columns, log, delivery, api_version=api_version)
+        log_columns(resolve(spool.names, columns, defaults=defaults), log)
+        enqueue_orders(
+            run_queue,
+            spool,
+            columns,
+            log,
+            delivery,
+            api_version=api_version,
+            defaults=defaults,
+            duplicate_rows=selection.duplicate_rows,
+        )
+
+
+def log_columns(columns: Columns, log: Log) -> None:
+    """Log which column fills which field, and which columns are ignored."""
+    log.info("Fields are filled so: %s", "; ".join(columns.lines()))
+    if columns.ignored:
+        log.info("Columns that are not part of an order are ignored: %s", ", ".join(columns.ignored))
+    if columns.unfilled:
+        log.warning(
+            "No column fills %s. KK takes such orders, and their parcels may not arrive: select them, or map "
+            "them with `columns`",
+            ", ".join(columns.unfilled),
+        )
 
 
 def enqueue_orders(
     run_queue: RunQueue,
     spool: Spool,
-    columns: Mapping[str, str] | None,
+    columns: str | Mapping[str, str] | None,
     log: Log,
     delivery: Delivery | None = None,
     *,
     api_version: str | None,
-) -> None:
+    defaults: Mapping[str, str] | None = None,
+    duplicate_rows: str = "fail",
+) -> int:
     """Check every order that was read and add it to the run queue; memory does not grow with their number.
 
-    :param log: is told of orders whose goods may be doubled.
+    Return how many of the orders to send have a warning.
+
+    :param log: gets the warnings, those of one kind in one line.
     :param delivery: remembers what is invalid, and says so when that is news; None for a plan.
     :param api_version: of KK's API, which the orders must fit; None when it is not known.
     """
     items = []
     order_log = OrderLog(log)
-    doubled, examples = 0, []
-    for parsed in parse_orders(spool, columns, api_version=api_version):
-        if parsed.doubled:
-            doubled += 1
-            examples += [str(parsed.number)] if doubled <= _NAMED else []
+    skipped: list[int] = []
+    warned = 0
+    for parsed in parse_orders(
+        spool,
+        columns,
+        defaults=defaults,
+        duplicate_rows=duplicate_rows,
+        api_version=api_version,
+        on_skipped=skipped.append,
+    ):
+        warned += bool(parsed.warnings and parsed.order)
+        for warning in parsed.warnings if parsed.order else ():
+            order_log.warning(
+                "{orders} {are} valid, with a warning: {reason}", str(parsed.number), str(warning)
+            )
         if parsed.order is None:
             invalid = _invalid(parsed, delivery)
             run_queue.add_finished(invalid)
@@ -106,15 +143,11 @@ def enqueue_orders(
             items = []
     run_queue.add(items)
     order_log.flush()
-    if doubled:
-        more = ", ..." if doubled > len(examples) else ""
-        log.warning(
-            "%s with rows that are equal in every column, whose quantities add up (%s%s): is it a JOIN that "
-            "multiplies rows, or a file pasted twice?",
-            count_orders(doubled),
-            ", ".join(examples),
-            more,
+    if skipped:
+        log.info(
+            "%d rows hold no order, the first is row %d: they are blank or a footer", len(skipped), skipped[0]
         )
+    return warned
 
 
 def _invalid(parsed: ParsedOrder, delivery: Delivery | None) -> RunResult:

@@ -404,6 +404,25 @@ def resolve_never_created(
     from airflow_provider_kk.delivery.resolution import resolve
     from airflow_provider_kk.delivery.states import Event
 
+    doubt = require_never_created(entry, seen, options)
+    try:
+        who, why = resolved_by.who, resolved_by.why
+        moved = resolve(ledger, entry, Event.RESOLVED_NEVER_CREATED, ids=not_mine, who=who, why=why)
+    except ValueError as error:
+        raise ResolutionRejected(str(error)) from error
+    if moved is None:
+        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
+    on_whose_word = f", on your word: KK's list could not confirm it ({doubt})" if doubt else ""
+    return f"never created; the next sync that selects it sends it again{on_whose_word}"
+
+
+def require_never_created(entry: Record, seen: KKView | ResolutionRejected, options: str = "") -> str:
+    """Require that KK shows nothing of an order or refund; return why it may have it all the same ("": no).
+
+    The arguments are those of `resolve_never_created`.
+
+    :raises ResolutionRejected: KK has it, or may still show it.
+    """
     if isinstance(seen, ResolutionRejected):
         raise seen
     if seen.ids:
@@ -414,15 +433,7 @@ def resolve_never_created(
         raise ResolutionRejected(
             f"KK lists {', '.join(seen.ids)} of it by now: `{command} --created {ids}`{others}"
         )
-    try:
-        who, why = resolved_by.who, resolved_by.why
-        moved = resolve(ledger, entry, Event.RESOLVED_NEVER_CREATED, ids=not_mine, who=who, why=why)
-    except ValueError as error:
-        raise ResolutionRejected(str(error)) from error
-    if moved is None:
-        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
-    on_whose_word = f", on your word: KK's list could not confirm it ({seen.doubt})" if seen.doubt else ""
-    return f"never created; the next sync that selects it sends it again{on_whose_word}"
+    return seen.doubt
 
 
 # Order again ---------------------------------------------------------------------------------------
@@ -475,14 +486,7 @@ def order_again(
     """
     from airflow_provider_kk.delivery.resolution import order_again as order_once_more
 
-    if isinstance(at_kk, ResolutionRejected):
-        raise at_kk
-    if entry.state.value == "rejected" and (alive := [one.id for one in at_kk if not one.is_cancelled]):
-        raise ResolutionRejected(
-            f"KK has refused it and has {', '.join(alive)} of it all the same: cancel there what is "
-            f"wrong, or `kk ledger resolve {entry.key} --created {','.join(alive)}`"
-        )
-    ids = sorted(one.id for one in at_kk)
+    ids = require_reorder(entry, at_kk)
     try:
         is_done = order_once_more(ledger, entry, ids=ids, who=resolved_by.who, why=resolved_by.why)
     except ValueError as error:
@@ -491,6 +495,21 @@ def order_again(
         raise ResolutionRejected("it has moved meanwhile, or somebody has just ordered it again")
     beside = f", beside {', '.join(ids)}" if ids else ""
     return f"the next sync that selects it orders it once more (generation {entry.generation + 1}){beside}"
+
+
+def require_reorder(entry: Record, at_kk: Sequence[ListedOrder] | ResolutionRejected) -> list[str]:
+    """Require that a number may be ordered once more, and return what KK has of it, see `all_at_kk_of`.
+
+    :raises ResolutionRejected: it is not over, or KK has it though it has refused it.
+    """
+    if isinstance(at_kk, ResolutionRejected):
+        raise at_kk
+    if entry.state.value == "rejected" and (alive := [one.id for one in at_kk if not one.is_cancelled]):
+        raise ResolutionRejected(
+            f"KK has refused it and has {', '.join(alive)} of it all the same: cancel there what is "
+            f"wrong, or `kk ledger resolve {entry.key} --created {','.join(alive)}`"
+        )
+    return sorted(one.id for one in at_kk)
 
 
 # Back-off ------------------------------------------------------------------------------------------
@@ -504,13 +523,21 @@ def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> 
     from airflow_provider_kk.delivery import resolution
     from airflow_provider_kk.delivery.log import utc
 
-    if entry.state.value != "rejected":
-        raise ResolutionRejected(_NOT_REJECTED[entry.state.value].format(key=entry.key))
+    require_rejected(entry)
     if resolution.clear_backoff(ledger, entry, who=resolved_by.who, why=resolved_by.why) is None:
         raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
     if entry.settle_after > ledger.now():
         return f"asked again by the next sync, once its settle window is over at {utc(entry.settle_after)}"
     return "asked again by the next sync"
+
+
+def require_rejected(entry: Record) -> None:
+    """Require that KK has rejected an order.
+
+    :raises ResolutionRejected: it has not; says what becomes of the order.
+    """
+    if entry.state.value != "rejected":
+        raise ResolutionRejected(_NOT_REJECTED[entry.state.value].format(key=entry.key))
 
 
 #: What becomes of an order that KK has not refused, by its state.

@@ -1,11 +1,22 @@
-"""Which column of a statement's result fills which field of an order."""
+"""Which source of a statement's result fills which field of an order."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from airflow_provider_kk.warehouse.presets import PRESETS, Preset
+from airflow_provider_kk.warehouse.sources import (
+    Binder,
+    Reader,
+    SourceError,
+    bind_element,
+    check_source,
+    constant_of,
+    references,
+)
 
 ADDRESS_FIELDS = (
     "country",
@@ -21,18 +32,33 @@ ADDRESS_FIELDS = (
 )
 ORDER_FIELDS = ("remark", "sale_platform", "channel_type")
 LINE_FIELDS = ("sku", "quantity")
+LINE_ID = "line_id"
 NUMBER = "custom_order_number"
 ITEMS = "items"
-FIELDS = (NUMBER, *ADDRESS_FIELDS, *LINE_FIELDS, *ORDER_FIELDS, ITEMS)
+FIELDS = (NUMBER, *ADDRESS_FIELDS, *LINE_FIELDS, LINE_ID, *ORDER_FIELDS, ITEMS)
 """Every column that is read, by the name that the API gives it in snake_case."""
+IN_ITEMS = tuple(f"{ITEMS}.{name}" for name in (*LINE_FIELDS, LINE_ID))
+"""Fields inside one element of `items`."""
+PRESET = "preset"
+"""The key of `columns` that names a preset beside the fields that differ from it."""
+DUPLICATE_ROWS = ("fail", "keep")
 
-_NAME = re.compile(r"[^\W\d_][\w -]{0,39}")
+_NAME = re.compile(r"[^\W\d_][\w ()/&#.:+-]{0,59}")
 _FIGURE = re.compile(r"[+(\d]")
 _NEEDED = (NUMBER, "country", "phone", "recipient", "province")
+_A_CONSTANT = "='...'"
+_ADVISED = ("street1", "city", "zip")
+"""KK takes an order without these, and the parcel may not arrive."""
 
 
 class ColumnsError(ValueError):
     """The columns cannot be read as orders; the text says what is there and what to do."""
+
+
+def _option(name: str, source: str) -> str:
+    return (
+        f"--columns {name}={source}" if re.fullmatch(r"[\w.-]+", source) else f'--columns {name}="{source}"'
+    )
 
 
 @dataclass(frozen=True)
@@ -45,8 +71,13 @@ class Source:
     """How each column comes to be there once."""
     named: str
     """How a column gets a name that is read, by which it is followed."""
-    mapped: Callable[[str], str]
-    """How an order's field is mapped to a column."""
+    maps: Callable[[str, str], str]
+    """How an order's field is mapped to a source."""
+    example: str = "YOUR_COLUMN"
+
+    def mapped(self, name: str) -> str:
+        """Show how a field is mapped to a column of an unknown name."""
+        return self.maps(name, self.example)
 
 
 STATEMENT = Source(
@@ -54,133 +85,431 @@ STATEMENT = Source(
     it_has="It returns",
     unique="select each once, or rename one with AS",
     named="Name them with AS in the statement, or map them: columns={{{}}}",
-    mapped='"{}": "<your column>"'.format,
+    maps='"{}": "{}"'.format,
+    example="<your column>",
 )
 #: A statement, as the command line takes it.
 QUERY = replace(
     STATEMENT,
     named="Name them with AS in the statement, or map them: {}",
-    mapped="--columns {}=YOUR_COLUMN".format,
+    maps=_option,
+    example="YOUR_COLUMN",
 )
 FILE = Source(
     has="the file has",
     it_has="It has",
     unique="leave one out, or rename it",
     named="Name them so in the file, or map them: {}",
-    mapped="--columns {}=YOUR_COLUMN".format,
+    maps=_option,
 )
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Field of an order -> index of the column that fills it."""
+class FieldMapping:
+    """What `columns` and `defaults` ask for, before the columns are known: sources by field."""
 
-    index: Mapping[str, int]
-    #: Field -> the warehouse's own name, for those that `columns=` maps.
-    mapped: Mapping[str, str]
+    given: Mapping[str, str]
+    """The sources that were given one by one."""
+    defaults: Mapping[str, str]
+    preset: Preset
+
+    @classmethod
+    def parse(
+        cls, columns: str | Mapping[str, str] | None = None, defaults: Mapping[str, str] | None = None
+    ) -> FieldMapping:
+        """Check all that can be checked without the columns, as when a DAG is parsed.
+
+        :param columns: a preset's name; or fields and their sources, and a preset's name under `preset`.
+        :raises ColumnsError: an unknown field or preset, or a text that is no source.
+        """
+        if columns is not None and not isinstance(columns, str | Mapping):
+            raise ColumnsError("columns must be a preset's name, or a mapping of fields to sources")
+        given = {PRESET: columns} if isinstance(columns, str) else dict(columns or {})
+        name = next((given.pop(key) for key in list(given) if str(key).strip().lower() == PRESET), None)
+        preset = _preset(name) if name is not None else Preset("", {}, {})
+        return cls(_checked(given, "columns"), _checked(defaults or {}, "defaults"), preset)
+
+
+def check_mapping(
+    columns: str | Mapping[str, str] | None, defaults: Mapping[str, str] | None, duplicate_rows: str
+) -> None:
+    """Raise ColumnsError for what can be known to be wrong without the columns, as when a DAG is parsed."""
+    FieldMapping.parse(columns, defaults)
+    if duplicate_rows not in DUPLICATE_ROWS:
+        raise ColumnsError(f"duplicate_rows must be {' or '.join(map(repr, DUPLICATE_ROWS))}")
+
+
+def _preset(name: object) -> Preset:
+    known = str(name).strip().lower()
+    if known not in PRESETS:
+        raise ColumnsError(
+            f"columns: there is no preset {name!r}{_meant(known, PRESETS)}; "
+            f"the presets are {', '.join(PRESETS)}"
+        )
+    return PRESETS[known]
+
+
+def _checked(given: Mapping[str, str], argument: str) -> dict[str, str]:
+    if not isinstance(given, Mapping):
+        raise ColumnsError(f"{argument} must be a mapping of fields to sources")
+    checked: dict[str, str] = {}
+    for ours, source in given.items():
+        name = str(ours).strip().lower()
+        if name not in (*FIELDS, *IN_ITEMS):
+            hint = _meant(name, (*FIELDS, *IN_ITEMS)) or f"; the fields are {', '.join((*FIELDS, *IN_ITEMS))}"
+            turned = f" (`{argument}` maps the order's field to the warehouse's column)"
+            raise ColumnsError(f"{argument}: {ours!r} is no field of an order{hint}{turned}")
+        if not isinstance(source, str) or not source.strip():
+            raise ColumnsError(f"{argument}: {ours!r} must name a column")
+        try:
+            check_source(source.strip())
+        except SourceError as error:
+            raise ColumnsError(f"{argument}: the source of {name} {error}") from None
+        if name in (NUMBER, ITEMS, LINE_ID) and constant_of(source.strip()) is not None:
+            raise ColumnsError(f"{argument}: {name} cannot be a constant, the same for every order")
+        checked[name] = source.strip()
+    return checked
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class FieldSource:
+    """Where one field comes from; a blank value is taken from the first of the defaults that is filled."""
+
+    text: str
+    read: Reader
+    defaults: tuple[Reader, ...] = ()
+    is_own_name: bool = False
+    """It is a column that was found under the field's own name."""
+    shown: str = ""
+
+    def __str__(self) -> str:
+        return self.shown or self.text
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How each field of an order is read from a row's cells."""
+
+    fields: Mapping[str, FieldSource]
+    #: Fields inside an element of `items`; empty when its elements have just our own names.
+    in_items: Mapping[str, FieldSource]
+    #: Reads a row's cells, each column once.
+    binder: Binder
+    #: How many of the columns that are read belong to the order as a whole; they come first.
+    header_width: int
     #: Names of the columns that nothing reads.
     ignored: tuple[str, ...]
+    number: NumberSource
+    #: Whether a quantity such as `2.000` is surely 2.
+    has_decimal_point: bool = False
+    #: Reads what a row without a line of its own is blank in; None when every row is a line.
+    line_mark: Reader | None = None
 
     @property
     def one_row_per_order(self) -> bool:
         """Rows carry all lines of an order in `items`, rather than one line each."""
-        return ITEMS in self.index
+        return ITEMS in self.fields
 
     @property
     def header(self) -> tuple[str, ...]:
         """The fields that belong to the order as a whole, the number excepted."""
-        return tuple(field for field in (*ADDRESS_FIELDS, *ORDER_FIELDS) if field in self.index)
+        return tuple(name for name in (*ADDRESS_FIELDS, *ORDER_FIELDS) if name in self.fields)
+
+    @property
+    def mapped(self) -> Mapping[str, str]:
+        """The sources of fields that are called otherwise than the field."""
+        return {name: source.text for name, source in self.fields.items() if not source.is_own_name}
+
+    @property
+    def unfilled(self) -> tuple[str, ...]:
+        """Fields that no column fills, and without which a parcel may not arrive."""
+        return tuple(name for name in _ADVISED if name not in self.fields)
+
+    def lines(self) -> tuple[str, ...]:
+        """Describe each field with its source: `recipient <- {first_name} {last_name}`."""
+        return tuple(f"{name} <- {source}" for name, source in (*self.fields.items(), *self.in_items.items()))
+
+
+@dataclass(frozen=True)
+class NumberSource:
+    """How rows are grouped: the order number of a row, by the cells of `binder`."""
+
+    binder: Binder
+    source: FieldSource
+    fills_down: bool
+
+    @property
+    def name(self) -> str:
+        """What tells this grouping from another one of the same rows."""
+        return f"{self.fills_down} {self.source}"
 
 
 def resolve(
-    names: Sequence[str], columns: Mapping[str, str] | None = None, source: Source = STATEMENT
+    names: Sequence[str],
+    columns: str | Mapping[str, str] | None = None,
+    source: Source = STATEMENT,
+    *,
+    defaults: Mapping[str, str] | None = None,
 ) -> Columns:
     """Find the fields of an order among a result's column names, upper and lower case being the same.
 
-    `columns` maps our names to the warehouse's; a column that it names is no longer found under its own name.
+    A column that `columns` names as a whole is no longer found under its own name.
     Raises ColumnsError for unknown keys, for columns that are not there or there twice, and when a field that
     every order needs has no column.
     """
-    mapped = _checked_mapping(columns or {})
-    theirs = [name.strip().lower() for name in names]
-    lowered = {field: column.lower() for field, column in mapped.items()}
-    wanted = {field: field for field in FIELDS if field in theirs and field not in lowered.values()} | lowered
-    _one_shape(wanted, mapped, names, source)
-    _check_present(wanted, mapped, theirs, names, source)
-    twice = sorted({column for column in wanted.values() if theirs.count(column) > 1})
-    if twice:
-        raise ColumnsError(
-            f"{source.has} {', '.join(twice)} more than once (upper and lower case are the same): "
-            f"{source.unique}. {_what_it_has(names, source)}"
+    return _Resolution(names, FieldMapping.parse(columns, defaults), source).columns()
+
+
+class _Resolution:
+    """The mapping of one result's columns."""
+
+    def __init__(self, names: Sequence[str], mapping: FieldMapping, source: Source) -> None:
+        self._names = names
+        self._theirs = [name.strip().lower() for name in names]
+        self._mapping = mapping
+        self._source = source
+        self._finder = Binder(names)
+
+    def columns(self) -> Columns:
+        """Decide on each field's sources, then bind them to the columns."""
+        chosen = self._chosen()
+        self._one_shape(chosen)
+        self._check_present(chosen)
+        self._check_unique(chosen)
+        header = [name for name in chosen if name in (NUMBER, *ADDRESS_FIELDS, *ORDER_FIELDS)]
+        binder = Binder(self._names)
+        fields = {name: self._bind(binder, chosen, name) for name in header}
+        width = len(binder.indexes)
+        rest = [name for name in chosen if name not in fields and name not in IN_ITEMS]
+        fields |= {name: self._bind(binder, chosen, name) for name in rest}
+        mark = self._mapping.preset.line_column
+        line_mark = binder.bind(mark) if mark and binder.has(mark) else None
+        number_binder = Binder(self._names)
+        number = NumberSource(
+            number_binder, self._bind(number_binder, chosen, NUMBER), self._mapping.preset.fills_down
         )
-    index = {field: theirs.index(column) for field, column in wanted.items()}
-    used = set(index.values())
-    ignored = tuple(name for position, name in enumerate(names) if position not in used)
-    return Columns(index, {field: mapped[field] for field in wanted if field in mapped}, ignored)
-
-
-def _checked_mapping(columns: Mapping[str, str]) -> dict[str, str]:
-    mapped: dict[str, str] = {}
-    for ours, theirs in columns.items():
-        field = ours.strip().lower()
-        if field not in FIELDS:
-            close = difflib.get_close_matches(field, FIELDS, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else f"; the fields are {', '.join(FIELDS)}"
-            turned = " (`columns` maps the order's field to the warehouse's column)"
-            raise ColumnsError(f"columns: {ours!r} is no field of an order{hint}{turned}")
-        if not isinstance(theirs, str) or not theirs.strip():
-            raise ColumnsError(f"columns: {ours!r} must name a column")
-        mapped[field] = theirs.strip()
-    return mapped
-
-
-def _one_shape(
-    wanted: dict[str, str], mapped: Mapping[str, str], names: Sequence[str], source: Source
-) -> None:
-    """Keep either `items` or `sku` and `quantity`: what is mapped goes before what happens to be there."""
-    line_fields = [field for field in LINE_FIELDS if field in wanted]
-    if ITEMS not in wanted or not line_fields:
-        return
-    lines_mapped = any(field in mapped for field in LINE_FIELDS)
-    if lines_mapped == (ITEMS in mapped):
-        raise ColumnsError(
-            f"{source.has} both {wanted[ITEMS]} and {', '.join(wanted[f] for f in line_fields)}: "
-            "let it have either one row per order with all lines in items, or one row per order line with "
-            f"sku and quantity. {_what_it_has(names, source)}"
+        return Columns(
+            fields={name: fields[name] for name in FIELDS if name in fields},
+            in_items=self._in_items(chosen),
+            binder=binder,
+            header_width=width,
+            ignored=tuple(name for index, name in enumerate(self._names) if index not in binder.indexes),
+            number=number,
+            has_decimal_point=self._mapping.preset.has_decimal_point,
+            line_mark=line_mark,
         )
-    for field in (ITEMS,) if lines_mapped else line_fields:
-        del wanted[field]
 
+    # Which source for which field -------------------------------------------------------------------
 
-def _check_present(
-    wanted: Mapping[str, str],
-    mapped: Mapping[str, str],
-    theirs: Sequence[str],
-    names: Sequence[str],
-    source: Source,
-) -> None:
-    found = _what_it_has(names, source)
-    gone = [f"{field} -> {column}" for field, column in mapped.items() if column.lower() not in theirs]
-    if gone:
-        raise ColumnsError(f"columns maps {', '.join(gone)}, but {source.has} no such column. {found}")
-    missing = [field for field in _NEEDED if field not in wanted]
-    if ITEMS not in wanted:
-        missing += [field for field in LINE_FIELDS if field not in wanted]
-    if not missing:
-        return
-    or_items = " (or items, with all lines of the order)" if set(missing) & set(LINE_FIELDS) else ""
-    example = (", " if source is STATEMENT else " ").join(map(source.mapped, missing))
-    raise ColumnsError(
-        f"{source.has} no column {', '.join(missing)}{or_items}. {found}. "
-        f"What is read: {', '.join(FIELDS)}. {source.named.format(example)}"
-    )
+    def _chosen(self) -> dict[str, tuple[str, ...]]:
+        """The sources of each field, the first of which is read and the others where it is blank."""
+        given = self._mapping.given
+        chosen: dict[str, tuple[str, ...]] = {name: (source,) for name, source in given.items()}
+        for name, sources in self._of_preset().items():
+            chosen.setdefault(name, sources)
+        taken = {sources[0].lower() for sources in chosen.values()}
+        for name in FIELDS:
+            if name in self._theirs and name not in taken:
+                chosen.setdefault(name, (name,))
+        for name in self._mapping.defaults:
+            # A field without a column is blank in every row.
+            chosen.setdefault(name, ())
+        for name, default in self._mapping.preset.defaults.items():
+            if not self._unknown(chosen, name, default):
+                chosen.setdefault(name, ())
+        return chosen
 
+    def _of_preset(self) -> dict[str, tuple[str, ...]]:
+        """The preset's sources of which the columns are there, unless what is given is of another shape."""
+        given, found = self._mapping.given, {}
+        for name, sources in self._mapping.preset.columns.items():
+            if (name in (ITEMS, *IN_ITEMS) and any(one in given for one in LINE_FIELDS)) or (
+                name in LINE_FIELDS and ITEMS in given
+            ):
+                continue
+            alternatives = (sources,) if isinstance(sources, str) else sources
+            there = tuple(one for one in alternatives if name in IN_ITEMS or self._finder.has(one))
+            if name == NUMBER:
+                there = there[:1]  # a second number would make another order of a row
+            is_needed = name in (*_NEEDED, *LINE_FIELDS, ITEMS)
+            if there or (is_needed and name not in self._theirs and self._default(name) is None):
+                found[name] = there or alternatives[:1]  # an error names what is not there
+        return found
 
-def _what_it_has(names: Sequence[str], source: Source) -> str:
-    if source is FILE:
-        shown = [name if _NAME.fullmatch(name) else "***" for name in names]
-        # Without a header the first order stands there, with a telephone number and a quantity.
-        if shown.count("***") > len(names) / 2 or any(map(_FIGURE.match, names)):
+    def _default(self, name: str) -> str | None:
+        mapping = self._mapping
+        return mapping.defaults.get(name) or mapping.preset.defaults.get(name)
+
+    def _one_shape(self, chosen: dict[str, tuple[str, ...]]) -> None:
+        """Keep either `items` or `sku` and `quantity`: what is mapped goes before what is just there."""
+        line_fields = [name for name in LINE_FIELDS if name in chosen]
+        mapped = {*self._mapping.given, *self._of_preset()}
+        inside = [name for name in IN_ITEMS if name in chosen]
+        if ITEMS in chosen and line_fields:
+            lines_mapped = any(name in mapped for name in LINE_FIELDS)
+            if lines_mapped == bool(mapped & {ITEMS, *IN_ITEMS}):
+                raise ColumnsError(self._both_shapes(chosen, line_fields))
+            for name in (ITEMS,) if lines_mapped else line_fields:
+                del chosen[name]
+        if ITEMS in chosen:
+            chosen.pop(LINE_ID, None)
+        elif inside:
+            raise ColumnsError(
+                f"columns maps {', '.join(inside)}, but {self._source.has} no column items: map it too, "
+                f"{self._source.mapped(ITEMS)}. {self._what_it_has()}"
+            )
+
+    def _both_shapes(self, chosen: Mapping[str, tuple[str, ...]], line_fields: Sequence[str]) -> str:
+        theirs = {name: chosen[name][0] for name in (ITEMS, *line_fields)}
+        example = ", " if self._source is STATEMENT else " "
+        mapped = example.join(self._source.maps(name, theirs[name]) for name in line_fields)
+        return (
+            f"{self._source.has} both {theirs[ITEMS]} and {', '.join(theirs[one] for one in line_fields)}. "
+            "An order is either one row with all lines in items, or one row per line with sku and quantity. "
+            f"To read {' and '.join(line_fields)}, map them: {mapped}; to read items, map it: "
+            f"{self._source.maps(ITEMS, theirs[ITEMS])}. {self._what_it_has()}"
+        )
+
+    def _check_present(self, chosen: Mapping[str, tuple[str, ...]]) -> None:
+        gone = []
+        for name, sources in chosen.items():
+            for one in sources:
+                if name in IN_ITEMS or self._finder.has(one):
+                    continue
+                column = next(named for named in references(one) if self._finder.find(named) is None)
+                beside = "" if column == one else f" (no column {column})"
+                gone.append(f"{name} -> {one}{beside}{self._near(column)}")
+        if gone:
+            raise ColumnsError(
+                f"columns maps {', '.join(gone)}, but {self._source.has} no such column. "
+                f"{self._what_it_has()}"
+            )
+        for name, default in self._mapping.defaults.items():
+            for column in self._unknown(chosen, name, default):
+                raise ColumnsError(
+                    f"defaults: {name} -> {default} names no column or field {column}{self._near(column)}. "
+                    f"{self._what_it_has()}"
+                )
+        missing = [name for name in _NEEDED if name not in chosen]
+        if ITEMS not in chosen:
+            missing += [name for name in LINE_FIELDS if name not in chosen]
+        if not missing:
+            return
+        or_items = " (or items, with all lines of the order)" if set(missing) & set(LINE_FIELDS) else ""
+        advised = [name for name in _ADVISED if name not in chosen]
+        example = (", " if self._source is STATEMENT else " ").join(
+            map(self._source.mapped, missing + advised)
+        )
+        constant = f" A constant does, too: {self._source.maps(missing[0], _A_CONSTANT)}."
+        also = f" Without {', '.join(advised)} a parcel may not arrive." if advised else ""
+        raise ColumnsError(
+            f"{self._source.has} no column {', '.join(missing)}{or_items}. {self._what_it_has()}. "
+            f"What is read: {', '.join(FIELDS)}. {self._source.named.format(example)}."
+            f"{also}{constant if missing[0] not in (NUMBER, ITEMS) else ''}"
+        )
+
+    def _unknown(self, chosen: Mapping[str, tuple[str, ...]], name: str, default: str) -> list[str]:
+        """What a default refers to that is neither a column nor another field with a source."""
+        if name in IN_ITEMS or self._finder.is_column(default):
+            return []
+        return [
+            one
+            for one in references(default)
+            if self._finder.find(one) is None and (one.lower() == name or not chosen.get(one.lower()))
+        ]
+
+    def _check_unique(self, chosen: Mapping[str, tuple[str, ...]]) -> None:
+        used = {
+            index
+            for name, sources in chosen.items()
+            if name not in IN_ITEMS
+            for one in (*sources, self._default(name) or "")
+            for index in self._finder.used(one)
+        }
+        twice = sorted({self._theirs[one] for one in used if self._theirs.count(self._theirs[one]) > 1})
+        if twice:
+            raise ColumnsError(
+                f"{self._source.has} {', '.join(twice)} more than once (upper and lower case are the same): "
+                f"{self._source.unique}. {self._what_it_has()}"
+            )
+
+    # Reading ----------------------------------------------------------------------------------------
+
+    def _bind(self, binder: Binder, chosen: Mapping[str, tuple[str, ...]], name: str) -> FieldSource:
+        sources, default = chosen[name], self._default(name)
+        readers = [binder.bind(one) for one in sources]
+        shown = [_shown(one) for one in sources]
+        if default and not self._unknown(chosen, name, default):
+            others = {
+                other: binder.bind(chosen[other][0])
+                for other in map(str.lower, references(default))
+                if other != name and chosen.get(other)
+            }
+            readers.append(binder.bind(default, others))
+            shown.append(_shown(default))
+        if not readers:
+            readers, shown = [_nothing], ["nothing"]
+        text = sources[0] if sources else default or ""
+        return FieldSource(text, readers[0], tuple(readers[1:]), text.lower() == name, ", else ".join(shown))
+
+    def _in_items(self, chosen: Mapping[str, tuple[str, ...]]) -> dict[str, FieldSource]:
+        if not any(name in chosen for name in IN_ITEMS):
+            return {}
+        found = {}
+        for name in (*LINE_FIELDS, LINE_ID):
+            sources = chosen.get(f"{ITEMS}.{name}") or (name,)
+            default = self._default(f"{ITEMS}.{name}")
+            sources = (*sources, default) if default else sources
+            readers = tuple(map(bind_element, sources))
+            shown = ", else ".join(map(_shown, sources))
+            found[f"{ITEMS}.{name}"] = FieldSource(sources[0], readers[0], readers[1:], shown=shown)
+        return found
+
+    # What an error shows ----------------------------------------------------------------------------
+
+    def _near(self, column: str) -> str:
+        return "" if self._seems_headless() else _meant(column.lower(), filter(_NAME.fullmatch, self._theirs))
+
+    def _seems_headless(self) -> bool:
+        """Whether a file's first order stands where its header should be, a telephone number for one."""
+        if self._source is not FILE:
+            return False
+        unnamed = sum(1 for name in self._names if not _NAME.fullmatch(name))
+        return unnamed > len(self._names) / 2 or any(map(_FIGURE.match, self._names))
+
+    def _what_it_has(self) -> str:
+        if self._seems_headless():
             return "Its first line seems to be no header, so it is not shown"
-        names = shown
-    return f"{source.it_has}: {', '.join(names) or 'no column'}"
+        is_file = self._source is FILE
+        shown = [name if not is_file or _NAME.fullmatch(name) else "***" for name in self._names]
+        return f"{self._source.it_has}: {', '.join(shown) or 'no column'}"
+
+
+def _nothing(_: object) -> None:
+    return None
+
+
+def _shown(source: str) -> str:
+    """A source for the log; a constant may be the sender's own telephone number."""
+    return source if constant_of(source) is None else "a constant"
+
+
+def describe_presets() -> str:
+    """Describe each preset and what it maps, for the command line."""
+    blocks = []
+    for name, preset in PRESETS.items():
+        columns = {
+            field: sources if isinstance(sources, str) else ", else ".join(sources)
+            for field, sources in preset.columns.items()
+        }
+        for field_name, default in preset.defaults.items():
+            columns[field_name] = f"{columns[field_name]}, else {default}"
+        width = max(map(len, columns))
+        lines = [f"  {field.ljust(width)} <- {source}" for field, source in columns.items()]
+        blocks.append("\n".join([f"{name}: {preset.about}", *lines]))
+    return "\n\n".join(blocks)

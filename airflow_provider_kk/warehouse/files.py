@@ -1,77 +1,266 @@
-"""A file of orders as rows: CSV as spreadsheets write it, or one JSON object a line.
+"""A file of orders as rows: CSV as spreadsheets and shops write it, JSON, or JSON lines; each also in gzip.
 
-Cells of a CSV file stay the text that they are: 075001 keeps its zero and +33 its plus. No error repeats what
-stands in a cell.
+The layout of a file is detected and reported in one line of the log. No error repeats what stands in a cell.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
+import gzip
 import io
-import json
 import os
+import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from decimal import Decimal
-from itertools import chain, groupby, islice
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
-from airflow_provider_kk.warehouse.spool import Spool
+from airflow_provider_kk.warehouse.csv_rows import CsvLayout, read_csv
+from airflow_provider_kk.warehouse.file_error import FileError
+from airflow_provider_kk.warehouse.json_rows import read_json, read_json_lines
 
-JSON_LINES = (".jsonl", ".ndjson")
-"""What a file of JSON lines is called; every other file is read as CSV."""
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.warehouse.spool import Spool
 
-_DELIMITERS = (",", ";", "\t", "|")
-_MAX_COLUMNS = 1_000
-_ROWS_AT_ONCE = 1_000
-_ADDRESS = "address"
-_MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+__all__ = ["FileError", "read_file"]
+
+_JSON_LINES = (".jsonl", ".ndjson")
+_GZIP = b"\x1f\x8b"
+_MARKS = (
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+)
+_UNICODE = re.compile(r"(utf|u|ucs)[-_ ]?(7|8|16|32)", re.IGNORECASE)
+_CHUNK = 1 << 20
 
 Check = Callable[[Sequence[str]], object]
+#: Shows a person how a guessed encoding reads the words that are not ASCII.
+ShowGuess = Callable[[str, Sequence[str]], object]
 
 
-class FileError(ValueError):
-    """The file cannot be read as orders; the text says where and what to do."""
-
-
-def read_file(path: str, *, check: Check, delimiter: str | None = None, encoding: str | None = None) -> Spool:
-    """All rows of a file; a row's place is its line in a spreadsheet, so the header of a CSV file is row 1.
+def read_file(
+    path: str,
+    *,
+    check: Check,
+    delimiter: str | None = None,
+    quoting: str = "auto",
+    encoding: str | None = None,
+    header_line: int | None = None,
+    file_format: str | None = None,
+    log: Log | None = None,
+    show_guess: ShowGuess | None = None,
+) -> Spool:
+    """Read all rows of a file; a row's position is its row in a spreadsheet, or its line or place in JSON.
 
     :param check: is called with the column names before a row is kept, and stops the reading by raising.
-    :param delimiter: of a CSV file, else the one that makes most columns of its first line.
-    :param encoding: else UTF-8, or UTF-16 when the file begins with its mark.
-    :raises FileError: when there is no such file, or it is no such text.
+    :param delimiter: of a CSV file; else detected.
+    :param quoting: `auto`, `none`, or `double`: a cell in double quotes may hold delimiters and lines.
+    :param encoding: else by the file's byte order mark, else UTF-8.
+    :param header_line: the line of a CSV file that names the columns, from 1; else detected.
+    :param file_format: `csv`, `jsonl` or `json`; else detected.
+    :param log: gets one line that describes the file.
+    :param show_guess: is called for each encoding that a file without a known one may have.
+    :raises FileError: when there is no such file, or it cannot be read with certainty.
     """
-    with _opened(path, encoding) as file:
-        if Path(path).suffix.lower() in JSON_LINES:
-            return _read_json_lines(file, check)
-        return _read_csv(file, check, delimiter)
-
-
-@contextmanager
-def _opened(path: str, encoding: str | None) -> Iterator[TextIO]:
-    try:
+    with _failing_as_file_error(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise FileError(
                 f"{path} is a directory, a pipe or a device: save a file, since it is read more than once"
             )
+        source = _Source(path)
+        _reject_other_formats(source)
+        encoding = _encoding_of(source, encoding, show_guess)
+        with closing(source.text(encoding)) as file:
+            kind = file_format or _format_of(file, source.name)
+            file.seek(0)
+            if kind == "csv":
+                layout = CsvLayout(delimiter, quoting, header_line)
+                spool, before, after = read_csv(file, check, layout, log)
+            elif kind == "jsonl":
+                spool, before, after = read_json_lines(file, check), "JSON lines", ""
+            else:
+                spool, before, after = read_json(file, check), "JSON", ""
+    if log is not None:
+        rows = "1 row" if spool.rows == 1 else f"{spool.rows:,} rows"
+        parts = ("gzip" if source.is_gzip else "", before, _shown(encoding), after, rows)
+        log.info("%s: %s", Path(path).name, ", ".join(filter(None, parts)))
+    return spool
+
+
+class _Source:
+    """A file on disk, plain or in gzip."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
         with open(path, "rb") as file:
-            begin = file.read(4)
-        if begin.startswith(b"PK\x03\x04"):
-            raise FileError(f"{path} is a workbook or another zip file: save it as CSV (UTF-8)")
-        encoding = _checked(encoding) if encoding else _MARKS.get(begin[:2], "utf-8-sig")
-        with open(path, encoding=encoding, newline="") as file_of_text:
-            yield file_of_text
+            self.is_gzip = file.read(2) == _GZIP
+        self.name = Path(path).stem if self.is_gzip and Path(path).suffix.lower() == ".gz" else path
+
+    def open(self) -> IO[bytes]:
+        return cast("IO[bytes]", gzip.open(self.path)) if self.is_gzip else open(self.path, "rb")
+
+    def begin(self, size: int = 4_096) -> bytes:
+        with self.open() as file:
+            return file.read(size)
+
+    def chunks(self) -> Iterator[bytes]:
+        with self.open() as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+    def text(self, encoding: str) -> TextIO:
+        return io.TextIOWrapper(self.open(), encoding, newline="")
+
+
+@contextmanager
+def _failing_as_file_error(path: str) -> Iterator[None]:
+    try:
+        yield
     except UnicodeError:  # its text would hold what surrounds the byte
-        fault = f"{path} is no text in {encoding}: save it as CSV (UTF-8), or give --encoding, e.g. cp1252"
+        fault = f"{path} is no text in the encoding that was given: give another --encoding, or leave it out"
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        fault = f"{path} is a gzip file that is damaged or not complete: copy or download it again"
     except OSError as error:
         fault = f"{path} cannot be read: {error.strerror or type(error).__name__}"
     else:
         return
     raise FileError(fault)
+
+
+# Formats -------------------------------------------------------------------------------------------
+
+_PANDAS = (
+    "convert it, for example: python -c \"import pandas; pandas.{}('{{}}', dtype_backend='pyarrow')"
+    ".to_csv('orders.csv', index=False)\""
+)
+_SPREADSHEET = "open it in a spreadsheet program and save it as CSV (UTF-8)"
+#: First bytes, what they stand for, and how the file becomes one that is read.
+_BINARY = (
+    (b"PAR1", "a Parquet file", _PANDAS.format("read_parquet")),
+    (b"ARROW1", "an Arrow (Feather) file", _PANDAS.format("read_feather")),
+    (b"ORC", "an ORC file", _PANDAS.format("read_orc")),
+    (b"Obj\x01", "an Avro file", "write its records as JSON lines, e.g. with `avro cat --format json`"),
+    (
+        b"SQLite format 3\0",
+        "a SQLite database",
+        "give a query and the file: --sql 'SELECT ...' --warehouse {}",
+    ),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook (.xls)", _SPREADSHEET),
+    (b"%PDF", "a PDF document", "export the orders as CSV where the document comes from"),
+    (b"{\\rtf", "a rich text document", "save it as plain text, or export the orders as CSV"),
+    (b"BZh", "a bzip2 archive", "unpack it: bunzip2 {}"),
+    (b"\xfd7zXZ\0", "an xz archive", "unpack it: unxz {}"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "unpack it: unzstd {}"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it, and give the file that is in it"),
+    (b"Rar!\x1a\x07", "a RAR archive", "unpack it, and give the file that is in it"),
+    (b"\x89PNG", "an image", "export the orders as CSV"),
+    (b"\xff\xd8\xff", "an image", "export the orders as CSV"),
+    (b"GIF8", "an image", "export the orders as CSV"),
+)
+_MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|table|meta|\?xml|!--|[a-z]+[:\s>])", re.IGNORECASE)
+
+
+def _reject_other_formats(source: _Source) -> None:
+    begin = source.begin()
+    if begin.startswith(b"PK\x03\x04"):
+        raise FileError(f"{source.path} is {_zip_contents(source)}")
+    for mark, what, advice in _BINARY:
+        # A text may begin with these letters, too: as the name of its first column.
+        if begin.startswith(mark) and not (
+            mark.isalnum() and begin[:64].isascii() and b"\0" not in begin[:64]
+        ):
+            raise FileError(f"{source.path} is {what}: {advice.format(source.path)}")
+    if _MARKUP.match(begin.removeprefix(b"\xef\xbb\xbf")):
+        raise FileError(
+            f"{source.path} is an HTML page or XML, perhaps a sign-in page in place of the download: "
+            f"download it again, or {_SPREADSHEET}"
+        )
+
+
+def _zip_contents(source: _Source) -> str:
+    try:
+        with zipfile.ZipFile(source.path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        names = []
+    if any(name.startswith(("xl/", "content.xml")) for name in names):
+        return f"a workbook of a spreadsheet program: {_SPREADSHEET}"
+    return f"a zip file or a workbook: unpack a zip file and give the file that is in it, or {_SPREADSHEET}"
+
+
+_JSON_BEGIN = re.compile(r'\s*(\[\s*(\{\s*["}]|\])|\{\s*["}])')
+
+
+def _format_of(file: TextIO, name: str) -> str:
+    """Return the format of a text, by its first characters and, for JSON lines, its name."""
+    if Path(name).suffix.lower() in _JSON_LINES:
+        return "jsonl"
+    begin = file.read(4_096)
+    if not _JSON_BEGIN.match(begin):
+        if Path(name).suffix.lower() == ".json":
+            raise FileError(
+                f"{name} does not begin as JSON does: write a list of orders, [{{...}}], or give --format"
+            )
+        return "csv"
+    if begin.lstrip().startswith("["):
+        return "json"
+    file.seek(0)
+    return "jsonl" if _has_an_object_a_line(file) else "json"
+
+
+def _has_an_object_a_line(file: TextIO) -> bool:
+    lines = (line.strip() for line in file if line.strip())
+    first, second = next(lines), next(lines, "")
+    return first.endswith("}") and second.startswith("{")
+
+
+# Encodings -----------------------------------------------------------------------------------------
+
+#: What exports are written in, and so worth a look beside the guesses.
+_COMMON = ("cp1252", "cp1250", "cp1251", "mac_roman", "cp932", "gb18030", "big5", "cp949", "cp850")
+_GUESSES = 6
+_SHOWN = 4
+_SAMPLE = 200_000
+_FEWEST_SIGNS = 5
+
+
+def _encoding_of(source: _Source, given: str | None, show_guess: ShowGuess | None) -> str:
+    """Return the encoding to read a file with.
+
+    Without a byte order mark only UTF-8 is certain. A guess is never used: on a few names and addresses,
+    charset-normalizer is wrong too often, even where it finds a single encoding, and what it reads then are
+    other letters, not an error.
+    """
+    begin = source.begin()
+    marked = next((name for mark, name in _MARKS if begin.startswith(mark)), None)
+    if given is None and marked is None:
+        marked = _unmarked_utf_16(begin)
+    if given is None and marked is not None:
+        return marked
+    if given is not None and _UNICODE.match(_checked(given)):
+        return marked if marked and re.sub(r"\W|_", "", given.lower()) in _plain(marked) else given
+    is_utf_8, is_ascii = _is_utf_8(source)
+    if given is None:
+        if is_utf_8:
+            return "utf-8-sig"
+        _reject_unknown_encoding(source, show_guess)
+    if is_utf_8 and not is_ascii:
+        raise FileError(
+            f"{source.path} is UTF-8, so in {given} its letters would be others: leave --encoding out"
+        )
+    _reject_signs_for_letters(source, cast("str", given))
+    return cast("str", given)
+
+
+def _plain(encoding: str) -> tuple[str, ...]:
+    plain = encoding.removesuffix("-sig").replace("-", "")
+    return plain, plain.removeprefix("utf"), f"{plain}sig"
 
 
 def _checked(encoding: str) -> str:
@@ -82,108 +271,110 @@ def _checked(encoding: str) -> str:
     return encoding
 
 
-# CSV -----------------------------------------------------------------------------------------------
+def _unmarked_utf_16(begin: bytes) -> str | None:
+    """Return UTF-16 for a text of mostly ASCII, such as a header, in which every other byte is zero."""
+    for name, zeros, others in (
+        ("utf-16-le", begin[1::2], begin[::2]),
+        ("utf-16-be", begin[::2], begin[1::2]),
+    ):
+        if len(zeros) > 1 and zeros.count(0) > len(zeros) / 2 and not others.count(0):
+            return name
+    return None
 
 
-def _read_csv(file: TextIO, check: Check, delimiter: str | None) -> Spool:
-    lines = _text_lines(file)
-    first = next(lines, "")
-    rows = _csv_rows(chain([first], lines), delimiter or _delimiter_of(first))
-    row_number, header = next(((row_number, row) for row_number, row in rows if any(row)), (0, []))
-    if not header:
-        raise FileError("the file is empty: its first line must name the columns")
-    names = [name.strip().lstrip("\ufeff") for name in header]
-    _check_names(names, check)
-    return _spooled(
-        names, (_row(row_number, cells, len(names)) for row_number, cells in rows), first=row_number + 1
+def _is_utf_8(source: _Source) -> tuple[bool, bool]:
+    """Return whether a file is UTF-8, and whether it is plain ASCII without escapes to other letters."""
+    import codecs
+
+    decoder, is_ascii = codecs.getincrementaldecoder("utf-8")(), True
+    try:
+        for chunk in source.chunks():
+            # ISO-2022-JP and its like are ASCII throughout, with escape sequences.
+            if b"\x1b$" in chunk:
+                return False, False
+            is_ascii = is_ascii and chunk.isascii()
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False, False
+    return True, is_ascii
+
+
+def _reject_unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> None:
+    lines = _non_ascii_lines(source)
+    others = [number for number, line in lines if not _is_valid_utf_8(line)]
+    if others and len(others) * 2 <= len(lines):
+        raise FileError(
+            f"line {others[0]} is not UTF-8, while other lines are: parts of the file are in another "
+            "encoding. Fix that line, or export the file anew"
+        )
+    sample = b"".join(line for _, line in lines)
+    guesses = _guesses(sample)
+    if show_guess is not None:
+        for guess in guesses:
+            show_guess(guess, _non_ascii_parts(sample.decode(guess, "replace")))
+    names = ", ".join(guesses) or "none"
+    raise FileError(
+        f"{source.path} is not UTF-8, and its bytes do not say what it is. Encodings that may fit: {names}. "
+        "`kk check` shows on a terminal how each of them reads it: give the right one as --encoding, or save "
+        "the file as CSV (UTF-8)"
     )
 
 
-def _delimiter_of(header: str) -> str:
-    return max(_DELIMITERS, key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
-
-
-def _row(row_number: int, cells: list[str], width: int) -> list[str | None] | None:
-    """The cells of a row as one for each column; None when all are empty."""
-    if any(cells[width:]):
+def _reject_signs_for_letters(source: _Source, given: str) -> None:
+    """Stop when many letters become signs: Chinese in cp1252 is full of ± and ¾."""
+    text = b"".join(line for _, line in _non_ascii_lines(source)).decode(given, "replace")
+    others = [character for character in text if not character.isascii()]
+    signs = sum("\xa1" <= character <= "\xbf" and not character.isalpha() for character in others)
+    if signs >= _FEWEST_SIGNS and signs > len(others) / 4:
         raise FileError(
-            f"row {row_number} has {len(cells)} cells, the first line names {width} columns: put a cell that "
-            "holds the delimiter into quotes, or name the delimiter"
+            f"{source.path} is hardly text in {given}: many letters would be signs such as \xb1 or \xbe. "
+            "Give another --encoding, or leave it out to see those that may fit"
         )
-    # Spreadsheets leave out empty cells at the end of a row.
-    row = [*(cell.strip() or None for cell in cells[:width]), *[None] * (width - len(cells))]
-    return row if any(row) else None
 
 
-def _csv_rows(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    row_number = 0
+def _non_ascii_lines(source: _Source) -> list[tuple[int, bytes]]:
+    """Return lines with other letters than those of ASCII, with their numbers, as far as a sample goes."""
+    found, size = [], 0
+    with source.open() as file:
+        for number, line in enumerate(file, 1):
+            if not line.isascii() or b"\x1b" in line:
+                found.append((number, line))
+                size += len(line)
+            if size > _SAMPLE:
+                break
+    return found
+
+
+def _is_valid_utf_8(line: bytes) -> bool:
     try:
-        for cells in reader:
-            row_number += 1
-            yield row_number, cells
-    except csv.Error as error:
-        raise FileError(f"row {row_number + 1} is no CSV: {error}. Look at its quotes") from None
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"\x1b" not in line
 
 
-def _text_lines(file: TextIO) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
-        if "\0" in line:
-            raise FileError(f"line {number} is no text: save the file as CSV (UTF-8)")
-        yield line
+def _guesses(sample: bytes) -> list[str]:
+    from charset_normalizer import from_bytes
+
+    found: dict[str, str] = {}  # how the sample reads -> encoding
+    for match in from_bytes(sample):
+        fitting = match.could_be_from_charset
+        found.setdefault(str(match), next((name for name in _COMMON if name in fitting), match.encoding))
+    for name in _COMMON:
+        try:
+            found.setdefault(sample.decode(name), name)
+        except UnicodeDecodeError:
+            continue
+    return list(dict.fromkeys(found.values()))[:_GUESSES]
 
 
-# JSON lines ----------------------------------------------------------------------------------------
+def _non_ascii_parts(text: str) -> list[str]:
+    """Return some words with letters that are not ASCII: enough to judge an encoding, without their rows."""
+    parts = re.findall(r"[^\W\d_]+|[^\x00-\x7f]+", text)
+    return list(dict.fromkeys(part for part in parts if not part.isascii()))[:_SHOWN]
 
 
-def _read_json_lines(file: TextIO, check: Check) -> Spool:
-    """Two passes: the columns are whatever any line names."""
-    names = list(dict.fromkeys(name for line in _objects(file) for name in line or ()))
-    _check_names(names, check)
-    file.seek(0)
-    rows = (None if line is None else [line.get(name) for name in names] for line in _objects(file))
-    return _spooled(names, rows)
-
-
-def _objects(file: TextIO) -> Iterator[dict[str, Any] | None]:
-    """Each line's fields, those of its address among them; None for an empty line."""
-    for number, text in enumerate(_text_lines(file), 1):
-        yield _fields(text, number) if text.strip() else None
-
-
-def _fields(text: str, number: int) -> dict[str, Any]:
-    try:
-        data = json.loads(text, parse_float=Decimal)
-    except (ValueError, RecursionError, ArithmeticError):
-        raise FileError(f"line {number} is no JSON: write one order as a JSON object on each line") from None
-    if not isinstance(data, dict):
-        raise FileError(f"line {number} is no JSON object: write one order as a JSON object on each line")
-    address = data.get(_ADDRESS)
-    if not isinstance(address, Mapping):
-        return data
-    rest = {name: value for name, value in data.items() if name != _ADDRESS}
-    if twice := rest.keys() & address.keys():
-        raise FileError(f"line {number} has {', '.join(sorted(twice))} both in its address and beside it")
-    return rest | dict(address)
-
-
-def _check_names(names: Sequence[str], check: Check) -> None:
-    if len(names) > _MAX_COLUMNS:
-        raise FileError(f"the file names {len(names):,} columns; at most {_MAX_COLUMNS:,} can be read")
-    check(names)
-
-
-def _spooled(names: Sequence[str], rows: Iterator[Sequence[object] | None], first: int = 1) -> Spool:
-    """The rows in a private file; a place without a row is left out."""
-    spool = Spool(names, first)
-    try:
-        while batch := list(islice(rows, _ROWS_AT_ONCE)):
-            for is_empty, group in groupby(batch, key=lambda row: row is None):
-                if is_empty:
-                    spool.skip(len(list(group)))
-                else:
-                    spool.add(row for row in group if row is not None)
-    except BaseException:
-        spool.close()
-        raise
-    return spool
+def _shown(encoding: str) -> str:
+    name = encoding.lower().removesuffix("-sig").replace("_", "-")
+    return name.upper() if _UNICODE.match(name) else encoding

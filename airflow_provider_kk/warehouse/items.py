@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import Any
 
 from airflow_provider_kk.api.cell_text import CellError
 from airflow_provider_kk.warehouse.cells import as_quantity, as_text, from_bytes
-from airflow_provider_kk.warehouse.columns import LINE_FIELDS, ColumnsError
+from airflow_provider_kk.warehouse.columns import ITEMS, LINE_FIELDS, LINE_ID, ColumnsError, FieldSource
+from airflow_provider_kk.warehouse.sources import parse_json
 
 _EXPECTED = 'a list such as [{"sku": "FWXW00290_WHT_M", "quantity": 1}]'
 
 
-def parse_items(cell: Any) -> list[Any] | None:
+def parse_items(cell: Any, sources: Mapping[str, FieldSource]) -> list[Any] | None:
     """A decoded cell, a list or JSON text, as lines for `Order.parse`; blank is absent.
 
-    Names of a line's fields count in upper or lower case, as columns do. Raises CellError if it is no list.
+    :param sources: where a line's fields come from, so that all else in an element is left out; empty when
+        its elements have our own names, in upper or lower case as with columns. A `line_id` is kept.
+    :raises CellError: it is no list.
     """
     if isinstance(cell, bytes):
         cell = from_bytes(cell)
@@ -27,7 +28,7 @@ def parse_items(cell: Any) -> list[Any] | None:
         return None
     if not isinstance(cell, list):
         raise CellError(f"must be {_EXPECTED}, as JSON text or as a list")
-    return [_line(line) for line in cell]
+    return [_line(line, sources) for line in cell]
 
 
 def check_for_nameless_records(cells: Iterable[Any]) -> None:
@@ -46,26 +47,46 @@ def check_for_nameless_records(cells: Iterable[Any]) -> None:
 
 def _from_json(source: str) -> Any:
     try:
-        return json.loads(source, parse_float=Decimal)
-    except (ValueError, RecursionError, ArithmeticError):
-        raise CellError(f"is no JSON that can be read: it must be {_EXPECTED}") from None
+        return parse_json(source)
+    except CellError as error:
+        message = str(error)
+    raise CellError(f"{message}: it must be {_EXPECTED}")
 
 
-def _line(line: Any) -> Any:
+def _line(line: Any, sources: Mapping[str, FieldSource]) -> Any:
     if not isinstance(line, Mapping):
         return line
-    lowered = {str(name).lower(): value for name, value in line.items()}
-    if len(lowered) < len(line):
-        return line
-    clean = {name: _value(name, value) for name, value in lowered.items()}
-    return {name: value for name, value in clean.items() if value is not None or name not in LINE_FIELDS}
+    if sources:
+        found = {name.removeprefix(f"{ITEMS}."): _filled(source, line) for name, source in sources.items()}
+    else:
+        found = {str(name).lower(): value for name, value in line.items()}
+        if len(found) < len(line):
+            return line
+    clean = {name: _value(name, value) for name, value in found.items()}
+    return {
+        name: value
+        for name, value in clean.items()
+        if value is not None or name not in (*LINE_FIELDS, LINE_ID)
+    }
+
+
+def _filled(source: FieldSource, line: Mapping[str, Any]) -> Any:
+    """The first value that is filled. What cannot be read is nested data, which the order's check refuses."""
+    for read in (source.read, *source.defaults):
+        try:
+            value = read(line)
+            if value is not None and not (isinstance(value, str) and not value.strip()):
+                return value
+        except CellError:
+            return {}
+    return None
 
 
 def _value(name: str, value: Any) -> Any:
-    # What cannot be read here is left as it is: the order's own check then tells the line's number.
+    # What cannot be read here is left as it is: the order's own check then names the line.
     try:
-        if name == "sku":
-            return as_text(value, name)
-        return as_quantity(value) if name in LINE_FIELDS else value
+        if name in ("sku", LINE_ID):
+            return as_text(value, "sku")
+        return as_quantity(value) if name == "quantity" else value
     except CellError:
         return value

@@ -7,13 +7,12 @@ closed or when the process dies. SQLite places it in `SQLITE_TMPDIR`, `TMPDIR` o
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from airflow_provider_kk.warehouse.cells import Stored, decode, encode, encode_text
-from airflow_provider_kk.warehouse.columns import resolve
 
 _CACHE_KIB = 16_384
 
@@ -23,6 +22,18 @@ class SpooledRow(NamedTuple):
 
     position: int
     cells: tuple[Any, ...]
+
+
+class RowKey(NamedTuple):
+    """By what rows are grouped: `key_of` makes the key of a row's decoded cells of the columns `indexes`.
+
+    With `fills_down` a row without a key has the key of the row above it. `name` tells one key from another.
+    """
+
+    name: str
+    indexes: tuple[int, ...]
+    key_of: Callable[[tuple[Any, ...]], str | None]
+    fills_down: bool = False
 
 
 class Spool:
@@ -35,7 +46,7 @@ class Spool:
         self.names = tuple(names)
         self.rows = 0
         self._next = first
-        self._grouped: set[int] = set()
+        self._grouped: dict[str, int] = {}
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         # A crash loses the file anyway, so nothing is written for its sake.
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{_CACHE_KIB}"):
@@ -74,52 +85,101 @@ class Spool:
         """Leave out so many places: there are no rows."""
         self._next += positions
 
-    def ignored_columns(self, columns: Mapping[str, str] | None = None) -> tuple[str, ...]:
-        """Names of the columns that no field of an order is read from, for the log. Raises ColumnsError."""
-        return resolve(self.names, columns).ignored
-
     def column(self, index: int) -> Iterator[Any]:
         """The decoded values of one column that are not NULL."""
         for (cell,) in self._db.execute(f"SELECT c{index} FROM row WHERE c{index} IS NOT NULL"):  # noqa: S608 - constant names
             yield decode(cell)
 
-    def distinct(self, positions: Iterable[int]) -> int:
-        """How many of the rows at these places differ in some column."""
+    def equal_rows(self, positions: Iterable[int]) -> list[list[int]]:
+        """Those of the rows at these positions that are equal in every column, put together."""
         query = "SELECT * FROM row WHERE position = ?"
-        return len({self._db.execute(query, (position,)).fetchone()[1:] for position in positions})
+        equal: dict[tuple[Any, ...], list[int]] = {}
+        for position in positions:
+            equal.setdefault(self._db.execute(query, (position,)).fetchone()[1:], []).append(position)
+        return [group for group in equal.values() if len(group) > 1]
 
     def groups(
-        self, key_index: int, key_of: Callable[[Any], str | None], indexes: Sequence[int]
+        self, key: RowKey, indexes: Sequence[int]
     ) -> Iterator[tuple[str | None, Iterator[SpooledRow]]]:
         """Rows with the same key together; groups by first appearance, rows in the statement's order.
 
-        `key_of` makes the key of a decoded cell of column `key_index`; a row whose key is None is a group of
-        its own. Only the columns `indexes` are read. Use a group's rows before asking for the next group.
+        A row without a key is a group of its own. Only the columns `indexes` are read. Use a group's rows
+        before asking for the next group.
         """
-        if key_index not in self._grouped:
-            self._group(key_index, key_of)
-            self._grouped.add(key_index)
-        line, first = f"line{key_index}", f"first{key_index}"
-        cells = ", ".join(f"row.c{index}" for index in indexes)
+        number = self._group(key)
+        line, first = f"line{number}", f"first{number}"
         rows = self._db.execute(
-            f"SELECT {first}.key, {first}.position, row.position, {cells} FROM {first} "  # noqa: S608 - constant names
+            f"SELECT {first}.key, {first}.position, row.position{_cells(indexes)} FROM {first} "  # noqa: S608 - constant names
             f"CROSS JOIN {line} ON {line}.key = {first}.key CROSS JOIN row ON row.position = {line}.position "
             f"ORDER BY {first}.position, {line}.position"
         )
-        for (_, key), group in groupby(rows, key=itemgetter(1, 0)):
-            yield (key if isinstance(key, str) else None), map(_spooled, group)
+        for (_, found), group in groupby(rows, key=itemgetter(1, 0)):
+            yield (found if isinstance(found, str) else None), map(_spooled, group)
 
-    def _group(self, key_index: int, key_of: Callable[[Any], str | None]) -> None:
-        """Note the key of each row, and where each key comes first."""
-        line, first, key = f"line{key_index}", f"first{key_index}", f"key{key_index}"
-        self._db.create_function(key, 1, lambda cell: key_of(decode(cell)), deterministic=True)
+    def rows_without_key(
+        self, key: RowKey, indexes: Sequence[int]
+    ) -> Iterator[tuple[SpooledRow, list[tuple[str, SpooledRow]]]]:
+        """Rows without a key, the last one first, each with the next rows above and below that have one.
+
+        Neighbours are given with their keys.
+        """
+        line = f"line{self._group(key)}"
+        row_at = f"SELECT {line}.key, 0, row.position{_cells(indexes)} FROM {line} JOIN row USING (position) "  # noqa: S608 - constant names
+        below: Sequence[Any] | None = None
+        for position, above in self._db.execute(
+            f"SELECT position, above FROM {line} WHERE typeof(key) = 'integer' ORDER BY position DESC"  # noqa: S608 - constant names
+        ):
+            following = self._db.execute(f"{row_at} WHERE row.position > ? ORDER BY 3 LIMIT 1", (position,))
+            found = following.fetchone()
+            # A row below that has no key either was here just before, and has the same neighbour.
+            below = found if found is None or isinstance(found[0], str) else below
+            one = self._db.execute(f"{row_at} WHERE row.position = ?", (position,)).fetchone()
+            over = self._db.execute(f"{row_at} WHERE row.position = ?", (above,)).fetchone()
+            yield _spooled(one), [(row[0], _spooled(row)) for row in (over, below) if row is not None]
+
+    def last_keyed_row(self, key: RowKey) -> int:
+        """The position of the last row that has a key; 0 if there is none."""
+        line = f"line{self._group(key)}"
+        query = f"SELECT max(position) FROM {line} WHERE typeof(key) = 'text'"  # noqa: S608 - constant names
+        return self._db.execute(query).fetchone()[0] or 0
+
+    def _group(self, key: RowKey) -> int:
+        """Note the key of each row, and where each key comes first; return the number of the tables."""
+        if key.name in self._grouped:
+            return self._grouped[key.name]
+        number = self._grouped[key.name] = len(self._grouped)
+        line, first = f"line{number}", f"first{number}"
         # Keys are TEXT, so a row without one can use its position, an INTEGER that equals no text.
-        self._db.execute(
-            f"CREATE TABLE {line} AS SELECT position, coalesce({key}(c{key_index}), position) AS key FROM row"  # noqa: S608 - constant names
-        )
+        self._db.execute(f"CREATE TABLE {line} (position INTEGER PRIMARY KEY, key, above INTEGER)")
+        rows = self._db.execute(f"SELECT position{_cells(key.indexes)} FROM row ORDER BY position")  # noqa: S608 - constant names
+        self._db.execute("BEGIN")
+        self._db.executemany(f"INSERT INTO {line} VALUES (?, ?, ?)", _keyed(rows, key))  # noqa: S608 - constant names
+        self._db.execute("COMMIT")
         self._db.execute(f"CREATE INDEX {line}_key ON {line} (key, position)")
         self._db.execute(f"CREATE TABLE {first} (position INTEGER PRIMARY KEY, key)")
         self._db.execute(f"INSERT INTO {first} SELECT min(position), key FROM {line} GROUP BY key ORDER BY 1")  # noqa: S608 - constant names
+        return number
+
+
+def _cells(indexes: Sequence[int]) -> str:
+    return "".join(f", row.c{index}" for index in indexes)
+
+
+def _keyed(rows: Iterable[Sequence[Any]], key: RowKey) -> Iterator[tuple[int, str | int, int | None]]:
+    """Each row's position, its key, and the nearest row with a key above a row without one."""
+    key_of = key.key_of
+    above: int | None = None
+    above_key: str | None = None
+    for row in rows:
+        position = row[0]
+        found = key_of(_decoded(row[1:]))
+        if found is None and key.fills_down:
+            found = above_key
+        if found is None:
+            yield position, position, above
+        else:
+            above, above_key = position, found
+            yield position, found, None
 
 
 def _encode_row(row: Sequence[object]) -> list[Stored]:
@@ -127,4 +187,10 @@ def _encode_row(row: Sequence[object]) -> list[Stored]:
 
 
 def _spooled(row: Sequence[Any]) -> SpooledRow:
-    return SpooledRow(row[2], tuple(decode(cell) if type(cell) is bytes else cell for cell in row[3:]))
+    return SpooledRow(row[2], _decoded(row[3:]))
+
+
+def _decoded(cells: Sequence[Any]) -> tuple[Any, ...]:
+    if bytes not in map(type, cells):
+        return tuple(cells)
+    return tuple(decode(cell) if type(cell) is bytes else cell for cell in cells)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -149,11 +150,14 @@ def test_every_fault_is_reported_by_order_row_and_field(
     assert faults == [
         ("A-1", 2, "items[1].sku"),
         ("A-1", 2, "items[1].quantity"),
+        ("A-2", 4, "items"),
         ("A-2", 4, "address.country"),
         ("A-2", 4, "items[1].quantity"),
         (None, 6, "custom_order_number"),
         ("A-3", 7, "address.street1"),
+        ("A-3", 7, "items"),
         ("A-3", 8, "address.street1"),
+        ("A-3", 8, "items"),
     ]
     assert main(["check", name]) == 1
     captured = capsys.readouterr()
@@ -164,20 +168,21 @@ def test_every_fault_is_reported_by_order_row_and_field(
     assert not any(word in told + json.dumps(orders) for word in PRIVATE)
 
 
-def test_orders_with_duplicate_rows_are_named_in_a_warning(
+def test_duplicate_rows_are_a_fault_or_kept_with_a_warning(
     ledger: SqlLedger, sandbox: SandboxServer, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = write_csv(file, rows([0, *range(8), *range(1, 7)]))
 
+    assert main(["check", name]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("has rows that are equal in every column") >= 7
     for words in (["check", name], ["check", "--json", name], ["send", "--yes", name]):
-        assert main(words) == 0
+        assert main([*words, "--duplicate-rows", "keep"]) == 0
         captured = capsys.readouterr()
-        names = ", ".join(number(n) for n in range(5))
-        assert (
-            f"7 orders with rows that are equal in every column, whose quantities add up ({names}, ...)"
-            in (captured.err)
-        )
-        assert "equal in every column" not in captured.out
+        assert "7 orders (" in captured.err
+        assert "are valid, with a warning: items: has a SKU on several lines" in captured.err
+        if words == ["check", name]:
+            assert "7 orders with a warning, see above." in captured.out
 
 
 def test_a_table_is_cut_with_a_count_of_further_orders(
@@ -188,8 +193,39 @@ def test_a_table_is_cut_with_a_count_of_further_orders(
     assert main(["check", name, "--show", "10"]) == 1
 
     told = capsys.readouterr().out
-    assert told.count("at least 1") == 10
+    assert told.count("at least 1") == 11  # and once for all of them
     assert "and 20 more" in told
+
+
+def test_faults_that_orders_share_come_first(
+    ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = list(shop.ADDRESS.values())
+    bad = [(f"A-{n}", *address, SKU, 0) for n in range(1, 58)]
+    other = [("A-90", *address, SKU, 1), ("A-90", *address, SKU, "two"), ("A-91", *address, SKU, "two")]
+
+    assert main(["check", write_csv(file, [*bad, *other, *rows([0])]), "--show", "1"]) == 1
+
+    told = capsys.readouterr().out
+    first = re.search(r"57 orders: items.quantity .*at least 1.* \(A-1, A-2, A-3 and 54 more\)", told)
+    second = re.search(r"2 orders: items.quantity must be a whole number.* \(A-90, A-91\)", told)
+    assert first
+    assert second
+    assert first.start() < second.start() < told.index("order  row")
+
+
+def test_three_orders_are_shown_as_they_would_be_sent_with_personal_data_masked(
+    ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", write_csv(file, rows(range(5)))]) == 0
+
+    told = capsys.readouterr().out
+    shown = told[told.index("As they would be sent") :].splitlines()[1:]
+    assert [line.split(":")[0].strip() for line in shown] == [number(n) for n in range(3)]
+    assert "country FR" in shown[0]
+    assert "recipient Xxxxxxx Xxxxx" in shown[0]
+    assert "phone +99 999999999" in shown[0]
+    assert not any(text in told for text in PRIVATE)
 
 
 # What is known ---------------------------------------------------------------------------------------
@@ -379,7 +415,7 @@ def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
     yield [], "give either a file or --sql"
     yield [name, "--sql", SELECT], "give either a file or --sql"
     yield [f"{name}x"], "cannot be read: No such file"
-    yield [str(file.with_suffix(".xlsx"))], "is a workbook"
+    yield [str(file.with_suffix(".xlsx"))], "is a zip file or a workbook"
     yield ["--sql", SELECT], "--sql needs --warehouse"
     yield ["--sql", SELECT, "--warehouse", "nowhere"], "nowhere"
     yield ["--sql", SELECT, "--warehouse", f"{file.parent}/none.db"], "there is no file"
@@ -390,6 +426,14 @@ def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
         ["--sql", "SELECT 1 AS sku", "--warehouse", f"{file.parent}/shop.db"],
         "the statement returns no column",
     )
+    yield ["--sql", "SELECT '{{ ds }}'", "--warehouse", f"{file.parent}/shop.db"], "'ds' is undefined"
+    yield ["--sql", "SELECT '{% if'", "--warehouse", f"{file.parent}/shop.db"], "--var NAME=VALUE"
+    yield ["--sql", "{{ ''.__class__.mro() }}", "--warehouse", f"{file.parent}/shop.db"], "unsafe"
+    yield ["--sql", "SELECT 1; SELECT 2", "--warehouse", f"{file.parent}/shop.db"], "sql holds 2 statements"
+    yield [name, "--var", "ds=1"], "--var is for --sql"
+    yield [name, "--encoding", "latin-99"], "there is no encoding 'latin-99'"
+    yield [name, "--header-line", "99"], "the file is empty"
+    yield [name, "--format", "json"], "the file is no JSON: write a list of orders"
     yield [name, "--columns", "customer=x"], "'customer' is no field of an order"
 
 
@@ -408,11 +452,52 @@ def test_what_cannot_be_checked_is_reported_in_a_sentence(
         assert not any(line.startswith("kk") for line in others)
 
 
-@pytest.mark.parametrize("words", [["--columns", "sku"], ["--delimiter", "ab"], ["--nothing"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--columns", "sku"],
+        ["--delimiter", "ab"],
+        ["--quoting", "single"],
+        ["--header-line", "0"],
+        ["--format", "xml"],
+        ["--var", "ds"],
+        ["--nothing"],
+    ],
+)
 def test_wrong_arguments_are_a_usage_error(file: Path, words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["check", write_csv(file, rows([0])), *words])
     assert ended.value.code == 2
+
+
+def test_a_file_is_described_in_one_line(
+    ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_csv(file, rows(range(2)))
+
+    for words in (["check", name], ["send", "--yes", name]):
+        main(words)
+        described = "orders.csv: comma-separated, double quotes, UTF-8, header in line 1, 3 rows"
+        assert capsys.readouterr().err.count(described) == 1
+
+
+def test_how_guessed_encodings_read_names_is_shown_on_a_terminal_only(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, row = shop.COLUMNS, list(rows([0])[0])
+    row[1] = "Jörg Größe"
+    file.write_bytes("\n".join(",".join(map(str, one)) for one in (head, row)).encode("cp1252"))
+
+    assert main(["check", str(file)]) == 2
+    piped = capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert main(["check", str(file)]) == 2
+    seen = capsys.readouterr().err
+
+    assert "Encodings that may fit: " in piped
+    assert "Größe" not in piped
+    assert "--encoding cp1252 reads: Jörg  Größe" in seen
+    assert main(["check", str(file), "--encoding", "cp1252"]) == 0
 
 
 def test_missing_columns_of_a_query_name_the_commands_own_option(

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_kk.cli.main import main
 from tests.cli.files import write_csv
-from tests.operators.shop import kk_connection, rows
+from tests.operators.shop import SELECT, Warehouse, kk_connection, rows
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
@@ -49,6 +49,28 @@ def test_each_command_reports_a_missing_kk_connection(
         assert re.match("kk .*kk_default.* Run it with the workers' AIRFLOW_HOME", told.err.splitlines()[-1])
         assert told.out == ""
     assert not place.exists()
+
+
+def test_the_environment_has_defaults_of_the_options(
+    sandbox: SandboxServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_KK_SHOP", json.dumps(kk_connection(sandbox)))
+    monkeypatch.setenv("KK_CONN_ID", "kk_shop")
+    monkeypatch.setenv("KK_LEDGER", f"{tmp_path}/ledger.db")
+    warehouse = Warehouse(tmp_path / "shop.db")
+    warehouse.add(*rows([0]))
+    monkeypatch.setenv("KK_WAREHOUSE", str(warehouse.path))
+
+    assert main(["send", "--yes", "--sql", SELECT]) == 0
+    assert (tmp_path / "ledger.db").exists()
+    assert main(["ledger", "list", "--ledger", f"{tmp_path}/other.db"]) == 2, "an option goes first"
+    monkeypatch.setenv("KK_LEDGER", "")
+    capsys.readouterr()
+    assert main(["ledger", "list"]) == 2
+    assert "shop.db" in capsys.readouterr().err, "empty is as good as unset"
 
 
 @pytest.mark.usefixtures("kk")

@@ -48,6 +48,28 @@ def test_an_unknown_command_is_a_usage_error(words, capsys):
     assert "COMMAND" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["chekc", "orders.csv"], "check"),
+        (["ledger", "lst"], "list"),
+        (["check", "orders.csv", "--delimeter=;"], "--delimiter"),
+        (["ledger", "list", "--older-thn", "3d"], "--older-than"),
+    ],
+)
+def test_a_mistyped_command_or_option_gets_a_proposal(words, meant, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.rstrip().endswith(f"Did you mean {meant}?")
+
+
+def test_a_name_that_is_like_no_other_gets_no_proposal(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["quux"])
+    assert "Did you mean" not in capsys.readouterr().err
+
+
 def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--version"])

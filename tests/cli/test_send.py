@@ -204,6 +204,43 @@ def test_json_lines_are_sent_too(sandbox: SandboxServer, file: Path, sent: Sent)
     each_is_there_once(sandbox, range(5))
 
 
+def test_a_query_is_sent_once_and_known_the_second_time(
+    sandbox: SandboxServer, file: Path, ledger: Path, sent: Sent
+) -> None:
+    warehouse = shop.Warehouse(file.with_name("shop.db"))
+    warehouse.add(*rows(range(5)))
+    statement = file.with_name("orders.sql")
+    statement.write_text(shop.SELECT + " WHERE custom_order_number <> '{{ without }}'")
+    query = ["--sql", str(statement), "--var", f"without={number(4)}", "--warehouse", str(warehouse.path)]
+
+    status, _, summary = sent(*query)
+    second = sent(*query)
+    third = sent("--sql", shop.SELECT, "--warehouse", str(warehouse.path))
+
+    assert (status, nonzero(summary)) == (0, {"created": 4})
+    assert (second[0], nonzero(second[2])) == (0, {"already_created": 4})
+    assert (third[0], nonzero(third[2])) == (0, {"already_created": 4, "created": 1})
+    each_is_there_once(sandbox, range(5))
+    # The ledger is that of the kk connection, not the warehouse.
+    assert [row for row in warehouse.execute("SELECT name FROM sqlite_master") if "kk" in row[0]] == []
+
+
+def test_a_query_that_fails_on_its_way_sends_nothing(
+    sandbox: SandboxServer, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse = shop.Warehouse(file.with_name("shop.db"))
+    warehouse.add(*rows(range(3)))
+    after = f"{shop.SELECT} WHERE custom_order_number < 'Z' OR json('no json') > 1"
+    warehouse.execute("UPDATE order_line SET custom_order_number = 'Z' WHERE rowid = 3")
+    before = warehouse.execute("SELECT * FROM order_line")
+
+    for sql in (after, f"{shop.SELECT}; {shop.SELECT}", "DELETE FROM order_line"):
+        assert main(["send", "--yes", "--sql", sql, "--warehouse", str(warehouse.path)]) == 2, sql
+
+    assert creates(sandbox) == 0
+    assert warehouse.execute("SELECT * FROM order_line") == before
+
+
 def test_invalid_orders_stop_no_other_and_fail_until_they_are_fixed(
     sandbox: SandboxServer, file: Path, sent: Sent
 ) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,8 @@ import pytest
 
 from airflow_provider_kk.cli.main import main
 from tests.cli.conftest import SKU, refuse
+from tests.cli.files import write_csv
+from tests.operators.shop import rows
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -34,6 +39,42 @@ def test_a_number_in_a_file_is_shown_escaped(tmp_path: Path, capsys: pytest.Capt
     told = capsys.readouterr()
     assert SHOWN in told.out
     assert is_clean(told.out, told.err)
+
+
+def test_colours_and_a_progress_bar_are_on_a_terminal_only(
+    ledger: SqlLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write_csv(tmp_path / "orders.csv", rows(range(3)))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+    written = on_a_terminal("send", "--yes", name)
+    assert "3/3" in written
+    assert "\x1b[32m        3  created" in written
+    assert "\x1b[" not in on_a_terminal("send", "--yes", "--json", name)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in on_a_terminal("send", "--yes", name)
+
+
+def on_a_terminal(*words: str) -> str:
+    """What `kk` writes to a terminal, in a process of its own."""
+    ours, theirs = os.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "airflow_provider_kk.cli.main", *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    written = b""
+    try:
+        while piece := os.read(ours, 65_536):
+            written += piece
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    done.wait()
+    return written.decode()
 
 
 def test_a_number_in_the_ledger_is_shown_escaped(

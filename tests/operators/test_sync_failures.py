@@ -186,10 +186,25 @@ def test_what_was_not_sent_is_retried(sandbox: SandboxServer, warehouse: Warehou
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        ({"columns": {"recipent": "name"}}, "did you mean 'recipient'"),
+        ({"columns": "shopfy"}, "did you mean 'shopify'"),
+        ({"columns": {"recipient": "{first_name last_name}}"}}, "the source of recipient has a brace"),
+        ({"columns": {"phone": "='+33"}}, "with both quotes"),
+        ({"defaults": {"provinz": "{city}"}}, "did you mean 'province'"),
+        ({"duplicate_rows": "drop"}, "'fail' or 'keep'"),
+    ],
+)
+def test_a_wrong_mapping_fails_when_the_dag_is_parsed(arguments: dict[str, Any], says: str):
+    with pytest.raises(ValueError, match=says):
+        sync(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
         ({"sql": "SELECT sku, quantity FROM order_line"}, "custom_order_number"),
         ({"sql": "DELETE FROM order_line"}, "one SELECT"),
         ({"sql": f"{shop.SELECT}; SELECT 1"}, "sql holds 2 statements"),
-        ({"columns": {"recipent": "name"}}, "recipent"),
         ({"write_back": {"table": "order_line"}}, "write_back must be"),
         ({"write_back": "no_such_schema.outcome"}, "no_such_schema"),
         ({"write_back": "outcome; DROP TABLE order_line"}, "write_back must be a plain name"),

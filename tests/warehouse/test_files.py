@@ -13,6 +13,7 @@ import pytest
 
 from airflow_provider_kk.warehouse.files import FileError, read_file
 from airflow_provider_kk.warehouse.map import parse_orders
+from airflow_provider_kk.warehouse.spool import RowKey
 from tests.operators.shop import ADDRESS, PRIVATE
 
 HEAD = ("custom_order_number", *ADDRESS, "sku", "quantity")
@@ -34,7 +35,7 @@ def read(path: Path, **options: Any) -> list[tuple[int, list[Any]]]:
         width = range(len(spool.names))
         return [
             (row.position, list(row.cells))
-            for _, group in spool.groups(0, lambda _: None, width)
+            for _, group in spool.groups(RowKey("each row", (), lambda _: None), width)
             for row in group
         ]
 
@@ -84,10 +85,10 @@ def test_cells_stay_the_text_that_they_are(path: Path) -> None:
     assert candidate.order.address.model_dump(include=set(ADDRESS)) == ADDRESS
 
 
-def test_empty_cells_are_absent_and_may_be_left_out_at_the_end(path: Path) -> None:
-    path.write_text("a,b,c\n1,,\n2, ,3\n4\n")
+def test_empty_cells_are_absent(path: Path) -> None:
+    path.write_text("a,b,c\n1,,\n2, ,3\n")
 
-    assert read(path) == [(2, ["1", None, None]), (3, ["2", None, "3"]), (4, ["4", None, None])]
+    assert read(path) == [(2, ["1", None, None]), (3, ["2", None, "3"])]
 
 
 def test_a_row_has_the_number_that_a_spreadsheet_gives_it(path: Path) -> None:
@@ -128,8 +129,9 @@ def test_columns_are_checked_before_a_row_is_read(path: Path) -> None:
         (b"\n\n", "empty"),
         (b"PK\x03\x04 a workbook", "workbook"),
         (b"a,b\n1,\x00\n", "line 2 is no text"),
-        ("a,b\n1,Zebulon é\n".encode("cp1252"), "is no text in utf-8"),
-        (b"a,b\n1,2\n3,Zebulon,4\n", "row 3 has 3 cells, the first line names 2 columns"),
+        ("a,b\n1,Zebulon é\n".encode("cp1252"), "is not UTF-8"),
+        (b"a,b\n1,2\n3,Zebulon,4\n", "row 3 has 3 cells, the header names 2 columns"),
+        (b"a,b\n1,2\nZebulon\n", "row 3 has 1 cells, the header names 2 columns"),
         (b'a,b\n1,2\n3,"Zebulon" Quist\n', "row 3 is no CSV"),
         (b'a,b\n1,"Zebulon\n', "row 2 is no CSV"),
         (",".join(map(str, range(1_001))).encode(), "1,001 columns"),

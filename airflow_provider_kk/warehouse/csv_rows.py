@@ -1,0 +1,340 @@
+"""Rows of a CSV file, by the layout that it is found to have: delimiter, quoting and header line.
+
+Cells stay the text that they are: 075001 keeps its zero and +33 its plus.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, TextIO
+
+from airflow_provider_kk.warehouse.columns import ColumnsError
+from airflow_provider_kk.warehouse.file_error import FileError
+from airflow_provider_kk.warehouse.spool import Spool
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.log import Log
+
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
+MAX_COLUMNS = 1_000
+#: So many lines from the beginning are looked at for the header, and so many of them may be it.
+_FIRST_LINES, _CANDIDATES = 60, 10
+#: With fewer, a line is a title rather than the header of orders.
+_FEWEST_COLUMNS = 5
+_ROWS_AT_ONCE = 1_000
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
+#: No text has these: in another encoding than UTF-8 they say that it is the wrong one.
+_WRONG_ENCODING = re.compile("[\\x80-\\x9f\ufffd]")
+_LINE_AS_TEXT = re.compile(
+    r"\bsku\b.*\b(qty|quantity)\b|\b(qty|quantity)\b.*\bsku\b", re.IGNORECASE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class CsvLayout:
+    """How a CSV file is written; None and `auto` are to be detected."""
+
+    delimiter: str | None = None
+    quoting: str = "auto"
+    header_line: int | None = None
+
+
+def read_csv(
+    file: TextIO, check: Callable[[Sequence[str]], object], given: CsvLayout, log: Log | None
+) -> tuple[Spool, str, str]:
+    """Read the rows below the header, and return them with two descriptions: of the layout, of the header.
+
+    :raises FileError: when the file cannot be read with certainty.
+    """
+    first_lines = list(islice(text_lines(file), max(_FIRST_LINES, given.header_line or 0)))
+    delimiter, header_line, found_names = _find_header(first_lines, check, given)
+    layout = replace(given, delimiter=delimiter, header_line=header_line)
+    if layout.quoting == "auto" and delimiter == "\t":
+        file.seek(0)
+        layout = replace(layout, quoting=_quoting_of_tabs(text_lines(file), header_line))
+    file.seek(0)
+    records = _Records(file, layout)
+    header = next(iter(records), [])
+    if "".join(header).strip() == "":
+        raise FileError("the file is empty: a line must name the columns")
+    names = _names(header)
+    if names != found_names:  # quotes that belong to the text
+        check_names(names, check)
+    rows = _checked_rows(records, header, names, log)
+    spool = spooled(names, rows, first=header_line + 1)
+    quoting = "no quoting" if layout.quoting == "none" else "double quotes"
+    described = f"{_DELIMITERS.get(delimiter, repr(delimiter))}-separated"
+    return spool, f"{described}, {quoting}", f"header in line {header_line}"
+
+
+def text_lines(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a file with their ends, and stop at what is no text."""
+    is_unicode = file.encoding.lower().startswith("utf")
+    for number, line in enumerate(file, 1):
+        if "\0" in line:
+            raise FileError(f"line {number} is no text: save the file as CSV (UTF-8)")
+        if not is_unicode and _WRONG_ENCODING.search(line):
+            raise FileError(f"line {number} is no text in {file.encoding}: give another --encoding")
+        yield line
+
+
+def spooled(names: Sequence[str], rows: Iterator[Sequence[object] | None], first: int = 1) -> Spool:
+    """Keep rows in a private file; a position without a row is left out."""
+    spool = Spool(names, first)
+    try:
+        while batch := list(islice(rows, _ROWS_AT_ONCE)):
+            for is_empty, group in groupby(batch, key=lambda row: row is None):
+                if is_empty:
+                    spool.skip(len(list(group)))
+                else:
+                    spool.add(row for row in group if row is not None)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+def check_names(names: Sequence[str], check: Callable[[Sequence[str]], object]) -> None:
+    """Check the column names of a file."""
+    if len(names) > MAX_COLUMNS:
+        raise FileError(f"the file names {len(names):,} columns; at most {MAX_COLUMNS:,} can be read")
+    check(names)
+
+
+# The header ----------------------------------------------------------------------------------------
+
+
+def _find_header(
+    lines: list[str], check: Callable[[Sequence[str]], object], given: CsvLayout
+) -> tuple[str, int, list[str]]:
+    """Return the delimiter, the number of the line that names the columns, and their names.
+
+    A line `sep=;`, empty lines and a title may stand above it: it is the first line whose names `check`
+    accepts. Nothing as wide as an order is taken for a title.
+    """
+    separator = given.delimiter
+    start = next((index for index, line in enumerate(lines) if line.strip("\ufeff \t\r\n;,|")), 0)
+    if lines and (line := _SEPARATOR_LINE.fullmatch(lines[start].lstrip("\ufeff"))):
+        separator, start = separator or line[1], start + 1
+    places = range(start, len(lines)) if given.header_line is None else [given.header_line - 1]
+    error: ColumnsError | None = None
+    widest = len(lines)
+    for place, delimiter, header in islice(_candidates(lines, places, separator, given.quoting), _CANDIDATES):
+        names = _names(header)
+        if place > widest:
+            break
+        try:
+            check_names(names, check)
+        except ColumnsError as fault:
+            if len(list(filter(None, names))) >= _FEWEST_COLUMNS:
+                widest = place
+            if error is None:
+                error = ColumnsError(_explained(str(fault), lines[place:], delimiter, place + 1, names))
+            continue
+        return delimiter, place + 1, names
+    if error is not None:
+        raise error
+    raise FileError("the file is empty: a line must name the columns")
+
+
+def _candidates(
+    lines: list[str], places: Sequence[int], delimiter: str | None, quoting: str
+) -> Iterator[tuple[int, str, list[str]]]:
+    """Yield lines that may name columns, as cells by the delimiter that makes most, then by others."""
+    single = None
+    for place in places:
+        if place >= len(lines) or not lines[place].strip():
+            continue
+        readings = [
+            (place, one, _first_record(lines[place:], one, quoting))
+            for one in ([delimiter] if delimiter else _DELIMITERS)
+        ]
+        readings.sort(key=lambda reading: len(reading[2]), reverse=True)
+        single = single or readings[0]
+        # A title stands in one cell, whatever delimiters a spreadsheet puts behind it.
+        yield from (reading for reading in readings if sum(map(bool, map(str.strip, reading[2]))) > 1)
+    if single is not None:
+        yield single
+
+
+def _first_record(lines: list[str], delimiter: str, quoting: str) -> list[str]:
+    if quoting == "none":
+        return "".join(lines[:1]).rstrip("\r\n").split(delimiter)
+    try:
+        return next(csv.reader(lines, delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+def _names(header: Sequence[str]) -> list[str]:
+    names = [name.strip().lstrip("\ufeff") for name in header]
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
+def _explained(fault: str, lines: list[str], delimiter: str, line: int, names: Sequence[str]) -> str:
+    """Return what is wrong with the columns, and what the file was taken for."""
+    cells = _first_record([one for one in lines[1:] if one.strip()], delimiter, "auto")
+    for name, cell in zip(names, cells, strict=False):
+        if _LINE_AS_TEXT.search(cell) and not cell.lstrip().startswith(("[", "{")):
+            return (
+                f"the column {name} holds the lines of an order as text, with SKU and quantity in one cell. "
+                "This needs SQL or a script that writes a row for each line, for example in Python: for "
+                "quantity, sku in re.findall(r'Product Qty: (\\d+), Product SKU: ([^,|]+)', cell): "
+                "writer.writerow({**row, 'sku': sku, 'quantity': quantity})"
+            )
+    if line == 1 and len(names) >= _FEWEST_COLUMNS:
+        return fault
+    taken = f"Line {line} was read as the header, with the delimiter {delimiter!r}"
+    return f"{fault}. {taken}: --header-line and --delimiter change that"
+
+
+# Quoting -------------------------------------------------------------------------------------------
+
+
+def _quoting_of_tabs(lines: Iterator[str], header_line: int) -> str:
+    """Return how a tab-separated file quotes.
+
+    Many write their titles as they are: 12" of a poster is no quoting. It is quoting where every field that
+    begins with a quote also ends with it.
+    """
+    quoted: set[int] = set()
+    open_at: dict[int, int] = {}  # column -> line
+    for number, line in enumerate(lines, 1):
+        if '"' not in line or number < header_line:
+            continue
+        for column, field in enumerate(line.rstrip("\r\n").split("\t")):
+            if field.startswith('"'):
+                if _QUOTED_FIELD.fullmatch(field):
+                    quoted.add(column)
+                else:
+                    open_at.setdefault(column, number)
+    if not open_at:
+        return "double"
+    if quoted - open_at.keys():
+        raise FileError(
+            f"line {min(open_at.values())} has a cell that begins with a quote and does not end with one, "
+            "while other columns are quoted: give --quoting double when such a cell goes on, "
+            "or --quoting none when quotes belong to the text"
+        )
+    return "none"
+
+
+class _Records:
+    """The records of a file from its header on, with their number as a spreadsheet counts rows."""
+
+    def __init__(self, file: TextIO, layout: CsvLayout) -> None:
+        self._lines = text_lines(file)
+        self._layout = layout
+        self._delimiter = layout.delimiter or ","
+        self._taken: list[str] = []
+        self.row_number = (layout.header_line or 1) - 1
+        self.width = 0
+        self.is_cut_off = False
+        """The last line that was read has no end."""
+        for _ in range(self.row_number):
+            next(self._lines, None)
+        self._records = self._split() if layout.quoting == "none" else self._parsed()
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self._records
+
+    def _split(self) -> Iterator[list[str]]:
+        for line in self._lines:
+            self.row_number += 1
+            bare = line.rstrip("\r\n")
+            self.is_cut_off = bare == line
+            yield bare.split(self._delimiter) if bare else []
+
+    def _parsed(self) -> Iterator[list[str]]:
+        reader = csv.reader(self._noted_lines(), delimiter=self._delimiter, strict=True)
+        try:
+            for cells in reader:
+                self.row_number += 1
+                if len(self._taken) > 1:
+                    self._require_one_record()
+                self.is_cut_off = self._taken[-1][-1:] not in "\r\n"
+                self._taken.clear()
+                yield cells
+        except csv.Error as error:
+            raise FileError(
+                f"row {self.row_number + 1} is no CSV: {error}. Look at its quotes; --quoting none reads "
+                "quotes as part of the text"
+            ) from None
+
+    def _noted_lines(self) -> Iterator[str]:
+        for line in self._lines:
+            self._taken.append(line)
+            yield line
+
+    def _require_one_record(self) -> None:
+        """Stop where a quote that is not closed has taken rows into one cell."""
+        if self._layout.quoting == "auto" and any(
+            line.count(self._delimiter) + 1 >= self.width > 0 for line in self._taken[1:]
+        ):
+            raise FileError(
+                f"row {self.row_number} spans {len(self._taken)} lines that look like rows of their own, by "
+                "a quote that is not closed: give --quoting none when quotes belong to the text, or "
+                "--quoting double when a cell goes on over these lines"
+            )
+
+
+# Rows ----------------------------------------------------------------------------------------------
+
+
+def _checked_rows(
+    records: _Records, header: Sequence[str], names: Sequence[str], log: Log | None
+) -> Iterator[list[str | None] | None]:
+    """Yield the cells of each row, one for each name; None for an empty row.
+
+    All rows must have the header's number of cells, or all the same surplus of empty ones.
+    """
+    records.width = width = len(names)
+    expected, first, footer, is_after_gap = 0, 0, 0, False
+    for cells in records:
+        row = [cell.strip() or None for cell in cells]
+        if not any(row):
+            is_after_gap = True
+            yield None
+            continue
+        if footer or len(row) != (expected or len(header)):
+            # What exports add below the orders, such as a count: it is short to the end of the file.
+            is_short = len(row) * 2 <= width and not records.is_cut_off
+            # A quote that is left in a cell may belong to a cell that went on over lines.
+            if (footer or is_after_gap) and is_short and not any('"' in cell for cell in cells):
+                footer = footer or records.row_number
+                yield None
+                continue
+            if footer or expected or len(row) < width:
+                raise _wrong_width(records.row_number, len(row), width, expected, first)
+        if not expected:
+            expected, first = len(row), records.row_number
+        if len(row) > width:
+            # A delimiter inside a cell shifts others, in "Last, First" of all rows, too.
+            is_shifted = expected > len(header) and any(cell.startswith((" ", '"')) for cell in cells[1:])
+            if any(row[width:]) or is_shifted:
+                raise _wrong_width(records.row_number, len(row), width, expected, first)
+            del row[width:]
+        is_after_gap = False
+        yield row
+    if footer and log is not None:
+        log.warning(
+            "The rows from %d on, after an empty one, have too few cells for an order and are left out as a "
+            "footer",
+            footer,
+        )
+
+
+def _wrong_width(row: int, count: int, names: int, expected: int, first: int) -> FileError:
+    others = f", row {first} has {expected}" if expected and expected != names else ""
+    return FileError(
+        f"row {row} has {count} cells, the header names {names} columns{others}: its cells may be in the "
+        "wrong columns. Put a cell that holds the delimiter into quotes, name each column, or give "
+        "--delimiter or --quoting"
+    )

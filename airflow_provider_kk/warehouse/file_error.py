@@ -1,0 +1,7 @@
+"""The error of a file that cannot be read as orders."""
+
+from __future__ import annotations
+
+
+class FileError(ValueError):
+    """The file cannot be read as orders; the text says where and what to do."""

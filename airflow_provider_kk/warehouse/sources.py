@@ -1,0 +1,254 @@
+"""Where the value of a field comes from: a column, a path into a JSON column, a template or a constant.
+
+A source is text, so that a DAG, a serialised DAG and the command line write it in the same way. What stands
+in a cell is never repeated in an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.warehouse.cells import as_text, from_bytes
+
+Reader = Callable[[Any], Any]
+"""Takes a row's cells, or one element of a list, and returns the value, which may be None."""
+
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[^{}]+|(.)", re.DOTALL)
+_STEPS = re.compile(r"(?:\.[^.\[\]]+|\[\d+\])+")
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
+
+
+class SourceError(ValueError):
+    """The text is no source; it says why."""
+
+
+class Template(NamedTuple):
+    """A template: each reference with the text before it, and the text after the last one."""
+
+    parts: tuple[tuple[str, str], ...]
+    tail: str
+
+
+def constant_of(source: str) -> str | None:
+    """Return the text of a constant, or None when the source is not one."""
+    return source[2:-1] if len(source) > 2 and source.startswith("='") and source.endswith("'") else None
+
+
+def is_template(source: str) -> bool:
+    """Whether a source that is neither a column nor a constant is a template."""
+    return "{" in source or "}" in source
+
+
+def parse_template(source: str) -> Template:
+    """Read `"{first_name} {last_name}"`; `{{` and `}}` are braces.
+
+    :raises SourceError: when braces do not match, or no column is named.
+    """
+    parts: list[tuple[str, str]] = []
+    text = ""
+    for token in _TOKEN.finditer(source):
+        if token[0] in ("{{", "}}"):
+            text += token[0][0]
+        elif token[1] is not None:
+            if not token[1].strip():
+                raise SourceError("has {} without the name of a column")
+            parts.append((text, token[1].strip()))
+            text = ""
+        elif token[2]:
+            raise SourceError("has a brace without its other one: write {{ or }} for a brace itself")
+        else:
+            text += token[0]
+    if not parts:
+        raise SourceError("names no column in braces: a fixed text is written ='...'")
+    return Template(tuple(parts), text)
+
+
+def check_source(source: str) -> None:
+    """Raise SourceError for what can be known to be no source without knowing the columns."""
+    if source.startswith("='"):
+        if not (constant_of(source) or "").strip():
+            raise SourceError("must be a constant such as ='text', with both quotes")
+    elif is_template(source):
+        parse_template(source)
+
+
+def references(source: str) -> list[str]:
+    """The columns and paths that a source names."""
+    if constant_of(source) is not None:
+        return []
+    return [reference for _, reference in parse_template(source).parts] if is_template(source) else [source]
+
+
+class Binder:
+    """Finds the columns that sources name, and collects which ones are read.
+
+    `indexes` are the columns to read, in the order in which `complete` and the readers expect their cells.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._theirs = [name.strip().lower() for name in names]
+        self.indexes: list[int] = []
+        self._json: list[int] = []
+
+    def find(self, reference: str) -> tuple[int, tuple[str | int, ...]] | None:
+        """Return the column of a reference and the path into it; the longest column name wins."""
+        for name, steps in _splits(reference):
+            if name.lower() in self._theirs:
+                return self._theirs.index(name.lower()), steps
+        # A file's reader puts the fields of an object called address beside the order's.
+        return self.find(reference[8:]) if reference.lower().startswith("address.") else None
+
+    def has(self, source: str) -> bool:
+        """Whether all columns of a source are there."""
+        return self.is_column(source) or all(self.find(one) for one in references(source))
+
+    def is_column(self, source: str) -> bool:
+        """Whether a source is a column's name as a whole, whatever signs that name has."""
+        return source.lower() in self._theirs
+
+    def used(self, source: str) -> list[int]:
+        """The indexes of the columns that a source names."""
+        named = [source] if self.is_column(source) else references(source)
+        return [found[0] for found in map(self.find, named) if found]
+
+    def bind(self, source: str, others: Mapping[str, Reader] | None = None) -> Reader:
+        """Return what reads a source of which all columns are there; `others` are readers by name."""
+        if self.is_column(source):
+            return self._reference(source)
+        return _bind(source, lambda name: (others or {}).get(name.lower()) or self._reference(name))
+
+    def complete(self, cells: Sequence[Any]) -> Sequence[Any]:
+        """Add to a row's cells the content of its JSON columns, each read once."""
+        return (*cells, *(_json_of(cells[place]) for place in reversed(self._json))) if self._json else cells
+
+    def _reference(self, reference: str) -> Reader:
+        found = self.find(reference)
+        if found is None:
+            raise SourceError(f"names no column: {reference}")
+        index, steps = found
+        place = _place(self.indexes, index)
+        if not steps:
+            return itemgetter(place)
+        from_the_end = -1 - _place(self._json, place)
+        return lambda cells: _walk(cells[from_the_end], steps)
+
+
+def bind_element(source: str) -> Reader:
+    """Return what reads a source inside one element of a list, where names are the element's keys."""
+    return _bind(source, _element_reference)
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON text with exact numbers.
+
+    :raises CellError: it is no JSON, or an object has a key twice.
+    """
+    try:
+        return json.loads(text, parse_float=Decimal, object_pairs_hook=_object)
+    except CellError:
+        raise
+    except (ValueError, RecursionError, ArithmeticError):
+        pass
+    raise CellError("is no JSON that can be read")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise CellError("is JSON with a key twice in one object")
+    return found
+
+
+def _bind(source: str, reference: Callable[[str], Reader]) -> Reader:
+    constant = constant_of(source)
+    if constant is not None:
+        return lambda _: constant
+    if not is_template(source):
+        return reference(source)
+    template = parse_template(source)
+    parts = [(text, reference(name)) for text, name in template.parts]
+    return lambda cells: _fill(parts, template.tail, cells)
+
+
+def _fill(parts: Sequence[tuple[str, Reader]], tail: str, cells: Any) -> str | None:
+    """Fill a template; a blank part leaves no gap: the text that joins it to the others goes with it."""
+    filled = ""
+    for number, (text, read) in enumerate(parts):
+        value = as_text(read(cells))
+        if value is not None:
+            filled += (text if filled or number == 0 else "") + value
+    if not filled:
+        return None
+    return filled + tail if value is not None else filled
+
+
+def _splits(reference: str) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """Yield each way to take a reference as a column's name and a path, the longest name first."""
+    yield reference.strip(), ()
+    for place in reversed([match.start() for match in re.finditer(r"[.\[]", reference)]):
+        if place and _STEPS.fullmatch(reference, place):
+            yield reference[:place].strip(), _steps(reference[place:])
+
+
+def _steps(path: str) -> tuple[str | int, ...]:
+    return tuple(step[1].strip() if step[1] is not None else int(step[2]) for step in _STEP.finditer(path))
+
+
+def _element_reference(reference: str) -> Reader:
+    steps = _steps(f".{reference}")
+
+    def read(element: Mapping[str, Any]) -> Any:
+        return element[reference] if reference in element else _walk(element, steps)
+
+    return read
+
+
+def _walk(value: Any, steps: Sequence[str | int]) -> Any:
+    """Follow a path; None where something on it is not there.
+
+    :raises CellError: it leads into a text or a number, or into a list without saying which element.
+    """
+    if isinstance(value, CellError):
+        raise value
+    for step in steps:
+        if value is None:
+            return None
+        if isinstance(value, Mapping):
+            value = _of_key(value, str(step))
+        elif not isinstance(value, list):
+            raise CellError(f"is no JSON object with {step} in it")
+        elif isinstance(step, int) or step.isdecimal():
+            value = value[int(step)] if int(step) < len(value) else None
+        else:
+            raise CellError(f"is a list where {step} is looked for: name an element, such as [0].{step}")
+    return value
+
+
+def _of_key(value: Mapping[str, Any], key: str) -> Any:
+    if key in value:
+        return value[key]
+    # As with columns, upper and lower case are the same, unless that names two keys.
+    found = [name for name in value if str(name).lower() == key.lower()]
+    return value[found[0]] if len(found) == 1 else None
+
+
+def _json_of(cell: Any) -> Any:
+    """A JSON column's content; an error is kept for whoever reads the column."""
+    try:
+        if isinstance(cell, bytes):
+            cell = from_bytes(cell)
+        return (parse_json(cell) if cell.strip() else None) if isinstance(cell, str) else cell
+    except CellError as error:
+        return error
+
+
+def _place(known: list[int], one: int) -> int:
+    if one not in known:
+        known.append(one)
+    return known.index(one)
