@@ -221,7 +221,6 @@ _SORT_NAMES = {
     "time": "oldest first",
     "state": "held first",
     "number": "number",
-    "dag": "DAG",
     "country": "country",
     "-code": "code",
 }

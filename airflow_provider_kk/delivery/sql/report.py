@@ -8,6 +8,7 @@ registered or changed.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ _WORST_FIRST = (
     State.CREATED,
 )
 #: By what `Report.lines` can sort.
-SORTS = ("time", "number", "state", "code", "country", "dag")
+SORTS = ("time", "number", "state", "code", "country")
 _MAX_DAGS = 100
 _EXPORTED_AT_ONCE = 1_000
 
@@ -48,6 +49,7 @@ class RowFilter:
     until: float = _FOREVER
     """Before this time."""
     dag_id: str = ""
+    """The DAG that has sent it, or whose sync moved it last."""
     country: str = ""
     code: int | None = None
     text: str = ""
@@ -204,15 +206,15 @@ class Report:
         :param sort: one of `SORTS`; `state` puts what waits for a person first.
         """
         query = self._sorted(selection, sort, descending, offset + limit).limit(limit).offset(offset)
-        return [_line(row) for row in self._rows(query)]
+        return self._lines(self._rows(query))
 
     def export(self, selection: RowFilter, *, sort: str = "time", descending: bool = True) -> Iterator[Line]:
         """Yield every order that fits a selection, in the order of `lines`, without holding all of them."""
         query = self._sorted(selection, sort, descending, None)
         with self._storage.database.read() as db:
             streamed = db.execution_options(stream_results=True, max_row_buffer=_EXPORTED_AT_ONCE)
-            for row in streamed.execute(query):
-                yield _line(row)
+            for rows in streamed.execute(query).partitions(_EXPORTED_AT_ONCE):
+                yield from self._lines(rows)
 
     def _sorted(self, selection: RowFilter, sort: str, descending: bool, most: int | None) -> Any:
         """Return the query of a list.
@@ -221,22 +223,37 @@ class Report:
         """
         # Each state goes along the index of its time. Only by time, the first of each are the first of all.
         found = _union_of(self._parts(selection, descending, most if sort == "time" else None))
-        dag_id = self._origin("dag_id", found.c)
         columns = {
             "time": found.c.at,
             "number": found.c.key,
             "state": _rank(found.c.state),
             "code": found.c.code,
             "country": found.c.country,
-            "dag": dag_id,
         }
         orders = [columns[sort], found.c.key, found.c.generation]
         if sort == "code":
             # Databases disagree on where NULL stands.
             orders.insert(0, sa.case((found.c.code.is_(None), 0), else_=1))
-        return sa.select(
-            found, dag_id.label("dag_id"), self._origin("run_id", found.c).label("run_id")
-        ).order_by(*_directed(orders, descending))
+        return sa.select(found).order_by(*_directed(orders, descending))
+
+    def _lines(self, rows: Sequence[Any]) -> list[Line]:
+        """Return rows with the DAG and run that sent each last, else those whose sync moved it last."""
+        sent = {
+            (one.key, one.generation): (one.dag_id, one.run_id)
+            for one in self._storage.attempts([row.key for row in rows])
+        }
+        runs = sa.select(_RUN.c.sync_id, _RUN.c.dag_id, _RUN.c.run_id)
+        moved = {
+            sync_id: (dag_id, run_id)
+            for sync_id, dag_id, run_id in self._rows(
+                runs.where(_RUN.c.sync_id.in_({row.sync_id for row in rows}))
+            )
+        }
+        lines = []
+        for row in rows:
+            origin = sent.get((row.key, row.generation), ("", ""))
+            lines.append(_line(row, *(origin if any(origin) else moved.get(row.sync_id, origin))))
+        return lines
 
     def _parts(self, selection: RowFilter, descending: bool = True, most: int | None = None) -> list[Any]:
         """Return a query for each state of a selection, of its first rows by time if there is a limit."""
@@ -271,12 +288,7 @@ class Report:
         if selection.code is not None:
             conditions.append(self._columns.code == selection.code)
         if selection.dag_id:
-            of_row = {
-                "key": self._key,
-                "generation": self._columns.generation,
-                "sync_id": self._columns.sync_id,
-            }
-            conditions.append(self._origin("dag_id", of_row) == selection.dag_id)
+            conditions.append(self._is_of_dag(selection.dag_id))
         if selection.text:
             plain = selection.text.removeprefix("#")
             holds_id = self._ids.contains(json.dumps(selection.text), autoescape=True)
@@ -289,18 +301,17 @@ class Report:
         # LIKE of SQLite takes a for A.
         return sa.and_(self._key >= text, self._key < text + chr(0x10FFFF))
 
-    def _origin(self, name: str, row: Mapping[str, Any]) -> Any:
-        """Return the DAG or the run that sent a row last, else those whose sync moved it last."""
+    def _is_of_dag(self, dag_id: str) -> Any:
         attempt = self._jobs.attempt
-        last = (
-            sa.select(attempt.c[name])
-            .where(attempt.c.host == self._storage.host, attempt.c.account == self._storage.account)
-            .where(attempt.c[self._jobs.key] == row["key"], attempt.c.generation == row["generation"])
-            .order_by(attempt.c.attempt.desc(), attempt.c.intent_at.desc())
-            .limit(1)
+        syncs = sa.select(_RUN.c.sync_id).where(_RUN.c.dag_id == dag_id)
+        is_sent = sa.exists().where(
+            attempt.c.host == self._storage.host,
+            attempt.c.account == self._storage.account,
+            attempt.c[self._jobs.key] == self._key,
+            attempt.c.generation == self._columns.generation,
+            attempt.c.dag_id == dag_id,
         )
-        sync = sa.select(_RUN.c[name]).where(_RUN.c.sync_id == row["sync_id"])
-        return sa.func.coalesce(sa.func.nullif(last.scalar_subquery(), ""), sync.scalar_subquery(), "")
+        return sa.or_(self._columns.sync_id.in_(syncs), is_sent)
 
     def find(self, text: str, *, limit: int) -> list[Line]:
         """Return what has this key, else this id of KK's, which reads the whole account."""
@@ -352,9 +363,9 @@ class Report:
 
     def count_run(self, dag_id: str, run_id: str) -> dict[State, int]:
         """Return how many orders a DAG run has sent or moved, by their state."""
-        newest = self._of_run(dag_id, run_id).subquery()
-        query = sa.select(newest.c.state, sa.func.count()).group_by(newest.c.state)
-        return {State(state): count for state, count in self._rows(query)}
+        # Counted here: to group them, SQLite would read the account in the order of its states.
+        query = self._of_run(dag_id, run_id).with_only_columns(self._columns.state)
+        return dict(Counter(State(state) for (state,) in self._rows(query)))
 
     def _of_run(self, dag_id: str, run_id: str) -> Any:
         """Return the query of the newest generations of what a DAG run has sent or moved."""
@@ -406,7 +417,7 @@ def _rank(state: Any) -> Any:
     return sa.case(*[(state == one.value, rank) for rank, one in enumerate(_WORST_FIRST)])
 
 
-def _line(row: Any) -> Line:
+def _line(row: Any, dag_id: str = "", run_id: str = "") -> Line:
     return Line(
         row.key,
         row.generation,
@@ -418,7 +429,8 @@ def _line(row: Any) -> Line:
         json.loads(row.goods),
         row.country,
         row.version,
-        *((row.dag_id, row.run_id) if "dag_id" in row._fields else ()),
+        dag_id,
+        run_id,
     )
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.model import ListedOrder
 from airflow_provider_kk.delivery.recover import adopt_unknown
+from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.report import SORTS, Line, Report, RowFilter
 from airflow_provider_kk.delivery.sql.storage import refund_ledger, sql_ledger
 from airflow_provider_kk.delivery.states import Event, State
@@ -114,6 +115,18 @@ def test_orders_are_filtered_by_dag_country_and_code(world: World, report: Repor
         assert report.lines(others, limit=9) == []
         assert report.count_selected(others) == {}
         assert not any(report.over_time(*DAY, 3_600, others).values())
+
+
+def test_a_pause_is_reported_and_a_ledger_from_before_pauses_has_none(world: World, report: Report) -> None:
+    assert report.pause() is None
+    world.ledger.storage.add_pause("ann", "wrong query")
+    pause = report.pause()
+    assert pause is not None
+    assert (pause.by, pause.why) == ("ann", "wrong query")
+    engine = world.ledger.storage.database.engine
+    tables.pause.drop(engine)
+    assert report.pause() is None
+    tables.pause.create(engine)
 
 
 def test_dags_are_listed_once_each(world: World, report: Report) -> None:
