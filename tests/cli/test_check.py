@@ -321,6 +321,16 @@ def test_a_warehouse_that_can_keep_no_ledger_is_reported(
     assert "cannot keep the ledger" in last["note"]
 
 
+def test_a_long_fault_of_several_orders_is_printed_once(
+    ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["send", write_csv(file, rows(range(3))), "--yes", "--max-new-orders", "2"])
+
+    shown = capsys.readouterr().out
+    assert shown.count("more than max_new_orders=2 allows") == 1
+    assert shown.count("as above") == 3
+
+
 def test_a_missing_provider_of_airflow_is_named_by_its_package(
     kk: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
