@@ -207,7 +207,8 @@ class _Columns(argparse.Action):
         if values == (PRESET, HELP):
             from airflow_provider_kk.warehouse.columns import describe_presets
 
-            print_line(describe_presets())
+            for line in describe_presets().splitlines():
+                print_line(line)
             parser.exit()
         namespace.columns = [*namespace.columns, values]
 

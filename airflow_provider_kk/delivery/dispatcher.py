@@ -491,7 +491,10 @@ _Attempted = tuple[Record, KKError | None] | None
 
 def _why_postponed(error: SendingPausedError | DailyCapError) -> str:
     if isinstance(error, DailyCapError):
-        return f"{error}. The next order can be sent after {utc(error.until)}"
+        return (
+            f"{error}. The next order can be sent after {utc(error.until)}, or when the connection "
+            "allows more"
+        )
     return describe_pause(error.pause)
 
 

@@ -249,6 +249,8 @@ def test_the_list_is_narrowed_by_code_and_by_age(
     assert listed(["--code", "40009"], capsys) == ["A-2"]
     assert listed(["--older-than", "1h"], capsys) == []
     assert listed(["--older-than", "0s"], capsys) == ["A-1", "A-2"]
+    assert listed(["--newer-than", "1h"], capsys) == ["A-1", "A-2"]
+    assert listed(["--newer-than", "1h", "--older-than", "30m"], capsys) == []
 
 
 def listed(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
