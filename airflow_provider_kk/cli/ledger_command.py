@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     resolve_parser = actions.add_parser("resolve", help="say what became of orders, or order them again")
     resolve.add_arguments(resolve_parser)
-    retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their pause")
+    retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their back-off")
     resolve.add_retry_arguments(retrying)
 
     for parser_of_rows in (listing, show, resolve_parser, retrying):
@@ -203,7 +203,7 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
 def _print_entry(entry: Record) -> None:
     again = f", generation {entry.generation}" if entry.generation > 1 else ""
     print_line(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
-    retry_after = time(entry.retry_after) or "now, by a human's word"
+    retry_after = time(entry.retry_after) or "now, by kk ledger retry"
     facts = {
         "kkOrderIds": ", ".join(entry.kk_order_ids),
         "goods": ", ".join(f"{quantity} x {sku}" for sku, quantity in entry.content.goods.items()),

@@ -288,7 +288,7 @@ def test_a_retry_of_a_rejected_order_skips_its_backoff(
     assert "A-1: asked again by the next sync" in shown
     assert "looks at KK's list first" in shown
     assert main(["ledger", "show", "A-1"]) == 0
-    assert "asked again after: now, by a human's word" in capsys.readouterr().out
+    assert "asked again after: now, by kk ledger retry" in capsys.readouterr().out
 
 
 def test_a_retry_does_not_shorten_the_settle_window(
