@@ -96,6 +96,8 @@ def as_text(value: Any, field: str = "", notices: list[Fault] | None = None) -> 
 def _text_of(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if value != value:  # NaN inside nested data, which stands for nothing as a whole cell does
+        return None
     if isinstance(value, bytes):
         return from_bytes(value)
     number = whole_number(value)

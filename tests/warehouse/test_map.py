@@ -568,3 +568,12 @@ def test_a_damaged_table_yields_the_meant_orders_or_faults(
             assert found.order.address.recipient == f"To {found.number}"
             own = meant[found.number or ""]
             assert goods(found) == Counter(own), "other goods than meant"
+
+
+def test_nan_inside_nested_data_is_blank() -> None:
+    row = {**line(), "ship": {"zip": float("nan"), "city": "Paris"}}
+
+    (found,) = mapped([row], {"zip": "ship.zip", "city": "{ship.city} {ship.zip}"})
+
+    assert found.order is not None
+    assert (found.order.address.zip, found.order.address.city) == (None, "Paris")
