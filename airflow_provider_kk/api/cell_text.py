@@ -21,7 +21,7 @@ EXACT_FLOATS = 2**53
 LONGEST_NUMBER = 40
 
 NUMBER = "custom_order_number"
-_NUMBERS = frozenset({NUMBER, "phone", "zip", "ioss", "vat"})
+_NUMBERS = frozenset({NUMBER, "phone", "zip", "ioss", "vat", "line_id"})
 _CODES = frozenset({"sku", "country", "channel_type", "quantity"})
 
 
@@ -395,8 +395,10 @@ _ACCENTED = "[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f](?![^\x00-\x7f])"
 _PLAIN_PROSE = re.compile(
     rf"(?:[0-9]{{1,5}} )?(?:[A-Za-z]|{_ACCENTED})[A-Za-z0-9 ,.'-]*(?:{_ACCENTED}[A-Za-z0-9 ,.'-]*)*"
 )
+_PLAIN_NUMBER = re.compile(r"#?[A-Za-z_-]*[0-9](?![0-9]*[eE][+-])[A-Za-z0-9_-]*")
 _PLAIN = {
-    NUMBER: re.compile(r"#?[A-Za-z_-]*[0-9](?![0-9]*[eE][+-])[A-Za-z0-9_-]*"),
+    NUMBER: _PLAIN_NUMBER,
+    "line_id": _PLAIN_NUMBER,
     "phone": re.compile(r"\+?\(?[0-9][0-9 ()-]*"),
     "zip": re.compile(r"[A-Za-z]*[0-9](?![0-9]*[eE][+-])[A-Za-z0-9 -]*"),
     "vat": re.compile(r"[A-Z]{2}[A-Z0-9]*[0-9]{5}[A-Z0-9]*"),

@@ -93,6 +93,14 @@ def as_text(value: Any, field: str = "", notices: list[Fault] | None = None) -> 
     return clean
 
 
+def comparable_cell(stored: Stored) -> Stored:
+    """A stored cell of any column in the one form of its spellings, such as `1007`, `1007.0` and `'1007`."""
+    try:
+        return as_text(decode(stored), "line_id")
+    except CellError:
+        return stored
+
+
 def _text_of(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value

@@ -348,7 +348,7 @@ class _Mapper:
             lines.append(line)
             path = f"{ITEMS}[{index}]"
             own = self._line_id
-            ids.append(_first_filled(own, row.cells, _as_sku, path, faults) if own else None)
+            ids.append(_first_filled(own, row.cells, _as_line_id, path, faults) if own else None)
         return lines, ids, faults
 
     def _items(self, row: _Row, faults: list[Fault]) -> list[Any] | None:
@@ -501,6 +501,10 @@ def _without_zero_decimals(cell: Any) -> Any:
 
 def _as_sku(cell: Any) -> str | None:
     return as_text(cell, "sku")
+
+
+def _as_line_id(cell: Any) -> str | None:
+    return as_text(cell, LINE_ID)
 
 
 def _as_number_text(cell: Any) -> str | None:

@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from airflow_provider_kk.warehouse.cells import Stored, decode, encode, encode_text
+from airflow_provider_kk.warehouse.cells import Stored, comparable_cell, decode, encode, encode_text
 
 _CACHE_KIB = 16_384
 
@@ -91,11 +91,15 @@ class Spool:
             yield decode(cell)
 
     def equal_rows(self, positions: Iterable[int]) -> list[list[int]]:
-        """Those of the rows at these positions that are equal in every column, put together."""
+        """Those of the rows at these positions that are equal in every column, put together.
+
+        Cells that are one value in two spellings are equal.
+        """
         query = "SELECT * FROM row WHERE position = ?"
         equal: dict[tuple[Any, ...], list[int]] = {}
         for position in positions:
-            equal.setdefault(self._db.execute(query, (position,)).fetchone()[1:], []).append(position)
+            row = self._db.execute(query, (position,)).fetchone()[1:]
+            equal.setdefault(tuple(map(comparable_cell, row)), []).append(position)
         return [group for group in equal.values() if len(group) > 1]
 
     def groups(
