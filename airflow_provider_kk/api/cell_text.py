@@ -90,6 +90,29 @@ def is_missing(text: str, field: str) -> bool:
 
 def check(text: str, field: str) -> str:
     """Raise CellError for tidy text that is damaged; otherwise return a warning about it, or nothing."""
+    _check_damage(text, field)
+    strict = field in _NUMBERS or field in _CODES
+    entities = [found for found in dict.fromkeys(_ENTITY.findall(text)) if html.unescape(found) != found]
+    if entities and strict:
+        raise CellError("has an HTML entity such as &amp;: export it as plain text")
+    if (extra := _FIELD_CHECKS.get(field)) and (warning := extra(text)):
+        return warning
+    if entities:
+        return f"has HTML entities: {_pairs((found, html.unescape(found)) for found in entities)}"
+    if re.search(r"[^\W\d_]\?[^\W\d_]", text):
+        return "has a question mark inside a word, which may stand for a letter that an encoding has lost"
+    return ""
+
+
+def check_part(text: str, field: str) -> None:
+    """Raise CellError for damaged text that is a part of a field, as in a template."""
+    if plain_text(text, field) is None:
+        _check_damage(text, field)
+        if field in (NUMBER, "zip", "sku"):
+            _FIELD_CHECKS[field](text)
+
+
+def _check_damage(text: str, field: str) -> None:
     strict = field in _NUMBERS or field in _CODES
     # People write anything into remarks.
     is_free = field == "remark"
@@ -106,16 +129,6 @@ def check(text: str, field: str) -> str:
             "is in scientific notation, such as 3.3E+10, so digits are lost: format the column as text in "
             "the spreadsheet, enter it again and export it"
         )
-    entities = [found for found in dict.fromkeys(_ENTITY.findall(text)) if html.unescape(found) != found]
-    if entities and strict:
-        raise CellError("has an HTML entity such as &amp;: export it as plain text")
-    if (extra := _FIELD_CHECKS.get(field)) and (warning := extra(text)):
-        return warning
-    if entities:
-        return f"has HTML entities: {_pairs((found, html.unescape(found)) for found in entities)}"
-    if re.search(r"[^\W\d_]\?[^\W\d_]", text):
-        return "has a question mark inside a word, which may stand for a letter that an encoding has lost"
-    return ""
 
 
 def check_encoding(text: str) -> str:

@@ -442,15 +442,15 @@ class _Resolution:
 
     def _bind(self, binder: Binder, chosen: Mapping[str, tuple[str, ...]], name: str) -> FieldSource:
         sources, default = chosen[name], self._default(name)
-        readers = [binder.bind(one) for one in sources]
+        readers = [binder.bind(one, name) for one in sources]
         shown = [_shown(one) for one in sources]
         if default and not self._unknown(chosen, name, default):
             others = {
-                other: binder.bind(chosen[other][0])
+                other: binder.bind(chosen[other][0], other)
                 for other in map(str.lower, references(default))
                 if other != name and chosen.get(other)
             }
-            readers.append(binder.bind(default, others))
+            readers.append(binder.bind(default, name, others))
             shown.append(_shown(default))
         if not readers:
             readers, shown = [_nothing], ["nothing"]
@@ -465,7 +465,7 @@ class _Resolution:
             sources = chosen.get(f"{ITEMS}.{name}") or (name,)
             default = self._default(f"{ITEMS}.{name}")
             sources = (*sources, default) if default else sources
-            readers = tuple(map(bind_element, sources))
+            readers = tuple(bind_element(one, name) for one in sources)
             shown = ", else ".join(map(_shown, sources))
             found[f"{ITEMS}.{name}"] = FieldSource(sources[0], readers[0], readers[1:], shown=shown)
         return found

@@ -577,3 +577,40 @@ def test_nan_inside_nested_data_is_blank() -> None:
 
     assert found.order is not None
     assert (found.order.address.zip, found.order.address.city) == (None, "Paris")
+
+
+@pytest.mark.parametrize("blank", [None, "", "None", "nan"])
+def test_a_blank_part_of_a_number_is_a_fault_since_it_would_be_another_number(blank: str | None) -> None:
+    rows = [line() | {"shop": "7", "id": "1"}, line() | {"shop": "7", "id": blank}]
+
+    whole_one, other = mapped(rows, {"custom_order_number": "{shop}-{id}"})
+
+    assert whole_one.number == "7-1"
+    assert other.order is None
+    assert other.faults[0].path == "custom_order_number"
+
+
+def test_a_blank_part_of_a_sku_is_a_fault() -> None:
+    (found,) = mapped([line() | {"style": "FW1", "size": None}], {"sku": "{style}_{size}"})
+
+    assert [(fault.path, fault.message.partition(",")[0]) for fault in found.faults] == [
+        ("items[0].sku", "has a blank part in its template")
+    ]
+
+
+@pytest.mark.parametrize("spelling", ["1007", "1007.0", "'1007", 1007, 1007.0])
+def test_a_part_of_a_template_is_read_as_the_field_is(spelling: object) -> None:
+    (found,) = mapped(
+        [line() | {"id": spelling}], {"custom_order_number": "SO-{id}", "zip": "F-{id}", "sku": "FW{sku}"}
+    )
+
+    assert found.order is not None
+    assert (found.number, found.order.address.zip) == ("SO-1007", "F-1007")
+
+
+@pytest.mark.parametrize("damaged", ["3.3E+10", "#N/A", "=A1", "1,007"])
+def test_a_damaged_part_of_a_template_is_a_fault(damaged: str) -> None:
+    (found,) = mapped([line() | {"id": damaged}], {"custom_order_number": "SO-{id}"})
+
+    assert found.order is None
+    assert found.faults[0].path == "custom_order_number"
