@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from typing import Any
@@ -334,3 +335,115 @@ def test_people_may_write_anything_into_a_remark(remark: str) -> None:
 @pytest.mark.parametrize("word", ["nan ", " nan", "None\t", "\u00a0NULL"])
 def test_blanks_around_a_missing_value_do_not_make_it_a_value(word: str) -> None:
     assert read(street2=word)[0]["street2"] is None
+
+
+@pytest.mark.parametrize(
+    "field", ["recipient", "street1", "sku", "zip", "phone", "sale_platform", "custom_order_number"]
+)
+@pytest.mark.parametrize(
+    "artefact",
+    [
+        '["7a"]',
+        "['7a']",
+        '{"a": 7}',
+        "{'a': 7}",
+        "[object Object]",
+        "b'7a'",
+        "{{ params.a7 }}",
+        "${A7}",
+        "{a7}",
+    ],
+)
+def test_nested_data_and_unfilled_placeholders_are_faults(field: str, artefact: str) -> None:
+    assert re.search("is nested data as text|has a placeholder", fault_of(field, artefact))
+
+
+@pytest.mark.parametrize("name", [r"Andr\u00e9", r"Andr\xe9", "Andr%C3%A9", "Andr=C3=A9", "Andr??", "J??rg"])
+def test_escaped_and_lost_letters_are_faults(name: str) -> None:
+    assert re.search("escape sequences|lost characters", fault_of("recipient", name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Ann None",
+        "None Smith",
+        "nan Lee",
+        "Andr?",
+        "?ukasz",
+        "£ukasz",
+        "¯ó³æ",
+        "йЧБО рЕФТПЧ",
+        r"O\'Neil",
+        r"A\nB",
+    ],
+)
+def test_a_name_that_looks_damaged_has_a_notice(name: str) -> None:
+    assert read(recipient=name) == (read()[0] | {"recipient": name}, ["address.recipient"])
+
+
+@pytest.mark.parametrize(
+    "name", ["None None", "nan nan", "null, null", "-", ".", "***", "+33 1 00 00", "2026-11-28"]
+)
+def test_a_recipient_of_missing_parts_or_of_another_column_is_a_fault(name: str) -> None:
+    assert re.search("has found nothing|has no letter", fault_of("recipient", name))
+
+
+@pytest.mark.parametrize(
+    "name", ["M²B", "Łukasz 7", "LEGO® Shop", "¿Qué?", "d´Or", "N°5 rue", "24/7", "m² Immo", "Иван"]
+)
+def test_names_with_signs_are_kept(name: str) -> None:
+    assert read(street1=name)[0]["street1"] == name
+
+
+@pytest.mark.parametrize("field", ["zip", "sku", "custom_order_number", "phone"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "1-May",
+        "01. Mai",
+        "May-26",
+        "1-févr.",
+        "2026-05-01 00:00:00",
+        "01/05/2026 12:30",
+        "2026-05-01T00:00:00Z",
+    ],
+)
+def test_a_date_in_place_of_a_code_is_a_fault(field: str, date: str) -> None:
+    assert "is a date" in fault_of(field, date)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("custom_order_number", "2026-11-28"),
+        ("custom_order_number", "MAY-26"),
+        ("custom_order_number", "1007-1"),
+        ("sku", "MAR-01"),
+        ("zip", "01310-100"),
+        ("zip", "VLT 1117"),
+        ("zip", "02134-1234"),
+        ("phone", "01.02.03.04.05"),
+        ("phone", "06/12/3456"),
+    ],
+)
+def test_codes_that_only_look_like_dates_are_kept(field: str, value: str) -> None:
+    found, notices = read(**{field: value})
+
+    assert (found[field], notices) == (value, [])
+
+
+@pytest.mark.parametrize("amount", ["-75001", "75001.5", "75001,5", "75%", "$75,001", "75 €"])
+def test_a_zip_that_is_an_amount_is_a_fault(amount: str) -> None:
+    assert "is an amount" in fault_of("zip", amount)
+
+
+@pytest.mark.parametrize("phone", ["-331000000", "331E8"])
+def test_a_phone_that_was_calculated_is_a_fault(phone: str) -> None:
+    assert "calculated" in fault_of("phone", phone)
+
+
+@pytest.mark.parametrize("number", ["-", '"', "?", "SO-None", "nan-7", "7_null"])
+@pytest.mark.parametrize("field", ["custom_order_number", "sku"])
+def test_a_number_or_sku_without_content_is_a_fault(field: str, number: str) -> None:
+    assert re.search("no letter and no digit|has found nothing|is required", fault_of(field, number))
