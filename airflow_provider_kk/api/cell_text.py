@@ -34,7 +34,8 @@ def plain_text(text: str, field: str) -> str | None:
     if _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is None:
         return None
     line = text.rstrip()
-    return line if _MISSING_TEXTS.isdisjoint(line.replace(",", " ").split()) else None
+    words = (line,) if field in _PLAIN else (line.replace(",", " ") if "," in line else line).split()
+    return line if _MISSING_TEXTS.isdisjoint(words) else None
 
 
 def tidy(text: str, field: str) -> str:
@@ -522,8 +523,9 @@ _MISSING_NUMBERS = frozenset(["na", *map(str.casefold, _MISSING_TEXTS)])
 #: A composed letter that is no part of another character's bytes, since none follows.
 _ACCENTED = "[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f](?![^\x00-\x7f])"
 _MISSING_PART = re.compile("(?<![A-Za-z0-9])(?:None|nan|NaN|NaT|null|NULL|undefined)(?![A-Za-z0-9])")
-_NO_PART = f"(?!.*{_MISSING_PART.pattern})"
-_NO_DATE = f"(?!{_DAY.pattern}|{_NUMERIC_DATE})"
+#: What may be such a part, or a date, is looked at closely.
+_NO_PART = "(?!#?(?:[A-Za-z0-9]*[_-])*(?:None|nan|NaN|NaT|null|NULL|undefined)(?![A-Za-z0-9]))"
+_NO_DATE = r"(?![0-9]{1,2}-[A-Za-z]{3}|[A-Za-z]{3,5}-[0-9]{2}(?:[0-9]{2})?\Z|[0-9]{4}-[0-9]{1,2}-)"
 _PLAIN_PROSE = re.compile(
     rf"(?!b')(?:[0-9]{{1,5}} )?(?:[A-Za-z]|{_ACCENTED})[A-Za-z0-9 ,.'-]*(?:{_ACCENTED}[A-Za-z0-9 ,.'-]*)*"
 )
