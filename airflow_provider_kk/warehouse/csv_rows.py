@@ -65,7 +65,7 @@ def read_csv(
     names = _names(header)
     if names != found_names:  # quotes that belong to the text
         check_names(names, check)
-    rows = _checked_rows(records, header, names, log)
+    rows = _without_headers(_checked_rows(records, header, names, log), names, records, log)
     spool = spooled(names, rows, first=header_line + 1)
     quoting = "no quoting" if layout.quoting == "none" else "double quotes"
     described = f"{_DELIMITERS.get(delimiter, repr(delimiter))}-separated"
@@ -329,6 +329,45 @@ def _checked_rows(
             "footer",
             footer,
         )
+
+
+def _without_headers(
+    rows: Iterator[list[str | None] | None], names: Sequence[str], records: _Records, log: Log | None
+) -> Iterator[list[str | None] | None]:
+    """Leave out rows that repeat the header, as where one file was put below another."""
+    known = frozenset(_folded(name) for name in names if name)
+    named = next((index for index, name in enumerate(names) if name), 0)
+    repeated: list[str] = []
+    for row in rows:
+        # One column decides whether a row is worth a closer look.
+        if row and _folded(row[named] or "") in known and _repeats_header(row, names, records.row_number):
+            repeated.append(str(records.row_number))
+            yield None
+        else:
+            yield row
+    if repeated and log is not None:
+        log.warning("Rows that repeat the header are left out: %s", ", ".join(repeated))
+
+
+def _repeats_header(row: Sequence[str | None], names: Sequence[str], number: int) -> bool:
+    """Whether a row names the columns once more.
+
+    :raises FileError: it names them in another order, so the cells below it are in other columns.
+    """
+    found, named = [[_folded(cell or "") for cell in cells] for cells in (row, names)]
+    if found == named:
+        return True
+    common = set(found) & set(named) - {""}
+    if len(common) * 2 > len(set(named)):
+        raise FileError(
+            f"row {number} names the columns once more, and others or in another order: two files were put "
+            "together. Read each of them by itself"
+        )
+    return False
+
+
+def _folded(name: str) -> str:
+    return name.lstrip("\ufeff").strip().casefold()
 
 
 def _wrong_width(row: int, count: int, names: int, expected: int, first: int) -> FileError:
