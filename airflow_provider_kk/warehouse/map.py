@@ -130,10 +130,13 @@ class _Mapper:
         self._key = RowKey(number.name, tuple(number.binder.indexes), self._order_number, number.fills_down)
         #: Number of an order beside goods without one -> row of the order, row of the goods.
         self._goods_beside: dict[str, tuple[int, int]] = {}
+        #: Number that another one nearly equals -> row of the other one.
+        self._alike: dict[str, int] = {}
 
     def parsed_orders(self) -> Iterator[ParsedOrder]:
         if not self._columns.one_row_per_order:
             self._goods_beside = self._find_goods_without_number()
+        self._alike = dict(self._spool.keys_alike(self._key))
         for number, group in self._spool.groups(self._key, self._indexes):
             spooled = list(islice(group, MAX_ROWS_PER_ORDER))
             more = next(group, None)
@@ -412,7 +415,7 @@ class _Mapper:
 
     def _number_faults(self, number: str | None, row: _Row) -> list[Fault]:
         if number is not None:
-            return []
+            return [self._explained(_alike_fault(self._alike[number]))] if number in self._alike else []
         faults: list[Fault] = []
         source = self._columns.fields[NUMBER]
         if _first_filled(source, row.cells, _as_number_text, NUMBER, faults) is None and not faults:
@@ -439,6 +442,14 @@ _TWICE = "a line is there twice, as after an append-only load or a JOIN; select 
 def _agree(one: Mapping[str, str | None], other: Mapping[str, str | None]) -> bool:
     """Whether two headers may be of one order: a blank agrees with anything."""
     return all(value is None or other[name] in (None, value) for name, value in one.items())
+
+
+def _alike_fault(other: int) -> Fault:
+    return Fault(
+        NUMBER,
+        f"differs from that of row {other} only in case, spaces, # or leading zeros: are these one order? "
+        "Write each order's number in one way",
+    )
 
 
 def _goods_fault(own: int, goods: int) -> Fault:

@@ -141,6 +141,17 @@ class Spool:
             over = self._db.execute(f"{row_at} WHERE row.position = ?", (above,)).fetchone()
             yield _spooled(one), [(row[0], _spooled(row)) for row in (over, below) if row is not None]
 
+    def keys_alike(self, key: RowKey) -> Iterator[tuple[str, int]]:
+        """Keys that differ only in case, spaces, `#` or leading zeros, each with the first row of another."""
+        first = f"first{self._group(key)}"
+        alike = "upper(ltrim(replace(key, ' ', ''), '#0'))"
+        texts = f"SELECT key, position, {alike} AS form FROM {first} WHERE typeof(key) = 'text'"  # noqa: S608 - constant names
+        yield from self._db.execute(
+            f"SELECT one.key, CASE one.position WHEN low THEN high ELSE low END FROM ({texts}) one "  # noqa: S608 - constant names
+            f"JOIN (SELECT form, min(position) AS low, max(position) AS high FROM ({texts}) "
+            "GROUP BY form HAVING count(*) > 1) USING (form)"
+        )
+
     def last_keyed_row(self, key: RowKey) -> int:
         """The position of the last row that has a key; 0 if there is none."""
         line = f"line{self._group(key)}"

@@ -614,3 +614,25 @@ def test_a_damaged_part_of_a_template_is_a_fault(damaged: str) -> None:
 
     assert found.order is None
     assert found.faults[0].path == "custom_order_number"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("A-1", "a-1"), ("0012", "12"), ("#12", "12"), ("# 0012", "#12"), ("SO 12", "so12")]
+)
+def test_order_numbers_that_are_nearly_equal_are_faults_and_never_two_orders(one: str, other: str) -> None:
+    found = mapped([line(one), line("B-7"), line(other, sku="T")])
+
+    assert [(each.number, paths(each)) for each in found] == [
+        (one, ["custom_order_number"]),
+        ("B-7", []),
+        (other, ["custom_order_number"]),
+    ]
+    assert "row 3 " in found[0].faults[0].message
+    assert "row 1 " in found[2].faults[0].message
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("A-10", "A-1"), ("1", "10"), ("A1", "A-1"), ("1007-1", "1007-2")]
+)
+def test_other_order_numbers_are_orders_of_their_own(one: str, other: str) -> None:
+    assert [paths(each) for each in mapped([line(one), line(other)])] == [[], []]
