@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from airflow_provider_kk.warehouse.cells import as_text
 from airflow_provider_kk.warehouse.presets import PRESETS, Preset
 from airflow_provider_kk.warehouse.sources import (
     Binder,
@@ -440,13 +441,22 @@ class _Resolution:
 
     # Reading ----------------------------------------------------------------------------------------
 
-    def _bind(self, binder: Binder, chosen: Mapping[str, tuple[str, ...]], name: str) -> FieldSource:
+    def _bind(
+        self,
+        binder: Binder,
+        chosen: Mapping[str, tuple[str, ...]],
+        name: str,
+        above: tuple[str, ...] = (),
+    ) -> FieldSource:
+        """Bind a field's sources and its default; `above` are the fields whose defaults refer to it."""
         sources, default = chosen[name], self._default(name)
         readers = [binder.bind(one, name) for one in sources]
         shown = [_shown(one) for one in sources]
         if default and not self._unknown(chosen, name, default):
             others = {
                 other: binder.bind(chosen[other][0], other)
+                if other in above  # defaults that refer to each other
+                else _first_filled(other, self._bind(binder, chosen, other, (*above, name)))
                 for other in map(str.lower, references(default))
                 if other != name and chosen.get(other)
             }
@@ -488,6 +498,16 @@ class _Resolution:
         is_file = self._source is FILE
         shown = [name if not is_file or _NAME.fullmatch(name) else "***" for name in self._names]
         return f"{self._source.it_has}: {', '.join(shown) or 'no column'}"
+
+
+def _first_filled(name: str, source: FieldSource) -> Reader:
+    """Return what reads a field with its defaults."""
+
+    def read(cells: object) -> object:
+        values = (one(cells) for one in (source.read, *source.defaults))
+        return next((value for value in values if as_text(value, name) is not None), None)
+
+    return read
 
 
 def _nothing(_: object) -> None:

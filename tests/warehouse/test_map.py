@@ -636,3 +636,21 @@ def test_order_numbers_that_are_nearly_equal_are_faults_and_never_two_orders(one
 )
 def test_other_order_numbers_are_orders_of_their_own(one: str, other: str) -> None:
     assert [paths(each) for each in mapped([line(one), line(other)])] == [[], []]
+
+
+def test_a_default_that_refers_to_a_field_has_that_fields_own_default() -> None:
+    row = {**line(province=None), "city": None, "depot": "Lyon"}
+
+    (found,) = mapped([row], defaults={"province": "{city}", "city": "{depot}"})
+
+    assert found.order is not None
+    assert (found.order.address.province, found.order.address.city) == ("Lyon", "Lyon")
+
+
+def test_defaults_that_refer_to_each_other_fill_whichever_is_blank() -> None:
+    rows = [line("A", province=None, city="Lyon"), line("B", province="Nord", city=None)]
+
+    found = mapped(rows, defaults={"province": "{city}", "city": "{province}"})
+
+    addresses = [each.order.address for each in found if each.order]
+    assert [(one.province, one.city) for one in addresses] == [("Lyon", "Lyon"), ("Nord", "Nord")]
