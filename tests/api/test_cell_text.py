@@ -447,3 +447,35 @@ def test_a_phone_that_was_calculated_is_a_fault(phone: str) -> None:
 @pytest.mark.parametrize("field", ["custom_order_number", "sku"])
 def test_a_number_or_sku_without_content_is_a_fault(field: str, number: str) -> None:
     assert re.search("no letter and no digit|has found nothing|is required", fault_of(field, number))
+
+
+@pytest.mark.parametrize(
+    ("country", "zip_code"),
+    [
+        ("US", 2134),
+        ("US", "2134.0"),
+        ("US", "2134-1234"),
+        ("US", "501"),
+        ("DE", "1067"),
+        ("AU", "800"),
+        ("RO", "10 011"),
+    ],
+)
+def test_a_zip_without_its_leading_zero_has_a_notice(country: str, zip_code: object) -> None:
+    assert read(country=country, zip=zip_code)[1] == ["address.zip"]
+
+
+@pytest.mark.parametrize(
+    ("country", "zip_code"),
+    [
+        ("US", "02134"),
+        ("US", "02134-1234"),
+        ("SK", "010 01"),
+        ("CH", "8001"),
+        ("AU", "0800"),
+        ("GB", "123"),
+        ("US", "12"),
+    ],
+)
+def test_a_zip_as_long_as_its_country_has_it_is_kept(country: str, zip_code: str) -> None:
+    assert read(country=country, zip=zip_code)[1] == []
