@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from airflow_provider_kk.api.cell_text import CellError
 from airflow_provider_kk.warehouse.cells import as_text
 from airflow_provider_kk.warehouse.presets import PRESETS, Preset
 from airflow_provider_kk.warehouse.sources import (
@@ -193,6 +194,25 @@ class FieldSource:
 
 
 @dataclass(frozen=True)
+class Status:
+    """A source whose value shows what became of an order where it comes from."""
+
+    source: str
+    read: Reader
+    #: Lower case; any value when there is none.
+    values: tuple[str, ...]
+    is_cancelled: bool
+
+    def applies(self, cells: object) -> bool:
+        """Whether the value in a row's cells is one of them."""
+        try:
+            value = as_text(self.read(cells))
+        except CellError:  # such as False
+            return False
+        return value is not None and (not self.values or value.lower() in self.values)
+
+
+@dataclass(frozen=True)
 class Columns:
     """How each field of an order is read from a row's cells."""
 
@@ -210,6 +230,8 @@ class Columns:
     has_decimal_point: bool = False
     #: Reads what a row without a line of its own is blank in; None when every row is a line.
     line_mark: Reader | None = None
+    #: What shows that an order must not be sent, or is on its way already.
+    statuses: tuple[Status, ...] = ()
 
     @property
     def one_row_per_order(self) -> bool:
@@ -290,6 +312,13 @@ class _Resolution:
         fields |= {name: self._bind(binder, chosen, name) for name in rest}
         mark = self._mapping.preset.line_column
         line_mark = binder.bind(mark) if mark and binder.has(mark) else None
+        preset = self._mapping.preset
+        statuses = tuple(
+            Status(source, binder.bind(source), values, meaning is preset.cancelled)
+            for meaning in (preset.cancelled, preset.shipped)
+            for source, values in meaning.items()
+            if binder.has(source)
+        )
         number_binder = Binder(self._names)
         number = NumberSource(
             number_binder, self._bind(number_binder, chosen, NUMBER), self._mapping.preset.fills_down
@@ -303,6 +332,7 @@ class _Resolution:
             number=number,
             has_decimal_point=self._mapping.preset.has_decimal_point,
             line_mark=line_mark,
+            statuses=statuses,
         )
 
     # Which source for which field -------------------------------------------------------------------

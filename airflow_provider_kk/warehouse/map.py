@@ -285,6 +285,8 @@ class _Mapper:
         found = [*unreadable, *line_faults]
         if len(line_ids) > 1:
             found += self._faults_of_lines(counted, lines, line_ids)
+        cancelled, shipped = self._statuses(rows)
+        found += cancelled
         if number in self._goods_beside:
             found.append(_goods_fault(*self._goods_beside[number]))
         faults = [*faults, *(self._explained(fault) for fault in found)]
@@ -308,11 +310,25 @@ class _Mapper:
             position=rows[0].position,
             digest=_digest(data),
             warnings=(
+                *shipped,
                 *map(self._explained, dict.fromkeys(notices)),
                 *(() if faults else _missing(header, {notice.path for notice in notices})),
                 *(() if faults else _repeated_skus(lines, line_ids)),
             ),
         )
+
+    def _statuses(self, rows: Sequence[_Row]) -> tuple[list[Fault], list[Fault]]:
+        """A fault of an order that was cancelled where it comes from, a warning of one that has shipped."""
+        cancelled, shipped = [], []
+        for status in self._columns.statuses:
+            if any(map(status.applies, (row.cells for row in rows))):
+                if status.is_cancelled:
+                    what = f"is cancelled or refunded where it comes from: see the column {status.source}"
+                    cancelled.append(Fault(NUMBER, what))
+                else:
+                    what = f"may have shipped already: see the column {status.source}"
+                    shipped.append(Fault(NUMBER, what))
+        return cancelled, shipped
 
     def _with_defaults(self, rows: Sequence[_Row]) -> tuple[dict[str, str | None], list[Fault]]:
         """The order's header with its blanks filled, and the faults of cells that cannot be read."""
