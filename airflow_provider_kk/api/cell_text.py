@@ -34,6 +34,8 @@ def plain_text(text: str, field: str) -> str | None:
     if _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is None:
         return None
     line = text.rstrip()
+    if line in _BOOLEANS:
+        return None
     words = (line,) if field in _PLAIN else (line.replace(",", " ") if "," in line else line).split()
     return line if _MISSING_TEXTS.isdisjoint(words) else None
 
@@ -196,9 +198,12 @@ def whole_number(value: object) -> int | None:
 
 def _visible(text: str, strict: bool) -> str:
     """The text composed, with plain spaces and without invisible characters."""
-    if _SPECIAL.search(text):
+    before = None
+    # What was composed may show another joiner to be loose.
+    while text != before and _SPECIAL.search(text):
+        before = text
         text = text.removeprefix(_BOM_AS_TEXT).translate(_STRICT if strict else _SPACES)
-        text = _LOOSE_JOINERS.sub("", text)
+        text = unicodedata.normalize("NFC", _LOOSE_JOINERS.sub("", text))
     return unicodedata.normalize("NFC", text)
 
 
@@ -487,6 +492,10 @@ _DAMAGES = (
         re.compile(rf"\A(?:{_ERROR.pattern})\Z", re.IGNORECASE),
         "is or has a spreadsheet's error such as #N/A or ####: fix the cell and export it again",
     ),
+    (
+        re.compile(r"\A(?:True|False|TRUE|FALSE|true|false)\Z"),
+        "is True or False: select the text that is meant",
+    ),
     (_FORMULA, "is a spreadsheet's formula: export its value as text"),
     (
         re.compile(rf"\A(?:{_SCIENTIFIC.pattern})\Z"),
@@ -518,6 +527,7 @@ _PROGRAMS_WRITE = r"""
     nan NaN -nan NaT None <None> null NULL <null> <NULL> (null) (NULL) [null] [NULL] nil <nil> <NA> pd.NA
     N/A n/a \N \\N undefined (blank) 1.#IND -1.#IND 1.#QNAN -1.#QNAN
 """
+_BOOLEANS = frozenset(["True", "False", "TRUE", "FALSE", "true", "false"])
 _MISSING_TEXTS = frozenset(_PROGRAMS_WRITE.split())
 _MISSING_NUMBERS = frozenset(["na", *map(str.casefold, _MISSING_TEXTS)])
 #: A composed letter that is no part of another character's bytes, since none follows.

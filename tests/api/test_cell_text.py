@@ -78,6 +78,12 @@ def test_a_damaged_cell_is_the_meant_value_or_a_fault_or_has_a_notice(
         assert found[cell.field] is None
 
 
+def test_tidying_text_that_composes_around_a_joiner_twice_changes_nothing() -> None:
+    once = tidy("e\u0301\u200c\u0301", "remark")
+
+    assert tidy(once, "remark") == once
+
+
 @pytest.mark.parametrize("field", sorted(CLEAN))
 @given(st.data())
 def test_tidying_twice_changes_nothing(field: str, data: st.DataObject) -> None:
@@ -479,3 +485,9 @@ def test_a_zip_without_its_leading_zero_has_a_notice(country: str, zip_code: obj
 )
 def test_a_zip_as_long_as_its_country_has_it_is_kept(country: str, zip_code: str) -> None:
     assert read(country=country, zip=zip_code)[1] == []
+
+
+@pytest.mark.parametrize("field", ["recipient", "province", "street2", "zip", "sku", "custom_order_number"])
+@pytest.mark.parametrize("value", ["False", "TRUE", "true"])
+def test_a_truth_value_as_text_is_a_fault(field: str, value: str) -> None:
+    assert "is True or False" in fault_of(field, value)
