@@ -258,11 +258,11 @@ def _check_parts(text: str) -> None:
 def _check_zip(text: str) -> str:
     if _is_date(text):
         raise CellError(_IS_DATE)
-    if _NO_ZIP.fullmatch(text):
-        raise CellError("is an amount or a number with a fraction or a sign: map the column of the zip")
     if re.fullmatch(r"[1-9][0-9]{0,2}[.,][0-9]{3}", text):
         raise CellError("is a number with grouped digits: export it as text")
-    return ""
+    if _NO_ZIP.fullmatch(text):
+        raise CellError("is an amount or a number with a fraction or a sign: map the column of the zip")
+    return "" if any(map(str.isdigit, text)) else "has no digit"
 
 
 def _check_sku(text: str) -> str:
@@ -281,6 +281,8 @@ def _check_sku(text: str) -> str:
 def _check_phone(text: str) -> str:
     if not any(map(str.isdecimal, text)):
         raise CellError("has no digit")
+    if "@" in text:
+        raise CellError("is an e-mail address: map the column of the phone")
     if re.fullmatch(r"[0-9]+[eE][0-9]+", text) or text.startswith("-"):
         raise CellError("is a number that a spreadsheet has calculated: enter the phone as text")
     if (
@@ -289,6 +291,8 @@ def _check_phone(text: str) -> str:
         or re.fullmatch(r"(?:19|20)[0-9]{2}(?:-[0-9]{2}){2}", text)
     ):
         raise CellError(_IS_DATE)
+    if sum(map(str.isalpha, text)) > sum(map(str.isdecimal, text)):
+        return "has more letters than digits"
     return ""
 
 
@@ -324,7 +328,7 @@ def _check_city(text: str) -> str:
             "is the text 'None', which may be a missing value or the town in Italy: leave it blank, "
             "or write NONE"
         )
-    return ""
+    return "" if any(map(str.isalpha, text)) else "has no letter: is it a zip?"
 
 
 _FIELD_CHECKS: dict[str, Callable[[str], str]] = {

@@ -491,3 +491,22 @@ def test_a_zip_as_long_as_its_country_has_it_is_kept(country: str, zip_code: str
 @pytest.mark.parametrize("value", ["False", "TRUE", "true"])
 def test_a_truth_value_as_text_is_a_fault(field: str, value: str) -> None:
     assert "is True or False" in fault_of(field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("phone", "12 Rue Alpha"),
+        ("phone", "N/A 1"),
+        ("zip", "Paris"),
+        ("zip", "-"),
+        ("city", "75001"),
+        ("city", "-"),
+    ],
+)
+def test_what_looks_like_another_column_has_a_notice(field: str, value: str) -> None:
+    assert read(**{field: value})[1] == [f"address.{field}"]
+
+
+def test_a_phone_that_is_an_email_address_is_a_fault() -> None:
+    assert "is an e-mail address" in fault_of("phone", "ida7@example.com")
