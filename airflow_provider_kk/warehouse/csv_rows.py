@@ -312,7 +312,7 @@ def _checked_rows(
                 yield None
                 continue
             if footer or expected or len(row) < width:
-                raise _wrong_width(records.row_number, len(row), width, expected, first)
+                raise _wrong_width(records.row_number, len(row), width, expected, first, footer)
         if not expected:
             expected, first = len(row), records.row_number
         if len(row) > width:
@@ -370,7 +370,12 @@ def _folded(name: str) -> str:
     return name.lstrip("\ufeff").strip().casefold()
 
 
-def _wrong_width(row: int, count: int, names: int, expected: int, first: int) -> FileError:
+def _wrong_width(row: int, count: int, names: int, expected: int, first: int, footer: int = 0) -> FileError:
+    if footer and count in (names, expected):
+        return FileError(
+            f"row {footer} has too few cells for an order, and row {row} below it has enough again: are there "
+            "several sheets or pages in the file? Read each by itself"
+        )
     others = f", row {first} has {expected}" if expected and expected != names else ""
     return FileError(
         f"row {row} has {count} cells, the header names {names} columns{others}: its cells may be in the "

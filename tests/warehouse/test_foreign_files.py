@@ -637,3 +637,9 @@ def test_a_cell_that_is_a_column_name_is_no_header(write: Write) -> None:
     path = write("id,name,city,province\nid,Ann,Austin,Texas\nA-2,name,Austin,Texas\n")
 
     assert [row["id"] for row in read(path)] == ["id", "A-2"]
+
+
+def test_rows_below_what_seemed_to_be_a_footer_stop_the_reading(write: Write) -> None:
+    path = write("id,name,city,province\nA-1,Ann,Austin,Texas\n\nRefunds\n\nA-2,Bob,Austin,Texas\n")
+
+    assert "row 4 has too few cells for an order, and row 6 below it has enough again" in fault_of(path)
