@@ -373,8 +373,8 @@ def _folded(name: str) -> str:
 def _wrong_width(row: int, count: int, names: int, expected: int, first: int, footer: int = 0) -> FileError:
     if footer and count in (names, expected):
         return FileError(
-            f"row {footer} has too few cells for an order, and row {row} below it has enough again: are there "
-            "several sheets or pages in the file? Read each by itself"
+            f"row {footer} has too few cells for an order, and row {row} below it has enough again: are "
+            "there several sheets or pages in the file? Read each by itself"
         )
     others = f", row {first} has {expected}" if expected and expected != names else ""
     return FileError(
