@@ -116,7 +116,7 @@ def _warning_of_prose(text: str, field: str) -> str:
         return f"has the word {found[0]!r}, with which programs write a missing value"
     if _LOST_LETTER.search(text):
         return "has a question mark in a word, which may stand for a letter that an encoding has lost"
-    if _SIGN_IN_WORD.search(text):
+    if _SIGN_BESIDE_LETTER.search(text):
         return "has a sign in a word, such as \xa3 or \xaf, or mixed cases, as text in another encoding has"
     if "\\" in text:
         return "has a backslash, as escaped text of a dump has: export it as plain text"
@@ -482,7 +482,7 @@ _IS_DATE = "is a date, perhaps of a spreadsheet that took text such as 1-5 for o
 _NO_ZIP = re.compile(r"-[0-9]+(?:[.,][0-9]*)?|\+?[0-9]+[.,][0-9]+|[0-9., ]*[%€$£][0-9., ]*")
 _LOST_LETTER = re.compile(r"[^\W\d_]\?|\?[^\W\d_]")
 #: Signs of ISO-8859-1 beside letters, and KOI8-R read as another Cyrillic encoding.
-_SIGN_IN_WORD = re.compile(
+_SIGN_BESIDE_LETTER = re.compile(
     "[^\\W\\d_][\xa1-\xa6\xa8\xa9\xac\xae\xaf\xb1-\xb3\xb6\xb8\xb9\xbc-\xbf\xd7\xf7][^\\W\\d_]"
     "|(?<!\\w)[\xa3-\xa6\xac\xaf\xb1\xb3\xb9\xbc\xbe][^\\W\\d_]"
     "|(?<!\\w)[\u0430-\u044f][\u0410-\u042f]{2}"
