@@ -21,7 +21,7 @@ EXACT_FLOATS = 2**53
 LONGEST_NUMBER = 40
 
 NUMBER = "custom_order_number"
-_NUMBERS = frozenset({NUMBER, "phone", "zip", "ioss", "vat"})
+_NUMBERS = frozenset({NUMBER, "phone", "zip", "ioss", "vat", "line_id"})
 _CODES = frozenset({"sku", "country", "channel_type", "quantity"})
 
 
@@ -34,7 +34,10 @@ def plain_text(text: str, field: str) -> str | None:
     if _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is None:
         return None
     line = text.rstrip()
-    return None if line in _MISSING_TEXTS else line
+    if line in _BOOLEANS:
+        return None
+    words = (line,) if field in _PLAIN else (line.replace(",", " ") if "," in line else line).split()
+    return line if _MISSING_TEXTS.isdisjoint(words) else None
 
 
 def tidy(text: str, field: str) -> str:
@@ -65,6 +68,8 @@ def comparable(text: str, field: str) -> str | None:
         if field == NUMBER:
             raise CellError(f"is the text {line!r}: what should have given the number has found nothing")
         return None
+    if field == NUMBER and line:
+        _check_identifies(line)
     return line or None
 
 
@@ -84,28 +89,16 @@ def is_missing(text: str, field: str) -> bool:
         return False  # NA is Namibia.
     if field in _NUMBERS or field in _CODES:
         return text.casefold() in _MISSING_NUMBERS
-    # None is a town in Italy.
-    return text in _MISSING_TEXTS and not (field == "city" and text == "None")
+    # None is a town in Italy. `None None` is a name whose two parts are missing.
+    return _MISSING_TEXTS.issuperset(text.replace(",", " ").split()) and not (
+        field == "city" and text == "None"
+    )
 
 
 def check(text: str, field: str) -> str:
     """Raise CellError for tidy text that is damaged; otherwise return a warning about it, or nothing."""
+    _check_damage(text, field)
     strict = field in _NUMBERS or field in _CODES
-    # People write anything into remarks.
-    is_free = field == "remark"
-    if "\ufffd" in text or (not is_free and re.fullmatch(r"[?\s]*\?\s*\?[?\s]*", text)):
-        raise CellError("has lost characters in an encoding (U+FFFD or ?): export it again as UTF-8")
-    if (not is_free and _ERROR.fullmatch(text)) or (not strict and _ERROR_INSIDE.search(text)):
-        raise CellError(
-            "is or has a spreadsheet's error such as #N/A or ####: fix the cell and export it again"
-        )
-    if not is_free and _FORMULA.match(text):
-        raise CellError("is a spreadsheet's formula: export its value as text")
-    if not is_free and _SCIENTIFIC.fullmatch(text):
-        raise CellError(
-            "is in scientific notation, such as 3.3E+10, so digits are lost: format the column as text in "
-            "the spreadsheet, enter it again and export it"
-        )
     entities = [found for found in dict.fromkeys(_ENTITY.findall(text)) if html.unescape(found) != found]
     if entities and strict:
         raise CellError("has an HTML entity such as &amp;: export it as plain text")
@@ -113,9 +106,43 @@ def check(text: str, field: str) -> str:
         return warning
     if entities:
         return f"has HTML entities: {_pairs((found, html.unescape(found)) for found in entities)}"
-    if re.search(r"[^\W\d_]\?[^\W\d_]", text):
-        return "has a question mark inside a word, which may stand for a letter that an encoding has lost"
+    return "" if strict or field == "remark" else _warning_of_prose(text, field)
+
+
+def _warning_of_prose(text: str, field: str) -> str:
+    if field not in ("street2", "sale_platform") and not any(map(str.isalnum, text)):
+        return "has no letter and no digit"
+    if found := sorted(_MISSING_TEXTS.intersection(text.replace(",", " ").split())):
+        return f"has the word {found[0]!r}, with which programs write a missing value"
+    if _LOST_LETTER.search(text):
+        return "has a question mark in a word, which may stand for a letter that an encoding has lost"
+    if _SIGN_BESIDE_LETTER.search(text):
+        return "has a sign in a word, such as \xa3 or \xaf, or mixed cases, as text in another encoding has"
+    if "\\" in text:
+        return "has a backslash, as escaped text of a dump has: export it as plain text"
     return ""
+
+
+def check_part(text: str, field: str) -> None:
+    """Raise CellError for damaged text that is a part of a field, as in a template."""
+    if plain_text(text, field) is None:
+        _check_damage(text, field)
+        if field in (NUMBER, "zip", "sku"):
+            _FIELD_CHECKS[field](text)
+
+
+def _check_damage(text: str, field: str) -> None:
+    if "\ufffd" in text:
+        raise CellError("has lost characters in an encoding (U+FFFD or ?): export it again as UTF-8")
+    strict = field in _NUMBERS or field in _CODES
+    if not strict and _ERROR_INSIDE.search(text):
+        raise CellError(
+            "is or has a spreadsheet's error such as #N/A or ####: fix the cell and export it again"
+        )
+    # People write anything into remarks.
+    for pattern, fault in _DAMAGES if field != "remark" else ():
+        if pattern.search(text):
+            raise CellError(fault)
 
 
 def check_encoding(text: str) -> str:
@@ -171,20 +198,23 @@ def whole_number(value: object) -> int | None:
 
 def _visible(text: str, strict: bool) -> str:
     """The text composed, with plain spaces and without invisible characters."""
-    if _SPECIAL.search(text):
+    before = None
+    # What was composed may show another joiner to be loose.
+    while text != before and _SPECIAL.search(text):
+        before = text
         text = text.removeprefix(_BOM_AS_TEXT).translate(_STRICT if strict else _SPACES)
-        text = _LOOSE_JOINERS.sub("", text)
+        text = unicodedata.normalize("NFC", _LOOSE_JOINERS.sub("", text))
     return unicodedata.normalize("NFC", text)
 
 
 def _unquoted(text: str, strict: bool) -> str:
     """The text without a spreadsheet's marks of text, `'` in front or `="..."` around."""
-    while text[:1] in ("'", '"', "="):
+    while text[:1] in ("'", "\u2018", "\u2019", '"', "="):
         if match := _AS_TEXT.fullmatch(text):
             inner = match[1].replace('""', '"')
         elif text[0] == '"' and len(text) > 1 and text[-1] == '"' and (strict or text[1] == "="):
             inner = text[1:-1].replace('""', '"')
-        elif text[0] == "'" and strict:
+        elif text[0] in "'\u2018\u2019" and strict:
             inner = text[1:].removesuffix("'")
         # 't Hof and 's-Hertogenbosch are names.
         elif text[0] == "'" and text[-1] != "'" and re.match(r"[0-9+=]", text[1:]):
@@ -202,19 +232,45 @@ def _is_uncertain(field: str, text: str, whole: str) -> bool:
     return bool(_GROUPED.fullmatch(text))
 
 
+def _check_identifies(text: str) -> None:
+    """Raise CellError for an order number that may stand for any other order, too."""
+    if _ERROR.fullmatch(text):
+        raise CellError(f"is {text!r}, a spreadsheet's error: fix the cell and export it again")
+    if not any(map(str.isalnum, text)):
+        raise CellError("has no letter and no digit: give each row its order's number")
+
+
 def _check_order_number(text: str) -> str:
+    _check_identifies(text)
+    _check_parts(text)
+    if _DAY.fullmatch(text) or _TIME.fullmatch(text):
+        raise CellError(_IS_DATE)
     if _GROUPED.fullmatch(text):
         raise CellError(f"is {text!r}: are its digits grouped? Export it as text, digits only")
     return ""
 
 
+def _check_parts(text: str) -> None:
+    if match := _MISSING_PART.search(text):
+        raise CellError(f"has the part {match[0]!r}: what should have given it has found nothing")
+
+
 def _check_zip(text: str) -> str:
+    if _is_date(text):
+        raise CellError(_IS_DATE)
     if re.fullmatch(r"[1-9][0-9]{0,2}[.,][0-9]{3}", text):
         raise CellError("is a number with grouped digits: export it as text")
-    return ""
+    if _NO_ZIP.fullmatch(text):
+        raise CellError("is an amount or a number with a fraction or a sign: map the column of the zip")
+    return "" if any(map(str.isdigit, text)) else "has no digit"
 
 
 def _check_sku(text: str) -> str:
+    if not any(map(str.isalnum, text)):
+        raise CellError("has no letter and no digit")
+    _check_parts(text)
+    if _is_date(text):
+        raise CellError(_IS_DATE)
     if _WHOLE.fullmatch(text):
         raise CellError(
             f"is {text!r}, which a spreadsheet may have made of a whole number: export it as text"
@@ -225,6 +281,31 @@ def _check_sku(text: str) -> str:
 def _check_phone(text: str) -> str:
     if not any(map(str.isdecimal, text)):
         raise CellError("has no digit")
+    if "@" in text:
+        raise CellError("is an e-mail address: map the column of the phone")
+    if re.fullmatch(r"[0-9]+[eE][0-9]+", text) or text.startswith("-"):
+        raise CellError("is a number that a spreadsheet has calculated: enter the phone as text")
+    if (
+        _DAY.fullmatch(text)
+        or _TIME.fullmatch(text)
+        or re.fullmatch(r"(?:19|20)[0-9]{2}(?:-[0-9]{2}){2}", text)
+    ):
+        raise CellError(_IS_DATE)
+    if sum(map(str.isalpha, text)) > sum(map(str.isdecimal, text)):
+        return "has more letters than digits"
+    return ""
+
+
+def _is_date(text: str) -> bool:
+    """Whether a spreadsheet or a program has written text as a date."""
+    return any(pattern.fullmatch(text) for pattern in (_DAY, _TIME, _DATE))
+
+
+def _check_recipient(text: str) -> str:
+    if not any(map(str.isalpha, text)) and (
+        sum(map(str.isdigit, text)) > 4 or re.fullmatch(r"[!-/:-@\s]+", text)
+    ):
+        raise CellError("has no letter: are the columns of a row shifted?")
     return ""
 
 
@@ -247,7 +328,7 @@ def _check_city(text: str) -> str:
             "is the text 'None', which may be a missing value or the town in Italy: leave it blank, "
             "or write NONE"
         )
-    return ""
+    return "" if any(map(str.isalpha, text)) else "has no letter: is it a zip?"
 
 
 _FIELD_CHECKS: dict[str, Callable[[str], str]] = {
@@ -258,6 +339,7 @@ _FIELD_CHECKS: dict[str, Callable[[str], str]] = {
     "vat": _check_tax_number,
     "ioss": _check_ioss,
     "city": _check_city,
+    "recipient": _check_recipient,
 }
 
 
@@ -357,7 +439,7 @@ _STRICT: dict[int, str | None] = {
     **_SPACES,
     **dict.fromkeys(_JOINERS),
     **{wide: chr(wide - 0xFEE0) for wide in range(0xFF01, 0xFF5F)},
-    **dict.fromkeys([0x2010, 0x2011], "-"),
+    **dict.fromkeys([*range(0x2010, 0x2016), 0x2212], "-"),
 }
 _SPECIAL = re.compile(f"[{''.join(map(chr, _STRICT))}]|^{_BOM_AS_TEXT}")
 #: Joiners are part of emoji, of Persian words and of letters of India; elsewhere they are dirt.
@@ -375,7 +457,7 @@ _AMOUNT = re.compile(
     "|[\u20ac$\u00a3] ?[-0-9., ]+|[-0-9., ]+(?:[%\u20ac$\u00a3]|EUR|USD|GBP)"
 )
 _SCIENTIFIC = re.compile(r"[+-]?(?:[0-9]+[.,][0-9]+[eE][+-]?|[0-9]+[eE]\+|[0-9][eE]-)[0-9]{1,3}")
-_FORMULA = re.compile(r"=[^=>\s]")
+_FORMULA = re.compile(r"\A=[^=>\s]")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,8}[0-9]{0,2});")
 _ERROR = re.compile(
     r"#[\u00a1\u00bf]?[^\W\d_]+(?:[/_ ][^\W_]+)*[!?]|#N/[A-Z]|#(?:NV|NB|BRAK|GETTING_DATA)|#{2,}|"
@@ -384,22 +466,90 @@ _ERROR = re.compile(
 )
 _ERROR_INSIDE = re.compile(r"#(?:N/A\b|(?:REF|VALUE|NUM|NULL|DIV/0)!|NAME\?)")
 
+_MONTHS = (
+    "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec|mai|okt|dez|janv|févr|mars|avr|juin|juil|août|déc|"
+    "gen|mag|giu|lug|ago|set|ott|dic|ene|abr|mrt|mei|mär|out|fev"
+)
+#: Not in capitals, in which codes are written.
+_MONTH = f"(?:{_MONTHS}|{_MONTHS.title()})"
+_CLOCK = "[T ][0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.][0-9]+)?)?(?: ?[AaPp][Mm]|Z|[+-][0-9:]{2,6})?"
+_NUMERIC_DATE = "[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}([/.])[0-9]{1,2}\\1(?:[0-9]{4}|[0-9]{2})"
+#: Dates as spreadsheets write them in place of `1-5` or `5/26`, dates with a time, and other dates.
+_DAY = re.compile(rf"[0-9]{{1,2}}(?:-|\. ?){_MONTH}\.?(?:[- ][0-9]{{2,4}})?|{_MONTH}\.?-[0-9]{{2,4}}")
+_TIME = re.compile(f"(?:{_NUMERIC_DATE}){_CLOCK}")
+_DATE = re.compile(_NUMERIC_DATE)
+_IS_DATE = "is a date, perhaps of a spreadsheet that took text such as 1-5 for one: export the column as text"
+_NO_ZIP = re.compile(r"-[0-9]+(?:[.,][0-9]*)?|\+?[0-9]+[.,][0-9]+|[0-9., ]*[%€$£][0-9., ]*")
+_LOST_LETTER = re.compile(r"[^\W\d_]\?|\?[^\W\d_]")
+#: Signs of ISO-8859-1 beside letters, and KOI8-R read as another Cyrillic encoding.
+_SIGN_BESIDE_LETTER = re.compile(
+    "[^\\W\\d_][\xa1-\xa6\xa8\xa9\xac\xae\xaf\xb1-\xb3\xb6\xb8\xb9\xbc-\xbf\xd7\xf7][^\\W\\d_]"
+    "|(?<!\\w)[\xa3-\xa6\xac\xaf\xb1\xb3\xb9\xbc\xbe][^\\W\\d_]"
+    "|(?<!\\w)[\u0430-\u044f][\u0410-\u042f]{2}"
+)
+_DAMAGES = (
+    (
+        re.compile(r"\A[?\s]*\?\s*\?[?\s]*\Z|[^\W\d_]\?\?|\?\?[^\W\d_]"),
+        "has lost characters in an encoding (U+FFFD or ?): export it again as UTF-8",
+    ),
+    (
+        re.compile(rf"\A(?:{_ERROR.pattern})\Z", re.IGNORECASE),
+        "is or has a spreadsheet's error such as #N/A or ####: fix the cell and export it again",
+    ),
+    (
+        re.compile(r"\A(?:True|False|TRUE|FALSE|true|false)\Z"),
+        "is True or False: select the text that is meant",
+    ),
+    (_FORMULA, "is a spreadsheet's formula: export its value as text"),
+    (
+        re.compile(rf"\A(?:{_SCIENTIFIC.pattern})\Z"),
+        "is in scientific notation, such as 3.3E+10, so digits are lost: format the column as text in "
+        "the spreadsheet, enter it again and export it",
+    ),
+    (
+        re.compile(
+            r"""\A(?:\{\s*(?:["'].*)?\}|\[\s*(?:["'{\[].*)?\]|\[object\ \w+\]|b'.*'|b".*"
+            |<[\w.]+\ object\ at\ 0x[0-9a-f]+>)\Z""",
+            re.DOTALL | re.VERBOSE,
+        ),
+        "is nested data as text, such as JSON: map a path to the value in it",
+    ),
+    (
+        re.compile(r"\{\{.*\}\}|\{%.*%\}|\$\{[^{}]*\}|%\(\w+\)s|\A\{\w+\}\Z", re.DOTALL),
+        "has a placeholder that nothing was filled in for, such as {{ name }}",
+    ),
+    (
+        re.compile(
+            r"\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|%[c-eC-E][0-9a-fA-F]%[89abAB][0-9a-fA-F]"
+            "|=[C-E][0-9A-F]=[89AB][0-9A-F]"
+        ),
+        "has letters as escape sequences, such as \\u00e9 or %C3%A9: export it as plain text",
+    ),
+)
+
 _PROGRAMS_WRITE = r"""
     nan NaN -nan NaT None <None> null NULL <null> <NULL> (null) (NULL) [null] [NULL] nil <nil> <NA> pd.NA
-    N/A n/a \N \\N undefined
+    N/A n/a \N \\N undefined (blank) 1.#IND -1.#IND 1.#QNAN -1.#QNAN
 """
+_BOOLEANS = frozenset(["True", "False", "TRUE", "FALSE", "true", "false"])
 _MISSING_TEXTS = frozenset(_PROGRAMS_WRITE.split())
 _MISSING_NUMBERS = frozenset(["na", *map(str.casefold, _MISSING_TEXTS)])
 #: A composed letter that is no part of another character's bytes, since none follows.
 _ACCENTED = "[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f](?![^\x00-\x7f])"
+_MISSING_PART = re.compile("(?<![A-Za-z0-9])(?:None|nan|NaN|NaT|null|NULL|undefined)(?![A-Za-z0-9])")
+#: What may be such a part, or a date, is looked at closely.
+_NO_PART = "(?!#?(?:[A-Za-z0-9]*[_-])*(?:None|nan|NaN|NaT|null|NULL|undefined)(?![A-Za-z0-9]))"
+_NO_DATE = r"(?![0-9]{1,2}-[A-Za-z]{3}|[A-Za-z]{3,5}-[0-9]{2}(?:[0-9]{2})?\Z|[0-9]{4}-[0-9]{1,2}-)"
 _PLAIN_PROSE = re.compile(
-    rf"(?:[0-9]{{1,5}} )?(?:[A-Za-z]|{_ACCENTED})[A-Za-z0-9 ,.'-]*(?:{_ACCENTED}[A-Za-z0-9 ,.'-]*)*"
+    rf"(?!b')(?:[0-9]{{1,5}} )?(?:[A-Za-z]|{_ACCENTED})[A-Za-z0-9 ,.'-]*(?:{_ACCENTED}[A-Za-z0-9 ,.'-]*)*"
 )
+_PLAIN_NUMBER = re.compile(rf"{_NO_DATE}{_NO_PART}#?[A-Za-z_-]*[0-9](?![0-9]*[eE][+-])[A-Za-z0-9_-]*")
 _PLAIN = {
-    NUMBER: re.compile(r"#?[A-Za-z_-]*[0-9](?![0-9]*[eE][+-])[A-Za-z0-9_-]*"),
-    "phone": re.compile(r"\+?\(?[0-9][0-9 ()-]*"),
-    "zip": re.compile(r"[A-Za-z]*[0-9](?![0-9]*[eE][+-])[A-Za-z0-9 -]*"),
+    NUMBER: _PLAIN_NUMBER,
+    "line_id": _PLAIN_NUMBER,
+    "phone": re.compile(rf"{_NO_DATE}\+?\(?[0-9][0-9 ()-]*"),
+    "zip": re.compile(rf"{_NO_DATE}[A-Za-z]*[0-9](?![0-9]*[eE][+-])[A-Za-z0-9 -]*"),
     "vat": re.compile(r"[A-Z]{2}[A-Z0-9]*[0-9]{5}[A-Z0-9]*"),
     "ioss": re.compile(r"IM[0-9]{10}"),
-    "sku": re.compile(r"[A-Za-z][A-Za-z_-]*[0-9][A-Za-z0-9_-]*"),
+    "sku": re.compile(rf"{_NO_DATE}{_NO_PART}[A-Za-z][A-Za-z_-]*[0-9][A-Za-z0-9_-]*"),
 }

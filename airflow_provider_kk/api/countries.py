@@ -26,6 +26,17 @@ _ALPHA_2 = """
 ALPHA_2 = frozenset(_ALPHA_2.split())
 """Every assigned alpha-2 code, upper case."""
 
+#: Countries whose zips are so many digits, of which the first may be zero.
+_ZIP_DIGITS = {
+    country: digits
+    for digits, countries in (
+        (4, "AU NO NZ ZA"),
+        (5, "AS DE DZ EE ES FI FR GF GP GT GU IT KR LK LT MC MP MQ MX MY PR RE SK SM TR UA US VA VI YT"),
+        (6, "CN KZ RO SG"),
+    )
+    for country in countries.split()
+}
+
 _MOST_CANDIDATES = 4
 
 #: The two-letter codes that are no alpha-2 codes, but are used for one country.
@@ -122,6 +133,17 @@ def country_code(text: str) -> str | None:
         return code
     codes = _exact_matches(text)
     return codes[0] if len(codes) == 1 and codes[0] in ALPHA_2 else None
+
+
+def lost_zero_of_zip(zip_code: str, country: str) -> str:
+    """Return a warning about a zip of too few digits for its country, as without its leading zero."""
+    expected, first = _ZIP_DIGITS.get(country, 0), zip_code.partition("-")[0].replace(" ", "")
+    if not (first.isdecimal() and 2 < len(first) < expected):
+        return ""
+    return (
+        f"has {len(first)} digits, and in {country} a zip has {expected}: has a spreadsheet or a column of "
+        "numbers dropped a leading zero? Select it as text"
+    )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -12,9 +12,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from airflow_provider_kk.api.countries import lost_zero_of_zip
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.response_types import (
     Channel,
@@ -151,6 +152,13 @@ class OrderAddress(RequestModel):
     zip: Annotated[str | None, text(32, number_ok=True), Field(repr=False)] = None
     ioss: Annotated[str | None, text(32, number_ok=True), Field(repr=False)] = None
     vat: Annotated[str | None, text(32, number_ok=True), Field(repr=False)] = None
+
+    @model_validator(mode="after")
+    def _notice_lost_zero(self, info: ValidationInfo) -> Self:
+        warning = lost_zero_of_zip(self.zip or "", self.country)
+        if warning and info.context:
+            info.context["notices"].append(Fault("zip", warning))
+        return self
 
 
 class Order(RequestModel):

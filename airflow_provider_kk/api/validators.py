@@ -196,9 +196,11 @@ as_lines = BeforeValidator(_lines)
 def parse_json(source: str) -> Any:
     """JSON text as Python data, numbers exact. Raises PydanticCustomError, which says how to pass it."""
     try:
-        return json.loads(source, parse_float=Decimal, parse_constant=_no_constant)
+        return json.loads(source, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         fault = _not_json(source, error)
+    except CellError as error:
+        fault = str(error)
     except (ValueError, RecursionError, ArithmeticError):
         fault = "is not JSON that can be read: a number in it is none or too long, or it nests too deep"
     _fail(fault)
@@ -247,6 +249,13 @@ def _kind(value: object) -> str:
     if isinstance(value, str):
         return "other text"
     return {dict: "an object", list: "a list", type(None): "nothing"}.get(type(value), type(value).__name__)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise CellError("is JSON with a key twice in one object: it is not clear which is meant")
+    return found
 
 
 def _no_constant(_name: str) -> NoReturn:

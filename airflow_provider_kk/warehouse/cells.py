@@ -93,9 +93,19 @@ def as_text(value: Any, field: str = "", notices: list[Fault] | None = None) -> 
     return clean
 
 
+def comparable_cell(stored: Stored) -> Stored:
+    """A stored cell of any column in the one form of its spellings, such as `1007`, `1007.0` and `'1007`."""
+    try:
+        return as_text(decode(stored), "line_id")
+    except CellError:
+        return stored
+
+
 def _text_of(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if value != value:  # NaN inside nested data, which stands for nothing as a whole cell does
+        return None
     if isinstance(value, bytes):
         return from_bytes(value)
     number = whole_number(value)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.warehouse.cells import as_text
 from airflow_provider_kk.warehouse.presets import PRESETS, Preset
 from airflow_provider_kk.warehouse.sources import (
     Binder,
@@ -192,6 +194,25 @@ class FieldSource:
 
 
 @dataclass(frozen=True)
+class Status:
+    """A source whose value shows what became of an order where it comes from."""
+
+    source: str
+    read: Reader
+    #: Lower case; any value when there is none.
+    values: tuple[str, ...]
+    is_cancelled: bool
+
+    def applies(self, cells: object) -> bool:
+        """Whether the value in a row's cells is one of them."""
+        try:
+            value = as_text(self.read(cells))
+        except CellError:  # such as False
+            return False
+        return value is not None and (not self.values or value.lower() in self.values)
+
+
+@dataclass(frozen=True)
 class Columns:
     """How each field of an order is read from a row's cells."""
 
@@ -209,6 +230,8 @@ class Columns:
     has_decimal_point: bool = False
     #: Reads what a row without a line of its own is blank in; None when every row is a line.
     line_mark: Reader | None = None
+    #: What shows that an order must not be sent, or is on its way already.
+    statuses: tuple[Status, ...] = ()
 
     @property
     def one_row_per_order(self) -> bool:
@@ -289,6 +312,13 @@ class _Resolution:
         fields |= {name: self._bind(binder, chosen, name) for name in rest}
         mark = self._mapping.preset.line_column
         line_mark = binder.bind(mark) if mark and binder.has(mark) else None
+        preset = self._mapping.preset
+        statuses = tuple(
+            Status(source, binder.bind(source), values, meaning is preset.cancelled)
+            for meaning in (preset.cancelled, preset.shipped)
+            for source, values in meaning.items()
+            if binder.has(source)
+        )
         number_binder = Binder(self._names)
         number = NumberSource(
             number_binder, self._bind(number_binder, chosen, NUMBER), self._mapping.preset.fills_down
@@ -302,6 +332,7 @@ class _Resolution:
             number=number,
             has_decimal_point=self._mapping.preset.has_decimal_point,
             line_mark=line_mark,
+            statuses=statuses,
         )
 
     # Which source for which field -------------------------------------------------------------------
@@ -440,17 +471,26 @@ class _Resolution:
 
     # Reading ----------------------------------------------------------------------------------------
 
-    def _bind(self, binder: Binder, chosen: Mapping[str, tuple[str, ...]], name: str) -> FieldSource:
+    def _bind(
+        self,
+        binder: Binder,
+        chosen: Mapping[str, tuple[str, ...]],
+        name: str,
+        above: tuple[str, ...] = (),
+    ) -> FieldSource:
+        """Bind a field's sources and its default; `above` are the fields whose defaults refer to it."""
         sources, default = chosen[name], self._default(name)
-        readers = [binder.bind(one) for one in sources]
+        readers = [binder.bind(one, name) for one in sources]
         shown = [_shown(one) for one in sources]
         if default and not self._unknown(chosen, name, default):
             others = {
-                other: binder.bind(chosen[other][0])
+                other: binder.bind(chosen[other][0], other)
+                if other in above  # defaults that refer to each other
+                else _first_filled(other, self._bind(binder, chosen, other, (*above, name)))
                 for other in map(str.lower, references(default))
                 if other != name and chosen.get(other)
             }
-            readers.append(binder.bind(default, others))
+            readers.append(binder.bind(default, name, others))
             shown.append(_shown(default))
         if not readers:
             readers, shown = [_nothing], ["nothing"]
@@ -465,7 +505,7 @@ class _Resolution:
             sources = chosen.get(f"{ITEMS}.{name}") or (name,)
             default = self._default(f"{ITEMS}.{name}")
             sources = (*sources, default) if default else sources
-            readers = tuple(map(bind_element, sources))
+            readers = tuple(bind_element(one, name) for one in sources)
             shown = ", else ".join(map(_shown, sources))
             found[f"{ITEMS}.{name}"] = FieldSource(sources[0], readers[0], readers[1:], shown=shown)
         return found
@@ -488,6 +528,16 @@ class _Resolution:
         is_file = self._source is FILE
         shown = [name if not is_file or _NAME.fullmatch(name) else "***" for name in self._names]
         return f"{self._source.it_has}: {', '.join(shown) or 'no column'}"
+
+
+def _first_filled(name: str, source: FieldSource) -> Reader:
+    """Return what reads a field with its defaults."""
+
+    def read(cells: object) -> object:
+        values = (one(cells) for one in (source.read, *source.defaults))
+        return next((value for value in values if as_text(value, name) is not None), None)
+
+    return read
 
 
 def _nothing(_: object) -> None:

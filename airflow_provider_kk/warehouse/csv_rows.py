@@ -65,7 +65,7 @@ def read_csv(
     names = _names(header)
     if names != found_names:  # quotes that belong to the text
         check_names(names, check)
-    rows = _checked_rows(records, header, names, log)
+    rows = _without_headers(_checked_rows(records, header, names, log), names, records, log)
     spool = spooled(names, rows, first=header_line + 1)
     quoting = "no quoting" if layout.quoting == "none" else "double quotes"
     described = f"{_DELIMITERS.get(delimiter, repr(delimiter))}-separated"
@@ -312,7 +312,7 @@ def _checked_rows(
                 yield None
                 continue
             if footer or expected or len(row) < width:
-                raise _wrong_width(records.row_number, len(row), width, expected, first)
+                raise _wrong_width(records.row_number, len(row), width, expected, first, footer)
         if not expected:
             expected, first = len(row), records.row_number
         if len(row) > width:
@@ -331,7 +331,51 @@ def _checked_rows(
         )
 
 
-def _wrong_width(row: int, count: int, names: int, expected: int, first: int) -> FileError:
+def _without_headers(
+    rows: Iterator[list[str | None] | None], names: Sequence[str], records: _Records, log: Log | None
+) -> Iterator[list[str | None] | None]:
+    """Leave out rows that repeat the header, as where one file was put below another."""
+    known = frozenset(_folded(name) for name in names if name)
+    named = next((index for index, name in enumerate(names) if name), 0)
+    repeated: list[str] = []
+    for row in rows:
+        # One column decides whether a row is worth a closer look.
+        if row and _folded(row[named] or "") in known and _repeats_header(row, names, records.row_number):
+            repeated.append(str(records.row_number))
+            yield None
+        else:
+            yield row
+    if repeated and log is not None:
+        log.warning("Rows that repeat the header are left out: %s", ", ".join(repeated))
+
+
+def _repeats_header(row: Sequence[str | None], names: Sequence[str], number: int) -> bool:
+    """Whether a row names the columns once more.
+
+    :raises FileError: it names them in another order, so the cells below it are in other columns.
+    """
+    found, named = [[_folded(cell or "") for cell in cells] for cells in (row, names)]
+    if found == named:
+        return True
+    common = set(found) & set(named) - {""}
+    if len(common) * 2 > len(set(named)):
+        raise FileError(
+            f"row {number} names the columns once more, and others or in another order: two files were put "
+            "together. Read each of them by itself"
+        )
+    return False
+
+
+def _folded(name: str) -> str:
+    return name.lstrip("\ufeff").strip().casefold()
+
+
+def _wrong_width(row: int, count: int, names: int, expected: int, first: int, footer: int = 0) -> FileError:
+    if footer and count in (names, expected):
+        return FileError(
+            f"row {footer} has too few cells for an order, and row {row} below it has enough again: are "
+            "there several sheets or pages in the file? Read each by itself"
+        )
     others = f", row {first} has {expected}" if expected and expected != names else ""
     return FileError(
         f"row {row} has {count} cells, the header names {names} columns{others}: its cells may be in the "

@@ -86,7 +86,7 @@ def _value(name: str, value: Any) -> Any:
     # What cannot be read here is left as it is: the order's own check then names the line.
     try:
         if name in ("sku", LINE_ID):
-            return as_text(value, "sku")
+            return as_text(value, name)
         return as_quantity(value) if name == "quantity" else value
     except CellError:
         return value

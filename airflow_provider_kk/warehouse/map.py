@@ -130,10 +130,13 @@ class _Mapper:
         self._key = RowKey(number.name, tuple(number.binder.indexes), self._order_number, number.fills_down)
         #: Number of an order beside goods without one -> row of the order, row of the goods.
         self._goods_beside: dict[str, tuple[int, int]] = {}
+        #: Number that another one nearly equals -> row of the other one.
+        self._alike: dict[str, int] = {}
 
     def parsed_orders(self) -> Iterator[ParsedOrder]:
         if not self._columns.one_row_per_order:
             self._goods_beside = self._find_goods_without_number()
+        self._alike = dict(self._spool.keys_alike(self._key))
         for number, group in self._spool.groups(self._key, self._indexes):
             spooled = list(islice(group, MAX_ROWS_PER_ORDER))
             more = next(group, None)
@@ -282,6 +285,8 @@ class _Mapper:
         found = [*unreadable, *line_faults]
         if len(line_ids) > 1:
             found += self._faults_of_lines(counted, lines, line_ids)
+        cancelled, shipped = self._statuses(rows)
+        found += cancelled
         if number in self._goods_beside:
             found.append(_goods_fault(*self._goods_beside[number]))
         faults = [*faults, *(self._explained(fault) for fault in found)]
@@ -305,11 +310,35 @@ class _Mapper:
             position=rows[0].position,
             digest=_digest(data),
             warnings=(
+                *shipped,
+                *self._alike_warnings(number),
                 *map(self._explained, dict.fromkeys(notices)),
                 *(() if faults else _missing(header, {notice.path for notice in notices})),
                 *(() if faults else _repeated_skus(lines, line_ids)),
             ),
         )
+
+    def _alike_warnings(self, number: str | None) -> list[Fault]:
+        if number is None or number not in self._alike:
+            return []
+        text = (
+            f"differs from that of row {self._alike[number]} only in case, spaces, # or leading zeros: are these "
+            "one order? Both are sent"
+        )
+        return [self._explained(Fault(NUMBER, text))]
+
+    def _statuses(self, rows: Sequence[_Row]) -> tuple[list[Fault], list[Fault]]:
+        """A fault of an order that was cancelled where it comes from, a warning of one that has shipped."""
+        cancelled, shipped = [], []
+        for status in self._columns.statuses:
+            if any(map(status.applies, (row.cells for row in rows))):
+                if status.is_cancelled:
+                    what = f"is cancelled or refunded where it comes from: see the column {status.source}"
+                    cancelled.append(Fault(NUMBER, what))
+                else:
+                    what = f"may have shipped already: see the column {status.source}"
+                    shipped.append(Fault(NUMBER, what))
+        return cancelled, shipped
 
     def _with_defaults(self, rows: Sequence[_Row]) -> tuple[dict[str, str | None], list[Fault]]:
         """The order's header with its blanks filled, and the faults of cells that cannot be read."""
@@ -348,7 +377,7 @@ class _Mapper:
             lines.append(line)
             path = f"{ITEMS}[{index}]"
             own = self._line_id
-            ids.append(_first_filled(own, row.cells, _as_sku, path, faults) if own else None)
+            ids.append(_first_filled(own, row.cells, _as_line_id, path, faults) if own else None)
         return lines, ids, faults
 
     def _items(self, row: _Row, faults: list[Fault]) -> list[Any] | None:
@@ -501,6 +530,10 @@ def _without_zero_decimals(cell: Any) -> Any:
 
 def _as_sku(cell: Any) -> str | None:
     return as_text(cell, "sku")
+
+
+def _as_line_id(cell: Any) -> str | None:
+    return as_text(cell, LINE_ID)
 
 
 def _as_number_text(cell: Any) -> str | None:

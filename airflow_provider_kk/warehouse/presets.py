@@ -13,6 +13,9 @@ _CITY = {"province": "{city}"}
 """KK requires a province, and takes the city where a country has none."""
 
 
+_WOO_CANCELLED = ("cancelled", "refunded", "failed", "trash")
+
+
 @dataclass(frozen=True)
 class Preset:
     """A named mapping: what it is for, and where each field comes from."""
@@ -26,6 +29,10 @@ class Preset:
     """A quantity such as `2.000` is 2: the format always writes a decimal point and no thousands."""
     line_column: str | None = None
     """A row that is blank here and has no SKU is no line of its order."""
+    cancelled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Sources and the values, any without one, with which an order must not be sent."""
+    shipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Sources and the values, any without one, with which the goods may be on their way already."""
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -46,6 +53,8 @@ PRESETS: Mapping[str, Preset] = {
             "items.quantity": ("current_quantity", "quantity"),
             "items.line_id": "id",
         },
+        cancelled={"cancelled_at": (), "financial_status": ("refunded", "voided")},
+        shipped={"fulfillment_status": ("fulfilled", "partial")},
     ),
     "shopify-csv": Preset(
         about="the order export of Shopify's admin (CSV)",
@@ -62,6 +71,8 @@ PRESETS: Mapping[str, Preset] = {
             "sku": "Lineitem sku",
             "quantity": "Lineitem quantity",
         },
+        cancelled={"Cancelled at": (), "Financial Status": ("refunded", "voided")},
+        shipped={"Fulfillment Status": ("fulfilled", "partial")},
     ),
     "woocommerce": Preset(
         about="WooCommerce's REST API v3: an order as JSON",
@@ -80,6 +91,8 @@ PRESETS: Mapping[str, Preset] = {
             "items.quantity": "quantity",
             "items.line_id": "id",
         },
+        cancelled={"status": _WOO_CANCELLED},
+        shipped={"status": ("completed",)},
     ),
     "woocommerce-csv": Preset(
         about="the plugin Advanced Order Export for WooCommerce (CSV, one row for each product)",
@@ -97,6 +110,8 @@ PRESETS: Mapping[str, Preset] = {
             "quantity": ("Quantity (- Refund)", "Quantity"),
             "line_id": "Item #",
         },
+        cancelled={"Order Status": _WOO_CANCELLED},
+        shipped={"Order Status": ("completed",)},
     ),
     "amazon-tsv": Preset(
         about="Amazon's order report (tab-separated, one row for each item)",
@@ -114,6 +129,8 @@ PRESETS: Mapping[str, Preset] = {
             "quantity": ("quantity-to-ship", "quantity-purchased"),
             "line_id": "order-item-id",
         },
+        cancelled={"order-status": ("cancelled", "canceled")},
+        shipped={"order-status": ("shipped",)},
     ),
     "etsy-csv": Preset(
         about="Etsy's sold order items (CSV); it has no phone, so give --default phone=",
@@ -130,6 +147,7 @@ PRESETS: Mapping[str, Preset] = {
             "quantity": "Quantity",
             "line_id": "Transaction ID",
         },
+        shipped={"Date Shipped": ()},
     ),
     "ebay-csv": Preset(
         about="the orders report of eBay's Seller Hub (CSV)",
@@ -148,6 +166,7 @@ PRESETS: Mapping[str, Preset] = {
             "line_id": "Transaction ID",
         },
         line_column="Item Number",
+        shipped={"Shipped On Date": ()},
     ),
     "odoo-csv": Preset(
         about="Odoo's export of sales orders (CSV), whose lines leave the order's fields blank",
@@ -166,5 +185,7 @@ PRESETS: Mapping[str, Preset] = {
         },
         fills_down=True,
         has_decimal_point=True,
+        cancelled={"Status": ("cancel", "cancelled")},
+        shipped={"Delivery Status": ("full", "fully delivered", "partial", "partially delivered")},
     ),
 }

@@ -13,12 +13,14 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.api.cell_text import CellError, check_part
 from airflow_provider_kk.warehouse.cells import as_text, from_bytes
 
 Reader = Callable[[Any], Any]
 """Takes a row's cells, or one element of a list, and returns the value, which may be None."""
 
+#: Fields that are another one without one of their parts.
+_WHOLE = frozenset({"custom_order_number", "sku", "line_id"})
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[^{}]+|(.)", re.DOTALL)
 _STEPS = re.compile(r"(?:\.[^.\[\]]+|\[\d+\])+")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
@@ -117,11 +119,11 @@ class Binder:
         named = [source] if self.is_column(source) else references(source)
         return [found[0] for found in map(self.find, named) if found]
 
-    def bind(self, source: str, others: Mapping[str, Reader] | None = None) -> Reader:
-        """Return what reads a source of which all columns are there; `others` are readers by name."""
+    def bind(self, source: str, field: str = "", others: Mapping[str, Reader] | None = None) -> Reader:
+        """Return what reads a field's source of which all columns are there; `others` are readers by name."""
         if self.is_column(source):
             return self._reference(source)
-        return _bind(source, lambda name: (others or {}).get(name.lower()) or self._reference(name))
+        return _bind(source, field, lambda name: (others or {}).get(name.lower()) or self._reference(name))
 
     def complete(self, cells: Sequence[Any]) -> Sequence[Any]:
         """Add to a row's cells the content of its JSON columns, each read once."""
@@ -139,9 +141,9 @@ class Binder:
         return lambda cells: _walk(cells[from_the_end], steps)
 
 
-def bind_element(source: str) -> Reader:
-    """Return what reads a source inside one element of a list, where names are the element's keys."""
-    return _bind(source, _element_reference)
+def bind_element(source: str, field: str) -> Reader:
+    """Return what reads a field's source inside one element of a list, where names are the element's keys."""
+    return _bind(source, field, _element_reference)
 
 
 def parse_json(text: str) -> Any:
@@ -165,7 +167,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _bind(source: str, reference: Callable[[str], Reader]) -> Reader:
+def _bind(source: str, field: str, reference: Callable[[str], Reader]) -> Reader:
     constant = constant_of(source)
     if constant is not None:
         return lambda _: constant
@@ -173,19 +175,25 @@ def _bind(source: str, reference: Callable[[str], Reader]) -> Reader:
         return reference(source)
     template = parse_template(source)
     parts = [(text, reference(name)) for text, name in template.parts]
-    return lambda cells: _fill(parts, template.tail, cells)
+    return lambda cells: _fill(parts, template.tail, field, cells)
 
 
-def _fill(parts: Sequence[tuple[str, Reader]], tail: str, cells: Any) -> str | None:
-    """Fill a template; a blank part leaves no gap: the text that joins it to the others goes with it."""
+def _fill(parts: Sequence[tuple[str, Reader]], tail: str, field: str, cells: Any) -> str | None:
+    """Fill a template; a blank part leaves no gap: the text that joins it to the others goes with it.
+
+    :raises CellError: a part is damaged, or blank in a number or a SKU, which would be another one then.
+    """
+    values = [as_text(read(cells), field) for _, read in parts]
     filled = ""
-    for number, (text, read) in enumerate(parts):
-        value = as_text(read(cells))
+    for number, ((text, _), value) in enumerate(zip(parts, values, strict=True)):
         if value is not None:
+            check_part(value, field)
             filled += (text if filled or number == 0 else "") + value
     if not filled:
         return None
-    return filled + tail if value is not None else filled
+    if None in values and field in _WHOLE:
+        raise CellError("has a blank part in its template, so it would be another one")
+    return filled + tail if values[-1] is not None else filled
 
 
 def _splits(reference: str) -> Iterator[tuple[str, tuple[str | int, ...]]]:

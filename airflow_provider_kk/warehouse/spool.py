@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from airflow_provider_kk.warehouse.cells import Stored, decode, encode, encode_text
+from airflow_provider_kk.warehouse.cells import Stored, comparable_cell, decode, encode, encode_text
 
 _CACHE_KIB = 16_384
 
@@ -91,11 +91,15 @@ class Spool:
             yield decode(cell)
 
     def equal_rows(self, positions: Iterable[int]) -> list[list[int]]:
-        """Those of the rows at these positions that are equal in every column, put together."""
+        """Those of the rows at these positions that are equal in every column, put together.
+
+        Cells that are one value in two spellings are equal.
+        """
         query = "SELECT * FROM row WHERE position = ?"
         equal: dict[tuple[Any, ...], list[int]] = {}
         for position in positions:
-            equal.setdefault(self._db.execute(query, (position,)).fetchone()[1:], []).append(position)
+            row = self._db.execute(query, (position,)).fetchone()[1:]
+            equal.setdefault(tuple(map(comparable_cell, row)), []).append(position)
         return [group for group in equal.values() if len(group) > 1]
 
     def groups(
@@ -136,6 +140,17 @@ class Spool:
             one = self._db.execute(f"{row_at} WHERE row.position = ?", (position,)).fetchone()
             over = self._db.execute(f"{row_at} WHERE row.position = ?", (above,)).fetchone()
             yield _spooled(one), [(row[0], _spooled(row)) for row in (over, below) if row is not None]
+
+    def keys_alike(self, key: RowKey) -> Iterator[tuple[str, int]]:
+        """Keys that differ only in case, spaces, `#` or leading zeros, each with the first row of another."""
+        first = f"first{self._group(key)}"
+        alike = "upper(ltrim(replace(key, ' ', ''), '#0'))"
+        texts = f"SELECT key, position, {alike} AS form FROM {first} WHERE typeof(key) = 'text'"  # noqa: S608 - constant names
+        yield from self._db.execute(
+            f"SELECT one.key, CASE one.position WHEN low THEN high ELSE low END FROM ({texts}) one "  # noqa: S608 - constant names
+            f"JOIN (SELECT form, min(position) AS low, max(position) AS high FROM ({texts}) "
+            "GROUP BY form HAVING count(*) > 1) USING (form)"
+        )
 
     def last_keyed_row(self, key: RowKey) -> int:
         """The position of the last row that has a key; 0 if there is none."""

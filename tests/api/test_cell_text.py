@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from typing import Any
@@ -75,6 +76,12 @@ def test_a_damaged_cell_is_the_meant_value_or_a_fault_or_has_a_notice(
         assert {**found, cell.field: None} == {**meant, cell.field: None}
     if cell.outcome == "blank":
         assert found[cell.field] is None
+
+
+def test_tidying_text_that_composes_around_a_joiner_twice_changes_nothing() -> None:
+    once = tidy("e\u0301\u200c\u0301", "remark")
+
+    assert tidy(once, "remark") == once
 
 
 @pytest.mark.parametrize("field", sorted(CLEAN))
@@ -334,3 +341,172 @@ def test_people_may_write_anything_into_a_remark(remark: str) -> None:
 @pytest.mark.parametrize("word", ["nan ", " nan", "None\t", "\u00a0NULL"])
 def test_blanks_around_a_missing_value_do_not_make_it_a_value(word: str) -> None:
     assert read(street2=word)[0]["street2"] is None
+
+
+@pytest.mark.parametrize(
+    "field", ["recipient", "street1", "sku", "zip", "phone", "sale_platform", "custom_order_number"]
+)
+@pytest.mark.parametrize(
+    "artefact",
+    [
+        '["7a"]',
+        "['7a']",
+        '{"a": 7}',
+        "{'a': 7}",
+        "[object Object]",
+        "b'7a'",
+        "{{ params.a7 }}",
+        "${A7}",
+        "{a7}",
+    ],
+)
+def test_nested_data_and_unfilled_placeholders_are_faults(field: str, artefact: str) -> None:
+    assert re.search("is nested data as text|has a placeholder", fault_of(field, artefact))
+
+
+@pytest.mark.parametrize("name", [r"Andr\u00e9", r"Andr\xe9", "Andr%C3%A9", "Andr=C3=A9", "Andr??", "J??rg"])
+def test_escaped_and_lost_letters_are_faults(name: str) -> None:
+    assert re.search("escape sequences|lost characters", fault_of("recipient", name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Ann None",
+        "None Smith",
+        "nan Lee",
+        "Andr?",
+        "?ukasz",
+        "£ukasz",
+        "¯ó³æ",
+        "йЧБО рЕФТПЧ",
+        r"O\'Neil",
+        r"A\nB",
+    ],
+)
+def test_a_name_that_looks_damaged_has_a_notice(name: str) -> None:
+    assert read(recipient=name) == (read()[0] | {"recipient": name}, ["address.recipient"])
+
+
+@pytest.mark.parametrize(
+    "name", ["None None", "nan nan", "null, null", "-", ".", "***", "+33 1 00 00", "2026-11-28"]
+)
+def test_a_recipient_of_missing_parts_or_of_another_column_is_a_fault(name: str) -> None:
+    assert re.search("has found nothing|has no letter", fault_of("recipient", name))
+
+
+@pytest.mark.parametrize(
+    "name", ["M²B", "Łukasz 7", "LEGO® Shop", "¿Qué?", "d´Or", "N°5 rue", "24/7", "m² Immo", "Иван"]
+)
+def test_names_with_signs_are_kept(name: str) -> None:
+    assert read(street1=name)[0]["street1"] == name
+
+
+@pytest.mark.parametrize("field", ["zip", "sku", "custom_order_number", "phone"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "1-May",
+        "01. Mai",
+        "May-26",
+        "1-févr.",
+        "2026-05-01 00:00:00",
+        "01/05/2026 12:30",
+        "2026-05-01T00:00:00Z",
+    ],
+)
+def test_a_date_in_place_of_a_code_is_a_fault(field: str, date: str) -> None:
+    assert "is a date" in fault_of(field, date)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("custom_order_number", "2026-11-28"),
+        ("custom_order_number", "MAY-26"),
+        ("custom_order_number", "1007-1"),
+        ("sku", "MAR-01"),
+        ("zip", "01310-100"),
+        ("zip", "VLT 1117"),
+        ("zip", "02134-1234"),
+        ("phone", "01.02.03.04.05"),
+        ("phone", "06/12/3456"),
+    ],
+)
+def test_codes_that_only_look_like_dates_are_kept(field: str, value: str) -> None:
+    found, notices = read(**{field: value})
+
+    assert (found[field], notices) == (value, [])
+
+
+@pytest.mark.parametrize("amount", ["-75001", "75001.5", "75001,5", "75%", "$75,001", "75 €"])
+def test_a_zip_that_is_an_amount_is_a_fault(amount: str) -> None:
+    assert "is an amount" in fault_of("zip", amount)
+
+
+@pytest.mark.parametrize("phone", ["-331000000", "331E8"])
+def test_a_phone_that_was_calculated_is_a_fault(phone: str) -> None:
+    assert "calculated" in fault_of("phone", phone)
+
+
+@pytest.mark.parametrize("number", ["-", '"', "?", "SO-None", "nan-7", "7_null"])
+@pytest.mark.parametrize("field", ["custom_order_number", "sku"])
+def test_a_number_or_sku_without_content_is_a_fault(field: str, number: str) -> None:
+    assert re.search("no letter and no digit|has found nothing|is required", fault_of(field, number))
+
+
+@pytest.mark.parametrize(
+    ("country", "zip_code"),
+    [
+        ("US", 2134),
+        ("US", "2134.0"),
+        ("US", "2134-1234"),
+        ("US", "501"),
+        ("DE", "1067"),
+        ("AU", "800"),
+        ("RO", "10 011"),
+    ],
+)
+def test_a_zip_without_its_leading_zero_has_a_notice(country: str, zip_code: object) -> None:
+    assert read(country=country, zip=zip_code)[1] == ["address.zip"]
+
+
+@pytest.mark.parametrize(
+    ("country", "zip_code"),
+    [
+        ("US", "02134"),
+        ("US", "02134-1234"),
+        ("SK", "010 01"),
+        ("CH", "8001"),
+        ("AU", "0800"),
+        ("GB", "123"),
+        ("US", "12"),
+    ],
+)
+def test_a_zip_as_long_as_its_country_has_it_is_kept(country: str, zip_code: str) -> None:
+    assert read(country=country, zip=zip_code)[1] == []
+
+
+@pytest.mark.parametrize("field", ["recipient", "province", "street2", "zip", "sku", "custom_order_number"])
+@pytest.mark.parametrize("value", ["False", "TRUE", "true"])
+def test_a_truth_value_as_text_is_a_fault(field: str, value: str) -> None:
+    assert "is True or False" in fault_of(field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("phone", "12 Rue Alpha"),
+        ("phone", "N/A 1"),
+        ("zip", "Paris"),
+        ("zip", "-"),
+        ("city", "75001"),
+        ("city", "-"),
+    ],
+)
+def test_what_looks_like_another_column_has_a_notice(field: str, value: str) -> None:
+    assert read(**{field: value})[1] == [f"address.{field}"]
+
+
+def test_a_phone_that_is_an_email_address_is_a_fault() -> None:
+    assert "is an e-mail address" in fault_of("phone", "ida7@example.com")

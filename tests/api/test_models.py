@@ -236,6 +236,19 @@ def test_parts_may_come_as_json_text() -> None:
 
 
 @pytest.mark.parametrize(
+    "data",
+    [
+        '{"address": {}, "items": [{"sku": "A", "quantity": 1, "quantity": 5}]}',
+        {"address": '{"country": "FR", "country": "US"}', "items": [{"sku": "A", "quantity": 1}]},
+        {"address": {}, "items": '[{"sku": "A", "sku": "B", "quantity": 1}]'},
+    ],
+)
+def test_a_key_twice_in_one_json_object_is_a_fault(data: Any) -> None:
+    with pytest.raises(InvalidOrderError, match="a key twice in one object"):
+        Order.parse(data)
+
+
+@pytest.mark.parametrize(
     "data", ["", "None", "nonsense", "[]", "3", "null", [], 3, None, "{" * 100_000, "[" * 100_000]
 )
 def test_what_is_no_order_at_all_is_one_fault(data: Any) -> None:

@@ -1,9 +1,12 @@
+# ruff: noqa: RUF001
 """Rows whose cells are damaged: the meant order, a fault or a warning, and never another order."""
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -103,7 +106,9 @@ def test_a16_a_country_name_and_its_code_are_one_order_with_a_warning() -> None:
 def test_a26_composed_and_decomposed_rows_are_one_order() -> None:
     name = "José Ångström"
 
-    (found,) = parsed(*(ROW | {"recipient": unicodedata.normalize(form, name)} for form in ("NFC", "NFD")))
+    (found,) = parsed(
+        *(ROW | {"recipient": unicodedata.normalize(form, name), "sku": form} for form in ("NFC", "NFD"))
+    )
 
     assert found.order is not None
     assert found.order.address.recipient == unicodedata.normalize("NFC", name)
@@ -119,3 +124,38 @@ def test_cells_of_items_are_read_by_the_same_rules() -> None:
     assert good.order is not None
     assert [(one.sku, one.quantity) for one in good.order.items] == [("A", 2)]
     assert [fault.path for fault in bad.faults] == ["items[1].quantity"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"custom_order_number": "1007"}, {"custom_order_number": "1007.0"}),
+        ({"custom_order_number": "1007"}, {"custom_order_number": "'1007"}),
+        ({"recipient": "Ida Test"}, {"recipient": "Ida\u00a0Test "}),
+        ({"quantity": "1"}, {"quantity": "1.0"}),
+        ({"quantity": 1}, {"quantity": Decimal("1.00")}),
+        ({"price": "5"}, {"price": "5.00"}),
+        ({"price": "nan"}, {"price": None}),
+    ],
+)
+def test_equal_rows_in_two_spellings_are_a_fault_and_not_twice_the_goods(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    (found,) = parsed(ROW | {"price": "5"} | one, ROW | {"price": "5"} | other)
+
+    assert found.order is None
+    assert "equal in every column" in found.faults[0].message
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("7", "7.0"), ("7", 7), (7.0, "'7"), ("L-1", "L-1\u200b"), ("７", "7")]
+)
+def test_a_line_id_in_two_spellings_is_one_line(one: object, other: object) -> None:
+    (found,) = parsed(
+        ROW | {"line_id": one, "loaded": "Monday"}, ROW | {"line_id": other, "loaded": "Sunday"}
+    )
+    lines = json.dumps([{"sku": "A", "quantity": 1, "line_id": each} for each in (one, other)])
+    (in_items,) = parsed({k: v for k, v in ROW.items() if k not in ("sku", "quantity")} | {"items": lines})
+
+    assert [fault.message.partition(" on ")[0] for fault in found.faults] == ["has one line_id"]
+    assert [fault.message.partition(" on ")[0] for fault in in_items.faults] == ["has one line_id"]

@@ -615,3 +615,31 @@ def test_any_list_of_json_is_read_as_it_was_written_and_rejected_when_it_is_cut(
     cut = data.draw(st.integers(0, len(text) - 1))
     path.write_bytes(text[:cut].encode(encoding))
     assert fault_of(path)
+
+
+@pytest.mark.parametrize("header", ["id,name,city,province\n", "\ufeffID,Name , City,PROVINCE\n"])
+def test_a_header_that_is_repeated_is_left_out_with_a_warning(
+    write: Write, header: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(f"id,name,city,province\nA-1,Ann,Austin,Texas\n{header}A-2,Bob,Austin,Texas\n")
+
+    assert [row["id"] for row in read(path, log=logging.getLogger(__name__))] == ["A-1", "A-2"]
+    assert "Rows that repeat the header are left out: 3" in caplog.messages
+
+
+def test_a_second_header_with_other_columns_stops_the_reading(write: Write) -> None:
+    path = write("id,name,city,province\nA-1,Ann,Austin,Texas\nid,name,province,city\nA-2,Bob,Texas,Austin\n")
+
+    assert "row 3 names the columns once more" in fault_of(path)
+
+
+def test_a_cell_that_is_a_column_name_is_no_header(write: Write) -> None:
+    path = write("id,name,city,province\nid,Ann,Austin,Texas\nA-2,name,Austin,Texas\n")
+
+    assert [row["id"] for row in read(path)] == ["id", "A-2"]
+
+
+def test_rows_below_what_seemed_to_be_a_footer_stop_the_reading(write: Write) -> None:
+    path = write("id,name,city,province\nA-1,Ann,Austin,Texas\n\nRefunds\n\nA-2,Bob,Austin,Texas\n")
+
+    assert "row 4 has too few cells for an order, and row 6 below it has enough again" in fault_of(path)

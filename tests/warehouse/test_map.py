@@ -568,3 +568,89 @@ def test_a_damaged_table_yields_the_meant_orders_or_faults(
             assert found.order.address.recipient == f"To {found.number}"
             own = meant[found.number or ""]
             assert goods(found) == Counter(own), "other goods than meant"
+
+
+def test_nan_inside_nested_data_is_blank() -> None:
+    row = {**line(), "ship": {"zip": float("nan"), "city": "Paris"}}
+
+    (found,) = mapped([row], {"zip": "ship.zip", "city": "{ship.city} {ship.zip}"})
+
+    assert found.order is not None
+    assert (found.order.address.zip, found.order.address.city) == (None, "Paris")
+
+
+@pytest.mark.parametrize("blank", [None, "", "None", "nan"])
+def test_a_blank_part_of_a_number_is_a_fault_since_it_would_be_another_number(blank: str | None) -> None:
+    rows = [line() | {"shop": "7", "id": "1"}, line() | {"shop": "7", "id": blank}]
+
+    whole_one, other = mapped(rows, {"custom_order_number": "{shop}-{id}"})
+
+    assert whole_one.number == "7-1"
+    assert other.order is None
+    assert other.faults[0].path == "custom_order_number"
+
+
+def test_a_blank_part_of_a_sku_is_a_fault() -> None:
+    (found,) = mapped([line() | {"style": "FW1", "size": None}], {"sku": "{style}_{size}"})
+
+    assert [(fault.path, fault.message.partition(",")[0]) for fault in found.faults] == [
+        ("items[0].sku", "has a blank part in its template")
+    ]
+
+
+@pytest.mark.parametrize("spelling", ["1007", "1007.0", "'1007", 1007, 1007.0])
+def test_a_part_of_a_template_is_read_as_the_field_is(spelling: object) -> None:
+    (found,) = mapped(
+        [line() | {"id": spelling}], {"custom_order_number": "SO-{id}", "zip": "F-{id}", "sku": "FW{sku}"}
+    )
+
+    assert found.order is not None
+    assert (found.number, found.order.address.zip) == ("SO-1007", "F-1007")
+
+
+@pytest.mark.parametrize("damaged", ["3.3E+10", "#N/A", "=A1", "1,007"])
+def test_a_damaged_part_of_a_template_is_a_fault(damaged: str) -> None:
+    (found,) = mapped([line() | {"id": damaged}], {"custom_order_number": "SO-{id}"})
+
+    assert found.order is None
+    assert found.faults[0].path == "custom_order_number"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("A-1", "a-1"), ("0012", "12"), ("#12", "12"), ("# 0012", "#12"), ("SO 12", "so12")]
+)
+def test_order_numbers_that_are_nearly_equal_have_a_warning(one: str, other: str) -> None:
+    found = mapped([line(one), line("B-7"), line(other, sku="T")])
+
+    assert all(each.order for each in found)
+    alike = [[text for path, text in each.warnings if path == "custom_order_number"] for each in found]
+    assert alike[1] == []
+    assert "row 3 " in alike[0][0]
+    assert "row 1 " in alike[2][0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("A-10", "A-1"), ("1", "10"), ("A1", "A-1"), ("1007-1", "1007-2")]
+)
+def test_other_order_numbers_are_orders_of_their_own(one: str, other: str) -> None:
+    found = mapped([line(one), line(other)])
+
+    assert all(each.order and "custom_order_number" not in dict(each.warnings) for each in found)
+
+
+def test_a_default_that_refers_to_a_field_has_that_fields_own_default() -> None:
+    row = {**line(province=None), "city": None, "depot": "Lyon"}
+
+    (found,) = mapped([row], defaults={"province": "{city}", "city": "{depot}"})
+
+    assert found.order is not None
+    assert (found.order.address.province, found.order.address.city) == ("Lyon", "Lyon")
+
+
+def test_defaults_that_refer_to_each_other_fill_whichever_is_blank() -> None:
+    rows = [line("A", province=None, city="Lyon"), line("B", province="Nord", city=None)]
+
+    found = mapped(rows, defaults={"province": "{city}", "city": "{province}"})
+
+    addresses = [each.order.address for each in found if each.order]
+    assert [(one.province, one.city) for one in addresses] == [("Lyon", "Lyon"), ("Nord", "Nord")]

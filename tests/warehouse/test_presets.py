@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -307,3 +308,29 @@ def test_a_row_with_a_sku_is_a_line_also_where_its_mark_is_blank() -> None:
     (found,) = mapped([first, line, footer], columns)
 
     assert goods(found) == {"S": 2}
+
+
+@pytest.mark.parametrize(
+    ("preset", "cells", "outcome"),
+    [
+        ("shopify-csv", {"Cancelled at": "2026-11-20 10:00:00 +0100"}, "fault"),
+        ("shopify-csv", {"Financial Status": "refunded"}, "fault"),
+        ("shopify-csv", {"Fulfillment Status": "fulfilled"}, "warning"),
+        ("shopify-csv", {"Fulfillment Status": "unfulfilled", "Cancelled at": ""}, "none"),
+        ("woocommerce-csv", {"Order Status": "Cancelled"}, "fault"),
+        ("woocommerce-csv", {"Order Status": "Completed"}, "warning"),
+        ("etsy-csv", {"Date Shipped": "11/20/26"}, "warning"),
+        ("odoo-csv", {"Status": "Cancelled"}, "fault"),
+    ],
+)
+def test_an_order_that_was_cancelled_is_a_fault_and_one_that_shipped_has_a_warning(
+    preset: str, cells: dict[str, str], outcome: str
+) -> None:
+    with (EXAMPLES / SHOPS[preset][0]).open(newline="") as file:
+        row = next(csv.DictReader(file))
+
+    (found,) = mapped([row | cells], preset, defaults=PHONE)
+
+    assert (found.order is None) == (outcome == "fault")
+    assert [one.path for one in found.faults] == (["custom_order_number"] if outcome == "fault" else [])
+    assert ("custom_order_number" in dict(found.warnings)) == (outcome == "warning")
