@@ -322,8 +322,8 @@ class _Mapper:
         if number is None or number not in self._alike:
             return []
         text = (
-            f"differs from that of row {self._alike[number]} only in case, spaces, # or leading zeros: are these "
-            "one order? Both are sent"
+            f"differs from that of row {self._alike[number]} only in case, spaces, # or leading zeros: are "
+            "these one order? Both are sent"
         )
         return [self._explained(Fault(NUMBER, text))]
 
