@@ -102,6 +102,15 @@ def test_pause_of_another_account_stops_nothing(world: World) -> None:
     assert counts(world.sync("A")) == {"created": 1}
 
 
+def test_ledger_of_an_older_version_is_read_as_not_paused(world: World) -> None:
+    with world.ledger.storage.database.write() as db:
+        tables.pause.drop(db)
+    pause = world.ledger.storage.pause()
+    with world.ledger.storage.database.write() as db:
+        tables.pause.create(db)  # others use the same server
+    assert pause is None
+
+
 # The cap of a day ----------------------------------------------------------------------------------
 
 DAY_S = 86_400.0

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from airflow_provider_kk.api.urls import may_be_one_store
 from airflow_provider_kk.delivery.clock import Clock, SystemClock
@@ -396,8 +396,15 @@ class SqlStorage:
 
     def pause(self) -> Pause | None:
         """Return who has stopped all sending; None while it is allowed."""
-        with self.database.read() as db:
-            row = db.execute(sa.select(_PAUSE).where(*self._where_paused()).limit(1)).one_or_none()
+        query = sa.select(_PAUSE).where(*self._where_paused()).limit(1)
+        try:
+            with self.database.read() as db:
+                row = db.execute(query).one_or_none()
+        except DBAPIError:
+            with self.database.read() as db:
+                if sa.inspect(db).has_table(_PAUSE.name):
+                    raise
+            return None  # who only reads makes no tables in a ledger of an older version
         return None if row is None else Pause(row.paused_at, row.paused_by, row.why)
 
     def add_pause(self, who: str, why: str) -> bool:
