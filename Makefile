@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo ui test test-3.3 test-2.11 test-range test-system test-ui test-warehouses chaos bench bench-long \
+.PHONY: help demo ui test test-3.3 test-2.11 test-range test-system test-ui test-warehouses chaos model bench bench-long \
 	test-lowest lint format build docs audit env-3.3 env-2.11 test-packages clean
 
 AIRFLOW_3 := .venv/airflow-3.3/bin
@@ -51,6 +51,10 @@ test-warehouses:  ## run the main job on Airflow's real hooks of Snowflake, Reds
 
 chaos: env-3.3 test-packages  ## kill the delivery of orders 20,000 times, simulate it 5,000,000 times, break it on purpose
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m tests.chaos $(ARGS)
+
+model: env-3.3  ## check every schedule of the delivery protocol's model within bounds, by SPIN
+	@scripts/install-test-packages model || echo "Without SPIN the model is not checked."
+	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m tests.model $(ARGS)
 
 bench:  ## measure delivery beside what one would write without it; some minutes
 	@$(MAKE) --no-print-directory env-3.3 test-packages MORE=bench

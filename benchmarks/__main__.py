@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.table import Row, markdown, report
 
-PARTS = ("imports", "at_the_limit", "throughput", "settling", "growth", "created", "memory")
+PARTS = ("imports", "at_the_limit", "throughput", "guards", "settling", "growth", "created", "memory")
 RESULTS = Path(__file__).with_name("results.md")
 
 

@@ -65,9 +65,9 @@ def main() -> None:
 
     from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin
     from airflow_provider_kk.delivery.sql.database import pool_arguments
-    from airflow_provider_kk.delivery.sql.report import Report
+    from airflow_provider_kk.delivery.sql.report import Report, RowFilter
     from airflow_provider_kk.delivery.sql.storage import sql_ledger
-    from airflow_provider_kk.delivery.states import Event, State
+    from airflow_provider_kk.delivery.states import Event
 
     task: dict[str, Any] = json.loads(sys.argv[1])
     ledger = sql_ledger(
@@ -84,7 +84,7 @@ def main() -> None:
 
     def page(since: float, until: float) -> None:
         report.over_time(since, until, _HOUR_S)
-        report.lines(State, since, until, limit=51)
+        report.lines(RowFilter(since=since, until=until), limit=50)
 
     def measure(name: str) -> dict[str, float]:
         numbers = [f"{name}-{n}" for n in range(ORDERS)]
@@ -96,7 +96,7 @@ def main() -> None:
             "doubts": median(seconds(ledger.doubts) for _ in range(20)),
             "today": median(seconds(lambda: page(now - _DAY_S, now)) for _ in range(20)),
             "old_page": median(
-                seconds(lambda: report.lines(State, 0.0, now - _AGO_S, limit=51)) for _ in range(20)
+                seconds(lambda: report.lines(RowFilter(until=now - _AGO_S), limit=50)) for _ in range(20)
             ),
             "year": median(seconds(lambda: report.over_time(now - _YEAR_S, now, _DAY_S)) for _ in range(3)),
         }

@@ -13,7 +13,6 @@ import time
 import sqlalchemy as sa
 
 from airflow_provider_kk.api.client import KKClient
-from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
@@ -23,7 +22,7 @@ from airflow_provider_kk.delivery.run_queue import RunQueue
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import sql_ledger
-from airflow_provider_kk.sync.delivery import item_of
+from airflow_provider_kk.sync.delivery import item_of, order_of
 from airflow_provider_kk.sync.runs import SyncRuns
 from benchmarks.orders import order
 from benchmarks.places import TOKEN, ready, tell
@@ -42,7 +41,7 @@ def main() -> None:
     granted: dict[str, float] = {}
 
     def make_job(payload: str) -> Job:
-        job = order_job(Order.model_validate_json(payload), client)
+        job = order_job(order_of(payload), client)
         granted[job.key] = time.time()
         return job
 

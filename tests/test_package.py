@@ -49,7 +49,7 @@ ROOMS = [
 BROUGHT_BY = {"charset_normalizer": "charset-normalizer", "pydantic_core": "pydantic", "werkzeug": "flask"}
 # What only type checkers read, Airflow 2's user interface, whose form widgets the hook offers there, and what
 # Airflow's API server is made of, whose process the Orders page lives in.
-OTHERS_BRING = {"_typeshed", "fastapi", "flask_appbuilder", "jinja2", "starlette", "wtforms"}
+OTHERS_BRING = {"_typeshed", "fastapi", "flask_appbuilder", "itsdangerous", "jinja2", "starlette", "wtforms"}
 
 
 def modules() -> list[str]:

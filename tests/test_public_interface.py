@@ -27,6 +27,7 @@ from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links import kk as links
 from airflow_provider_kk.operators.base import DeliveringOperator, KKOperator
 from airflow_provider_kk.provider_info import CONN_FIELDS, get_provider_info
+from airflow_provider_kk.sync.approval import PlanSummary
 from airflow_provider_kk.sync.runs import Summary
 from airflow_provider_kk.warehouse import write_back
 from airflow_provider_kk.warehouse.status_tables import StatusTables
@@ -183,6 +184,7 @@ SECTIONS = {
     "Methods of KKHook": hook_methods,
     "XCom keys": xcom_keys,
     "Fields of the summary": lambda: {field.name: set() for field in dataclasses.fields(Summary)},
+    "Fields of a plan": lambda: {field.name: set() for field in dataclasses.fields(PlanSummary)},
     "Connection extras": lambda: {name: set() for name in CONN_FIELDS},
     "Ledger tables": ledger_tables,
     "Warehouse tables": warehouse_tables,

@@ -38,7 +38,8 @@ _COUNTED = {
 }
 _EPILOG = """\
 Lists every order number of which KK has more or fewer orders than it should have. Only reads.
-With --history, checks the rows of all orders against the delivery protocol's rules; KK is not asked.
+With --history, checks the rows of all orders against the delivery protocol's rules, and each day against the
+connection's max_orders_per_day of now; KK is not asked.
 Exit status: 0 all agree, 1 there are differences or broken rules, 2 the list or the ledger is unreadable."""
 
 
@@ -79,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _audit_history(arguments: argparse.Namespace) -> int:
-    from airflow_provider_kk.sync.history import broken_rules
+    from airflow_provider_kk.sync.history import broken_rules, over_cap
 
     if arguments.since or arguments.until:
         raise CommandError("--history checks all orders: leave --since and --until out")
@@ -88,6 +89,8 @@ def _audit_history(arguments: argparse.Namespace) -> int:
     for generations, posts in ledger.storage.histories():
         rows += broken_rules(generations, posts, settle_delay_s=ledger.settle_delay_s)
         checked, attempts = checked + 1, attempts + len(posts)
+    if ledger.max_orders_per_day is not None:
+        rows += over_cap(ledger.storage.attempts_by_time(), ledger.max_orders_per_day)
     counts = {"orders": checked, "attempts": attempts, "broken_rules": len(rows)}
     if arguments.json:
         for one in rows:

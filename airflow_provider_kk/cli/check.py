@@ -44,7 +44,7 @@ Asks KK nothing, except for prices with --max-order-value or --max-run-value.
 Without a kk connection or a ledger the orders are checked all the same, and it is
 said what cannot be known.
 Exit status: 0 every order would be sent or is created already; 1 some would not:
-they are rejected and rest, invalid, held, changed or in doubt; 2 it could not be
+they are rejected and in back-off, invalid, held, changed or in doubt; 2 it could not be
 told: wrong arguments, file, columns, connection."""
 #: The bucket that KK documents, where no connection says otherwise.
 _BURST, _PER_SECOND = 120, 2.0
@@ -53,7 +53,7 @@ OUTCOMES = {
     "postponed": "would be sent",
     "already_created": "created before, nothing to do",
     "changed": "created before with other goods or another address: nothing would be sent",
-    "rejected": "refused by KK before, resting: nothing would be sent yet",
+    "rejected": "rejected by KK before, in back-off: nothing would be sent yet",
     "in_doubt": "in doubt: KK's list has to show first whether they are there",
     "held": "held: a human has to decide",
     "not_sent": "would not be sent, because a guard stops the sync",

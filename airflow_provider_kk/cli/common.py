@@ -258,7 +258,9 @@ def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
         # Such as a hook whose provider is not installed.
         fault = str(error)
         if fault.startswith("Unknown hook type"):
-            fault += ": Airflow's provider for it is not installed here (apache-airflow-providers-...)"
+            kind = fault.split('"')[1] if fault.count('"') > 1 else "..."
+            package = f"apache-airflow-providers-{kind}"
+            fault += f": Airflow's provider for it is not installed here, such as {package}"
     except DBAPIError as error:
         fault = f"the ledger's database cannot be used: {describe_error(error)}"
     print_line(f"{name}: {fault}", file=sys.stderr)

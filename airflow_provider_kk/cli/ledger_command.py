@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument(
         "--older-than", type=duration, metavar="TIME", help="only what has not moved for 30m, 2h, 3d, ..."
     )
+    listing.add_argument(
+        "--newer-than", type=duration, metavar="TIME", help="only what has moved in the last 30m, 2h, 3d, ..."
+    )
     listing.add_argument("--limit", type=whole, default=200, help="at most so many (200)")
     listing.add_argument("--json", action="store_true", help="one JSON object a line")
     add_ledger_options(listing)
@@ -64,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     resolve_parser = actions.add_parser("resolve", help="say what became of orders, or order them again")
     resolve.add_arguments(resolve_parser)
-    retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their pause")
+    retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their back-off")
     resolve.add_retry_arguments(retrying)
 
     for parser_of_rows in (listing, show, resolve_parser, retrying):
@@ -161,13 +164,16 @@ def _print_clocks(entries: Iterable[Record], hook: KKHook, ledger: SqlLedger) ->
 
 def _found(arguments: argparse.Namespace, ledger: SqlLedger, states: list[State]) -> list[Record]:
     """Return the rows that match, one more than the limit when there are more."""
-    is_filtered = arguments.code is not None or arguments.older_than is not None
+    is_filtered = any(one is not None for one in (arguments.code, arguments.older_than, arguments.newer_than))
     found = ledger.entries(states=states, limit=None if is_filtered else arguments.limit + 1)
     if arguments.code is not None:
         found = [one for one in found if one.code == arguments.code]
     if arguments.older_than is not None:
         before = ledger.now() - arguments.older_than
         found = [one for one in found if one.updated_at <= before]
+    if arguments.newer_than is not None:
+        after = ledger.now() - arguments.newer_than
+        found = [one for one in found if one.updated_at >= after]
     return newest(found, ledger)
 
 
@@ -187,6 +193,8 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
         _print_entry(entry)
         mine = [one for one in attempts if one.generation == entry.generation]
         table(["POST", "sent", "outcome", "kkOrderIds", "by", "what KK said"], [_row(one) for one in mine])
+    if not arguments.refunds:
+        _print_refunds(generations, ledger)
     _print_commands(generations[-1], arguments)
     _print_clocks(generations[-1:], hook, ledger)
     return 0
@@ -195,7 +203,7 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
 def _print_entry(entry: Record) -> None:
     again = f", generation {entry.generation}" if entry.generation > 1 else ""
     print_line(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
-    retry_after = time(entry.retry_after) or "now, by a human's word"
+    retry_after = time(entry.retry_after) or "now, by kk ledger retry"
     facts = {
         "kkOrderIds": ", ".join(entry.kk_order_ids),
         "goods": ", ".join(f"{quantity} x {sku}" for sku, quantity in entry.content.goods.items()),
@@ -209,6 +217,16 @@ def _print_entry(entry: Record) -> None:
     for name, value in facts.items():
         if value:
             print_line(f"  {name}: {value}")
+
+
+def _print_refunds(generations: Iterable[Record], ledger: SqlLedger) -> None:
+    """Print what became of the refunds of whole orders: a cancelled order stays created."""
+    from airflow_provider_kk.delivery.refunds import refund_key
+    from airflow_provider_kk.delivery.sql.storage import refund_ledger
+
+    keys = [refund_key(kk_id, None) for one in generations for kk_id in one.kk_order_ids]
+    for key, refund in refund_ledger(ledger).look_up(keys).items():
+        print_line(f"refund {key}: {refund.state.value.replace('_', ' ')} {', '.join(refund.kk_order_ids)}")
 
 
 def _row(attempt: Attempt) -> list[str]:

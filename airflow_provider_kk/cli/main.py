@@ -30,7 +30,7 @@ class Subcommand(Protocol):
 
 # name: what it does, and its module
 COMMANDS: dict[str, tuple[str, str]] = {
-    "check": ("say what would become of the orders in a file or a query", "airflow_provider_kk.cli.check"),
+    "check": ("preview what would be sent of a file or a query", "airflow_provider_kk.cli.check"),
     "send": ("send the orders in a file or a query to KK, each once", "airflow_provider_kk.cli.send"),
     "cancel": ("cancel orders at KK before they ship", "airflow_provider_kk.cli.cancel"),
     "pause": ("stop all sending of the account", "airflow_provider_kk.cli.pause"),

@@ -46,7 +46,12 @@ def print_problems(
     for names, number, text in shared:
         print_line(f"{count_orders(number)}: {text} ({some_of(names, number)})", file=file, style="bold")
     found = run_queue.finished(*statuses)
-    rows = [row for one in islice(found, most) for row in _rows(one)]
+    long = {text for _, _, text in shared if len(text) > _LONG}
+    rows = [
+        [*row[:4], "as above"] if " ".join(row[3:]).strip() in long else row
+        for one in islice(found, most)
+        for row in _rows(one)
+    ]
     if not rows:
         return
     print_line(file=file)
@@ -60,12 +65,7 @@ def _shared_faults(found: Iterable[RunResult]) -> list[tuple[list[str], int, str
     """Return what several orders have in common: some of their numbers, how many they are, and the fault."""
     groups: dict[str, tuple[list[str], int]] = {}
     for one in found:
-        # Where in an order a line stands, and its row, are its own.
-        texts = {
-            re.sub(r"\[\d+\]", "", f"{path} {_ROWS.sub('', text)}").strip()
-            for _, _, _, path, text in _rows(one)
-        }
-        for text in texts:
+        for text in {_fault(row) for row in _rows(one)}:
             names, number = groups.get(text, ([], 0))
             if number or len(groups) < _GROUPS:
                 names += [one.name or f"row {one.position}"] if number < _NAMED else []
@@ -74,6 +74,14 @@ def _shared_faults(found: Iterable[RunResult]) -> list[tuple[list[str], int, str
     return sorted(shared, key=lambda group: -group[1])[:_SHOWN_GROUPS]
 
 
+def _fault(row: Sequence[str]) -> str:
+    """Return a fault without what is the order's own: where in it a line stands, and its row."""
+    *_, path, text = row
+    return re.sub(r"\[\d+\]", "", f"{path} {_ROWS.sub('', text)}").strip()
+
+
+#: A shared fault above this length is not printed again for each order.
+_LONG = 100
 #: What a fault says of rows.
 _ROWS = re.compile(r" ?\((?:row \d+(?: and )?)+\)")
 #: Memory does not grow with the number of different faults.

@@ -45,7 +45,11 @@ def _pause(arguments: argparse.Namespace) -> int:
     _hook, ledger = open_ledger_of(arguments, create=True)
     with closing(ledger):
         if ledger.storage.add_pause(person.who, person.why):
-            print_line(f"Sending of account {ledger.account} at {ledger.host} is paused until `kk resume`")
+            print_line(
+                f"Sending of account {ledger.account} at {ledger.host} is paused until `kk resume`. Within "
+                "seconds nothing more is sent. `kk ledger list --state created --newer-than 1h` lists what "
+                "was bought in the last hour, `kk cancel` cancels it"
+            )
         else:
             warn_of_pause(ledger)
     return 0

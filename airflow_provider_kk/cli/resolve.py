@@ -112,7 +112,8 @@ def require_known(numbers: Sequence[str], ledger: SqlLedger) -> list[Record]:
         verb = "is" if len(unknown) == 1 else "are"
         names = ", ".join([_whose(unknown[0], ledger), *unknown[1:]])
         raise CommandError(
-            f"{names} {verb} not in the ledger of {ledger.account} at {ledger.host}. Nothing was done"
+            f"{names} {verb} not in the ledger of {ledger.account} at {ledger.host}. "
+            "Correct the number or leave it out. Nothing was done"
         )
     return [known[one] for one in wanted]
 

@@ -46,7 +46,8 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FIELD=SOURCE",
-        help="where a field comes from when it is blank, such as 'province={city}'; may be repeated",
+        help="where a field comes from when it is blank, such as 'province={city}', or a "
+        "constant such as \"phone=='+33 1'\"; may be repeated",
     )
     parser.add_argument(
         "--duplicate-rows",
@@ -207,7 +208,8 @@ class _Columns(argparse.Action):
         if values == (PRESET, HELP):
             from airflow_provider_kk.warehouse.columns import describe_presets
 
-            print_line(describe_presets())
+            for line in describe_presets().splitlines():
+                print_line(line)
             parser.exit()
         namespace.columns = [*namespace.columns, values]
 

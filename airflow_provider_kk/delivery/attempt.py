@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from airflow_provider_kk.api.errors import KKError, Outcome
@@ -51,22 +52,23 @@ def attempt(
     *,
     origin: Origin,
     sync_id: str,
-    kk_skew_s: float,
+    kk_skew_s: Callable[[], float],
 ) -> tuple[Record, KKError | None] | None:
     """Send one job once and record the result.
 
     Acquire the permit before, so that the wait for it is no part of the lease.
 
     :param expected: the ledger's row, read before any listing that allowed this; None when there was none.
-    :param kk_skew_s: KK's clock minus the worker's.
+    :param kk_skew_s: returns KK's clock minus the worker's, which a response of KK may show anew.
     :return: the row afterwards and the error of the call; None when another worker has claimed the job.
     """
     lease = Lease(ledger)  # before the intent, so that it ends before the ledger's own
-    claim = ledger.claim(job, expected, origin=origin, sync_id=sync_id, kk_skew_s=kk_skew_s)
+    claim = ledger.claim(job, expected, origin=origin, sync_id=sync_id, kk_skew_s=kk_skew_s())
     if claim is None:
         return None
     answer, error = _post(claim, lease)
-    return ledger.record(claim, answer), error
+    # A clock may have been set since the intent.
+    return ledger.record(replace(claim, kk_skew_s=kk_skew_s()), answer), error
 
 
 def _post(claim: Claim, lease: Lease) -> tuple[AttemptResult, KKError | None]:

@@ -90,6 +90,8 @@ class Dispatcher:
     stock: StockLookup | None = None
     check_guards: Callable[[], str] | None = None
     """Called before the first order is sent; returns why nothing may be sent, and is empty when it may."""
+    check_approval: Callable[[QueuedOrder], str] | None = None
+    """Returns why an order may not be sent, and is empty when it may."""
     executor: Executor | None = None
     """Runs the attempts; None: threads."""
     wait_for_one: Callable[[Collection[Future[Any]]], Collection[Future[Any]]] = _wait_for_one
@@ -319,6 +321,9 @@ class Dispatcher:
             self._collect()
         if self.breaker_reason or self.stop.is_set():
             self._results.skip(item, expected, RunStatus.NOT_SENT, self.why_not_sent)
+        elif self.check_approval and (why := self.check_approval(item)):
+            self._order_log.warning("{orders} {are} not sent: {reason}", item.key or "", why)
+            self._results.skip(item, expected, RunStatus.POSTPONED, why)
         elif self.postponed_because:
             self._results.skip(item, expected, RunStatus.POSTPONED, self.postponed_because)
         elif self._is_time_up() or (self._is_enough() and not (expected and expected.state in DOUBTFUL)):
@@ -353,7 +358,7 @@ class Dispatcher:
                 self.ledger,
                 origin=self.origin,
                 sync_id=self.sync_id,
-                kk_skew_s=kk_skew_s(self.order_list),
+                kk_skew_s=lambda: kk_skew_s(self.order_list),
             )
         except DailyCapError:
             self.throttle.release(self.ledger.clock.monotonic() - taken)
@@ -486,7 +491,10 @@ _Attempted = tuple[Record, KKError | None] | None
 
 def _why_postponed(error: SendingPausedError | DailyCapError) -> str:
     if isinstance(error, DailyCapError):
-        return f"{error}. The next order can be sent after {utc(error.until)}"
+        return (
+            f"{error}. The next order can be sent after {utc(error.until)}, or when the connection "
+            "allows more"
+        )
     return describe_pause(error.pause)
 
 

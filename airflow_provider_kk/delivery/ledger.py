@@ -179,8 +179,8 @@ class Ledger(Generic[S_co]):
         # Whoever claims for this account waits here, so that no two take the last order of a day.
         tx.lock_account()
         # Settle times hold the latest of three clocks, so that a clock that is behind ends no day early.
-        begun = self._earliest_now(tx, kk_skew_s) - _DAY_S
-        count, first = tx.count_bought(begun + self.settle_delay_s)
+        earliest_now = self._earliest_now(tx, kk_skew_s)
+        count, first = tx.count_bought(earliest_now + (self.settle_delay_s - _DAY_S))
         if count >= most:
             raise DailyCapError(most, first - self.settle_delay_s + _DAY_S)
 

@@ -267,7 +267,7 @@ class RefundDelivery:
             self._ledger,
             origin=self._origin,
             sync_id="",
-            kk_skew_s=kk_skew_s(order_list),
+            kk_skew_s=lambda: kk_skew_s(order_list),
         )
         if done is None:
             return None

@@ -12,6 +12,9 @@ from airflow_provider_kk.delivery.model import BLANK, Record, RecordChanges, cre
 from airflow_provider_kk.delivery.states import CLOSED, Event, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
 
+#: KK's clock shows whole seconds: less than this apart, it agrees.
+_KK_CLOCK_STEP_S = 2.0
+
 
 def resolve(
     ledger: AnyLedger, expected: Record, event: Event, *, ids: Sequence[str] = (), who: str, why: str
@@ -44,7 +47,7 @@ def require_absent(ledger: AnyLedger, expected: Record, not_mine: Sequence[str] 
     :param not_mine: the ids in its row that are another number's.
     :raises ValueError: when KK may still list the order, or has listed it.
     """
-    _require_window_over(ledger, expected)
+    require_window_over(ledger, expected)
     if others := set(expected.kk_order_ids) - set(not_mine):
         raise ValueError(
             f"KK has {', '.join(sorted(others))} under {expected.key}: cancel there what is wrong, "
@@ -88,7 +91,7 @@ def require_over(ledger: AnyLedger, expected: Record) -> None:
     """
     if expected.state not in CLOSED:
         raise ValueError(f"{expected.key} is {expected.state.value}: resolve it first")
-    _require_window_over(ledger, expected)
+    require_window_over(ledger, expected)
 
 
 def clear_backoff(ledger: AnyLedger, expected: Record, *, who: str, why: str) -> Record | None:
@@ -100,8 +103,15 @@ def clear_backoff(ledger: AnyLedger, expected: Record, *, who: str, why: str) ->
     return ledger.compare_and_set(expected, Event.BACKOFF_CLEARED, lambda _tx: values)
 
 
-def _require_window_over(ledger: AnyLedger, expected: Record) -> None:
-    if (rest_s := expected.settle_after - min(ledger.now(), ledger.clock.wall())) > 0:
+def require_window_over(ledger: AnyLedger, expected: Record, kk_skew_s: float = 0.0) -> None:
+    """Require that the settle window is over, by the database's, the machine's and KK's clock.
+
+    :param kk_skew_s: KK's clock minus the machine's, 0 while it is not known.
+    :raises ValueError: KK may still show the order.
+    """
+    wall = ledger.clock.wall()
+    kk = wall + kk_skew_s if abs(kk_skew_s) > _KK_CLOCK_STEP_S else wall
+    if (rest_s := expected.settle_after - min(ledger.now(), wall, kk)) > 0:
         raise ValueError(f"{expected.key} may still turn up at KK for {rest_s:.0f} s: try again then")
 
 

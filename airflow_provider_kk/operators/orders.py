@@ -226,7 +226,11 @@ class SyncOrdersOperator(DeliveringOperator):
     :param max_seconds: after so many seconds nothing new is sent; the rest waits for the next run.
     :param limit: how many orders to send at most.
     :param plan_only: send nothing, say what would happen; what would be sent counts as `postponed`, and
-        `requests` and `seconds` are what that takes at least, at KK's limit.
+        `requests` and `seconds` are what that takes at least, at KK's limit. The summary then has
+        `new_orders`, `units`, `value`, `top_skus`, `countries`, `warnings`, `plan_digest` and `plan_orders`.
+    :param approved_plan: what a task with `plan_only` returned and people approved, also as text: only its
+        orders are sent, with the planned content; all others count as `postponed`. None or empty: the task
+        fails. Left out: no approval is needed.
     :param check_stock: ask KK for the stock of what is about to be sent, 30 SKUs a request; an order that
         cannot be served is not sent but `invalid`, and looked at again by the next run.
     :param on_absence: what to do when an order in doubt is not in KK's list after the settle window: `resend`
@@ -253,9 +257,10 @@ class SyncOrdersOperator(DeliveringOperator):
         "kk_conn_id",
         "ledger_conn_id",
         "write_back",
+        "approved_plan",
     )
     template_ext: Sequence[str] = (".sql",)
-    template_fields_renderers = {"sql": "sql", "parameters": "json"}  # noqa: RUF012
+    template_fields_renderers = {"sql": "sql", "parameters": "json", "approved_plan": "json"}  # noqa: RUF012
     operator_extra_links = RUN_IN_LEDGER
     ui_color = "#dcefe3"
 
@@ -275,6 +280,7 @@ class SyncOrdersOperator(DeliveringOperator):
         max_seconds: float = 3600,
         limit: int | None = None,
         plan_only: bool = False,
+        approved_plan: Mapping[str, Any] | str | XComArg | None = NOT_GIVEN,
         check_stock: bool = False,
         max_new_orders: int | None = Guards.max_new_orders,
         max_run_value: Decimal | float | str | None = None,
@@ -301,7 +307,12 @@ class SyncOrdersOperator(DeliveringOperator):
         self.max_in_flight = max_in_flight
         self.max_seconds = max_seconds
         self.limit = limit
+        if plan_only and approved_plan is not NOT_GIVEN:
+            raise ValueError("give either plan_only, to plan, or approved_plan, to send a plan")
         self.plan_only = plan_only
+        # None is what a skipped or rejected approval returns, and must not send everything.
+        self.needs_approval = approved_plan is not NOT_GIVEN
+        self.approved_plan: Any = approved_plan if self.needs_approval else None
         self.check_stock = check_stock
 
     def _execute(self, context: Context) -> dict[str, Any]:
@@ -310,6 +321,7 @@ class SyncOrdersOperator(DeliveringOperator):
             require_type,
             resolve_ledger_conn_id,
         )
+        from airflow_provider_kk.sync.approval import Approval
         from airflow_provider_kk.sync.deliver_orders import deliver_orders
         from airflow_provider_kk.sync.load_orders import Selection, load_orders
         from airflow_provider_kk.sync.plan import plan_orders
@@ -337,7 +349,8 @@ class SyncOrdersOperator(DeliveringOperator):
                 limit=self.limit,
                 check_stock=self.check_stock,
                 log=self.log,
-            ).as_dict()
+            )
+        approval = Approval.parse(self.approved_plan, hook.settings) if self.needs_approval else None
         opened = open_ledger(
             hook, ledger_conn_id, threads=self.max_in_flight, log=self.log, hook_params=params
         )
@@ -352,6 +365,7 @@ class SyncOrdersOperator(DeliveringOperator):
                 max_sent=self.limit,
                 check_stock=self.check_stock,
                 can_defer=self.deferrable,
+                approval=approval,
             )
             load_orders(
                 delivery.run_queue, selection, self.log, delivery, api_version=hook.settings.api_version

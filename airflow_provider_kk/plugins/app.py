@@ -7,119 +7,126 @@ mounts, so every route asks for a user, and FastAPI's own pages, which would not
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.common.db.common import SessionDep
-from airflow.api_fastapi.core_api.security import (
-    GetUserDep,
-    get_user,
-    requires_access_connection,
-    requires_access_dag,
-)
-from fastapi import Depends, FastAPI
-from fastapi.responses import FileResponse, HTMLResponse
+from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
+from fastapi import Depends, FastAPI, Query
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.refunds import order_of_key
-from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
-from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.plugins import chart, pages, query_params
-from airflow_provider_kk.plugins.ledgers import CannotReadLedgerError, LedgerSource, Reader, open_report
-from airflow_provider_kk.plugins.pages import View, page
-from airflow_provider_kk.plugins.query_params import Period
-from airflow_provider_kk.plugins.record_types import GROUPS, ORDERS, REFUNDS, RecordType
+from airflow_provider_kk.delivery.sql.report import Report
+from airflow_provider_kk.plugins import action_pages, chart, pages, query_params
+from airflow_provider_kk.plugins.ledgers import (
+    CannotReadLedgerError,
+    LedgerSource,
+    Reader,
+    ReaderDep,
+    fulfilment_of,
+    may_read_connections,
+    open_report,
+)
+from airflow_provider_kk.plugins.pages import Pager, View, csv_response, page
+from airflow_provider_kk.plugins.query_params import ListQuery, list_query
+from airflow_provider_kk.plugins.record_types import GROUPS, ORDERS, REFUNDS, RecordType, by_group
+from airflow_provider_kk.sync.resolve_many import choices_for
 
 _STATIC = Path(__file__).with_name("static")
 PAGE_SIZE = 50
 
 app = FastAPI(dependencies=[Depends(get_user)], docs_url=None, redoc_url=None, openapi_url=None)
-_may_read_connections = Depends(requires_access_connection("GET"))
+_may_read_connections = Depends(may_read_connections)
+app.include_router(action_pages.router)
 _may_read_run = Depends(requires_access_dag("GET", DagAccessEntity.RUN))
 
 
-def _reader(user: GetUserDep, session: SessionDep) -> Reader:
-    return Reader(user, session)
-
-
-ReaderDep = Annotated[Reader, Depends(_reader)]
+QueryDep = Annotated[ListQuery, Depends(list_query)]
 
 
 # Routes --------------------------------------------------------------------------------------------
 
 
 @app.get("/orders", dependencies=[_may_read_connections])
-def orders(
-    reader: ReaderDep,
-    kk_conn_id: str = "",
-    since: str = "",
-    until: str = "",
-    state: str = "",
-    q: str = "",
-    after: str = "",
-) -> HTMLResponse:
+def orders(reader: ReaderDep, query: QueryDep) -> HTMLResponse:
     """All orders of a ledger: counts, chart, table."""
-    text = query_params.text("q", q).strip()
-    return _list(
-        reader, ORDERS, kk_conn_id, Period.parse(since, until), query_params.group(state), text, after
-    )
+    return _list(reader, ORDERS, query)
 
 
 @app.get("/refunds", dependencies=[_may_read_connections])
-def refunds(
-    reader: ReaderDep,
-    kk_conn_id: str = "",
-    since: str = "",
-    until: str = "",
-    state: str = "",
-    q: str = "",
-    after: str = "",
-) -> HTMLResponse:
+def refunds(reader: ReaderDep, query: QueryDep) -> HTMLResponse:
     """All refunds of a ledger, in the same way."""
-    text = query_params.text("q", q).strip()
-    return _list(
-        reader, REFUNDS, kk_conn_id, Period.parse(since, until), query_params.group(state), text, after
-    )
+    return _list(reader, REFUNDS, query)
+
+
+@app.get("/orders.csv", dependencies=[_may_read_connections], response_model=None)
+def orders_as_csv(reader: ReaderDep, query: QueryDep) -> Response:
+    """Every order that a list shows, whatever its page."""
+    return _csv(reader, ORDERS, query)
+
+
+@app.get("/refunds.csv", dependencies=[_may_read_connections], response_model=None)
+def refunds_as_csv(reader: ReaderDep, query: QueryDep) -> Response:
+    """Every refund that a list shows, in the same way."""
+    return _csv(reader, REFUNDS, query)
 
 
 @app.get("/order", dependencies=[_may_read_connections])
-def order(reader: ReaderDep, number: str = "", kk_conn_id: str = "") -> HTMLResponse:
+def order(reader: ReaderDep, number: str = "", kk_conn_id: str = "", back: str = "") -> HTMLResponse:
     """All that is known of an order number, and its refunds."""
-    return _detail(reader, ORDERS, query_params.text("number", number), kk_conn_id)
+    return _detail(reader, ORDERS, query_params.text("number", number), kk_conn_id, query_params.back(back))
 
 
 @app.get("/refund", dependencies=[_may_read_connections])
-def refund(reader: ReaderDep, key: str = "", kk_conn_id: str = "") -> HTMLResponse:
+def refund(reader: ReaderDep, key: str = "", kk_conn_id: str = "", back: str = "") -> HTMLResponse:
     """All that is known of a refund."""
-    return _detail(reader, REFUNDS, query_params.text("key", key), kk_conn_id)
+    return _detail(reader, REFUNDS, query_params.text("key", key), kk_conn_id, query_params.back(back))
 
 
 @app.get("/runs/{dag_id}/{run_id:path}", dependencies=[_may_read_run])
 def run(
-    reader: ReaderDep, dag_id: str, run_id: str, kk_conn_id: str = "", kind: str = "", after: str = ""
+    reader: ReaderDep,
+    dag_id: str,
+    run_id: str,
+    kk_conn_id: str = "",
+    kind: str = "",
+    page_number: Annotated[str, Query(alias="page")] = "",
 ) -> HTMLResponse:
     """The orders and refunds of a DAG run, in every ledger whose connections the user may read."""
     dag_id, run_id = query_params.text("dag_id", dag_id), query_params.text("run_id", run_id)
-    view, behind = View.of(reader, kk_conn_id, None), query_params.text("after", after)
-    found, unread = [], 0
+    view, number = View.of(reader, kk_conn_id, None), query_params.page(page_number)
+    found, banners, unread = [], [], 0
     for one in [view.source] if kk_conn_id and view.source else view.sources:
         try:
             with open_report(one, reader) as (report, _settings):
+                banners += pages.banners_of(report, one, reader)
                 for each in (ORDERS, REFUNDS):
                     if kind in ("", each.many):
-                        found += _of_run(report, each, one, dag_id, run_id, behind)
+                        found += _of_run(report, each, one, dag_id, run_id, number)
         except CannotReadLedgerError:
             # Why is a subject of the list, where it stands beside the connection's name.
             unread += 1
-    return page("run.html", view, run_id=run_id, found=found, unread=unread, after=behind)
+    here = f"runs/{quote(dag_id, safe='')}/{quote(run_id, safe='')}"
+    return page(
+        "run.html", view, banners=banners, run_id=run_id, found=found, unread=unread, number=number, here=here
+    )
 
 
 @app.get("/{name}.css")
 def style(name: str) -> FileResponse:
     """The page's one style sheet."""
     return _static(name, "css", "text/css")
+
+
+@app.get("/{name}.svg")
+def icon(name: str) -> FileResponse:
+    """The icon, for the menu of Airflow too."""
+    return _static(name, "svg", "image/svg+xml")
 
 
 @app.get("/{name}.js")
@@ -131,14 +138,15 @@ def script(name: str) -> FileResponse:
 @app.exception_handler(HTTPException)
 def query_error(_request: Any, error: Any) -> HTMLResponse:
     """A page for whoever is not let in, or asks for what there is not."""
-    message = _REFUSALS.get(error.status_code, error.detail)
-    if message == HTTPStatus.NOT_FOUND.phrase:
-        message = "There is no such page."
+    # Airflow's own error says no more than its number does.
+    is_generic = error.status_code == 401 or error.detail == HTTPStatus(error.status_code).phrase
+    message = _REJECTIONS.get(error.status_code, error.detail) if is_generic else error.detail
     return page("message.html", View([], None), status=error.status_code, message=message)
 
 
-_REFUSALS = {
+_REJECTIONS = {
     401: "Log in to Airflow to see this page.",
+    404: "There is no such page.",
     403: "This page shows what connections lead to. Your role in Airflow may not read those, or this DAG.",
 }
 _NO_CONNECTION = (
@@ -150,46 +158,69 @@ _NO_CONNECTION = (
 # How pages come about ------------------------------------------------------------------------------
 
 
-def _list(
-    reader: Reader, kind: RecordType, kk_conn_id: str, period: Period, state: str, text: str, after: str
-) -> HTMLResponse:
-    view, cursor = View.of(reader, kk_conn_id, kind), query_params.cursor(after)
+def _list(reader: Reader, kind: RecordType, query: ListQuery) -> HTMLResponse:
+    view = View.of(reader, query.kk_conn_id, kind)
     if view.source is None:
         return page("message.html", view, message=_NO_CONNECTION)
-    states = GROUPS[state] if state else tuple(State)
+    query = replace(query, kk_conn_id=view.source.kk_conn_id)
     try:
         with open_report(view.source, reader) as (report, settings):
             mine = kind.report(report)
-            values: dict[str, Any] = {"settings": settings, "open_now": _open_now(report)}
-            if text:
-                values |= {"rows": pages.rows(_found(report, kind, text), kind, view.source)}
-                return page("found.html", view, period=period, text=text, **values)
-            lines = mine.lines(states, period.begin, period.end, limit=PAGE_SIZE + 1, after=cursor)
-            series, drawn = _over_time(mine, period, settings.rate_limit_per_second)
+            if query.q:
+                by_state, drawn = mine.count_selected(query.selection), None
+                counts = {
+                    name: sum(by_state.get(one, 0) for one in states) for name, states in GROUPS.items()
+                }
+            else:
+                counts, drawn = _over_time(mine, query, settings.rate_limit_per_second)
+            lines = mine.lines(
+                replace(query.selection, states=query.states),
+                sort=query.column,
+                descending=query.is_descending,
+                offset=(query.page - 1) * PAGE_SIZE,
+                limit=PAGE_SIZE,
+            )
+            open_now, dag_ids = _open_now(report), mine.dag_ids()
+            banners = pages.banners_of(report, view.source, reader)
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
+    total = counts[query.state] if query.state else sum(counts.values())
     return page(
         "list.html",
         view,
-        period=period,
+        query=query,
+        settings=settings,
         chart=drawn,
-        counts={name: sum(steps.values()) for name, steps in series.items()},
-        state=state,
-        text="",
-        is_later_page=bool(after),
-        rows=pages.rows(lines[:PAGE_SIZE], kind, view.source),
-        older=str(Cursor.after(lines[PAGE_SIZE - 1])) if len(lines) > PAGE_SIZE else "",
-        **values,
+        counts=counts,
+        open_now=open_now,
+        banners=banners,
+        dag_ids=dag_ids,
+        rows=pages.rows(lines, kind, view.source),
+        pager=Pager(query.page, PAGE_SIZE, total),
+        may_edit=reader.may_edit(view.source.kk_conn_id),
+        here=kind.many + query.address(page=query.page),
     )
 
 
-def _found(report: Report, kind: RecordType, text: str) -> list[Line]:
-    of_order = report.refunds_of([text]) if kind.is_refund else []
-    return of_order or kind.report(report).find(text, limit=PAGE_SIZE)
+def _csv(reader: Reader, kind: RecordType, query: ListQuery) -> Response:
+    view = View.of(reader, query.kk_conn_id, kind)
+    if view.source is None:
+        return page("message.html", view, message=_NO_CONNECTION)
+    try:
+        with open_report(view.source, reader) as (report, _settings):
+            lines = kind.report(report).export(
+                replace(query.selection, states=query.states),
+                sort=query.column,
+                descending=query.is_descending,
+            )
+            # Written before it is sent, so that what fails is a page that says why, and no half of a file.
+            return csv_response(lines, kind, f"kk-{kind.many}-{query.period.since}-{query.period.until}.csv")
+    except CannotReadLedgerError as error:
+        return page("message.html", view, message=str(error))
 
 
 def _open_now(report: Report) -> list[tuple[RecordType, str, int]]:
-    """Count what waits for a human, and what is looked up by itself, whatever its day."""
+    """Count what waits for a person, and what is looked up by itself, whatever its day."""
     waiting = {name: GROUPS[name] for name in ("held", "in doubt")}
     found = []
     for kind in (ORDERS, REFUNDS):
@@ -201,15 +232,18 @@ def _open_now(report: Report) -> list[tuple[RecordType, str, int]]:
 
 
 def _over_time(
-    report: Report, period: Period, limit_per_second: float
-) -> tuple[dict[str, dict[int, int]], chart.Chart]:
+    report: Report, query: ListQuery, limit_per_second: float
+) -> tuple[dict[str, int], chart.Chart]:
+    """Return how many there are of each group, and when."""
+    period = query.period
     # A chart of all years is one of those in which there was something.
     begin = max(period.begin, min(report.oldest() or 0.0, period.end - chart.DAY_S))
     begin -= begin % chart.DAY_S
     step_s = chart.step_for(begin, period.end)
-    counts = report.over_time(begin, period.end, step_s)
+    counts = report.over_time(begin, period.end, step_s, query.selection)
     series = {name: _summed([counts[state] for state in states]) for name, states in GROUPS.items()}
-    return series, chart.draw(series, begin, period.end, step_s, limit_per_second)
+    drawn = chart.draw(series, begin, period.end, step_s, limit_per_second)
+    return {name: sum(steps.values()) for name, steps in series.items()}, drawn
 
 
 def _summed(series: Iterable[dict[int, int]]) -> dict[int, int]:
@@ -220,15 +254,17 @@ def _summed(series: Iterable[dict[int, int]]) -> dict[int, int]:
     return total
 
 
-def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str) -> HTMLResponse:
+def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str, back: str) -> HTMLResponse:
     view = View.of(reader, kk_conn_id, kind)
     if view.source is None:
         return page("message.html", view, message=_NO_CONNECTION)
     try:
-        with open_report(view.source, reader) as (report, _settings):
+        with open_report(view.source, reader) as (report, settings):
             generations, attempts = kind.report(report).all_of(key)
             ids = [one for entry in generations for one in entry.kk_order_ids]
             of_order = [] if kind.is_refund else report.refunds_of(ids)
+            banners = pages.banners_of(report, view.source, reader)
+            fulfilment = None if kind.is_refund else fulfilment_of(report, settings, ids)
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     if not generations:
@@ -241,23 +277,32 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str) -> HTML
         attempts=attempts,
         advice=pages.commands_for(generations[-1], kind, view.source),
         refunds=pages.rows(of_order, REFUNDS, view.source),
+        fulfilment=fulfilment,
+        banners=banners,
+        may_resolve=reader.may_edit(view.source.kk_conn_id)
+        and bool(choices_for([generations[-1].state], kind.is_refund)),
         kk_order_id=order_of_key(key) if kind.is_refund else "",
+        back=back,
+        here=kind.one + pages.query(**{kind.parameter: key, "kk_conn_id": view.source.kk_conn_id}),
     )
 
 
 def _of_run(
-    report: Report, kind: RecordType, source: LedgerSource, dag_id: str, run_id: str, after: str
+    report: Report, kind: RecordType, source: LedgerSource, dag_id: str, run_id: str, number: int
 ) -> list[dict[str, Any]]:
-    found = kind.report(report).of_run(dag_id, run_id, limit=PAGE_SIZE + 1, after=after or None)
-    if not found:
+    mine = kind.report(report)
+    counts = by_group(mine.count_run(dag_id, run_id))
+    if not any(counts.values()):
         return []
-    shown = found[:PAGE_SIZE]
+    found = mine.of_run(dag_id, run_id, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
     return [
         {
             "kind": kind,
             "source": source,
-            "rows": [pages.row(one.line, kind, source, one.attempts) for one in shown],
-            "more": shown[-1].line.key if len(found) > PAGE_SIZE else "",
+            "rows": [pages.row(one.line, kind, source, one.attempts) for one in found],
+            "counts": {name: count for name, count in counts.items() if count},
+            "pager": Pager(number, PAGE_SIZE, sum(counts.values())),
+            "address": partial(pages.query, kk_conn_id=source.kk_conn_id, kind=kind.many),
         }
     ]
 

@@ -16,8 +16,9 @@ _STEPS = (
     *(days * DAY_S for days in (1, 7, 28, 91, 364)),
 )
 _MOST_COLUMNS = 62
-WIDTH, HEIGHT = 960, 130
-#: A rate limit that is further away would press all columns flat.
+#: Columns are as wide as the page, in percent, so that texts stay readable on a phone; heights are pixels.
+WIDTH, HEIGHT = 100.0, 130
+#: A rate limit that is further away says nothing of these orders, and would press all columns flat.
 _LIMIT_IN_SIGHT = 4
 #: A column's number stands above it.
 _ROOM = 1.25
@@ -44,15 +45,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Chart:
-    """A stacked column for each step, and the rate limit as a line."""
+    """A stacked column for each step, and the rate limit as a line where it is in sight."""
 
     columns: tuple[Column, ...]
     names: tuple[str, ...]
     most: int
     step_label: str
-    limit: float
+    limit: float | None
+    """KK's rate limit in a step; None where it is far above the columns."""
     limit_y: float
-    limit_is_above: bool
 
     @property
     def highest(self) -> Column | None:
@@ -75,21 +76,21 @@ def draw(
     rows = [{name: series[name].get(step, 0) for name in names} for step in range(number)]
     most = max(sum(row.values()) for row in rows)
     limit = limit_per_second * step_s
-    is_above = limit > _LIMIT_IN_SIGHT * max(most, 1)
-    top = max(max(most, 1) * _ROOM, 0 if is_above else limit * 1.05)
+    in_sight = limit if limit <= _LIMIT_IN_SIGHT * max(most, 1) else None
+    top = max(max(most, 1) * _ROOM, (in_sight or 0.0) * 1.05)
     width = WIDTH / number
     columns = [
         Column(
-            round(step * width, 2),
-            round(width * 0.86, 2),
+            round(step * width, 3),
+            round(width * 0.86, 3),
             _begin_label(since + step * step_s, step_s),
             row,
             _stack(row, names, top),
         )
         for step, row in enumerate(rows)
     ]
-    limit_y = 1.0 if is_above else round(HEIGHT * (1 - limit / top), 2)
-    return Chart(tuple(columns), names, most, _step_label(step_s), limit, limit_y, is_above)
+    limit_y = 0.0 if in_sight is None else round(HEIGHT * (1 - in_sight / top), 2)
+    return Chart(tuple(columns), names, most, _step_label(step_s), in_sight, limit_y)
 
 
 def _stack(row: Mapping[str, int], names: Sequence[str], top: float) -> tuple[Segment, ...]:

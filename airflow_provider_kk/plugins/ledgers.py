@@ -1,32 +1,40 @@
-"""Which ledgers the page shows to a user, and how they are opened to be read."""
+"""Which ledgers the page shows to a user, and how they are opened: to read, and to resolve orders."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_connection
 from airflow.models.connection import Connection
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook, conf
+from fastapi import Depends
 
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
 from airflow_provider_kk.hooks.database import engine_behind
-from airflow_provider_kk.hooks.kk import settings_of
+from airflow_provider_kk.hooks.kk import KKHook, settings_of
 from airflow_provider_kk.hooks.ledger_connection import require_type
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
     from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
     from sqlalchemy.orm import Session
 
     from airflow_provider_kk.delivery.sql.report import Report
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.warehouse.status_rows import StatusRows
 
 #: Nobody waits longer for a page.
 _CONNECT_TIMEOUT_S = 5
@@ -63,7 +71,7 @@ class Reader:
     session: Session
 
     def sources(self) -> list[LedgerSource]:
-        """Return the places whose connections the user may read.
+        """Return the ledgers whose connections the user may read.
 
         These are what `[kk] orders_page` names, else every connection of type `kk` that can be listed.
         Connections of a secrets backend cannot be listed. An entry is `kk_conn_id`, or
@@ -71,12 +79,12 @@ class Reader:
         """
         return [
             source
-            for source in self._all_places()
+            for source in self._all_sources()
             if self.may_read(source.kk_conn_id)
             and (source.ledger_conn_id is None or self.may_read(source.ledger_conn_id))
         ]
 
-    def _all_places(self) -> list[LedgerSource]:
+    def _all_sources(self) -> list[LedgerSource]:
         named = conf.get("kk", "orders_page", fallback="") or ""
         if entries := [entry.strip() for entry in named.split(",") if entry.strip()]:
             return [
@@ -92,8 +100,15 @@ class Reader:
 
     def may_read(self, conn_id: str) -> bool:
         """Return whether Airflow's auth manager lets the user read a connection."""
+        return self._may("GET", conn_id)
+
+    def may_edit(self, conn_id: str) -> bool:
+        """Return whether it lets the user edit a connection, as Airflow's API asks it."""
+        return self._may("PUT", conn_id)
+
+    def _may(self, method: ResourceMethod, conn_id: str) -> bool:
         details = ConnectionDetails(conn_id=conn_id, team_name=self._team_of(conn_id))
-        return get_auth_manager().is_authorized_connection(method="GET", details=details, user=self.user)
+        return get_auth_manager().is_authorized_connection(method=method, details=details, user=self.user)
 
     def connection(self, conn_id: str) -> Any:
         """Return a connection that the user may read.
@@ -111,6 +126,14 @@ class Reader:
 
     def _team_of(self, conn_id: str) -> str | None:
         return Connection.get_team_name(conn_id, session=self.session)
+
+
+def _reader(user: GetUserDep, session: SessionDep) -> Reader:
+    return Reader(user, session)
+
+
+ReaderDep = Annotated[Reader, Depends(_reader)]
+may_read_connections = requires_access_connection("GET")
 
 
 def _of_environment() -> Iterator[str]:
@@ -139,15 +162,11 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
 
     :raises CannotReadLedgerError: it cannot be reached, the reader may not read it, or there is none yet.
     """
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-
     from airflow_provider_kk.delivery.clock import SystemClock
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
-    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.delivery.sql.storage import SqlStorage
 
-    try:
+    with _translated_errors(source):
         settings = settings_of(reader.connection(source.kk_conn_id))
         engine = _engine(source, settings, reader)
         storage = SqlStorage(engine, settings.host, settings.account, SystemClock())
@@ -160,11 +179,49 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
             yield report, settings
         finally:
             storage.close()
+
+
+@contextmanager
+def open_ledger_of(
+    source: LedgerSource, reader: Reader, *, are_refunds: bool = False
+) -> Iterator[tuple[KKHook, SqlLedger]]:
+    """Open a ledger to resolve orders or refunds in it, for as long as the block lasts.
+
+    :raises CannotReadLedgerError: as `open_report`; makes no ledger either.
+    """
+    from airflow_provider_kk.delivery.sql.storage import refund_ledger
+    from airflow_provider_kk.hooks.ledger_connection import ledger_behind
+
+    with open_report(source, reader):
+        pass  # within seconds it is known whether there is one
+    with _translated_errors(source):
+        connection = reader.connection(source.kk_conn_id)
+        hook = KKHook(source.kk_conn_id)
+        # The hook's own lookup knows nothing of the user's rights and teams.
+        hook.get_connection = lambda _conn_id: connection  # type: ignore[method-assign,assignment]
+        ledger = ledger_behind(
+            reader.connection(str(source.ledger_conn_id or hook.settings.ledger_conn_id)), hook, threads=1
+        )
+        try:
+            yield hook, refund_ledger(ledger) if are_refunds else ledger
+        finally:
+            ledger.close()
+
+
+@contextmanager
+def _translated_errors(source: LedgerSource) -> Iterator[None]:
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
+
+    try:
+        yield
     except (AirflowNotFoundException, InvalidConnectionError, LedgerUnusableError) as error:
         raise CannotReadLedgerError(str(error)) from error
     except DBAPIError as error:
         raise CannotReadLedgerError(
-            f"The ledger's database cannot be read: {describe_error(error)}"
+            f"The ledger's database cannot be used: {describe_error(error)}"
         ) from error
     except (AirflowException, SQLAlchemyError, ImportError, ValueError) as error:
         # Its text may hold an address with a password.
@@ -172,6 +229,33 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
             f"The ledger's connection {source.ledger_conn_id or 'of ' + source.kk_conn_id!r} cannot be used "
             f"by this API server: {type(error).__name__}"
         ) from error
+
+
+@dataclass(frozen=True)
+class Fulfilment:
+    """What the status tables in the ledger's database know of some orders at KK."""
+
+    orders: list[StatusRows]
+    synced_until: datetime | None
+    error: str = ""
+    """Why they cannot be read."""
+
+
+def fulfilment_of(report: Report, settings: ConnectionSettings, ids: Iterable[str]) -> Fulfilment | None:
+    """Return the fulfilment status and parcels of orders at KK; None where the status tables are not.
+
+    They are found in the ledger's database under their default names. Only DAGs name those with another
+    prefix, or in another database.
+    """
+    from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
+
+    tables = StatusTables(report.engine, settings.host, settings.account)
+    try:
+        if not tables.is_there():
+            return None
+        return Fulfilment(list(tables.of_ids(ids).values()), tables.synced_until())
+    except StatusTablesError as error:
+        return Fulfilment([], None, str(error))
 
 
 def _engine(source: LedgerSource, settings: ConnectionSettings, reader: Reader) -> Any:

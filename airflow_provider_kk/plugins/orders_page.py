@@ -12,6 +12,9 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 
 from airflow_provider_kk.plugins.urls import HAS_PAGES, PREFIX, root
 
+#: Seen on light and on dark.
+ICON = f"{root()}/page.svg"
+
 
 class _LazyApp:
     """The page's application, which is loaded when somebody asks for it."""
@@ -35,12 +38,14 @@ class OrdersPage(AirflowPlugin):
                 "destination": "nav",
                 "category": "browse",
                 "url_route": "kk-orders",
+                "icon": ICON,
             },
             {
                 "name": "KK orders",
                 "href": f"{root()}/runs/{{DAG_ID}}/{{RUN_ID}}",
                 "destination": "dag_run",
                 "url_route": "kk-run-orders",
+                "icon": ICON,
             },
         ]
         if HAS_PAGES

@@ -1,18 +1,20 @@
-"""What pages are made of: the ledgers to choose from, rows with their commands, and the templates."""
+"""What pages are made of: the ledgers to choose from, rows with their commands, CSV, and the templates."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from tempfile import SpooledTemporaryFile
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from airflow_provider_kk.delivery.log import utc
-from airflow_provider_kk.delivery.model import Attempt
+from airflow_provider_kk.delivery.log import format_goods, utc
+from airflow_provider_kk.delivery.model import Attempt, Pause
 from airflow_provider_kk.delivery.sql.report import Line
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
@@ -20,11 +22,12 @@ from airflow_provider_kk.plugins.ledgers import LedgerSource, Reader
 from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType, group_of
 from airflow_provider_kk.plugins.urls import airflow_path, root
 from airflow_provider_kk.sync.resolve_commands import ResolveCommands, resolve_commands
+from airflow_provider_kk.sync.resolve_many import choices_for
 
 #: No script, style, picture or form of anybody else; framed by Airflow only.
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'self'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'self'"
 )
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
@@ -36,7 +39,7 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class View:
-    """The places that the user may see, and the one that is looked at; `kind` is what the page is about."""
+    """The ledgers that the user may see, and the one that is looked at; `kind` is what the page is about."""
 
     sources: list[LedgerSource]
     source: LedgerSource | None
@@ -44,9 +47,9 @@ class View:
 
     @classmethod
     def of(cls, reader: Reader, name: str, kind: RecordType | None = ORDERS) -> View:
-        """Return the place of this name, else the first.
+        """Return the ledger of this connection, else the first.
 
-        :raises HTTPException: when there is no such place, or the reader may not read it: both look the same.
+        :raises HTTPException: when there is none, or the reader may not read it: both look the same.
         """
         known = reader.sources()
         if not name:
@@ -61,17 +64,38 @@ class View:
         )
 
 
+class PauseBanner(NamedTuple):
+    """That sending is paused, for the top of a page."""
+
+    kk_conn_id: str
+    pause: Pause
+    may_edit: bool
+
+
+class _KnowsPause(Protocol):
+    def pause(self) -> Pause | None: ...
+
+
+def banners_of(ledger: _KnowsPause, source: LedgerSource, reader: Reader) -> list[PauseBanner]:
+    """Return the banner of a ledger whose sending is paused, if it is."""
+    pause = ledger.pause()
+    return [PauseBanner(source.kk_conn_id, pause, reader.may_edit(source.kk_conn_id))] if pause else []
+
+
 class Row(NamedTuple):
-    """A line of a list, what may be said of it, and the POSTs that belong beside it."""
+    """A line of a list, the commands that resolve it, and the POSTs that belong beside it."""
 
     line: Line
     resolve_commands: ResolveCommands | None
     posts: tuple[Attempt, ...] = ()
+    can_act: bool = False
+    """Whether a person can do something with it."""
 
 
 def row(line: Line, kind: RecordType, source: LedgerSource, posts: tuple[Attempt, ...] = ()) -> Row:
-    """Put the commands beside what waits for a human."""
-    return Row(line, commands_for(line, kind, source) if line.state is State.HELD else None, posts)
+    """Put the commands beside what waits for a person."""
+    commands = commands_for(line, kind, source) if line.state is State.HELD else None
+    return Row(line, commands, posts, bool(choices_for([line.state], kind.is_refund)))
 
 
 def rows(lines: Iterable[Line], kind: RecordType, source: LedgerSource) -> list[Row]:
@@ -80,10 +104,34 @@ def rows(lines: Iterable[Line], kind: RecordType, source: LedgerSource) -> list[
 
 
 def commands_for(line: Any, kind: RecordType, source: LedgerSource) -> ResolveCommands | None:
-    """Return what may be said of a line or an entry."""
+    """Return the commands that resolve a line or an entry."""
     return resolve_commands(
         line.key, line.state, line.kk_order_ids, options=source.options, is_refund=kind.is_refund
     )
+
+
+@dataclass(frozen=True)
+class Pager:
+    """Which page of a list is shown, of how many."""
+
+    number: int
+    size: int
+    total: int
+
+    @property
+    def last(self) -> int:
+        """The number of the last page."""
+        return max(1, -(-self.total // self.size))
+
+    @property
+    def first_row(self) -> int:
+        """The position of the page's first row in the list; the first is 1."""
+        return (self.number - 1) * self.size + 1
+
+    @property
+    def last_row(self) -> int:
+        """The position of the page's last row."""
+        return min(self.number * self.size, self.total)
 
 
 def page(template: str, view: View, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -92,17 +140,107 @@ def page(template: str, view: View, *, status: int = 200, **values: Any) -> HTML
     return HTMLResponse(text, status, headers=_HEADERS)
 
 
-def _query(**values: Any) -> str:
+def query(**values: Any) -> str:
+    """Return the query of an address, without what is empty."""
     return "?" + urlencode({name: value for name, value in values.items() if value})
+
+
+# CSV -----------------------------------------------------------------------------------------------
+
+
+def csv_response(lines: Iterable[Line], kind: RecordType, name: str) -> Response:
+    """Return rows as a file that spreadsheets open."""
+    # Larger files go to the disk.
+    file = SpooledTemporaryFile(_CSV_IN_MEMORY, mode="w+", encoding="utf-8", newline="")  # noqa: SIM115
+    file.write("\ufeff")  # without it, Excel takes UTF-8 for the code page of its country
+    writer = csv.writer(file)
+    writer.writerow(
+        [
+            kind.key,
+            "generation",
+            "state",
+            kind.ids,
+            "goods",
+            "country",
+            "dag",
+            "run",
+            "time (UTC)",
+            "code",
+            "message",
+        ]
+    )
+    for line in lines:
+        cells = (
+            line.key,
+            line.generation,
+            line.state.value,
+            ", ".join(line.kk_order_ids),
+            format_goods(line.goods) if line.goods else "",
+            line.country,
+            line.dag_id,
+            line.run_id,
+            _at(line.at),
+            "" if line.code is None else line.code,
+            line.message,
+        )
+        writer.writerow([_defuse(str(cell)) for cell in cells])
+    file.seek(0)
+    headers = {**_HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+    chunks = iter(lambda: file.read(_CSV_CHUNK), "")
+    return StreamingResponse(chunks, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _defuse(cell: str) -> str:
+    """Keep a spreadsheet from running a cell as a formula."""
+    return "'" + cell if cell.startswith(_FORMULA_STARTS) else cell
+
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_CSV_IN_MEMORY = 2_000_000
+_CSV_CHUNK = 65_536
+
+
+# Templates -----------------------------------------------------------------------------------------
 
 
 def _run_link(dag_id: str, run_id: str) -> str:
     return f"{airflow_path()}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
 
 
+def _back_name(address: str) -> str:
+    return address.partition("?")[0].partition("/")[0].replace("runs", "run")
+
+
 def _at(epoch: float) -> str:
     return utc(epoch).removesuffix(" UTC")
 
+
+#: What a list can be sorted by, as its address and as people name it.
+_SORT_NAMES = {
+    "-time": "newest first",
+    "time": "oldest first",
+    "state": "held first",
+    "number": "number",
+    "country": "country",
+    "-code": "code",
+}
+
+#: What a user may choose for orders, and what it means.
+_CHOICE_NAMES = {
+    "created": "Created: KK has it",
+    "never_created": "Never created: KK never made it",
+    "order_again": "Order again",
+    "retry": "Retry now",
+    "cancel": "Cancel at KK",
+}
+_CHOICE_HINTS = {
+    "created": "Nothing is sent. KK must list each id under this number.",
+    "never_created": "The next sync that selects it sends it again. Skipped if KK lists it by now.",
+    "order_again": "A second order: the next sync that selects it orders the number once more, beside what "
+    "KK has of it.",
+    "cancel": "KK is asked once to refund all of it, if it is not shipped. KK gets your reason as remark.",
+    "retry": "The next sync that selects it sends what KK has rejected, without waiting for its back-off.",
+}
 
 _TEMPLATES = Environment(
     loader=PackageLoader("airflow_provider_kk.plugins"),
@@ -111,11 +249,14 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"at": _at, "group": group_of, "figure": "{:,}".format}
+_TEMPLATES.filters |= {"at": _at, "back_name": _back_name, "group": group_of, "figure": "{:,}".format}
 _TEMPLATES.globals |= {
     "HEIGHT": HEIGHT,
     "ORDERS": ORDERS,
     "REFUNDS": REFUNDS,
-    "query": _query,
+    "link": query,
     "run_link": _run_link,
+    "SORTS": _SORT_NAMES,
+    "CHOICE_NAMES": _CHOICE_NAMES,
+    "CHOICE_HINTS": _CHOICE_HINTS,
 }

@@ -1,15 +1,18 @@
-"""What the address of a page asks for, checked: whatever is wrong there is told with HTTP 400."""
+"""What the address of a page asks for, checked: a wrong value is an HTTP 400 that names it."""
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 
-from airflow_provider_kk.delivery.sql.report import Cursor
+from airflow_provider_kk.delivery.sql.report import SORTS, RowFilter
+from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import DAY_S
 from airflow_provider_kk.plugins.record_types import GROUPS
 
@@ -18,8 +21,12 @@ FIRST_DAY = date(2000, 1, 1)
 _LAST_YEAR = 2199
 #: As long as the longest that is asked for, a DAG's id.
 _MAX_TEXT = 250
-#: Of the ledger's column; a database refuses to compare it with more.
-_MAX_GENERATION = 2**31 - 1
+#: As long as the address of a list with all of its filters.
+_MAX_BACK = 1_500
+_BACK = re.compile(r"(orders|refunds|order|refund|runs)([/?][^#\\]*)?")
+#: What KK answers with, and what a ledger's column takes.
+_CODE = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+NEWEST_FIRST = "-time"
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,123 @@ class Period:
         return _midnight(self.until) + DAY_S
 
     @property
-    def shortcuts(self) -> Mapping[str, tuple[date, date]]:
+    def shortcuts(self) -> Mapping[str, Period]:
         """Periods that end today, by what people call them."""
         today = datetime.now(UTC).date()
         days = {"Today": 1, "7 days": 7, "30 days": 30, "365 days": 365}
-        return {name: (today - timedelta(days=number - 1), today) for name, number in days.items()} | {
-            "All": (FIRST_DAY, today)
+        return {name: Period(today - timedelta(days=number - 1), today) for name, number in days.items()} | {
+            "All": Period(FIRST_DAY, today)
         }
+
+
+@dataclass(frozen=True)
+class ListQuery:
+    """What a list shows: which orders, in which order, and which page of them."""
+
+    kk_conn_id: str
+    period: Period
+    state: str
+    dag: str
+    country: str
+    code: str
+    q: str
+    sort: str
+    page: int
+
+    @property
+    def selection(self) -> RowFilter:
+        """What the ledger is asked for, of every state. A search looks at all days."""
+        filters: dict[str, Any] = {
+            "dag_id": self.dag,
+            "country": self.country,
+            "code": int(self.code) if self.code else None,
+        }
+        if self.q:
+            return RowFilter(text=self.q, **filters)
+        return RowFilter(since=self.period.begin, until=self.period.end, **filters)
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The ledger's states that the list shows."""
+        return GROUPS[self.state] if self.state else tuple(State)
+
+    @property
+    def column(self) -> str:
+        """By what the list is sorted, one of `SORTS`."""
+        return self.sort.removeprefix("-")
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether the largest comes first."""
+        return self.sort.startswith("-")
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """What narrows the list beside its period, by the names of the address."""
+        given = {"state": self.state, "dag": self.dag, "country": self.country, "code": self.code}
+        return {name: value for name, value in given.items() if value}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All of it but the page, by the names of the address; what need not be said is empty."""
+        return {
+            "kk_conn_id": self.kk_conn_id,
+            "since": self.period.since,
+            "until": self.period.until,
+            **self.filters,
+            "q": self.q,
+            "sort": "" if self.sort == NEWEST_FIRST else self.sort,
+        }
+
+    def address(self, **changes: Any) -> str:
+        """Return the query of this list's address with some values changed; it begins on page 1."""
+        other = replace(self, **{"page": 1, **changes})
+        values = {**other.fields, "page": other.page if other.page > 1 else ""}
+        return "?" + urlencode({name: value for name, value in values.items() if value})
+
+
+def list_query(
+    kk_conn_id: str = "",
+    since: str = "",
+    until: str = "",
+    state: str = "",
+    dag: str = "",
+    country: str = "",
+    code: str = "",
+    q: str = "",
+    sort: str = "",
+    page: str = "",
+) -> ListQuery:
+    """Read the address of a list."""
+    code, country = code.strip(), country.strip().upper()
+    if code and not _CODE.fullmatch(code):
+        raise HTTPException(400, "code: this is no code of KK; write a whole number such as 40010.")
+    if country and not re.fullmatch("[A-Z]{2}", country):
+        raise HTTPException(400, "country: this is no country; write two letters such as FR.")
+    if sort and sort.removeprefix("-") not in SORTS:
+        raise HTTPException(400, f"sort: this is none of {', '.join(SORTS)}.")
+    if not re.fullmatch(r"[0-9]{0,6}", page, re.ASCII):
+        raise HTTPException(400, "page: this is no number of a page.")
+    return ListQuery(
+        kk_conn_id,
+        Period.parse(since, until),
+        group(state),
+        text("dag", dag).strip(),
+        country,
+        code,
+        text("q", q).strip(),
+        sort or NEWEST_FIRST,
+        max(1, int(page or 1)),
+    )
+
+
+def back(value: str) -> str:
+    """Return where the user has come from, an address below the page's own; empty when there is none."""
+    if not value:
+        return ""
+    if len(value) > _MAX_BACK or not value.isprintable() or ".." in value or not _BACK.fullmatch(value):
+        raise HTTPException(400, "back: this is no list, order or run of this page.")
+    return value
 
 
 def text(name: str, value: str) -> str:
@@ -71,17 +188,9 @@ def group(value: str) -> str:
     return value
 
 
-def cursor(value: str) -> Cursor | None:
-    """Return the place behind which a page goes on."""
-    if not value:
-        return None
-    try:
-        found = Cursor.parse(text("after", value))
-    except ValueError:
-        found = None
-    if found is None or not math.isfinite(found.at) or not 0 <= found.generation <= _MAX_GENERATION:
-        raise HTTPException(400, "after: this is no place in a list.")
-    return found
+def page(value: str) -> int:
+    """Return the number of a page; the first is 1."""
+    return list_query(page=value).page
 
 
 def _day(name: str, value: str) -> date | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airflow_provider_kk.delivery.sql.report import Report
@@ -21,6 +22,11 @@ GROUPS: dict[str, tuple[State, ...]] = {
 def group_of(state: State) -> str:
     """Return the word under which the page counts a state."""
     return next(name for name, states in GROUPS.items() if state in states)
+
+
+def by_group(by_state: Mapping[State, int]) -> dict[str, int]:
+    """Return counts by the word under which the page counts a state."""
+    return {name: sum(by_state.get(state, 0) for state in states) for name, states in GROUPS.items()}
 
 
 @dataclass(frozen=True)

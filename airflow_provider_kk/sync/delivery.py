@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.sync.approval import Approval
     from airflow_provider_kk.sync.runs import Summary, SyncRun, SyncRuns
 
 #: Shorter waits are slept through: a deferral costs more.
@@ -60,6 +61,8 @@ class Delivery:
     """Whether `max_sent` and the guards are for all tries of this sync together, not for each."""
     check_stock: bool = False
     guards: Guards = OFF
+    approval: Approval | None = None
+    """The plan that people approved; None where none is asked for."""
     prices: Prices = field(default_factory=Prices)
     can_defer: bool = False
     recover_max_age_s: float = 0.0
@@ -169,6 +172,7 @@ class Delivery:
             recover_max_age_s=self.recover_max_age_s,
             stock=stock,
             check_guards=lambda: self._check_guards(guard_check),
+            check_approval=self.approval.why_not if self.approval else None,
         )
 
     def _sent_before(self) -> Iterable[Record]:
@@ -176,7 +180,8 @@ class Delivery:
 
     def _check_guards(self, check: GuardCheck) -> str:
         try:
-            self.guard_exceeded = check.run().exceeded
+            report = self.approval.check(check, self.log) if self.approval else check.run()
+            self.guard_exceeded = report.exceeded
         finally:
             self._order_log.flush()
         return self.guard_exceeded

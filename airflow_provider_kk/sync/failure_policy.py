@@ -39,8 +39,11 @@ def task_failure(
         )
     if _too_many_are_bad(summary, max_rejected):
         bad = summary.newly_rejected + summary.newly_invalid
+        where = _examples(delivery, RunStatus.REJECTED, summary.newly_rejected)
+        where += _examples(delivery, RunStatus.INVALID, summary.newly_invalid)
         reasons.append(
-            f"{count_orders(bad)} newly rejected or invalid, more than max_rejected={max_rejected} allows"
+            f"{count_orders(bad)} newly rejected or invalid{where}, more than "
+            f"max_rejected={max_rejected} allows"
         )
     if not reasons:
         return None

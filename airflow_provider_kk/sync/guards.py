@@ -196,7 +196,7 @@ class GuardCheck:
             self._check_values(report, self.client, goods)
         return report
 
-    def _candidates(self) -> Iterator[QueuedOrder]:
+    def candidates(self) -> Iterator[QueuedOrder]:
         """Yield the orders that this run would send and that no other sync has sent before."""
         from airflow_provider_kk.delivery.model import plain_number
         from airflow_provider_kk.delivery.recover import found_as_integer
@@ -222,7 +222,7 @@ class GuardCheck:
 
     def _check_units(self, report: GuardReport) -> None:
         limit = self.guards.max_order_units
-        for item in self._candidates():
+        for item in self.candidates():
             units = sum(item.content.goods.values())
             if _is_over(units, limit):
                 self._mark(report, item, "max_order_units", f"{units:,} units ordered", units)
@@ -233,7 +233,7 @@ class GuardCheck:
         self.prices.fetch(client, sent)
         spent = self.prices.total(sent)
         report.value, report.new_orders = Decimal(0), 0
-        candidates = self._candidates()
+        candidates = self.candidates()
         while items := list(islice(candidates, self._rest(report))):
             self.prices.fetch(client, (sku for item in items for sku in item.content.goods))
             for item in items:
@@ -307,7 +307,7 @@ class GuardCheck:
     def _named(self, number: int) -> str:
         from airflow_provider_kk.delivery.log import count_orders, some_of
 
-        names = [item.key or "" for item in islice(self._candidates(), min(_NAMED, number))]
+        names = [item.key or "" for item in islice(self.candidates(), min(_NAMED, number))]
         return f"{count_orders(number)} ({some_of(names, number)})"
 
 

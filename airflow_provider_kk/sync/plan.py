@@ -16,6 +16,7 @@ from airflow_provider_kk.delivery.orders import difference
 from airflow_provider_kk.delivery.recover import found_as_integer
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
 from airflow_provider_kk.delivery.states import Action, State, is_unsent, next_action
+from airflow_provider_kk.sync.approval import summarise_plan
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.guards import GuardCheck, Guards, Prices
 from airflow_provider_kk.sync.load_orders import load_orders
@@ -119,8 +120,8 @@ def plan_orders(
     limit: int | None,
     check_stock: bool,
     log: Log,
-) -> Summary:
-    """Preview the sync of a query, log what would become of its orders, and count them.
+) -> dict[str, Any]:
+    """Preview the sync of a query, log what would become of its orders, and return the plan's summary.
 
     :param ledger_connection: the Airflow connection to the ledger's database, which need not have one yet.
     :param hook_params: for the hook of that connection.
@@ -128,7 +129,8 @@ def plan_orders(
     """
     from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
 
-    run_queue, settings = RunQueue(), hook.settings
+    run_queue, settings, prices = RunQueue(), hook.settings, Prices()
+    log = counting = _CountingLog(log)
     ledger = ledger_to_read(ledger_connection, hook, hook_params)
     if ledger is None:
         log.info("There is no ledger in %r yet, so no order is known as created", ledger_connection.conn_id)
@@ -145,6 +147,7 @@ def plan_orders(
                     limit=limit,
                     client=client,
                     check_stock=check_stock,
+                    prices=prices,
                 )
         except KKError as error:
             what = "stock" if check_stock else "prices"
@@ -152,7 +155,27 @@ def plan_orders(
                 f"No plan can be made, because KK's {what} cannot be read: {error}", is_retryable=True
             ) from error
     log_plan(planned, run_queue, log)
-    return planned.summary
+    found = summarise_plan(run_queue, settings, limit=limit, prices=prices, warnings=counting.warnings)
+    log.info("%s", found.line())
+    return planned.summary.as_dict() | found.as_dict()
+
+
+class _CountingLog:
+    """A log that counts its warnings."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.warnings = 0
+
+    def info(self, msg: Any, /, *args: Any) -> None:
+        self._log.info(msg, *args)
+
+    def warning(self, msg: Any, /, *args: Any) -> None:
+        self.warnings += 1
+        self._log.warning(msg, *args)
+
+    def error(self, msg: Any, /, *args: Any) -> None:
+        self._log.error(msg, *args)
 
 
 def log_plan(plan: Plan, run_queue: RunQueue, log: Log) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.models import KKOrder
@@ -311,7 +311,7 @@ def orders_seen_at_kk(
     :raises ResolutionUnavailable: KK cannot be asked.
     """
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.listing import seen_at_kk
+    from airflow_provider_kk.delivery.listing import kk_skew_s, seen_at_kk
     from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
     seen, asked = _may_be_absent(entries, ledger, not_mine)
@@ -319,7 +319,8 @@ def orders_seen_at_kk(
         return seen
     try:
         with open_order_list(hook, ledger) as order_list:
-            at_kk, doubt = seen_at_kk(ledger, order_list, asked)
+            asked = _over_by_kks_clock(asked, seen, ledger, kk_skew_s(order_list))
+            at_kk, doubt = seen_at_kk(ledger, order_list, asked) if asked else ({}, "")
     except KKError as error:
         raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
     for key, listed in at_kk.items():
@@ -339,6 +340,13 @@ def refunds_seen_at_kk(
     from airflow_provider_kk.delivery.refunds import carries, order_of_key
 
     seen, asked = _may_be_absent(entries, ledger)
+    try:
+        client = hook.get_conn()
+        if asked:
+            client.list_orders(page_size=1)  # measures KK's clock
+        asked = _over_by_kks_clock(asked, seen, ledger, client.clock_skew_s or 0.0)
+    except KKError as error:
+        raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
     for entry in asked:
         try:
             at_kk = hook.get_refunds(order_of_key(entry.key))
@@ -368,6 +376,22 @@ def _may_be_absent(
         except ResolutionRejected as error:
             refused[entry.key] = error
     return refused, others
+
+
+def _over_by_kks_clock(
+    entries: Iterable[Record], rejected: dict[str, Any], ledger: SqlLedger, kk_skew_s: float
+) -> list[Record]:
+    """Return what is over by KK's clock, too: the machine's may be ahead, and the database's with it."""
+    from airflow_provider_kk.delivery.resolution import require_window_over
+
+    over = []
+    for entry in entries:
+        try:
+            require_window_over(ledger, entry, kk_skew_s)
+            over.append(entry)
+        except ValueError as error:
+            rejected[entry.key] = ResolutionRejected(str(error))
+    return over
 
 
 def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -> None:
@@ -404,6 +428,25 @@ def resolve_never_created(
     from airflow_provider_kk.delivery.resolution import resolve
     from airflow_provider_kk.delivery.states import Event
 
+    doubt = require_never_created(entry, seen, options)
+    try:
+        who, why = resolved_by.who, resolved_by.why
+        moved = resolve(ledger, entry, Event.RESOLVED_NEVER_CREATED, ids=not_mine, who=who, why=why)
+    except ValueError as error:
+        raise ResolutionRejected(str(error)) from error
+    if moved is None:
+        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
+    on_whose_word = f", on your word: KK's list could not confirm it ({doubt})" if doubt else ""
+    return f"never created; the next sync that selects it sends it again{on_whose_word}"
+
+
+def require_never_created(entry: Record, seen: KKView | ResolutionRejected, options: str = "") -> str:
+    """Require that KK shows nothing of an order or refund; return why it may have it all the same ("": no).
+
+    The arguments are those of `resolve_never_created`.
+
+    :raises ResolutionRejected: KK has it, or may still show it.
+    """
     if isinstance(seen, ResolutionRejected):
         raise seen
     if seen.ids:
@@ -414,15 +457,7 @@ def resolve_never_created(
         raise ResolutionRejected(
             f"KK lists {', '.join(seen.ids)} of it by now: `{command} --created {ids}`{others}"
         )
-    try:
-        who, why = resolved_by.who, resolved_by.why
-        moved = resolve(ledger, entry, Event.RESOLVED_NEVER_CREATED, ids=not_mine, who=who, why=why)
-    except ValueError as error:
-        raise ResolutionRejected(str(error)) from error
-    if moved is None:
-        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
-    on_whose_word = f", on your word: KK's list could not confirm it ({seen.doubt})" if seen.doubt else ""
-    return f"never created; the next sync that selects it sends it again{on_whose_word}"
+    return seen.doubt
 
 
 # Order again ---------------------------------------------------------------------------------------
@@ -438,7 +473,7 @@ def all_at_kk_of(
     :raises ResolutionUnavailable: the list cannot be used.
     """
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.listing import all_at_kk
+    from airflow_provider_kk.delivery.listing import all_at_kk, kk_skew_s
     from airflow_provider_kk.delivery.model import InconclusiveError
     from airflow_provider_kk.delivery.resolution import require_over
     from airflow_provider_kk.hooks.ledger_connection import open_order_list
@@ -456,7 +491,8 @@ def all_at_kk_of(
         return found
     try:
         with open_order_list(hook, ledger) as order_list:
-            return {**found, **all_at_kk(ledger, order_list, over)}
+            over = _over_by_kks_clock(over, found, ledger, kk_skew_s(order_list))
+            return {**found, **(all_at_kk(ledger, order_list, over) if over else {})}
     except (KKError, InconclusiveError) as error:
         raise ResolutionUnavailable(
             f"what KK has of these numbers by now cannot be told: {error}. Nothing was done"
@@ -475,14 +511,7 @@ def order_again(
     """
     from airflow_provider_kk.delivery.resolution import order_again as order_once_more
 
-    if isinstance(at_kk, ResolutionRejected):
-        raise at_kk
-    if entry.state.value == "rejected" and (alive := [one.id for one in at_kk if not one.is_cancelled]):
-        raise ResolutionRejected(
-            f"KK has refused it and has {', '.join(alive)} of it all the same: cancel there what is "
-            f"wrong, or `kk ledger resolve {entry.key} --created {','.join(alive)}`"
-        )
-    ids = sorted(one.id for one in at_kk)
+    ids = require_reorder(entry, at_kk)
     try:
         is_done = order_once_more(ledger, entry, ids=ids, who=resolved_by.who, why=resolved_by.why)
     except ValueError as error:
@@ -491,6 +520,21 @@ def order_again(
         raise ResolutionRejected("it has moved meanwhile, or somebody has just ordered it again")
     beside = f", beside {', '.join(ids)}" if ids else ""
     return f"the next sync that selects it orders it once more (generation {entry.generation + 1}){beside}"
+
+
+def require_reorder(entry: Record, at_kk: Sequence[ListedOrder] | ResolutionRejected) -> list[str]:
+    """Require that a number may be ordered once more, and return what KK has of it, see `all_at_kk_of`.
+
+    :raises ResolutionRejected: it is not over, or KK has it though it has refused it.
+    """
+    if isinstance(at_kk, ResolutionRejected):
+        raise at_kk
+    if entry.state.value == "rejected" and (alive := [one.id for one in at_kk if not one.is_cancelled]):
+        raise ResolutionRejected(
+            f"KK has refused it and has {', '.join(alive)} of it all the same: cancel there what is "
+            f"wrong, or `kk ledger resolve {entry.key} --created {','.join(alive)}`"
+        )
+    return sorted(one.id for one in at_kk)
 
 
 # Back-off ------------------------------------------------------------------------------------------
@@ -504,13 +548,21 @@ def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> 
     from airflow_provider_kk.delivery import resolution
     from airflow_provider_kk.delivery.log import utc
 
-    if entry.state.value != "rejected":
-        raise ResolutionRejected(_NOT_REJECTED[entry.state.value].format(key=entry.key))
+    require_rejected(entry)
     if resolution.clear_backoff(ledger, entry, who=resolved_by.who, why=resolved_by.why) is None:
         raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
     if entry.settle_after > ledger.now():
         return f"asked again by the next sync, once its settle window is over at {utc(entry.settle_after)}"
     return "asked again by the next sync"
+
+
+def require_rejected(entry: Record) -> None:
+    """Require that KK has rejected an order.
+
+    :raises ResolutionRejected: it has not; says what becomes of the order.
+    """
+    if entry.state.value != "rejected":
+        raise ResolutionRejected(_NOT_REJECTED[entry.state.value].format(key=entry.key))
 
 
 #: What becomes of an order that KK has not refused, by its state.

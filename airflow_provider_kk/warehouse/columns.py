@@ -424,7 +424,7 @@ class _Resolution:
             for column in self._unknown(chosen, name, default):
                 raise ColumnsError(
                     f"defaults: {name} -> {default} names no column or field {column}{self._near(column)}. "
-                    f"{self._what_it_has()}"
+                    f'Write a fixed text as "{_A_CONSTANT}". {self._what_it_has()}'
                 )
         missing = [name for name in _NEEDED if name not in chosen]
         if ITEMS not in chosen:

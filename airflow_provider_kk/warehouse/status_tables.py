@@ -215,6 +215,22 @@ class StatusTables(_Described):
                 sa.select(self.watermark.c.synced_until).where(*self._account_filter(self.watermark))
             ).scalar()
 
+    def is_there(self) -> bool:
+        """Whether the tables exist."""
+        with _named_errors():
+            found = sa.inspect(self._engine)
+            return all(
+                found.has_table(table.name, schema=table.schema) for table in self.metadata.sorted_tables
+            )
+
+    def of_ids(self, kk_order_ids: Iterable[str]) -> dict[str, StatusRows]:
+        """The rows of these orders at KK, by their kkOrderId."""
+        found: dict[str, StatusRows] = {}
+        with _named_errors(), self._engine.connect() as db:
+            for some in _chunks(sorted(set(kk_order_ids))):
+                found |= self._read(db, some)
+        return found
+
     def of_numbers(self, numbers: Iterable[str]) -> dict[str, list[StatusRows]]:
         """The rows of all orders with these order numbers, by number."""
         found: dict[str, list[StatusRows]] = {}

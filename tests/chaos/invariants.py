@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
+from types import SimpleNamespace
 from typing import Any
 
+from airflow_provider_kk.delivery.sql.tables import ORDERS
+from airflow_provider_kk.delivery.sql.transaction import RECORD_FIELDS, attempt_of, record_of
+from airflow_provider_kk.sync.history import Rule, broken_rules
 from tests.operators.shop import COUNTS, goods, number
 
 LEASE_S, TIMEOUT_S, WINDOW_S = 120.0, 30.0, 600.0
+_DAY_S = 86_400.0
 #: Answers that prove that KK has not even looked at the order.
 _NEVER_LOOKED_AT = {"rate_limit", "auth"}
 #: Intents and transactions take time, in which another thread or process may pass a pause of seconds;
 #: everything that is judged by it takes minutes.
 _MOMENT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A time in which nobody may take a permit to send.
+
+    :param permits: how many may be held at its beginning, by workers that stand still then.
+    """
+
+    at: float
+    until: float
+    permits: int
 
 
 @dataclass
@@ -41,6 +59,10 @@ class Facts:
     max_resends: int
     frozen_s: float = 0.0
     was_stopped: bool = False
+    max_orders_per_day: int | None = None
+    lifted_at: float = 0.0
+    """When the cap was taken away, so that the rest could be sent."""
+    pauses: Sequence[Pause] = ()
 
 
 @dataclass
@@ -66,12 +88,62 @@ def check(facts: Facts) -> Findings:
     findings = Findings()
     for n in facts.numbers:
         _Order(facts, n).check(findings)
+    _check_cap(facts, findings)
+    _check_pauses(facts, findings)
     strangers = {row["number"] for row in facts.orders} - {number(n) for n in facts.numbers}
     findings.wrong += [f"KK has {stranger}, which nobody ordered" for stranger in sorted(strangers, key=str)]
     for summary in facts.summaries:
         if summary["selected"] != sum(summary[name] for name in COUNTS):
             findings.wrong.append(f"a summary does not add up: {summary}")
     return findings
+
+
+def _check_cap(facts: Facts, findings: Findings) -> None:
+    """No day has more orders at KK than the cap; one in doubt keeps its share."""
+    if facts.max_orders_per_day is None:
+        return
+    first_at = {one["call"]: one["created_at"] for one in reversed(facts.orders)}
+    times = sorted(at for at in first_at.values() if at < facts.lifted_at)
+    # What KK said no to counts as nothing, though it has made a half of it; a proxy doubles one request.
+    uncounted = sum(one["fault"] in ("half_split", "duplicate_by_proxy") for one in facts.posts)
+    most = facts.max_orders_per_day + uncounted
+    for first, last in zip(times, times[most:], strict=False):
+        # An order may arrive late, and be counted from its intent on.
+        if last - first < _DAY_S - LEASE_S - TIMEOUT_S - WINDOW_S - facts.frozen_s:
+            findings.wrong.append(
+                f"KK has {len(times)} orders, {uncounted} of which do not count, "
+                f"within {times[-1] - times[0]:.0f} s with at most {facts.max_orders_per_day} a day"
+            )
+            return
+
+
+def _check_pauses(facts: Facts, findings: Findings) -> None:
+    """Nothing is sent whose permit was taken after the pause."""
+    for pause in facts.pauses:
+        sent = [post for post in facts.posts if pause.at < post["at"] < pause.until]
+        if len(sent) > pause.permits:
+            findings.wrong.append(
+                f"{len(sent)} POSTs while all was paused, for {pause.permits} permits: "
+                + ", ".join(f"{post['number']} after {post['at'] - pause.at:.0f} s" for post in sent[:3])
+            )
+
+
+def _history(facts: Facts, key: str) -> list[str]:
+    """Return the rules by which `kk audit --history` judges that the rows of an order number break."""
+    own = [one for one in facts.entries if one["custom_order_number"] == key]
+    attempts = [one for one in facts.attempts if one["custom_order_number"] == key]
+    broken = broken_rules(
+        [record_of(_row(one, RECORD_FIELDS)) for one in sorted(own, key=itemgetter("generation"))],
+        [attempt_of(SimpleNamespace(**one), ORDERS) for one in attempts],
+        settle_delay_s=LEASE_S + TIMEOUT_S + WINDOW_S,
+    )
+    # A worker that was stopped writes times that were old by then.
+    late = (Rule.OUTCOME, Rule.ONE_ATTEMPT) if facts.was_stopped else ()
+    return [f"{one.rule.value}: {one.message}" for one in broken if one.rule not in late]
+
+
+def _row(values: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return namedtuple("Row", names)(*[values[ORDERS.column(name)] for name in names])  # type: ignore[misc]
 
 
 class _Order:
@@ -96,6 +168,9 @@ class _Order:
         self._check_intents(findings)
         self._check_window(findings)
         self._check_warehouse(findings)
+        findings.wrong += [
+            f"{self.key}: the history breaks {rule}" for rule in _history(self.facts, self.key)
+        ]
 
     def _check_count(self, findings: Findings) -> None:
         doubled_by_proxy = sum(one["fault"] == "duplicate_by_proxy" for one in self.posts)

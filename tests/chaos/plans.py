@@ -37,6 +37,9 @@ _ORDERS = {
     "beyond": 1,
 }
 
+#: In these, no task is left standing still over a pause but by the trial itself.
+_PAUSED = ("sync", "create", "series", "fresh", "twins")
+
 #: How often a child calls what, when nobody kills it: kind of call to how often.
 Profile = Mapping[str, int]
 
@@ -54,6 +57,10 @@ class Plan:
     in_flight: int
     write_back: bool
     faults: Mapping[int, Sequence[Mapping[str, Any]]]
+    max_orders_per_day: int | None
+    """Lower than the number of orders, order 0 included; lifted in the end."""
+    pauses: bool
+    """Whether another process now and then pauses all sending and resumes it later."""
 
     @property
     def numbers(self) -> list[int]:
@@ -92,7 +99,13 @@ def plan(seed: int, trial: int, *, has_postgres: bool, kind: str | None = None) 
         write_back=draw.random() < 0.3,
         # Each fault in its turn, so that none is left out.
         faults={n: _faults(draw, names[(trial * 7 + n) % len(names)], kind) for n in numbers},
+        max_orders_per_day=_cap(draw, kind, len(numbers)),
+        pauses=kind in _PAUSED and draw.random() < 0.2,
     ), draw
+
+
+def _cap(draw: random.Random, kind: str, number: int) -> int | None:
+    return draw.randint(max(1, number // 2), number) if kind != "beyond" and draw.random() < 0.2 else None
 
 
 def _faults(draw: random.Random, name: str, kind: str) -> list[dict[str, Any]]:

@@ -59,3 +59,21 @@ def test_crash_points_are_python_functions_without_a_compiler() -> None:
     keeps_every_promise(tally)
     assert "no C compiler" in tally.points
     assert sum(tally.kills.values()) >= 20
+
+
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize(
+    ("safeguard", "seed", "trial", "promise"),
+    [
+        ("no_cap", 5, 4, "at most 6 a day"),
+        ("no_pause", 1, 13, "POSTs while all was paused"),
+        ("no_time_of_outcome", 1, 4, "the history breaks outcome"),
+    ],
+)
+def test_guard_that_is_off_is_missed(safeguard: str, seed: int, trial: int, promise: str) -> None:
+    patch = f"tests.chaos.broken_guards:{safeguard}"
+
+    tally = run(count=1, seed=seed, trial=trial, postgres=False, patch=patch)
+
+    (failure,) = tally.failures
+    assert any(promise in broken for broken in failure["broken"]), failure["broken"]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.chaos.children import Child, Nursery, Task
-from tests.chaos.invariants import Facts, Findings, check
+from tests.chaos.invariants import Facts, Findings, Pause, check
 from tests.chaos.killpoints import Point
 from tests.chaos.plans import Plan, Profile, point
 from tests.chaos.world import World
@@ -55,6 +57,8 @@ class Trial:
         self.profiles = profiles
         self.report = Report(plan, Findings())
         self.frozen_s = 0.0
+        self.pauses: list[Pause] = []
+        self.lifted_at = 0.0
         self._tries: Counter[str] = Counter()
         self._summaries: list[dict[str, Any]] = []
 
@@ -68,6 +72,7 @@ class Trial:
             ledger=plan.ledger,
             account=f"{plan.seed}-{plan.trial}",
             list_lag_s=plan.lag_s,
+            max_orders_per_day=plan.max_orders_per_day,
         )
         if plan.kind != "fresh":
             # An order that KK is known to have: without any, no absence from its list is believed.
@@ -126,12 +131,50 @@ class Trial:
         return child.ended.told
 
     def killed(self, name: str, task: Task, at: Point, *, fault: str = "several") -> Child:
-        """A task that is killed there, if it comes so far."""
+        """A task that is killed there, if it comes so far; somebody may pause all sending, or resume it."""
+        if self.plan.pauses and self.draw.random() < 0.3:
+            if self.is_paused:
+                self.resume()
+            elif self.plan.ledger != "postgres" and self.draw.random() < 0.6:
+                return self._paused_amid(name, task)
+            else:
+                self.pause()
         child = self.start(name, task, (at, signal.SIGKILL))
         self.finish(child)
         if child.ended and child.ended.killed:
             self.report.kills_by_fault[fault] += 1
         return child
+
+    def _paused_amid(self, name: str, task: Task) -> Child:
+        """A task that stands still somewhere while somebody pauses all sending; then it goes on."""
+        at = point(self.draw, self.profiles[f"{self.plan.ledger} series"], share=0.5)
+        child = self.start(name, task, (at, int(signal.SIGSTOP)))
+        self.finish(child)
+        if child.stopped:
+            began = self.nursery.clock.passed()
+            self.nursery.go_on(child)
+            self.pause(child)
+            self.frozen_s = max(self.frozen_s, self.nursery.clock.passed() - began)
+            self.wake(child)
+            self.finish(child)
+        return child
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody has paused all sending."""
+        return bool(self.pauses) and math.isinf(self.pauses[-1].until)
+
+    def pause(self, *stopped: Child) -> None:
+        """Pause all sending from another process; these stand still meanwhile and may have a permit each."""
+        if not self.left_alone(self.world.pause())["error"]:
+            permits = self.plan.in_flight * len(stopped)
+            self.pauses.append(Pause(time.time(), math.inf, permits))
+
+    def resume(self) -> None:
+        """Allow sending again, from another process."""
+        until = time.time()
+        self.left_alone(self.world.resume())
+        self.pauses[-1] = replace(self.pauses[-1], until=until)
 
     def pass_time(self, seconds: float) -> None:
         """Nothing happens for a while."""
@@ -165,6 +208,7 @@ class Trial:
 
     def _come_to_rest(self) -> None:
         """The final quiet period: no kill, no fault, and time enough for all that is late."""
+        self._run_guarded()
         self.world.kk.ask("disarm")
         # Either its own retries bring each to its end, or a sync does with all of them.
         one_by_one = self.plan.kind == "create" and self.draw.random() < 0.3
@@ -180,6 +224,21 @@ class Trial:
                 break
             self.pass_time(3_600)
         self.pass_time(2_000)
+
+    def _run_guarded(self) -> None:
+        """Let a sync try to send all while it is paused, then as much as the cap allows; then lift both."""
+        if self.plan.pauses:
+            if not self.is_paused:
+                self.pause()
+            self.left_alone(self.sync(self.plan.numbers, "paused"))
+            if self.is_paused:
+                self.resume()
+        if self.plan.max_orders_per_day is not None:
+            for _ in range(2):
+                self.left_alone(self.sync(self.plan.numbers, "capped"))
+                self.pass_time(800)  # what was in doubt may be sent again now
+        self.lifted_at = time.time()
+        self.world.set_cap(None)
 
     def _at_rest(self) -> set[int]:
         entries, _attempts = self.world.ledger()
@@ -200,6 +259,9 @@ class Trial:
             max_resends=self.plan.max_resends,
             frozen_s=self.frozen_s,
             was_stopped=bool(self.report.stops),
+            max_orders_per_day=self.plan.max_orders_per_day,
+            lifted_at=self.lifted_at,
+            pauses=self.pauses,
         )
         if self.plan.kind == "create":
             facts.results = {}
@@ -247,7 +309,7 @@ def _again_and_again(trial: Trial) -> None:
         # Each try gets an order or two further.
         at = trial.point(profile, share=1.0 if profile == "first" else 0.35)
         child = trial.killed("the sync", trial.sync(trial.plan.numbers, "series"), at)
-        if child.ended and not child.ended.killed:
+        if child.ended and not child.ended.killed and not trial.is_paused:
             return
         if trial.draw.random() < 0.2:
             trial.pass_time(trial.draw.choice((10, 130, 800)))

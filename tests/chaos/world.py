@@ -50,6 +50,7 @@ class World:
         ledger: str,
         account: str,
         list_lag_s: float,
+        max_orders_per_day: int | None = None,
     ) -> None:
         """An empty ledger, a warehouse with these orders, a KK that will do this to them.
 
@@ -61,8 +62,15 @@ class World:
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
         shop.Warehouse(self.warehouse_path).add(*shop.rows(numbers))
         self.account, self.ledger_conn_id = account, ledger
+        self.set_cap(max_orders_per_day)
+
+    def set_cap(self, max_orders_per_day: int | None) -> None:
+        """Change the connection's cap for all tasks that start later."""
+        extra = {**_EXTRA, "account": self.account}
+        if max_orders_per_day is not None:
+            extra["max_orders_per_day"] = max_orders_per_day
         kk = {"conn_type": "kk", "host": self.kk.url, "password": self.kk.token}
-        self._connect("kk_default", kk | {"extra": json.dumps({**_EXTRA, "account": account})})
+        self._connect("kk_default", kk | {"extra": json.dumps(extra)})
 
     # Tasks -----------------------------------------------------------------------------------------
 
@@ -96,6 +104,28 @@ class World:
                 **options,
             )
             return _told(shop.attempt(operator, run_id=run_id, try_number=try_number))
+
+        return task
+
+    def pause(self) -> Task:
+        """What `kk pause` does."""
+        return self._change_pause(lambda storage: storage.add_pause("somebody", "wrong query"))
+
+    def resume(self) -> Task:
+        """What `kk resume` does."""
+        return self._change_pause(lambda storage: storage.end_pause("somebody", "query fixed"))
+
+    def _change_pause(self, change: Callable[[Any], bool]) -> Task:
+        from airflow_provider_kk.hooks.kk import KKHook
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger
+
+        def task() -> dict[str, Any]:
+            told = {"summary": None, "ids": None, "error": "", "message": ""}
+            try:
+                change(open_ledger(KKHook(), self.ledger_conn_id, threads=1).storage)
+            except Exception as error:  # a worker that stands still may hold a lock of the file
+                told |= {"error": type(error).__name__, "message": str(error)}
+            return told
 
         return task
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,9 @@ def post(ledger: SqlLedger, number: str, goods: Mapping[str, int] | None = None)
     with KKHook().get_conn() as client, pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "timing", Timing(timeout_s=5.0, lease_s=10.0, settle_window_s=0.01))
         seen = ledger.look_up([number]).get(number)
-        done = attempt(order_job(order, client), seen, ledger, origin=Origin(), sync_id="s", kk_skew_s=0.0)
+        done = attempt(
+            order_job(order, client), seen, ledger, origin=Origin(), sync_id="s", kk_skew_s=lambda: 0.0
+        )
     assert done is not None
     return done[0].state.value
 
@@ -264,6 +267,32 @@ def test_tampered_history_is_named(
     found, counts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (found["custom_order_number"], found["rule"]) == ("A-2", "attempts")
     assert counts == {"orders": 2, "attempts": 1, "broken_rules": 1}
+
+
+def test_history_names_the_orders_above_the_daily_cap(
+    ledger: SqlLedger,
+    sandbox: SandboxServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record(ledger, "A-3", "created", ids=("1",))
+    record(ledger, "A-2", "rejected")  # buys nothing
+    record(ledger, "A-1", "unknown")
+    record(ledger, "A-0", "created", ids=("2",))
+
+    def audit_with_cap(max_orders_per_day: int) -> tuple[int, list[dict[str, Any]]]:
+        kk = json.loads(os.environ["AIRFLOW_CONN_KK_DEFAULT"])
+        kk["extra"]["max_orders_per_day"] = max_orders_per_day
+        monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(kk))
+        capsys.readouterr()
+        status = main(["audit", "--history", "--json"])
+        return status, [json.loads(line) for line in capsys.readouterr().out.splitlines()[:-1]]
+
+    assert audit_with_cap(3) == (0, [])
+    status, found = audit_with_cap(2)
+    assert status == 1
+    assert [(one["custom_order_number"], one["rule"]) for one in found] == [("A-0", "daily cap")]
+    assert "order 3 of a day with at most 2" in found[0]["message"]
 
 
 def test_history_takes_no_period(

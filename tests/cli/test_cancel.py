@@ -44,6 +44,9 @@ def test_cancelled_order_is_refunded_once(
     assert (status, done["A-1"]["done"]) == (0, True)
     assert cancel(capsys, "A-1")[0] == 0
     assert len(refunds(sandbox)) == 1
+    assert main(["ledger", "show", "A-1"]) == 0
+    kk_id = sandbox.control.orders("A-1")[0]["id"]
+    assert f"\nrefund {kk_id}-whole: created 2" in capsys.readouterr().out
     sandbox.control.advance(5)
     states = {number: sandbox.control.orders(number)[0]["state"] for number in ("A-1", "A-2")}
     assert states == {"A-1": "refunded", "A-2": "paid"}

@@ -321,6 +321,25 @@ def test_a_warehouse_that_can_keep_no_ledger_is_reported(
     assert "cannot keep the ledger" in last["note"]
 
 
+def test_a_long_fault_of_several_orders_is_printed_once(
+    ledger: SqlLedger, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["send", write_csv(file, rows(range(3))), "--yes", "--max-new-orders", "2"])
+
+    shown = capsys.readouterr().out
+    assert shown.count("more than max_new_orders=2 allows") == 1
+    assert shown.count("as above") == 3
+
+
+def test_a_missing_provider_of_airflow_is_named_by_its_package(
+    kk: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "vertica"}))
+
+    assert main(["check", "--sql", "SELECT 1", "--warehouse", "lake"]) == 2
+    assert "not installed here, such as apache-airflow-providers-vertica" in capsys.readouterr().err
+
+
 def test_twenty_orders_in_doubt_block_sending(ledger: SqlLedger, file: Path, checked: Checked) -> None:
     for n in range(100, 120):
         record(ledger, number(n), "unknown")

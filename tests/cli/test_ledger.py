@@ -249,6 +249,8 @@ def test_the_list_is_narrowed_by_code_and_by_age(
     assert listed(["--code", "40009"], capsys) == ["A-2"]
     assert listed(["--older-than", "1h"], capsys) == []
     assert listed(["--older-than", "0s"], capsys) == ["A-1", "A-2"]
+    assert listed(["--newer-than", "1h"], capsys) == ["A-1", "A-2"]
+    assert listed(["--newer-than", "1h", "--older-than", "30m"], capsys) == []
 
 
 def listed(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -286,7 +288,7 @@ def test_a_retry_of_a_rejected_order_skips_its_backoff(
     assert "A-1: asked again by the next sync" in shown
     assert "looks at KK's list first" in shown
     assert main(["ledger", "show", "A-1"]) == 0
-    assert "asked again after: now, by a human's word" in capsys.readouterr().out
+    assert "asked again after: now, by kk ledger retry" in capsys.readouterr().out
 
 
 def test_a_retry_does_not_shorten_the_settle_window(

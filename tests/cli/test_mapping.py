@@ -48,6 +48,7 @@ def test_columns_help_shows_the_presets(capsys: pytest.CaptureFixture[str]) -> N
         assert not ended.value.code
         shown = capsys.readouterr().out
         assert all(f"{name}: " in shown for name in PRESETS)
+        assert "\n  custom_order_number <- Name\n" in shown
 
 
 HEAD = ("no", "First Name", "last", "to", "article", "quantity", "note")

@@ -49,7 +49,8 @@ def test_max_rejected_is_a_count_or_a_share_of_the_selected(
     else:
         # A retry would only be refused again.
         assert isinstance(done.error, AirflowFailException)
-        assert "2 orders newly rejected or invalid" in str(done.error)
+        assert "2 orders newly rejected or invalid (S-UNKNOWN: " in str(done.error)
+        assert "(S-INVALID: items[0].quantity: " in str(done.error)
 
 
 def test_what_was_rejected_before_does_not_fail_later_runs(sandbox: SandboxServer, warehouse: Warehouse):

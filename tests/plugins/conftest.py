@@ -30,6 +30,7 @@ HAS_PAGES = AIRFLOW_VERSION >= (3, 1)
 USERS = ("olga", "victor", "paula", "anna", "bert")
 PASSWORDS = {user: f"secret-of-{user}" for user in USERS}
 TOKEN = "token-that-nobody-may-see"
+NO_KK = "http://127.0.0.1:9"
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Site:
 
 def kk_connection(**extra: Any) -> dict[str, Any]:
     short = {"timeout_s": 0.01, "lease_s": 0.02, "settle_window_s": 0.01}
-    return {"conn_type": "kk", "host": "http://127.0.0.1:9", "password": TOKEN, "extra": {**short, **extra}}
+    return {"conn_type": "kk", "host": NO_KK, "password": TOKEN, "extra": {**short, **extra}}
 
 
 def sqlite(file: Path) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def sqlite(file: Path) -> dict[str, Any]:
 
 
 def connections(folder: Path) -> dict[str, Any]:
-    kk = {"conn_type": "kk", "host": "http://127.0.0.1:9", "password": TOKEN}
+    kk = {"conn_type": "kk", "host": NO_KK, "password": TOKEN}
     return {
         "kk_default": kk_connection(ledger_conn_id="ledger"),
         "ledger": sqlite(folder / "ledger.db"),
@@ -165,7 +166,7 @@ def add_connections_of_teams(home: AirflowHome, folder: Path) -> None:
 
 
 @contextmanager
-def served(home: AirflowHome, ledger_file: Path) -> Iterator[Site]:
+def served(home: AirflowHome, ledger_file: Path, kk_url: str = NO_KK) -> Iterator[Site]:
     """Run the API server of a home."""
     (home.path / "passwords.json").write_text(json.dumps(PASSWORDS))
     port = free_port()
@@ -176,7 +177,7 @@ def served(home: AirflowHome, ledger_file: Path) -> Iterator[Site]:
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
     }
     environment = home.environment()
-    ledger = ledger_in(ledger_file)
+    ledger = ledger_in(ledger_file, kk_url=kk_url)
     log = home.path / "api-server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -210,9 +211,10 @@ def wait_until_up(site: Site, process: subprocess.Popen[bytes], log: Path) -> No
         time.sleep(0.2)
 
 
-def ledger_in(file: Path, account: str | None = None) -> SqlLedger:
+def ledger_in(file: Path, account: str | None = None, kk_url: str = NO_KK) -> SqlLedger:
     extra = {"account": account} if account else {}
-    own = {"AIRFLOW_CONN_KK_DEFAULT": kk_connection(**extra), "AIRFLOW_CONN_LEDGER": sqlite(file)}
+    kk = {**kk_connection(**extra), "host": kk_url}
+    own = {"AIRFLOW_CONN_KK_DEFAULT": kk, "AIRFLOW_CONN_LEDGER": sqlite(file)}
     return open_ledger({name: json.dumps(value) for name, value in own.items()})
 
 

@@ -27,15 +27,20 @@ def test_the_parts_of_a_column_stand_on_each_other_in_proportion():
 def test_a_rate_limit_in_sight_is_drawn_to_scale():
     chart = draw({"created": {0: 20}}, SINCE, SINCE + DAY_S, 1_800, 40 / 1_800)
     (created,) = chart.columns[0].segments
-    assert not chart.limit_is_above
+    assert chart.limit == pytest.approx(40)
     assert HEIGHT - chart.limit_y == pytest.approx(2 * created.height, rel=0.01)
 
 
-def test_a_rate_limit_far_above_does_not_press_the_columns_flat():
+def test_a_rate_limit_far_above_is_not_drawn():
     chart = draw({"created": {0: 20}}, SINCE, SINCE + DAY_S, 1_800, 2.0)
-    assert chart.limit_is_above
-    assert chart.limit == 3_600
+    assert chart.limit is None
     assert chart.columns[0].segments[0].height > HEIGHT / 2
+
+
+def test_columns_fill_the_width_in_percent():
+    columns = draw({"created": {}}, SINCE, SINCE + DAY_S, 1_800, 2.0).columns
+    assert columns[0].x == 0
+    assert columns[-1].x + columns[-1].width <= 100
 
 
 def test_a_period_without_orders_is_a_chart_too():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -10,6 +11,7 @@ from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.model import Attempt, Claim, Origin, Pause, Record
 from airflow_provider_kk.delivery.states import NOTHING_BOUGHT, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
+from tests.simulation.traces import Step
 
 HEAL_A_NEW_ACCOUNT_S = 30 * 86_400.0
 
@@ -25,6 +27,8 @@ class Tables:
         self.orders: dict[tuple[str, int], Record] = {}
         self.newest: dict[str, Record] = {}
         """The newest generation of each number."""
+        self.traces: defaultdict[tuple[str, int], list[Step]] = defaultdict(list)
+        """What each row has been, see `traces.py`."""
         self.attempts: dict[str, dict[Place, Attempt]] = {}
         """By order number, then by place."""
         self.runs: dict[str, tuple[Origin, RunRow]] = {}
@@ -32,7 +36,9 @@ class Tables:
         self.pause: Pause | None = None
 
     def put(self, entry: Record) -> None:
-        self.orders[entry.key, entry.generation] = entry
+        place = entry.key, entry.generation
+        self.orders[place] = entry
+        self.traces[place].append((entry.state, entry.attempt))
         newest = self.newest.get(entry.key)
         if newest is None or newest.generation <= entry.generation:
             self.newest[entry.key] = entry
@@ -47,6 +53,7 @@ class Tables:
     def copy(self) -> Tables:
         other = Tables(self.recovered_until)
         other.orders, other.newest = dict(self.orders), dict(self.newest)
+        other.traces.update({place: list(trace) for place, trace in self.traces.items()})
         other.attempts = {key: dict(attempts) for key, attempts in self.attempts.items()}
         other.runs = dict(self.runs)
         other.pause = self.pause
@@ -239,6 +246,8 @@ class MemoryTransaction:
             if (new.key, new.generation) in self._tables.orders:
                 raise KeyTakenError
             self._tables.drop(locked)
+            traces = self._tables.traces
+            traces[new.key, new.generation] = traces.pop((locked.key, locked.generation))
         self._tables.put(new)
         return new
 

@@ -13,6 +13,7 @@ from airflow_provider_kk.sync.history import Rule, broken_rules
 from airflow_provider_kk.sync.runs import Summary
 from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Manners, Order, Post, Row
 from tests.simulation.memory import Database, Place
+from tests.simulation.traces import rejected_step
 
 SETTLE_DELAY_S = Timing().lease_s + TIMEOUT_S + WINDOW_S
 #: A generation in one of these needs nobody any more.
@@ -47,6 +48,8 @@ class Promises:
         self._rows_are_in_turn = rows_are_in_turn
         self._last_posts: dict[str, Post] = {}
         self._halves = 0
+        self.traces = 0
+        """How many were judged."""
         self.paused_at: float | None = None
         """Since when a person has stopped all sending; None while it is allowed."""
 
@@ -99,6 +102,7 @@ class Promises:
     def check_end(self, kk: KK) -> None:
         """Every order is at KK as often as it should be, under the ids that the ledger has, or refused."""
         self._check_attempts()
+        self.check_traces()
         if self._manners.is_beyond:
             return
         tables = self._database.tables
@@ -141,6 +145,13 @@ class Promises:
             is_part = creates == wanted and self._manners.forgets_numbers > 0
             is_refused = is_part or creates == wanted - 1
             require(is_refused, "%s is at KK and called %s: %s", key, entry.state, entry)
+
+    def check_traces(self) -> None:
+        """Each row has become what it is by transitions that the code's own table allows."""
+        for (key, generation), trace in self._database.tables.traces.items():
+            self.traces += 1
+            if rejected := rejected_step(generation, trace):
+                self.require(False, "the trace of %s is rejected: %s", key, rejected)
 
     def _check_history(self, generations: Sequence[Record]) -> None:
         """The ledger's rows break no rule by which `kk audit --history` judges them."""

@@ -23,6 +23,8 @@ class Report:
     worlds: int = 0
     schedules: int = 0
     """Orders that went through a world, each with faults, rivals and deaths of its own."""
+    traces: int = 0
+    """What became of a row of the ledger, change by change."""
     posts: int = 0
     killed: int = 0
     frozen: int = 0
@@ -44,6 +46,7 @@ class Report:
             f"{self.posts:,} POSTs, {self.killed:,} processes killed and {self.frozen:,} frozen, "
             f"{self.list_requests:,} pages of KK's list, {self.summaries:,} summaries, "
             f"{self.virtual_days:,.0f} days of virtual time",
+            f"{self.traces:,} traces of the ledger's rows follow the code's transitions",
             f"promises broken: {len(self.broken)}",
             *(f"  {told}" for told in self.broken[:20]),
             f"CPU {self.cpu_s:.0f} s, {self.cpu_s / max(1, self.schedules) * 1e6:.0f} µs a schedule",
@@ -69,6 +72,7 @@ def _run(world: World, report: Report) -> None:
         report.broken.append(str(broken))
     report.worlds += 1
     report.schedules += len(world.orders)
+    report.traces += world.promises.traces
     report.posts += world.kk.posts
     report.killed += world.hub.killed
     report.frozen += world.hub.frozen

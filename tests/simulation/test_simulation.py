@@ -16,6 +16,7 @@ def test_every_order_of_many_worlds_is_at_kk_once_or_held() -> None:
     report = simulate(0, 1_500)
     assert report.broken == []
     assert report.schedules > 10_000
+    assert report.traces > report.schedules
     assert report.killed > 1_000
     assert report.frozen > 500
 

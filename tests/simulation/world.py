@@ -151,6 +151,7 @@ class World:
         """An old backup is put in place while nothing runs, and what was under way has been listed."""
         self.hub.run()
         self.hub.note("the ledger is restored")
+        self.promises.check_traces()  # those that the backup does not know
         self.database.tables = backup
         self.hub.now += _LISTS_SETTLE_S
         self.kk.manners.hides_from = self.hub.now - 1.0

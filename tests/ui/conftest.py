@@ -165,7 +165,7 @@ def wait_for(condition: Callable[[], object], is_up: Callable[[], None]) -> None
 
 
 def hold(environment: Mapping[str, str], *keys: str, are_refunds: bool = False) -> None:
-    """Let KK keep silent about orders or refunds until they are held."""
+    """Let KK keep silent about orders or refunds until they are held, and their settle windows are over."""
     from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin
     from airflow_provider_kk.delivery.states import Event
 
@@ -178,6 +178,7 @@ def hold(environment: Mapping[str, str], *keys: str, are_refunds: bool = False) 
         assert claim is not None
         row = place.record(claim, AttemptResult(Event.UNKNOWN, (), None, "the connection was reset"))
         place.hold(row, Event.GIVEN_UP, "not in KK's list")
+        time.sleep(max(0.0, row.settle_after - ledger.now()))
     ledger.close()
 
 
@@ -207,13 +208,13 @@ def browser(ui: Ui) -> Iterator[Chrome]:
         driver.quit()
 
 
-def log_in(driver: Chrome, url: str) -> None:
+def log_in(driver: Chrome, url: str, user: str = "olga") -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 
     driver.get(url)
     wait = WebDriverWait(driver, 60)
-    wait.until(lambda d: d.find_elements(By.NAME, "username"))[0].send_keys("olga")
-    driver.find_element(By.NAME, "password").send_keys(PASSWORDS["olga"], Keys.ENTER)
+    wait.until(lambda d: d.find_elements(By.NAME, "username"))[0].send_keys(user)
+    driver.find_element(By.NAME, "password").send_keys(PASSWORDS[user], Keys.ENTER)
     wait.until(lambda d: "/auth/" not in d.current_url)

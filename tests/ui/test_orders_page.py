@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from tests.ui.conftest import DAG_ID, HELD, SENT, hold
+from tests.ui.conftest import DAG_ID, HELD, SENT, hold, log_in
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -29,6 +29,8 @@ CONTRASTS = Path(__file__).with_name("contrasts.js")
 def test_the_menu_leads_to_all_orders(browser: Chrome, ui: Ui):
     browser.get(ui.url)
     click(browser, "//button[contains(., 'Browse')] | //*[@role='button'][contains(., 'Browse')]")
+    wait(browser, lambda: one(browser, "img[src$='/kk/page.svg']").get_property("naturalWidth") > 0)
+    picture(browser, "menu")
     click(browser, "//a[contains(., 'KK orders')]")
     with frame(browser):
         assert text_of(browser, "a.tile.created b") == str(ui.created)
@@ -69,6 +71,38 @@ def test_a_period_chooses_what_is_shown(browser: Chrome, ui: Ui):
             wait(browser, lambda: text_of(browser, "a.tile.created b") == str(ui.created))
             assert text_of(browser, "nav.period [aria-current]") == shortcut
         picture(browser, "all-orders")
+
+
+def test_filters_sort_and_the_way_back_keep_the_list_as_it_was(browser: Chrome, ui: Ui):
+    open_page(browser, ui)
+    with frame(browser):
+        one(browser, "input[name=country]").send_keys("FR")
+        click(browser, "//button[text()='Show']")
+        wait(browser, lambda: "FR" in text_of(browser, ".chosen"))
+        click(browser, "//thead//a[text()='order number']")
+        wait(browser, lambda: many(browser, "th[aria-sort=ascending]"))
+        numbers = [each.text for each in many(browser, "tbody th a")]
+        assert numbers == sorted(numbers)
+        assert {each.text for each in many(browser, "td[data-label=country]")} == {"FR"}
+        picture(browser, "filtered")
+        one(browser, "tbody th a").click()
+        wait(browser, lambda: text_of(browser, "h1") == f"Order {numbers[0]}")
+        one(browser, "nav.back a").click()
+        wait(browser, lambda: many(browser, "th[aria-sort=ascending]"))
+        assert [each.text for each in many(browser, "tbody th a")] == numbers
+        click(browser, "//a[@aria-label='Remove the filter country']")
+        wait(browser, lambda: not many(browser, ".chosen"))
+
+
+def test_a_list_is_downloaded_as_csv(browser: Chrome, ui: Ui, tmp_path: Path):
+    folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
+    open_page(browser, ui)
+    with frame(browser):
+        one(browser, "a.download").click()
+        wait(browser, lambda: list(tmp_path.glob("kk-orders-*.csv")))
+    (file,) = tmp_path.glob("kk-orders-*.csv")
+    assert SENT in file.read_text(encoding="utf-8-sig")
 
 
 def test_an_attempt_leads_to_its_dag_run_in_airflow(browser: Chrome, ui: Ui):
@@ -140,6 +174,124 @@ def test_the_keyboard_alone_finds_an_order_and_copies_its_command(browser: Chrom
     assert browser.switch_to.active_element.text == "Copy"
 
 
+def test_chosen_orders_are_resolved_after_the_plan_was_confirmed(browser: Chrome, ui: Ui):
+    hold(ui.environment, "SO-31001", "SO-31002")
+    open_page(browser, ui)
+    with frame(browser):
+        one(browser, "a.tile.held").click()
+        wait(browser, lambda: "held" in one(browser, "h2#table-title").text)
+        one(browser, "input[data-all]").click()
+        assert len(many(browser, "input[name=row]:checked")) == 3
+        one(browser, f"input[aria-label='Choose {HELD}']").click()
+        picture(browser, "choose")
+        click(browser, "//button[contains(., 'Act on the chosen')]")
+        wait(browser, lambda: one(browser, "h1").text == "Act on 2 orders")
+        one(browser, "input[value=never_created]").click()
+        one(browser, "input[name=why]").send_keys("not on KK's site")
+        picture(browser, "resolve")
+        click(browser, "//button[text()='Show what would happen']")
+        wait(browser, lambda: one(browser, "h1").text == "What would happen")
+        assert "SO-31001" in text_of(browser, "table")
+        assert "the next sync that selects it sends it again" in text_of(browser, "table")
+        picture(browser, "plan")
+        click(browser, "//button[text()='Confirm for 2 orders']")
+        wait(browser, lambda: one(browser, "h1").text == "2 of 2 orders done")
+        assert browser.switch_to.active_element.tag_name == "h1"  # so that it is read out
+        picture(browser, "result")
+        click(browser, "//a[text()='SO-31001']")
+        wait(browser, lambda: one(browser, "h1").text == "Order SO-31001")
+        assert "not sent" in text_of(browser, "h2 .mark")
+        assert "olga: not on KK's site" in text_of(browser, "dl")
+        one(browser, "nav.back a").click()
+        wait(browser, lambda: "held" in one(browser, "h2#table-title").text)
+        assert "SO-31001" not in text_of(browser, "main")
+
+
+def test_the_keyboard_alone_retries_a_rejected_order(browser: Chrome, ui: Ui):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.get(f"{ui.url}/kk/orders?state=rejected")
+    tab_to(browser, lambda element: (element.get_attribute("aria-label") or "").startswith("Choose SO"))
+    press(browser, Keys.SPACE)
+    number = browser.switch_to.active_element.get_attribute("aria-label").removeprefix("Choose ")
+    tab_to(browser, lambda element: "Act on the chosen" in element.text)
+    press(browser, Keys.ENTER)
+    wait(browser, lambda: one(browser, "h1").text == f"Act on order {number}")
+    tab_to(browser, lambda element: element.get_attribute("type") == "radio")
+    while browser.switch_to.active_element.get_attribute("value") != "retry":
+        press(browser, Keys.ARROW_DOWN)
+    press(browser, Keys.SPACE)
+    tab_to(browser, lambda element: element.get_attribute("name") == "why")
+    press(browser, "stock is back", Keys.ENTER)
+    wait(browser, lambda: one(browser, "h1").text == "What would happen")
+    tab_to(browser, lambda element: element.text == "Confirm for 1 order")
+    press(browser, Keys.ENTER)
+    wait(browser, lambda: one(browser, "h1").text == "1 of 1 order done")
+    browser.get(f"{ui.url}/kk/order?number={number}")
+    assert "now, resolved manually" in text_of(browser, "dl")
+    assert "olga: stock is back" in text_of(browser, "dl")
+
+
+def test_the_pages_that_resolve_are_readable_in_dark_and_on_a_phone(browser: Chrome, ui: Ui):
+    def go_through(name: str) -> None:
+        browser.get(f"{ui.url}/kk/order?number={HELD}")
+        click(browser, "//button[text()='Resolve or retry']")
+        for step in ("resolve", "plan"):
+            wait(browser, lambda: many(browser, "form.resolve"))
+            faint = [each for each in browser.execute_script(CONTRASTS.read_text()) if each[0] < 4.5]
+            assert faint == []
+            width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert browser.execute_script(width) <= 0
+            for field in many(browser, "input:not([type=hidden]), [role=region], nav"):
+                assert field.accessible_name, field.get_attribute("outerHTML")
+            picture(browser, f"{name}-{step}")
+            if step == "resolve":
+                one(browser, "input[value=never_created]").click()
+                one(browser, "input[name=why]").send_keys("not on KK's site")
+                click(browser, "//button[text()='Show what would happen']")
+                wait(browser, lambda: one(browser, "h1").text == "What would happen")
+
+    with system_is(browser, "light"):
+        go_through("light")
+    with system_is(browser, "dark"):
+        go_through("dark")
+    with phone(browser):
+        go_through("phone")
+
+
+def test_sending_is_paused_and_a_banner_leads_to_resuming_it(browser: Chrome, ui: Ui):
+    open_page(browser, ui)
+    with frame(browser):
+        click(browser, "//a[text()='Pause all sending']")
+        wait(browser, lambda: one(browser, "h1").text.startswith("Pause all sending"))
+        one(browser, "input[name=why]").send_keys("wrong query sends last year's orders")
+        picture(browser, "pause")
+        click(browser, "//button[text()='Pause all sending']")
+        wait(browser, lambda: "wrong query" in text_of(browser, ".paused"))
+        picture(browser, "paused")
+        for scheme in ("light", "dark"):
+            with system_is(browser, scheme):
+                faint = [each for each in browser.execute_script(CONTRASTS.read_text()) if each[0] < 4.5]
+                assert faint == []
+        click(browser, "//a[text()='Resume sending']")
+        wait(browser, lambda: one(browser, "h1").text.startswith("Resume all sending"))
+        one(browser, "input[name=why]").send_keys("query fixed")
+        click(browser, "//button[text()='Resume sending']")
+        wait(browser, lambda: many(browser, "a.tile") and not many(browser, ".paused"))
+
+
+def test_who_may_not_edit_connections_gets_no_form(browser: Chrome, ui: Ui):
+    browser.delete_all_cookies()
+    log_in(browser, ui.url, "victor")
+    try:
+        browser.get(f"{ui.url}/kk/resolve?kk_conn_id=kk_default&kind=orders&row=v~{HELD}")
+        assert not many(browser, "form")
+        assert "may not read" in text_of(browser, "[role=alert]")
+    finally:
+        browser.delete_all_cookies()
+        log_in(browser, ui.url)
+
+
 def test_the_keyboard_reaches_all_there_is_to_press(browser: Chrome, ui: Ui):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
@@ -173,6 +325,23 @@ def test_a_narrow_window_scrolls_tables_and_never_the_page(browser: Chrome, ui: 
             picture(browser, f"narrow-{number}")
     finally:
         browser.set_window_size(*WINDOW)
+
+
+def test_a_phone_shows_cards_and_a_readable_chart(browser: Chrome, ui: Ui):
+    with phone(browser):
+        for number, path in enumerate(paths(ui)):
+            browser.get(ui.url + path)
+            width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert browser.execute_script(width) <= 0, path
+            picture(browser, f"phone-{number}")
+        browser.get(f"{ui.url}/kk/orders")
+        row = one(browser, "table.list tbody tr")
+        assert row.value_of_css_property("display") == "block"
+        assert not one(browser, "details.filters form").is_displayed()
+        size = "return document.querySelector('figure text').getBoundingClientRect().height"
+        assert browser.execute_script(size) >= 10
+        label = "return getComputedStyle(arguments[0].querySelector('td.goods'), '::before').content"
+        assert "goods" in browser.execute_script(label, row)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -254,7 +423,7 @@ def paths(ui: Ui) -> tuple[str, ...]:
     """Every kind of page, by itself."""
     return (
         "/kk/orders",
-        "/kk/orders?state=held",
+        "/kk/orders?state=held&country=FR&sort=number",
         f"/kk/orders?q={SENT}",
         f"/kk/order?number={SENT}",
         f"/kk/order?number={HELD}",
@@ -262,6 +431,17 @@ def paths(ui: Ui) -> tuple[str, ...]:
         f"/kk/refund?key={ui.kk_order_id}-whole",
         f"/kk/runs/{DAG_ID}/{quote(ui.run_id, safe='')}",
     )
+
+
+@contextmanager
+def phone(browser: Chrome) -> Iterator[None]:
+    """A window as wide as a phone; the browser's own has a least width."""
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def open_page(browser: Chrome, ui: Ui) -> None:

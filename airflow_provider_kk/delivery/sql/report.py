@@ -1,26 +1,59 @@
 """What the ledger of an account tells those who only look: counts, pages of orders, a DAG run's orders.
 
-The same of its refunds. Every query but the search by KK's id goes along an index, and asks for a page at
-most: a ledger may have millions of rows. Nothing is created, registered or changed.
+The same of its refunds. Lists by time read a page along an index, since a ledger may have millions of rows.
+A search reads the whole account; counts, filters and other ways to sort read the period. Nothing is created,
+registered or changed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.model import Attempt, Record
+from airflow_provider_kk.delivery.model import Attempt, Pause, Record
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.storage import SqlStorage
 from airflow_provider_kk.delivery.states import State
 
 _RUN = tables.sync_run
-#: Where orders of the same second stand among each other.
-_RANK = {state: rank for rank, state in enumerate(State)}
+#: Behind every time that a row has; MySQL knows no infinity.
+_FOREVER = 1e12
+#: What waits for a person comes first, then what may still change, and what is done comes last.
+_WORST_FIRST = (
+    State.HELD,
+    State.IN_DOUBT,
+    State.SENDING,
+    State.REJECTED,
+    State.INVALID,
+    State.NOT_SENT,
+    State.CREATED,
+)
+#: By what `Report.lines` can sort.
+SORTS = ("time", "number", "state", "code", "country")
+_MAX_DAGS = 100
+_EXPORTED_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """Which orders a list shows: those that fit all of these."""
+
+    states: tuple[State, ...] = tuple(State)
+    since: float = 0.0
+    """From this time on, epoch seconds; see `Line.at`."""
+    until: float = _FOREVER
+    """Before this time."""
+    dag_id: str = ""
+    """The DAG that has sent it, or whose sync moved it last."""
+    country: str = ""
+    code: int | None = None
+    text: str = ""
+    """The beginning of the key, with or without a `#` before it, or one whole id of KK's."""
 
 
 @dataclass(frozen=True)
@@ -35,33 +68,12 @@ class Line:
     message: str
     at: float
     """When it was created at KK, else when it last changed; epoch seconds."""
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """The last line of a page, from which the next one goes on."""
-
-    at: float
-    state: State
-    generation: int
-    key: str
-
-    @classmethod
-    def after(cls, line: Line) -> Cursor:
-        """Return the place behind a line."""
-        return cls(line.at, line.state, line.generation, line.key)
-
-    def __str__(self) -> str:
-        return f"{self.at!r}~{self.state.value}~{self.generation}~{self.key}"
-
-    @classmethod
-    def parse(cls, text: str) -> Cursor:
-        """Read what `str` gave.
-
-        :raises ValueError: when it did not.
-        """
-        at, state, generation, key = text.split("~", 3)
-        return cls(float(at), State(state), int(generation), key)
+    goods: Mapping[str, int]
+    country: str
+    version: str
+    dag_id: str = ""
+    """The DAG that sent it last, else the one whose sync moved it last; empty when there is none."""
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,11 @@ class Report:
         """Return what tells the same of refunds: keys are theirs, and kkOrderIds are refund numbers."""
         return Report(self._storage.of_refunds())
 
+    @property
+    def engine(self) -> sa.engine.Engine:
+        """The ledger's database, to read other tables of it."""
+        return self._storage.database.engine.execution_options(kk_read=True)
+
     def is_there(self) -> bool:
         """Whether the ledger's tables exist, those of refunds included."""
         found = sa.inspect(self._storage.database.engine)
@@ -94,8 +111,14 @@ class Report:
 
     # Counts ----------------------------------------------------------------------------------------
 
-    def over_time(self, since: float, until: float, step_s: float) -> dict[State, dict[int, int]]:
-        """Return how many orders of each state have their time in each step of a period, by its number."""
+    def over_time(
+        self, since: float, until: float, step_s: float, selection: RowFilter | None = None
+    ) -> dict[State, dict[int, int]]:
+        """Return how many orders of each state have their time in each step of a period, by its number.
+
+        :param selection: counts only what fits it, whatever its states and its period are.
+        """
+        conditions = self._conditions(selection or RowFilter())
         counts: dict[State, dict[int, int]] = {state: {} for state in State}
         others = [state for state in State if state is not State.CREATED]
         for states in ([State.CREATED], others):
@@ -104,7 +127,7 @@ class Report:
             query = (
                 sa.select(self._columns.state, step, sa.func.count())
                 .where(*self._account_filter, self._columns.state.in_([state.value for state in states]))
-                .where(at >= since, at < until)
+                .where(at >= since, at < until, *conditions)
                 .group_by(self._columns.state, step)
             )
             for state, number, count in self._rows(query):
@@ -121,6 +144,32 @@ class Report:
         )
         return {State(state): count for state, count in self._rows(query)}
 
+    def count_selected(self, selection: RowFilter) -> dict[State, int]:
+        """Return how many orders fit a selection, by their state."""
+        counts = {}
+        for state in selection.states:
+            query = sa.select(sa.func.count()).select_from(self._jobs.job)
+            counts[state] = self._rows(query.where(*self._where(selection, state)))[0][0]
+        return {state: count for state, count in counts.items() if count}
+
+    def dag_ids(self) -> list[str]:
+        """Return the first DAGs that have sent or moved anything, by name; each is one look into an index."""
+        attempt = self._jobs.attempt.c
+        sources = (
+            (attempt.dag_id, (attempt.host == self._storage.host, attempt.account == self._storage.account)),
+            (_RUN.c.dag_id, (_RUN.c.host == self._storage.host, _RUN.c.account == self._storage.account)),
+        )
+        found: set[str] = set()
+        with self._storage.database.read() as db:
+            for dag_id, conditions in sources:
+                last: str | None = ""
+                for _ in range(_MAX_DAGS):
+                    last = db.scalar(sa.select(sa.func.min(dag_id)).where(*conditions, dag_id > last))
+                    if last is None:
+                        break
+                    found.add(last)
+        return sorted(found)
+
     def oldest(self) -> float | None:
         """Return the first time that anything has, epoch seconds; None where there is nothing."""
         found = []
@@ -135,30 +184,134 @@ class Report:
             return sa.cast(number, sa.Integer)
         return sa.func.floor(number)
 
+    def pause(self) -> Pause | None:
+        """Return who has stopped all sending of the account; None while it is allowed."""
+        # A ledger that no sync has opened since the upgrade has no such table yet.
+        is_there = sa.inspect(self._storage.database.engine).has_table(tables.pause.name)
+        return self._storage.pause() if is_there else None
+
     # Lists -----------------------------------------------------------------------------------------
 
     def lines(
-        self, states: Iterable[State], since: float, until: float, *, limit: int, after: Cursor | None = None
+        self,
+        selection: RowFilter,
+        *,
+        sort: str = "time",
+        descending: bool = True,
+        offset: int = 0,
+        limit: int,
     ) -> list[Line]:
-        """Return orders of these states whose time is in a period, newest first, from behind `after`."""
-        found: list[Line] = []
-        for state in states:
-            at = self._time_of(state)
-            query = (
-                self._select(at)
-                .where(*self._account_filter, self._columns.state == state.value, at >= since)
-                .order_by(at.desc(), self._key.desc(), self._columns.generation.desc())
-                .limit(limit)
+        """Return a page of the orders that fit a selection.
+
+        :param sort: one of `SORTS`; `state` puts what waits for a person first.
+        """
+        query = self._sorted(selection, sort, descending, offset + limit).limit(limit).offset(offset)
+        return self._lines(self._rows(query))
+
+    def export(self, selection: RowFilter, *, sort: str = "time", descending: bool = True) -> Iterator[Line]:
+        """Yield every order that fits a selection, in the order of `lines`, without holding all of them."""
+        query = self._sorted(selection, sort, descending, None)
+        with self._storage.database.read() as db:
+            streamed = db.execution_options(stream_results=True, max_row_buffer=_EXPORTED_AT_ONCE)
+            for rows in streamed.execute(query).partitions(_EXPORTED_AT_ONCE):
+                yield from self._lines(rows)
+
+    def _sorted(self, selection: RowFilter, sort: str, descending: bool, most: int | None) -> Any:
+        """Return the query of a list.
+
+        :param most: no more than its first so many are read.
+        """
+        # Each state goes along the index of its time. Only by time, the first of each are the first of all.
+        found = _union_of(self._parts(selection, descending, most if sort == "time" else None))
+        columns = {
+            "time": found.c.at,
+            "number": found.c.key,
+            "state": _rank(found.c.state),
+            "code": found.c.code,
+            "country": found.c.country,
+        }
+        orders = [columns[sort], found.c.key, found.c.generation]
+        if sort == "code":
+            # Databases disagree on where NULL stands.
+            orders.insert(0, sa.case((found.c.code.is_(None), 0), else_=1))
+        return sa.select(found).order_by(*_directed(orders, descending))
+
+    def _lines(self, rows: Sequence[Any]) -> list[Line]:
+        """Return rows with the DAG and run that sent each last, else those whose sync moved it last."""
+        sent = {
+            (one.key, one.generation): (one.dag_id, one.run_id)
+            for one in self._storage.attempts([row.key for row in rows])
+        }
+        runs = sa.select(_RUN.c.sync_id, _RUN.c.dag_id, _RUN.c.run_id)
+        moved = {
+            sync_id: (dag_id, run_id)
+            for sync_id, dag_id, run_id in self._rows(
+                runs.where(_RUN.c.sync_id.in_({row.sync_id for row in rows}))
             )
-            # One upper bound only: SQLite takes the first of two, and reads all that is between them.
-            if after is not None and after.at < until:
-                query = query.where(*self._behind(after, state, at))
-            else:
-                query = query.where(at < until)
-            found += [_line(row) for row in self._rows(query)]
-        # Stable: within a state, orders of one time keep the order that the database gives them.
-        found.sort(key=lambda line: (-line.at, _RANK[line.state]))
-        return found[:limit]
+        }
+        lines = []
+        for row in rows:
+            origin = sent.get((row.key, row.generation), ("", ""))
+            lines.append(_line(row, *(origin if any(origin) else moved.get(row.sync_id, origin))))
+        return lines
+
+    def _parts(self, selection: RowFilter, descending: bool = True, most: int | None = None) -> list[Any]:
+        """Return a query for each state of a selection, of its first rows by time if there is a limit."""
+        parts = []
+        for state in selection.states:
+            at = self._time_of(state)
+            query = self._select(at).where(*self._where(selection, state))
+            if most is not None:
+                orders = (at, self._key, self._columns.generation)
+                query = query.order_by(*[one.desc() if descending else one.asc() for one in orders]).limit(
+                    most
+                )
+            parts.append(query)
+        return parts
+
+    def _where(self, selection: RowFilter, state: State) -> list[Any]:
+        """Return what orders of one state fit that a selection asks for."""
+        at = self._time_of(state)
+        return [
+            *self._account_filter,
+            self._columns.state == state.value,
+            at >= selection.since,
+            at < selection.until,
+            *self._conditions(selection),
+        ]
+
+    def _conditions(self, selection: RowFilter) -> list[Any]:
+        """Return what a selection asks for beside state and time."""
+        conditions: list[Any] = []
+        if selection.country:
+            conditions.append(self._columns.country == selection.country)
+        if selection.code is not None:
+            conditions.append(self._columns.code == selection.code)
+        if selection.dag_id:
+            conditions.append(self._is_of_dag(selection.dag_id))
+        if selection.text:
+            plain = selection.text.removeprefix("#")
+            holds_id = self._ids.contains(json.dumps(selection.text), autoescape=True)
+            conditions.append(sa.or_(self._begins_with(plain), self._begins_with("#" + plain), holds_id))
+        return conditions
+
+    def _begins_with(self, text: str) -> Any:
+        if self._storage.database.kind == "postgresql":
+            return self._key.startswith(text, autoescape=True)
+        # LIKE of SQLite takes a for A.
+        return sa.and_(self._key >= text, self._key < text + chr(0x10FFFF))
+
+    def _is_of_dag(self, dag_id: str) -> Any:
+        attempt = self._jobs.attempt
+        syncs = sa.select(_RUN.c.sync_id).where(_RUN.c.dag_id == dag_id)
+        is_sent = sa.exists().where(
+            attempt.c.host == self._storage.host,
+            attempt.c.account == self._storage.account,
+            attempt.c[self._jobs.key] == self._key,
+            attempt.c.generation == self._columns.generation,
+            attempt.c.dag_id == dag_id,
+        )
+        return sa.or_(self._columns.sync_id.in_(syncs), is_sent)
 
     def find(self, text: str, *, limit: int) -> list[Line]:
         """Return what has this key, else this id of KK's, which reads the whole account."""
@@ -171,7 +324,7 @@ class Report:
         return [_line(row) for row in self._rows(query.where(holds_id).limit(limit))]
 
     def _select(self, at: Any) -> Any:
-        names = ("generation", "state", "code", "message")
+        names = ("generation", "state", "code", "message", "goods", "country", "version", "sync_id")
         return sa.select(
             self._key.label("key"),
             self._ids.label("ids"),
@@ -182,58 +335,63 @@ class Report:
     def _time_of(self, state: State) -> Any:
         return self._columns.created_at if state is State.CREATED else self._columns.updated_at
 
-    def _behind(self, cursor: Cursor, state: State, at: Any) -> tuple[Any, ...]:
-        if _RANK[state] < _RANK[cursor.state]:
-            return (at < cursor.at,)
-        if _RANK[state] > _RANK[cursor.state]:
-            return (at <= cursor.at,)
-        generation = self._columns.generation
-        is_same = sa.and_(self._key == cursor.key, generation < cursor.generation)
-        # The first bound is what an index can use.
-        return at <= cursor.at, sa.or_(at < cursor.at, self._key < cursor.key, is_same)
-
     # One order, one run ----------------------------------------------------------------------------
 
     def all_of(self, key: str) -> tuple[list[Record], list[Attempt]]:
         """Return all generations of a key, and all its POSTs, oldest first."""
         return self._storage.entries(key=key), self._storage.attempts([key])
 
+    def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
+        """Return the newest generation of each key that is known."""
+        return self._storage.look_up(keys)
+
     def refunds_of(self, kk_order_ids: Iterable[str]) -> list[Line]:
         """Return the refunds of orders at KK, each order's oldest first."""
         refunds = self._storage.of_refunds()
         return [_line_of(one) for kk_order_id in kk_order_ids for one in refunds.refunds_of(kk_order_id)]
 
-    def of_run(self, dag_id: str, run_id: str, *, limit: int, after: str | None = None) -> list[RunOrder]:
-        """Return what a DAG run has sent or moved, by key, from behind `after`."""
-        attempt = self._jobs.attempt
-        syncs = sa.select(_RUN.c.sync_id).where(_RUN.c.dag_id == dag_id, _RUN.c.run_id == run_id)
-        of_run = (attempt.c.dag_id == dag_id, attempt.c.run_id == run_id)
-        keys = self._keys(attempt, of_run, after, limit)
-        # One by one: asked for all syncs at once, SQLite reads the account in the order of its numbers.
-        for (sync_id,) in self._rows(syncs):
-            keys |= self._keys(self._jobs.job, (self._columns.sync_id == sync_id,), after, limit)
-        page = self._in_order(keys)[:limit]
-        entries = self._storage.look_up(page)
+    def of_run(self, dag_id: str, run_id: str, *, limit: int, offset: int = 0) -> list[RunOrder]:
+        """Return a page of what a DAG run has sent or moved: what waits for a person first, then by key."""
+        newest = self._of_run(dag_id, run_id)
+        query = newest.order_by(_rank(self._columns.state), self._key).limit(limit).offset(offset)
+        lines = [_line(row) for row in self._rows(query)]
         attempts: dict[str, list[Attempt]] = {}
-        for one in self._storage.attempts(page):
+        for one in self._storage.attempts([line.key for line in lines]):
             if (one.dag_id, one.run_id) == (dag_id, run_id):
                 attempts.setdefault(one.key, []).append(one)
-        return [
-            RunOrder(_line_of(entries[key]), tuple(attempts.get(key, ()))) for key in page if key in entries
-        ]
+        return [RunOrder(line, tuple(attempts.get(line.key, ()))) for line in lines]
 
-    def _keys(self, table: sa.Table, conditions: Sequence[Any], after: str | None, limit: int) -> set[str]:
-        key = table.c[self._jobs.key]
-        account_filter = (table.c.host == self._storage.host, table.c.account == self._storage.account)
-        query = sa.select(key).where(*account_filter, *conditions).distinct().order_by(key).limit(limit)
-        if after is not None:
-            query = query.where(key > after)
-        return {row[0] for row in self._rows(query)}
+    def count_run(self, dag_id: str, run_id: str) -> dict[State, int]:
+        """Return how many orders a DAG run has sent or moved, by their state."""
+        # Counted here: to group them, SQLite would read the account in the order of its states.
+        query = self._of_run(dag_id, run_id).with_only_columns(self._columns.state)
+        return dict(Counter(State(state) for (state,) in self._rows(query)))
 
-    def _in_order(self, keys: Iterable[str]) -> list[str]:
-        """Sort as the database does, whose collation decides what is behind a key."""
-        query = sa.select(self._key).where(*self._account_filter, self._key.in_(list(keys)))
-        return [row[0] for row in self._rows(query.distinct().order_by(self._key))]
+    def _of_run(self, dag_id: str, run_id: str) -> Any:
+        """Return the query of the newest generations of what a DAG run has sent or moved."""
+        attempt, columns = self._jobs.attempt, self._columns
+        sent = sa.select(attempt.c[self._jobs.key].label("key")).where(
+            attempt.c.host == self._storage.host,
+            attempt.c.account == self._storage.account,
+            attempt.c.dag_id == dag_id,
+            attempt.c.run_id == run_id,
+        )
+        syncs = sa.select(_RUN.c.sync_id).where(_RUN.c.dag_id == dag_id, _RUN.c.run_id == run_id)
+        moved = sa.select(self._key.label("key")).where(*self._account_filter, columns.sync_id.in_(syncs))
+        keys = sa.union(sent, moved).subquery()
+        newer = self._jobs.job.alias("newer")
+        is_replaced = sa.exists().where(
+            newer.c.host == self._storage.host,
+            newer.c.account == self._storage.account,
+            newer.c[self._jobs.key] == self._key,
+            newer.c.generation > columns.generation,
+        )
+        at = sa.case((columns.state == State.CREATED.value, columns.created_at), else_=columns.updated_at)
+        return (
+            self._select(at)
+            .select_from(keys.join(self._jobs.job, self._key == keys.c.key))
+            .where(*self._account_filter, sa.not_(is_replaced))
+        )
 
     def _rows(self, query: Any) -> list[Any]:
         with self._storage.database.read() as db:
@@ -245,9 +403,35 @@ def time_of(entry: Record) -> float:
     return entry.created_at if entry.state is State.CREATED else entry.updated_at
 
 
-def _line(row: Any) -> Line:
-    ids = tuple(json.loads(row.ids))
-    return Line(row.key, row.generation, State(row.state), ids, row.code, row.message, float(row.at))
+def _union_of(parts: Sequence[Any]) -> Any:
+    """Return all rows of several queries, each of which may have its own limit."""
+    # SQLite takes a limit only inside of a subquery.
+    return sa.union_all(*[sa.select(part.subquery()) for part in parts]).subquery()
+
+
+def _directed(columns: Iterable[Any], descending: bool) -> list[Any]:
+    return [column.desc() if descending else column.asc() for column in columns]
+
+
+def _rank(state: Any) -> Any:
+    return sa.case(*[(state == one.value, rank) for rank, one in enumerate(_WORST_FIRST)])
+
+
+def _line(row: Any, dag_id: str = "", run_id: str = "") -> Line:
+    return Line(
+        row.key,
+        row.generation,
+        State(row.state),
+        tuple(json.loads(row.ids)),
+        row.code,
+        row.message,
+        float(row.at),
+        json.loads(row.goods),
+        row.country,
+        row.version,
+        dag_id,
+        run_id,
+    )
 
 
 def _line_of(entry: Record) -> Line:
@@ -259,4 +443,7 @@ def _line_of(entry: Record) -> Line:
         entry.code,
         entry.message,
         time_of(entry),
+        entry.content.goods,
+        entry.content.country,
+        entry.version,
     )

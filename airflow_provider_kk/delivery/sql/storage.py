@@ -370,6 +370,15 @@ class SqlStorage:
             yield from ((generations[key], attempts[key]) for key in some)
             last = some[-1]
 
+    def attempts_by_time(self) -> Iterator[Attempt]:
+        """Yield every POST of the account by the time of its intent, without holding all of them."""
+        query = sa.select(self._attempt).where(*self._where_account(self._attempt))
+        with self.database.read() as db:
+            streamed = db.execution_options(stream_results=True, max_row_buffer=_KEYS_AT_ONCE)
+            # KK's clock has whole seconds, so that several may have the same time.
+            for row in streamed.execute(query.order_by(self._attempt.c.intent_at, *in_turn(self._attempt))):
+                yield attempt_of(row, self.jobs)
+
     def _where_account(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
         return where_equal(table, self._account_filter)
 

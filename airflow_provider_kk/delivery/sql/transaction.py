@@ -96,9 +96,13 @@ class Statements:
     def _set(self, name: str, is_moment: bool) -> Any:
         if not is_moment:
             return sa.bindparam(f"set_{name}")
-        moment = self._now() + sa.bindparam(f"after_{name}", type_=_EPOCH)
-        moment = sa.func.greatest(moment, sa.bindparam(f"floor_{name}", type_=_EPOCH), type_=_EPOCH)
-        return sa.func.least(moment, sa.bindparam(f"ceiling_{name}", type_=_EPOCH), type_=_EPOCH)
+        bounds = (sa.bindparam(f"{bound}_{name}", type_=_EPOCH) for bound in ("after", "floor", "ceiling"))
+        return _moment(self._now(), *bounds)
+
+
+def _moment(now: Any, after_s: Any, floor: Any, ceiling: Any) -> Any:
+    """Return the expression for a `Moment`."""
+    return sa.func.least(sa.func.greatest(now + after_s, floor, type_=_EPOCH), ceiling, type_=_EPOCH)
 
 
 def _bound(where: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,10 +235,13 @@ class SqlTransaction:
 
     def count_bought(self, settle_after: Epoch) -> tuple[int, float]:
         """Count the account's POSTs that may have bought something, and return the first settle time."""
-        time = self._attempt.c.settle_after
+        time, since = self._attempt.c.settle_after, settle_after
+        if isinstance(since, Moment):
+            bounds = (sa.literal(bound, _EPOCH) for bound in (since.after_s, since.floor, since.ceiling))
+            since = _moment(self._database.now(), *bounds)
         query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.min(time), 0.0)).where(
             *where_equal(self._attempt, self._account_filter),
-            time > settle_after,
+            time > since,
             self._attempt.c.outcome.not_in(NOTHING_BOUGHT),
         )
         count, first = self._db.execute(query).one()

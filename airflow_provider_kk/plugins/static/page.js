@@ -10,6 +10,22 @@ if (frame) {
   new MutationObserver(takeTheme).observe(frame, { attributes: true, attributeFilter: ["class"] });
 }
 
+// On a phone, what is not in use would stand between the reader and the orders.
+for (const one of document.querySelectorAll("details[data-wide]:not([open])")) {
+  one.open = window.matchMedia("(min-width: 641px)").matches;
+}
+
+// Inside of a frame, browsers do not follow autofocus; a screen reader reads what has the focus.
+document.querySelector("[autofocus]")?.focus();
+
+// Without scripts there is nothing that chooses all, so it is hidden until here.
+for (const all of document.querySelectorAll("[data-all]")) {
+  all.hidden = false;
+  all.addEventListener("change", () => {
+    for (const one of all.closest("table").querySelectorAll("input[name=row]")) one.checked = all.checked;
+  });
+}
+
 async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) {
     return navigator.clipboard.writeText(text);

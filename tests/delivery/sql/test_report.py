@@ -9,9 +9,10 @@ import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.model import ListedOrder
 from airflow_provider_kk.delivery.recover import adopt_unknown
-from airflow_provider_kk.delivery.sql.report import Cursor, Line, Report
+from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.report import SORTS, Line, Report, RowFilter
 from airflow_provider_kk.delivery.sql.storage import refund_ledger, sql_ledger
-from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import START, Order, World
 
 DAY = (START - 3_600, START + 86_400)
@@ -64,22 +65,98 @@ def test_pages_hold_each_order_once_newest_first(world: World, report: Report, s
     world.clock.sleep(60)
     world.sync(*(f"{'Bb'[n % 2 == 0]}{n}" for n in range(5)), "B2", "b4", "B5", waits=False)
 
+    everything = RowFilter(since=DAY[0], until=DAY[1])
     pages: list[list[Line]] = []
-    after = None
-    while lines := report.lines(State, *DAY, limit=size, after=after):
+    while lines := report.lines(everything, limit=size, offset=size * len(pages)):
         pages.append(lines)
-        after = Cursor.parse(str(Cursor.after(lines[-1])))
 
     found = [line for page in pages for line in page]
     assert all(len(page) == size for page in pages[:-1])
     assert len(found) == len(set(keys(found))) == len(world.ledger.entries())
     assert [line.at for line in found] == sorted((line.at for line in found), reverse=True)
+    assert list(report.export(everything)) == found
+    assert sum(report.count_selected(everything).values()) == len(found)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_each_sort_order_lists_each_order_once_in_both_directions(
+    world: World, report: Report, sort: str
+) -> None:
+    some_of_each(world)
+    down = report.lines(RowFilter(), sort=sort, limit=9)
+    assert sorted(keys(down)) == ["C1", "C2", "C3", "D", "R"]
+    assert report.lines(RowFilter(), sort=sort, descending=False, limit=9) == down[::-1]
+    pages = [report.lines(RowFilter(), sort=sort, limit=2, offset=offset) for offset in (0, 2, 4)]
+    assert [line for page in pages for line in page] == down
+
+
+def test_sorting_by_state_puts_what_waits_for_a_person_first(world: World, report: Report) -> None:
+    some_of_each(world)
+    world.ledger.hold(world.entry("D"), Event.GIVEN_UP, "not in KK's list")
+    lines = report.lines(RowFilter(), sort="state", descending=False, limit=9)
+    assert keys(lines) == ["D", "R", "C1", "C2", "C3"]
+    codes = report.lines(RowFilter(), sort="code", limit=9)
+    assert keys(codes)[0] == "R"
+
+
+def test_orders_are_filtered_by_dag_country_and_code(world: World, report: Report) -> None:
+    some_of_each(world)
+    (rejected,) = report.lines(RowFilter(states=(State.REJECTED,)), limit=9)
+    assert rejected.goods
+    assert (rejected.dag_id, rejected.run_id) == ("dag", "run 1")
+    for found, others in (
+        (RowFilter(code=rejected.code), RowFilter(code=1)),
+        (RowFilter(country=rejected.country), RowFilter(country="ZZ")),
+        (RowFilter(dag_id="dag"), RowFilter(dag_id="da")),
+    ):
+        assert "R" in keys(report.lines(found, limit=9))
+        assert report.count_selected(found)[State.REJECTED] == 1
+        assert report.over_time(*DAY, 3_600, found)[State.REJECTED] == {1: 1}
+        assert report.lines(others, limit=9) == []
+        assert report.count_selected(others) == {}
+        assert not any(report.over_time(*DAY, 3_600, others).values())
+
+
+def test_a_pause_is_reported_and_a_ledger_from_before_pauses_has_none(world: World, report: Report) -> None:
+    assert report.pause() is None
+    world.ledger.storage.add_pause("ann", "wrong query")
+    pause = report.pause()
+    assert pause is not None
+    assert (pause.by, pause.why) == ("ann", "wrong query")
+    engine = world.ledger.storage.database.engine
+    tables.pause.drop(engine)
+    assert report.pause() is None
+    tables.pause.create(engine)
+
+
+def test_dags_are_listed_once_each(world: World, report: Report) -> None:
+    assert report.dag_ids() == []
+    some_of_each(world)
+    assert report.dag_ids() == ["dag"]
+
+
+def test_search_takes_the_beginning_of_a_number_with_or_without_hash(world: World, report: Report) -> None:
+    world.sync("#5007", "5007", "50071", "15007", "A_1", "A%1", "a_1")
+
+    def found(text: str) -> set[str]:
+        lines = report.lines(RowFilter(text=text), limit=99)
+        assert sum(report.count_selected(RowFilter(text=text)).values()) == len(lines)
+        return set(keys(lines))
+
+    assert found("5007") == found("#5007") == {"#5007", "5007", "50071"}
+    assert found("A_") == {"A_1"}
+    assert found("A%") == {"A%1"}
+    assert found("%") == found("5008") == found("-") == set()
+    (kk_order_id,) = world.entry("15007").kk_order_ids
+    assert found(kk_order_id) == {"15007"}
+    assert found(kk_order_id[:-1]) == set()
 
 
 def test_orders_are_filtered_by_state_and_period(world: World, report: Report) -> None:
     some_of_each(world)
-    assert keys(report.lines([State.REJECTED], *DAY, limit=9)) == ["R"]
-    assert set(keys(report.lines(State, START + 3_600, DAY[1], limit=9))) == {"C3", "D"}
+    assert keys(report.lines(RowFilter((State.REJECTED,), *DAY), limit=9)) == ["R"]
+    late = RowFilter(since=START + 3_600, until=DAY[1])
+    assert set(keys(report.lines(late, limit=9))) == {"C3", "D"}
 
 
 def test_an_order_is_found_by_its_number_or_by_any_of_its_ids(world: World, report: Report) -> None:
@@ -107,9 +184,20 @@ def test_a_run_has_what_it_sent_and_what_it_reconciled(world: World, report: Rep
         ("D", State.CREATED, 0),
         ("E", State.CREATED, 1),
     ]
-    assert keys([order.line for order in report.of_run("dag", "two", limit=9, after="D")]) == ["E"]
+    assert keys([order.line for order in report.of_run("dag", "two", limit=9, offset=1)]) == ["E"]
+    assert report.count_run("dag", "two") == {State.CREATED: 2}
     assert keys([order.line for order in report.of_run("dag", "one", limit=1)]) == ["C"]
     assert report.of_run("other", "one", limit=9) == []
+
+
+def test_a_run_lists_what_waits_for_a_person_first(world: World, report: Report) -> None:
+    world.kk.meets("B", "refused")
+    world.kk.meets("X", "lost_answer")
+    world.sync("A", "B", "X", run_id="one", waits=False)
+    world.ledger.hold(world.entry("X"), Event.GIVEN_UP, "not in KK's list")
+    assert keys([order.line for order in report.of_run("dag", "one", limit=9)]) == ["X", "B", "A"]
+    assert report.count_run("dag", "one") == {State.HELD: 1, State.REJECTED: 1, State.CREATED: 1}
+    assert report.count_run("dag", "none") == {}
 
 
 def test_the_refunds_of_an_order_are_those_of_its_id_alone(world: World) -> None:
@@ -125,7 +213,7 @@ def test_refunds_are_listed_like_orders_and_apart_from_them(world: World) -> Non
     some_of_each(world)
     adopt_unknown(refund_ledger(world.ledger), [ListedOrder(id="70", key="1009-whole", goods={})])
     refunds = Report(world.ledger.storage).of_refunds()
-    assert keys(refunds.lines(State, *DAY, limit=9)) == ["1009-whole"]
+    assert keys(refunds.lines(RowFilter(), limit=9)) == ["1009-whole"]
     assert keys(refunds.find("70", limit=9)) == ["1009-whole"]
     assert sum(sum(steps.values()) for steps in refunds.over_time(*DAY, 3_600).values()) == 1
     assert refunds.all_of("1009-whole")[0][0].kk_order_ids == ("70",)
@@ -135,13 +223,15 @@ def test_refunds_are_listed_like_orders_and_apart_from_them(world: World) -> Non
 def test_the_oldest_time_is_that_of_any_state(world: World, report: Report) -> None:
     assert report.oldest() is None
     some_of_each(world)
-    assert report.oldest() == min(line.at for line in report.lines(State, *DAY, limit=99))
+    assert report.oldest() == min(line.at for line in report.lines(RowFilter(), limit=99))
 
 
 def test_another_account_is_not_seen(world: World) -> None:
     some_of_each(world)
     other = Report(sql_ledger(world.ledger.storage.database.engine, "kk.test", "other").storage)
-    assert other.lines(State, *DAY, limit=9) == []
+    assert other.lines(RowFilter(), limit=9) == []
+    assert other.count_selected(RowFilter()) == {}
+    assert other.dag_ids() == []
     assert not any(other.over_time(*DAY, 3_600).values())
     assert other.find("C1", limit=9) == []
     assert other.of_run("dag", "run 1", limit=9) == []
@@ -169,14 +259,18 @@ def test_pages_are_read_along_an_index(world: World) -> None:
             seen.extend(row[3] for row in plan)
 
     report = Report(world.ledger.storage)
-    after = Cursor(START, State.REJECTED, 1, "R")
-    report.lines(State, *DAY, limit=50, after=after)
+    period = RowFilter(since=DAY[0], until=DAY[1])
+    report.lines(period, limit=50, offset=50)
+    report.lines(period, sort="number", limit=50)
+    report.count_selected(period)
+    report.dag_ids()
     report.over_time(*DAY, 3_600)
     report.count([State.HELD])
-    report.of_run("dag", "run 1", limit=50, after="A")
+    report.of_run("dag", "run 1", limit=50, offset=1)
+    report.count_run("dag", "run 1")
     report.all_of("C1")
     report.oldest()
-    report.of_refunds().lines(State, *DAY, limit=50, after=after)
+    report.of_refunds().lines(period, limit=50, offset=50)
     report.of_refunds().of_run("dag", "run 1", limit=50)
     report.refunds_of(["1009"])
 

@@ -1,0 +1,288 @@
+"""The pages that act: resolve and retry orders, and pause and resume all sending of an account.
+
+Each shows what would happen before it is confirmed, and then what became of it.
+
+Plain forms, so that they work without scripts. Only users who may edit the kk connection get them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from airflow.api_fastapi.core_api.security import GetUserDep
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.exceptions import HTTPException
+
+from airflow_provider_kk.delivery.log import describe_pause
+from airflow_provider_kk.plugins import query_params
+from airflow_provider_kk.plugins.ledgers import (
+    CannotReadLedgerError,
+    LedgerSource,
+    Reader,
+    ReaderDep,
+    may_read_connections,
+    open_ledger_of,
+    open_report,
+)
+from airflow_provider_kk.plugins.pages import View, banners_of, page, query
+from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType
+from airflow_provider_kk.plugins.trusted_forms import (
+    TrustedForm,
+    TrustedFormDep,
+    form_token,
+    read_signed,
+    sign,
+)
+from airflow_provider_kk.plugins.urls import root
+from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolvedBy, split_ids
+from airflow_provider_kk.sync.resolve_many import (
+    ResolutionRequest,
+    apply_resolutions,
+    choices_for,
+    plan_resolutions,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.model import Pause
+    from airflow_provider_kk.delivery.sql.storage import SqlStorage
+
+#: With the user's name before it, the ledger keeps 250 characters.
+MAX_REASON = 180
+#: As many as a list shows at once; their results travel in an address.
+_MAX_ROWS = 50
+_RESULT_IS_OLD = "This result is too old, or another user's. The order's page shows what became of it."
+
+
+class Target(NamedTuple):
+    """The ledger that a user may resolve orders of, and whether it is about orders or refunds."""
+
+    view: View
+    source: LedgerSource
+    kind: RecordType
+
+
+router = APIRouter(dependencies=[Depends(may_read_connections)])
+
+
+class ChosenRow(NamedTuple):
+    """An order or refund that the user has chosen, and its version on the page where it was chosen."""
+
+    key: str
+    version: str
+
+    @classmethod
+    def parse(cls, text: str) -> ChosenRow:
+        """Read what `str` gave."""
+        version, separator, key = query_params.text("row", text).partition("~")
+        if not separator or not key or not version:
+            raise HTTPException(400, "row: this is no order of a list.")
+        return cls(key, version)
+
+    def __str__(self) -> str:
+        return f"{self.version}~{self.key}"
+
+
+@router.get("/resolve")
+def choose(
+    reader: ReaderDep,
+    kk_conn_id: str = "",
+    kind: str = "",
+    row: Annotated[list[str] | None, Query()] = None,
+    back: str = "",
+) -> HTMLResponse:
+    """Ask what became of the chosen orders, and why."""
+    back = query_params.back(back)
+    view, source, record_type = _target(reader, kk_conn_id, kind)
+    rows = _rows(row or [])
+    try:
+        with open_report(source, reader) as (report, _settings):
+            records = record_type.report(report).look_up([one.key for one in rows])
+            banners = banners_of(report, source, reader)
+    except CannotReadLedgerError as error:
+        return page("message.html", view, message=str(error))
+    known = [records[one.key] for one in rows if one.key in records]
+    return page(
+        "resolve.html",
+        view,
+        rows=rows,
+        records=records,
+        moved=[one.key for one in rows if one.key in records and records[one.key].version != one.version],
+        choices=choices_for([one.state for one in known], record_type.is_refund),
+        banners=banners,
+        max_reason=MAX_REASON,
+        **_form_values(reader, back),
+    )
+
+
+@router.post("/resolve/plan")
+def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
+    """Show what would happen. Nothing is done yet."""
+    view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
+    request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
+    try:
+        with open_ledger_of(source, reader, are_refunds=request.is_refund) as (hook, ledger):
+            results = plan_resolutions(request, hook, ledger)
+            banners = banners_of(ledger.storage, source, reader)
+    except (ResolutionRejected, CannotReadLedgerError) as error:
+        return page("message.html", view, status=409, message=_sentence(error), back=back)
+    return page(
+        "plan.html",
+        view,
+        results=results,
+        banners=banners,
+        choice=request.choice,
+        ids=",".join(request.ids),
+        why=why,
+        needs_acceptance=request.choice == "created" and any(one.doubt for one in results),
+        rows=[ChosenRow(one.key, one.record.version) for one in results if one.record is not None],
+        **_form_values(reader, back),
+    )
+
+
+@router.post("/resolve/apply", response_model=None)
+def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
+    """Do what the plan has shown, then lead to a page that shows what became of each order."""
+    view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
+    request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
+    try:
+        with open_ledger_of(source, reader, are_refunds=request.is_refund) as (hook, ledger):
+            results = apply_resolutions(request, ResolvedBy(user.get_name(), why), hook, ledger)
+    except (ResolutionRejected, CannotReadLedgerError) as error:
+        return page("message.html", view, status=409, message=_sentence(error), back=back)
+    done = sign("result", [[one.key, one.is_done, one.message] for one in results], user)
+    address = query(kk_conn_id=source.kk_conn_id, kind=kind.many, done=done, back=back)
+    # Reloading the next page sends no form once more.
+    return RedirectResponse(f"{root()}/resolve/result{address}", 303)
+
+
+@router.get("/resolve/result")
+def result(
+    reader: ReaderDep, user: GetUserDep, kk_conn_id: str = "", kind: str = "", done: str = "", back: str = ""
+) -> HTMLResponse:
+    """Show what became of each order."""
+    results = read_signed("result", done, user, _RESULT_IS_OLD)
+    view, source, _kind = _target(reader, kk_conn_id, kind)
+    try:
+        with open_report(source, reader) as (report, _settings):
+            banners = banners_of(report, source, reader)
+    except CannotReadLedgerError:
+        banners = []
+    return page("result.html", view, results=results, banners=banners, back=query_params.back(back))
+
+
+# Pause and resume ----------------------------------------------------------------------------------
+
+
+@router.get("/pause")
+def pause(reader: ReaderDep, kk_conn_id: str = "", back: str = "") -> HTMLResponse:
+    """Say whether sending is paused, and offer to pause or resume it."""
+    back = query_params.back(back)
+    view, source, _kind = _target(reader, kk_conn_id, ORDERS.many)
+    try:
+        with open_report(source, reader) as (report, _settings):
+            found = report.pause()
+    except CannotReadLedgerError as error:
+        return page("message.html", view, message=str(error), back=back)
+    return page(
+        "pause.html",
+        view,
+        pause=found,
+        pause_id=_pause_id(found),
+        max_reason=MAX_REASON,
+        **_form_values(reader, back),
+    )
+
+
+@router.post("/pause/begin", response_model=None)
+def begin_pause(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
+    """Stop all sending of the account. If it is stopped already, nothing changes."""
+    return _change_pause(reader, form, lambda storage, why: storage.add_pause(user.get_name(), why))
+
+
+@router.post("/pause/end", response_model=None)
+def end_pause(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
+    """Allow sending again, if the pause is still the one that the user has seen."""
+
+    def end(storage: SqlStorage, why: str) -> bool:
+        is_seen = _pause_id(storage.pause()) == form.one("pause")
+        return is_seen and storage.end_pause(user.get_name(), why)
+
+    return _change_pause(reader, form, end)
+
+
+def _change_pause(reader: Reader, form: TrustedForm, change: Callable[[SqlStorage, str], bool]) -> Response:
+    view, source, _kind = _target(reader, form.one("kk_conn_id"), ORDERS.many)
+    why, back = _reason(form), query_params.back(form.one("back"))
+    try:
+        with open_ledger_of(source, reader) as (_hook, ledger):
+            is_changed, found = change(ledger.storage, why), ledger.storage.pause()
+    except CannotReadLedgerError as error:
+        return page("message.html", view, status=409, message=str(error), back=back)
+    if not is_changed:
+        state = describe_pause(found) if found else "sending is not paused now"
+        message = f"Nothing was done, since somebody else was first: {state}."
+        return page("message.html", view, status=409, message=message, back=back)
+    return RedirectResponse(f"{root()}/{back or 'orders' + query(kk_conn_id=source.kk_conn_id)}", 303)
+
+
+def _pause_id(found: Pause | None) -> str:
+    return f"{found.at!r} {found.by}" if found else ""
+
+
+# What they share -----------------------------------------------------------------------------------
+
+
+def _target(reader: Reader, kk_conn_id: str, kind: str) -> Target:
+    """Return the ledger that the user may resolve orders of.
+
+    :raises HTTPException: the user may not.
+    """
+    kinds = {one.many: one for one in (ORDERS, REFUNDS)}
+    if kind not in kinds:
+        raise HTTPException(400, f"kind: write one of {', '.join(kinds)}.")
+    view = View.of(reader, kk_conn_id, kinds[kind])
+    if not kk_conn_id or view.source is None:
+        raise HTTPException(404, "There is no connection of this name that you may read.")
+    if not reader.may_edit(kk_conn_id):
+        raise HTTPException(403, f"To act here, you need permission to edit the connection {kk_conn_id!r}.")
+    return Target(view, view.source, kinds[kind])
+
+
+def _rows(texts: list[str]) -> list[ChosenRow]:
+    if not texts:
+        raise HTTPException(400, "No order was chosen: go back and choose at least one.")
+    if len(texts) > _MAX_ROWS:
+        raise HTTPException(400, f"Choose at most {_MAX_ROWS} orders at once.")
+    return [ChosenRow.parse(one) for one in dict.fromkeys(texts)]
+
+
+def _request(form: TrustedForm, kind: RecordType) -> ResolutionRequest:
+    choice = form.one("choice")
+    ids = form.one({"created": "ids", "never_created": "not_mine"}.get(choice, ""))
+    return ResolutionRequest(
+        choice,
+        {one.key: one.version for one in _rows(form.many("row"))},
+        is_refund=kind.is_refund,
+        ids=tuple(split_ids(query_params.text("ids", ids))),
+        accept_other_goods=form.one("accept_other_goods") == "yes",
+    )
+
+
+def _reason(form: TrustedForm) -> str:
+    why = form.one("why")
+    if not why or len(why) > MAX_REASON or not why.isprintable():
+        raise HTTPException(
+            400, f"Nothing was done: a reason is required, in one line of at most {MAX_REASON} characters."
+        )
+    return why
+
+
+def _form_values(reader: Reader, back: str) -> dict[str, Any]:
+    return {"token": form_token(reader.user), "back": back}
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."

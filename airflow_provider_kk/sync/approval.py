@@ -1,0 +1,234 @@
+"""Bind a sync to the plan that people approved: each order by its number and by all that is sent of it."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kk.api.api_versions import API_VERSIONS
+from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
+from airflow_provider_kk.delivery.states import DOUBTFUL
+from airflow_provider_kk.sync.delivery import order_of
+from airflow_provider_kk.sync.errors import SyncError
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.sync.guards import GuardCheck, GuardReport, Prices
+
+#: Bytes of an order's digest: 16 characters of base64, without padding.
+_SIZE = 12
+_TOP_SKUS = 10
+_PLAN_DIGEST = re.compile(r"1:[0-9a-f]{24}")
+_OTHER_ORDER = "it is not in the approved plan, or its content differs from what was approved"
+_OTHER_WHOLE = (
+    "what would be sent is not exactly what was approved, and only the plan's digest is given. Make a new "
+    "plan, and pass its whole summary as approved_plan to send what is still the same"
+)
+
+
+@dataclass
+class PlanSummary:
+    """What people need to decide about a plan, without personal data, and what binds a sync to it."""
+
+    new_orders: int
+    """How many orders would be sent, `limit` applied."""
+    units: int
+    value: str | None
+    """What their goods cost at KK, in US dollars without freight; None when KK is not asked for prices."""
+    top_skus: dict[str, int]
+    """The units of the SKUs with the most."""
+    countries: dict[str, int]
+    """The orders by country, the most first."""
+    warnings: int
+    """How many warnings the plan has logged."""
+    plan_digest: str
+    """A digest of `plan_orders` and the account. Its first part is the version of this rule."""
+    plan_orders: str
+    """A digest of 16 characters for each order that may be sent, in one text."""
+
+    def line(self) -> str:
+        """Return it as a line for the log."""
+        value = "" if self.value is None else f", {Decimal(self.value):,.2f} USD"
+        return (
+            f"Plan {self.plan_digest}: {count_orders(self.new_orders)}, {self.units:,} units{value}; "
+            f"countries: {_counted(self.countries)}; SKUs: {_counted(self.top_skus)}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def summarise_plan(
+    run_queue: RunQueue, settings: ConnectionSettings, *, limit: int | None, prices: Prices, warnings: int
+) -> PlanSummary:
+    """Summarise what a planned run queue would send: the postponed, up to `limit`.
+
+    Orders in doubt count for nothing, since they were sent before, but are bound, too: if KK's list proves
+    that one is not there, it may be sent again.
+    """
+    orders, units = 0, 0
+    skus, countries = dict[str, int](), dict[str, int]()
+    value: Decimal | None = Decimal(0)
+    digests = set()
+    for item in islice(_items(run_queue, RunStatus.POSTPONED), limit):
+        orders += 1
+        cost = prices.total(item.content.goods)
+        value = None if value is None or cost is None else value + cost
+        for sku, number in item.content.goods.items():
+            units += number
+            skus[sku] = skus.get(sku, 0) + number
+        country = item.content.country or ""
+        countries[country] = countries.get(country, 0) + 1
+        digests.add(_digest(item, settings))
+    digests.update(_digest(item, settings) for item in _items(run_queue, RunStatus.IN_DOUBT))
+    return PlanSummary(
+        new_orders=orders,
+        units=units,
+        value=f"{value:.2f}" if value else None,
+        top_skus=_most(skus, _TOP_SKUS),
+        countries=_most(countries),
+        warnings=warnings,
+        plan_digest=_plan_digest(digests, settings),
+        plan_orders=base64.urlsafe_b64encode(b"".join(sorted(digests))).decode(),
+    )
+
+
+@dataclass
+class Approval:
+    """The plan that people approved: only its orders may be sent, each as it was planned.
+
+    :param orders: the digests of its orders; None when only `digest` is known.
+    """
+
+    digest: str
+    orders: frozenset[bytes] | None
+    settings: ConnectionSettings
+    _why_not: str = _OTHER_ORDER
+
+    @classmethod
+    def parse(cls, given: object, settings: ConnectionSettings) -> Approval:
+        """Read an operator's `approved_plan`: a plan's summary, the same as text, or its `plan_digest`.
+
+        :raises SyncError: it is empty, no plan, or not as the plan has made it.
+        """
+        if isinstance(given, str):
+            given = _parsed(given.strip())
+        if not given:
+            raise _unusable("it is empty, as after an approval that was rejected, skipped or timed out")
+        if isinstance(given, str):
+            given = {"plan_digest": given}
+        digest = given.get("plan_digest") if isinstance(given, Mapping) else None
+        if not isinstance(given, Mapping) or not _PLAN_DIGEST.fullmatch(str(digest)):
+            raise _unusable("it is no plan. Pass what the task with plan_only=True returns")
+        if "plan_orders" not in given:
+            return cls(str(digest), None, settings)
+        try:
+            joined = base64.b64decode(str(given["plan_orders"]), altchars=b"-_", validate=True)
+        except (ValueError, binascii.Error):
+            joined = b"?"
+        orders = frozenset(joined[at : at + _SIZE] for at in range(0, len(joined), _SIZE))
+        if _plan_digest(orders, settings) != digest:
+            raise _unusable(
+                "its plan_digest does not fit its plan_orders and this account. It was changed or cut off "
+                "on the way, or made with another kk connection"
+            )
+        return cls(str(digest), orders, settings)
+
+    def why_not(self, item: QueuedOrder) -> str:
+        """Return why an order may not be sent; empty when it may."""
+        is_approved = self.orders is not None and _digest(item, self.settings) in self.orders
+        return "" if is_approved else self._why_not
+
+    def check(self, guards: GuardCheck, log: Log) -> GuardReport:
+        """Check the guards, and postpone what is not approved."""
+        if self.orders is not None:
+            # First, so that neither guards nor stock count what is not sent.
+            self._postpone_others(guards, log)
+            return guards.run()
+        report = guards.run()
+        if not report.exceeded:
+            orders = {_digest(item, self.settings) for item in _whole(guards)}
+            is_approved = _plan_digest(orders, self.settings) == self.digest
+            self.orders = frozenset(orders if is_approved else ())
+            self._why_not = _OTHER_ORDER if is_approved else _OTHER_WHOLE
+            self._postpone_others(guards, log)
+        return report
+
+    def _postpone_others(self, guards: GuardCheck, log: Log) -> None:
+        log.info("Only orders of the approved plan %s are sent", self.digest)
+        order_log = OrderLog(log)
+        for item in guards.candidates():
+            if why := self.why_not(item):
+                guards.run_queue.set(item.position, RunStatus.POSTPONED, message=why)
+                order_log.warning("{orders} {are} postponed: {reason}", item.key or "", why)
+        order_log.flush()
+
+
+def _whole(guards: GuardCheck) -> Iterator[QueuedOrder]:
+    """Yield all that a plan's digest covers: what would be sent, is in doubt, or was moved by this sync."""
+    stock, ledger = guards.stock, guards.ledger
+    candidates = (item for item in guards.candidates() if stock is None or not stock.shortage(item))
+    yield from islice(candidates, guards.max_sent)
+    for batch in guards.run_queue.batches(RunStatus.PENDING):
+        known = ledger.look_up([item.key for item in batch if item.key]) if ledger else {}
+        for item in batch:
+            entry = known.get(item.key or "")
+            if entry and (entry.state in DOUBTFUL or (entry.attempt and entry.sync_id == guards.sync_id)):
+                yield item
+
+
+def _items(run_queue: RunQueue, status: RunStatus) -> Iterator[QueuedOrder]:
+    for batch in run_queue.batches(status):
+        yield from batch
+
+
+def _digest(item: QueuedOrder, settings: ConnectionSettings) -> bytes:
+    """Return a digest of the request that would create an order, without the order of its lines.
+
+    The ledger's fingerprint would not do: it leaves out the remark, the sale platform and the shipping speed.
+    """
+    order = order_of(item.payload)
+    order.items.sort(key=lambda line: (line.sku, line.quantity))
+    version = API_VERSIONS[settings.api_version]
+    body = version.create_body(order, settings.address_key, settings.sale_platform)
+    text = json.dumps([item.key, settings.api_version, body], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=_SIZE).digest()
+
+
+def _plan_digest(digests: Iterable[bytes], settings: ConnectionSettings) -> str:
+    account = json.dumps([settings.host, settings.account]).encode()
+    joined = hashlib.blake2b(account + b"".join(sorted(digests)), digest_size=_SIZE)
+    return f"1:{joined.hexdigest()}"
+
+
+def _parsed(text: str) -> Any:
+    """Return what JSON text holds, or what Jinja makes of an XCom; else the text."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return text
+
+
+def _unusable(why: str) -> SyncError:
+    return SyncError(f"Nothing is sent: approved_plan cannot be used, because {why}", is_retryable=False)
+
+
+def _most(counts: Mapping[str, int], number: int | None = None) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:number])
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number:,}" for name, number in counts.items()) or "none"

@@ -1,0 +1,291 @@
+"""Resolve several orders or refunds at once, as the Orders page does: plan first, then apply.
+
+A plan changes nothing that was decided; it names what `apply_resolutions` would do with each, by the rules of
+`resolution`. Both take the version of each row that the user has seen. If a row has another one by now, a
+sync or a colleague was first, and the row stays as it is: so the same form sent twice acts once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.sync import resolution as rules
+from airflow_provider_kk.sync.cancel import cancel, require_cancellable
+from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolutionUnavailable, ResolvedBy
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.model import Record
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.delivery.states import State
+    from airflow_provider_kk.hooks.kk import KKHook
+
+_LOG = logging.getLogger(__name__)
+RETRY, CANCEL = "retry", "cancel"
+#: `retry` is `kk ledger retry`, `cancel` is `kk cancel`, the others are the options of `kk ledger resolve`.
+CHOICES = (*rules.RESOLUTIONS, RETRY, CANCEL)
+#: Each takes some requests within KK's rate limit, and a browser waits for all of them.
+MAX_CANCELLED = 10
+
+
+@dataclass(frozen=True)
+class ResolutionRequest:
+    """What a user wants to become of some orders or refunds."""
+
+    choice: str
+    """One of `CHOICES`."""
+    versions: Mapping[str, str]
+    """The version that the user has seen, by order number or refund key."""
+    is_refund: bool = False
+    ids: tuple[str, ...] = ()
+    """With `created`: its ids at KK. With `never_created`: ids in its row that are another number's."""
+    accept_other_goods: bool = False
+
+
+@dataclass(frozen=True)
+class ResolutionResult:
+    """What would become, or became, of one order or refund."""
+
+    key: str
+    is_done: bool
+    """In a plan: whether it can be done."""
+    message: str
+    record: Record | None = None
+    """Its row, in a plan."""
+    doubt: str = ""
+    """What speaks against it, which the user may accept."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One row with what may be done with it."""
+
+    record: Record
+    effect: str
+    apply: Callable[[ResolvedBy], str]
+    doubt: str = ""
+
+
+def choices_for(states_of_rows: Sequence[State], is_refund: bool = False) -> list[str]:
+    """Return which of `CHOICES` may be right for at least one row in these states; KK is not asked."""
+    from airflow_provider_kk.delivery.states import DOUBTFUL, State
+
+    states = set(states_of_rows)
+    is_open = bool(states & {State.HELD, *DOUBTFUL})
+    found = {
+        # The ids are of one order.
+        "created": len(states_of_rows) == 1 and (is_open or State.REJECTED in states),
+        "never_created": is_open,
+        # What is not sent is sent by the next sync as it is.
+        "order_again": bool(states & {State.CREATED, State.REJECTED}) and not is_refund,
+        RETRY: State.REJECTED in states,
+        CANCEL: State.CREATED in states and not is_refund,
+    }
+    return [name for name, is_right in found.items() if is_right]
+
+
+def plan_resolutions(request: ResolutionRequest, hook: KKHook, ledger: SqlLedger) -> list[ResolutionResult]:
+    """Return what would become of each order, in the order of the request.
+
+    :param ledger: with `is_refund` that of refunds, see `refund_ledger`.
+    :raises ResolutionRejected: the request itself is wrong.
+    :raises ResolutionUnavailable: KK does not answer.
+    """
+    return [
+        ResolutionResult(key, False, str(one))
+        if isinstance(one, ResolutionRejected)
+        else ResolutionResult(key, True, one.effect, one.record, one.doubt)
+        for key, one in _prepare(request, hook, ledger).items()
+    ]
+
+
+def apply_resolutions(
+    request: ResolutionRequest, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger
+) -> list[ResolutionResult]:
+    """Do it, and return what became of each order, in the order of the request.
+
+    Everything is checked anew. The ledger keeps who and why with each order.
+
+    :param ledger: with `is_refund` that of refunds, see `refund_ledger`.
+    :raises ResolutionRejected: the request itself is wrong; nothing is done.
+    :raises ResolutionUnavailable: KK does not answer; nothing is done.
+    """
+    from airflow_provider_kk.api.errors import KKError
+
+    if not resolved_by.who.strip() or not resolved_by.why.strip():
+        raise ResolutionRejected("a reason is needed: the next one on call reads it")
+    results = []
+    for key, one in _prepare(request, hook, ledger).items():
+        try:
+            if isinstance(one, ResolutionRejected):
+                raise one
+            if one.doubt and request.choice == "created" and not request.accept_other_goods:
+                raise ResolutionRejected(f"{one.doubt}. Accept the other goods to resolve it all the same")
+            results.append(ResolutionResult(key, True, one.apply(resolved_by)))
+        except ResolutionRejected as error:
+            results.append(ResolutionResult(key, False, str(error)))
+        except KKError as error:
+            results.append(ResolutionResult(key, False, f"KK cannot be asked: {error}. Try it again"))
+    return results
+
+
+def _prepare(
+    request: ResolutionRequest, hook: KKHook, ledger: SqlLedger
+) -> dict[str, _Prepared | ResolutionRejected]:
+    from airflow_provider_kk.api.errors import KKError
+
+    _require_valid(request)
+    prepared: dict[str, _Prepared | ResolutionRejected] = {}
+    records = []
+    known = ledger.look_up(list(request.versions))
+    for key, version in request.versions.items():
+        record = known.get(key)
+        if record is None:
+            prepared[key] = ResolutionRejected("it is not in the ledger")
+        elif record.version != version:
+            prepared[key] = ResolutionRejected(_moved_on(record))
+        else:
+            records.append(rules.bound_waits(record, hook, ledger))
+    if records:
+        try:
+            prepared |= _PREPARE[request.choice](request, records, hook, ledger)
+        except ResolutionRejected:
+            raise
+        except KKError as error:
+            raise ResolutionUnavailable(
+                f"KK cannot be asked: {error}. Nothing was done; try again when KK answers"
+            ) from error
+    return {key: prepared[key] for key in request.versions}
+
+
+def _require_valid(request: ResolutionRequest) -> None:
+    if request.choice not in CHOICES:
+        raise ResolutionRejected(f"{request.choice!r} is none of {', '.join(CHOICES)}")
+    if not request.versions:
+        raise ResolutionRejected("no order was chosen")
+    if request.choice == "created" and not request.ids:
+        raise ResolutionRejected("to resolve an order as created, give the ids that KK has made of it")
+    if request.ids and len(request.versions) > 1:
+        raise ResolutionRejected("ids are of one order: choose one")
+    if request.choice == CANCEL and len(request.versions) > MAX_CANCELLED:
+        raise ResolutionRejected(f"choose at most {MAX_CANCELLED} orders to cancel; `kk cancel` takes more")
+    if request.is_refund and (
+        request.choice in ("order_again", CANCEL) or (request.ids and request.choice == "never_created")
+    ):
+        raise ResolutionRejected("this is for orders: let another task ask for a refund")
+
+
+def _moved_on(record: Record) -> str:
+    state = record.state.value.replace("_", " ")
+    by = f", resolved by {record.resolved_by}" if record.resolved_by else ""
+    return f"it has moved on since this page was made, and is {state} now{by}. Nothing was done with it"
+
+
+def _prepare_created(
+    request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
+) -> dict[str, _Prepared | ResolutionRejected]:
+    (record,) = records
+    check = rules.doubt_of_refunds if request.is_refund else rules.doubt_of_orders
+    try:
+        doubt = check(request.ids, record, hook, ledger)
+    except ResolutionRejected as error:
+        return {record.key: error}
+    effect = f"becomes created as {', '.join(request.ids)}; nothing is sent"
+    return {
+        record.key: _Prepared(
+            record, effect, lambda by: rules.resolve_created(record, request.ids, ledger, by), doubt
+        )
+    }
+
+
+def _prepare_never_created(
+    request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
+) -> dict[str, _Prepared | ResolutionRejected]:
+    if request.ids:
+        try:
+            rules.require_other_number(request.ids, records[0], hook, ledger)
+        except ResolutionRejected as error:
+            return {records[0].key: error}
+    if request.is_refund:
+        seen, options = rules.refunds_seen_at_kk(records, hook, ledger), "--refunds"
+    else:
+        seen, options = rules.orders_seen_at_kk(records, hook, ledger, request.ids), ""
+
+    def prepare(record: Record) -> _Prepared:
+        doubt = rules.require_never_created(record, seen[record.key], options)
+        then = "the next try of its task asks for it again" if request.is_refund else _SENT
+        return _Prepared(
+            record,
+            f"becomes not sent, and {then}",
+            lambda by: rules.resolve_never_created(
+                record, seen[record.key], ledger, by, request.ids, options=options
+            ),
+            doubt and f"KK's list cannot confirm that it has none ({doubt}), so this is on your word",
+        )
+
+    return _each(records, prepare)
+
+
+_SENT = "the next sync that selects it sends it again"
+
+
+def _prepare_reorder(
+    request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
+) -> dict[str, _Prepared | ResolutionRejected]:
+    at_kk = rules.all_at_kk_of(records, hook, ledger)
+
+    def prepare(record: Record) -> _Prepared:
+        ids = rules.require_reorder(record, at_kk[record.key])
+        beside = f", beside {', '.join(ids)}" if ids else ""
+        effect = (
+            f"the next sync that selects it orders it once more (generation {record.generation + 1}){beside}"
+        )
+        return _Prepared(record, effect, lambda by: rules.order_again(record, at_kk[record.key], ledger, by))
+
+    return _each(records, prepare)
+
+
+def _prepare_retry(
+    request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
+) -> dict[str, _Prepared | ResolutionRejected]:
+    def prepare(record: Record) -> _Prepared:
+        rules.require_rejected(record)
+        effect = "stays rejected; the next sync that selects it sends it without back-off, if KK lists none"
+        return _Prepared(record, effect, lambda by: rules.clear_backoff(record, ledger, by))
+
+    return _each(records, prepare)
+
+
+def _prepare_cancel(
+    request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
+) -> dict[str, _Prepared | ResolutionRejected]:
+    def prepare(record: Record) -> _Prepared:
+        require_cancellable(record.key, hook, ledger)
+        ids = ", ".join(record.kk_order_ids)
+        effect = f"KK is asked once to refund all of {ids}, decides within a day, and no sync sends it again"
+        return _Prepared(record, effect, lambda by: cancel(record.key, by, hook, ledger, _LOG))
+
+    return _each(records, prepare)
+
+
+def _each(
+    records: Sequence[Record], prepare: Callable[[Record], _Prepared]
+) -> dict[str, _Prepared | ResolutionRejected]:
+    prepared: dict[str, _Prepared | ResolutionRejected] = {}
+    for record in records:
+        try:
+            prepared[record.key] = prepare(record)
+        except ResolutionRejected as error:
+            prepared[record.key] = error
+    return prepared
+
+
+_PREPARE = {
+    "created": _prepare_created,
+    "never_created": _prepare_never_created,
+    "order_again": _prepare_reorder,
+    RETRY: _prepare_retry,
+    CANCEL: _prepare_cancel,
+}

@@ -1,0 +1,39 @@
+"""The traces of the ledger's rows, against the transitions that the code runs on.
+
+A trace is what became of one generation of an order number: its state and its number of attempts after each
+change. `kk audit --history` judges rows by the same `TRANSITIONS`, from what is left of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from airflow_provider_kk.delivery.states import TRANSITIONS, Event, State
+
+#: A row after a change: its state, and how many attempts it counts.
+Step = tuple[State, int]
+
+#: From, to, and how many attempts more: an intent is one more, and no other event is.
+_STEPS = {(before, after, int(event is Event.INTENT)) for (before, event), after in TRANSITIONS.items()}
+#: A change of other fields: longer or shorter waits, ids of an older attempt, a person's name.
+_STEPS |= {(state, state, 0) for state in State}
+
+
+def rejected_step(generation: int, trace: Sequence[Step]) -> str:
+    """Return the first step of a trace that no transition allows, as text; empty when all are allowed."""
+    return _rejected_step(generation > 1, tuple(trace))
+
+
+@cache
+def _rejected_step(is_ordered_again: bool, trace: tuple[Step, ...]) -> str:
+    before: State | None = None
+    attempts = 0
+    for number, (after, new_attempts) in enumerate(trace, start=1):
+        # A person orders a number again: its new generation begins as what was never sent.
+        is_begun = is_ordered_again and number == 1 and (after, new_attempts) == (State.NOT_SENT, 0)
+        if not is_begun and (before, after, new_attempts - attempts) not in _STEPS:
+            name = before.value if before else "nothing"
+            return f"step {number}, {name} to {after.value} with {new_attempts - attempts:+d} attempts"
+        before, attempts = after, new_attempts
+    return ""
