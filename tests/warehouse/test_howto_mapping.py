@@ -15,7 +15,7 @@ from tests.airflow.support import REPOSITORY
 from tests.warehouse.conftest import Warehouse
 
 PAGE = (REPOSITORY / "docs" / "howto-mapping.md").read_text()
-AIRBYTE, FIVETRAN, MAPPED = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+AIRBYTE, FIVETRAN, MAPPED, _ = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 ADDRESS = {
     "name": "Ida Example", "phone": None, "address1": "Teststraat 1", "city": "Gent", "province": None,
     "zip": "9000", "country_code": "BE", "latitude": 51.05,
