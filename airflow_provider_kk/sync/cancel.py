@@ -28,7 +28,9 @@ def require_cancellable(number: str, hook: KKHook, ledger: SqlLedger) -> None:
     if entry.state.value != "created":
         state = entry.state.value
         raise ResolutionRejected(f"{number} is {state.replace('_', ' ')}{_ADVICE[state]}")
-    listed = hook.get_orders(list(entry.kk_order_ids))
+    # Within the account's rate limit: a bulk cancel asks once for each order.
+    with hook.client(hook.settings.shared_bucket(ledger)) as client:
+        listed = client.get_orders(list(entry.kk_order_ids))
     reasons = {one.id: reason for one in listed if (reason := why_never(one, Goal.REFUNDED))}
     if listed and len(reasons) == len(listed):
         text = "; ".join(f"{kk_id}: {why}" for kk_id, why in reasons.items())
