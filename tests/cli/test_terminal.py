@@ -51,9 +51,15 @@ def test_colours_and_a_progress_bar_are_on_a_terminal_only(
     written = on_a_terminal("send", "--yes", name)
     assert "3/3" in written
     assert "\x1b[32m        3  created" in written
-    assert "\x1b[" not in on_a_terminal("send", "--yes", "--json", name)
+    assert is_plain(on_a_terminal("send", "--yes", "--json", name))
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[" not in on_a_terminal("send", "--yes", name)
+    assert is_plain(on_a_terminal("send", "--yes", name))
+
+
+def is_plain(written: str) -> bool:
+    """Whether what we write has no colours and no bar; Airflow 2.11 colours its own warnings."""
+    ours = [line for line in written.splitlines() if "airflow/" not in line and "crypto.py" not in line]
+    return "3/3" not in written and not any("\x1b[" in line for line in ours)
 
 
 def on_a_terminal(*words: str) -> str:

@@ -264,7 +264,7 @@ def _rate_limited_are_always_free() -> AbstractContextManager[Any]:
 
 
 def _humans_need_not_wait() -> AbstractContextManager[Any]:
-    return patch.object(resolution, "_require_window_over", lambda ledger, expected: None)
+    return patch.object(resolution, "require_window_over", lambda ledger, expected: None)
 
 
 def _posts_twice() -> AbstractContextManager[Any]:
