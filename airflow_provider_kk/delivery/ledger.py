@@ -121,7 +121,7 @@ class Ledger(Generic[S_co]):
         return True
 
     def stamped(self, tx: Transaction, values: RecordChanges) -> RecordChanges:
-        """Return changes with a new version, so that whoever read the row before must read it again."""
+        """Return changes with a new version: a worker that read the row before must read it again."""
         return {"version": self.new_version(), "updated_at": tx.now, **values}
 
     def _latest_now(self, tx: Transaction, kk_skew_s: float) -> Epoch:
@@ -176,7 +176,7 @@ class Ledger(Generic[S_co]):
         return replace(claim, entry=entry) if entry else None
 
     def _require_below_cap(self, tx: Transaction, most: int, kk_skew_s: float) -> None:
-        # Whoever claims for this account waits here, so that no two take the last order of a day.
+        # Claims of this account wait for each other here: no two take the last order of a day.
         tx.lock_account()
         # Settle times hold the latest of three clocks, so that a clock that is behind ends no day early.
         earliest_now = self._earliest_now(tx, kk_skew_s)
@@ -267,7 +267,7 @@ class Ledger(Generic[S_co]):
     # Recording a result ----------------------------------------------------------------------------
 
     def record(self, claim: Claim, answer: AttemptResult) -> Record:
-        """Store the result of a claim's POST, whoever owns the row by now, and return the row."""
+        """Store the result of a claim's POST, also when another worker owns the row now; return the row."""
         try:
             return self.storage.persist(lambda tx: self._record(tx, claim, answer))
         except KeyTakenError:  # the row was lost, and another worker has just added it anew

@@ -64,6 +64,7 @@ class KKOperator(BaseOperator):
             return self._execute(context)
 
     def _execute(self, context: Context) -> Any:
+        """Do the work of `execute`; each operator has its own."""
         raise NotImplementedError
 
     def on_kill(self) -> None:

@@ -119,7 +119,7 @@ def _sync(
 
 
 def _result(run: SyncRun, sync: StatusSync) -> dict[str, Any]:
-    # What an earlier try has changed is in the tables: no news to this one, but to whoever waits for it.
+    # The tables hold what an earlier try changed; a DAG that waits for changes must count it, too.
     changed = run.before.get("changed", 0) + sync.summary.changed
     return {**asdict(sync.summary), "changed": changed, "requests": sync.client.requests}
 

@@ -247,7 +247,7 @@ def _of_key(value: Mapping[str, Any], key: str) -> Any:
 
 
 def _json_of(cell: Any) -> Any:
-    """A JSON column's content; an error is kept for whoever reads the column."""
+    """A JSON column's content; an error is kept and raised when the column is read."""
     try:
         if isinstance(cell, bytes):
             cell = from_bytes(cell)
