@@ -66,7 +66,9 @@ def comparable(text: str, field: str) -> str | None:
     line = tidy(text, field)
     if line and is_missing(line, field):
         if field == NUMBER:
-            raise CellError(f"is the text {line!r}: what should have given the number has found nothing")
+            raise CellError(
+                f"is the text {line!r}, which stands for a missing number: correct the source of the number"
+            )
         return None
     if field == NUMBER and line:
         _check_identifies(line)
@@ -246,13 +248,15 @@ def _check_order_number(text: str) -> str:
     if _DAY.fullmatch(text) or _TIME.fullmatch(text):
         raise CellError(_IS_DATE)
     if _GROUPED.fullmatch(text):
-        raise CellError(f"is {text!r}: are its digits grouped? Export it as text, digits only")
+        raise CellError(f"is {text!r}, which may have grouped digits: export it as text, digits only")
     return ""
 
 
 def _check_parts(text: str) -> None:
     if match := _MISSING_PART.search(text):
-        raise CellError(f"has the part {match[0]!r}: what should have given it has found nothing")
+        raise CellError(
+            f"has the part {match[0]!r}, which stands for a missing value: correct the source of that part"
+        )
 
 
 def _check_zip(text: str) -> str:
@@ -273,7 +277,7 @@ def _check_sku(text: str) -> str:
         raise CellError(_IS_DATE)
     if _WHOLE.fullmatch(text):
         raise CellError(
-            f"is {text!r}, which a spreadsheet may have made of a whole number: export it as text"
+            f"is {text!r}, which a spreadsheet may have made from a whole number: export it as text"
         )
     return ""
 
@@ -305,7 +309,7 @@ def _check_recipient(text: str) -> str:
     if not any(map(str.isalpha, text)) and (
         sum(map(str.isdigit, text)) > 4 or re.fullmatch(r"[!-/:-@\s]+", text)
     ):
-        raise CellError("has no letter: are the columns of a row shifted?")
+        raise CellError("has no letter: check that the row's columns are not shifted")
     return ""
 
 
@@ -319,7 +323,7 @@ def _check_ioss(text: str) -> str:
     warning = _check_tax_number(text)
     number = re.sub(r"[ .-]", "", text).upper()
     is_usual = re.fullmatch("IM[0-9]{10}", number)
-    return warning or ("" if is_usual else "is not IM and 10 digits, as IOSS numbers are")
+    return warning or ("" if is_usual else "is not IM and 10 digits, the usual form of an IOSS number")
 
 
 def _check_city(text: str) -> str:
@@ -328,7 +332,7 @@ def _check_city(text: str) -> str:
             "is the text 'None', which may be a missing value or the town in Italy: leave it blank, "
             "or write NONE"
         )
-    return "" if any(map(str.isalpha, text)) else "has no letter: is it a zip?"
+    return "" if any(map(str.isalpha, text)) else "has no letter, so it may be a zip: check the columns"
 
 
 _FIELD_CHECKS: dict[str, Callable[[str], str]] = {
@@ -478,7 +482,7 @@ _NUMERIC_DATE = "[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}([/.])[0-9]{1,2}\\1(?:
 _DAY = re.compile(rf"[0-9]{{1,2}}(?:-|\. ?){_MONTH}\.?(?:[- ][0-9]{{2,4}})?|{_MONTH}\.?-[0-9]{{2,4}}")
 _TIME = re.compile(f"(?:{_NUMERIC_DATE}){_CLOCK}")
 _DATE = re.compile(_NUMERIC_DATE)
-_IS_DATE = "is a date, perhaps of a spreadsheet that took text such as 1-5 for one: export the column as text"
+_IS_DATE = "is a date. A spreadsheet may have converted text such as 1-5: export the column as text"
 _NO_ZIP = re.compile(r"-[0-9]+(?:[.,][0-9]*)?|\+?[0-9]+[.,][0-9]+|[0-9., ]*[%€$£][0-9., ]*")
 _LOST_LETTER = re.compile(r"[^\W\d_]\?|\?[^\W\d_]")
 #: Signs of ISO-8859-1 beside letters, and KOI8-R read as another Cyrillic encoding.
@@ -498,7 +502,7 @@ _DAMAGES = (
     ),
     (
         re.compile(r"\A(?:True|False|TRUE|FALSE|true|false)\Z"),
-        "is True or False: select the text that is meant",
+        "is True or False: select the intended text",
     ),
     (_FORMULA, "is a spreadsheet's formula: export its value as text"),
     (
@@ -516,7 +520,7 @@ _DAMAGES = (
     ),
     (
         re.compile(r"\{\{.*\}\}|\{%.*%\}|\$\{[^{}]*\}|%\(\w+\)s|\A\{\w+\}\Z", re.DOTALL),
-        "has a placeholder that nothing was filled in for, such as {{ name }}",
+        "has a placeholder without a value, such as {{ name }}: fill it in",
     ),
     (
         re.compile(

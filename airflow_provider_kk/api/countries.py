@@ -141,8 +141,8 @@ def lost_zero_of_zip(zip_code: str, country: str) -> str:
     if not (first.isdecimal() and 2 < len(first) < expected):
         return ""
     return (
-        f"has {len(first)} digits, and in {country} a zip has {expected}: has a spreadsheet or a column of "
-        "numbers dropped a leading zero? Select it as text"
+        f"has {len(first)} digits, but a zip in {country} has {expected}: a spreadsheet or a numeric column "
+        "may have dropped a leading zero. Select the column as text"
     )
 
 

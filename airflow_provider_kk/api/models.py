@@ -262,8 +262,18 @@ def _unknown_field(owner: type[RequestModel], name: str) -> str:
     near = owner.near_names.get(squashed)
     if near is None:
         close = difflib.get_close_matches(squashed[:64], _names_of(owner), n=1, cutoff=0.7)
-        near = _names_of(owner)[close[0]] if close else None
-    return "is not a field of an order" + (f", did you mean {near}?" if near else "")
+        near = _names_of(owner)[close[0]] if close else _field_below(owner, squashed)
+    return "is not a field of an order" + (f". Did you mean {near}?" if near else "")
+
+
+def _field_below(owner: type[RequestModel], squashed: str) -> str | None:
+    """Return the path of a field of the address or of a line that was given beside them."""
+    below: dict[str, type[RequestModel]] = {"items[0]": OrderItem, "address": OrderAddress}
+    for path, model in below.items():
+        field = _names_of(model).get(squashed) or model.near_names.get(squashed)
+        if owner is Order and field:
+            return f"{path}.{field}"
+    return None
 
 
 def _model_at(model: type[RequestModel], loc: list[int | str]) -> type[RequestModel]:

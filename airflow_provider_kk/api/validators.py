@@ -35,7 +35,7 @@ MAX_QUANTITY = 10**16 - 1
 """KK documents `int[16]`: 16 digits."""
 CHANNEL_TYPES = ("Standard", "Express", "Expedited")
 """KK's shipping speeds (page "Create order", v2)."""
-PROVINCE_REQUIRED = "is required: where a country has none, give the city once more"
+PROVINCE_REQUIRED = "is required. If the country has no provinces, repeat the city"
 
 
 def text(
@@ -75,7 +75,7 @@ def _read(
         line = tidy(raw, field)
         if line and is_missing(line, field):
             if required or field == "custom_order_number":
-                _fail(f"is the text {line!r}: what should have given the value has found nothing")
+                _fail(f"is the text {line!r}, which stands for a missing value: correct the source of it")
             _notify(info, f"the text {line!r} counts as blank")
             return None
         if not line:
@@ -101,7 +101,7 @@ def _order_number(value: object, info: ValidationInfo) -> str | None:
     if number is None:
         if value is not None:
             # Taken for absent, an order whose number a template failed to fill would get a new one each run.
-            _fail("is empty: give the number, or leave the field out")
+            _fail("is empty: pass a number, or leave the field out")
         return None
     if not re.fullmatch(r"[ -~]+", number):
         _fail("must be printable ASCII: letters, digits and signs without accents")
@@ -123,8 +123,8 @@ def _country(value: object, info: ValidationInfo) -> str:
         return code
     candidates = " or ".join(country_candidates(word or ""))
     shown = f"{word!r} is" if re.fullmatch(r"[A-Za-z]{1,3}", word or "") else "is"
-    did_you_mean = f", did you mean {candidates}?" if candidates else ", pass one such as FR or US"
-    return _fail(f"{shown} no ISO 3166 alpha-2 code or unambiguous name of a country{did_you_mean}")
+    did_you_mean = f". Did you mean {candidates}?" if candidates else ". Pass a code such as FR or US"
+    return _fail(f"{shown} neither an ISO 3166 alpha-2 code nor an unambiguous country name{did_you_mean}")
 
 
 def _quantity(value: object) -> int:
@@ -202,20 +202,20 @@ def parse_json(source: str) -> Any:
     except CellError as error:
         fault = str(error)
     except (ValueError, RecursionError, ArithmeticError):
-        fault = "is not JSON that can be read: a number in it is none or too long, or it nests too deep"
+        fault = "is not valid JSON: a number is invalid or too long, or the nesting is too deep"
     _fail(fault)
 
 
 def _not_json(source: str, error: json.JSONDecodeError) -> str:
     rest = source[error.pos :].lstrip()
     if source.strip() == "None":
-        return "is the text 'None': the template found nothing, has the task it pulls from returned a value?"
+        return "is the text 'None': the template has no value. Check that the upstream task returned one"
     if rest.startswith(("'", "None", "True", "False", "Decimal(", "Order", "datetime", "UUID(")) or re.match(
         r"\s*(address|country|sku|Order\w*\()", source
     ):
         return (
             "is the Python repr of an object, not JSON: pass the task's `.output` (an XComArg), or render it "
-            "with `{{ ... | tojson }}`, and return `order.model_dump()` from a task rather than the Order"
+            "with `{{ ... | tojson }}`. In a task, return `order.model_dump()` instead of the Order"
         )
     return f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
 
@@ -238,7 +238,7 @@ def _notify(info: ValidationInfo, message: str) -> None:
 
 def _check_characters(line: str) -> None:
     if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", line):
-        _fail("has control characters, or is not valid Unicode text")
+        _fail("has control characters or invalid Unicode: remove them")
 
 
 def _kind(value: object) -> str:
@@ -254,7 +254,7 @@ def _kind(value: object) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise CellError("is JSON with a key twice in one object: it is not clear which is meant")
+        raise CellError("is JSON with a key twice in one object: remove one of the two")
     return found
 
 
