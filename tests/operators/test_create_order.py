@@ -395,7 +395,7 @@ def test_a_number_that_an_upstream_task_left_out_is_not_derived(sandbox: Sandbox
     done = attempt(task)
 
     assert isinstance(done.error, AirflowFailException)
-    assert "custom_order_number has come to None" in str(done.error)
+    assert "custom_order_number rendered to None" in str(done.error)
     assert posts(sandbox) == 0
 
 
@@ -414,7 +414,7 @@ def test_a_number_that_is_none_is_not_derived(sandbox: SandboxServer, number: st
 
     if number is None:
         assert isinstance(done.error, AirflowFailException)
-        assert "custom_order_number has come to None" in str(done.error)
+        assert "custom_order_number rendered to None" in str(done.error)
     assert set(ids_at_kk(sandbox)) == {number} - {None}
 
 
@@ -448,7 +448,7 @@ def test_an_order_that_an_upstream_task_did_not_return_is_reported_as_such(sandb
     done = attempt(task)
 
     assert isinstance(done.error, AirflowFailException)
-    assert "order has come to None: has the task that it comes from returned a value?" in str(done.error)
+    assert "order rendered to None. Check that the upstream task returned a value" in str(done.error)
     assert posts(sandbox) == 0
 
 
@@ -465,4 +465,4 @@ def test_an_asset_event_that_fails_does_not_fail_the_task_whose_order_exists(
 
     assert done.error is None
     each_is_there_once(sandbox, [3])
-    assert f"without an asset event for the account's orders ({fault})" in printed()
+    assert f"the asset event for the account's orders could not be emitted ({fault})" in printed()
