@@ -1,4 +1,4 @@
-"""The recipes of docs/sandbox.md, as they are printed, end in the states that they promise."""
+"""The recipes of docs/howto-rehearse.md, as they are printed, end in the states that they promise."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.operators.shop import attempt, nonzero, sync
-from tests.test_readme import blocks, codes, exported, section, table
+from tests.test_readme import PAGES, blocks, codes, exported, section, table
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
 
-RECIPES = table(section("docs/sandbox.md", "A recipe for each state"))
+RECIPES = table(section("docs/howto-rehearse.md", "A recipe for each state"))
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def warehouse(tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.Monkey
     path = tmp_path / "warehouse.db"
     with closing(sqlite3.connect(path)) as db:
         db.executescript(blocks("README.md", "sql")[0])
-        db.executescript(blocks("docs/sandbox.md", "sql")[0])
-    (extras,) = exported("\n".join(blocks("docs/sandbox.md", "sh"))).values()
+        db.executescript(blocks("docs/howto-rehearse.md", "sql")[0])
+    (extras,) = exported(PAGES["docs/howto-rehearse.md"]).values()
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
     monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(extras | {"host": sandbox.url}))
     return path
@@ -72,7 +72,7 @@ def test_a_recipe_ends_in_its_state(row: list[str], warehouse: Path, sandbox: Sa
 
 
 def test_an_order_of_goods_in_two_of_kks_warehouses_is_split(warehouse: Path, sandbox: SandboxServer) -> None:
-    change(warehouse, blocks("docs/sandbox.md", "sql")[1])
+    change(warehouse, blocks("docs/howto-rehearse.md", "sql")[1])
 
     assert "created" in run("split")
 

@@ -91,6 +91,7 @@ def resolve_order(
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.sync import resolution as rules
+    from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
 
     ids = rules.split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
     hook = KKHook(kk_conn_id)
@@ -107,11 +108,11 @@ def resolve_order(
                 generation=generation,
                 version=version,
             )
-        except (KKError, rules.ResolutionUnavailable) as error:
+        except (KKError, ResolutionUnavailable) as error:
             raise AirflowException(
                 f"Order {custom_order_number} is not resolved, since KK cannot be read: {error}. Retry later"
             ) from error
-        except rules.ResolutionRejected as error:
+        except ResolutionRejected as error:
             raise AirflowFailException(f"Order {custom_order_number} is not resolved: {error}") from error
 
 
