@@ -225,7 +225,7 @@ def test_order_and_single_fields_do_not_mix():
     done = attempt(create(order=order(1), remark="hello"))
 
     assert isinstance(done.error, AirflowFailException)
-    assert "remark came beside order" in str(done.error)
+    assert "remark is set in addition to order" in str(done.error)
 
 
 def test_a_number_beside_the_order_must_be_the_same():
@@ -326,7 +326,7 @@ def test_without_a_ledger_it_warns_and_recovers_what_an_earlier_try_sent(
     begin = time.monotonic()
     retried = attempt(create(None, order=order(3)), try_number=2)
 
-    assert "No ledger is set, so this order is created on best effort" in printed()
+    assert "No ledger is set. If the task is killed or cleared" in printed()
     assert isinstance(stopped.error, AirflowException)
     assert retried.error is None
     assert retried.xcoms["kkOrderIds"] == ids_at_kk(sandbox)[shop.number(3)]
@@ -352,7 +352,7 @@ def test_the_connections_own_ledger_is_used(
 
     assert attempt(create(None, order=order(3))).error is None
 
-    assert "best effort" not in printed()
+    assert "No ledger is set" not in printed()
     assert shop.ids_in_ledger(warehouse.path) == ids_at_kk(sandbox)
 
 
