@@ -202,7 +202,7 @@ def test_an_inconclusive_audit_exits_with_2_and_the_reason(
     sandbox.control.disarm()
     sandbox.control.reset()  # as the token of another store
     assert main(["audit"]) == 2
-    assert "is the token another store's?" in capsys.readouterr().err
+    assert "Check that the access token belongs to this store" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

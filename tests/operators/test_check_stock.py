@@ -69,7 +69,7 @@ def test_what_kk_cannot_serve_is_invalid_until_it_can(
     assert first.summary["rejections"] == [
         {"custom_order_number": number(1), "state": "invalid", "code": None, "message": missing}
     ]
-    assert f"KK cannot serve order {number(1)}: {missing}" in printed()
+    assert f"KK lacks goods of order {number(1)}: {missing}" in printed()
     told = "SELECT state, message FROM"
     assert warehouse.execute(f"{told} outcome WHERE custom_order_number = '{number(1)}'") == [
         ("invalid", missing)

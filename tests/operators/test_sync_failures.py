@@ -102,7 +102,7 @@ def test_orders_that_come_again_as_others_are_named_in_one_warning_with_what_dif
     told = printed().replace("\n", " ")
 
     assert "changed: its" not in when_ignored
-    assert f"its {differs} from what was ordered under this number" in str(loud.error)
+    assert f"its {differs} from the order that was sent under this number" in str(loud.error)
     named = ", ".join(rf"{number(one)} \(row \d+\)" for one in range(7))
     assert re.search(rf"7 orders \({named}\) are changed: its {differs} from", told)
     assert told.count("changed: its") == 1

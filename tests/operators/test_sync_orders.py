@@ -220,7 +220,7 @@ def test_the_log_counts_only_real_resends(
     assert nonzero(second.value) == {"already_created": 1, "created": 11}
     doubted = ", ".join(number(n) for n in range(1, 6))
     assert posts(sandbox) == 17
-    assert f"5 orders ({doubted}) are sent again" in printed()
+    assert f"5 orders ({doubted}) are resent" in printed()
     each_is_there_once(sandbox, range(12))
 
 
