@@ -7,7 +7,7 @@ summary that the task has pushed, in which newly means by this run: an order tha
 news. It sends counts only, no order and no customer.
 
 The deadline needs Airflow 3.3: from there on it may call a function of a DAG file. For 3.1 and 3.2 see
-docs/operating.md.
+docs/howto-alerts.md.
 """
 
 from __future__ import annotations
