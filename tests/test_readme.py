@@ -184,7 +184,7 @@ class TestNames:
     @pytest.mark.parametrize(
         ("heading", "operators"),
         [
-            ("What both take", [KKOperator, DeliveringOperator]),
+            ("Common arguments", [KKOperator, DeliveringOperator]),
             ("SyncOrdersOperator", [SyncOrdersOperator]),
             ("CreateOrderOperator", [CreateOrderOperator]),
             ("QuoteShippingOperator", [KKOperator, QuoteShippingOperator]),
@@ -209,7 +209,7 @@ class TestNames:
                 assert ast.literal_eval(default.strip("`")) == wanted[name], name
 
     def test_the_docs_list_template_fields(self):
-        (line,) = re.findall(r"^Template fields: (.*)\.$", PAGES["docs/operators.md"], re.MULTILINE)
+        (line,) = re.findall(r"^Template fields: (.*?)\.$", PAGES["docs/operators.md"], re.M | re.S)
         assert set(codes(line)) == set(SyncOrdersOperator.template_fields)
 
     @ALL
