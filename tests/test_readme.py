@@ -229,21 +229,17 @@ class TestNames:
 
     def test_every_module_on_the_architecture_page_exists(self):
         package = Path(airflow_provider_kk.__file__).parent
-        for names, _, files in table(section("docs/architecture.md", "The house"))[:-1]:
-            (room,) = codes(names)
-            assert set(codes(files)) <= {path.stem for path in (package / room).glob("*.py")}, room
+        (rooms,) = re.findall(r"^## The rooms$(.*?)^## ", PAGES["docs/architecture.md"], re.M | re.S)
+        listed = {
+            room: section("docs/architecture.md", room) for room in re.findall("^### (.*)$", rooms, re.M)
+        }
+        assert {path.parent.name for path in package.glob("*/__init__.py")} <= set(listed)
+        for room, text in listed.items():
+            names = {name for name in codes(text) if re.fullmatch("[a-z_]+", name)} - set(listed)
+            assert names <= {path.stem for path in (package / room).glob("*.py")}, room
 
 
 class TestOnCall:
-    def test_every_documented_symptom_is_a_message_of_the_code(self):
-        said = everything_said()
-        on_call, _, _ = PAGES["docs/operating.md"].partition("\n## Clocks\n")
-        symptoms = [text for row in table(on_call) for text in codes(row[0])]
-        assert len(symptoms) > 40
-        for symptom in symptoms:
-            for part in re.split(r"\.\.\.|: ", symptom):
-                assert part.strip(" :") in said, symptom
-
     @pytest.mark.parametrize(
         ("rule", "limit"), [("same_refusals", 10), ("unknowns", 5), ("not_sent", 10), ("open_doubts", 20)]
     )
@@ -336,20 +332,3 @@ def check_default(name: str, shown: str) -> None:
         assert float(shown) == default, name
     else:
         assert shown == default, name
-
-
-def everything_said() -> str:
-    """All texts in the sources, with `...` for what is filled in."""
-    texts = []
-    for path in Path(airflow_provider_kk.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                texts.append(
-                    "".join(p.value if isinstance(p, ast.Constant) else "..." for p in node.values)  # type: ignore[misc]
-                )
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.append(node.value)
-    said = (
-        "\n".join(texts).replace("{orders} {are}", "order {orders} is").replace("{orders}", "order {orders}")
-    )
-    return re.sub(r"%(?:\.\d)?[sdf]|\{(?:orders|reason)\}", "...", said)

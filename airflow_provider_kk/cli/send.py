@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import hashlib
+import logging
 import os
 import signal
 import sys
@@ -66,6 +67,7 @@ or before; 2 nothing was sent: wrong arguments, file, columns, connection, a gua
 is exceeded, or not confirmed; 130 stopped a second time."""
 _IN_FLIGHT = 8
 _SHOWN = 20
+_SILENT = logging.CRITICAL + 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +188,8 @@ def _send(
             run_queue,
             spool,
             dict(arguments.columns),
-            log,
+            # Before the question, the plan has printed the same.
+            log if arguments.yes else logging.Logger("kk send", _SILENT),
             delivery,
             api_version=hook.settings.api_version,
             defaults=dict(arguments.default),

@@ -108,7 +108,8 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
     """
     from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse import files
-    from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
+    from airflow_provider_kk.warehouse.columns import FILE, resolve
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 
     columns, defaults = dict(arguments.columns), dict(arguments.default)
     try:
@@ -138,7 +139,8 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.database import hook_behind
     from airflow_provider_kk.sync.load_orders import log_columns
-    from airflow_provider_kk.warehouse.columns import QUERY, ColumnsError, resolve
+    from airflow_provider_kk.warehouse.columns import QUERY, resolve
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
     warehouse = arguments.warehouse_conn_id
@@ -206,7 +208,7 @@ class _Columns(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
     ) -> None:
         if values == (PRESET, HELP):
-            from airflow_provider_kk.warehouse.columns import describe_presets
+            from airflow_provider_kk.warehouse.field_mapping import describe_presets
 
             for line in describe_presets().splitlines():
                 print_line(line)
@@ -219,7 +221,7 @@ def _mapping(text: str) -> tuple[str, str]:
 
 
 def _preset(name: str) -> str:
-    from airflow_provider_kk.warehouse.columns import ColumnsError, check_mapping
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError, check_mapping
 
     try:
         if name != HELP:

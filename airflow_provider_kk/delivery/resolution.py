@@ -1,6 +1,6 @@
 """Manual resolution: what a person may decide about an order, and when.
 
-`sync.resolution` reads KK's list before it calls these. Each returns None or False when the row has moved.
+`sync.resolution_checks` reads KK's list first. Each returns None or False when the row has moved.
 """
 
 from __future__ import annotations

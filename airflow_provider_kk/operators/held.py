@@ -87,6 +87,7 @@ def resolve_order(
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.sync import resolution as rules
+    from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
 
     ids = rules.split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
     hook = KKHook(kk_conn_id)
@@ -103,9 +104,9 @@ def resolve_order(
                 generation=generation,
                 version=version,
             )
-        except (KKError, rules.ResolutionUnavailable) as error:
+        except (KKError, ResolutionUnavailable) as error:
             raise AirflowException(f"{custom_order_number}: KK cannot be asked: {error}") from error
-        except rules.ResolutionRejected as error:
+        except ResolutionRejected as error:
             raise AirflowFailException(f"{custom_order_number}: {error}") from error
 
 

@@ -288,7 +288,7 @@ class SyncOrdersOperator(DeliveringOperator):
     ) -> None:
         super().__init__(**kwargs)
         if columns or defaults or duplicate_rows != "fail":
-            from airflow_provider_kk.warehouse.columns import check_mapping
+            from airflow_provider_kk.warehouse.field_mapping import check_mapping
 
             check_mapping(columns, defaults, duplicate_rows)
         run_guards = Guards.checked(max_new_orders=max_new_orders, max_run_value=max_run_value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolutionUnavailable, ResolvedBy
+from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
+from airflow_provider_kk.sync.resolution import ResolvedBy
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log

@@ -1,4 +1,4 @@
-"""The error of a sync, which operators translate to Airflow's exceptions and commands to an exit status."""
+"""The errors of this room: operators translate them to exceptions of Airflow, commands to an exit status."""
 
 from __future__ import annotations
 
@@ -12,3 +12,11 @@ class SyncError(Exception):
     def __init__(self, message: str, *, is_retryable: bool) -> None:
         super().__init__(message)
         self.is_retryable = is_retryable
+
+
+class ResolutionRejected(Exception):
+    """Says why a resolution is rejected, and what to do instead; the order is unchanged."""
+
+
+class ResolutionUnavailable(ResolutionRejected):
+    """KK did not answer, so the same resolution may be accepted later."""

@@ -49,7 +49,8 @@ def load_orders(
     :raises SyncError: its columns are not those of orders, or the statement itself is at fault; or, which a
         retry may get over, the warehouse did not answer it to the end.
     """
-    from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
+    from airflow_provider_kk.warehouse.columns import resolve
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
     columns, defaults = selection.columns, selection.defaults

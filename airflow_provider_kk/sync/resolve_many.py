@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.sync import resolution as rules
+from airflow_provider_kk.sync import resolution_checks as checks
 from airflow_provider_kk.sync.cancel import cancel, require_cancellable
-from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolutionUnavailable, ResolvedBy
+from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
+from airflow_provider_kk.sync.resolution import ResolvedBy
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
@@ -147,7 +149,7 @@ def _prepare(
         elif record.version != version:
             prepared[key] = ResolutionRejected(_moved_on(record))
         else:
-            records.append(rules.bound_waits(record, hook, ledger))
+            records.append(checks.bound_waits(record, hook, ledger))
     if records:
         try:
             prepared |= _PREPARE[request.choice](request, records, hook, ledger)
@@ -187,7 +189,7 @@ def _prepare_created(
     request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> dict[str, _Prepared | ResolutionRejected]:
     (record,) = records
-    check = rules.doubt_of_refunds if request.is_refund else rules.doubt_of_orders
+    check = checks.doubt_of_refunds if request.is_refund else checks.doubt_of_orders
     try:
         doubt = check(request.ids, record, hook, ledger)
     except ResolutionRejected as error:
@@ -205,16 +207,16 @@ def _prepare_never_created(
 ) -> dict[str, _Prepared | ResolutionRejected]:
     if request.ids:
         try:
-            rules.require_other_number(request.ids, records[0], hook, ledger)
+            checks.require_other_number(request.ids, records[0], hook, ledger)
         except ResolutionRejected as error:
             return {records[0].key: error}
     if request.is_refund:
-        seen, options = rules.refunds_seen_at_kk(records, hook, ledger), "--refunds"
+        seen, options = checks.refunds_seen_at_kk(records, hook, ledger), "--refunds"
     else:
-        seen, options = rules.orders_seen_at_kk(records, hook, ledger, request.ids), ""
+        seen, options = checks.orders_seen_at_kk(records, hook, ledger, request.ids), ""
 
     def prepare(record: Record) -> _Prepared:
-        doubt = rules.require_never_created(record, seen[record.key], options)
+        doubt = checks.require_never_created(record, seen[record.key], options)
         then = "the next try of its task asks for it again" if request.is_refund else _SENT
         return _Prepared(
             record,
@@ -234,10 +236,10 @@ _SENT = "the next sync that selects it sends it again"
 def _prepare_reorder(
     request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> dict[str, _Prepared | ResolutionRejected]:
-    at_kk = rules.all_at_kk_of(records, hook, ledger)
+    at_kk = checks.all_at_kk_of(records, hook, ledger)
 
     def prepare(record: Record) -> _Prepared:
-        ids = rules.require_reorder(record, at_kk[record.key])
+        ids = checks.require_reorder(record, at_kk[record.key])
         beside = f", beside {', '.join(ids)}" if ids else ""
         effect = (
             f"the next sync that selects it orders it once more (generation {record.generation + 1}){beside}"
@@ -251,7 +253,7 @@ def _prepare_retry(
     request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> dict[str, _Prepared | ResolutionRejected]:
     def prepare(record: Record) -> _Prepared:
-        rules.require_rejected(record)
+        checks.require_rejected(record)
         effect = "stays rejected; the next sync that selects it sends it without back-off, if KK lists none"
         return _Prepared(record, effect, lambda by: rules.clear_backoff(record, ledger, by))
 

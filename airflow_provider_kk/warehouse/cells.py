@@ -131,12 +131,17 @@ def as_quantity(value: Any) -> Any:
     raise CellError(f"is {_kind(value)}, not a whole number")
 
 
-def plain(value: Any) -> Any:
+def canonical(data: Any) -> str:
+    """Return equal text for equal data, as far as JSON can say it."""
+    return json.dumps(data, sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
     """A value of a nested column as JSON has it, to any depth."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, str | bool | int | float) or value is None:
         return value
     stored = decode(encode(value))
@@ -178,7 +183,7 @@ def _tag(tag: str, content: str) -> bytes:
 
 
 def _json(value: Mapping[Any, Any] | Sequence[Any]) -> bytes:
-    return _tag("J", json.dumps(plain(value)))
+    return _tag("J", json.dumps(_plain(value)))
 
 
 # The first type that fits decides: True is an int, and a datetime is a date.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, TextIO
 
-from airflow_provider_kk.warehouse.columns import ColumnsError
+from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.file_error import FileError
 from airflow_provider_kk.warehouse.spool import Spool
 

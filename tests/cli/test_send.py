@@ -380,6 +380,21 @@ def test_it_previews_and_asks_for_confirmation(
     assert creates(sandbox) == orders
 
 
+@pytest.mark.parametrize("options", [(), ("--yes",)])
+def test_warnings_of_orders_are_printed_once(
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    without_zip = ["" if cell == shop.ADDRESS["zip"] else cell for cell in rows([2])[0]]
+
+    assert main(["send", *options, write_csv(file, [without_zip])]) == 0
+
+    assert capsys.readouterr().err.count("valid, with a warning") == 1
+
+
 def test_without_a_terminal_nothing_is_sent_without_yes(
     sandbox: SandboxServer, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.warehouse.columns import FILE, NUMBER, ColumnsError, resolve
+from airflow_provider_kk.warehouse.columns import FILE, resolve
+from airflow_provider_kk.warehouse.field_mapping import NUMBER, ColumnsError
 from airflow_provider_kk.warehouse.files import FileError, read_file
 from airflow_provider_kk.warehouse.spool import RowKey
 
