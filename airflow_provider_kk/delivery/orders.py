@@ -29,7 +29,7 @@ CANCELLED = ("cancel", "refunded")
 def order_job(order: Order, client: KKClient) -> Job:
     """Make the job that creates this order; it must have its number."""
     if order.custom_order_number is None:
-        raise ValueError("an order needs a number to be delivered")
+        raise ValueError("an order needs a custom_order_number to be delivered")
     return Job(
         key=order.custom_order_number,
         content=content_of(order),
@@ -55,7 +55,7 @@ def goods_of(order: Order) -> dict[str, int]:
 def fingerprint(order: Order) -> str:
     """Return a digest of an order's goods and address, without case, spaces and the order of lines.
 
-    The first part is the version of this rule.
+    It begins with the version of its format.
     """
     return _fingerprint(goods_of(order), order.address.model_dump())
 
@@ -66,18 +66,18 @@ def fingerprint_with(payload: str, goods: Goods) -> str:
 
 
 def difference(item: QueuedOrder, entry: Record) -> str:
-    """Describe how an order differs from what was ordered under its number: goods, address, or both."""
+    """Describe the difference between an order and the one under its number: goods, address, or both."""
     if item.content.goods == entry.content.goods:
         what = "its address differs"
     else:
         what = "its goods and address differ" if _has_other_address(item, entry) else "its goods differ"
-    return f"{what} from what was ordered under this number"
+    return f"{what} from the order that was sent under this number"
 
 
 def _has_other_address(item: QueuedOrder, entry: Record) -> bool:
-    if not entry.content.fingerprint:  # found at KK: only country and zip are known
+    if not entry.content.fingerprint:  # an adopted order: only country and zip are known
         return item.content.goes_elsewhere(entry.content)
-    # The ledger keeps no address. With the goods that it knows, the address alone decides the fingerprint.
+    # The ledger has no address. With its goods, the address alone makes the fingerprint differ.
     return fingerprint_with(item.payload, entry.content.goods) != entry.content.fingerprint
 
 
@@ -92,8 +92,8 @@ def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:
 class KKOrderList:
     """Lists KK's orders by creation time, completely or not at all.
 
-    Source: page "Query orders". A short page proves nothing there (a server may cap the page size), rows
-    may shift between pages, and there is no filter by the caller's number.
+    Source: KK's page "Query orders". A short page does not prove the end of the list, since a server may cap
+    the page size. Rows may shift between pages. There is no filter by the caller's number.
     """
 
     def __init__(self, client: KKClient) -> None:
@@ -107,11 +107,11 @@ class KKOrderList:
     def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
         """Yield the orders created from `since` to `until` (epoch seconds) in complete slices.
 
-        :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
-        :raises KKError: when KK cannot be read.
+        :raises InconclusiveError: even the shortest slice may be incomplete.
+        :raises KKError: KK cannot be read.
         """
         # KK's parameters have whole seconds, and it is not documented whether a period includes its bounds,
-        # so neighbours overlap by one.
+        # so neighbouring slices overlap by one second.
         slices = [(int(since) - 1, int(until) + 2)]
         while slices:
             start, end = slices.pop()
@@ -123,7 +123,7 @@ class KKOrderList:
                 slices += [(middle, end), (start, middle + 1)]
             else:
                 raise InconclusiveError(
-                    "KK's list of orders could not be read completely: its pages do not add up"
+                    "KK's list of orders could not be read completely, since its pages contradict each other"
                 )
 
     def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
@@ -148,14 +148,14 @@ class KKOrderList:
                 return None
             seen.update({order.id: order for order in page.orders})
             if "" in seen:
-                raise InconclusiveError("KK's list has orders without an id that can be read")
+                raise InconclusiveError("KK's list has orders whose id is missing or cannot be parsed")
             if len(seen) == total:
                 return list(seen.values())
         return None
 
 
 def listed_order(order: KKOrder) -> ListedOrder:
-    """Return a listed order without its customer."""
+    """Return a listed order without its personal data."""
     address = order.shipping_address
     return ListedOrder(
         id=order.id,

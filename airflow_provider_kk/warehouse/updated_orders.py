@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import KKOrder, OrderPage
 
 LAG_S = 600.0
-"""How long before now KK advises to end a period."""
+"""Seconds before now at which KK advises to end a period."""
 
 #: More rows than these are read in smaller slices, since a slice is kept in memory.
 _MAX_ROWS_AT_ONCE = 20_000
@@ -26,7 +26,7 @@ _SHORTEST_SLICE_S = 2
 
 @dataclass(frozen=True)
 class Changes:
-    """All orders whose last change lies in a slice of the period, on KK's clock, epoch seconds."""
+    """All orders whose last change is in a slice of the period, by KK's clock, epoch seconds."""
 
     until: int
     orders: list[KKOrder]
@@ -40,10 +40,10 @@ class UpdatedOrders:
         self._clock = clock or SystemClock()
 
     def read(self, since: float) -> Iterator[Changes]:
-        """Yield what has changed from `since` (epoch seconds) up to 10 minutes before now, oldest first.
+        """Yield the orders changed from `since` (epoch seconds) to 10 minutes before now, oldest first.
 
-        :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
-        :raises KKError: when KK cannot be read.
+        :raises InconclusiveError: even the shortest slice may be incomplete.
+        :raises KKError: KK cannot be read.
         """
         began = self._clock.wall()
         slices = [(int(since), int(began - LAG_S))]
@@ -52,7 +52,7 @@ class UpdatedOrders:
             if start >= end:
                 continue
             orders = self._read_slice(start, end)
-            # KK's clock, by which it lists, is known from its first answer on.
+            # KK lists by its own clock, which is known after its first answer.
             limit = int(began - LAG_S + min(self._client.clock_skew_s or 0.0, 0.0))
             if end > limit:
                 slices.append((start, limit))
@@ -63,7 +63,8 @@ class UpdatedOrders:
                 slices += [(middle, end), (start, middle)]
             else:
                 raise InconclusiveError(
-                    "KK's list of changed orders could not be read completely: its pages do not add up"
+                    "KK's list of changed orders could not be read completely, since its pages contradict "
+                    "each other"
                 )
 
     def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
@@ -108,14 +109,14 @@ class _Pages:
         return page
 
     def last_of_unknown(self) -> int:
-        """Return the last page that shows anything new, for a list without a total."""
+        """Return the last page that has a new order, for a list without a total."""
         number = 1
         while number < _MAX_PAGES and self.grow(number + 1):
             number += 1
         return number
 
     def grow(self, number: int) -> bool:
-        """Read a page; return whether it shows anything new."""
+        """Read a page; return whether it has a new order."""
         known = len(self._seen)
         self.read(number)
         return len(self._seen) > known
