@@ -1,10 +1,10 @@
-"""Every 15 minutes the shop's new orders go to KK, and what became of them comes back.
+"""Send the shop's new orders to KK every 15 minutes, and write the results back.
 
 Needs two connections: `kk_default` to KK and one to the warehouse, named by the Airflow variable
 `kk_warehouse_conn_id` (default: `warehouse`). The tables are made by the statements in `warehouse.sql`.
 
-The query selects what has no kkOrderId yet. It does not look at the data interval: on Airflow 3 that of a
-cron schedule is empty. An order that is selected twice is still sent once.
+The query selects orders that have no kkOrderId yet. It does not look at the data interval: on Airflow 3 that
+of a cron schedule is empty. An order that is selected twice is still sent once.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Every 20 minutes the warehouse learns where the orders at KK are: statuses, lines and parcels.
+"""Copy the statuses, lines and parcels of orders at KK into the warehouse every 20 minutes.
 
 Needs two connections: `kk_default` to KK and one to the warehouse (SQLite, PostgreSQL or MySQL), named by the
 Airflow variable `kk_warehouse_conn_id` (default: `warehouse`). The tables `kk_order_status`, `kk_order_line`
 and `kk_package` are made at the first run.
 
-Each run reads what has changed since the last one, up to 10 minutes before now, so it does not matter when it
-runs or whether one is left out.
+Each run reads the changes since the last one, up to 10 minutes before now. So a run may be late or left out.
 """
 
 from __future__ import annotations
