@@ -1,4 +1,4 @@
-"""Orders as jobs, and complete readings of KK's orders: by creation, and by last update."""
+"""Orders as jobs, and complete readings of KK's list by creation and by last update."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CANCELLED = ("cancel", "refunded")
 def order_job(order: Order, client: KKClient) -> Job:
     """Make the job that creates this order; it must have its number."""
     if order.custom_order_number is None:
-        raise ValueError("an order needs a number to be delivered")
+        raise ValueError("an order needs a custom_order_number to be delivered")
     return Job(
         key=order.custom_order_number,
         content=content_of(order),
@@ -65,7 +65,7 @@ def goods_of(order: Order) -> dict[str, int]:
 def fingerprint(order: Order) -> str:
     """Return a digest of an order's goods and address, without case, spaces and the order of lines.
 
-    The first part is the version of this rule.
+    It begins with the version of its format.
     """
     return _fingerprint(goods_of(order), order.address.model_dump())
 
@@ -76,18 +76,18 @@ def fingerprint_with(payload: str, goods: Goods) -> str:
 
 
 def difference(item: QueuedOrder, entry: Record) -> str:
-    """Describe how an order differs from what was ordered under its number: goods, address, or both."""
+    """Describe the difference between an order and the one under its number: goods, address, or both."""
     if item.content.goods == entry.content.goods:
         what = "its address differs"
     else:
         what = "its goods and address differ" if _has_other_address(item, entry) else "its goods differ"
-    return f"{what} from what was ordered under this number"
+    return f"{what} from the order that was sent under this number"
 
 
 def _has_other_address(item: QueuedOrder, entry: Record) -> bool:
-    if not entry.content.fingerprint:  # found at KK: only country and zip are known
+    if not entry.content.fingerprint:  # an adopted order: only country and zip are known
         return item.content.goes_elsewhere(entry.content)
-    # The ledger keeps no address. With the goods that it knows, the address alone decides the fingerprint.
+    # The ledger has no address. With its goods, the address alone makes the fingerprint differ.
     return fingerprint_with(item.payload, entry.content.goods) != entry.content.fingerprint
 
 
@@ -102,8 +102,8 @@ def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:
 class KKOrderList:
     """Lists KK's orders by creation time, completely or not at all.
 
-    Source: page "Query orders". A short page proves nothing there (a server may cap the page size), rows
-    may shift between pages, and there is no filter by the caller's number.
+    Source: KK's page "Query orders". A short page does not prove the end of the list, since a server may cap
+    the page size. Rows may shift between pages. There is no filter by the caller's number.
     """
 
     def __init__(self, client: KKClient) -> None:
@@ -117,11 +117,11 @@ class KKOrderList:
     def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
         """Yield the orders created from `since` to `until` (epoch seconds) in complete slices.
 
-        :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
-        :raises KKError: when KK cannot be read.
+        :raises InconclusiveError: even the shortest slice may be incomplete.
+        :raises KKError: KK cannot be read.
         """
         # KK's parameters have whole seconds, and it is not documented whether a period includes its bounds,
-        # so neighbours overlap by one.
+        # so neighbouring slices overlap by one second.
         slices = [(int(since) - 1, int(until) + 2)]
         while slices:
             start, end = slices.pop()
@@ -133,7 +133,7 @@ class KKOrderList:
                 slices += [(middle, end), (start, middle + 1)]
             else:
                 raise InconclusiveError(
-                    "KK's list of orders could not be read completely: its pages do not add up"
+                    "KK's list of orders could not be read completely, since its pages contradict each other"
                 )
 
     def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
@@ -158,14 +158,14 @@ class KKOrderList:
                 return None
             seen.update({order.id: order for order in page.orders})
             if "" in seen:
-                raise InconclusiveError("KK's list has orders without an id that can be read")
+                raise InconclusiveError("KK's list has orders whose id is missing or cannot be parsed")
             if len(seen) == total:
                 return list(seen.values())
         return None
 
 
 def listed_order(order: KKOrder) -> ListedOrder:
-    """Return a listed order without its customer."""
+    """Return a listed order without its personal data."""
     address = order.shipping_address
     return ListedOrder(
         id=order.id,
@@ -190,7 +190,7 @@ def _listed_goods(order: KKOrder) -> Goods | None:
 
 
 LAG_S = 600.0
-"""How long before now KK advises to end a period."""
+"""Seconds before now at which KK advises to end a period."""
 
 #: More rows than these are read in smaller slices, since a slice is kept in memory.
 _MAX_ROWS_AT_ONCE = 20_000
@@ -200,7 +200,7 @@ _SHORTEST_SLICE_S = 2
 
 @dataclass(frozen=True)
 class Changes:
-    """All orders whose last change lies in a slice of the period, on KK's clock, epoch seconds."""
+    """All orders whose last change is in a slice of the period, by KK's clock, epoch seconds."""
 
     until: int
     orders: list[KKOrder]
@@ -214,10 +214,10 @@ class UpdatedOrders:
         self._clock = clock or SystemClock()
 
     def read(self, since: float) -> Iterator[Changes]:
-        """Yield what has changed from `since` (epoch seconds) up to 10 minutes before now, oldest first.
+        """Yield the orders changed from `since` (epoch seconds) to 10 minutes before now, oldest first.
 
-        :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
-        :raises KKError: when KK cannot be read.
+        :raises InconclusiveError: even the shortest slice may be incomplete.
+        :raises KKError: KK cannot be read.
         """
         began = self._clock.wall()
         slices = [(int(since), int(began - LAG_S))]
@@ -226,7 +226,7 @@ class UpdatedOrders:
             if start >= end:
                 continue
             orders = self._read_slice(start, end)
-            # KK's clock, by which it lists, is known from its first answer on.
+            # KK lists by its own clock, which is known after its first answer.
             limit = int(began - LAG_S + min(self._client.clock_skew_s or 0.0, 0.0))
             if end > limit:
                 slices.append((start, limit))
@@ -237,7 +237,8 @@ class UpdatedOrders:
                 slices += [(middle, end), (start, middle)]
             else:
                 raise InconclusiveError(
-                    "KK's list of changed orders could not be read completely: its pages do not add up"
+                    "KK's list of changed orders could not be read completely, since its pages contradict "
+                    "each other"
                 )
 
     def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
@@ -282,14 +283,14 @@ class _Pages:
         return page
 
     def last_of_unknown(self) -> int:
-        """Return the last page that shows anything new, for a list without a total."""
+        """Return the last page that has a new order, for a list without a total."""
         number = 1
         while number < _MAX_PAGES and self.grow(number + 1):
             number += 1
         return number
 
     def grow(self, number: int) -> bool:
-        """Read a page; return whether it shows anything new."""
+        """Read a page; return whether it has a new order."""
         known = len(self._seen)
         self.read(number)
         return len(self._seen) > known
