@@ -1,13 +1,12 @@
-"""Send the shop's new orders to KK, and an alert when orders need a person or the run is late.
+"""A sync that sends an alert when orders need a person, and when a run is late.
 
-Needs the connections and tables of `kk_sync_orders`. Run it instead of that DAG, or copy the code between the
-lines into yours.
+Needs what `kk_sync_orders` needs. Run it instead of that one, or copy what is between the lines into yours.
 
-`alert` runs after the task succeeds and after it fails permanently, not before a retry. It reads the summary
-that the task has pushed. Newly means by this run: an order that KK rejected yesterday does not count.
-The alert has counts only, no order and no customer.
+`alert` runs after the task has succeeded and after its last retry has failed. It reads the summary that the
+task has pushed. There, newly means by this run: an order that KK rejected yesterday is not counted. The alert
+has counts only, no order and no customer.
 
-The deadline needs Airflow 3.3: from there on it may call a function of a DAG file. For 3.1 and 3.2 see
+The deadline needs Airflow 3.3, where it may call a function of a DAG file. For 3.1 and 3.2 see
 docs/howto-alerts.md.
 """
 
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 
 # ---------------------------------------------------------------------------------------------------
 #: The counts of the summary that a person has to see.
-NEWS = {
+ALERTS = {
     "newly_held": "held: see `kk ledger list --state held`",
     "newly_rejected": "rejected by KK",
     "newly_invalid": "invalid",
@@ -43,18 +42,18 @@ def send(text: str) -> None:
 
 
 def alert(context: Any) -> None:
-    """Alert when orders need a person after a run of the sync."""
+    """Send the counts of orders that need a person."""
     ti = context["ti"]
     where = f"{ti.dag_id} {ti.run_id}"
     summary = ti.xcom_pull(task_ids=ti.task_id)
     if summary is None:
-        send(f"{where}: failed before it could count anything. Its log has the reason")
-    elif found := [f"{summary[count]} {words}" for count, words in NEWS.items() if summary[count]]:
+        send(f"{where}: failed before it could count anything. See its log")
+    elif found := [f"{summary[count]} {words}" for count, words in ALERTS.items() if summary[count]]:
         send(f"{where}: of {summary['selected']} orders {', '.join(found)}")
 
 
 def late(context: Any) -> None:
-    """Alert when a run is not over in time."""
+    """Send an alert for a run that is not over in time."""
     send(f"{context['dag_run']['dag_id']} {context['dag_run']['dag_run_id']}: not over after an hour")
 
 
@@ -64,12 +63,12 @@ def deadline() -> dict[str, Any]:
         return {}
     from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
 
-    an_hour = DeadlineAlert(
+    alert = DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(hours=1),
         callback=SyncCallback(late),
     )
-    return {"deadline": an_hour}
+    return {"deadline": alert}
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
-"""Copy the statuses, lines and parcels of orders at KK into the warehouse every 20 minutes.
+"""Every 20 minutes, writes the orders at KK into the warehouse: statuses, lines and parcels.
 
 Needs two connections: `kk_default` to KK and one to the warehouse (SQLite, PostgreSQL or MySQL), named by the
 Airflow variable `kk_warehouse_conn_id` (default: `warehouse`). The tables `kk_order_status`, `kk_order_line`
 and `kk_package` are made at the first run.
 
-Each run reads the changes since the last one, up to 10 minutes before now. So a run may be late or left out.
+Each run reads the changes since the last one, up to 10 minutes before now. So it does not matter when it
+runs, or whether one is left out.
 """
 
 from __future__ import annotations

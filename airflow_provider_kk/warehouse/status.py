@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kk.delivery.listing import zero_padded_rows
 from airflow_provider_kk.delivery.log import HELD, OrderLog
 from airflow_provider_kk.delivery.model import ListedOrder
-from airflow_provider_kk.delivery.orders import CANCELLED, LAG_S, UpdatedOrders
+from airflow_provider_kk.delivery.orders import CANCELLED
 from airflow_provider_kk.delivery.recover import add_splits
 from airflow_provider_kk.warehouse.status_rows import StatusRows, goods_of, rows_of
+from airflow_provider_kk.warehouse.updated_orders import LAG_S, UpdatedOrders
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
