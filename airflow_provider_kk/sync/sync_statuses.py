@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.log import some_of
 from airflow_provider_kk.delivery.model import InconclusiveError
-from airflow_provider_kk.delivery.orders import LAG_S
 from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, type_of
 from airflow_provider_kk.hooks.metrics import count_requests, count_statuses, tags_of
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.runs import SyncRuns
 from airflow_provider_kk.warehouse.status import StatusSync, StoppedError
 from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
+from airflow_provider_kk.warehouse.updated_orders import LAG_S
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop

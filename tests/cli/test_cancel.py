@@ -70,7 +70,7 @@ def test_shipped_order_is_not_cancelled(
     sandbox.control.move(sandbox.control.orders("A-1")[0]["id"], "shipped")
     status, done = cancel(capsys, "A-1", "A-2")
     assert status == 1
-    assert "it is shipped, and KK refunds only before" in done["A-1"]["message"]
+    assert "it is shipped, and KK refunds only unshipped orders" in done["A-1"]["message"]
     assert done["A-2"]["done"]
     assert len(refunds(sandbox)) == 1
 

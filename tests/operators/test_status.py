@@ -410,7 +410,7 @@ def test_one_sql_query_finds_a_parcel(warehouse: Warehouse, connect: Connect, sa
     sandbox.control.advance(HOUR)
     synced()
 
-    text = (REPOSITORY / "docs" / "operators.md").read_text()
+    text = (REPOSITORY / "docs" / "howto-tracking.md").read_text()
     sql = text.split("-- Where is my parcel?")[1].split("```")[0]
     cn, us = (one["id"] for one in sandbox.control.orders())
     assert warehouse.execute(sql.replace(":order_number", "'S-1'")) == [

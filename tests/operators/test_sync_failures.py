@@ -400,7 +400,7 @@ def test_a_ledger_without_its_whole_path_is_an_error(
     done = attempt(sync(ledger_conn_id="here"))
 
     assert isinstance(done.error, AirflowFailException)
-    assert "'ledger.db' is another one in each working directory" in str(done.error)
+    assert "'ledger.db' is relative, so it is another file in each working directory" in str(done.error)
     assert posts(sandbox) == 0
 
 
@@ -429,7 +429,7 @@ def test_a_rejected_token_is_reported_with_what_to_do(
 
     assert type(done.error) is AirflowException
     assert str(done.error).startswith("2 orders not sent, because KK's list of orders cannot be read")
-    assert "put a valid one from KK's account pages into the password of connection 'kk_default'" in str(
+    assert "enter a valid one from KK's account pages as the password of connection 'kk_default'" in str(
         done.error
     )
 
