@@ -94,7 +94,7 @@ def test_the_table_ends_with_a_line_of_counts(
     assert head.startswith("order number")
     assert row.startswith("A-2")
     second = sandbox.control.orders("A-2")[1]["id"]
-    assert f"KK has it 2 times; the ledger does not know {second}" in row
+    assert f"KK has this order 2 times; the ledger does not have {second}" in row
     assert last.startswith("2 order numbers of account default")
     assert last.endswith("1 agree, 1 more")
 
