@@ -17,9 +17,17 @@ _NAMED = 5
 
 
 def task_failure(
-    delivery: Delivery, summary: Summary, *, max_rejected: float, changes_fail: bool
+    delivery: Delivery,
+    summary: Summary,
+    *,
+    max_rejected: float,
+    changes_fail: bool,
+    details: str = "The log and the summary's rejections list each",
 ) -> SyncError | None:
-    """Return what the task is to fail with, None when all is well."""
+    """Return the error of the task, None when all is well.
+
+    :param details: where a person finds the single orders.
+    """
     if delivery.guard_exceeded:
         return SyncError(f"Nothing was sent: {delivery.guard_exceeded}", is_retryable=False)
     if summary.in_doubt or summary.not_sent:
@@ -49,8 +57,7 @@ def task_failure(
         return None
     at_kk = summary.created + summary.already_created + summary.adopted
     return SyncError(
-        f"{'; '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK; the summary's "
-        "rejections and the log say more",
+        f"{'; '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK. {details}",
         is_retryable=False,
     )
 

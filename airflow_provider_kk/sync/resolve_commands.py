@@ -36,14 +36,14 @@ def resolve_commands(
     :param options: what leads `kk` to the ledger, as part of a command line.
     """
     if state is State.REJECTED:
-        first = "KK has refused it. Mend the cause first: the next try rests for a while by itself."
-        again = "The cause is mended: let it be asked for again without that pause"
+        first = "KK rejected it. Fix the cause first."
+        again = "After the cause is fixed, end the back-off"
         return ResolveCommands(first, (Command(again, _line("retry", key, "", options, is_refund)),))
     if state is not State.HELD and state not in DOUBTFUL:
         return None
     first = _FIRST[is_refund]
     if state is not State.HELD:
-        first = f"{_BY_ITSELF[is_refund]} Until then only --created is taken. {first}"
+        first = f"{_BY_ITSELF[is_refund]} Until then only --created is possible. {first}"
     commands = [*_created(ids, is_refund), *_never(ids, is_refund)]
     return ResolveCommands(
         first,
@@ -55,30 +55,35 @@ def resolve_commands(
 
 
 _FIRST = {
-    False: "Look the order up on KK's site, then say what became of it.",
-    True: "Look at the refunds of its order on KK's site, then say what became of this one.",
+    False: "Search for the order on KK's site, then resolve it.",
+    True: "Search for the refunds of its order on KK's site, then resolve this one.",
 }
 _BY_ITSELF = {
-    False: "Every sync of the account looks it up by itself once its settle window is over.",
-    True: "The next try of its task looks it up by itself once its settle window is over.",
+    False: "Each sync of the account reconciles it after its settle window.",
+    True: "The next try of its task reconciles it after its settle window.",
 }
 
 
 def _created(ids: Sequence[str], is_refund: bool) -> list[tuple[str, str]]:
     named = ",".join(ids) or ("REFUND_NO" if is_refund else "ID[,ID...]")
     what = "these refund numbers" if is_refund else "these kkOrderIds"
-    return [(f"KK has it, under {what}", f"--created {shlex.quote(named) if ids else named}")]
+    return [(f"If KK has it under {what}", f"--created {shlex.quote(named) if ids else named}")]
 
 
 def _never(ids: Sequence[str], is_refund: bool) -> list[tuple[str, str]]:
     if not ids:
-        then = "the next try of its task asks for it again" if is_refund else "the next sync sends it again"
-        return [(f"KK never made it: {then}", "--never-created")]
+        then = "the next try of its task requests it" if is_refund else "the next sync sends it"
+        return [(f"If KK does not have it, so that {then}", "--never-created")]
     if is_refund:
         return []
     # KK lists 007 as 7, so a row may have come to hold another order's ids.
     arguments = f"--never-created --not-mine {shlex.quote(','.join(ids))}"
-    return [("KK never made it, and these ids are another order's: the next sync sends it", arguments)]
+    return [
+        (
+            "If KK does not have it, and these ids belong to another order, so that the next sync sends it",
+            arguments,
+        )
+    ]
 
 
 def _line(action: str, key: str, arguments: str, options: str, is_refund: bool) -> str:
