@@ -1,9 +1,9 @@
-"""How the text of one cell is read: what is stripped, what is blank, what is damaged.
+"""Read the text of one cell: strip it, recognise blanks, find damage.
 
 Spreadsheets, data frames and database dumps leave marks in text: a quote before digits, `.0` behind them,
-`nan` for nothing, invisible characters. What is certain is removed, what is not is a fault. The models and
-the warehouse read every cell by these rules. No message repeats a value, except that of an order number, a
-country, a SKU or a quantity.
+`nan` for nothing, invisible characters. A certain mark is removed, an uncertain one is a fault. The models
+and the warehouse read every cell by these rules. No message repeats a value, except that of an order number,
+a country, a SKU or a quantity.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _CODES = frozenset({"sku", "country", "channel_type", "quantity"})
 
 
 class CellError(ValueError):
-    """A cell that cannot be the field it was selected as; the text says what to do about it."""
+    """A cell that cannot be the field it was selected as; the text describes how to correct it."""
 
 
 def plain_text(text: str, field: str) -> str | None:
-    """The text without blanks behind it, if it surely needs no closer look, as most cells; otherwise None."""
+    """Return the text without trailing blanks if it surely needs no closer look, as most cells; else None."""
     if _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is None:
         return None
     line = text.rstrip()
@@ -41,7 +41,7 @@ def plain_text(text: str, field: str) -> str | None:
 
 
 def tidy(text: str, field: str) -> str:
-    """The text without what certainly does not belong to it, composed (NFC); applied twice, it is the same.
+    """Return the text, composed (NFC), without marks that certainly do not belong to it. Idempotent.
 
     A number of digits and `.0` is its digits, except in a SKU.
     """
@@ -55,9 +55,9 @@ def tidy(text: str, field: str) -> str:
 
 
 def comparable(text: str, field: str) -> str | None:
-    """The text in the one form that all spellings of it have, so that rows can be compared; None if blank.
+    """Return the one form that all spellings of the text have, to compare rows; None if blank.
 
-    For text that is not plain. What is damaged stays as it is, for the order's check to find. Raises
+    For text that is not plain. Damaged text stays as it is, for the order's check to find. Raises
     CellError for an order number that stands for a missing one, since rows that have it do not belong
     together.
     """
@@ -83,7 +83,7 @@ def _is_suspect(text: str) -> bool:
 
 
 def is_missing(text: str, field: str) -> bool:
-    """Whether the tidy text is how a program writes that there is no value.
+    """Return whether the tidy text is how a program writes that there is no value.
 
     In names and streets only the exact spellings of programs count: `Null` is a surname.
     """
@@ -170,7 +170,10 @@ def check_encoding(text: str) -> str:
 
 
 def read_quantity(text: str) -> int | None:
-    """Text as a whole number, or None. Raises CellError for digits that two countries read differently."""
+    """Return text as a whole number, or None.
+
+    Raises CellError for digits that two countries read differently.
+    """
     text = tidy(text, "quantity")
     if match := re.fullmatch(r"\+?([0-9]{1,40})(?:\.|[.,]0{1,2}|[.,]0{4,})?", text):
         return int(match[1])
@@ -187,7 +190,7 @@ def read_quantity(text: str) -> int | None:
 
 
 def whole_number(value: object) -> int | None:
-    """A number of any of Python's types as an integer, if it is whole, exact and of at most 40 digits."""
+    """Return a number of any type as an integer, if it is whole, exact and of at most 40 digits."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -199,7 +202,7 @@ def whole_number(value: object) -> int | None:
 
 
 def _visible(text: str, strict: bool) -> str:
-    """The text composed, with plain spaces and without invisible characters."""
+    """Return the text composed, with plain spaces and without invisible characters."""
     before = None
     # What was composed may show another joiner to be loose.
     while text != before and _SPECIAL.search(text):
@@ -210,7 +213,7 @@ def _visible(text: str, strict: bool) -> str:
 
 
 def _unquoted(text: str, strict: bool) -> str:
-    """The text without a spreadsheet's marks of text, `'` in front or `="..."` around."""
+    """Return the text without a spreadsheet's marks of text, `'` in front or `="..."` around."""
     while text[:1] in ("'", "\u2018", "\u2019", '"', "="):
         if match := _AS_TEXT.fullmatch(text):
             inner = match[1].replace('""', '"')
@@ -228,7 +231,7 @@ def _unquoted(text: str, strict: bool) -> str:
 
 
 def _is_uncertain(field: str, text: str, whole: str) -> bool:
-    """Whether digits, a point or comma and zeros may be something else than that whole number."""
+    """Return whether digits, a point or comma and zeros may be something else than that whole number."""
     if field in ("vat", "ioss"):
         return len(whole) < 7  # an amount
     return bool(_GROUPED.fullmatch(text))
@@ -301,7 +304,7 @@ def _check_phone(text: str) -> str:
 
 
 def _is_date(text: str) -> bool:
-    """Whether a spreadsheet or a program has written text as a date."""
+    """Return whether a spreadsheet or a program has written text as a date."""
     return any(pattern.fullmatch(text) for pattern in (_DAY, _TIME, _DATE))
 
 
@@ -359,7 +362,7 @@ def _is_mojibake(text: str, encoding: str, repaired: str | None, likely: list[tu
 
 
 def _is_certain(found: str) -> bool:
-    """Whether no language writes these characters side by side, as `\u00c3\u00a9`."""
+    """Return whether no language writes these characters side by side, as `\u00c3\u00a9`."""
     lead, followers = found[0], found[1:]
     if lead == "\u00c3":
         return followers not in "\u2019\u201d\u2026"
@@ -390,13 +393,13 @@ def _redecoded(text: str, encoding: str) -> str | None:
 
 
 def _is_plausible(text: str) -> bool:
-    """Whether the characters are those of names: letters of living scripts, signs, emoji, spaces."""
+    """Return whether the characters are those of names: letters of living scripts, signs, emoji, spaces."""
     others = (character for character in text if character > "\x7f")
     return not any(unicodedata.category(one) in ("Cn", "Co", "Cc") or _RARE.match(one) for one in others)
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    """A few of the characters, never whole words."""
+    """Return a few of the characters, never whole words."""
     few = islice(dict.fromkeys(pairs), 3)
     return ", ".join(f"{found!r} probably means {meant!r}" for found, meant in few)
 
@@ -406,7 +409,7 @@ _COMMON_SIGNS = "\u2116\u00ab\u00bb\u00a0\u2018\u2019\u201a\u201c\u201d\u201e\u2
 
 
 def _suspect(encoding: str) -> re.Pattern[str]:
-    """Two to four characters that may be the bytes of one character in UTF-8."""
+    """Return two to four characters that may be the bytes of one character in UTF-8."""
 
     def of_bytes(first: int, last: int) -> str:
         characters = (bytes([one]).decode(encoding, "ignore") or chr(one) for one in range(first, last + 1))

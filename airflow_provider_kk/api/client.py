@@ -1,7 +1,7 @@
 """KKClient: KK's calls as methods. One request, one paging loop; the network is `transport.py`.
 
 Ids are always `str`, times aware datetimes, money Decimal. Every call that fails raises a KKError
-(`errors.py`) whose outcome says what is proven.
+(`errors.py`) whose outcome is what is proven.
 """
 
 from __future__ import annotations

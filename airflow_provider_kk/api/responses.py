@@ -1,4 +1,4 @@
-"""What an answer of KK proves: the envelope, the outcome, the ids. Pure functions, no network.
+"""Derive from KK's response what it proves: the envelope, the outcome, the ids. Pure functions.
 
 The envelope is `{"code": <int>, "message": <text>, "data": <any>}`; 10000 means success, and the text is
 never tested. Only a whole JSON object with an integer code counts, since a truncated scalar would parse, too.
@@ -51,8 +51,8 @@ class Envelope(NamedTuple):
 def data_of(answer: Response, *, is_write: bool, secrets: Iterable[str] = ()) -> Any:
     """Return the `data` of a success, or raise the KKError that the answer proves.
 
-    What cannot be parsed is an unknown outcome after a write, else a failed read. `secrets` (the token,
-    personal values) are removed from KK's message.
+    A response that cannot be parsed is an unknown outcome after a write, else a failed read. `secrets` (the
+    token, personal values) are removed from KK's message.
     """
     envelope = read_envelope(answer.body)
     if envelope is not None and envelope.code == SUCCESS and 200 <= answer.status < 300:
@@ -116,10 +116,10 @@ _UNCLEAR: dict[bool, tuple[type[KKError], str]] = {
 
 def _by_status(status: int, envelope: Envelope | None, is_write: bool) -> tuple[type[KKError], str] | None:
     if is_write and envelope is not None and envelope.code == SUCCESS:
-        return None  # KK says that it was done, whatever the status
+        return None  # KK reports success, whatever the status
     if status == 429:
         return KKRateLimitedError, "KK's rate limit is reached"
-    # The code of an envelope says what was rejected: the token, or this order.
+    # The code of an envelope distinguishes a rejected token from a rejected order.
     if status in (401, 403) and not (is_write and envelope is not None and envelope.code not in (401, 403)):
         return KKAuthError, "KK rejected the access token"
     return None

@@ -204,7 +204,7 @@ def _proven_unsent(tracked: TrackedRequest, error: Exception) -> bool:
 
 
 def _innermost(error: BaseException) -> str:
-    """Describe the innermost cause, which says what happened; the others only wrap it."""
+    """Describe the innermost cause, which is the reason; the others only wrap it."""
     seen = {id(error)}
     while (below := _below(error)) is not None and id(below) not in seen:
         seen.add(id(below))

@@ -1,8 +1,8 @@
-"""How one value of an order is checked: text of a width, a country, a quantity, an order number.
+"""Check one value of an order: text of a width, a country, a quantity, an order number.
 
 Each check takes what a warehouse, a template or JSON may yield and returns the clean value, or raises a
-PydanticCustomError that says what to pass. No message repeats the value: it may be somebody's name. What is
-worth a word without being a fault goes to the list `notices` of the validation's context.
+PydanticCustomError that describes what to pass. No message repeats the value: it may be somebody's name.
+Warnings go to the list `notices` of the validation's context.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ PROVINCE_REQUIRED = "is required. If the country has no provinces, repeat the ci
 def text(
     width: int | None = None, *, required: bool | str = False, number_ok: bool = False
 ) -> BeforeValidator:
-    """Text of one line, trimmed, at most `width` characters; empty is absent, or refused in the words given.
+    """Check text of one line, trimmed, of at most `width` characters.
+
+    Empty text is absent, or a fault with the message `required`.
 
     With `number_ok`, whole numbers are taken as their digits, since warehouses store zips and order numbers
     as integers and native rendering of templates yields them. Zeros or a plus sign that were lost on the way
@@ -65,7 +67,7 @@ def _note(value: object, info: ValidationInfo) -> str | None:
 def _read(
     value: object, info: ValidationInfo, number_ok: bool, required: bool | str, *, lines: bool = False
 ) -> str | None:
-    """A cell as text, by the rules of `cell_text`; None where it is blank and need not be there."""
+    """Return a cell as text, by the rules of `cell_text`; None where it is blank and need not be there."""
     field = str(info.field_name)
     raw = _as_text(value, number_ok)
     if (plain := plain_text(raw, field)) is not None:
@@ -158,7 +160,7 @@ def _channel_type(value: object, info: ValidationInfo) -> str | None:
 
 
 def _json_container(opening: str, what: str) -> Callable[[object], object]:
-    """Templates yield text, so an address or a list of lines may come as JSON text."""
+    """Parse an address or a list of lines that comes as JSON text, as templates yield it."""
 
     def check(value: object) -> object:
         if value is None:
@@ -194,7 +196,7 @@ as_lines = BeforeValidator(_lines)
 
 
 def parse_json(source: str) -> Any:
-    """JSON text as Python data, numbers exact. Raises PydanticCustomError, which says how to pass it."""
+    """Parse JSON text; numbers stay exact. Raises PydanticCustomError, which describes how to pass it."""
     try:
         return json.loads(source, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:

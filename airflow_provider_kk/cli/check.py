@@ -1,4 +1,4 @@
-"""`kk check`: what would become of the orders in a file or a query; sends nothing, changes nothing."""
+"""`kk check`: preview what would become of the orders in a file or a query. Sends and changes nothing."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ OUTCOMES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk check` takes."""
+    """Add the arguments of `kk check`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("file", nargs="?", metavar="FILE", help="a .csv, .json or .jsonl file")
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check; the exit status is 0 when all is well, 1 for problems, 2 when it could not be told."""
+    """Run the command; the exit status is 0 when all is well, 1 for problems, 2 when it cannot check."""
     return run_command("kk check", lambda: _run(arguments))
 
 
@@ -133,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 class Known(NamedTuple):
-    """What a plan can be made with; `note` says what is not known."""
+    """The facts that a plan can be made with; `note` describes the missing ones."""
 
     settings: ConnectionSettings | None
     ledger: SqlLedger | None
@@ -152,7 +152,7 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
     is_named = arguments.kk_conn_id != KK_CONN_ID or arguments.ledger_conn_id is not None
     hook = KKHook(arguments.kk_conn_id)
     try:
-        # Without a metadata database Airflow 2.11 tells of that at length, and a file needs none.
+        # Without a metadata database Airflow 2.11 logs that at length, and a file needs none.
         with quiet_airflow(logging.INFO if is_named else logging.ERROR):
             connection_to(arguments.kk_conn_id)
     except CommandError:
@@ -263,7 +263,7 @@ def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> N
 
 
 def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:
-    """The body that would be sent for an order, made as the client makes it; None when none would be."""
+    """Return the body that would be sent for an order, as the client makes it, or None."""
     from airflow_provider_kk.api.api_versions import API_VERSIONS
     from airflow_provider_kk.delivery.run_queue import RunStatus
     from airflow_provider_kk.sync.delivery import order_of

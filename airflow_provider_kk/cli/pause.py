@@ -30,7 +30,7 @@ Exit status:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk pause` and `kk resume` take."""
+    """Add the arguments of `kk pause` and `kk resume`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_who(parser, why_required=parser.prog.endswith("pause"))

@@ -1,4 +1,4 @@
-"""An Airflow connection of type `kk` becomes checked settings, or one error that lists all that is wrong.
+"""Check an Airflow connection of type `kk`: return its settings, or one error with all faults.
 
 Every way to make a connection ends here: `AIRFLOW_CONN_*` as JSON or URI, the form, a secrets backend,
 `airflow connections add`. Forms and URIs yield text where JSON yields numbers, and forms save untouched
@@ -39,7 +39,7 @@ _BEGIN_SHOWN = 6
 
 
 class AirflowConnection(Protocol):
-    """What Airflow's `Connection` has on 2.11 and 3.x."""
+    """The attributes of Airflow's `Connection` on 2.11 and 3.x."""
 
     conn_id: str
     host: str | None
@@ -164,7 +164,7 @@ _HOST_NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(\.{_LABEL})*")
 
 
 def _scheme(schema: str | None) -> str | None:
-    """Read the schema, in which a URI says plain HTTP: `kk://:token@127.0.0.1:8080/http`."""
+    """Read the schema, which selects plain HTTP in a URI: `kk://:token@127.0.0.1:8080/http`."""
     scheme = (schema or "").strip().lower() or None
     if scheme is not None and scheme not in _PORT_OF:
         raise ValueError("must be empty, http or https")
@@ -214,7 +214,7 @@ def _split(text: str, scheme: str | None) -> SplitResult:
 
 
 def _name(parts: SplitResult) -> str:
-    """The host's name as a URL writes it."""
+    """Return the host's name as a URL writes it."""
     name = (parts.hostname or "").removesuffix(".")
     try:
         address = ipaddress.ip_address(name)
@@ -340,7 +340,7 @@ def _choice(name: str) -> Callable[[object], str]:
 def _number(
     least: float = 0.0, why_least: str = "", *, at_most: float = math.inf
 ) -> Callable[[object], float]:
-    """Read a number above zero, from `least` (`why_least` says where that comes from) to `at_most`."""
+    """Read a number above zero, from `least` (`why_least` is the reason) to `at_most`."""
 
     def read(value: object) -> float:
         number = _float(value)

@@ -60,7 +60,7 @@ def open_ledger(
 
     :param log: gets warnings of settings by which the database may lose what it has committed.
     :param hook_params: for the connection's hook, when it is the warehouse's.
-    :raises LedgerUnusableError: says why and what to do.
+    :raises LedgerUnusableError: with the reason and what to do.
     """
     connection = BaseHook.get_connection(conn_id)
     if hook_params:

@@ -94,7 +94,7 @@ def test_the_table_ends_with_a_line_of_counts(
     assert head.startswith("order number")
     assert row.startswith("A-2")
     second = sandbox.control.orders("A-2")[1]["id"]
-    assert f"KK has it 2 times; the ledger does not know {second}" in row
+    assert f"KK has this order 2 times; the ledger does not have {second}" in row
     assert last.startswith("2 order numbers of account default")
     assert last.endswith("1 agree, 1 more")
 
@@ -202,7 +202,7 @@ def test_an_inconclusive_audit_exits_with_2_and_the_reason(
     sandbox.control.disarm()
     sandbox.control.reset()  # as the token of another store
     assert main(["audit"]) == 2
-    assert "is the token another store's?" in capsys.readouterr().err
+    assert "Check that the access token belongs to this store" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_history_names_the_orders_above_the_daily_cap(
     status, found = audit_with_cap(2)
     assert status == 1
     assert [(one["custom_order_number"], one["rule"]) for one in found] == [("A-0", "daily cap")]
-    assert "order 3 of a day with at most 2" in found[0]["message"]
+    assert "and max_orders_per_day is 2" in found[0]["message"]
 
 
 def test_history_takes_no_period(

@@ -82,7 +82,7 @@ def test_lost_response_of_a_cancellation_is_not_asked_for_twice(
     sandbox.control.arm("drop_after_commit", times=1)
     status, done = cancel(capsys, "A-1")
     assert status == 1
-    assert "not known yet whether KK has the refund" in done["A-1"]["message"]
+    assert "the refund of A-1 is in doubt" in done["A-1"]["message"]
     assert cancel(capsys, "A-1")[0] == 1
     assert len(refunds(sandbox)) == 1
 

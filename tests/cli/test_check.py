@@ -456,7 +456,7 @@ def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
     yield ["--sql", "SELECT '{% if'", "--warehouse", f"{file.parent}/shop.db"], "--var NAME=VALUE"
     yield ["--sql", "{{ ''.__class__.mro() }}", "--warehouse", f"{file.parent}/shop.db"], "unsafe"
     yield ["--sql", "SELECT 1; SELECT 2", "--warehouse", f"{file.parent}/shop.db"], "sql holds 2 statements"
-    yield [name, "--var", "ds=1"], "--var is for --sql"
+    yield [name, "--var", "ds=1"], "--var needs --sql"
     yield [name, "--encoding", "latin-99"], "there is no encoding 'latin-99'"
     yield [name, "--header-line", "99"], "the file is empty"
     yield [name, "--format", "json"], "the file is no JSON: write a list of orders"
