@@ -147,7 +147,7 @@ def resolved_by(site: Site, key: str) -> str:
 def test_a_held_order_is_resolved_and_the_ledger_keeps_who_and_why(site: Site, olga: Browser):
     hold(site.ledger, "N-1")
     plan = olga.plan("N-1", choice="never_created")
-    assert "becomes not sent, and the next sync that selects it sends it again" in plan.text
+    assert "becomes not sent, and the next sync that selects it sends it" in plan.text
     assert state(site.ledger, "N-1") == "held"  # a plan does nothing
     result = olga.confirm(fields_of(plan.text))
     assert "1 of 1 order done" in result
