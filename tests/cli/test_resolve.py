@@ -84,7 +84,7 @@ def test_the_other_half_of_a_split_is_never_taken_for_an_order_made_again(
     assert (len(first.kk_order_ids), len(there)) == (1, 2)
 
     assert order_again("A-1") == 0
-    assert f"(generation 2), beside {', '.join(there)}" in capsys.readouterr().out
+    assert f"(generation 2), in addition to {', '.join(there)}" in capsys.readouterr().out
     assert sorted(ledger.generations("A-1")[0].kk_order_ids) == there
 
     assert recover(ledger) == 0

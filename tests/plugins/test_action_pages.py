@@ -208,7 +208,7 @@ def test_a_created_order_is_ordered_again_as_a_new_generation(site: Site, olga: 
     kk_order_id = make_at_kk(kk, "A-1")
     record(site.ledger, "A-1", "created", ids=(kk_order_id,))
     plan = olga.plan("A-1", choice="order_again")
-    assert f"(generation 2), beside {kk_order_id}" in plan.text
+    assert f"(generation 2), in addition to {kk_order_id}" in plan.text
     olga.confirm(fields_of(plan.text))
     row = site.ledger.look_up(["A-1"])["A-1"]
     assert (row.generation, row.state.value, row.resolved_by) == (2, "not_sent", f"olga: {WHY}")
