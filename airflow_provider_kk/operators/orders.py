@@ -163,7 +163,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
             try:
                 result, summary = create_order(order, delivery, changes_fail=self.on_changed == "fail")
             except DeferUntil as wait:
-                self._give_slot_back(wait.until)
+                self._defer_until(wait.until)
         self._summary = summary
         ids = list(result.kk_order_ids)
         push(context, "kkOrderId", ids[0])
@@ -384,7 +384,7 @@ class SyncOrdersOperator(DeliveringOperator):
                     ledger_conn_id=ledger_conn_id,
                 )
             except DeferUntil as wait:
-                self._give_slot_back(wait.until)
+                self._defer_until(wait.until)
         emit(self, context, hook.settings, ORDERS, made(self._summary))
         return self._summary.as_dict()
 

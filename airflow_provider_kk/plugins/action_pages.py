@@ -206,8 +206,8 @@ def end_pause(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Resp
     """Allow sending again if the pause is still the one that the user saw."""
 
     def end(storage: SqlStorage, why: str) -> bool:
-        is_seen = _pause_id(storage.pause()) == form.one("pause")
-        return is_seen and storage.end_pause(user.get_name(), why)
+        is_unchanged = _pause_id(storage.pause()) == form.one("pause")
+        return is_unchanged and storage.end_pause(user.get_name(), why)
 
     return _change_pause(reader, form, end)
 

@@ -189,15 +189,15 @@ def orders_seen_at_kk(
     from airflow_provider_kk.delivery.listing import kk_skew_s, seen_at_kk
     from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
-    seen, asked = _may_be_absent(entries, ledger, not_mine)
-    if not asked:
+    seen, readable = _may_be_absent(entries, ledger, not_mine)
+    if not readable:
         return seen
     try:
         with open_order_list(hook, ledger) as order_list:
-            asked = _over_by_kks_clock(asked, seen, ledger, kk_skew_s(order_list))
-            at_kk, doubt = seen_at_kk(ledger, order_list, asked) if asked else ({}, "")
+            readable = _over_by_kks_clock(readable, seen, ledger, kk_skew_s(order_list))
+            at_kk, doubt = seen_at_kk(ledger, order_list, readable) if readable else ({}, "")
     except KKError as error:
-        raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
+        raise ResolutionUnavailable(_CANNOT_READ.format(error=error)) from error
     for key, listed in at_kk.items():
         seen[key] = KKView(sorted({one.id for one in listed} - set(not_mine)), doubt)
     return seen
@@ -214,19 +214,19 @@ def refunds_seen_at_kk(
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.refunds import carries, order_of_key
 
-    seen, asked = _may_be_absent(entries, ledger)
+    seen, readable = _may_be_absent(entries, ledger)
     try:
         client = hook.get_conn()
-        if asked:
+        if readable:
             client.list_orders(page_size=1)  # measures KK's clock
-        asked = _over_by_kks_clock(asked, seen, ledger, client.clock_skew_s or 0.0)
+        readable = _over_by_kks_clock(readable, seen, ledger, client.clock_skew_s or 0.0)
     except KKError as error:
-        raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
-    for entry in asked:
+        raise ResolutionUnavailable(_CANNOT_READ.format(error=error)) from error
+    for entry in readable:
         try:
             at_kk = hook.get_refunds(order_of_key(entry.key))
         except KKError as error:
-            raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
+            raise ResolutionUnavailable(_CANNOT_READ.format(error=error)) from error
         own = [one.refund_no for one in at_kk if one.refund_no and carries(one, entry.key)]
         is_readable = all(one.refund_no and one.remark for one in at_kk)
         doubt = "" if is_readable else "KK has refunds whose number or remark cannot be parsed"
@@ -234,14 +234,14 @@ def refunds_seen_at_kk(
     return seen
 
 
-_CANNOT_ASK = "KK cannot be read: {error}. Nothing changed. Try again when KK answers"
+_CANNOT_READ = "KK cannot be read: {error}. Nothing changed. Try again when KK answers"
 
 
 def _may_be_absent(
     entries: Sequence[Record], ledger: SqlLedger, not_mine: Sequence[str] = ()
 ) -> tuple[dict[str, KKView | ResolutionRejected], list[Record]]:
     """Return the entries that KK may still list, each with its reason, and the others."""
-    refused: dict[str, KKView | ResolutionRejected] = {}
+    rejected: dict[str, KKView | ResolutionRejected] = {}
     others = []
     for entry in entries:
         # Within its settle window, KK's list need not have an order.
@@ -249,8 +249,8 @@ def _may_be_absent(
             _require_absent(entry, ledger, not_mine)
             others.append(entry)
         except ResolutionRejected as error:
-            refused[entry.key] = error
-    return refused, others
+            rejected[entry.key] = error
+    return rejected, others
 
 
 def _over_by_kks_clock(

@@ -147,7 +147,7 @@ def _prepare(
         if record is None:
             prepared[key] = ResolutionRejected("it is not in the ledger")
         elif record.version != version:
-            prepared[key] = ResolutionRejected(_moved_on(record))
+            prepared[key] = ResolutionRejected(_has_changed(record))
         else:
             records.append(checks.bound_waits(record, hook, ledger))
     if records:
@@ -179,7 +179,7 @@ def _require_valid(request: ResolutionRequest) -> None:
         raise ResolutionRejected("this choice is only for orders. To refund more, use another task")
 
 
-def _moved_on(record: Record) -> str:
+def _has_changed(record: Record) -> str:
     state = record.state.value.replace("_", " ")
     by = f", resolved by {record.resolved_by}" if record.resolved_by else ""
     return f"it changed since this page was loaded, and is {state} now{by}. Your choice was not applied to it"

@@ -84,7 +84,7 @@ def _key_columns(key: str) -> tuple[sa.Column[str] | sa.Column[int], ...]:
     )
 
 
-def _asked_columns() -> tuple[sa.Column[str], ...]:
+def _content_columns() -> tuple[sa.Column[str], ...]:
     return (
         sa.Column("fingerprint", sa.String(80), nullable=False, comment="of goods and address"),
         sa.Column("goods", sa.Text, nullable=False, comment="JSON object: SKU to quantity"),
@@ -100,7 +100,7 @@ def _job_table(name: str, key: str, ids: str, comment: str) -> sa.Table:
         *_key_columns(key),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column(ids, sa.Text, nullable=False, comment="JSON list of text"),
-        *_asked_columns(),
+        *_content_columns(),
         sa.Column("attempt", sa.Integer, nullable=False, comment="number of POSTs; 0: adopted"),
         sa.Column("version", sa.String(32), nullable=False, comment="changes with every change"),
         sa.Column("lease_until", _EPOCH, nullable=False),
@@ -131,7 +131,7 @@ def _attempt_table(name: str, key: str, ids: str) -> sa.Table:
         *_key_columns(key),
         sa.Column("attempt", sa.Integer, primary_key=True),
         sa.Column("version", sa.String(32), primary_key=True),
-        *_asked_columns(),
+        *_content_columns(),
         sa.Column("intent_at", _EPOCH, nullable=False),
         sa.Column("settle_after", _EPOCH, nullable=False),
         sa.Column("token_fingerprint", sa.String(16), nullable=False, comment="of the access token"),
