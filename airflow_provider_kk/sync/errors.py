@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 class SyncError(Exception):
-    """Says why a sync fails, and what to do.
+    """A sync fails. The text has the reason and what to do.
 
-    :param is_retryable: whether a retry helps without anybody changing anything.
+    :param is_retryable: whether a retry can succeed without a change by a person.
     """
 
     def __init__(self, message: str, *, is_retryable: bool) -> None:
@@ -15,7 +15,7 @@ class SyncError(Exception):
 
 
 class ResolutionRejected(Exception):
-    """Says why a resolution is rejected, and what to do instead; the order is unchanged."""
+    """A resolution is rejected, and the order is unchanged. The text has the reason and what to do."""
 
 
 class ResolutionUnavailable(ResolutionRejected):

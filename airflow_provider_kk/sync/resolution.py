@@ -1,6 +1,6 @@
-"""Manual resolution: apply what a person decides about an order, once `resolution_checks` accepts it.
+"""Manual resolution: apply a person's decision about an order after `resolution_checks` accepts it.
 
-`kk ledger resolve` and `kk ledger retry` ask and print around them. DAGs call `resolve` by `operators.held`.
+`kk ledger resolve`, `kk ledger retry` and the Orders page call this. DAGs call it by `operators.held`.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResolvedBy:
-    """Who resolves an order, and the reason. The ledger keeps both with the order, so no customer's name."""
+    """The person who resolves an order, and the reason. The ledger keeps both, so use no customer's name."""
 
     who: str
     why: str
 
 
 def split_ids(text: str) -> list[str]:
-    """Read kkOrderIds as a human writes them: comma separated."""
+    """Split comma-separated kkOrderIds."""
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def newest(entries: Iterable[Record], ledger: SqlLedger) -> list[Record]:
-    """Leave out generations that a human has replaced."""
+    """Return the entries without generations that a newer one replaced."""
     entries = list(entries)
     last = ledger.look_up(sorted({one.key for one in entries}))
     return [one for one in entries if one.key in last and last[one.key].generation == one.generation]
@@ -62,19 +62,19 @@ def resolve(
     generation: int | None = None,
     version: str | None = None,
 ) -> str:
-    """Resolve an order and return what happens next; a second call of the same changes nothing more.
+    """Resolve an order and return what happens next. A repeated call changes nothing more.
 
-    :param resolution: one of `RESOLUTIONS`; see `operators.held.resolve_order`, for the others too.
-    :raises ResolutionRejected: says why.
+    :param resolution: one of `RESOLUTIONS`; `operators.held.resolve_order` describes all arguments.
+    :raises ResolutionRejected: the resolution is rejected; the text has the reason.
     :raises KKError: KK does not answer.
     """
     from airflow_provider_kk.delivery.resolution import as_kept
     from airflow_provider_kk.delivery.states import CLOSED, State
 
     if not resolved_by.who.strip() or not resolved_by.why.strip():
-        raise ResolutionRejected("a resolution needs who and why: the next one on call reads them")
+        raise ResolutionRejected("set who and why: the next person on call reads them in the ledger")
     if resolution not in RESOLUTIONS:
-        raise ResolutionRejected(f"{resolution!r} is none of {', '.join(RESOLUTIONS)}")
+        raise ResolutionRejected(f"resolution must be one of {', '.join(RESOLUTIONS)}, not {resolution!r}")
     entry = _known(number, ledger)
     is_resolved_so = entry.resolved_by == as_kept(resolved_by.who, resolved_by.why)
     if resolution == "order_again" and generation == entry.generation - 1 and is_resolved_so:
@@ -83,11 +83,11 @@ def resolve(
         raise ResolutionRejected(f"it was ordered again meanwhile, as generation {entry.generation}")
     if version not in (None, entry.version) and not is_resolved_so:
         raise ResolutionRejected(
-            f"it has moved on since this was asked, and is {entry.state.value.replace('_', ' ')} now; "
-            f"see `kk ledger show {entry.key}`"
+            f"it changed meanwhile, and is {entry.state.value.replace('_', ' ')} now. See "
+            f"`kk ledger show {entry.key}`"
         )
     if resolution == "never_created" and entry.state is State.NOT_SENT:
-        return "never created, as was said before"
+        return "never created, as resolved before"
     entry = bound_waits(entry, hook, ledger)
     if resolution == "never_created":
         return resolve_never_created(
@@ -119,7 +119,7 @@ def _resolve_as_created(
     accept_other_goods: bool,
 ) -> str:
     if entry.state.value == "created" and set(entry.kk_order_ids) == set(ids):
-        return "created, as was said before"
+        return "created, as resolved before"
     doubt = doubt_of_orders(ids, entry, hook, ledger)
     if doubt and not accept_other_goods:
         raise ResolutionRejected(f"{doubt}. To accept them, set accept_other_goods=True")
@@ -130,9 +130,9 @@ def _resolve_as_created(
 
 
 def resolve_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
-    """Take an order for created under these ids, which were checked; say so in a sentence.
+    """Record an order as created under these ids, which were checked; return the result in words.
 
-    :raises ResolutionRejected: it has moved meanwhile.
+    :raises ResolutionRejected: the order changed meanwhile.
     """
     from airflow_provider_kk.delivery.resolution import resolve
     from airflow_provider_kk.delivery.states import Event
@@ -143,7 +143,7 @@ def resolve_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolv
     return f"created as {', '.join(ids)}"
 
 
-_HAS_MOVED = "it has moved meanwhile; look again with `kk ledger show {key}`"
+_HAS_MOVED = "it changed meanwhile. See `kk ledger show {key}`"
 
 
 # Never created -------------------------------------------------------------------------------------
@@ -158,12 +158,12 @@ def resolve_never_created(
     *,
     options: str = "",
 ) -> str:
-    """Let an order or refund be sent again that KK never made; say so in a sentence.
+    """Let the next sync send an order or refund that KK never created; return the result in words.
 
     :param seen: see `orders_seen_at_kk` and `refunds_seen_at_kk`.
     :param not_mine: the ids that are another number's, see `require_other_number`.
-    :param options: what a command of `kk ledger resolve` needs beside the number and the resolution.
-    :raises ResolutionRejected: KK has it, or may have it, or it has moved meanwhile.
+    :param options: further options of a `kk ledger resolve` command in messages.
+    :raises ResolutionRejected: KK has it, or may have it, or it changed meanwhile.
     """
     from airflow_provider_kk.delivery.resolution import resolve
     from airflow_provider_kk.delivery.states import Event
@@ -176,8 +176,8 @@ def resolve_never_created(
         raise ResolutionRejected(str(error)) from error
     if moved is None:
         raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
-    on_whose_word = f", on your word: KK's list could not confirm it ({doubt})" if doubt else ""
-    return f"never created; the next sync that selects it sends it again{on_whose_word}"
+    unconfirmed = f". KK's list could not confirm that ({doubt}), so this relies on you" if doubt else ""
+    return f"never created; the next sync that selects it sends it{unconfirmed}"
 
 
 # Order again ---------------------------------------------------------------------------------------
@@ -189,9 +189,11 @@ def order_again(
     ledger: SqlLedger,
     resolved_by: ResolvedBy,
 ) -> str:
-    """Order a number once more, beside what KK has of it, see `all_at_kk_of`; say so in a sentence.
+    """Begin a new generation of a number, in addition to KK's orders of it; return the result in words.
 
-    :raises ResolutionRejected: it is not over, KK has it though it has refused it, or it has moved meanwhile.
+    :param at_kk: see `all_at_kk_of`.
+    :raises ResolutionRejected: the order is still open, KK rejected it and has it nevertheless, or it changed
+        meanwhile.
     """
     from airflow_provider_kk.delivery.resolution import order_again as order_once_more
 
@@ -201,8 +203,8 @@ def order_again(
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error
     if not is_done:
-        raise ResolutionRejected("it has moved meanwhile, or somebody has just ordered it again")
-    beside = f", beside {', '.join(ids)}" if ids else ""
+        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
+    beside = f", in addition to {', '.join(ids)}" if ids else ""
     return f"the next sync that selects it orders it once more (generation {entry.generation + 1}){beside}"
 
 
@@ -210,9 +212,9 @@ def order_again(
 
 
 def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
-    """Let a rejected order be sent without its back-off; say so in a sentence.
+    """End the back-off of a rejected order; return the result in words.
 
-    :raises ResolutionRejected: it is not rejected, or it has moved meanwhile.
+    :raises ResolutionRejected: the order is not rejected, or it changed meanwhile.
     """
     from airflow_provider_kk.delivery import resolution
     from airflow_provider_kk.delivery.log import utc
@@ -221,5 +223,5 @@ def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> 
     if resolution.clear_backoff(ledger, entry, who=resolved_by.who, why=resolved_by.why) is None:
         raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
     if entry.settle_after > ledger.now():
-        return f"asked again by the next sync, once its settle window is over at {utc(entry.settle_after)}"
-    return "asked again by the next sync"
+        return f"the next sync after its settle window, which ends at {utc(entry.settle_after)}, sends it"
+    return "the next sync sends it"

@@ -36,34 +36,32 @@ def bound_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
 
 
 def _require_open(entry: Record, ledger: SqlLedger) -> None:
-    """Require that there is something to say of an order: KK may have it or not.
+    """Require that an order is open: KK may have it or not.
 
-    :raises ResolutionRejected: says what else to do.
+    :raises ResolutionRejected: it is not open; the text has what to do instead.
     """
     from airflow_provider_kk.delivery.log import utc
 
     if entry.state.value in _NOTHING_TO_RESOLVE:
         raise ResolutionRejected(f"{entry.key} is {_NOTHING_TO_RESOLVE[entry.state.value]}")
     if entry.state.value == "sending" and entry.lease_until > ledger.now():
-        raise ResolutionRejected(
-            f"{entry.key} is being sent right now; try again after {utc(entry.lease_until)}"
-        )
+        raise ResolutionRejected(f"{entry.key} is being sent now. Try again after {utc(entry.lease_until)}")
 
 
 _NOTHING_TO_RESOLVE = {
-    "created": "created: there is nothing to resolve. To order it once more: --order-again",
-    "not_sent": "not sent: there is nothing to resolve, the next sync that selects it sends it. If KK has it "
-    "all the same, the next sync adopts it from KK's list",
-    "invalid": "invalid: there is nothing to resolve, fix its row; nothing was ever sent",
+    "created": "created, so there is nothing to resolve. To order it once more, use --order-again",
+    "not_sent": "not sent, so there is nothing to resolve. The next sync that selects it sends it, or adopts "
+    "it if KK's list has it",
+    "invalid": "invalid and was never sent, so there is nothing to resolve. Fix its row",
 }
 
 
 def doubt_of_orders(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> str:
-    """Require that an open order may be KK's orders of these ids, and return why it may not ("": it fits).
+    """Require that KK's orders of these ids can be an open order, and return a doubt; empty if they fit.
 
-    KK must list each under the order's number, no older generation may have it, and their goods should fit.
+    KK must list each under the order's number, and no older generation may have it. Other goods are a doubt.
 
-    :raises ResolutionRejected: the order is not open, or names the ids that are not its own.
+    :raises ResolutionRejected: the order is not open, or an id is not its own.
     :raises KKError: KK does not answer.
     """
     from airflow_provider_kk.delivery.log import format_goods
@@ -76,14 +74,16 @@ def doubt_of_orders(ids: Sequence[str], entry: Record, hook: KKHook, ledger: Sql
     if None not in at_kk and total == dict(entry.content.goods):
         return ""
     return (
-        f"{entry.key} ordered {format_goods(entry.content.goods)}, these KK orders hold {format_goods(total)}"
+        f"the goods of {entry.key} are {format_goods(entry.content.goods)}, but those of these KK orders are "
+        f"{format_goods(total)}"
     )
 
 
 def doubt_of_refunds(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> str:
-    """Require that an open refund may be KK's refunds of these numbers, and return why it may not.
+    """Require that KK's refunds of these numbers can be an open refund, and return a doubt; empty if they
+    fit.
 
-    :param ledger: see `SqlLedger.of_refunds`.
+    :param ledger: the ledger of refunds.
     :raises ResolutionRejected: it is not open, or KK does not list each of them as a refund of this order.
     :raises KKError: KK does not answer.
     """
@@ -93,13 +93,13 @@ def doubt_of_refunds(ids: Sequence[str], entry: Record, hook: KKHook, ledger: Sq
     order = order_of_key(entry.key)
     known = {one.refund_no: one for one in hook.get_refunds(order)}
     if not ids:
-        raise ResolutionRejected("not one refund number was given")
+        raise ResolutionRejected("enter at least one refund number")
     if missing := [one for one in ids if one not in known]:
         raise ResolutionRejected(
             f"KK lists no refund {', '.join(missing)!r} of order {order_of_key(entry.key)}"
         )
     others = [one for one in ids if not carries(known[one], entry.key)]
-    return f"the remark of {', '.join(others)} does not hold {entry.key}" if others else ""
+    return f"the remark of {', '.join(others)} does not contain {entry.key}" if others else ""
 
 
 def _orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> list[KKOrder]:
@@ -107,33 +107,34 @@ def _orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLe
     from airflow_provider_kk.delivery.orders import listed_order
 
     if not ids:
-        raise ResolutionRejected("not one kkOrderId was given")
+        raise ResolutionRejected("enter at least one kkOrderId")
     try:
         known = {order.id: order for order in hook.get_orders(ids)}
     except ValueError as error:
-        raise ResolutionRejected(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
+        raise ResolutionRejected(f"{','.join(ids)!r} are not kkOrderIds: {error}") from error
     if missing := [one for one in ids if one not in known]:
         raise ResolutionRejected(f"KK lists no order {', '.join(missing)!r}")
     others = {
         one: known[one].custom_order_number for one in ids if not listed_order(known[one]).is_of(entry.key)
     }
     if others:
-        text = ", ".join(f"{one} is of {printable(number or 'no number')}" for one, number in others.items())
+        text = ", ".join(f"{one} has {printable(number or 'no number')}" for one, number in others.items())
         raise ResolutionRejected(f"KK lists other order numbers for these ids: {text}")
     for older in ledger.generations(entry.key) if entry.generation > 1 else ():
         if older.generation != entry.generation and (taken := set(ids) & set(older.kk_order_ids)):
             raise ResolutionRejected(
-                f"{', '.join(sorted(taken))} is what generation {older.generation} of {entry.key} has come "
-                f"to; give the ids of generation {entry.generation}"
+                f"{', '.join(sorted(taken))} belongs to generation {older.generation} of {entry.key}. Enter "
+                f"the ids of generation {entry.generation}"
             )
     return [known[one] for one in ids]
 
 
 def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> None:
-    """Refuse what healing would take for this order, since KK lists it under this very number.
+    """Require that KK's orders of these ids belong to another number, so that no sync adopts them for this
+    one.
 
-    :raises ResolutionRejected: names them, or those that the order's row does not have.
-    :raises KKError: KK cannot be asked.
+    :raises ResolutionRejected: an id belongs to this number, or is not in the order's row.
+    :raises KKError: KK cannot be read.
     """
     from airflow_provider_kk.delivery.orders import listed_order
 
@@ -141,15 +142,15 @@ def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger
     try:
         orders = hook.get_orders(ids) if ids else []
     except ValueError as error:
-        raise ResolutionRejected(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
-    # KK may have listed it only after the sync had looked.
+        raise ResolutionRejected(f"{','.join(ids)!r} are not kkOrderIds: {error}") from error
+    # KK may have listed it after the sync read the list.
     listed = {one.id for one in orders if listed_order(one).is_of(entry.key)}
     if not ids or not listed.issuperset(not_in_row):
         has = ", ".join(entry.kk_order_ids) or "none"
-        raise ResolutionRejected(f"the ledger has no such kkOrderId of {entry.key}; it has {has}")
+        raise ResolutionRejected(f"the kkOrderIds of {entry.key} in the ledger are {has}. Use those")
     from airflow_provider_kk.delivery.listing import zero_padded_rows
 
-    has_padded = bool(zero_padded_rows(ledger, [entry.key]))  # whose integer healing leaves alone
+    has_padded = bool(zero_padded_rows(ledger, [entry.key]))  # a sync does not adopt their integer
     same = [
         one.id
         for one in orders
@@ -158,15 +159,15 @@ def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger
     if same:
         standing = ",".join(entry.kk_order_ids or same)
         raise ResolutionRejected(
-            f"KK lists {', '.join(same)} under {entry.key} itself, so a sync may take it for this order. "
-            f"To keep it apart: `kk ledger resolve {entry.key} --created {standing}`, "
-            "then --order-again, which orders this one as a generation of its own"
+            f"KK lists {', '.join(same)} under {entry.key} itself, so a sync may adopt it for this order. "
+            f"To order this one in addition, run `kk ledger resolve {entry.key} --created {standing}`, then "
+            "the same with --order-again"
         )
 
 
 @dataclass(frozen=True)
 class KKView:
-    """What KK shows of an order or refund: its ids there, and why that may not be all ("": it is)."""
+    """KK's ids of an order or refund, and a doubt whether these are all; empty if there is none."""
 
     ids: Sequence[str]
     doubt: str = ""
@@ -175,12 +176,12 @@ class KKView:
 def orders_seen_at_kk(
     entries: Sequence[Record], hook: KKHook, ledger: SqlLedger, not_mine: Sequence[str] = ()
 ) -> Mapping[str, KKView | ResolutionRejected]:
-    """Return, by number, what KK lists of it by now, or why nobody can say that KK never made it.
+    """Return, by number, the orders that KK lists by now, or why its absence cannot be shown.
 
-    A held order may have been listed after the sync had given up. KK's list is read once for all.
+    KK may list a held order after the last sync read the list. KK's list is read once for all entries.
 
     :param not_mine: the ids that are another number's, see `require_other_number`.
-    :raises ResolutionUnavailable: KK cannot be asked.
+    :raises ResolutionUnavailable: KK cannot be read.
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.listing import kk_skew_s, seen_at_kk
@@ -203,10 +204,10 @@ def orders_seen_at_kk(
 def refunds_seen_at_kk(
     entries: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> Mapping[str, KKView | ResolutionRejected]:
-    """Return, by key, which refunds KK lists of it by now, or why nobody can say that KK never made it.
+    """Return, by key, the refunds that KK lists by now, or why its absence cannot be shown.
 
     :param ledger: see `refund_ledger`.
-    :raises ResolutionUnavailable: KK cannot be asked.
+    :raises ResolutionUnavailable: KK cannot be read.
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.refunds import carries, order_of_key
@@ -226,22 +227,22 @@ def refunds_seen_at_kk(
             raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
         own = [one.refund_no for one in at_kk if one.refund_no and carries(one, entry.key)]
         is_readable = all(one.refund_no and one.remark for one in at_kk)
-        doubt = "" if is_readable else "it has refunds whose number or remark cannot be read"
+        doubt = "" if is_readable else "KK has refunds whose number or remark cannot be parsed"
         seen[entry.key] = KKView(own, doubt)
     return seen
 
 
-_CANNOT_ASK = "whether KK has it by now cannot be told: {error}. Nothing was done; try again when KK answers"
+_CANNOT_ASK = "KK cannot be read: {error}. Nothing changed. Try again when KK answers"
 
 
 def _may_be_absent(
     entries: Sequence[Record], ledger: SqlLedger, not_mine: Sequence[str] = ()
 ) -> tuple[dict[str, KKView | ResolutionRejected], list[Record]]:
-    """Return why nobody can say of some that KK never made them, and the others."""
+    """Return the entries that KK may still list, each with its reason, and the others."""
     refused: dict[str, KKView | ResolutionRejected] = {}
     others = []
     for entry in entries:
-        # What may still turn up when KK's list is read need not be in it.
+        # Within its settle window, KK's list need not have an order.
         try:
             _require_absent(entry, ledger, not_mine)
             others.append(entry)
@@ -253,7 +254,7 @@ def _may_be_absent(
 def _over_by_kks_clock(
     entries: Iterable[Record], rejected: dict[str, Any], ledger: SqlLedger, kk_skew_s: float
 ) -> list[Record]:
-    """Return what is over by KK's clock, too: the machine's may be ahead, and the database's with it."""
+    """Return the entries whose settle window is over by KK's clock, too, since our clocks may be ahead."""
     from airflow_provider_kk.delivery.resolution import require_window_over
 
     over = []
@@ -271,8 +272,8 @@ def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -
 
     if entry.state.value == "rejected":
         raise ResolutionRejected(
-            "KK has refused it, so it was never created; to have it asked for again without its "
-            f"pause: `kk ledger retry {entry.key}`"
+            "KK rejected it, so it was never created. To send it without waiting for its back-off, run "
+            f"`kk ledger retry {entry.key}`"
         )
     _require_open(entry, ledger)
     try:
@@ -282,11 +283,11 @@ def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -
 
 
 def require_never_created(entry: Record, seen: KKView | ResolutionRejected, options: str = "") -> str:
-    """Require that KK shows nothing of an order or refund; return why it may have it all the same ("": no).
+    """Require that KK does not list an order or refund; return a doubt, empty if there is none.
 
     The arguments are those of `resolve_never_created`.
 
-    :raises ResolutionRejected: KK has it, or may still show it.
+    :raises ResolutionRejected: KK lists it, or may still list it.
     """
     if isinstance(seen, ResolutionRejected):
         raise seen
@@ -294,9 +295,9 @@ def require_never_created(entry: Record, seen: KKView | ResolutionRejected, opti
         command = " ".join(filter(None, ["kk ledger resolve", options, entry.key]))
         ids = ",".join(seen.ids)
         is_order = not options
-        others = f"; if that is another number's: `--never-created --not-mine {ids}`" if is_order else ""
+        others = f". If that is another number's, use `--never-created --not-mine {ids}`" if is_order else ""
         raise ResolutionRejected(
-            f"KK lists {', '.join(seen.ids)} of it by now: `{command} --created {ids}`{others}"
+            f"KK lists {', '.join(seen.ids)} for it by now. Run `{command} --created {ids}`{others}"
         )
     return seen.doubt
 
@@ -304,9 +305,9 @@ def require_never_created(entry: Record, seen: KKView | ResolutionRejected, opti
 def all_at_kk_of(
     entries: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> Mapping[str, list[ListedOrder] | ResolutionRejected]:
-    """Return, by number, what KK has of it by now, or why it cannot be ordered again.
+    """Return, by number, all its orders at KK by now, or why it cannot be ordered once more.
 
-    An answer may have named only a part of a split. KK's list is read once for all.
+    An answer may have only a part of the splits. KK's list is read once for all entries.
 
     :raises ResolutionUnavailable: the list cannot be used.
     """
@@ -319,7 +320,7 @@ def all_at_kk_of(
     found: dict[str, list[ListedOrder] | ResolutionRejected] = {}
     over = []
     for entry in entries:
-        # What is not over before KK's list is read may not be all in it.
+        # Before the end of its settle window, KK's list may lack a part of an order.
         try:
             require_over(ledger, entry)
             over.append(entry)
@@ -333,21 +334,22 @@ def all_at_kk_of(
             return {**found, **(all_at_kk(ledger, order_list, over) if over else {})}
     except (KKError, InconclusiveError) as error:
         raise ResolutionUnavailable(
-            f"what KK has of these numbers by now cannot be told: {error}. Nothing was done"
+            f"KK's list cannot be read: {error}. Nothing changed. Try again when KK answers"
         ) from error
 
 
 def require_reorder(entry: Record, at_kk: Sequence[ListedOrder] | ResolutionRejected) -> list[str]:
-    """Require that a number may be ordered once more, and return what KK has of it, see `all_at_kk_of`.
+    """Require that a number may be ordered once more, and return KK's ids of it.
 
-    :raises ResolutionRejected: it is not over, or KK has it though it has refused it.
+    :param at_kk: see `all_at_kk_of`.
+    :raises ResolutionRejected: the order is still open, or KK rejected it and has it nevertheless.
     """
     if isinstance(at_kk, ResolutionRejected):
         raise at_kk
     if entry.state.value == "rejected" and (alive := [one.id for one in at_kk if not one.is_cancelled]):
         raise ResolutionRejected(
-            f"KK has refused it and has {', '.join(alive)} of it all the same: cancel there what is "
-            f"wrong, or `kk ledger resolve {entry.key} --created {','.join(alive)}`"
+            f"KK rejected it, but lists {', '.join(alive)} for it. Cancel those orders at KK, or run "
+            f"`kk ledger resolve {entry.key} --created {','.join(alive)}`"
         )
     return sorted(one.id for one in at_kk)
 
@@ -355,19 +357,19 @@ def require_reorder(entry: Record, at_kk: Sequence[ListedOrder] | ResolutionReje
 def require_rejected(entry: Record) -> None:
     """Require that KK has rejected an order.
 
-    :raises ResolutionRejected: it has not; says what becomes of the order.
+    :raises ResolutionRejected: KK has not; the text has what happens to the order.
     """
     if entry.state.value != "rejected":
         raise ResolutionRejected(_NOT_REJECTED[entry.state.value].format(key=entry.key))
 
 
-#: What becomes of an order that KK has not refused, by its state.
+#: The reason why an order that is not rejected needs no retry, by its state.
 _NOT_REJECTED = {
-    "in_doubt": "in doubt: KK may have it, so every sync of the account looks it up by itself and sends it "
-    "again only when it is proven absent; see `kk ledger show {key}`",
-    "sending": "being sent right now, or in doubt: the next sync looks it up by itself",
-    "held": "held: look it up on KK's site, then `kk ledger resolve {key}`",
-    "created": "created: KK has it. To order it once more: `kk ledger resolve {key} --order-again`",
+    "in_doubt": "in doubt: KK may have it. Each sync of the account reconciles it, and resends it only if it "
+    "is proven absent. See `kk ledger show {key}`",
+    "sending": "being sent now, or in doubt: the next sync reconciles it",
+    "held": "held: find it on KK's site, then run `kk ledger resolve {key}`",
+    "created": "created: KK has it. To order it once more, run `kk ledger resolve {key} --order-again`",
     "not_sent": "not sent: the next sync that selects it sends it",
-    "invalid": "invalid: fix its row; the next sync checks it again and sends it",
+    "invalid": "invalid: fix its row. The next sync checks it again and sends it",
 }

@@ -1,4 +1,4 @@
-"""Which source of a statement's result fills which field of an order."""
+"""Decide which source of a statement's result fills which field of an order."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Status:
     is_cancelled: bool
 
     def applies(self, cells: object) -> bool:
-        """Whether the value in a row's cells is one of them."""
+        """Return whether the value in a row's cells is one of them."""
         try:
             value = as_text(self.read(cells))
         except CellError:  # such as False
@@ -170,7 +170,7 @@ class NumberSource:
 
     @property
     def name(self) -> str:
-        """What tells this grouping from another one of the same rows."""
+        """The key by which groupings of the same rows differ."""
         return f"{self.fills_down} {self.source}"
 
 
@@ -240,7 +240,7 @@ class _Resolution:
     # Which source for which field -------------------------------------------------------------------
 
     def _chosen(self) -> dict[str, tuple[str, ...]]:
-        """The sources of each field, the first of which is read and the others where it is blank."""
+        """Return the sources of each field, the first of which is read and the others where it is blank."""
         given = self._mapping.given
         chosen: dict[str, tuple[str, ...]] = {name: (source,) for name, source in given.items()}
         for name, sources in self._of_preset().items():
@@ -258,7 +258,7 @@ class _Resolution:
         return chosen
 
     def _of_preset(self) -> dict[str, tuple[str, ...]]:
-        """The preset's sources of which the columns are there, unless what is given is of another shape."""
+        """Return the preset's sources that have their columns, unless the given ones are of another shape."""
         given, found = self._mapping.given, {}
         for name, sources in self._mapping.preset.columns.items():
             if (name in (ITEMS, *IN_ITEMS) and any(one in given for one in LINE_FIELDS)) or (
@@ -347,7 +347,7 @@ class _Resolution:
         )
 
     def _unknown(self, chosen: Mapping[str, tuple[str, ...]], name: str, default: str) -> list[str]:
-        """What a default refers to that is neither a column nor another field with a source."""
+        """Return what a default refers to that is neither a column nor another field with a source."""
         if name in IN_ITEMS or self._finder.is_column(default):
             return []
         return [
@@ -419,7 +419,7 @@ class _Resolution:
         return "" if self._seems_headless() else did_you_mean(column.lower(), named)
 
     def _seems_headless(self) -> bool:
-        """Whether a file's first order stands where its header should be, a telephone number for one."""
+        """Return whether the header of a file is probably its first order, such as a telephone number."""
         if self._source is not FILE:
             return False
         unnamed = sum(1 for name in self._names if not _NAME.fullmatch(name))
@@ -448,5 +448,5 @@ def _nothing(_: object) -> None:
 
 
 def _shown(source: str) -> str:
-    """A source for the log; a constant may be the sender's own telephone number."""
+    """Return a source for the log; a constant may be the sender's own telephone number."""
     return source if constant_of(source) is None else "a constant"

@@ -54,12 +54,12 @@ DUPLICATE_ROWS = ("fail", "keep")
 
 
 class ColumnsError(ValueError):
-    """The columns cannot be read as orders; the text says what is there and what to do."""
+    """The columns cannot be read as orders; the text lists what is there and what to do."""
 
 
 @dataclass(frozen=True)
 class FieldMapping:
-    """What `columns` and `defaults` ask for, before the columns are known: sources by field."""
+    """The sources by field that `columns` and `defaults` ask for, before the columns are known."""
 
     given: Mapping[str, str]
     """The sources that were given one by one."""

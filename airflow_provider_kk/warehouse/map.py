@@ -1,4 +1,4 @@
-"""Rows become orders: grouped by order number, put together, checked; every fault is reported at once."""
+"""Group rows by order number and turn them into checked orders; report every fault at once."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _DELIVERY_FIELDS = (("street1", "street2"), ("city",), ("zip",))
 
 @dataclass(frozen=True, slots=True)
 class ParsedOrder:
-    """What the rows of one order number amount to: an order, or the faults that keep it from being one.
+    """The result for the rows of one order number: an order, or the faults that prevent it.
 
     `number` is None when the rows have none that can be read. `position` is the place of the first row in the
     statement's result, from 1. `digest` is a short hash of what was read, the same in every run for the same
-    content: it tells a known invalid order from a new one. `warnings` keep no order from being sent; like
-    faults, they hold no value of a cell.
+    content: it distinguishes a known invalid order from a new one. `warnings` stop no order;
+    like faults, they hold no value of a cell.
     """
 
     number: str | None
@@ -55,10 +55,10 @@ def parse_orders(
     api_version: str | None = None,
     on_skipped: Callable[[int], object] = lambda _: None,
 ) -> Iterator[ParsedOrder]:
-    """One result for each order number, in order of first appearance; memory does not grow with the rows.
+    """Yield one result for each order number, in order of first appearance, in constant memory.
 
     Rows are one per order line, in any order, or one per order with `items`. Every other field belongs to
-    the order as a whole: a blank cell agrees with the order's other rows; rows of one number that differ are
+    the order as a whole. A blank cell agrees with the order's other rows. Rows of one number that differ are
     different orders, and each variant is an invalid result of its own. So is each row without a readable
     number. Each call is a new pass.
 
@@ -122,7 +122,7 @@ class _Mapper:
                 yield from self._variants(number, rows)
 
     def _find_goods_without_number(self) -> dict[str, tuple[int, int]]:
-        """Rows that may be lines of the order above them, or of the one below when it has the same header.
+        """Return rows that may be lines of the order above them, or of the one below with the same header.
 
         Without an order above, it is the one below. A sheet's footer is no line.
         """
@@ -142,7 +142,7 @@ class _Mapper:
         return found
 
     def _variants(self, number: str | None, rows: list[SourceRow]) -> Iterator[ParsedOrder]:
-        """The rows of one number: one order, or as many invalid ones as there are different headers."""
+        """Yield the rows of one number: one order, or as many invalid ones as there are different headers."""
         number_faults = self._number_faults(number, rows[0])
         if len(rows) == 1:
             yield self._parse(number, rows, number_faults)
@@ -222,7 +222,7 @@ class _Mapper:
         return [self._explained(Fault(NUMBER, text))]
 
     def _statuses(self, rows: Sequence[SourceRow]) -> tuple[list[Fault], list[Fault]]:
-        """A fault of an order that was cancelled where it comes from, a warning of one that has shipped."""
+        """Return a fault for an order that is cancelled at its source, a warning for one that has shipped."""
         cancelled, shipped = [], []
         for status in self._columns.statuses:
             if any(map(status.applies, (row.cells for row in rows))):
@@ -237,7 +237,7 @@ class _Mapper:
     def _faults_of_lines(
         self, rows: Sequence[SourceRow], lines: Any, ids: Sequence[str | None]
     ) -> Iterator[Fault]:
-        """Lines that are there twice: by their ids, or because their rows are equal in every column."""
+        """Yield lines that are there twice: by their ids, or because their rows are equal in every column."""
         if not isinstance(lines, list):
             return
         skus = Counter(_sku(line) for line in lines)
@@ -267,7 +267,7 @@ class _Mapper:
                 yield Fault(ITEMS, f"has one {LINE_ID} on several rows ({_some(places_of_id)}): {_TWICE}")
 
     def _conflicts(self, variants: Sequence[Sequence[SourceRow]]) -> list[Fault]:
-        """A fault for each field in which rows of one number differ; never with the values."""
+        """Return a fault for each field in which rows of one number differ; never with the values."""
         firsts = [rows[0] for rows in variants]
         fields = [
             field_path(name) for name in self._columns.header if len({row.header[name] for row in firsts}) > 1
@@ -287,7 +287,7 @@ class _Mapper:
         return ParsedOrder(number, None, (fault,), position, _digest({NUMBER: number, "rows": rows}))
 
     def _explained(self, fault: Fault) -> Fault:
-        """The fault with the source of the field, where that is called otherwise than the field."""
+        """Return the fault with the source of the field, where that is called otherwise than the field."""
         inside_items = self._columns.one_row_per_order and fault.path.startswith(ITEMS)
         field = ITEMS if inside_items else fault.path.rpartition(".")[2]
         if field not in self._columns.mapped:
@@ -299,7 +299,7 @@ _TWICE = "a line is there twice, as after an append-only load or a JOIN; select 
 
 
 def _agree(one: Mapping[str, str | None], other: Mapping[str, str | None]) -> bool:
-    """Whether two headers may be of one order: a blank agrees with anything."""
+    """Return whether two headers may be of one order: a blank agrees with anything."""
     return all(value is None or other[name] in (None, value) for name, value in one.items())
 
 
@@ -349,7 +349,7 @@ def _some(places: Sequence[int], kind: str = "row") -> str:
 
 
 def _located(fault: Fault, rows: Sequence[SourceRow]) -> Fault:
-    """The fault with the row of its line, where that is not the order's first."""
+    """Return the fault with the row of its line, where that is not the order's first."""
     found = re.match(rf"{ITEMS}\[(\d+)\]", fault.path)
     line = int(found[1]) if found else 0
     if not 0 < line < len(rows):

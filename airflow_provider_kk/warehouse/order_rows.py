@@ -18,12 +18,12 @@ from airflow_provider_kk.warehouse.spool import SpooledRow
 _TOTALS = frozenset(
     ("total", "totals", "grand total", "subtotal", "sum", "summe", "gesamt", "gesamtsumme", "somme", "totale")
 )
-"""What a sheet's footer has in the place of a SKU."""
+"""The texts that a sheet's footer has in the place of a SKU."""
 
 
 @dataclass(slots=True)
 class SourceRow:
-    """A row, with what its columns say of the order as a whole."""
+    """A row, with its columns' values for the order as a whole."""
 
     position: int
     cells: Sequence[Any]
@@ -56,7 +56,7 @@ class RowReader:
         return found
 
     def number_fault(self, row: SourceRow) -> Fault:
-        """Why a row has no readable order number."""
+        """Return why a row has no readable order number."""
         faults: list[Fault] = []
         source = self._columns.fields[NUMBER]
         if _first_filled(source, row.cells, _as_number_text, NUMBER, faults) is not None:
@@ -88,7 +88,7 @@ class RowReader:
         return rows
 
     def is_no_order(self, number: str | None, rows: Sequence[SourceRow]) -> bool:
-        """Whether rows are blank in all that is read, or a footer where rows that are no lines are marked."""
+        """Return whether rows are blank in all that is read, or marked as a footer."""
         if number is not None and self._columns.line_mark is None:
             return False
         if number is None:
@@ -97,24 +97,24 @@ class RowReader:
         return not any(self._is_filled(row, width) for row in rows)
 
     def has_header(self, row: SourceRow) -> bool:
-        """Whether a field that belongs to the order as a whole is filled."""
+        """Return whether a field that belongs to the order as a whole is filled."""
         return self._is_filled(row, self._columns.header_width)
 
     def _is_filled(self, row: SourceRow, width: int) -> bool:
-        """Whether one of the first columns that are read is filled, those of the order number excepted."""
+        """Return whether one of the first columns that are read, except the order number's, is filled."""
         of_number = self._columns.number.binder.indexes
         cells = zip(self._indexes[:width], row.cells, strict=False)
         return any(index not in of_number and not _is_blank(cell) for index, cell in cells)
 
     def has_line(self, row: SourceRow) -> bool:
-        """Whether a row is a line of its order."""
+        """Return whether a row is a line of its order."""
         mark = self._columns.line_mark
         if mark is None or not _is_blank(mark(row.cells)):
             return True
         return not _is_blank(_value(self._columns.fields["sku"], row.cells))
 
     def has_goods(self, row: SourceRow, *, may_be_footer: bool) -> bool:
-        """Whether a row names a SKU or a quantity; the footer of a sheet has none."""
+        """Return whether a row names a SKU or a quantity; the footer of a sheet has none."""
         if not self.has_line(row):
             return False
         sku, quantity = (_value(source, row.cells) for _, _, source in self._line_fields)
@@ -124,7 +124,7 @@ class RowReader:
         return not _is_blank(sku) or (not _is_blank(quantity) and not (may_be_footer and not is_headed))
 
     def header(self, rows: Sequence[SourceRow]) -> tuple[dict[str, str | None], list[Fault]]:
-        """The order's header with its blanks filled, and the faults of cells that cannot be read."""
+        """Return the order's header with its blanks filled, and the faults of cells that cannot be read."""
         header = rows[0].header
         faults = list({fault: None for row in rows for fault in row.faults})
         if not self._defaults:
@@ -144,7 +144,7 @@ class RowReader:
         return header, faults
 
     def lines(self, rows: Sequence[SourceRow]) -> tuple[Any, list[str | None], list[Fault]]:
-        """The order's lines as `Order.parse` takes them, their ids, and the faults of what cannot be read."""
+        """Return the lines as `Order.parse` takes them, their ids, and the faults of unreadable cells."""
         faults: list[Fault] = []
         ids: list[str | None]
         if self._columns.one_row_per_order:
@@ -185,7 +185,7 @@ class RowReader:
         return "\n".join(sorted(map(canonical, items)))
 
     def merge_headers(self, rows: Sequence[SourceRow]) -> dict[str, list[str | None]]:
-        """The different filled values of each field, or None alone."""
+        """Return the different filled values of each field, or None alone."""
         distinct = list({id(row.header): row.header for row in rows}.values())
         if len(distinct) == 1:
             return {name: [value] for name, value in distinct[0].items()}
@@ -213,7 +213,7 @@ def _as_number_text(cell: Any) -> str | None:
 
 
 def _as_number(cell: Any) -> str | None:
-    """A cell as the order number that rows are grouped by."""
+    """Return a cell as the order number that rows are grouped by."""
     try:
         number = _as_number_text(cell)
     except CellError:
@@ -229,7 +229,7 @@ def field_path(field: str) -> str:
 
 
 def _default(name: str, source: FieldSource, cells: Any, faults: list[Fault]) -> str | None:
-    """The first of a field's defaults that is filled."""
+    """Return the first of a field's defaults that is filled."""
     for read in source.defaults:
         try:
             value = as_text(read(cells), name)
@@ -248,7 +248,7 @@ def _first_filled(
     path: str = "",
     faults: list[Fault] | None = None,
 ) -> Any:
-    """A field's value, or the first of its defaults that is filled."""
+    """Return a field's value, or the first of its defaults that is filled."""
     value = None
     try:
         value = reading(source.read(cells))
@@ -264,7 +264,7 @@ def _first_filled(
 
 
 def _value(source: FieldSource, cells: Any) -> Any:
-    """A field's value as it came; an unreadable one counts as filled."""
+    """Return a field's value as it came; an unreadable one counts as filled."""
     try:
         return source.read(cells)
     except CellError as error:
