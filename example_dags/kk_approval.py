@@ -111,7 +111,7 @@ def define_dag() -> DAG:
             task_id="approve",
             subject=asked["subject"],
             body=asked["body"],
-            # What nobody answered in time is not asked again in this run.
+            # A question without an answer is not asked again in this run.
             retries=0,
             **{timeout: timedelta(hours=12)},
         )

@@ -30,7 +30,7 @@ class BeforeSendFailed(Exception):
     """`before_send` or the deadline failed before the first byte, as in `reason`. No byte was sent."""
 
     def __init__(self, reason: Exception) -> None:
-        super().__init__("the last check before sending said no")
+        super().__init__("the check before sending failed")
         self.reason = reason
 
 
@@ -206,7 +206,7 @@ class _TrackingConnection(HTTPConnection):
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         request = _current.get()
-        failure: OSError = OSError("the name has no address")
+        failure: OSError = OSError("the host name has no address")
         for family, kind, protocol, _name, address in addresses:
             if request.remaining_s <= 0:
                 raise ConnectTimeoutError(self, "no connection before the deadline")

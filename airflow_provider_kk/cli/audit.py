@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare; the exit status is 0 when all agree, 1 for differences, 2 when the audit is inconclusive."""
+    """Run the command; the exit status is 0 when all agree, 1 for differences, 2 when inconclusive."""
     return run_command("kk audit", lambda: _run(arguments))
 
 

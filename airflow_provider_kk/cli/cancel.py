@@ -32,7 +32,7 @@ arguments, connection or ledger."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk cancel` takes."""
+    """Add the arguments of `kk cancel`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("number", nargs="+", metavar="NUMBER", help="order numbers")
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Cancel; the exit status is 0 when KK has the refund of each order."""
+    """Run the command; the exit status is 0 when KK has the refund of each order."""
     return run_command("kk cancel", lambda: _run(arguments))
 
 

@@ -1,4 +1,4 @@
-"""`kk check`: what would become of the orders in a file or a query; sends nothing, changes nothing."""
+"""`kk check`: preview what would become of the orders in a file or a query. Sends and changes nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ said what cannot be known.
 Exit status: 0 every order would be sent or is created already; 1 some would not:
 they are rejected and in back-off, invalid, held, changed or in doubt; 2 it could not be
 told: wrong arguments, file, columns, connection."""
-#: The bucket that KK documents, where no connection says otherwise.
+#: The bucket that KK documents, where no connection sets another one.
 _BURST, _PER_SECOND = 120, 2.0
 #: What a status of a plan is in words.
 OUTCOMES = {
@@ -61,7 +61,7 @@ OUTCOMES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk check` takes."""
+    """Add the arguments of `kk check`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, .json or .jsonl")
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check; the exit status is 0 when all is well, 1 for problems, 2 when it could not be told."""
+    """Run the command; the exit status is 0 when all is well, 1 for problems, 2 when it cannot check."""
     return run_command("kk check", lambda: _run(arguments))
 
 
@@ -121,7 +121,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 class Known(NamedTuple):
-    """What a plan can be made with; `note` says what is not known."""
+    """The facts that a plan can be made with; `note` describes the missing ones."""
 
     settings: ConnectionSettings | None
     ledger: SqlLedger | None
@@ -140,7 +140,7 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
     is_named = arguments.kk_conn_id != KK_CONN_ID or arguments.ledger_conn_id is not None
     hook = KKHook(arguments.kk_conn_id)
     try:
-        # Without a metadata database Airflow 2.11 tells of that at length, and a file needs none.
+        # Without a metadata database Airflow 2.11 logs that at length, and a file needs none.
         with quiet_airflow(logging.INFO if is_named else logging.ERROR):
             connection_to(arguments.kk_conn_id)
     except CommandError:
@@ -249,7 +249,7 @@ def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> N
 
 
 def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:
-    """The body that would be sent for an order, made as the client makes it; None when none would be."""
+    """Return the body that would be sent for an order, as the client makes it, or None."""
     from airflow_provider_kk.api.api_versions import API_VERSIONS
     from airflow_provider_kk.delivery.run_queue import RunStatus
     from airflow_provider_kk.sync.delivery import order_of

@@ -1,4 +1,4 @@
-"""What the commands share: the ledger's connection, tables and JSON lines, and asking before rows change."""
+"""Share code of the commands: the ledger's connection, tables, JSON lines, questions before a change."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class CommandError(Exception):
-    """Says why a command cannot run, and what to do."""
+    """A command cannot run; the text has the reason and what to do."""
 
 
 class NoLedgerError(CommandError):
-    """Says why a command has no ledger or no connection."""
+    """A command has no ledger or no connection."""
 
 
 def add_ledger_options(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +111,7 @@ def open_ledger_of(
     """Open the ledger of the arguments of `add_ledger_options`.
 
     :param create: make it where there is none yet.
-    :raises NoLedgerError, LedgerUnusableError: says what to fix.
+    :raises NoLedgerError, LedgerUnusableError: with what to fix.
     """
     from airflow_provider_kk.hooks.ledger_connection import ledger_behind
 
@@ -124,7 +124,7 @@ def open_ledger_of(
 def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
     """Open the ledger of the arguments of `add_ledger_options` to read it.
 
-    :raises NoLedgerError, LedgerUnusableError: says what to fix.
+    :raises NoLedgerError, LedgerUnusableError: with what to fix.
     """
     hook, connection = _ledger_connection_of(arguments)
     return hook, _ledger_there(connection, hook)
@@ -177,7 +177,7 @@ def _ledger_there(connection: Any, hook: KKHook) -> SqlLedger:
 def ledger_connection(arguments: argparse.Namespace, hook: KKHook) -> Any | None:
     """Return the Airflow connection to the ledger of `add_ledger_options`; None without a ledger.
 
-    :raises NoLedgerError, LedgerUnusableError: says what to fix.
+    :raises NoLedgerError, LedgerUnusableError: with what to fix.
     """
     from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 
@@ -241,7 +241,7 @@ def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
-    from airflow_provider_kk.sync.resolution import ResolutionRejected
+    from airflow_provider_kk.sync.errors import ResolutionRejected
 
     status = _CANNOT_RUN
     try:

@@ -145,7 +145,7 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
 
 
 def _print_clocks(entries: Iterable[Record], hook: KKHook, ledger: SqlLedger) -> None:
-    """Name the clock that is off, where an order waits for it."""
+    """Print which clock is off, where an order waits for it."""
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.clock import describe_clocks
     from airflow_provider_kk.delivery.states import DOUBTFUL

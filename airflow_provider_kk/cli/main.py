@@ -18,7 +18,7 @@ from airflow_provider_kk import __version__
 
 
 class Subcommand(Protocol):
-    """What a command's module offers."""
+    """The functions of a command's module."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the command's arguments."""
@@ -66,7 +66,7 @@ def _names(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script. Returns the exit status: 0 done, 2 wrong arguments, else the command's own."""
+    """Run the console script; return 0 when done, 2 for wrong arguments, else the command's exit status."""
     # Without this, Airflow 3 shows a console script no connections of its metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     words = list(sys.argv[1:] if argv is None else argv)
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(arguments)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever reads, such as `head`, has had enough
+    except BrokenPipeError:  # the reader, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 

@@ -82,7 +82,7 @@ def _fault(row: Sequence[str]) -> str:
 
 #: A shared fault above this length is not printed again for each order.
 _LONG = 100
-#: What a fault says of rows.
+#: The rows that a fault names.
 _ROWS = re.compile(r" ?\((?:row \d+(?: and )?)+\)")
 #: Memory does not grow with the number of different faults.
 _GROUPS, _SHOWN_GROUPS, _NAMED = 1_000, 20, 3

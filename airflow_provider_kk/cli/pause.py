@@ -27,7 +27,7 @@ Exit status: 0 done, or it was so before; 2 wrong arguments, connection or ledge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk pause` and `kk resume` take."""
+    """Add the arguments of `kk pause` and `kk resume`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_who(parser, why_required=parser.prog.endswith("pause"))

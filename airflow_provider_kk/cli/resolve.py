@@ -11,22 +11,24 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli.common import CommandError, add_ledger_options, confirm, print_line, write_raw
+from airflow_provider_kk.sync.errors import ResolutionRejected
 from airflow_provider_kk.sync.resolution import (
-    ResolutionRejected,
     ResolvedBy,
-    all_at_kk_of,
-    bound_waits,
     clear_backoff,
-    doubt_of_orders,
-    doubt_of_refunds,
     newest,
     order_again,
-    orders_seen_at_kk,
-    refunds_seen_at_kk,
-    require_other_number,
     resolve_created,
     resolve_never_created,
     split_ids,
+)
+from airflow_provider_kk.sync.resolution_checks import (
+    all_at_kk_of,
+    bound_waits,
+    doubt_of_orders,
+    doubt_of_refunds,
+    orders_seen_at_kk,
+    refunds_seen_at_kk,
+    require_other_number,
 )
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`kk send`: the orders in a file or a query to KK, each once, by the delivery of SyncOrdersOperator."""
+"""`kk send`: send the orders in a file or a query to KK, each once, as SyncOrdersOperator does."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ _SILENT = logging.CRITICAL + 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk send` takes."""
+    """Add the arguments of `kk send`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, .json or .jsonl")
@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Send; the exit status is 0 when all is delivered, 1 when not, 2 when nothing was sent."""
+    """Run the command; the exit status is 0 when all is delivered, 1 when not, 2 when nothing was sent."""
     return run_command("kk send", lambda: _run(arguments))
 
 
@@ -230,7 +230,7 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar
 
 
 def _undelivered(summary: Summary) -> str | None:
-    """Say what is not delivered, though that is no news, which alone would fail a sync."""
+    """Describe orders that stay undelivered, though none is new; only new ones fail a sync."""
     from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.sync.plan import PROBLEMS
 

@@ -1,4 +1,4 @@
-"""Where orders come from at the command line: a file, or a query on a warehouse."""
+"""Read orders for a command: from a file, or from a query on a warehouse."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
 def read_source(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of the file or the query that was given.
 
-    :raises CommandError: says what is wrong with it or its columns.
+    :raises CommandError: it or its columns cannot be used.
     """
     if bool(arguments.file) == bool(arguments.sql):
         raise CommandError("give either a file or --sql")
@@ -104,11 +104,12 @@ def read_source(arguments: argparse.Namespace, log: Log) -> Spool:
 def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of the file of `add_file_options`.
 
-    :raises CommandError: says what is wrong with the file or its columns.
+    :raises CommandError: the file or its columns cannot be used.
     """
     from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse import files
-    from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
+    from airflow_provider_kk.warehouse.columns import FILE, resolve
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 
     columns, defaults = dict(arguments.columns), dict(arguments.default)
     try:
@@ -133,12 +134,13 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
 def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of `--sql`, from `--warehouse`.
 
-    :raises CommandError: says what is wrong with the query, its columns or the warehouse.
+    :raises CommandError: the query, its columns or the warehouse cannot be used.
     """
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.database import hook_behind
     from airflow_provider_kk.sync.load_orders import log_columns
-    from airflow_provider_kk.warehouse.columns import QUERY, ColumnsError, resolve
+    from airflow_provider_kk.warehouse.columns import QUERY, resolve
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
     warehouse = arguments.warehouse_conn_id
@@ -169,7 +171,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
 def statement_of(arguments: argparse.Namespace) -> str:
     """Return the statement of `--sql`, its Jinja rendered with `--var`.
 
-    :raises CommandError: says what the template needs.
+    :raises CommandError: with what the template lacks.
     """
     sql: str = arguments.sql
     if sql.endswith(".sql"):
@@ -206,7 +208,7 @@ class _Columns(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
     ) -> None:
         if values == (PRESET, HELP):
-            from airflow_provider_kk.warehouse.columns import describe_presets
+            from airflow_provider_kk.warehouse.field_mapping import describe_presets
 
             for line in describe_presets().splitlines():
                 print_line(line)
@@ -219,7 +221,7 @@ def _mapping(text: str) -> tuple[str, str]:
 
 
 def _preset(name: str) -> str:
-    from airflow_provider_kk.warehouse.columns import ColumnsError, check_mapping
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError, check_mapping
 
     try:
         if name != HELP:

@@ -36,7 +36,8 @@ from airflow_provider_kk.plugins.trusted_forms import (
     sign,
 )
 from airflow_provider_kk.plugins.urls import root
-from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolvedBy, split_ids
+from airflow_provider_kk.sync.errors import ResolutionRejected
+from airflow_provider_kk.sync.resolution import ResolvedBy, split_ids
 from airflow_provider_kk.sync.resolve_many import (
     ResolutionRequest,
     apply_resolutions,

@@ -59,7 +59,7 @@ FAULTS: dict[str, FaultKind] = {
         "inside", "drop", "later", "connection closed; committed later", {"seconds": 60.0}
     ),
     "half_split": FaultKind(
-        "inside", "refuse", "some", "commits the first order of a split, then rejects",
+        "inside", "refuse", "some", "commits half a split, then rejects",
         {"code": 40010, "message": "split failed", "status": None}, mixed=False,
     ),
     "duplicate_by_proxy": FaultKind(

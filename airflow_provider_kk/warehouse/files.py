@@ -1,5 +1,6 @@
-"""A file of orders as rows: CSV as spreadsheets and shops write it, JSON, or JSON lines; each also in gzip.
+"""Read a file of orders as rows: CSV, JSON or JSON lines, each also in gzip.
 
+CSV is read as spreadsheets and shops write it.
 The layout of a file is detected and reported in one line of the log. No error repeats what stands in a cell.
 """
 
@@ -370,7 +371,7 @@ def _guesses(sample: bytes) -> list[str]:
 
 
 def _non_ascii_parts(text: str) -> list[str]:
-    """Return some words with letters that are not ASCII: enough to judge an encoding, without their rows."""
+    """Return some words with letters that are not ASCII, to recognise an encoding, without their rows."""
     parts = re.findall(r"[^\W\d_]+|[^\x00-\x7f]+", text)
     return list(dict.fromkeys(part for part in parts if not part.isascii()))[:_SHOWN]
 

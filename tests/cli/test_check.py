@@ -166,7 +166,7 @@ def test_every_fault_is_reported_by_order_row_and_field(
     told = captured.out + captured.err
     assert "one number, several orders" in told
     assert "(row 3)" in told
-    assert "did you mean CD (Congo - Kinshasa) or CG (Congo - Brazzaville)?" in told
+    assert "Did you mean CD (Congo - Kinshasa) or CG (Congo - Brazzaville)?" in told
     assert not any(word in told + json.dumps(orders) for word in PRIVATE)
 
 

@@ -451,7 +451,7 @@ def test_a_stop_records_requests_in_flight_and_others_are_sent_later(
     out, err = child.communicate(timeout=600)
 
     assert child.returncode == 1, err
-    assert f"not sent, because {name_of_signal} came. A retry, or the next run, goes on" in err
+    assert f"not sent, because {name_of_signal} came. A retry, or the next run, continues" in err
     assert "not sent" in out
     assert states(ledger) == {"created"}
     # Eight were on their way at once, none of them answered yet.

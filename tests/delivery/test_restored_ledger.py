@@ -158,7 +158,7 @@ def test_recover_logs_the_first_twenty_adopted_orders(world: World, caplog: pyte
     for n in range(21):
         world.kk.add(Order(f"A-{n}"))
     world.sync("B")
-    (text,) = [text for text in caplog.messages if "that the ledger did not know" in text]
+    (text,) = [text for text in caplog.messages if "that the ledger did not have" in text]
     assert "KK has 21 orders" in text
     assert text.endswith("A-18, A-19 and 1 more")
 
