@@ -66,11 +66,11 @@ bench-long:  ## the same at KK's real rate of 2 a second
 test-lowest:  ## run all tests with the lowest versions that pyproject.toml allows
 	@scripts/test-lowest $(ARGS)
 
-lint: env-3.3  ## check style, security, types, known holes of dependencies, and what is tracked
+lint: env-3.3  ## check style, security, types, prose, known holes of dependencies, and what is tracked
 	@scripts/tool-environment audit
 	@export PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH"; failed=0; \
 	scripts/audit --lenient & \
-	for check in 'ruff check .' 'ruff format --check .' mypy scripts/check-tracked; do \
+	for check in 'ruff check .' 'ruff format --check .' mypy scripts/check-tracked scripts/check-prose; do \
 		$$check || failed=1; \
 	done; \
 	wait $$! || failed=1; exit $$failed

@@ -69,9 +69,10 @@ def counts(kk: KK) -> dict[str, Any]:
     `GET`, `POST` and the outcomes of `kk.Entry`: since the start or the last reset. `faults`: how often each
     kind of fault was injected.
     """
-    names = "requests GET POST creates commits created ok refused unauthorized rate_limited struck late"
+    counts = ("requests", "GET", "POST", "creates", "commits")
+    outcomes = ("created", "ok", "refused", "unauthorized", "rate_limited", "struck", "late")
     return {
-        **dict.fromkeys(names.split(), 0),
+        **dict.fromkeys(counts + outcomes, 0),
         **kk.log.counts,
         "orders": kk.store.value("SELECT count(*) FROM kk_order"),
         "numbers": kk.store.value("SELECT count(DISTINCT number) FROM kk_order"),

@@ -80,8 +80,9 @@ def doubt_of_orders(ids: Sequence[str], entry: Record, hook: KKHook, ledger: Sql
 
 
 def doubt_of_refunds(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> str:
-    """Require that KK's refunds of these numbers can be an open refund, and return a doubt; empty if they
-    fit.
+    """Require that KK's refunds of these numbers can be an open refund.
+
+    Returns a doubt, empty if they fit.
 
     :param ledger: the ledger of refunds.
     :raises ResolutionRejected: it is not open, or KK does not list each of them as a refund of this order.
@@ -130,8 +131,9 @@ def _orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLe
 
 
 def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> None:
-    """Require that KK's orders of these ids belong to another number, so that no sync adopts them for this
-    one.
+    """Require that KK's orders of these ids belong to another number.
+
+    So no sync adopts them for this one.
 
     :raises ResolutionRejected: an id belongs to this number, or is not in the order's row.
     :raises KKError: KK cannot be read.

@@ -198,7 +198,7 @@ def test_an_inconclusive_audit_exits_with_2_and_the_reason(
     sandbox.control.advance(5)
     sandbox.control.arm("status_before_commit", method="GET", times=2)
     assert main(["audit"]) == 2
-    assert "kk audit: KK cannot be asked: " in capsys.readouterr().err
+    assert "kk audit: the request to KK failed: " in capsys.readouterr().err
     sandbox.control.disarm()
     sandbox.control.reset()  # as the token of another store
     assert main(["audit"]) == 2
@@ -208,7 +208,10 @@ def test_an_inconclusive_audit_exits_with_2_and_the_reason(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--since", "last week"], "--since 'last week': write 2026-01-31T08:00, or 6h"),
+        (
+            ["--since", "last week"],
+            "--since 'last week' is not a time. Write 2026-01-31T08:00, or an age such as 6h",
+        ),
         (["--since", "1h", "--until", "2h"], "the period is empty"),
         (["--kk-conn-id", "missing"], "missing"),
     ],
@@ -299,4 +302,4 @@ def test_history_takes_no_period(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["audit", "--history", "--since", "1d"]) == 2
-    assert "leave --since and --until out" in capsys.readouterr().err
+    assert "Leave --since and --until out" in capsys.readouterr().err

@@ -326,9 +326,9 @@ def test_the_resolve_command_is_shown_with_the_ids(
     [
         (["007", "--never-created", "--not-mine", "999"], "the kkOrderIds of 007 in the ledger are {}"),
         (["007", "--never-created", "--not-mine", ","], "the kkOrderIds of 007 in the ledger are {}"),
-        (["007", "A-1", "--never-created", "--not-mine", "{}"], "--not-mine takes one order number"),
-        (["007", "--order-again", "--not-mine", "{}"], "--not-mine goes with --never-created"),
-        (["007", "--created", "{}", "--not-mine", "{}"], "--not-mine goes with --never-created"),
+        (["007", "A-1", "--never-created", "--not-mine", "{}"], "--not-mine takes only one order number"),
+        (["007", "--order-again", "--not-mine", "{}"], "--not-mine needs --never-created"),
+        (["007", "--created", "{}", "--not-mine", "{}"], "--not-mine needs --never-created"),
     ],
 )
 def test_ids_that_are_not_the_rows_resolve_nothing(
