@@ -214,10 +214,10 @@ class SyncOrdersOperator(DeliveringOperator):
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's, else the warehouse
         if that is SQLite, PostgreSQL or MySQL.
-    :param columns: the source of each field that no column of its name fills: `{"sku": "ARTICLE", "zip":
+    :param columns: the source of each field whose column has another name: `{"sku": "ARTICLE", "zip":
         "ship_to.zip", "recipient": "{first_name} {last_name}", "phone": Constant("+33 1 00 00 00 00")}`. Or a
         preset such as `"shopify"`, or a preset with changes: `{"preset": "shopify", "phone": ...}`.
-    :param defaults: the source of a field where it is blank: `{"province": "{city}"}`.
+    :param defaults: the source of a field whose cell is blank: `{"province": "{city}"}`.
     :param duplicate_rows: rows that are equal in every column: `fail` makes their order invalid, `keep`
         orders each of them.
     :param write_back: `"schema.table"` appends each order's result there; `{"table", "key", "ids", "state"}`

@@ -48,7 +48,7 @@ class AuditResult(StrEnum):
     OTHER_GOODS = "other_goods"
     """KK has this number with other goods."""
     OTHER_IDS = "other_ids"
-    """KK has the goods once, but not under the kkOrderIds that the ledger knows."""
+    """KK has the goods once, but not under the kkOrderIds in the ledger."""
     UNCLAIMED = "unclaimed"
     """The ledger never sent this number of KK's list: it does not have it, or only from KK's list."""
     UNCLEAR = "unclear"

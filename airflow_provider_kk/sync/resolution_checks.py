@@ -1,6 +1,6 @@
-"""The checks before a manual resolution: what KK and the ledger must show before a decision is applied.
+"""The checks before a manual resolution: conditions at KK and in the ledger for a person's decision.
 
-`resolution` applies what these accept. A check changes nothing that was decided.
+`resolution` applies a decision after these accept it. The checks decide nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def bound_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
-    """Shorten, as a sync does, what a clock that was ahead would let an order wait; return its row.
+    """Shorten, as a sync does, a wait that a clock that was ahead made too long; return the row.
 
-    KK's clock has to be known for this: while KK does not answer, the row stays as it is.
+    This needs KK's clock. While KK does not answer, the row stays as it is.
     """
     from airflow_provider_kk.api.errors import KKError
 

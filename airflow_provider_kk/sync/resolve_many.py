@@ -172,7 +172,9 @@ def _require_valid(request: ResolutionRequest) -> None:
     if request.ids and len(request.versions) > 1:
         raise ResolutionRejected("the ids belong to one order, so choose only one")
     if request.choice == CANCEL and len(request.versions) > MAX_CANCELLED:
-        raise ResolutionRejected(f"choose at most {MAX_CANCELLED} orders to cancel; `kk cancel` takes more")
+        raise ResolutionRejected(
+            f"choose at most {MAX_CANCELLED} orders to cancel. To cancel more, use `kk cancel`"
+        )
     if request.is_refund and (
         request.choice in ("order_again", CANCEL) or (request.ids and request.choice == "never_created")
     ):

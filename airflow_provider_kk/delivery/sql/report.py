@@ -104,7 +104,7 @@ class Report:
         return self._storage.database.engine.execution_options(kk_read=True)
 
     def is_there(self) -> bool:
-        """Whether the ledger's tables exist, those of refunds included."""
+        """Return whether the ledger's tables exist, those of refunds included."""
         found = sa.inspect(self._storage.database.engine)
         return all(found.has_table(table.name) for table in (tables.order, tables.refund))
 
