@@ -17,9 +17,17 @@ _NAMED = 5
 
 
 def task_failure(
-    delivery: Delivery, summary: Summary, *, max_rejected: float, changes_fail: bool
+    delivery: Delivery,
+    summary: Summary,
+    *,
+    max_rejected: float,
+    changes_fail: bool,
+    details: str = "For details, see the warnings in the log and the summary's rejections",
 ) -> SyncError | None:
-    """Return the error with which the task of a sync fails; None if it succeeds."""
+    """Return the error with which the task of a sync fails; None if it succeeds.
+
+    :param details: where a person finds the single orders.
+    """
     if delivery.guard_exceeded:
         return SyncError(f"Nothing was sent: {delivery.guard_exceeded}", is_retryable=False)
     if summary.in_doubt or summary.not_sent:
@@ -49,8 +57,7 @@ def task_failure(
         return None
     at_kk = summary.created + summary.already_created + summary.adopted
     return SyncError(
-        f"{'. '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK. For details, see "
-        "the warnings in the log and the summary's rejections",
+        f"{'. '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK. {details}",
         is_retryable=False,
     )
 

@@ -67,7 +67,7 @@ _BY_ITSELF = {
 def _created(ids: Sequence[str], is_refund: bool) -> list[tuple[str, str]]:
     named = ",".join(ids) or ("REFUND_NO" if is_refund else "ID[,ID...]")
     what = "these refund numbers" if is_refund else "these kkOrderIds"
-    return [(f"KK has it, under {what}", f"--created {shlex.quote(named) if ids else named}")]
+    return [(f"If KK has it under {what}", f"--created {shlex.quote(named) if ids else named}")]
 
 
 def _never(ids: Sequence[str], is_refund: bool) -> list[tuple[str, str]]:

@@ -316,7 +316,7 @@ def _reject_unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> N
             show_guess(guess, _non_ascii_parts(sample.decode(guess, "replace")))
     names = ", ".join(guesses) or "none"
     raise FileError(
-        f"{source.path} is not UTF-8, and its bytes do not say what it is. Encodings that may fit: {names}. "
+        f"{source.path} is not UTF-8, and its encoding is not certain. Encodings that may fit: {names}. "
         "`kk check` shows on a terminal how each of them reads it: give the right one as --encoding, or save "
         "the file as CSV (UTF-8)"
     )

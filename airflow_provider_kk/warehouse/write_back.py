@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
 
 _MAX_MESSAGE = 1_000
-_WAREHOUSE_ERROR = "write_back: the warehouse refused: "
+_WAREHOUSE_ERROR = "write_back: the warehouse rejected the statement: "
 _NOT_WRITTEN = "the results of {orders} are not written: {reason}"
 _MORE_ROWS = (
-    "table {reason} has more rows of {orders} than lines were ordered, and all say created now. If the query "
-    "leaves out lines of an order, such as those on hold, KK lacks them, and no run will send them: let it "
-    "select whole orders only"
+    "table {reason} has more rows of {orders} than lines were ordered, and all have the state created now. "
+    "If the query leaves out lines of an order, such as those on hold, KK lacks them, and no run will send "
+    "them: let it select whole orders only"
 )
 _APPENDED = ("custom_order_number", "state", "kk_order_ids", "message", "at")
 

@@ -132,7 +132,7 @@ def test_order_again_needs_a_closed_order(ledger: SqlLedger, capsys: pytest.Capt
     ("words", "told"),
     [
         (["show", "nobody"], "nobody is not in the ledger"),
-        (["list", "--state", "lost"], "no such state: lost"),
+        (["list", "--state", "lost"], "--state lost does not exist"),
     ],
 )
 def test_an_impossible_resolution_is_reported_in_a_sentence(
@@ -181,7 +181,7 @@ def test_several_orders_are_resolved_only_after_a_yes(
     assert main(words) == 1
     told = capsys.readouterr().err
     assert "A-1: held" in told
-    assert "no terminal to ask at: give --yes" in told
+    assert "no terminal for an answer. To confirm, give --yes" in told
 
     answer_at_a_terminal(monkeypatch, "n")
     assert main(words) == 1
@@ -237,7 +237,7 @@ def test_a_container_user_without_a_name_must_give_who(
     refuse(ledger, "A-1")
     monkeypatch.setattr("getpass.getuser", nameless)
     assert main(["ledger", "retry", "A-1", "--why", "restocked"]) == 1
-    assert "give --who" in capsys.readouterr().err
+    assert "Give --who" in capsys.readouterr().err
     assert main(["ledger", "retry", "A-1", "--why", "restocked", "--who", "ann"]) == 0
 
 
@@ -264,7 +264,7 @@ def test_the_list_leaves_out_what_was_ordered_again_and_reports_a_cut(
     refuse(ledger, "A-1")
     refuse(ledger, "A-2")
     assert main(["ledger", "list", "--limit", "1"]) == 0
-    assert "there are more" in capsys.readouterr().out
+    assert "There are more" in capsys.readouterr().out
     assert main(["ledger", "resolve", "A-1", "--order-again", "--why", "restocked"]) == 0
     capsys.readouterr()
     assert listed(["--state", "rejected"], capsys) == ["A-2"]
@@ -286,9 +286,9 @@ def test_a_retry_of_a_rejected_order_skips_its_backoff(
     assert after.resolved_by == "ann: restocked"
     shown = capsys.readouterr().out
     assert "A-1: the next sync sends it" in shown
-    assert "looks at KK's list first" in shown
+    assert "reads KK's list first" in shown
     assert main(["ledger", "show", "A-1"]) == 0
-    assert "asked again after: now, by kk ledger retry" in capsys.readouterr().out
+    assert "retry after: now, after kk ledger retry" in capsys.readouterr().out
 
 
 def test_a_retry_does_not_shorten_the_settle_window(
@@ -366,10 +366,10 @@ def test_an_order_that_moves_meanwhile_is_skipped(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "their numbers, or --code CODE, or --all"),
-        (["A-1", "--all"], "their numbers, or --code CODE, or --all"),
+        ([], "give order numbers, --code CODE or --all"),
+        (["A-1", "--all"], "give order numbers, --code CODE or --all"),
         (["nobody"], "nobody is not in the ledger"),
-        (["--code", "1"], "no order is rejected with code 1; there are: 40010 (1)"),
+        (["--code", "1"], "no order is rejected with code 1. Codes of the rejected orders: 40010 (1)"),
     ],
 )
 def test_a_retry_without_orders_is_a_usage_error(

@@ -84,7 +84,7 @@ def test_the_other_half_of_a_split_is_never_taken_for_an_order_made_again(
     assert (len(first.kk_order_ids), len(there)) == (1, 2)
 
     assert order_again("A-1") == 0
-    assert f"(generation 2), beside {', '.join(there)}" in capsys.readouterr().out
+    assert f"(generation 2), in addition to {', '.join(there)}" in capsys.readouterr().out
     assert sorted(ledger.generations("A-1")[0].kk_order_ids) == there
 
     assert recover(ledger) == 0
@@ -206,7 +206,7 @@ def test_an_order_that_kk_listed_late_was_not_never_created(
     told = capsys.readouterr()
     assert f"A-1: skipped, KK lists {late} for it by now" in told.err
     assert f"`kk ledger resolve A-1 --created {late}`" in told.err
-    assert "A-2: never created; the next sync that selects it sends it again\n" in told.out
+    assert "A-2: never created; the next sync that selects it sends it\n" in told.out
     assert (state(ledger, "A-1"), state(ledger, "A-2")) == ("held", "not_sent")
 
 
@@ -326,9 +326,9 @@ def test_the_resolve_command_is_shown_with_the_ids(
     [
         (["007", "--never-created", "--not-mine", "999"], "the kkOrderIds of 007 in the ledger are {}"),
         (["007", "--never-created", "--not-mine", ","], "the kkOrderIds of 007 in the ledger are {}"),
-        (["007", "A-1", "--never-created", "--not-mine", "{}"], "--not-mine takes one order number"),
-        (["007", "--order-again", "--not-mine", "{}"], "--not-mine goes with --never-created"),
-        (["007", "--created", "{}", "--not-mine", "{}"], "--not-mine goes with --never-created"),
+        (["007", "A-1", "--never-created", "--not-mine", "{}"], "--not-mine takes only one order number"),
+        (["007", "--order-again", "--not-mine", "{}"], "--not-mine needs --never-created"),
+        (["007", "--created", "{}", "--not-mine", "{}"], "--not-mine needs --never-created"),
     ],
 )
 def test_ids_that_are_not_the_rows_resolve_nothing(

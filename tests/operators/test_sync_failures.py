@@ -265,7 +265,7 @@ def test_a_failed_write_back_is_reported_after_the_summary_and_caught_up(
     from airflow_provider_kk.warehouse import write_back
 
     def broken(*_arguments: Any) -> None:
-        raise write_back.WriteBackError("write_back: the warehouse refused: disk full")
+        raise write_back.WriteBackError("write_back: the warehouse rejected the statement: disk full")
 
     warehouse.add(*rows(range(3)))
     with monkeypatch.context() as patch:
@@ -448,7 +448,7 @@ def test_a_statement_that_is_at_fault_is_one_sentence_and_not_retried(
     done = attempt(sync(sql=sql))
 
     assert isinstance(done.error, AirflowFailException)
-    assert str(done.error).startswith("The warehouse cannot run sql:  OperationalError: ")
+    assert str(done.error).startswith("The warehouse cannot run sql: OperationalError: ")
     assert fault in str(done.error)
     assert str(done.error).endswith("Nothing was sent")
     assert done.error.__suppress_context__
