@@ -265,7 +265,7 @@ def test_a_failed_write_back_is_reported_after_the_summary_and_caught_up(
     from airflow_provider_kk.warehouse import write_back
 
     def broken(*_arguments: Any) -> None:
-        raise write_back.WriteBackError("write_back: the warehouse refused: disk full")
+        raise write_back.WriteBackError("write_back: the warehouse rejected the statement: disk full")
 
     warehouse.add(*rows(range(3)))
     with monkeypatch.context() as patch:
