@@ -158,8 +158,8 @@ def test_more_or_other_lines_than_were_ordered_are_all_named(
     done = refund(custom_order_number="S-1", lines=lines)
 
     assert isinstance(done.error, AirflowFailException)
-    assert f"{CN}: 4 asked for, 3 ordered" in str(done.error)
-    assert "NO_SUCH: 1 asked for, 0 ordered" in str(done.error)
+    assert f"{CN}: 4 to refund, 3 ordered" in str(done.error)
+    assert "NO_SUCH: 1 to refund, 0 ordered" in str(done.error)
     assert asked(sandbox) == []
 
 
@@ -169,7 +169,7 @@ def test_lines_refunded_by_other_runs_are_not_refunded_twice(one: str, sandbox: 
     more = refund(kk_order_id=one, lines=[{"sku": CN, "quantity": 2}], run_id="manual__2")
 
     assert isinstance(more.error, AirflowFailException)
-    assert "2 asked for, 3 ordered, 2 refunded before" in str(more.error)
+    assert "2 to refund, 3 ordered, 2 refunded before" in str(more.error)
     assert refunds(sandbox) == 1
 
 
