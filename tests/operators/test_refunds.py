@@ -235,7 +235,7 @@ def test_an_order_that_kk_does_not_list_is_named_with_what_to_check(one: str) ->
 
     assert type(done.error) is AirflowException
     assert "KK does not list A-1. " in str(done.error)
-    assert "check that this is KK's id of the order, not your order number" in str(done.error)
+    assert "check that this is KK's id and not your order number" in str(done.error)
 
 
 def test_a_refund_with_a_lost_ledger_reconciles_before_it_is_resent(
