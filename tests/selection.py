@@ -34,6 +34,7 @@ NIGHTLY_ON_AIRFLOW_2 = (
     "test_public_interface.py",
     "test_readme.py",
     "test_sandbox_recipes.py",
+    "test_selection.py",
     "warehouse/test_cells.py",
     "warehouse/test_columns.py",
     "warehouse/test_damaged_rows.py",
@@ -48,6 +49,9 @@ NIGHTLY_ON_AIRFLOW_2 = (
 #: The others of `tests/delivery` are about the protocol: by default they run on SQLite.
 ON_EACH_DATABASE = (
     "delivery/sql/",
+    "delivery/test_audit.py",
+    "delivery/test_backoff.py",
+    "delivery/test_clocks.py",
     "delivery/test_ledger.py",
     "delivery/test_pause.py",
     "delivery/test_protocol.py",

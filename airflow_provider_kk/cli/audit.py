@@ -112,6 +112,7 @@ def _audit_history(arguments: argparse.Namespace) -> int:
         table(
             ["order number", "generation", "rule", "reason"],
             [[one.key, str(one.generation), one.rule.value, one.message] for one in rows],
+            wrapped=True,
         )
         print_line(
             f"{checked} order numbers and {attempts} attempts of account {ledger.account} at {ledger.host}: "
@@ -160,13 +161,19 @@ def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:
         write_raw(json.dumps({"since": result.since, "until": result.until, "counts": counts}))
         return
     head = ["order number", "verdict", "ledger", "should have", "KK has", "kkOrderIds at KK", "reason"]
-    table(head, [_row(one) for one in result.findings])
+    table(head, [_row(one) for one in result.findings], wrapped=True)
     numbers = sum(count for verdict, count in counts.items() if verdict != "unnumbered")
     text = ", ".join(f"{count} {_COUNTED.get(verdict, verdict)}" for verdict, count in counts.items())
     print_line(
         f"{numbers} order numbers of account {ledger.account} at {ledger.host} "
         f"from {time(result.since)} to {time(result.until)}: {text or 'nothing to compare'}"
     )
+    if result.findings:
+        print_line(
+            "To see the attempts of an order, run `kk ledger show NUMBER`. Cancel surplus orders on KK's "
+            "site",
+            file=sys.stderr,
+        )
 
 
 def _row(one: Finding) -> list[str]:

@@ -122,6 +122,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print_plan(run_queue, planned, known, most=arguments.show)
         if warned:
             print_line(f"{count_orders(warned)} with a warning, see above.")
+        if planned.summary.postponed and not planned.obstacle:
+            print_line("To send the orders that would be sent, run `kk send` with the same arguments.")
         if not arguments.bodies:
             print_samples(run_queue)
         else:

@@ -404,16 +404,24 @@ def table(
         return
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     if wrapped and (file or _stdout()).isatty():
-        lines = [part for line in lines for part in _wrapped(line, sum(widths[:-1]) + 2 * len(widths) - 2)]
+        lines, widths = _wrapped(lines, widths)
     for line in lines:
         write_raw(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=file
         )
 
 
-def _wrapped(line: list[str], indent: int) -> Iterator[list[str]]:
-    width = max(_LEAST_WIDTH, shutil.get_terminal_size().columns - indent)
-    parts = textwrap.wrap(line[-1], width) or [""]
-    yield [*line[:-1], parts[0]]
-    for part in parts[1:]:
-        yield [*("" for _ in line[:-1]), part]
+def _wrapped(lines: Sequence[Sequence[str]], widths: Sequence[int]) -> tuple[list[list[str]], list[int]]:
+    """Continue the last column on further lines, or below the others where there is no room beside them."""
+    columns = shutil.get_terminal_size().columns
+    width = columns - sum(widths[:-1]) - 2 * len(widths) + 2
+    parts: list[list[str]] = []
+    for *cells, last in lines:
+        blank = [""] * len(cells)
+        if width >= _LEAST_WIDTH:
+            first, *more = textwrap.wrap(last, width) or [""]
+            parts += [[*cells, first], *([*blank, part] for part in more)]
+        else:
+            below = textwrap.wrap(last, columns - 4)
+            parts += [[*cells, ""], *([f"    {part}", *blank] for part in below)]
+    return parts, list(widths)

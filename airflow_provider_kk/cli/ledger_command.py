@@ -163,7 +163,7 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
         for one in entries
     ]
     head = ["refund", "refund no"] if arguments.refunds else ["order number", "kkOrderIds"]
-    table([head[0], "state", head[1], "since", "reason"], rows)
+    table([head[0], "state", head[1], "since", "reason"], rows, wrapped=True)
     more = "" if len(found) == len(entries) else ". There are more: give a larger --limit"
     count = f"refunds: {len(entries)}" if arguments.refunds else count_orders(len(entries))
     print_line(f"{count} of account {ledger.account} at {ledger.host}{more}")
@@ -219,7 +219,8 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
     for entry in generations:
         _print_entry(entry)
         mine = [one for one in attempts if one.generation == entry.generation]
-        table(["attempt", "sent", "outcome", "kkOrderIds", "by", "KK's answer"], [_row(one) for one in mine])
+        head = ["attempt", "sent", "outcome", "kkOrderIds", "by", "KK's answer"]
+        table(head, [_row(one) for one in mine], wrapped=True)
     if not arguments.refunds:
         _print_refunds(generations, ledger)
     _print_commands(generations[-1], arguments)

@@ -228,11 +228,11 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar
     finally:
         if bar is not None:
             bar.stop()
-    details = "The lines above list each" if arguments.json else "The table above lists each"
+    is_unfinished = delivery.guard_exceeded or summary.in_doubt or summary.not_sent
     trouble = (
-        task_failure(delivery, summary, max_rejected=0, changes_fail=True, details=details)
+        (task_failure(delivery, summary, max_rejected=0, changes_fail=True) if is_unfinished else None)
         or delivery.postponed_because
-        or _undelivered(summary, details)
+        or _undelivered(summary)
     )
     delivery.end("failed" if failure or trouble else "done", summary)
     _print(delivery, summary, arguments)
@@ -243,15 +243,19 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar
     return 2 if delivery.guard_exceeded else 1 if trouble else 0
 
 
-def _undelivered(summary: Summary, details: str) -> str | None:
-    """Describe orders that stay undelivered, though none is new; only new ones fail a sync."""
+def _undelivered(summary: Summary) -> str | None:
+    """Count the orders that are not delivered; None if all are."""
     from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.sync.plan import PROBLEMS
 
     counts = {status: getattr(summary, status.value) for status in PROBLEMS}
     parts = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    number = count_orders(sum(counts.values()))
-    return f"{number} not at KK since an earlier run: {parts}. {details}" if parts else None
+    if not parts:
+        return None
+    return (
+        f"{sum(counts.values())} of {count_orders(summary.selected)} not delivered: {parts}. The reasons are "
+        "above. To see what to do with an order, run `kk ledger show NUMBER`"
+    )
 
 
 def _origin(arguments: argparse.Namespace, ledger: SqlLedger) -> Origin:

@@ -6,8 +6,11 @@ Each change is one short transaction, by compare-and-set on (state, attempt, ver
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Generic, TypeVar
 
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock
@@ -32,8 +35,10 @@ from airflow_provider_kk.delivery.model import (
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State, can_follow, follow
 from airflow_provider_kk.delivery.storage import KeyTakenError, Storage, Transaction
 
-#: The back-off of a rejected order: 15 minutes at first, twice as long after each rejection, at most a day.
 _DAY_S = 86_400.0
+#: A standby that takes over lacks the commits of seconds, in which KK takes 2 orders each.
+_REMEMBERED = 200
+#: The back-off of a rejected order: 15 minutes at first, twice as long after each rejection, at most a day.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 900.0, 86_400.0
 
 S_co = TypeVar("S_co", bound=Storage, covariant=True)
@@ -67,6 +72,8 @@ class Ledger(Generic[S_co]):
         self.timing = timing or Timing()
         self.max_orders_per_day = max_orders_per_day
         self.new_version = new_version
+        self._recent: deque[tuple[Claim, AttemptResult]] = deque(maxlen=_REMEMBERED)
+        self._has_lost_commits = False
 
     def close(self) -> None:
         """Close the connections of the storage."""
@@ -267,11 +274,30 @@ class Ledger(Generic[S_co]):
     # Recording a result ----------------------------------------------------------------------------
 
     def record(self, claim: Claim, answer: AttemptResult) -> Record:
-        """Store the result of a claim's POST, also when another worker owns the row now; return the row."""
+        """Store the result of a claim's POST, also when another worker owns the row now; return the row.
+
+        If the intent is gone, a failover lost the last commits: then recent results are stored again.
+        """
         try:
-            return self.storage.persist(lambda tx: self._record(tx, claim, answer))
+            entry = self.storage.persist(lambda tx: self._record(tx, claim, answer))
         except KeyTakenError:  # the row was lost, and another worker added it again first
-            return self.storage.persist(lambda tx: self._record(tx, claim, answer))
+            entry = self.storage.persist(lambda tx: self._record(tx, claim, answer))
+        if self._has_lost_commits:
+            self._record_lost()
+        self._recent.append((claim, answer))
+        return entry
+
+    def _record_lost(self) -> None:
+        for claim, answer in list(self._recent):
+            if answer.event is not Event.NOT_SENT:
+                with suppress(KeyTakenError):  # another worker added it again first
+                    self.storage.persist(partial(self._record_if_lost, claim=claim, answer=answer))
+        self._has_lost_commits = False
+
+    def _record_if_lost(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> None:
+        known = tx.attempts(claim.job.key, claim.generation)
+        if not any(one.version == claim.version and one.outcome for one in known):
+            self._record(tx, claim, answer)
 
     def _record(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> Record:
         is_known = tx.answer_attempt(
@@ -284,6 +310,8 @@ class Ledger(Generic[S_co]):
                 "recorded_at": tx.now,
             },
         )
+        if not is_known:
+            self._has_lost_commits = True
         if claim.entry is not None and is_known:
             own = self.stamped(tx, self._own_answer(tx, claim.entry, answer, claim.kk_skew_s))
             if written := tx.change(claim.entry, own):

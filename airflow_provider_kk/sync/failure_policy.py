@@ -17,17 +17,9 @@ _NAMED = 5
 
 
 def task_failure(
-    delivery: Delivery,
-    summary: Summary,
-    *,
-    max_rejected: float,
-    changes_fail: bool,
-    details: str = "For details, see the warnings in the log and the summary's rejections",
+    delivery: Delivery, summary: Summary, *, max_rejected: float, changes_fail: bool
 ) -> SyncError | None:
-    """Return the error with which the task of a sync fails; None if it succeeds.
-
-    :param details: where a person finds the single orders.
-    """
+    """Return the error with which the task of a sync fails; None if it succeeds."""
     if delivery.guard_exceeded:
         return SyncError(f"Nothing was sent: {delivery.guard_exceeded}", is_retryable=False)
     if summary.in_doubt or summary.not_sent:
@@ -57,7 +49,8 @@ def task_failure(
         return None
     at_kk = summary.created + summary.already_created + summary.adopted
     return SyncError(
-        f"{'. '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK. {details}",
+        f"{'. '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK. For details, see "
+        "the warnings in the log and the summary's rejections",
         is_retryable=False,
     )
 

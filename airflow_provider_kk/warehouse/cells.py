@@ -111,7 +111,7 @@ def _text_of(value: Any) -> str | None:
     number = whole_number(value)
     if number is not None and number >= 0:
         return str(number)
-    raise CellError(f"is {_kind(value)}, which cannot be taken as text: select it as text")
+    raise CellError(f"is {_kind(value)}, which cannot be read as text: select it as text")
 
 
 def as_quantity(value: Any) -> Any:
@@ -159,12 +159,12 @@ def _kind(value: Any) -> str:
     if whole_number(value) is not None:
         return "a negative number"
     if isinstance(value, int):
-        return "a number too long to be one"
+        return "a number with too many digits"
     if isinstance(value, float):
         return "a float too large to be exact" if value.is_integer() else "a number with a fraction"
     if isinstance(value, Decimal):
         too_long = value.is_finite() and value.adjusted() >= LONGEST_NUMBER
-        return "a number too long to be one" if too_long else "a number with a fraction"
+        return "a number with too many digits" if too_long else "a number with a fraction"
     if isinstance(value, Unreadable):
         return f"a value of type {value.kind}"
     return "nested data"
@@ -175,7 +175,7 @@ def from_bytes(value: bytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
-        raise CellError("is binary data that is no UTF-8 text: select it as text") from None
+        raise CellError("is binary data, not UTF-8 text: select it as text") from None
 
 
 def _tag(tag: str, content: str) -> bytes:

@@ -293,8 +293,8 @@ class _Resolution:
             chosen.pop(LINE_ID, None)
         elif inside:
             raise ColumnsError(
-                f"columns maps {', '.join(inside)}, but {self._source.has} no column items: map it too, "
-                f"{self._source.mapped(ITEMS)}. {self._what_it_has()}"
+                f"columns maps {', '.join(inside)}, but {self._source.has} no column items. Map it, "
+                f"too: {self._source.mapped(ITEMS)}. {self._what_it_has()}"
             )
 
     def _both_shapes(self, chosen: Mapping[str, tuple[str, ...]], line_fields: Sequence[str]) -> str:
@@ -304,7 +304,7 @@ class _Resolution:
         return (
             f"{self._source.has} both {theirs[ITEMS]} and {', '.join(theirs[one] for one in line_fields)}. "
             "An order is either one row with all lines in items, or one row per line with sku and quantity. "
-            f"To read {' and '.join(line_fields)}, map them: {mapped}; to read items, map it: "
+            f"To read {' and '.join(line_fields)}, map them: {mapped}. To read items, map it: "
             f"{self._source.maps(ITEMS, theirs[ITEMS])}. {self._what_it_has()}"
         )
 
@@ -338,11 +338,11 @@ class _Resolution:
         example = (", " if self._source is STATEMENT else " ").join(
             map(self._source.mapped, missing + advised)
         )
-        constant = f" A constant does, too: {self._source.maps(missing[0], _A_CONSTANT)}."
-        also = f" Without {', '.join(advised)} a parcel may not arrive." if advised else ""
+        constant = f" A constant is possible, too: {self._source.maps(missing[0], _A_CONSTANT)}."
+        also = f" Without {', '.join(advised)} the parcel may not arrive." if advised else ""
         raise ColumnsError(
             f"{self._source.has} no column {', '.join(missing)}{or_items}. {self._what_it_has()}. "
-            f"What is read: {', '.join(FIELDS)}. {self._source.named.format(example)}."
+            f"The fields of an order are {', '.join(FIELDS)}. {self._source.named.format(example)}."
             f"{also}{constant if missing[0] not in (NUMBER, ITEMS) else ''}"
         )
 
@@ -427,7 +427,7 @@ class _Resolution:
 
     def _what_it_has(self) -> str:
         if self._seems_headless():
-            return "Its first line seems to be no header, so it is not shown"
+            return "Its first line does not look like a header, so it is not shown"
         is_file = self._source is FILE
         shown = [name if not is_file or _NAME.fullmatch(name) else "***" for name in self._names]
         return f"{self._source.it_has}: {', '.join(shown) or 'no column'}"

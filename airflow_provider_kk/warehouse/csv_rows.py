@@ -61,7 +61,7 @@ def read_csv(
     records = _Records(file, layout)
     header = next(iter(records), [])
     if "".join(header).strip() == "":
-        raise FileError("the file is empty: a line must name the columns")
+        raise FileError("the file is empty: its first line must have the names of the columns")
     names = _names(header)
     if names != found_names:  # quotes that belong to the text
         check_names(names, check)
@@ -77,9 +77,9 @@ def text_lines(file: TextIO) -> Iterator[str]:
     is_unicode = file.encoding.lower().startswith("utf")
     for number, line in enumerate(file, 1):
         if "\0" in line:
-            raise FileError(f"line {number} is no text: save the file as CSV (UTF-8)")
+            raise FileError(f"line {number} is not text: save the file as CSV (UTF-8)")
         if not is_unicode and _WRONG_ENCODING.search(line):
-            raise FileError(f"line {number} is no text in {file.encoding}: give another --encoding")
+            raise FileError(f"line {number} is not text in {file.encoding}: give another --encoding")
         yield line
 
 
@@ -102,7 +102,7 @@ def spooled(names: Sequence[str], rows: Iterator[Sequence[object] | None], first
 def check_names(names: Sequence[str], check: Callable[[Sequence[str]], object]) -> None:
     """Check the column names of a file."""
     if len(names) > MAX_COLUMNS:
-        raise FileError(f"the file names {len(names):,} columns; at most {MAX_COLUMNS:,} can be read")
+        raise FileError(f"the header has {len(names):,} columns, but at most {MAX_COLUMNS:,} can be read")
     check(names)
 
 
@@ -139,7 +139,7 @@ def _find_header(
         return delimiter, place + 1, names
     if error is not None:
         raise error
-    raise FileError("the file is empty: a line must name the columns")
+    raise FileError("the file is empty: its first line must have the names of the columns")
 
 
 def _candidates(
@@ -184,7 +184,7 @@ def _explained(fault: str, lines: list[str], delimiter: str, line: int, names: S
     for name, cell in zip(names, cells, strict=False):
         if _LINE_AS_TEXT.search(cell) and not cell.lstrip().startswith(("[", "{")):
             return (
-                f"the column {name} holds the lines of an order as text, with SKU and quantity in one cell. "
+                f"the column {name} has the lines of an order as text, with SKU and quantity in one cell. "
                 "This needs SQL or a script that writes a row for each line, for example in Python: for "
                 "quantity, sku in re.findall(r'Product Qty: (\\d+), Product SKU: ([^,|]+)', cell): "
                 "writer.writerow({**row, 'sku': sku, 'quantity': quantity})"
@@ -220,8 +220,8 @@ def _quoting_of_tabs(lines: Iterator[str], header_line: int) -> str:
     if quoted - open_at.keys():
         raise FileError(
             f"line {min(open_at.values())} has a cell that begins with a quote and does not end with one, "
-            "while other columns are quoted: give --quoting double when such a cell goes on, "
-            "or --quoting none when quotes belong to the text"
+            "while other columns are quoted: give --quoting double if such a cell spans lines, "
+            "or --quoting none if quotes are part of the text"
         )
     return "none"
 
@@ -264,8 +264,8 @@ class _Records:
                 yield cells
         except csv.Error as error:
             raise FileError(
-                f"row {self.row_number + 1} is no CSV: {error}. Look at its quotes; --quoting none reads "
-                "quotes as part of the text"
+                f"row {self.row_number + 1} is not valid CSV: {error}. Check its quotes. --quoting none "
+                "reads quotes as part of the text"
             ) from None
 
     def _noted_lines(self) -> Iterator[str]:
@@ -280,8 +280,8 @@ class _Records:
         ):
             raise FileError(
                 f"row {self.row_number} spans {len(self._taken)} lines that look like rows of their own, by "
-                "a quote that is not closed: give --quoting none when quotes belong to the text, or "
-                "--quoting double when a cell goes on over these lines"
+                "a quote that is not closed: give --quoting none if quotes are part of the text, or "
+                "--quoting double if a cell spans these lines"
             )
 
 
@@ -325,8 +325,8 @@ def _checked_rows(
         yield row
     if footer and log is not None:
         log.warning(
-            "The rows from %d on, after an empty one, have too few cells for an order and are left out as a "
-            "footer",
+            "The rows from %d on, after an empty one, have too few cells for an order. They are left out as "
+            "a footer",
             footer,
         )
 
@@ -373,12 +373,12 @@ def _folded(name: str) -> str:
 def _wrong_width(row: int, count: int, names: int, expected: int, first: int, footer: int = 0) -> FileError:
     if footer and count in (names, expected):
         return FileError(
-            f"row {footer} has too few cells for an order, and row {row} below it has enough again: are "
-            "there several sheets or pages in the file? Read each by itself"
+            f"row {footer} has too few cells for an order, but row {row} below it has enough. If "
+            "the file has several sheets or pages, save each as a file"
         )
     others = f", row {first} has {expected}" if expected and expected != names else ""
     return FileError(
-        f"row {row} has {count} cells, the header names {names} columns{others}: its cells may be in the "
-        "wrong columns. Put a cell that holds the delimiter into quotes, name each column, or give "
+        f"row {row} has {count} cells, but the header has {names} columns{others}: its cells may be in the "
+        "wrong columns. Put cells that contain the delimiter in quotes, name each column, or give "
         "--delimiter or --quoting"
     )

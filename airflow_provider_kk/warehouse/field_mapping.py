@@ -96,8 +96,8 @@ def _preset(name: object) -> Preset:
     known = str(name).strip().lower()
     if known not in PRESETS:
         raise ColumnsError(
-            f"columns: there is no preset {name!r}{did_you_mean(known, PRESETS)}; "
-            f"the presets are {', '.join(PRESETS)}"
+            f"columns: there is no preset {name!r}{did_you_mean(known, PRESETS)}. "
+            f"The presets are {', '.join(PRESETS)}"
         )
     return PRESETS[known]
 
@@ -111,10 +111,10 @@ def _checked(given: Mapping[str, str], argument: str) -> dict[str, str]:
         if name not in (*FIELDS, *IN_ITEMS):
             hint = (
                 did_you_mean(name, (*FIELDS, *IN_ITEMS))
-                or f"; the fields are {', '.join((*FIELDS, *IN_ITEMS))}"
+                or f". The fields are {', '.join((*FIELDS, *IN_ITEMS))}"
             )
-            turned = f" (`{argument}` maps the order's field to the warehouse's column)"
-            raise ColumnsError(f"{argument}: {ours!r} is no field of an order{hint}{turned}")
+            turned = f". `{argument}` maps a field of the order to a column of the warehouse"
+            raise ColumnsError(f"{argument}: {ours!r} is not a field of an order{hint}{turned}")
         if not isinstance(source, str) or not source.strip():
             raise ColumnsError(f"{argument}: {ours!r} must name a column")
         try:
@@ -130,7 +130,7 @@ def _checked(given: Mapping[str, str], argument: str) -> dict[str, str]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint at the known name that is most like another one, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def describe_presets() -> str:

@@ -72,7 +72,8 @@ def read_file(
     with _failing_as_file_error(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise FileError(
-                f"{path} is a directory, a pipe or a device: save a file, since it is read more than once"
+                f"{path} is a directory, a pipe or a device. Save it as a file, because it is read more "
+                "than once"
             )
         source = _Source(path)
         _reject_other_formats(source)
@@ -124,9 +125,9 @@ def _failing_as_file_error(path: str) -> Iterator[None]:
     try:
         yield
     except UnicodeError:  # its text would hold what surrounds the byte
-        fault = f"{path} is no text in the encoding that was given: give another --encoding, or leave it out"
+        fault = f"{path} is not text in the given --encoding: give another one, or leave it out"
     except (gzip.BadGzipFile, EOFError, zlib.error):
-        fault = f"{path} is a gzip file that is damaged or not complete: copy or download it again"
+        fault = f"{path} is a damaged or incomplete gzip file: download or copy it again"
     except OSError as error:
         fault = f"{path} cannot be read: {error.strerror or type(error).__name__}"
     else:
@@ -158,8 +159,8 @@ _BINARY = (
     (b"BZh", "a bzip2 archive", "unpack it: bunzip2 {}"),
     (b"\xfd7zXZ\0", "an xz archive", "unpack it: unxz {}"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "unpack it: unzstd {}"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it, and give the file that is in it"),
-    (b"Rar!\x1a\x07", "a RAR archive", "unpack it, and give the file that is in it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it, and give the file in it"),
+    (b"Rar!\x1a\x07", "a RAR archive", "unpack it, and give the file in it"),
     (b"\x89PNG", "an image", "export the orders as CSV"),
     (b"\xff\xd8\xff", "an image", "export the orders as CSV"),
     (b"GIF8", "an image", "export the orders as CSV"),
@@ -179,7 +180,7 @@ def _reject_other_formats(source: _Source) -> None:
             raise FileError(f"{source.path} is {what}: {advice.format(source.path)}")
     if _MARKUP.match(begin.removeprefix(b"\xef\xbb\xbf")):
         raise FileError(
-            f"{source.path} is an HTML page or XML, perhaps a sign-in page in place of the download: "
+            f"{source.path} is an HTML page or XML, maybe a sign-in page instead of the download: "
             f"download it again, or {_SPREADSHEET}"
         )
 
@@ -192,7 +193,7 @@ def _zip_contents(source: _Source) -> str:
         names = []
     if any(name.startswith(("xl/", "content.xml")) for name in names):
         return f"a workbook of a spreadsheet program: {_SPREADSHEET}"
-    return f"a zip file or a workbook: unpack a zip file and give the file that is in it, or {_SPREADSHEET}"
+    return f"a zip file or a workbook: unpack it and give the file in it, or {_SPREADSHEET}"
 
 
 _JSON_BEGIN = re.compile(r'\s*(\[\s*(\{\s*["}]|\])|\{\s*["}])')
@@ -206,7 +207,7 @@ def _format_of(file: TextIO, name: str) -> str:
     if not _JSON_BEGIN.match(begin):
         if Path(name).suffix.lower() == ".json":
             raise FileError(
-                f"{name} does not begin as JSON does: write a list of orders, [{{...}}], or give --format"
+                f"{name} does not begin like JSON: write a list of orders, [{{...}}], or give --format"
             )
         return "csv"
     if begin.lstrip().startswith("["):
@@ -252,9 +253,7 @@ def _encoding_of(source: _Source, given: str | None, show_guess: ShowGuess | Non
             return "utf-8-sig"
         _reject_unknown_encoding(source, show_guess)
     if is_utf_8 and not is_ascii:
-        raise FileError(
-            f"{source.path} is UTF-8, so in {given} its letters would be others: leave --encoding out"
-        )
+        raise FileError(f"{source.path} is UTF-8, and {given} would read other letters: leave --encoding out")
     _reject_signs_for_letters(source, cast("str", given))
     return cast("str", given)
 
@@ -268,7 +267,7 @@ def _checked(encoding: str) -> str:
     try:
         io.TextIOWrapper(io.BytesIO(), encoding)
     except LookupError:
-        raise FileError(f"there is no encoding {encoding!r} of texts") from None
+        raise FileError(f"--encoding {encoding!r} does not exist. Give one such as cp1252 or utf-8") from None
     return encoding
 
 
@@ -306,8 +305,8 @@ def _reject_unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> N
     others = [number for number, line in lines if not _is_valid_utf_8(line)]
     if others and len(others) * 2 <= len(lines):
         raise FileError(
-            f"line {others[0]} is not UTF-8, while other lines are: parts of the file are in another "
-            "encoding. Fix that line, or export the file anew"
+            f"line {others[0]} is not UTF-8, but other lines are: the file has two encodings. Fix "
+            "that line, or export the file again"
         )
     sample = b"".join(line for _, line in lines)
     guesses = _guesses(sample)
@@ -316,9 +315,9 @@ def _reject_unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> N
             show_guess(guess, _non_ascii_parts(sample.decode(guess, "replace")))
     names = ", ".join(guesses) or "none"
     raise FileError(
-        f"{source.path} is not UTF-8, and its encoding is not certain. Encodings that may fit: {names}. "
-        "`kk check` shows on a terminal how each of them reads it: give the right one as --encoding, or save "
-        "the file as CSV (UTF-8)"
+        f"{source.path} is not UTF-8, and its encoding is unknown. Encodings that may fit: {names}. "
+        "On a terminal, `kk check` prints some words in each of them. Give the right one as --encoding, or "
+        "save the file as CSV (UTF-8)"
     )
 
 
@@ -329,7 +328,7 @@ def _reject_signs_for_letters(source: _Source, given: str) -> None:
     signs = sum("\xa1" <= character <= "\xbf" and not character.isalpha() for character in others)
     if signs >= _FEWEST_SIGNS and signs > len(others) / 4:
         raise FileError(
-            f"{source.path} is hardly text in {given}: many letters would be signs such as \xb1 or \xbe. "
+            f"{source.path} is unlikely to be {given}: many letters would be signs such as \xb1 or \xbe. "
             "Give another --encoding, or leave it out to see those that may fit"
         )
 

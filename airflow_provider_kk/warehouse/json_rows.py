@@ -93,7 +93,7 @@ def _from_lines(file: TextIO) -> Iterator[Row | None]:
         row = _decoded(text, f"line {number}", "write one order as a JSON object on each line")
         if not isinstance(row, dict):
             raise FileError(
-                f"line {number} is no JSON object: write one order as a JSON object on each line, or give "
+                f"line {number} is not a JSON object: write one order as a JSON object on each line, or give "
                 "--format json for a list of orders"
             )
         yield _flat(row, f"line {number}")
@@ -103,16 +103,16 @@ def _decoded(text: str, place: str, advice: str) -> Any:
     try:
         return _DECODER.decode(text)
     except _RepeatedKey as key:
-        fault = f"{place} has {key} twice in one JSON object: it is not clear which is meant"
+        fault = f"{place} has {key} twice in one JSON object: remove one of the two"
     except (ValueError, RecursionError, ArithmeticError):
-        fault = f"{place} is no JSON: {advice}"
+        fault = f"{place} is not JSON: {advice}"
     raise FileError(fault)
 
 
 def _document(text: str) -> Row:
     document = _decoded(text, "the file", "write a list of orders, [{...}, {...}]")
     if not isinstance(document, dict):
-        raise FileError("the file is no list of orders: write [{...}, {...}]")
+        raise FileError("the file is not a list of orders: write [{...}, {...}]")
     return document
 
 
@@ -141,7 +141,9 @@ def _from_array(file: TextIO) -> Iterator[Row | None]:
     while True:
         place += 1
         if text.take() != "{":
-            raise FileError(f"order {place} of the list is no JSON object: write a list of orders, [{{...}}]")
+            raise FileError(
+                f"order {place} of the list is not a JSON object: write a list of orders, [{{...}}]"
+            )
         text.back()
         yield _flat(text.decode(f"order {place} of the list"), f"order {place} of the list")
         after = text.take()
@@ -149,7 +151,7 @@ def _from_array(file: TextIO) -> Iterator[Row | None]:
             text.expect_end()
             return
         if after != ",":
-            raise FileError(f"after order {place} of the list the file is no JSON, or it is cut off")
+            raise FileError(f"after order {place} of the list the file is not JSON, or is cut off")
 
 
 class _Window:
@@ -175,24 +177,24 @@ class _Window:
 
     def expect(self, character: str) -> None:
         if self.take().lstrip("\ufeff") != character:
-            raise FileError("the file is no list of orders: write [{...}, {...}]")
+            raise FileError("the file is not a list of orders: write [{...}, {...}]")
 
     def expect_end(self) -> None:
         if self.take():
-            raise FileError("there is more in the file after the list of orders: write one list")
+            raise FileError("the file continues after the list of orders: write one list")
 
     def decode(self, place: str) -> Row:
         while True:
             try:
                 row, self._at = _DECODER.raw_decode(self._text, self._at)
             except _RepeatedKey as key:
-                fault = f"{place} has {key} twice in one JSON object: it is not clear which is meant"
+                fault = f"{place} has {key} twice in one JSON object: remove one of the two"
                 break
             except (ValueError, RecursionError, ArithmeticError):
                 # The object may go on beyond what has been read.
                 if len(self._text) - self._at < _MAX_ORDER and self._read_on():
                     continue
-                fault = f"{place} is no JSON, or the file is cut off there"
+                fault = f"{place} is not JSON, or the file is cut off there"
                 break
             return row  # type: ignore[no-any-return]
         raise FileError(fault)
@@ -202,7 +204,7 @@ class _Window:
         rest = self._text[self._at :]
         more = self._file.read(max(_CHUNK, len(rest)))
         if "\0" in more:
-            raise FileError("the file is no text: save it in UTF-8")
+            raise FileError("the file is not text: save it as UTF-8")
         self._text, self._at = rest + more, 0
         return bool(more)
 

@@ -216,8 +216,8 @@ class _Mapper:
         if number is None or number not in self._alike:
             return []
         text = (
-            f"differs from that of row {self._alike[number]} only in case, spaces, # or leading zeros: are "
-            "these one order? Both are sent"
+            f"differs from that of row {self._alike[number]} only in case, spaces, # or leading zeros. Both "
+            "are sent: check that they are two orders"
         )
         return [self._explained(Fault(NUMBER, text))]
 
@@ -227,7 +227,7 @@ class _Mapper:
         for status in self._columns.statuses:
             if any(map(status.applies, (row.cells for row in rows))):
                 if status.is_cancelled:
-                    what = f"is cancelled or refunded where it comes from: see the column {status.source}"
+                    what = f"is cancelled or refunded at its source: see the column {status.source}"
                     cancelled.append(Fault(NUMBER, what))
                 else:
                     what = f"may have shipped already: see the column {status.source}"
@@ -256,9 +256,9 @@ class _Mapper:
             examples = "; ".join(_some(group) for group in equal[:_NAMED])
             yield Fault(
                 ITEMS,
-                f"has rows that are equal in every column ({examples}). Is a file pasted twice, or does a "
-                f"JOIN multiply rows? Remove them, select a {LINE_ID} for each line, or, if all are "
-                "meant, set duplicate_rows to 'keep'",
+                f"has rows that are equal in every column ({examples}). A file pasted twice or a JOIN "
+                f"may cause this. Remove the rows, or select a {LINE_ID} for each line. If all rows are "
+                "right, set duplicate_rows to 'keep'",
             )
         is_equal = {place: number for number, group in enumerate(equal) for place in group}
         for one in (one for one, count in named.items() if count > 1):
@@ -275,7 +275,10 @@ class _Mapper:
         if self._columns.one_row_per_order and len({self._reader.items_key(row) for row in firsts}) > 1:
             fields.append(ITEMS)
         places = " and ".join(f"row {row.position}" for row in firsts[:2])
-        message = f"differs between rows of this order number ({places}): one number, several orders"
+        message = (
+            f"differs between rows of this order number ({places}): two orders have one number, or one row "
+            "is wrong"
+        )
         return [self._explained(Fault(path, message)) for path in fields]
 
     def _number_faults(self, number: str | None, row: SourceRow) -> list[Fault]:
@@ -295,7 +298,7 @@ class _Mapper:
         return Fault(fault.path, f"{fault.message} (column {self._columns.fields[field]})")
 
 
-_TWICE = "a line is there twice, as after an append-only load or a JOIN; select each line once"
+_TWICE = "a line is repeated, as by an append-only load or a JOIN. Select each line once"
 
 
 def _agree(one: Mapping[str, str | None], other: Mapping[str, str | None]) -> bool:
@@ -317,7 +320,7 @@ def _missing(header: Mapping[str, str | None], noticed: set[str]) -> Iterator[Fa
     for names in _DELIVERY_FIELDS:
         is_blank = not header.get(names[0]) and not header.get(names[-1])
         if is_blank and field_path(names[0]) not in noticed:
-            yield Fault(field_path(names[0]), "is blank: KK takes the order, and the parcel may not arrive")
+            yield Fault(field_path(names[0]), "is blank: KK accepts the order, but the parcel may not arrive")
 
 
 def _repeated_skus(lines: Any, ids: Sequence[str | None]) -> Iterator[Fault]:
@@ -332,8 +335,8 @@ def _repeated_skus(lines: Any, ids: Sequence[str | None]) -> Iterator[Fault]:
     if any(count > 1 and named[sku] < count for sku, count in skus.items()):
         yield Fault(
             ITEMS,
-            "has a SKU on several lines, whose quantities add up. Does a JOIN or an append-only load repeat "
-            f"lines? A {LINE_ID} for each line makes this certain",
+            "has a SKU on several lines, whose quantities are added up. Check that no JOIN or append-only "
+            f"load repeats lines, or select a {LINE_ID} for each line",
         )
 
 

@@ -61,7 +61,7 @@ class RowReader:
         source = self._columns.fields[NUMBER]
         if _first_filled(source, row.cells, _as_number_text, NUMBER, faults) is not None:
             return Fault(NUMBER, "is not valid Unicode text")
-        return (faults or [Fault(NUMBER, "is required: without it an order cannot be found again")])[0]
+        return (faults or [Fault(NUMBER, "is required: it identifies the order")])[0]
 
     def read(self, spooled: Sequence[SpooledRow]) -> list[SourceRow]:
         """Read the header of each row; rows that repeat the cells of the row above share what was read."""

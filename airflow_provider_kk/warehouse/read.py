@@ -147,7 +147,7 @@ def _ask(cursor: Any, sql: str, call: Callable[[], Any], *, binds: bool = False,
     raise ReadError(fault, is_for_good=is_for_good)
 
 
-_DOUBLE_IT = ". With `parameters`, a % that stands for itself is written twice: LIKE '%%shirt'"
+_DOUBLE_IT = ". With `parameters`, write a literal % twice: LIKE '%%shirt'"
 
 
 def _is_of_binding(error: Exception) -> bool:

@@ -63,11 +63,11 @@ def parse_template(source: str) -> Template:
             parts.append((text, token[1].strip()))
             text = ""
         elif token[2]:
-            raise SourceError("has a brace without its other one: write {{ or }} for a brace itself")
+            raise SourceError("has a brace without its pair: write {{ or }} for a brace itself")
         else:
             text += token[0]
     if not parts:
-        raise SourceError("names no column in braces: a fixed text is written ='...'")
+        raise SourceError("names no column in braces. Write a fixed text as ='...'")
     return Template(tuple(parts), text)
 
 
@@ -157,7 +157,7 @@ def parse_json(text: str) -> Any:
         raise
     except (ValueError, RecursionError, ArithmeticError):
         pass
-    raise CellError("is no JSON that can be read")
+    raise CellError("is not valid JSON")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _fill(parts: Sequence[tuple[str, Reader]], tail: str, field: str, cells: Any
     if not filled:
         return None
     if None in values and field in _WHOLE:
-        raise CellError("has a blank part in its template, so it would be another one")
+        raise CellError("has a blank part in its template, which would make another value: fill the part")
     return filled + tail if values[-1] is not None else filled
 
 
@@ -230,11 +230,11 @@ def _walk(value: Any, steps: Sequence[str | int]) -> Any:
         if isinstance(value, Mapping):
             value = _of_key(value, str(step))
         elif not isinstance(value, list):
-            raise CellError(f"is no JSON object with {step} in it")
+            raise CellError(f"is not a JSON object with the key {step}")
         elif isinstance(step, int) or step.isdecimal():
             value = value[int(step)] if int(step) < len(value) else None
         else:
-            raise CellError(f"is a list where {step} is looked for: name an element, such as [0].{step}")
+            raise CellError(f"is a list, so {step} needs an element, such as [0].{step}")
     return value
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FIRST_TIME_S = 30 * 86_400.0
 _MAX_NAMED = 20
-_ODD = "KK's data of {orders} cannot be read in part, and is kept without: {reason}"
+_ODD = "KK's data of {orders} has invalid fields, which are stored as NULL: {reason}"
 
 
 class StoppedError(Exception):
@@ -99,7 +99,7 @@ class StatusSync:
             self.summary.synced_until = until.isoformat()
             if self.stop.is_set():
                 raise StoppedError(
-                    f"{self.stop.reason}; the tables are complete up to {until:%Y-%m-%d %H:%M} UTC"
+                    f"{self.stop.reason}. The tables are complete up to {until:%Y-%m-%d %H:%M} UTC"
                 )
 
     def _since(self) -> float:

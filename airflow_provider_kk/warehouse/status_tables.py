@@ -184,8 +184,8 @@ class StatusTables(_Described):
     def __init__(self, engine: Engine, host: str, account: str, prefix: str = "kk_") -> None:
         if engine.dialect.name not in SUPPORTED:
             raise StatusTablesError(
-                f"The status of orders cannot be kept in {engine.dialect.name}: its rows are updated one by "
-                "one, which takes SQLite, PostgreSQL or MySQL."
+                f"The status tables cannot be in {engine.dialect.name}, because their rows are updated one "
+                "by one. Use SQLite, PostgreSQL or MySQL."
             )
         super().__init__(engine.dialect.name, prefix)
         self._engine = engine

@@ -28,9 +28,9 @@ _MAX_MESSAGE = 1_000
 _WAREHOUSE_ERROR = "write_back: the warehouse rejected the statement: "
 _NOT_WRITTEN = "the results of {orders} are not written: {reason}"
 _MORE_ROWS = (
-    "table {reason} has more rows of {orders} than lines were ordered, and all have the state created now. "
-    "If the query leaves out lines of an order, such as those on hold, KK lacks them, and no run will send "
-    "them: let it select whole orders only"
+    "table {reason} has more rows of {orders} than lines were ordered, and all of them are marked created. "
+    "If the query leaves out lines of an order, such as those on hold, no run sends them. Change the query "
+    "so that it selects whole orders"
 )
 _APPENDED = ("custom_order_number", "state", "kk_order_ids", "message", "at")
 
@@ -143,7 +143,7 @@ class Append(WriteBack):
         if fault:
             raise WriteBackError(
                 f"write_back: results cannot be appended to {self.table}: {fault}. "
-                f"It can be made with: {self.ddl(session.dialect)}"
+                f"To create it, run: {self.ddl(session.dialect)}"
             )
 
     def _write(self, session: _WriteSession, batch: Sequence[Result], log: OrderLog) -> int:
@@ -197,7 +197,7 @@ class Update(WriteBack):
         found, mistaken = self._read_matches(session, results)
         for one in mistaken:
             why = (
-                f"by the collation of {self.key} another order's row of {self.table} has the same number, too"
+                f"by the collation of {self.key}, a row of another order in {self.table} has the same number"
             )
             log.warning(_NOT_WRITTEN, one, why)
         if results:
@@ -205,8 +205,8 @@ class Update(WriteBack):
         for number, result in results.items():
             if number not in found:
                 why = (
-                    f"no row of {self.table} has this number in {self.key}, letter by letter (blanks around "
-                    "it count)"
+                    f"no row of {self.table} has exactly this number in {self.key}. Check for blanks "
+                    "around it"
                 )
                 log.warning(_NOT_WRITTEN, number, why)
             if result.lines and found[number] > result.lines:

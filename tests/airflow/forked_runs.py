@@ -82,6 +82,7 @@ def _run(arguments: list[str], env: dict[str, str], log_file: str) -> None:
     os.dup2(log, 2)
     os.environ.clear()
     os.environ.update(env)
+    sys.dont_write_bytecode = False  # as in the processes that are not forked
     from airflow import configuration, settings
 
     configuration.AIRFLOW_HOME = settings.AIRFLOW_HOME = env["AIRFLOW_HOME"]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import shutil
@@ -18,7 +17,6 @@ import textwrap
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +123,8 @@ class AirflowHome:
             **{f"AIRFLOW_VAR_{name.upper()}": as_text(value) for name, value in self.variables.items()},
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
-        if inherited.pop("PYTHONDONTWRITEBYTECODE", None):
-            # Compiling all of Airflow anew takes longer than most runs.
-            inherited["PYTHONPYCACHEPREFIX"] = bytecode_folder()
+        # Compiling the package anew in each process takes longer than most runs.
+        inherited.pop("PYTHONDONTWRITEBYTECODE", None)
         # A child that imports the package must find the one under test, not what lies beside it.
         return {**inherited, "PYTHONSAFEPATH": "1", **own, **self.env}
 
@@ -210,13 +207,6 @@ def safe_settings(home: Path) -> dict[str, str]:
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
-
-
-@cache
-def bytecode_folder() -> str:
-    folder = tempfile.mkdtemp(prefix="bytecode-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def as_text(value: object) -> str:

@@ -16,6 +16,7 @@ from airflow_provider_kk.delivery.sql.tables import ORDERS
 from airflow_provider_kk.delivery.sql.transaction import RECORD_FIELDS, attempt_of, record_of
 from airflow_provider_kk.sync.history import Rule, broken_rules
 from tests.operators.shop import COUNTS, goods, number
+from tests.simulation.traces import Step, rejected_jump
 
 LEASE_S, TIMEOUT_S, WINDOW_S = 120.0, 30.0, 600.0
 _DAY_S = 86_400.0
@@ -63,6 +64,8 @@ class Facts:
     lifted_at: float = 0.0
     """When the cap was taken away, so that the rest could be sent."""
     pauses: Sequence[Pause] = ()
+    traces: Mapping[tuple[str, int], Sequence[Step]] = field(default_factory=dict)
+    """What each row was whenever a process had stopped or ended, by order number and generation."""
 
 
 @dataclass
@@ -90,6 +93,9 @@ def check(facts: Facts) -> Findings:
         _Order(facts, n).check(findings)
     _check_cap(facts, findings)
     _check_pauses(facts, findings)
+    for (key, _generation), seen in facts.traces.items():
+        if rejected := rejected_jump(seen):
+            findings.wrong.append(f"{key}: the trace is rejected: {rejected}")
     strangers = {row["number"] for row in facts.orders} - {number(n) for n in facts.numbers}
     findings.wrong += [f"KK has {stranger}, which nobody ordered" for stranger in sorted(strangers, key=str)]
     for summary in facts.summaries:

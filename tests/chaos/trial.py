@@ -7,18 +7,20 @@ import random
 import signal
 import sqlite3
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from airflow_provider_kk.delivery.states import State
 from tests.chaos.children import Child, Nursery, Task
 from tests.chaos.invariants import Facts, Findings, Pause, check
 from tests.chaos.killpoints import Point
 from tests.chaos.plans import Plan, Profile, point
 from tests.chaos.world import World
 from tests.operators import shop
+from tests.simulation.traces import Step
 
 _ROUNDS = 12
 
@@ -61,6 +63,7 @@ class Trial:
         self.lifted_at = 0.0
         self._tries: Counter[str] = Counter()
         self._summaries: list[dict[str, Any]] = []
+        self._traces: defaultdict[tuple[str, int], list[Step]] = defaultdict(list)
 
     def run(self) -> Report:
         """Do it all."""
@@ -121,6 +124,7 @@ class Trial:
         for child in children:
             self.note(child)
         self.world.quiet()
+        self._look()
 
     def left_alone(self, task: Task) -> dict[str, Any]:
         """A task that nobody kills; gives its own account."""
@@ -201,6 +205,12 @@ class Trial:
             if told["summary"]:
                 self._summaries.append(told["summary"])
 
+    def _look(self) -> None:
+        for key, generation, state, attempts in self.world.look():
+            seen = self._traces[key, generation]
+            if (step := (State(state), attempts)) not in seen[-1:]:
+                seen.append(step)
+
     def _tell(self, what: str) -> None:
         self.report.story.append(f"{self.nursery.clock.passed():10.3f} {what}")
 
@@ -262,6 +272,7 @@ class Trial:
             max_orders_per_day=self.plan.max_orders_per_day,
             lifted_at=self.lifted_at,
             pauses=self.pauses,
+            traces=self._traces,
         )
         if self.plan.kind == "create":
             facts.results = {}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
+import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -154,6 +158,29 @@ class World:
             ]
         self._engine(self.ledger_conn_id).dispose()
         return both[0], both[1]
+
+    def look(self) -> list[tuple[str, int, str, int]]:
+        """Return number, generation, state and attempts of each row, and leave all as it is."""
+        import sqlalchemy as sa
+
+        engine = self._engine(self.ledger_conn_id)
+        query = (
+            "SELECT custom_order_number, generation, state, attempt FROM kk_order WHERE account = :account"
+        )
+        if engine.dialect.name != "sqlite":
+            with suppress(sa.exc.ProgrammingError), engine.connect() as db:
+                rows = db.execute(sa.text(query), {"account": self.account}).all()
+                engine.dispose()
+                return [(row[0], row[1], row[2], row[3]) for row in rows]
+            return []
+        # Whoever reads the file itself rolls back what a killed process left: that is for the next one to do.
+        with tempfile.TemporaryDirectory() as folder:
+            for suffix in ("", "-journal"):
+                with suppress(FileNotFoundError):
+                    shutil.copy(f"{engine.url.database}{suffix}", f"{folder}/copy.db{suffix}")
+            with closing(sqlite3.connect(f"{folder}/copy.db")) as db, suppress(sqlite3.OperationalError):
+                return db.execute(query, {"account": self.account}).fetchall()
+        return []  # there is no table yet
 
     def summaries(self) -> list[dict[str, Any]]:
         """What the ledger keeps of each sync."""

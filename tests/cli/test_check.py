@@ -164,7 +164,7 @@ def test_every_fault_is_reported_by_order_row_and_field(
     assert main(["check", name]) == 1
     captured = capsys.readouterr()
     told = captured.out + captured.err
-    assert "one number, several orders" in told
+    assert "two orders have one number, or one row is wrong" in told
     assert "(row 3)" in told
     assert "Did you mean CD (Congo - Kinshasa) or CG (Congo - Brazzaville)?" in told
     assert not any(word in told + json.dumps(orders) for word in PRIVATE)
@@ -419,7 +419,7 @@ def test_wrong_columns_name_those_that_are_there_and_those_that_are_read(
     told = capsys.readouterr().err
     assert "the file has no column custom_order_number, quantity" in told
     assert "It has: ORDER NO, recipient" in told
-    assert "What is read: custom_order_number, country" in told
+    assert "The fields of an order are custom_order_number, country" in told
     assert "--columns custom_order_number=YOUR_COLUMN --columns quantity=YOUR_COLUMN" in told
     words = ["--columns", "custom_order_number=order no", "--columns", "quantity=amount"]
     assert main(["check", name, *words]) == 0
@@ -457,10 +457,10 @@ def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
     yield ["--sql", "{{ ''.__class__.mro() }}", "--warehouse", f"{file.parent}/shop.db"], "unsafe"
     yield ["--sql", "SELECT 1; SELECT 2", "--warehouse", f"{file.parent}/shop.db"], "sql holds 2 statements"
     yield [name, "--var", "ds=1"], "--var needs --sql"
-    yield [name, "--encoding", "latin-99"], "there is no encoding 'latin-99'"
+    yield [name, "--encoding", "latin-99"], "--encoding 'latin-99' does not exist"
     yield [name, "--header-line", "99"], "the file is empty"
-    yield [name, "--format", "json"], "the file is no JSON: write a list of orders"
-    yield [name, "--columns", "customer=x"], "'customer' is no field of an order"
+    yield [name, "--format", "json"], "the file is not JSON: write a list of orders"
+    yield [name, "--columns", "customer=x"], "'customer' is not a field of an order"
 
 
 def test_what_cannot_be_checked_is_reported_in_a_sentence(

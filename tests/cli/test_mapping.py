@@ -117,7 +117,7 @@ def test_a_wrong_option_is_a_usage_error(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--columns", "recipient={first name"], "a brace without its other one"),
+        (["--columns", "recipient={first name"], "a brace without its pair"),
         (["--columns", "recipent=last"], "did you mean 'recipient'"),
         (["--columns", "phone=='+33"], "with both quotes"),
         (["--default", "provinz={city}"], "did you mean 'province'"),
@@ -136,4 +136,4 @@ def test_a_column_that_is_not_there_is_named_with_what_was_meant(
 ) -> None:
     assert main(["check", file, *options([*MAPPED, "recipient={firstname} {last}"])]) == 2
 
-    assert "no column firstname), did you mean 'first name'?" in capsys.readouterr().err
+    assert "no column firstname) (did you mean 'first name'?)" in capsys.readouterr().err

@@ -299,7 +299,7 @@ def test_orders_that_are_not_delivered_since_another_file_fail_this_one_too(
         other = write_csv(file, words)
         assert sent(other)[0] == main(["check", other]) == undelivered, other
     assert main(["send", "--yes", write_csv(file, rows([1, 0]))]) == 1
-    assert "kk send: 1 order not at KK since an earlier run: 1 rejected" in capsys.readouterr().err
+    assert "kk send: 1 of 2 orders not delivered: 1 rejected" in capsys.readouterr().err
 
 
 def test_limit_leaves_other_orders_for_later(sandbox: SandboxServer, file: Path, sent: Sent) -> None:

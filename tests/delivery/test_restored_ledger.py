@@ -69,6 +69,18 @@ def test_an_order_in_doubt_whose_intent_a_failover_lost_is_waited_for(world: Wor
     assert world.kk.count("A") == 1
 
 
+def test_answers_that_a_failover_lost_are_recorded_again_with_the_next_one(world: World) -> None:
+    """KK's list does not show these orders yet: without their rows, another sync would send them again."""
+    saved = backup(world)
+    world.kk.list_lag_s = 300
+    world.kk.on_post = lambda key: restore(world, saved) if key == "C" else None
+    assert counts(world.sync("A", "B", "C")) == {"created": 3}
+    world.kk.on_post = None
+
+    assert counts(world.sync("A", "B", "C")) == {"already_created": 3}
+    assert [world.kk.count(key) for key in ("A", "B", "C")] == [1, 1, 1]
+
+
 def test_a_row_that_vanishes_while_a_sync_waits_is_not_resent(world: World) -> None:
     world.kk.meets("A", "lost_answer")
     sleep = world.clock.sleep

@@ -63,14 +63,6 @@ CHECKS = (
     Check("in the end created once, or held", {"TROUBLE": 2}, ("WITH_PAUSE",)),
 )
 
-#: Many minutes, and several gigabytes.
-LARGE = (
-    Check("one order, the real ratio, a clock off", {"LEASE": 4, "WINDOW": 20}, ("WITH_PAUSE",)),
-    Check("one order, three workers, a clock off", {"WORKERS": 3, "WINDOW": 2}, ("WITH_PAUSE",)),
-    Check("two orders, a cap of one, a clock off", {"ORDERS": 2, "CAP": 1}, ("WITH_PAUSE",)),
-    Check("in the end created once, or held", {"TROUBLE": 3}, ("WITH_PAUSE",)),
-)
-
 _CLOCK = {"SKEW": 2}
 _CAP = {"ORDERS": 2, "CAP": 1, "WINDOW": 3}
 
@@ -131,5 +123,6 @@ INEXPRESSIBLE = {
     "zeros before a number are not thought of": _NO_NUMBERS,
     "any number may have been an integer": _NO_NUMBERS,
     "orders without a number are ignored": _NO_NUMBERS,
+    "an unknown answer to a lost intent is dropped": "the model's ledger keeps what it has committed",
     "generations are not distinguished": "the model has one generation: nobody orders a number again",
 }

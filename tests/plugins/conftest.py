@@ -156,11 +156,11 @@ def add_connections_of_teams(home: AirflowHome, folder: Path) -> None:
         made[f"kk_{team}"] = team, kk_connection(account=team, ledger_conn_id=f"ledger_{team}")
         made[f"ledger_{team}"] = team, sqlite(folder / f"{team}.db")
     made["kk_thief"] = "a", made["kk_b"][1]
-    for team in ("a", "b"):
-        home.cli("teams", "create", f"team_{team}")
-    for conn_id, (_, connection) in made.items():
-        home.cli("connections", "add", conn_id, "--conn-json", json.dumps(connection))
+    file = home.path / "connections.json"
+    file.write_text(json.dumps({conn_id: connection for conn_id, (_, connection) in made.items()}))
+    home.cli("connections", "import", str(file))
     with closing(sqlite3.connect(home.path / "airflow.db")) as db, db:
+        db.executemany("INSERT INTO team (name) VALUES (?)", [("team_a",), ("team_b",)])
         teams = [(f"team_{team}", conn_id) for conn_id, (team, _) in made.items()]
         db.executemany("UPDATE connection SET team_name = ? WHERE conn_id = ?", teams)
 

@@ -189,8 +189,8 @@ def test_other_goods_have_to_be_accepted(site: Site, olga: Browser, kk: SandboxS
     hold(site.ledger, "G-1")
     kk_order_id = make_at_kk(kk, "G-1", quantity=5)
     plan = olga.plan("G-1", choice="created", ids=kk_order_id)
-    assert "Warning: G-1 ordered" in plan.text
-    assert "Accept the other goods" in olga.confirm(fields_of(plan.text))
+    assert "Warning: the goods of G-1 are" in plan.text
+    assert "accept the other goods" in olga.confirm(fields_of(plan.text))
     assert state(site.ledger, "G-1") == "held"
     assert "1 of 1 order done" in olga.confirm(fields_of(plan.text, accept_other_goods="yes"))
     assert state(site.ledger, "G-1") == "created"
@@ -331,7 +331,7 @@ def test_sending_is_paused_and_resumed_with_who_and_why(site: Site, olga: Browse
     orders = html.unescape(olga.get("/kk/orders", kk_conn_id="kk_default").text)
     (address,) = re.findall(r'<a href="(/kk/pause[^"]*)">Pause all sending</a>', orders)
     page = olga.get(address)
-    assert "Within seconds nothing more is sent" in page.text
+    assert "Within seconds, no DAG, task, machine or command" in page.text
     assert site.ledger.storage.pause() is None  # looking pauses nothing
     answer = olga.post("/kk/pause/begin", fields_of(page.text, why="wrong query"))
     assert (answer.status_code, answer.headers["Location"].partition("?")[0]) == (303, "/kk/orders")

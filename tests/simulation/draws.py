@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from airflow_provider_kk.delivery.reconcile import Policy
@@ -33,6 +33,8 @@ class Habits:
     max_orders_per_day: int | None
     pauses: int
     """How often a person stops all sending for a while."""
+    failovers: int = 0
+    """How often a standby takes over that lacks the ledger's last commits, while workers run."""
 
 
 def draw_manners(random: Random, *, restores: bool, clocks_are_off: bool) -> Manners:
@@ -84,6 +86,21 @@ def draw_habits(random: Random, *, restores: bool, clocks_are_off: bool) -> Habi
         # A restored backup has forgotten what was sent, and that somebody has paused.
         max_orders_per_day=None if restores else random.choice((None, None, None, 4, 12)),
         pauses=0 if restores else random.choice((0, 0, 0, 2)),
+    )
+
+
+def add_failovers(random: Random, manners: Manners, habits: Habits) -> Habits:
+    """Have a standby take over; leave out what is lost with the last commits, and is not about sending."""
+    # Orders without a number cannot be identified without a ledger.
+    manners.forgets_numbers = 0.0
+    # A resolution, a pause or a part of the cap that is lost has to be repeated.
+    return replace(
+        habits,
+        hands=0,
+        pauses=0,
+        clock_jumps=False,
+        max_orders_per_day=None,
+        failovers=random.choice((1, 1, 2)),
     )
 
 

@@ -6,6 +6,7 @@ sleep. There its process may also be killed (nothing of it runs any more) or fro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from heapq import heappop, heappush
@@ -30,6 +31,7 @@ class Process:
         self.when_killed = when_killed
         self.is_dead = False
         self.frozen_until = 0.0
+        self.began_at = 0.0
         self.threads: list[Thread] = []
         """Those that have not ended."""
         self.thaw_by: list[float] = []
@@ -119,6 +121,7 @@ class Hub:
     def spawn(self, process: Process, work: Callable[[], object]) -> None:
         """Start a thread of a process."""
         thread = Thread(process, work)
+        process.began_at = process.began_at or self.now
         process.threads.append(thread)
         self._ready.append(thread)
 
@@ -194,6 +197,11 @@ class Hub:
         if thread.process.is_dead:
             raise Dead
         return thread
+
+    @property
+    def began_at(self) -> float:
+        """When the running process began; infinite while none runs."""
+        return self._running.process.began_at if self._running is not None else math.inf
 
     def sleep(self, seconds: float) -> None:
         """Wait."""

@@ -103,7 +103,7 @@ class MemoryStorage:
         return done
 
     def _begun(self) -> MemoryTransaction:
-        return MemoryTransaction(self._database.tables, self._database.clock.wall())
+        return MemoryTransaction(self._database)
 
     def now(self) -> float:
         return self._database.clock.wall()
@@ -198,18 +198,25 @@ class MemoryStorage:
 
 
 class Database:
-    """Tables that can be replaced by a backup under everybody's feet, and their clock."""
+    """Tables that can be replaced by a backup under everybody's feet, and their clock.
+
+    `on_claim` is called with each attempt that is added, and `on_unknown_answer` with one that is missing
+    when its answer is recorded.
+    """
 
     def __init__(self, tables: Tables, clock: Clock) -> None:
         self.tables, self.clock = tables, clock
+        self.on_claim: Callable[[Place], object] = lambda place: None
+        self.on_unknown_answer: Callable[[Place], object] = lambda place: None
 
 
 class MemoryTransaction:
     """A `Transaction`: nobody else runs until it ends; what is refused has changed nothing yet."""
 
-    def __init__(self, tables: Tables, now: float) -> None:
-        self._tables = tables
-        self.now = now
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._tables = database.tables
+        self.now = database.clock.wall()
 
     def later(self, first: float, second: float) -> float:
         return max(first, second)
@@ -255,11 +262,13 @@ class MemoryTransaction:
         place = (claim.job.key, claim.generation, claim.attempt, claim.version)
         attempts = self._tables.attempts.setdefault(claim.job.key, {})
         attempts[place] = Attempt(*place, token_fingerprint="", **values)
+        self._database.on_claim(place)
 
     def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:
         place = (claim.job.key, claim.generation, claim.attempt, claim.version)
         attempts = self._tables.attempts.get(claim.job.key, {})
         if place not in attempts:
+            self._database.on_unknown_answer(place)
             return False
         attempts[place] = _changed(attempts[place], values)
         return True

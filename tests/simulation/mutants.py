@@ -317,6 +317,20 @@ def _own_answer_for_anyone() -> AbstractContextManager[Any]:
     return patch.object(Ledger, "_record", records)
 
 
+def _lost_intents_were_not_sent() -> AbstractContextManager[Any]:
+    """An unknown answer whose intent a failover has lost leaves its row as one that was never sent."""
+    forgotten = Ledger._forgotten
+
+    def values(self: AnyLedger, tx: Any, claim: Claim, answer: Any) -> Any:
+        found = forgotten(self, tx, claim, answer)
+        return found if found["state"] is State.CREATED else {**found, "state": State.NOT_SENT}
+
+    return _all(
+        patch.object(Ledger, "_forgotten", values),
+        patch.object(Ledger, "_forgotten_doubt", lambda *_args: None),
+    )
+
+
 def _cap_ignores_what_is_in_flight() -> AbstractContextManager[Any]:
     """Only what is known to be created counts, so that attempts under way take no share of the day."""
 
@@ -388,6 +402,7 @@ MUTANTS = (
         Ledger, "bound_times", lambda self, expected, skew: None), is_rare=True),
     Mutant("KK's list is read up to now only", lambda: patch.object(
         listing, "_dated_until", lambda ledger, keys: 0.0), is_rare=True),
+    Mutant("an unknown answer to a lost intent is dropped", _lost_intents_were_not_sent, is_rare=True),
     Mutant("an unknown outcome gets no settle window of its own", lambda: patch.object(
         Ledger, "_a_window_from_now", lambda self, tx, entry, skew: entry.settle_after), is_rare=True),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 
 from airflow_provider_kk.delivery.model import Attempt, Record, Timing, plain_number
@@ -12,12 +13,53 @@ from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.sync.history import Rule, broken_rules
 from airflow_provider_kk.sync.runs import Summary
 from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Manners, Order, Post, Row
-from tests.simulation.memory import Database, Place
+from tests.simulation.memory import Database, Place, Tables
 from tests.simulation.traces import rejected_step
 
 SETTLE_DELAY_S = Timing().lease_s + TIMEOUT_S + WINDOW_S
 #: A generation in one of these needs nobody any more.
 ENDS = frozenset({State.CREATED, State.REJECTED})
+
+
+@dataclass
+class Failovers:
+    """Which intents were lost with the last commits, and which orders that has put at risk.
+
+    Such an order is exposed until its worker records the answer. Another sync that claims it meanwhile cannot
+    know of the first POST, unless KK's list must show it when the sync begins. If that sync sends the order,
+    no promise is kept, and the order is counted.
+    """
+
+    count: int = 0
+    intents: dict[str, set[Place]] = field(default_factory=dict)
+    """The lost ones, by order number."""
+    exposed: dict[str, dict[Place, float]] = field(default_factory=dict)
+    """Until when, by order number and lost intent."""
+    claimed_unknowingly: set[str] = field(default_factory=set)
+    sent_unknowingly: set[str] = field(default_factory=set)
+
+    def lose(self, before: Tables, after: Tables, now: float) -> None:
+        """Note what a standby lacks."""
+        self.count += 1
+        for key in before.newest:
+            attempts = before.attempts.get(key, {})
+            lost = attempts.keys() - after.attempts.get(key, {}).keys()
+            if lost:
+                self.intents.setdefault(key, set()).update(lost)
+            elif key not in self.intents or before.newest.get(key) == after.newest.get(key):
+                continue
+            # A row that came back without its intent may be lost again.
+            for place in self.intents[key]:
+                self.exposed.setdefault(key, {})[place] = now + SETTLE_DELAY_S
+
+    def hear(self, place: Place) -> None:
+        """Note that the ledger has the answer of a lost intent."""
+        self.exposed.get(place[0], {}).pop(place, None)
+
+    def claim(self, key: str, sync_began_at: float) -> None:
+        """Note a claim by a sync that could know of no POST: neither the ledger nor KK's list had it."""
+        if any(sync_began_at < until for until in self.exposed.get(key, {}).values()):
+            self.claimed_unknowingly.add(key)
 
 
 class Promises:
@@ -50,6 +92,7 @@ class Promises:
         self._halves = 0
         self.traces = 0
         """How many were judged."""
+        self.failovers = Failovers()
         self.paused_at: float | None = None
         """Since when a person has stopped all sending; None while it is allowed."""
 
@@ -64,16 +107,23 @@ class Promises:
     def check_post(self, key: str, post: Post) -> None:
         """Each POST has a committed intent of its own, and none follows another within its settle window."""
         self._halves += post.fate == "half_split"
+        lost = self.failovers.intents.get(key, set())
         if self.paused_at is not None and not self._manners.is_beyond:
             # A worker that has its permit may stand still until its lease ends.
             late_s = post.at - self.paused_at - self._manners.freeze_before_first_byte_s
             self.require(late_s <= Timing().lease_s, "%s is sent %.0f s after all was paused", key, late_s)
         used = self.used_intents
         intents = [place for place in self._database.tables.attempts.get(key, ()) if place not in used]
-        self.require(bool(intents), "%s is sent without an intent", key)
-        used.update(sorted(intents, key=itemgetter(2))[:1])
+        if not intents and lost - used:
+            used.add(min(lost - used))  # the failover came between the intent and its POST
+        else:
+            self.require(bool(intents), "%s is sent without an intent", key)
+            used.update(sorted(intents, key=itemgetter(2))[:1])
+            if key in self.failovers.claimed_unknowingly:
+                self.failovers.sent_unknowingly.add(key)
         last = self._last_posts.get(key)
-        if last is not None and last.may_be_there and not self._manners.is_beyond:
+        is_excused = self._manners.is_beyond or key in self.failovers.sent_unknowingly
+        if last is not None and last.may_be_there and not is_excused:
             self.require(
                 # A worker that stood still before its first byte has used up so much of the window.
                 post.at >= last.at + WINDOW_S - self._manners.freeze_before_first_byte_s,
@@ -83,6 +133,18 @@ class Promises:
             )
         if post.may_be_there:
             self._last_posts[key] = post
+
+    def lose(self, after: Tables, now: float) -> None:
+        """Note what a standby lacks that takes over now."""
+        self.failovers.lose(self._database.tables, after, now)
+
+    def hear(self, place: Place) -> None:
+        """Note that an answer is recorded whose intent is not there."""
+        self.failovers.hear(place)
+
+    def claim(self, place: Place, sync_began_at: float) -> None:
+        """Note a claim of a sync that began at this time."""
+        self.failovers.claim(place[0], sync_began_at)
 
     def check_cap(self, kk: KK, max_orders_per_day: int | None) -> None:
         """No more than a day's orders were created, while all that happened lay within a day."""
@@ -116,6 +178,9 @@ class Promises:
             newest, as_integer = tables.newest.get(order.key), tables.newest.get(plain_number(order.key))
             if newest is None and as_integer and not as_integer.content.fingerprint:
                 continue  # found as an integer with other goods: every sync tells that it is changed
+            if order.key in self.failovers.sent_unknowingly:
+                self.require(newest is not None, "%s is lost: the ledger does not know it", order.key)
+                continue
             creates = kk.creates.get(order.key, 0)
             self.require(creates <= self.wanted[order.key], "%s is at KK %s times", order.key, creates)
             self.require(newest is not None, "%s is lost: the ledger does not know it", order.key)
@@ -149,12 +214,16 @@ class Promises:
     def check_traces(self) -> None:
         """Each row has become what it is by transitions that the code's own table allows."""
         for (key, generation), trace in self._database.tables.traces.items():
+            if key in self.failovers.intents:
+                continue  # a row that comes back in doubt has no attempt for it
             self.traces += 1
             if rejected := rejected_step(generation, trace):
                 self.require(False, "the trace of %s is rejected: %s", key, rejected)
 
     def _check_history(self, generations: Sequence[Record]) -> None:
         """The ledger's rows break no rule by which `kk audit --history` judges them."""
+        if generations[0].key in self.failovers.intents:
+            return
         attempts = self._database.tables.attempts.get(generations[0].key, {}).values()
         in_turn = sorted(attempts, key=attrgetter("generation", "attempt", "intent_at"))
         broken = broken_rules(generations, in_turn, settle_delay_s=SETTLE_DELAY_S)
@@ -171,7 +240,7 @@ class Promises:
                     self._check_attempts_of(key, generation, of_it)
 
     def _check_attempts_of(self, key: str, generation: int, attempts: list[Attempt]) -> None:
-        if key in self.spoken_of:
+        if key in self.spoken_of or key in self.failovers.sent_unknowingly:
             return
         entry = self._database.tables.orders.get((key, generation))
         answers = {one.kk_order_ids[:1] for one in attempts if one.outcome == "created"}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from airflow_provider_kk.delivery.states import TRANSITIONS, State
-from tests.simulation.traces import Step, rejected_step
+from tests.simulation.traces import Step, rejected_jump, rejected_step
 from tests.simulation.world import World
 
 SENDING, CREATED, IN_DOUBT = State.SENDING, State.CREATED, State.IN_DOUBT
@@ -80,6 +80,33 @@ def test_simulation_judges_by_the_transitions_that_the_code_runs_on(monkeypatch:
             World(0).run()
     finally:
         traces._rejected_step.cache_clear()
+
+
+#: What is seen of a row after each crash, with changes between that nobody saw.
+LOOKS: dict[str, list[Step]] = {
+    "killed while it was sent, then adopted": [(SENDING, 1), (CREATED, 1)],
+    "all in one": [(CREATED, 3)],
+    "two more attempts": [(IN_DOUBT, 1), (SENDING, 3), (State.HELD, 3)],
+    "held, then found": [(State.HELD, 2), (CREATED, 2)],
+}
+TAMPERED_LOOKS: dict[str, list[Step]] = {
+    "an attempt is forgotten": [(SENDING, 2), (IN_DOUBT, 1)],
+    "sent again after it was created": [(CREATED, 1), (SENDING, 2)],
+    "created again after it was created": [(CREATED, 1), (CREATED, 2)],
+    "sent again while held": [(State.HELD, 2), (IN_DOUBT, 3)],
+    "in doubt without an attempt": [(IN_DOUBT, 0)],
+    "not sent after it was in doubt": [(IN_DOUBT, 1), (State.NOT_SENT, 1)],
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_looks_at_a_row_after_crashes_are_allowed(name: str) -> None:
+    assert not rejected_jump(LOOKS[name])
+
+
+@pytest.mark.parametrize("name", TAMPERED_LOOKS)
+def test_tampered_looks_at_a_row_are_rejected(name: str) -> None:
+    assert rejected_jump(TAMPERED_LOOKS[name])
 
 
 def _last(trace: list[Step], state: State) -> int:

@@ -22,7 +22,7 @@ from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 from airflow_provider_kk.sync.runs import SyncRuns, summarise
-from tests.simulation.draws import KEYS, draw_habits, draw_manners, draw_orders
+from tests.simulation.draws import KEYS, add_failovers, draw_habits, draw_manners, draw_orders
 from tests.simulation.fakes import SILENT, DatabaseClock, HubClock, NoThrottle, TracedLog
 from tests.simulation.fibers import Fibers
 from tests.simulation.hub import START, Hub, Process
@@ -53,8 +53,12 @@ class World:
         clocks_are_off = random.random() < 0.5
         manners = draw_manners(random, restores=restores, clocks_are_off=clocks_are_off)
         self.habits = draw_habits(random, restores=restores, clocks_are_off=clocks_are_off)
+        # Draws of its own: the other worlds stay as they are.
+        self._failover_draws = Random(f"{seed} failover")
+        if has_failovers := not restores and self._failover_draws.random() < 0.12:
+            self.habits = add_failovers(self._failover_draws, manners, self.habits)
         # Two numbers that differ in zeros only cannot be told apart in a list of integers without a ledger.
-        is_ambiguous = manners.integers and restores
+        is_ambiguous = manners.integers and (restores or has_failovers)
         left_out = random.choice(("7", "007")) if is_ambiguous else ""
         self.orders = draw_orders(random, [key for key in KEYS if key != left_out])
         self._items = [
@@ -83,6 +87,8 @@ class World:
             ),
             rows_are_in_turn=not (self.habits.clock_jumps or self.habits.unsure_commits),
         )
+        self.database.on_unknown_answer = self.promises.hear
+        self.database.on_claim = lambda place: self.promises.claim(place, self.hub.began_at)
         self.kk = KK(self.hub, manners, self.promises.check_post)
         self._jobs = {_payload(order): self._job(order) for order in self.orders}
         self._unsure = 0.0
@@ -116,8 +122,9 @@ class World:
     def _trouble(self) -> None:
         random, hub, habits = self.random, self.hub, self.habits
         self._unsure = habits.unsure_commits
+        begins = []
         for number in range(habits.syncs):
-            begin = hub.now + random.random() * random.choice((5.0, 200.0, 2_000.0))
+            begins.append(begin := hub.now + random.random() * random.choice((5.0, 200.0, 2_000.0)))
             hub.at(begin, lambda number=number: self._start(f"run{number}", 1, habits.tries))
         if self.kk.manners.sort_by_update or self.kk.manners.page_cap < 10:
             for _ in range(6):
@@ -129,6 +136,8 @@ class World:
             hub.run(until=hub.now + random.random() * 1_000.0)
             backup = self.database.tables.copy()
         self._let_people_act()
+        for _ in range(habits.failovers):
+            self._let_a_standby_take_over(self._failover_draws.choice(begins))
         if habits.clock_jumps:
             for _ in range(2):
                 hub.at(hub.now + random.random() * 3_000.0, self._set_a_clock)
@@ -146,6 +155,21 @@ class World:
             begin = hub.now + random.random() * 1_500.0
             hub.at(begin, self._pause_sending)
             hub.at(begin + random.random() * 4_000.0, self._resume_sending)
+
+    def _let_a_standby_take_over(self, begin: float) -> None:
+        """Lose the commits of some seconds after a sync has begun, while workers run."""
+        draws, hub = self._failover_draws, self.hub
+        at = begin + draws.random() * draws.choice((5.0, 30.0, 300.0))
+        lost_s = draws.random() * draws.choice((1.0, 10.0, 30.0))
+        standby: list[Tables] = []
+
+        def take_over() -> None:
+            hub.note("a standby takes over, without the last seconds:", f"{lost_s:.1f}")
+            self.promises.lose(standby[0], hub.now)
+            self.database.tables = standby[0]
+
+        hub.at(at, lambda: standby.append(self.database.tables.copy()))
+        hub.at(at + lost_s, take_over)
 
     def _restore(self, backup: Tables) -> None:
         """An old backup is put in place while nothing runs, and what was under way has been listed."""

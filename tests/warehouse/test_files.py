@@ -128,12 +128,12 @@ def test_columns_are_checked_before_a_row_is_read(path: Path) -> None:
         (b"", "empty"),
         (b"\n\n", "empty"),
         (b"PK\x03\x04 a workbook", "workbook"),
-        (b"a,b\n1,\x00\n", "line 2 is no text"),
+        (b"a,b\n1,\x00\n", "line 2 is not text"),
         ("a,b\n1,Zebulon é\n".encode("cp1252"), "is not UTF-8"),
-        (b"a,b\n1,2\n3,Zebulon,4\n", "row 3 has 3 cells, the header names 2 columns"),
-        (b"a,b\n1,2\nZebulon\n", "row 3 has 1 cells, the header names 2 columns"),
-        (b'a,b\n1,2\n3,"Zebulon" Quist\n', "row 3 is no CSV"),
-        (b'a,b\n1,"Zebulon\n', "row 2 is no CSV"),
+        (b"a,b\n1,2\n3,Zebulon,4\n", "row 3 has 3 cells, but the header has 2 columns"),
+        (b"a,b\n1,2\nZebulon\n", "row 3 has 1 cells, but the header has 2 columns"),
+        (b'a,b\n1,2\n3,"Zebulon" Quist\n', "row 3 is not valid CSV"),
+        (b'a,b\n1,"Zebulon\n', "row 2 is not valid CSV"),
         (",".join(map(str, range(1_001))).encode(), "1,001 columns"),
     ],
 )
@@ -147,8 +147,8 @@ def test_a_file_that_cannot_be_opened_is_reported(path: Path) -> None:
     assert "No such file" in fault_of(path)
     assert "directory" in fault_of(path.parent)
     path.write_text("a\n1\n")
-    assert "no encoding 'latin-99'" in fault_of(path, encoding="latin-99")
-    assert "no encoding 'hex'" in fault_of(path, encoding="hex")
+    assert "--encoding 'latin-99' does not exist" in fault_of(path, encoding="latin-99")
+    assert "--encoding 'hex' does not exist" in fault_of(path, encoding="hex")
 
 
 # JSON lines ----------------------------------------------------------------------------------------
@@ -179,8 +179,8 @@ def test_numbers_of_json_lines_are_exact(path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ('{"a": 1}\n{"a": Zebulon}\n', "line 2 is no JSON"),
-        ('["Zebulon"]\n', "line 1 is no JSON object"),
+        ('{"a": 1}\n{"a": Zebulon}\n', "line 2 is not JSON"),
+        ('["Zebulon"]\n', "line 1 is not a JSON object"),
         ('{"zip": "1", "address": {"zip": "2"}}\n', "line 1 has zip both in its address and beside it"),
     ],
 )

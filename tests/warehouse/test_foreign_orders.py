@@ -81,7 +81,7 @@ def test_a_foreign_file_is_the_meant_orders_or_faults(name: str, columns: Any, s
     ("name", "message"),
     [
         ("a08_shifted_row.csv", "row 3 has 12 cells"),
-        ("a13_bigcommerce.csv", "holds the lines of an order as text"),
+        ("a13_bigcommerce.csv", "has the lines of an order as text"),
         ("a14d_duplicate_keys.jsonl", "'quantity' twice"),
         ("a14e_two_lines.jsonl", "'quantity' twice"),
         ("a17_parquet.parquet", "is a Parquet file"),

@@ -23,7 +23,7 @@ from tests.warehouse.conftest import Warehouse
 
 #: HEADER has no street, city and zip.
 NO_ADDRESS = tuple(
-    Fault(f"address.{field}", "is blank: KK takes the order, and the parcel may not arrive")
+    Fault(f"address.{field}", "is blank: KK accepts the order, but the parcel may not arrive")
     for field in ("street1", "city", "zip")
 )
 HEADER = {"country": "FR", "phone": "07 82 24 67 93", "recipient": "Lou Blanc", "province": "Idf"}

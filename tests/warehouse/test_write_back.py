@@ -213,8 +213,8 @@ def test_orders_without_a_row_are_counted_in_a_warning(
     )
 
     assert (
-        "results of 2 orders (B, C) are not written: no row of orders has this number in order_no, letter by "
-        "letter (blanks around it count)" in caplog.text
+        "results of 2 orders (B, C) are not written: no row of orders has exactly this number in order_no. "
+        "Check for blanks around it" in caplog.text
     )
     assert "Wrote the results of 1 orders" in caplog.text
 
@@ -229,7 +229,7 @@ def test_orders_without_a_row_in_several_batches_are_one_warning(
 
     (warning,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert warning.startswith("The results of 1000 orders (A-0, A-1, A-2, ")
-    assert "A-19 and 980 more) are not written: no row of orders has this number in" in warning
+    assert "A-19 and 980 more) are not written: no row of orders has exactly this number in" in warning
 
 
 def test_nothing_of_a_failed_batch_is_written_and_no_row_is_shown(postgres_warehouse: Warehouse) -> None:

@@ -1,4 +1,4 @@
-"""Promises of finding the orders' own rows: each by its number, letter by letter, along an index."""
+"""Promises of finding the orders' own rows: each by its number, exactly, along an index."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_an_order_without_a_row_of_its_own_is_counted_though_another_folds_to_it
     WriteBack.parse(UPDATED).write(mysql_warehouse.hook, [result("A-1", "1")], LOG)
 
     assert mysql_warehouse.rows("SELECT * FROM orders") == [("a-1", None, None)]
-    assert "results of order A-1 are not written: no row of orders has this number" in caplog.text
+    assert "results of order A-1 are not written: no row of orders has exactly this number" in caplog.text
 
 
 def test_where_a_collation_cannot_be_put_aside_what_it_takes_for_the_same_is_not_written(
@@ -107,9 +107,9 @@ def test_where_a_collation_cannot_be_put_aside_what_it_takes_for_the_same_is_not
     assert postgres_warehouse.rows("SELECT * FROM orders WHERE kk_state IS NOT NULL") == [
         ("C-1", "C-1", "created")
     ]
-    collation = "by the collation of order_no another order's row of orders has the same number, too"
+    collation = "by the collation of order_no, a row of another order in orders has the same number"
     assert f"results of 3 orders (A-1, B-1, a-1) are not written: {collation}" in caplog.text
-    assert "results of order D-1 are not written: no row of orders has this number" in caplog.text
+    assert "results of order D-1 are not written: no row of orders has exactly this number" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""What is left to the night runs by default somewhere."""
+
+from __future__ import annotations
+
+from tests.selection import NIGHTLY_ON_AIRFLOW_2, ON_EACH_DATABASE, TESTS, is_nightly
+
+FILES = sorted(path.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py"))
+ROOMS = ("airflow/", "cli/", "delivery/sql/", "hooks/", "operators/", "plugins/", "sensors/")
+
+
+def test_every_path_of_the_selection_exists() -> None:
+    starts = [*NIGHTLY_ON_AIRFLOW_2, *ON_EACH_DATABASE]
+    assert [start for start in starts if not any(path.startswith(start) for path in FILES)] == []
+
+
+def test_every_file_runs_by_default_on_airflow_3() -> None:
+    assert [path for path in FILES if is_nightly(path, needs_server=False, is_airflow_2=False)] == []
+
+
+def test_rooms_that_import_airflow_or_sqlalchemy_run_by_default_on_airflow_2() -> None:
+    files = [path for path in FILES if path.startswith(ROOMS)]
+    assert len(files) > 50
+    assert [path for path in files if is_nightly(path, needs_server=True, is_airflow_2=True)] == []
