@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo ui test test-3.3 test-2.11 test-range test-system test-ui test-warehouses chaos model bench bench-long \
-	test-lowest coverage lint format build docs audit env-3.3 env-2.11 test-packages clean
+.PHONY: help demo ui test test-3.3 test-2.11 test-fast test-nightly test-range test-system test-ui test-warehouses \
+	chaos model bench bench-long test-lowest coverage lint format build docs audit env-3.3 env-2.11 test-packages clean
 
 AIRFLOW_3 := .venv/airflow-3.3/bin
 # make test ARGS='-k ledger -x'
@@ -24,12 +24,18 @@ demo: env-3.3  ## send a warehouse's orders to a local KK in a real Airflow run,
 ui: env-3.3  ## start Airflow's UI on the demo's data
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m demo.ui $(ARGS)
 
-test: test-3.3 test-2.11  ## run all tests on both ends of the range of Airflow
+test: test-3.3 test-2.11  ## run the default tests on both ends of the range of Airflow
 
-test-3.3: test-packages env-3.3  ## run all tests on Airflow 3.3
+test-fast: env-3.3  ## run the units only: no Airflow process, no database server; for the inner loop
+	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m pytest $(PARALLEL) -m "unit and not nightly" $(ARGS)
+
+test-nightly:  ## run all tests on both ends, also those that repeat a path on another database or Airflow
+	@$(MAKE) --no-print-directory test ARGS="-m 'not system and not ui and not warehouses' $(ARGS)"
+
+test-3.3: test-packages env-3.3  ## run the default tests on Airflow 3.3
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m pytest $(PARALLEL) $(ARGS)
 
-test-2.11: test-packages  ## run all tests on Airflow 2.11 with the built wheel
+test-2.11: test-packages  ## run what Airflow 2.11 could break, with the built wheel
 	@scripts/environment 2.11 $(MORE) || { [ $$? = 3 ] && [ -z "$${CI:-}" ] && exit 0 || exit 1; }; \
 	scripts/test-wheel 2.11 $(PARALLEL) $(ARGS)
 
@@ -66,11 +72,11 @@ bench-long:  ## the same at KK's real rate of 2 a second
 test-lowest:  ## run all tests with the lowest versions that pyproject.toml allows
 	@scripts/test-lowest $(ARGS)
 
-lint: env-3.3  ## check style, security, types, known holes of dependencies, and what is tracked
+lint: env-3.3  ## check style, security, types, prose, known holes of dependencies, and what is tracked
 	@scripts/tool-environment audit
 	@export PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH"; failed=0; \
 	scripts/audit --lenient & \
-	for check in 'ruff check .' 'ruff format --check .' mypy scripts/check-tracked; do \
+	for check in 'ruff check .' 'ruff format --check .' mypy scripts/check-tracked scripts/check-prose; do \
 		$$check || failed=1; \
 	done; \
 	wait $$! || failed=1; exit $$failed

@@ -1,4 +1,4 @@
-"""Asks people before much is bought: plans a sync, asks above a threshold, sends exactly what was approved.
+"""Plan a sync, ask people to approve a large one, and send exactly the approved orders.
 
 Needs Airflow 3.1 with its standard provider, before 3.3 with a triggerer; on earlier ones this file holds
 no DAG. Needs the connections and tables of `kk_sync_orders`.

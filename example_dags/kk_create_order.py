@@ -1,4 +1,4 @@
-"""Single orders to KK in three ways: from parameters, from an upstream task, and mapped over a list.
+"""Send single orders to KK in three ways: from parameters, from an upstream task, and mapped over a list.
 
 Needs the connection `kk_default`, with a ledger: the Airflow variable `kk_ledger_conn_id` (default:
 `warehouse`) names the database connection of the ledger. Trigger it by hand.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests import selection
 from tests.mariadb import find_server, throwaway_mariadb
 from tests.postgres import find_binaries, throwaway_postgres
 
@@ -32,15 +35,35 @@ os.environ |= {
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
 }
 
+# A shell may let a background job ignore SIGINT, and with it every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m leaves out what is marked
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    selection.mark(items)
+
+
 @pytest.fixture(scope="session")
 def migrated_home(tmp_path_factory: pytest.TempPathFactory) -> AirflowHome:
+    """A home that all workers of pytest-xdist copy: the first one that needs it migrates its database."""
     from tests.airflow.support import AirflowHome
 
-    return AirflowHome.create(tmp_path_factory.mktemp("airflow") / "home")
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = folder.parent
+    path, is_ready = folder / "migrated-home", folder / "migrated-home-is-ready"
+    with (folder / "migrated-home.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_ready.exists():
+            shutil.rmtree(path, ignore_errors=True)
+            AirflowHome.create(path)
+            is_ready.touch()
+    return AirflowHome(path)
 
 
 @pytest.fixture

@@ -215,8 +215,13 @@ class TestNames:
 
     @ALL
     def test_links_lead_somewhere(self, page: str):
-        for target in re.findall(r"\]\(([^)#]+)\)", PAGES[page]):
+        for target in re.findall(r"\]\(([^)#]+)", PAGES[page]):
             assert target.startswith("https://") or (REPOSITORY / page).parent.joinpath(target).exists()
+
+    def test_the_readmes_anchors_are_headings(self):
+        for page, anchor in re.findall(r"\]\((docs/[\w-]+\.md)#([^)]+)\)", README):
+            headings = re.findall(r"^#+ (.*)$", PAGES[page], re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings]
 
     @ALL
     def test_python_in_it_can_be_read_and_imports_what_exists(self, page: str):

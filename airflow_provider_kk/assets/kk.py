@@ -21,9 +21,12 @@ _FORMAT = f"kk://<host>/<account>/{ORDERS}, or .../{STATUSES}"
 def create_asset(
     *, host: str, account: str = "default", what: str = ORDERS, extra: dict[str, Any] | None = None
 ) -> Asset:
-    """Return the asset of an account's `orders` or `statuses`.
+    """Return the asset of an account's orders or statuses, on which a DAG can be scheduled.
 
-    `host` is that of the connection, with its port where it has one; `account` is its extra `account`.
+    :param host: the host of the kk connection, with its port if it has one.
+    :param account: the `account` in the extra of the kk connection.
+    :param what: `orders`, for orders created at KK, or `statuses`, for changes copied into the warehouse.
+    :param extra: the extra of the asset.
     """
     return Asset(uri=f"kk://{host}/{quote(account, safe='')}/{what}", extra=extra)
 

@@ -48,7 +48,7 @@ Exit status:
   0  every order would be sent, or is created already
   1  some would not be sent: rejected, invalid, held, changed or in doubt
   2  no result: wrong arguments, file, columns or connection"""
-#: The bucket that KK documents, where no connection says otherwise.
+#: The bucket that KK documents, where no connection sets another one.
 _BURST, _PER_SECOND = 120, 2.0
 #: What a status of a plan is in words.
 OUTCOMES = {

@@ -75,11 +75,11 @@ class Clock(Protocol):
     """The worker's clocks, in seconds."""
 
     def wall(self) -> float:
-        """Seconds since the epoch; may jump."""
+        """Return epoch seconds, which may jump."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go backwards; stands still while the machine is suspended."""
+        """Return seconds that never go backwards, and that stop while the machine is suspended."""
         ...
 
     def sleep(self, seconds: float, stop: StopSignal) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: Seconds that are listed around an attempt, since clocks may differ and KK may be slow.
 _MARGIN_S = 600.0
 SENTINELS = 3
-"""The number of sentinel orders that are looked for in KK's list."""
+"""The number of sentinel orders to find in KK's list."""
 _SENTINEL_S = 600.0
 _FAR_S = 86_400.0
 NOT_OUR_STORE = (

@@ -231,7 +231,7 @@ class RefundDelivery:
         self._log = log
         self._heeds_pause = not goes_on_while_paused
 
-    def advance(self, wish: RefundRequest) -> RefundProgress | None:
+    def advance(self, request: RefundRequest) -> RefundProgress | None:
         """Do the next action; None: another worker has the refund, so call this again in a moment.
 
         :raises KKError: KK's refunds cannot be read; nothing was sent.
@@ -239,7 +239,7 @@ class RefundDelivery:
         :raises ThrottleStopped: the task was stopped before the refund was sent.
         :raises SendingPausedError: sending is paused; nothing was sent.
         """
-        entry = self._ledger.look_up([wish.key]).get(wish.key)
+        entry = self._ledger.look_up([request.key]).get(request.key)
         if entry is not None and entry.state in (State.CREATED, State.HELD):
             return RefundProgress(entry)
         order_list = KKOrderList(self._client)
@@ -252,17 +252,17 @@ class RefundDelivery:
             return RefundProgress(entry, entry.settle_after - now)
         if entry is not None and entry.settle_after > now and entry.state is State.REJECTED:
             return RefundProgress(entry)  # KK may list it nevertheless, but not reliably yet
-        at_kk = self._client.get_refunds(wish.order.id)
-        if own := [one for one in at_kk if one.refund_no and carries(one, wish.key)]:
-            return self._found(wish, entry, own)
+        at_kk = self._client.get_refunds(request.order.id)
+        if own := [one for one in at_kk if one.refund_no and carries(one, request.key)]:
+            return self._found(request, entry, own)
         if entry is not None and entry.state in DOUBTFUL:
             return self._absent(entry, at_kk)
         if entry is not None and entry.state is State.REJECTED and entry.retry_after > now:
             return RefundProgress(entry)
-        self._require_possible(wish, at_kk)
+        self._require_possible(request, at_kk)
         self._throttle.acquire(self._stop, to_send=self._heeds_pause)
         done = attempt(
-            wish.job(self._client),
+            request.job(self._client),
             entry,
             self._ledger,
             origin=self._origin,
@@ -276,12 +276,14 @@ class RefundDelivery:
         return RefundProgress(entry, max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None)
 
     def _found(
-        self, wish: RefundRequest, entry: Record | None, own: Sequence[Refund]
+        self, request: RefundRequest, entry: Record | None, own: Sequence[Refund]
     ) -> RefundProgress | None:
         ids = [str(one.refund_no) for one in own]
         if entry is None or entry.state not in DOUBTFUL | {State.REJECTED}:
-            adopt_unknown(self._ledger, [ListedOrder(id=one, key=wish.key, goods=wish.goods) for one in ids])
-            entry = self._ledger.look_up([wish.key]).get(wish.key)
+            adopt_unknown(
+                self._ledger, [ListedOrder(id=one, key=request.key, goods=request.goods) for one in ids]
+            )
+            entry = self._ledger.look_up([request.key]).get(request.key)
             if entry is None or entry.state is not State.CREATED:
                 return None
             moved: Record | None = entry
@@ -306,30 +308,30 @@ class RefundDelivery:
         moved = self._ledger.hold(entry, Event.CONFLICT, why, own)
         return RefundProgress(moved) if moved else None
 
-    def _require_possible(self, wish: RefundRequest, at_kk: Sequence[Refund]) -> None:
-        ours = [one for one in self._ledger.storage.refunds_of(wish.order.id) if one.key != wish.key]
+    def _require_possible(self, request: RefundRequest, at_kk: Sequence[Refund]) -> None:
+        ours = [one for one in self._ledger.storage.refunds_of(request.order.id) if one.key != request.key]
         known = {number for one in ours for number in one.kk_order_ids}
         foreign = [
             one.refund_no for one in at_kk if one.refund_status == PENDING and one.refund_no not in known
         ]
         if foreign:
             raise RefundPostponedError(
-                f"KK has not decided yet on refund {', '.join(map(str, foreign))} of order {wish.order.id}, "
-                "which the ledger does not have. Retry after KK's decision"
+                f"KK has not decided yet on refund {', '.join(map(str, foreign))} of order "
+                f"{request.order.id}, which the ledger does not have. Retry after KK's decision"
             )
-        if wish.is_whole:
+        if request.is_whole:
             return
         failed = {one.refund_no for one in at_kk if one.refund_status == FAILED}
         taken = add_goods([one.content.goods for one in ours if _is_fixed(one) and not _all_in(one, failed)])
-        has = _ordered(wish.order)
+        has = _ordered(request.order)
         faults = [
             f"{sku}: {quantity} to refund, {has.get(sku, 0)} ordered, {taken[sku]} refunded before"
-            for sku, quantity in wish.goods.items()
+            for sku, quantity in request.goods.items()
             if taken.get(sku) and quantity + taken[sku] > has.get(sku, 0)
         ]
         if faults:
             raise RefundImpossibleError(
-                f"lines has more than is left of order {wish.order.id}: {', '.join(faults)}"
+                f"lines has more than is left of order {request.order.id}: {', '.join(faults)}"
             )
 
 

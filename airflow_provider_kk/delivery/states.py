@@ -153,8 +153,10 @@ def next_action(item: QueuedOrder, entry: Record | None, now: Callable[[], float
         return Action.COMPARE
     if entry.state is State.HELD:
         return Action.HOLD
-    is_refused_so = entry.state is State.REJECTED and entry.content.fingerprint == item.content.fingerprint
-    return Action.BACK_OFF if is_refused_so and entry.retry_after > now() else Action.RECONCILE_FIRST
+    is_rejected_unchanged = (
+        entry.state is State.REJECTED and entry.content.fingerprint == item.content.fingerprint
+    )
+    return Action.BACK_OFF if is_rejected_unchanged and entry.retry_after > now() else Action.RECONCILE_FIRST
 
 
 def is_unsent(entry: Record | None) -> bool:

@@ -137,7 +137,7 @@ class DeliveringOperator(KKOperator):
             hook, ledger, RunQueue(), origin, stop, policy, self.log, guards=self.guards, **limits
         )
 
-    def _give_slot_back(self, until: float) -> NoReturn:
+    def _defer_until(self, until: float) -> NoReturn:
         from airflow_provider_kk.delivery.log import utc
         from airflow_provider_kk.triggers.kk import SleepTrigger
 

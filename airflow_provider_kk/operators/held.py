@@ -108,10 +108,12 @@ def resolve_order(
                 generation=generation,
                 version=version,
             )
-        except (KKError, ResolutionUnavailable) as error:
+        except KKError as error:
             raise AirflowException(
                 f"Order {custom_order_number} is not resolved, since KK cannot be read: {error}. Retry later"
             ) from error
+        except ResolutionUnavailable as error:
+            raise AirflowException(f"Order {custom_order_number} is not resolved: {error}") from error
         except ResolutionRejected as error:
             raise AirflowFailException(f"Order {custom_order_number} is not resolved: {error}") from error
 

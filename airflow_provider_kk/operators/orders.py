@@ -163,7 +163,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
             try:
                 result, summary = create_order(order, delivery, changes_fail=self.on_changed == "fail")
             except DeferUntil as wait:
-                self._give_slot_back(wait.until)
+                self._defer_until(wait.until)
         self._summary = summary
         ids = list(result.kk_order_ids)
         push(context, "kkOrderId", ids[0])
@@ -214,10 +214,10 @@ class SyncOrdersOperator(DeliveringOperator):
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's, else the warehouse
         if that is SQLite, PostgreSQL or MySQL.
-    :param columns: the source of each field that no column of its name fills: `{"sku": "ARTICLE", "zip":
+    :param columns: the source of each field whose column has another name: `{"sku": "ARTICLE", "zip":
         "ship_to.zip", "recipient": "{first_name} {last_name}", "phone": Constant("+33 1 00 00 00 00")}`. Or a
         preset such as `"shopify"`, or a preset with changes: `{"preset": "shopify", "phone": ...}`.
-    :param defaults: the source of a field where it is blank: `{"province": "{city}"}`.
+    :param defaults: the source of a field whose cell is blank: `{"province": "{city}"}`.
     :param duplicate_rows: rows that are equal in every column: `fail` makes their order invalid, `keep`
         orders each of them.
     :param write_back: `"schema.table"` appends each order's result there; `{"table", "key", "ids", "state"}`
@@ -384,7 +384,7 @@ class SyncOrdersOperator(DeliveringOperator):
                     ledger_conn_id=ledger_conn_id,
                 )
             except DeferUntil as wait:
-                self._give_slot_back(wait.until)
+                self._defer_until(wait.until)
         emit(self, context, hook.settings, ORDERS, made(self._summary))
         return self._summary.as_dict()
 

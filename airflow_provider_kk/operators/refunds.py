@@ -172,14 +172,14 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
             self._wait(refunding, wait_s)
         result = refunding.result()
         push(context, "return_value", result)
-        refunding.require_asked()
+        refunding.require_sent()
         if not self.wait:
             return result
-        while pending := refunding.look():
+        while pending := refunding.read_statuses():
             self._wait_for_decision(refunding, pending, ledger_conn_id)
         result = refunding.result()
         push(context, "return_value", result)
-        refunding.require_asked()
+        refunding.require_sent()
         if refunding.failed:
             raise AirflowFailException(
                 f"KK did not grant these refunds: {', '.join(refunding.failed)}. See the orders on KK's site"
@@ -196,7 +196,7 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
     def _wait_for_decision(self, refunding: RefundTask, pending: list[str], ledger_conn_id: str) -> None:
         from airflow_provider_kk.triggers.kk import RefundTrigger
 
-        deadline = refunding.asked_at + self.wait_timeout
+        deadline = refunding.requested_at + self.wait_timeout
         if (rest_s := deadline - refunding.now()) <= 0:
             raise AirflowFailException(
                 f"KK did not decide on these refunds within {self.wait_timeout:g} s: {', '.join(pending)}. "

@@ -61,7 +61,7 @@ class OrderSensor(BaseSensorOperator):
     operator_extra_links = IN_LEDGER
     ui_color = "#ece8dc"
 
-    _last_seen = ""
+    _last_status = ""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class OrderSensor(BaseSensorOperator):
             try:
                 return super().execute(context)
             except AirflowSensorTimeout as error:
-                raise AirflowSensorTimeout(f"{error} {self._last_seen}") from error
+                raise AirflowSensorTimeout(f"{error} {self._last_status}") from error
         return self._wait_deferred(time.time() + self.timeout)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -124,7 +124,7 @@ class OrderSensor(BaseSensorOperator):
                 return seen.orders
             if time.time() >= deadline:
                 raise AirflowSensorTimeout(
-                    f"The order was not {self.until} within {self.timeout:g} s. {self._last_seen}"
+                    f"The order was not {self.until} within {self.timeout:g} s. {self._last_status}"
                 )
         trigger = OrderTrigger(
             kk_conn_id=self.kk_conn_id,
@@ -148,40 +148,40 @@ class OrderSensor(BaseSensorOperator):
         except (KKAuthError, KKEndpointError) as error:
             raise AirflowException(str(error)) from error
         except (KKError, InconclusiveError) as error:
-            self._last_seen = f"KK cannot be read: {error}. The sensor reads it again at the next poke"
-            self.log.warning("%s", self._last_seen)
+            self._last_status = f"KK cannot be read: {error}. The sensor reads it again at the next poke"
+            self.log.warning("%s", self._last_status)
             return None, []
         if not ids:
-            self.log.info("%s", self._last_seen)
+            self.log.info("%s", self._last_status)
             return None, []
         seen = outlook(ids, listed, Goal(self.until), any_split=self.any_split)
         is_clear = are_all or self.any_split
         if seen.why_never and (are_all or not self.any_split):
             raise AirflowFailException(seen.why_never)
         found = ", ".join(f"{one['kk_order_id']} is {one['status']}" for one in seen.orders)
-        self._last_seen = f"Waiting for {self.until}: {found or 'KK lists no order yet'}"
-        self.log.info("%s", self._last_seen)
+        self._last_status = f"Waiting for {self.until}: {found or 'KK lists no order yet'}"
+        self.log.info("%s", self._last_status)
         if seen.missing:
-            self._last_seen = not_listed(seen.missing)
-            self.log.warning("%s", self._last_seen)
+            self._last_status = not_listed(seen.missing)
+            self.log.warning("%s", self._last_status)
         return (seen if is_clear else None), (ids if are_all else [])
 
     def _read(self) -> tuple[list[str], Sequence[Any], bool]:
         """Return the ids, KK's orders of these ids, and whether these are all splits."""
-        asked_for = str(getattr(self, self._given)).strip()
-        if asked_for in ("", "None"):
+        given = str(getattr(self, self._given)).strip()
+        if given in ("", "None"):
             raise AirflowFailException(
-                f"{self._given} rendered to {asked_for or 'an empty text'}. Check that the upstream task "
+                f"{self._given} rendered to {given or 'an empty text'}. Check that the upstream task "
                 "returned a value"
             )
         with self._reading() as (client, ledger):
             if self._given == "kk_order_id":
-                ids = [asked_for]
+                ids = [given]
                 try:
                     return ids, client.get_orders(ids), True
                 except ValueError as error:
                     raise AirflowFailException(f"kk_order_id: {error}") from error
-            splits = self._splits(asked_for, client, ledger)
+            splits = self._splits(given, client, ledger)
             return list(splits.kk_order_ids), splits.orders, splits.are_all
 
     def _splits(self, number: str, client: KKClient, ledger: SqlLedger | None) -> Splits:
@@ -195,7 +195,7 @@ class OrderSensor(BaseSensorOperator):
         splits = splits_of(number, ledger, client)
         if not splits.kk_order_ids:
             state = splits.state or "not known"
-            self._last_seen = f"Order {number} is {state} in the ledger, not created yet"
+            self._last_status = f"Order {number} is {state} in the ledger, not created yet"
         elif not splits.are_all:
             self.log.info("KK's list does not have all goods of order %s yet", number)
         return splits

@@ -48,7 +48,7 @@ class AuditResult(StrEnum):
     OTHER_GOODS = "other_goods"
     """KK has this number with other goods."""
     OTHER_IDS = "other_ids"
-    """KK has the goods once, but not under the kkOrderIds that the ledger knows."""
+    """KK has the goods once, but not under the kkOrderIds in the ledger."""
     UNCLAIMED = "unclaimed"
     """The ledger never sent this number of KK's list: it does not have it, or only from KK's list."""
     UNCLEAR = "unclear"
@@ -135,7 +135,7 @@ def _audit_result(
     attempts: Sequence[Attempt],
     now: float,
 ) -> tuple[AuditResult, str]:
-    if created and all(map(_is_nobodys, generations)):
+    if created and all(map(_is_unclaimed, generations)):
         return (
             AuditResult.UNCLAIMED,
             "the ledger has this number from KK's list alone: no sync sent or selected it",
@@ -159,14 +159,14 @@ def _audit_result(
     return verdict, message
 
 
-def _is_nobodys(entry: Record) -> bool:
+def _is_unclaimed(entry: Record) -> bool:
     return not (entry.attempt or entry.content.fingerprint or entry.resolved_by)
 
 
 def _is_resolved_so(created: Sequence[Record], known: set[str], shown: Sequence[ListedOrder]) -> bool:
     """Return whether a person resolved the number as exactly these KK orders."""
-    has_spoken = any(one.adopted and one.resolved_by for one in created)
-    return has_spoken and known == set(_ids(shown))
+    is_resolved = any(one.adopted and one.resolved_by for one in created)
+    return is_resolved and known == set(_ids(shown))
 
 
 def _by_ids(

@@ -81,7 +81,7 @@ def cancel(number: str, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger
                     f"the refund of {number} is in doubt. Cancel it again in {wait_s:.0f} s to reconcile it. "
                     "No refund is sent twice"
                 )
-            task.require_asked()
+            task.require_sent()
         except RefundImpossibleError as error:
             raise ResolutionRejected(f"{number} cannot be cancelled: {error}") from error
         except (RefundPostponedError, InconclusiveError) as error:

@@ -198,16 +198,16 @@ class Delivery:
         self.run_queue.set(item.position, RunStatus.INVALID, is_new=is_new, message=str(fault))
 
     def _wait(self, stream: Dispatcher) -> None:
-        is_told = False
+        is_reported = False
         while not (stream.cannot_list or self.stop.is_set()):
             wait_s = stream.wait_s()
             if wait_s is None:
                 return
             if self.can_defer and wait_s > _WORTH_DEFERRING_S:
                 raise DeferUntil(self.ledger.clock.wall() + wait_s)
-            if wait_s > _WORTH_LOGGING_S and not is_told:
+            if wait_s > _WORTH_LOGGING_S and not is_reported:
                 self.before_waiting()
-                is_told = True
+                is_reported = True
             self._sleep(wait_s)
             if not self.stop.is_set():
                 stream.reconcile_waiting()

@@ -95,10 +95,10 @@ class Prices:
         unknown = dict.fromkeys(sku.upper() for sku in skus if sku.upper() not in self._known)
         # A SKU with a comma would be two SKUs in the request.
         for chunk in chunks([sku for sku in unknown if "," not in sku], MAX_SKUS):
-            self._ask(client, chunk)
+            self._fetch_chunk(client, chunk)
         self._known = unknown | self._known
 
-    def _ask(self, client: KKClient, skus: Sequence[str]) -> None:
+    def _fetch_chunk(self, client: KKClient, skus: Sequence[str]) -> None:
         from airflow_provider_kk.api.errors import KKRejectedError
 
         try:
@@ -108,7 +108,7 @@ class Prices:
                 return
             # A SKU that KK rejects must not hide the prices of the others.
             for sku in skus:
-                self._ask(client, [sku])
+                self._fetch_chunk(client, [sku])
             if not self._has_answered:
                 raise
             return

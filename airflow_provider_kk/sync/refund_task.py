@@ -59,7 +59,7 @@ class RefundTask:
         self._delivery = RefundDelivery(
             self._refunds, client, bucket, origin, stop, log, goes_on_while_paused=goes_on_while_paused
         )
-        self._wishes: list[RefundRequest] = []
+        self._requests: list[RefundRequest] = []
         self._entries: dict[str, Record] = {}
         self._statuses: dict[str, str | None] = {}
         self._impossible: dict[str, str] = {}
@@ -74,14 +74,14 @@ class RefundTask:
         :raises KKError, InconclusiveError: KK cannot be read.
         """
         orders = self._of_number(number) if number is not None else self._of_id(str(kk_order_id))
-        self._wishes = refund_requests(
+        self._requests = refund_requests(
             orders, goods, ledger=self._refunds, origin=self._origin, remark=remark, reason=reason
         )
 
     @property
     def kk_order_ids(self) -> list[str]:
         """The ids of the orders at KK to refund."""
-        return [wish.order.id for wish in self._wishes]
+        return [request.order.id for request in self._requests]
 
     def _of_id(self, kk_order_id: str) -> list[KKOrder]:
         try:
@@ -110,26 +110,26 @@ class RefundTask:
     def advance(self) -> float | None:
         """Advance each refund as far as possible; return the seconds to wait, None if all are done."""
         waits = []
-        for wish in self._wishes:
+        for request in self._requests:
             try:
-                step = self._delivery.advance(wish)
+                step = self._delivery.advance(request)
             except RefundImpossibleError as error:
-                self._impossible[wish.key] = str(error)
+                self._impossible[request.key] = str(error)
                 continue
             if step is None:
                 waits.append(_RECONCILE_EVERY_S)
                 continue
-            self._entries[wish.key] = step.entry
+            self._entries[request.key] = step.entry
             if step.wait_s is not None:
                 self._log.info(
                     "Refund %s is in doubt. KK's refunds are read in %.0f s to reconcile it",
-                    wish.key,
+                    request.key,
                     step.wait_s,
                 )
                 waits.append(step.wait_s)
         return min(waits) if waits else None
 
-    def look(self) -> list[str]:
+    def read_statuses(self) -> list[str]:
         """Read the refunds' statuses at KK; return the keys of those that KK has not decided on."""
         pending = []
         for key, entry in self._entries.items():
@@ -144,22 +144,22 @@ class RefundTask:
         return pending
 
     def _order_id(self, key: str) -> str:
-        return next(wish.order.id for wish in self._wishes if wish.key == key)
+        return next(request.order.id for request in self._requests if request.key == key)
 
     def result(self) -> list[dict[str, Any]]:
         """Return the refunds that KK has, as plain data."""
         return [
             {
-                "kk_order_id": wish.order.id,
+                "kk_order_id": request.order.id,
                 "refund_no": number,
-                "refund_status": self._statuses.get(wish.key),
+                "refund_status": self._statuses.get(request.key),
             }
-            for wish in self._wishes
-            if (entry := self._entries.get(wish.key)) is not None and entry.state is State.CREATED
+            for request in self._requests
+            if (entry := self._entries.get(request.key)) is not None and entry.state is State.CREATED
             for number in entry.kk_order_ids
         ]
 
-    def require_asked(self) -> None:
+    def require_sent(self) -> None:
         """Require that KK has each refund.
 
         :raises SyncError: a refund was not sent, or KK rejected it.
@@ -204,12 +204,14 @@ class RefundTask:
         count_requests(self._client, self._bucket, tags)
 
     @property
-    def asked_at(self) -> float:
+    def requested_at(self) -> float:
         """The time of the last refund's request, epoch seconds."""
         # A clock that is ahead may have dated the answer, but not the intent.
         intents = {one.key: one.intent_at for one in self._refunds.attempts(list(self._entries))}
-        asked = (min(one.created_at, intents.get(key, one.created_at)) for key, one in self._entries.items())
-        return max(asked, default=0.0)
+        requested = (
+            min(one.created_at, intents.get(key, one.created_at)) for key, one in self._entries.items()
+        )
+        return max(requested, default=0.0)
 
     def now(self) -> float:
         """Return the time of the worker's clock, epoch seconds."""

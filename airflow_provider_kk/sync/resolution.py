@@ -139,11 +139,11 @@ def resolve_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolv
 
     who, why = resolved_by.who, resolved_by.why
     if resolve(ledger, entry, Event.RESOLVED_CREATED, ids=ids, who=who, why=why) is None:
-        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
+        raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     return f"created as {', '.join(ids)}"
 
 
-_HAS_MOVED = "it changed meanwhile. See `kk ledger show {key}`"
+_HAS_CHANGED = "it changed meanwhile. See `kk ledger show {key}`"
 
 
 # Never created -------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def resolve_never_created(
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error
     if moved is None:
-        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
+        raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     unconfirmed = f". KK's list could not confirm that ({doubt}), so this relies on you" if doubt else ""
     return f"never created; the next sync that selects it sends it{unconfirmed}"
 
@@ -203,7 +203,7 @@ def order_again(
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error
     if not is_done:
-        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
+        raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     beside = f", in addition to {', '.join(ids)}" if ids else ""
     return f"the next sync that selects it orders it once more (generation {entry.generation + 1}){beside}"
 
@@ -221,7 +221,7 @@ def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> 
 
     require_rejected(entry)
     if resolution.clear_backoff(ledger, entry, who=resolved_by.who, why=resolved_by.why) is None:
-        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
+        raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     if entry.settle_after > ledger.now():
         return f"the next sync after its settle window, which ends at {utc(entry.settle_after)}, sends it"
     return "the next sync sends it"

@@ -1,6 +1,6 @@
-"""The checks before a manual resolution: what KK and the ledger must show before a decision is applied.
+"""The checks before a manual resolution: conditions at KK and in the ledger for a person's decision.
 
-`resolution` applies what these accept. A check changes nothing that was decided.
+`resolution` applies a decision after these accept it. The checks decide nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def bound_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
-    """Shorten, as a sync does, what a clock that was ahead would let an order wait; return its row.
+    """Shorten, as a sync does, a wait that a clock that was ahead made too long; return the row.
 
-    KK's clock has to be known for this: while KK does not answer, the row stays as it is.
+    This needs KK's clock. While KK does not answer, the row stays as it is.
     """
     from airflow_provider_kk.api.errors import KKError
 
@@ -80,8 +80,9 @@ def doubt_of_orders(ids: Sequence[str], entry: Record, hook: KKHook, ledger: Sql
 
 
 def doubt_of_refunds(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> str:
-    """Require that KK's refunds of these numbers can be an open refund, and return a doubt; empty if they
-    fit.
+    """Require that KK's refunds of these numbers can be an open refund.
+
+    Returns a doubt, empty if they fit.
 
     :param ledger: the ledger of refunds.
     :raises ResolutionRejected: it is not open, or KK does not list each of them as a refund of this order.
@@ -130,8 +131,9 @@ def _orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLe
 
 
 def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> None:
-    """Require that KK's orders of these ids belong to another number, so that no sync adopts them for this
-    one.
+    """Require that KK's orders of these ids belong to another number.
+
+    So no sync adopts them for this one.
 
     :raises ResolutionRejected: an id belongs to this number, or is not in the order's row.
     :raises KKError: KK cannot be read.
@@ -187,15 +189,15 @@ def orders_seen_at_kk(
     from airflow_provider_kk.delivery.listing import kk_skew_s, seen_at_kk
     from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
-    seen, asked = _may_be_absent(entries, ledger, not_mine)
-    if not asked:
+    seen, readable = _may_be_absent(entries, ledger, not_mine)
+    if not readable:
         return seen
     try:
         with open_order_list(hook, ledger) as order_list:
-            asked = _over_by_kks_clock(asked, seen, ledger, kk_skew_s(order_list))
-            at_kk, doubt = seen_at_kk(ledger, order_list, asked) if asked else ({}, "")
+            readable = _over_by_kks_clock(readable, seen, ledger, kk_skew_s(order_list))
+            at_kk, doubt = seen_at_kk(ledger, order_list, readable) if readable else ({}, "")
     except KKError as error:
-        raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
+        raise ResolutionUnavailable(_CANNOT_READ.format(error=error)) from error
     for key, listed in at_kk.items():
         seen[key] = KKView(sorted({one.id for one in listed} - set(not_mine)), doubt)
     return seen
@@ -212,19 +214,19 @@ def refunds_seen_at_kk(
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.refunds import carries, order_of_key
 
-    seen, asked = _may_be_absent(entries, ledger)
+    seen, readable = _may_be_absent(entries, ledger)
     try:
         client = hook.get_conn()
-        if asked:
+        if readable:
             client.list_orders(page_size=1)  # measures KK's clock
-        asked = _over_by_kks_clock(asked, seen, ledger, client.clock_skew_s or 0.0)
+        readable = _over_by_kks_clock(readable, seen, ledger, client.clock_skew_s or 0.0)
     except KKError as error:
-        raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
-    for entry in asked:
+        raise ResolutionUnavailable(_CANNOT_READ.format(error=error)) from error
+    for entry in readable:
         try:
             at_kk = hook.get_refunds(order_of_key(entry.key))
         except KKError as error:
-            raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
+            raise ResolutionUnavailable(_CANNOT_READ.format(error=error)) from error
         own = [one.refund_no for one in at_kk if one.refund_no and carries(one, entry.key)]
         is_readable = all(one.refund_no and one.remark for one in at_kk)
         doubt = "" if is_readable else "KK has refunds whose number or remark cannot be parsed"
@@ -232,14 +234,14 @@ def refunds_seen_at_kk(
     return seen
 
 
-_CANNOT_ASK = "KK cannot be read: {error}. Nothing changed. Try again when KK answers"
+_CANNOT_READ = "KK cannot be read: {error}. Nothing changed. Try again when KK answers"
 
 
 def _may_be_absent(
     entries: Sequence[Record], ledger: SqlLedger, not_mine: Sequence[str] = ()
 ) -> tuple[dict[str, KKView | ResolutionRejected], list[Record]]:
     """Return the entries that KK may still list, each with its reason, and the others."""
-    refused: dict[str, KKView | ResolutionRejected] = {}
+    rejected: dict[str, KKView | ResolutionRejected] = {}
     others = []
     for entry in entries:
         # Within its settle window, KK's list need not have an order.
@@ -247,8 +249,8 @@ def _may_be_absent(
             _require_absent(entry, ledger, not_mine)
             others.append(entry)
         except ResolutionRejected as error:
-            refused[entry.key] = error
-    return refused, others
+            rejected[entry.key] = error
+    return rejected, others
 
 
 def _over_by_kks_clock(

@@ -147,7 +147,7 @@ def _prepare(
         if record is None:
             prepared[key] = ResolutionRejected("it is not in the ledger")
         elif record.version != version:
-            prepared[key] = ResolutionRejected(_moved_on(record))
+            prepared[key] = ResolutionRejected(_has_changed(record))
         else:
             records.append(checks.bound_waits(record, hook, ledger))
     if records:
@@ -172,14 +172,16 @@ def _require_valid(request: ResolutionRequest) -> None:
     if request.ids and len(request.versions) > 1:
         raise ResolutionRejected("the ids belong to one order, so choose only one")
     if request.choice == CANCEL and len(request.versions) > MAX_CANCELLED:
-        raise ResolutionRejected(f"choose at most {MAX_CANCELLED} orders to cancel; `kk cancel` takes more")
+        raise ResolutionRejected(
+            f"choose at most {MAX_CANCELLED} orders to cancel. To cancel more, use `kk cancel`"
+        )
     if request.is_refund and (
         request.choice in ("order_again", CANCEL) or (request.ids and request.choice == "never_created")
     ):
         raise ResolutionRejected("this choice is only for orders. To refund more, use another task")
 
 
-def _moved_on(record: Record) -> str:
+def _has_changed(record: Record) -> str:
     state = record.state.value.replace("_", " ")
     by = f", resolved by {record.resolved_by}" if record.resolved_by else ""
     return f"it changed since this page was loaded, and is {state} now{by}. Your choice was not applied to it"

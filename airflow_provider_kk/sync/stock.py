@@ -100,24 +100,24 @@ class StockCheck:
         while self._coming and len(asked) < MAX_SKUS:
             asked.update(dict.fromkeys(self._unknown(_wanted(self._coming.popleft()))))
         for chunk in chunks(list(asked)[: max(MAX_SKUS, len(own))], MAX_SKUS):
-            self._ask(chunk)
+            self._read_chunk(chunk)
 
     def _unknown(self, skus: Iterable[str]) -> list[str]:
         known = "SELECT 1 FROM stock WHERE sku = ?"
         return [sku for sku in skus if self._db.execute(known, (sku,)).fetchone() is None]
 
-    def _ask(self, skus: Sequence[str]) -> None:
+    def _read_chunk(self, skus: Sequence[str]) -> None:
         """Read these SKUs, one by one if KK rejects the request, so that one SKU does not stop the others."""
         try:
             self._learn(skus)
         except KKRejectedError as error:
             skus = self._unknown(skus)
-            rejected = self._ask_each(skus) if len(skus) > 1 else {skus[0]: _rejection(error)}
+            rejected = self._read_each(skus) if len(skus) > 1 else {skus[0]: _rejection(error)}
             if not self._has_answered:
                 raise  # KK rejects every SKU, so the cause is another one
             self._keep(rejected)
 
-    def _ask_each(self, skus: Sequence[str]) -> dict[str, _Found]:
+    def _read_each(self, skus: Sequence[str]) -> dict[str, _Found]:
         rejected = {}
         for sku in skus:
             try:

@@ -18,8 +18,8 @@ from airflow.utils.session import create_session
 IS_AIRFLOW_3 = airflow.__version__.startswith("3.")
 
 
-def main() -> None:
-    dag_file, dag_id, result_file, options = sys.argv[1:]
+def main(arguments: list[str]) -> None:
+    dag_file, dag_id, result_file, options = arguments
     dag = load_dag(Path(dag_file), dag_id)
     Path(result_file).write_text(json.dumps(run(dag, json.loads(options)), default=str))
 
@@ -96,4 +96,4 @@ def name_of(task_id: str, map_index: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

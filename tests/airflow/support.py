@@ -24,6 +24,8 @@ from typing import Any
 
 import airflow
 
+from tests.airflow.forked_runs import ForkedProcess
+
 AIRFLOW_VERSION = tuple(int(part) for part in airflow.__version__.split(".")[:2])
 DAG_TEST_PROCESS = Path(__file__).with_name("dag_test_process.py")
 REPOSITORY = Path(__file__).parents[2]
@@ -44,12 +46,19 @@ class DagRunResult:
 class RunningDag:
     """A DAG run in a process of its own."""
 
-    def __init__(self, command: list[str], env: dict[str, str], result_file: Path) -> None:
+    process: ForkedProcess | subprocess.Popen[bytes]
+
+    def __init__(
+        self, arguments: list[str], env: dict[str, str], result_file: Path, *, is_fresh: bool
+    ) -> None:
         self._log_file = result_file.with_name("log.txt")
         self._result_file = result_file
         with self._log_file.open("w") as log:
+            if not is_fresh:
+                self.process = ForkedProcess(arguments, env, self._log_file)
+                return
             self.process = subprocess.Popen(
-                command,
+                [sys.executable, str(DAG_TEST_PROCESS), *arguments],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -61,7 +70,7 @@ class RunningDag:
         """The result. Past `timeout_s` the run is killed and the test fails with its log."""
         try:
             self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, TimeoutError):
             self.kill()
             raise AssertionError(f"the run did not end within {timeout_s:g} s:\n{self.log()}") from None
         if not self._result_file.exists():
@@ -91,6 +100,8 @@ class AirflowHome:
     connections: dict[str, str | Mapping[str, Any]] = field(default_factory=dict)
     variables: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
+    is_fresh: bool = False
+    """Whether each run imports Airflow anew. Otherwise it is forked from a process that has imported it."""
 
     @classmethod
     def create(cls, path: Path) -> AirflowHome:
@@ -103,7 +114,7 @@ class AirflowHome:
     def copy(self, path: Path) -> AirflowHome:
         """Another home just like this one."""
         shutil.copytree(self.path, path)
-        return AirflowHome(path, dict(self.connections), dict(self.variables), dict(self.env))
+        return AirflowHome(path, dict(self.connections), dict(self.variables), dict(self.env), self.is_fresh)
 
     def environment(self, dags_folder: Path | None = None) -> dict[str, str]:
         """The whole environment of a process that belongs to this home."""
@@ -161,8 +172,10 @@ class AirflowHome:
         dag_file = self._written(dag) if isinstance(dag, str) else dag
         result_file = Path(tempfile.mkdtemp(dir=self.path)) / "result.json"
         options = json.dumps({"conf": conf, "logical_date": logical_date})
-        command = [sys.executable, str(DAG_TEST_PROCESS), str(dag_file), dag_id, str(result_file), options]
-        return RunningDag(command, self.environment(dag_file.parent), result_file)
+        arguments = [str(dag_file), dag_id, str(result_file), options]
+        # Airflow may read a setting at its import.
+        is_fresh = self.is_fresh or bool(self.env)
+        return RunningDag(arguments, self.environment(dag_file.parent), result_file, is_fresh=is_fresh)
 
     def rendered_fields(self) -> dict[str, dict[str, Any]]:
         """What Airflow has stored of the rendered template fields of each task."""
@@ -188,6 +201,7 @@ def safe_settings(home: Path) -> dict[str, str]:
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(home / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",

@@ -107,6 +107,12 @@ def sandbox() -> Iterator[SandboxServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def fresh_processes(shop: Shop) -> None:
+    """Airflow masks secrets from its first import on, as in a worker."""
+    shop.home.is_fresh = True
+
+
 def files_with(folder: Path, *words: str) -> list[str]:
     """The files, of any kind, that hold one of these words."""
     return [

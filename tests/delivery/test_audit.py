@@ -65,7 +65,7 @@ def test_a_duplicate_from_a_replayed_post_is_counted(world: World) -> None:
     world.kk.add(order)
     (found,) = look(world).findings
     assert (found.key, found.verdict) == ("A", "more")
-    assert found.message == "KK has it 2 times; the ledger does not know 1004, 1005"
+    assert found.message == "KK has this order 2 times; the ledger does not have 1004, 1005"
     assert (found.should_have, found.kk_has) == (TWO, {"SHIRT_M": 4, "MUG": 2})
     assert len(found.kk_ids) == 4
 

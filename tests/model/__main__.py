@@ -1,7 +1,6 @@
 """Check the model of the delivery protocol: every schedule within bounds.
 
 python -m tests.model                      # some minutes on two processors, under 4 GB
-python -m tests.model --large              # wider bounds
 python -m tests.model --mutant "no lease"  # one mutant, with its schedule
 
 Exits with 1 when a promise is broken, or when a mutant breaks none.
@@ -18,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from tests.model import spin
-from tests.model.checks import CHECKS, INEXPRESSIBLE, LARGE, MUTANTS, Check, Mutant
+from tests.model.checks import CHECKS, INEXPRESSIBLE, MUTANTS, Check, Mutant
 
 _EXHAUSTIVE = """\
 Exhaustive: each check stores every state in full and ends when there is no new one. No bit-state hashing
@@ -32,7 +31,6 @@ units."""
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--large", action="store_true", help="wider bounds: many minutes, up to 8 GB")
     parser.add_argument("--mutant", help="check this mutant only")
     parser.add_argument("--workers", type=int, default=2, help="searches at once")
     arguments = parser.parse_args()
@@ -44,18 +42,16 @@ def main() -> int:
         if arguments.mutant:
             return _mutants(executor, [one for one in MUTANTS if one.name == arguments.mutant])
         print(spin.version(), _EXHAUSTIVE, sep="\n")
-        failed = _checks(executor, LARGE if arguments.large else CHECKS, 3_700 if arguments.large else 1_900)
-        if not arguments.large:
-            failed += _mutants(executor, MUTANTS)
-            _print_inexpressible()
+        failed = _checks(executor) + _mutants(executor, MUTANTS)
+        _print_inexpressible()
     print(f"\n{'FAILED' if failed else 'Every promise holds'}; {time.monotonic() - began:.0f} s in all")
     return 1 if failed else 0
 
 
-def _checks(executor: Executor, checks: Sequence[Check], memory_mb: int) -> int:
+def _checks(executor: Executor) -> int:
     print("\n== Promises")
     failed = 0
-    for check, result in zip(checks, executor.map(partial(_try, memory_mb=memory_mb), checks), strict=True):
+    for check, result in zip(CHECKS, executor.map(_try, CHECKS), strict=True):
         kind = "liveness" if check.is_liveness else "safety"
         print(f"\n{check.name} ({kind}): {check.all_bounds}, {', '.join(check.switches)}")
         if isinstance(result, spin.SpinError):

@@ -448,7 +448,7 @@ def test_a_statement_that_is_at_fault_is_one_sentence_and_not_retried(
     done = attempt(sync(sql=sql))
 
     assert isinstance(done.error, AirflowFailException)
-    assert str(done.error).startswith("The warehouse cannot run sql:  OperationalError: ")
+    assert str(done.error).startswith("The warehouse cannot run sql: OperationalError: ")
     assert fault in str(done.error)
     assert str(done.error).endswith("Nothing was sent")
     assert done.error.__suppress_context__

@@ -147,7 +147,7 @@ def resolved_by(site: Site, key: str) -> str:
 def test_a_held_order_is_resolved_and_the_ledger_keeps_who_and_why(site: Site, olga: Browser):
     hold(site.ledger, "N-1")
     plan = olga.plan("N-1", choice="never_created")
-    assert "becomes not sent, and the next sync that selects it sends it again" in plan.text
+    assert "becomes not sent, and the next sync that selects it sends it" in plan.text
     assert state(site.ledger, "N-1") == "held"  # a plan does nothing
     result = olga.confirm(fields_of(plan.text))
     assert "1 of 1 order done" in result
@@ -208,7 +208,7 @@ def test_a_created_order_is_ordered_again_as_a_new_generation(site: Site, olga: 
     kk_order_id = make_at_kk(kk, "A-1")
     record(site.ledger, "A-1", "created", ids=(kk_order_id,))
     plan = olga.plan("A-1", choice="order_again")
-    assert f"(generation 2), beside {kk_order_id}" in plan.text
+    assert f"(generation 2), in addition to {kk_order_id}" in plan.text
     olga.confirm(fields_of(plan.text))
     row = site.ledger.look_up(["A-1"])["A-1"]
     assert (row.generation, row.state.value, row.resolved_by) == (2, "not_sent", f"olga: {WHY}")
@@ -463,7 +463,7 @@ def test_a_reason_is_required(site: Site, olga: Browser, why: str):
     for path in ("plan", "apply"):
         answer = olga.post(f"/kk/resolve/{path}", fields)
         assert answer.status_code == 400
-        assert "a reason is required" in answer.text
+        assert "Enter a reason" in answer.text
     assert state(site.ledger, "Y-1") == "held"
 
 
@@ -499,7 +499,7 @@ def test_while_kk_does_not_answer_nothing_is_done(site: Site, olga: Browser):
         fields = fields_of(page, why=WHY, choice="never_created")
         answer = olga.post(f"/kk/resolve/{path}", fields)
         assert answer.status_code == 409
-        assert "Nothing was done" in html.unescape(answer.text)
+        assert "Nothing changed" in html.unescape(answer.text)
     assert silent.look_up(["Q-1"])["Q-1"].version == version
     silent.close()
 

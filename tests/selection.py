@@ -1,0 +1,86 @@
+"""Which tests run by default, and which by `make test-nightly` only: "What runs where" in CONTRIBUTING.md."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
+
+#: Neither Airflow nor the libraries that it pins can change these: they run on Airflow 3.3.
+NIGHTLY_ON_AIRFLOW_2 = (
+    "api/test_api_versions.py",
+    "api/test_cell_text.py",
+    "api/test_conformance.py",
+    "api/test_conformance_goods.py",
+    "api/test_countries.py",
+    "api/test_fulfilment.py",
+    "api/test_products.py",
+    "api/test_redact.py",
+    "api/test_throttle.py",
+    "chaos/",
+    "delivery/test_",
+    "model/",
+    "sandbox/",
+    "simulation/",
+    "sync/",
+    "system/",
+    "test_demo.py",
+    "test_environment.py",
+    "test_names.py",
+    "test_public_interface.py",
+    "test_readme.py",
+    "test_sandbox_recipes.py",
+    "warehouse/test_cells.py",
+    "warehouse/test_columns.py",
+    "warehouse/test_damaged_rows.py",
+    "warehouse/test_files.py",
+    "warehouse/test_foreign_files.py",
+    "warehouse/test_foreign_orders.py",
+    "warehouse/test_map.py",
+    "warehouse/test_presets.py",
+)
+
+#: These issue every statement of the ledger on every database, also on Airflow 2.11 with SQLAlchemy 1.4.
+#: The others of `tests/delivery` are about the protocol: by default they run on SQLite.
+ON_EACH_DATABASE = (
+    "delivery/sql/",
+    "delivery/test_ledger.py",
+    "delivery/test_pause.py",
+    "delivery/test_protocol.py",
+    "delivery/test_restored_ledger.py",
+)
+_SERVERS = {"postgresql", "postgres", "mysql"}
+
+#: `make test-fast`: rooms whose tests need no process, and fixtures of theirs that start one.
+_UNITS = ("api/", "delivery/", "links/", "sync/", "triggers/", "warehouse/")
+_SLOW_UNITS = ("api/test_conformance", "delivery/test_any_fault.py", "delivery/sql/test_slow_transactions.py")
+_PROCESSES = {"airflow_home", "mariadb_url", "migrated_home", "postgres_url"}
+
+
+def mark(items: list[pytest.Item]) -> None:
+    """Mark what is for the night, and what is a unit."""
+    for item in items:
+        path = item.path.relative_to(TESTS).as_posix()
+        parameters = set(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else set()
+        needs_server = bool(parameters & _SERVERS)
+        if is_nightly(path, needs_server=needs_server):
+            item.add_marker(pytest.mark.nightly)
+        is_alone = not needs_server and not _PROCESSES & set(getattr(item, "fixturenames", ()))
+        if is_alone and path.startswith(_UNITS) and not path.startswith(_SLOW_UNITS):
+            item.add_marker(pytest.mark.unit)
+
+
+def is_nightly(path: str, *, needs_server: bool, is_airflow_2: bool = IS_AIRFLOW_2) -> bool:
+    """Whether a test only repeats a path that another one takes by default.
+
+    :param path: of its file, within `tests`.
+    """
+    if path.startswith(ON_EACH_DATABASE):
+        return False
+    if is_airflow_2 and path.startswith(NIGHTLY_ON_AIRFLOW_2):
+        return True
+    return path.startswith("delivery/") and needs_server
