@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo ui test test-3.3 test-2.11 test-fast test-nightly test-range test-system test-ui test-warehouses chaos model bench bench-long \
-	test-lowest lint format build docs audit env-3.3 env-2.11 test-packages clean
+.PHONY: help demo ui test test-3.3 test-2.11 test-fast test-nightly test-range test-system test-ui test-warehouses \
+	chaos model bench bench-long test-lowest coverage lint format build docs audit env-3.3 env-2.11 test-packages clean
 
 AIRFLOW_3 := .venv/airflow-3.3/bin
 # make test ARGS='-k ledger -x'
@@ -11,7 +11,7 @@ ARGS ?=
 # Tests wait more than they compute, so several files run at once, the slow ones of tests/airflow first.
 # To see prints, or to debug: make test PARALLEL=
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# What a target needs beside: a dependency group, and Debian packages.
+# Additional needs of a target: a dependency group, and Debian packages.
 MORE ?=
 export PYTHON
 
@@ -72,11 +72,11 @@ bench-long:  ## the same at KK's real rate of 2 a second
 test-lowest:  ## run all tests with the lowest versions that pyproject.toml allows
 	@scripts/test-lowest $(ARGS)
 
-lint: env-3.3  ## check style, security, types, known holes of dependencies, and what is tracked
+lint: env-3.3  ## check style, security, types, prose, known holes of dependencies, and what is tracked
 	@scripts/tool-environment audit
 	@export PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH"; failed=0; \
 	scripts/audit --lenient & \
-	for check in 'ruff check .' 'ruff format --check .' mypy scripts/check-tracked; do \
+	for check in 'ruff check .' 'ruff format --check .' mypy scripts/check-tracked scripts/check-prose; do \
 		$$check || failed=1; \
 	done; \
 	wait $$! || failed=1; exit $$failed
@@ -89,12 +89,23 @@ audit:  ## ask PyPI's vulnerability service about all pins; fails when it cannot
 	@scripts/tool-environment audit
 	@scripts/audit $(ARGS)
 
-format: env-3.3  ## mend what ruff can mend
+format: env-3.3  ## fix what ruff can fix
 	@$(AIRFLOW_3)/ruff check --fix .
 	@$(AIRFLOW_3)/ruff format .
 
-build: env-3.3  ## build wheel and sdist into dist/
-	@rm -rf dist && $(AIRFLOW_3)/python -m hatchling build
+build:  ## build wheel and sdist into dist/, and check them as a package index would
+	@scripts/tool-environment package
+	@rm -rf dist && .venv/package/bin/hatchling build
+	@.venv/package/bin/twine check --strict dist/*
+	@.venv/package/bin/check-wheel-contents dist/*.whl
+	@.venv/package/bin/pyroma --min 10 --skip-tests AuthorEmail dist/*.tar.gz # no address is public
+
+coverage:  ## measure which branches of the package the tests reach on Airflow 3.3
+	@$(MAKE) --no-print-directory env-3.3 test-packages MORE=coverage
+	@rm -rf build/coverage && mkdir -p build/coverage
+	@export PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" COVERAGE_FILE="$(CURDIR)/build/coverage/data"; failed=0; \
+	python -m coverage run -m pytest $(PARALLEL) $(ARGS) || failed=1; \
+	python -m coverage combine -q && python -m coverage report --skip-covered --sort=cover; exit $$failed
 
 env-3.3:
 	@scripts/environment 3.3 $(MORE)

@@ -1,4 +1,4 @@
-"""What Airflow reads to know this provider.
+"""Describe this provider to Airflow.
 
 Airflow 3.2 and later call `get_provider_info` at every `import airflow` and do not start when it raises, so
 this module imports nothing. It is also the one place that names the fields of the connection form: Airflow
@@ -91,7 +91,7 @@ _ASSET_URIS: list[dict[str, object]] = [
 
 
 def get_provider_info() -> dict[str, object]:
-    """The `apache_airflow_provider` entry point."""
+    """Return the description of this provider; the `apache_airflow_provider` entry point."""
     return {
         "package-name": "airflow-provider-kk",
         "name": "KakaClo",

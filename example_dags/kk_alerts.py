@@ -1,13 +1,13 @@
-"""A sync that tells somebody when orders need a hand, and when it is late.
+"""A sync that sends an alert when orders need a person, and when a run is late.
 
 Needs what `kk_sync_orders` needs. Run it instead of that one, or copy what is between the lines into yours.
 
-`tell` runs after the task has succeeded and after it has failed for good, not before a retry. It reads the
-summary that the task has pushed, in which newly means by this run: an order that KK refused yesterday is no
-news. It sends counts only, no order and no customer.
+`alert` runs after the task has succeeded and after its last retry has failed. It reads the summary that the
+task has pushed. There, newly means by this run: an order that KK rejected yesterday is not counted. The alert
+has counts only, no order and no customer.
 
-The deadline needs Airflow 3.3: from there on it may call a function of a DAG file. For 3.1 and 3.2 see
-docs/operating.md.
+The deadline needs Airflow 3.3, where it may call a function of a DAG file. For 3.1 and 3.2 see
+docs/howto-alerts.md.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from airflow_provider_kk.operators.orders import SyncOrdersOperator
 log = logging.getLogger(__name__)
 
 # ---------------------------------------------------------------------------------------------------
-#: What a human has to see, by the summary's counts.
-NEWS = {
+#: The counts of the summary that a person has to see.
+ALERTS = {
     "newly_held": "held: see `kk ledger list --state held`",
-    "newly_rejected": "refused by KK",
+    "newly_rejected": "rejected by KK",
     "newly_invalid": "invalid",
     "changed": "changed after creation",
     "in_doubt": "in doubt",
@@ -41,19 +41,19 @@ def send(text: str) -> None:
     log.warning("ALERT: %s", text)
 
 
-def tell(context: Any) -> None:
-    """Say what needs a hand after a run of the sync."""
+def alert(context: Any) -> None:
+    """Send the counts of orders that need a person."""
     ti = context["ti"]
     where = f"{ti.dag_id} {ti.run_id}"
     summary = ti.xcom_pull(task_ids=ti.task_id)
     if summary is None:
-        send(f"{where}: failed before it could count anything. Its log says why")
-    elif found := [f"{summary[count]} {words}" for count, words in NEWS.items() if summary[count]]:
+        send(f"{where}: failed before it could count anything. See its log")
+    elif found := [f"{summary[count]} {words}" for count, words in ALERTS.items() if summary[count]]:
         send(f"{where}: of {summary['selected']} orders {', '.join(found)}")
 
 
 def late(context: Any) -> None:
-    """Say that a run is not over in time."""
+    """Send an alert for a run that is not over in time."""
     send(f"{context['dag_run']['dag_id']} {context['dag_run']['dag_run_id']}: not over after an hour")
 
 
@@ -97,6 +97,6 @@ with DAG(
         """,
         write_back={"table": "shop_order", "key": "order_no", "ids": "kk_order_ids", "state": "kk_state"},
         max_rejected=0.5,
-        on_success_callback=tell,
-        on_failure_callback=tell,
+        on_success_callback=alert,
+        on_failure_callback=alert,
     )

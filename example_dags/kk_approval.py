@@ -1,4 +1,4 @@
-"""Asks people before much is bought: plans a sync, asks above a threshold, sends exactly what was approved.
+"""Plan a sync, ask people to approve a large one, and send exactly the approved orders.
 
 Needs Airflow 3.1 with its standard provider, before 3.3 with a triggerer; on earlier ones this file holds
 no DAG. Needs the connections and tables of `kk_sync_orders`.
@@ -111,7 +111,7 @@ def define_dag() -> DAG:
             task_id="approve",
             subject=asked["subject"],
             body=asked["body"],
-            # What nobody answered in time is not asked again in this run.
+            # A question without an answer is not asked again in this run.
             retries=0,
             **{timeout: timedelta(hours=12)},
         )

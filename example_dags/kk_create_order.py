@@ -1,7 +1,7 @@
-"""Single orders to KK in three ways: from parameters, from an upstream task, and mapped over a list.
+"""Send single orders to KK in three ways: from parameters, from an upstream task, and mapped over a list.
 
 Needs the connection `kk_default`, with a ledger: the Airflow variable `kk_ledger_conn_id` (default:
-`warehouse`) names the database connection that remembers what was sent. Trigger it by hand.
+`warehouse`) names the database connection of the ledger. Trigger it by hand.
 """
 
 from __future__ import annotations

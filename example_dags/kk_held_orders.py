@@ -1,13 +1,13 @@
-"""Asks people about held orders, inside Airflow, and does what they say.
+"""Asks people about held orders, inside Airflow, and resolves the orders by their answers.
 
 Needs Airflow 3.1 with its standard provider, before 3.3 with a triggerer; on earlier ones this file holds
 no DAG, and `kk ledger resolve` does the same. Needs the connection `kk_default`, with a ledger: the Airflow
-variable `kk_ledger_conn_id` (default: `warehouse`) names the database connection that remembers what was
-sent.
+variable `kk_ledger_conn_id` (default: `warehouse`) names the database connection of the
+ledger.
 
-An order is held when only a human can tell what became of it: look its number up on KK's site first. The
-question stands under Required Actions, in the UI and on the run. The ledger keeps who answered, and why. What
-nobody answers within the day is asked again by a later run.
+An order is held when only a person can decide about it: search its number on KK's site first. The question is
+under Required Actions, in the UI and on the run. The ledger keeps who answered, and why. If nobody answers
+within the day, a later run asks again.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ LEAVE = "Leave it held"
 
 @task
 def held(ledger_conn_id: str) -> list[dict[str, Any]]:
-    """Read what waits for a human; no customer's data is in it."""
+    """Read the held orders; no customer's data is in them."""
     return held_orders(ledger_conn_id=ledger_conn_id)
 
 
 @task(multiple_outputs=True)
 def question(order: dict[str, Any]) -> dict[str, str]:
-    """Put into words what there is to decide about one order."""
+    """Describe one order, and the decision about it."""
     number = order["custom_order_number"]
     goods = ", ".join(f"{quantity} x {sku}" for sku, quantity in order["goods"].items())
     facts = {
@@ -54,7 +54,7 @@ def question(order: dict[str, Any]) -> dict[str, str]:
 
 @task
 def apply(order: dict[str, Any], answer: dict[str, Any], ledger_conn_id: str) -> str:
-    """Do what was answered, by the rules of `kk ledger resolve`: ids are checked at KK."""
+    """Resolve an order by the answer and by the rules of `kk ledger resolve`: ids are checked at KK."""
     (choice,) = answer["chosen_options"]
     if choice == LEAVE:
         return "left as it is"
@@ -66,9 +66,9 @@ def apply(order: dict[str, Any], answer: dict[str, Any], ledger_conn_id: str) ->
         who=answer["responded_by_user"]["name"],
         why=form["why"],
         kk_order_ids=form["kk_order_ids"],
-        # What is ordered once more may be so because KK has something else.
+        # KK may have other goods, which is why the order is made once more.
         accept_other_goods=choice == ORDER_AGAIN,
-        # An answer may be a day old, and a colleague or a sync have been faster.
+        # An answer may be a day old: a colleague or a sync may have been faster.
         generation=order["generation"],
         version=order["version"],
         ledger_conn_id=ledger_conn_id,

@@ -1,12 +1,12 @@
-"""One order's life: it is created, waited for until its parcels are on their way, and told of; else refunded.
+"""One order's life: create it, wait until its parcels are shipped, and report them; else refund it.
 
 Needs the connection `kk_default`, with a ledger: the Airflow variable `kk_ledger_conn_id` (default:
-`warehouse`) names the database connection that remembers what was sent. Trigger it by hand. On `kk sandbox`
+`warehouse`) names the database connection of the ledger. Trigger it by hand. On `kk sandbox`
 orders move by a timetable, which its control page changes.
 
 The wait takes no worker's slot. It is skipped, which begins the refund, when the order is not shipped in
-time, and at once when it never will be: it is cancelled, or KK calls it abnormal. What KK refuses to refund,
-such as an order that was shipped in the last moment, fails the run with KK's reason.
+time, and at once when it never will be: it is cancelled, or KK calls it abnormal. If KK rejects the refund,
+for example of an order that was shipped in the last moment, the run fails with KK's reason.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ with DAG(
 
     @task
     def notify(orders: list[dict[str, Any]]) -> None:
-        """Tell whoever waits for the parcels; replace it by your own."""
+        """Report the parcels; replace it by your own."""
         for order in orders:
             for package in order["packages"]:
                 print(

@@ -1,10 +1,10 @@
 """Refunds some lines of an order, by its own number, and waits for KK's decision.
 
 Needs the connection `kk_default`, with a ledger: the Airflow variable `kk_ledger_conn_id` (default:
-`warehouse`) names the database connection that remembers what was sent. Trigger it by hand, before the order
+`warehouse`) names the database connection of the ledger. Trigger it by hand, before the order
 is shipped, with the order's number and its lines; the lines must have been ordered.
 
-A retry or a clear never asks twice; another run with the same lines is another refund.
+A retry or a clear never asks KK twice; another run with the same lines is another refund.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Every 15 minutes the shop's new orders go to KK, and what became of them comes back.
+"""Every 15 minutes, sends the shop's new orders to KK, and writes the results back.
 
 Needs two connections: `kk_default` to KK and one to the warehouse, named by the Airflow variable
 `kk_warehouse_conn_id` (default: `warehouse`). The tables are made by the statements in `warehouse.sql`.
 
-The query selects what has no kkOrderId yet. It does not look at the data interval: on Airflow 3 that of a
-cron schedule is empty. An order that is selected twice is still sent once.
+The query selects orders without a kkOrderId. It ignores the data interval: on Airflow 3 that of a cron
+schedule is empty. An order that is selected twice is still sent once.
 """
 
 from __future__ import annotations
@@ -48,6 +48,6 @@ with DAG(
             "ids": "kk_order_ids",
             "state": "kk_state",
         },
-        # A few bad orders are no reason to wake anybody; they are in the log, the summary and the table.
+        # A few bad orders do not fail the task; they are in the log, the summary and the table.
         max_rejected=0.5,
     )

@@ -1,11 +1,11 @@
-"""Every 20 minutes the warehouse learns where the orders at KK are: statuses, lines and parcels.
+"""Every 20 minutes, writes the orders at KK into the warehouse: statuses, lines and parcels.
 
 Needs two connections: `kk_default` to KK and one to the warehouse (SQLite, PostgreSQL or MySQL), named by the
 Airflow variable `kk_warehouse_conn_id` (default: `warehouse`). The tables `kk_order_status`, `kk_order_line`
 and `kk_package` are made at the first run.
 
-Each run reads what has changed since the last one, up to 10 minutes before now, so it does not matter when it
-runs or whether one is left out.
+Each run reads the changes since the last one, up to 10 minutes before now. So it does not matter when it
+runs, or whether one is left out.
 """
 
 from __future__ import annotations

@@ -92,8 +92,7 @@ def words_of(name: str) -> set[str]:
 
 
 def glossary() -> dict[str, str]:
-    rows = re.findall(r"^\| ([^|]+?) \| (.+) \|$", (DOCS / "glossary.md").read_text(), re.MULTILINE)
-    return {term: meaning for term, meaning in rows if term != "term"}
+    return dict(re.findall(r"^- \*\*(.+?)\*\*: (.+)$", (DOCS / "glossary.md").read_text(), re.MULTILINE))
 
 
 def test_no_class_name_occurs_twice():

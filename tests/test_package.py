@@ -9,6 +9,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -102,6 +103,14 @@ class TestProviderInfo:
         assert len(imported) == 1
 
 
+def build(target: str, directory: Path) -> Path:
+    if not (REPOSITORY / "airflow_provider_kk").exists():
+        pytest.skip("these tests run beside an installed wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(directory)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    return next(directory.iterdir())
+
+
 class TestMetadata:
     def test_the_version_is_in_one_place(self):
         assert importlib.metadata.version("airflow-provider-kk") == airflow_provider_kk.__version__
@@ -122,24 +131,18 @@ class TestMetadata:
         assert used == {name for name in declared if not name.startswith("apache-airflow")}
 
     def test_the_wheel_holds_all_modules_and_nothing_else(self, tmp_path):
-        if not (REPOSITORY / "airflow_provider_kk").exists():
-            pytest.skip("these tests run beside an installed wheel")
-        build = [
-            sys.executable,
-            "-m",
-            "hatchling",
-            "build",
-            "--target",
-            "wheel",
-            "--directory",
-            str(tmp_path),
-        ]
-        subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
-        (wheel,) = tmp_path.glob("*.whl")
-        names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+        names = {
+            name for name in zipfile.ZipFile(build("wheel", tmp_path)).namelist() if ".dist-info/" not in name
+        }
         tracked = {str(path.relative_to(REPOSITORY)) for path in PACKAGE.rglob("*") if is_source(path)}
         assert names == tracked
         assert "airflow_provider_kk/py.typed" in names
+
+    def test_the_sdist_holds_what_a_packager_needs(self, tmp_path):
+        with tarfile.open(build("sdist", tmp_path)) as sdist:
+            names = {name.split("/")[1] for name in sdist.getnames()}
+        assert names >= {"tests", "example_dags", "docs", "CHANGELOG.md", "Makefile", "airflow_provider_kk"}
+        assert not names & {".venv", "build", "dist"}
 
 
 class TestCostOfImport:

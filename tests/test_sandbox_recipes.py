@@ -1,4 +1,4 @@
-"""The recipes of docs/sandbox.md, as they are printed, end in the states that they promise."""
+"""The recipes of docs/howto-rehearse.md, as they are printed, end in the states that they promise."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.airflow.support import REPOSITORY
 from tests.operators.shop import attempt, nonzero, sync
-from tests.test_readme import blocks, codes, exported, section, table
+from tests.test_readme import PAGES, blocks, codes, exported, section, table
 
 if TYPE_CHECKING:
     from airflow_provider_kk.sandbox.server import SandboxServer
 
-RECIPES = table(section("docs/sandbox.md", "A recipe for each state"))
+EXAMPLES = REPOSITORY / "docs" / "examples"
+RECIPES = table(section("docs/howto-rehearse.md", "A recipe for each state"))
 
 
 @pytest.fixture
 def warehouse(tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """README's tables with the orders that the page adds, and the connections that it names."""
+    """The example's tables with the orders that the page adds, and the connections that it names."""
     path = tmp_path / "warehouse.db"
     with closing(sqlite3.connect(path)) as db:
-        db.executescript(blocks("README.md", "sql")[0])
-        db.executescript(blocks("docs/sandbox.md", "sql")[0])
-    (extras,) = exported("\n".join(blocks("docs/sandbox.md", "sh"))).values()
+        db.executescript((EXAMPLES / "two_tables.sql").read_text())
+        db.executescript(blocks("docs/howto-rehearse.md", "sql")[0])
+    (extras,) = exported(PAGES["docs/howto-rehearse.md"]).values()
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
     monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(extras | {"host": sandbox.url}))
     return path
 
 
 def run(run_id: str, *arguments: str) -> dict[str, int]:
-    """Run README's sync and return the counts that are not zero."""
-    dag = next(block for block in blocks("README.md", "python") if "SyncOrdersOperator(" in block)
+    """Run the example's sync and return the counts that are not zero."""
+    dag = (EXAMPLES / "two_tables.py").read_text()
     printed: dict[str, Any] = {
         "sql": re.findall(r'sql="""(.*?)"""', dag, re.DOTALL)[0],
         "write_back": ast.literal_eval(re.findall(r"write_back=(\{.*?\})", dag)[0]),
@@ -72,7 +74,7 @@ def test_a_recipe_ends_in_its_state(row: list[str], warehouse: Path, sandbox: Sa
 
 
 def test_an_order_of_goods_in_two_of_kks_warehouses_is_split(warehouse: Path, sandbox: SandboxServer) -> None:
-    change(warehouse, blocks("docs/sandbox.md", "sql")[1])
+    change(warehouse, blocks("docs/howto-rehearse.md", "sql")[1])
 
     assert "created" in run("split")
 

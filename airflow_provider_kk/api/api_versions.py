@@ -1,4 +1,4 @@
-"""KK's API versions as data: where each call lives and what its fields are called.
+"""Describe KK's API versions as data: where each call lives and what its fields are called.
 
 `v1` is the API as first documented, `v1-orders` its later revision (pages "Create order" and "Query orders",
 v1), `v2` the current one. Another API version is one more entry of `API_VERSIONS`.
@@ -46,7 +46,7 @@ class ApiVersion:
             raise InvalidOrderError((Fault("channel_type", f"must be {speeds} in API version {self.name}"),))
 
     def create_body(self, order: Order, address_key: str, sale_platform: str | None) -> dict[str, Any]:
-        """The JSON body that creates `order`. Absent optional fields are left out.
+        """Return the JSON body that creates `order`. Absent optional fields are left out.
 
         `address_key` is one of `ADDRESS_KEYS`; `sale_platform` is for orders that name none.
         Raises InvalidOrderError like `check`.

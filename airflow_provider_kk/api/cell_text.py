@@ -1,9 +1,9 @@
-"""How the text of one cell is read: what is stripped, what is blank, what is damaged.
+"""Read the text of one cell: strip it, recognise blanks, find damage.
 
 Spreadsheets, data frames and database dumps leave marks in text: a quote before digits, `.0` behind them,
-`nan` for nothing, invisible characters. What is certain is removed, what is not is a fault. The models and
-the warehouse read every cell by these rules. No message repeats a value, except that of an order number, a
-country, a SKU or a quantity.
+`nan` for nothing, invisible characters. A certain mark is removed, an uncertain one is a fault. The models
+and the warehouse read every cell by these rules. No message repeats a value, except that of an order number,
+a country, a SKU or a quantity.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _CODES = frozenset({"sku", "country", "channel_type", "quantity"})
 
 
 class CellError(ValueError):
-    """A cell that cannot be the field it was selected as; the text says what to do about it."""
+    """A cell that cannot be the field it was selected as; the text describes how to correct it."""
 
 
 def plain_text(text: str, field: str) -> str | None:
-    """The text without blanks behind it, if it surely needs no closer look, as most cells; otherwise None."""
+    """Return the text without trailing blanks if it surely needs no closer look, as most cells; else None."""
     if _PLAIN.get(field, _PLAIN_PROSE).fullmatch(text) is None:
         return None
     line = text.rstrip()
@@ -41,7 +41,7 @@ def plain_text(text: str, field: str) -> str | None:
 
 
 def tidy(text: str, field: str) -> str:
-    """The text without what certainly does not belong to it, composed (NFC); applied twice, it is the same.
+    """Return the text, composed (NFC), without marks that certainly do not belong to it. Idempotent.
 
     A number of digits and `.0` is its digits, except in a SKU.
     """
@@ -55,9 +55,9 @@ def tidy(text: str, field: str) -> str:
 
 
 def comparable(text: str, field: str) -> str | None:
-    """The text in the one form that all spellings of it have, so that rows can be compared; None if blank.
+    """Return the one form that all spellings of the text have, to compare rows; None if blank.
 
-    For text that is not plain. What is damaged stays as it is, for the order's check to find. Raises
+    For text that is not plain. Damaged text stays as it is, for the order's check to find. Raises
     CellError for an order number that stands for a missing one, since rows that have it do not belong
     together.
     """
@@ -66,7 +66,9 @@ def comparable(text: str, field: str) -> str | None:
     line = tidy(text, field)
     if line and is_missing(line, field):
         if field == NUMBER:
-            raise CellError(f"is the text {line!r}: what should have given the number has found nothing")
+            raise CellError(
+                f"is the text {line!r}, which stands for a missing number: correct the source of the number"
+            )
         return None
     if field == NUMBER and line:
         _check_identifies(line)
@@ -81,7 +83,7 @@ def _is_suspect(text: str) -> bool:
 
 
 def is_missing(text: str, field: str) -> bool:
-    """Whether the tidy text is how a program writes that there is no value.
+    """Return whether the tidy text is how a program writes that there is no value.
 
     In names and streets only the exact spellings of programs count: `Null` is a surname.
     """
@@ -168,7 +170,10 @@ def check_encoding(text: str) -> str:
 
 
 def read_quantity(text: str) -> int | None:
-    """Text as a whole number, or None. Raises CellError for digits that two countries read differently."""
+    """Return text as a whole number, or None.
+
+    Raises CellError for digits that two countries read differently.
+    """
     text = tidy(text, "quantity")
     if match := re.fullmatch(r"\+?([0-9]{1,40})(?:\.|[.,]0{1,2}|[.,]0{4,})?", text):
         return int(match[1])
@@ -185,7 +190,7 @@ def read_quantity(text: str) -> int | None:
 
 
 def whole_number(value: object) -> int | None:
-    """A number of any of Python's types as an integer, if it is whole, exact and of at most 40 digits."""
+    """Return a number of any type as an integer, if it is whole, exact and of at most 40 digits."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -197,7 +202,7 @@ def whole_number(value: object) -> int | None:
 
 
 def _visible(text: str, strict: bool) -> str:
-    """The text composed, with plain spaces and without invisible characters."""
+    """Return the text composed, with plain spaces and without invisible characters."""
     before = None
     # What was composed may show another joiner to be loose.
     while text != before and _SPECIAL.search(text):
@@ -208,7 +213,7 @@ def _visible(text: str, strict: bool) -> str:
 
 
 def _unquoted(text: str, strict: bool) -> str:
-    """The text without a spreadsheet's marks of text, `'` in front or `="..."` around."""
+    """Return the text without a spreadsheet's marks of text, `'` in front or `="..."` around."""
     while text[:1] in ("'", "\u2018", "\u2019", '"', "="):
         if match := _AS_TEXT.fullmatch(text):
             inner = match[1].replace('""', '"')
@@ -226,7 +231,7 @@ def _unquoted(text: str, strict: bool) -> str:
 
 
 def _is_uncertain(field: str, text: str, whole: str) -> bool:
-    """Whether digits, a point or comma and zeros may be something else than that whole number."""
+    """Return whether digits, a point or comma and zeros may be something else than that whole number."""
     if field in ("vat", "ioss"):
         return len(whole) < 7  # an amount
     return bool(_GROUPED.fullmatch(text))
@@ -246,13 +251,15 @@ def _check_order_number(text: str) -> str:
     if _DAY.fullmatch(text) or _TIME.fullmatch(text):
         raise CellError(_IS_DATE)
     if _GROUPED.fullmatch(text):
-        raise CellError(f"is {text!r}: are its digits grouped? Export it as text, digits only")
+        raise CellError(f"is {text!r}, which may have grouped digits: export it as text, digits only")
     return ""
 
 
 def _check_parts(text: str) -> None:
     if match := _MISSING_PART.search(text):
-        raise CellError(f"has the part {match[0]!r}: what should have given it has found nothing")
+        raise CellError(
+            f"has the part {match[0]!r}, which stands for a missing value: correct the source of that part"
+        )
 
 
 def _check_zip(text: str) -> str:
@@ -273,7 +280,7 @@ def _check_sku(text: str) -> str:
         raise CellError(_IS_DATE)
     if _WHOLE.fullmatch(text):
         raise CellError(
-            f"is {text!r}, which a spreadsheet may have made of a whole number: export it as text"
+            f"is {text!r}, which a spreadsheet may have made from a whole number: export it as text"
         )
     return ""
 
@@ -297,7 +304,7 @@ def _check_phone(text: str) -> str:
 
 
 def _is_date(text: str) -> bool:
-    """Whether a spreadsheet or a program has written text as a date."""
+    """Return whether a spreadsheet or a program has written text as a date."""
     return any(pattern.fullmatch(text) for pattern in (_DAY, _TIME, _DATE))
 
 
@@ -305,7 +312,7 @@ def _check_recipient(text: str) -> str:
     if not any(map(str.isalpha, text)) and (
         sum(map(str.isdigit, text)) > 4 or re.fullmatch(r"[!-/:-@\s]+", text)
     ):
-        raise CellError("has no letter: are the columns of a row shifted?")
+        raise CellError("has no letter: check that the row's columns are not shifted")
     return ""
 
 
@@ -319,7 +326,7 @@ def _check_ioss(text: str) -> str:
     warning = _check_tax_number(text)
     number = re.sub(r"[ .-]", "", text).upper()
     is_usual = re.fullmatch("IM[0-9]{10}", number)
-    return warning or ("" if is_usual else "is not IM and 10 digits, as IOSS numbers are")
+    return warning or ("" if is_usual else "is not IM and 10 digits, the usual form of an IOSS number")
 
 
 def _check_city(text: str) -> str:
@@ -328,7 +335,7 @@ def _check_city(text: str) -> str:
             "is the text 'None', which may be a missing value or the town in Italy: leave it blank, "
             "or write NONE"
         )
-    return "" if any(map(str.isalpha, text)) else "has no letter: is it a zip?"
+    return "" if any(map(str.isalpha, text)) else "has no letter, so it may be a zip: check the columns"
 
 
 _FIELD_CHECKS: dict[str, Callable[[str], str]] = {
@@ -355,7 +362,7 @@ def _is_mojibake(text: str, encoding: str, repaired: str | None, likely: list[tu
 
 
 def _is_certain(found: str) -> bool:
-    """Whether no language writes these characters side by side, as `\u00c3\u00a9`."""
+    """Return whether no language writes these characters side by side, as `\u00c3\u00a9`."""
     lead, followers = found[0], found[1:]
     if lead == "\u00c3":
         return followers not in "\u2019\u201d\u2026"
@@ -386,13 +393,13 @@ def _redecoded(text: str, encoding: str) -> str | None:
 
 
 def _is_plausible(text: str) -> bool:
-    """Whether the characters are those of names: letters of living scripts, signs, emoji, spaces."""
+    """Return whether the characters are those of names: letters of living scripts, signs, emoji, spaces."""
     others = (character for character in text if character > "\x7f")
     return not any(unicodedata.category(one) in ("Cn", "Co", "Cc") or _RARE.match(one) for one in others)
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
-    """A few of the characters, never whole words."""
+    """Return a few of the characters, never whole words."""
     few = islice(dict.fromkeys(pairs), 3)
     return ", ".join(f"{found!r} probably means {meant!r}" for found, meant in few)
 
@@ -402,7 +409,7 @@ _COMMON_SIGNS = "\u2116\u00ab\u00bb\u00a0\u2018\u2019\u201a\u201c\u201d\u201e\u2
 
 
 def _suspect(encoding: str) -> re.Pattern[str]:
-    """Two to four characters that may be the bytes of one character in UTF-8."""
+    """Return two to four characters that may be the bytes of one character in UTF-8."""
 
     def of_bytes(first: int, last: int) -> str:
         characters = (bytes([one]).decode(encoding, "ignore") or chr(one) for one in range(first, last + 1))
@@ -478,7 +485,7 @@ _NUMERIC_DATE = "[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|[0-9]{1,2}([/.])[0-9]{1,2}\\1(?:
 _DAY = re.compile(rf"[0-9]{{1,2}}(?:-|\. ?){_MONTH}\.?(?:[- ][0-9]{{2,4}})?|{_MONTH}\.?-[0-9]{{2,4}}")
 _TIME = re.compile(f"(?:{_NUMERIC_DATE}){_CLOCK}")
 _DATE = re.compile(_NUMERIC_DATE)
-_IS_DATE = "is a date, perhaps of a spreadsheet that took text such as 1-5 for one: export the column as text"
+_IS_DATE = "is a date. A spreadsheet may have converted text such as 1-5: export the column as text"
 _NO_ZIP = re.compile(r"-[0-9]+(?:[.,][0-9]*)?|\+?[0-9]+[.,][0-9]+|[0-9., ]*[%€$£][0-9., ]*")
 _LOST_LETTER = re.compile(r"[^\W\d_]\?|\?[^\W\d_]")
 #: Signs of ISO-8859-1 beside letters, and KOI8-R read as another Cyrillic encoding.
@@ -498,7 +505,7 @@ _DAMAGES = (
     ),
     (
         re.compile(r"\A(?:True|False|TRUE|FALSE|true|false)\Z"),
-        "is True or False: select the text that is meant",
+        "is True or False: select the intended text",
     ),
     (_FORMULA, "is a spreadsheet's formula: export its value as text"),
     (
@@ -516,7 +523,7 @@ _DAMAGES = (
     ),
     (
         re.compile(r"\{\{.*\}\}|\{%.*%\}|\$\{[^{}]*\}|%\(\w+\)s|\A\{\w+\}\Z", re.DOTALL),
-        "has a placeholder that nothing was filled in for, such as {{ name }}",
+        "has a placeholder without a value, such as {{ name }}: fill it in",
     ),
     (
         re.compile(

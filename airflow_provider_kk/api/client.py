@@ -1,7 +1,7 @@
 """KKClient: KK's calls as methods. One request, one paging loop; the network is `transport.py`.
 
 Ids are always `str`, times aware datetimes, money Decimal. Every call that fails raises a KKError
-(`errors.py`) whose outcome says what is proven.
+(`errors.py`) whose outcome is what is proven.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class KKClient:
         )
         ids = kk_order_ids(self._data(call, throttled=throttled, secrets=order.private_values()))
         if not ids:
-            raise KKUnknownOutcomeError("KK reports success without an order id that can be read", code=10000)
+            raise KKUnknownOutcomeError("KK reports success without a valid order id", code=10000)
         return ids
 
     def list_orders(
@@ -226,9 +226,7 @@ class KKClient:
             data.get("refundNo") if isinstance(data, Mapping) and "refundNo" in data else data
         )
         if not numbers:
-            raise KKUnknownOutcomeError(
-                "KK reports success without a refund number that can be read", code=10000
-            )
+            raise KKUnknownOutcomeError("KK reports success without a valid refund number", code=10000)
         return numbers[0]
 
     def get_refunds(self, kk_order_id: str) -> list[Refund]:
@@ -358,7 +356,7 @@ def _paged(page: Callable[[int], list[T]], key: Callable[[T], object]) -> Iterat
         new = [row for row in rows if not key(row) or key(row) not in seen]
         stuck = stuck + 1 if all(not key(row) for row in new) else 0
         if stuck >= _STUCK_PAGES:
-            raise KKAnswerError(f"KK's list does not end: pages up to {number} repeat what came before")
+            raise KKAnswerError(f"KK's list does not end: pages up to {number} repeat earlier pages")
         for row in new:
             # A page may repeat a row within itself.
             if not key(row) or key(row) not in seen:
@@ -376,7 +374,7 @@ def _listing(data: Any) -> Mapping[str, Any]:
         return {"list": data}
     if isinstance(data, Mapping) and "list" in data and isinstance(data["list"], list | None):
         return data
-    raise KKAnswerError("KK's answer holds no list")
+    raise KKAnswerError("KK's answer has no list")
 
 
 def _rows_of(data: Any) -> list[Any]:

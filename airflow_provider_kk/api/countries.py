@@ -123,7 +123,7 @@ _SHARED = {
 
 
 def country_code(text: str) -> str | None:
-    """The alpha-2 code that `text` stands for without any doubt, or None.
+    """Return the alpha-2 code that `text` stands for without any doubt, or None.
 
     Takes alpha-2 and alpha-3 codes, names in about eighty languages and common aliases such as `UK`, in upper
     or lower case and with or without accents.
@@ -141,14 +141,14 @@ def lost_zero_of_zip(zip_code: str, country: str) -> str:
     if not (first.isdecimal() and 2 < len(first) < expected):
         return ""
     return (
-        f"has {len(first)} digits, and in {country} a zip has {expected}: has a spreadsheet or a column of "
-        "numbers dropped a leading zero? Select it as text"
+        f"has {len(first)} digits, but a zip in {country} has {expected}: a spreadsheet or a numeric column "
+        "may have dropped a leading zero. Select the column as text"
     )
 
 
 @functools.lru_cache(maxsize=4096)
 def country_candidates(text: str) -> tuple[str, ...]:
-    """What `text` may stand for: a few alpha-2 codes, each with its English name, or none."""
+    """Propose a few alpha-2 codes that `text` may stand for, each with its English name, or none."""
     from babel import Locale
     from babel.core import get_global
 
@@ -175,7 +175,7 @@ def _exact_matches(text: str) -> tuple[str, ...]:
 
 
 def _similar(key: str) -> set[str]:
-    """The countries whose names hold these words, or are spelled almost so."""
+    """Return the countries whose names hold these words, or are spelled almost so."""
     names = _names()
     words = set(key.split())
     codes = {code for name, owners in names.items() if words <= set(name.split()) for code in owners}
@@ -188,7 +188,7 @@ def _similar(key: str) -> set[str]:
 
 @functools.cache
 def _names() -> dict[str, set[str]]:
-    """Every name and alpha-3 code, as `_key` makes it, with the codes of all territories that it stands for.
+    """Return every name and alpha-3 code, as `_key` makes it, with the codes of all its territories.
 
     The codes of regions are in, too: a name that may also mean a region means no country for certain.
     """
@@ -230,7 +230,7 @@ def _names_of_cldr() -> Iterator[tuple[str, str]]:
 
 
 def _key(name: str) -> str:
-    """A name without what writers differ in: case, accents, punctuation, abbreviated `Saint`, `and`."""
+    """Return a name without case, accents, punctuation, `and` and the abbreviation of `Saint`."""
     if not name.isascii():
         name = unicodedata.normalize("NFKD", name.translate(_LETTERS))
         name = unicodedata.normalize("NFC", _ACCENTS.sub("", name))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Outcome(str, Enum):
-    """What is known of a request that was meant to change something at KK."""
+    """The proven effect of a request that should change something at KK."""
 
     CREATED = "created"
     """KK did it and returned an id."""
@@ -77,7 +77,7 @@ class KKEndpointError(KKError):
 
 
 class KKRejectedError(KKError):
-    """KK understood the request and rejected it: `code` and `kk_message` say why."""
+    """KK understood the request and rejected it: `code` and `kk_message` are its reason."""
 
     outcome = Outcome.REJECTED
 

@@ -139,7 +139,7 @@ def why_never(order: KKOrder, goal: Goal) -> str | None:
     if status is FulfilmentStatus.REFUNDED:
         return "it is refunded"
     if order.status == "abnormal_order":
-        return "KK calls it abnormal: somebody has to look at it there"
+        return "KK reports it as abnormal. Check it on KK's site"
     return None
 
 
@@ -147,11 +147,11 @@ def _why_never_refunded(order: KKOrder, status: FulfilmentStatus) -> str | None:
     if "refunding" in (order.status, order.refund_status):
         return None
     if order.status == "refund_fail":
-        return "KK has refused the refund"
+        return "KK rejected the refund"
     if status is FulfilmentStatus.CANCELLED and order.paid_at is None and order.financial_status != "paid":
         return "it is cancelled and was never paid"
     if FulfilmentStatus.SHIPPED.rank <= status.rank <= FulfilmentStatus.DELIVERED.rank:
-        return "it is shipped, and KK refunds only before"
+        return "it is shipped, and KK refunds only unshipped orders"
     return None
 
 
@@ -198,8 +198,8 @@ def not_listed(kk_order_ids: Sequence[str]) -> str:
     """Return that KK does not list these orders, and what to check."""
     return (
         f"KK does not list {', '.join(kk_order_ids)}. KK may list a new order some minutes late. If it stays "
-        "so, check that this is KK's id of the order, not your order number, and that the connection's host "
-        "and token are those of the store that has it"
+        "missing, check that this is KK's id and not your order number, and that the connection's host and "
+        "token belong to the store of the order"
     )
 
 

@@ -1,7 +1,7 @@
-"""What we send (Order, OrderAddress, OrderItem) and what we read (KKOrder, Package, ...).
+"""Check an order before it is sent: Order, OrderAddress, OrderItem.
 
-Widths and required fields are those of KK's pages "Create order" (v1, v2); a width counts characters. What we
-send is checked before anything leaves; what we read is taken as it comes and lives in `listed.py`.
+Widths and required fields are those of KK's pages "Create order" (v1, v2); a width counts characters. Orders
+that KK lists are read leniently, by `response_types.py`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ __all__ = [
 
 
 class RequestModel(BaseModel):
-    """The root of what we send: frozen, unknown fields refused, snake_case or KK's own names.
+    """Base of the models that are sent: frozen, no unknown fields, names in snake_case or KK's own.
 
     Names are compared without case and underscores, so `sku`, `SKU` and KK's `orderItemsList` all work.
     """
@@ -88,13 +88,13 @@ class RequestModel(BaseModel):
         named: dict[Any, Any] = {}
         for key, value in data.items():
             field = _field_of(cls, key)
-            # A field given twice stays under its second name and is refused like an unknown one.
+            # A field given twice stays under its second name and is rejected like an unknown one.
             named[field if field and field not in named else key] = value
         return named
 
     @classmethod
     def parse(cls, data: RequestModel | Mapping[str, Any] | str, notices: list[Fault] | None = None) -> Self:
-        """What was checked, from one of these, a mapping or JSON text. Raises InvalidOrderError.
+        """Check a model, a mapping or JSON text and return it as a model. Raises InvalidOrderError.
 
         Gets `notices` what was read differently from how it was written, and what looks doubtful.
         """
@@ -195,7 +195,7 @@ class Order(RequestModel):
     channel_type: ChannelType = None
 
     def private_values(self) -> tuple[str, ...]:
-        """The personal texts of this order, for taking them out of messages."""
+        """Return the personal texts of this order, for taking them out of messages."""
         address = self.address
         values = (
             address.recipient,
@@ -225,7 +225,7 @@ class RefundLines(RequestModel):
 
 
 def _plain(data: object) -> dict[str, Any]:
-    """What pydantic can check; what was checked too, since `model_copy(update=...)` does not check."""
+    """Return data that pydantic can check; of models too, since `model_copy(update=...)` does not check."""
     if isinstance(data, RequestModel):
         return data.model_dump()
     if isinstance(data, str):
@@ -239,7 +239,7 @@ def _plain(data: object) -> dict[str, Any]:
 
 
 def _fault(model: type[RequestModel], detail: ErrorDetails) -> Fault:
-    """Pydantic's finding in our words. Only texts known to hold no value are passed on."""
+    """Translate a finding of pydantic. Only texts that hold no value are passed on."""
     *above, last = detail["loc"] or ("",)
     kind = detail["type"]
     if kind == "extra_forbidden":
@@ -262,8 +262,18 @@ def _unknown_field(owner: type[RequestModel], name: str) -> str:
     near = owner.near_names.get(squashed)
     if near is None:
         close = difflib.get_close_matches(squashed[:64], _names_of(owner), n=1, cutoff=0.7)
-        near = _names_of(owner)[close[0]] if close else None
-    return "is not a field of an order" + (f", did you mean {near}?" if near else "")
+        near = _names_of(owner)[close[0]] if close else _field_below(owner, squashed)
+    return "is not a field of an order" + (f". Did you mean {near}?" if near else "")
+
+
+def _field_below(owner: type[RequestModel], squashed: str) -> str | None:
+    """Return the path of a field of the address or of a line that was given beside them."""
+    below: dict[str, type[RequestModel]] = {"items[0]": OrderItem, "address": OrderAddress}
+    for path, model in below.items():
+        field = _names_of(model).get(squashed) or model.near_names.get(squashed)
+        if owner is Order and field:
+            return f"{path}.{field}"
+    return None
 
 
 def _model_at(model: type[RequestModel], loc: list[int | str]) -> type[RequestModel]:
@@ -279,7 +289,7 @@ def _path(loc: list[int | str]) -> str:
 
 
 def _path_of(model: type[RequestModel], field: str) -> str:
-    """Where a notice belongs: lines of goods get none, so a field that the model lacks is the address's."""
+    """Return a notice's field path. Lines of goods get none, so an unknown field is the address's."""
     return field if field in model.model_fields else f"address.{field}"
 
 
@@ -293,7 +303,7 @@ def _field_of(model: type[RequestModel], key: object) -> str | None:
 
 @functools.cache
 def _names_of(model: type[RequestModel]) -> dict[str, str]:
-    """Every name a field goes by, squashed, with the field's own name."""
+    """Return every name a field goes by, squashed, with the field's own name."""
     return {_squash(field): field for field in model.model_fields} | model.other_names
 
 

@@ -31,8 +31,8 @@ _NUMBER = re.compile(r"(?<![\w-])\+?\(?\d[\d ()./-]*\d(?![\w-])")
 def redact(text: str, secrets: Iterable[str]) -> str:
     """Return `text` as one short decoded line without the words, digits or beginnings of `secrets`.
 
-    Case does not matter. A word counts from 4 letters, digits and beginnings from 6 characters. What is
-    transliterated, abbreviated, hashed or shorter is not found.
+    Case does not matter. A word counts from 4 letters, digits and beginnings from 6 characters.
+    Transliterated, abbreviated, hashed or shorter text is not found.
     """
     line = _plain(text[:_READ])
     values = {form for value in secrets for form in (" ".join(_normal(value).split()), _plain(value)) if form}
@@ -69,7 +69,7 @@ def _pattern(secret: str) -> str:
 
 
 def _without_parts(line: str, secret: str) -> str:
-    """Hide parts of names and streets. What is joined by `-` or `_` is a SKU or an order number."""
+    """Hide parts of names and streets. Words joined by `-` or `_` are a SKU or an order number."""
     if len(secret) > _WORDY:
         return line
     letters = re.findall(r"[^\W\d_]+", secret)

@@ -1,4 +1,4 @@
-"""What KK lists, read leniently: one odd field loses that field, never the order and never the page.
+"""Read KK's lists leniently: an odd field is left out, and its order and page are kept.
 
 A model's fields are a table: `Annotated[type, ReadFrom(reader, "kkName", "olderName")]`. A value that its
 reader cannot parse leaves the field at its default, and its path is kept in `odd_fields`. Field names are

@@ -1,4 +1,4 @@
-"""What an answer of KK proves: the envelope, the outcome, the ids. Pure functions, no network.
+"""Derive from KK's response what it proves: the envelope, the outcome, the ids. Pure functions.
 
 The envelope is `{"code": <int>, "message": <text>, "data": <any>}`; 10000 means success, and the text is
 never tested. Only a whole JSON object with an integer code counts, since a truncated scalar would parse, too.
@@ -51,8 +51,8 @@ class Envelope(NamedTuple):
 def data_of(answer: Response, *, is_write: bool, secrets: Iterable[str] = ()) -> Any:
     """Return the `data` of a success, or raise the KKError that the answer proves.
 
-    What cannot be parsed is an unknown outcome after a write, else a failed read. `secrets` (the token,
-    personal values) are removed from KK's message.
+    A response that cannot be parsed is an unknown outcome after a write, else a failed read. `secrets` (the
+    token, personal values) are removed from KK's message.
     """
     envelope = read_envelope(answer.body)
     if envelope is not None and envelope.code == SUCCESS and 200 <= answer.status < 300:
@@ -109,19 +109,19 @@ def is_plausible_id(text: str) -> bool:
 
 
 _UNCLEAR: dict[bool, tuple[type[KKError], str]] = {
-    True: (KKUnknownOutcomeError, "KK's answer does not tell whether it was done"),
+    True: (KKUnknownOutcomeError, "KK's answer does not show whether the request was executed"),
     False: (KKAnswerError, "KK's answer cannot be used"),
 }
 
 
 def _by_status(status: int, envelope: Envelope | None, is_write: bool) -> tuple[type[KKError], str] | None:
     if is_write and envelope is not None and envelope.code == SUCCESS:
-        return None  # KK says that it was done, whatever the status
+        return None  # KK reports success, whatever the status
     if status == 429:
         return KKRateLimitedError, "KK's rate limit is reached"
-    # The code of an envelope says what was rejected: the token, or this order.
+    # The code of an envelope distinguishes a rejected token from a rejected order.
     if status in (401, 403) and not (is_write and envelope is not None and envelope.code not in (401, 403)):
-        return KKAuthError, "KK refused the access token"
+        return KKAuthError, "KK rejected the access token"
     return None
 
 
@@ -132,26 +132,26 @@ def _by_code(status: int, envelope: Envelope | None) -> tuple[type[KKError], str
         if status in (404, 405):
             return (
                 KKEndpointError,
-                "nothing of KK's answers at this path: is the host or the API version wrong?",
+                "there is no KK API at this path: check the host and api_version",
             )
         return None
     if envelope.code == 401:
-        return KKAuthError, "KK refused the access token"
+        return KKAuthError, "KK rejected the access token"
     if envelope.code == 429:
         return KKRateLimitedError, "KK's rate limit is reached"
     if envelope.code in (SUCCESS, -1) or _is_5xx_like(envelope.code):
         return None
-    return KKRejectedError, "KK refused"
+    return KKRejectedError, "KK rejected the request"
 
 
 def _instead_of_an_envelope(answer: Response) -> str:
     """Describe an answer that is not KK's; of a redirect only the host, since the rest may hold anything."""
     if 300 <= answer.status < 400:
         host = _host_of(answer.headers.get("location", ""))
-        return f"redirects to {host}, not followed: a proxy, or the wrong host?"
+        return f"redirects to {host}, which is not followed: check the proxy and the host"
     if answer.headers.get("content-type", "").lower().startswith("text/html"):
-        return "an HTML page, not JSON: a proxy's or login page?"
-    return "not JSON of KK's shape" if answer.body else "without a body"
+        return "an HTML page instead of JSON: check for a proxy or a login page"
+    return "not JSON in KK's format" if answer.body else "without a body"
 
 
 def _host_of(location: str) -> str:
@@ -159,7 +159,7 @@ def _host_of(location: str) -> str:
         host = urlsplit(location).hostname or ""
     except ValueError:
         host = ""
-    return host if re.fullmatch(r"[a-z0-9.:-]{1,253}", host) else "a path of its own"
+    return host if re.fullmatch(r"[a-z0-9.:-]{1,253}", host) else "another path"
 
 
 def _is_5xx_like(code: int) -> bool:

@@ -88,7 +88,7 @@ class WaitLog:
         if seconds >= _LONG_WAIT_S and now >= self._silent_until:
             self._silent_until = now + _LOG_WAITS_EVERY_S
             _log.warning(
-                "Waiting %.0f s for KK's rate limit: other requests come first, or KK has asked for a pause",
+                "Waiting %.0f s for KK's rate limit: other requests come first, or KK asked for a pause",
                 seconds,
             )
 
@@ -146,4 +146,4 @@ class LocalBucket:
         if stop is None:
             self._sleep(seconds)
         elif stop.wait(seconds):
-            raise ThrottleStopped("stopped while waiting for a place in KK's rate limit")
+            raise ThrottleStopped("stopped while waiting for KK's rate limit")

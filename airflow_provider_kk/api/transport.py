@@ -96,7 +96,9 @@ class Transport:
             request = self._prepared(call)
             options = self._options()
         except Exception as error:
-            return KKNotSentError(f"KK was not asked, the request cannot be made: {self._reason(error)}")
+            return KKNotSentError(
+                f"nothing was sent, because the request cannot be made: {self._reason(error)}"
+            )
         with self._lock:
             self.requests += 1
         try:
@@ -143,15 +145,17 @@ class Transport:
 
     def _failure(self, call: Request, tracked: TrackedRequest, error: Exception) -> KKError:
         if isinstance(error, BeforeSendFailed):
-            refusal = KKNotSentError(f"not sent, the last check before sending said no: {error.reason}")
+            refusal = KKNotSentError(f"not sent, because the check before sending failed: {error.reason}")
             refusal.__cause__ = error.reason
             return refusal
         reason = "the deadline passed" if tracked.expired else self._reason(error)
         if _proven_unsent(tracked, error):
-            return KKNotSentError(f"KK could not be reached, nothing was sent: {reason}")
+            return KKNotSentError(f"KK cannot be reached, so nothing was sent: {reason}")
         if call.is_write:
-            return KKUnknownOutcomeError(f"sent, but no whole answer came, so KK may have done it: {reason}")
-        return KKAnswerError(f"no whole answer from KK: {reason}")
+            return KKUnknownOutcomeError(
+                f"KK's answer is missing or incomplete, so KK may have executed it: {reason}"
+            )
+        return KKAnswerError(f"KK's answer is missing or incomplete: {reason}")
 
     def _reason(self, error: BaseException) -> str:
         text = _innermost(error).replace(self._token, "***")
@@ -200,7 +204,7 @@ def _proven_unsent(tracked: TrackedRequest, error: Exception) -> bool:
 
 
 def _innermost(error: BaseException) -> str:
-    """Describe the innermost cause, which says what happened; the others only wrap it."""
+    """Describe the innermost cause, which is the reason; the others only wrap it."""
     seen = {id(error)}
     while (below := _below(error)) is not None and id(below) not in seen:
         seen.add(id(below))

@@ -17,9 +17,9 @@ def checked_base_url(base_url: str) -> str:
         parts = urlsplit(text)
         host, _port = parts.hostname or "", parts.port
     except ValueError:
-        raise ValueError("the base URL cannot be read: is its host or port mistyped?") from None
+        raise ValueError("the base URL cannot be parsed: check its host and port") from None
     if parts.username is not None or parts.password is not None:
-        raise ValueError("the base URL must not hold a user or password: the access token goes elsewhere")
+        raise ValueError("the base URL must not contain a user or password: pass the access token separately")
     if not host or parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
         raise ValueError(f"the base URL must look like {PRODUCTION_URL}")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
@@ -32,11 +32,11 @@ def checked_base_url(base_url: str) -> str:
 def checked_token(token: str) -> str:
     """Return the access token. Raises ValueError, without showing it, when no header can hold it."""
     if not token:
-        raise ValueError("the access token is missing: it is issued in the account pages of KK")
+        raise ValueError("the access token is missing: get one from KK's account pages")
     if re.search(r"[^\x21-\x7e]", token):
         raise ValueError(
-            "the access token has spaces, line ends or other characters that no token has: "
-            "copy it again, whole and without anything around it"
+            "the access token has spaces, line ends or other invalid characters: "
+            "copy it again, without anything around it"
         )
     return token
 

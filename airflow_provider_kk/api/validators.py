@@ -1,8 +1,8 @@
-"""How one value of an order is checked: text of a width, a country, a quantity, an order number.
+"""Check one value of an order: text of a width, a country, a quantity, an order number.
 
 Each check takes what a warehouse, a template or JSON may yield and returns the clean value, or raises a
-PydanticCustomError that says what to pass. No message repeats the value: it may be somebody's name. What is
-worth a word without being a fault goes to the list `notices` of the validation's context.
+PydanticCustomError that describes what to pass. No message repeats the value: it may be somebody's name.
+Warnings go to the list `notices` of the validation's context.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ MAX_QUANTITY = 10**16 - 1
 """KK documents `int[16]`: 16 digits."""
 CHANNEL_TYPES = ("Standard", "Express", "Expedited")
 """KK's shipping speeds (page "Create order", v2)."""
-PROVINCE_REQUIRED = "is required: where a country has none, give the city once more"
+PROVINCE_REQUIRED = "is required. If the country has no provinces, repeat the city"
 
 
 def text(
     width: int | None = None, *, required: bool | str = False, number_ok: bool = False
 ) -> BeforeValidator:
-    """Text of one line, trimmed, at most `width` characters; empty is absent, or refused in the words given.
+    """Check text of one line, trimmed, of at most `width` characters.
+
+    Empty text is absent, or a fault with the message `required`.
 
     With `number_ok`, whole numbers are taken as their digits, since warehouses store zips and order numbers
     as integers and native rendering of templates yields them. Zeros or a plus sign that were lost on the way
@@ -65,7 +67,7 @@ def _note(value: object, info: ValidationInfo) -> str | None:
 def _read(
     value: object, info: ValidationInfo, number_ok: bool, required: bool | str, *, lines: bool = False
 ) -> str | None:
-    """A cell as text, by the rules of `cell_text`; None where it is blank and need not be there."""
+    """Return a cell as text, by the rules of `cell_text`; None where it is blank and need not be there."""
     field = str(info.field_name)
     raw = _as_text(value, number_ok)
     if (plain := plain_text(raw, field)) is not None:
@@ -75,7 +77,7 @@ def _read(
         line = tidy(raw, field)
         if line and is_missing(line, field):
             if required or field == "custom_order_number":
-                _fail(f"is the text {line!r}: what should have given the value has found nothing")
+                _fail(f"is the text {line!r}, which stands for a missing value: correct the source of it")
             _notify(info, f"the text {line!r} counts as blank")
             return None
         if not line:
@@ -101,7 +103,7 @@ def _order_number(value: object, info: ValidationInfo) -> str | None:
     if number is None:
         if value is not None:
             # Taken for absent, an order whose number a template failed to fill would get a new one each run.
-            _fail("is empty: give the number, or leave the field out")
+            _fail("is empty: pass a number, or leave the field out")
         return None
     if not re.fullmatch(r"[ -~]+", number):
         _fail("must be printable ASCII: letters, digits and signs without accents")
@@ -123,8 +125,8 @@ def _country(value: object, info: ValidationInfo) -> str:
         return code
     candidates = " or ".join(country_candidates(word or ""))
     shown = f"{word!r} is" if re.fullmatch(r"[A-Za-z]{1,3}", word or "") else "is"
-    did_you_mean = f", did you mean {candidates}?" if candidates else ", pass one such as FR or US"
-    return _fail(f"{shown} no ISO 3166 alpha-2 code or unambiguous name of a country{did_you_mean}")
+    did_you_mean = f". Did you mean {candidates}?" if candidates else ". Pass a code such as FR or US"
+    return _fail(f"{shown} neither an ISO 3166 alpha-2 code nor an unambiguous country name{did_you_mean}")
 
 
 def _quantity(value: object) -> int:
@@ -158,7 +160,7 @@ def _channel_type(value: object, info: ValidationInfo) -> str | None:
 
 
 def _json_container(opening: str, what: str) -> Callable[[object], object]:
-    """Templates yield text, so an address or a list of lines may come as JSON text."""
+    """Parse an address or a list of lines that comes as JSON text, as templates yield it."""
 
     def check(value: object) -> object:
         if value is None:
@@ -194,7 +196,7 @@ as_lines = BeforeValidator(_lines)
 
 
 def parse_json(source: str) -> Any:
-    """JSON text as Python data, numbers exact. Raises PydanticCustomError, which says how to pass it."""
+    """Parse JSON text; numbers stay exact. Raises PydanticCustomError, which describes how to pass it."""
     try:
         return json.loads(source, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -202,20 +204,20 @@ def parse_json(source: str) -> Any:
     except CellError as error:
         fault = str(error)
     except (ValueError, RecursionError, ArithmeticError):
-        fault = "is not JSON that can be read: a number in it is none or too long, or it nests too deep"
+        fault = "is not valid JSON: a number is invalid or too long, or the nesting is too deep"
     _fail(fault)
 
 
 def _not_json(source: str, error: json.JSONDecodeError) -> str:
     rest = source[error.pos :].lstrip()
     if source.strip() == "None":
-        return "is the text 'None': the template found nothing, has the task it pulls from returned a value?"
+        return "is the text 'None': the template has no value. Check that the upstream task returned one"
     if rest.startswith(("'", "None", "True", "False", "Decimal(", "Order", "datetime", "UUID(")) or re.match(
         r"\s*(address|country|sku|Order\w*\()", source
     ):
         return (
             "is the Python repr of an object, not JSON: pass the task's `.output` (an XComArg), or render it "
-            "with `{{ ... | tojson }}`, and return `order.model_dump()` from a task rather than the Order"
+            "with `{{ ... | tojson }}`. In a task, return `order.model_dump()` instead of the Order"
         )
     return f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
 
@@ -238,7 +240,7 @@ def _notify(info: ValidationInfo, message: str) -> None:
 
 def _check_characters(line: str) -> None:
     if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", line):
-        _fail("has control characters, or is not valid Unicode text")
+        _fail("has control characters or invalid Unicode: remove them")
 
 
 def _kind(value: object) -> str:
@@ -254,7 +256,7 @@ def _kind(value: object) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise CellError("is JSON with a key twice in one object: it is not clear which is meant")
+        raise CellError("is JSON with a key twice in one object: remove one of the two")
     return found
 
 

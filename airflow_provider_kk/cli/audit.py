@@ -37,28 +37,40 @@ _COUNTED = {
     "unnumbered": "without a number",
 }
 _EPILOG = """\
-Lists every order number of which KK has more or fewer orders than it should have. Only reads.
-With --history, checks the rows of all orders against the delivery protocol's rules, and each day against the
-connection's max_orders_per_day of now; KK is not asked.
-Exit status: 0 all agree, 1 there are differences or broken rules, 2 the list or the ledger is unreadable."""
+Lists each order number for which KK has more or fewer orders than the ledger.
+With --history, checks the ledger's rows against the delivery protocol, and each
+day against max_orders_per_day of the connection, without a request to KK.
+Changes nothing.
+
+  kk audit --since 2d
+  kk audit --history
+
+Exit status:
+  0  all agree
+  1  there are differences or broken rules
+  2  KK's list or the ledger cannot be read, so there is no result"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `kk audit` takes."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    when = "a time such as 2026-01-31T08:00 (UTC unless it says otherwise), or so long ago: 6h, 2d, 1w"
-    parser.add_argument("--since", metavar="TIME", help=f"{when}; a day before --until")
-    parser.add_argument("--until", metavar="TIME", help="likewise; a settle window ago")
+    when = "a UTC time such as 2026-01-31T08:00, or an age such as 6h, 2d or 1w"
+    parser.add_argument(
+        "--since", metavar="TIME", help=f"begin of the period: {when} (default: a day before --until)"
+    )
+    parser.add_argument("--until", metavar="TIME", help="its end, likewise (default: a settle window ago)")
     parser.add_argument(
         "--history", action="store_true", help="check the ledger's own history instead of KK's list"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, the counts in the last")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per line, the counts in the last"
+    )
     add_ledger_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare; the exit status is 0 when all agree, 1 for differences, 2 when the audit is inconclusive."""
+    """Run the command; the exit status is 0 when all agree, 1 for differences, 2 when inconclusive."""
     return run_command("kk audit", lambda: _run(arguments))
 
 
@@ -74,7 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             result = audit(ledger, order_list, since, until, StderrLog("kk audit"))
         except InconclusiveError as error:
-            raise CommandError(f"nothing can be told: {error}") from error
+            raise CommandError(f"no result: {error}") from error
     _print(result, ledger, as_json=arguments.json)
     return 0 if result.agrees else 1
 
@@ -83,7 +95,7 @@ def _audit_history(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.sync.history import broken_rules, over_cap
 
     if arguments.since or arguments.until:
-        raise CommandError("--history checks all orders: leave --since and --until out")
+        raise CommandError("--history checks all orders. Leave --since and --until out")
     _hook, ledger = read_ledger_of(arguments)
     rows, checked, attempts = [], 0, 0
     for generations, posts in ledger.storage.histories():
@@ -98,7 +110,7 @@ def _audit_history(arguments: argparse.Namespace) -> int:
         write_raw(json.dumps(counts))
     else:
         table(
-            ["order number", "generation", "rule", "what"],
+            ["order number", "generation", "rule", "reason"],
             [[one.key, str(one.generation), one.rule.value, one.message] for one in rows],
         )
         print_line(
@@ -121,7 +133,7 @@ def _period(arguments: argparse.Namespace, ledger: SqlLedger, order_list: Any) -
         until = latest
     since = until - _DAY_S if arguments.since is None else _epoch("--since", arguments.since, ledger.now())
     if since >= until:
-        raise CommandError(f"the period is empty: --since {time(since)} is not before {time(until)}")
+        raise CommandError(f"the period is empty: --since {time(since)} must be before {time(until)}")
     return since, until
 
 
@@ -136,7 +148,7 @@ def _epoch(option: str, text: str, now: float) -> float:
         return float(pendulum.parse(text, exact=False, tz="UTC").timestamp())  # type: ignore[union-attr]
     except ValueError as error:
         raise CommandError(
-            f"{option} {text!r}: write 2026-01-31T08:00, or 6h, 2d, 1w for so long ago"
+            f"{option} {text!r} is not a time. Write 2026-01-31T08:00, or an age such as 6h, 2d or 1w"
         ) from error
 
 
@@ -147,7 +159,7 @@ def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:
             write_raw(json.dumps(as_columns(one, ledger)))
         write_raw(json.dumps({"since": result.since, "until": result.until, "counts": counts}))
         return
-    head = ["order number", "verdict", "ledger", "should have", "KK has", "kkOrderIds at KK", "what"]
+    head = ["order number", "verdict", "ledger", "should have", "KK has", "kkOrderIds at KK", "reason"]
     table(head, [_row(one) for one in result.findings])
     numbers = sum(count for verdict, count in counts.items() if verdict != "unnumbered")
     text = ", ".join(f"{count} {_COUNTED.get(verdict, verdict)}" for verdict, count in counts.items())

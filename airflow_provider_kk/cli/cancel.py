@@ -22,17 +22,20 @@ from airflow_provider_kk.cli.resolve import (
 _EPILOG = """\
   kk cancel A-1001 --why "bought twice"
 
-KK cancels an order by refunding it, and only before it ships. The refund is asked
-for exactly once, however often this command runs or is killed. KK decides within
-a day, usually within an hour: `kk ledger show --refunds NUMBER` has the refund.
-A cancelled order is not sent again by any sync. To order it once more:
+KK cancels an order by a refund, and only before it ships. The refund is requested
+exactly once, even if this command is killed and repeated. KK decides within a
+day, usually within an hour. To see the refund, run `kk ledger show NUMBER`.
+No sync sends a cancelled order again. To order it once more, run
 `kk ledger resolve NUMBER --order-again`.
-Exit status: 0 KK has the refund of each order, 1 of some it has not, 2 wrong
-arguments, connection or ledger."""
+
+Exit status:
+  0  KK has the refund of each order
+  1  KK does not have the refund of some orders
+  2  wrong arguments, connection or ledger"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk cancel` takes."""
+    """Add the arguments of `kk cancel`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("number", nargs="+", metavar="NUMBER", help="order numbers")
@@ -40,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Cancel; the exit status is 0 when KK has the refund of each order."""
+    """Run the command; the exit status is 0 when KK has the refund of each order."""
     return run_command("kk cancel", lambda: _run(arguments))
 
 
@@ -56,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
             f"{one.key}: {one.state.value}, {format_goods(one.content.goods)}, {', '.join(one.kk_order_ids)}"
             for one in entries
         ]
-        confirm(what, "Ask KK to refund all of this?", yes=arguments.yes)
+        confirm(what, "Ask KK to refund all of these orders?", yes=arguments.yes)
 
         _done, skipped = apply_each(
             entries,
@@ -65,5 +68,5 @@ def _run(arguments: argparse.Namespace) -> int:
             as_json=arguments.json,
         )
         if skipped and not arguments.json:
-            print_line(f"{skipped} of {len(entries)} are not cancelled")
+            print_line(f"{skipped} of {len(entries)} orders are not cancelled, for the reasons above")
     return 1 if skipped else 0

@@ -1,4 +1,4 @@
-"""`kk check`: what would become of the orders in a file or a query; sends nothing, changes nothing."""
+"""`kk check`: preview what would become of the orders in a file or a query. Sends and changes nothing."""
 
 from __future__ import annotations
 
@@ -40,46 +40,56 @@ _EPILOG = f"""\
   kk check orders.csv --columns custom_order_number=ORDER_NO --ledger ledger
   kk check --sql 'SELECT ...' --warehouse warehouse --json
 
-Asks KK nothing, except for prices with --max-order-value or --max-run-value.
-Without a kk connection or a ledger the orders are checked all the same, and it is
-said what cannot be known.
-Exit status: 0 every order would be sent or is created already; 1 some would not:
-they are rejected and in back-off, invalid, held, changed or in doubt; 2 it could not be
-told: wrong arguments, file, columns, connection."""
-#: The bucket that KK documents, where no connection says otherwise.
+Sends no order. It requests only prices of KK, for --max-order-value and
+--max-run-value. Without a kk connection or a ledger the orders are checked, too,
+and the output lists what is unknown.
+
+Exit status:
+  0  every order would be sent, or is created already
+  1  some would not be sent: rejected, invalid, held, changed or in doubt
+  2  no result: wrong arguments, file, columns or connection"""
+#: The bucket that KK documents, where no connection sets another one.
 _BURST, _PER_SECOND = 120, 2.0
 #: What a status of a plan is in words.
 OUTCOMES = {
     "postponed": "would be sent",
-    "already_created": "created before, nothing to do",
-    "changed": "created before with other goods or another address: nothing would be sent",
-    "rejected": "rejected by KK before, in back-off: nothing would be sent yet",
-    "in_doubt": "in doubt: KK's list has to show first whether they are there",
-    "held": "held: a human has to decide",
-    "not_sent": "would not be sent, because a guard stops the sync",
+    "already_created": "created already, nothing to do",
+    "changed": "changed: created with other goods or another address, not sent",
+    "rejected": "rejected by KK before: not sent until their back-off ends",
+    "in_doubt": "in doubt: reconciled with KK's list before anything is sent",
+    "held": "held: resolve them by `kk ledger resolve`",
+    "not_sent": "not sent, because a guard stops the run",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk check` takes."""
+    """Add the arguments of `kk check`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, .json or .jsonl")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a .csv, .json or .jsonl file")
     add_query_options(parser)
     add_file_options(parser)
-    parser.add_argument("--show", type=whole, default=100, metavar="N", help="orders in the table (100)")
-    parser.add_argument("--json", action="store_true", help="one order a line, the counts in the last")
+    parser.add_argument(
+        "--show",
+        type=whole,
+        default=100,
+        metavar="N",
+        help="list at most N orders with faults (default: 100)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per order, the counts in the last"
+    )
     parser.add_argument(
         "--bodies",
         action="store_true",
-        help="print the exact body of each order that would be sent, with its PERSONAL DATA",
+        help="print the exact body of each order that would be sent, with PERSONAL DATA",
     )
     add_guard_options(parser)
     add_ledger_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check; the exit status is 0 when all is well, 1 for problems, 2 when it could not be told."""
+    """Run the command; the exit status is 0 when all is well, 1 for problems, 2 when it cannot check."""
     return run_command("kk check", lambda: _run(arguments))
 
 
@@ -91,7 +101,9 @@ def _run(arguments: argparse.Namespace) -> int:
     run_queue, log = RunQueue(), StderrLog("kk check")
     known = what_is_known(arguments)
     if arguments.bodies and known.settings is None:
-        raise CommandError("--bodies needs the kk connection, which says how KK's fields are called")
+        raise CommandError(
+            "--bodies needs the kk connection, because its api_version decides the names of the fields"
+        )
     with closing(read_source(arguments, log)) as spool:
         api_version = known.settings.api_version if known.settings else None
         warned = enqueue_orders(
@@ -121,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 class Known(NamedTuple):
-    """What a plan can be made with; `note` says what is not known."""
+    """The facts that a plan can be made with; `note` describes the missing ones."""
 
     settings: ConnectionSettings | None
     ledger: SqlLedger | None
@@ -140,25 +152,25 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
     is_named = arguments.kk_conn_id != KK_CONN_ID or arguments.ledger_conn_id is not None
     hook = KKHook(arguments.kk_conn_id)
     try:
-        # Without a metadata database Airflow 2.11 tells of that at length, and a file needs none.
+        # Without a metadata database Airflow 2.11 logs that at length, and a file needs none.
         with quiet_airflow(logging.INFO if is_named else logging.ERROR):
             connection_to(arguments.kk_conn_id)
     except CommandError:
         if is_named:
             raise
-        return Known(None, None, f"There is no connection {KK_CONN_ID!r}: {_UNKNOWN}")
+        return Known(None, None, f"There is no connection {KK_CONN_ID!r}, so {_UNKNOWN}")
     settings = hook.settings
     try:
         connection = ledger_connection(arguments, hook)
     except LedgerUnusableError as error:
         return Known(settings, None, f"{error} Until then {_UNKNOWN}")
     if connection is None:
-        return Known(settings, None, f"No ledger is named (--ledger): {_UNKNOWN}")
+        return Known(settings, None, f"No ledger is given (--ledger), so {_UNKNOWN}")
     ledger = ledger_to_read(connection, hook)
-    return Known(settings, ledger, "" if ledger else f"There is no ledger there yet: {_UNKNOWN}")
+    return Known(settings, ledger, "" if ledger else f"The ledger does not exist yet, so {_UNKNOWN}")
 
 
-_UNKNOWN = "which orders are created already cannot be known"
+_UNKNOWN = "it is unknown which orders are created already"
 
 
 def planned_with(
@@ -182,7 +194,7 @@ def planned_with(
     if settings is None:
         if guards.need_prices:
             raise CommandError(
-                "--max-order-value and --max-run-value need the kk connection, to ask for prices"
+                "--max-order-value and --max-run-value need the kk connection, to read KK's prices"
             )
         return plan(run_queue, None, LocalBucket(_BURST, _PER_SECOND), guards=guards)
     bucket = settings.shared_bucket(ledger) if ledger else settings.local_bucket()
@@ -215,7 +227,9 @@ def print_plan(
             file=file,
         )
     print_line(f"{planned.guards}.", file=file)
-    for note in filter(None, (known.note, planned.obstacle and f"For now nothing: {planned.obstacle}")):
+    for note in filter(
+        None, (known.note, planned.obstacle and f"Nothing would be sent for now: {planned.obstacle}")
+    ):
         print_line(f"{note.removesuffix('.')}.", file=file)
 
 
@@ -249,7 +263,7 @@ def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> N
 
 
 def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:
-    """The body that would be sent for an order, made as the client makes it; None when none would be."""
+    """Return the body that would be sent for an order, as the client makes it, or None."""
     from airflow_provider_kk.api.api_versions import API_VERSIONS
     from airflow_provider_kk.delivery.run_queue import RunStatus
     from airflow_provider_kk.sync.delivery import order_of

@@ -1,4 +1,4 @@
-"""What the commands share: the ledger's connection, tables and JSON lines, and asking before rows change."""
+"""Share code of the commands: the ledger's connection, tables, JSON lines, questions before a change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KK_CONN_ID = "kk_default"
 #: The id of a connection to a file.
 _FILE = "file"
 _CANNOT_RUN = 2
-_AS_A_WORKER = "Run it with the workers' AIRFLOW_HOME and AIRFLOW_CONN_... variables"
+_AS_A_WORKER = "Run kk with the AIRFLOW_HOME and AIRFLOW_CONN_... variables of the workers"
 #: Rows that `confirm` shows, and columns that the last cell of a table keeps.
 _SHOWN = 20
 _LEAST_WIDTH = 24
@@ -36,52 +36,56 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 class CommandError(Exception):
-    """Says why a command cannot run, and what to do."""
+    """A command cannot run; the text has the reason and what to do."""
 
 
 class NoLedgerError(CommandError):
-    """Says why a command has no ledger or no connection."""
+    """A command has no ledger or no connection."""
 
 
 def add_ledger_options(parser: argparse.ArgumentParser) -> None:
     """Declare where the ledger is; the environment has defaults."""
-    parser.add_argument(
+    group = parser.add_argument_group("connections")
+    group.add_argument(
         "--kk-conn-id",
         metavar="ID",
         default=os.environ.get("KK_CONN_ID") or KK_CONN_ID,
-        help=f"the connection to KK; else $KK_CONN_ID, else {KK_CONN_ID}",
+        help=f"connection to KK (default: $KK_CONN_ID or {KK_CONN_ID})",
     )
-    parser.add_argument(
+    group.add_argument(
         "--ledger-conn-id",
         "--ledger",
-        metavar="PLACE",
+        metavar="ID_OR_FILE",
         default=os.environ.get("KK_LEDGER") or None,
-        help="the ledger: a connection or a SQLite file; else $KK_LEDGER, else what the kk connection names",
+        help="ledger: a connection or an SQLite file (default: $KK_LEDGER, or ledger_conn_id of the kk "
+        "connection)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--warehouse-conn-id",
         "--warehouse",
-        metavar="PLACE",
+        metavar="ID_OR_FILE",
         default=os.environ.get("KK_WAREHOUSE") or None,
-        help="the warehouse, likewise; else $KK_WAREHOUSE; the ledger lives there when nothing else is named",
+        help="warehouse: a connection or an SQLite file (default: $KK_WAREHOUSE). It is also the ledger's "
+        "database if none is given",
     )
 
 
 def add_guard_options(parser: argparse.ArgumentParser) -> None:
     """Declare the guards."""
+    group = parser.add_argument_group("guards", "Limits for one run. 'none' removes a limit.")
     for name, metavar, text in (
-        ("max_new_orders", "N", "send nothing if there are more new orders (1000)"),
-        ("max_order_units", "N", "an order with more units is invalid (100)"),
-        ("max_order_value", "USD", "an order whose goods cost more is invalid; asks KK for prices"),
-        ("max_run_value", "USD", "send nothing if all goods cost more; asks KK for prices"),
+        ("max_new_orders", "N", "send nothing if there are more new orders (default: 1000)"),
+        ("max_order_units", "N", "an order with more units is invalid (default: 100)"),
+        ("max_order_value", "USD", "an order with more expensive goods is invalid; reads KK's prices"),
+        ("max_run_value", "USD", "send nothing if all goods together cost more; reads KK's prices"),
     ):
-        parser.add_argument(
+        group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
             type=partial(_limit, name),
             default=argparse.SUPPRESS,
             metavar=metavar,
-            help=f"{text}; 'none': no limit",
+            help=text,
         )
 
 
@@ -111,7 +115,7 @@ def open_ledger_of(
     """Open the ledger of the arguments of `add_ledger_options`.
 
     :param create: make it where there is none yet.
-    :raises NoLedgerError, LedgerUnusableError: says what to fix.
+    :raises NoLedgerError, LedgerUnusableError: with what to fix.
     """
     from airflow_provider_kk.hooks.ledger_connection import ledger_behind
 
@@ -124,7 +128,7 @@ def open_ledger_of(
 def read_ledger_of(arguments: argparse.Namespace) -> tuple[KKHook, SqlLedger]:
     """Open the ledger of the arguments of `add_ledger_options` to read it.
 
-    :raises NoLedgerError, LedgerUnusableError: says what to fix.
+    :raises NoLedgerError, LedgerUnusableError: with what to fix.
     """
     hook, connection = _ledger_connection_of(arguments)
     return hook, _ledger_there(connection, hook)
@@ -141,9 +145,9 @@ def require_own_ledger(arguments: argparse.Namespace) -> None:
     given, own = arguments.ledger_conn_id, KKHook(arguments.kk_conn_id).settings.ledger_conn_id
     if given and own and database_of(connection_to(given)) != database_of(connection_to(own)):
         raise NoLedgerError(
-            f"the connection {arguments.kk_conn_id!r} has its ledger in {own!r}, and {given!r} is another "
-            "database, which does not know what was sent by that one: its orders could be sent twice. Leave "
-            "--ledger out, or mend ledger_conn_id in the connection's extra"
+            f"connection {arguments.kk_conn_id!r} has its ledger in {own!r}, but {given!r} is another "
+            "database. It does not know what was sent, so orders could be sent twice. Leave --ledger out, "
+            "or correct ledger_conn_id in the connection's extra"
         )
 
 
@@ -154,8 +158,8 @@ def _ledger_connection_of(arguments: argparse.Namespace) -> tuple[KKHook, Any]:
     connection = ledger_connection(arguments, hook)
     if connection is None:
         raise NoLedgerError(
-            f"{arguments.kk_conn_id!r} names no ledger. Give --ledger-conn-id, or --warehouse-conn-id when "
-            "the ledger lives there: a connection id or a SQLite file"
+            f"connection {arguments.kk_conn_id!r} has no ledger_conn_id. Give --ledger-conn-id, or "
+            "--warehouse-conn-id if the ledger is in the warehouse: a connection id or an SQLite file"
         )
     return hook, connection
 
@@ -168,8 +172,8 @@ def _ledger_there(connection: Any, hook: KKHook) -> SqlLedger:
         ledger_conn_id = connection.host if connection.conn_id == _FILE else repr(connection.conn_id)
         settings = hook.settings
         raise NoLedgerError(
-            f"there is no ledger of account {settings.account} at {settings.host} in {ledger_conn_id}, so "
-            "it has sent nothing by one there: is the ledger elsewhere?"
+            f"there is no ledger of account {settings.account} at {settings.host} in {ledger_conn_id}. The "
+            "first sync creates it. If there was one, check --ledger-conn-id and --warehouse-conn-id"
         )
     return ledger
 
@@ -177,7 +181,7 @@ def _ledger_there(connection: Any, hook: KKHook) -> SqlLedger:
 def ledger_connection(arguments: argparse.Namespace, hook: KKHook) -> Any | None:
     """Return the Airflow connection to the ledger of `add_ledger_options`; None without a ledger.
 
-    :raises NoLedgerError, LedgerUnusableError: says what to fix.
+    :raises NoLedgerError, LedgerUnusableError: with what to fix.
     """
     from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
 
@@ -202,7 +206,7 @@ def connection_to(ledger_conn_id: str) -> Any:
         return BaseHook.get_connection(ledger_conn_id)
     except AirflowNotFoundException as error:
         raise NoLedgerError(
-            f"{error}. {_AS_A_WORKER}. A SQLite file is given with its folder, as ./{ledger_conn_id}"
+            f"{error}. {_AS_A_WORKER}. For an SQLite file, write its folder, too: ./{ledger_conn_id}"
         ) from error
 
 
@@ -241,7 +245,7 @@ def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
-    from airflow_provider_kk.sync.resolution import ResolutionRejected
+    from airflow_provider_kk.sync.errors import ResolutionRejected
 
     status = _CANNOT_RUN
     try:
@@ -253,16 +257,18 @@ def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
     except (CommandError, ResolutionRejected) as error:
         fault, status = str(error), failed
     except KKError as error:
-        fault = f"KK cannot be asked: {error}"
+        fault = f"the request to KK failed: {error}"
     except AirflowException as error:
         # Such as a hook whose provider is not installed.
         fault = str(error)
         if fault.startswith("Unknown hook type"):
             kind = fault.split('"')[1] if fault.count('"') > 1 else "..."
             package = f"apache-airflow-providers-{kind}"
-            fault += f": Airflow's provider for it is not installed here, such as {package}"
+            fault += f". Install Airflow's provider for it, such as {package}"
     except DBAPIError as error:
-        fault = f"the ledger's database cannot be used: {describe_error(error)}"
+        fault = (
+            f"the ledger's database cannot be used: {describe_error(error)}. Fix it, then repeat the command"
+        )
     print_line(f"{name}: {fault}", file=sys.stderr)
     return status
 
@@ -332,7 +338,7 @@ def quiet_airflow(level: int = logging.INFO) -> Iterator[None]:
 def whole(text: str) -> int:
     """Read a number of orders, for argparse."""
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of orders; write 0, 20, ...")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of orders. Write 0, 20, ...")
     return int(text)
 
 
@@ -358,7 +364,7 @@ def confirm(what: Sequence[str], question: str, *, yes: bool) -> None:
         print(f"  and {len(what) - _SHOWN} more", file=sys.stderr)
     if not sys.stdin.isatty():
         raise CommandError(
-            f"{question} There is no terminal to ask at: give --yes to do it. Nothing was done"
+            f"{question} There is no terminal for an answer. To confirm, give --yes. Nothing was done"
         )
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -369,7 +375,7 @@ def duration(text: str) -> float:
     """Read `90s`, `30m`, `2h`, `3d`, `1w` as seconds, for argparse."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 90s, 30m, 2h, 3d or 1w")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration. Write 90s, 30m, 2h, 3d or 1w")
     return float(found[1]) * _UNITS[found[2]]
 
 

@@ -34,9 +34,18 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
 
 _EPILOG = """\
-None of these makes a ledger, and list and show change nothing.
-Exit status: 0 done; 1 not done, or not for each order; 2 wrong arguments, no
-connection, no ledger there, or KK cannot be asked."""
+The first sync creates the ledger; these commands do not. `list` and `show` change
+nothing.
+
+  kk ledger list --state held --older-than 2h
+  kk ledger show A-1001
+  kk ledger resolve A-1001 --never-created --why "KK's support: never arrived"
+  kk ledger retry --code 40010 --why "restocked"
+
+Exit status:
+  0  done
+  1  not done, or not for each order
+  2  wrong arguments, no connection, no ledger, or the request to KK failed"""
 #: The states of `kk ledger list` without --state.
 _OPEN = ("held", "in_doubt", "sending", "rejected", "invalid", "not_sent")
 
@@ -47,40 +56,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    listing = actions.add_parser("list", help="orders that wait for something, or for somebody")
-    listing.add_argument("--state", action="append", help="only this state; may be repeated; 'all' for all")
-    listing.add_argument("--code", type=int, help="only those that KK has answered with this code")
+    listing = actions.add_parser("list", help="list orders, by default those that are not created")
+    listing.add_argument("--state", action="append", help="only this state, or 'all'; may be repeated")
+    listing.add_argument("--code", type=int, help="only orders for which KK returned this code")
     listing.add_argument(
-        "--older-than", type=duration, metavar="TIME", help="only what has not moved for 30m, 2h, 3d, ..."
+        "--older-than", type=duration, metavar="TIME", help="only orders unchanged for 30m, 2h, 3d, ..."
     )
     listing.add_argument(
-        "--newer-than", type=duration, metavar="TIME", help="only what has moved in the last 30m, 2h, 3d, ..."
+        "--newer-than", type=duration, metavar="TIME", help="only orders changed in the last 30m, 2h, 3d, ..."
     )
-    listing.add_argument("--limit", type=whole, default=200, help="at most so many (200)")
-    listing.add_argument("--json", action="store_true", help="one JSON object a line")
+    listing.add_argument(
+        "--limit", type=whole, default=200, metavar="N", help="at most N orders (default: 200)"
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_ledger_options(listing)
 
-    show = actions.add_parser("show", help="all that is known of one order")
-    show.add_argument("number", help="the order number, or one of its kkOrderIds")
-    show.add_argument("--json", action="store_true")
+    show = actions.add_parser("show", help="show one order with all its attempts")
+    show.add_argument("number", help="order number, or one of its kkOrderIds")
+    show.add_argument("--json", action="store_true", help="print one JSON object")
     add_ledger_options(show)
 
-    resolve_parser = actions.add_parser("resolve", help="say what became of orders, or order them again")
+    resolve_parser = actions.add_parser(
+        "resolve", help="decide what became of orders, or order them once more"
+    )
     resolve.add_arguments(resolve_parser)
-    retrying = actions.add_parser("retry", help="ask KK again for rejected orders, without their back-off")
+    retrying = actions.add_parser("retry", help="end the back-off of rejected orders")
     resolve.add_retry_arguments(retrying)
 
     for parser_of_rows in (listing, show, resolve_parser, retrying):
         parser_of_rows.add_argument(
-            "--refunds", action="store_true", help="refunds by their keys instead of orders by their numbers"
+            "--refunds", action="store_true", help="refunds, by their keys, instead of orders"
         )
 
-    ddl = actions.add_parser("ddl", help="the statements that create the ledger's tables")
-    ddl.add_argument("--dialect", choices=("postgresql", "sqlite", "mysql"), default="postgresql")
+    ddl = actions.add_parser("ddl", help="print the statements that create the ledger's tables")
     ddl.add_argument(
-        "--status", action="store_true", help="the warehouse's tables of SyncOrderStatusOperator instead"
+        "--dialect",
+        choices=("postgresql", "sqlite", "mysql"),
+        default="postgresql",
+        help="default: postgresql",
     )
-    ddl.add_argument("--table-prefix", default="kk_", help="with --status: what their names begin with (kk_)")
+    ddl.add_argument(
+        "--status",
+        action="store_true",
+        help="instead, the tables of SyncOrderStatusOperator in the warehouse",
+    )
+    ddl.add_argument(
+        "--table-prefix",
+        default="kk_",
+        metavar="PREFIX",
+        help="with --status: prefix of the names (default: kk_)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -123,7 +148,9 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
     unknown = set(names) - {"all"} - {state.value for state in State}
     if unknown:
         known = ", ".join(state.value for state in State)
-        raise CommandError(f"no such state: {', '.join(sorted(unknown))}; there are {known} and all")
+        raise CommandError(
+            f"--state {', '.join(sorted(unknown))} does not exist. Give one of {known}, or all"
+        )
     states = list(State) if "all" in names else [State(name) for name in names]
     found = _found(arguments, ledger, states)
     entries = found[: arguments.limit]
@@ -136,8 +163,8 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
         for one in entries
     ]
     head = ["refund", "refund no"] if arguments.refunds else ["order number", "kkOrderIds"]
-    table([head[0], "state", head[1], "since", "why"], rows)
-    more = "" if len(found) == len(entries) else "; there are more: give a larger --limit"
+    table([head[0], "state", head[1], "since", "reason"], rows)
+    more = "" if len(found) == len(entries) else ". There are more: give a larger --limit"
     count = f"refunds: {len(entries)}" if arguments.refunds else count_orders(len(entries))
     print_line(f"{count} of account {ledger.account} at {ledger.host}{more}")
     _print_clocks(entries, hook, ledger)
@@ -145,7 +172,7 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
 
 
 def _print_clocks(entries: Iterable[Record], hook: KKHook, ledger: SqlLedger) -> None:
-    """Name the clock that is off, where an order waits for it."""
+    """Print which clock is off, where an order waits for it."""
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.clock import describe_clocks
     from airflow_provider_kk.delivery.states import DOUBTFUL
@@ -157,7 +184,7 @@ def _print_clocks(entries: Iterable[Record], hook: KKHook, ledger: SqlLedger) ->
         try:
             client.list_orders(page_size=1)
         except KKError as error:
-            print_line(f"KK's clock cannot be compared: {error}")
+            print_line(f"KK's clock cannot be read: {error}")
         if text := describe_clocks(database_s, client.clock_skew_s):
             print_line(text)
 
@@ -192,7 +219,7 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
     for entry in generations:
         _print_entry(entry)
         mine = [one for one in attempts if one.generation == entry.generation]
-        table(["POST", "sent", "outcome", "kkOrderIds", "by", "what KK said"], [_row(one) for one in mine])
+        table(["attempt", "sent", "outcome", "kkOrderIds", "by", "KK's answer"], [_row(one) for one in mine])
     if not arguments.refunds:
         _print_refunds(generations, ledger)
     _print_commands(generations[-1], arguments)
@@ -203,15 +230,15 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
 def _print_entry(entry: Record) -> None:
     again = f", generation {entry.generation}" if entry.generation > 1 else ""
     print_line(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
-    retry_after = time(entry.retry_after) or "now, by kk ledger retry"
+    retry_after = time(entry.retry_after) or "now, after kk ledger retry"
     facts = {
         "kkOrderIds": ", ".join(entry.kk_order_ids),
         "goods": ", ".join(f"{quantity} x {sku}" for sku, quantity in entry.content.goods.items()),
         "country": entry.content.country,
-        "why": entry.message,
+        "reason": entry.message,
         "KK's code": "" if entry.code is None else str(entry.code),
-        "settled after": time(entry.settle_after) if entry.state.value in ("sending", "in_doubt") else "",
-        "asked again after": retry_after if entry.state.value == "rejected" else "",
+        "reconciled after": time(entry.settle_after) if entry.state.value in ("sending", "in_doubt") else "",
+        "retry after": retry_after if entry.state.value == "rejected" else "",
         "resolved by": entry.resolved_by,
     }
     for name, value in facts.items():
@@ -235,7 +262,7 @@ def _row(attempt: Attempt) -> list[str]:
     return [
         str(attempt.attempt),
         time(attempt.intent_at),
-        attempt.outcome or "nobody came back",
+        attempt.outcome or "not recorded",
         ",".join(attempt.kk_order_ids),
         f"{task} try {attempt.try_number}",
         f"{code}{attempt.message}",

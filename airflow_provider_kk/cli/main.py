@@ -18,7 +18,7 @@ from airflow_provider_kk import __version__
 
 
 class Subcommand(Protocol):
-    """What a command's module offers."""
+    """The functions of a command's module."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declare the command's arguments."""
@@ -30,17 +30,17 @@ class Subcommand(Protocol):
 
 # name: what it does, and its module
 COMMANDS: dict[str, tuple[str, str]] = {
-    "check": ("preview what would be sent of a file or a query", "airflow_provider_kk.cli.check"),
-    "send": ("send the orders in a file or a query to KK, each once", "airflow_provider_kk.cli.send"),
+    "check": ("preview what would be sent from a file or a query", "airflow_provider_kk.cli.check"),
+    "send": ("send the orders in a file or a query to KK, each exactly once", "airflow_provider_kk.cli.send"),
     "cancel": ("cancel orders at KK before they ship", "airflow_provider_kk.cli.cancel"),
     "pause": ("stop all sending of the account", "airflow_provider_kk.cli.pause"),
-    "resume": ("allow sending again after kk pause", "airflow_provider_kk.cli.pause"),
-    "audit": ("compare KK's list with the ledger: orders too many, too few", "airflow_provider_kk.cli.audit"),
+    "resume": ("allow sending after kk pause", "airflow_provider_kk.cli.pause"),
+    "audit": ("compare KK's list of orders with the ledger", "airflow_provider_kk.cli.audit"),
     "ledger": (
-        "show, resolve and retry what is known of each order number",
+        "list, show, resolve and retry orders in the ledger",
         "airflow_provider_kk.cli.ledger_command",
     ),
-    "sandbox": ("serve a local KK for demos and tests", "airflow_provider_kk.sandbox.command"),
+    "sandbox": ("run a local KK for demos and tests", "airflow_provider_kk.sandbox.command"),
 }
 
 
@@ -66,14 +66,17 @@ def _names(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script. Returns the exit status: 0 done, 2 wrong arguments, else the command's own."""
+    """Run the console script; return 0 when done, 2 for wrong arguments, else the command's exit status."""
     # Without this, Airflow 3 shows a console script no connections of its metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = _Parser(prog="kk", description="Orders to KK, each once.")
+    parser = _Parser(prog="kk", description="Send warehouse orders to KK, each exactly once.")
     parser.add_argument("--version", action="version", version=f"airflow-provider-kk {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    parsers = {name: subparsers.add_parser(name, help=does) for name, (does, _module) in COMMANDS.items()}
+    parsers = {
+        name: subparsers.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+        for name, (does, _module) in COMMANDS.items()
+    }
     if words and words[0] in parsers:
         command = cast(Subcommand, import_module(COMMANDS[words[0]][1]))
         command.add_arguments(parsers[words[0]])
@@ -82,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(arguments)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever reads, such as `head`, has had enough
+    except BrokenPipeError:  # the reader, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 

@@ -55,10 +55,10 @@ def print_problems(
     if not rows:
         return
     print_line(file=file)
-    head = ["order", "row", "state", "field", "what"]
+    head = ["order", "row", "state", "field", "reason"]
     table(head, rows, wrapped=True, file=file)
     if more := sum(1 for _ in found):
-        print_line(f"and {more:,} more: --show {most + more} or --json shows them", file=file)
+        print_line(f"and {more:,} more: use --show {most + more} or --json", file=file)
 
 
 def _shared_faults(found: Iterable[RunResult]) -> list[tuple[list[str], int, str]]:
@@ -82,7 +82,7 @@ def _fault(row: Sequence[str]) -> str:
 
 #: A shared fault above this length is not printed again for each order.
 _LONG = 100
-#: What a fault says of rows.
+#: The rows that a fault names.
 _ROWS = re.compile(r" ?\((?:row \d+(?: and )?)+\)")
 #: Memory does not grow with the number of different faults.
 _GROUPS, _SHOWN_GROUPS, _NAMED = 1_000, 20, 3
@@ -98,7 +98,7 @@ def print_samples(run_queue: RunQueue, most: int = 3) -> None:
     if not items:
         return
     print_line()
-    print_line("As they would be sent, with personal data masked (--bodies prints it):")
+    print_line("The first orders as they would be sent, with personal data masked (--bodies prints it):")
     for item in items:
         order = order_of(item.payload)
         lines = ", ".join(f"{line.quantity} x {line.sku}" for line in order.items)

@@ -18,16 +18,19 @@ _EPILOG = """\
   kk pause --why "wrong query sent last year's orders"
   kk resume --why "query fixed"
 
-A pause stops all sending of the account within seconds: of every DAG, task,
-machine and command that uses this ledger. What KK is being asked at that moment
-is finished and recorded. Syncs go on reconciling and reading statuses, count
-their orders as postponed, and succeed. Tasks that create one order or refund one
-fail, and a retry after `kk resume` goes on. Who, why and when stay in the ledger.
-Exit status: 0 done, or it was so before; 2 wrong arguments, connection or ledger."""
+A pause stops all sending of the account within seconds: in every DAG, task and
+command that uses this ledger. Requests that are under way are finished and
+recorded. Syncs still reconcile and read statuses, count their orders as
+postponed, and succeed. Tasks that create or refund a single order fail. Retry
+them after `kk resume`. The ledger keeps who paused, when and why.
+
+Exit status:
+  0  done, or it was so before
+  2  wrong arguments, connection or ledger"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk pause` and `kk resume` take."""
+    """Add the arguments of `kk pause` and `kk resume`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_who(parser, why_required=parser.prog.endswith("pause"))
@@ -46,9 +49,9 @@ def _pause(arguments: argparse.Namespace) -> int:
     with closing(ledger):
         if ledger.storage.add_pause(person.who, person.why):
             print_line(
-                f"Sending of account {ledger.account} at {ledger.host} is paused until `kk resume`. Within "
-                "seconds nothing more is sent. `kk ledger list --state created --newer-than 1h` lists what "
-                "was bought in the last hour, `kk cancel` cancels it"
+                f"Sending of account {ledger.account} at {ledger.host} is paused. It stops within seconds. "
+                "To list the orders of the last hour, run `kk ledger list --state created --newer-than 1h`. "
+                "To cancel some, run `kk cancel`. To allow sending again, run `kk resume`"
             )
         else:
             warn_of_pause(ledger)

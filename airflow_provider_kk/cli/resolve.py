@@ -11,22 +11,24 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli.common import CommandError, add_ledger_options, confirm, print_line, write_raw
+from airflow_provider_kk.sync.errors import ResolutionRejected
 from airflow_provider_kk.sync.resolution import (
-    ResolutionRejected,
     ResolvedBy,
-    all_at_kk_of,
-    bound_waits,
     clear_backoff,
-    doubt_of_orders,
-    doubt_of_refunds,
     newest,
     order_again,
-    orders_seen_at_kk,
-    refunds_seen_at_kk,
-    require_other_number,
     resolve_created,
     resolve_never_created,
     split_ids,
+)
+from airflow_provider_kk.sync.resolution_checks import (
+    all_at_kk_of,
+    bound_waits,
+    doubt_of_orders,
+    doubt_of_refunds,
+    orders_seen_at_kk,
+    refunds_seen_at_kk,
+    require_other_number,
 )
 
 if TYPE_CHECKING:
@@ -39,22 +41,22 @@ if TYPE_CHECKING:
 def add_resolution_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of every resolution."""
     add_who(parser)
-    parser.add_argument("--yes", action="store_true", help="do not ask before several orders change")
-    parser.add_argument("--json", action="store_true", help="what became of each, one JSON object a line")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per order")
     add_ledger_options(parser)
 
 
 def add_who(parser: argparse.ArgumentParser, *, why_required: bool = True) -> None:
     """Declare who acts, and why."""
     parser.add_argument(
-        "--why", required=why_required, default=None, type=_text, help="the reason, kept in the ledger"
+        "--why", required=why_required, default=None, type=_text, help="reason, kept in the ledger"
     )
-    parser.add_argument("--who", default=None, type=_text, help="your name; the default is your login")
+    parser.add_argument("--who", default=None, type=_text, help="your name (default: your login)")
 
 
 def _text(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("is empty; say something that the next one on call can use")
+        raise argparse.ArgumentTypeError("is empty. Write a text for the next person on call")
     return text.strip()
 
 
@@ -66,7 +68,7 @@ def resolved_by_of(arguments: argparse.Namespace) -> ResolvedBy:
     try:
         return ResolvedBy(arguments.who or getpass.getuser(), arguments.why or "")
     except (KeyError, OSError) as error:  # a container's user without a name
-        raise CommandError("your login has no name here: give --who") from error
+        raise CommandError("your login has no name on this machine. Give --who") from error
 
 
 def why(entry: Record) -> str:
@@ -125,15 +127,15 @@ def _whose(text: str, ledger: SqlLedger) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `kk ledger resolve` takes."""
-    parser.add_argument("number", nargs="+", help="the order number; several where no ids are given")
+    parser.add_argument("number", nargs="+", help="order number; several, unless ids are given")
     resolution = parser.add_mutually_exclusive_group(required=True)
     resolution.add_argument(
-        "--created", metavar="IDS", help="KK has it, under these kkOrderIds (comma separated)"
+        "--created", metavar="IDS", help="KK has the order under these kkOrderIds (comma-separated)"
     )
     resolution.add_argument(
         "--never-created",
         action="store_true",
-        help="KK never made it: the next sync sends it again; refused when KK lists it by now",
+        help="KK does not have the order: the next sync sends it. Skipped if KK lists it",
     )
     resolution.add_argument(
         "--order-again", action="store_true", help="order the same number once more, as a new generation"
@@ -141,7 +143,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--not-mine",
         metavar="IDS",
-        help="with --never-created: these kkOrderIds in its row are another order's (comma separated)",
+        help="with --never-created: these kkOrderIds of its row belong to another order (comma-separated)",
     )
     add_resolution_options(parser)
 
@@ -152,23 +154,26 @@ def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     entries = [bound_waits(one, hook, ledger) for one in require_known(arguments.number, ledger)]
     _require_one_for_ids(arguments, entries)
     if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
-        raise CommandError("--order-again and --not-mine are for orders: let another task ask for a refund")
+        raise CommandError(
+            "--order-again and --not-mine are for orders only. To refund more, use another task"
+        )
     prepare = _order_again if arguments.order_again else _never if arguments.never_created else _created
     act = prepare(arguments, entries, hook, ledger, resolved_by)
     done, skipped = apply_each(entries, act, ledger, as_json=arguments.json)
     if arguments.order_again and done and not arguments.json:
         print_line(
-            "Where the warehouse has kkOrderIds for what is ordered again, empty them: the query selects it"
+            "If the warehouse has kkOrderIds in the rows of these orders, empty them. Otherwise the query "
+            "does not select the rows"
         )
     return 1 if skipped else 0
 
 
 def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Record]) -> None:
     if arguments.not_mine is not None and not arguments.never_created:
-        raise CommandError("--not-mine goes with --never-created")
+        raise CommandError("--not-mine needs --never-created")
     with_ids = "--created" if arguments.created is not None else "--not-mine"
     if len(entries) > 1 and (arguments.created is not None or arguments.not_mine is not None):
-        raise CommandError(f"{with_ids} takes one order number: the ids are of one order")
+        raise CommandError(f"{with_ids} takes only one order number, because the ids belong to one order")
 
 
 def _confirm_each(entries: Sequence[Record], question: str, arguments: argparse.Namespace) -> None:
@@ -187,7 +192,7 @@ def _created(
     check = doubt_of_refunds if arguments.refunds else doubt_of_orders
     if doubt := check(ids, entries[0], hook, ledger):
         print_line(f"warning: {doubt}", file=sys.stderr)
-        confirm([], "Take it as created all the same?", yes=arguments.yes)
+        confirm([], "Resolve it as created all the same?", yes=arguments.yes)
     return lambda one: resolve_created(one, ids, ledger, resolved_by)
 
 
@@ -202,7 +207,7 @@ def _never(
     if arguments.not_mine is not None:
         not_mine = split_ids(arguments.not_mine)
         require_other_number(not_mine, entries[0], hook, ledger)
-    _confirm_each(entries, "Declare that KK never made these?", arguments)
+    _confirm_each(entries, "Resolve these as never created at KK?", arguments)
     if arguments.refunds:
         seen, options = refunds_seen_at_kk(entries, hook, ledger), "--refunds"
     else:
@@ -219,7 +224,7 @@ def _order_again(
     ledger: SqlLedger,
     resolved_by: ResolvedBy,
 ) -> Callable[[Record], str]:
-    _confirm_each(entries, "Order these once more?", arguments)
+    _confirm_each(entries, "Order all of these once more?", arguments)
     at_kk = all_at_kk_of(entries, hook, ledger)
     return lambda one: order_again(one, at_kk[one.key], ledger, resolved_by)
 
@@ -227,8 +232,8 @@ def _order_again(
 def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `kk ledger retry` takes."""
     parser.add_argument("number", nargs="*", help="order numbers")
-    parser.add_argument("--code", type=int, help="all that KK has refused with this code")
-    parser.add_argument("--all", action="store_true", help="all that KK has refused")
+    parser.add_argument("--code", type=int, help="all orders that KK rejected with this code")
+    parser.add_argument("--all", action="store_true", help="all rejected orders")
     add_resolution_options(parser)
 
 
@@ -239,11 +244,11 @@ def run_retry(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -
     resolved_by = resolved_by_of(arguments)
     entries = _rejected_orders(arguments, ledger)
     if not entries:
-        print_line("KK has refused no order that is still open: there is nothing to retry")
+        print_line("No order is rejected, so there is nothing to retry")
         return 0
     rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
     if len(rejected) > 1:
-        confirm(rejected, f"Ask KK again for {count_orders(len(rejected))}?", yes=arguments.yes)
+        confirm(rejected, f"End the back-off of {count_orders(len(rejected))}?", yes=arguments.yes)
     done, skipped = apply_each(
         entries, lambda one: clear_backoff(one, ledger, resolved_by), ledger, as_json=arguments.json
     )
@@ -257,7 +262,7 @@ def _rejected_orders(arguments: argparse.Namespace, ledger: SqlLedger) -> list[R
 
     ways = bool(arguments.number) + (arguments.code is not None) + arguments.all
     if ways != 1:
-        raise CommandError("say which orders: their numbers, or --code CODE, or --all")
+        raise CommandError("give order numbers, --code CODE or --all")
     if arguments.number:
         return require_known(arguments.number, ledger)
     rejected = newest(ledger.entries(states=[State.REJECTED]), ledger)
@@ -266,8 +271,10 @@ def _rejected_orders(arguments: argparse.Namespace, ledger: SqlLedger) -> list[R
     found = [one for one in rejected if one.code == arguments.code]
     if not found:
         codes = Counter(one.code for one in rejected)
-        there_are = ", ".join(f"{code} ({count})" for code, count in codes.most_common()) or "none at all"
-        raise CommandError(f"no order is rejected with code {arguments.code}; there are: {there_are}")
+        there_are = ", ".join(f"{code} ({count})" for code, count in codes.most_common()) or "none"
+        raise CommandError(
+            f"no order is rejected with code {arguments.code}. Codes of the rejected orders: {there_are}"
+        )
     return found
 
 
@@ -276,8 +283,8 @@ def _print_what_follows(done: int, skipped: int) -> None:
 
     if done:
         print_line(
-            f"The next sync that selects {'it' if done == 1 else 'them'} looks at KK's list first and sends "
-            "what is not there. What KK refuses again rests longer than before"
+            f"The next sync that selects {'it' if done == 1 else 'them'} reads KK's list first, and sends "
+            "what is absent. After another rejection the back-off is longer"
         )
     if skipped:
         print(f"{count_orders(skipped)} skipped", file=sys.stderr)

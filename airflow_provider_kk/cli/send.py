@@ -1,10 +1,11 @@
-"""`kk send`: the orders in a file or a query to KK, each once, by the delivery of SyncOrdersOperator."""
+"""`kk send`: send the orders in a file or a query to KK, each once, as SyncOrdersOperator does."""
 
 from __future__ import annotations
 
 import argparse
 import getpass
 import hashlib
+import logging
 import os
 import signal
 import sys
@@ -56,41 +57,54 @@ _EPILOG = f"""\
   kk send orders.csv --columns custom_order_number=ORDER_NO --yes --json
   kk send --sql orders.sql --warehouse warehouse
 
-It says first what would happen, as `kk check` does, and asks. It uses the ledger
-and the rate limit of the account's syncs. At Ctrl-C or SIGTERM nothing new is
-sent, and what is in flight is recorded. However it ended, the same command again
-goes on where it stopped and sends nothing twice.
-Exit status: 0 every order is at KK as it was read, or left out by --limit;
-1 some are not: rejected, invalid, held, changed, in doubt or not sent, since now
-or before; 2 nothing was sent: wrong arguments, file, columns, connection, a guard
-is exceeded, or not confirmed; 130 stopped a second time."""
+First it prints the same preview as `kk check`, and asks. It uses the ledger and
+the rate limit of the account's syncs. After Ctrl-C or SIGTERM it starts no new
+request, and records those under way. However it ended, repeat the same command:
+it continues where it stopped and sends nothing twice.
+
+Exit status:
+  0    every order is at KK, or was left out by --limit
+  1    some are not: rejected, invalid, held, changed, in doubt or not sent
+  2    nothing was sent: wrong arguments, file, columns or connection, a guard is
+       exceeded, or the answer was no
+  130  stopped by a second Ctrl-C"""
 _IN_FLIGHT = 8
 _SHOWN = 20
+_SILENT = logging.CRITICAL + 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `kk send` takes."""
+    """Add the arguments of `kk send`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a CSV file, .json or .jsonl")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a .csv, .json or .jsonl file")
     add_query_options(parser)
     add_file_options(parser)
-    parser.add_argument("--limit", type=whole, metavar="N", help="send at most so many in this call")
+    parser.add_argument("--limit", type=whole, metavar="N", help="send at most N orders in this call")
     parser.add_argument(
         "--on-absence",
         choices=("resend", "hold"),
         default="resend",
-        help="what to do with an order in doubt that KK's list does not show: send it again, or ask a human",
+        help="an order in doubt that KK's list proves absent: resend it, or hold it for a person "
+        "(default: resend)",
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--show", type=whole, default=100, metavar="N", help="orders in the table (100)")
-    parser.add_argument("--json", action="store_true", help="one order a line, the summary in the last")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    parser.add_argument(
+        "--show",
+        type=whole,
+        default=100,
+        metavar="N",
+        help="list at most N orders with faults (default: 100)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per order, the summary in the last"
+    )
     add_guard_options(parser)
     add_ledger_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Send; the exit status is 0 when all is delivered, 1 when not, 2 when nothing was sent."""
+    """Run the command; the exit status is 0 when all is delivered, 1 when not, 2 when nothing was sent."""
     return run_command("kk send", lambda: _run(arguments))
 
 
@@ -133,7 +147,7 @@ def _ask(
     planned = planned_with(arguments, known, run_queue, limit=arguments.limit, prices=prices)
     print_plan(run_queue, planned, known, most=arguments.show, file=sys.stderr)
     if planned.summary.not_sent:
-        raise CommandError("nothing was sent, because a guard is exceeded")
+        raise CommandError("nothing was sent, because a guard is exceeded, see above")
     number = planned.summary.postponed
     number = number if arguments.limit is None else min(number, arguments.limit)
     if number:
@@ -186,7 +200,8 @@ def _send(
             run_queue,
             spool,
             dict(arguments.columns),
-            log,
+            # Before the question, the plan has printed the same.
+            log if arguments.yes else logging.Logger("kk send", _SILENT),
             delivery,
             api_version=hook.settings.api_version,
             defaults=dict(arguments.default),
@@ -196,7 +211,8 @@ def _send(
             return _deliver(arguments, delivery, bar)
         except DBAPIError as error:
             log.error(
-                "the ledger's database cannot be used: %s. The same command goes on", describe_error(error)
+                "the ledger's database cannot be used: %s. Fix it, then repeat the same command",
+                describe_error(error),
             )
             return 1
 
@@ -212,10 +228,11 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar
     finally:
         if bar is not None:
             bar.stop()
+    details = "The lines above list each" if arguments.json else "The table above lists each"
     trouble = (
-        task_failure(delivery, summary, max_rejected=0, changes_fail=True)
+        task_failure(delivery, summary, max_rejected=0, changes_fail=True, details=details)
         or delivery.postponed_because
-        or _undelivered(summary)
+        or _undelivered(summary, details)
     )
     delivery.end("failed" if failure or trouble else "done", summary)
     _print(delivery, summary, arguments)
@@ -226,14 +243,15 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar
     return 2 if delivery.guard_exceeded else 1 if trouble else 0
 
 
-def _undelivered(summary: Summary) -> str | None:
-    """Say what is not delivered, though that is no news, which alone would fail a sync."""
+def _undelivered(summary: Summary, details: str) -> str | None:
+    """Describe orders that stay undelivered, though none is new; only new ones fail a sync."""
     from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.sync.plan import PROBLEMS
 
     counts = {status: getattr(summary, status.value) for status in PROBLEMS}
     parts = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    return f"{count_orders(sum(counts.values()))} not delivered, as before: {parts}" if parts else None
+    number = count_orders(sum(counts.values()))
+    return f"{number} not at KK since an earlier run: {parts}. {details}" if parts else None
 
 
 def _origin(arguments: argparse.Namespace, ledger: SqlLedger) -> Origin:
@@ -265,10 +283,10 @@ def _stopping(stop: Stop) -> Iterator[None]:
     def handle(number: int, _frame: Any) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
-        stop.set(f"{signal.Signals(number).name} came")
+        stop.set(f"{signal.Signals(number).name} was received")
         with suppress(OSError):
             # Printing is not safe in here: the interrupted code may be in the middle of it.
-            os.write(2, b"\nkk send: nothing new is sent; what is in flight is recorded ...\n")
+            os.write(2, b"\nkk send: no new order is sent. Requests under way are recorded ...\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -300,4 +318,4 @@ def _print(delivery: Delivery, summary: Any, arguments: argparse.Namespace) -> N
         print_line()
         table(["order", "kkOrderIds"], rows)
     if more := sum(1 for _ in created):
-        print_line(f"and {more:,} more: --json shows them")
+        print_line(f"and {more:,} more: use --json")

@@ -1,4 +1,4 @@
-"""Where orders come from at the command line: a file, or a query on a warehouse."""
+"""Read orders for a command: from a file, or from a query on a warehouse."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PRESET, HELP = "preset", "help"
 #: As warehouse/files.py has them, which is not loaded for `--help`.
 FORMATS, QUOTING = ("csv", "jsonl", "json"), ("auto", "none", "double")
 FILES = """\
-A CSV file names its columns in its first line, as the API does in snake_case:
-custom_order_number, country, phone, recipient, province, street1, city, zip,
-sku, quantity, ... and has a row for each order line. Cells stay the text that
-they are. A .json file is a list of orders, .jsonl and .ndjson have one order as
-a JSON object on each line; each of them may be in gzip. Format, delimiter,
-quoting, encoding and header line are detected and reported in one line.
-`--columns` maps other names, and `--columns help` shows presets of shops."""
+A CSV file has the names of its columns in its first line, as KK's API has them in
+snake_case: custom_order_number, country, phone, recipient, province, street1,
+city, zip, sku, quantity, ... It has one row per order line. A .json file is a list
+of orders. A .jsonl or .ndjson file has one order per line, as a JSON object. All of
+them may be compressed by gzip. Format, delimiter, quoting, encoding and header
+line are detected and printed. For other column names, use `--columns`; for the
+presets of shops, see `--columns help`."""
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +36,9 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
         action=_Columns,
         default=[],
         metavar="FIELD=SOURCE",
-        help="where a field comes from: a column, a path such as ship_to.zip, a template such as "
-        "'{first_name} {last_name}' or a constant such as \"='text'\"; or the name of a preset; may be "
-        "repeated; `--columns help` shows the presets",
+        help="source of a field: a column, a path such as ship_to.zip, a template such as "
+        "'{first_name} {last_name}' or a constant such as \"='text'\". Or a preset, see `--columns help`. "
+        "May be repeated",
     )
     parser.add_argument(
         "--default",
@@ -46,38 +46,45 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FIELD=SOURCE",
-        help="where a field comes from when it is blank, such as 'province={city}', or a "
-        "constant such as \"phone=='+33 1'\"; may be repeated",
+        help="source of a field if it is blank, such as 'province={city}', or a constant such as "
+        "\"phone=='+33 1'\". May be repeated",
     )
     parser.add_argument(
         "--duplicate-rows",
         choices=("fail", "keep"),
         default="fail",
-        help="rows that are equal in every column: an error of their order (fail), or lines like any other",
+        help="rows that are equal in every column: fail makes their order invalid, keep counts each as a "
+        "line (default: fail)",
     )
-    parser.add_argument("--format", choices=FORMATS, help="of the file; else detected")
+    parser.add_argument("--format", choices=FORMATS, help="format of the file (default: detected)")
     parser.add_argument(
-        "--delimiter", type=_delimiter, metavar="X", help="of a CSV file, or 'tab'; else detected"
+        "--delimiter",
+        type=_delimiter,
+        metavar="X",
+        help="delimiter of a CSV file, or 'tab' (default: detected)",
     )
     parser.add_argument(
         "--quoting",
         choices=QUOTING,
         default="auto",
-        help="of a CSV file: none, when quotes belong to the text; double, when a cell in double quotes may "
-        "go on over lines; auto (the default) stops where that is not certain",
+        help="quoting of a CSV file: none if quotes are part of the text, double if a quoted cell may span "
+        "lines, auto stops where this is uncertain (default: auto)",
     )
     parser.add_argument(
-        "--encoding", metavar="NAME", help="of the file; else by its byte order mark, else UTF-8"
+        "--encoding", metavar="NAME", help="encoding of the file (default: by its byte order mark, or UTF-8)"
     )
     parser.add_argument(
-        "--header-line", type=_line, metavar="N", help="the line of a CSV file that names the columns"
+        "--header-line",
+        type=_line,
+        metavar="N",
+        help="line number of a CSV file's header (default: detected)",
     )
 
 
 def add_query_options(parser: argparse.ArgumentParser) -> None:
     """Declare the query that is read in place of a file."""
     parser.add_argument(
-        "--sql", metavar="SELECT", help="instead of a file: a SELECT, or the name of a .sql file"
+        "--sql", metavar="SELECT", help="instead of a file: a SELECT, or the path of a .sql file"
     )
     parser.add_argument(
         "--var",
@@ -85,30 +92,31 @@ def add_query_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a value for {{ NAME }} in --sql, a Jinja template; may be repeated",
+        help="value of {{ NAME }} in --sql, a Jinja template. May be repeated",
     )
 
 
 def read_source(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of the file or the query that was given.
 
-    :raises CommandError: says what is wrong with it or its columns.
+    :raises CommandError: it or its columns cannot be used.
     """
     if bool(arguments.file) == bool(arguments.sql):
-        raise CommandError("give either a file or --sql")
+        raise CommandError("give either FILE or --sql")
     if arguments.var and not arguments.sql:
-        raise CommandError("--var is for --sql")
+        raise CommandError("--var needs --sql")
     return (read_file if arguments.file else read_query)(arguments, log)
 
 
 def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of the file of `add_file_options`.
 
-    :raises CommandError: says what is wrong with the file or its columns.
+    :raises CommandError: the file or its columns cannot be used.
     """
     from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse import files
-    from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
+    from airflow_provider_kk.warehouse.columns import FILE, resolve
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 
     columns, defaults = dict(arguments.columns), dict(arguments.default)
     try:
@@ -133,20 +141,21 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
 def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of `--sql`, from `--warehouse`.
 
-    :raises CommandError: says what is wrong with the query, its columns or the warehouse.
+    :raises CommandError: the query, its columns or the warehouse cannot be used.
     """
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.database import hook_behind
     from airflow_provider_kk.sync.load_orders import log_columns
-    from airflow_provider_kk.warehouse.columns import QUERY, ColumnsError, resolve
+    from airflow_provider_kk.warehouse.columns import QUERY, resolve
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
     warehouse = arguments.warehouse_conn_id
     columns, defaults = dict(arguments.columns), dict(arguments.default)
     if warehouse is None:
-        raise CommandError("--sql needs --warehouse: a connection id or a SQLite file")
+        raise CommandError("--sql needs --warehouse: a connection id or an SQLite file")
     if is_file(warehouse) and not Path(warehouse).is_file():
-        raise CommandError(f"there is no file {warehouse}")
+        raise CommandError(f"--warehouse: the file {warehouse} does not exist")
     hook = hook_behind(connection_to(warehouse))
     try:
         spool = read_rows(
@@ -158,10 +167,12 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     except ColumnsError as error:
         raise CommandError(str(error)) from error
     except ReadError as error:
-        raise CommandError(f"{warehouse} cannot be read: {error}") from error
+        raise CommandError(f"the warehouse {warehouse} cannot be read: {error}") from error
     except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
-        raise CommandError(f"{warehouse} cannot be read: {type(error).__name__}: {first}") from error
+        raise CommandError(
+            f"the warehouse {warehouse} cannot be read: {type(error).__name__}: {first}"
+        ) from error
     log_columns(resolve(spool.names, columns, defaults=defaults), log)
     return spool
 
@@ -169,7 +180,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
 def statement_of(arguments: argparse.Namespace) -> str:
     """Return the statement of `--sql`, its Jinja rendered with `--var`.
 
-    :raises CommandError: says what the template needs.
+    :raises CommandError: with what the template lacks.
     """
     sql: str = arguments.sql
     if sql.endswith(".sql"):
@@ -190,8 +201,8 @@ def statement_of(arguments: argparse.Namespace) -> str:
     except Exception as error:  # whatever the template's own expressions raise
         fault = f"{type(error).__name__}: {error}"
     raise CommandError(
-        f"--sql is a Jinja template that cannot be rendered here: {fault}. Airflow's own names, such as ds, "
-        "do not exist outside of a task: give each as --var NAME=VALUE"
+        f"--sql is a Jinja template that cannot be rendered: {fault}. Airflow's variables, such as ds, do "
+        "not exist outside of a task. Give each as --var NAME=VALUE"
     )
 
 
@@ -206,7 +217,7 @@ class _Columns(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
     ) -> None:
         if values == (PRESET, HELP):
-            from airflow_provider_kk.warehouse.columns import describe_presets
+            from airflow_provider_kk.warehouse.field_mapping import describe_presets
 
             for line in describe_presets().splitlines():
                 print_line(line)
@@ -219,13 +230,13 @@ def _mapping(text: str) -> tuple[str, str]:
 
 
 def _preset(name: str) -> str:
-    from airflow_provider_kk.warehouse.columns import ColumnsError, check_mapping
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError, check_mapping
 
     try:
         if name != HELP:
             check_mapping(name, None, "fail")
     except ColumnsError as error:
-        raise argparse.ArgumentTypeError(f"{error}; or write FIELD=SOURCE") from None
+        raise argparse.ArgumentTypeError(f"{error}. Or write FIELD=SOURCE") from None
     return name
 
 
@@ -245,7 +256,7 @@ def _variable(text: str) -> tuple[str, str]:
 
 def _line(text: str) -> int:
     if not text.isdecimal() or not 0 < len(text) <= 6 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of a line; the first is 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a line number. The first line is 1")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""The protocol that makes one order at KK of one job: a ledger, an attempt, and reconciling by KK's list.
+"""The protocol by which one job becomes one order at KK: a ledger, an attempt, and reconciling by KK's list.
 
-It imports no Airflow, and no SQLAlchemy outside of `sql`. Jobs are orders or refunds (`model.Job`).
+Jobs are orders or refunds (`model.Job`). The package imports no Airflow, and SQLAlchemy only in `sql`.
 """

@@ -1,4 +1,4 @@
-"""One attempt: claim, intent, POST, record. The rate limit, the limits of a run and its circuit breaker."""
+"""One attempt: claim, intent, POST, record. Also the rate limit, a run's limits and its circuit breaker."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _OPEN_DOUBTS = 20
 
 
 class LeaseTooShortError(Exception):
-    """The worker was delayed for so long that its lease no longer covers a POST."""
+    """The worker was delayed, and its lease no longer covers a POST."""
 
 
 class Lease:
-    """How long this worker owns its claim, by two clocks that fail differently.
+    """The time for which this worker owns its claim, by two clocks that fail differently.
 
-    The monotonic clock stops while the machine is suspended; the wall clock can be set.
+    The monotonic clock stops while the machine is suspended. The wall clock can be set.
     """
 
     def __init__(self, ledger: AnyLedger) -> None:
@@ -34,14 +34,14 @@ class Lease:
         self._monotonic, self._wall = self._clock.monotonic(), self._clock.wall()
 
     def check(self, call_s: float) -> None:
-        """Raise unless a call of `call_s` seconds would end within the lease.
+        """Require that a call of `call_s` seconds ends within the lease.
 
-        :raises LeaseTooShortError: there is too little left.
+        :raises LeaseTooShortError: the rest of the lease is shorter.
         """
         elapsed = max(self._clock.monotonic() - self._monotonic, self._clock.wall() - self._wall)
         if elapsed + call_s > self._lease_s or self._clock.wall() < self._wall - self._lease_s:
             raise LeaseTooShortError(
-                f"{elapsed:.0f} s of a lease of {self._lease_s:.0f} s had passed before the first byte"
+                f"{elapsed:.0f} s of the lease of {self._lease_s:.0f} s had passed before the first byte"
             )
 
 
@@ -56,18 +56,18 @@ def attempt(
 ) -> tuple[Record, KKError | None] | None:
     """Send one job once and record the result.
 
-    Acquire the permit before, so that the wait for it is no part of the lease.
+    Acquire the permit before, so that the wait for it takes nothing from the lease.
 
-    :param expected: the ledger's row, read before any listing that allowed this; None when there was none.
-    :param kk_skew_s: returns KK's clock minus the worker's, which a response of KK may show anew.
-    :return: the row afterwards and the error of the call; None when another worker has claimed the job.
+    :param expected: the ledger's row, read before any listing that allowed this; None if there was none.
+    :param kk_skew_s: returns KK's clock minus the worker's, in seconds, by KK's last response.
+    :return: the row afterwards and the error of the call; None if another worker claimed the job.
     """
     lease = Lease(ledger)  # before the intent, so that it ends before the ledger's own
     claim = ledger.claim(job, expected, origin=origin, sync_id=sync_id, kk_skew_s=kk_skew_s())
     if claim is None:
         return None
     answer, error = _post(claim, lease)
-    # A clock may have been set since the intent.
+    # A clock may have been corrected since the intent.
     return ledger.record(replace(claim, kk_skew_s=kk_skew_s()), answer), error
 
 
@@ -79,7 +79,7 @@ def _post(claim: Claim, lease: Lease) -> tuple[AttemptResult, KKError | None]:
         text = job.redact(error.kk_message or str(error))
         return AttemptResult(_EVENTS[error.outcome], code=error.code, message=text), error
     except Exception as error:
-        # A bug proves nothing about the POST. Its text may hold personal data, so only its name is kept.
+        # A bug proves nothing about the POST. Its text may hold personal data, so only its class is kept.
         return AttemptResult(Event.UNKNOWN, message=f"unexpected {type(error).__name__}"), None
     return AttemptResult(Event.CREATED, kk_order_ids=tuple(ids)), None
 
@@ -99,15 +99,15 @@ class RateLimit(Protocol):
     """The account's rate limit, as a dispatcher uses it."""
 
     def acquire(self, stop: StopSignal | None = None, *, to_send: bool = False) -> None:
-        """Take a permit for one request, and wait for its moment.
+        """Wait for the permit of one request.
 
-        :param to_send: for an order or a refund, which a person may have paused.
-        :raises ThrottleStopped, SendingPausedError: there is no permit.
+        :param to_send: the request is an order or a refund, which a person may have paused.
+        :raises ThrottleStopped, SendingPausedError: the task is stopped, or sending is paused.
         """
         ...
 
     def min_duration_s(self, requests: int) -> float:
-        """Return how many seconds so many requests take at least, if nobody else sends."""
+        """Return the least seconds that so many requests take, if no other worker sends."""
         ...
 
     def release(self, held_s: float) -> None:
@@ -117,17 +117,17 @@ class RateLimit(Protocol):
 
 @dataclass
 class Limits:
-    """How much a run may send."""
+    """The limits of a run: orders in flight, time, and orders to send."""
 
     max_in_flight: int = 8
     send_until: float | None = None
-    """Nothing new is sent after this, epoch seconds of the worker."""
+    """The time after which nothing new is sent, epoch seconds of the worker."""
     max_sent: int | None = None
 
 
 @dataclass
 class CircuitBreaker:
-    """Opens when the next order would fail as the last ones did."""
+    """The circuit breaker of a run: it opens when failures repeat, and then nothing more is sent."""
 
     open_doubts: int = 0
     last_code: int | None = None
@@ -136,7 +136,7 @@ class CircuitBreaker:
     not_sent: int = 0
 
     def note(self, entry: Record) -> str | None:
-        """Count an outcome; return why to stop, if so."""
+        """Count an outcome; return the reason if the breaker is open."""
         is_same = entry.state is State.REJECTED and entry.code == self.last_code
         self.same_refusals = self.same_refusals + 1 if is_same else int(entry.state is State.REJECTED)
         self.last_code = entry.code if entry.state is State.REJECTED else None
@@ -146,9 +146,9 @@ class CircuitBreaker:
         return self.reason(entry.message)
 
     def reason(self, message: str = "") -> str | None:
-        """Return why nothing more may be sent; None when the breaker is closed."""
+        """Return the reason why nothing more may be sent; None while the breaker is closed."""
         if self.same_refusals >= _SAME_REFUSALS:
-            return f"KK refused {_SAME_REFUSALS} orders in a row with code {self.last_code}: {message}"
+            return f"KK rejected {_SAME_REFUSALS} orders in a row with code {self.last_code}: {message}"
         if self.unknowns >= _UNKNOWNS_IN_A_ROW:
             return f"the outcome of {_UNKNOWNS_IN_A_ROW} orders in a row is unknown: {message}"
         if self.not_sent >= _NOT_SENT_IN_A_ROW:

@@ -1,4 +1,4 @@
-"""The worker's clocks and its stop request, and a warning when clocks disagree."""
+"""The worker's clocks, its stop request, and a warning about clocks that disagree."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Protocol
 
 from airflow_provider_kk.api.throttle import StopSignal
 
-#: Clocks that differ by less agree, seconds. KK's is known to the second, as of its last response.
+#: Seconds by which clocks may differ. KK's clock is known to the second, by its last response.
 CLOCKS_AGREE_S = 30.0
 _MACHINE, _DATABASE, _KK = "this machine", "the ledger's database", "KK"
 
 
 def describe_clocks(database_s: float | None, kk_s: float | None) -> str:
-    """Describe which clock is wrong, by how much, its effect and the fix; empty while they agree.
+    """Describe the wrong clock, its error, the effect and the fix; empty if the clocks agree.
 
-    :param database_s: the database's clock minus this machine's, in seconds; None where they are one clock.
-    :param kk_s: KK's clock minus this machine's, in seconds; None when it is not known.
+    :param database_s: the database's clock minus this machine's, in seconds; None if they are one clock.
+    :param kk_s: KK's clock minus this machine's, in seconds; None if it is not known.
     """
     known = {_MACHINE: 0.0, _DATABASE: database_s, _KK: kk_s}
     ahead_s = {name: seconds for name, seconds in known.items() if seconds is not None}
@@ -28,7 +28,7 @@ def describe_clocks(database_s: float | None, kk_s: float | None) -> str:
         return ""
     if not middle:
         what = f"The clock of {last} is {apart_s:.0f} s ahead of the clock of {first}"
-        to_do = "Check the time of this machine first, it should come by NTP"
+        to_do = "Check the time of this machine first. It should be set by NTP"
     elif ahead_s[middle[0]] - ahead_s[first] <= CLOCKS_AGREE_S:
         what, to_do = f"The clock of {last} is {apart_s:.0f} s ahead of the two others", _ADVICE[last]
     elif ahead_s[last] - ahead_s[middle[0]] <= CLOCKS_AGREE_S:
@@ -47,24 +47,24 @@ _ADVICE = {
 
 
 class Stop:
-    """A request to send nothing new, safe to set from a signal handler.
+    """A request to send nothing new, which a signal handler can set safely.
 
-    `threading.Event` is not: its `set()` takes a lock that the interrupted main thread may hold.
+    `threading.Event` is not safe there: its `set()` takes a lock that the interrupted thread may hold.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
 
     def set(self, reason: str = "stopped") -> None:
-        """Request the stop; the first reason is kept."""
+        """Request the stop. The first reason is kept."""
         self.reason = self.reason or reason
 
     def is_set(self) -> bool:
-        """Whether it was requested."""
+        """Return whether the stop was requested."""
         return self.reason is not None
 
     def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for the request; True when it came."""
+        """Wait up to `timeout` seconds for the request; return whether it came."""
         until = time.monotonic() + timeout
         while not self.is_set() and (rest := until - time.monotonic()) > 0:
             time.sleep(min(rest, 0.1))
@@ -75,11 +75,11 @@ class Clock(Protocol):
     """The worker's clocks, in seconds."""
 
     def wall(self) -> float:
-        """Seconds since the epoch; may jump."""
+        """Return epoch seconds, which may jump."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go backwards; stands still while the machine is suspended."""
+        """Return seconds that never go backwards, and that stop while the machine is suspended."""
         ...
 
     def sleep(self, seconds: float, stop: StopSignal) -> None:

@@ -1,4 +1,4 @@
-"""Send a run's orders: several at once, until the circuit breaker opens, and reconcile those in doubt."""
+"""Send a run's orders, several at once, until the circuit breaker opens; reconcile those in doubt."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from airflow_provider_kk.delivery.states import (
 )
 
 _RATE_LIMITED_TRIES = 5
-#: How often a job that another worker is sending is looked at again.
+#: Seconds between two readings of the row of a job that another worker is sending.
 _RECONCILE_EVERY_S = 10.0
-#: Progress is logged also while no attempt ends.
+#: Seconds after which progress is logged even if no attempt ends.
 _PROGRESS_EVERY_S = 0.5
 
 
@@ -50,18 +50,21 @@ def _wait_for_one(attempts: Collection[Future[Any]]) -> Collection[Future[Any]]:
 
 
 class StockLookup(Protocol):
-    """What KK has in stock; see `StockCheck`."""
+    """KK's stock; see `StockCheck`."""
 
     def expect(self, items: Iterable[QueuedOrder]) -> None:
-        """Name the orders that come next."""
+        """Announce the orders that come next."""
         ...
 
     def shortage(self, item: QueuedOrder) -> str:
-        """Set an order's goods aside, or return what is missing. Raises KKError."""
+        """Reserve an order's goods, or return the missing goods.
+
+        :raises KKError: KK's stock cannot be read.
+        """
         ...
 
     def close(self) -> None:
-        """Drop what is known."""
+        """Delete the data."""
         ...
 
 
@@ -69,8 +72,8 @@ class StockLookup(Protocol):
 class Dispatcher:
     """One run over the orders of a run queue.
 
-    :param make_job: makes the job of an order's payload; called by the worker threads.
-    :param probe: a cheap read of KK; raises `KKError` when KK cannot be used at all.
+    :param make_job: makes the job of an order's payload; the worker threads call it.
+    :param probe: a cheap read of KK; raises `KKError` if KK cannot be used at all.
     :param stock: checked before an order is sent, unless KK rejected it before or it is in doubt.
     """
 
@@ -89,23 +92,23 @@ class Dispatcher:
     recover_max_age_s: float = 0.0
     stock: StockLookup | None = None
     check_guards: Callable[[], str] | None = None
-    """Called before the first order is sent; returns why nothing may be sent, and is empty when it may."""
+    """Called before the first order is sent; returns a reason to send nothing, empty if there is none."""
     check_approval: Callable[[QueuedOrder], str] | None = None
-    """Returns why an order may not be sent, and is empty when it may."""
+    """Returns a reason not to send an order, empty if there is none."""
     executor: Executor | None = None
     """Runs the attempts; None: threads."""
     wait_for_one: Callable[[Collection[Future[Any]]], Collection[Future[Any]]] = _wait_for_one
     """Waits until an attempt is done, or for a moment, and returns those that are done."""
     breaker_reason: str | None = None
-    """Why the circuit breaker is open; None while it is closed."""
+    """The reason why the circuit breaker is open; None while it is closed."""
     postponed_because: str = ""
-    """Why nothing more is sent in this run though all is well: a person's pause, or the daily cap."""
+    """The pause or the daily limit because of which this run sends nothing more; no error."""
     breaker_error: KKError | None = None
-    """KK's error that opened it, if one did."""
+    """KK's error that opened the circuit breaker, if one did."""
     cannot_list: bool = False
-    """KK's list cannot be read, so waiting for it is in vain."""
+    """KK's list cannot be read, so waiting for it is useless."""
     held_elsewhere: list[str] = field(default_factory=list)
-    """Orders that this run has held and that are not in its queue."""
+    """Orders that this run held and that are not in its queue."""
 
     def __post_init__(self) -> None:
         self._breaker = CircuitBreaker()
@@ -114,7 +117,7 @@ class Dispatcher:
         self._sent = 0
         self._tries: dict[int, int] = {}
         self._in_flight: dict[Future[_Attempted], tuple[QueuedOrder, Record | None]] = {}
-        #: Orders to resend: after a 429, or because KK's list does not show them.
+        #: Orders to resend: after a 429, or because they are absent in KK's list.
         self._resends: deque[tuple[QueuedOrder, Record]] = deque()
         self._executor = self.executor or ThreadPoolExecutor(
             self.limits.max_in_flight, thread_name_prefix="kk"
@@ -123,15 +126,16 @@ class Dispatcher:
 
     @property
     def why_not_sent(self) -> str:
-        """Why nothing more is sent; empty while orders are sent."""
+        """The reason why nothing more is sent; empty while orders are sent."""
         return self.breaker_reason or self.stop.reason or ""
 
     # What a run does -------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Send what is pending. Afterwards nothing is pending, but orders may be waiting.
+        """Send the pending orders. Afterwards none is pending, but some may be waiting.
 
-        Whatever is raised meanwhile (a signal, a timeout), what is in flight is recorded first.
+        If an error is raised meanwhile, such as a signal or a timeout, the attempts in flight are recorded
+        first.
         """
         with self._recording():
             self._progress.start(self.run_queue.counts().get(RunStatus.PENDING, 0))
@@ -139,10 +143,10 @@ class Dispatcher:
             self._send_pending()
 
     def wait_s(self) -> float | None:
-        """Return in how many seconds to call `reconcile_waiting`; None when nothing is waiting."""
+        """Return the seconds until `reconcile_waiting` should be called; None if nothing is waiting."""
         now, trusted = self.ledger.now(), trusted_now(self.ledger, self.order_list)
         waits = [_wait_s(entry, now, trusted) for _item, entry in self._waiting()]
-        # A wrong clock may be corrected meanwhile.
+        # A wrong clock may be corrected during the wait.
         return max(0.0, min(*waits, self.ledger.settle_delay_s)) if waits else None
 
     def reconcile_waiting(self) -> None:
@@ -152,10 +156,11 @@ class Dispatcher:
             self._reconcile(entry for _item, entry in self._waiting() if entry is not None)
 
     def stop_waiting(self) -> None:
-        """Leave what is still waiting in doubt."""
+        """Leave the waiting orders in doubt."""
         for batch in self.run_queue.batches(RunStatus.WAITING):
             for item in batch:
-                self.run_queue.set(item.position, RunStatus.IN_DOUBT, message="KK's list decides later")
+                why = "a later try or run reconciles it"
+                self.run_queue.set(item.position, RunStatus.IN_DOUBT, message=why)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -172,7 +177,7 @@ class Dispatcher:
             self.stop.set(type(error).__name__)
             self.log.error("Nothing more is sent after %s", describe_error(error))
             try:
-                # What is in flight ends by its own deadline, and is recorded before anything is raised.
+                # Attempts in flight end by their own deadline, and are recorded before anything is raised.
                 self._drain()
                 self._skip_unsent()
             finally:
@@ -182,7 +187,7 @@ class Dispatcher:
             self._order_log.flush()
 
     def _batches(self, status: RunStatus) -> Iterator[list[tuple[QueuedOrder, Record | None]]]:
-        """Yield the orders of a status with what the ledger knows of each."""
+        """Yield the orders of a status, each with its row in the ledger."""
         for batch in self.run_queue.batches(status):
             known = self.ledger.look_up([item.key for item in batch if item.key])
             yield [(item, known.get(item.key or "")) for item in batch]
@@ -233,7 +238,8 @@ class Dispatcher:
         others = [entry.key for entry in doubts if not self.run_queue.has(entry.key)]
         if others:
             self.log.warning(
-                "%s of this account in doubt and not selected by this sync: %s. See `kk ledger list`",
+                "%s of this account in doubt and not selected by this sync: %s. See `kk ledger list --state "
+                "in_doubt`",
                 count_orders(len(others)),
                 some_of(others[:20], len(others)),
             )
@@ -245,7 +251,7 @@ class Dispatcher:
             self.log.warning("Nothing more is sent: %s", reason)
 
     def _postpone(self, reason: str) -> None:
-        """Leave all orders that are not sent yet to a later run."""
+        """Postpone all orders that are not sent yet to a later run."""
         if not self.postponed_because:
             self.postponed_because = reason
             self.log.warning("Nothing more is sent in this run: %s", reason)
@@ -261,7 +267,7 @@ class Dispatcher:
         self._finish_sending()
 
     def _dispatch(self, item: QueuedOrder, entry: Record | None) -> None:
-        """Take the next action with an order."""
+        """Do the next action with an order."""
         entry = entry and self._bound_wait(entry)
         if next_action(item, entry, self.ledger.now) is Action.SEND:
             shortage = self._shortage(item)
@@ -273,7 +279,7 @@ class Dispatcher:
             self._results.record_known(item, entry)
 
     def _skip_unsent(self) -> None:
-        """Record the ledger's status of all that is left, without sending."""
+        """Record the ledger's status of all remaining orders, without sending."""
         while self._resends:
             self._results.skip(*self._resends.popleft(), RunStatus.NOT_SENT, self.why_not_sent)
         for batch in self._batches(RunStatus.PENDING):
@@ -285,38 +291,38 @@ class Dispatcher:
                     self._results.record_known(item, entry)
 
     def _shortage(self, item: QueuedOrder) -> str:
-        """Return the goods that KK lacks for an order; empty when it has all."""
+        """Return the goods that KK lacks for an order; empty if it has all."""
         if self.stock is None or not self._sends_more():
             return ""
         try:
             return self.stock.shortage(item)
         except KKError as error:
             self._open_breaker(f"KK's stock cannot be read, and without it nothing is sent: {error}", error)
-            return ""  # so that it becomes not sent, like all the others
+            return ""  # the order becomes not sent, like all others
 
     def _note_shortage(self, item: QueuedOrder, shortage: str) -> Record | None:
-        """Record an order as invalid for now; return its row if another worker has sent it meanwhile."""
-        # The digest is of the order alone, so another missing quantity is not new.
+        """Record an order as invalid for now; return its row if another worker sent it meanwhile."""
+        # The digest is of the order alone, so that another missing quantity does not make it newly invalid.
         is_new = self.ledger.note_invalid(
             item.key or "", f"stock {item.content.fingerprint}", shortage, sync_id=self.sync_id
         )
         entry = self.ledger.look_up([item.key or ""]).get(item.key or "")
         if not is_unsent(entry):
-            return entry  # that worker may have taken the missing goods
+            return entry  # the other worker may have ordered the missing goods
         if is_new:
-            self._order_log.warning("KK cannot serve {orders}: {reason}", item.key or "", shortage)
+            self._order_log.warning("KK lacks goods of {orders}: {reason}", item.key or "", shortage)
         self.run_queue.set(item.position, RunStatus.INVALID, is_new=is_new, message=shortage)
         return None
 
     def _adopt_integer(self, item: QueuedOrder) -> Record | None:
-        """Rename an order that recovery found without leading zeros, if it is this one; return its row."""
+        """Rename an order that was adopted without leading zeros if it is this one; return its row."""
         entry = found_as_integer(self.ledger, item)
         if entry is None or not item.content.is_same_content(entry.content):
             return entry
         return rename(self.ledger, entry, item.key or "")
 
     def _send(self, item: QueuedOrder, expected: Record | None) -> None:
-        """Hand an order to a worker thread when one is free, or record why not."""
+        """Give an order to a free worker thread, or record why it is not sent."""
         while len(self._in_flight) >= self.limits.max_in_flight:
             self._collect()
         if self.breaker_reason or self.stop.is_set():
@@ -327,10 +333,10 @@ class Dispatcher:
         elif self.postponed_because:
             self._results.skip(item, expected, RunStatus.POSTPONED, self.postponed_because)
         elif self._is_time_up() or (self._is_enough() and not (expected and expected.state in DOUBTFUL)):
-            self._results.skip(item, expected, RunStatus.POSTPONED, "left for the next run")
+            self._results.skip(item, expected, RunStatus.POSTPONED, "the limit of this run is reached")
         else:
             if expected is not None and expected.state in RECONCILE_FIRST:
-                self._order_log.info("{orders} {are} sent again", item.key or "")
+                self._order_log.info("{orders} {are} resent", item.key or "")
             self._sent += 1
             self._in_flight[self._executor.submit(self._work, item, expected)] = (item, expected)
 
@@ -370,14 +376,14 @@ class Dispatcher:
     # Collecting ------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        """Wait for an attempt, or a moment, and record what is done."""
+        """Wait for an attempt, or a moment, and record the attempts that are done."""
         for future in self.wait_for_one(self._in_flight):
             self._on_done(*self._in_flight.pop(future), future)
         self._progress.tick(self.run_queue)
         self._order_log.tick(self.ledger.clock.monotonic())
 
     def _finish_sending(self) -> None:
-        """Send the resends, and wait for all that is in flight."""
+        """Send the resends, and wait for all attempts in flight."""
         while self._in_flight or self._resends:
             if self._resends:
                 self._send(*self._resends.popleft())
@@ -385,7 +391,7 @@ class Dispatcher:
                 self._collect()
 
     def _drain(self) -> None:
-        """Record all that is in flight, even if some of it fails: the first failure is being raised."""
+        """Record all attempts in flight. Later failures are logged, since the first one is being raised."""
         failed: Counter[str] = Counter()
         while self._in_flight:
             try:
@@ -411,7 +417,7 @@ class Dispatcher:
             self.run_queue.set(item.position, RunStatus.WAITING)  # another worker was faster
             return
         entry, error = delivered
-        # If another worker owns the row by now, this one must not resend.
+        # This worker must not resend an order whose row another worker owns by now.
         is_free = entry.state is State.NOT_SENT
         if isinstance(error, KKRateLimitedError) and is_free and self._count_try(item) < _RATE_LIMITED_TRIES:
             self._sent -= 1
@@ -436,17 +442,17 @@ class Dispatcher:
     # Waiting ---------------------------------------------------------------------------------------
 
     def _follow_other_workers(self) -> None:
-        """Take over the results that other workers have recorded for waiting orders."""
+        """Copy the results that other workers recorded for waiting orders."""
         for item, entry in list(self._waiting()):
             if entry is None:
-                why = "the ledger has lost its row, as after a restored backup: the next run looks for it"
+                why = "its row is missing in the ledger, as after a restored backup. The next run recovers it"
                 self.run_queue.set(item.position, RunStatus.IN_DOUBT, message=why)
             elif entry.state not in DOUBTFUL:
                 self._dispatch(item, entry)
         self._finish_sending()
 
     def _reconcile(self, candidates: Iterable[Record]) -> None:
-        """Reconcile rows, those of other syncs too, and queue the resends."""
+        """Reconcile rows, also those of other syncs, and queue the resends."""
         by_key = {entry.key: self._bound_wait(entry) for entry in candidates}
         items = {key: item for key in by_key if (item := self.run_queue.item(key)) is not None}
         reconciled = reconcile(
@@ -460,7 +466,7 @@ class Dispatcher:
         )
         for entry in reconciled.adopted:
             name = f"{entry.key} as {', '.join(entry.kk_order_ids)}"
-            self._order_log.info("KK's list shows {orders}: adopted, not sent again", name)
+            self._order_log.info("KK's list has {orders}: adopted, not sent again", name)
             if entry.key in items:
                 self._results.compare(items[entry.key], entry)
         for entry in reconciled.held:
@@ -492,8 +498,8 @@ _Attempted = tuple[Record, KKError | None] | None
 def _why_postponed(error: SendingPausedError | DailyCapError) -> str:
     if isinstance(error, DailyCapError):
         return (
-            f"{error}. The next order can be sent after {utc(error.until)}, or when the connection "
-            "allows more"
+            f"{error}. The next order can be sent after {utc(error.until)}, or if you raise "
+            "max_orders_per_day in the connection"
         )
     return describe_pause(error.pause)
 
@@ -502,5 +508,5 @@ def _wait_s(entry: Record | None, now: float, trusted: float) -> float:
     if entry is None or entry.state not in RECONCILE_FIRST:
         return 0.0
     if entry.state is State.SENDING and entry.lease_until > now:
-        return min(entry.settle_after - trusted, _RECONCILE_EVERY_S)  # its worker may come back
+        return min(entry.settle_after - trusted, _RECONCILE_EVERY_S)  # its worker may still record a result
     return entry.settle_after - trusted

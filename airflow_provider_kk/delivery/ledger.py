@@ -1,6 +1,6 @@
-"""The write-ahead record of each order number: every way in which a worker may change a row.
+"""The ledger: a write-ahead record of each order number, with every change that a worker may make.
 
-Each change is one short transaction: a compare-and-set on (state, attempt, version), or under the row's lock.
+Each change is one short transaction, by compare-and-set on (state, attempt, version) or by the row's lock.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from airflow_provider_kk.delivery.storage import KeyTakenError, Storage, Transac
 _DAY_S = 86_400.0
 #: A standby that takes over lacks the commits of seconds, in which KK takes 2 orders each.
 _REMEMBERED = 200
-#: A rejected order is not tried again for 15 minutes, then twice as long each time, at most a day.
+#: The back-off of a rejected order: 15 minutes at first, twice as long after each rejection, at most a day.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 900.0, 86_400.0
 
 S_co = TypeVar("S_co", bound=Storage, covariant=True)
@@ -49,11 +49,11 @@ def _new_version() -> str:
 
 
 class Ledger(Generic[S_co]):
-    """Everything that a worker does with the rows of one account.
+    """All operations of a worker on the rows of one account.
 
-    Where a method takes `kk_skew_s`, that is KK's clock minus the worker's, 0 while it is not known.
+    `kk_skew_s` is KK's clock minus the worker's, in seconds; 0 while it is not known.
 
-    :param max_orders_per_day: how many orders the account may send in any day; None: as many as there are.
+    :param max_orders_per_day: the most orders that the account may send within a day; None: no limit.
     :param new_version: returns a text that was never used before.
     """
 
@@ -86,7 +86,7 @@ class Ledger(Generic[S_co]):
         return self.storage.now()
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
-        """Return the newest generation of each key that is known."""
+        """Return the newest generation of each of these keys in the ledger."""
         return self.storage.look_up(keys)
 
     def entries(
@@ -113,14 +113,14 @@ class Ledger(Generic[S_co]):
     def compare_and_set(
         self, expected: Record, event: Event, values_at: Callable[[Transaction], RecordChanges]
     ) -> Record | None:
-        """Apply `event` to a row that is as it was read; None when it has moved."""
+        """Apply `event` to a row that is unchanged since it was read; None if it changed."""
         state = follow(expected.state, event)
         return self.storage.transact(
             lambda tx: tx.change(expected, self.stamped(tx, {**values_at(tx), "state": state}))
         )
 
     def add(self, key: str, values_at: Callable[[Transaction], RecordChanges]) -> bool:
-        """Add the first row of a key; False when another worker has just added it."""
+        """Add the first row of a key; False if another worker added it first."""
         try:
             self.storage.transact(lambda tx: tx.add(key, 1, {**BLANK, **self.stamped(tx, values_at(tx))}))
         except KeyTakenError:
@@ -128,16 +128,16 @@ class Ledger(Generic[S_co]):
         return True
 
     def stamped(self, tx: Transaction, values: RecordChanges) -> RecordChanges:
-        """Return changes with a new version: a worker that read the row before must read it again."""
+        """Return changes with a new version, so that workers that read the row before must read it again."""
         return {"version": self.new_version(), "updated_at": tx.now, **values}
 
     def _latest_now(self, tx: Transaction, kk_skew_s: float) -> Epoch:
-        """Return the latest of three clocks: one that is behind may soon be corrected."""
+        """Return the latest of three clocks, since one that is behind may soon be corrected."""
         wall = self.clock.wall()
         return tx.later(tx.now, max(wall, wall + kk_skew_s))
 
     def _earliest_now(self, tx: Transaction, kk_skew_s: float) -> Epoch:
-        """Return the earliest of three clocks: one that is ahead may soon be corrected."""
+        """Return the earliest of three clocks, since one that is ahead may soon be corrected."""
         wall = self.clock.wall()
         return tx.earlier(tx.now, min(wall, wall + kk_skew_s))
 
@@ -146,9 +146,9 @@ class Ledger(Generic[S_co]):
     def claim(
         self, job: Job, expected: Record | None, *, origin: Origin, sync_id: str, kk_skew_s: float = 0.0
     ) -> Claim | None:
-        """Commit the intent to POST a job; None when another worker has moved its row.
+        """Commit the intent to POST a job; None if another worker changed its row.
 
-        :param expected: the row as it was read before any listing; None when there was none.
+        :param expected: the row as it was read before any listing; None if there was none.
         :raises DailyCapError: the account may send no more orders now.
         """
         claim = Claim(
@@ -172,18 +172,18 @@ class Ledger(Generic[S_co]):
             if entry is not None:
                 tx.add_attempt(claim, self._intent(tx, claim, origin))
             elif tries > 1:
-                return self._held(tx, claim)  # that commit came through while this one waited for it
+                return self._held(tx, claim)  # an earlier commit of this claim succeeded meanwhile
             return entry
 
         try:
             entry = self.storage.persist(work)
         except KeyTakenError:
-            # Another worker inserted the key first; or this one did, before its connection broke.
+            # Another worker inserted the key first, or this one did before its connection broke.
             entry = self.storage.persist(lambda tx: self._held(tx, claim)) if tries > 1 else None
         return replace(claim, entry=entry) if entry else None
 
     def _require_below_cap(self, tx: Transaction, most: int, kk_skew_s: float) -> None:
-        # Claims of this account wait for each other here: no two take the last order of a day.
+        # Claims of this account run one after the other here, so that no two use the last order of a day.
         tx.lock_account()
         # Settle times hold the latest of three clocks, so that a clock that is behind ends no day early.
         earliest_now = self._earliest_now(tx, kk_skew_s)
@@ -217,7 +217,7 @@ class Ledger(Generic[S_co]):
 
     @property
     def settle_delay_s(self) -> float:
-        """Seconds from an intent until KK's list proves its outcome, if its worker never came back."""
+        """Seconds from an intent until KK's list proves its outcome, if its worker records none."""
         return self.timing.lease_s + self.timing.timeout_s + self.timing.settle_window_s
 
     def _intent(self, tx: Transaction, claim: Claim, origin: Origin) -> AttemptChanges:
@@ -239,11 +239,11 @@ class Ledger(Generic[S_co]):
     # Waits that a wrong clock made too long ----------------------------------------------------------
 
     def bound_times(self, expected: Record, kk_skew_s: float | None) -> Record | None:
-        """Shorten waits that are longer than their rule allows; None when none is, or the row has moved.
+        """Shorten waits that are longer than their rule allows; None if there are none or the row changed.
 
         A clock that was ahead wrote such times. All POSTs were sent before this call, so a full settle delay
-        from now is safe. While KK's clock is unknown (`kk_skew_s` None), nothing is shortened: the worker's
-        clock may be the one that is wrong.
+        from now is safe. While KK's clock is not known (`kk_skew_s` None), nothing is shortened, since the
+        worker's clock may be wrong.
         """
         if kk_skew_s is None or not self.waits_too_long(expected, kk_skew_s):
             return None
@@ -259,7 +259,7 @@ class Ledger(Generic[S_co]):
         return self.storage.transact(lambda tx: tx.change(expected, self.stamped(tx, bounded(tx))))
 
     def waits_too_long(self, expected: Record, kk_skew_s: float) -> bool:
-        """Whether a row's settle time lies further ahead than any that would be written now."""
+        """Return whether a row's settle time is later than any that would be written now."""
         wall = self.clock.wall()
         latest = expected.settle_after - self._settle_delay_of(expected) - CLOCKS_AGREE_S
         return latest > max(wall, wall + kk_skew_s) and latest > self.now()
@@ -280,7 +280,7 @@ class Ledger(Generic[S_co]):
         """
         try:
             entry = self.storage.persist(lambda tx: self._record(tx, claim, answer))
-        except KeyTakenError:  # the row was lost, and another worker has just added it anew
+        except KeyTakenError:  # the row was lost, and another worker added it again first
             entry = self.storage.persist(lambda tx: self._record(tx, claim, answer))
         if self._has_lost_commits:
             self._record_lost()
@@ -290,7 +290,7 @@ class Ledger(Generic[S_co]):
     def _record_lost(self) -> None:
         for claim, answer in list(self._recent):
             if answer.event is not Event.NOT_SENT:
-                with suppress(KeyTakenError):  # another worker has just added it anew
+                with suppress(KeyTakenError):  # another worker added it again first
                     self.storage.persist(partial(self._record_if_lost, claim=claim, answer=answer))
         self._has_lost_commits = False
 
@@ -330,7 +330,7 @@ class Ledger(Generic[S_co]):
         return entry
 
     def _forgotten(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> RecordChanges:
-        """Return the row of a claim that a restored backup has lost."""
+        """Return the row of a claim that a restored backup lacks."""
         created = answer.event is Event.CREATED
         return {
             **BLANK,
@@ -345,7 +345,7 @@ class Ledger(Generic[S_co]):
     def _forgotten_doubt(
         self, tx: Transaction, entry: Record, claim: Claim, answer: AttemptResult
     ) -> RecordChanges | None:
-        """Return what to change in an older row, brought back by a failover, after a POST it lacks."""
+        """Return the changes to an older row that a failover restored, for a POST that it lacks."""
         if answer.event is Event.NOT_SENT or entry.state in (State.CREATED, State.HELD):
             return None
         latest_now = self._latest_now(tx, claim.kk_skew_s)
@@ -362,7 +362,7 @@ class Ledger(Generic[S_co]):
     def _own_answer(
         self, tx: Transaction, entry: Record, answer: AttemptResult, kk_skew_s: float
     ) -> RecordChanges:
-        if entry.kk_order_ids:  # an older attempt was created, as its late answer has shown
+        if entry.kk_order_ids:  # a late answer proved that an older attempt created the order
             return self._meet_late(tx, entry, answer, kk_skew_s)
         changes: RecordChanges = {
             "state": follow(entry.state, answer.event),
@@ -376,7 +376,7 @@ class Ledger(Generic[S_co]):
         elif answer.event is Event.REJECTED:
             changes["rejections"] = entry.rejections + 1
             changes["retry_after"] = tx.now + _pause_s(entry.rejections + 1)
-            # KK may reject after it has created half of a split: its list must be able to show that.
+            # KK may reject after it created a part of a split, so the settle window must pass first.
             changes["settle_after"] = self._latest_now(tx, kk_skew_s) + self.timing.settle_window_s
         return changes
 
@@ -405,7 +405,7 @@ class Ledger(Generic[S_co]):
         self, tx: Transaction, entry: Record, claim: Claim, answer: AttemptResult
     ) -> RecordChanges:
         if entry.state in DOUBTFUL:
-            # The newer attempt may be created as well: keep the ids, its outcome decides.
+            # The newer attempt may be created as well, so keep the ids until its outcome is known.
             return {"kk_order_ids": union(entry.kk_order_ids, answer.kk_order_ids)}
         changes = _created_or_conflict(entry, answer.kk_order_ids, tx.now)
         if entry.state is not State.CREATED and changes["state"] is State.CREATED:
@@ -423,10 +423,10 @@ class Ledger(Generic[S_co]):
         created_at: float | None = None,
         sync_id: str | None = None,
     ) -> Record | None:
-        """Record what KK lists as the effect of `attempt`; None when the row has moved.
+        """Record KK's listed orders as the effect of `attempt`; None if the row changed.
 
         :param created_at: KK's creation time, epoch seconds.
-        :param sync_id: the sync that has the order at hand; None leaves it with the one that sent it.
+        :param sync_id: the sync that has the order at hand; None: the sync that sent it stays.
         """
         values: RecordChanges = {
             **created_values(expected, ids, created_at or attempt.intent_at),
@@ -445,7 +445,7 @@ class Ledger(Generic[S_co]):
         *,
         sync_id: str | None = None,
     ) -> Record | None:
-        """Hold an order (CONFLICT or GIVEN_UP) for a person; None when the row has moved."""
+        """Hold an order (CONFLICT or GIVEN_UP); None if the row changed."""
         values: RecordChanges = {
             "message": message[:MAX_MESSAGE],
             "kk_order_ids": union(expected.kk_order_ids, ids),
@@ -456,7 +456,7 @@ class Ledger(Generic[S_co]):
     def wait_for_rest(
         self, expected: Record, message: str, ids: Sequence[str], *, kk_skew_s: float
     ) -> Record | None:
-        """Give KK one more settle window to list the rest of an order; None when the row has moved."""
+        """Wait one more settle window for the rest of an order in KK's list; None if the row changed."""
         return self.compare_and_set(
             expected,
             Event.INCOMPLETE,
@@ -468,13 +468,13 @@ class Ledger(Generic[S_co]):
         )
 
     def attach_fingerprint(self, expected: Record, content: Content) -> None:
-        """Store the fingerprint of an order that was found at KK with the goods of `content`."""
+        """Store the fingerprint of an order that was adopted with the goods of `content`."""
         self.compare_and_set(expected, Event.FOUND, lambda _tx: {"content": content})
 
     # Without a POST --------------------------------------------------------------------------------
 
     def note_invalid(self, key: str, digest: str, message: str, *, sync_id: str) -> bool:
-        """Record that an order's data is invalid; True when this digest of it was not known yet."""
+        """Record that an order's data is invalid; return whether this digest of it is new."""
         entry = self.look_up([key]).get(key)
         if not can_follow(entry.state if entry else None, Event.FAULT):
             return False  # it was sent before, and that outcome counts
@@ -498,7 +498,7 @@ def _pause_s(rejections: int) -> float:
 
 def _created_or_conflict(entry: Record, ids: Sequence[str], now: Epoch) -> RecordChanges:
     changes = created_values(entry, ids, now)
-    # Two answers that share an id are of one order; a split may be named in part.
+    # Two answers that share an id describe one order, since an answer may have only a part of the splits.
     is_other = bool(entry.kk_order_ids) and not set(entry.kk_order_ids) & set(ids)
     if is_other or (entry.state is State.HELD and entry.kk_order_ids):
         changes["state"] = State.HELD

@@ -1,4 +1,4 @@
-"""What KK's list shows of some order numbers, and whether that list proves an absence."""
+"""Reading KK's list for some order numbers, and deciding whether it proves their absence."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder
 
-#: How much is listed around an attempt: clocks may differ, and KK may be slow.
+#: Seconds that are listed around an attempt, since clocks may differ and KK may be slow.
 _MARGIN_S = 600.0
 SENTINELS = 3
-"""The number of sentinel orders that are looked for in KK's list."""
+"""The number of sentinel orders to find in KK's list."""
 _SENTINEL_S = 600.0
 _FAR_S = 86_400.0
-NOT_OUR_STORE = "KK's list does not show the orders that it has created: is the token another store's?"
+NOT_OUR_STORE = (
+    "KK's list lacks the last orders that KK confirmed. Check that the access token belongs to this store"
+)
 #: An order in one of these may be at KK, in whole or in part, under ids that the ledger does not know.
 _MAY_BE_THERE = RECONCILE_FIRST | {State.HELD, State.CREATED}
 
@@ -48,7 +50,7 @@ def kk_skew_s(order_list: OrderList) -> float:
 
 
 def is_part(goods: Goods, whole: Goods) -> bool:
-    """Whether these goods are all in the others."""
+    """Return whether these goods are all in the others."""
     return all(quantity <= whole.get(sku, 0) for sku, quantity in goods.items())
 
 
@@ -62,7 +64,7 @@ def zero_padded_rows(ledger: AnyLedger, numbers: Sequence[str]) -> dict[str, lis
 
 
 def has_sent_one_of(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> bool:
-    """Whether a POST of ours is known to have created one of these orders under its number."""
+    """Return whether a POST of this ledger created one of these orders under its number."""
     known = ledger.storage.sent_ids(sorted({one.key for one in listed if one.key is not None}))
     return any(one.key is not None and one.id in known.get(one.key, ()) for one in listed)
 
@@ -77,7 +79,7 @@ def of_its_generation(ledger: AnyLedger, entry: Record, listed: Sequence[ListedO
 
 
 class Listing:
-    """Collects what KK's list shows of some orders, and whether it shows a sentinel order."""
+    """Collects the parts of KK's list about some orders, and whether it has a sentinel order."""
 
     def __init__(
         self, entries: Iterable[Record], sentinel_orders: Iterable[Record], ledger: AnyLedger
@@ -92,10 +94,10 @@ class Listing:
                 self._keys.setdefault(name, []).append(entry.key)
         self._unnumbered: dict[str, ListedOrder] = {}
         self.shows_sentinel = False
-        """Whether the list showed a sentinel order while it was read."""
+        """Whether the list had a sentinel order while it was read."""
 
     def add(self, listed: Sequence[ListedOrder]) -> bool:
-        """Add a part of the list; return whether it shows a sentinel order."""
+        """Add a part of the list; return whether it has a sentinel order."""
         for one in listed:
             if one.key is None:
                 self._unnumbered[one.id] = one
@@ -106,7 +108,7 @@ class Listing:
         return self._shows_sent_order(listed)
 
     def found(self, entry: Record) -> tuple[list[ListedOrder], list[ListedOrder]]:
-        """Return KK's orders of this generation, and those that are, or may be, of another number."""
+        """Return KK's orders of this generation, and those that may belong to another number."""
         own: list[ListedOrder] = []
         others: list[ListedOrder] = []
         for one in of_its_generation(self._ledger, entry, list(self._found[entry.key].values())):
@@ -115,14 +117,14 @@ class Listing:
         return own, others
 
     def has_unnumbered(self, goods: Goods, until: float) -> bool:
-        """Whether an order without a readable number, created by then, may be these goods or a part."""
+        """Return whether an order without a readable number, created by then, may be of these goods."""
         return any(
             is_part(one.goods or {}, goods) and (one.created_at or 0.0) <= until
             for one in self._unnumbered.values()
         )
 
     def _shows_sent_order(self, listed: Sequence[ListedOrder]) -> bool:
-        # Under its number: a list with KK's own numbers would prove no absence of ours.
+        # Under its number, since a list with KK's own numbers proves no absence of ours.
         if any(one.is_of(self._sentinel_keys[one.id]) for one in listed if one.id in self._sentinel_keys):
             return True
         return has_sent_one_of(self._ledger, listed)
@@ -131,10 +133,10 @@ class Listing:
 def list_since(
     ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record], since: float, now: float
 ) -> Listing:
-    """Read KK's list from a time of the database up to now, and more until it shows a sentinel order.
+    """Read KK's list from a time of the database up to now, and further back to a sentinel order.
 
     :param now: see `trusted_now`.
-    :raises InconclusiveError, KKError: when KK's list cannot be read completely.
+    :raises InconclusiveError, KKError: KK's list cannot be read completely.
     """
     sentinel_orders = _sentinel_orders(ledger, now)
     listing = Listing(entries, sentinel_orders, ledger)
@@ -155,13 +157,13 @@ def _read_since(
     until = max(ledger.clock.wall() + abs(kk_skew_s(order_list)), _dated_until(ledger, keys))
     listing.shows_sentinel = read_until_known(order_list, [since], until, listing.add)
     if not listing.shows_sentinel:
-        # No sentinel order was created in that time.
+        # The ledger has no sentinel order of that time.
         starts = known_since(sentinel_orders, ledger, order_list, since)
         listing.shows_sentinel = read_until_known(order_list, starts, until, listing.add)
 
 
 def clocks_apart_s(ledger: AnyLedger, order_list: OrderList) -> float:
-    """Return how much a time of the database may differ from KK's, seconds."""
+    """Return the seconds by which the database's clock may differ from KK's."""
     return abs(kk_skew_s(order_list)) + abs(ledger.now() - ledger.clock.wall())
 
 
@@ -170,9 +172,9 @@ def known_since(
 ) -> Iterator[float]:
     """Yield times on KK's clock, epoch seconds, after which it created one of these orders.
 
-    The last lies a day before all others, for clocks that were corrected since.
+    The last time is a day before all others, for clocks that were corrected since.
 
-    :param since: the start of interest: no yielded time is later.
+    :param since: the start of the period of interest; no yielded time is later.
     """
     sinces = []
     for entry in known:
@@ -191,12 +193,12 @@ def read_until_known(
     until: float,
     take: Callable[[list[ListedOrder]], bool],
 ) -> bool:
-    """Read KK's list from each of these times in turn, until one reading shows sentinel orders throughout.
+    """Read KK's list from each of these times in turn, until one reading has sentinel orders throughout.
 
-    If the first part of a reading shows none, the index may have been rebuilt meanwhile, and the reading
-    proves nothing.
+    If the first part of a reading has none, KK may have rebuilt its index meanwhile, and the reading proves
+    nothing.
 
-    :param take: takes a part of the list, and returns whether it shows a sentinel order.
+    :param take: takes a part of the list, and returns whether it has a sentinel order.
     :return: whether a reading is a proof.
     """
     known = False
@@ -213,12 +215,12 @@ def read_until_known(
 def all_at_kk(
     ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record]
 ) -> dict[str, list[ListedOrder]]:
-    """Return, by number, all orders that KK has of these generations, by one reading for all.
+    """Return, by number, all of KK's orders of these generations, by one reading of its list.
 
-    Orders that KK lists by an integer and that may be of another number are left out.
+    Orders that KK lists by an integer and that may belong to another number are left out.
 
     :param entries: rows whose settle windows were over when they were read, hence before any listing.
-    :raises InconclusiveError, KKError: when KK's list cannot be read completely, or shows no sentinel order.
+    :raises InconclusiveError, KKError: KK's list cannot be read completely, or has no sentinel order.
     """
     now = trusted_now(ledger, order_list)
     listing = list_since(ledger, order_list, entries, _all_begun_at(entries, ledger), now)
@@ -230,12 +232,12 @@ def all_at_kk(
 def seen_at_kk(
     ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record]
 ) -> tuple[dict[str, list[ListedOrder]], str]:
-    """Return, by number, the orders that KK lists of these generations, and why they may not be all.
+    """Return, by number, KK's listed orders of these generations, and a doubt whether these are all.
 
-    The reason is empty when they are all. What is listed counts, however incomplete the list is.
+    The doubt is empty if they are all. An incomplete list also counts for the orders in it.
 
     :param entries: see `all_at_kk`.
-    :raises KKError: when KK cannot be read.
+    :raises KKError: KK cannot be read.
     """
     sentinel_orders = _sentinel_orders(ledger, trusted_now(ledger, order_list))
     listing = Listing(entries, sentinel_orders, ledger)
@@ -247,12 +249,12 @@ def seen_at_kk(
         doubt = str(error)
     else:
         if not listing.shows_sentinel:
-            doubt = NOT_OUR_STORE if sentinel_orders else "it shows no order that is known to be there"
+            doubt = NOT_OUR_STORE if sentinel_orders else "the ledger has no order that KK's list must have"
     return {entry.key: listing.found(entry)[0] for entry in entries}, doubt
 
 
 def _sentinel_orders(ledger: AnyLedger, now: float) -> list[Record]:
-    """Return orders that KK's list must show by now."""
+    """Return the orders that KK's list must have by now."""
     return ledger.storage.newest_sent(before=now - ledger.timing.settle_window_s, limit=SENTINELS)
 
 
@@ -262,9 +264,9 @@ def _all_begun_at(entries: Sequence[Record], ledger: AnyLedger) -> float:
 
 
 def _dated_until(ledger: AnyLedger, keys: Sequence[str]) -> float:
-    """Return the latest creation time that KK may have given to what was sent under these numbers.
+    """Return the latest creation time that KK may have given to orders sent under these numbers.
 
-    It is later than now if KK's clock was ahead, and was corrected since.
+    It is later than now if KK's clock was ahead and was corrected since.
     """
     return max((one.settle_after for one in ledger.attempts(keys)), default=0.0)
 
@@ -274,12 +276,12 @@ def _begun_at(entry: Record, attempts: Iterable[Attempt]) -> float:
     intents = [
         one.intent_at for one in attempts if (one.key, one.generation) == (entry.key, entry.generation)
     ]
-    # Without attempts, this ledger sent nothing; a restored backup has lost only later ones.
+    # Without attempts, this ledger sent nothing. A restored backup lacks only later attempts.
     return min([*intents, entry.created_at or entry.updated_at])
 
 
 def _may_be_another(sighting: ListedOrder, entry: Record, ledger: AnyLedger) -> bool:
-    """Whether an order that KK lists by an integer is, or may be, of another number than this one."""
+    """Return whether an order that KK lists by an integer may belong to another number."""
     if ledger.storage.is_of_another_key(sighting.id, entry.key):
         return True
     plain = plain_number(entry.key)
@@ -289,7 +291,7 @@ def _may_be_another(sighting: ListedOrder, entry: Record, ledger: AnyLedger) -> 
 
 # Splits of an order ------------------------------------------------------------------------------
 
-#: The splits of one order are made within a moment.
+#: KK creates the splits of one order within so many seconds.
 _AROUND_S = 120.0
 
 
@@ -298,21 +300,21 @@ class Splits:
     """KK's orders of one order number."""
 
     state: State | None
-    """The number's state in the ledger; None: unknown."""
+    """The number's state in the ledger; None if the ledger does not have it."""
     kk_order_ids: tuple[str, ...] = ()
     orders: Sequence[KKOrder] = ()
     """Those of them that KK lists."""
     are_all: bool = False
-    """Whether KK has no others of this number."""
+    """Whether these are all of KK's orders of this number."""
 
 
 def splits_of(number: str, ledger: AnyLedger, client: KKClient) -> Splits:
-    """Return KK's orders of a number, by the ledger, and by KK's list where the ledger may not know all.
+    """Return KK's orders of a number, by the ledger, and by KK's list if the ledger may lack some.
 
-    The response to a POST may name one split of several. These are all when their goods add up to what was
-    sent, or when KK's list shows no more after the settle window.
+    The response to a POST may have one split of several. These are all if their goods add up to the sent
+    goods, or if KK's list has no more after the settle window.
 
-    :raises KKError, InconclusiveError: when KK cannot be read.
+    :raises KKError, InconclusiveError: KK cannot be read.
     """
     entry = ledger.look_up([number]).get(number)
     if entry is None or entry.state is not State.CREATED:
@@ -324,7 +326,7 @@ def splits_of(number: str, ledger: AnyLedger, client: KKClient) -> Splits:
     if set(ids) != set(entry.kk_order_ids):
         orders = client.get_orders(ids)
     now = ledger.now()
-    # A wrong clock wrote a settle time that is too far ahead, and `created_at` too.
+    # A clock that was ahead wrote both the settle time and `created_at`.
     is_proof = now > (
         _first_intent(entry, ledger) + ledger.settle_delay_s
         if ledger.waits_too_long(entry, client.clock_skew_s or 0.0)
@@ -349,6 +351,6 @@ def _with_listed(entry: Record, ledger: AnyLedger, client: KKClient) -> tuple[st
 
 
 def _first_intent(entry: Record, ledger: AnyLedger) -> float:
-    """Return the earliest intent of this generation, which the earliest of the clocks has dated."""
+    """Return the earliest intent of this generation, by the earliest of the clocks."""
     intents = [one.intent_at for one in ledger.attempts([entry.key]) if one.generation == entry.generation]
     return min([entry.created_at, *intents])

@@ -1,4 +1,4 @@
-"""Log lines: one for many orders, and how numbers, times and goods are written."""
+"""Log lines that combine many orders, and the text form of numbers, times and goods."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import pendulum
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Pause
 
-#: How many orders a line names, and for how many reasons there is a line.
+#: The most orders that a line names, and the most reasons of one text.
 _NAMED = 20
 _REASONS = 20
 _FLUSH_EVERY_S = 60.0
-HELD = "{orders} {are} held: {reason}. See `kk ledger show`"
+HELD = "{orders} {are} held: {reason}. See `kk ledger show`, then run `kk ledger resolve`"
 
 
 class Log(Protocol):
-    """A logger of Python's, or of a task. It never gets a customer's data."""
+    """A logger of Python's, or of a task. It never gets personal data."""
 
     def info(self, msg: Any, /, *args: Any) -> Any:
         """Log progress."""
         ...
 
     def warning(self, msg: Any, /, *args: Any) -> Any:
-        """Log what a person may want to check."""
+        """Log a message that a person may want to check."""
         ...
 
     def error(self, msg: Any, /, *args: Any) -> Any:
-        """Log what a person must check."""
+        """Log a message that a person must check."""
         ...
 
 
 def printable(text: str) -> str:
-    """Escape what cannot be printed, so that a text cannot forge a line of a log or a terminal."""
+    """Escape characters that cannot be printed, so that a text cannot forge a line of a log."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
@@ -52,7 +52,7 @@ def some_of(names: Sequence[str], number: int) -> str:
 
 @dataclass
 class _Line:
-    """A line for the orders that share a text and a reason."""
+    """A log line for the orders with the same text and reason."""
 
     level: Literal["info", "warning", "error"]
     text: str
@@ -117,7 +117,7 @@ class OrderLog:
 
 
 def utc(epoch: float) -> str:
-    """Return a time in UTC as text; empty for 0."""
+    """Return epoch seconds as text in UTC; empty for 0."""
     return pendulum.from_timestamp(epoch).format("YYYY-MM-DD HH:mm:ss [UTC]") if epoch else ""
 
 
@@ -127,7 +127,7 @@ def format_goods(goods: Mapping[str, int]) -> str:
 
 
 def describe_pause(pause: Pause) -> str:
-    """Say who has stopped all sending, when and why, and how to allow it again."""
+    """Describe a pause: who stopped all sending, when and why, and how to resume."""
     return (
-        f"sending is paused since {utc(pause.at)} by {pause.by}: {pause.why}. Allow it again by `kk resume`"
+        f"sending is paused since {utc(pause.at)} by {pause.by}: {pause.why}. To send again, run `kk resume`"
     )

@@ -1,4 +1,4 @@
-"""The values of delivery: a job and its content, what KK lists, and the ledger's rows."""
+"""The values of delivery: a job and its content, KK's listed orders, and the ledger's rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_kk.delivery.states import Event, State
 
 #: SKU (upper case) to quantity; lines of one SKU are added up.
 Goods = Mapping[str, int]
-#: Called with the seconds that the call may still take, right before its first byte; raises to stop it.
+#: Called right before the first byte, with the most seconds that the call takes; raises to stop it.
 BeforeSend = Callable[[float], None]
 #: The longest order number.
 MAX_KEY = 40
@@ -21,41 +21,41 @@ MAX_MESSAGE = 500
 
 @dataclass(frozen=True)
 class Content:
-    """What is ordered, and where it goes, as far as that may be kept."""
+    """The goods and the destination of an order, without personal data."""
 
     fingerprint: str = ""
-    """Tells two contents of one key apart; versioned. Empty for an order that was found at KK."""
+    """A versioned digest that differs between two contents of one key; empty for an adopted order."""
     goods: Goods = field(default_factory=dict)
     country: str = ""
     zip_digest: str = ""
     """See `zip_digest`."""
 
     def goes_elsewhere(self, other: Content) -> bool:
-        """Whether country or postal code differ, where both are known."""
+        """Return whether country or postal code differ, as far as both are known."""
         if self.country and other.country and self.country != other.country:
             return True
         return bool(self.zip_digest and other.zip_digest) and self.zip_digest != other.zip_digest
 
     def is_same_content(self, other: Content) -> bool:
-        """Whether this can be the other, whose address is not known."""
+        """Return whether this can be the other, whose address is not known."""
         return self.goods == other.goods and not self.goes_elsewhere(other)
 
     def is_same(self, known: Content) -> bool:
-        """Whether this equals `known`, by fingerprint, or by goods, country and zip without one."""
+        """Return whether this equals `known`, by fingerprint, or by goods, country and zip without one."""
         return self.is_same_content(known) if not known.fingerprint else self.fingerprint == known.fingerprint
 
 
 @dataclass(frozen=True)
 class Job:
-    """One POST that KK must take exactly once: an order, or a refund."""
+    """One POST that must have its effect at KK exactly once: an order, or a refund."""
 
     key: str
-    """Identifies the job here and at KK: an order's number."""
+    """The key of the job in the ledger and at KK, such as the order number."""
     content: Content
     send: Callable[[BeforeSend], list[str]] = field(repr=False, compare=False)
-    """POST once; returns KK's ids, or raises a `KKError` that carries the outcome."""
+    """Sends the POST once; returns KK's ids, or raises a `KKError` with the outcome."""
     redact: Callable[[str], str] = field(repr=False, compare=False)
-    """Remove this customer's data from a text of KK."""
+    """Removes the job's personal data from a text of KK."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +65,25 @@ class ListedOrder:
     id: str
     key: str | None
     key_is_integer: bool = False
-    """KK gave the key as a JSON number: leading zeros may be lost."""
+    """KK gave the key as a JSON number, so leading zeros may be lost."""
     goods: Goods | None = None
-    """None: could not be read."""
+    """None if they cannot be parsed."""
     country: str | None = None
     zip: str | None = None
     created_at: float | None = None
     """KK's creation time, epoch seconds."""
     is_cancelled: bool = False
-    """KK will not ship it: cancelled, or refunded as a whole."""
+    """Whether it is cancelled, or refunded as a whole, so that KK does not ship it."""
 
     def is_of(self, key: str) -> bool:
-        """Whether KK's number is this key, as text or as the integer it looks like."""
+        """Return whether KK's number is this key, as text or without leading zeros."""
         if self.key is None:
             return False
         return self.key == key or (self.key_is_integer and plain_number(key) == plain_number(self.key))
 
 
 class InconclusiveError(Exception):
-    """KK could not be listed completely, so an order that is not listed may exist."""
+    """KK's list could not be read completely, so an order that is not in it may exist."""
 
 
 class OrderList(Protocol):
@@ -97,7 +97,7 @@ class OrderList(Protocol):
     def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
         """Yield every order created in a period (epoch seconds), in parts.
 
-        :raises InconclusiveError: when the list cannot be shown to be complete.
+        :raises InconclusiveError: the list may be incomplete.
         """
         ...
 
@@ -112,7 +112,7 @@ def add_goods(parts: Sequence[Goods]) -> dict[str, int]:
 
 
 def plain_number(key: str) -> str:
-    """Return a number as it looks after it was an integer: without leading zeros."""
+    """Return a number without leading zeros, as it is after a conversion to an integer."""
     return str(int(key)) if key.isascii() and key.isdigit() else key
 
 
@@ -123,12 +123,12 @@ def zip_digest(key: str, zip_code: str | None) -> str:
 
 
 def fingerprint_of_token(token: str) -> str:
-    """Return a digest that distinguishes access tokens and reveals none."""
+    """Return a digest that distinguishes access tokens without revealing them."""
     return hashlib.sha256(f"kk token\n{token}".encode()).hexdigest()[:16]
 
 
 def union(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
-    """Return both without repeats, in order."""
+    """Return the items of both in order, each once."""
     return tuple(dict.fromkeys([*first, *second]))
 
 
@@ -140,7 +140,7 @@ Epoch = Any
 
 @dataclass(frozen=True)
 class Origin:
-    """Who sends: a task's try."""
+    """The sender of an order: the try of a task."""
 
     dag_id: str = ""
     run_id: str = ""
@@ -160,7 +160,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Pause:
-    """A person has stopped all sending of the account."""
+    """The pause of an account: who stopped all sending, when and why."""
 
     at: float
     """Epoch seconds of the database."""
@@ -169,20 +169,20 @@ class Pause:
 
 
 class SendingPausedError(Exception):
-    """A person has stopped all sending; nothing was sent."""
+    """Sending is paused by a person; nothing was sent."""
 
     def __init__(self, pause: Pause) -> None:
-        super().__init__(f"sending is paused by {pause.by}: {pause.why}")
+        super().__init__(f"sending is paused by {pause.by}: {pause.why}. To send again, run `kk resume`")
         self.pause = pause
 
 
 class DailyCapError(Exception):
-    """The account has sent as many orders in a day as it may; nothing was sent."""
+    """The account's daily limit is reached; nothing was sent."""
 
     def __init__(self, max_orders_per_day: int, until: float) -> None:
         super().__init__(f"max_orders_per_day={max_orders_per_day} orders were sent within a day")
         self.until = until
-        """When the next order may be sent, epoch seconds."""
+        """The time from which the next order may be sent, epoch seconds."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ BLANK: RecordChanges = {
 
 
 def created_values(entry: Record, ids: Iterable[str], now: Epoch) -> RecordChanges:
-    """Return the changes that make a row created, with these ids beside its own."""
+    """Return the changes that make a row created, with these ids in addition to its own."""
     return {
         "state": State.CREATED,
         "kk_order_ids": union(entry.kk_order_ids, ids),
@@ -313,7 +313,7 @@ class Claim:
     kk_skew_s: float = 0.0
     """KK's clock minus the worker's; 0 while it is not known."""
     entry: Record | None = None
-    """The row as the intent left it. While it is unchanged, the result is recorded without a lock."""
+    """The row after the intent. While it is unchanged, the result is recorded without a lock."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Orders as jobs, and complete readings of KK's orders: by creation, and by last update."""
+"""Orders as jobs, and a complete reading of the orders that KK lists by creation time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from airflow_provider_kk.delivery.clock import Clock, SystemClock
-
-if TYPE_CHECKING:
-    from airflow_provider_kk.api.client import KKClient
-    from airflow_provider_kk.api.models import KKOrder, OrderPage
-
 _PAGE_SIZE = 250
 #: Periods with more rows are read in smaller slices, since rows shift while pages are read.
 _MAX_ROWS_AT_ONCE = 1_000
@@ -39,7 +29,7 @@ CANCELLED = ("cancel", "refunded")
 def order_job(order: Order, client: KKClient) -> Job:
     """Make the job that creates this order; it must have its number."""
     if order.custom_order_number is None:
-        raise ValueError("an order needs a number to be delivered")
+        raise ValueError("an order needs a custom_order_number to be delivered")
     return Job(
         key=order.custom_order_number,
         content=content_of(order),
@@ -65,7 +55,7 @@ def goods_of(order: Order) -> dict[str, int]:
 def fingerprint(order: Order) -> str:
     """Return a digest of an order's goods and address, without case, spaces and the order of lines.
 
-    The first part is the version of this rule.
+    It begins with the version of its format.
     """
     return _fingerprint(goods_of(order), order.address.model_dump())
 
@@ -76,18 +66,18 @@ def fingerprint_with(payload: str, goods: Goods) -> str:
 
 
 def difference(item: QueuedOrder, entry: Record) -> str:
-    """Describe how an order differs from what was ordered under its number: goods, address, or both."""
+    """Describe the difference between an order and the one under its number: goods, address, or both."""
     if item.content.goods == entry.content.goods:
         what = "its address differs"
     else:
         what = "its goods and address differ" if _has_other_address(item, entry) else "its goods differ"
-    return f"{what} from what was ordered under this number"
+    return f"{what} from the order that was sent under this number"
 
 
 def _has_other_address(item: QueuedOrder, entry: Record) -> bool:
-    if not entry.content.fingerprint:  # found at KK: only country and zip are known
+    if not entry.content.fingerprint:  # an adopted order: only country and zip are known
         return item.content.goes_elsewhere(entry.content)
-    # The ledger keeps no address. With the goods that it knows, the address alone decides the fingerprint.
+    # The ledger has no address. With its goods, the address alone makes the fingerprint differ.
     return fingerprint_with(item.payload, entry.content.goods) != entry.content.fingerprint
 
 
@@ -102,8 +92,8 @@ def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:
 class KKOrderList:
     """Lists KK's orders by creation time, completely or not at all.
 
-    Source: page "Query orders". A short page proves nothing there (a server may cap the page size), rows
-    may shift between pages, and there is no filter by the caller's number.
+    Source: KK's page "Query orders". A short page does not prove the end of the list, since a server may cap
+    the page size. Rows may shift between pages. There is no filter by the caller's number.
     """
 
     def __init__(self, client: KKClient) -> None:
@@ -117,11 +107,11 @@ class KKOrderList:
     def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
         """Yield the orders created from `since` to `until` (epoch seconds) in complete slices.
 
-        :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
-        :raises KKError: when KK cannot be read.
+        :raises InconclusiveError: even the shortest slice may be incomplete.
+        :raises KKError: KK cannot be read.
         """
         # KK's parameters have whole seconds, and it is not documented whether a period includes its bounds,
-        # so neighbours overlap by one.
+        # so neighbouring slices overlap by one second.
         slices = [(int(since) - 1, int(until) + 2)]
         while slices:
             start, end = slices.pop()
@@ -133,7 +123,7 @@ class KKOrderList:
                 slices += [(middle, end), (start, middle + 1)]
             else:
                 raise InconclusiveError(
-                    "KK's list of orders could not be read completely: its pages do not add up"
+                    "KK's list of orders could not be read completely, since its pages contradict each other"
                 )
 
     def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
@@ -158,14 +148,14 @@ class KKOrderList:
                 return None
             seen.update({order.id: order for order in page.orders})
             if "" in seen:
-                raise InconclusiveError("KK's list has orders without an id that can be read")
+                raise InconclusiveError("KK's list has orders whose id is missing or cannot be parsed")
             if len(seen) == total:
                 return list(seen.values())
         return None
 
 
 def listed_order(order: KKOrder) -> ListedOrder:
-    """Return a listed order without its customer."""
+    """Return a listed order without its personal data."""
     address = order.shipping_address
     return ListedOrder(
         id=order.id,
@@ -187,117 +177,3 @@ def _listed_goods(order: KKOrder) -> Goods | None:
         sku = item.sku.upper()
         goods[sku] = goods.get(sku, 0) + item.quantity
     return goods or None
-
-
-LAG_S = 600.0
-"""How long before now KK advises to end a period."""
-
-#: More rows than these are read in smaller slices, since a slice is kept in memory.
-_MAX_ROWS_AT_ONCE = 20_000
-_MAX_PAGES = 2_100
-_SHORTEST_SLICE_S = 2
-
-
-@dataclass(frozen=True)
-class Changes:
-    """All orders whose last change lies in a slice of the period, on KK's clock, epoch seconds."""
-
-    until: int
-    orders: list[KKOrder]
-
-
-class UpdatedOrders:
-    """Lists orders by their last update, completely or not at all."""
-
-    def __init__(self, client: KKClient, clock: Clock | None = None) -> None:
-        self._client = client
-        self._clock = clock or SystemClock()
-
-    def read(self, since: float) -> Iterator[Changes]:
-        """Yield what has changed from `since` (epoch seconds) up to 10 minutes before now, oldest first.
-
-        :raises InconclusiveError: when the shortest slice cannot be shown to be complete.
-        :raises KKError: when KK cannot be read.
-        """
-        began = self._clock.wall()
-        slices = [(int(since), int(began - LAG_S))]
-        while slices:
-            start, end = slices.pop()
-            if start >= end:
-                continue
-            orders = self._read_slice(start, end)
-            # KK's clock, by which it lists, is known from its first answer on.
-            limit = int(began - LAG_S + min(self._client.clock_skew_s or 0.0, 0.0))
-            if end > limit:
-                slices.append((start, limit))
-            elif orders is not None:
-                yield Changes(end, orders)
-            elif end - start > _SHORTEST_SLICE_S:
-                middle = (start + end) // 2
-                slices += [(middle, end), (start, middle)]
-            else:
-                raise InconclusiveError(
-                    "KK's list of changed orders could not be read completely: its pages do not add up"
-                )
-
-    def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
-        """Return every order of a slice, or None if its pages do not prove to be all."""
-        pages = _Pages(self._client, start, end)
-        first = pages.read(1)
-        if not first.orders or (first.total is not None and len(first.orders) >= first.total):
-            return pages.orders if not first.total or first.orders else None
-        if first.total is None:
-            last = pages.last_of_unknown()
-        elif first.total > _MAX_ROWS_AT_ONCE and end - start > _SHORTEST_SLICE_S:
-            return None
-        else:
-            last = math.ceil(first.total / len(first.orders))
-        for number in range(min(last, _MAX_PAGES), 1, -1):
-            pages.read(number)
-        if last > 1 and (pages.total is None or pages.total != first.total):
-            pages.read(1)
-        # A server that lists rows twice has more pages than its total suggests.
-        while not pages.are_whole and pages.grow(last + 1):
-            last += 1
-        return pages.orders if pages.are_whole else None
-
-
-class _Pages:
-    """The orders on the pages of one slice that were read so far."""
-
-    def __init__(self, client: KKClient, start: int, end: int) -> None:
-        self._client = client
-        # Neighbours overlap, as in `KKOrderList.find`.
-        self._period = (datetime.fromtimestamp(start - 1, UTC), datetime.fromtimestamp(end + 1, UTC))
-        self._seen: dict[str, KKOrder] = {}
-        self.total: int | None = None
-
-    def read(self, number: int) -> OrderPage:
-        since, until = self._period
-        page = self._client.list_orders(updated_from=since, updated_to=until, page_number=number)
-        self.total = page.total
-        for order in page.orders:
-            # One without a readable id counts as a row too, if only once.
-            self._seen[order.id or order.model_dump_json()] = order
-        return page
-
-    def last_of_unknown(self) -> int:
-        """Return the last page that shows anything new, for a list without a total."""
-        number = 1
-        while number < _MAX_PAGES and self.grow(number + 1):
-            number += 1
-        return number
-
-    def grow(self, number: int) -> bool:
-        """Read a page; return whether it shows anything new."""
-        known = len(self._seen)
-        self.read(number)
-        return len(self._seen) > known
-
-    @property
-    def orders(self) -> list[KKOrder]:
-        return list(self._seen.values())
-
-    @property
-    def are_whole(self) -> bool:
-        return len(self._seen) >= (self.total or 0)

@@ -1,4 +1,4 @@
-"""Find out from KK's list what became of orders in doubt, for the whole account at once."""
+"""Reconcile the orders in doubt of the whole account with one reading of KK's list."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from airflow_provider_kk.delivery.model import (
 )
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 
-#: Later than this after its intent, an order is held instead of resent.
+#: Seconds after its intent from which an order is held instead of resent.
 _RESEND_WITHIN_S = 86_400.0
-#: What KK creates so long after the settle window is not the effect of that POST, whatever the clocks.
+#: Seconds after the settle window from which a new order at KK cannot be the effect of the POST.
 _UNNUMBERED_S = 3_600.0
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What to do with an order in doubt that KK's list does not show."""
+    """The policy for an order in doubt that KK's list lacks."""
 
     on_absence: str = "resend"
     """`resend`, or `hold` it for a person."""
@@ -44,9 +44,9 @@ class Reconciliation:
     adopted: list[Record] = field(default_factory=list)
     held: list[Record] = field(default_factory=list)
     absent: list[Record] = field(default_factory=list)
-    """Proven absent at KK: may be sent again, by compare-and-set on these very rows."""
+    """Proven absent at KK: they may be resent, by compare-and-set on these rows."""
     open: dict[str, str] = field(default_factory=dict)
-    """Still in doubt, and why."""
+    """Still in doubt, with the reason."""
 
 
 def reconcile(
@@ -59,25 +59,25 @@ def reconcile(
     sync_id: str,
     log: Log,
 ) -> Reconciliation:
-    """Find out what became of `candidates` whose settle window has passed.
+    """Reconcile those `candidates` whose settle window is over: adopt them, hold them, or allow a resend.
 
     :param candidates: rows as they were read before this call, hence before any listing.
-    :param at_hand: the keys that this sync could send again; the others can only be adopted or held.
+    :param at_hand: the keys that this sync can resend; the others can only be adopted or held.
     """
     result = Reconciliation()
     now = trusted_now(ledger, order_list)
     due = [entry for entry in candidates if entry.state in RECONCILE_FIRST and entry.settle_after <= now]
     if not due:
         return result
-    log.info("Looking for %s in KK's list", count_orders(len(due)))
+    log.info("Reading KK's list for %s in doubt", count_orders(len(due)))
     attempts = attempts_of(ledger, due)
     try:
-        # From the last attempt on, since reconciling preceded it; up to now, since a restored backup may
-        # have lost later attempts.
+        # From the last attempt on, since the earlier ones are reconciled. Up to now, since a restored backup
+        # may lack later attempts.
         since = min(attempts[entry.key][0].intent_at for entry in due)
         listing = list_since(ledger, order_list, due, since, now)
     except (KKError, InconclusiveError) as error:
-        log.warning("KK's list cannot be used, so nothing is decided: %s", error)
+        log.warning("KK's list cannot be used, so orders in doubt stay in doubt: %s", error)
         result.open.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
         return result
     for entry in due:
@@ -96,15 +96,15 @@ def reconcile(
 
 
 def bound_wait(ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None) -> Record:
-    """Shorten a wait that a wrong clock has made too long; return the row."""
+    """Shorten a wait that a wrong clock made too long; return the row."""
     bounded = ledger.bound_times(entry, kk_skew_s)
     if bounded is None:
         return entry
     order_log.warning(
         "the settle time of {orders} was later than any settle window: {reason}",
         entry.key,
-        "a clock was ahead when it was stored, and has been set right since. KK's list decides one settle "
-        "delay from now",
+        "a clock was ahead when it was stored, and is right again. KK's list is read one settle delay from "
+        "now",
     )
     return bounded
 
@@ -125,7 +125,7 @@ def attempts_of(ledger: AnyLedger, due: Sequence[Record]) -> dict[str, list[Atte
 
 
 def _lost_attempt(entry: Record, ledger: AnyLedger) -> Attempt:
-    """Return what the row shows of an attempt that a restored backup has lost."""
+    """Return an attempt that a restored backup lacks, by the data in its row."""
     return Attempt(
         key=entry.key,
         generation=entry.generation,
@@ -176,11 +176,11 @@ def _decide(
         return _Decision(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
     if own and set(entry.kk_order_ids) - {one.id for one in own}:
         ids = tuple(sorted(one.id for one in own))
-        return _Decision(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show", ids)
+        return _Decision(_Kind.CONFLICT, "conflict: KK confirmed an id that its list lacks", ids)
     if own:
         return _decide_found(entry, attempts, own, now, ledger)
     if entry.kk_order_ids:
-        return _Decision(_Kind.CONFLICT, "conflict: KK has given an id that its list does not show")
+        return _Decision(_Kind.CONFLICT, "conflict: KK confirmed an id that its list lacks")
     return _decide_absence(entry, attempts, listing, now, ledger)
 
 
@@ -199,30 +199,30 @@ def _decide_found(
             return _Decision(_Kind.ADOPT, ids=ids, attempt=one, created_at=created_at)
     if not any(is_part(total, one.content.goods) for one in fitting):
         return _Decision(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
-    what = "only a part of the goods" if is_readable else "goods that cannot be read"
-    so_far = f"KK's list shows {what} so far"
+    what = "only a part of the goods" if is_readable else "goods that cannot be parsed"
+    so_far = f"KK's list has {what} so far"
     # Once only: a wrong clock may have written the attempt's settle time.
     if entry.message != so_far and now < fitting[0].settle_after + ledger.timing.settle_window_s:
         return _Decision(_Kind.WAIT, so_far, ids)
-    return _Decision(_Kind.CONFLICT, f"conflict: KK's list shows {what}", ids)
+    return _Decision(_Kind.CONFLICT, f"conflict: KK's list has {what}", ids)
 
 
 def _decide_absence(
     entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
 ) -> _Decision:
     if listing.has_unnumbered(entry.content.goods, max(one.settle_after for one in attempts) + _UNNUMBERED_S):
-        doubt = "KK's list has an order with the same goods whose number cannot be read"
+        doubt = "KK's list has an order with the same goods whose number cannot be parsed"
     elif not listing.shows_sentinel and not _needs_no_sentinel(entry, now, ledger):
-        doubt = "KK's list shows no order that the ledger knows, so it may be of another store or token"
+        doubt = "KK's list has no order that the ledger has, so it may be of another store or token"
     else:
         doubt = ""
     if entry.state is not State.REJECTED and now - max(one.intent_at for one in attempts) > _RESEND_WITHIN_S:
-        return _Decision(_Kind.TOO_LATE, doubt or "not in KK's list; too late to send it again by itself")
+        return _Decision(_Kind.TOO_LATE, doubt or "not in KK's list, and too old to be resent automatically")
     return _Decision(_Kind.OPEN, doubt) if doubt else _Decision(_Kind.ABSENT)
 
 
 def _needs_no_sentinel(entry: Record, now: float, ledger: AnyLedger) -> bool:
-    # KK answered that it rejected this one, and no order exists yet that its list could show.
+    # KK rejected this order, and there is no order yet that its list could have.
     return entry.state is State.REJECTED and not ledger.storage.newest_sent(before=now, limit=1)
 
 
@@ -267,17 +267,17 @@ def _apply(
     elif at_hand:
         result.absent.append(entry)
     else:
-        result.open[entry.key] = "not in KK's list; only a sync that selects its row can send it again"
+        result.open[entry.key] = "not in KK's list. Only a sync that selects its row can resend it"
 
 
 def _why_given_up(decision: _Decision, entry: Record, at_hand: bool, policy: Policy) -> str | None:
     if decision.kind is _Kind.TOO_LATE:
         return decision.message
-    # The policy of its own sync counts, so another sync gives nothing up.
+    # Only the policy of its own sync counts, so another sync does not hold it.
     if decision.kind is not _Kind.ABSENT or not at_hand or entry.state is State.REJECTED:
         return None
     if policy.on_absence == "hold":
         return "not in KK's list (on_absence='hold')"
     if entry.resends >= policy.max_resends:
-        return f"not in KK's list, and sent again already (max_resends={policy.max_resends})"
+        return f"not in KK's list, and resent before (max_resends={policy.max_resends})"
     return None

@@ -1,6 +1,6 @@
-"""Adopt what KK lists and the ledger does not know, before anything is sent.
+"""Recover: adopt the orders that KK lists and the ledger does not have, before anything is sent.
 
-So a restored backup, a failover that lost rows, another tool or another environment costs no second order.
+This prevents a second order after a restored backup or a failover, and beside another tool or environment.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ from airflow_provider_kk.delivery.run_queue import QueuedOrder
 from airflow_provider_kk.delivery.states import Event, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
 
-#: How much of the last period is read again: KK's list runs behind, and KK may commit late.
+#: Seconds of the last period that are read again, since KK's list is late and KK may commit late.
 _OVERLAP_S = 300.0
 _LOG_EVERY_S = 10.0
 _NAMED = 20
-#: The message of an order whose number KK gave as an integer: leading zeros may be lost.
+#: The message of an order whose number KK gave as an integer, so that leading zeros may be lost.
 FOUND_AS_INTEGER = "found at KK as an integer"
 
 
 def recover(ledger: AnyLedger, order_list: OrderList, log: Log, *, max_age_s: float = 0.0) -> int:
-    """Read KK's orders since the ledger's last stamp and adopt what is new; return how many.
+    """Read KK's orders since the ledger's last stamp and adopt the new ones; return their number.
 
-    :param max_age_s: do nothing if a worker has done it within so many seconds.
-    :raises InconclusiveError, KKError: when KK's list cannot be read completely; then nothing may be sent.
+    :param max_age_s: do nothing if a worker recovered within so many seconds.
+    :raises InconclusiveError, KKError: KK's list cannot be read completely; then nothing may be sent.
     """
     started = ledger.clock.wall()
     recovered_until = ledger.storage.recovered_until()
-    # Where the database's clock is the worker's, as with SQLite, an intent needs KK's, which the list shows.
+    # With SQLite the database's clock is the worker's, so an intent needs KK's clock, which the list has.
     knows_two_clocks = ledger.storage.has_own_clock or order_list.clock_skew_s is not None
     if knows_two_clocks and 0 <= started + kk_skew_s(order_list) - recovered_until < max_age_s:
         return 0
-    # A wrong clock may have written a stamp that lies ahead.
+    # A clock that was ahead may have written a later stamp.
     since = min(recovered_until, started) - ledger.timing.settle_window_s - _OVERLAP_S
     until = started + kk_skew_s(order_list)
     reading = _Recovery(ledger, log)
     is_proven = read_until_known(order_list, [since], until, reading.take)
-    # KK lists by its own clock, and only its first response shows how far that is ahead.
+    # KK lists by its own clock, which is known after its first response.
     kk_started = started + kk_skew_s(order_list)
     if kk_started > until:
         for listed in order_list.find(until, kk_started):
@@ -73,7 +73,7 @@ def recover(ledger: AnyLedger, order_list: OrderList, log: Log, *, max_age_s: fl
     ledger.storage.set_recovered_until(min(kk_started, started, ledger.now()))
     if adopted := reading.adopted:
         log.warning(
-            "KK has %s that the ledger did not know; adopted, not sent again: %s",
+            "KK has %s that the ledger did not have. They are adopted and not sent again: %s",
             count_orders(adopted),
             some_of(reading.adopted_first, adopted),
         )
@@ -81,9 +81,9 @@ def recover(ledger: AnyLedger, order_list: OrderList, log: Log, *, max_age_s: fl
 
 
 def adopt_unknown(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> list[str]:
-    """Adopt what KK has and the ledger does not know; return the numbers of these orders.
+    """Adopt KK's orders that the ledger does not have; return the numbers of these orders.
 
-    Skips orders that are in doubt, rejected or held: reconciling and people know more about those.
+    Skips orders that are in doubt, rejected or held: reconciling or a person decides on those.
     """
     by_key = _by_key(one for one in listed if len(one.key or "") <= MAX_KEY)
     known = ledger.look_up(list(by_key))
@@ -92,7 +92,7 @@ def adopt_unknown(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> list[str]
     for key, group in by_key.items():
         entry = known.get(key)
         if key in padded:
-            # KK's integer may have lost its zeros: adopt it only where a single row can be meant.
+            # KK's integer may lack leading zeros, so adopt it only if it fits a single row.
             if entry is not None or len(padded[key]) > 1:
                 continue
             (entry,) = padded[key]
@@ -154,7 +154,7 @@ def found_as_integer(ledger: AnyLedger, item: QueuedOrder) -> Record | None:
 
 
 def rename(ledger: AnyLedger, expected: Record, key: str) -> Record | None:
-    """Give an order that KK lists by an integer its own number; None when the row has moved."""
+    """Give an order that KK lists by an integer its own number; None if the row changed."""
     try:
         return ledger.storage.transact(
             lambda tx: tx.change(expected, {"key": key, "version": ledger.new_version()})
@@ -164,7 +164,7 @@ def rename(ledger: AnyLedger, expected: Record, key: str) -> Record | None:
 
 
 class _Recovery:
-    """Adopts from KK's list as it is read."""
+    """Adopts orders while KK's list is read."""
 
     def __init__(self, ledger: AnyLedger, log: Log) -> None:
         self._ledger, self._log = ledger, log
@@ -172,26 +172,26 @@ class _Recovery:
         self._read = 0
         self.adopted = 0
         self.adopted_first: list[str] = []
-        # The right store's list shows these, unless its index is being rebuilt.
+        # The right store's list has these, unless KK rebuilds its index.
         before = min(ledger.now(), ledger.clock.wall()) - ledger.timing.settle_window_s - _OVERLAP_S
         self._known = ledger.storage.newest_sent(before=before, limit=SENTINELS)
         self._ids = {one for entry in self._known for one in entry.kk_order_ids}
 
     def take(self, listed: Sequence[ListedOrder]) -> bool:
-        """Adopt what is new; return whether the list shows a sentinel order, or none exists."""
+        """Adopt new orders; return whether the list has a sentinel order, or none exists."""
         adopted = adopt_unknown(self._ledger, listed)
         self.adopted += len(adopted)
         self.adopted_first += adopted[: _NAMED - len(self.adopted_first)]
         self._read += len(listed)
         if self._ledger.clock.monotonic() - self._last_log > _LOG_EVERY_S:
             self._last_log = self._ledger.clock.monotonic()
-            text = "Comparing KK's list with the ledger: %d orders read, %d were not known"
+            text = "Comparing KK's list with the ledger: %d orders read, %d were not in the ledger"
             self._log.info(text, self._read, self.adopted)
         shows_known = not self._known or any(one.id in self._ids for one in listed)
         return shows_known or has_sent_one_of(self._ledger, listed)
 
     def is_proven_by_more(self, order_list: OrderList, since: float, until: float) -> bool:
-        """Read all once more, from before the sentinel orders."""
+        """Read the list once more, from before the sentinel orders."""
         starts = known_since(self._known, self._ledger, order_list, since)
         return read_until_known(order_list, starts, until, self.take)
 
@@ -201,16 +201,16 @@ class _Recovery:
 
 @dataclass
 class Completion:
-    """The orders of which KK has more ids than the ledger knew."""
+    """The orders for which KK has more ids than the ledger had."""
 
     completed: list[Record] = field(default_factory=list)
     held: list[Record] = field(default_factory=list)
 
 
 def add_splits(ledger: AnyLedger, listed: Sequence[ListedOrder]) -> Completion:
-    """Add the splits of created orders that the response to the POST did not name.
+    """Add the splits of created orders that the response to the POST lacked.
 
-    :param listed: all that KK has under each key. If an id of the ledger is missing, or the order was
+    :param listed: all of KK's orders under each key. If an id of the ledger is missing, or the order was
         resolved manually, its row stays as it is.
     """
     by_key = _by_key(listed)
@@ -229,7 +229,7 @@ def _add_splits_of(
     if known - {one.id for one in own} or any(one.goods is None for one in own):
         return
     if not (is_within := _fits(own, entry)):
-        # A cancelled surplus is over. A cancelled split fits, and is one.
+        # A cancelled surplus is ignored. A cancelled split that fits is added.
         own = [one for one in own if one.id in known or not one.is_cancelled]
         is_within = _fits(own, entry)
     news = sorted({one.id for one in own} - known)

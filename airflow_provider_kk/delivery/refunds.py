@@ -1,4 +1,4 @@
-"""Refunds as jobs: each is requested once, and found again at KK by its key in the remark.
+"""Refunds as jobs: each is sent once, and found at KK by its key in the remark.
 
 KK's refund call has no idempotency key (page "Refund"). KK lists an order's refunds with their remarks, but
 not their lines. A refund that is absent after its settle window is held: it is never requested twice.
@@ -35,20 +35,20 @@ PENDING, REFUNDED, FAILED = "pending_review", "refund_successfully", "refund_fai
 """Values of `refundStatus`."""
 
 _WHOLE = "whole"
-#: In these states KK may have the refund, so its goods must not change.
+#: In these states KK may have the refund, so its goods stay as they are.
 _FIXED = DOUBTFUL | {State.CREATED, State.HELD}
 
 
 class RefundImpossibleError(Exception):
-    """The refund is not possible; the message has every fault."""
+    """The refund is not possible; the text has every fault."""
 
 
 class RefundPostponedError(Exception):
-    """The refund cannot be requested yet; a retry helps."""
+    """The refund cannot be sent yet; a retry helps."""
 
 
 def refund_key(kk_order_id: str, origin: Origin | None) -> str:
-    """Return the key of a refund, here and in its remark at KK.
+    """Return the key of a refund, in the ledger and in its remark at KK.
 
     A whole order (`origin` None) is refunded once. Lines are refunded once by each task of a run.
     """
@@ -65,7 +65,7 @@ def order_of_key(key: str) -> str:
 
 
 def carries(refund: Refund, key: str) -> bool:
-    """Whether a refund at KK is the one of this key."""
+    """Return whether a refund at KK is the one of this key."""
     return re.search(rf"(?<![\w-]){re.escape(key)}(?![\w-])", refund.remark or "") is not None
 
 
@@ -88,7 +88,7 @@ class RefundRequest:
         def send(before_send: Any) -> list[str]:
             number = client.refund_order(
                 self.order.id,
-                # The key first: KK may cut a remark.
+                # The key is first, since KK may cut a remark.
                 f"[{self.key}] {self.remark}",
                 lines=lines,
                 refund_reason=self.reason,
@@ -119,10 +119,10 @@ def refund_requests(
 ) -> list[RefundRequest]:
     """Return one refund for each of these orders: of all its goods, or of its share of `goods`.
 
-    The share that an earlier try has requested of an order stays.
+    The share of an order that an earlier try sent stays.
 
     :param ledger: see `refund_ledger`.
-    :raises RefundImpossibleError: more, or other goods, than were ordered; names them all.
+    :raises RefundImpossibleError: more, or other goods, than were ordered; the text has all of them.
     """
     keys = {one.id: refund_key(one.id, origin if goods is not None else None) for one in orders}
     if goods is None:
@@ -150,8 +150,8 @@ def _shares(orders: Sequence[KKOrder], goods: Goods, fixed: Mapping[str, Goods])
         rest[sku] = rest.get(sku, 0) - quantity
     if any(quantity < 0 for quantity in rest.values()):
         raise RefundImpossibleError(
-            "this task has already asked for other lines in this run; a refund that was asked for cannot be "
-            "changed. Ask for more by another task"
+            "this task already sent a refund of other lines in this run, and a refund cannot be changed. To "
+            "refund more lines, use another task"
         )
     for one in sorted(orders, key=lambda order: (len(order.id), order.id)):
         if one.id in fixed:
@@ -162,8 +162,8 @@ def _shares(orders: Sequence[KKOrder], goods: Goods, fixed: Mapping[str, Goods])
         rest = {sku: quantity - share.get(sku, 0) for sku, quantity in rest.items()}
     if faults := {sku: quantity for sku, quantity in rest.items() if quantity}:
         ordered = add_goods([_ordered(one) for one in orders])
-        text = ", ".join(f"{sku}: {goods[sku]} asked for, {ordered.get(sku, 0)} ordered" for sku in faults)
-        raise RefundImpossibleError(f"more than was ordered: {text}")
+        text = ", ".join(f"{sku}: {goods[sku]} to refund, {ordered.get(sku, 0)} ordered" for sku in faults)
+        raise RefundImpossibleError(f"lines has more than was ordered: {text}")
     return shares
 
 
@@ -174,7 +174,7 @@ def _ordered(order: KKOrder) -> dict[str, int]:
 def _lines(order: KKOrder, goods: Goods) -> list[dict[str, Any]]:
     """Return KK's lines for these goods.
 
-    :raises RefundImpossibleError: KK's list shows no itemId for a line.
+    :raises RefundImpossibleError: KK's list has no itemId for a line.
     """
     lines = []
     rest = dict(goods)
@@ -182,7 +182,7 @@ def _lines(order: KKOrder, goods: Goods) -> list[dict[str, Any]]:
         taken = min(rest.get((item.sku or "").upper(), 0), item.quantity or 0)
         if taken and item.sku:
             if item.item_id is None:
-                raise RefundImpossibleError(f"KK's list shows no itemId of {item.sku} in {order.id}")
+                raise RefundImpossibleError(f"KK's list has no itemId for {item.sku} in order {order.id}")
             lines.append(
                 {
                     "itemId": item.item_id,
@@ -201,14 +201,14 @@ class RefundProgress:
 
     entry: Record
     wait_s: float | None = None
-    """Seconds until the next look; None: final for this run."""
+    """Seconds until the next call; None: final for this run."""
 
 
 class RefundDelivery:
-    """Requests refunds by the same protocol as orders.
+    """Sends refunds by the same protocol as orders.
 
     :param ledger: see `refund_ledger`.
-    :param goes_on_while_paused: a person asks for it, while all else is paused.
+    :param goes_on_while_paused: send also while sending is paused, since a person asks for it.
     :param client: has read from KK before, so that KK's clock is known.
     """
 
@@ -231,15 +231,15 @@ class RefundDelivery:
         self._log = log
         self._heeds_pause = not goes_on_while_paused
 
-    def advance(self, wish: RefundRequest) -> RefundProgress | None:
-        """Take the next action; None: another worker has the refund, so look again in a moment.
+    def advance(self, request: RefundRequest) -> RefundProgress | None:
+        """Do the next action; None: another worker has the refund, so call this again in a moment.
 
         :raises KKError: KK's refunds cannot be read; nothing was sent.
-        :raises RefundImpossibleError, RefundPostponedError: it must not be sent; nothing was.
-        :raises ThrottleStopped: told to stop before it was sent.
-        :raises SendingPausedError: a person has paused all sending; nothing was sent.
+        :raises RefundImpossibleError, RefundPostponedError: it must not be sent; nothing was sent.
+        :raises ThrottleStopped: the task was stopped before the refund was sent.
+        :raises SendingPausedError: sending is paused; nothing was sent.
         """
-        entry = self._ledger.look_up([wish.key]).get(wish.key)
+        entry = self._ledger.look_up([request.key]).get(request.key)
         if entry is not None and entry.state in (State.CREATED, State.HELD):
             return RefundProgress(entry)
         order_list = KKOrderList(self._client)
@@ -251,18 +251,18 @@ class RefundDelivery:
         if entry is not None and entry.settle_after > now and entry.state in DOUBTFUL:
             return RefundProgress(entry, entry.settle_after - now)
         if entry is not None and entry.settle_after > now and entry.state is State.REJECTED:
-            return RefundProgress(entry)  # KK may list it all the same, but not reliably yet
-        at_kk = self._client.get_refunds(wish.order.id)
-        if own := [one for one in at_kk if one.refund_no and carries(one, wish.key)]:
-            return self._found(wish, entry, own)
+            return RefundProgress(entry)  # KK may list it nevertheless, but not reliably yet
+        at_kk = self._client.get_refunds(request.order.id)
+        if own := [one for one in at_kk if one.refund_no and carries(one, request.key)]:
+            return self._found(request, entry, own)
         if entry is not None and entry.state in DOUBTFUL:
             return self._absent(entry, at_kk)
         if entry is not None and entry.state is State.REJECTED and entry.retry_after > now:
             return RefundProgress(entry)
-        self._require_possible(wish, at_kk)
+        self._require_possible(request, at_kk)
         self._throttle.acquire(self._stop, to_send=self._heeds_pause)
         done = attempt(
-            wish.job(self._client),
+            request.job(self._client),
             entry,
             self._ledger,
             origin=self._origin,
@@ -276,12 +276,14 @@ class RefundDelivery:
         return RefundProgress(entry, max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None)
 
     def _found(
-        self, wish: RefundRequest, entry: Record | None, own: Sequence[Refund]
+        self, request: RefundRequest, entry: Record | None, own: Sequence[Refund]
     ) -> RefundProgress | None:
         ids = [str(one.refund_no) for one in own]
         if entry is None or entry.state not in DOUBTFUL | {State.REJECTED}:
-            adopt_unknown(self._ledger, [ListedOrder(id=one, key=wish.key, goods=wish.goods) for one in ids])
-            entry = self._ledger.look_up([wish.key]).get(wish.key)
+            adopt_unknown(
+                self._ledger, [ListedOrder(id=one, key=request.key, goods=request.goods) for one in ids]
+            )
+            entry = self._ledger.look_up([request.key]).get(request.key)
             if entry is None or entry.state is not State.CREATED:
                 return None
             moved: Record | None = entry
@@ -291,14 +293,14 @@ class RefundDelivery:
         return self.hold_duplicates(moved, own) if moved else None
 
     def _absent(self, entry: Record, at_kk: Sequence[Refund]) -> RefundProgress | None:
-        why = "not among KK's refunds of the order; it is never asked for again by itself"
+        why = "not among KK's refunds of the order. It is never sent again automatically"
         if unread := [str(one.refund_no) for one in at_kk if not one.remark]:
-            why = f"KK's refund {', '.join(unread)} may be it: its remark cannot be read"
+            why = f"KK's refund {', '.join(unread)} may be this one, but its remark cannot be parsed"
         moved = self._ledger.hold(entry, Event.GIVEN_UP, why)
         return RefundProgress(moved) if moved else None
 
     def hold_duplicates(self, entry: Record, at_kk: Sequence[Refund]) -> RefundProgress | None:
-        """Hold a refund that KK has more than once."""
+        """Hold a refund that KK lists more than once."""
         own = sorted(str(one.refund_no) for one in at_kk if one.refund_no and carries(one, entry.key))
         if len(own) < 2 or entry.state is not State.CREATED or entry.resolved_by:
             return RefundProgress(entry)
@@ -306,29 +308,31 @@ class RefundDelivery:
         moved = self._ledger.hold(entry, Event.CONFLICT, why, own)
         return RefundProgress(moved) if moved else None
 
-    def _require_possible(self, wish: RefundRequest, at_kk: Sequence[Refund]) -> None:
-        ours = [one for one in self._ledger.storage.refunds_of(wish.order.id) if one.key != wish.key]
+    def _require_possible(self, request: RefundRequest, at_kk: Sequence[Refund]) -> None:
+        ours = [one for one in self._ledger.storage.refunds_of(request.order.id) if one.key != request.key]
         known = {number for one in ours for number in one.kk_order_ids}
         foreign = [
             one.refund_no for one in at_kk if one.refund_status == PENDING and one.refund_no not in known
         ]
         if foreign:
             raise RefundPostponedError(
-                f"KK has yet to decide on refund {', '.join(map(str, foreign))} of order {wish.order.id}, "
-                "which the ledger does not know: nothing more is asked for until then"
+                f"KK has not decided yet on refund {', '.join(map(str, foreign))} of order "
+                f"{request.order.id}, which the ledger does not have. Retry after KK's decision"
             )
-        if wish.is_whole:
+        if request.is_whole:
             return
         failed = {one.refund_no for one in at_kk if one.refund_status == FAILED}
         taken = add_goods([one.content.goods for one in ours if _is_fixed(one) and not _all_in(one, failed)])
-        has = _ordered(wish.order)
+        has = _ordered(request.order)
         faults = [
-            f"{sku}: {quantity} asked for, {has.get(sku, 0)} ordered, {taken[sku]} refunded before"
-            for sku, quantity in wish.goods.items()
+            f"{sku}: {quantity} to refund, {has.get(sku, 0)} ordered, {taken[sku]} refunded before"
+            for sku, quantity in request.goods.items()
             if taken.get(sku) and quantity + taken[sku] > has.get(sku, 0)
         ]
         if faults:
-            raise RefundImpossibleError(f"more than is left of order {wish.order.id}: {', '.join(faults)}")
+            raise RefundImpossibleError(
+                f"lines has more than is left of order {request.order.id}: {', '.join(faults)}"
+            )
 
 
 def _all_in(entry: Record, numbers: set[str | None]) -> bool:
@@ -336,7 +340,7 @@ def _all_in(entry: Record, numbers: set[str | None]) -> bool:
 
 
 def status_of(at_kk: Sequence[Refund], entry: Record) -> str | None:
-    """Return KK's status of a refund; None while it does not list it."""
+    """Return KK's status of a refund; None while KK does not list it."""
     for one in at_kk:
         if one.refund_no in entry.kk_order_ids:
             return one.refund_status
@@ -344,6 +348,6 @@ def status_of(at_kk: Sequence[Refund], entry: Record) -> str | None:
 
 
 def is_decided(at_kk: Sequence[Refund], key: str) -> bool:
-    """Whether KK lists a refund and has decided on it."""
+    """Return whether KK lists a refund and has decided on it."""
     statuses = [one.refund_status for one in at_kk if carries(one, key)]
     return bool(statuses) and not any(status in (PENDING, None) for status in statuses)

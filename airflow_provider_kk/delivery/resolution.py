@@ -1,6 +1,6 @@
-"""Manual resolution: what a person may decide about an order, and when.
+"""Manual resolution in the ledger: the decisions that a person may make, and their conditions.
 
-`sync.resolution` reads KK's list before it calls these. Each returns None or False when the row has moved.
+`sync.resolution_checks` reads KK's list first. Each function returns None or False if the row changed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from airflow_provider_kk.delivery.model import BLANK, Record, RecordChanges, cre
 from airflow_provider_kk.delivery.states import CLOSED, Event, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
 
-#: KK's clock shows whole seconds: less than this apart, it agrees.
+#: Seconds by which KK's clock may differ, since it has whole seconds.
 _KK_CLOCK_STEP_S = 2.0
 
 
@@ -21,8 +21,8 @@ def resolve(
 ) -> Record | None:
     """Apply a person's decision (RESOLVED_CREATED or RESOLVED_NEVER_CREATED).
 
-    :param ids: the order's kkOrderIds; with RESOLVED_NEVER_CREATED those that KK lists and are another's.
-    :raises ValueError: when KK may still list the order, so that nobody can know that it was never created.
+    :param ids: the order's kkOrderIds; with RESOLVED_NEVER_CREATED, listed ids of another order.
+    :raises ValueError: KK may still list the order, so its absence proves nothing.
     """
     values: RecordChanges = {"resolved_by": as_kept(who, why), "message": ""}
     if event is not Event.RESOLVED_CREATED:
@@ -42,32 +42,32 @@ def resolve(
 
 
 def require_absent(ledger: AnyLedger, expected: Record, not_mine: Sequence[str] = ()) -> None:
-    """Require that the ledger knows of nothing at KK that may be this order.
+    """Require that the ledger has no KK order that may be this one.
 
     :param not_mine: the ids in its row that are another number's.
-    :raises ValueError: when KK may still list the order, or has listed it.
+    :raises ValueError: KK may still list the order, or has listed it.
     """
     require_window_over(ledger, expected)
     if others := set(expected.kk_order_ids) - set(not_mine):
         raise ValueError(
-            f"KK has {', '.join(sorted(others))} under {expected.key}: cancel there what is wrong, "
-            "then say --created with the ids that stand, and --order-again to order it once more; "
-            "ids that are another number's: --never-created --not-mine with them"
+            f"KK has {', '.join(sorted(others))} under {expected.key}. Cancel the wrong ones at KK, then use "
+            "--created with the other ids, and --order-again to order it once more. If they belong to "
+            "another number, use --never-created --not-mine with them"
         )
 
 
 def order_again(ledger: AnyLedger, expected: Record, *, ids: Sequence[str] = (), who: str, why: str) -> bool:
-    """Open a new generation of a closed key.
+    """Begin a new generation of a closed key.
 
-    :param ids: all that KK has of it by now: an answer may have named only a part of a split, and the
-        rest must not be taken for the new generation's.
-    :raises ValueError: when the newest generation is not closed, or its settle window is not over.
+    :param ids: all of KK's orders of it by now. An answer may have had only a part of the splits, and the
+        others must not count for the new generation.
+    :raises ValueError: the newest generation is not closed, or its settle window is not over.
     """
     require_over(ledger, expected)
     values: RecordChanges = {
         "state": State.NOT_SENT,
         "resolved_by": as_kept(who, why),
-        "message": "ordered again by a human",
+        "message": "ordered again by a person",
     }
 
     def work(tx: Transaction) -> bool:
@@ -85,9 +85,9 @@ def order_again(ledger: AnyLedger, expected: Record, *, ids: Sequence[str] = (),
 
 
 def require_over(ledger: AnyLedger, expected: Record) -> None:
-    """Require that this generation is over, so that KK's list shows all of it.
+    """Require that this generation is over, so that KK's list has all of it.
 
-    :raises ValueError: when it is not closed, or its settle window is not over.
+    :raises ValueError: it is not closed, or its settle window is not over.
     """
     if expected.state not in CLOSED:
         raise ValueError(f"{expected.key} is {expected.state.value}: resolve it first")
@@ -97,7 +97,7 @@ def require_over(ledger: AnyLedger, expected: Record) -> None:
 def clear_backoff(ledger: AnyLedger, expected: Record, *, who: str, why: str) -> Record | None:
     """End the back-off of a rejected order. It is still reconciled before it is sent.
 
-    :raises ValueError: when the order is not rejected.
+    :raises ValueError: the order is not rejected.
     """
     values: RecordChanges = {"retry_after": 0.0, "resolved_by": as_kept(who, why)}
     return ledger.compare_and_set(expected, Event.BACKOFF_CLEARED, lambda _tx: values)
@@ -107,14 +107,14 @@ def require_window_over(ledger: AnyLedger, expected: Record, kk_skew_s: float = 
     """Require that the settle window is over, by the database's, the machine's and KK's clock.
 
     :param kk_skew_s: KK's clock minus the machine's, 0 while it is not known.
-    :raises ValueError: KK may still show the order.
+    :raises ValueError: KK may still list the order.
     """
     wall = ledger.clock.wall()
     kk = wall + kk_skew_s if abs(kk_skew_s) > _KK_CLOCK_STEP_S else wall
     if (rest_s := expected.settle_after - min(ledger.now(), wall, kk)) > 0:
-        raise ValueError(f"{expected.key} may still turn up at KK for {rest_s:.0f} s: try again then")
+        raise ValueError(f"KK may still list {expected.key} during the next {rest_s:.0f} s. Try again then")
 
 
 def as_kept(who: str, why: str) -> str:
-    """Return who and why as `resolved_by` keeps them."""
+    """Return who and why in the form of `resolved_by`."""
     return f"{who}: {why}"[:250]

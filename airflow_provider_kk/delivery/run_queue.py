@@ -1,4 +1,4 @@
-"""The orders of one run and the result of each, in a private temporary file; how far the run is."""
+"""The run queue: the orders of one run with their results, in a private temporary file, and its progress."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _BATCH = 1_000
 
 
 class RunStatus(StrEnum):
-    """The status of an order in this run: the names of the summary's counts, and two on the way to them."""
+    """The status of an order in this run: the summary's counts, and two that end in one of them."""
 
     PENDING = "pending"
     WAITING = "waiting"
-    """In doubt, with another worker, or to be reconciled before it is sent again."""
+    """In doubt, being sent by another worker, or to be reconciled before it is resent."""
     CREATED = "created"
     ALREADY_CREATED = "already_created"
     ADOPTED = "adopted"
@@ -44,7 +44,7 @@ COUNTED = tuple(status for status in RunStatus if status not in (RunStatus.PENDI
 
 @dataclass(frozen=True)
 class QueuedOrder:
-    """An order of the run: `payload` is enough to make its `Job`; `position` is that of its first row."""
+    """An order of the run. Its `Job` is made from `payload`; `position` is the position of its first row."""
 
     position: int
     key: str | None
@@ -60,12 +60,12 @@ class RunResult:
     key: str | None
     status: RunStatus
     is_new: bool
-    """Whether this sync brought it about: an old rejection does not fail a new run."""
+    """Whether this sync caused the result, since an old rejection does not fail a new run."""
     kk_order_ids: tuple[str, ...]
     code: int | None
     message: str
     name: str | None = None
-    """The number as the warehouse has it, even if it cannot be a key."""
+    """The number in the warehouse, even if it cannot be a key."""
     faults: tuple[Fault, ...] = ()
     """The faults of an invalid order, as in the message."""
 
@@ -77,10 +77,10 @@ class RunResult:
 
 
 class RunQueue:
-    """Queues the orders of a run. For one thread; memory does not grow with the number of orders."""
+    """The queue of a run's orders, for one thread. Memory does not grow with the number of orders."""
 
     def __init__(self) -> None:
-        # An empty name gives a temporary file that is unlinked at once.
+        # With an empty name, SQLite makes a temporary file and unlinks it at once.
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute("PRAGMA journal_mode=OFF")
         self._db.execute(
@@ -93,11 +93,11 @@ class RunQueue:
         self._db.execute("CREATE INDEX job_key ON job (key)")
 
     def close(self) -> None:
-        """Drop the file."""
+        """Delete the file."""
         self._db.close()
 
     def add(self, items: Iterable[QueuedOrder]) -> None:
-        """Add orders, pending."""
+        """Add orders as pending."""
         self._db.execute("BEGIN")
         self._db.executemany(
             "INSERT INTO job (position, key, fingerprint, goods, country, zip_digest, payload, status, name)"
@@ -119,7 +119,7 @@ class RunQueue:
         self._db.execute("COMMIT")
 
     def add_finished(self, finished: RunResult) -> None:
-        """Add an order that is not to be sent: an invalid one."""
+        """Add an order with its result, such as an invalid one."""
         self._db.execute(
             "INSERT INTO job (position, key, status, is_new, ids, code, message, name, faults)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -187,7 +187,7 @@ class RunQueue:
             last = rows[-1][0]
 
     def item(self, key: str) -> QueuedOrder | None:
-        """Return the order of this key; None when there is none, or it was invalid."""
+        """Return the order of this key; None if there is none or it is invalid."""
         row = self._db.execute(
             f"SELECT {_ITEM} FROM job WHERE key = ? AND payload IS NOT NULL LIMIT 1",  # noqa: S608 - constant names
             (key,),
@@ -195,11 +195,11 @@ class RunQueue:
         return _item(row) if row else None
 
     def has(self, key: str) -> bool:
-        """Whether an order has this key."""
+        """Return whether an order has this key."""
         return self._db.execute("SELECT 1 FROM job WHERE key = ? LIMIT 1", (key,)).fetchone() is not None
 
     def counts(self) -> Mapping[RunStatus, int]:
-        """Return how many orders have each status."""
+        """Return the number of orders by status."""
         rows = self._db.execute("SELECT status, COUNT(*) FROM job GROUP BY status")
         return {RunStatus(status): number for status, number in rows}
 
@@ -209,7 +209,7 @@ class RunQueue:
         return self._db.execute(query, (status, limit)).fetchall()
 
     def count_new(self, *statuses: RunStatus) -> int:
-        """Return how many orders came to one of these in this sync."""
+        """Return how many orders got one of these statuses in this sync."""
         marks = ", ".join("?" for _ in statuses)
         query = f"SELECT COUNT(*) FROM job WHERE is_new AND status IN ({marks})"  # noqa: S608 - constant names
         return int(self._db.execute(query, statuses).fetchone()[0])
@@ -236,10 +236,14 @@ _EVERY_S = 5.0
 
 
 class Progress:
-    """Logs how far a run is, every few seconds."""
+    """Logs the progress of a run every few seconds."""
 
     def __init__(self, log: Log, clock: Clock, min_duration_s: Callable[[int], float]) -> None:
-        """`min_duration_s`: seconds that so many requests take at KK's rate, without the first burst."""
+        """Set the log and the clock.
+
+        :param min_duration_s: returns the seconds that so many requests take at KK's rate, without the first
+            burst.
+        """
         self._log, self._clock, self._min_duration_s = log, clock, min_duration_s
         self._started = self._last = clock.monotonic()
         self._total = 0
@@ -281,9 +285,9 @@ def _duration(seconds: float) -> str:
 
 
 class Results:
-    """Records in the run queue what became of each order, and logs it.
+    """Records the result of each order in the run queue, and logs it.
 
-    :param sync_id: the sync of this run; what it moved is new.
+    :param sync_id: the sync of this run; results that it caused are new.
     """
 
     def __init__(self, run_queue: RunQueue, ledger: AnyLedger, order_log: OrderLog, sync_id: str) -> None:
@@ -299,13 +303,13 @@ class Results:
             self.finish(item, RunStatus.HELD, entry)
         elif action is Action.BACK_OFF:
             name = f"{item.key} (retry after {utc(entry.retry_after)})"
-            self._order_log.info("KK refused before, so not sent yet: {orders}", name)
+            self._order_log.info("KK rejected before, so not sent yet: {orders}", name)
             self.finish(item, RunStatus.REJECTED, entry)
         else:
             self._run_queue.set(item.position, RunStatus.WAITING)
 
     def compare(self, item: QueuedOrder, entry: Record) -> None:
-        """Record whether a created order still has the content that was ordered."""
+        """Record whether a created order still has the content that was sent."""
         is_same = item.content.is_same(entry.content)
         if is_same and not entry.content.fingerprint:
             self._ledger.attach_fingerprint(entry, item.content)
@@ -334,7 +338,7 @@ class Results:
         )
 
     def skip(self, item: QueuedOrder, expected: Record | None, status: RunStatus, why: str) -> None:
-        """Record an order that is not sent; one in doubt or rejected stays so."""
+        """Record an order that is not sent. An order in doubt or rejected stays so."""
         if expected is not None and expected.state in DOUBTFUL:
             status = RunStatus.IN_DOUBT
         elif expected is not None and expected.state is State.REJECTED:
@@ -342,12 +346,12 @@ class Results:
         self._run_queue.set(item.position, status, message=why)
 
     def record_result(self, item: QueuedOrder, entry: Record) -> None:
-        """Record the row as an attempt has left it."""
+        """Record the result of an attempt by its row."""
         if entry.state is State.CREATED:
             self.finish(item, RunStatus.CREATED, entry)
         elif entry.state is State.REJECTED:
             why = f"code {entry.code}, {entry.message}"
-            self._order_log.warning("KK refused {orders}: {reason}", entry.key, why)
+            self._order_log.warning("KK rejected {orders}: {reason}", entry.key, why)
             self.finish(item, RunStatus.REJECTED, entry)
         elif entry.state is State.NOT_SENT:
             self.finish(item, RunStatus.NOT_SENT, entry)

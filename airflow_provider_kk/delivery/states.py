@@ -15,17 +15,17 @@ class State(StrEnum):
     """The state of a key in the ledger."""
 
     INVALID = "invalid"
-    """Its data has faults; nothing was ever sent."""
+    """The order's data has faults; it was never sent."""
     SENDING = "sending"
     """An intent is committed; until its lease ends, a worker may be sending it."""
     IN_DOUBT = "in_doubt"
     """The last POST has an unknown outcome."""
     NOT_SENT = "not_sent"
-    """Proven never to have reached KK, or resolved so by a person."""
+    """It is proven that KK did not receive it, or a person resolved it so."""
     REJECTED = "rejected"
     """KK answered that it does not accept it."""
     CREATED = "created"
-    """KK has it, and the ledger has KK's ids."""
+    """KK has the order, and the ledger has KK's ids."""
     HELD = "held"
     """Only a person can move it on."""
 
@@ -34,7 +34,7 @@ class Event(StrEnum):
     """An event of a key."""
 
     FAULT = "fault"
-    """Its data is invalid."""
+    """The order's data is invalid."""
     INTENT = "intent"
     """A worker is about to send it."""
     CREATED = "created"
@@ -43,21 +43,21 @@ class Event(StrEnum):
     UNKNOWN = "unknown"
     """The four outcomes of a POST."""
     FOUND = "found"
-    """KK lists it, complete."""
+    """KK lists the whole order."""
     INCOMPLETE = "incomplete"
     """KK lists only a part of it so far."""
     CONFLICT = "conflict"
     """KK has other or more goods under this key."""
     GIVEN_UP = "given_up"
-    """It is not at KK, and only a person may have it sent again."""
+    """It is absent at KK, and only a person may allow a resend."""
     RESOLVED_CREATED = "declared_created"
     RESOLVED_NEVER_CREATED = "declared_never"
-    """A person has decided what became of it."""
+    """A person resolved the order."""
     BACKOFF_CLEARED = "backoff_cleared"
-    """A person has ended its back-off."""
+    """A person ended its back-off."""
 
 
-#: (from, event) -> to. What is not here cannot happen.
+#: (from, event) -> to. All other events are impossible.
 TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.FAULT): State.INVALID,
     (State.INVALID, Event.FAULT): State.INVALID,
@@ -65,7 +65,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (None, Event.INTENT): State.SENDING,
     (State.INVALID, Event.INTENT): State.SENDING,
     (State.NOT_SENT, Event.INTENT): State.SENDING,
-    # These three only after KK's list was read completely: see reconcile.py.
+    # These three happen only after KK's list was read completely; see reconcile.py.
     (State.REJECTED, Event.INTENT): State.SENDING,
     (State.IN_DOUBT, Event.INTENT): State.SENDING,
     (State.SENDING, Event.INTENT): State.SENDING,
@@ -102,7 +102,7 @@ TRANSITIONS: dict[tuple[State | None, Event], State] = {
     (State.REJECTED, Event.BACKOFF_CLEARED): State.REJECTED,
 }
 
-#: The outcomes of a POST that has bought nothing, as the ledger keeps them.
+#: The outcomes of a POST that bought nothing, as text in the ledger.
 NOTHING_BOUGHT = (Event.NOT_SENT.value, Event.REJECTED.value)
 
 #: The outcome of the last POST is unknown.
@@ -111,14 +111,14 @@ DOUBTFUL = frozenset({State.SENDING, State.IN_DOUBT})
 #: Sent again only after reconciling.
 RECONCILE_FIRST = DOUBTFUL | {State.REJECTED}
 
-#: A generation in one of these is over: a person may order its number again.
+#: In these states a generation is over, and a person may order its number again.
 CLOSED = frozenset({State.CREATED, State.REJECTED, State.NOT_SENT})
 
 
 def follow(state: State | None, event: Event) -> State:
     """Return the state that `event` leads to.
 
-    :raises ValueError: when that event cannot happen in that state.
+    :raises ValueError: the event cannot happen in that state.
     """
     try:
         return TRANSITIONS[state, event]
@@ -128,7 +128,7 @@ def follow(state: State | None, event: Event) -> State:
 
 
 def can_follow(state: State | None, event: Event) -> bool:
-    """Whether `event` can happen in that state."""
+    """Return whether `event` can happen in that state."""
     return (state, event) in TRANSITIONS
 
 
@@ -137,26 +137,28 @@ class Action(Enum):
 
     SEND = auto()
     COMPARE = auto()
-    """KK has it: check that it is still the same order."""
+    """KK has the order: check that its content is still the same."""
     HOLD = auto()
     BACK_OFF = auto()
-    """KK has rejected it, and its back-off is not over."""
+    """KK rejected the order, and its back-off is not over."""
     RECONCILE_FIRST = auto()
-    """KK's list must show what became of it."""
+    """The order must be reconciled with KK's list first."""
 
 
 def next_action(item: QueuedOrder, entry: Record | None, now: Callable[[], float]) -> Action:
-    """Return what to do with an order; `now` reads the ledger's clock, which may cost a query."""
+    """Return the next action with an order. `now` reads the ledger's clock, which may cost a query."""
     if entry is None or is_unsent(entry):
         return Action.SEND
     if entry.state is State.CREATED:
         return Action.COMPARE
     if entry.state is State.HELD:
         return Action.HOLD
-    is_refused_so = entry.state is State.REJECTED and entry.content.fingerprint == item.content.fingerprint
-    return Action.BACK_OFF if is_refused_so and entry.retry_after > now() else Action.RECONCILE_FIRST
+    is_rejected_unchanged = (
+        entry.state is State.REJECTED and entry.content.fingerprint == item.content.fingerprint
+    )
+    return Action.BACK_OFF if is_rejected_unchanged and entry.retry_after > now() else Action.RECONCILE_FIRST
 
 
 def is_unsent(entry: Record | None) -> bool:
-    """Whether KK has never received it, by the ledger."""
+    """Return whether KK never received the order, by the ledger."""
     return entry is None or entry.state in (State.INVALID, State.NOT_SENT)

@@ -1,6 +1,6 @@
-"""The interface between the ledger and the database that keeps its rows.
+"""The interface between the ledger and the storage of its rows.
 
-`SqlStorage` is the database, `tests/simulation/memory.py` its twin in memory.
+`SqlStorage` stores them in a database, `tests/simulation/memory.py` in memory.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 
 class KeyTakenError(Exception):
-    """Another worker has just added the same key; the transaction is rolled back."""
+    """Another worker added the same key first; the transaction is rolled back."""
 
 
 class Transaction(Protocol):
-    """Committed durably as a whole when its block ends, or not at all."""
+    """A transaction: all of its changes are committed durably, or none."""
 
     @property
     def now(self) -> Epoch:
@@ -49,13 +49,13 @@ class Transaction(Protocol):
         ...
 
     def lock(self, key: str, generation: int) -> Record | None:
-        """Return a row, which nobody else can change until the transaction ends."""
+        """Lock a row, so that no other transaction changes it until this one ends, and return it."""
         ...
 
     def add(self, key: str, generation: int, values: RecordChanges) -> Record:
         """Add a row and return it.
 
-        :raises KeyTakenError: there is one already.
+        :raises KeyTakenError: there is such a row already.
         """
         ...
 
@@ -72,7 +72,7 @@ class Transaction(Protocol):
         ...
 
     def answer_attempt(self, claim: Claim, values: AttemptChanges) -> bool:
-        """Change the row of a claim's POST; False when there is none."""
+        """Change the row of a claim's POST; return whether there is one."""
         ...
 
     def attempts(self, key: str, generation: int) -> list[Attempt]:
@@ -80,20 +80,20 @@ class Transaction(Protocol):
         ...
 
     def lock_account(self) -> None:
-        """Let no other transaction that does the same go on until this one ends."""
+        """Make other transactions that lock the account wait until this one ends."""
         ...
 
     def count_bought(self, settle_after: Epoch) -> tuple[int, float]:
-        """Count the account's POSTs that may have bought something, and return the first settle time.
+        """Count the account's POSTs that may have bought something; return also the first settle time.
 
-        :param settle_after: only those whose settle time is later.
+        :param settle_after: count only POSTs whose settle time is later.
         """
         ...
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A row of `kk_sync_run`, as far as it is read again."""
+    """The columns of a row in `kk_sync_run` that are read again."""
 
     sync_id: str
     try_number: int
@@ -109,7 +109,7 @@ class Storage(Protocol):
     host: str
     account: str
     has_own_clock: bool
-    """Whether the database's clock is another one than the worker's."""
+    """Whether the database has a clock of its own."""
 
     def close(self) -> None:
         """Close the connections."""
@@ -120,7 +120,7 @@ class Storage(Protocol):
     def persist(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in a transaction; retry after any transient error.
 
-        For work that may run twice: a commit may have happened before its connection broke.
+        The work must be safe to run twice, since a commit may succeed before its connection breaks.
         """
         ...
 
@@ -135,7 +135,7 @@ class Storage(Protocol):
     # Reading ---------------------------------------------------------------------------------------
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
-        """Return the newest generation of each key that is known."""
+        """Return the newest generation of each of these keys in the ledger."""
         ...
 
     def entries(
@@ -145,7 +145,7 @@ class Storage(Protocol):
         ...
 
     def of_sync(self, sync_id: str) -> Iterator[Record]:
-        """Yield the rows that this sync was the last to move."""
+        """Yield the rows that this sync was the last to change."""
         ...
 
     def doubts(self, *, longest_lease_s: float) -> list[Record]:
@@ -160,24 +160,24 @@ class Storage(Protocol):
         ...
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
-        """Return the kkOrderIds of orders that our POSTs created, by key.
+        """Return the kkOrderIds of orders that the ledger's POSTs created, by key.
 
-        Orders that were adopted prove nothing about KK's list.
+        Adopted orders are left out, since they prove nothing about KK's list.
         """
         ...
 
     def newest_sent(self, *, before: float, limit: int) -> list[Record]:
-        """Return orders that our POSTs created before a time, newest first."""
+        """Return orders that the ledger's POSTs created before a time, newest first."""
         ...
 
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
-        """Whether the ledger knows this kkOrderId under another order number; reads the whole account."""
+        """Return whether the ledger has this kkOrderId under another number; reads the whole account."""
         ...
 
     # The account -----------------------------------------------------------------------------------
 
     def recovered_until(self) -> float:
-        """Return the time up to which KK's list is known, on KK's clock, epoch seconds."""
+        """Return the time up to which KK's list was recovered, by KK's clock, epoch seconds."""
         ...
 
     def set_recovered_until(self, epoch: float) -> None:
@@ -185,13 +185,13 @@ class Storage(Protocol):
         ...
 
     def pause(self) -> Pause | None:
-        """Return who has stopped all sending; None while it is allowed."""
+        """Return the account's pause; None while sending is allowed."""
         ...
 
     # The syncs -------------------------------------------------------------------------------------
 
     def newest_run(self, origin: Origin) -> RunRow | None:
-        """Return the last sync that this task has begun."""
+        """Return the last sync that this task began."""
         ...
 
     def add_run(self, run: RunRow, origin: Origin) -> None:
@@ -199,5 +199,5 @@ class Storage(Protocol):
         ...
 
     def change_run(self, sync_id: str, values: Mapping[str, Any]) -> None:
-        """Change a sync; a new summary stamps the time of its end."""
+        """Change a sync; a new summary also sets the time of its end."""
         ...

@@ -1,4 +1,4 @@
-"""An Airflow connection of type `kk` becomes checked settings, or one error that lists all that is wrong.
+"""Check an Airflow connection of type `kk`: return its settings, or one error with all faults.
 
 Every way to make a connection ends here: `AIRFLOW_CONN_*` as JSON or URI, the form, a secrets backend,
 `airflow connections add`. Forms and URIs yield text where JSON yields numbers, and forms save untouched
@@ -39,7 +39,7 @@ _BEGIN_SHOWN = 6
 
 
 class AirflowConnection(Protocol):
-    """What Airflow's `Connection` has on 2.11 and 3.x."""
+    """The attributes of Airflow's `Connection` on 2.11 and 3.x."""
 
     conn_id: str
     host: str | None
@@ -102,7 +102,7 @@ class InvalidConnectionError(ValueError):
         self.faults = faults
 
     def __str__(self) -> str:
-        return f"connection {self.conn_id!r} needs mending: " + "; ".join(map(str, self.faults))
+        return f"Invalid connection {self.conn_id!r}: " + "; ".join(map(str, self.faults))
 
 
 def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
@@ -164,7 +164,7 @@ _HOST_NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(\.{_LABEL})*")
 
 
 def _scheme(schema: str | None) -> str | None:
-    """Read the schema, in which a URI says plain HTTP: `kk://:token@127.0.0.1:8080/http`."""
+    """Read the schema, which selects plain HTTP in a URI: `kk://:token@127.0.0.1:8080/http`."""
     scheme = (schema or "").strip().lower() or None
     if scheme is not None and scheme not in _PORT_OF:
         raise ValueError("must be empty, http or https")
@@ -184,15 +184,17 @@ def _endpoint(host: str | None, scheme: str | None, port: int | None) -> _Endpoi
     # No message repeats the text, which may hold a token by mistake.
     parts = _split((host or "").strip() or PRODUCTION_URL, scheme)
     if "@" in parts.netloc:
-        raise ValueError("must not hold a user or a token; the access token is the connection's password")
+        raise ValueError(
+            "must not contain a user or a token. Enter the access token as the connection's password"
+        )
     if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("must be the base URL alone, without path or query: the provider adds /openapi/...")
+        raise ValueError("must be the base URL only, without path and query: the provider adds /openapi/...")
     if scheme is not None and parts.scheme != scheme:
-        raise ValueError(f"says {parts.scheme} while the connection's schema says {scheme}")
+        raise ValueError(f"begins with {parts.scheme}, but the connection's schema is {scheme}")
     name = _name(parts)
     is_local = is_loopback(name.strip("[]"))
     if parts.scheme == "http" and not is_local:
-        raise ValueError("plain HTTP goes only to this machine (127.0.0.0/8, ::1, localhost); use https://")
+        raise ValueError("plain HTTP is for this machine only (127.0.0.0/8, ::1, localhost). Use https://")
     port = _one_port(parts, port)
     host = name if port in (None, _PORT_OF[parts.scheme]) else f"{name}:{port}"
     return _Endpoint(f"{parts.scheme}://{host}", host, is_local)
@@ -212,7 +214,7 @@ def _split(text: str, scheme: str | None) -> SplitResult:
 
 
 def _name(parts: SplitResult) -> str:
-    """The host's name as a URL writes it."""
+    """Return the host's name as a URL writes it."""
     name = (parts.hostname or "").removesuffix(".")
     try:
         address = ipaddress.ip_address(name)
@@ -229,17 +231,17 @@ def _one_port(parts: SplitResult, field_port: int | None) -> int | None:
     except ValueError:
         raise ValueError("its port must be a whole number from 1 to 65535") from None
     if url_port is not None and field_port not in (None, url_port):
-        raise ValueError(f"says port {url_port} while the connection's port is {field_port}")
+        raise ValueError(f"has port {url_port}, but the connection's port is {field_port}")
     return field_port if url_port is None else _port(url_port)
 
 
 def _token(connection: AirflowConnection) -> str:
     token = (connection.password or "").strip()
     if not token:
-        instead = "; it belongs here, not into login" if connection.login else ""
+        instead = ". Enter it as the password, not as the login" if connection.login else ""
         raise ValueError(f"the access token is missing{instead}")
     if token.lower().startswith("bearer "):
-        raise ValueError("must be the access token alone, without the word Bearer")
+        raise ValueError("must be the access token only, without the word Bearer")
     return checked_token(token)
 
 
@@ -295,9 +297,9 @@ def _is_absent(value: object) -> bool:
 
 def _unknown(name: str) -> Fault:
     if near := difflib.get_close_matches(name, CONN_FIELDS, n=1):
-        return Fault(f"extra.{name}", f"is unknown; did you mean {near[0]}?")
+        return Fault(f"extra.{name}", f"is unknown. Did you mean {near[0]}?")
     shown = name if len(name) <= _LONGEST_SHOWN else f"{name[:_BEGIN_SHOWN]}***"
-    return Fault(f"extra.{shown}", f"is unknown; known are {', '.join(CONN_FIELDS)}")
+    return Fault(f"extra.{shown}", f"is unknown. Known are {', '.join(CONN_FIELDS)}")
 
 
 def _text(max_length: int) -> Callable[[object], str]:
@@ -317,7 +319,7 @@ def _text(max_length: int) -> Callable[[object], str]:
 def _order_url(value: object) -> str:
     url = _text(500)(value)
     if not url.startswith(("https://", "http://")) or "{kk_order_id}" not in url:
-        raise ValueError("must be an http(s) address with {kk_order_id} in it")
+        raise ValueError("must be an http(s) URL that contains {kk_order_id}")
     return url
 
 
@@ -338,7 +340,7 @@ def _choice(name: str) -> Callable[[object], str]:
 def _number(
     least: float = 0.0, why_least: str = "", *, at_most: float = math.inf
 ) -> Callable[[object], float]:
-    """Read a number above zero, from `least` (`why_least` says where that comes from) to `at_most`."""
+    """Read a number above zero, from `least` (`why_least` is the reason) to `at_most`."""
 
     def read(value: object) -> float:
         number = _float(value)

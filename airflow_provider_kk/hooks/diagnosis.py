@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 _WRONG_CLOCK_S = 60
 
 _FIX: dict[type[KKError], str] = {
-    KKAuthError: "{url} refuses the access token: put a valid one from KK's account pages into the password",
+    KKAuthError: "{url} rejects the access token: enter a valid one from KK's account pages as the password",
     KKEndpointError: "{url} answers, but has no KK API {version}: check the host and api_version",
     KKRateLimitedError: "{url} answers, but the account's rate limit is used up: try again in a minute",
-    KKRejectedError: "{url} answers, but refuses to list orders: {error}",
-    KKAnswerError: "{url} gives no answer that can be read: check that the host is KK's and up ({error})",
+    KKRejectedError: "{url} answers, but rejects the request for orders: {error}",
+    KKAnswerError: "{url} returns no valid answer: check that the host is KK's and that KK is up ({error})",
 }
 
 # By the name of the exception at the bottom.
 _FIX_CONNECTION: dict[str, str] = {
-    "gaierror": "{url} is not known by that name: check the host and DNS",
-    "SSL": "{url} cannot be trusted or does not speak TLS: check host, port and certificates",
+    "gaierror": "the host name of {url} cannot be resolved: check the host and DNS",
+    "SSL": "{url} has no valid certificate or does not speak TLS: check host, port and certificates",
     "ConnectionRefusedError": "nothing listens at {url}: check host and port",
     "": "{url} cannot be reached: check host, network, firewall and use_env_proxies",
 }

@@ -1,4 +1,4 @@
-"""KKHook: an Airflow connection of type `kk` becomes a KKClient."""
+"""KKHook: call KK's API with an Airflow connection of type `kk`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class KKHook(BaseHook):
     """Calls KK with the settings of an Airflow connection, within the connection's rate limit.
 
     The limit is kept within this process; operators share it between workers through the ledger. Every call
-    raises a `KKError` of `airflow_provider_kk.api.errors`, whose `outcome` says what is proven. Calls that
+    raises a `KKError` of `airflow_provider_kk.api.errors`, whose `outcome` is what is proven. Calls that
     change something are KK's bare calls: only operators ensure that an order is created once.
     """
 
@@ -71,7 +71,7 @@ class KKHook(BaseHook):
         return settings_of(self.get_connection(self.kk_conn_id))
 
     def client(self, throttle: Throttle) -> KKClient:
-        """A new client that asks `throttle` before each request. Close it when done."""
+        """Return a new client that asks `throttle` before each request. Close it when done."""
         from airflow_provider_kk.api.client import KKClient
 
         settings = self.settings
@@ -87,7 +87,7 @@ class KKHook(BaseHook):
         )
 
     def get_conn(self) -> KKClient:
-        """The client of this hook, the same at every call and safe for many threads."""
+        """Return the client of this hook, the same at every call and safe for many threads."""
         return self._client
 
     @cached_property
@@ -118,7 +118,7 @@ class KKHook(BaseHook):
         ids: Iterable[str] | None = None,
         status: str | Iterable[str] | None = None,
     ) -> Iterator[KKOrder]:
-        """All orders of a window of aware times, each once. KK may list an order minutes late."""
+        """Yield all orders of a window of aware times, each once. KK may list an order minutes late."""
         return self.get_conn().iter_orders(
             created_from=created_from,
             created_to=created_to,
@@ -129,11 +129,11 @@ class KKHook(BaseHook):
         )
 
     def get_order(self, kk_order_id: str) -> KKOrder | None:
-        """One order by KK's id, or None when KK lists no such order."""
+        """Return one order by KK's id, or None when KK lists no such order."""
         return self.get_conn().get_order(kk_order_id)
 
     def get_orders(self, kk_order_ids: Iterable[str]) -> list[KKOrder]:
-        """The orders with these ids, in this order; those that KK does not list are left out."""
+        """Return the orders with these ids, in this order; those that KK does not list are left out."""
         return self.get_conn().get_orders(kk_order_ids)
 
     def refund_order(
@@ -148,7 +148,7 @@ class KKHook(BaseHook):
         return self.get_conn().refund_order(kk_order_id, remark, lines=lines, refund_reason=refund_reason)
 
     def get_refunds(self, kk_order_id: str) -> list[Refund]:
-        """The refunds of one order, and what became of them."""
+        """Return the refunds of one order, and what became of them."""
         return self.get_conn().get_refunds(kk_order_id)
 
     def get_channels(
@@ -158,11 +158,11 @@ class KKHook(BaseHook):
         *,
         split: bool = False,
     ) -> list[Channel]:
-        """Ways to ship these goods to a country, with freight; `split`: of an order that KK splits."""
+        """Return ways to ship these goods to a country, with freight; `split`: of an order that KK splits."""
         return self.get_conn().get_channels(items, country, split=split)
 
     def get_balance(self) -> Any:
-        """The account's balance, as KK sends it."""
+        """Return the account's balance, as KK sends it."""
         return self.get_conn().get_balance()
 
     def iter_stock(
@@ -173,7 +173,7 @@ class KKHook(BaseHook):
         updated_to: datetime | None = None,
         warehouse_code: str | None = None,
     ) -> Iterator[Stock]:
-        """Stock by warehouse, of these SKUs or of all that changed in a window of aware times."""
+        """Yield stock by warehouse, of these SKUs or of all that changed in a window of aware times."""
         return self.get_conn().iter_stock(
             skus, updated_from=updated_from, updated_to=updated_to, warehouse_code=warehouse_code
         )
@@ -187,27 +187,27 @@ class KKHook(BaseHook):
         updated_to: datetime | None = None,
         category_id: str | None = None,
     ) -> Iterator[KKProduct]:
-        """Products with prices and SKUs: by SKUs, by SPUs, by a window of changes or by category."""
+        """Yield products with prices and SKUs: by SKUs, by SPUs, by a window of changes or by category."""
         return self.get_conn().iter_products(
             skus, spus=spus, updated_from=updated_from, updated_to=updated_to, category_id=category_id
         )
 
     def get_warehouses(self) -> list[Warehouse]:
-        """KK's warehouses."""
+        """Return KK's warehouses."""
         return self.get_conn().get_warehouses()
 
     def get_categories(self) -> Any:
-        """KK's tree of categories, as KK sends it."""
+        """Return KK's tree of categories, as KK sends it."""
         return self.get_conn().get_categories()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """The standard fields of the connection form, for Airflow before 3.2."""
+        """Return the standard fields of the connection form, for Airflow before 3.2."""
         return {"hidden_fields": HIDDEN_FIELDS, "relabeling": RELABELING, "placeholders": PLACEHOLDERS}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The extras in the connection form, for Airflow before 3.2; see `provider_info` for later ones."""
+        """Return the form's fields of the extras, for Airflow before 3.2; later ones use `provider_info`."""
         from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
         from wtforms import BooleanField, StringField
 
@@ -215,7 +215,7 @@ class KKHook(BaseHook):
             label, description = CONN_FIELDS[name]["label"], CONN_FIELDS[name]["description"]
             if name == "use_env_proxies":
                 return BooleanField(label, description=description)
-            # Text for numbers too: an IntegerField refuses to be left empty.
+            # Text for numbers too: an IntegerField cannot stay empty.
             return StringField(label, description=description, widget=BS3TextFieldWidget())
 
         return {name: widget(name) for name in CONN_FIELDS}

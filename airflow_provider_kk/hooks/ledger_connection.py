@@ -31,8 +31,8 @@ def resolve_ledger_conn_id(
 
     if ledger_conn_id is not None and ledger_conn_id.strip() in ("", "None"):
         raise LedgerUnusableError(
-            "ledger_conn_id is empty: its template has come to nothing. Mend it: any other ledger knows "
-            "nothing of what was sent by the one that it should name"
+            "ledger_conn_id is empty: its template rendered to nothing. Fix the template. Do not leave the "
+            "argument out: another ledger does not know what was sent"
         )
     if chosen := ledger_conn_id or hook.settings.ledger_conn_id:
         return chosen
@@ -43,7 +43,7 @@ def resolve_ledger_conn_id(
         return warehouse_conn_id
     raise LedgerUnusableError(
         f"The warehouse {warehouse_conn_id!r} is of type {type_of(warehouse)}, which cannot keep the ledger "
-        "that prevents doubled orders. Set ledger_conn_id, on the operator or in the extra of "
+        "that prevents doubled orders. Set ledger_conn_id on the operator, or in the extra of "
         f"{hook.kk_conn_id!r}, to {NEEDED}."
     )
 
@@ -60,7 +60,7 @@ def open_ledger(
 
     :param log: gets warnings of settings by which the database may lose what it has committed.
     :param hook_params: for the connection's hook, when it is the warehouse's.
-    :raises LedgerUnusableError: says why and what to do.
+    :raises LedgerUnusableError: with the reason and what to do.
     """
     connection = BaseHook.get_connection(conn_id)
     if hook_params:
@@ -87,9 +87,9 @@ def _require_no_other_ledger(connection: Any, hook: KKHook, hook_params: Mapping
     if other is not None:
         other.close()
         raise LedgerUnusableError(
-            "hook_params lead to a database without a ledger, and the default database of "
-            f"{connection.conn_id!r} has the account's ledger. Set ledger_conn_id to {connection.conn_id!r} "
-            "to go on with that ledger: a new one does not know what was sent"
+            "hook_params select a database without a ledger, but the default database of "
+            f"{connection.conn_id!r} has the account's ledger. To continue with that ledger, set "
+            f"ledger_conn_id to {connection.conn_id!r}: a new one does not know what was sent"
         )
 
 
@@ -140,8 +140,9 @@ def _engine(connection: Any, threads: int, hook_params: Mapping[str, Any] | None
     file = _sqlite_file(engine)
     if file is not None and not file.is_absolute():
         raise LedgerUnusableError(
-            f"The ledger {str(file)!r} is another one in each working directory, and would not know what was "
-            f"sent. Give {connection.conn_id!r} the whole path, such as {str(file.absolute())!r}"
+            f"The path of the ledger {str(file)!r} is relative, so it is another file in each working "
+            f"directory. Enter the whole path in connection {connection.conn_id!r}, such as "
+            f"{str(file.absolute())!r}"
         )
     return engine
 
@@ -209,8 +210,8 @@ def _warn_of_durability(ledger: SqlLedger, log: Log) -> None:
 
     for account in ledger.storage.accounts_of_token():
         log.warning(
-            "Account %r of this ledger has the access token of account %r. If they are two names of one KK "
-            "store, its orders can be sent twice: give all its connections one name",
+            "Account %r of this ledger has the access token of account %r. If both are one KK store, its "
+            "orders can be sent twice. Set the same account in the extra of all its connections",
             ledger.account,
             account,
         )

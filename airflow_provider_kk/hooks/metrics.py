@@ -42,7 +42,7 @@ def count_orders_moved(
 ) -> None:
     """Count what became of a sync's orders since its earlier summary.
 
-    :param is_over: the try has ended. What a deferred one leaves is not known yet.
+    :param is_over: the try has ended. The result of a deferred one is not known yet.
     """
     counts = {name: now[count] - before.get(count, 0) for count, name in _MOVED.items()}
     if is_over:
@@ -62,14 +62,13 @@ def count_statuses(orders: int, changed: int, tags: Tags) -> None:
 
 def count_requests(client: KKClient, bucket: LedgerBucket, tags: Tags) -> None:
     """Count the requests to KK and its 429s, and time how long threads waited for the rate limit."""
-
     _count("requests", {"sent": client.requests, "rate_limited": bucket.rate_limited}, tags)
     wait = timedelta(seconds=bucket.waited_s)
     _where_on(lambda stats: stats.timing("kk.bucket.wait", wait, tags=dict(tags)))
 
 
 def gauge_account(ledger: SqlLedger, tags: Tags) -> None:
-    """Gauge how many orders of the whole account are held, and how many in doubt."""
+    """Report as gauges how many orders of the whole account are held, and how many in doubt."""
 
     def emit(stats: Any) -> None:
         from airflow_provider_kk.delivery.sql.report import Report

@@ -1,6 +1,6 @@
-"""Links from a task to its order at KK and to what the ledger knows of it.
+"""Links from a task to its order at KK and to its orders in the ledger.
 
-Airflow 3 asks for them once, in the worker when the task is over; Airflow 2.11 whenever somebody looks.
+Airflow 3 creates them once, in the worker at the end of the task. Airflow 2.11 creates them at each view.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from airflow_provider_kk.plugins.urls import HAS_PAGES, root
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
 
-#: XComs of a task: the order number, and where people see its order at KK.
+#: XComs of a task: the order number, and the address of its order's page at KK.
 ORDER_NUMBER, ORDER_URL = "customOrderNumber", "kkOrderUrl"
 
 
 class OrderAtKKLink(BaseOperatorLink):
-    """To the order at KK, where the connection's extra `order_url` says how its pages are addressed."""
+    """Link to the order's page at KK, if the connection's extra `order_url` has the address of such pages."""
 
     name = "Order at KK"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return what the task has pushed; empty when it has pushed nothing."""
+        """Return the address that the task pushed; empty if it pushed none."""
         return _pushed(ORDER_URL, ti_key)
 
 
 class OrderInLedgerLink(BaseOperatorLink):
-    """To what the ledger knows of the task's order, on the Orders page."""
+    """Link to the task's order on the Orders page."""
 
     name = "Order in the ledger"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the page of the order number, else of the kkOrderId; empty without either."""
+        """Return the page of the order number, else of the kkOrderId; empty if the task has neither."""
         task: Any = operator
         number = _pushed(ORDER_NUMBER, ti_key) or _text(getattr(task, "custom_order_number", None))
         kk_order_id = _text(getattr(task, "kk_order_id", None))
@@ -47,7 +47,7 @@ class OrderInLedgerLink(BaseOperatorLink):
 
 
 class RunInLedgerLink(BaseOperatorLink):
-    """To the orders that the ledger has of the task's run, on the Orders page."""
+    """Link to the orders of the task's run on the Orders page."""
 
     name = "Orders in the ledger"
 
@@ -57,7 +57,7 @@ class RunInLedgerLink(BaseOperatorLink):
         return f"{root()}/runs/{quote(ti_key.dag_id, safe='')}/{quote(ti_key.run_id, safe='')}?{query}"
 
 
-#: The Orders page is in Airflow from 3.1 on: before, there is nothing to link to.
+#: Airflow has the Orders page from 3.1 on; older versions get no such links.
 IN_LEDGER = (OrderInLedgerLink(),) if HAS_PAGES else ()
 RUN_IN_LEDGER = (RunInLedgerLink(),) if HAS_PAGES else ()
 

@@ -1,4 +1,4 @@
-"""What the operators share: the connections' arguments, stopping, deferring, XComs, Airflow's exceptions."""
+"""The operators' shared parts: connection arguments, stopping, deferring, XComs, Airflow's exceptions."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _GUARDS = tuple(field.name for field in fields(Guards))
 
 
 class _NotGiven:
-    """The default of an argument whose None is not the same as leaving it out.
+    """The default of an argument for which None differs from leaving it out.
 
-    None is what an upstream task returns that found nothing, in a mapping too, where it comes as an argument.
+    An upstream task that finds nothing returns None, and a mapped task receives it as an argument.
     """
 
     def __repr__(self) -> str:
@@ -46,7 +46,11 @@ NOT_GIVEN: Any = _NotGiven()
 
 
 class KKOperator(BaseOperator):
-    """An operator on a KK account, with the account's ledger."""
+    """Base class of the operators: a KK account and the account's ledger.
+
+    :param kk_conn_id: the Airflow connection to KK.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's.
+    """
 
     _stop: Stop | None = None
 
@@ -59,18 +63,18 @@ class KKOperator(BaseOperator):
         self.names_ledger = ledger_conn_id is not None
 
     def execute(self, context: Context) -> Any:
-        """Do the task's work, and return what the operator returns."""
+        """Do the task's work and return its result."""
         with translate_errors():
             return self._execute(context)
 
     def _execute(self, context: Context) -> Any:
-        """Do the work of `execute`; each operator has its own."""
+        """Do the work of `execute`; each operator overrides this."""
         raise NotImplementedError
 
     def on_kill(self) -> None:
-        """Send nothing new; what is in flight is still recorded."""
+        """Stop sending. The outcomes of requests in flight are still recorded."""
         if self._stop is not None:
-            self._stop.set("the task was told to stop")
+            self._stop.set("Airflow stopped the task")
 
     def _new_stop(self) -> Stop:
         from airflow_provider_kk.delivery.clock import Stop
@@ -80,7 +84,7 @@ class KKOperator(BaseOperator):
 
 
 class DeliveringOperator(KKOperator):
-    """An operator whose work is delivery; see `CreateOrderOperator` and `SyncOrdersOperator`."""
+    """Base class of the operators that send orders: `CreateOrderOperator` and `SyncOrdersOperator`."""
 
     _summary: Summary | None = None
 
@@ -108,12 +112,12 @@ class DeliveringOperator(KKOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Map the operator, as Airflow does; check the guards when the DAG is parsed."""
+        """Map the operator, as Airflow does, and check the guards while the DAG is parsed."""
         Guards.checked(**{name: kwargs[name] for name in _GUARDS if name in kwargs})
         return super().partial(**kwargs)
 
     def resume(self, context: Context, event: Any = None) -> Any:
-        """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
+        """Continue after a deferral: run `execute` once more, since all state is in the ledger."""
         return self.execute(context)
 
     def _delivery(
@@ -133,24 +137,26 @@ class DeliveringOperator(KKOperator):
             hook, ledger, RunQueue(), origin, stop, policy, self.log, guards=self.guards, **limits
         )
 
-    def _give_slot_back(self, until: float) -> NoReturn:
+    def _defer_until(self, until: float) -> NoReturn:
         from airflow_provider_kk.delivery.log import utc
         from airflow_provider_kk.triggers.kk import SleepTrigger
 
         self.log.info(
-            "Waiting until %s for orders in doubt to show in KK's list, without a worker's slot", utc(until)
+            "Orders are in doubt. The task is deferred until %s, then reads KK's list. It needs no worker "
+            "slot meanwhile",
+            utc(until),
         )
         self.defer(trigger=SleepTrigger(until, until - time.time()), method_name="resume")
 
 
 def named_ledger(task: KKOperator) -> str | None:
-    """Return the ledger that a DAG names: None for none, empty text when its template has come to nothing."""
+    """Return the ledger that a DAG names: None for none, empty text if its template rendered to None."""
     return (task.ledger_conn_id or "") if task.names_ledger else None
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise errors of the package as Airflow's: one that a retry does not help fails without retries."""
+    """Raise the package's errors as Airflow's: `AirflowFailException` where a retry does not help."""
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
@@ -167,18 +173,18 @@ def translate_errors() -> Iterator[None]:
         raise AirflowFailException(str(error)) from error
     except DBAPIError as error:
         message = (
-            f"The ledger's database cannot be used: {describe_error(error)}. Nothing is sent without it; "
-            "what was being sent is looked up in KK's list. A retry, or the next run, goes on where this "
-            "try stopped"
+            f"The ledger's database cannot be used: {describe_error(error)}. Nothing is sent without it. "
+            "Orders that were being sent are reconciled from KK's list. A retry, or the next run, continues "
+            "where this try stopped"
         )
     else:
         return
-    # Alone: the driver's traceback fills pages and says no more.
+    # Without its cause: the driver's traceback fills pages and adds nothing.
     raise AirflowException(message) from None
 
 
 def origin_of(context: Any) -> Origin:
-    """Return which task's try this is; empty outside of a DAG run."""
+    """Return the DAG run, task and try of a context; empty outside of a DAG run."""
     from airflow_provider_kk.delivery.model import Origin
 
     ti = context.get("ti")
@@ -194,14 +200,14 @@ def origin_of(context: Any) -> Origin:
 
 
 def push(context: Any, key: str, value: Any) -> None:
-    """Push an XCom, when there is a task instance to push it for."""
+    """Push an XCom if the context has a task instance."""
     ti = context.get("ti")
     if ti is not None:
         ti.xcom_push(key=key, value=value)
 
 
 def push_order_url(context: Any, settings: ConnectionSettings, kk_order_id: str) -> None:
-    """Push where people see an order at KK, when the connection says it."""
+    """Push the address of an order's page at KK if the connection has `order_url`."""
     if settings.order_url is not None:
         push(context, ORDER_URL, settings.order_url.replace("{kk_order_id}", quote(kk_order_id, safe="")))
 

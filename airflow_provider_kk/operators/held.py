@@ -1,6 +1,6 @@
 """List and resolve held orders in a DAG, from `@task` functions.
 
-The rules are those of `kk ledger resolve`; `example_dags/kk_held_orders.py` asks by Airflow's own operators.
+The rules are those of `kk ledger resolve`. `example_dags/kk_held_orders.py` asks a person for the decision.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def held_orders(
     *, kk_conn_id: str = KKHook.default_conn_name, ledger_conn_id: str | None = None, limit: int = 100
 ) -> list[dict[str, Any]]:
-    """Return the account's held orders, the oldest first, as plain data without personal data.
+    """Return the account's held orders, the oldest first, without personal data.
 
-    Each has `custom_order_number`, `generation`, `version` (another one after each change in the ledger),
+    Each has `custom_order_number`, `generation`, `version` (it changes with each change in the ledger),
     `goods` (SKU to quantity), `country`, `kk_order_ids`, `why` it is held, and `since` when (UTC).
 
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's.
-    :param limit: the most that are returned.
+    :param limit: the most orders to return.
     :raises AirflowFailException: there is no ledger, or a connection is wrong.
     :raises AirflowException: the ledger's database cannot be used.
     """
@@ -71,22 +71,27 @@ def resolve_order(
 ) -> str:
     """Resolve an order manually, by the rules of `kk ledger resolve`, and return what happens next.
 
-    :param resolution: `created`: KK has it, under `kk_order_ids`. `never_created`: KK never made it, and the
-        next sync that selects it sends it. `order_again`: order its number once more, beside what KK has of
-        it. If it is still open, it is first resolved as created under `kk_order_ids`.
-    :param who: who resolves it. The ledger keeps the name, so do not give a customer's.
-    :param why: the reason, which the ledger keeps too.
+    :param custom_order_number: the order to resolve.
+    :param resolution: `created`: KK has the order, under `kk_order_ids`. `never_created`: KK never created
+        it, and the next sync that selects it sends it. `order_again`: the next sync sends the number once
+        more, in addition to KK's orders of it. An order that is still open is first resolved as created under
+        `kk_order_ids`.
+    :param who: the person who decides. The ledger keeps the name, so do not use a customer's.
+    :param why: the reason. The ledger keeps it, too.
     :param kk_order_ids: a list, or text with commas. KK must list each of them under this number.
-    :param accept_other_goods: accept ids that hold other goods than were ordered.
+    :param accept_other_goods: accept ids whose goods differ from the ordered goods.
     :param generation: the generation that `held_orders` returned. With it, a retry orders nothing twice, and
-        a generation that nobody has seen is rejected.
+        the resolution of a newer generation is rejected.
     :param version: the version that `held_orders` returned. With it, the resolution is rejected if a
         colleague or a sync changed the order meanwhile.
-    :raises AirflowFailException: the resolution is rejected; says why.
+    :param kk_conn_id: the Airflow connection to KK.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's.
+    :raises AirflowFailException: the resolution is rejected; the text has the reason.
     :raises AirflowException: KK or the ledger's database does not answer; a retry helps.
     """
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.sync import resolution as rules
+    from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
 
     ids = rules.split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
     hook = KKHook(kk_conn_id)
@@ -103,10 +108,14 @@ def resolve_order(
                 generation=generation,
                 version=version,
             )
-        except (KKError, rules.ResolutionUnavailable) as error:
-            raise AirflowException(f"{custom_order_number}: KK cannot be asked: {error}") from error
-        except rules.ResolutionRejected as error:
-            raise AirflowFailException(f"{custom_order_number}: {error}") from error
+        except KKError as error:
+            raise AirflowException(
+                f"Order {custom_order_number} is not resolved, since KK cannot be read: {error}. Retry later"
+            ) from error
+        except ResolutionUnavailable as error:
+            raise AirflowException(f"Order {custom_order_number} is not resolved: {error}") from error
+        except ResolutionRejected as error:
+            raise AirflowFailException(f"Order {custom_order_number} is not resolved: {error}") from error
 
 
 @contextmanager
@@ -116,8 +125,8 @@ def _ledger(hook: KKHook, ledger_conn_id: str | None) -> Iterator[SqlLedger]:
     ledger_conn_id = resolve_ledger_conn_id(hook, ledger_conn_id)
     if ledger_conn_id is None:
         raise AirflowFailException(
-            "Nothing is held without a ledger: set ledger_conn_id, here or in the extra of "
-            f"{hook.kk_conn_id!r}"
+            "Held orders are in the ledger, and no ledger is set. Set ledger_conn_id in this call or in the "
+            f"extra of connection {hook.kk_conn_id!r}"
         )
     with closing(open_ledger(hook, ledger_conn_id, threads=1)) as ledger:
         yield ledger

@@ -1,4 +1,4 @@
-"""Asset events and OpenLineage's facets of a task that succeeds."""
+"""Asset events and OpenLineage facets of tasks that succeed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def emit(
     what: str,
     counts: Mapping[str, int],
 ) -> None:
-    """Make the task's success an event of the account's `orders` or `statuses`, unless all counts are zero.
+    """Emit an asset event for the account's `orders` or `statuses` unless all counts are zero.
 
-    Call it last: Airflow emits nothing for a task that fails afterwards. It never fails the task itself,
-    whose orders exist.
+    Call it last: Airflow emits no event if the task fails afterwards. An error here is only logged, since the
+    orders exist.
     """
     from airflow_provider_kk.assets.kk import create_asset
 
@@ -32,33 +32,33 @@ def emit(
         events: Any = context["outlet_events"]
         asset = create_asset(host=settings.host, account=settings.account, what=what)
         events[asset].extra.update(counts)
-        # Airflow reads the outlets when the task has succeeded. A declared outlet would be an event at every
-        # success. An alias makes tasks of 2.11 fail that are mapped or run by `dag.test()`.
+        # Airflow reads the outlets after the task. A declared outlet would emit an event at every success,
+        # and an alias makes mapped tasks and `dag.test()` fail on 2.11.
         if asset not in operator.outlets:
             operator.outlets = [*operator.outlets, asset]
     except Exception as error:
         operator.log.warning(
-            "The task succeeds, but without an asset event for the account's %s (%s). A DAG that is "
-            "scheduled on the asset does not run: trigger it yourself",
+            "The task succeeds, but the asset event for the account's %s could not be emitted (%s). DAGs "
+            "that are scheduled on this asset do not run. Trigger them manually",
             what,
             type(error).__name__,
         )
 
 
 def made(summary: Summary | None) -> dict[str, int]:
-    """Return how many orders a sync has made at KK, in any of its tries."""
+    """Return how many orders a sync created or adopted, over all its tries."""
     return {"created": summary.created, "adopted": summary.adopted} if summary else {}
 
 
 def lineage(inputs: Sequence[Any], outputs: Sequence[Any], **facets: Any) -> Any:
-    """Return lineage in the form that Airflow's OpenLineage provider takes; only it calls this."""
+    """Return inputs and outputs in the form that Airflow's OpenLineage provider takes."""
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     return OperatorLineage(inputs=list(inputs), outputs=list(outputs), **facets)
 
 
 def orders_at_kk(settings: ConnectionSettings, created: int | None = None) -> Any:
-    """Return the account's orders as OpenLineage's dataset; with a count as that of an output."""
+    """Return the account's orders as an OpenLineage dataset; with `created`, as an output of so many rows."""
     from airflow_provider_kk.assets.kk import convert_asset_to_openlineage, create_asset
 
     found = convert_asset_to_openlineage(create_asset(host=settings.host, account=settings.account), None)
@@ -66,7 +66,7 @@ def orders_at_kk(settings: ConnectionSettings, created: int | None = None) -> An
 
 
 def with_count(dataset: Any, rows: int) -> Any:
-    """Return OpenLineage's dataset as an output of so many rows."""
+    """Return an OpenLineage dataset as an output of so many rows."""
     from airflow.providers.common.compat.openlineage.facet import (
         OutputDataset,
         OutputStatisticsOutputDatasetFacet,
@@ -81,9 +81,9 @@ def with_count(dataset: Any, rows: int) -> Any:
 
 
 def tables_of(hook: Any, conn_id: str, sql: str | list[str]) -> Any:
-    """Return the tables that statements read and write, as OpenLineage names them.
+    """Return the tables that SQL statements read and write, as OpenLineage names them.
 
-    There are none for databases that it does not know, such as SQLite.
+    The result is empty for databases that OpenLineage does not support, such as SQLite.
     """
     from airflow.providers.common.compat.openlineage.utils.sql import get_openlineage_facets_with_sql
 

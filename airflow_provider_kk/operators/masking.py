@@ -1,4 +1,4 @@
-"""Hide customers in rendered template fields, which Airflow stores for every task, mapped ones included.
+"""Hide personal data in rendered template fields, which Airflow stores for every task, also mapped ones.
 
 To render a field, Airflow calls the task's `render_template` with the field's value, or the value itself when
 it is callable, and sets the field to the result. This holds for mapped tasks, too. So each value that a field
@@ -21,7 +21,7 @@ _HIDDEN = "***"
 
 
 class Masked:
-    """A value whose text, which Airflow stores, shows goods and order number and hides all else."""
+    """A value whose text, which Airflow stores, has goods and order number and hides everything else."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -34,7 +34,7 @@ class Masked:
 
 
 def unmasked(value: Any) -> Any:
-    """Return the value itself, whether it was masked or not."""
+    """Return the value itself if it is masked, else the value as it is."""
     return value.value if isinstance(value, Masked) else value
 
 
@@ -50,7 +50,7 @@ class PersonalField:
         try:
             return vars(task)[self._name]
         except KeyError:
-            raise AttributeError(f"{type(task).__name__} has no {self._name} yet") from None
+            raise AttributeError(f"{type(task).__name__}.{self._name} is not set") from None
 
     def __set__(self, task: MaskingOperator, value: Any) -> None:
         fields = vars(task)
@@ -70,7 +70,7 @@ class MaskingOperator(BaseOperator):
         for name in _personal_fields(cls):
             if not isinstance(inspect.getattr_static(cls, name), PersonalField):
                 raise TypeError(
-                    f"{cls.__name__}.{name} replaces a field that masks customers' data. "
+                    f"{cls.__name__}.{name} replaces a field that masks personal data. "
                     "Set the field in __init__, not in the class"
                 )
 
@@ -80,15 +80,15 @@ class MaskingOperator(BaseOperator):
         return super().render_template(content, *args, **kwargs)
 
     def require_masked(self) -> None:
-        """Fail a task whose personal fields Airflow has rendered, and so stored, unmasked.
+        """Fail the task if Airflow has rendered, and so stored, its personal fields unmasked.
 
-        :raises AirflowFailException: names the fields, not what is in them.
+        :raises AirflowFailException: names the fields, not their contents.
         """
         values = {name: getattr(self, name) for name in _personal_fields(type(self))}
         if bare := [name for name, value in values.items() if not isinstance(value, Masked) and value]:
             raise AirflowFailException(
-                f"Nothing is sent: {', '.join(bare)} may hold customers' data, and Airflow {airflow_version} "
-                "renders it without masking. Delete the rows of this task in the table "
+                f"Nothing is sent, because {', '.join(bare)} may hold personal data, and Airflow "
+                f"{airflow_version} renders it without masking. Delete the rows of this task in the table "
                 "rendered_task_instance_fields, and use a version of Airflow that this provider supports. "
                 "If you call execute yourself, call render_template_fields(context) first"
             )
@@ -113,7 +113,7 @@ def _seen(value: Any, name: object = None) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """Return what JSON text holds when that is an order or lines; else the text."""
+    """Parse JSON text that holds an order or lines; return any other text as it is."""
     try:
         parsed = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Orders to KK: one of a DAG's own making, or all that a warehouse table holds."""
+"""Operators that send orders to KK: one order of a DAG, or all orders of a warehouse query."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 __all__ = ["Constant", "CreateOrderOperator", "SyncOrdersOperator"]
 
-#: A create is one request: KK's list need not be read again for each of many mapped ones.
+#: Mapped tasks share one reading of KK's list; each of them sends only one request.
 _RECOVER_MAX_AGE_S = 60.0
 
 
 class Constant(str):
     """A fixed text for a field of every order: `columns={"phone": Constant("+33 1 00 00 00 00")}`.
 
-    It equals its source on the command line, `='+33 1 00 00 00 00'`, so that Airflow keeps it as text.
+    It is the text that the command line takes, `='+33 1 00 00 00 00'`, so Airflow serializes it as text.
     """
 
     __slots__ = ()
@@ -55,37 +55,37 @@ class Constant(str):
 
 
 class CreateOrderOperator(MaskingOperator, DeliveringOperator):
-    """Creates one order at KK, once, whatever is retried or cleared.
+    """Creates one order at KK, once, however often the task is retried, cleared or killed.
 
-    Either `order` or the single fields, all templated. A template yields text: `"3"` is a quantity of 3. An
-    upstream task's order is passed as `order=task.output`, or in JSON text with `| tojson`.
+    Pass either `order` or the single fields. All are templated. A template yields text: `"3"` is a quantity
+    of 3. Pass an upstream task's order as `order=task.output`, or as JSON text with `| tojson`.
 
     Returns the first kkOrderId as text and pushes `kkOrderId` (text) and `kkOrderIds` (list of text).
     Source: KK's page "Create order".
 
-    :param order: an `Order`, a mapping or JSON text, with names in snake_case or KK's own.
-    :param address: the address, when `order` is not given; a mapping or JSON text.
+    :param order: an `Order`, a mapping or JSON text, with field names in snake_case or KK's own names.
+    :param address: the address, if `order` is not given; a mapping or JSON text.
     :param items: the lines: `[{"sku": ..., "quantity": ...}]` or the same as JSON text.
     :param remark: a note to KK.
-    :param custom_order_number: your own number, at most 40 printable ASCII characters; the key of everything.
-        Left out, a stable number is derived from the connection's account, dag, run, task and map index; None
-        is an error.
-    :param sale_platform: overrides the connection's.
-    :param channel_type: `v1-orders`: `Standard` or `Express`; `v2`: also `Expedited`, `Standard` when absent;
-        `v1` has no such field.
+    :param custom_order_number: your own order number, at most 40 printable ASCII characters. It identifies
+        the order. If it is left out, a stable number is derived from the connection's account, dag, run, task
+        and map index. None is an error.
+    :param sale_platform: the sale platform, instead of the connection's.
+    :param channel_type: `v1-orders`: `Standard` or `Express`. `v2`: also `Expedited`, and `Standard` if it is
+        left out. `v1` has no such field.
     :param kk_conn_id: the Airflow connection to KK.
-    :param ledger_conn_id: the database connection of the ledger, else the kk connection's. Without any, the
-        task works on best effort: it looks the number up in KK's list before each try.
-    :param on_absence: what to do when an order in doubt is not in KK's list after the settle window: `resend`
-        it, or `hold` it for a human.
-    :param max_resends: how often at most.
-    :param on_changed: `fail` when the number was used for another order before, or `ignore`.
-    :param max_order_units: how many units one order may have; a larger one is invalid. None: any number.
-    :param max_order_value: what the goods of one order may cost at KK, in US dollars without freight; a
-        dearer one is invalid. None: KK is not asked for prices.
-    :param deferrable: give the worker's slot back while waiting for a settle window.
-    :raises AirflowFailException: the order is invalid, refused, held or changed; a retry would not help.
-    :raises AirflowException: the outcome is not known yet or nothing was sent; a retry helps.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's. Without a ledger,
+        each try reads KK's list for the number before it sends, which protects less.
+    :param on_absence: an order in doubt that KK's list lacks after the settle window: `resend` it, or `hold`
+        it.
+    :param max_resends: the most resends of one order.
+    :param on_changed: the number was used for another order before: `fail`, or `ignore` it.
+    :param max_order_units: the most units of one order; a larger order is invalid. None: no limit.
+    :param max_order_value: the highest price of one order's goods at KK, in US dollars without freight; a
+        dearer order is invalid. None: KK's prices are not read.
+    :param deferrable: free the worker slot while the task waits for a settle window.
+    :raises AirflowFailException: the order is invalid, rejected, held or changed; a retry does not help.
+    :raises AirflowException: the order is in doubt, or was not sent; a retry helps.
     """
 
     template_fields: Sequence[str] = (
@@ -126,7 +126,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         self.items = items
         self.remark = remark
         self.custom_order_number = None if custom_order_number is NOT_GIVEN else custom_order_number
-        # What was asked for and is None, rendered or mapped, must not order anew in each run.
+        # An argument that was given and renders to None must fail: a derived number would order in each run.
         self.given = [name for name in ("order", "address", "items") if getattr(self, name) is not None]
         if custom_order_number is not NOT_GIVEN:
             self.given.append("custom_order_number")
@@ -163,7 +163,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
             try:
                 result, summary = create_order(order, delivery, changes_fail=self.on_changed == "fail")
             except DeferUntil as wait:
-                self._give_slot_back(wait.until)
+                self._defer_until(wait.until)
         self._summary = summary
         ids = list(result.kk_order_ids)
         push(context, "kkOrderId", ids[0])
@@ -173,11 +173,11 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         return ids[0]
 
     def _fields(self) -> dict[str, Any]:
-        """Return the single fields of an order that the task was given."""
+        """Return the single fields of the task's order."""
         if nothing := [name for name in self.given if unmasked(getattr(self, name)) is None]:
             raise AirflowFailException(
-                f"{', '.join(nothing)} has come to None: has the task that it comes from returned a value? "
-                "To have a number derived from the DAG run, leave custom_order_number out"
+                f"{', '.join(nothing)} rendered to None. Check that the upstream task returned a value. "
+                "To derive the number from the DAG run, leave custom_order_number out"
             )
         return {
             "address": unmasked(self.address),
@@ -189,65 +189,68 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         }
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Tell OpenLineage that the account's orders have become one more."""
+        """Return the account's orders as OpenLineage's output, with one order more."""
         return lineage(
             [], [orders_at_kk(KKHook(self.kk_conn_id).settings, sum(made(self._summary).values()))]
         )
 
 
 class SyncOrdersOperator(DeliveringOperator):
-    """Sends all orders that a query returns to KK, each once, whatever is retried, cleared or killed.
+    """Sends all orders of a query to KK, each once, however often the task is retried, cleared or killed.
 
-    Reads `sql` to its end, closes the warehouse, checks every order, then sends. Rows are one per order line
-    or, with a column `items`, one per order. Bad orders never stop the others.
+    Reads all rows of `sql`, closes the warehouse, checks every order, then sends. A row is one order line or,
+    with a column `items`, one order. Invalid orders do not stop the others.
 
     Returns the summary: `selected, created, already_created, adopted, changed, rejected, invalid, in_doubt,
-    held, not_sent, postponed, newly_rejected, newly_invalid, newly_held, requests, seconds, rejections`;
-    `selected` is the sum of the ten counts after it, and newly is what became so in this sync. It is pushed
-    before the task fails, too. Source: KK's pages "Create order" and "Query orders".
+    held, not_sent, postponed, newly_rejected, newly_invalid, newly_held, requests, seconds, rejections`.
+    `selected` is the sum of the ten counts after it. The newly counts are of this sync alone. A task that
+    fails pushes the summary, too. Source: KK's pages "Create order" and "Query orders".
 
     :param sql: the query, or a `.sql` file.
-    :param warehouse_conn_id: where to run it: any connection whose hook is a `DbApiHook`.
-    :param parameters: for the query, as the driver takes them.
-    :param hook_params: for the warehouse's hook, and for the ledger's when it is in the warehouse.
+    :param warehouse_conn_id: the connection to run it on; its hook must be a `DbApiHook`.
+    :param parameters: the query's parameters, as the driver takes them.
+    :param hook_params: arguments of the warehouse's hook, and of the ledger's if the ledger is in the
+        warehouse.
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's, else the warehouse
-        when that is SQLite, PostgreSQL or MySQL.
-    :param columns: where each field comes from, if not from a column of its name: `{"sku": "ARTICLE", "zip":
-        "ship_to.zip", "recipient": "{first_name} {last_name}", "phone": Constant("+33 1 00 00 00 00")}`; or a
-        preset such as `"shopify"`, or a preset and what differs: `{"preset": "shopify", "phone": ...}`.
-    :param defaults: where a field comes from when it is blank: `{"province": "{city}"}`.
-    :param duplicate_rows: rows that are equal in every column: `fail`, an error of their order, or `keep`.
-    :param write_back: `"schema.table"`, to append what became of each order, or
-        `{"table", "key", "ids", "state"}`, to update the orders' own rows.
-    :param max_rejected: how many newly rejected or invalid orders are tolerated before the task fails; an
-        int counts them, a float below 1 is a share of the selected.
-    :param max_in_flight: how many orders are sent at once.
-    :param max_seconds: after so many seconds nothing new is sent; the rest waits for the next run.
-    :param limit: how many orders to send at most.
-    :param plan_only: send nothing, say what would happen; what would be sent counts as `postponed`, and
-        `requests` and `seconds` are what that takes at least, at KK's limit. The summary then has
-        `new_orders`, `units`, `value`, `top_skus`, `countries`, `warnings`, `plan_digest` and `plan_orders`.
-    :param approved_plan: what a task with `plan_only` returned and people approved, also as text: only its
-        orders are sent, with the planned content; all others count as `postponed`. None or empty: the task
-        fails. Left out: no approval is needed.
-    :param check_stock: ask KK for the stock of what is about to be sent, 30 SKUs a request; an order that
-        cannot be served is not sent but `invalid`, and looked at again by the next run.
-    :param on_absence: what to do when an order in doubt is not in KK's list after the settle window: `resend`
-        it, or `hold` it for a human.
-    :param max_resends: how often at most.
-    :param on_changed: `fail` when a number was used for another order before, or `ignore`.
-    :param max_new_orders: how many new orders one sync may send, its retries included; if there are more,
-        nothing is sent and the task fails. None: any number.
-    :param max_order_units: how many units one order may have; a larger one is invalid. None: any number.
-    :param max_order_value: what the goods of one order may cost at KK, in US dollars without freight; a
-        dearer one is invalid. None: KK is not asked for prices.
-    :param max_run_value: what the goods of all new orders may cost, likewise; if it is more, nothing is sent
-        and the task fails.
-    :param deferrable: give the worker's slot back while waiting for a settle window.
+        if that is SQLite, PostgreSQL or MySQL.
+    :param columns: the source of each field whose column has another name: `{"sku": "ARTICLE", "zip":
+        "ship_to.zip", "recipient": "{first_name} {last_name}", "phone": Constant("+33 1 00 00 00 00")}`. Or a
+        preset such as `"shopify"`, or a preset with changes: `{"preset": "shopify", "phone": ...}`.
+    :param defaults: the source of a field whose cell is blank: `{"province": "{city}"}`.
+    :param duplicate_rows: rows that are equal in every column: `fail` makes their order invalid, `keep`
+        orders each of them.
+    :param write_back: `"schema.table"` appends each order's result there; `{"table", "key", "ids", "state"}`
+        updates the orders' own rows.
+    :param max_rejected: the most newly rejected or invalid orders with which the task still succeeds. An int
+        counts them, a float below 1 is a share of the selected.
+    :param max_in_flight: the number of orders that are sent at once.
+    :param max_seconds: seconds after which the run sends nothing new; later runs send the other orders.
+    :param limit: the most orders to send.
+    :param plan_only: send nothing, and log what a sync would do. Orders that would be sent count as
+        `postponed`; `requests` and `seconds` are the least that this takes at KK's limit. The summary also
+        has `new_orders`, `units`, `value`, `top_skus`, `countries`, `warnings`, `plan_digest` and
+        `plan_orders`.
+    :param approved_plan: the approved result of a task with `plan_only`, also as text. Only its orders are
+        sent, with the planned content; all others count as `postponed`. If it is None or empty, the task
+        fails. If it is left out, no approval is needed.
+    :param check_stock: read KK's stock before sending, 30 SKUs a request. An order that KK lacks goods for is
+        `invalid`, and the next run checks it again.
+    :param on_absence: an order in doubt that KK's list lacks after the settle window: `resend` it, or `hold`
+        it.
+    :param max_resends: the most resends of one order.
+    :param on_changed: a number was used for another order before: `fail`, or `ignore` it.
+    :param max_new_orders: the most new orders that one sync sends, its retries included. If there are more,
+        nothing is sent and the task fails. None: no limit.
+    :param max_order_units: the most units of one order; a larger order is invalid. None: no limit.
+    :param max_order_value: the highest price of one order's goods at KK, in US dollars without freight; a
+        dearer order is invalid. None: KK's prices are not read.
+    :param max_run_value: the highest price of all new orders' goods, likewise. If it is exceeded, nothing is
+        sent and the task fails.
+    :param deferrable: free the worker slot while the task waits for a settle window.
     :raises AirflowException: orders are in doubt or not sent; a retry helps.
-    :raises AirflowFailException: too many are newly rejected or invalid, or one is changed or newly held; or
-        `max_new_orders` or `max_run_value` is exceeded.
+    :raises AirflowFailException: too many orders are newly rejected or invalid, an order is changed or newly
+        held, or `max_new_orders` or `max_run_value` is exceeded.
     """
 
     template_fields: Sequence[str] = (
@@ -288,7 +291,7 @@ class SyncOrdersOperator(DeliveringOperator):
     ) -> None:
         super().__init__(**kwargs)
         if columns or defaults or duplicate_rows != "fail":
-            from airflow_provider_kk.warehouse.columns import check_mapping
+            from airflow_provider_kk.warehouse.field_mapping import check_mapping
 
             check_mapping(columns, defaults, duplicate_rows)
         run_guards = Guards.checked(max_new_orders=max_new_orders, max_run_value=max_run_value)
@@ -308,9 +311,9 @@ class SyncOrdersOperator(DeliveringOperator):
         self.max_seconds = max_seconds
         self.limit = limit
         if plan_only and approved_plan is not NOT_GIVEN:
-            raise ValueError("give either plan_only, to plan, or approved_plan, to send a plan")
+            raise ValueError("set either plan_only, to plan, or approved_plan, to send an approved plan")
         self.plan_only = plan_only
-        # None is what a skipped or rejected approval returns, and must not send everything.
+        # A skipped or rejected approval returns None, which must not send everything.
         self.needs_approval = approved_plan is not NOT_GIVEN
         self.approved_plan: Any = approved_plan if self.needs_approval else None
         self.check_stock = check_stock
@@ -336,7 +339,7 @@ class SyncOrdersOperator(DeliveringOperator):
         selection = Selection(
             warehouse, self.sql, self.parameters, self.columns, self.defaults, self.duplicate_rows
         )
-        # A ledger that is named is in its connection's default database, for every operator and command.
+        # Every operator and command looks for a named ledger in its connection's default database.
         is_named = self.names_ledger or hook.settings.ledger_conn_id
         params = None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
         if self.plan_only:
@@ -381,12 +384,12 @@ class SyncOrdersOperator(DeliveringOperator):
                     ledger_conn_id=ledger_conn_id,
                 )
             except DeferUntil as wait:
-                self._give_slot_back(wait.until)
+                self._defer_until(wait.until)
         emit(self, context, hook.settings, ORDERS, made(self._summary))
         return self._summary.as_dict()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Tell OpenLineage which tables the orders are from, and how many orders the account has more."""
+        """Return the query's tables and the account's new orders as OpenLineage's inputs and output."""
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
         read = tables_of(warehouse, self.warehouse_conn_id, self.sql)

@@ -1,4 +1,4 @@
-"""RefundOrderOperator: asks KK for a refund, once."""
+"""Operator that asks KK for a refund."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ _WORTH_DEFERRING_S = 5.0
 
 
 class RefundOrderOperator(MaskingOperator, KKOperator):
-    """Asks KK to refund an order, or some of its lines, exactly once, whatever is retried, cleared or killed.
+    """Asks KK to refund an order, or some of its lines, exactly once, also when it is retried or cleared.
 
-    Possible before shipping only; KK decides later, usually within an hour. An order is refunded as a whole
-    once, whoever asks; lines are refunded once by each task of a run. When the answer is lost, KK's refunds
-    of the order are read after the settle window: what is there is taken as asked for, what is not is held
-    for a human (`kk ledger --refunds`), since money is never asked for again by itself.
+    KK refunds only what is not shipped, and decides later, usually within an hour. A whole order is refunded
+    once over all DAGs. Lines are refunded once by each task of a run. If KK's response is lost, the task
+    reads KK's refunds of the order after the settle window. A refund that KK lists is adopted. One that KK
+    does not list is held (`kk ledger list --refunds`): a refund is never sent a second time automatically.
 
-    Returns `[{kk_order_id, refund_no, refund_status}]`, one for each of the order's splits that is concerned,
-    pushed before the task fails, too; `refund_status` is None without `wait`. Source: KK's page "Refund".
+    Returns `[{kk_order_id, refund_no, refund_status}]`, one for each split of the order that is refunded. A
+    task that fails pushes it, too. Without `wait`, `refund_status` is None. Source: KK's page "Refund".
 
-    :param kk_order_id: the order by KK's id.
-    :param custom_order_number: or by your own number: all orders that KK has split it into.
-    :param lines: `[{"sku": ..., "quantity": ...}]` or that as JSON text; left out, the whole order; None
-        is an error. Checked against what was ordered and what the ledger knows as refunded.
+    :param kk_order_id: the order, by KK's id.
+    :param custom_order_number: the order, by your own number, with all its splits at KK.
+    :param lines: `[{"sku": ..., "quantity": ...}]` or the same as JSON text. If it is left out, the whole
+        order is refunded. None is an error. The ledger must have these goods as ordered and not refunded.
     :param remark: a note to KK. The refund's key is put before it.
     :param refund_reason: KK's reason for a refund of lines.
-    :param wait: until KK has decided.
+    :param wait: wait until KK has decided.
     :param kk_conn_id: the Airflow connection to KK.
-    :param ledger_conn_id: the database connection of the ledger, else the kk connection's. There is no refund
-        without one.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's. A refund needs
+        one.
     :param deferrable: wait in the triggerer.
-    :param poll_interval: with `wait`, seconds from one look to the next.
-    :param wait_timeout: with `wait`, seconds after it was asked for in which KK has to decide (25 hours).
-    :raises AirflowFailException: KK has refused it, or the lines are not what was ordered, or a human has to
-        look; a retry does not help.
-    :raises AirflowException: it is not known yet whether KK has it, or KK cannot be read; a retry goes on.
+    :param poll_interval: with `wait`, seconds between two readings of KK's refunds.
+    :param wait_timeout: with `wait`, seconds from the request to KK's decision, at most (25 hours).
+    :raises AirflowFailException: KK has rejected the refund, the lines are not what was ordered, or the
+        refund is held; a retry does not help.
+    :raises AirflowException: the refund is in doubt, or KK cannot be read; a retry continues.
     """
 
     template_fields: Sequence[str] = (
@@ -89,10 +89,10 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
     ) -> None:
         super().__init__(**kwargs)
         if (kk_order_id is None) == (custom_order_number is None):
-            raise ValueError("give either kk_order_id or custom_order_number")
+            raise ValueError("set either kk_order_id or custom_order_number")
         self.kk_order_id = kk_order_id
         self.custom_order_number = custom_order_number
-        # What was asked for and is None, rendered or mapped, must not become a refund of the whole order.
+        # Lines that were given and render to None must not become a refund of the whole order.
         self.is_whole = lines is NOT_GIVEN
         self.lines = None if self.is_whole else lines
         self.remark = remark
@@ -103,7 +103,7 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
         self.wait_timeout = wait_timeout
 
     def resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
-        """Go on after a deferral: all state is in the ledger, so this is simply the task again."""
+        """Continue after a deferral: run `execute` once more, since all state is in the ledger."""
         if event and event.get("state") == "error":
             raise AirflowException(event["reason"])
         return self.execute(context)
@@ -125,8 +125,8 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
         ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
         if ledger_conn_id is None:
             raise AirflowFailException(
-                "To ask for a refund exactly once, set ledger_conn_id on the operator or in the extra of "
-                f"{self.kk_conn_id!r}"
+                "A refund needs a ledger, so that it is sent only once. Set ledger_conn_id on the operator "
+                f"or in the extra of connection {self.kk_conn_id!r}"
             )
         try:
             goods = None if self.is_whole else lines_of(self.lines)
@@ -150,19 +150,21 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
         except SendingPausedError as error:
             raise AirflowException(f"Not refunded yet: {describe_pause(error.pause)}") from error
         except ThrottleStopped as error:
-            raise AirflowException("The task was told to stop; nothing more was asked for") from error
+            raise AirflowException("Airflow stopped the task. It sent no further refund") from error
         except (KKError, InconclusiveError) as error:
             raise AirflowException(
-                f"KK cannot be read: {error}. A retry goes on where this try stopped"
+                f"KK cannot be read: {error}. A retry continues where this try stopped"
             ) from error
 
     def _which(self) -> tuple[str | None, str | None]:
-        """The order number or the kkOrderId, as text."""
+        """Return the order number or the kkOrderId, as text."""
         given = self.custom_order_number if self.kk_order_id is None else self.kk_order_id
         text = str(given if given is not None else "").strip()
         if text in ("", "None"):
             name = "custom_order_number" if self.kk_order_id is None else "kk_order_id"
-            raise AirflowFailException(f"{name} is empty: its template has come to nothing")
+            raise AirflowFailException(
+                f"{name} rendered to {text or 'an empty text'}. Check that the upstream task returned a value"
+            )
         return (text, None) if self.kk_order_id is None else (None, text)
 
     def _run(self, refunding: RefundTask, context: Context, ledger_conn_id: str) -> list[dict[str, Any]]:
@@ -170,16 +172,18 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
             self._wait(refunding, wait_s)
         result = refunding.result()
         push(context, "return_value", result)
-        refunding.require_asked()
+        refunding.require_sent()
         if not self.wait:
             return result
-        while pending := refunding.look():
+        while pending := refunding.read_statuses():
             self._wait_for_decision(refunding, pending, ledger_conn_id)
         result = refunding.result()
         push(context, "return_value", result)
-        refunding.require_asked()
+        refunding.require_sent()
         if refunding.failed:
-            raise AirflowFailException(f"KK has decided against a refund: {', '.join(refunding.failed)}")
+            raise AirflowFailException(
+                f"KK did not grant these refunds: {', '.join(refunding.failed)}. See the orders on KK's site"
+            )
         return result
 
     def _wait(self, refunding: RefundTask, wait_s: float) -> None:
@@ -192,10 +196,11 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
     def _wait_for_decision(self, refunding: RefundTask, pending: list[str], ledger_conn_id: str) -> None:
         from airflow_provider_kk.triggers.kk import RefundTrigger
 
-        deadline = refunding.asked_at + self.wait_timeout
+        deadline = refunding.requested_at + self.wait_timeout
         if (rest_s := deadline - refunding.now()) <= 0:
             raise AirflowFailException(
-                f"KK has not decided within {self.wait_timeout:g} s on the refund: {', '.join(pending)}"
+                f"KK did not decide on these refunds within {self.wait_timeout:g} s: {', '.join(pending)}. "
+                "See the orders on KK's site, or raise wait_timeout"
             )
         if self.deferrable:
             trigger = RefundTrigger(
@@ -209,7 +214,7 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
         self._sleep(refunding, min(self.poll_interval, rest_s))
 
     def _sleep(self, refunding: RefundTask, seconds: float) -> None:
-        self.log.info("Looking at KK's refunds again in %.0f s", seconds)
+        self.log.info("The next reading of KK's refunds is in %.0f s", seconds)
         refunding.sleep(seconds)
         if self._stop is not None and self._stop.is_set():
-            raise AirflowException("The task was told to stop; a retry goes on where this try stopped")
+            raise AirflowException("Airflow stopped the task. A retry continues where this try stopped")

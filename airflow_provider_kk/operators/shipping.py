@@ -1,4 +1,4 @@
-"""Ask KK what shipping costs, before anything is ordered."""
+"""Operator that reads the shipping costs of goods from KK."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class QuoteShippingOperator(KKOperator):
-    """Asks KK which ways there are to ship goods to a country, and what each costs. Orders nothing.
+    """Reads KK's offers to ship goods to a country, with their costs. It orders nothing.
 
-    Returns KK's offers as they come, `[{"channel_code", "channel_name", "channel_type", "estimated_freight",
-    "currency_code", "delivery_time"}]`: the freight as decimal text, the time as KK's text ("6~10 Business
-    Days"), what KK does not give as None. Sources: KK's pages "channel" and "automationSplit" of orders, v2.
+    Returns KK's offers in KK's order, `[{"channel_code", "channel_name", "channel_type", "estimated_freight",
+    "currency_code", "delivery_time"}]`. The freight is decimal text, the time is KK's text ("6~10 Business
+    Days"). A field that KK leaves out is None. Sources: KK's pages "channel" and "automationSplit", v2.
 
     :param items: the lines: `[{"sku": ..., "quantity": ...}]` or the same as JSON text.
-    :param country: where to: ISO 3166 alpha-2, such as FR.
+    :param country: the destination: ISO 3166 alpha-2, such as FR.
     :param split: freight by channel type for an order that KK splits by warehouse, instead of one parcel.
     :param kk_conn_id: the Airflow connection to KK.
-    :param ledger_conn_id: the database connection of the ledger, else the kk connection's: there the rate
-        limit is shared with all other workers. Without any, this task keeps one of its own.
-    :raises AirflowFailException: goods or country are invalid, or KK refuses them; a retry does not help.
-    :raises AirflowException: KK cannot be read.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's. With a ledger, all
+        workers share one rate limit; without one, the task keeps its own.
+    :raises AirflowFailException: goods or country are invalid, or KK rejects them; a retry does not help.
+    :raises AirflowException: KK cannot be read; a retry helps.
     """
 
     template_fields: Sequence[str] = ("items", "country", "kk_conn_id", "ledger_conn_id")
@@ -46,7 +46,7 @@ class QuoteShippingOperator(KKOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        # XComArgs until they are rendered
+        # Airflow renders XComArgs to values before execute.
         self.items: Any = items
         self.country: Any = country
         self.split = split
@@ -61,11 +61,15 @@ class QuoteShippingOperator(KKOperator):
         except KKRejectedError as error:
             raise AirflowFailException(f"No quote: {error}") from error
         except KKError as error:
-            raise AirflowException(f"No quote, KK cannot be read: {error}") from error
+            raise AirflowException(f"No quote, because KK cannot be read: {error}") from error
         for offer in offers:
             if offer.odd_fields:
-                self.log.warning("Of %s cannot be read: %s", offer.channel_type, ", ".join(offer.odd_fields))
-        self.log.info("KK offers %d ways to ship to %s", len(offers), self.country)
+                self.log.warning(
+                    "KK's offer %s has fields that cannot be parsed: %s. They are None in the result",
+                    offer.channel_type,
+                    ", ".join(offer.odd_fields),
+                )
+        self.log.info("KK has %d shipping offers to %s", len(offers), self.country)
         return [_plain(offer) for offer in offers]
 
     def _offers(self) -> list[Channel]:

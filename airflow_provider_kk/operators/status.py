@@ -1,4 +1,4 @@
-"""What KK knows of its orders, into the warehouse."""
+"""Operator that copies the statuses of KK's orders into the warehouse."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ if TYPE_CHECKING:
 
 
 class SyncOrderStatusOperator(KKOperator):
-    """Pulls all orders that have changed at KK since the last time into tables of the warehouse.
+    """Copies all orders that changed at KK since the last sync into tables of the warehouse.
 
-    Makes and fills `kk_order_status`, `kk_order_line` and `kk_package`, and remembers in `kk_status_sync` up
-    to when they are complete. A status there never goes back, a package once seen stays, an odd field is NULL
-    and named. Splits that the answer to a create did not name are added to the ledger.
+    Creates and fills `kk_order_status`, `kk_order_line` and `kk_package`. `kk_status_sync` has the time up to
+    which they are complete. A status never goes back, and a package stays once it was listed. A field that
+    cannot be parsed is NULL and is named in the row. Splits that KK's response to a create lacked are added
+    to the ledger.
 
-    Returns `{orders, changed, splits, conflicts, odd, odd_orders, synced_until, requests}`, pushed before the
-    task fails, too. Source: KK's page "Query orders", which advises to query up to 10 minutes before now.
+    Returns `{orders, changed, splits, conflicts, odd, odd_orders, synced_until, requests}`. A task that fails
+    pushes it, too. Source: KK's page "Query orders", which advises to query up to 10 minutes before now.
 
-    :param warehouse_conn_id: SQLite, PostgreSQL or MySQL.
-    :param hook_params: for the warehouse's hook, and for the ledger's when it is in the warehouse.
+    :param warehouse_conn_id: the connection of the tables: SQLite, PostgreSQL or MySQL.
+    :param hook_params: arguments of the warehouse's hook, and of the ledger's if the ledger is in the
+        warehouse.
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: the database connection of the ledger, else the kk connection's, else the
         warehouse.
-    :param table_prefix: what the tables' names begin with; `schema.prefix_` for those of a schema.
-    :param overlap_s: how many seconds before the end of the last sync this one begins, for changes that KK
-        listed later than after 10 minutes.
-    :raises AirflowException: KK or the warehouse cannot be used; a retry goes on where this try stopped.
-    :raises AirflowFailException: KK has more goods under an order number than were sent: it is newly held.
-        Or the warehouse is of another type.
+    :param table_prefix: the start of the tables' names; `schema.prefix_` for tables in a schema.
+    :param overlap_s: seconds before the end of the last sync at which this one begins, for changes that KK
+        lists more than 10 minutes late.
+    :raises AirflowException: KK or the warehouse cannot be used; a retry continues where this try stopped.
+    :raises AirflowFailException: KK has more goods under an order number than were sent, so the order is
+        newly held; or the warehouse is of another type.
     """
 
     template_fields: Sequence[str] = ("warehouse_conn_id", "kk_conn_id", "ledger_conn_id", "table_prefix")
@@ -92,7 +94,7 @@ class SyncOrderStatusOperator(KKOperator):
         return result
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Tell OpenLineage that the tables have what has changed of the account's orders."""
+        """Return the account's orders and the changed tables as OpenLineage's input and outputs."""
         names = [f"{self.table_prefix}{name}" for name in ("order_status", "order_line", "package")]
         warehouse = hook_behind(BaseHook.get_connection(self.warehouse_conn_id), self.hook_params)
         written = tables_of(

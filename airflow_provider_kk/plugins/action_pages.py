@@ -1,8 +1,7 @@
-"""The pages that act: resolve and retry orders, and pause and resume all sending of an account.
+"""The pages that change something: resolve and retry orders, pause and resume an account's sending.
 
-Each shows what would happen before it is confirmed, and then what became of it.
-
-Plain forms, so that they work without scripts. Only users who may edit the kk connection get them.
+Each has a preview that the user confirms, and then a page with the results. The forms work without scripts.
+Only users who may edit the kk connection get them.
 """
 
 from __future__ import annotations
@@ -36,7 +35,8 @@ from airflow_provider_kk.plugins.trusted_forms import (
     sign,
 )
 from airflow_provider_kk.plugins.urls import root
-from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolvedBy, split_ids
+from airflow_provider_kk.sync.errors import ResolutionRejected
+from airflow_provider_kk.sync.resolution import ResolvedBy, split_ids
 from airflow_provider_kk.sync.resolve_many import (
     ResolutionRequest,
     apply_resolutions,
@@ -48,15 +48,15 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Pause
     from airflow_provider_kk.delivery.sql.storage import SqlStorage
 
-#: With the user's name before it, the ledger keeps 250 characters.
+#: Characters of a reason. The ledger keeps 250 characters of the user's name and the reason.
 MAX_REASON = 180
-#: As many as a list shows at once; their results travel in an address.
+#: As many rows as a page of a list has, since their results are in an address.
 _MAX_ROWS = 50
-_RESULT_IS_OLD = "This result is too old, or another user's. The order's page shows what became of it."
+_RESULT_IS_OLD = "This result is too old, or another user's. See the page of the order for its state."
 
 
 class Target(NamedTuple):
-    """The ledger that a user may resolve orders of, and whether it is about orders or refunds."""
+    """A ledger whose orders the user may resolve, and the type of its records: orders or refunds."""
 
     view: View
     source: LedgerSource
@@ -67,17 +67,17 @@ router = APIRouter(dependencies=[Depends(may_read_connections)])
 
 
 class ChosenRow(NamedTuple):
-    """An order or refund that the user has chosen, and its version on the page where it was chosen."""
+    """An order or refund that the user chose, and its version on the page where it was chosen."""
 
     key: str
     version: str
 
     @classmethod
     def parse(cls, text: str) -> ChosenRow:
-        """Read what `str` gave."""
+        """Parse the text that `str` returned."""
         version, separator, key = query_params.text("row", text).partition("~")
         if not separator or not key or not version:
-            raise HTTPException(400, "row: this is no order of a list.")
+            raise HTTPException(400, "row: this is not an order of a list. Choose the orders on the page.")
         return cls(key, version)
 
     def __str__(self) -> str:
@@ -92,7 +92,7 @@ def choose(
     row: Annotated[list[str] | None, Query()] = None,
     back: str = "",
 ) -> HTMLResponse:
-    """Ask what became of the chosen orders, and why."""
+    """Show the form with the choices for the chosen orders."""
     back = query_params.back(back)
     view, source, record_type = _target(reader, kk_conn_id, kind)
     rows = _rows(row or [])
@@ -118,7 +118,7 @@ def choose(
 
 @router.post("/resolve/plan")
 def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
-    """Show what would happen. Nothing is done yet."""
+    """Show the planned result for each order. Nothing changes."""
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
     request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
     try:
@@ -143,7 +143,7 @@ def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
 
 @router.post("/resolve/apply", response_model=None)
 def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
-    """Do what the plan has shown, then lead to a page that shows what became of each order."""
+    """Apply the confirmed plan, then redirect to the page with the results."""
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
     request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
     try:
@@ -153,7 +153,7 @@ def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response
         return page("message.html", view, status=409, message=_sentence(error), back=back)
     done = sign("result", [[one.key, one.is_done, one.message] for one in results], user)
     address = query(kk_conn_id=source.kk_conn_id, kind=kind.many, done=done, back=back)
-    # Reloading the next page sends no form once more.
+    # After a redirect, reloading the page does not send the form a second time.
     return RedirectResponse(f"{root()}/resolve/result{address}", 303)
 
 
@@ -161,7 +161,7 @@ def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response
 def result(
     reader: ReaderDep, user: GetUserDep, kk_conn_id: str = "", kind: str = "", done: str = "", back: str = ""
 ) -> HTMLResponse:
-    """Show what became of each order."""
+    """Show the result for each order."""
     results = read_signed("result", done, user, _RESULT_IS_OLD)
     view, source, _kind = _target(reader, kk_conn_id, kind)
     try:
@@ -177,7 +177,7 @@ def result(
 
 @router.get("/pause")
 def pause(reader: ReaderDep, kk_conn_id: str = "", back: str = "") -> HTMLResponse:
-    """Say whether sending is paused, and offer to pause or resume it."""
+    """Show whether sending is paused, with the form to pause or resume it."""
     back = query_params.back(back)
     view, source, _kind = _target(reader, kk_conn_id, ORDERS.many)
     try:
@@ -203,11 +203,11 @@ def begin_pause(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Re
 
 @router.post("/pause/end", response_model=None)
 def end_pause(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
-    """Allow sending again, if the pause is still the one that the user has seen."""
+    """Allow sending again if the pause is still the one that the user saw."""
 
     def end(storage: SqlStorage, why: str) -> bool:
-        is_seen = _pause_id(storage.pause()) == form.one("pause")
-        return is_seen and storage.end_pause(user.get_name(), why)
+        is_unchanged = _pause_id(storage.pause()) == form.one("pause")
+        return is_unchanged and storage.end_pause(user.get_name(), why)
 
     return _change_pause(reader, form, end)
 
@@ -222,7 +222,7 @@ def _change_pause(reader: Reader, form: TrustedForm, change: Callable[[SqlStorag
         return page("message.html", view, status=409, message=str(error), back=back)
     if not is_changed:
         state = describe_pause(found) if found else "sending is not paused now"
-        message = f"Nothing was done, since somebody else was first: {state}."
+        message = f"Nothing changed, since another user was first: {state}."
         return page("message.html", view, status=409, message=message, back=back)
     return RedirectResponse(f"{root()}/{back or 'orders' + query(kk_conn_id=source.kk_conn_id)}", 303)
 
@@ -235,24 +235,26 @@ def _pause_id(found: Pause | None) -> str:
 
 
 def _target(reader: Reader, kk_conn_id: str, kind: str) -> Target:
-    """Return the ledger that the user may resolve orders of.
+    """Return the ledger of this connection if the user may resolve its orders.
 
-    :raises HTTPException: the user may not.
+    :raises HTTPException: the user may not, or there is no such connection.
     """
     kinds = {one.many: one for one in (ORDERS, REFUNDS)}
     if kind not in kinds:
-        raise HTTPException(400, f"kind: write one of {', '.join(kinds)}.")
+        raise HTTPException(400, f"kind: use one of {', '.join(kinds)}.")
     view = View.of(reader, kk_conn_id, kinds[kind])
     if not kk_conn_id or view.source is None:
         raise HTTPException(404, "There is no connection of this name that you may read.")
     if not reader.may_edit(kk_conn_id):
-        raise HTTPException(403, f"To act here, you need permission to edit the connection {kk_conn_id!r}.")
+        raise HTTPException(
+            403, f"To change orders here, you need permission to edit the connection {kk_conn_id!r}."
+        )
     return Target(view, view.source, kinds[kind])
 
 
 def _rows(texts: list[str]) -> list[ChosenRow]:
     if not texts:
-        raise HTTPException(400, "No order was chosen: go back and choose at least one.")
+        raise HTTPException(400, "No order is chosen. Go back and choose at least one.")
     if len(texts) > _MAX_ROWS:
         raise HTTPException(400, f"Choose at most {_MAX_ROWS} orders at once.")
     return [ChosenRow.parse(one) for one in dict.fromkeys(texts)]
@@ -274,7 +276,7 @@ def _reason(form: TrustedForm) -> str:
     why = form.one("why")
     if not why or len(why) > MAX_REASON or not why.isprintable():
         raise HTTPException(
-            400, f"Nothing was done: a reason is required, in one line of at most {MAX_REASON} characters."
+            400, f"Nothing changed. Enter a reason in one line of at most {MAX_REASON} characters."
         )
     return why
 

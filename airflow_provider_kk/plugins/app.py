@@ -1,7 +1,7 @@
-"""The page's application: routes, and who may see what.
+"""The application of the Orders page: its routes and their permissions.
 
-Loaded by the API server at the first request to the page. Airflow does not protect an application that it
-mounts, so every route asks for a user, and FastAPI's own pages, which would not, are off.
+The API server loads it at the first request to the page. Airflow does not protect an application that it
+mounts, so each route requires a user, and FastAPI's own pages, which do not, are disabled.
 """
 
 from __future__ import annotations
@@ -54,37 +54,37 @@ QueryDep = Annotated[ListQuery, Depends(list_query)]
 
 @app.get("/orders", dependencies=[_may_read_connections])
 def orders(reader: ReaderDep, query: QueryDep) -> HTMLResponse:
-    """All orders of a ledger: counts, chart, table."""
+    """Show the orders of a ledger: counts, chart, table."""
     return _list(reader, ORDERS, query)
 
 
 @app.get("/refunds", dependencies=[_may_read_connections])
 def refunds(reader: ReaderDep, query: QueryDep) -> HTMLResponse:
-    """All refunds of a ledger, in the same way."""
+    """Show the refunds of a ledger in the same way."""
     return _list(reader, REFUNDS, query)
 
 
 @app.get("/orders.csv", dependencies=[_may_read_connections], response_model=None)
 def orders_as_csv(reader: ReaderDep, query: QueryDep) -> Response:
-    """Every order that a list shows, whatever its page."""
+    """Return all orders of a list, over all its pages, as CSV."""
     return _csv(reader, ORDERS, query)
 
 
 @app.get("/refunds.csv", dependencies=[_may_read_connections], response_model=None)
 def refunds_as_csv(reader: ReaderDep, query: QueryDep) -> Response:
-    """Every refund that a list shows, in the same way."""
+    """Return all refunds of a list, over all its pages, as CSV."""
     return _csv(reader, REFUNDS, query)
 
 
 @app.get("/order", dependencies=[_may_read_connections])
 def order(reader: ReaderDep, number: str = "", kk_conn_id: str = "", back: str = "") -> HTMLResponse:
-    """All that is known of an order number, and its refunds."""
+    """Show an order number with all its data and its refunds."""
     return _detail(reader, ORDERS, query_params.text("number", number), kk_conn_id, query_params.back(back))
 
 
 @app.get("/refund", dependencies=[_may_read_connections])
 def refund(reader: ReaderDep, key: str = "", kk_conn_id: str = "", back: str = "") -> HTMLResponse:
-    """All that is known of a refund."""
+    """Show a refund with all its data."""
     return _detail(reader, REFUNDS, query_params.text("key", key), kk_conn_id, query_params.back(back))
 
 
@@ -97,7 +97,7 @@ def run(
     kind: str = "",
     page_number: Annotated[str, Query(alias="page")] = "",
 ) -> HTMLResponse:
-    """The orders and refunds of a DAG run, in every ledger whose connections the user may read."""
+    """Show the orders and refunds of a DAG run, of each ledger whose connections the user may read."""
     dag_id, run_id = query_params.text("dag_id", dag_id), query_params.text("run_id", run_id)
     view, number = View.of(reader, kk_conn_id, None), query_params.page(page_number)
     found, banners, unread = [], [], 0
@@ -109,7 +109,7 @@ def run(
                     if kind in ("", each.many):
                         found += _of_run(report, each, one, dag_id, run_id, number)
         except CannotReadLedgerError:
-            # Why is a subject of the list, where it stands beside the connection's name.
+            # The list of that ledger has the reason, with the connection's name.
             unread += 1
     here = f"runs/{quote(dag_id, safe='')}/{quote(run_id, safe='')}"
     return page(
@@ -119,26 +119,26 @@ def run(
 
 @app.get("/{name}.css")
 def style(name: str) -> FileResponse:
-    """The page's one style sheet."""
+    """Return the page's style sheet."""
     return _static(name, "css", "text/css")
 
 
 @app.get("/{name}.svg")
 def icon(name: str) -> FileResponse:
-    """The icon, for the menu of Airflow too."""
+    """Return the icon, which Airflow's menu uses, too."""
     return _static(name, "svg", "image/svg+xml")
 
 
 @app.get("/{name}.js")
 def script(name: str) -> FileResponse:
-    """The page's one script."""
+    """Return the page's script."""
     return _static(name, "js", "text/javascript")
 
 
 @app.exception_handler(HTTPException)
 def query_error(_request: Any, error: Any) -> HTMLResponse:
-    """A page for whoever is not let in, or asks for what there is not."""
-    # Airflow's own error says no more than its number does.
+    """Show a page for a request that is not allowed or not possible."""
+    # Airflow's own error has only its number.
     is_generic = error.status_code == 401 or error.detail == HTTPStatus(error.status_code).phrase
     message = _REJECTIONS.get(error.status_code, error.detail) if is_generic else error.detail
     return page("message.html", View([], None), status=error.status_code, message=message)
@@ -147,15 +147,15 @@ def query_error(_request: Any, error: Any) -> HTMLResponse:
 _REJECTIONS = {
     401: "Log in to Airflow to see this page.",
     404: "There is no such page.",
-    403: "This page shows what connections lead to. Your role in Airflow may not read those, or this DAG.",
+    403: "Your role in Airflow may not read the connections of this page, or this DAG. Ask an admin.",
 }
 _NO_CONNECTION = (
-    "There is no connection of type 'kk' that you may read. Make one under Admin, Connections, or name those "
-    "of a secrets backend in Airflow's configuration: [kk] orders_page = kk_default"
+    "There is no connection of type 'kk' that you may read. Create one under Admin, Connections. For those "
+    "of a secrets backend, set their names in Airflow's configuration: [kk] orders_page = kk_default"
 )
 
 
-# How pages come about ------------------------------------------------------------------------------
+# Building pages ------------------------------------------------------------------------------------
 
 
 def _list(reader: Reader, kind: RecordType, query: ListQuery) -> HTMLResponse:
@@ -213,14 +213,14 @@ def _csv(reader: Reader, kind: RecordType, query: ListQuery) -> Response:
                 sort=query.column,
                 descending=query.is_descending,
             )
-            # Written before it is sent, so that what fails is a page that says why, and no half of a file.
+            # Written before it is sent, so that an error gives a page with the reason instead of half a file.
             return csv_response(lines, kind, f"kk-{kind.many}-{query.period.since}-{query.period.until}.csv")
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
 
 
 def _open_now(report: Report) -> list[tuple[RecordType, str, int]]:
-    """Count what waits for a person, and what is looked up by itself, whatever its day."""
+    """Count the held orders and those in doubt, over all days."""
     waiting = {name: GROUPS[name] for name in ("held", "in doubt")}
     found = []
     for kind in (ORDERS, REFUNDS):
@@ -234,9 +234,9 @@ def _open_now(report: Report) -> list[tuple[RecordType, str, int]]:
 def _over_time(
     report: Report, query: ListQuery, limit_per_second: float
 ) -> tuple[dict[str, int], chart.Chart]:
-    """Return how many there are of each group, and when."""
+    """Return the number of orders of each group, in total and over time."""
     period = query.period
-    # A chart of all years is one of those in which there was something.
+    # The chart of all days begins with the first day that has orders.
     begin = max(period.begin, min(report.oldest() or 0.0, period.end - chart.DAY_S))
     begin -= begin % chart.DAY_S
     step_s = chart.step_for(begin, period.end)
@@ -268,7 +268,7 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str, back: s
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     if not generations:
-        raise HTTPException(404, f"The ledger of {view.source.kk_conn_id!r} does not know {key!r}.")
+        raise HTTPException(404, f"The ledger of {view.source.kk_conn_id!r} does not have {key!r}.")
     return page(
         "detail.html",
         view,

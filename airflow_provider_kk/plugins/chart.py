@@ -9,18 +9,18 @@ from typing import NamedTuple
 from airflow_provider_kk.delivery.log import utc
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
-#: What a column may stand for, in seconds.
+#: The possible periods of a column, in seconds.
 _STEPS = (
     *(minutes * MINUTE_S for minutes in (5, 10, 15, 30)),
     *(hours * HOUR_S for hours in (1, 3, 6, 12)),
     *(days * DAY_S for days in (1, 7, 28, 91, 364)),
 )
 _MOST_COLUMNS = 62
-#: Columns are as wide as the page, in percent, so that texts stay readable on a phone; heights are pixels.
+#: Widths are in percent of the page, so that texts stay readable on a phone. Heights are in pixels.
 WIDTH, HEIGHT = 100.0, 130
-#: A rate limit that is further away says nothing of these orders, and would press all columns flat.
+#: A rate limit above this multiple of the highest column is left out, since it would make columns flat.
 _LIMIT_IN_SIGHT = 4
-#: A column's number stands above it.
+#: Space above the highest column for its number.
 _ROOM = 1.25
 
 
@@ -34,7 +34,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """The orders of a step: where it stands and what it says."""
+    """The orders of a step: position, label and counts."""
 
     x: float
     width: float
@@ -45,32 +45,32 @@ class Column:
 
 @dataclass(frozen=True)
 class Chart:
-    """A stacked column for each step, and the rate limit as a line where it is in sight."""
+    """A stacked column for each step, and the rate limit as a line if it is near the columns."""
 
     columns: tuple[Column, ...]
     names: tuple[str, ...]
     most: int
     step_label: str
     limit: float | None
-    """KK's rate limit in a step; None where it is far above the columns."""
+    """KK's rate limit in a step; None if it is far above the columns."""
     limit_y: float
 
     @property
     def highest(self) -> Column | None:
-        """The first of the highest columns; None when all are empty."""
+        """The first of the highest columns; None if all are empty."""
         highest = max(self.columns, key=lambda column: sum(column.counts.values()))
         return highest if highest.segments else None
 
 
 def step_for(since: float, until: float) -> int:
-    """Return how many seconds a column stands for, so that a period has few enough of them."""
+    """Return the seconds of a column, so that a period has at most 62 columns."""
     return next((step for step in _STEPS if (until - since) / step <= _MOST_COLUMNS), _STEPS[-1])
 
 
 def draw(
     series: Mapping[str, Mapping[int, int]], since: float, until: float, step_s: int, limit_per_second: float
 ) -> Chart:
-    """Lay the chart out; `series` gives by name how many orders there are in each step."""
+    """Compute the chart; `series` has the number of orders in each step, by name."""
     number = max(1, -int(-(until - since) // step_s))
     names = tuple(series)
     rows = [{name: series[name].get(step, 0) for name in names} for step in range(number)]
@@ -97,7 +97,7 @@ def _stack(row: Mapping[str, int], names: Sequence[str], top: float) -> tuple[Se
     segments, y = [], float(HEIGHT)
     for name in names:
         if row[name]:
-            # Rounded before it is stood on: no gap between two parts.
+            # Rounded before the next part is put on it, so that there is no gap between them.
             bottom, y = y, round(y - HEIGHT * row[name] / top, 2)
             segments.append(Segment(name, y, round(bottom - y, 2)))
     return tuple(segments)

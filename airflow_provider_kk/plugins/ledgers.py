@@ -1,4 +1,4 @@
-"""Which ledgers the page shows to a user, and how they are opened: to read, and to resolve orders."""
+"""The ledgers that a user may see on the page, and opening them to read or to resolve orders."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.warehouse.status_rows import StatusRows
 
-#: Nobody waits longer for a page.
+#: Seconds that a page waits for a ledger's database.
 _CONNECT_TIMEOUT_S = 5
 _ENV = "AIRFLOW_CONN_"
 #: In multi-team mode `AIRFLOW_CONN__<TEAM>___<ID>` is a connection that only the team's tasks find.
@@ -44,19 +44,19 @@ _TEAM = "___"
 
 
 class CannotReadLedgerError(Exception):
-    """Says why there is nothing to show, and what to do."""
+    """A ledger cannot be read. The text has the reason and what to do."""
 
 
 @dataclass(frozen=True)
 class LedgerSource:
-    """A connection to KK, and where its ledger is: None where the connection says it itself."""
+    """A connection to KK, and its ledger connection: None if the kk connection names it."""
 
     kk_conn_id: str
     ledger_conn_id: str | None = None
 
     @property
     def options(self) -> str:
-        """What leads `kk` to this ledger, for a command line."""
+        """The options of `kk` that select this ledger, as text."""
         words = ["--kk-conn-id", self.kk_conn_id]
         if self.ledger_conn_id:
             words += ["--ledger-conn-id", self.ledger_conn_id]
@@ -65,7 +65,7 @@ class LedgerSource:
 
 @dataclass(frozen=True)
 class Reader:
-    """The user of a request, and a session of Airflow's database."""
+    """The user of a request, with a session of Airflow's database."""
 
     user: BaseUser
     session: Session
@@ -73,9 +73,9 @@ class Reader:
     def sources(self) -> list[LedgerSource]:
         """Return the ledgers whose connections the user may read.
 
-        These are what `[kk] orders_page` names, else every connection of type `kk` that can be listed.
+        These are the entries of `[kk] orders_page`, else every connection of type `kk` that can be listed.
         Connections of a secrets backend cannot be listed. An entry is `kk_conn_id`, or
-        `kk_conn_id@ledger_conn_id` for a ledger in the warehouse, which only the DAGs name.
+        `kk_conn_id@ledger_conn_id` for a ledger in the warehouse, which only DAGs name.
         """
         return [
             source
@@ -103,7 +103,7 @@ class Reader:
         return self._may("GET", conn_id)
 
     def may_edit(self, conn_id: str) -> bool:
-        """Return whether it lets the user edit a connection, as Airflow's API asks it."""
+        """Return whether Airflow's auth manager lets the user edit a connection."""
         return self._may("PUT", conn_id)
 
     def _may(self, method: ResourceMethod, conn_id: str) -> bool:
@@ -113,11 +113,11 @@ class Reader:
     def connection(self, conn_id: str) -> Any:
         """Return a connection that the user may read.
 
-        :raises CannotReadLedgerError: when the user may not.
+        :raises CannotReadLedgerError: the user may not read it.
         """
         if not self.may_read(conn_id):
             raise CannotReadLedgerError(
-                f"The ledger is in the connection {conn_id!r}, which you may not read."
+                f"The ledger is in the connection {conn_id!r}, which you may not read. Ask an admin."
             )
         team = self._team_of(conn_id)
         if team and _is_multi_team():
@@ -158,9 +158,9 @@ def _is_kk(value: str) -> bool:
 
 @contextmanager
 def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, ConnectionSettings]]:
-    """Open the report of a ledger, for as long as the block lasts.
+    """Open the report of a ledger until the end of the block.
 
-    :raises CannotReadLedgerError: it cannot be reached, the reader may not read it, or there is none yet.
+    :raises CannotReadLedgerError: it cannot be reached, the user may not read it, or there is none yet.
     """
     from airflow_provider_kk.delivery.clock import SystemClock
     from airflow_provider_kk.delivery.sql.report import Report
@@ -185,19 +185,19 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
 def open_ledger_of(
     source: LedgerSource, reader: Reader, *, are_refunds: bool = False
 ) -> Iterator[tuple[KKHook, SqlLedger]]:
-    """Open a ledger to resolve orders or refunds in it, for as long as the block lasts.
+    """Open a ledger until the end of the block, to resolve orders or refunds in it.
 
-    :raises CannotReadLedgerError: as `open_report`; makes no ledger either.
+    :raises CannotReadLedgerError: as `open_report`. It creates no ledger either.
     """
     from airflow_provider_kk.delivery.sql.storage import refund_ledger
     from airflow_provider_kk.hooks.ledger_connection import ledger_behind
 
     with open_report(source, reader):
-        pass  # within seconds it is known whether there is one
+        pass  # raises within seconds if there is none
     with _translated_errors(source):
         connection = reader.connection(source.kk_conn_id)
         hook = KKHook(source.kk_conn_id)
-        # The hook's own lookup knows nothing of the user's rights and teams.
+        # The hook's own lookup does not check the user's permissions and teams.
         hook.get_connection = lambda _conn_id: connection  # type: ignore[method-assign,assignment]
         ledger = ledger_behind(
             reader.connection(str(source.ledger_conn_id or hook.settings.ledger_conn_id)), hook, threads=1
@@ -224,27 +224,27 @@ def _translated_errors(source: LedgerSource) -> Iterator[None]:
             f"The ledger's database cannot be used: {describe_error(error)}"
         ) from error
     except (AirflowException, SQLAlchemyError, ImportError, ValueError) as error:
-        # Its text may hold an address with a password.
+        # The error's text may have an address with a password.
         raise CannotReadLedgerError(
             f"The ledger's connection {source.ledger_conn_id or 'of ' + source.kk_conn_id!r} cannot be used "
-            f"by this API server: {type(error).__name__}"
+            f"by this API server: {type(error).__name__}. Test the connection on this machine"
         ) from error
 
 
 @dataclass(frozen=True)
 class Fulfilment:
-    """What the status tables in the ledger's database know of some orders at KK."""
+    """The data of some orders in the status tables of the ledger's database."""
 
     orders: list[StatusRows]
     synced_until: datetime | None
     error: str = ""
-    """Why they cannot be read."""
+    """The reason why the tables cannot be read; empty if they can."""
 
 
 def fulfilment_of(report: Report, settings: ConnectionSettings, ids: Iterable[str]) -> Fulfilment | None:
-    """Return the fulfilment status and parcels of orders at KK; None where the status tables are not.
+    """Return the fulfilment status and parcels of orders at KK; None if there are no status tables.
 
-    They are found in the ledger's database under their default names. Only DAGs name those with another
+    The tables must be in the ledger's database under their default names. Only DAGs name those with another
     prefix, or in another database.
     """
     from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
@@ -281,8 +281,8 @@ def _engine(source: LedgerSource, settings: ConnectionSettings, reader: Reader) 
     return engine
 
 
-_NO_LEDGER_YET = "There is no ledger at {!r} yet: the first sync makes one."
+_NO_LEDGER_YET = "Connection {!r} has no ledger yet. The first sync creates one."
 _NO_LEDGER_CONNECTION = (
-    "The connection {kk!r} names no ledger. When it is in the warehouse, tell the page so in Airflow's "
-    "configuration, with the warehouse's connection id: [kk] orders_page = {kk}@warehouse"
+    "The connection {kk!r} names no ledger. If the ledger is in the warehouse, set the warehouse's "
+    "connection id in Airflow's configuration: [kk] orders_page = {kk}@warehouse"
 )

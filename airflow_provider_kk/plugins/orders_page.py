@@ -1,7 +1,7 @@
-"""The Orders page inside Airflow's UI: what Airflow is told of it at every start.
+"""The plugin that registers the Orders page in Airflow's UI.
 
-Loads nothing: the page's application is made at the first request to it. Airflow before 3.1 has no place for
-pages, so there the plugin offers nothing.
+It loads nothing at start: the page's application is loaded at the first request. Airflow before 3.1 has no
+pages of plugins, so there the plugin registers nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 
 from airflow_provider_kk.plugins.urls import HAS_PAGES, PREFIX, root
 
-#: Seen on light and on dark.
+#: The icon is visible on light and on dark.
 ICON = f"{root()}/page.svg"
 
 
 class _LazyApp:
-    """The page's application, which is loaded when somebody asks for it."""
+    """The page's application, which is loaded at the first request."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from airflow_provider_kk.plugins.app import app
@@ -26,7 +26,7 @@ class _LazyApp:
 
 
 class OrdersPage(AirflowPlugin):
-    """A page of all orders under Browse, and a tab with its orders on each DAG run."""
+    """The Orders page: all orders under Browse, and a tab with the orders of each DAG run."""
 
     name = "kk"
     fastapi_apps = [{"app": _LazyApp(), "url_prefix": PREFIX, "name": "KK orders"}] if HAS_PAGES else []

@@ -1,4 +1,4 @@
-"""What pages are made of: the ledgers to choose from, rows with their commands, CSV, and the templates."""
+"""The parts of pages: the ledgers to choose from, rows with their commands, CSV, and templates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_provider_kk.plugins.urls import airflow_path, root
 from airflow_provider_kk.sync.resolve_commands import ResolveCommands, resolve_commands
 from airflow_provider_kk.sync.resolve_many import choices_for
 
-#: No script, style, picture or form of anybody else; framed by Airflow only.
+#: No script, style, picture or form of another site. Only Airflow may put the page in a frame.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'self'"
@@ -39,7 +39,7 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class View:
-    """The ledgers that the user may see, and the one that is looked at; `kind` is what the page is about."""
+    """The ledgers that the user may see, the current one, and the page's record type."""
 
     sources: list[LedgerSource]
     source: LedgerSource | None
@@ -47,9 +47,9 @@ class View:
 
     @classmethod
     def of(cls, reader: Reader, name: str, kind: RecordType | None = ORDERS) -> View:
-        """Return the ledger of this connection, else the first.
+        """Return the view of this connection's ledger, else of the first ledger.
 
-        :raises HTTPException: when there is none, or the reader may not read it: both look the same.
+        :raises HTTPException: there is none, or the user may not read it, with the same text for both.
         """
         known = reader.sources()
         if not name:
@@ -59,13 +59,13 @@ class View:
                 return cls(known, one, kind)
         raise HTTPException(
             404,
-            f"This page knows no connection {name!r} that you may read. One that cannot be listed, such as "
-            f"that of a secrets backend, is named in Airflow's configuration: [kk] orders_page = {name}",
+            f"There is no connection {name!r} that you may read. If it is in a secrets backend, set its name "
+            f"in Airflow's configuration: [kk] orders_page = {name}",
         )
 
 
 class PauseBanner(NamedTuple):
-    """That sending is paused, for the top of a page."""
+    """The notice at the top of a page that sending is paused."""
 
     kk_conn_id: str
     pause: Pause
@@ -77,13 +77,13 @@ class _KnowsPause(Protocol):
 
 
 def banners_of(ledger: _KnowsPause, source: LedgerSource, reader: Reader) -> list[PauseBanner]:
-    """Return the banner of a ledger whose sending is paused, if it is."""
+    """Return the banner of a ledger if its sending is paused."""
     pause = ledger.pause()
     return [PauseBanner(source.kk_conn_id, pause, reader.may_edit(source.kk_conn_id))] if pause else []
 
 
 class Row(NamedTuple):
-    """A line of a list, the commands that resolve it, and the POSTs that belong beside it."""
+    """A line of a list, with the commands that resolve it and its POSTs."""
 
     line: Line
     resolve_commands: ResolveCommands | None
@@ -93,13 +93,13 @@ class Row(NamedTuple):
 
 
 def row(line: Line, kind: RecordType, source: LedgerSource, posts: tuple[Attempt, ...] = ()) -> Row:
-    """Put the commands beside what waits for a person."""
+    """Add the commands to a line that needs a person."""
     commands = commands_for(line, kind, source) if line.state is State.HELD else None
     return Row(line, commands, posts, bool(choices_for([line.state], kind.is_refund)))
 
 
 def rows(lines: Iterable[Line], kind: RecordType, source: LedgerSource) -> list[Row]:
-    """Do so with each."""
+    """Add the commands to each line that needs a person."""
     return [row(line, kind, source) for line in lines]
 
 
@@ -112,7 +112,7 @@ def commands_for(line: Any, kind: RecordType, source: LedgerSource) -> ResolveCo
 
 @dataclass(frozen=True)
 class Pager:
-    """Which page of a list is shown, of how many."""
+    """The number of a list's page, and of all its pages."""
 
     number: int
     size: int
@@ -135,13 +135,13 @@ class Pager:
 
 
 def page(template: str, view: View, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """Make a page, with what all templates need."""
+    """Render a page, with the values that all templates need."""
     text = _TEMPLATES.get_template(template).render(view=view, root=root(), **values)
     return HTMLResponse(text, status, headers=_HEADERS)
 
 
 def query(**values: Any) -> str:
-    """Return the query of an address, without what is empty."""
+    """Return the query of an address, without empty values."""
     return "?" + urlencode({name: value for name, value in values.items() if value})
 
 
@@ -150,9 +150,9 @@ def query(**values: Any) -> str:
 
 def csv_response(lines: Iterable[Line], kind: RecordType, name: str) -> Response:
     """Return rows as a file that spreadsheets open."""
-    # Larger files go to the disk.
+    # Larger files are written to the disk.
     file = SpooledTemporaryFile(_CSV_IN_MEMORY, mode="w+", encoding="utf-8", newline="")  # noqa: SIM115
-    file.write("\ufeff")  # without it, Excel takes UTF-8 for the code page of its country
+    file.write("\ufeff")  # without it, Excel does not read the file as UTF-8
     writer = csv.writer(file)
     writer.writerow(
         [
@@ -215,7 +215,7 @@ def _at(epoch: float) -> str:
     return utc(epoch).removesuffix(" UTC")
 
 
-#: What a list can be sorted by, as its address and as people name it.
+#: The sort orders of a list, by their name in the address, with their labels.
 _SORT_NAMES = {
     "-time": "newest first",
     "time": "oldest first",
@@ -225,21 +225,21 @@ _SORT_NAMES = {
     "-code": "code",
 }
 
-#: What a user may choose for orders, and what it means.
+#: The choices for orders, with their labels.
 _CHOICE_NAMES = {
     "created": "Created: KK has it",
-    "never_created": "Never created: KK never made it",
+    "never_created": "Never created: KK does not have it",
     "order_again": "Order again",
     "retry": "Retry now",
     "cancel": "Cancel at KK",
 }
 _CHOICE_HINTS = {
     "created": "Nothing is sent. KK must list each id under this number.",
-    "never_created": "The next sync that selects it sends it again. Skipped if KK lists it by now.",
-    "order_again": "A second order: the next sync that selects it orders the number once more, beside what "
-    "KK has of it.",
+    "never_created": "The next sync that selects it sends it. It is skipped if KK lists it by now.",
+    "order_again": "A second order: the next sync that selects it orders the number once more, in addition "
+    "to KK's orders of it.",
     "cancel": "KK is asked once to refund all of it, if it is not shipped. KK gets your reason as remark.",
-    "retry": "The next sync that selects it sends what KK has rejected, without waiting for its back-off.",
+    "retry": "The next sync that selects it sends it, without waiting for its back-off.",
 }
 
 _TEMPLATES = Environment(

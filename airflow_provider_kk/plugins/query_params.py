@@ -1,4 +1,4 @@
-"""What the address of a page asks for, checked: a wrong value is an HTTP 400 that names it."""
+"""The parameters in the address of a page, checked: a wrong value gives HTTP 400 with its name."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import DAY_S
 from airflow_provider_kk.plugins.record_types import GROUPS
 
-#: No ledger is older.
+#: The first day of a period; no ledger is older.
 FIRST_DAY = date(2000, 1, 1)
 _LAST_YEAR = 2199
-#: As long as the longest that is asked for, a DAG's id.
+#: Characters of the longest parameter, a DAG's id.
 _MAX_TEXT = 250
-#: As long as the address of a list with all of its filters.
+#: Characters of the address of a list with all of its filters.
 _MAX_BACK = 1_500
 _BACK = re.compile(r"(orders|refunds|order|refund|runs)([/?][^#\\]*)?")
-#: What KK answers with, and what a ledger's column takes.
+#: A code of KK that fits the ledger's column.
 _CODE = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 NEWEST_FIRST = "-time"
 
 
 @dataclass(frozen=True)
 class Period:
-    """Whole days of UTC, both included."""
+    """A period of whole days in UTC, both included."""
 
     since: date
     until: date
 
     @classmethod
     def parse(cls, since: str, until: str) -> Period:
-        """Read two days as 2026-12-31; today where there is none, in any order."""
+        """Parse two days such as 2026-12-31, in any order; an empty one is today."""
         today = datetime.now(UTC).date()
         last = _day("until", until) or today
         first = _day("since", since) or min(today, last)
@@ -46,17 +46,17 @@ class Period:
 
     @property
     def begin(self) -> float:
-        """Its first moment, epoch seconds."""
+        """The start of the period, epoch seconds."""
         return _midnight(self.since)
 
     @property
     def end(self) -> float:
-        """The first moment behind it, epoch seconds."""
+        """The end of the period, exclusive, epoch seconds."""
         return _midnight(self.until) + DAY_S
 
     @property
     def shortcuts(self) -> Mapping[str, Period]:
-        """Periods that end today, by what people call them."""
+        """Periods that end today, by their labels."""
         today = datetime.now(UTC).date()
         days = {"Today": 1, "7 days": 7, "30 days": 30, "365 days": 365}
         return {name: Period(today - timedelta(days=number - 1), today) for name, number in days.items()} | {
@@ -66,7 +66,7 @@ class Period:
 
 @dataclass(frozen=True)
 class ListQuery:
-    """What a list shows: which orders, in which order, and which page of them."""
+    """The query of a list: filter, sort order and page."""
 
     kk_conn_id: str
     period: Period
@@ -80,7 +80,7 @@ class ListQuery:
 
     @property
     def selection(self) -> RowFilter:
-        """What the ledger is asked for, of every state. A search looks at all days."""
+        """The filter for the ledger, with all states. A search includes all days."""
         filters: dict[str, Any] = {
             "dag_id": self.dag,
             "country": self.country,
@@ -92,28 +92,28 @@ class ListQuery:
 
     @property
     def states(self) -> tuple[State, ...]:
-        """The ledger's states that the list shows."""
+        """The ledger's states in the list."""
         return GROUPS[self.state] if self.state else tuple(State)
 
     @property
     def column(self) -> str:
-        """By what the list is sorted, one of `SORTS`."""
+        """The sort column of the list, one of `SORTS`."""
         return self.sort.removeprefix("-")
 
     @property
     def is_descending(self) -> bool:
-        """Whether the largest comes first."""
+        """Whether the list is sorted in descending order."""
         return self.sort.startswith("-")
 
     @property
     def filters(self) -> dict[str, str]:
-        """What narrows the list beside its period, by the names of the address."""
+        """The filters of the list without its period, by their names in the address."""
         given = {"state": self.state, "dag": self.dag, "country": self.country, "code": self.code}
         return {name: value for name, value in given.items() if value}
 
     @property
     def fields(self) -> dict[str, Any]:
-        """All of it but the page, by the names of the address; what need not be said is empty."""
+        """All values without the page, by their names in the address; default values are empty."""
         return {
             "kk_conn_id": self.kk_conn_id,
             "since": self.period.since,
@@ -124,7 +124,7 @@ class ListQuery:
         }
 
     def address(self, **changes: Any) -> str:
-        """Return the query of this list's address with some values changed; it begins on page 1."""
+        """Return the query of this list's address with some values changed, on page 1."""
         other = replace(self, **{"page": 1, **changes})
         values = {**other.fields, "page": other.page if other.page > 1 else ""}
         return "?" + urlencode({name: value for name, value in values.items() if value})
@@ -142,16 +142,16 @@ def list_query(
     sort: str = "",
     page: str = "",
 ) -> ListQuery:
-    """Read the address of a list."""
+    """Parse the address of a list."""
     code, country = code.strip(), country.strip().upper()
     if code and not _CODE.fullmatch(code):
-        raise HTTPException(400, "code: this is no code of KK; write a whole number such as 40010.")
+        raise HTTPException(400, "code: this is not a code of KK. Use a whole number such as 40010.")
     if country and not re.fullmatch("[A-Z]{2}", country):
-        raise HTTPException(400, "country: this is no country; write two letters such as FR.")
+        raise HTTPException(400, "country: this is not a country code. Use two letters such as FR.")
     if sort and sort.removeprefix("-") not in SORTS:
-        raise HTTPException(400, f"sort: this is none of {', '.join(SORTS)}.")
+        raise HTTPException(400, f"sort: use one of {', '.join(SORTS)}.")
     if not re.fullmatch(r"[0-9]{0,6}", page, re.ASCII):
-        raise HTTPException(400, "page: this is no number of a page.")
+        raise HTTPException(400, "page: this is not a page number. Use a whole number from 1.")
     return ListQuery(
         kk_conn_id,
         Period.parse(since, until),
@@ -166,25 +166,25 @@ def list_query(
 
 
 def back(value: str) -> str:
-    """Return where the user has come from, an address below the page's own; empty when there is none."""
+    """Return the address of the previous page, which must be a part of this site; empty if there is none."""
     if not value:
         return ""
     if len(value) > _MAX_BACK or not value.isprintable() or ".." in value or not _BACK.fullmatch(value):
-        raise HTTPException(400, "back: this is no list, order or run of this page.")
+        raise HTTPException(400, "back: this is not the address of a list, order or run here.")
     return value
 
 
 def text(name: str, value: str) -> str:
-    """Return a text that a database takes."""
+    """Check that a database accepts a text, and return it."""
     if len(value) > _MAX_TEXT or not value.isprintable():
-        raise HTTPException(400, f"{name}: at most {_MAX_TEXT} characters, all of which can be printed.")
+        raise HTTPException(400, f"{name}: use at most {_MAX_TEXT} printable characters.")
     return value
 
 
 def group(value: str) -> str:
-    """Return a name of `GROUPS`, or nothing."""
+    """Check that a text is a name of `GROUPS` or empty, and return it."""
     if value and value not in GROUPS:
-        raise HTTPException(400, f"state: {value!r} is none of {', '.join(GROUPS)}.")
+        raise HTTPException(400, f"state: use one of {', '.join(GROUPS)}, not {value!r}.")
     return value
 
 
@@ -201,7 +201,9 @@ def _day(name: str, value: str) -> date | None:
     except ValueError:
         found = None
     if found is None or not FIRST_DAY.year <= found.year <= _LAST_YEAR:
-        raise HTTPException(400, f"{name}: {value!r} is no day as 2026-12-31, from 2000 to {_LAST_YEAR}.")
+        raise HTTPException(
+            400, f"{name}: use a day from 2000 to {_LAST_YEAR} such as 2026-12-31, not {value!r}."
+        )
     return found
 
 

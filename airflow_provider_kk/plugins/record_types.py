@@ -1,4 +1,4 @@
-"""What the page lists: orders and refunds, what it calls them, and the states that it counts together."""
+"""The record types of the page, orders and refunds, with their labels and groups of states."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from airflow_provider_kk.delivery.sql.report import Report
 from airflow_provider_kk.delivery.states import State
 
-#: What people ask for, and the ledger's states behind it, in the order of the chart's columns.
+#: The groups of the page and their ledger states, in the order of the chart's columns.
 GROUPS: dict[str, tuple[State, ...]] = {
     "created": (State.CREATED,),
     "rejected": (State.REJECTED,),
@@ -20,32 +20,32 @@ GROUPS: dict[str, tuple[State, ...]] = {
 
 
 def group_of(state: State) -> str:
-    """Return the word under which the page counts a state."""
+    """Return the group of a state."""
     return next(name for name, states in GROUPS.items() if state in states)
 
 
 def by_group(by_state: Mapping[State, int]) -> dict[str, int]:
-    """Return counts by the word under which the page counts a state."""
+    """Add up counts of states by group."""
     return {name: sum(by_state.get(state, 0) for state in states) for name, states in GROUPS.items()}
 
 
 @dataclass(frozen=True)
 class RecordType:
-    """What the ledger has rows of: the words and addresses of their pages."""
+    """A type of records in the ledger, with the labels and addresses of its pages."""
 
     one: str
-    """Of one; also where its page is."""
+    """The label of one record, also the address of its page."""
     many: str
     parameter: str
-    """What an address calls the key."""
+    """The name of the key in an address."""
     key: str
     ids: str
     searched: str
-    """What a search takes."""
+    """The label of the search field."""
     is_refund: bool = False
 
     def report(self, orders: Report) -> Report:
-        """Return what tells of this kind in a ledger."""
+        """Return the report of this type's records in a ledger."""
         return orders.of_refunds() if self.is_refund else orders
 
 

@@ -1,4 +1,4 @@
-"""Where in Airflow's UI the Orders page is found. Loads nothing."""
+"""The address of the Orders page in Airflow's UI. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ HAS_PAGES = tuple(int(part) for part in airflow_version.split(".")[:2]) >= (3, 1
 
 
 def root() -> str:
-    """Return the path under which browsers find the page; Airflow may itself live under a path."""
+    """Return the page's path for browsers, below the path of Airflow's UI."""
     return airflow_path() + PREFIX
 
 
 def airflow_path() -> str:
-    """Return the path of Airflow's UI, empty when it lives at the root."""
+    """Return the path of Airflow's UI; empty if it is the root."""
     return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")

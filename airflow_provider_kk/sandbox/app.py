@@ -1,4 +1,4 @@
-"""The Flask application: KK's paths, the control API, and a page for people.
+"""The Flask application: KK's paths, the control API, and a page for browsers.
 
 Each call of the control API needs the header `X-Sandbox: 1`, which a foreign page in a browser cannot send.
 `control.py` is its client.
@@ -52,7 +52,7 @@ def create_app(kk: KK) -> Flask:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address means this machine, without a look-up of the name."""
+    """Return whether a host name or address is this machine, without a DNS query."""
     if host.lower() == "localhost":
         return True
     try:
@@ -62,16 +62,17 @@ def is_loopback(host: str) -> bool:
 
 
 def counts(kk: KK) -> dict[str, Any]:
-    """Return the figures that promises are checked by.
+    """Return the counts by which tests check the provider's promises.
 
-    `creates`: create calls that arrived, whatever became of them. `commits`: those that made orders.
-    `orders` and `numbers`: what is at KK now. `waiting_late`: calls that are committed later. `requests`,
+    `creates`: create calls that arrived, with any result. `commits`: those that made orders. `orders` and
+    `numbers`: orders and order numbers at KK now. `waiting_late`: calls that are committed later. `requests`,
     `GET`, `POST` and the outcomes of `kk.Entry`: since the start or the last reset. `faults`: how often each
-    kind struck.
+    kind of fault was injected.
     """
-    names = "requests GET POST creates commits created ok refused unauthorized rate_limited struck late"
+    counts = ("requests", "GET", "POST", "creates", "commits")
+    outcomes = ("created", "ok", "refused", "unauthorized", "rate_limited", "struck", "late")
     return {
-        **dict.fromkeys(names.split(), 0),
+        **dict.fromkeys(counts + outcomes, 0),
         **kk.log.counts,
         "orders": kk.store.value("SELECT count(*) FROM kk_order"),
         "numbers": kk.store.value("SELECT count(DISTINCT number) FROM kk_order"),
@@ -82,7 +83,7 @@ def counts(kk: KK) -> dict[str, Any]:
 
 
 def orders(kk: KK, number: str | None = None, last: int | None = None) -> list[dict[str, Any]]:
-    """Return what is at KK, listed or not, in the order of creation; with `last`, the newest first."""
+    """Return KK's orders, listed or not, in the order of creation; with `last`, the newest first."""
     where, values = ("WHERE number = ?", [number]) if number is not None else ("", [])
     order = "ORDER BY id" if last is None else f"ORDER BY id DESC LIMIT {int(last)}"
     return [_shown(row) for row in kk.store.rows(f"SELECT * FROM kk_order {where} {order}", values)]  # noqa: S608 - constant names
@@ -102,8 +103,8 @@ def _only_loopback() -> Response | None:
     host = request.host if request.host.endswith("]") else request.host.rsplit(":", 1)[0]
     if is_loopback(host):
         return None
-    # A name that a browser was made to resolve to this machine, or a proxy.
-    return html(403, "The sandbox answers on loopback only")
+    # A request by a proxy, or by a DNS name that an attacker points to this machine.
+    return html(403, "The sandbox answers on loopback only. Use http://127.0.0.1")
 
 
 def _control_api(kk: KK) -> Blueprint:
@@ -147,7 +148,7 @@ def _catalogue(kk: KK) -> list[dict[str, Any]]:
 
 
 def _place(kk: KK) -> list[str]:
-    """Make an order past all limits and faults, as by hand at KK's site or by another tool."""
+    """Create an order without limits and faults, as by hand on KK's site or by another tool."""
     asked = _body()
     body = {
         "orderAddresses": {**PLACED_ADDRESS, **asked.get("address", {})},
@@ -184,7 +185,7 @@ _CHANGE: dict[str, Callable[[KK], Any]] = {
 
 
 def _page(kk: KK) -> str:
-    """Return figures and the last orders as HTML, without anybody's name or street."""
+    """Return counts and the last orders as HTML, without personal data."""
     kk.catch_up()
     figures = counts(kk)
     rows = [

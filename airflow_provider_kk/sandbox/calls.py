@@ -1,4 +1,4 @@
-"""KK's calls on orders and money: each reads a request and returns the `data` of the answer."""
+"""KK's calls for orders and money: each reads a request and returns the `data` of the answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ask:
     """One call.
 
     Attributes:
-        now: epoch seconds at which it is acted upon.
+        now: epoch seconds at which the call runs.
         parts: commit only these orders of a split, as the end of a slice.
         made: ids of the orders that it made, also when it is rejected in the end.
     """
@@ -55,7 +55,7 @@ class Form:
     number: str
     platform: str
     channels: tuple[str, ...] = ()
-    """What `channelType` may be; empty where the revision has no such field."""
+    """The values of `channelType`; empty if the revision has no such field."""
     needs_channel: bool = False
 
 
@@ -84,7 +84,7 @@ ADDRESS = {
 
 @dataclass(frozen=True)
 class NewOrder:
-    """A create call whose form is right; its goods are not checked yet."""
+    """A create call whose fields are valid; its goods are not checked yet."""
 
     number: str | None
     address: dict[str, str | None]
@@ -95,9 +95,9 @@ class NewOrder:
 
 
 def read_order(form: Form, body: Any, settings: Settings) -> NewOrder:
-    """Read the body of a create call. Names of other revisions count as unknown and are ignored.
+    """Parse the body of a create call. Field names of other revisions are unknown and ignored.
 
-    Raises Rejected when a required field is missing or a value is not as documented.
+    Raises Rejected if a required field is missing or a value is not as documented.
     """
     if not isinstance(body, Mapping):
         raise Rejected(INVALID, "the request body is not a JSON object")
@@ -136,7 +136,7 @@ def _shaped(ids: list[int], shape: str) -> Any:
 
 
 def number_in(body: Any) -> str | None:
-    """Return the caller's number under any of its names, for the log and for faults that wait for it."""
+    """Return the caller's number under any of its names, for the log and for faults of one number."""
     if not isinstance(body, Mapping):
         return None
     values = (body.get(name) for name in ("CustomOrderNumber", "customOrderId"))
@@ -265,7 +265,7 @@ def _order_json(row: Row, settings: Settings, is_v2: bool, number_field: str) ->
 
 
 def _listed_as_of(then: float, values: list[Any]) -> tuple[str, list[Any]]:
-    """Return the orders as a list that lags behind since `then` has them."""
+    """Return the orders as of the time `then`, for a list that is late."""
     past = "SELECT *, min(until) FROM kk_past WHERE until > ? GROUP BY id"
     columns = "SELECT *, 0.0, 0.0 FROM kk_order WHERE id NOT IN (SELECT id FROM kk_past WHERE until > ?)"
     return f"({columns} UNION ALL {past})", [then, then, *values]
@@ -348,7 +348,7 @@ def refunds(ask: Ask) -> Any:
 
 
 def balance(ask: Ask) -> Any:
-    """`GET /openapi/v1/payment/balance`; what KK answers is not documented."""
+    """`GET /openapi/v1/payment/balance`; KK's answer is not documented."""
     return {"balance": money(ask.store.available()), "currencyCode": "USD"}
 
 

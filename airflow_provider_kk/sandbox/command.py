@@ -1,4 +1,4 @@
-"""`kk sandbox`: a local KK at the command line."""
+"""`kk sandbox`: a local KK on the command line."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _OPTIONS = (
 _GREETING = """\
 What it has: open that address in a browser. Faults are armed by
 airflow_provider_kk.sandbox.control.SandboxControl("{url}").arm("drop_after_commit", times=1).
-A connection that settles doubts within seconds:
+A connection that reconciles orders in doubt within seconds:
 export AIRFLOW_CONN_KK_DEFAULT='{{"conn_type": "kk", "host": "{url}", "password": "{token}",
   "extra": {{"timeout_s": 2, "lease_s": 4, "settle_window_s": 3}}}}'
 Ctrl-C ends it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `kk sandbox` takes."""
+    """Declare the options of `kk sandbox`."""
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="a loopback address (default 127.0.0.1)")
-    add("--port", type=int, default=8010, help="0 takes any free one (default 8010)")
+    add("--port", type=int, default=8010, help="0: any free port (default 8010)")
     add("--token", default="sandbox-token", help="access token that it accepts")
     add("--file", help="SQLite file that keeps its orders; without it they are in memory")
     add(
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--no-rate-limit", dest="rate_limit", action="store_false", help="never answer 429")
     add("--rate-burst", type=int, default=120, help="requests that the bucket holds (120)")
-    add("--rate-per-second", type=float, default=2.0, help="what it leaks (2)")
+    add("--rate-per-second", type=float, default=2.0, help="requests that leak a second (2)")
     add(
         "--any-sku", action="store_true", help="sell every SKU, of your own tables too (else its catalogue's)"
     )

@@ -1,4 +1,4 @@
-"""A client of the control API, for tests and scripts. Needs nothing but the standard library."""
+"""A client of the control API, for tests and scripts. It needs only the standard library."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from airflow_provider_kk.sandbox.faults import QUICK, mixed_kinds
 
 
 class SandboxControlError(Exception):
-    """The sandbox rejects a control call; the text says why."""
+    """The sandbox rejects a control call; the text has the reason."""
 
 
 class SandboxControl:
-    """Steers the sandbox at a URL, in this process or another.
+    """Controls the sandbox at a URL, in this process or another.
 
     Raises:
         SandboxControlError: from every method, for a name or value that the sandbox does not know.
@@ -27,11 +27,11 @@ class SandboxControl:
         self._host = urlsplit(url).netloc
 
     def arm(self, kind: str | list[str], **how: Any) -> int:
-        """Let requests suffer a fault of `faults.FAULTS` (of several: one drawn at each hit).
+        """Inject a fault of `faults.FAULTS` into requests; of several names, one is drawn for each request.
 
         Args:
             kind: one or more names.
-            how: which requests, and options of the kind; see `faults.Armory.arm`.
+            how: the requests, and options of the kind; see `faults.Armory.arm`.
 
         Returns:
             An id for `disarm`.
@@ -39,11 +39,11 @@ class SandboxControl:
         return int(self._post("arm", names=kind, **how))
 
     def random_faults(self, probability: float, seed: int = 0, **options: Any) -> int:
-        """Let each POST suffer, with a probability, any fault that a correct caller recovers from by itself.
+        """Inject into each POST, with a probability, any fault from which a correct caller recovers.
 
-        Faults of the network are in it. Rejections, a wrong token, and what makes a second or half an order
-        are not. Stalls and drips are short. A late commit comes after `seconds` of the sandbox's clock (0.2),
-        which must stay below the caller's settle window.
+        These are faults of the network. Rejections, a wrong token, and faults that make a second or half an
+        order are left out. Stalls and drips are short. A late commit comes after `seconds` of the sandbox's
+        clock (0.2), which must stay below the caller's settle window.
         """
         return self.arm(mixed_kinds(), probability=probability, seed=seed, **{**QUICK, **options})
 
@@ -64,7 +64,7 @@ class SandboxControl:
         return float(self._get("now"))
 
     def orders(self, number: str | None = None) -> list[dict[str, Any]]:
-        """Return what is at KK, listed or not: id, number, call, state, warehouse, goods, address, ...
+        """Return KK's orders, listed or not: id, number, call, state, warehouse, goods, address, ...
 
         The orders of one split have the same `call`.
         """
@@ -72,7 +72,7 @@ class SandboxControl:
         return list(self._get(path))
 
     def duplicates(self) -> list[str]:
-        """Return the order numbers that more than one call has made orders of."""
+        """Return the order numbers for which more than one call made orders."""
         return list(self._get("duplicates"))
 
     def requests(self) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ class SandboxControl:
         return list(self._get("requests"))
 
     def counts(self) -> dict[str, Any]:
-        """Return figures, see `app.counts`: creates, commits, orders, numbers, requests, ..."""
+        """Return counts, see `app.counts`: creates, commits, orders, numbers, requests, ..."""
         return dict(self._get("counts"))
 
     def catalogue(self) -> list[dict[str, Any]]:
@@ -96,13 +96,13 @@ class SandboxControl:
         remark: str | None = None,
         **address: str,
     ) -> list[str]:
-        """Make an order past limits and faults, as by hand at KK's site, and return its ids."""
+        """Create an order without limits and faults, as by hand on KK's site, and return its ids."""
         return list(
             self._post("place", goods=goods, number=number, age_s=age_s, remark=remark, address=address)
         )
 
     def move(self, kk_order_id: str, state: str) -> None:
-        """Put an order into one of `life.MOVES` at once; from there it goes on by the timetable.
+        """Move an order to one of `life.MOVES` at once; from there the timetable continues.
 
         They are paid, packed, partially_shipped, shipped, delivered, abnormal and cancel; the timetable is in
         `settings.Settings`.
@@ -118,15 +118,15 @@ class SandboxControl:
         self._post("stock", sku=sku, qty=qty)
 
     def set_sku_details(self, sku: str, **fields: Any) -> None:
-        """Let product queries list other values of a SKU, in KK's names: `price="N/A"`, `skuStatus=3`.
+        """Set other values of a SKU in product queries, by KK's names: `price="N/A"`, `skuStatus=3`.
 
-        Each call replaces the one before; without fields the catalogue's values are back. What an order
-        costs and whether it is taken do not change.
+        Each call replaces the one before; without fields, the catalogue's values are listed again. The price
+        of an order and the check of its goods do not change.
         """
         self._post("sku-details", sku=sku, fields=fields)
 
     def reset(self) -> None:
-        """Forget orders, faults and the log; settings and the clock stay."""
+        """Delete orders, faults and the log; settings and the clock stay."""
         self._post("reset")
 
     def _get(self, path: str) -> Any:

@@ -16,10 +16,10 @@ class FaultKind:
 
     Attributes:
         when: `before` KK commits, `after` it, or `inside` (what is committed differs).
-        effect: what the caller gets; see `wire.suffer`.
-        orders: what is at KK afterwards: `none`, `all`, `later`, `some` (of a split) or `twice`.
-        options: what `arm` can change, with its defaults; a list as value is drawn from at each hit.
-        mixed: part of `random_faults`: a correct caller recovers from it by itself.
+        effect: the caller's result; see `wire.suffer`.
+        orders: the orders at KK afterwards: `none`, `all`, `later`, `some` (of a split) or `twice`.
+        options: options of `arm` with their defaults; of a list, one value is drawn for each request.
+        mixed: part of `random_faults`: a correct caller recovers from it.
     """
 
     when: str
@@ -59,7 +59,7 @@ FAULTS: dict[str, FaultKind] = {
         "inside", "drop", "later", "connection closed; committed later", {"seconds": 60.0}
     ),
     "half_split": FaultKind(
-        "inside", "refuse", "some", "commits the first order of a split, then rejects",
+        "inside", "refuse", "some", "commits half a split, then rejects",
         {"code": 40010, "message": "split failed", "status": None}, mixed=False,
     ),
     "duplicate_by_proxy": FaultKind(
@@ -83,7 +83,7 @@ QUICK = {
 
 @dataclass(frozen=True)
 class InjectedFault:
-    """A fault that strikes now."""
+    """The fault of one request."""
 
     name: str
     kind: FaultKind
@@ -92,7 +92,7 @@ class InjectedFault:
 
 @dataclass
 class Arm:
-    """What is armed: one of `names` strikes each request that matches, with `probability`, `times` often."""
+    """An armed fault: one of `names`, for `times` matching requests, each with `probability`."""
 
     names: tuple[str, ...]
     times: int | None
@@ -104,7 +104,7 @@ class Arm:
     random: random.Random
 
     def strikes(self, method: str, path: str, number: str | None) -> bool:
-        """Return whether a request matches, and is drawn."""
+        """Return whether a request matches and is drawn."""
         return (
             self.method in (None, method)
             and (self.path is None or self.path in path)
@@ -114,7 +114,7 @@ class Arm:
 
 
 class Armory:
-    """The armed faults, the oldest first. One request suffers one fault at most."""
+    """The armed faults, the oldest first. A request gets at most one of them."""
 
     def __init__(self, seed: int = 0) -> None:
         self._lock = threading.Lock()
@@ -135,19 +135,19 @@ class Armory:
         seed: int | None = None,
         **options: Any,
     ) -> int:
-        """Arm a fault, or one drawn of several for each hit, and return an id for `disarm`.
+        """Arm a fault, or several of which one is drawn for each request; return an id for `disarm`.
 
         Raises ValueError for an unknown fault or option.
 
         Args:
             names: one or more names of `FAULTS`.
-            times: how many requests; None: all that match until `disarm`.
-            probability: of each matching request to be struck; None: certain.
+            times: the number of requests; None: all that match until `disarm`.
+            probability: the probability for each matching request; None: certain.
             method: of the requests, None for any.
             path: a part of the path.
             number: the order number.
-            seed: of the draws; a sandbox draws the same each time.
-            options: of the kind, see `FAULTS`; a list is drawn from at each hit.
+            seed: the seed of the draws, which are the same in each sandbox.
+            options: options of the kind, see `FAULTS`; of a list, one value is drawn for each request.
         """
         kinds = (names,) if isinstance(names, str) else tuple(names)
         _check(kinds, options)
@@ -186,7 +186,7 @@ def mixed_kinds() -> list[str]:
 def _draw(arm: Arm) -> InjectedFault:
     name = arm.random.choice(arm.names)
     kind = FAULTS[name]
-    # Of several kinds, each takes the options that it has; a redirect keeps its status.
+    # Each of several kinds takes only its own options, and a redirect keeps its status.
     given = {key: value for key, value in arm.options.items() if key in kind.options}
     if len(arm.names) > 1 and kind.effect == "redirect":
         given.pop("status", None)
@@ -200,8 +200,10 @@ def _draw(arm: Arm) -> InjectedFault:
 def _check(names: tuple[str, ...], options: Mapping[str, Any]) -> None:
     unknown = [name for name in names if name not in FAULTS]
     if unknown or not names:
-        raise ValueError(f"no fault {', '.join(unknown)!r}; there are: {', '.join(FAULTS)}")
+        raise ValueError(f"there is no fault {', '.join(unknown)!r}. Use one of: {', '.join(FAULTS)}")
     possible = {option for name in names for option in FAULTS[name].options}
     for option in options:
         if option not in possible:
-            raise ValueError(f"{', '.join(names)}: no option {option!r}; there are: {sorted(possible)}")
+            raise ValueError(
+                f"{', '.join(names)} has no option {option!r}. Use one of: {', '.join(sorted(possible))}"
+            )

@@ -1,7 +1,7 @@
-"""A small shop of clothes, and KK's calls on its goods: channels, stock, products, categories, warehouses.
+"""The catalogue, and KK's calls for goods: channels, stock, products, categories, warehouses.
 
-The same SKUs, prices and warehouses are in every sandbox. Each style lies in one warehouse country, so an
-order of a CN and a US style is split in two. `FWXW00290_WHT_M`, the SKU of KK's examples, is in stock in CN.
+Every sandbox has the same SKUs, prices and warehouses. Each style is in one warehouse country, so an order
+of a CN and a US style is split in two. `FWXW00290_WHT_M`, the SKU of KK's examples, is in stock in CN.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ CHANNELS = {
 
 @dataclass(frozen=True)
 class Product:
-    """One SKU. Prices are cents of USD; `stock` is what a fresh sandbox has of it."""
+    """One SKU. Prices are cents of USD; `stock` is its stock in a new sandbox."""
 
     item_id: int
     sku: str
@@ -91,7 +91,7 @@ class Product:
 
 @cache
 def products() -> dict[str, Product]:
-    """Every SKU, in a fixed order."""
+    """Return every SKU, in a fixed order."""
     found: dict[str, Product] = {}
     for style, (name, price, country, category_id) in STYLES.items():
         for colour_code, colour in COLOURS.items():
@@ -114,7 +114,7 @@ def products() -> dict[str, Product]:
 
 
 def product_of(sku: str) -> Product:
-    """Return an SKU of the catalogue, or what another one is where `any_sku` sells it: a piece in CN."""
+    """Return the product of an SKU; one that the catalogue lacks, for `any_sku`, is a product in CN."""
     known = products().get(sku)
     if known is not None:
         return known
@@ -133,7 +133,7 @@ def product_of(sku: str) -> Product:
 
 
 def freight(pieces: int, channel_type: str | None) -> int:
-    """Shipping of one parcel in cents."""
+    """Return the shipping costs of one parcel in cents."""
     _, _, first, further, _ = CHANNELS[channel_type or "Standard"]
     return first + further * (pieces - 1)
 
@@ -147,7 +147,7 @@ ON_SHELF, OUT_OF_STOCK = 1, 6
 
 
 def channels(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
-    """`POST .../channel`: what shipping would cost, all goods in one parcel."""
+    """`POST .../channel`: shipping costs of all goods in one parcel."""
     pieces = sum(quantity for _, quantity in _goods(store, body))
     return [
         {

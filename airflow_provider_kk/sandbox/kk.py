@@ -1,4 +1,4 @@
-"""One request to KK from its arrival to its answer: token, rate limit, fault, call."""
+"""The processing of one request to KK: token, rate limit, fault, call, answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEPT = 50_000
 
 
 class LeakyBucket:
-    """KK's rate limit: holds `burst` requests and leaks `per_second`. What would spill over is rejected."""
+    """KK's rate limit: it holds `burst` requests and leaks `per_second`. Further requests are rejected."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class LeakyBucket:
         self._at: float | None = None
 
     def take(self, now: float, burst: int, per_second: float) -> bool:
-        """Add one request, and return whether it fits in."""
+        """Add one request, and return whether it is within the limit."""
         with self._lock:
             leaked = per_second * max(0.0, now - self._at) if self._at is not None else 0.0
             self._level = max(0.0, self._level - leaked)
@@ -52,7 +52,7 @@ class Entry:
         outcome: `created`, `ok`, `refused`, `unauthorized`, `rate_limited`, `late`, `struck` (a fault before
             the commit) or `pending`.
         status: HTTP status of the answer; of a broken connection, the one that was prepared.
-        fault: the kind that struck it.
+        fault: the kind of the injected fault.
         kk_order_ids: the orders that it made.
     """
 
@@ -67,7 +67,7 @@ class Entry:
 
 
 class RequestLog:
-    """The last requests, and counts of all of them. No tokens, no addresses, no query values."""
+    """The last requests, and counts of all requests, without tokens, addresses and query values."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -83,13 +83,13 @@ class RequestLog:
         return entry
 
     def end(self, entry: Entry, outcome: str, status: int) -> None:
-        """Log the answer to it."""
+        """Log the answer to a request."""
         with self._lock:
             entry.outcome, entry.status = outcome, status
             self.counts[outcome] += 1
 
     def count(self, name: str) -> None:
-        """Count something else."""
+        """Increase a counter."""
         with self._lock:
             self.counts[name] += 1
 
@@ -100,10 +100,10 @@ class RequestLog:
 
 
 class KK:
-    """All that one sandbox holds, and the way of a request through it.
+    """The state of one sandbox, and the processing of its requests.
 
-    What happens after a while (payment, late commits, refunds, the bucket) goes by `now`, which `advance`
-    moves, so a test passes hours at once. Only stalls and latency are real seconds.
+    Later events (payment, late commits, refunds, the bucket) use the clock `now`, which `advance` moves, so a
+    test can pass hours at once. Only stalls and latency take real seconds.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class KK:
         return self._clock() + self._offset_s
 
     def answer(self, rule: str, **args: str) -> Response:
-        """Answer one request; a broken connection is noted as its effect."""
+        """Answer one request; a broken connection is stored as its effect."""
         body = _body()
         number = number_in(body)
         entry = self.log.begin(Entry(self.now(), request.method, request.path, number))
@@ -139,7 +139,7 @@ class KK:
         return answer
 
     def catch_up(self) -> float:
-        """Do what the clock has made due, and return the time."""
+        """Process all events that are due by the clock, and return the time."""
         now = self.now()
         due = "SELECT * FROM late_call WHERE due_at <= ? ORDER BY due_at, id"
         for late in self.store.rows(due, (now,)):
@@ -165,7 +165,7 @@ class KK:
         return self.catch_up()
 
     def reset(self) -> None:
-        """Forget orders, faults and the log. Settings and the clock stay."""
+        """Delete orders, faults and the log. Settings and the clock stay."""
         self.store.reset()
         self.store.set_fact("clock_offset", self._offset_s)
         self.armory = Armory(self._seed)

@@ -1,7 +1,7 @@
-"""What happens at KK without a request: payment, decided refunds, packing, parcels, delivery.
+"""KK's events without a request: payment, decisions on refunds, packing, parcels, delivery.
 
-Nothing runs in the background. Before a request is answered, all that the clock has made due is done, with
-the times at which it was due. So a test that advances the clock sees the same as one that waits.
+Nothing runs in the background. Before each answer, all due events are processed, with the times at which
+they were due. So a test that advances the clock gets the same result as one that waits.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from airflow_provider_kk.sandbox.protocol import NOT_FOUND, TOO_LATE, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, SandboxStore, pieces_by_sku
 
-#: The states before shipping, in which a refund can be asked for.
+#: The states before shipping, in which a refund is possible.
 REFUNDABLE = ("waiting_payment", "paid", "packed", "abnormal", "refunding", "partial_refund")
-#: state: the setting that says how long an order stays in it
+#: state: the setting for the seconds that an order stays in it
 WAITS = {
     "paid": "pack_after_s",
     "partial_refund": "pack_after_s",
@@ -31,12 +31,12 @@ PARCELS = {
     "shipped": ("shipped", "shipped"),
     "delivered": ("completed", "completed"),
 }
-#: What an order can be moved to by hand.
+#: The states to which an order can be moved by hand.
 MOVES = ("paid", *PARCELS, "abnormal", "cancel")
 
 
 def pay_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
-    """Take the price of orders from the balance some time after creation, which updates their rows."""
+    """Pay orders from the balance some time after their creation, which updates their rows."""
     due = "state = 'waiting_payment' AND created_at <= ?"
     until = now - settings.pay_after_s
     if store.value(f"SELECT 1 FROM kk_order WHERE {due} LIMIT 1", (until,)) is None:  # noqa: S608 - constant names
@@ -62,7 +62,7 @@ def ask_refund(
 ) -> int:
     """Add a refund and return its number. The same call twice makes two refunds.
 
-    Raises Rejected when there is no such order or line, or when it is too late.
+    Raises Rejected if there is no such order or line, or if it is too late.
     """
     with store.transaction() as db:
         order = _order(store, order_id)
@@ -81,7 +81,7 @@ def ask_refund(
 
 
 def refunds_of(store: SandboxStore, order_id: int, until: float) -> list[dict[str, Any]]:
-    """Return an order's refunds until then, as KK lists them. Raises Rejected when there is no such order."""
+    """Return an order's refunds until then, as KK lists them. Raises Rejected if there is no such order."""
     _order(store, order_id)
     asked = "order_id = ? AND asked_at <= ?"
     rows = store.rows(f"SELECT * FROM refund WHERE {asked} ORDER BY no", (order_id, until))  # noqa: S608 - constant names
@@ -92,7 +92,7 @@ def refunds_of(store: SandboxStore, order_id: int, until: float) -> list[dict[st
 
 
 def decide_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
-    """Decide refunds some time after they were asked for, in that order."""
+    """Decide on refunds some time after their requests, in the order of the requests."""
     due = store.rows(
         "SELECT * FROM refund WHERE state = 'pending_review' AND asked_at <= ? ORDER BY asked_at, no",
         (now - settings.refund_after_s,),
@@ -136,7 +136,7 @@ def _give_back(
                 at if whole else None,
                 cents if paid else 0,
                 at if paid else None,
-                # What is taken off an order before it is paid is never asked for.
+                # Goods that are refunded before the payment are not paid.
                 0 if paid or whole else cents,
                 order["id"],
             ),
@@ -179,10 +179,10 @@ def _take_back(items: list[dict[str, Any]], sku: str, pieces: int) -> None:
 
 
 def travel_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
-    """Move every order whose time has come: packed, shipped in one parcel or two, delivered.
+    """Move every order that is due: packed, shipped in one parcel or two, delivered.
 
-    An order of several lines goes in two parcels, the first of which has its first line. Each step comes so
-    long after the order's last change as `Settings` says; a negative time stops it there.
+    An order of several lines ships in two parcels, the first of which has its first line. `Settings` has the
+    time of each step after the order's last change; with a negative time the step never happens.
     """
     for state, setting in WAITS.items():
         after_s = getattr(settings, setting)
@@ -194,12 +194,12 @@ def travel_what_is_due(store: SandboxStore, settings: Settings, now: float) -> N
 
 
 def move(store: SandboxStore, order_id: int, state: str, now: float) -> None:
-    """Put an order into one of `MOVES` at once.
+    """Move an order to one of `MOVES` at once.
 
-    Raises Rejected when there is no such order, ValueError when there is no such state.
+    Raises Rejected if there is no such order, ValueError if there is no such state.
     """
     if state not in MOVES:
-        raise ValueError(f"an order is moved to one of {', '.join(MOVES)}")
+        raise ValueError(f"move an order to one of {', '.join(MOVES)}")
     _move(store, _order(store, order_id), state, now)
 
 

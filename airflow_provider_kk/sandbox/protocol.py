@@ -1,4 +1,4 @@
-"""The forms of KK's JSON: its envelope, dates and money, and how the sandbox rejects what it cannot read.
+"""The formats of KK's JSON: its envelope, dates and money, and rejections of invalid values.
 
 KK publishes no list of error codes, so these are the sandbox's own. Do not test for one of them.
 """
@@ -28,27 +28,27 @@ class Rejected(Exception):
 
 
 def envelope(data: Any, code: int = SUCCESS, message: str = "success") -> dict[str, Any]:
-    """Return the form that every answer of KK has."""
+    """Return data in the envelope of every answer of KK."""
     return {"code": code, "message": message, "data": data}
 
 
 def iso(epoch: float) -> str:
-    """Return a date as KK writes it: `2016-01-18T23:41:00Z`."""
+    """Return a date in KK's format: `2016-01-18T23:41:00Z`."""
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_iso(text: str) -> float:
-    """Read a date as KK writes it. Raises ValueError for any other form."""
+    """Parse a date in KK's format. Raises ValueError for any other format."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def money(cents: int) -> float:
-    """Return dollars as KK's JSON has them."""
+    """Return cents as dollars in KK's JSON."""
     return cents / 100
 
 
 def read_lines(value: Any, name: str) -> tuple[tuple[str, int], ...]:
-    """Read `[{"sku", "quantity"}]`. Raises Rejected unless each line has a SKU and a quantity."""
+    """Parse `[{"sku", "quantity"}]`. Raises Rejected unless each line has a SKU and a quantity."""
     if not isinstance(value, list) or not value:
         raise Rejected(INVALID, f"{name} is required")
     return tuple(_line(line, f"{name}[{index}]") for index, line in enumerate(value))
@@ -67,7 +67,7 @@ def _line(line: Any, path: str) -> tuple[str, int]:
 def text_in(
     given: Mapping[str, Any], name: str, width: int, *, required: bool = False, path: str = ""
 ) -> str | None:
-    """Read a text; an empty one counts as absent. `path` is where it stands, for the message."""
+    """Read a text; an empty one counts as absent. `path` is its place in the body, for the message."""
     value = given.get(name)
     where = f"{path}.{name}" if path else name
     if value is None or value == "":

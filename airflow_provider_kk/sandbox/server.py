@@ -33,15 +33,15 @@ class SandboxServer:
         token: the access token that it accepts.
         host: a loopback address.
         port: 0 for any free one.
-        file: keeps orders, money and the clock over a restart; without it all is in memory.
+        file: the SQLite file that keeps orders, money and the clock; without it they are in memory.
         balance: dollars on a new account.
-        seed: of the faults' draws.
-        clock: gives epoch seconds; for tests in virtual time.
-        settings: the first values of `settings.Settings`.
+        seed: the seed of the faults' draws.
+        clock: returns epoch seconds; for tests in virtual time.
+        settings: the initial values of `settings.Settings`.
 
     Raises:
-        ValueError: a host beyond loopback, or an unknown setting.
-        OSError: from `start`, when the port is taken.
+        ValueError: the host is not loopback, or a setting is unknown.
+        OSError: from `start`, if the port is in use.
     """
 
     def __init__(
@@ -80,21 +80,21 @@ class SandboxServer:
 
     @property
     def control(self) -> SandboxControl:
-        """Return the client that steers it."""
+        """Return the client that controls the sandbox."""
         return SandboxControl(self.url)
 
     def start(self) -> SandboxServer:
         """Start to serve. When this returns, requests are accepted."""
         store = SandboxStore(self._file, self._balance, self._settings)
         kk = KK(store, self._settings, self._clock, self.token, self._seed)
-        # Some versions of werkzeug end the process when a port is taken; a test wants an error.
+        # Some versions of werkzeug end the process if a port is in use; a test needs an error.
         try:
             self._server = Server(self._host, self._port, create_app(kk), kk.now)
         except (SystemExit, OSError):
             store.close()
-            raise OSError(f"port {self._port} of {self._host} cannot be had") from None
+            raise OSError(f"port {self._port} of {self._host} is in use. Choose another one") from None
         self._kk = kk
-        # The port does not change over stop() and start(): clients remember it.
+        # The port stays the same over stop() and start(), since clients keep it.
         self._port = self._server.port
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="kk-sandbox", daemon=True
@@ -103,7 +103,7 @@ class SandboxServer:
         return self
 
     def stop(self) -> None:
-        """End every connection, stall and thread. The file keeps what was committed."""
+        """End every connection, stall and thread. Committed data stays in the file."""
         if self._server is None or self._kk is None or self._thread is None:
             return
         self._kk.stopped.set()

@@ -1,11 +1,11 @@
-"""Settings of a running sandbox: what KK leaves open or does not document."""
+"""Settings of a running sandbox, for behaviour that KK does not document or may change."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import Any
 
-#: Settings that take one of a few words.
+#: Settings with a few possible values.
 CHOICES: dict[str, tuple[str, ...]] = {
     "answer": ("number", "text", "comma", "list", "kkOrderIds", "id", "first"),
     "total": ("number", "text", "missing"),
@@ -18,31 +18,31 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class Settings:
-    """How this KK behaves. Times are seconds of the sandbox's clock."""
+    """The behaviour of this KK. Times are seconds of the sandbox's clock."""
 
     #: The create answer's `data`; `first` hides the further ids of a split, most others join them by commas.
     answer: str = "number"
     #: Orders and refunds younger than this are not listed.
     list_lag_s: float = 0.0
-    #: A change shows in lists so much later; until then they have the order as it was.
+    #: Seconds until lists have a change; until then they have the order before the change.
     update_lag_s: float = 0.0
-    #: Each n-th row of a page is listed twice; 0: none.
+    #: Every n-th row of a page is listed twice; 0: none.
     repeat_every: int = 0
-    #: The largest page, whatever is asked for.
+    #: The largest page size, also if the caller requests more.
     page_cap: int = 250
-    #: How a list says how many rows there are in all.
+    #: The form of a list's total number of rows.
     total: str = "number"
-    #: `updated` moves a row to the front whenever it changes, so that pages shift under a reader.
+    #: `updated` moves a changed row to the front, so that pages shift while they are read.
     sort: str = "created"
-    #: Dates of listed orders: ISO 8601, or the bare years of one old example.
+    #: Dates of listed orders: ISO 8601, or only years as in one old example.
     dates: str = "iso"
     #: A number that looks like an integer is listed as one.
     integer_numbers: bool = False
-    #: The name of the caller's number in lists; empty: as each call's documentation has it.
+    #: The field name of the caller's number in lists; empty: the documented name of each call.
     number_field: str = ""
     #: Which spelling of the address is read in a new order.
     address_key: str = "either"
-    #: What a wrong token gets; `envelope_200` is code 401 under HTTP 200.
+    #: The answer to a wrong token; `envelope_200` is code 401 with HTTP 200.
     unauthorized: str = "envelope"
     #: HTTP status of a rejection's envelope.
     rejection_status: int = 200
@@ -54,14 +54,14 @@ class Settings:
     retry_after_s: float = -1.0
     #: Whether orders use up the stock. Without it, a long test never sells out.
     orders_take_stock: bool = False
-    #: Sell SKUs that the catalogue lacks, too, so that a shop can rehearse with its own tables.
+    #: Also sell SKUs that the catalogue lacks, so that a shop can test with its own tables.
     any_sku: bool = False
     #: Seconds from creation to KK's payment from the balance.
     pay_after_s: float = 600.0
     #: Seconds from a refund's request to its decision.
     refund_after_s: float = 3600.0
-    #: Then it is packed, shipped, its second parcel shipped, delivered, each so long after its last change;
-    #: negative: it stays where it is. See `life.py`.
+    #: Seconds from its last change until an order is packed, shipped, its second parcel shipped, delivered;
+    #: negative: never. See `life.py`.
     pack_after_s: float = 86_400.0
     ship_after_s: float = 86_400.0
     second_parcel_after_s: float = 86_400.0
@@ -70,15 +70,15 @@ class Settings:
     latency_s: float = 0.0
 
     def change(self, **changes: Any) -> None:
-        """Change some settings, all or none.
+        """Change settings, all or none.
 
         Raises:
-            ValueError: no such setting, or a value of the wrong kind.
+            ValueError: there is no such setting, or a value has the wrong type.
         """
         known = {field.name: type(getattr(self, field.name)) for field in fields(self)}
         for name, value in changes.items():
             if name not in known:
-                raise ValueError(f"no setting {name!r}; there are: {', '.join(sorted(known))}")
+                raise ValueError(f"there is no setting {name!r}. Use one of: {', '.join(sorted(known))}")
             _check(name, known[name], value)
         for name, value in changes.items():
             setattr(self, name, known[name](value))
@@ -86,7 +86,7 @@ class Settings:
 
 def _check(name: str, kind: type, value: Any) -> None:
     if name in CHOICES and value not in CHOICES[name]:
-        raise ValueError(f"{name} is one of {', '.join(CHOICES[name])}")
+        raise ValueError(f"{name} must be one of {', '.join(CHOICES[name])}")
     numeric = kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool)
     if not (numeric or isinstance(value, kind)):
-        raise ValueError(f"{name} takes a value of type {kind.__name__}")
+        raise ValueError(f"{name} must be a value of type {kind.__name__}")

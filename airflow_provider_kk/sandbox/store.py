@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS kk_past AS SELECT *, 0.0 AS until FROM kk_order WHERE
 CREATE INDEX IF NOT EXISTS kk_past_until ON kk_past (until);
 """
 
-#: Keeps orders as they were until a time.
+#: Keeps orders in their state before a change.
 KEEP_PAST = """
 CREATE TRIGGER IF NOT EXISTS kk_order_changes BEFORE UPDATE OF updated_at ON kk_order
 WHEN NEW.updated_at > OLD.updated_at
@@ -60,17 +60,17 @@ BEGIN INSERT INTO kk_past SELECT *, NEW.updated_at FROM kk_order WHERE id = OLD.
 """
 
 Row = dict[str, Any]
-#: A SKU and how many of it.
+#: A SKU and its quantity.
 Line = tuple[str, int]
 
 
 class SandboxStore:
-    """One account at KK. Money is in cents; every method is safe to call from any thread.
+    """One account at KK. Money is in cents. All methods are thread-safe.
 
     Args:
-        path: the SQLite file that keeps everything over a restart; without it all is in memory.
-        balance: cents that a new account begins with.
-        settings: `any_sku` counts here.
+        path: the SQLite file that keeps the data over a restart; without it the data is in memory.
+        balance: cents of a new account.
+        settings: only `any_sku` is used here.
     """
 
     def __init__(self, path: str | None, balance: int, settings: Settings) -> None:
@@ -78,14 +78,14 @@ class SandboxStore:
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
         self._db.row_factory = sqlite3.Row
-        # What was answered survives the end of this process; a power cut is not what the sandbox plays.
+        # Answered data survives the end of this process. The sandbox does not simulate a power failure.
         self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA)
         self._start_balance = balance
         self._db.execute("INSERT OR IGNORE INTO fact VALUES ('balance', ?)", (balance,))
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the database alone. All of it happens, or nothing."""
+        """Open an exclusive transaction. All of it is committed, or nothing."""
         with self._lock:
             outermost = not self._db.in_transaction
             if outermost:
@@ -118,8 +118,8 @@ class SandboxStore:
         Raises Rejected for an unknown SKU, too little stock, or too little balance; nothing is created.
 
         Args:
-            parts: commit only these of the split, as the end of a slice.
-            takes_stock: leave less for the next order.
+            parts: commit only these orders of the split, as the end of a slice.
+            takes_stock: reduce the stock.
         """
         with self.transaction():
             self._check_stock(order.lines)
@@ -135,7 +135,7 @@ class SandboxStore:
             return [self._insert(call, order, to, lines, cost, at) for (to, lines), cost in made]
 
     def available(self) -> int:
-        """Return the balance less the price of unpaid orders."""
+        """Return the balance without the price of unpaid orders."""
         return int(self.fact("balance")) - int(self.fact("reserved"))
 
     def sells(self, sku: str) -> bool:
@@ -154,12 +154,12 @@ class SandboxStore:
             db.execute("INSERT OR REPLACE INTO stock VALUES (?, ?)", (sku, qty))
 
     def sku_details(self, sku: str) -> dict[str, Any]:
-        """Return what product queries list of a SKU instead of the catalogue's values, in KK's names."""
+        """Return the values of a SKU in product queries that replace the catalogue's, by KK's names."""
         fields = self.value("SELECT fields FROM sku_details WHERE sku = ?", (sku,))
         return dict(json.loads(fields)) if fields else {}
 
     def set_sku_details(self, sku: str, fields: Mapping[str, Any]) -> None:
-        """Let product queries list these values; an order still costs what the catalogue says.
+        """Set the values of a SKU in product queries; the prices of orders stay the catalogue's.
 
         Raises ValueError for an unknown SKU.
         """
@@ -168,28 +168,28 @@ class SandboxStore:
             db.execute("INSERT OR REPLACE INTO sku_details VALUES (?, ?)", (sku, json.dumps(fields)))
 
     def fact(self, name: str) -> float:
-        """Return one figure of the account, 0 if never set."""
+        """Return a number of the account; 0 if it was never set."""
         return float(self.value("SELECT value FROM fact WHERE name = ?", (name,)) or 0)
 
     def set_fact(self, name: str, value: float) -> None:
-        """Store a figure of the account."""
+        """Store a number of the account."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
 
     def add_fact(self, name: str, change: float) -> float:
-        """Add to a figure of the account, and return its new value."""
+        """Add to a number of the account, and return its new value."""
         with self.transaction():
             value = self.fact(name) + change
             self.set_fact(name, value)
             return value
 
     def keep_past(self) -> None:
-        """From now on, keep each order as it was before a change."""
+        """Keep each order's state before a change from now on."""
         with self._lock:
             self._db.executescript(KEEP_PAST)
 
     def duplicates(self) -> list[str]:
-        """Return the order numbers that more than one call has made orders of."""
+        """Return the order numbers for which more than one call made orders."""
         found = self.rows(
             "SELECT number FROM kk_order WHERE number IS NOT NULL GROUP BY number"
             " HAVING count(DISTINCT call) > 1 ORDER BY number"
@@ -197,7 +197,7 @@ class SandboxStore:
         return [row["number"] for row in found]
 
     def reset(self) -> None:
-        """Forget every order, refund and late call, and restore the first balance and stock."""
+        """Delete every order, refund and late call, and restore the initial balance and stock."""
         with self.transaction() as db:
             for table in ("kk_order", "refund", "late_call", "stock", "sku_details", "fact", "kk_past"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - constant names
@@ -210,7 +210,9 @@ class SandboxStore:
 
     def _require(self, sku: str) -> None:
         if not self.sells(sku):
-            raise ValueError(f"sku {sku} does not exist: `any_sku` sells what the catalogue lacks")
+            raise ValueError(
+                f"sku {sku} does not exist. To sell SKUs that the catalogue lacks, set `any_sku`"
+            )
 
     def _check_stock(self, lines: Iterable[Line]) -> None:
         wanted: dict[str, int] = {}

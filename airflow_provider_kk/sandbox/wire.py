@@ -1,7 +1,7 @@
 """The HTTP server below Flask: keep-alive, whole requests only, and sockets that break on command.
 
-werkzeug's own handler ends the connection after each answer. KK keeps it open, and clients differ in what
-they do when a kept connection breaks. So this handler writes the answer itself, in one piece.
+werkzeug's own handler ends the connection after each answer. KK keeps it open, and clients react differently
+if a kept connection breaks. So this handler writes the answer itself, in one piece.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 EFFECTS = "kk_sandbox.effects"
 LARGEST_BODY = 10_000_000
 
-#: Gets the socket and the whole answer (head and body); nothing else is sent, and the connection ends.
+#: A function of the socket and the whole answer (head and body), after which the connection ends.
 Effect = Callable[[socket.socket, bytes, bytes], None]
 
 
@@ -53,7 +53,7 @@ class Handler(WSGIRequestHandler):
             super().finish()
 
     def run_wsgi(self) -> None:
-        """Read a whole request, ask Flask, and answer or break."""
+        """Read a whole request, pass it to Flask, and answer or break the connection."""
         body = self._body()
         if body is None:
             self.close_connection = True
@@ -77,7 +77,7 @@ class Handler(WSGIRequestHandler):
         """Log nothing: the sandbox keeps its own log, and a URL may hold personal data."""
 
     def _body(self) -> bytes | None:
-        """Return the body; None if it did not arrive whole: no server acts on such a request."""
+        """Return the body; None if it did not arrive as a whole, since no server acts on such a request."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._chunks()
         length = int(self.headers.get("Content-Length") or 0)
@@ -112,7 +112,7 @@ class Handler(WSGIRequestHandler):
 
 
 class Server(ThreadedWSGIServer):
-    """A thread for each connection, all of which it can end at once."""
+    """A server with a thread for each connection, which can end all connections at once."""
 
     def __init__(self, host: str, port: int, app: WSGIApplication, now: Callable[[], float]) -> None:
         self.connections: dict[socket.socket, threading.Thread] = {}
@@ -120,7 +120,7 @@ class Server(ThreadedWSGIServer):
         super().__init__(host, port, app, Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread. It is noted before, so that none is left open at the end."""
+        """Serve a connection in a thread. It is registered first, so that none stays open at the end."""
         thread = threading.Thread(
             target=self.process_request_thread, args=(request, client_address), name="kk-sandbox", daemon=True
         )
@@ -128,12 +128,12 @@ class Server(ThreadedWSGIServer):
         thread.start()
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget a connection that has ended."""
+        """Remove a connection that has ended."""
         self.connections.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore callers that went away: that is no error of the sandbox."""
+        """Ignore callers that closed their connection, since that is no error of the sandbox."""
 
     def end_connections(self) -> None:
         """Close every connection and wait for its thread."""
@@ -144,31 +144,31 @@ class Server(ThreadedWSGIServer):
 
 
 def drop(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """End the connection in order (FIN), without an answer."""
+    """Close the connection normally (FIN), without an answer."""
     connection.shutdown(socket.SHUT_RDWR)
 
 
 def reset(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """End it abruptly (RST)."""
+    """Close the connection abruptly (RST)."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # Files made of the socket would keep it open, and an orderly shutdown would come first.
+    # Files of the socket keep it open, and a normal shutdown would come first.
     os.close(connection.detach())
 
 
 def cut_body(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Send half of the body, then end."""
+    """Send half of the body, then close the connection."""
     connection.sendall(head + body[: len(body) // 2])
     connection.shutdown(socket.SHUT_RDWR)
 
 
 def cut_headers(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Send half of the headers, then end."""
+    """Send half of the headers, then close the connection."""
     connection.sendall(head[: len(head) // 2])
     connection.shutdown(socket.SHUT_RDWR)
 
 
 def stall(seconds: float, stopped: threading.Event) -> Effect:
-    """Send nothing, then end; `stopped` cuts it short."""
+    """Send nothing, then close the connection after `seconds`, or as soon as `stopped` is set."""
 
     def effect(connection: socket.socket, head: bytes, body: bytes) -> None:
         stopped.wait(seconds)
@@ -194,7 +194,7 @@ PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></
 
 
 def suffer(fault: InjectedFault, answer: Response, settings: Settings, stopped: threading.Event) -> Response:
-    """Return the answer to a struck request; `answer` is what it would have been."""
+    """Return the answer to a request with a fault; `answer` is the answer without it."""
     options = fault.options
     if effect := _break_of(fault, stopped):
         request.environ[EFFECTS].append(effect)
@@ -249,12 +249,12 @@ def rejected(code: int, message: str, status: int) -> Response:
 
 
 def html(status: int, title: str) -> Response:
-    """Return a page as proxies and web servers send it."""
+    """Return a web page such as proxies and web servers send."""
     return Response(PAGE.format(title), status, mimetype="text/html")
 
 
 def _server_error(status: int, body: str) -> Response:
-    """Return a 5xx in one of the forms that gateways, frameworks and KK itself give it."""
+    """Return a 5xx answer in one of the forms of gateways, frameworks and KK itself."""
     if body == "html":
         return html(status, f"{status} Server Error")
     if body == "json":
@@ -263,7 +263,7 @@ def _server_error(status: int, body: str) -> Response:
 
 
 def rate_limited(retry_after_s: float | None) -> Response:
-    """Return HTTP 429, without `Retry-After` for None or a negative time."""
+    """Return HTTP 429; without `Retry-After` for None or a negative time."""
     answer = rejected(429, "Too Many Requests", 429)
     if retry_after_s is not None and retry_after_s >= 0:
         answer.headers["Retry-After"] = f"{retry_after_s:g}"
@@ -271,7 +271,7 @@ def rate_limited(retry_after_s: float | None) -> Response:
 
 
 def unauthorized(settings: Settings) -> Response:
-    """Return what a wrong token gets; KK does not document the body."""
+    """Return the answer to a wrong token; KK does not document the body."""
     match settings.unauthorized:
         case "empty":
             return Response("", 401)

@@ -1,1 +1,1 @@
-"""Waiting for what happens to an order at KK."""
+"""Sensors that wait for orders at KK."""

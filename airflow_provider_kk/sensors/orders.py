@@ -1,4 +1,4 @@
-"""Waiting until an order at KK is paid, shipped, delivered or refunded."""
+"""Sensor that waits until an order at KK is paid, shipped, delivered or refunded."""
 
 from __future__ import annotations
 
@@ -34,33 +34,34 @@ _DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 
 
 class OrderSensor(BaseSensorOperator):
-    """Waits until an order at KK has reached `until`; fails at once, with the reason, when it never will.
+    """Waits until an order at KK reaches the status `until`, and fails at once if it never will.
 
-    It will not when it is cancelled, refunded or abnormal; a refund will not come when the order is shipped
-    before, or KK has refused it. Looks every `poke_interval` seconds (60), for `timeout` seconds; a KK that
-    cannot be read is asked again at the next look. Deferred sensors of one triggerer share their requests.
+    A cancelled, refunded or abnormal order is never paid, shipped or delivered. A shipped order, or one whose
+    refund KK rejected, is never refunded. The sensor reads KK every `poke_interval` seconds (60), for at most
+    `timeout` seconds. If KK cannot be read, the next poke reads it again. Deferred sensors of one triggerer
+    share their requests.
 
     Returns the orders: `[{kk_order_id, custom_order_number, status, packages: [{id, status, carrier,
     tracking_code, tracking_url}]}]`. Source: KK's page "Query orders".
 
-    :param kk_order_id: the order by KK's id.
-    :param custom_order_number: or by your own number, which takes a ledger. It is waited for until the ledger
-        has it as created, then for all orders that KK has split it into.
+    :param kk_order_id: the order, by KK's id.
+    :param custom_order_number: the order, by your own number, which needs a ledger. The sensor waits until
+        the ledger has it as created, then for all its splits at KK.
     :param until: `paid`, `shipped` (all parcels), `delivered`, or `refunded` (all of it).
-    :param any_split: one of the splits is enough.
+    :param any_split: wait for one of the splits only.
     :param kk_conn_id: the Airflow connection to KK.
-    :param ledger_conn_id: the database connection of the ledger, else the kk connection's. With one, the rate
-        limit is shared with all workers.
+    :param ledger_conn_id: the database connection of the ledger, else the kk connection's. With a ledger, all
+        workers share one rate limit.
     :param deferrable: wait in the triggerer.
-    :raises AirflowFailException: it will not get there; a retry would not help.
-    :raises AirflowSensorTimeout: it did not get there in time.
+    :raises AirflowFailException: the order never reaches the status; a retry does not help.
+    :raises AirflowSensorTimeout: the order did not reach the status in time.
     """
 
     template_fields: Sequence[str] = ("kk_order_id", "custom_order_number", "kk_conn_id", "ledger_conn_id")
     operator_extra_links = IN_LEDGER
     ui_color = "#ece8dc"
 
-    _last_seen = ""
+    _last_status = ""
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class OrderSensor(BaseSensorOperator):
         if until not in GOALS:
             raise ValueError(f"until must be one of {', '.join(GOALS)}, not {until!r}")
         if (kk_order_id is None) == (custom_order_number is None):
-            raise ValueError("give either kk_order_id or custom_order_number")
+            raise ValueError("set either kk_order_id or custom_order_number")
         self._given = "custom_order_number" if kk_order_id is None else "kk_order_id"
         self.kk_order_id = kk_order_id
         self.custom_order_number = custom_order_number
@@ -94,16 +95,16 @@ class OrderSensor(BaseSensorOperator):
             try:
                 return super().execute(context)
             except AirflowSensorTimeout as error:
-                raise AirflowSensorTimeout(f"{error} {self._last_seen}") from error
+                raise AirflowSensorTimeout(f"{error} {self._last_status}") from error
         return self._wait_deferred(time.time() + self.timeout)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
+        """Read KK once and report whether the order has reached the status."""
         seen, _ = self._poll()
         return PokeReturnValue(seen is not None and seen.is_reached, seen.orders if seen else None)
 
     def resume(self, context: Context, event: dict[str, Any]) -> Any:
-        """Take what the trigger has seen, or look and wait on."""
+        """Return the orders of the trigger's event, or defer again until the deadline."""
         state = event.get("state")
         if state == "reached":
             return event["orders"]
@@ -123,7 +124,7 @@ class OrderSensor(BaseSensorOperator):
                 return seen.orders
             if time.time() >= deadline:
                 raise AirflowSensorTimeout(
-                    f"The order was not {self.until} within {self.timeout:g} s. {self._last_seen}"
+                    f"The order was not {self.until} within {self.timeout:g} s. {self._last_status}"
                 )
         trigger = OrderTrigger(
             kk_conn_id=self.kk_conn_id,
@@ -137,7 +138,7 @@ class OrderSensor(BaseSensorOperator):
         self.defer(trigger=trigger, method_name="resume")
 
     def _poll(self) -> tuple[Outlook | None, list[str]]:
-        """How the orders stand, None when that cannot be told yet; and their ids, once all are known."""
+        """Return the orders' outlook, None while it is not known, and their ids once all are known."""
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError
         from airflow_provider_kk.api.fulfilment import Goal, not_listed, outlook
         from airflow_provider_kk.delivery.model import InconclusiveError
@@ -147,40 +148,40 @@ class OrderSensor(BaseSensorOperator):
         except (KKAuthError, KKEndpointError) as error:
             raise AirflowException(str(error)) from error
         except (KKError, InconclusiveError) as error:
-            self._last_seen = f"KK cannot be read, so this is looked at again later: {error}"
-            self.log.warning("%s", self._last_seen)
+            self._last_status = f"KK cannot be read: {error}. The sensor reads it again at the next poke"
+            self.log.warning("%s", self._last_status)
             return None, []
         if not ids:
-            self.log.info("%s", self._last_seen)
+            self.log.info("%s", self._last_status)
             return None, []
         seen = outlook(ids, listed, Goal(self.until), any_split=self.any_split)
         is_clear = are_all or self.any_split
         if seen.why_never and (are_all or not self.any_split):
             raise AirflowFailException(seen.why_never)
         found = ", ".join(f"{one['kk_order_id']} is {one['status']}" for one in seen.orders)
-        self._last_seen = f"Waiting for {self.until}: {found or 'nothing seen yet'}"
-        self.log.info("%s", self._last_seen)
+        self._last_status = f"Waiting for {self.until}: {found or 'KK lists no order yet'}"
+        self.log.info("%s", self._last_status)
         if seen.missing:
-            self._last_seen = not_listed(seen.missing)
-            self.log.warning("%s", self._last_seen)
+            self._last_status = not_listed(seen.missing)
+            self.log.warning("%s", self._last_status)
         return (seen if is_clear else None), (ids if are_all else [])
 
     def _read(self) -> tuple[list[str], Sequence[Any], bool]:
-        """The ids, what KK lists of them, and whether these are all."""
-        asked_for = str(getattr(self, self._given)).strip()
-        if asked_for in ("", "None"):
+        """Return the ids, KK's orders of these ids, and whether these are all splits."""
+        given = str(getattr(self, self._given)).strip()
+        if given in ("", "None"):
             raise AirflowFailException(
-                f"{self._given} rendered to {asked_for or 'an empty text'}. Check that the upstream task "
+                f"{self._given} rendered to {given or 'an empty text'}. Check that the upstream task "
                 "returned a value"
             )
         with self._reading() as (client, ledger):
             if self._given == "kk_order_id":
-                ids = [asked_for]
+                ids = [given]
                 try:
                     return ids, client.get_orders(ids), True
                 except ValueError as error:
                     raise AirflowFailException(f"kk_order_id: {error}") from error
-            splits = self._splits(asked_for, client, ledger)
+            splits = self._splits(given, client, ledger)
             return list(splits.kk_order_ids), splits.orders, splits.are_all
 
     def _splits(self, number: str, client: KKClient, ledger: SqlLedger | None) -> Splits:
@@ -188,15 +189,15 @@ class OrderSensor(BaseSensorOperator):
 
         if ledger is None:
             raise AirflowFailException(
-                "To wait for an order number, set ledger_conn_id on the sensor or in the extra of "
-                f"{self.kk_conn_id!r}: KK does not look orders up by it"
+                "KK cannot search by order number, so the sensor needs a ledger. Set ledger_conn_id on the "
+                f"sensor or in the extra of connection {self.kk_conn_id!r}, or wait for a kk_order_id"
             )
         splits = splits_of(number, ledger, client)
         if not splits.kk_order_ids:
             state = splits.state or "not known"
-            self._last_seen = f"Order {number} is {state} in the ledger, not created yet"
+            self._last_status = f"Order {number} is {state} in the ledger, not created yet"
         elif not splits.are_all:
-            self.log.info("KK's list does not show all goods of order %s yet", number)
+            self.log.info("KK's list does not have all goods of order %s yet", number)
         return splits
 
     @contextmanager
@@ -218,7 +219,7 @@ class OrderSensor(BaseSensorOperator):
 
     @contextmanager
     def _softly(self) -> Iterator[None]:
-        """As a sensor that is not deferred treats its end."""
+        """Skip the task instead of failing it if `soft_fail` or `never_fail` is set, as Airflow does."""
         try:
             yield
         except (AirflowFailException, AirflowSensorTimeout) as error:

@@ -1,4 +1,4 @@
 """The application: load orders, plan, deliver, write results, decide whether a task succeeds.
 
-It reads connections by `hooks` and imports no Airflow; operators and commands call it.
+Operators and commands call it. It reads connections by `hooks` and imports no Airflow.
 """

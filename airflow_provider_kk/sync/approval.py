@@ -1,4 +1,4 @@
-"""Bind a sync to the plan that people approved: each order by its number and by all that is sent of it."""
+"""Send only the orders of an approved plan, with exactly the content that was planned."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ _TOP_SKUS = 10
 _PLAN_DIGEST = re.compile(r"1:[0-9a-f]{24}")
 _OTHER_ORDER = "it is not in the approved plan, or its content differs from what was approved"
 _OTHER_WHOLE = (
-    "what would be sent is not exactly what was approved, and only the plan's digest is given. Make a new "
-    "plan, and pass its whole summary as approved_plan to send what is still the same"
+    "the orders to send are not exactly those of the approved plan, and approved_plan has only its digest. "
+    "Make a new plan, and pass its whole summary as approved_plan to send the orders that did not change"
 )
 
 
 @dataclass
 class PlanSummary:
-    """What people need to decide about a plan, without personal data, and what binds a sync to it."""
+    """The summary of a plan, without personal data, by which a person decides and a sync is bound."""
 
     new_orders: int
-    """How many orders would be sent, `limit` applied."""
+    """The number of orders that would be sent, at most `limit`."""
     units: int
     value: str | None
-    """What their goods cost at KK, in US dollars without freight; None when KK is not asked for prices."""
+    """The price of their goods at KK in US dollars, without freight; None if KK's prices are not read."""
     top_skus: dict[str, int]
-    """The units of the SKUs with the most."""
+    """The SKUs with the most units, and their units."""
     countries: dict[str, int]
-    """The orders by country, the most first."""
+    """The number of orders by country, the largest first."""
     warnings: int
-    """How many warnings the plan has logged."""
+    """The number of warnings that the plan logged."""
     plan_digest: str
-    """A digest of `plan_orders` and the account. Its first part is the version of this rule."""
+    """A digest of `plan_orders` and the account. It begins with the version of its format."""
     plan_orders: str
     """A digest of 16 characters for each order that may be sent, in one text."""
 
@@ -72,10 +72,10 @@ class PlanSummary:
 def summarise_plan(
     run_queue: RunQueue, settings: ConnectionSettings, *, limit: int | None, prices: Prices, warnings: int
 ) -> PlanSummary:
-    """Summarise what a planned run queue would send: the postponed, up to `limit`.
+    """Summarise the orders that a planned run queue would send: the postponed ones, up to `limit`.
 
-    Orders in doubt count for nothing, since they were sent before, but are bound, too: if KK's list proves
-    that one is not there, it may be sent again.
+    Orders in doubt are not counted, since they were sent before. Their digests are in the plan, since a sync
+    may resend one that KK's list proves absent.
     """
     orders, units = 0, 0
     skus, countries = dict[str, int](), dict[str, int]()
@@ -106,9 +106,9 @@ def summarise_plan(
 
 @dataclass
 class Approval:
-    """The plan that people approved: only its orders may be sent, each as it was planned.
+    """An approved plan: only its orders may be sent, each with the planned content.
 
-    :param orders: the digests of its orders; None when only `digest` is known.
+    :param orders: the digests of its orders; None if only `digest` is known.
     """
 
     digest: str
@@ -118,19 +118,19 @@ class Approval:
 
     @classmethod
     def parse(cls, given: object, settings: ConnectionSettings) -> Approval:
-        """Read an operator's `approved_plan`: a plan's summary, the same as text, or its `plan_digest`.
+        """Parse an operator's `approved_plan`: a plan's summary, the same as text, or its `plan_digest`.
 
-        :raises SyncError: it is empty, no plan, or not as the plan has made it.
+        :raises SyncError: it is empty, not a plan, or was changed since the plan.
         """
         if isinstance(given, str):
             given = _parsed(given.strip())
         if not given:
-            raise _unusable("it is empty, as after an approval that was rejected, skipped or timed out")
+            raise _unusable("it is empty. The approval was rejected, skipped or timed out")
         if isinstance(given, str):
             given = {"plan_digest": given}
         digest = given.get("plan_digest") if isinstance(given, Mapping) else None
         if not isinstance(given, Mapping) or not _PLAN_DIGEST.fullmatch(str(digest)):
-            raise _unusable("it is no plan. Pass what the task with plan_only=True returns")
+            raise _unusable("it is not a plan. Pass the result of the task with plan_only=True")
         if "plan_orders" not in given:
             return cls(str(digest), None, settings)
         try:
@@ -140,20 +140,20 @@ class Approval:
         orders = frozenset(joined[at : at + _SIZE] for at in range(0, len(joined), _SIZE))
         if _plan_digest(orders, settings) != digest:
             raise _unusable(
-                "its plan_digest does not fit its plan_orders and this account. It was changed or cut off "
-                "on the way, or made with another kk connection"
+                "its plan_digest does not fit its plan_orders and this account. It was changed or truncated, "
+                "or made with another kk connection. Make a new plan"
             )
         return cls(str(digest), orders, settings)
 
     def why_not(self, item: QueuedOrder) -> str:
-        """Return why an order may not be sent; empty when it may."""
+        """Return the reason why an order may not be sent; empty if it may."""
         is_approved = self.orders is not None and _digest(item, self.settings) in self.orders
         return "" if is_approved else self._why_not
 
     def check(self, guards: GuardCheck, log: Log) -> GuardReport:
-        """Check the guards, and postpone what is not approved."""
+        """Check the guards, and postpone the orders that are not approved."""
         if self.orders is not None:
-            # First, so that neither guards nor stock count what is not sent.
+            # First, so that guards and stock count only the orders to send.
             self._postpone_others(guards, log)
             return guards.run()
         report = guards.run()
@@ -176,7 +176,7 @@ class Approval:
 
 
 def _whole(guards: GuardCheck) -> Iterator[QueuedOrder]:
-    """Yield all that a plan's digest covers: what would be sent, is in doubt, or was moved by this sync."""
+    """Yield the orders of a plan's digest: those to send, in doubt, or sent by this sync before."""
     stock, ledger = guards.stock, guards.ledger
     candidates = (item for item in guards.candidates() if stock is None or not stock.shortage(item))
     yield from islice(candidates, guards.max_sent)
@@ -196,7 +196,7 @@ def _items(run_queue: RunQueue, status: RunStatus) -> Iterator[QueuedOrder]:
 def _digest(item: QueuedOrder, settings: ConnectionSettings) -> bytes:
     """Return a digest of the request that would create an order, without the order of its lines.
 
-    The ledger's fingerprint would not do: it leaves out the remark, the sale platform and the shipping speed.
+    The ledger's fingerprint is not enough: it lacks the remark, the sale platform and the shipping speed.
     """
     order = order_of(item.payload)
     order.items.sort(key=lambda line: (line.sku, line.quantity))
@@ -213,7 +213,7 @@ def _plan_digest(digests: Iterable[bytes], settings: ConnectionSettings) -> str:
 
 
 def _parsed(text: str) -> Any:
-    """Return what JSON text holds, or what Jinja makes of an XCom; else the text."""
+    """Parse JSON text, or the Python text that Jinja renders an XCom to; return other text as it is."""
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)

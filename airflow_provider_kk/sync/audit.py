@@ -1,7 +1,7 @@
-"""A period of KK's list against the ledger: does KK have each order number as often as it should?
+"""Audit: compare a period of KK's list with the ledger, and report each order number that differs.
 
-Only reads, on both sides. It finds what no sync would: a request that somebody on the way to KK sent twice,
-an order that KK has lost, and numbers that nobody here has ordered.
+It only reads. It finds differences that no sync finds: a request that a proxy sent twice, an order that KK
+lost, and order numbers that the ledger did not send.
 """
 
 from __future__ import annotations
@@ -35,63 +35,63 @@ _PENDING = DOUBTFUL | {State.HELD}
 
 
 class AuditResult(StrEnum):
-    """What a comparison says of one order number."""
+    """The result of the comparison for one order number."""
 
     AGREES = "agrees"
-    """KK's orders of this number hold what was ordered, once."""
+    """KK's orders of this number have the ordered goods once."""
     MORE = "more"
-    """KK has more than that: a second order, or one that the ledger does not count as created."""
+    """KK has too much: a second order, or one that the ledger does not have as created."""
     FEWER = "fewer"
-    """KK has a part of it."""
+    """KK has only a part of the goods."""
     MISSING = "missing"
-    """KK shows none of it at the times at which it was sent and created."""
+    """KK lists no order of this number at the times at which it was sent and created."""
     OTHER_GOODS = "other_goods"
     """KK has this number with other goods."""
     OTHER_IDS = "other_ids"
-    """KK has the goods once, but not under the kkOrderIds that the ledger knows."""
+    """KK has the goods once, but not under the kkOrderIds in the ledger."""
     UNCLAIMED = "unclaimed"
-    """KK has a number that nobody here has ordered: the ledger does not know it, or only from KK's list."""
+    """The ledger never sent this number of KK's list: it does not have it, or only from KK's list."""
     UNCLEAR = "unclear"
-    """KK's orders have goods that cannot be read, and other ids than the ledger knows."""
+    """KK's orders have goods that cannot be parsed, and other ids than the ledger has."""
     OPEN = "open"
-    """In doubt, being sent, held, or refused just now, and KK has what it may have by then."""
+    """In doubt, being sent, held, or rejected within the settle window, and KK's list fits."""
     UNNUMBERED = "unnumbered"
-    """A KK order without a number that can be read: nobody can say whose it is."""
+    """A KK order whose order number is missing or cannot be parsed."""
 
     @property
     def is_difference(self) -> bool:
-        """Whether somebody has to look at it because of this comparison."""
+        """Whether a person has to look into it."""
         return self not in (AuditResult.AGREES, AuditResult.OPEN, AuditResult.UNNUMBERED)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is said of one order number, or of one KK order without a number."""
+    """The result for one order number, or for one KK order without a number."""
 
     key: str | None
     verdict: AuditResult
     message: str = ""
     state: str = ""
-    """Of the newest generation; empty when the ledger does not know the number."""
+    """The state of the newest generation; empty if the ledger does not have the number."""
     generation: int = 0
     should_have: Goods = field(default_factory=dict)
-    """The goods of all created generations that were looked for."""
+    """The goods of all created generations in the comparison."""
     kk_has: Goods = field(default_factory=dict)
     ledger_ids: tuple[str, ...] = ()
     kk_ids: tuple[str, ...] = ()
 
 
 def unclaimed(key: str, shown: Sequence[ListedOrder]) -> Finding:
-    """Return what is said of a number that the ledger does not know."""
+    """Return the finding for a number that the ledger does not have."""
     standing = [one for one in shown if not one.is_cancelled]
     if not standing:
         return Finding(key, AuditResult.AGREES, "cancelled at KK", kk_ids=_ids(shown))
-    message = "the ledger does not know this number"
+    message = "the ledger does not have this number"
     return Finding(key, AuditResult.UNCLAIMED, message, kk_has=_goods(standing), kk_ids=_ids(standing))
 
 
 def unnumbered(one: ListedOrder) -> Finding:
-    """Return what is said of a KK order without a number that can be read."""
+    """Return the finding for a KK order whose number is missing or cannot be parsed."""
     at = f"created {utc(one.created_at)}" if one.created_at else ""
     return Finding(None, AuditResult.UNNUMBERED, at, kk_has=one.goods or {}, kk_ids=(one.id,))
 
@@ -105,14 +105,14 @@ def compare(
 ) -> Finding:
     """Compare one order number.
 
-    :param generations: those whose times were read, oldest first.
+    :param generations: the ledger's rows at whose times KK's list was read, oldest first.
     :param shown: all KK orders of this number from these times.
-    :param attempts: POSTs that may have reached KK; they tell what an open generation may have ordered.
+    :param attempts: POSTs that may have reached KK. An open generation may have ordered any of their goods.
     :param now: the database's clock, epoch seconds.
     """
     created = [one for one in generations if one.state is State.CREATED]
     ids = _all_ids(generations)
-    # What was cancelled at KK and is not counted on here is over.
+    # An order that was cancelled at KK counts only if the ledger has its id.
     standing = [one for one in shown if one.id in ids or not one.is_cancelled]
     verdict, message = _audit_result(generations, created, standing, attempts, now)
     return Finding(
@@ -135,10 +135,10 @@ def _audit_result(
     attempts: Sequence[Attempt],
     now: float,
 ) -> tuple[AuditResult, str]:
-    if created and all(map(_is_nobodys, generations)):
+    if created and all(map(_is_unclaimed, generations)):
         return (
             AuditResult.UNCLAIMED,
-            "known from KK's list alone: no sync has sent or selected this very order",
+            "the ledger has this number from KK's list alone: no sync sent or selected it",
         )
     unsettled = [one for one in generations if one.state is not State.CREATED and one.settle_after > now]
     if unsettled:
@@ -152,21 +152,21 @@ def _audit_result(
     verdict, message = _by_goods(created, pending, shown, attempts)
     others = sorted(set(_ids(shown)) - set(_all_ids(generations)))
     if verdict is AuditResult.MORE and others:
-        return verdict, f"{message}; the ledger does not know {', '.join(others)}"
+        return verdict, f"{message}; the ledger does not have {', '.join(others)}"
     if verdict is AuditResult.AGREES and not known <= set(_ids(shown)):
         lost = sorted(known - set(_ids(shown)))
-        return AuditResult.OTHER_IDS, f"KK does not show {', '.join(lost)}, which the ledger knows"
+        return AuditResult.OTHER_IDS, f"KK does not list {', '.join(lost)}, which the ledger has"
     return verdict, message
 
 
-def _is_nobodys(entry: Record) -> bool:
+def _is_unclaimed(entry: Record) -> bool:
     return not (entry.attempt or entry.content.fingerprint or entry.resolved_by)
 
 
 def _is_resolved_so(created: Sequence[Record], known: set[str], shown: Sequence[ListedOrder]) -> bool:
-    """Whether a human has seen exactly these orders at KK and said that they are it."""
-    has_spoken = any(one.adopted and one.resolved_by for one in created)
-    return has_spoken and known == set(_ids(shown))
+    """Return whether a person resolved the number as exactly these KK orders."""
+    is_resolved = any(one.adopted and one.resolved_by for one in created)
+    return is_resolved and known == set(_ids(shown))
 
 
 def _by_ids(
@@ -178,9 +178,10 @@ def _by_ids(
     if known and not ids:
         return AuditResult.MISSING, "KK shows no order of this number"
     if lost := sorted(set(known) - ids):
-        return AuditResult.FEWER, f"KK does not show {', '.join(lost)}, which the ledger knows"
+        return AuditResult.FEWER, f"KK does not list {', '.join(lost)}, which the ledger has"
     if others := sorted(ids - set(known)):
-        return AuditResult.UNCLEAR, f"the ledger does not know {', '.join(others)}, and goods cannot be read"
+        text = f"the ledger does not have {', '.join(others)}, and their goods cannot be parsed"
+        return AuditResult.UNCLEAR, text
     return AuditResult.AGREES, ""
 
 
@@ -206,15 +207,15 @@ def _by_goods(
 
 def _how_much_more(wanted: Goods, found: Goods, shown: Sequence[ListedOrder]) -> str:
     if not wanted:
-        return "KK has it, and by the ledger it should not"
+        return "KK has this order, and the ledger does not have it as created"
     times = min(found[sku] // quantity for sku, quantity in wanted.items())
     if dict(found) == {sku: times * quantity for sku, quantity in wanted.items()}:
-        return f"KK has it {times} times"
+        return f"KK has this order {times} times"
     return f"KK has more goods than were ordered, in {len(shown)} orders"
 
 
 def _pending_goods(pending: Sequence[Record], attempts: Sequence[Attempt]) -> list[Goods]:
-    """Return what an open generation may have come to; only the newest can be open."""
+    """Return the goods that the open generation may have ordered; only the newest can be open."""
     generations = {one.generation for one in pending}
     older = [one.content.goods for one in attempts if one.generation in generations]
     return [*older, *(one.content.goods for one in pending)]
@@ -241,7 +242,7 @@ def _all_ids(generations: Iterable[Record]) -> tuple[str, ...]:
     return union((), (one for entry in generations for one in entry.kk_order_ids))
 
 
-#: An answer is recorded after KK has created the order, and clocks differ: read so much around a period.
+#: Seconds that are read around a period: an answer is recorded after KK created the order, and clocks differ.
 _MARGIN_S = 600.0
 _LOG_EVERY_S = 10.0
 _SENTINELS = 3
@@ -250,32 +251,32 @@ _KEYS_AT_ONCE = 500
 
 @dataclass
 class Audit:
-    """What a comparison has come to."""
+    """The result of an audit."""
 
     since: float
     until: float
     findings: list[Finding] = field(default_factory=list)
-    """All that does not simply agree, by order number; orders without one at the end."""
+    """All findings except those that agree, by order number; orders without one are at the end."""
     counts: Counter[AuditResult] = field(default_factory=Counter)
-    """How many of each verdict, those that agree too."""
+    """The number of order numbers by result, those that agree included."""
 
     @property
     def agrees(self) -> bool:
-        """Whether no order number has more or fewer KK orders than it should have."""
+        """Whether each order number has as many KK orders as it should."""
         return not any(verdict.is_difference for verdict in self.counts)
 
 
 def latest_until(ledger: SqlLedger, order_list: OrderList) -> float:
-    """Return up to when KK's list can be believed to be complete by now, epoch seconds."""
+    """Return the time up to which KK's list is complete by now, epoch seconds."""
     return trusted_now(ledger, order_list) - ledger.timing.settle_window_s
 
 
 def audit(ledger: SqlLedger, order_list: OrderList, since: float, until: float, log: Log) -> Audit:
-    """Compare what KK has created from `since` to `until` (epoch seconds) with the ledger.
+    """Compare the orders that KK created from `since` to `until` (epoch seconds) with the ledger.
 
     :param until: not later than `latest_until`.
-    :raises InconclusiveError, KKError: when KK's list cannot be read completely, or shows none of the orders
-        that KK has answered; then nothing can be told.
+    :raises InconclusiveError, KKError: KK's list cannot be read completely, or it has no sentinel order, so
+        the comparison has no result.
     """
     return _Auditor(ledger, order_list, since, until, log).run()
 
@@ -290,7 +291,7 @@ class _Auditor:
         self._shown = _Shown(order_list, ledger, log)
 
     def run(self) -> Audit:
-        # KK first: whatever it shows by then has its intent in the ledger.
+        # KK's list first: each order in it has its intent in the ledger already.
         start, end = self._since - self._margin_s, self._until + self._margin_s
         self._shown.read(start, end)
         near = self._ledger.storage.created_between(start, end)
@@ -316,7 +317,7 @@ class _Auditor:
         return epoch is None or self._since <= epoch <= self._until
 
     def _require_sentinel(self, near: Iterable[Record]) -> None:
-        """Raise unless KK shows one of the orders that it has answered, if there are any."""
+        """Raise an error if there are sentinel orders and KK's list has none of them."""
         if any(one.attempt and self._shown.has(one.kk_order_ids) for one in near):
             return
         known = self._ledger.storage.newest_sent(before=self._until, limit=_SENTINELS)
@@ -330,7 +331,7 @@ class _Auditor:
     # What is compared ------------------------------------------------------------------------------
 
     def _keys(self, near: Iterable[Record], pending: Iterable[Record]) -> set[str]:
-        """Return the numbers that have something in the period, here or at KK."""
+        """Return the order numbers of the period, in the ledger or at KK."""
         keys = {one.key for one in near if self._is_inside(one.created_at)}
         keys |= {key for key, one in self._shown.numbered() if self._is_inside(one.created_at)}
         sent = self._ledger.attempts(sorted({one.key for one in pending}))
@@ -347,7 +348,7 @@ class _Auditor:
         shown = self._shown.of(key)
         if not generations:
             return unclaimed(key, shown)
-        # What was created at another time cannot be expected among what was read.
+        # An order that was created at another time need not be in the part of the list that was read.
         ids = {one.id for one in shown}
         looked_for = [
             one
@@ -359,7 +360,7 @@ class _Auditor:
     # A second look ---------------------------------------------------------------------------------
 
     def _compare_goods(self, rows: dict[str, list[Record]], findings: dict[str, Finding]) -> None:
-        """Judge again what does not agree, with KK's list from all times at which it was sent or created."""
+        """Compare the numbers that differ once more, with KK's list of all times of their orders."""
         keys = sorted(rows)
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             some = keys[start : start + _KEYS_AT_ONCE]
@@ -388,7 +389,7 @@ def _by_key(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
 
 def _times(generations: Iterable[Record], attempts: Iterable[Attempt]) -> Iterator[float]:
     yield from (one.created_at for one in generations if one.created_at)
-    # Where a human has said that it was created, that is when he said so.
+    # After a manual resolution, the time of creation is the time of the resolution.
     yield from (one.intent_at for one in attempts)
 
 
@@ -403,7 +404,7 @@ def _merged(times: Iterable[float], margin_s: float) -> list[tuple[float, float]
 
 
 class _Shown:
-    """What KK's list shows, as far as it was read."""
+    """The parts of KK's list that were read."""
 
     def __init__(self, order_list: OrderList, ledger: SqlLedger, log: Log) -> None:
         self._order_list, self._clock, self._log = order_list, ledger.clock, log
@@ -415,7 +416,7 @@ class _Shown:
         self._ids_of: dict[str, set[str]] = {}
 
     def read(self, since: float, until: float) -> None:
-        """Read a period, unless that was done before; wider by what KK's clock differs."""
+        """Read a period that was not read before, wider by the error of KK's clock."""
         if any(start <= since and until <= end for start, end in self._read):
             return
         skew_s = self._order_list.clock_skew_s or 0.0
@@ -424,7 +425,7 @@ class _Shown:
             self._by_id.update((one.id, one) for one in listed)
             self._log_progress(listed)
         if abs((self._order_list.clock_skew_s or 0.0) - skew_s) > _MARGIN_S / 2:
-            self.read(since, until)  # only the first answer tells how far KK's clock is off
+            self.read(since, until)  # KK's first answer gives the error of its clock
         else:
             self._read.append((since, until))
 
@@ -435,7 +436,7 @@ class _Shown:
             self._log.info("Reading KK's list: %d orders, up to %s", len(self._by_id), utc(max(times)))
 
     def attribute(self, rows: Iterable[Record]) -> None:
-        """Find out which number each order is of, with the help of rows that may be its own."""
+        """Assign each KK order to an order number, also by rows of the ledger that may be its own."""
         rows = list(rows)
         by_id = {one: row.key for row in rows for one in row.kk_order_ids}
         plain = {plain_number(row.key): row.key for row in rows}

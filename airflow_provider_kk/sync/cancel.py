@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolutionUnavailable, ResolvedBy
+from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
+from airflow_provider_kk.sync.resolution import ResolvedBy
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
@@ -15,9 +16,9 @@ _MOST_REMARK = 200
 
 
 def require_cancellable(number: str, hook: KKHook, ledger: SqlLedger) -> None:
-    """Require that an order is at KK and not shipped; nothing changes.
+    """Require that an order is at KK and not shipped. Nothing changes.
 
-    :raises ResolutionRejected: says why it cannot be cancelled, and what to do instead.
+    :raises ResolutionRejected: it cannot be cancelled; the text has the reason and what to do.
     :raises KKError: KK does not answer.
     """
     from airflow_provider_kk.api.fulfilment import Goal, why_never
@@ -28,7 +29,7 @@ def require_cancellable(number: str, hook: KKHook, ledger: SqlLedger) -> None:
     if entry.state.value != "created":
         state = entry.state.value
         raise ResolutionRejected(f"{number} is {state.replace('_', ' ')}{_ADVICE[state]}")
-    # Within the account's rate limit: a bulk cancel asks once for each order.
+    # A bulk cancel sends a request for each order, so it shares the account's rate limit.
     with hook.client(hook.settings.shared_bucket(ledger)) as client:
         listed = client.get_orders(list(entry.kk_order_ids))
     reasons = {one.id: reason for one in listed if (reason := why_never(one, Goal.REFUNDED))}
@@ -37,24 +38,27 @@ def require_cancellable(number: str, hook: KKHook, ledger: SqlLedger) -> None:
         raise ResolutionRejected(f"{number} cannot be cancelled: {text}")
 
 
-_NOT_AT_KK = ": KK does not have it, so there is nothing to cancel. Take it out of the query, or `kk pause`"
+_NOT_AT_KK = (
+    ": KK does not have it, so there is nothing to cancel. To keep it from being sent, remove it from the "
+    "query or run `kk pause`"
+)
 _ADVICE = {
     "invalid": _NOT_AT_KK,
     "not_sent": _NOT_AT_KK,
     "rejected": _NOT_AT_KK,
-    "sending": ": wait until its outcome is known, then cancel it",
-    "in_doubt": ": wait until its outcome is known, then cancel it",
+    "sending": ": wait until a sync records its outcome, then cancel it",
+    "in_doubt": ": wait until a sync reconciles it, then cancel it",
     "held": ": resolve it first with `kk ledger resolve`",
 }
 
 
 def cancel(number: str, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger, log: Log) -> str:
-    """Ask KK to refund all of an order, once however often this is called; say what became of it.
+    """Ask KK to refund a whole order, once however often this is called, and return the result in words.
 
     `resolved_by.why` is the remark at KK. KK decides later, usually within an hour (page "Refund").
 
-    :raises ResolutionRejected: says why KK was not asked, or what it answered.
-    :raises ResolutionUnavailable: it is not known yet whether KK has it; the same call later goes on.
+    :raises ResolutionRejected: the refund was not sent, or KK rejected it; the text has the reason.
+    :raises ResolutionUnavailable: the refund is in doubt; the same call later continues.
     :raises KKError: KK cannot be read.
     """
     from airflow_provider_kk.delivery.clock import Stop
@@ -67,17 +71,17 @@ def cancel(number: str, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger
     bucket = hook.settings.shared_bucket(ledger)
     origin = Origin(run_id="kk cancel", task_id=resolved_by.who)
     with hook.client(bucket) as client:
-        # Who has paused everything after a wrong run cancels what that run bought.
+        # After a wrong run, a person pauses the account and cancels the orders of that run.
         task = RefundTask(ledger, client, bucket, origin, Stop(), log, goes_on_while_paused=True)
         try:
             task.prepare(number, None, None, resolved_by.why[:_MOST_REMARK], "Other")
             wait_s = task.advance()
             if wait_s is not None:
                 raise ResolutionUnavailable(
-                    f"it is not known yet whether KK has the refund of {number}. Cancel it again in "
-                    f"{wait_s:.0f} s to find out; nothing is asked for twice"
+                    f"the refund of {number} is in doubt. Cancel it again in {wait_s:.0f} s to reconcile it. "
+                    "No refund is sent twice"
                 )
-            task.require_asked()
+            task.require_sent()
         except RefundImpossibleError as error:
             raise ResolutionRejected(f"{number} cannot be cancelled: {error}") from error
         except (RefundPostponedError, InconclusiveError) as error:
@@ -85,4 +89,4 @@ def cancel(number: str, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger
         except SyncError as error:
             raise ResolutionRejected(f"{number}: {error}") from error
         refunds = ", ".join(one["refund_no"] for one in task.result())
-        return f"KK has refund {refunds} of {', '.join(task.kk_order_ids)} and decides within a day"
+        return f"KK has refund {refunds} of {', '.join(task.kk_order_ids)}, and decides on it within a day"

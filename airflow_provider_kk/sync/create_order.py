@@ -1,4 +1,4 @@
-"""Create one order for a task: check what the task was given, deliver the order, and decide the outcome."""
+"""Create one order for a task: check the order, deliver it, and decide whether the task succeeds."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from airflow_provider_kk.sync.delivery import Delivery
     from airflow_provider_kk.sync.runs import Summary
 
-#: The namespace of derived order numbers. It never changes, so that a task's number never changes.
+#: The namespace of derived order numbers. It must never change, so that a task's number never changes.
 _NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
 
 
 class _Number(RequestModel):
-    """The order number that a task gives beside a whole order."""
+    """The order number that a task has in addition to a whole order."""
 
     custom_order_number: OrderNumber = None
 
@@ -36,18 +36,18 @@ class _Number(RequestModel):
 def build_order(
     whole: Any, fields: Mapping[str, Any], *, settings: ConnectionSettings, origin: Origin, log: Log
 ) -> Order:
-    """Check a task's order, which is given as a whole or in single fields, and return it with its number.
+    """Check a task's order, given as a whole or in single fields, and return it with its number.
 
-    :param whole: an `Order`, a mapping or JSON text; None when the fields are given.
+    :param whole: an `Order`, a mapping or JSON text; None if the fields are given.
     :param fields: the single fields; None stands for a field that is not given.
-    :param log: gets what was read differently from how it was given, and what looks doubtful.
-    :raises SyncError: names every fault.
+    :param log: gets a warning for each value that was corrected or looks wrong.
+    :raises SyncError: the order is invalid; the text has every fault.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     number = given.pop("custom_order_number", None) if whole is not None else None
     if whole is not None and given:
         raise _invalid(
-            f"Give either order or the single fields; {', '.join(sorted(given))} came beside order"
+            f"Set either order or the single fields. {', '.join(sorted(given))} is set in addition to order"
         )
     notices: list[Fault] = []
     try:
@@ -60,16 +60,18 @@ def build_order(
         for notice in notices:
             log.warning("%s", notice)
         if beside is not None and order.custom_order_number not in (None, beside):
-            raise _invalid("custom_order_number was given twice, on the operator and in order, and differs")
+            raise _invalid(
+                "custom_order_number differs between the operator and its order. Set it in one place"
+            )
         found = order.custom_order_number or beside or _derived_number(settings.account, origin)
         return order.model_copy(update={"custom_order_number": found})
-    # Outside of the handler, so that no traceback carries what the customer wrote.
+    # Outside of the handler, so that no traceback has personal data.
     raise _invalid(fault)
 
 
 def _derived_number(account: str, origin: Origin) -> str:
     if not origin.run_id:
-        raise _invalid("Outside of a DAG run an order needs a custom_order_number")
+        raise _invalid("Set custom_order_number: no number can be derived outside of a DAG run")
     name = "/".join([account, origin.dag_id, origin.run_id, origin.task_id, str(origin.map_index)])
     return f"af-{uuid.uuid5(_NUMBERS, name).hex}"
 
@@ -79,10 +81,10 @@ def _invalid(fault: str) -> SyncError:
 
 
 def create_order(order: Order, delivery: Delivery, *, changes_fail: bool) -> tuple[RunResult, Summary]:
-    """Deliver one order and return what became of it.
+    """Deliver one order and return its result.
 
-    :raises DeferUntil: to be called again later.
-    :raises SyncError: the order is not at KK, or `changes_fail` and it is there with other content.
+    :raises DeferUntil: the task has to wait, then call this again.
+    :raises SyncError: the order is not at KK, or `changes_fail` and KK has it with other content.
     """
     delivery.run_queue.add([item_of(0, order)])
     summary, failure = delivery.carry_out()

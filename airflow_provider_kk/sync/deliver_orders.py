@@ -1,4 +1,4 @@
-"""Deliver the orders that a sync has loaded, and report what became of them."""
+"""Deliver the orders that a sync loaded, and report their results."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def deliver_orders(
     changes_fail: bool,
     ledger_conn_id: str,
 ) -> Summary:
-    """Deliver, then report to the warehouse, `publish` and the ledger, in this order, whatever happened.
+    """Deliver, then report to the warehouse, `publish` and the ledger, in this order, also after an error.
 
     :param publish: gets the summary; if it raises, the next try continues this sync.
-    :raises DeferUntil: to be called again later, with the same orders.
+    :raises DeferUntil: the task has to wait, then call this again with the same orders.
     :raises SyncError: the sync fails; see `task_failure`.
     """
     log = delivery.log
@@ -58,7 +58,8 @@ def deliver_orders(
     ]
     if states and not delivery.guard_exceeded:
         log.info(
-            "Which, and why: `kk ledger list --state %s --kk-conn-id %s --ledger-conn-id %s`",
+            "To list these orders with their reasons, run `kk ledger list --state %s --kk-conn-id %s "
+            "--ledger-conn-id %s`",
             " --state ".join(states),
             delivery.hook.kk_conn_id,
             ledger_conn_id,

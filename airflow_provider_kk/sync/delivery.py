@@ -1,4 +1,4 @@
-"""Deliver one task's orders, one as well as a million: a ledger, a dispatcher, and the waits around it."""
+"""Deliver the orders of one task, from one to millions: the ledger, the dispatcher, and its waits."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from airflow_provider_kk.sync.approval import Approval
     from airflow_provider_kk.sync.runs import Summary, SyncRun, SyncRuns
 
-#: Shorter waits are slept through: a deferral costs more.
+#: A deferral costs more than a shorter wait in the worker.
 _WORTH_DEFERRING_S = 5.0
 _WORTH_LOGGING_S = 1.0
 _LOG_EVERY_S = 30.0
 
 
 class DeferUntil(Exception):
-    """The task should give its slot back until a time (epoch seconds), then run again."""
+    """The task should be deferred until a time (epoch seconds), then run again."""
 
     def __init__(self, until: float) -> None:
         super().__init__(until)
@@ -44,7 +44,7 @@ class DeferUntil(Exception):
 class Delivery:
     """Delivers the orders of a run queue.
 
-    :param can_defer: leave by `DeferUntil` when there is long to wait.
+    :param can_defer: raise `DeferUntil` instead of a long wait.
     """
 
     hook: KKHook
@@ -58,26 +58,26 @@ class Delivery:
     max_seconds: float | None = None
     max_sent: int | None = None
     counts_earlier_tries: bool = True
-    """Whether `max_sent` and the guards are for all tries of this sync together, not for each."""
+    """Whether `max_sent` and the guards apply to all tries of this sync together."""
     check_stock: bool = False
     guards: Guards = OFF
     approval: Approval | None = None
-    """The plan that people approved; None where none is asked for."""
+    """The approved plan; None if no approval is needed."""
     prices: Prices = field(default_factory=Prices)
     can_defer: bool = False
     recover_max_age_s: float = 0.0
     run: SyncRun = field(init=False)
     runs: SyncRuns = field(init=False)
     before_waiting: Callable[[], object] = lambda: None
-    """Called once, before the first wait for orders in doubt: what is final by then need not wait, too."""
+    """Called once, before the first wait for orders in doubt, to report the results that are final."""
     breaker_reason: str | None = None
     breaker_error: KKError | None = None
     postponed_because: str = ""
-    """Why nothing more was sent though all is well: a person's pause, or the daily cap."""
+    """The pause or the daily limit because of which nothing more was sent; no error."""
     guard_exceeded: str = ""
-    """Why a guard let nothing be sent."""
+    """The exceeded guard because of which nothing was sent."""
     held_elsewhere: list[str] = field(init=False)
-    """Orders of the account that this sync has held, in any of its tries, and that it did not select."""
+    """Orders of the account that this sync held in any of its tries, but did not select."""
 
     def __post_init__(self) -> None:
         from airflow_provider_kk.delivery.log import OrderLog
@@ -95,7 +95,7 @@ class Delivery:
 
     @contextmanager
     def client(self) -> Iterator[KKClient]:
-        """A client that keeps the account's rate together with all other workers."""
+        """Yield a client that shares the account's rate limit with all other workers."""
         bucket = self.hook.settings.shared_bucket(self.ledger)
         self._client, self._bucket = self.hook.client(bucket), bucket
         try:
@@ -104,9 +104,9 @@ class Delivery:
             self._client.close()
 
     def deliver(self) -> None:
-        """Within `client`: send what is pending, wait for what is in doubt and settle it.
+        """Send the pending orders, wait for those in doubt and reconcile them. Call it within `client`.
 
-        :raises DeferUntil: to be called again later, with the same jobs.
+        :raises DeferUntil: the task has to wait, then call this again with the same orders.
         """
         stream = self._stream()
         try:
@@ -120,7 +120,7 @@ class Delivery:
             stream.close()
 
     def carry_out(self) -> tuple[Summary, BaseException | None]:
-        """Deliver and count the sync, whatever happened; and return what `deliver` raised."""
+        """Deliver, and return the sync's summary and the error that `deliver` raised, if any."""
         failure: BaseException | None = None
         with self.client():
             try:
@@ -138,7 +138,7 @@ class Delivery:
         client = self._client
         send_until = max_sent = None
         if self.max_seconds is not None:
-            # The try began by the database's clock; the stream goes by the worker's.
+            # The try's start has the database's clock; the dispatcher uses the worker's.
             passed_s = max(0.0, self.ledger.now() - self.run.try_started_at)
             send_until = self.ledger.clock.wall() + self.max_seconds - passed_s
         if self.max_sent is not None:
@@ -189,7 +189,7 @@ class Delivery:
     def _mark_invalid(self, item: QueuedOrder, fault: Fault) -> None:
         from airflow_provider_kk.delivery.run_queue import RunStatus
 
-        # The digest is of the order alone: another limit is nothing new.
+        # The digest is of the order alone, so that another limit does not make it newly invalid.
         is_new = self.ledger.note_invalid(
             item.key or "", f"guard {item.content.fingerprint}", str(fault), sync_id=self.run.sync_id
         )
@@ -198,16 +198,16 @@ class Delivery:
         self.run_queue.set(item.position, RunStatus.INVALID, is_new=is_new, message=str(fault))
 
     def _wait(self, stream: Dispatcher) -> None:
-        is_told = False
+        is_reported = False
         while not (stream.cannot_list or self.stop.is_set()):
             wait_s = stream.wait_s()
             if wait_s is None:
                 return
             if self.can_defer and wait_s > _WORTH_DEFERRING_S:
                 raise DeferUntil(self.ledger.clock.wall() + wait_s)
-            if wait_s > _WORTH_LOGGING_S and not is_told:
+            if wait_s > _WORTH_LOGGING_S and not is_reported:
                 self.before_waiting()
-                is_told = True
+                is_reported = True
             self._sleep(wait_s)
             if not self.stop.is_set():
                 stream.reconcile_waiting()
@@ -226,8 +226,8 @@ class Delivery:
 
         names = ", ".join(name for name, _ in self.run_queue.examples(RunStatus.WAITING))
         self.log.info(
-            "%s in doubt, first %s: only KK's list can tell what became of them. The next look is at %s, "
-            "in %.0f s",
+            "%s in doubt, the first: %s. KK's list is read next at %s, in %.0f s, to find out whether KK has "
+            "them",
             count_orders(self.run_queue.counts().get(RunStatus.WAITING, 0)),
             names,
             utc(self.ledger.clock.wall() + rest_s),
@@ -245,14 +245,14 @@ class Delivery:
         return summary
 
     def end(self, state: str, summary: Summary) -> None:
-        """Store how far the sync has come, `waiting`, `failed` or `done`, and tell Airflow's metrics."""
+        """Store the sync's state, `waiting`, `failed` or `done`, and its counts; emit Airflow metrics."""
         counts = summary.as_dict()
         self.runs.end(self.run, state, counts | {"held_elsewhere": self.held_elsewhere})
         count_orders_moved(self.run.before, counts, self._tags(), is_over=state != "waiting")
         count_requests(self._client, self._bucket, self._tags())
 
     def gauge_account(self) -> None:
-        """Tell Airflow's metrics where the account's orders stand."""
+        """Emit the Airflow metrics of the account's orders by state."""
         gauge_account(self.ledger, self._tags())
 
     def _tags(self) -> dict[str, str]:
@@ -260,7 +260,7 @@ class Delivery:
 
 
 def item_of(position: int, order: Order) -> QueuedOrder:
-    """Return an order as a run queue keeps it."""
+    """Convert an order to an item of a run queue."""
     from airflow_provider_kk.delivery.orders import content_of
     from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
@@ -273,7 +273,7 @@ def item_of(position: int, order: Order) -> QueuedOrder:
 
 
 def order_of(payload: str) -> Order:
-    """Return the order that `item_of` has put in a run queue, without a second check."""
+    """Return the order of a run queue's payload, without checking it once more."""
     from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
 
     fields = json.loads(payload)
@@ -283,13 +283,14 @@ def order_of(payload: str) -> Order:
 
 
 def warn_of_short_timeout(execution_timeout: Any, ledger: SqlLedger, log: Log) -> None:
-    """Say so when the task will be stopped before an order in doubt can be settled."""
+    """Warn if `execution_timeout` ends before an order in doubt can be reconciled."""
     if execution_timeout is None:
         return
     if execution_timeout.total_seconds() < ledger.settle_delay_s:
         log.warning(
-            "execution_timeout is %.0f s, but an order in doubt is settled only %.0f s after it was sent "
-            "(lease_s + timeout_s + settle_window_s): such orders stay in doubt until the next try or run",
+            "execution_timeout is %.0f s, but an order in doubt is reconciled %.0f s after it was sent "
+            "(lease_s + timeout_s + settle_window_s). Such orders stay in doubt until the next try or run. "
+            "To reconcile them in this try, raise execution_timeout",
             execution_timeout.total_seconds(),
             ledger.settle_delay_s,
         )

@@ -1,4 +1,4 @@
-"""Keep a ledger for one try of a single order where none is set; KK's list stands in for a lasting one."""
+"""A temporary ledger for one try of a single order, if no ledger is set. KK's list replaces a lasting one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
-#: How far back an order number is looked for, since nothing says when it was first sent.
+#: The period of KK's list in which the order number is searched, since its first sending is not recorded.
 _RECOVER_PERIOD_S = 86_400.0
 
 
 @contextmanager
 def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Iterator[SqlLedger]:
-    """Keep a ledger for this try only.
+    """Yield a ledger for this try only.
 
-    Each try first adopts from KK's list what the last day brought, and a later try waits for a settle window
-    before that, so that what an earlier one sent is listed.
+    Each try first adopts the orders of the last day from KK's list. A later try waits for a settle window
+    before that, so that KK's list has the order of an earlier try.
     """
     import sqlalchemy as sa
 
@@ -33,14 +33,14 @@ def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Ite
 
     if hook.settings.max_orders_per_day is not None:
         raise SyncError(
-            f"Connection {hook.kk_conn_id!r} sets max_orders_per_day, which only a ledger can count: set "
+            f"Connection {hook.kk_conn_id!r} sets max_orders_per_day, which only a ledger can count. Set "
             "ledger_conn_id on the operator or in the extra of the connection",
             is_retryable=False,
         )
     log.warning(
-        "No ledger is set, so this order is created on best effort: a killed or cleared task is protected "
-        "only by KK's list, and KK's rate limit is kept within this task "
-        "alone. Set ledger_conn_id on the operator or in the extra of %r",
+        "No ledger is set. If the task is killed or cleared, only KK's list protects against a duplicate, "
+        "and the rate limit is not shared with other tasks. Set ledger_conn_id on the operator or in the "
+        "extra of connection %r",
         hook.kk_conn_id,
     )
     with tempfile.TemporaryDirectory(prefix="kk-ledger-") as folder:
@@ -49,7 +49,7 @@ def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Ite
         ledger.storage.set_recovered_until(ledger.now() - _RECOVER_PERIOD_S)
         if try_number > 1:
             log.info(
-                "Try %d waits %.0f s, until KK lists what an earlier one may have sent",
+                "Try %d waits %.0f s, until KK's list must have an order of an earlier try",
                 try_number,
                 ledger.timing.settle_window_s,
             )

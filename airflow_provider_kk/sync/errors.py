@@ -1,14 +1,22 @@
-"""The error of a sync, which operators translate to Airflow's exceptions and commands to an exit status."""
+"""The errors of this room: operators translate them to exceptions of Airflow, commands to an exit status."""
 
 from __future__ import annotations
 
 
 class SyncError(Exception):
-    """Says why a sync fails, and what to do.
+    """A sync fails. The text has the reason and what to do.
 
-    :param is_retryable: whether a retry helps without anybody changing anything.
+    :param is_retryable: whether a retry can succeed without a change by a person.
     """
 
     def __init__(self, message: str, *, is_retryable: bool) -> None:
         super().__init__(message)
         self.is_retryable = is_retryable
+
+
+class ResolutionRejected(Exception):
+    """A resolution is rejected, and the order is unchanged. The text has the reason and what to do."""
+
+
+class ResolutionUnavailable(ResolutionRejected):
+    """KK did not answer, so the same resolution may be accepted later."""

@@ -1,4 +1,4 @@
-"""Decide whether a task succeeds, and describe why it does not."""
+"""Decide whether a task succeeds, and describe why it fails."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ _NAMED = 5
 
 
 def task_failure(
-    delivery: Delivery, summary: Summary, *, max_rejected: float, changes_fail: bool
+    delivery: Delivery,
+    summary: Summary,
+    *,
+    max_rejected: float,
+    changes_fail: bool,
+    details: str = "For details, see the warnings in the log and the summary's rejections",
 ) -> SyncError | None:
-    """Return what the task is to fail with, None when all is well."""
+    """Return the error with which the task of a sync fails; None if it succeeds.
+
+    :param details: where a person finds the single orders.
+    """
     if delivery.guard_exceeded:
         return SyncError(f"Nothing was sent: {delivery.guard_exceeded}", is_retryable=False)
     if summary.in_doubt or summary.not_sent:
@@ -28,37 +36,36 @@ def task_failure(
     if summary.newly_held:
         where = _examples(delivery, RunStatus.HELD, summary.newly_held, elsewhere=delivery.held_elsewhere)
         reasons.append(
-            f"{count_orders(summary.newly_held)} newly held for a human{where}: "
-            "see `kk ledger list --state held`"
+            f"{count_orders(summary.newly_held)} newly held{where}. See `kk ledger list --state held`, then "
+            "resolve each with `kk ledger resolve`"
         )
     if changes_fail and summary.changed:
         where = _examples(delivery, RunStatus.CHANGED, summary.changed)
         reasons.append(
-            f"{count_orders(summary.changed)} changed after creation under the same number{where}: give what "
-            "is new a number of its own, or undo the change; `kk check` with the query lists each"
+            f"{count_orders(summary.changed)} changed after creation under the same number{where}. Use a new "
+            "number for a new order, or undo the change. `kk check` with the query lists each"
         )
     if _too_many_are_bad(summary, max_rejected):
         bad = summary.newly_rejected + summary.newly_invalid
         where = _examples(delivery, RunStatus.REJECTED, summary.newly_rejected)
         where += _examples(delivery, RunStatus.INVALID, summary.newly_invalid)
         reasons.append(
-            f"{count_orders(bad)} newly rejected or invalid{where}, more than "
-            f"max_rejected={max_rejected} allows"
+            f"{count_orders(bad)} newly rejected or invalid{where}, more than max_rejected={max_rejected} "
+            "allows. Fix their rows"
         )
     if not reasons:
         return None
     at_kk = summary.created + summary.already_created + summary.adopted
     return SyncError(
-        f"{'; '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK; the summary's "
-        "rejections and the log say more",
+        f"{'. '.join(reasons)}. {at_kk:,} of {count_orders(summary.selected)} are at KK. {details}",
         is_retryable=False,
     )
 
 
 def failing_states(summary: Summary, *, max_rejected: float) -> list[str]:
-    """Return the states in the ledger of the orders for which `task_failure` fails a task."""
+    """Return the ledger states of the orders for which `task_failure` fails a task."""
     if summary.in_doubt or summary.not_sent:
-        # Another worker's order counts as in doubt, too.
+        # An order that another worker is sending counts as in doubt.
         in_doubt = ["in_doubt", "sending"] if summary.in_doubt else []
         return in_doubt + (["not_sent"] if summary.not_sent else [])
     states = ["held"] if summary.newly_held else []
@@ -75,7 +82,7 @@ def _too_many_are_bad(summary: Summary, max_rejected: float) -> bool:
 
 
 def order_failure(finished: RunResult, *, changes_fail: bool) -> SyncError | None:
-    """Return what the task of a single order is to fail with, None when the order is at KK."""
+    """Return the error with which the task of a single order fails; None if the order is at KK."""
     status, name = finished.status, finished.key
     if status in (RunStatus.CREATED, RunStatus.ALREADY_CREATED, RunStatus.ADOPTED):
         return None
@@ -85,7 +92,7 @@ def order_failure(finished: RunResult, *, changes_fail: bool) -> SyncError | Non
     why = f": {finished.message}" if finished.message else ""
     text = f"Order {name} is {status.replace('_', ' ')}{code}{why}"
     if status in (RunStatus.IN_DOUBT, RunStatus.NOT_SENT, RunStatus.POSTPONED):
-        return SyncError(f"{text}. A retry looks again", is_retryable=True)
+        return SyncError(f"{text}. A retry continues", is_retryable=True)
     return SyncError(f"{text}. See `kk ledger show {name}`", is_retryable=False)
 
 
@@ -109,17 +116,17 @@ def _what_next(delivery: Delivery) -> str:
     hook, error = delivery.hook, delivery.breaker_error
     if isinstance(error, (KKAuthError, KKEndpointError)):
         what = f"{fix_for(error, hook.settings)} of connection {hook.kk_conn_id!r}"
-        return f"{what}; then a retry, or the next run, goes on"
-    return "A retry, or the next run, goes on where this try stopped"
+        return f"{what}. Then a retry, or the next run, continues"
+    return "A retry, or the next run, continues where this try stopped"
 
 
 def _examples(
     delivery: Delivery, status: RunStatus, number: int, *, but: str = "", elsewhere: Sequence[str] = ()
 ) -> str:
-    """Name some of `number` orders, and say what is the matter with them, or else with the first of them.
+    """Return some of `number` orders with their common reason, or with the reason of the first.
 
-    :param but: what was said already, and is not said again.
-    :param elsewhere: those of them that are not in the run queue.
+    :param but: text that was reported already and is not repeated.
+    :param elsewhere: those of the orders that are not in the run queue.
     """
     found = delivery.run_queue.examples(status, min(_NAMED, number - len(elsewhere)))
     names = [str(name) for name, _message in found] + list(elsewhere)[: _NAMED - len(found)]

@@ -1,4 +1,4 @@
-"""Guards: limits of what one run may buy, checked before its first order is sent."""
+"""Guards: limits of one run, checked before it sends its first order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROUND_UP = Context(prec=100, rounding=ROUND_CEILING)
 
 @dataclass(frozen=True)
 class Guards:
-    """The limits of one run; None switches one off. Values are in US dollars, without freight."""
+    """The limits of one run; None disables a limit. Values are in US dollars, without freight."""
 
     max_new_orders: int | None = 1_000
     max_order_units: int | None = 100
@@ -34,9 +34,9 @@ class Guards:
 
     @classmethod
     def checked(cls, **limits: object) -> Guards:
-        """Return the guards of an operator's arguments or a command's options.
+        """Check an operator's arguments or a command's options, and return the guards.
 
-        :raises ValueError: names the argument.
+        :raises ValueError: a limit is wrong; the text has the argument.
         """
         counts = ("max_new_orders", "max_order_units")
         found: dict[str, Any] = {
@@ -46,7 +46,7 @@ class Guards:
 
     @property
     def need_prices(self) -> bool:
-        """Whether KK has to be asked for prices."""
+        """Whether KK's prices have to be read."""
         return self.max_order_value is not None or self.max_run_value is not None
 
 
@@ -63,7 +63,7 @@ def _amount(name: str, limit: object) -> Decimal | None:
     if limit is None:
         return None
     try:
-        # A float stands for the number that it is written as.
+        # By its text, since a float such as 99.9 is not exactly that number.
         amount = Decimal(str(limit).strip()) if not isinstance(limit, bool) else Decimal("NaN")
     except InvalidOperation:
         amount = Decimal("NaN")
@@ -76,9 +76,9 @@ def _amount(name: str, limit: object) -> Decimal | None:
 
 
 class Prices:
-    """KK's prices by SKU. Each SKU is asked for once, 30 in a request.
+    """KK's prices by SKU. Each SKU is read once, 30 in a request.
 
-    Source: page "Products". KK does not document its answer for an unknown SKU.
+    Source: KK's page "Products". KK does not document its answer for an unknown SKU.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Prices:
         self._has_answered = False
 
     def fetch(self, client: KKClient, skus: Iterable[str]) -> None:
-        """Ask for the prices of these SKUs, as far as they are not known.
+        """Read the prices of those SKUs whose price is not known yet.
 
         :raises KKError: KK's prices cannot be read.
         """
@@ -95,10 +95,10 @@ class Prices:
         unknown = dict.fromkeys(sku.upper() for sku in skus if sku.upper() not in self._known)
         # A SKU with a comma would be two SKUs in the request.
         for chunk in chunks([sku for sku in unknown if "," not in sku], MAX_SKUS):
-            self._ask(client, chunk)
+            self._fetch_chunk(client, chunk)
         self._known = unknown | self._known
 
-    def _ask(self, client: KKClient, skus: Sequence[str]) -> None:
+    def _fetch_chunk(self, client: KKClient, skus: Sequence[str]) -> None:
         from airflow_provider_kk.api.errors import KKRejectedError
 
         try:
@@ -106,9 +106,9 @@ class Prices:
         except KKRejectedError:
             if len(skus) == 1:
                 return
-            # One SKU that KK does not accept must not hide the prices of the others.
+            # A SKU that KK rejects must not hide the prices of the others.
             for sku in skus:
-                self._ask(client, [sku])
+                self._fetch_chunk(client, [sku])
             if not self._has_answered:
                 raise
             return
@@ -119,18 +119,18 @@ class Prices:
                 self._known[name] = max(one.price, self._known.get(name) or one.price)
 
     def of(self, sku: str) -> Decimal | None:
-        """Return the price of a SKU; None when KK gives none that can be parsed."""
+        """Return the price of a SKU; None if KK has none that can be parsed."""
         return self._known.get(sku.upper())
 
     def total(self, goods: Goods) -> Decimal | None:
-        """Return what goods cost; None when a price is not known."""
+        """Return the price of goods; None if a SKU's price is not known."""
         costs = [None if (price := self.of(sku)) is None else price * number for sku, number in goods.items()]
         return None if None in costs else sum(filter(None, costs), Decimal(0))
 
 
 @dataclass
 class GuardReport:
-    """What the guards found; `exceeded` says why nothing may be sent, and is empty when the run may start."""
+    """The result of the guards. `exceeded` is the reason why nothing may be sent, empty if there is none."""
 
     guards: Guards
     new_orders: int = 0
@@ -140,7 +140,7 @@ class GuardReport:
     exceeded: str = ""
 
     def line(self) -> str:
-        """Return what each guard does, as a line for a plan."""
+        """Return the effect of each guard, as a line for a plan."""
         guards, invalid = self.guards, self.invalid
         value = "not checked" if self.value is None else f"{self.value:,.2f} USD would be spent"
         parts = {
@@ -162,9 +162,9 @@ class GuardCheck:
     """One check of a run queue against the guards.
 
     :param mark_invalid: is called for each order that exceeds a guard for one order.
-    :param client: asks KK for prices; None where no price is needed.
-    :param max_sent: how many orders the run may still send; None: all.
-    :param sent: the orders that this sync has sent in earlier tries, which count, too.
+    :param client: reads KK's prices; None if no price is needed.
+    :param max_sent: the number of orders that the run may still send; None: all.
+    :param sent: the orders that this sync sent in earlier tries, which count, too.
     """
 
     guards: Guards
@@ -197,7 +197,7 @@ class GuardCheck:
         return report
 
     def candidates(self) -> Iterator[QueuedOrder]:
-        """Yield the orders that this run would send and that no other sync has sent before."""
+        """Yield the orders that this run would send and that no other sync sent before."""
         from airflow_provider_kk.delivery.model import plain_number
         from airflow_provider_kk.delivery.recover import found_as_integer
         from airflow_provider_kk.delivery.run_queue import RunStatus
@@ -216,7 +216,7 @@ class GuardCheck:
         from airflow_provider_kk.delivery.states import Action, State, next_action
 
         action = next_action(item, entry, ledger.now)
-        # KK has not made an order that it rejected. What this sync has sent is counted by `sent`.
+        # KK did not create an order that it rejected. `sent` counts the orders that this sync sent.
         is_due = action is Action.RECONCILE_FIRST and entry.state is State.REJECTED
         return action is Action.SEND or (is_due and entry.sync_id != self.sync_id)
 
@@ -243,8 +243,8 @@ class GuardCheck:
             return
         if spent is None and self.guards.max_run_value is not None:
             report.exceeded = (
-                "KK gives no price any more for goods that this sync has sent, so max_run_value cannot be "
-                "checked. Check the orders that are left, then start a new run"
+                "KK has no price any more for goods that this sync has sent, so max_run_value cannot be "
+                "checked. Check the remaining orders, then start a new run"
             )
         elif spent is not None and _is_over(total := report.value + spent, self.guards.max_run_value):
             before = f", {spent:,.2f} USD of them sent before by this sync" if spent else ""
@@ -267,7 +267,7 @@ class GuardCheck:
                 name for name in ("max_order_value", "max_run_value") if getattr(self.guards, name)
             )
             report.unpriced += 1
-            why = f"KK gives no price for {sku}. Fix the SKU. To send it unchecked, leave {names} out"
+            why = f"KK has no price for {sku}. Fix the SKU. To send it without this check, remove {names}"
             self.mark_invalid(item, Fault(f"items[{index}].sku", why))
         elif _is_over(value, self.guards.max_order_value):
             self._mark(report, item, "max_order_value", f"the goods cost {value:,.2f} USD", value)
@@ -286,7 +286,7 @@ class GuardCheck:
         self.mark_invalid(item, Fault("items", why))
 
     def _sent(self) -> tuple[int, dict[str, int]]:
-        """Return how many orders this sync has sent before, and their goods."""
+        """Return the number of orders that this sync sent before, and their goods."""
         number, goods = 0, dict[str, int]()
         if self.guards.max_new_orders is None and self.guards.max_run_value is None:
             return number, goods

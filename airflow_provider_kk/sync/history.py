@@ -1,7 +1,7 @@
 """Check the ledger's own history against the rules of the protocol.
 
-The rules are those that the code runs on: the transitions of `states.TRANSITIONS` and the settle windows. A
-history that breaks one was changed by something else, or shows a fault of the protocol.
+The rules are those of the code itself: the transitions of `states.TRANSITIONS` and the settle windows. If a
+history breaks one, another program changed the ledger, or the protocol has a fault.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Rule(StrEnum):
     ONE_ATTEMPT = "one attempt at a time"
     """An attempt begins after the one before it was answered, or after its settle window."""
     TRANSITION = "transition"
-    """The order's state can follow from its attempts; what only a person can do has a person's name."""
+    """The order's state can follow from its attempts. A manual resolution has a person's name."""
     GENERATION = "generation"
-    """An order number is used again only after the generation before it has ended, and by a person."""
+    """A new generation begins only after the one before it ended, and by a person."""
     DAILY_CAP = "daily cap"
     """No day has more orders than the account's cap."""
 
@@ -59,8 +59,8 @@ def broken_rules(
 ) -> list[BrokenRule]:
     """Return the rules that the rows of one order number break.
 
-    :param generations: all of them, oldest first.
-    :param attempts: all POSTs of this number, oldest first.
+    :param generations: all generations of the number, oldest first.
+    :param attempts: all POSTs of the number, oldest first.
     :param settle_delay_s: see `Ledger.settle_delay_s`.
     """
     found: list[BrokenRule] = []
@@ -76,21 +76,22 @@ def broken_rules(
         found += [BrokenRule(rule, entry.key, entry.generation, text) for rule, text in broken]
     known = {entry.generation for entry in generations}
     for number in sorted({one.generation for one in attempts} - known):
-        text = f"generation {number} has attempts and no row"
+        text = f"generation {number} has attempts but no row"
         found.append(BrokenRule(Rule.ATTEMPTS, attempts[0].key, number, text))
     for before, after in pairwise(generations):
         if before.state not in CLOSED or not after.resolved_by:
             text = (
-                f"is ordered again by nobody, or while generation {before.generation} is {before.state.value}"
+                f"begins without a person's name, or while generation {before.generation} is "
+                f"{before.state.value}"
             )
             found.append(BrokenRule(Rule.GENERATION, after.key, after.generation, text))
     return found
 
 
 def over_cap(attempts: Iterable[Attempt], max_orders_per_day: int) -> Iterator[BrokenRule]:
-    """Yield each attempt that exceeds the account's cap within a day.
+    """Yield each attempt that exceeds the account's daily limit.
 
-    :param attempts: those of the whole account, by the time of their intents.
+    :param attempts: all attempts of the account, by the time of their intents.
     """
     day: deque[float] = deque()
     for one in attempts:
@@ -100,7 +101,10 @@ def over_cap(attempts: Iterable[Attempt], max_orders_per_day: int) -> Iterator[B
             day.popleft()
         day.append(one.intent_at)
         if len(day) > max_orders_per_day:
-            text = f"is order {len(day)} of a day with at most {max_orders_per_day}, at {utc(one.intent_at)}"
+            text = (
+                f"is order {len(day)} within a day at {utc(one.intent_at)}, and "
+                f"max_orders_per_day is {max_orders_per_day}"
+            )
             yield BrokenRule(Rule.DAILY_CAP, one.key, one.generation, text)
 
 
@@ -111,9 +115,9 @@ def _attempts(entry: Record, attempts: Sequence[Attempt]) -> _Found:
     numbers = [one.attempt for one in attempts]
     if numbers != list(range(1, entry.attempt + 1)):
         shown = ", ".join(map(str, numbers)) or "none"
-        yield Rule.ATTEMPTS, f"the row counts {entry.attempt} attempts, their rows are {shown}"
+        yield Rule.ATTEMPTS, f"the order's row counts {entry.attempt} attempts, but the ledger has {shown}"
     if entry.state is State.SENDING and attempts and attempts[-1].version != entry.version:
-        yield Rule.ATTEMPTS, f"attempt {entry.attempt} is being sent, and its intent has another version"
+        yield Rule.ATTEMPTS, f"attempt {entry.attempt} is being sent, but its intent has another version"
 
 
 def _outcomes(attempts: Sequence[Attempt]) -> _Found:
@@ -125,7 +129,8 @@ def _outcomes(attempts: Sequence[Attempt]) -> _Found:
         elif one.outcome and one.recorded_at < one.intent_at - _TOLERANCE_S:
             yield (
                 Rule.OUTCOME,
-                f"attempt {one.attempt} ended {utc(one.recorded_at)}, its intent is of {utc(one.intent_at)}",
+                f"attempt {one.attempt} ended at {utc(one.recorded_at)}, before its intent at "
+                f"{utc(one.intent_at)}",
             )
         if bool(one.kk_order_ids) != (one.outcome == Event.CREATED.value):
             yield Rule.OUTCOME, f"attempt {one.attempt} has kkOrderIds that do not fit its outcome"
@@ -134,18 +139,18 @@ def _outcomes(attempts: Sequence[Attempt]) -> _Found:
 def _one_order(attempts: Sequence[Attempt]) -> _Found:
     created = [one for one in attempts if one.outcome == Event.CREATED.value]
     for before, after in pairwise(created):
-        # Two answers that share an id are about one order.
+        # Two answers that share an id describe one order.
         if not set(before.kk_order_ids) & set(after.kk_order_ids):
             yield Rule.ONE_ORDER, f"attempts {before.attempt} and {after.attempt} both created an order"
 
 
 def _one_at_a_time(entry: Record, attempts: Sequence[Attempt], settle_delay_s: float) -> _Found:
     for before, after in pairwise(attempts):
-        # A clock that was ahead stored a late settle time, which a sync shortens once the clock is set right.
+        # A clock that was ahead stored a late settle time. A sync shortens it once the clock is right.
         window_end = min(before.settle_after, before.intent_at + settle_delay_s)
         if after.intent_at >= window_end - _TOLERANCE_S:
             continue
-        # An answer has the database's time, an intent the earliest of three clocks: compare with the latest.
+        # An answer has the database's time, an intent the earliest of three clocks, so use the latest here.
         latest = after.settle_after - min(settle_delay_s, after.settle_after - after.intent_at)
         if before.outcome in _ANSWERS and latest >= before.recorded_at - _TOLERANCE_S:
             continue
@@ -167,7 +172,7 @@ def _transition(entry: Record, attempts: Sequence[Attempt]) -> _Found:
         )
     reachable = _reachable(start, by_a_person=bool(entry.resolved_by))
     if start is not None:
-        # Late answers of older attempts count as found.
+        # A late answer of an older attempt also makes the order created.
         reachable |= (
             _reachable(State.CREATED, by_a_person=bool(entry.resolved_by)) if _is_late(attempts) else set()
         )

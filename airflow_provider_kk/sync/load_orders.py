@@ -1,4 +1,4 @@
-"""Load the orders of a query or a file into the run queue: those to deliver, and those that are invalid."""
+"""Load the orders of a query or a file into the run queue, both valid and invalid ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH = 1_000
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows of a warehouse that a sync reads: a query, and how its columns are mapped."""
+    """The rows of a warehouse that a sync reads: a query, and the mapping of its columns."""
 
     warehouse: Any
     sql: str
@@ -46,10 +46,11 @@ def load_orders(
     """Read a query's rows, close the warehouse, then check the orders and add them to the run queue.
 
     :param delivery: None for a plan, which changes nothing in the warehouse.
-    :raises SyncError: its columns are not those of orders, or the statement itself is at fault; or, which a
-        retry may get over, the warehouse did not answer it to the end.
+    :raises SyncError: the columns or the statement are wrong, or the warehouse failed; a retry helps only
+        in the last case.
     """
-    from airflow_provider_kk.warehouse.columns import ColumnsError, resolve
+    from airflow_provider_kk.warehouse.columns import resolve
+    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
     from airflow_provider_kk.warehouse.read import ReadError, read_rows
 
     columns, defaults = selection.columns, selection.defaults
@@ -65,8 +66,8 @@ def load_orders(
     except ColumnsError as error:
         raise SyncError(str(error), is_retryable=False) from error
     except ReadError as error:
-        message = f"sql: the warehouse refuses it: {error}. Nothing was sent"
-        # The sentence says all that the driver's traceback would.
+        message = f"The warehouse cannot run sql: {error}. Nothing was sent"
+        # Without its cause, since the driver's traceback adds nothing.
         raise SyncError(message, is_retryable=not error.is_for_good) from None
     with closing(spool):
         log_columns(resolve(spool.names, columns, defaults=defaults), log)
@@ -84,13 +85,13 @@ def load_orders(
 
 def log_columns(columns: Columns, log: Log) -> None:
     """Log which column fills which field, and which columns are ignored."""
-    log.info("Fields are filled so: %s", "; ".join(columns.lines()))
+    log.info("Fields and their columns: %s", "; ".join(columns.lines()))
     if columns.ignored:
         log.info("Columns that are not part of an order are ignored: %s", ", ".join(columns.ignored))
     if columns.unfilled:
         log.warning(
-            "No column fills %s. KK takes such orders, and their parcels may not arrive: select them, or map "
-            "them with `columns`",
+            "No column fills %s. KK accepts such orders, but their parcels may not arrive. Select these "
+            "columns, or map them with `columns`",
             ", ".join(columns.unfilled),
         )
 
@@ -106,13 +107,13 @@ def enqueue_orders(
     defaults: Mapping[str, str] | None = None,
     duplicate_rows: str = "fail",
 ) -> int:
-    """Check every order that was read and add it to the run queue; memory does not grow with their number.
+    """Check every order and add it to the run queue; return how many valid orders have a warning.
 
-    Return how many of the orders to send have a warning.
+    Memory does not grow with the number of orders.
 
     :param log: gets the warnings, those of one kind in one line.
-    :param delivery: remembers what is invalid, and says so when that is news; None for a plan.
-    :param api_version: of KK's API, which the orders must fit; None when it is not known.
+    :param delivery: records invalid orders, and reports those that are newly invalid; None for a plan.
+    :param api_version: KK's API version, which the orders must fit; None if it is not known.
     """
     items = []
     order_log = OrderLog(log)
@@ -145,7 +146,7 @@ def enqueue_orders(
     order_log.flush()
     if skipped:
         log.info(
-            "%d rows hold no order, the first is row %d: they are blank or a footer", len(skipped), skipped[0]
+            "%d rows have no order: they are blank or a footer. The first is row %d", len(skipped), skipped[0]
         )
     return warned
 
@@ -170,6 +171,6 @@ def _invalid(parsed: ParsedOrder, delivery: Delivery | None) -> RunResult:
 
 
 def _ledger_key(parsed: ParsedOrder) -> str:
-    """What an order is remembered by that has no number, or none that can be one."""
+    """Return the ledger's key of an order: its number, or a digest if it has no valid number."""
     number = parsed.number or ""
     return number if re.fullmatch(r"[ -~]{1,40}", number) else f"#{parsed.digest}"

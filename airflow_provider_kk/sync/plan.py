@@ -1,4 +1,4 @@
-"""Preview a sync: what would become of the orders in a run queue. Nothing changes."""
+"""Preview a sync: the result that each order in a run queue would have. Nothing changes."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.load_orders import Selection
 
-#: What somebody has to look at, or to wait for.
+#: The results that need a person or more time.
 PROBLEMS = (RunStatus.INVALID, RunStatus.CHANGED, RunStatus.HELD, RunStatus.REJECTED, RunStatus.IN_DOUBT)
 #: KK's list is read before anything is sent.
 _REQUESTS_OF_A_LISTING = 1
 
 
 class Bucket(Protocol):
-    """KK's rate limit, as one that plans sees it."""
+    """KK's rate limit, as a plan needs it."""
 
     def min_duration_s(self, requests: int) -> float:
-        """Return how many seconds so many requests take at least, if nobody else sends."""
+        """Return the least seconds that so many requests take, if no other worker sends."""
         ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sync would do now.
+    """The preview of a sync.
 
-    `summary` counts what would be sent as postponed; its `requests` and `seconds` are what that takes at
-    least, at KK's limit. If a guard is exceeded, these orders count as not sent. `obstacle` says why nothing
-    might be sent all the same, if so.
+    `summary` counts the orders that would be sent as postponed; its `requests` and `seconds` are the least
+    that this takes at KK's limit. If a guard is exceeded, these orders count as not sent. `obstacle` is a
+    reason why the sync would send nothing, if there is one.
     """
 
     summary: Summary
     obstacle: str | None = None
     guards: str = ""
-    """What each guard would do."""
+    """The effect that each guard would have."""
 
     @property
     def is_good(self) -> bool:
-        """Whether every order would be sent, or is created as it stands."""
+        """Whether every order would be sent, or is created already with this content."""
         return not any(getattr(self.summary, status.value) for status in (*PROBLEMS, RunStatus.NOT_SENT))
 
 
@@ -73,12 +73,12 @@ def plan(
     check_stock: bool = False,
     prices: Prices | None = None,
 ) -> Plan:
-    """Mark in a run queue what would become of each pending order, and count it.
+    """Set the result that each pending order in a run queue would have, and count the results.
 
-    :param ledger: None where nothing is known of any order.
-    :param bucket: what the requests would have to wait for.
-    :param limit: how many orders the run would send at most.
-    :param client: asks KK for prices and stock, where they are needed.
+    :param ledger: None if there is no ledger yet.
+    :param bucket: the rate limit of the requests.
+    :param limit: the most orders that the run would send.
+    :param client: reads KK's prices and stock, if they are needed.
     :raises KKError: KK's prices or stock cannot be read.
     """
 
@@ -106,7 +106,7 @@ def plan(
 
 
 def problems(run_queue: RunQueue) -> Iterator[RunResult]:
-    """Yield the orders that somebody has to look at, or to wait for, in the order of their rows."""
+    """Yield the orders that need a person or more time, in the order of their rows."""
     return run_queue.finished(*PROBLEMS)
 
 
@@ -121,11 +121,11 @@ def plan_orders(
     check_stock: bool,
     log: Log,
 ) -> dict[str, Any]:
-    """Preview the sync of a query, log what would become of its orders, and return the plan's summary.
+    """Preview the sync of a query, log the results, and return the plan's summary.
 
-    :param ledger_connection: the Airflow connection to the ledger's database, which need not have one yet.
-    :param hook_params: for the hook of that connection.
-    :raises SyncError: the query, see `load_orders`, or KK's prices or stock cannot be read.
+    :param ledger_connection: the Airflow connection to the ledger's database, which may have no ledger yet.
+    :param hook_params: arguments of that connection's hook.
+    :raises SyncError: the query fails, see `load_orders`, or KK's prices or stock cannot be read.
     """
     from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
 
@@ -133,7 +133,10 @@ def plan_orders(
     log = counting = _CountingLog(log)
     ledger = ledger_to_read(ledger_connection, hook, hook_params)
     if ledger is None:
-        log.info("There is no ledger in %r yet, so no order is known as created", ledger_connection.conn_id)
+        log.info(
+            "Connection %r has no ledger yet, so the plan counts every order as new",
+            ledger_connection.conn_id,
+        )
     bucket = settings.shared_bucket(ledger) if ledger else settings.local_bucket()
     with closing(ledger) if ledger else nullcontext():
         load_orders(run_queue, selection, log, api_version=settings.api_version)
@@ -152,7 +155,8 @@ def plan_orders(
         except KKError as error:
             what = "stock" if check_stock else "prices"
             raise SyncError(
-                f"No plan can be made, because KK's {what} cannot be read: {error}", is_retryable=True
+                f"No plan, because KK's {what} cannot be read: {error}. A retry reads them again",
+                is_retryable=True,
             ) from error
     log_plan(planned, run_queue, log)
     found = summarise_plan(run_queue, settings, limit=limit, prices=prices, warnings=counting.warnings)
@@ -179,18 +183,18 @@ class _CountingLog:
 
 
 def log_plan(plan: Plan, run_queue: RunQueue, log: Log) -> None:
-    """Log what a plan has found, and the orders of each problem."""
+    """Log a plan's summary, and the orders of each problem."""
     order_log = OrderLog(log)
     for one in problems(run_queue):
         one.warn(order_log)
     order_log.flush()
     if plan.obstacle:
-        log.warning("Nothing would be sent for now: %s", plan.obstacle)
+        log.warning("A sync would send nothing now: %s", plan.obstacle)
     summary = plan.summary
     log.info("%s", plan.guards)
     log.info(
-        "Plan only, nothing was sent: %s. The postponed would be sent, by at least %d requests and in at "
-        "least %.0f s at KK's limit",
+        "Plan only, nothing was sent: %s. A sync would send the postponed orders, with at least %d requests "
+        "in at least %.0f s at KK's limit",
         summary.line(),
         summary.requests,
         summary.seconds,
@@ -228,5 +232,5 @@ def _outcome(item: QueuedOrder, entry: Record, ledger: AnyLedger) -> tuple[RunSt
     if step is Action.BACK_OFF:
         return RunStatus.REJECTED, f"{entry.message}; retry after {utc(entry.retry_after)}"
     if entry.state is State.REJECTED:
-        return RunStatus.POSTPONED, f"KK has refused it before: {entry.message}"
-    return RunStatus.IN_DOUBT, "KK's list decides later"
+        return RunStatus.POSTPONED, f"KK rejected it before: {entry.message}"
+    return RunStatus.IN_DOUBT, "a sync reconciles it after its settle window"

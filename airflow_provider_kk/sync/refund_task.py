@@ -59,7 +59,7 @@ class RefundTask:
         self._delivery = RefundDelivery(
             self._refunds, client, bucket, origin, stop, log, goes_on_while_paused=goes_on_while_paused
         )
-        self._wishes: list[RefundRequest] = []
+        self._requests: list[RefundRequest] = []
         self._entries: dict[str, Record] = {}
         self._statuses: dict[str, str | None] = {}
         self._impossible: dict[str, str] = {}
@@ -67,21 +67,21 @@ class RefundTask:
     def prepare(
         self, number: str | None, kk_order_id: str | None, goods: Any, remark: str, reason: str
     ) -> None:
-        """Find the orders and what is to be refunded of each.
+        """Find the orders to refund, and the lines of each.
 
-        :param goods: SKU to quantity; None: everything.
-        :raises RefundImpossibleError, RefundPostponedError: says why.
+        :param goods: SKU to quantity; None: the whole order.
+        :raises RefundImpossibleError, RefundPostponedError: there is no refund, or not yet; with the reason.
         :raises KKError, InconclusiveError: KK cannot be read.
         """
         orders = self._of_number(number) if number is not None else self._of_id(str(kk_order_id))
-        self._wishes = refund_requests(
+        self._requests = refund_requests(
             orders, goods, ledger=self._refunds, origin=self._origin, remark=remark, reason=reason
         )
 
     @property
     def kk_order_ids(self) -> list[str]:
-        """The orders at KK that are concerned."""
-        return [wish.order.id for wish in self._wishes]
+        """The ids of the orders at KK to refund."""
+        return [request.order.id for request in self._requests]
 
     def _of_id(self, kk_order_id: str) -> list[KKOrder]:
         try:
@@ -95,7 +95,8 @@ class RefundTask:
     def _of_number(self, number: str) -> list[KKOrder]:
         splits = splits_of(number, self._orders, self._client)
         if not splits.kk_order_ids:
-            text = f"order {number} is {splits.state or 'not known'} in the ledger, not created"
+            state = splits.state or "not known"
+            text = f"order {number} is {state} in the ledger, and only a created order can be refunded"
             if splits.state in DOUBTFUL:
                 raise RefundPostponedError(text)
             raise RefundImpossibleError(text)
@@ -103,33 +104,33 @@ class RefundTask:
         if missing := [kk_id for kk_id in splits.kk_order_ids if kk_id not in listed]:
             raise RefundPostponedError(f"order {number}: {not_listed(missing)}")
         if not splits.are_all:
-            raise RefundPostponedError(f"KK's list does not show all of order {number} yet")
+            raise RefundPostponedError(f"KK's list does not have all goods of order {number} yet")
         return list(splits.orders)
 
     def advance(self) -> float | None:
-        """Do what can be done now; seconds until there is more to do, None when all have come to an end."""
+        """Advance each refund as far as possible; return the seconds to wait, None if all are done."""
         waits = []
-        for wish in self._wishes:
+        for request in self._requests:
             try:
-                step = self._delivery.advance(wish)
+                step = self._delivery.advance(request)
             except RefundImpossibleError as error:
-                self._impossible[wish.key] = str(error)
+                self._impossible[request.key] = str(error)
                 continue
             if step is None:
                 waits.append(_RECONCILE_EVERY_S)
                 continue
-            self._entries[wish.key] = step.entry
+            self._entries[request.key] = step.entry
             if step.wait_s is not None:
                 self._log.info(
-                    "Whether KK has refund %s is not known; KK's refunds tell in %.0f s",
-                    wish.key,
+                    "Refund %s is in doubt. KK's refunds are read in %.0f s to reconcile it",
+                    request.key,
                     step.wait_s,
                 )
                 waits.append(step.wait_s)
         return min(waits) if waits else None
 
-    def look(self) -> list[str]:
-        """Read what KK says of the refunds; the keys of those that it has not decided on."""
+    def read_statuses(self) -> list[str]:
+        """Read the refunds' statuses at KK; return the keys of those that KK has not decided on."""
         pending = []
         for key, entry in self._entries.items():
             if entry.state is not State.CREATED:
@@ -143,25 +144,25 @@ class RefundTask:
         return pending
 
     def _order_id(self, key: str) -> str:
-        return next(wish.order.id for wish in self._wishes if wish.key == key)
+        return next(request.order.id for request in self._requests if request.key == key)
 
     def result(self) -> list[dict[str, Any]]:
-        """The refunds that KK has, as plain data."""
+        """Return the refunds that KK has, as plain data."""
         return [
             {
-                "kk_order_id": wish.order.id,
+                "kk_order_id": request.order.id,
                 "refund_no": number,
-                "refund_status": self._statuses.get(wish.key),
+                "refund_status": self._statuses.get(request.key),
             }
-            for wish in self._wishes
-            if (entry := self._entries.get(wish.key)) is not None and entry.state is State.CREATED
+            for request in self._requests
+            if (entry := self._entries.get(request.key)) is not None and entry.state is State.CREATED
             for number in entry.kk_order_ids
         ]
 
-    def require_asked(self) -> None:
+    def require_sent(self) -> None:
         """Require that KK has each refund.
 
-        :raises SyncError: what was not refunded, and whether a retry helps.
+        :raises SyncError: a refund was not sent, or KK rejected it.
         """
         if final := self._final():
             raise SyncError("; ".join(final), is_retryable=False)
@@ -174,22 +175,22 @@ class RefundTask:
             raise SyncError("; ".join(unsent), is_retryable=True)
 
     def _final(self) -> list[str]:
-        """Say what was not refunded and what a retry does not help, in a sentence each."""
+        """Return a sentence for each refund that failed and that a retry does not help."""
         texts = [f"order {self._order_id(key)}: {why}" for key, why in self._impossible.items()]
         for key, entry in self._entries.items():
             if entry.state is State.REJECTED:
                 code = "" if entry.code is None else f" (code {entry.code})"
-                texts.append(f"KK has refused to refund order {self._order_id(key)}{code}: {entry.message}")
+                texts.append(f"KK rejected the refund of order {self._order_id(key)}{code}: {entry.message}")
             elif entry.state is State.HELD:
                 texts.append(
-                    f"refund {key} is held: {entry.message}. Look at KK's site, then `kk ledger resolve "
-                    f"--refunds {key}`"
+                    f"refund {key} is held: {entry.message}. Find it on KK's site, then run `kk ledger "
+                    f"resolve --refunds {key}`"
                 )
         return texts
 
     @property
     def failed(self) -> list[str]:
-        """The refunds that KK has decided against."""
+        """The refunds that KK did not grant."""
         return [
             ", ".join(self._entries[key].kk_order_ids)
             for key, status in self._statuses.items()
@@ -197,32 +198,34 @@ class RefundTask:
         ]
 
     def emit_metrics(self) -> None:
-        """Tell Airflow's metrics what has moved since this began."""
+        """Emit Airflow metrics of the refunds that changed and of the requests."""
         tags = tags_of(self._refunds.account, self._origin)
         count_refunds_moved(self._entries.values(), self._began, tags)
         count_requests(self._client, self._bucket, tags)
 
     @property
-    def asked_at(self) -> float:
-        """When the last of them was asked for, epoch seconds."""
-        # Of the clocks, the one that was ahead may have dated the answer, but not the intent.
+    def requested_at(self) -> float:
+        """The time of the last refund's request, epoch seconds."""
+        # A clock that is ahead may have dated the answer, but not the intent.
         intents = {one.key: one.intent_at for one in self._refunds.attempts(list(self._entries))}
-        asked = (min(one.created_at, intents.get(key, one.created_at)) for key, one in self._entries.items())
-        return max(asked, default=0.0)
+        requested = (
+            min(one.created_at, intents.get(key, one.created_at)) for key, one in self._entries.items()
+        )
+        return max(requested, default=0.0)
 
     def now(self) -> float:
-        """The worker's clock."""
+        """Return the time of the worker's clock, epoch seconds."""
         return self._refunds.clock.wall()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, at most until told to stop."""
+        """Sleep, at most until the task is stopped."""
         self._refunds.clock.sleep(seconds, self._stop)
 
 
 def lines_of(lines: Any) -> dict[str, int]:
-    """Read `[{"sku": ..., "quantity": ...}]`, or that as JSON text, as SKU to quantity.
+    """Parse `[{"sku": ..., "quantity": ...}]`, or the same as JSON text, to SKU and quantity.
 
-    :raises RefundImpossibleError: names every fault.
+    :raises RefundImpossibleError: the lines are invalid; the text has every fault.
     """
     from airflow_provider_kk.api.errors import InvalidOrderError
     from airflow_provider_kk.api.models import RefundLines

@@ -1,64 +1,50 @@
-"""The rules of manual resolution: what a person may decide about an order, checked at KK and in the ledger.
+"""Manual resolution: apply a person's decision about an order after `resolution_checks` accepts it.
 
-`kk ledger resolve` and `kk ledger retry` ask and print around them. DAGs call `resolve` by `operators.held`.
+`kk ledger resolve`, `kk ledger retry` and the Orders page call this. DAGs call it by `operators.held`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from airflow_provider_kk.sync.errors import ResolutionRejected
+from airflow_provider_kk.sync.resolution_checks import (
+    KKView,
+    all_at_kk_of,
+    bound_waits,
+    doubt_of_orders,
+    orders_seen_at_kk,
+    require_never_created,
+    require_rejected,
+    require_reorder,
+)
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.api.models import KKOrder
     from airflow_provider_kk.delivery.model import ListedOrder, Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 
-class ResolutionRejected(Exception):
-    """Says why a resolution is rejected, and what to do instead; the order is unchanged."""
-
-
-class ResolutionUnavailable(ResolutionRejected):
-    """KK did not answer, so the same resolution may be accepted later."""
-
-
 @dataclass(frozen=True)
 class ResolvedBy:
-    """Who resolves an order, and the reason. The ledger keeps both with the order, so no customer's name."""
+    """The person who resolves an order, and the reason. The ledger keeps both, so use no customer's name."""
 
     who: str
     why: str
 
 
 def split_ids(text: str) -> list[str]:
-    """Read kkOrderIds as a human writes them: comma separated."""
+    """Split comma-separated kkOrderIds."""
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def newest(entries: Iterable[Record], ledger: SqlLedger) -> list[Record]:
-    """Leave out generations that a human has replaced."""
+    """Return the entries without generations that a newer one replaced."""
     entries = list(entries)
     last = ledger.look_up(sorted({one.key for one in entries}))
     return [one for one in entries if one.key in last and last[one.key].generation == one.generation]
-
-
-def bound_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
-    """Shorten, as a sync does, what a clock that was ahead would let an order wait; return its row.
-
-    KK's clock has to be known for this: while KK does not answer, the row stays as it is.
-    """
-    from airflow_provider_kk.api.errors import KKError
-
-    if not ledger.waits_too_long(entry, 0.0):
-        return entry
-    with hook.client(hook.settings.local_bucket()) as client:
-        try:
-            client.list_orders(page_size=1)
-        except KKError:
-            return entry
-        return ledger.bound_times(entry, client.clock_skew_s) or entry
 
 
 # One order, from a DAG --------------------------------------------------------------------------------
@@ -76,19 +62,19 @@ def resolve(
     generation: int | None = None,
     version: str | None = None,
 ) -> str:
-    """Resolve an order and return what happens next; a second call of the same changes nothing more.
+    """Resolve an order and return what happens next. A repeated call changes nothing more.
 
-    :param resolution: one of `RESOLUTIONS`; see `operators.held.resolve_order`, for the others too.
-    :raises ResolutionRejected: says why.
+    :param resolution: one of `RESOLUTIONS`; `operators.held.resolve_order` describes all arguments.
+    :raises ResolutionRejected: the resolution is rejected; the text has the reason.
     :raises KKError: KK does not answer.
     """
     from airflow_provider_kk.delivery.resolution import as_kept
     from airflow_provider_kk.delivery.states import CLOSED, State
 
     if not resolved_by.who.strip() or not resolved_by.why.strip():
-        raise ResolutionRejected("a resolution needs who and why: the next one on call reads them")
+        raise ResolutionRejected("set who and why: the next person on call reads them in the ledger")
     if resolution not in RESOLUTIONS:
-        raise ResolutionRejected(f"{resolution!r} is none of {', '.join(RESOLUTIONS)}")
+        raise ResolutionRejected(f"resolution must be one of {', '.join(RESOLUTIONS)}, not {resolution!r}")
     entry = _known(number, ledger)
     is_resolved_so = entry.resolved_by == as_kept(resolved_by.who, resolved_by.why)
     if resolution == "order_again" and generation == entry.generation - 1 and is_resolved_so:
@@ -97,11 +83,11 @@ def resolve(
         raise ResolutionRejected(f"it was ordered again meanwhile, as generation {entry.generation}")
     if version not in (None, entry.version) and not is_resolved_so:
         raise ResolutionRejected(
-            f"it has moved on since this was asked, and is {entry.state.value.replace('_', ' ')} now; "
-            f"see `kk ledger show {entry.key}`"
+            f"it changed meanwhile, and is {entry.state.value.replace('_', ' ')} now. See "
+            f"`kk ledger show {entry.key}`"
         )
     if resolution == "never_created" and entry.state is State.NOT_SENT:
-        return "never created, as was said before"
+        return "never created, as resolved before"
     entry = bound_waits(entry, hook, ledger)
     if resolution == "never_created":
         return resolve_never_created(
@@ -133,7 +119,7 @@ def _resolve_as_created(
     accept_other_goods: bool,
 ) -> str:
     if entry.state.value == "created" and set(entry.kk_order_ids) == set(ids):
-        return "created, as was said before"
+        return "created, as resolved before"
     doubt = doubt_of_orders(ids, entry, hook, ledger)
     if doubt and not accept_other_goods:
         raise ResolutionRejected(f"{doubt}. To accept them, set accept_other_goods=True")
@@ -143,270 +129,24 @@ def _resolve_as_created(
 # Created -------------------------------------------------------------------------------------------
 
 
-def _require_open(entry: Record, ledger: SqlLedger) -> None:
-    """Require that there is something to say of an order: KK may have it or not.
-
-    :raises ResolutionRejected: says what else to do.
-    """
-    from airflow_provider_kk.delivery.log import utc
-
-    if entry.state.value in _NOTHING_TO_RESOLVE:
-        raise ResolutionRejected(f"{entry.key} is {_NOTHING_TO_RESOLVE[entry.state.value]}")
-    if entry.state.value == "sending" and entry.lease_until > ledger.now():
-        raise ResolutionRejected(
-            f"{entry.key} is being sent right now; try again after {utc(entry.lease_until)}"
-        )
-
-
-_NOTHING_TO_RESOLVE = {
-    "created": "created: there is nothing to resolve. To order it once more: --order-again",
-    "not_sent": "not sent: there is nothing to resolve, the next sync that selects it sends it. If KK has it "
-    "all the same, the next sync adopts it from KK's list",
-    "invalid": "invalid: there is nothing to resolve, fix its row; nothing was ever sent",
-}
-
-
-def doubt_of_orders(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> str:
-    """Require that an open order may be KK's orders of these ids, and return why it may not ("": it fits).
-
-    KK must list each under the order's number, no older generation may have it, and their goods should fit.
-
-    :raises ResolutionRejected: the order is not open, or names the ids that are not its own.
-    :raises KKError: KK does not answer.
-    """
-    from airflow_provider_kk.delivery.log import format_goods
-    from airflow_provider_kk.delivery.model import add_goods
-    from airflow_provider_kk.delivery.orders import listed_order
-
-    _require_open(entry, ledger)
-    at_kk = [listed_order(order).goods for order in _orders_at_kk(ids, entry, hook, ledger)]
-    total = add_goods([goods or {} for goods in at_kk])
-    if None not in at_kk and total == dict(entry.content.goods):
-        return ""
-    return (
-        f"{entry.key} ordered {format_goods(entry.content.goods)}, these KK orders hold {format_goods(total)}"
-    )
-
-
-def doubt_of_refunds(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> str:
-    """Require that an open refund may be KK's refunds of these numbers, and return why it may not.
-
-    :param ledger: see `SqlLedger.of_refunds`.
-    :raises ResolutionRejected: it is not open, or KK does not list each of them as a refund of this order.
-    :raises KKError: KK does not answer.
-    """
-    from airflow_provider_kk.delivery.refunds import carries, order_of_key
-
-    _require_open(entry, ledger)
-    order = order_of_key(entry.key)
-    known = {one.refund_no: one for one in hook.get_refunds(order)}
-    if not ids:
-        raise ResolutionRejected("not one refund number was given")
-    if missing := [one for one in ids if one not in known]:
-        raise ResolutionRejected(
-            f"KK lists no refund {', '.join(missing)!r} of order {order_of_key(entry.key)}"
-        )
-    others = [one for one in ids if not carries(known[one], entry.key)]
-    return f"the remark of {', '.join(others)} does not hold {entry.key}" if others else ""
-
-
-def _orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> list[KKOrder]:
-    from airflow_provider_kk.delivery.log import printable
-    from airflow_provider_kk.delivery.orders import listed_order
-
-    if not ids:
-        raise ResolutionRejected("not one kkOrderId was given")
-    try:
-        known = {order.id: order for order in hook.get_orders(ids)}
-    except ValueError as error:
-        raise ResolutionRejected(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
-    if missing := [one for one in ids if one not in known]:
-        raise ResolutionRejected(f"KK lists no order {', '.join(missing)!r}")
-    others = {
-        one: known[one].custom_order_number for one in ids if not listed_order(known[one]).is_of(entry.key)
-    }
-    if others:
-        text = ", ".join(f"{one} is of {printable(number or 'no number')}" for one, number in others.items())
-        raise ResolutionRejected(f"KK lists other order numbers for these ids: {text}")
-    for older in ledger.generations(entry.key) if entry.generation > 1 else ():
-        if older.generation != entry.generation and (taken := set(ids) & set(older.kk_order_ids)):
-            raise ResolutionRejected(
-                f"{', '.join(sorted(taken))} is what generation {older.generation} of {entry.key} has come "
-                f"to; give the ids of generation {entry.generation}"
-            )
-    return [known[one] for one in ids]
-
-
 def resolve_created(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
-    """Take an order for created under these ids, which were checked; say so in a sentence.
+    """Record an order as created under these ids, which were checked; return the result in words.
 
-    :raises ResolutionRejected: it has moved meanwhile.
+    :raises ResolutionRejected: the order changed meanwhile.
     """
     from airflow_provider_kk.delivery.resolution import resolve
     from airflow_provider_kk.delivery.states import Event
 
     who, why = resolved_by.who, resolved_by.why
     if resolve(ledger, entry, Event.RESOLVED_CREATED, ids=ids, who=who, why=why) is None:
-        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
+        raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     return f"created as {', '.join(ids)}"
 
 
-_HAS_MOVED = "it has moved meanwhile; look again with `kk ledger show {key}`"
+_HAS_CHANGED = "it changed meanwhile. See `kk ledger show {key}`"
 
 
 # Never created -------------------------------------------------------------------------------------
-
-
-def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> None:
-    """Refuse what healing would take for this order, since KK lists it under this very number.
-
-    :raises ResolutionRejected: names them, or those that the order's row does not have.
-    :raises KKError: KK cannot be asked.
-    """
-    from airflow_provider_kk.delivery.orders import listed_order
-
-    not_in_row = [one for one in ids if one not in entry.kk_order_ids]
-    try:
-        orders = hook.get_orders(ids) if ids else []
-    except ValueError as error:
-        raise ResolutionRejected(f"{','.join(ids)!r} are no kkOrderIds: {error}") from error
-    # KK may have listed it only after the sync had looked.
-    listed = {one.id for one in orders if listed_order(one).is_of(entry.key)}
-    if not ids or not listed.issuperset(not_in_row):
-        has = ", ".join(entry.kk_order_ids) or "none"
-        raise ResolutionRejected(f"the ledger has no such kkOrderId of {entry.key}; it has {has}")
-    from airflow_provider_kk.delivery.listing import zero_padded_rows
-
-    has_padded = bool(zero_padded_rows(ledger, [entry.key]))  # whose integer healing leaves alone
-    same = [
-        one.id
-        for one in orders
-        if one.custom_order_number == entry.key and not (one.number_is_integer and has_padded)
-    ]
-    if same:
-        standing = ",".join(entry.kk_order_ids or same)
-        raise ResolutionRejected(
-            f"KK lists {', '.join(same)} under {entry.key} itself, so a sync may take it for this order. "
-            f"To keep it apart: `kk ledger resolve {entry.key} --created {standing}`, "
-            "then --order-again, which orders this one as a generation of its own"
-        )
-
-
-@dataclass(frozen=True)
-class KKView:
-    """What KK shows of an order or refund: its ids there, and why that may not be all ("": it is)."""
-
-    ids: Sequence[str]
-    doubt: str = ""
-
-
-def orders_seen_at_kk(
-    entries: Sequence[Record], hook: KKHook, ledger: SqlLedger, not_mine: Sequence[str] = ()
-) -> Mapping[str, KKView | ResolutionRejected]:
-    """Return, by number, what KK lists of it by now, or why nobody can say that KK never made it.
-
-    A held order may have been listed after the sync had given up. KK's list is read once for all.
-
-    :param not_mine: the ids that are another number's, see `require_other_number`.
-    :raises ResolutionUnavailable: KK cannot be asked.
-    """
-    from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.listing import kk_skew_s, seen_at_kk
-    from airflow_provider_kk.hooks.ledger_connection import open_order_list
-
-    seen, asked = _may_be_absent(entries, ledger, not_mine)
-    if not asked:
-        return seen
-    try:
-        with open_order_list(hook, ledger) as order_list:
-            asked = _over_by_kks_clock(asked, seen, ledger, kk_skew_s(order_list))
-            at_kk, doubt = seen_at_kk(ledger, order_list, asked) if asked else ({}, "")
-    except KKError as error:
-        raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
-    for key, listed in at_kk.items():
-        seen[key] = KKView(sorted({one.id for one in listed} - set(not_mine)), doubt)
-    return seen
-
-
-def refunds_seen_at_kk(
-    entries: Sequence[Record], hook: KKHook, ledger: SqlLedger
-) -> Mapping[str, KKView | ResolutionRejected]:
-    """Return, by key, which refunds KK lists of it by now, or why nobody can say that KK never made it.
-
-    :param ledger: see `refund_ledger`.
-    :raises ResolutionUnavailable: KK cannot be asked.
-    """
-    from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.refunds import carries, order_of_key
-
-    seen, asked = _may_be_absent(entries, ledger)
-    try:
-        client = hook.get_conn()
-        if asked:
-            client.list_orders(page_size=1)  # measures KK's clock
-        asked = _over_by_kks_clock(asked, seen, ledger, client.clock_skew_s or 0.0)
-    except KKError as error:
-        raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
-    for entry in asked:
-        try:
-            at_kk = hook.get_refunds(order_of_key(entry.key))
-        except KKError as error:
-            raise ResolutionUnavailable(_CANNOT_ASK.format(error=error)) from error
-        own = [one.refund_no for one in at_kk if one.refund_no and carries(one, entry.key)]
-        is_readable = all(one.refund_no and one.remark for one in at_kk)
-        doubt = "" if is_readable else "it has refunds whose number or remark cannot be read"
-        seen[entry.key] = KKView(own, doubt)
-    return seen
-
-
-_CANNOT_ASK = "whether KK has it by now cannot be told: {error}. Nothing was done; try again when KK answers"
-
-
-def _may_be_absent(
-    entries: Sequence[Record], ledger: SqlLedger, not_mine: Sequence[str] = ()
-) -> tuple[dict[str, KKView | ResolutionRejected], list[Record]]:
-    """Return why nobody can say of some that KK never made them, and the others."""
-    refused: dict[str, KKView | ResolutionRejected] = {}
-    others = []
-    for entry in entries:
-        # What may still turn up when KK's list is read need not be in it.
-        try:
-            _require_absent(entry, ledger, not_mine)
-            others.append(entry)
-        except ResolutionRejected as error:
-            refused[entry.key] = error
-    return refused, others
-
-
-def _over_by_kks_clock(
-    entries: Iterable[Record], rejected: dict[str, Any], ledger: SqlLedger, kk_skew_s: float
-) -> list[Record]:
-    """Return what is over by KK's clock, too: the machine's may be ahead, and the database's with it."""
-    from airflow_provider_kk.delivery.resolution import require_window_over
-
-    over = []
-    for entry in entries:
-        try:
-            require_window_over(ledger, entry, kk_skew_s)
-            over.append(entry)
-        except ValueError as error:
-            rejected[entry.key] = ResolutionRejected(str(error))
-    return over
-
-
-def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -> None:
-    from airflow_provider_kk.delivery.resolution import require_absent
-
-    if entry.state.value == "rejected":
-        raise ResolutionRejected(
-            "KK has refused it, so it was never created; to have it asked for again without its "
-            f"pause: `kk ledger retry {entry.key}`"
-        )
-    _require_open(entry, ledger)
-    try:
-        require_absent(ledger, entry, not_mine)
-    except ValueError as error:
-        raise ResolutionRejected(str(error)) from error
 
 
 def resolve_never_created(
@@ -418,12 +158,12 @@ def resolve_never_created(
     *,
     options: str = "",
 ) -> str:
-    """Let an order or refund be sent again that KK never made; say so in a sentence.
+    """Let the next sync send an order or refund that KK never created; return the result in words.
 
     :param seen: see `orders_seen_at_kk` and `refunds_seen_at_kk`.
     :param not_mine: the ids that are another number's, see `require_other_number`.
-    :param options: what a command of `kk ledger resolve` needs beside the number and the resolution.
-    :raises ResolutionRejected: KK has it, or may have it, or it has moved meanwhile.
+    :param options: further options of a `kk ledger resolve` command in messages.
+    :raises ResolutionRejected: KK has it, or may have it, or it changed meanwhile.
     """
     from airflow_provider_kk.delivery.resolution import resolve
     from airflow_provider_kk.delivery.states import Event
@@ -435,68 +175,12 @@ def resolve_never_created(
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error
     if moved is None:
-        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
-    on_whose_word = f", on your word: KK's list could not confirm it ({doubt})" if doubt else ""
-    return f"never created; the next sync that selects it sends it again{on_whose_word}"
-
-
-def require_never_created(entry: Record, seen: KKView | ResolutionRejected, options: str = "") -> str:
-    """Require that KK shows nothing of an order or refund; return why it may have it all the same ("": no).
-
-    The arguments are those of `resolve_never_created`.
-
-    :raises ResolutionRejected: KK has it, or may still show it.
-    """
-    if isinstance(seen, ResolutionRejected):
-        raise seen
-    if seen.ids:
-        command = " ".join(filter(None, ["kk ledger resolve", options, entry.key]))
-        ids = ",".join(seen.ids)
-        is_order = not options
-        others = f"; if that is another number's: `--never-created --not-mine {ids}`" if is_order else ""
-        raise ResolutionRejected(
-            f"KK lists {', '.join(seen.ids)} of it by now: `{command} --created {ids}`{others}"
-        )
-    return seen.doubt
+        raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
+    unconfirmed = f". KK's list could not confirm that ({doubt}), so this relies on you" if doubt else ""
+    return f"never created; the next sync that selects it sends it{unconfirmed}"
 
 
 # Order again ---------------------------------------------------------------------------------------
-
-
-def all_at_kk_of(
-    entries: Sequence[Record], hook: KKHook, ledger: SqlLedger
-) -> Mapping[str, list[ListedOrder] | ResolutionRejected]:
-    """Return, by number, what KK has of it by now, or why it cannot be ordered again.
-
-    An answer may have named only a part of a split. KK's list is read once for all.
-
-    :raises ResolutionUnavailable: the list cannot be used.
-    """
-    from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.listing import all_at_kk, kk_skew_s
-    from airflow_provider_kk.delivery.model import InconclusiveError
-    from airflow_provider_kk.delivery.resolution import require_over
-    from airflow_provider_kk.hooks.ledger_connection import open_order_list
-
-    found: dict[str, list[ListedOrder] | ResolutionRejected] = {}
-    over = []
-    for entry in entries:
-        # What is not over before KK's list is read may not be all in it.
-        try:
-            require_over(ledger, entry)
-            over.append(entry)
-        except ValueError as error:
-            found[entry.key] = ResolutionRejected(str(error))
-    if not over:
-        return found
-    try:
-        with open_order_list(hook, ledger) as order_list:
-            over = _over_by_kks_clock(over, found, ledger, kk_skew_s(order_list))
-            return {**found, **(all_at_kk(ledger, order_list, over) if over else {})}
-    except (KKError, InconclusiveError) as error:
-        raise ResolutionUnavailable(
-            f"what KK has of these numbers by now cannot be told: {error}. Nothing was done"
-        ) from error
 
 
 def order_again(
@@ -505,9 +189,11 @@ def order_again(
     ledger: SqlLedger,
     resolved_by: ResolvedBy,
 ) -> str:
-    """Order a number once more, beside what KK has of it, see `all_at_kk_of`; say so in a sentence.
+    """Begin a new generation of a number, in addition to KK's orders of it; return the result in words.
 
-    :raises ResolutionRejected: it is not over, KK has it though it has refused it, or it has moved meanwhile.
+    :param at_kk: see `all_at_kk_of`.
+    :raises ResolutionRejected: the order is still open, KK rejected it and has it nevertheless, or it changed
+        meanwhile.
     """
     from airflow_provider_kk.delivery.resolution import order_again as order_once_more
 
@@ -517,61 +203,25 @@ def order_again(
     except ValueError as error:
         raise ResolutionRejected(str(error)) from error
     if not is_done:
-        raise ResolutionRejected("it has moved meanwhile, or somebody has just ordered it again")
-    beside = f", beside {', '.join(ids)}" if ids else ""
+        raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
+    beside = f", in addition to {', '.join(ids)}" if ids else ""
     return f"the next sync that selects it orders it once more (generation {entry.generation + 1}){beside}"
-
-
-def require_reorder(entry: Record, at_kk: Sequence[ListedOrder] | ResolutionRejected) -> list[str]:
-    """Require that a number may be ordered once more, and return what KK has of it, see `all_at_kk_of`.
-
-    :raises ResolutionRejected: it is not over, or KK has it though it has refused it.
-    """
-    if isinstance(at_kk, ResolutionRejected):
-        raise at_kk
-    if entry.state.value == "rejected" and (alive := [one.id for one in at_kk if not one.is_cancelled]):
-        raise ResolutionRejected(
-            f"KK has refused it and has {', '.join(alive)} of it all the same: cancel there what is "
-            f"wrong, or `kk ledger resolve {entry.key} --created {','.join(alive)}`"
-        )
-    return sorted(one.id for one in at_kk)
 
 
 # Back-off ------------------------------------------------------------------------------------------
 
 
 def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
-    """Let a rejected order be sent without its back-off; say so in a sentence.
+    """End the back-off of a rejected order; return the result in words.
 
-    :raises ResolutionRejected: it is not rejected, or it has moved meanwhile.
+    :raises ResolutionRejected: the order is not rejected, or it changed meanwhile.
     """
     from airflow_provider_kk.delivery import resolution
     from airflow_provider_kk.delivery.log import utc
 
     require_rejected(entry)
     if resolution.clear_backoff(ledger, entry, who=resolved_by.who, why=resolved_by.why) is None:
-        raise ResolutionRejected(_HAS_MOVED.format(key=entry.key))
+        raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     if entry.settle_after > ledger.now():
-        return f"asked again by the next sync, once its settle window is over at {utc(entry.settle_after)}"
-    return "asked again by the next sync"
-
-
-def require_rejected(entry: Record) -> None:
-    """Require that KK has rejected an order.
-
-    :raises ResolutionRejected: it has not; says what becomes of the order.
-    """
-    if entry.state.value != "rejected":
-        raise ResolutionRejected(_NOT_REJECTED[entry.state.value].format(key=entry.key))
-
-
-#: What becomes of an order that KK has not refused, by its state.
-_NOT_REJECTED = {
-    "in_doubt": "in doubt: KK may have it, so every sync of the account looks it up by itself and sends it "
-    "again only when it is proven absent; see `kk ledger show {key}`",
-    "sending": "being sent right now, or in doubt: the next sync looks it up by itself",
-    "held": "held: look it up on KK's site, then `kk ledger resolve {key}`",
-    "created": "created: KK has it. To order it once more: `kk ledger resolve {key} --order-again`",
-    "not_sent": "not sent: the next sync that selects it sends it",
-    "invalid": "invalid: fix its row; the next sync checks it again and sends it",
-}
+        return f"the next sync after its settle window, which ends at {utc(entry.settle_after)}, sends it"
+    return "the next sync sends it"

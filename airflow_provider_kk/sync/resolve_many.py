@@ -1,6 +1,6 @@
 """Resolve several orders or refunds at once, as the Orders page does: plan first, then apply.
 
-A plan changes nothing that was decided; it names what `apply_resolutions` would do with each, by the rules of
+A plan decides nothing. It describes what `apply_resolutions` would do with each, by the rules of
 `resolution`. Both take the version of each row that the user has seen. If a row has another one by now, a
 sync or a colleague was first, and the row stays as it is: so the same form sent twice acts once.
 """
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.sync import resolution as rules
+from airflow_provider_kk.sync import resolution_checks as checks
 from airflow_provider_kk.sync.cancel import cancel, require_cancellable
-from airflow_provider_kk.sync.resolution import ResolutionRejected, ResolutionUnavailable, ResolvedBy
+from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
+from airflow_provider_kk.sync.resolution import ResolvedBy
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
@@ -26,13 +28,13 @@ _LOG = logging.getLogger(__name__)
 RETRY, CANCEL = "retry", "cancel"
 #: `retry` is `kk ledger retry`, `cancel` is `kk cancel`, the others are the options of `kk ledger resolve`.
 CHOICES = (*rules.RESOLUTIONS, RETRY, CANCEL)
-#: Each takes some requests within KK's rate limit, and a browser waits for all of them.
+#: Each cancellation takes some requests within KK's rate limit, and the browser waits for all of them.
 MAX_CANCELLED = 10
 
 
 @dataclass(frozen=True)
 class ResolutionRequest:
-    """What a user wants to become of some orders or refunds."""
+    """A user's choice for some orders or refunds."""
 
     choice: str
     """One of `CHOICES`."""
@@ -40,27 +42,27 @@ class ResolutionRequest:
     """The version that the user has seen, by order number or refund key."""
     is_refund: bool = False
     ids: tuple[str, ...] = ()
-    """With `created`: its ids at KK. With `never_created`: ids in its row that are another number's."""
+    """With `created`: its ids at KK. With `never_created`: ids in its row that belong to another number."""
     accept_other_goods: bool = False
 
 
 @dataclass(frozen=True)
 class ResolutionResult:
-    """What would become, or became, of one order or refund."""
+    """The planned or actual result for one order or refund."""
 
     key: str
     is_done: bool
     """In a plan: whether it can be done."""
     message: str
     record: Record | None = None
-    """Its row, in a plan."""
+    """Its ledger row, in a plan."""
     doubt: str = ""
-    """What speaks against it, which the user may accept."""
+    """A reason against it, which the user may accept."""
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """One row with what may be done with it."""
+    """One row, and the function that resolves it."""
 
     record: Record
     effect: str
@@ -69,7 +71,7 @@ class _Prepared:
 
 
 def choices_for(states_of_rows: Sequence[State], is_refund: bool = False) -> list[str]:
-    """Return which of `CHOICES` may be right for at least one row in these states; KK is not asked."""
+    """Return those of `CHOICES` that may be right for at least one row in these states, without asking KK."""
     from airflow_provider_kk.delivery.states import DOUBTFUL, State
 
     states = set(states_of_rows)
@@ -87,9 +89,9 @@ def choices_for(states_of_rows: Sequence[State], is_refund: bool = False) -> lis
 
 
 def plan_resolutions(request: ResolutionRequest, hook: KKHook, ledger: SqlLedger) -> list[ResolutionResult]:
-    """Return what would become of each order, in the order of the request.
+    """Return the planned result for each order, in the order of the request.
 
-    :param ledger: with `is_refund` that of refunds, see `refund_ledger`.
+    :param ledger: with `is_refund`, the ledger of refunds; see `refund_ledger`.
     :raises ResolutionRejected: the request itself is wrong.
     :raises ResolutionUnavailable: KK does not answer.
     """
@@ -104,30 +106,30 @@ def plan_resolutions(request: ResolutionRequest, hook: KKHook, ledger: SqlLedger
 def apply_resolutions(
     request: ResolutionRequest, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger
 ) -> list[ResolutionResult]:
-    """Do it, and return what became of each order, in the order of the request.
+    """Resolve the orders and return the result for each, in the order of the request.
 
-    Everything is checked anew. The ledger keeps who and why with each order.
+    Everything is checked once more. The ledger keeps who and why with each order.
 
-    :param ledger: with `is_refund` that of refunds, see `refund_ledger`.
-    :raises ResolutionRejected: the request itself is wrong; nothing is done.
-    :raises ResolutionUnavailable: KK does not answer; nothing is done.
+    :param ledger: with `is_refund`, the ledger of refunds; see `refund_ledger`.
+    :raises ResolutionRejected: the request itself is wrong; nothing changed.
+    :raises ResolutionUnavailable: KK does not answer; nothing changed.
     """
     from airflow_provider_kk.api.errors import KKError
 
     if not resolved_by.who.strip() or not resolved_by.why.strip():
-        raise ResolutionRejected("a reason is needed: the next one on call reads it")
+        raise ResolutionRejected("enter a reason: the next person on call reads it in the ledger")
     results = []
     for key, one in _prepare(request, hook, ledger).items():
         try:
             if isinstance(one, ResolutionRejected):
                 raise one
             if one.doubt and request.choice == "created" and not request.accept_other_goods:
-                raise ResolutionRejected(f"{one.doubt}. Accept the other goods to resolve it all the same")
+                raise ResolutionRejected(f"{one.doubt}. To resolve it nevertheless, accept the other goods")
             results.append(ResolutionResult(key, True, one.apply(resolved_by)))
         except ResolutionRejected as error:
             results.append(ResolutionResult(key, False, str(error)))
         except KKError as error:
-            results.append(ResolutionResult(key, False, f"KK cannot be asked: {error}. Try it again"))
+            results.append(ResolutionResult(key, False, f"KK cannot be read: {error}. Try again later"))
     return results
 
 
@@ -145,9 +147,9 @@ def _prepare(
         if record is None:
             prepared[key] = ResolutionRejected("it is not in the ledger")
         elif record.version != version:
-            prepared[key] = ResolutionRejected(_moved_on(record))
+            prepared[key] = ResolutionRejected(_has_changed(record))
         else:
-            records.append(rules.bound_waits(record, hook, ledger))
+            records.append(checks.bound_waits(record, hook, ledger))
     if records:
         try:
             prepared |= _PREPARE[request.choice](request, records, hook, ledger)
@@ -155,39 +157,41 @@ def _prepare(
             raise
         except KKError as error:
             raise ResolutionUnavailable(
-                f"KK cannot be asked: {error}. Nothing was done; try again when KK answers"
+                f"KK cannot be read: {error}. Nothing changed. Try again when KK answers"
             ) from error
     return {key: prepared[key] for key in request.versions}
 
 
 def _require_valid(request: ResolutionRequest) -> None:
     if request.choice not in CHOICES:
-        raise ResolutionRejected(f"{request.choice!r} is none of {', '.join(CHOICES)}")
+        raise ResolutionRejected(f"choose one of {', '.join(CHOICES)}, not {request.choice!r}")
     if not request.versions:
-        raise ResolutionRejected("no order was chosen")
+        raise ResolutionRejected("choose at least one order")
     if request.choice == "created" and not request.ids:
-        raise ResolutionRejected("to resolve an order as created, give the ids that KK has made of it")
+        raise ResolutionRejected("to resolve an order as created, enter its ids at KK")
     if request.ids and len(request.versions) > 1:
-        raise ResolutionRejected("ids are of one order: choose one")
+        raise ResolutionRejected("the ids belong to one order, so choose only one")
     if request.choice == CANCEL and len(request.versions) > MAX_CANCELLED:
-        raise ResolutionRejected(f"choose at most {MAX_CANCELLED} orders to cancel; `kk cancel` takes more")
+        raise ResolutionRejected(
+            f"choose at most {MAX_CANCELLED} orders to cancel. To cancel more, use `kk cancel`"
+        )
     if request.is_refund and (
         request.choice in ("order_again", CANCEL) or (request.ids and request.choice == "never_created")
     ):
-        raise ResolutionRejected("this is for orders: let another task ask for a refund")
+        raise ResolutionRejected("this choice is only for orders. To refund more, use another task")
 
 
-def _moved_on(record: Record) -> str:
+def _has_changed(record: Record) -> str:
     state = record.state.value.replace("_", " ")
     by = f", resolved by {record.resolved_by}" if record.resolved_by else ""
-    return f"it has moved on since this page was made, and is {state} now{by}. Nothing was done with it"
+    return f"it changed since this page was loaded, and is {state} now{by}. Your choice was not applied to it"
 
 
 def _prepare_created(
     request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> dict[str, _Prepared | ResolutionRejected]:
     (record,) = records
-    check = rules.doubt_of_refunds if request.is_refund else rules.doubt_of_orders
+    check = checks.doubt_of_refunds if request.is_refund else checks.doubt_of_orders
     try:
         doubt = check(request.ids, record, hook, ledger)
     except ResolutionRejected as error:
@@ -205,40 +209,40 @@ def _prepare_never_created(
 ) -> dict[str, _Prepared | ResolutionRejected]:
     if request.ids:
         try:
-            rules.require_other_number(request.ids, records[0], hook, ledger)
+            checks.require_other_number(request.ids, records[0], hook, ledger)
         except ResolutionRejected as error:
             return {records[0].key: error}
     if request.is_refund:
-        seen, options = rules.refunds_seen_at_kk(records, hook, ledger), "--refunds"
+        seen, options = checks.refunds_seen_at_kk(records, hook, ledger), "--refunds"
     else:
-        seen, options = rules.orders_seen_at_kk(records, hook, ledger, request.ids), ""
+        seen, options = checks.orders_seen_at_kk(records, hook, ledger, request.ids), ""
 
     def prepare(record: Record) -> _Prepared:
-        doubt = rules.require_never_created(record, seen[record.key], options)
-        then = "the next try of its task asks for it again" if request.is_refund else _SENT
+        doubt = checks.require_never_created(record, seen[record.key], options)
+        then = "the next try of its task sends it" if request.is_refund else _SENT
         return _Prepared(
             record,
             f"becomes not sent, and {then}",
             lambda by: rules.resolve_never_created(
                 record, seen[record.key], ledger, by, request.ids, options=options
             ),
-            doubt and f"KK's list cannot confirm that it has none ({doubt}), so this is on your word",
+            doubt and f"KK's list cannot confirm that KK never created it ({doubt}), so this relies on you",
         )
 
     return _each(records, prepare)
 
 
-_SENT = "the next sync that selects it sends it again"
+_SENT = "the next sync that selects it sends it"
 
 
 def _prepare_reorder(
     request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> dict[str, _Prepared | ResolutionRejected]:
-    at_kk = rules.all_at_kk_of(records, hook, ledger)
+    at_kk = checks.all_at_kk_of(records, hook, ledger)
 
     def prepare(record: Record) -> _Prepared:
-        ids = rules.require_reorder(record, at_kk[record.key])
-        beside = f", beside {', '.join(ids)}" if ids else ""
+        ids = checks.require_reorder(record, at_kk[record.key])
+        beside = f", in addition to {', '.join(ids)}" if ids else ""
         effect = (
             f"the next sync that selects it orders it once more (generation {record.generation + 1}){beside}"
         )
@@ -251,8 +255,8 @@ def _prepare_retry(
     request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> dict[str, _Prepared | ResolutionRejected]:
     def prepare(record: Record) -> _Prepared:
-        rules.require_rejected(record)
-        effect = "stays rejected; the next sync that selects it sends it without back-off, if KK lists none"
+        checks.require_rejected(record)
+        effect = "its back-off ends; the next sync that selects it sends it if KK's list does not have it"
         return _Prepared(record, effect, lambda by: rules.clear_backoff(record, ledger, by))
 
     return _each(records, prepare)
@@ -264,7 +268,7 @@ def _prepare_cancel(
     def prepare(record: Record) -> _Prepared:
         require_cancellable(record.key, hook, ledger)
         ids = ", ".join(record.kk_order_ids)
-        effect = f"KK is asked once to refund all of {ids}, decides within a day, and no sync sends it again"
+        effect = f"KK is asked once to refund all of {ids} and decides within a day. No sync sends it again"
         return _Prepared(record, effect, lambda by: cancel(record.key, by, hook, ledger, _LOG))
 
     return _each(records, prepare)

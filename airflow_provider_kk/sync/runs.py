@@ -1,4 +1,4 @@
-"""The syncs: what each has selected, sent and found out, its retries counted as one."""
+"""The syncs of a ledger and their counts. A task and its retries are one sync."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _BATCH = 1_000
 
 @dataclass(frozen=True)
 class SyncRun:
-    """One sync: a task of a run, from its first try until it succeeds."""
+    """One sync: a task of a DAG run, from its first try until it succeeds."""
 
     sync_id: str
     started_at: float
-    """When its first try began, epoch seconds of the database."""
+    """The start of its first try, epoch seconds of the database."""
     try_started_at: float
-    """When this try began; a deferral goes on with the same try."""
+    """The start of this try; a deferral continues the same try."""
     before: Mapping[str, Any] = field(default_factory=dict)
     """The summary of its earlier tries, and of this one before it was deferred; empty at first."""
 
 
 @dataclass
 class Summary:
-    """What a sync has done; `selected` is always the sum of the ten counts after it.
+    """The counts of a sync. `selected` is always the sum of the ten counts after it.
 
-    Newly is what became so in this sync, its retries included: an old rejection fails no new run.
+    The newly counts are of this sync alone, its retries included: an old rejection fails no new run.
     """
 
     selected: int = 0
@@ -75,7 +75,7 @@ class SyncRuns:
         self._ledger = ledger
 
     def begin(self, origin: Origin) -> SyncRun:
-        """Begin a sync, or go on with the one that this task has begun and not brought to success."""
+        """Begin a sync, or continue the one that this task began and that has not succeeded."""
         now = self._ledger.now()
         row = self._ledger.storage.newest_run(origin)
         if row is None or row.state == "done":
@@ -89,15 +89,15 @@ class SyncRuns:
         return SyncRun(row.sync_id, row.started_at, row.try_started_at, row.summary)
 
     def end(self, run: SyncRun, state: str, summary: Mapping[str, Any]) -> None:
-        """Store how far a sync has come: `waiting`, `failed` or `done`."""
+        """Store a sync's state, `waiting`, `failed` or `done`, and its counts."""
         self._ledger.storage.change_run(run.sync_id, {"state": state, "summary": summary})
 
     def moved(self, run: SyncRun) -> Iterator[Record]:
-        """Yield the orders that this sync has moved, in any of its tries."""
+        """Yield the orders whose state this sync changed, in any of its tries."""
         yield from self._ledger.storage.of_sync(run.sync_id)
 
     def sent(self, run: SyncRun, origin: Origin) -> Iterator[Record]:
-        """Yield the orders that this sync has sent first, without what never reached KK."""
+        """Yield the orders that this sync was the first to send, without those that never reached KK."""
         moved = (entry for entry in self.moved(run) if entry.attempt > 0 and not is_unsent(entry))
         while batch := {entry.key: entry for entry in islice(moved, _BATCH)}:
             first: dict[str, Attempt] = {}
@@ -114,12 +114,12 @@ def _task_of(where: Attempt | Origin) -> tuple[str, str, str]:
 
 
 def summarise(run_queue: RunQueue, run: SyncRun, runs: SyncRuns) -> Summary:
-    """Count a sync: its run queue, and what its earlier tries moved and is not in the queue any more."""
+    """Count a sync: its run queue, and orders of its earlier tries that are not in the queue any more."""
     return count(run_queue, (entry for entry in runs.moved(run) if not run_queue.has(entry.key)))
 
 
 def count(run_queue: RunQueue, elsewhere: Iterable[Record] = ()) -> Summary:
-    """Count a run queue, and these rows of the ledger beside it."""
+    """Count a run queue and further rows of the ledger."""
     counts: dict[RunStatus, int] = dict.fromkeys(COUNTED, 0)
     counts.update((status, number) for status, number in run_queue.counts().items() if status in counts)
     for entry in elsewhere:

@@ -1,4 +1,4 @@
-"""Whether KK has the goods of an order, asked before it is sent."""
+"""Stock check: whether KK has the goods of an order, before it is sent."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ if TYPE_CHECKING:
     from airflow_provider_kk.api.models import Stock
     from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
-_NOT_LISTED = "KK does not list it"
-_UNREADABLE = "KK's figure cannot be read"
+_NOT_LISTED = "KK does not list this SKU"
+_UNREADABLE = "KK's stock of it cannot be parsed"
 _MOST = 10**18
-"""More than any order wants, and what a column of the file can hold."""
+"""More than any order needs, and little enough for a column of the file."""
 
 
 class _Found(NamedTuple):
-    """What KK has of one SKU, over all warehouses, as far as that can be read; `fault` when it cannot."""
+    """KK's stock of one SKU over all warehouses, and a fault if a part of it cannot be parsed."""
 
     quantity: int
     fault: str = ""
 
 
 class StockCheck:
-    """Looks up each SKU once, when the first order needs it, and counts down what orders take of it.
+    """KK's stock during one run: each SKU is read once, and each order reserves its goods.
 
-    What an order is served with is set aside, so that a later one of this run is not promised the same goods;
-    an order that cannot be served takes nothing. An SKU in several warehouses counts with all of them, since
-    KK splits orders by warehouse. Used by one thread; what is known lies in a private temporary file, so
-    memory does not grow with the number of orders or SKUs.
+    An order that lacks goods reserves nothing. The stock of an SKU is the sum over all warehouses, since KK
+    splits orders by warehouse. Use it in one thread. It keeps its data in a private temporary file, so memory
+    does not grow with the number of orders or SKUs.
 
-    Source: page "Product stocks": at most 30 SKUs a question. What KK leaves out is not documented: SKUs that
-    an answer does not name are asked for once more, without the others, before they count as not listed.
+    Source: KK's page "Product stocks", at most 30 SKUs a request. KK does not document which SKUs it leaves
+    out, so missing ones are read once more, without the others, before they count as not listed.
     """
 
     def __init__(self, client: KKClient) -> None:
@@ -57,15 +56,15 @@ class StockCheck:
         self._db.close()
 
     def expect(self, items: Iterable[QueuedOrder]) -> None:
-        """Name the orders that come next: their SKUs fill up questions that are asked anyway."""
+        """Announce the orders that come next, so that their SKUs fill up requests for other SKUs."""
         self._coming = deque(items)
 
     def shortage(self, item: QueuedOrder) -> str:
-        """Set an order's goods aside; or return every SKU that is missing, with how many are at hand.
+        """Reserve an order's goods, or return each SKU that KK lacks, with the quantity at hand.
 
-        The same order asked for again keeps what it has.
+        A repeated call for the same order reserves nothing more.
 
-        :raises KKError: when KK does not tell.
+        :raises KKError: KK's stock cannot be read.
         """
         if self._db.execute("SELECT 1 FROM served WHERE position = ?", (item.position,)).fetchone():
             return ""
@@ -85,9 +84,11 @@ class StockCheck:
         wanted = sum(lines.values())
         if wanted <= at_hand:
             return None
-        less = f" of {at_kk} at KK, the others go to earlier orders of this run" if at_hand < at_kk else ""
+        less = (
+            f" of {at_kk} at KK, since earlier orders of this run need the others" if at_hand < at_kk else ""
+        )
         path = ", ".join(f"items[{index}]" for index in lines)
-        return Fault(path, f"{wanted} of {sku} wanted, {fault or f'{at_hand} at hand{less}'}")
+        return Fault(path, f"{wanted} of {sku} ordered, {fault or f'{at_hand} at hand{less}'}")
 
     # Asking KK -------------------------------------------------------------------------------------
 
@@ -99,24 +100,24 @@ class StockCheck:
         while self._coming and len(asked) < MAX_SKUS:
             asked.update(dict.fromkeys(self._unknown(_wanted(self._coming.popleft()))))
         for chunk in chunks(list(asked)[: max(MAX_SKUS, len(own))], MAX_SKUS):
-            self._ask(chunk)
+            self._read_chunk(chunk)
 
     def _unknown(self, skus: Iterable[str]) -> list[str]:
         known = "SELECT 1 FROM stock WHERE sku = ?"
         return [sku for sku in skus if self._db.execute(known, (sku,)).fetchone() is None]
 
-    def _ask(self, skus: Sequence[str]) -> None:
-        """Learn of these SKUs; what KK refuses to tell of one must not hold up the orders of others."""
+    def _read_chunk(self, skus: Sequence[str]) -> None:
+        """Read these SKUs, one by one if KK rejects the request, so that one SKU does not stop the others."""
         try:
             self._learn(skus)
         except KKRejectedError as error:
             skus = self._unknown(skus)
-            rejected = self._ask_each(skus) if len(skus) > 1 else {skus[0]: _rejection(error)}
+            rejected = self._read_each(skus) if len(skus) > 1 else {skus[0]: _rejection(error)}
             if not self._has_answered:
-                raise  # it is not about an SKU: KK refuses whatever is asked
+                raise  # KK rejects every SKU, so the cause is another one
             self._keep(rejected)
 
-    def _ask_each(self, skus: Sequence[str]) -> dict[str, _Found]:
+    def _read_each(self, skus: Sequence[str]) -> dict[str, _Found]:
         rejected = {}
         for sku in skus:
             try:
@@ -126,7 +127,7 @@ class StockCheck:
         return rejected
 
     def _learn(self, skus: Sequence[str]) -> None:
-        left = [sku for sku in skus if "," not in sku]  # which would be two in the question
+        left = [sku for sku in skus if "," not in sku]  # a comma would make two SKUs of it in the request
         while left:
             found = _by_sku(self._read(left))
             listed = [sku for sku in left if sku.upper() in found]
@@ -141,7 +142,7 @@ class StockCheck:
         try:
             return list(self._client.iter_stock(skus))
         except KKAnswerError:
-            # A long run asks thousands of questions, and one that changes nothing may be asked again.
+            # One of thousands of requests may fail. A request that only reads can be repeated.
             return list(self._client.iter_stock(skus))
 
     def _keep(self, found: Mapping[str, _Found]) -> None:
@@ -150,7 +151,7 @@ class StockCheck:
 
 
 def _rejection(error: KKRejectedError) -> _Found:
-    return _Found(0, f"KK refuses to tell how many it has: {error.kk_message or f'code {error.code}'}")
+    return _Found(0, f"KK rejects the request for its stock: {error.kk_message or f'code {error.code}'}")
 
 
 def _wanted(item: QueuedOrder) -> dict[str, dict[int, int]]:
@@ -162,7 +163,7 @@ def _wanted(item: QueuedOrder) -> dict[str, dict[int, int]]:
 
 
 def _by_sku(rows: Iterable[Stock]) -> dict[str, _Found]:
-    """Return what KK has by SKU (upper case)."""
+    """Return KK's stock by SKU in upper case."""
     found: dict[str, _Found] = {}
     for row in rows:
         if row.sku is None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.log import some_of
 from airflow_provider_kk.delivery.model import InconclusiveError
-from airflow_provider_kk.delivery.orders import LAG_S
 from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, type_of
 from airflow_provider_kk.hooks.metrics import count_requests, count_statuses, tags_of
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.runs import SyncRuns
 from airflow_provider_kk.warehouse.status import StatusSync, StoppedError
 from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
+from airflow_provider_kk.warehouse.updated_orders import LAG_S
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def open_status_tables(
     hook: KKHook, warehouse: Any, hook_params: Mapping[str, Any] | None, table_prefix: str
 ) -> StatusTables:
-    """Open the status tables of a warehouse, which need not be there yet.
+    """Open the status tables of a warehouse. They need not exist yet.
 
     :param warehouse: the Airflow connection.
     :raises SyncError: the warehouse, or the prefix of the tables' names, cannot be used.
@@ -61,9 +61,9 @@ def sync_statuses(
     log: Log,
     publish: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Read what has changed at KK into the tables and return the counts.
+    """Copy the changes at KK into the tables and return the counts.
 
-    :param publish: gets the counts, also when the sync fails.
+    :param publish: gets the counts, also if the sync fails.
     :raises SyncError: KK or the warehouse cannot be used, or an order is newly held.
     """
     bucket, tags = hook.settings.shared_bucket(ledger), tags_of(hook.settings.account, origin)
@@ -86,7 +86,7 @@ def _sync(
     try:
         failure = _failure_of(sync)
     except BaseException:
-        # Whatever cut this try short, the next one has to tell what has come into the tables.
+        # The next try has to count the changes that this one wrote into the tables.
         with suppress(DBAPIError):
             runs.end(run, "failed", _result(run, sync))
         raise
@@ -100,8 +100,8 @@ def _sync(
     )
     if failure is None and not summary.orders:
         log.info(
-            "No change was read: KK's list runs behind, so changes of the last %.0f minutes are read by "
-            "the next run",
+            "No change was read. KK's list is late, so the next run reads the changes of the last %.0f "
+            "minutes",
             LAG_S / 60,
         )
     result = _result(run, sync)
@@ -111,27 +111,28 @@ def _sync(
         raise SyncError(failure, is_retryable=True)
     if named := summary.conflicts[:20]:
         raise SyncError(
-            f"KK has more goods than were sent under {some_of(named, len(summary.conflicts))}: held in "
-            "the ledger. See `kk ledger show`",
+            f"KK has more goods than were sent under {some_of(named, len(summary.conflicts))}. These orders "
+            "are held. See `kk ledger show`, then resolve each with `kk ledger resolve`",
             is_retryable=False,
         )
     return result
 
 
 def _result(run: SyncRun, sync: StatusSync) -> dict[str, Any]:
-    # The tables hold what an earlier try changed; a DAG that waits for changes must count it, too.
+    # The tables have the changes of earlier tries, and a DAG that waits for changes must count them, too.
     changed = run.before.get("changed", 0) + sync.summary.changed
     return {**asdict(sync.summary), "changed": changed, "requests": sync.client.requests}
 
 
 def _failure_of(sync: StatusSync) -> str | None:
-    """Run; what went wrong in a sentence, None when nothing did."""
+    """Run the sync and return its failure as a sentence; None if it succeeds."""
     try:
         sync.tables.create()
         sync.run()
     except (KKError, InconclusiveError) as error:
         return (
-            f"KK's changes cannot be read: {error}. A retry, or the next run, goes on where this try stopped"
+            f"KK's changes cannot be read: {error}. A retry, or the next run, continues where this try "
+            "stopped"
         )
     except (StatusTablesError, StoppedError) as error:
         return str(error)

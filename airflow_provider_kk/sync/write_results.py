@@ -1,4 +1,4 @@
-"""Write what became of a sync's orders back into the warehouse."""
+"""Write the results of a sync's orders back into the warehouse."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def open_write_back(
 ) -> WriteBack | None:
     """Check and prepare an operator's `write_back`; a plan prepares nothing.
 
-    :raises SyncError: it cannot be understood; or, which a retry may get over, the warehouse has no table for
-        the results.
+    :raises SyncError: the argument is wrong, or the warehouse has no usable table for the results; a retry
+        helps only in the last case.
     """
     from airflow_provider_kk.warehouse.write_back import WriteBack
 
@@ -39,15 +39,15 @@ def open_write_back(
     else:
         return write_back
     # Outside of the handler, so that no traceback carries a row.
-    raise SyncError(f"{fault}. Nothing is sent before the results have a place", is_retryable=True)
+    raise SyncError(f"{fault}. Nothing is sent until the results can be written", is_retryable=True)
 
 
 def write_results(
     delivery: Delivery, warehouse: Any, write_back: WriteBack | None, log: Log
 ) -> SyncError | None:
-    """Write back what became of the orders; return what the task is to fail with when that does not go.
+    """Write back the orders' results; return the error with which the task fails, if there is one.
 
-    No error of a driver, or of this package, may cost the summary: it comes after this.
+    It raises nothing, since the summary is published after it.
     """
     if write_back is None:
         return None
@@ -56,12 +56,12 @@ def write_results(
     except Exception as error:
         fault = _describe(error, log)
         log.error("%s", fault)
-        return SyncError(f"{fault}. The orders themselves are safe: a retry writes back", is_retryable=True)
+        return SyncError(f"{fault}. The orders are safe. A retry writes their results", is_retryable=True)
     return None
 
 
 def _describe(error: Exception, log: Log) -> str:
-    """Return a sentence without a row in it, and log where an error that nobody foresaw comes from."""
+    """Return an error as a sentence without any row, and log the source of an unexpected error."""
     import traceback
 
     from airflow_provider_kk.delivery.sql.driver_errors import redact_db_error
@@ -83,7 +83,7 @@ def _results(delivery: Delivery) -> Iterator[Result]:
     for one in delivery.run_queue.finished():
         if one.name is not None:
             state = _warehouse_state(one)
-            # Ids tell the warehouse that an order is done with: one that is held or changed is not.
+            # In the warehouse, ids mean that an order is done. One that is held or changed is not.
             ids = one.kk_order_ids if state == "created" else ()
             lines = _lines(delivery, one) if state == "created" and one.is_new else None
             yield Result(one.name, state, list(ids), one.message or None, at, lines)
@@ -97,7 +97,7 @@ def _lines(delivery: Delivery, finished: RunResult) -> int | None:
 
 
 def _warehouse_state(finished: RunResult) -> str:
-    """The state that a warehouse is told: one word for an order that is at KK, one for what is in doubt."""
+    """Return the state for the warehouse: one for all orders at KK, one for all orders in doubt."""
     return _WAREHOUSE_STATES.get(finished.status.value, finished.status.value)
 
 

@@ -25,17 +25,17 @@ class _KKTrigger(BaseTrigger):
     """A trigger that keeps each of its arguments in an attribute of the same name."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return how to make this trigger anew."""
+        """Return the class path and the arguments from which Airflow creates this trigger again."""
         kind = type(self)
         names = list(inspect.signature(kind).parameters)
         return f"{kind.__module__}.{kind.__name__}", {name: getattr(self, name) for name in names}
 
 
 class SleepTrigger(_KKTrigger):
-    """Fires once, at a time, so that waiting for a settle window takes no worker's slot.
+    """Fires at a time, so that a task needs no worker slot while it waits for a settle window.
 
     :param until: epoch seconds of the worker's clock; absolute, so that a restart does not start over.
-    :param longest_s: seconds that it sleeps at most, however far the triggerer's clock is behind.
+    :param longest_s: the most seconds to sleep, even if the triggerer's clock is behind.
     """
 
     def __init__(self, until: float, longest_s: float | None = None) -> None:
@@ -51,7 +51,7 @@ class SleepTrigger(_KKTrigger):
 
 
 class OrderTrigger(_KKTrigger):
-    """Fires when the orders have reached `until`, when they never will, or at the deadline. Only reads.
+    """Fires when the orders reach `until`, when they never will, or at the deadline. It only reads.
 
     The event is `{"state": "reached" | "failed" | "error" | "timeout", "reason": ..., "orders": [...],
     "deadline": ...}`, the orders as `fulfilment.plain` returns them.
@@ -59,9 +59,10 @@ class OrderTrigger(_KKTrigger):
     :param kk_conn_id: the Airflow connection to KK.
     :param ledger_conn_id: where the account's rate limit is shared with all workers; None: a limit of this
         triggerer's own.
-    :param kk_order_ids: what to wait for; none: it fires at the next tick with the state `again`.
+    :param kk_order_ids: the orders to wait for; if there are none, it fires at the next tick with the state
+        `again`.
     :param until: a `fulfilment.Goal`.
-    :param any_split: whether one of the orders is enough.
+    :param any_split: wait for one of the orders only.
     :param poll_s: seconds from one poll to the next. All triggers with the same value poll at the same time,
         and share their requests.
     :param deadline: epoch seconds of the triggerer's clock; absolute, so that a restart does not start over.
@@ -91,7 +92,7 @@ class OrderTrigger(_KKTrigger):
         """Poll the orders at each tick, then fire once."""
         while (now := time.time()) < self.deadline:
             poll_s = max(self.poll_s, _MIN_POLL_S)
-            # All triggers have the same ticks, so that they ask together.
+            # All triggers have the same ticks, so that they share requests.
             await asyncio.sleep(min(poll_s - now % poll_s, self.deadline - now))
             event = await self._poll() if self.kk_order_ids else {"state": "again"}
             if event is not None:
@@ -100,7 +101,7 @@ class OrderTrigger(_KKTrigger):
         yield self._event({"state": "timeout"})
 
     def _event(self, event: dict[str, Any]) -> TriggerEvent:
-        # `dag.test()` forgets what else a deferral has noted, so the event has the deadline, too.
+        # `dag.test()` drops the arguments of a deferral, so the event carries the deadline.
         return TriggerEvent({**event, "deadline": self.deadline})  # type: ignore[no-untyped-call]
 
     async def _poll(self) -> dict[str, Any] | None:
@@ -120,7 +121,7 @@ class OrderTrigger(_KKTrigger):
 
 
 class RefundTrigger(_KKTrigger):
-    """Fires when KK has decided on all of the refunds, or at the deadline. Only reads.
+    """Fires when KK has decided on all of the refunds, or at the deadline. It only reads.
 
     The event is `{"state": "decided" | "timeout" | "error", "reason": ...}`. The task then reads KK again.
 
@@ -148,7 +149,7 @@ class RefundTrigger(_KKTrigger):
         self.deadline = deadline
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll the refunds from time to time, then fire once."""
+        """Poll the refunds every `poll_s` seconds, then fire once."""
         while (now := time.time()) < self.deadline:
             await asyncio.sleep(min(max(self.poll_s, _MIN_POLL_S), self.deadline - now))
             event = await self._poll()
@@ -163,8 +164,8 @@ class RefundTrigger(_KKTrigger):
         except _permanent_errors() as error:
             return {"state": "error", "reason": str(error)}
         except Exception as error:
-            # The next poll may succeed. The error's text may hold anything.
-            log.warning("KK's refunds cannot be read, the next poll retries: %s", type(error).__name__)
+            # The next poll may succeed. The error's text may hold personal data.
+            log.warning("KK's refunds cannot be read (%s). The next poll retries", type(error).__name__)
             return None
         return {"state": "decided"} if is_decided else None
 

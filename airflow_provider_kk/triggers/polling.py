@@ -1,4 +1,4 @@
-"""Triggers read KK in a thread, and one triggerer asks once for all orders that its triggers wait for."""
+"""Reading KK for triggers: in a thread, and with one request for the orders of many triggers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Questions that come within so many seconds of each other are asked together.
+#: Seconds for which a poller collects questions before it sends one request for all of them.
 _GATHER_S = 0.25
 
 _Question = tuple[Sequence[str], "asyncio.Future[list[KKOrder]]"]
@@ -33,13 +33,13 @@ async def read_kk(
     read: Callable[[KKClient], T],
     own_limit: Callable[[ConnectionSettings], Throttle] | None = None,
 ) -> T:
-    """Return what `read` makes of KK's answers, asked in a thread within the account's rate limit.
+    """Run `read` with a client in a thread, within the account's rate limit, and return its result.
 
-    :param own_limit: the limit to keep to without a ledger; None: one of this call's own.
+    :param own_limit: returns the rate limit to use without a ledger; None: a limit of this call alone.
     """
     from airflow.providers.common.compat.connection import get_async_connection
 
-    # Each time, since a token may have been replaced.
+    # Read the connection each time, since its token may have changed.
     kk = await get_async_connection(kk_conn_id)
     ledger = await get_async_connection(ledger_conn_id) if ledger_conn_id else None
 
@@ -57,7 +57,7 @@ async def read_kk(
 
 
 def poller_of(kk_conn_id: str, ledger_conn_id: str | None) -> Poller:
-    """Return the poller that all triggers of this event loop share for a connection."""
+    """Return the poller of a connection, which all triggers of this event loop share."""
     pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
     key = (kk_conn_id, ledger_conn_id)
     if key not in pollers:
@@ -66,9 +66,9 @@ def poller_of(kk_conn_id: str, ledger_conn_id: str | None) -> Poller:
 
 
 class Poller:
-    """Reads orders by their ids, those of many triggers in one request, within the account's rate limit.
+    """Reads the orders of many triggers in one request, within the account's rate limit.
 
-    It reads once at a time. What is asked meanwhile is asked together afterwards.
+    One request runs at a time. Questions that arrive meanwhile share the next request.
     """
 
     def __init__(self, kk_conn_id: str, ledger_conn_id: str | None) -> None:
@@ -79,7 +79,10 @@ class Poller:
         self._bucket: LocalBucket | None = None
 
     async def orders(self, kk_order_ids: Sequence[str]) -> list[KKOrder]:
-        """Return those of the orders that KK lists. Raises what reading raises, such as a KKError."""
+        """Return those of the orders that KK lists.
+
+        :raises KKError: KK cannot be read. Errors of the connections are raised, too.
+        """
         answer: asyncio.Future[list[KKOrder]] = asyncio.get_running_loop().create_future()
         self._questions.append((kk_order_ids, answer))
         if self._serving is None:
@@ -100,7 +103,11 @@ class Poller:
         try:
             found = await self._read(sorted({kk_id for ids, _ in questions for kk_id in ids}))
         except Exception as error:
-            log.warning("KK's orders cannot be read for %d waiting tasks: %s", len(questions), error)
+            log.warning(
+                "KK's orders cannot be read for %d waiting tasks: %s. The next poll retries",
+                len(questions),
+                error,
+            )
             for _, answer in questions:
                 if not answer.done():
                     answer.set_exception(error)

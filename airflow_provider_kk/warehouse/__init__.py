@@ -1,4 +1,4 @@
-"""Rows of a warehouse become orders, results become rows.
+"""Turn rows of a warehouse into orders, and results into rows.
 
 Works on any DbApiHook of Airflow and imports no Airflow itself.
 """

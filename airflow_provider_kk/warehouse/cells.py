@@ -1,4 +1,4 @@
-"""One value of a warehouse row: how it is kept in the private file, and what it is as text or as a quantity.
+"""Keep one value of a warehouse row in the private file, and read it as text or as a quantity.
 
 Drivers yield many types for the same thing (an order number may be `int`, `Decimal`, `float` or `str`). All
 are kept as they came until it is known which field of an order they fill. No message here repeats a value: it
@@ -26,7 +26,7 @@ from airflow_provider_kk.api.countries import ALPHA_2, country_code
 from airflow_provider_kk.api.errors import Fault
 
 Stored = str | int | float | bytes | None
-"""What SQLite keeps by itself; `bytes` are a tag of one letter and the value of any other type as UTF-8."""
+"""The types that SQLite has; `bytes` are a tag of one letter and the value of any other type as UTF-8."""
 
 
 class Unreadable:
@@ -37,7 +37,7 @@ class Unreadable:
 
 
 def encode(value: object) -> Stored:
-    """`value` in a form that SQLite keeps without loss. A float that is NaN is how some tools write NULL."""
+    """Return `value` in a form that SQLite keeps without loss. Some tools write NULL as NaN."""
     if value is None:
         return None
     for types, store in _ENCODERS:
@@ -50,14 +50,14 @@ def encode(value: object) -> Stored:
 
 
 def encode_text(value: Stored) -> Stored:
-    """Text that is no valid Unicode (lone surrogates), which SQLite refuses; anything else as it is."""
+    """Encode text with lone surrogates, which SQLite rejects; return anything else as it is."""
     if not isinstance(value, str):
         return value
     return b"S" + value.encode("utf-8", "surrogatepass")
 
 
 def decode(stored: Stored) -> Any:
-    """The value that `encode` was given; dates, times and UUIDs come back as text."""
+    """Return the value that `encode` was given; dates, times and UUIDs come back as text."""
     if not isinstance(stored, bytes):
         return stored
     tag, content = chr(stored[0]), stored[1:]
@@ -67,7 +67,7 @@ def decode(stored: Stored) -> Any:
 
 
 def as_text(value: Any, field: str = "", notices: list[Fault] | None = None) -> str | None:
-    """A decoded cell as the text of a field, in the one form of all its spellings; blank is absent.
+    """Return a decoded cell as the text of a field, in the one form of all its spellings; blank is absent.
 
     A whole number is its digits, without `.0`: a float in a text column is almost surely an integer that
     passed through a float column. Leading zeros that the warehouse's type has dropped cannot be known here.
@@ -94,7 +94,7 @@ def as_text(value: Any, field: str = "", notices: list[Fault] | None = None) -> 
 
 
 def comparable_cell(stored: Stored) -> Stored:
-    """A stored cell of any column in the one form of its spellings, such as `1007`, `1007.0` and `'1007`."""
+    """Return the one form of all spellings of a stored cell, such as `1007`, `1007.0` and `'1007`."""
     try:
         return as_text(decode(stored), "line_id")
     except CellError:
@@ -115,7 +115,7 @@ def _text_of(value: Any) -> str | None:
 
 
 def as_quantity(value: Any) -> Any:
-    """A decoded cell as a quantity: whole Decimals and floats are integers.
+    """Return a decoded cell as a quantity: whole Decimals and floats are integers.
 
     Whatever else could be meant as a number is left to the order's own check. Raises CellError for the rest.
     """
@@ -131,12 +131,17 @@ def as_quantity(value: Any) -> Any:
     raise CellError(f"is {_kind(value)}, not a whole number")
 
 
-def plain(value: Any) -> Any:
-    """A value of a nested column as JSON has it, to any depth."""
+def canonical(data: Any) -> str:
+    """Return equal text for equal data, as far as JSON can express it."""
+    return json.dumps(data, sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a nested column as JSON has it, to any depth."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, str | bool | int | float) or value is None:
         return value
     stored = decode(encode(value))
@@ -166,7 +171,7 @@ def _kind(value: Any) -> str:
 
 
 def from_bytes(value: bytes) -> str:
-    """Binary data as the text that it is. Raises CellError where it is none."""
+    """Return binary data as the text that it is. Raises CellError where it is none."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:
@@ -178,7 +183,7 @@ def _tag(tag: str, content: str) -> bytes:
 
 
 def _json(value: Mapping[Any, Any] | Sequence[Any]) -> bytes:
-    return _tag("J", json.dumps(plain(value)))
+    return _tag("J", json.dumps(_plain(value)))
 
 
 # The first type that fits decides: True is an int, and a datetime is a date.

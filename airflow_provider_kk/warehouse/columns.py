@@ -1,49 +1,27 @@
-"""Which source of a statement's result fills which field of an order."""
+"""Decide which source of a statement's result fills which field of an order."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from airflow_provider_kk.api.cell_text import CellError
 from airflow_provider_kk.warehouse.cells import as_text
-from airflow_provider_kk.warehouse.presets import PRESETS, Preset
-from airflow_provider_kk.warehouse.sources import (
-    Binder,
-    Reader,
-    SourceError,
-    bind_element,
-    check_source,
-    constant_of,
-    references,
+from airflow_provider_kk.warehouse.field_mapping import (
+    ADDRESS_FIELDS,
+    FIELDS,
+    IN_ITEMS,
+    ITEMS,
+    LINE_FIELDS,
+    LINE_ID,
+    NUMBER,
+    ORDER_FIELDS,
+    ColumnsError,
+    FieldMapping,
+    did_you_mean,
 )
-
-ADDRESS_FIELDS = (
-    "country",
-    "phone",
-    "recipient",
-    "province",
-    "street1",
-    "street2",
-    "city",
-    "zip",
-    "ioss",
-    "vat",
-)
-ORDER_FIELDS = ("remark", "sale_platform", "channel_type")
-LINE_FIELDS = ("sku", "quantity")
-LINE_ID = "line_id"
-NUMBER = "custom_order_number"
-ITEMS = "items"
-FIELDS = (NUMBER, *ADDRESS_FIELDS, *LINE_FIELDS, LINE_ID, *ORDER_FIELDS, ITEMS)
-"""Every column that is read, by the name that the API gives it in snake_case."""
-IN_ITEMS = tuple(f"{ITEMS}.{name}" for name in (*LINE_FIELDS, LINE_ID))
-"""Fields inside one element of `items`."""
-PRESET = "preset"
-"""The key of `columns` that names a preset beside the fields that differ from it."""
-DUPLICATE_ROWS = ("fail", "keep")
+from airflow_provider_kk.warehouse.sources import Binder, Reader, bind_element, constant_of, references
 
 _NAME = re.compile(r"[^\W\d_][\w ()/&#.:+-]{0,59}")
 _FIGURE = re.compile(r"[+(\d]")
@@ -51,10 +29,6 @@ _NEEDED = (NUMBER, "country", "phone", "recipient", "province")
 _A_CONSTANT = "='...'"
 _ADVISED = ("street1", "city", "zip")
 """KK takes an order without these, and the parcel may not arrive."""
-
-
-class ColumnsError(ValueError):
-    """The columns cannot be read as orders; the text says what is there and what to do."""
 
 
 def _option(name: str, source: str) -> str:
@@ -107,78 +81,6 @@ FILE = Source(
 
 
 @dataclass(frozen=True)
-class FieldMapping:
-    """What `columns` and `defaults` ask for, before the columns are known: sources by field."""
-
-    given: Mapping[str, str]
-    """The sources that were given one by one."""
-    defaults: Mapping[str, str]
-    preset: Preset
-
-    @classmethod
-    def parse(
-        cls, columns: str | Mapping[str, str] | None = None, defaults: Mapping[str, str] | None = None
-    ) -> FieldMapping:
-        """Check all that can be checked without the columns, as when a DAG is parsed.
-
-        :param columns: a preset's name; or fields and their sources, and a preset's name under `preset`.
-        :raises ColumnsError: an unknown field or preset, or a text that is no source.
-        """
-        if columns is not None and not isinstance(columns, str | Mapping):
-            raise ColumnsError("columns must be a preset's name, or a mapping of fields to sources")
-        given = {PRESET: columns} if isinstance(columns, str) else dict(columns or {})
-        name = next((given.pop(key) for key in list(given) if str(key).strip().lower() == PRESET), None)
-        preset = _preset(name) if name is not None else Preset("", {}, {})
-        return cls(_checked(given, "columns"), _checked(defaults or {}, "defaults"), preset)
-
-
-def check_mapping(
-    columns: str | Mapping[str, str] | None, defaults: Mapping[str, str] | None, duplicate_rows: str
-) -> None:
-    """Raise ColumnsError for what can be known to be wrong without the columns, as when a DAG is parsed."""
-    FieldMapping.parse(columns, defaults)
-    if duplicate_rows not in DUPLICATE_ROWS:
-        raise ColumnsError(f"duplicate_rows must be {' or '.join(map(repr, DUPLICATE_ROWS))}")
-
-
-def _preset(name: object) -> Preset:
-    known = str(name).strip().lower()
-    if known not in PRESETS:
-        raise ColumnsError(
-            f"columns: there is no preset {name!r}{_meant(known, PRESETS)}; "
-            f"the presets are {', '.join(PRESETS)}"
-        )
-    return PRESETS[known]
-
-
-def _checked(given: Mapping[str, str], argument: str) -> dict[str, str]:
-    if not isinstance(given, Mapping):
-        raise ColumnsError(f"{argument} must be a mapping of fields to sources")
-    checked: dict[str, str] = {}
-    for ours, source in given.items():
-        name = str(ours).strip().lower()
-        if name not in (*FIELDS, *IN_ITEMS):
-            hint = _meant(name, (*FIELDS, *IN_ITEMS)) or f"; the fields are {', '.join((*FIELDS, *IN_ITEMS))}"
-            turned = f" (`{argument}` maps the order's field to the warehouse's column)"
-            raise ColumnsError(f"{argument}: {ours!r} is no field of an order{hint}{turned}")
-        if not isinstance(source, str) or not source.strip():
-            raise ColumnsError(f"{argument}: {ours!r} must name a column")
-        try:
-            check_source(source.strip())
-        except SourceError as error:
-            raise ColumnsError(f"{argument}: the source of {name} {error}") from None
-        if name in (NUMBER, ITEMS, LINE_ID) and constant_of(source.strip()) is not None:
-            raise ColumnsError(f"{argument}: {name} cannot be a constant, the same for every order")
-        checked[name] = source.strip()
-    return checked
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
-@dataclass(frozen=True)
 class FieldSource:
     """Where one field comes from; a blank value is taken from the first of the defaults that is filled."""
 
@@ -204,7 +106,7 @@ class Status:
     is_cancelled: bool
 
     def applies(self, cells: object) -> bool:
-        """Whether the value in a row's cells is one of them."""
+        """Return whether the value in a row's cells is one of them."""
         try:
             value = as_text(self.read(cells))
         except CellError:  # such as False
@@ -268,7 +170,7 @@ class NumberSource:
 
     @property
     def name(self) -> str:
-        """What tells this grouping from another one of the same rows."""
+        """The key by which groupings of the same rows differ."""
         return f"{self.fills_down} {self.source}"
 
 
@@ -338,7 +240,7 @@ class _Resolution:
     # Which source for which field -------------------------------------------------------------------
 
     def _chosen(self) -> dict[str, tuple[str, ...]]:
-        """The sources of each field, the first of which is read and the others where it is blank."""
+        """Return the sources of each field, the first of which is read and the others where it is blank."""
         given = self._mapping.given
         chosen: dict[str, tuple[str, ...]] = {name: (source,) for name, source in given.items()}
         for name, sources in self._of_preset().items():
@@ -356,7 +258,7 @@ class _Resolution:
         return chosen
 
     def _of_preset(self) -> dict[str, tuple[str, ...]]:
-        """The preset's sources of which the columns are there, unless what is given is of another shape."""
+        """Return the preset's sources that have their columns, unless the given ones are of another shape."""
         given, found = self._mapping.given, {}
         for name, sources in self._mapping.preset.columns.items():
             if (name in (ITEMS, *IN_ITEMS) and any(one in given for one in LINE_FIELDS)) or (
@@ -445,7 +347,7 @@ class _Resolution:
         )
 
     def _unknown(self, chosen: Mapping[str, tuple[str, ...]], name: str, default: str) -> list[str]:
-        """What a default refers to that is neither a column nor another field with a source."""
+        """Return what a default refers to that is neither a column nor another field with a source."""
         if name in IN_ITEMS or self._finder.is_column(default):
             return []
         return [
@@ -513,10 +415,11 @@ class _Resolution:
     # What an error shows ----------------------------------------------------------------------------
 
     def _near(self, column: str) -> str:
-        return "" if self._seems_headless() else _meant(column.lower(), filter(_NAME.fullmatch, self._theirs))
+        named = filter(_NAME.fullmatch, self._theirs)
+        return "" if self._seems_headless() else did_you_mean(column.lower(), named)
 
     def _seems_headless(self) -> bool:
-        """Whether a file's first order stands where its header should be, a telephone number for one."""
+        """Return whether the header of a file is probably its first order, such as a telephone number."""
         if self._source is not FILE:
             return False
         unnamed = sum(1 for name in self._names if not _NAME.fullmatch(name))
@@ -545,21 +448,5 @@ def _nothing(_: object) -> None:
 
 
 def _shown(source: str) -> str:
-    """A source for the log; a constant may be the sender's own telephone number."""
+    """Return a source for the log; a constant may be the sender's own telephone number."""
     return source if constant_of(source) is None else "a constant"
-
-
-def describe_presets() -> str:
-    """Describe each preset and what it maps, for the command line."""
-    blocks = []
-    for name, preset in PRESETS.items():
-        columns = {
-            field: sources if isinstance(sources, str) else ", else ".join(sources)
-            for field, sources in preset.columns.items()
-        }
-        for field_name, default in preset.defaults.items():
-            columns[field_name] = f"{columns[field_name]}, else {default}"
-        width = max(map(len, columns))
-        lines = [f"  {field.ljust(width)} <- {source}" for field, source in columns.items()]
-        blocks.append("\n".join([f"{name}: {preset.about}", *lines]))
-    return "\n\n".join(blocks)

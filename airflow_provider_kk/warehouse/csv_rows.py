@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, TextIO
 
-from airflow_provider_kk.warehouse.columns import ColumnsError
+from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.file_error import FileError
 from airflow_provider_kk.warehouse.spool import Spool
 
@@ -28,7 +28,7 @@ _FEWEST_COLUMNS = 5
 _ROWS_AT_ONCE = 1_000
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
-#: No text has these: in another encoding than UTF-8 they say that it is the wrong one.
+#: No text has these: in another encoding than UTF-8 they prove that it is the wrong one.
 _WRONG_ENCODING = re.compile("[\\x80-\\x9f\ufffd]")
 _LINE_AS_TEXT = re.compile(
     r"\bsku\b.*\b(qty|quantity)\b|\b(qty|quantity)\b.*\bsku\b", re.IGNORECASE | re.DOTALL
@@ -350,7 +350,7 @@ def _without_headers(
 
 
 def _repeats_header(row: Sequence[str | None], names: Sequence[str], number: int) -> bool:
-    """Whether a row names the columns once more.
+    """Return whether a row names the columns once more.
 
     :raises FileError: it names them in another order, so the cells below it are in other columns.
     """

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class FileError(ValueError):
-    """The file cannot be read as orders; the text says where and what to do."""
+    """The file cannot be read as orders; the text describes where, and what to do."""

@@ -1,5 +1,6 @@
-"""A file of orders as rows: CSV as spreadsheets and shops write it, JSON, or JSON lines; each also in gzip.
+"""Read a file of orders as rows: CSV, JSON or JSON lines, each also in gzip.
 
+CSV is read as spreadsheets and shops write it.
 The layout of a file is detected and reported in one line of the log. No error repeats what stands in a cell.
 """
 
@@ -315,7 +316,7 @@ def _reject_unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> N
             show_guess(guess, _non_ascii_parts(sample.decode(guess, "replace")))
     names = ", ".join(guesses) or "none"
     raise FileError(
-        f"{source.path} is not UTF-8, and its bytes do not say what it is. Encodings that may fit: {names}. "
+        f"{source.path} is not UTF-8, and its encoding is not certain. Encodings that may fit: {names}. "
         "`kk check` shows on a terminal how each of them reads it: give the right one as --encoding, or save "
         "the file as CSV (UTF-8)"
     )
@@ -370,7 +371,7 @@ def _guesses(sample: bytes) -> list[str]:
 
 
 def _non_ascii_parts(text: str) -> list[str]:
-    """Return some words with letters that are not ASCII: enough to judge an encoding, without their rows."""
+    """Return some words with letters that are not ASCII, to recognise an encoding, without their rows."""
     parts = re.findall(r"[^\W\d_]+|[^\x00-\x7f]+", text)
     return list(dict.fromkeys(part for part in parts if not part.isascii()))[:_SHOWN]
 

@@ -1,4 +1,4 @@
-"""The `items` column: all lines of an order in one cell."""
+"""Read the `items` column: all lines of an order in one cell."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 from airflow_provider_kk.api.cell_text import CellError
 from airflow_provider_kk.warehouse.cells import as_quantity, as_text, from_bytes
-from airflow_provider_kk.warehouse.columns import ITEMS, LINE_FIELDS, LINE_ID, ColumnsError, FieldSource
+from airflow_provider_kk.warehouse.columns import FieldSource
+from airflow_provider_kk.warehouse.field_mapping import ITEMS, LINE_FIELDS, LINE_ID, ColumnsError
 from airflow_provider_kk.warehouse.sources import parse_json
 
 _EXPECTED = 'a list such as [{"sku": "FWXW00290_WHT_M", "quantity": 1}]'
 
 
 def parse_items(cell: Any, sources: Mapping[str, FieldSource]) -> list[Any] | None:
-    """A decoded cell, a list or JSON text, as lines for `Order.parse`; blank is absent.
+    """Return a decoded cell, a list or JSON text, as lines for `Order.parse`; blank is absent.
 
     :param sources: where a line's fields come from, so that all else in an element is left out; empty when
         its elements have our own names, in upper or lower case as with columns. A `line_id` is kept.
@@ -71,7 +72,7 @@ def _line(line: Any, sources: Mapping[str, FieldSource]) -> Any:
 
 
 def _filled(source: FieldSource, line: Mapping[str, Any]) -> Any:
-    """The first value that is filled. What cannot be read is nested data, which the order's check refuses."""
+    """Return the first value that is filled. Nested data stays, and the order's check rejects it."""
     for read in (source.read, *source.defaults):
         try:
             value = read(line)

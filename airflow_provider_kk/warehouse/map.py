@@ -1,9 +1,8 @@
-"""Rows become orders: grouped by order number, put together, checked; every fault is reported at once."""
+"""Group rows by order number and turn them into checked orders; report every fault at once."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,43 +11,31 @@ from itertools import chain, islice
 from typing import Any
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS, ApiVersion
-from airflow_provider_kk.api.cell_text import CellError
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
-from airflow_provider_kk.warehouse.cells import as_quantity, as_text, plain
-from airflow_provider_kk.warehouse.columns import (
-    ADDRESS_FIELDS,
-    ITEMS,
-    LINE_ID,
-    NUMBER,
-    Columns,
-    FieldSource,
-    check_mapping,
-    resolve,
-)
-from airflow_provider_kk.warehouse.items import check_for_nameless_records, parse_items
-from airflow_provider_kk.warehouse.spool import RowKey, Spool, SpooledRow
+from airflow_provider_kk.warehouse.cells import canonical
+from airflow_provider_kk.warehouse.columns import Columns, resolve
+from airflow_provider_kk.warehouse.field_mapping import ADDRESS_FIELDS, ITEMS, LINE_ID, NUMBER, check_mapping
+from airflow_provider_kk.warehouse.items import check_for_nameless_records
+from airflow_provider_kk.warehouse.order_rows import RowReader, SourceRow, field_path
+from airflow_provider_kk.warehouse.spool import RowKey, Spool
 
 MAX_ROWS_PER_ORDER = 10_000
 """More rows with one order number are no order but a mistake in the statement, and not held in memory."""
 
 _NAMED = 5
-_TOTALS = frozenset(
-    ("total", "totals", "grand total", "subtotal", "sum", "summe", "gesamt", "gesamtsumme", "somme", "totale")
-)
-"""What a sheet's footer has in the place of a SKU."""
 _DELIVERY_FIELDS = (("street1", "street2"), ("city",), ("zip",))
 """An order without one of each is taken by KK, and its parcel may not arrive."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedOrder:
-    """What the rows of one order number amount to: an order, or the faults that keep it from being one.
+    """The result for the rows of one order number: an order, or the faults that prevent it.
 
     `number` is None when the rows have none that can be read. `position` is the place of the first row in the
     statement's result, from 1. `digest` is a short hash of what was read, the same in every run for the same
-    content: it tells a known invalid order from a new one. `warnings` keep no order from being sent; like
-    faults, they hold no value of a cell.
+    content: it distinguishes a known invalid order from a new one. `warnings` stop no order;
+    like faults, they hold no value of a cell.
     """
 
     number: str | None
@@ -68,10 +55,10 @@ def parse_orders(
     api_version: str | None = None,
     on_skipped: Callable[[int], object] = lambda _: None,
 ) -> Iterator[ParsedOrder]:
-    """One result for each order number, in order of first appearance; memory does not grow with the rows.
+    """Yield one result for each order number, in order of first appearance, in constant memory.
 
     Rows are one per order line, in any order, or one per order with `items`. Every other field belongs to
-    the order as a whole: a blank cell agrees with the order's other rows; rows of one number that differ are
+    the order as a whole. A blank cell agrees with the order's other rows. Rows of one number that differ are
     different orders, and each variant is an invalid result of its own. So is each row without a readable
     number. Each call is a new pass.
 
@@ -87,17 +74,6 @@ def parse_orders(
         check_for_nameless_records(spool.column(index))
     version = None if api_version is None else API_VERSIONS[api_version]
     return _Mapper(mapping, spool, version, duplicate_rows == "keep", on_skipped).parsed_orders()
-
-
-@dataclass(slots=True)
-class _Row:
-    position: int
-    cells: Sequence[Any]
-    header: dict[str, str | None]
-    #: Faults of header cells that cannot be read, without the order's number.
-    faults: list[Fault]
-    #: What was read differently from how it is written.
-    notices: list[Fault]
 
 
 class _Mapper:
@@ -116,18 +92,12 @@ class _Mapper:
         self._api_version = api_version
         self._keeps_duplicates = keeps_duplicates
         self._on_skipped = on_skipped
+        self._reader = RowReader(columns)
         self._indexes = tuple(columns.binder.indexes)
-        self._header = [(name, _path(name), columns.fields[name]) for name in columns.header]
-        self._header_reads = [(name, source.read) for name, _, source in self._header]
-        self._defaults = [one for one in self._header if one[2].defaults]
-        quantity = _without_zero_decimals if columns.has_decimal_point else as_quantity
-        readings = (("sku", _as_sku), ("quantity", quantity))
-        self._line_fields = [
-            (name, reading, columns.fields[name]) for name, reading in readings if name in columns.fields
-        ]
-        self._line_id = columns.fields.get(LINE_ID)
         number = columns.number
-        self._key = RowKey(number.name, tuple(number.binder.indexes), self._order_number, number.fills_down)
+        self._key = RowKey(
+            number.name, tuple(number.binder.indexes), self._reader.order_number, number.fills_down
+        )
         #: Number of an order beside goods without one -> row of the order, row of the goods.
         self._goods_beside: dict[str, tuple[int, int]] = {}
         #: Number that another one nearly equals -> row of the other one.
@@ -144,70 +114,15 @@ class _Mapper:
                 count = len(spooled) + sum(1 for _ in chain([more], group))
                 yield self._too_many(number, spooled[0].position, count)
                 continue
-            rows = self._rows(spooled)
-            if self._is_no_order(number, rows):
+            rows = self._reader.read(spooled)
+            if self._reader.is_no_order(number, rows):
                 for row in rows:
                     self._on_skipped(row.position)
             else:
                 yield from self._variants(number, rows)
 
-    # Rows --------------------------------------------------------------------------------------------
-
-    def _order_number(self, cells: tuple[Any, ...]) -> str | None:
-        number = self._columns.number
-        found: str | None = _first_filled(number.source, number.binder.complete(cells), _as_number)
-        return found
-
-    def _rows(self, spooled: Sequence[SpooledRow]) -> list[_Row]:
-        """Read the header of each row; rows that repeat the cells of the row above share what was read."""
-        width = self._columns.header_width
-        rows: list[_Row] = []
-        for position, raw in spooled:
-            if rows and raw[:width] == rows[-1].cells[:width]:
-                rows.append(replace(rows[-1], position=position, cells=self._columns.binder.complete(raw)))
-                continue
-            header, faults = {}, []
-            notices: list[Fault] = []
-            cells = self._columns.binder.complete(raw)
-            for name, read in self._header_reads:
-                try:
-                    header[name] = as_text(read(cells), name, notices)
-                except CellError as error:
-                    header[name] = None
-                    faults.append(Fault(_path(name), str(error)))
-            if country := header.get("country"):
-                header["country"] = country.upper()
-            if notices:
-                notices = [Fault(_path(notice.path), notice.message) for notice in notices]
-            rows.append(_Row(position, cells, header, faults, notices))
-        return rows
-
-    def _is_no_order(self, number: str | None, rows: Sequence[_Row]) -> bool:
-        """Whether rows are blank in all that is read, or a footer where rows that are no lines are marked."""
-        if number is not None and self._columns.line_mark is None:
-            return False
-        if number is None:
-            return all(_is_blank(cell) for row in rows for cell in row.cells)
-        width = len(self._indexes)
-        return not any(self._is_filled(row, width) for row in rows)
-
-    def _has_header(self, row: _Row) -> bool:
-        return self._is_filled(row, self._columns.header_width)
-
-    def _is_filled(self, row: _Row, width: int) -> bool:
-        """Whether one of the first columns that are read is filled, those of the order number excepted."""
-        of_number = self._columns.number.binder.indexes
-        cells = zip(self._indexes[:width], row.cells, strict=False)
-        return any(index not in of_number and not _is_blank(cell) for index, cell in cells)
-
-    def _has_line(self, row: _Row) -> bool:
-        mark = self._columns.line_mark
-        if mark is None or not _is_blank(mark(row.cells)):
-            return True
-        return not _is_blank(_value(self._columns.fields["sku"], row.cells))
-
     def _find_goods_without_number(self) -> dict[str, tuple[int, int]]:
-        """Rows that may be lines of the order above them, or of the one below when it has the same header.
+        """Return rows that may be lines of the order above them, or of the one below with the same header.
 
         Without an order above, it is the one below. A sheet's footer is no line.
         """
@@ -215,45 +130,35 @@ class _Mapper:
         last: int | None = None
         for spooled, neighbours in self._spool.rows_without_key(self._key, self._indexes):
             last = self._spool.last_keyed_row(self._key) if last is None else last
-            (row,) = self._rows([spooled])
-            if not self._has_goods(row, may_be_footer=row.position > last):
+            (row,) = self._reader.read([spooled])
+            if not self._reader.has_goods(row, may_be_footer=row.position > last):
                 continue
-            may_be_below = self._has_header(row) or len(neighbours) == 1
+            may_be_below = self._reader.has_header(row) or len(neighbours) == 1
             for number, neighbour in neighbours:
                 is_above = neighbour.position < row.position
-                if is_above or (may_be_below and _agree(row.header, self._rows([neighbour])[0].header)):
+                (beside,) = self._reader.read([neighbour])
+                if is_above or (may_be_below and _agree(row.header, beside.header)):
                     found[number] = (neighbour.position, row.position)
         return found
 
-    def _has_goods(self, row: _Row, *, may_be_footer: bool) -> bool:
-        if not self._has_line(row):
-            return False
-        sku, quantity = (_value(source, row.cells) for _, _, source in self._line_fields)
-        is_headed = self._has_header(row)
-        if isinstance(sku, str) and sku.strip(" :").lower() in _TOTALS:
-            return is_headed
-        return not _is_blank(sku) or (not _is_blank(quantity) and not (may_be_footer and not is_headed))
-
-    # Orders ------------------------------------------------------------------------------------------
-
-    def _variants(self, number: str | None, rows: list[_Row]) -> Iterator[ParsedOrder]:
-        """The rows of one number: one order, or as many invalid ones as there are different headers."""
+    def _variants(self, number: str | None, rows: list[SourceRow]) -> Iterator[ParsedOrder]:
+        """Yield the rows of one number: one order, or as many invalid ones as there are different headers."""
         number_faults = self._number_faults(number, rows[0])
         if len(rows) == 1:
             yield self._parse(number, rows, number_faults)
             return
-        header = self._merge(rows)
+        header = self._reader.merge_headers(rows)
         if not self._columns.one_row_per_order and all(len(values) == 1 for values in header.values()):
             rows[0].header = {name: values[0] for name, values in header.items()}
             yield self._parse(number, rows, number_faults)
             return
         # In a field with several values, each row keeps its own.
-        variants: dict[object, list[_Row]] = {}
+        variants: dict[object, list[SourceRow]] = {}
         for row in rows:
             own = {
                 name: values[0] if len(values) == 1 else row.header[name] for name, values in header.items()
             }
-            key = (*own.values(), self._items_key(row) if self._columns.one_row_per_order else None)
+            key = (*own.values(), self._reader.items_key(row) if self._columns.one_row_per_order else None)
             variants.setdefault(key, []).append(replace(row, header=own))
         groups = list(variants.values())
         conflicts = self._conflicts(groups) if len(groups) > 1 else []
@@ -264,23 +169,12 @@ class _Mapper:
             found = [replace(one, digest=digest) for one in found]
         yield from found
 
-    def _merge(self, rows: Sequence[_Row]) -> dict[str, list[str | None]]:
-        """The different filled values of each field, or None alone."""
-        distinct = list({id(row.header): row.header for row in rows}.values())
-        if len(distinct) == 1:
-            return {name: [value] for name, value in distinct[0].items()}
-        merged: dict[str, list[str | None]] = {}
-        for name, _, _ in self._header:
-            values = dict.fromkeys(header[name] for header in distinct if header[name] is not None)
-            merged[name] = list(values) or [None]
-        return merged
-
-    def _parse(self, number: str | None, rows: list[_Row], faults: list[Fault]) -> ParsedOrder:
+    def _parse(self, number: str | None, rows: list[SourceRow], faults: list[Fault]) -> ParsedOrder:
         by_line = not self._columns.one_row_per_order
-        counted = [row for row in rows if self._has_line(row)] if by_line else rows[:1]
+        counted = [row for row in rows if self._reader.has_line(row)] if by_line else rows[:1]
         notices = list(dict.fromkeys(notice for row in rows for notice in row.notices))
-        header, unreadable = self._with_defaults(rows)
-        lines, line_ids, line_faults = self._lines(counted)
+        header, unreadable = self._reader.header(rows)
+        lines, line_ids, line_faults = self._reader.lines(counted)
         data = _order_data(number, header, lines)
         found = [*unreadable, *line_faults]
         if len(line_ids) > 1:
@@ -327,8 +221,8 @@ class _Mapper:
         )
         return [self._explained(Fault(NUMBER, text))]
 
-    def _statuses(self, rows: Sequence[_Row]) -> tuple[list[Fault], list[Fault]]:
-        """A fault of an order that was cancelled where it comes from, a warning of one that has shipped."""
+    def _statuses(self, rows: Sequence[SourceRow]) -> tuple[list[Fault], list[Fault]]:
+        """Return a fault for an order that is cancelled at its source, a warning for one that has shipped."""
         cancelled, shipped = [], []
         for status in self._columns.statuses:
             if any(map(status.applies, (row.cells for row in rows))):
@@ -340,59 +234,10 @@ class _Mapper:
                     shipped.append(Fault(NUMBER, what))
         return cancelled, shipped
 
-    def _with_defaults(self, rows: Sequence[_Row]) -> tuple[dict[str, str | None], list[Fault]]:
-        """The order's header with its blanks filled, and the faults of cells that cannot be read."""
-        header = rows[0].header
-        faults = list({fault: None for row in rows for fault in row.faults})
-        if not self._defaults:
-            return header, faults
-        unreadable = {fault.path for fault in faults}
-        for name, path, source in self._defaults:
-            if header[name] is not None or path in unreadable:
-                continue
-            values = {_default(name, source, row.cells, faults): None for row in rows}
-            filled = [value for value in values if value is not None]
-            if len(filled) > 1:
-                faults.append(Fault(path, "is blank, and its default differs between rows of this order"))
-            elif filled:
-                value = filled[0].upper() if name == "country" else filled[0]
-                header = {**header, name: value}
-        return header, faults
-
-    def _lines(self, rows: Sequence[_Row]) -> tuple[Any, list[str | None], list[Fault]]:
-        """The order's lines as `Order.parse` takes them, their ids, and the faults of what cannot be read."""
-        faults: list[Fault] = []
-        ids: list[str | None]
-        if self._columns.one_row_per_order:
-            items = self._items(rows[0], faults)
-            ids = [item.pop(LINE_ID, None) if isinstance(item, dict) else None for item in items or ()]
-            return items, [one if isinstance(one, str) else None for one in ids], faults
-        lines, ids = [], []
-        for index, row in enumerate(rows):
-            line = {}
-            for name, reading, source in self._line_fields:
-                value = _first_filled(source, row.cells, reading, f"{ITEMS}[{index}].{name}", faults)
-                if value is not None:
-                    line[name] = value
-            lines.append(line)
-            path = f"{ITEMS}[{index}]"
-            own = self._line_id
-            ids.append(_first_filled(own, row.cells, _as_line_id, path, faults) if own else None)
-        return lines, ids, faults
-
-    def _items(self, row: _Row, faults: list[Fault]) -> list[Any] | None:
-        def reading(cell: Any) -> list[Any] | None:
-            return parse_items(cell, self._columns.in_items)
-
-        found: list[Any] | None = _first_filled(
-            self._columns.fields[ITEMS], row.cells, reading, ITEMS, faults
-        )
-        return found
-
     def _faults_of_lines(
-        self, rows: Sequence[_Row], lines: Any, ids: Sequence[str | None]
+        self, rows: Sequence[SourceRow], lines: Any, ids: Sequence[str | None]
     ) -> Iterator[Fault]:
-        """Lines that are there twice: by their ids, or because their rows are equal in every column."""
+        """Yield lines that are there twice: by their ids, or because their rows are equal in every column."""
         if not isinstance(lines, list):
             return
         skus = Counter(_sku(line) for line in lines)
@@ -421,32 +266,20 @@ class _Mapper:
             if len({is_equal.get(place, place * -1) for place in places_of_id}) > 1:
                 yield Fault(ITEMS, f"has one {LINE_ID} on several rows ({_some(places_of_id)}): {_TWICE}")
 
-    def _items_key(self, row: _Row) -> str:
-        items = self._items(row, [])
-        if items is None:
-            cell = _value(self._columns.fields[ITEMS], row.cells)
-            return "" if _is_blank(cell) else _canonical(cell)
-        # Lines in another sequence are the same lines.
-        return "\n".join(sorted(map(_canonical, items)))
-
-    def _conflicts(self, variants: Sequence[Sequence[_Row]]) -> list[Fault]:
-        """A fault for each field in which rows of one number differ; never with the values."""
+    def _conflicts(self, variants: Sequence[Sequence[SourceRow]]) -> list[Fault]:
+        """Return a fault for each field in which rows of one number differ; never with the values."""
         firsts = [rows[0] for rows in variants]
-        fields = [path for name, path, _ in self._header if len({row.header[name] for row in firsts}) > 1]
-        if self._columns.one_row_per_order and len({self._items_key(row) for row in firsts}) > 1:
+        fields = [
+            field_path(name) for name in self._columns.header if len({row.header[name] for row in firsts}) > 1
+        ]
+        if self._columns.one_row_per_order and len({self._reader.items_key(row) for row in firsts}) > 1:
             fields.append(ITEMS)
         places = " and ".join(f"row {row.position}" for row in firsts[:2])
         message = f"differs between rows of this order number ({places}): one number, several orders"
         return [self._explained(Fault(path, message)) for path in fields]
 
-    def _number_faults(self, number: str | None, row: _Row) -> list[Fault]:
-        if number is not None:
-            return []
-        faults: list[Fault] = []
-        source = self._columns.fields[NUMBER]
-        if _first_filled(source, row.cells, _as_number_text, NUMBER, faults) is None and not faults:
-            faults.append(Fault(NUMBER, "is required: without it an order cannot be found again"))
-        return [self._explained(fault) for fault in faults or [Fault(NUMBER, "is not valid Unicode text")]]
+    def _number_faults(self, number: str | None, row: SourceRow) -> list[Fault]:
+        return [] if number is not None else [self._explained(self._reader.number_fault(row))]
 
     def _too_many(self, number: str | None, position: int, rows: int) -> ParsedOrder:
         message = f"is on {rows} rows, more than the {MAX_ROWS_PER_ORDER} that one order may have"
@@ -454,7 +287,7 @@ class _Mapper:
         return ParsedOrder(number, None, (fault,), position, _digest({NUMBER: number, "rows": rows}))
 
     def _explained(self, fault: Fault) -> Fault:
-        """The fault with the source of the field, where that is called otherwise than the field."""
+        """Return the fault with the source of the field, where that is called otherwise than the field."""
         inside_items = self._columns.one_row_per_order and fault.path.startswith(ITEMS)
         field = ITEMS if inside_items else fault.path.rpartition(".")[2]
         if field not in self._columns.mapped:
@@ -466,7 +299,7 @@ _TWICE = "a line is there twice, as after an append-only load or a JOIN; select 
 
 
 def _agree(one: Mapping[str, str | None], other: Mapping[str, str | None]) -> bool:
-    """Whether two headers may be of one order: a blank agrees with anything."""
+    """Return whether two headers may be of one order: a blank agrees with anything."""
     return all(value is None or other[name] in (None, value) for name, value in one.items())
 
 
@@ -483,8 +316,8 @@ def _missing(header: Mapping[str, str | None], noticed: set[str]) -> Iterator[Fa
     """Warn of a blank part of the address, unless there is a notice of it, such as that `nan` is blank."""
     for names in _DELIVERY_FIELDS:
         is_blank = not header.get(names[0]) and not header.get(names[-1])
-        if is_blank and _path(names[0]) not in noticed:
-            yield Fault(_path(names[0]), "is blank: KK takes the order, and the parcel may not arrive")
+        if is_blank and field_path(names[0]) not in noticed:
+            yield Fault(field_path(names[0]), "is blank: KK takes the order, and the parcel may not arrive")
 
 
 def _repeated_skus(lines: Any, ids: Sequence[str | None]) -> Iterator[Fault]:
@@ -515,40 +348,13 @@ def _some(places: Sequence[int], kind: str = "row") -> str:
     return ", ".join(first[:-1]) + (f", {first[-1]} and {more} more" if more else f" and {first[-1]}")
 
 
-def _located(fault: Fault, rows: Sequence[_Row]) -> Fault:
-    """The fault with the row of its line, where that is not the order's first."""
+def _located(fault: Fault, rows: Sequence[SourceRow]) -> Fault:
+    """Return the fault with the row of its line, where that is not the order's first."""
     found = re.match(rf"{ITEMS}\[(\d+)\]", fault.path)
     line = int(found[1]) if found else 0
     if not 0 < line < len(rows):
         return fault
     return Fault(fault.path, f"{fault.message} (row {rows[line].position})")
-
-
-def _without_zero_decimals(cell: Any) -> Any:
-    return as_quantity(re.sub(r"\.0+$", "", cell.strip()) if isinstance(cell, str) else cell)
-
-
-def _as_sku(cell: Any) -> str | None:
-    return as_text(cell, "sku")
-
-
-def _as_line_id(cell: Any) -> str | None:
-    return as_text(cell, LINE_ID)
-
-
-def _as_number_text(cell: Any) -> str | None:
-    return as_text(cell, NUMBER)
-
-
-def _as_number(cell: Any) -> str | None:
-    """A cell as the order number that rows are grouped by."""
-    try:
-        number = _as_number_text(cell)
-    except CellError:
-        return None
-    if number is None or any("\ud800" <= character <= "\udfff" for character in number):
-        return None
-    return number
 
 
 def _order_data(number: str | None, header: Mapping[str, str | None], lines: Any) -> dict[str, Any]:
@@ -561,63 +367,8 @@ def _order_data(number: str | None, header: Mapping[str, str | None], lines: Any
     }
 
 
-def _path(field: str) -> str:
-    return f"address.{field}" if field in ADDRESS_FIELDS else field
-
-
-def _default(name: str, source: FieldSource, cells: Any, faults: list[Fault]) -> str | None:
-    """The first of a field's defaults that is filled."""
-    for read in source.defaults:
-        try:
-            value = as_text(read(cells), name)
-        except CellError as error:
-            faults.append(Fault(_path(name), str(error)))
-            return None
-        if value is not None:
-            return value
-    return None
-
-
-def _first_filled(
-    source: FieldSource,
-    cells: Any,
-    reading: Callable[[Any], Any],
-    path: str = "",
-    faults: list[Fault] | None = None,
-) -> Any:
-    """A field's value, or the first of its defaults that is filled."""
-    value = None
-    try:
-        value = reading(source.read(cells))
-        for read in source.defaults:
-            if not _is_blank(value):
-                break
-            value = reading(read(cells))
-    except CellError as error:
-        if faults is not None:
-            faults.append(Fault(path, str(error)))
-        return None
-    return value
-
-
-def _value(source: FieldSource, cells: Any) -> Any:
-    """A field's value as it came; an unreadable one counts as filled."""
-    try:
-        return source.read(cells)
-    except CellError as error:
-        return error
-
-
-def _is_blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
 def _digest(data: Mapping[str, Any]) -> str:
     lines = data.get(ITEMS)
     if isinstance(lines, list):
-        data = {**data, ITEMS: sorted(map(_canonical, lines))}
-    return hashlib.blake2b(_canonical(data).encode(), digest_size=10, person=b"kk-warehouse").hexdigest()
-
-
-def _canonical(data: Any) -> str:
-    return json.dumps(data, sort_keys=True, default=plain)
+        data = {**data, ITEMS: sorted(map(canonical, lines))}
+    return hashlib.blake2b(canonical(data).encode(), digest_size=10, person=b"kk-warehouse").hexdigest()

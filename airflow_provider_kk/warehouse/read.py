@@ -1,4 +1,4 @@
-"""Run a statement on a warehouse and take all its rows home, then let go of the warehouse."""
+"""Run a statement on a warehouse, copy all its rows, then release the warehouse."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.sql.driver_errors import is_of_statement, number, redact_db_error, sqlstate
-from airflow_provider_kk.warehouse.columns import ColumnsError
 from airflow_provider_kk.warehouse.connections import leave_autocommit
+from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.rows import driver_of, plain_cursor, tuples
 from airflow_provider_kk.warehouse.spool import Spool
 from airflow_provider_kk.warehouse.sql import PERCENT_STYLES, style_of
@@ -49,14 +49,14 @@ def read_rows(
     check: Callable[[Sequence[str]], object] | None = None,
     only_reads: bool = False,
 ) -> Spool:
-    """All rows of `sql`, read to the end; cursor and connection are closed when this returns or raises.
+    """Read all rows of `sql`, and close cursor and connection, also when this raises.
 
     Nothing is committed: what the statement changes besides, on a warehouse with transactions, is undone.
     `check` is called with the column names before the first row is kept, and stops the reading by raising.
-    With `only_reads`, SQLite, PostgreSQL and MySQL refuse a statement that would change anything, DROP TABLE
-    for one, which is not undone everywhere; of other warehouses it is not asked.
+    With `only_reads`, SQLite, PostgreSQL and MySQL reject a statement that would change anything, DROP TABLE
+    for one, which is not undone everywhere. Other warehouses are not asked for it.
     Raises ColumnsError when `sql` is not one statement, or returns no rows at all to read (it is no SELECT),
-    ReadError when the warehouse refuses it, and whatever its driver raises while it connects.
+    ReadError when the warehouse rejects it, and whatever its driver raises while it connects.
     """
     log = log or _log
     _check_statement(hook, sql, parameters)
@@ -116,7 +116,7 @@ def _fetch(cursor: Any, sql: str) -> list[tuple[Any, ...]]:
 
 
 def _require_last_result(cursor: Any, sql: str) -> None:
-    """Refuse a statement with more than one result, such as a procedure's: its other rows would be lost."""
+    """Reject a statement with more than one result, such as a procedure's: its other rows would be lost."""
     while not _is_named(cursor) and _ask(cursor, sql, lambda: _next_result(cursor)):
         if cursor.description:
             raise ColumnsError("the statement returns more than one result: `sql` must be one SELECT")
@@ -144,7 +144,7 @@ def _ask(cursor: Any, sql: str, call: Callable[[], Any], *, binds: bool = False,
         fault, is_for_good = redact_db_error(error, sql, *names), is_of_statement(error)
         if binds and _is_of_binding(error):
             fault, is_for_good = f"{fault}{advice}", True
-    # Outside of the handler: what the driver says may show a customer, and a traceback shows the whole chain.
+    # Outside of the handler: the driver's error may hold a name, and a traceback has the whole chain.
     raise ReadError(fault, is_for_good=is_for_good)
 
 
@@ -152,7 +152,7 @@ _DOUBLE_IT = ". With `parameters`, a % that stands for itself is written twice: 
 
 
 def _is_of_binding(error: Exception) -> bool:
-    """Whether the driver could not put the parameters into the statement, so that nothing was run."""
+    """Return whether the driver could not put the parameters into the statement, so that nothing was run."""
     if isinstance(error, (TypeError, ValueError, IndexError, KeyError)):
         return True
     if sqlstate(error) or number(error) is not None:
@@ -162,7 +162,7 @@ def _is_of_binding(error: Exception) -> bool:
 
 
 def _takes_percent_for_place(sql: str, style: str) -> bool:
-    """Whether the driver takes a % of the statement, such as one of LIKE, for the place of a parameter."""
+    """Return whether the driver reads a % of the statement, such as one of LIKE, as a parameter."""
     if style not in PERCENT_STYLES:
         return False
     bare = sql.replace("%%", "")
@@ -212,16 +212,16 @@ def _forbid_changes(connection: Any) -> None:
 
 
 def _leaves_files_alone(action: int, _first: str | None, second: str | None, *_more: str | None) -> int:
-    """What `query_only` allows all the same: another file, also by VACUUM INTO, and settings of this one."""
+    """Deny what `query_only` allows: another file, also by VACUUM INTO, and settings of this one."""
     is_setting = action == sqlite3.SQLITE_PRAGMA and second is not None
     return sqlite3.SQLITE_DENY if is_setting or action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
 
 
 def _open_cursor(connection: Any, sql: str) -> Any:
-    """A cursor that leaves the rows on the server until they are fetched, where the driver needs to be told.
+    """Open a cursor that leaves the rows on the server until they are fetched.
 
     psycopg, psycopg2, redshift_connector, mysqlclient and many drivers for JDBC otherwise take all rows of a
-    statement into memory at once. What other drivers do is up to them: see docs/sizing.md.
+    statement into memory at once. docs/sizing.md describes other drivers.
     """
     driver = driver_of(connection)
     if driver in ("psycopg", "psycopg2") and not connection.autocommit and _can_be_declared(sql):
@@ -295,7 +295,7 @@ class _JdbcCursor:
 
 
 class _FetchingInBatches:
-    """A JDBC connection whose statements are told how many rows to fetch at a time, before they run."""
+    """A JDBC connection that sets how many rows a statement fetches at a time, before it runs."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -310,7 +310,7 @@ class _FetchingInBatches:
 
 
 def _can_be_declared(sql: str) -> bool:
-    """PostgreSQL declares a cursor only for one statement that does nothing but select. When in doubt: no."""
+    """Return whether PostgreSQL can declare a cursor: for one statement that only selects. In doubt: no."""
     bare = _without_comments(sql).rstrip(";").lower()
     writes = re.search(r"\b(insert|update|delete|merge|into)\b|;", bare)
     return bool(re.match(r"select\b|with\b|values\b|\(", bare)) and not writes

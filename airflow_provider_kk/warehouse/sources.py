@@ -1,7 +1,7 @@
-"""Where the value of a field comes from: a column, a path into a JSON column, a template or a constant.
+"""Read the value of a field from its source: a column, a path into a JSON column, a template or a constant.
 
-A source is text, so that a DAG, a serialised DAG and the command line write it in the same way. What stands
-in a cell is never repeated in an error.
+A source is text, so that a DAG, a serialised DAG and the command line write it in the same way. No error
+repeats the value of a cell.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
 class SourceError(ValueError):
-    """The text is no source; it says why."""
+    """The text is no source; the message has the reason."""
 
 
 class Template(NamedTuple):
@@ -43,7 +43,7 @@ def constant_of(source: str) -> str | None:
 
 
 def is_template(source: str) -> bool:
-    """Whether a source that is neither a column nor a constant is a template."""
+    """Return whether a source that is neither a column nor a constant is a template."""
     return "{" in source or "}" in source
 
 
@@ -81,7 +81,7 @@ def check_source(source: str) -> None:
 
 
 def references(source: str) -> list[str]:
-    """The columns and paths that a source names."""
+    """Return the columns and paths that a source names."""
     if constant_of(source) is not None:
         return []
     return [reference for _, reference in parse_template(source).parts] if is_template(source) else [source]
@@ -107,15 +107,15 @@ class Binder:
         return self.find(reference[8:]) if reference.lower().startswith("address.") else None
 
     def has(self, source: str) -> bool:
-        """Whether all columns of a source are there."""
+        """Return whether all columns of a source are there."""
         return self.is_column(source) or all(self.find(one) for one in references(source))
 
     def is_column(self, source: str) -> bool:
-        """Whether a source is a column's name as a whole, whatever signs that name has."""
+        """Return whether a source is a column's name as a whole, whatever signs that name has."""
         return source.lower() in self._theirs
 
     def used(self, source: str) -> list[int]:
-        """The indexes of the columns that a source names."""
+        """Return the indexes of the columns that a source names."""
         named = [source] if self.is_column(source) else references(source)
         return [found[0] for found in map(self.find, named) if found]
 
@@ -220,7 +220,7 @@ def _element_reference(reference: str) -> Reader:
 def _walk(value: Any, steps: Sequence[str | int]) -> Any:
     """Follow a path; None where something on it is not there.
 
-    :raises CellError: it leads into a text or a number, or into a list without saying which element.
+    :raises CellError: it leads into a text or a number, or into a list without the index of an element.
     """
     if isinstance(value, CellError):
         raise value
@@ -247,7 +247,7 @@ def _of_key(value: Mapping[str, Any], key: str) -> Any:
 
 
 def _json_of(cell: Any) -> Any:
-    """A JSON column's content; an error is kept and raised when the column is read."""
+    """Return a JSON column's content; an error is kept and raised when the column is read."""
     try:
         if isinstance(cell, bytes):
             cell = from_bytes(cell)

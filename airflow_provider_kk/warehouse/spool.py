@@ -1,4 +1,4 @@
-"""A private temporary file that holds all rows of a statement or of a file, so that nothing else has to.
+"""Hold all rows of a statement or of a file in a private temporary file, not in memory.
 
 The file is SQLite's own (`connect("")`): it has no name, nobody else can open it, and it is gone when it is
 closed or when the process dies. SQLite places it in `SQLITE_TMPDIR`, `TMPDIR` or `/var/tmp`.
@@ -27,7 +27,7 @@ class SpooledRow(NamedTuple):
 class RowKey(NamedTuple):
     """By what rows are grouped: `key_of` makes the key of a row's decoded cells of the columns `indexes`.
 
-    With `fills_down` a row without a key has the key of the row above it. `name` tells one key from another.
+    With `fills_down` a row without a key has the key of the row above it. `name` identifies the key.
     """
 
     name: str
@@ -86,12 +86,12 @@ class Spool:
         self._next += positions
 
     def column(self, index: int) -> Iterator[Any]:
-        """The decoded values of one column that are not NULL."""
+        """Yield the decoded values of one column that are not NULL."""
         for (cell,) in self._db.execute(f"SELECT c{index} FROM row WHERE c{index} IS NOT NULL"):  # noqa: S608 - constant names
             yield decode(cell)
 
     def equal_rows(self, positions: Iterable[int]) -> list[list[int]]:
-        """Those of the rows at these positions that are equal in every column, put together.
+        """Return those of the rows at these positions that are equal in every column, put together.
 
         Cells that are one value in two spellings are equal.
         """
@@ -105,7 +105,7 @@ class Spool:
     def groups(
         self, key: RowKey, indexes: Sequence[int]
     ) -> Iterator[tuple[str | None, Iterator[SpooledRow]]]:
-        """Rows with the same key together; groups by first appearance, rows in the statement's order.
+        """Yield rows with the same key together; groups by first appearance, rows in the statement's order.
 
         A row without a key is a group of its own. Only the columns `indexes` are read. Use a group's rows
         before asking for the next group.
@@ -123,7 +123,7 @@ class Spool:
     def rows_without_key(
         self, key: RowKey, indexes: Sequence[int]
     ) -> Iterator[tuple[SpooledRow, list[tuple[str, SpooledRow]]]]:
-        """Rows without a key, the last one first, each with the next rows above and below that have one.
+        """Yield rows without a key, the last one first, each with its nearest rows that have a key.
 
         Neighbours are given with their keys.
         """
@@ -142,7 +142,7 @@ class Spool:
             yield _spooled(one), [(row[0], _spooled(row)) for row in (over, below) if row is not None]
 
     def keys_alike(self, key: RowKey) -> Iterator[tuple[str, int]]:
-        """Keys that differ only in case, spaces, `#` or leading zeros, each with the first row of another."""
+        """Yield keys that differ only in case, spaces, `#` or leading zeros, with a row of another one."""
         first = f"first{self._group(key)}"
         alike = "upper(ltrim(replace(key, ' ', ''), '#0'))"
         texts = f"SELECT key, position, {alike} AS form FROM {first} WHERE typeof(key) = 'text'"  # noqa: S608 - constant names
@@ -153,7 +153,7 @@ class Spool:
         )
 
     def last_keyed_row(self, key: RowKey) -> int:
-        """The position of the last row that has a key; 0 if there is none."""
+        """Return the position of the last row that has a key; 0 if there is none."""
         line = f"line{self._group(key)}"
         query = f"SELECT max(position) FROM {line} WHERE typeof(key) = 'text'"  # noqa: S608 - constant names
         return self._db.execute(query).fetchone()[0] or 0
@@ -181,7 +181,7 @@ def _cells(indexes: Sequence[int]) -> str:
 
 
 def _keyed(rows: Iterable[Sequence[Any]], key: RowKey) -> Iterator[tuple[int, str | int, int | None]]:
-    """Each row's position, its key, and the nearest row with a key above a row without one."""
+    """Yield each row's position, its key, and the nearest row with a key above a row without one."""
     key_of = key.key_of
     above: int | None = None
     above_key: str | None = None

@@ -1,4 +1,4 @@
-"""How the warehouses that Airflow connects to differ in the little SQL that is written to them, as data."""
+"""Describe as data how warehouses differ in the little SQL that is written to them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SqlDialect:
     #: A text that equals none in other letters (A and a, A and Á) whatever a column's collation, and is still
     #: compared with a number as a number. Elsewhere the collation decides.
     exact: str = "{}"
-    #: Parameters by name only, whatever the driver says of itself.
+    #: Parameters by name only, whatever the driver declares.
     named_parameters: bool = False
     #: Run on each new connection.
     setup: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ _ODBC_QUOTE, _ODBC_CASE, _ODBC_FOLDS = 29, 28, {1: str.upper, 2: str.lower}
 
 
 def dialect_of(hook: DbApiHook, connection: Any = None) -> SqlDialect:
-    """The dialect of the warehouse that `hook` connects to.
+    """Return the dialect of the warehouse that `hook` connects to.
 
     When its type is not known, an open `connection` by JDBC or ODBC is asked how it quotes names: `at` is a
     reserved word of HSQLDB and Derby. Else plain names get no quotes.
@@ -151,7 +151,7 @@ class Name:
 
     @classmethod
     def parse(cls, text: object, what: str, *, max_parts: int = 1) -> Name:
-        """Raises ValueError for anything that is no plain name; `what` says whose name it is."""
+        """Parse a plain name. Raises ValueError for anything else; `what` is what the name is of."""
         part = r'[A-Za-z_][A-Za-z0-9_]*|"[A-Za-z0-9_ $-]+"'
         # Google's project ids have hyphens, and stand first of three.
         project = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)+\.(?=[^.]+\.[^.]+$)"
@@ -171,7 +171,7 @@ class Name:
         return ".".join(self.parts)
 
     def sql(self, dialect: SqlDialect) -> str:
-        """The name as it stands in a statement."""
+        """Return the name as it stands in a statement."""
         return ".".join(_quoted(part, dialect) for part in self.parts)
 
 
@@ -201,7 +201,7 @@ class Statement:
 
     @property
     def parameters(self) -> tuple[str | None, ...] | dict[str, str | None]:
-        """What `execute` takes beside the statement."""
+        """The parameters that `execute` takes."""
         if self.style in ("named", "names"):
             return {f"p{index}": value for index, value in enumerate(self._values, 1)}
         return tuple(self._values)
@@ -221,9 +221,9 @@ PERCENT_STYLES = ("format", "pyformat", "names")
 
 
 def style_of(hook: DbApiHook, connection: Any) -> str:
-    """How parameters are written for this connection: PEP 249's paramstyle, or `names` for `%(p1)s` alone.
+    """Return the style of parameters of this connection: PEP 249's paramstyle, or `names` for `%(p1)s` alone.
 
-    The driver's own word counts first; a hook's `placeholder` is what Airflow assumes when it does not know.
+    The driver's own `paramstyle` counts first; a hook's `placeholder` is Airflow's assumption without it.
     """
     if dialect_of(hook).named_parameters:
         return "names"

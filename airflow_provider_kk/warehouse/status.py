@@ -1,4 +1,4 @@
-"""What has changed at KK comes into the warehouse's tables, and splits that are news into the ledger."""
+"""Copy what has changed at KK into the warehouse's tables, and new splits into the ledger."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kk.delivery.listing import zero_padded_rows
 from airflow_provider_kk.delivery.log import HELD, OrderLog
 from airflow_provider_kk.delivery.model import ListedOrder
-from airflow_provider_kk.delivery.orders import CANCELLED, LAG_S, UpdatedOrders
+from airflow_provider_kk.delivery.orders import CANCELLED
 from airflow_provider_kk.delivery.recover import add_splits
 from airflow_provider_kk.warehouse.status_rows import StatusRows, goods_of, rows_of
+from airflow_provider_kk.warehouse.updated_orders import LAG_S, UpdatedOrders
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -33,7 +34,7 @@ class StoppedError(Exception):
 
 @dataclass
 class StatusSummary:
-    """What a sync of statuses has read and changed."""
+    """The counts of orders that a sync of statuses has read and changed."""
 
     orders: int = 0
     """Orders read, those included that were read by the last sync too."""
@@ -80,8 +81,8 @@ class StatusSync:
     def run(self) -> None:
         """Read what has changed, a slice at a time, and commit each with the watermark.
 
-        Raises KKError and InconclusiveError when KK cannot be read, StatusTablesError, StoppedError. What was
-        committed stays, and the next run goes on from there.
+        Raises KKError and InconclusiveError when KK cannot be read, StatusTablesError, StoppedError.
+        Committed rows stay, and the next run continues from there.
         """
         try:
             self._read_changes()
@@ -91,7 +92,7 @@ class StatusSync:
     def _read_changes(self) -> None:
         for changes in UpdatedOrders(self.client, self.ledger.clock).read(self._since()):
             observed = self._observed(changes.orders)
-            # Before the watermark moves, so that it is done again if this process dies between.
+            # Before the watermark moves, so that it is repeated if this process dies between.
             self._complete_ledger(observed)
             until = datetime.fromtimestamp(changes.until, UTC)
             self.summary.changed += self.tables.store(observed, until)
@@ -130,7 +131,7 @@ class StatusSync:
             for number, entry in self.ledger.look_up(list(by_number)).items()
             if set(by_number[number]) - set(entry.kk_order_ids)
         }
-        # KK may have listed as an integer what has zeros before it here: whose it is, is settling's to say.
+        # KK may have listed as an integer what has zeros before it here: reconciling decides whose it is.
         for number in zero_padded_rows(self.ledger, [number for number in known if number.isdigit()]):
             del known[number]
         listed = self._listed_orders({number: by_number[number] for number in known}, known)
@@ -143,7 +144,7 @@ class StatusSync:
     def _listed_orders(
         self, observed: dict[str, dict[str, StatusRows]], known: dict[str, tuple[str, ...]]
     ) -> list[ListedOrder]:
-        """All that KK has under these numbers: what was ever seen, and the ids that the ledger knows."""
+        """Return all that KK has under these numbers: all seen orders, and the ids that the ledger knows."""
         found = {number: dict(rows) for number, rows in observed.items()}
         for number, stored in self.tables.of_numbers(found).items():
             for one in stored:

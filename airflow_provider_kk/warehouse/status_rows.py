@@ -1,21 +1,21 @@
-"""What was seen of an order, at any time and in any order, becomes the same rows. No SQL here, no Airflow.
+"""Merge observations of an order, made at any time and in any order, into the same rows. No SQL, no Airflow.
 
 One look at an order is an observation. The rows are the join of all observations made so far, so neither
 their order nor their repetition matters:
 
-- `status` is the highest that any observation told; it never goes back.
+- `status` is the highest of any observation; it never goes back.
 - The other columns of the order come from its newest observation as a whole.
-- Its lines come, all of them, from the newest observation that told any.
-- Each package comes from the newest observation that told of it. A package once seen stays.
+- Its lines come, all of them, from the newest observation that has any.
+- Each package comes from the newest observation that has it. A package once seen stays.
 
-The newest is the one with the latest `updated_at`. KK tells that in whole seconds, so two may share it, and
-an odd one is missing: then the one further on its way is newer, else the one that tells more, else either,
-but always the same.
+The newest is the one with the latest `updated_at`. KK reports it in whole seconds, so two may share it,
+and an odd one is missing. Then the one further on its way is newer, else the one with more details, else
+either, but always the same.
 
-So what the rows converge to: any observations that include the newest one give the rows of the newest one
-alone, wherever that tells all that the older ones told (KK's answers do, in the normal life of an order).
-What it has left out, a package or the lines, is as the newest observation that told it has it, among those
-that were made. An observation whose own `updated_at` cannot be read is older than any that can be dated.
+So the rows converge: any observations that include the newest one give the rows of the newest one alone, if
+it has all details of the older ones. KK's responses do, in the normal life of an order. A package or
+lines that it leaves out stay as in the newest observation that has them. An observation whose own
+`updated_at` cannot be read is older than any that can be dated.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class StatusRows:
 
 
 def rows_of(order: KKOrder) -> StatusRows | None:
-    """The rows of one observation; None when it has no id that can be read, under which to keep it."""
+    """Return the rows of one observation; None when it has no id that can be read, under which to keep it."""
     odd = _Odd(order.odd_fields)
     kk_order_id = odd.key("id", order.id or None)
     if kk_order_id is None:
@@ -149,7 +149,7 @@ def rows_of(order: KKOrder) -> StatusRows | None:
 
 
 def merge(first: StatusRows, second: StatusRows) -> StatusRows:
-    """The join of two of an order: commutative, associative, and idempotent."""
+    """Return the join of two of an order: commutative, associative, and idempotent."""
     if first == second:
         return first
     order = _newer(first.order, second.order, _order_at, _order_detail)
@@ -161,7 +161,7 @@ def merge(first: StatusRows, second: StatusRows) -> StatusRows:
 
 
 def goods_of(lines: Sequence[LineRow]) -> dict[str, int] | None:
-    """Quantities by SKU in upper case; None when a line does not tell."""
+    """Return quantities by SKU in upper case; None when a line lacks either."""
     goods: dict[str, int] = {}
     for line in lines:
         if line.sku is None or line.quantity is None:
@@ -174,7 +174,7 @@ def goods_of(lines: Sequence[LineRow]) -> dict[str, int] | None:
 
 
 def _newer(first: T, second: T, at: Callable[[T], Any], detail: Callable[[T], Any]) -> T:
-    """The later one; of two at the same time, the one that tells more."""
+    """Return the later one; of two at the same time, the one with more details."""
     is_tie = at(first) == at(second)
     return max(first, second, key=detail if is_tie else at)
 
@@ -219,7 +219,7 @@ def _observed(row: object) -> list[object]:
 
 
 def _text(value: object) -> str:
-    """The same text for the same value, however a database hands it back."""
+    """Return the same text for the same value, however a database hands it back."""
     if isinstance(value, Decimal):
         return format(value.normalize(), "f")
     return "" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The warehouse's tables of what KK knows: how they look, and how rows get into them."""
+"""Create and fill the warehouse's tables of orders, lines and packages at KK."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _IDS_AT_ONCE = 300
 
 
 class StatusTablesError(Exception):
-    """The warehouse's status tables cannot be used; says why and what to do."""
+    """The warehouse's status tables cannot be used; the text has the reason and what to do."""
 
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ _PACKAGE_KEY = ("kk_order_id", "package_id")
 
 
 def _columns(row: type, key: Sequence[str]) -> Iterator[sa.Column[Any]]:
-    """A column for each field of a row, after those of the account."""
+    """Yield a column for each field of a row, after those of the account."""
     yield sa.Column("host", sa.String(255), primary_key=True)
     yield sa.Column("account", sa.String(64), primary_key=True)
     for name, kind in row.__annotations__.items():
@@ -194,7 +194,7 @@ class StatusTables(_Described):
     def create(self) -> None:
         """Create what is missing; somebody else may be doing the same."""
         for _ in self.metadata.tables:
-            # One may be lost to somebody else, who has created it by now, or it fails again and says why.
+            # One may be lost to somebody else, who has created it by now, or it fails again with its reason.
             with suppress(IntegrityError, OperationalError, ProgrammingError):
                 return self._create()
         with _named_errors():
@@ -209,14 +209,14 @@ class StatusTables(_Described):
         self._engine.dispose()
 
     def synced_until(self) -> datetime | None:
-        """Up to when, on KK's clock, all changes are in the tables; None before the first sync."""
+        """Return up to when, on KK's clock, all changes are in the tables; None before the first sync."""
         with _named_errors(), self._engine.connect() as db:
             return db.execute(
                 sa.select(self.watermark.c.synced_until).where(*self._account_filter(self.watermark))
             ).scalar()
 
     def is_there(self) -> bool:
-        """Whether the tables exist."""
+        """Return whether the tables exist."""
         with _named_errors():
             found = sa.inspect(self._engine)
             return all(
@@ -224,7 +224,7 @@ class StatusTables(_Described):
             )
 
     def of_ids(self, kk_order_ids: Iterable[str]) -> dict[str, StatusRows]:
-        """The rows of these orders at KK, by their kkOrderId."""
+        """Return the rows of these orders at KK, by their kkOrderId."""
         found: dict[str, StatusRows] = {}
         with _named_errors(), self._engine.connect() as db:
             for some in _chunks(sorted(set(kk_order_ids))):
@@ -232,7 +232,7 @@ class StatusTables(_Described):
         return found
 
     def of_numbers(self, numbers: Iterable[str]) -> dict[str, list[StatusRows]]:
-        """The rows of all orders with these order numbers, by number."""
+        """Return the rows of all orders with these order numbers, by number."""
         found: dict[str, list[StatusRows]] = {}
         column = self.orders.c.custom_order_number
         with _named_errors(), self._engine.connect() as db:

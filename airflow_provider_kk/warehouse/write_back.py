@@ -1,6 +1,6 @@
-"""What became of the orders goes back to the warehouse, as new rows or into the orders' own rows.
+"""Write the results of orders to the warehouse, as new rows or into the orders' own rows.
 
-The ledger stays the record of what was sent: a write-back may be lost, or done twice, without harm.
+The ledger stays the record of what was sent: a write-back may be lost, or repeated, without harm.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
 
 _MAX_MESSAGE = 1_000
-_WAREHOUSE_ERROR = "write_back: the warehouse refused: "
+_WAREHOUSE_ERROR = "write_back: the warehouse rejected the statement: "
 _NOT_WRITTEN = "the results of {orders} are not written: {reason}"
 _MORE_ROWS = (
-    "table {reason} has more rows of {orders} than lines were ordered, and all say created now. If the query "
-    "leaves out lines of an order, such as those on hold, KK lacks them, and no run will send them: let it "
-    "select whole orders only"
+    "table {reason} has more rows of {orders} than lines were ordered, and all have the state created now. "
+    "If the query leaves out lines of an order, such as those on hold, KK lacks them, and no run will send "
+    "them: let it select whole orders only"
 )
 _APPENDED = ("custom_order_number", "state", "kk_order_ids", "message", "at")
 
@@ -42,7 +42,7 @@ class WriteBackError(RuntimeError):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one order number. `at` is an aware time.
+    """The result of one order number. `at` is an aware time.
 
     `lines`: of how many lines the order was just created; None when it was not just now.
     """
@@ -62,7 +62,7 @@ class WriteBack(ABC):
 
     @staticmethod
     def parse(argument: object) -> WriteBack:
-        """`"schema.table"` or `{"table", "key", "ids", "state"}`, as an operator's `write_back` takes it.
+        """Parse an operator's `write_back`: `"schema.table"` or `{"table", "key", "ids", "state"}`.
 
         Raises ValueError for any other shape, and for names that are not plain SQL names.
         """
@@ -120,14 +120,14 @@ class WriteBack(ABC):
 class Append(WriteBack):
     """A new row for each result: `(custom_order_number, state, kk_order_ids, message, at)`.
 
-    Right for warehouses of columns. For each number the latest row by `at` counts; a result that says the
-    same as that one is not added again, so that a repeated write, or a run over old orders, adds nothing.
+    Right for warehouses of columns. For each number the latest row by `at` counts; a result that equals
+    that one is not added again, so that a repeated write, or a run over old orders, adds nothing.
     """
 
     table: Name
 
     def ddl(self, dialect: SqlDialect) -> str:
-        """The statement that makes the table; ids are joined by commas, times are UTC."""
+        """Return the statement that makes the table; ids are joined by commas, times are UTC."""
         short, long, time = dialect.types
         types = dict(zip(_APPENDED, (short, short, long, long, time), strict=True))
         columns = ", ".join(f"{Name((name,)).sql(dialect)} {kind}" for name, kind in types.items())
@@ -163,7 +163,7 @@ class Append(WriteBack):
         return len(rows)
 
     def _latest(self, session: _WriteSession, batch: Sequence[Result]) -> dict[str, tuple[Any, ...]]:
-        """The latest state, ids and message in the table, by order number."""
+        """Return the latest state, ids and message in the table, by order number."""
         dialect, add = session.dialect, Statement(session.style)
         number, *text, at = (Name((name,)).sql(dialect) for name in _APPENDED)
         numbers = add.values(tuple(result.custom_order_number for result in batch))
@@ -232,7 +232,7 @@ class Update(WriteBack):
         return Counter(), mistaken
 
     def _rows(self, session: _WriteSession, results: Mapping[str, Result]) -> list[tuple[Any, str]]:
-        """Each row's number as it stands there, and the order whose result it would get."""
+        """Return each row's number as it stands there, and the order whose result it would get."""
         add, numbers = Statement(session.style), list(results)
         key, table = self._text_key(session.dialect), self.table.sql(session.dialect)
         places = " ".join(f"{_when(number, add, session.dialect)} {n}" for n, number in enumerate(numbers))
@@ -267,7 +267,7 @@ _Bound = tuple[str, Sequence[str | None] | Mapping[str, str | None]]
 
 
 def _when(number: str, add: Statement, dialect: SqlDialect) -> str:
-    """A branch that tells the rows that `IN` has found apart, letter by letter."""
+    """Return a branch that distinguishes the rows that `IN` has found, letter by letter."""
     return f"WHEN {dialect.exact.format(add.value(number))} THEN"
 
 
@@ -282,7 +282,7 @@ def _row(result: Result, dialect: SqlDialect) -> tuple[str | None, ...]:
 
 
 def _ids(result: Result) -> str | None:
-    """NULL rather than empty: statements select what has no id yet."""
+    """Join the ids; NULL rather than empty, since statements select orders that have no id yet."""
     return ",".join(result.kk_order_ids) or None
 
 
@@ -341,7 +341,7 @@ class _WriteSession:
             return retry(lambda: self._once(work), is_serialization_failure)
         except Exception as error:
             fault = redact_db_error(error, "; ".join(statements))
-        # Raised outside of the handler: what the driver says may show a whole row.
+        # Raised outside of the handler: the driver's error may hold a whole row.
         raise WriteBackError(f"{_WAREHOUSE_ERROR}{fault}")
 
     def _once(self, work: Callable[[Any], Any]) -> Any:
@@ -359,7 +359,7 @@ class _WriteSession:
         return value
 
     def fault_of_columns(self, table: Name, columns: Sequence[Name]) -> str:
-        """Why the table's columns cannot be read; empty when they can."""
+        """Return why the table's columns cannot be read; empty when they can."""
         names = ", ".join(column.sql(self.dialect) for column in columns)
         try:
             # MySQL's own connector does nothing more until a query's rows are fetched, though there are none.

@@ -37,7 +37,7 @@ def test_a_deferrable_sync_waits_without_a_slot_and_counts_the_whole_sync(shop: 
     result = shop.run(shop.dag(deferrable=True, write_back="outcome"))
 
     assert result.state == "success", result.log
-    assert "without a worker's slot" in result.log
+    assert "It needs no worker slot meanwhile" in result.log
     summary = result.xcoms["sync"]["return_value"]
     assert nonzero(summary) == {"created": 18, "adopted": 2}
     # Posts, and a list before and after the deferral at least.

@@ -6,7 +6,10 @@ import json
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +118,111 @@ def test_statuses_and_parcels_are_written_to_the_warehouse(shop: Shop):
     assert shop.warehouse.execute("SELECT kk_order_id, tracking_code FROM kk_package") == [
         (ids[1], f"YT{ids[1]}1")
     ]
+
+
+class ShopApi(BaseHTTPRequestHandler):
+    """The shop's API: it lists and takes an order's parcels, and may lose answers to accepted ones."""
+
+    parcels: list[tuple[str, str]]
+    lost_answers: int
+    rejected_order: str
+
+    def do_GET(self) -> None:
+        codes = [code for no, code in self.parcels if no == self.order_no]
+        self._answer(200, [{"tracking_code": code} for code in codes])
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.order_no == self.rejected_order:
+            self._answer(422, {})
+            return
+        self.parcels.append((self.order_no, body["tracking_code"]))
+        if type(self).lost_answers:
+            type(self).lost_answers -= 1
+            self.close_connection = True
+            return
+        self._answer(201, {})
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    @property
+    def order_no(self) -> str:
+        return self.path.split("/")[2]
+
+    def _answer(self, status: int, body: object) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@contextmanager
+def shop_api(shop: Shop, lost_answers: int = 0, rejected_order: str = "") -> Iterator[list[tuple[str, str]]]:
+    """Run the shop's API, and yield its parcels as (order number, tracking code)."""
+    fields = {"parcels": [], "lost_answers": lost_answers, "rejected_order": rejected_order}
+    handler = type("Handler", (ShopApi,), fields)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        shop.home.connections["shop"] = {"conn_type": "http", "host": url, "password": "shop-token"}
+        yield handler.parcels
+        server.shutdown()
+
+
+def ship(shop: Shop, numbers: range) -> list[tuple[str, str]]:
+    """Make shipped orders at KK, and return their numbers with the tracking codes."""
+    shop.sandbox.control.advance(-20 * DAY)
+    ids = {number(n): shop.sandbox.control.place({SKU: 1}, number=number(n))[0] for n in numbers}
+    for kk_order_id in ids.values():
+        shop.sandbox.control.move(kk_order_id, "shipped")
+    shop.sandbox.control.advance(DAY)
+    return [(no, f"YT{kk_order_id}1") for no, kk_order_id in ids.items()]
+
+
+def test_each_parcel_of_the_shop_is_reported_once_over_reruns(shop: Shop):
+    fill(shop, range(3))
+    # The last order is another shop's on the same KK store.
+    shipped = ship(shop, range(4))[:3]
+
+    with shop_api(shop) as parcels:
+        first = shop.run(EXAMPLE_DAGS / "kk_tracking.py", logical_date="2026-06-01T00:00:00+00:00")
+        cleared = shop.run(EXAMPLE_DAGS / "kk_tracking.py", logical_date="2026-06-01T00:00:00+00:00")
+        # As after a restored backup of the warehouse.
+        shop.warehouse.execute("DELETE FROM parcel_reported")
+        second = shop.run(EXAMPLE_DAGS / "kk_tracking.py")
+
+    assert [run.state for run in (first, cleared, second)] == ["success"] * 3, first.log
+    counts = [run.xcoms["report_parcels"]["return_value"] for run in (first, cleared, second)]
+    assert counts == [3, 0, 0]
+    assert sorted(parcels) == shipped
+
+
+def test_a_parcel_whose_answer_is_lost_is_not_reported_again_by_the_retry(shop: Shop):
+    fill(shop, range(3))
+    shipped = ship(shop, range(3))
+    at_once = (EXAMPLE_DAGS / "kk_tracking.py").read_text().replace("minutes=2", "seconds=0")
+
+    with shop_api(shop, lost_answers=1) as parcels:
+        result = shop.run(at_once)
+
+    assert result.state == "success", result.log
+    assert result.xcoms["report_parcels"]["return_value"] == 2
+    assert sorted(parcels) == shipped
+
+
+def test_a_parcel_that_the_shop_rejects_stops_no_other(shop: Shop):
+    fill(shop, range(3))
+    shipped = ship(shop, range(3))
+    without_retries = (EXAMPLE_DAGS / "kk_tracking.py").read_text().replace('"retries": 2', '"retries": 0')
+
+    with shop_api(shop, rejected_order=number(1)) as parcels:
+        result = shop.run(without_retries)
+
+    assert result.state == "failed"
+    assert f"The shop rejected 1 parcels: of order {number(1)} (HTTP 422)" in result.log
+    assert sorted(parcels) == [shipped[0], shipped[2]]
 
 
 def test_lines_of_an_order_are_refunded_once(shop: Shop):

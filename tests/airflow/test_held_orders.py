@@ -95,7 +95,7 @@ def test_manual_resolution_of_held_orders_is_done_under_the_users_name(shop: Sho
     assert f"{number(3)}: KK lists other order numbers for these ids: {late[0]}" in result.log
     done = {pushed["return_value"] for key, pushed in result.xcoms.items() if "apply" in key}
     assert done == {
-        "never created; the next sync that selects it sends it again",
+        "never created; the next sync that selects it sends it",
         f"created as {', '.join(late)}",
     }
     assert states(shop) == {

@@ -55,7 +55,7 @@ def test_a_sync_emits_metrics_and_calls_its_callback(shop: Shop):
 
     assert result.state == "failed", result.log
     run = f"kk_alerts {result.run_id}"
-    assert f"ALERT: {run}: of 4 orders 1 refused by KK, 2 invalid" in result.log
+    assert f"ALERT: {run}: of 4 orders 1 rejected by KK, 2 invalid" in result.log
     assert "import Stats' is deprecated" not in result.log
     tags = ",account=default,dag_id=kk_alerts,task_id=sync_orders"
     requests = len(shop.sandbox.control.requests())

@@ -74,7 +74,7 @@ def test_an_execution_timeout_in_the_middle_of_slow_posts(shop: Shop):
     running = shop.home.start_dag(shop.dag(max_in_flight=4, execution_timeout=timeout))
     running.process.wait(600)
 
-    assert "execution_timeout is 6 s, but an order in doubt is settled only 61 s after" in running.log()
+    assert "execution_timeout is 6 s, but an order in doubt is reconciled 61 s after" in running.log()
     sent = creates(shop)
     assert 0 < sent < 20, running.log()
     assert len(ids_in_ledger(shop.warehouse.path)) == sent

@@ -62,7 +62,7 @@ def test_a16_an_ambiguous_or_misspelled_country_is_a_fault_with_true_candidates(
         Order.parse(order_to(name))
 
     (fault,) = caught.value.faults
-    assert fault.message.split("did you mean ")[1].rstrip("?").split(" or ") == [*country_candidates(name)]
+    assert fault.message.split("Did you mean ")[1].rstrip("?").split(" or ") == [*country_candidates(name)]
     assert [one[:2] for one in country_candidates(name)] == codes
 
 

@@ -130,3 +130,28 @@ def test_the_kernel_gets_the_deadline_too() -> None:
     # What is left of the call's 60 s.
     assert 30_000 < limits_ms[0] <= 59_500
     assert 30_000 < limits_ms[1] <= 60_000
+
+
+def test_a_request_that_begins_later_may_have_an_earlier_deadline() -> None:
+    with (
+        TrackedRequest(time.monotonic() + LONG_S) as long,
+        TrackedRequest(time.monotonic() + 0.2) as short,
+    ):
+        assert wait_until_expired(short)
+        assert not long.expired
+
+
+def test_a_forked_process_keeps_its_own_deadlines() -> None:
+    with TrackedRequest(time.monotonic() + LONG_S):
+        child = os.fork()
+        if child == 0:
+            with TrackedRequest(time.monotonic() + 0.2) as request:
+                os._exit(0 if wait_until_expired(request) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def wait_until_expired(request: TrackedRequest) -> bool:
+    until = time.monotonic() + 60
+    while not request.expired and time.monotonic() < until:
+        time.sleep(0.01)
+    return request.expired

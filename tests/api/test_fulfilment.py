@@ -103,7 +103,7 @@ def test_an_abnormal_order_reaches_nothing_more_except_its_refund() -> None:
         (v2("cancel", "paid"), None),
         (v1("cancel", payAt=PAY_DATE), None),
         (v1("refunding"), None),
-        (v1("refund_fail", payAt=PAY_DATE), "refused"),
+        (v1("refund_fail", payAt=PAY_DATE), "rejected"),
         (v1("delivered"), "shipped"),
     ],
 )

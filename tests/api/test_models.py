@@ -107,7 +107,7 @@ def test_every_fault_is_named_at_once_with_its_path(province: dict[str, str]) ->
     }
     assert "at most 32" in faults["address.recipient"]
     assert faults["address.phone"] == "is required"
-    assert faults["address.province"] == "is required: where a country has none, give the city once more"
+    assert faults["address.province"] == "is required. If the country has no provinces, repeat the city"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_every_fault_is_named_at_once_with_its_path(province: dict[str, str]) ->
     ],
 )
 def test_a_wrong_country_gets_a_hint(given_country: str, meant: str) -> None:
-    assert f"did you mean {meant}?" in one_fault(address__country=given_country)
+    assert f"Did you mean {meant}?" in one_fault(address__country=given_country)
 
 
 @pytest.mark.parametrize("country", ["fr", " us ", "Gb"])
@@ -195,7 +195,20 @@ def test_an_order_number_is_printable_ascii_of_40_at_most(number: str) -> None:
     ],
 )
 def test_an_unknown_field_is_a_named_fault_with_a_hint(data: Any, path: str, meant: str) -> None:
-    assert faults_of(data)[path].endswith(f"did you mean {meant}?")
+    assert faults_of(data)[path].endswith(f"Did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("sku", "items[0].sku"),
+        ("qty", "items[0].quantity"),
+        ("zip", "address.zip"),
+        ("state", "address.province"),
+    ],
+)
+def test_field_of_a_line_or_the_address_beside_them_is_a_fault_with_its_path(name: str, path: str) -> None:
+    assert faults_of(changed(**{name: "A"}))[name] == f"is not a field of an order. Did you mean {path}?"
 
 
 def test_a_field_given_under_two_names_is_a_fault() -> None:

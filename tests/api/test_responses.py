@@ -130,7 +130,7 @@ def test_a_rejection_has_code_and_message() -> None:
         data_of(answer(400, refused(20001)), is_write=True)
     error = caught.value
     assert (error.outcome, error.code, error.kk_message) == (Outcome.REJECTED, 20001, "unknown SKU")
-    assert str(error) == "KK refused (HTTP 400, code 20001): unknown SKU"
+    assert str(error) == "KK rejected the request (HTTP 400, code 20001): unknown SKU"
 
 
 @pytest.mark.parametrize(
@@ -254,11 +254,16 @@ def test_an_invalid_order_lists_every_fault() -> None:
     ("status", "body", "headers", "said"),
     [
         (302, b"", {"location": "https://login.example.com/?token=s3cret"}, "redirects to login.example.com"),
-        (307, b"", {"location": "/login?token=s3cret"}, "redirects to a path of its own, "),
-        (302, b"", {"location": "http://[s3cret"}, "redirects to a path of its own, "),
+        (307, b"", {"location": "/login?token=s3cret"}, "redirects to another path, "),
+        (302, b"", {"location": "http://[s3cret"}, "redirects to another path, "),
         (302, b"", {"location": "https://the-token.example.com/"}, "redirects to ***.example.com, "),
-        (200, b"<html>s3cret", {"content_type": "text/html; charset=utf-8"}, "an HTML page, not JSON: "),
-        (200, b'{"s3cret": 1}', {"content_type": "application/json"}, "not JSON of KK's shape"),
+        (
+            200,
+            b"<html>s3cret",
+            {"content_type": "text/html; charset=utf-8"},
+            "an HTML page instead of JSON: ",
+        ),
+        (200, b'{"s3cret": 1}', {"content_type": "application/json"}, "not JSON in KK's format"),
         (500, b"", {}, "without a body"),
     ],
 )

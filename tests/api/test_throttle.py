@@ -152,6 +152,4 @@ def test_long_wait_is_logged_once_in_half_a_minute(caplog: pytest.LogCaptureFixt
     for _request in range(3):
         throttle.acquire()
     waits = [text for text in caplog.messages if text.startswith("Waiting")]
-    assert waits == [
-        "Waiting 20 s for KK's rate limit: other requests come first, or KK has asked for a pause"
-    ]
+    assert waits == ["Waiting 20 s for KK's rate limit: other requests come first, or KK asked for a pause"]

@@ -94,7 +94,7 @@ def test_the_table_ends_with_a_line_of_counts(
     assert head.startswith("order number")
     assert row.startswith("A-2")
     second = sandbox.control.orders("A-2")[1]["id"]
-    assert f"KK has it 2 times; the ledger does not know {second}" in row
+    assert f"KK has this order 2 times; the ledger does not have {second}" in row
     assert last.startswith("2 order numbers of account default")
     assert last.endswith("1 agree, 1 more")
 
@@ -198,17 +198,20 @@ def test_an_inconclusive_audit_exits_with_2_and_the_reason(
     sandbox.control.advance(5)
     sandbox.control.arm("status_before_commit", method="GET", times=2)
     assert main(["audit"]) == 2
-    assert "kk audit: KK cannot be asked: " in capsys.readouterr().err
+    assert "kk audit: the request to KK failed: " in capsys.readouterr().err
     sandbox.control.disarm()
     sandbox.control.reset()  # as the token of another store
     assert main(["audit"]) == 2
-    assert "is the token another store's?" in capsys.readouterr().err
+    assert "Check that the access token belongs to this store" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--since", "last week"], "--since 'last week': write 2026-01-31T08:00, or 6h"),
+        (
+            ["--since", "last week"],
+            "--since 'last week' is not a time. Write 2026-01-31T08:00, or an age such as 6h",
+        ),
         (["--since", "1h", "--until", "2h"], "the period is empty"),
         (["--kk-conn-id", "missing"], "missing"),
     ],
@@ -292,11 +295,11 @@ def test_history_names_the_orders_above_the_daily_cap(
     status, found = audit_with_cap(2)
     assert status == 1
     assert [(one["custom_order_number"], one["rule"]) for one in found] == [("A-0", "daily cap")]
-    assert "order 3 of a day with at most 2" in found[0]["message"]
+    assert "and max_orders_per_day is 2" in found[0]["message"]
 
 
 def test_history_takes_no_period(
     ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["audit", "--history", "--since", "1d"]) == 2
-    assert "leave --since and --until out" in capsys.readouterr().err
+    assert "Leave --since and --until out" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_shipped_order_is_not_cancelled(
     sandbox.control.move(sandbox.control.orders("A-1")[0]["id"], "shipped")
     status, done = cancel(capsys, "A-1", "A-2")
     assert status == 1
-    assert "it is shipped, and KK refunds only before" in done["A-1"]["message"]
+    assert "it is shipped, and KK refunds only unshipped orders" in done["A-1"]["message"]
     assert done["A-2"]["done"]
     assert len(refunds(sandbox)) == 1
 
@@ -82,7 +82,7 @@ def test_lost_response_of_a_cancellation_is_not_asked_for_twice(
     sandbox.control.arm("drop_after_commit", times=1)
     status, done = cancel(capsys, "A-1")
     assert status == 1
-    assert "not known yet whether KK has the refund" in done["A-1"]["message"]
+    assert "the refund of A-1 is in doubt" in done["A-1"]["message"]
     assert cancel(capsys, "A-1")[0] == 1
     assert len(refunds(sandbox)) == 1
 

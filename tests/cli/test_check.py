@@ -166,7 +166,7 @@ def test_every_fault_is_reported_by_order_row_and_field(
     told = captured.out + captured.err
     assert "one number, several orders" in told
     assert "(row 3)" in told
-    assert "did you mean CD (Congo - Kinshasa) or CG (Congo - Brazzaville)?" in told
+    assert "Did you mean CD (Congo - Kinshasa) or CG (Congo - Brazzaville)?" in told
     assert not any(word in told + json.dumps(orders) for word in PRIVATE)
 
 
@@ -222,7 +222,7 @@ def test_three_orders_are_shown_as_they_would_be_sent_with_personal_data_masked(
     assert main(["check", write_csv(file, rows(range(5)))]) == 0
 
     told = capsys.readouterr().out
-    shown = told[told.index("As they would be sent") :].splitlines()[1:]
+    shown = told[told.index("The first orders as they would be sent") :].splitlines()[1:]
     assert [line.split(":")[0].strip() for line in shown] == [number(n) for n in range(3)]
     assert "country FR" in shown[0]
     assert "recipient Xxxxxxx Xxxxx" in shown[0]
@@ -298,7 +298,7 @@ def test_without_a_connection_only_the_orders_are_checked(
     assert (status, nonzero(last["summary"])) == (0, {"postponed": 3})
     assert not last["created_is_known"]
     assert main(["check", name]) == 0
-    assert "which orders are created already cannot be known" in capsys.readouterr().out
+    assert "it is unknown which orders are created already" in capsys.readouterr().out
     assert main(["check", name, "--kk-conn-id", "kk_other"]) == 2
     assert main(["check", name, "--bodies"]) == 2
 
@@ -311,7 +311,7 @@ def test_without_a_ledger_nothing_is_made_and_what_is_created_is_not_known(
 
     assert (status, nonzero(last["summary"])) == (0, {"postponed": 3})
     assert not last["created_is_known"]
-    assert "which orders are created already cannot be known" in last["note"]
+    assert "it is unknown which orders are created already" in last["note"]
     assert not (tmp_path / "none.db").exists()
 
 
@@ -341,7 +341,10 @@ def test_a_missing_provider_of_airflow_is_named_by_its_package(
     monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "vertica"}))
 
     assert main(["check", "--sql", "SELECT 1", "--warehouse", "lake"]) == 2
-    assert "not installed here, such as apache-airflow-providers-vertica" in capsys.readouterr().err
+    assert (
+        "Install Airflow's provider for it, such as apache-airflow-providers-vertica"
+        in capsys.readouterr().err
+    )
 
 
 def test_twenty_orders_in_doubt_block_sending(ledger: SqlLedger, file: Path, checked: Checked) -> None:
@@ -355,7 +358,7 @@ def test_twenty_orders_in_doubt_block_sending(ledger: SqlLedger, file: Path, che
 
 @pytest.fixture
 def kk(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kk connection that names no ledger."""
+    """A kk connection that has no ledger_conn_id."""
     monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(shop.kk_connection(sandbox)))
 
 
@@ -435,13 +438,13 @@ def test_columns_that_are_no_part_of_an_order_are_named(
 def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
     name = write_csv(file, rows([0]))
     file.with_suffix(".xlsx").write_bytes(b"PK\x03\x04")
-    yield [], "give either a file or --sql"
-    yield [name, "--sql", SELECT], "give either a file or --sql"
+    yield [], "give either FILE or --sql"
+    yield [name, "--sql", SELECT], "give either FILE or --sql"
     yield [f"{name}x"], "cannot be read: No such file"
     yield [str(file.with_suffix(".xlsx"))], "is a zip file or a workbook"
     yield ["--sql", SELECT], "--sql needs --warehouse"
     yield ["--sql", SELECT, "--warehouse", "nowhere"], "nowhere"
-    yield ["--sql", SELECT, "--warehouse", f"{file.parent}/none.db"], "there is no file"
+    yield ["--sql", SELECT, "--warehouse", f"{file.parent}/none.db"], "none.db does not exist"
     yield ["--sql", "SELECT nix", "--warehouse", f"{file.parent}/shop.db"], "no such column: nix"
     yield ["--sql", "DROP TABLE order_line", "--warehouse", f"{file.parent}/shop.db"], "readonly database"
     yield ["--sql", "none.sql", "--warehouse", f"{file.parent}/shop.db"], "none.sql cannot be read"
@@ -453,7 +456,7 @@ def _unusable(file: Path) -> Iterator[tuple[list[str], str]]:
     yield ["--sql", "SELECT '{% if'", "--warehouse", f"{file.parent}/shop.db"], "--var NAME=VALUE"
     yield ["--sql", "{{ ''.__class__.mro() }}", "--warehouse", f"{file.parent}/shop.db"], "unsafe"
     yield ["--sql", "SELECT 1; SELECT 2", "--warehouse", f"{file.parent}/shop.db"], "sql holds 2 statements"
-    yield [name, "--var", "ds=1"], "--var is for --sql"
+    yield [name, "--var", "ds=1"], "--var needs --sql"
     yield [name, "--encoding", "latin-99"], "there is no encoding 'latin-99'"
     yield [name, "--header-line", "99"], "the file is empty"
     yield [name, "--format", "json"], "the file is no JSON: write a list of orders"

@@ -68,7 +68,7 @@ def test_an_order_in_doubt_is_shown_to_be_reconciled_automatically(
 ) -> None:
     record(ledger, "A-1", "unknown", message="reset")
     assert main(["ledger", "show", "A-1"]) == 0
-    assert "Every sync of the account looks it up by itself" in capsys.readouterr().out
+    assert "Every sync of the account reconciles it" in capsys.readouterr().out
 
 
 def test_ids_are_accepted_when_kk_lists_them_under_this_number(
@@ -132,7 +132,7 @@ def test_order_again_needs_a_closed_order(ledger: SqlLedger, capsys: pytest.Capt
     ("words", "told"),
     [
         (["show", "nobody"], "nobody is not in the ledger"),
-        (["list", "--state", "lost"], "no such state: lost"),
+        (["list", "--state", "lost"], "--state lost does not exist"),
     ],
 )
 def test_an_impossible_resolution_is_reported_in_a_sentence(
@@ -152,7 +152,7 @@ def test_ids_are_accepted_with_a_warning_only_when_their_goods_differ(
     words = ["ledger", "resolve", "A-1", "--created", kk_order, "--why", "seen"]
     assert main(words) == 1
     told = capsys.readouterr().err
-    assert f"A-1 ordered 1 x {SKU}, these KK orders hold 2 x {SKU}" in told
+    assert f"the goods of A-1 are 1 x {SKU}, but those of these KK orders are 2 x {SKU}" in told
     assert "--yes" in told
     assert state(ledger, "A-1") == "held"
     assert main([*words, "--yes"]) == 0
@@ -167,7 +167,7 @@ def test_ids_of_an_older_generation_are_rejected(
     assert main(["ledger", "resolve", "A-1", "--order-again", "--why", "lost parcel"]) == 0
     hold(ledger, "A-1")
     assert main(["ledger", "resolve", "A-1", "--created", kk_order, "--why", "seen"]) == 1
-    assert f"{kk_order} is what generation 1 of A-1 has come to" in capsys.readouterr().err
+    assert f"{kk_order} belongs to generation 1 of A-1" in capsys.readouterr().err
     assert state(ledger, "A-1") == "held"
 
 
@@ -181,7 +181,7 @@ def test_several_orders_are_resolved_only_after_a_yes(
     assert main(words) == 1
     told = capsys.readouterr().err
     assert "A-1: held" in told
-    assert "no terminal to ask at: give --yes" in told
+    assert "no terminal for an answer. To confirm, give --yes" in told
 
     answer_at_a_terminal(monkeypatch, "n")
     assert main(words) == 1
@@ -237,7 +237,7 @@ def test_a_container_user_without_a_name_must_give_who(
     refuse(ledger, "A-1")
     monkeypatch.setattr("getpass.getuser", nameless)
     assert main(["ledger", "retry", "A-1", "--why", "restocked"]) == 1
-    assert "give --who" in capsys.readouterr().err
+    assert "Give --who" in capsys.readouterr().err
     assert main(["ledger", "retry", "A-1", "--why", "restocked", "--who", "ann"]) == 0
 
 
@@ -264,7 +264,7 @@ def test_the_list_leaves_out_what_was_ordered_again_and_reports_a_cut(
     refuse(ledger, "A-1")
     refuse(ledger, "A-2")
     assert main(["ledger", "list", "--limit", "1"]) == 0
-    assert "there are more" in capsys.readouterr().out
+    assert "There are more" in capsys.readouterr().out
     assert main(["ledger", "resolve", "A-1", "--order-again", "--why", "restocked"]) == 0
     capsys.readouterr()
     assert listed(["--state", "rejected"], capsys) == ["A-2"]
@@ -285,10 +285,10 @@ def test_a_retry_of_a_rejected_order_skips_its_backoff(
     assert (after.settle_after, after.rejections) == (before.settle_after, before.rejections)
     assert after.resolved_by == "ann: restocked"
     shown = capsys.readouterr().out
-    assert "A-1: asked again by the next sync" in shown
-    assert "looks at KK's list first" in shown
+    assert "A-1: the next sync sends it" in shown
+    assert "reads KK's list first" in shown
     assert main(["ledger", "show", "A-1"]) == 0
-    assert "asked again after: now, by kk ledger retry" in capsys.readouterr().out
+    assert "retry after: now, after kk ledger retry" in capsys.readouterr().out
 
 
 def test_a_retry_does_not_shorten_the_settle_window(
@@ -299,7 +299,7 @@ def test_a_retry_does_not_shorten_the_settle_window(
     ledger.timing = Timing(0.01, 0.02, 600)
     before = refuse_without_waiting(ledger, "A-1")
     assert main(["ledger", "retry", "A-1", "--why", "restocked"]) == 0
-    assert "once its settle window is over" in capsys.readouterr().out
+    assert "the next sync after its settle window" in capsys.readouterr().out
     assert ledger.look_up(["A-1"])["A-1"].settle_after == before.settle_after
 
 
@@ -333,8 +333,8 @@ def test_an_order_that_is_not_rejected_is_skipped_with_what_becomes_of_it(
     record(ledger, "A-4", "created", ids=("7",))
     assert main(["ledger", "retry", "A-1", "A-2", "A-3", "A-4", "--why", "x", "--yes"]) == 1
     shown = capsys.readouterr()
-    assert "A-1: asked again" in shown.out
-    assert "A-2: skipped, in doubt: KK may have it, so every sync of the account looks it up" in shown.err
+    assert "A-1: the next sync sends it" in shown.out
+    assert "A-2: skipped, in doubt: KK may have it. Each sync of the account reconciles it" in shown.err
     assert "A-3: skipped, held" in shown.err
     assert "A-4: skipped, created" in shown.err
     assert "3 orders skipped" in shown.err
@@ -358,18 +358,18 @@ def test_an_order_that_moves_meanwhile_is_skipped(
     monkeypatch.setattr("sys.stdin", Slow())
     assert main(["ledger", "retry", "--all", "--why", "x"]) == 1
     shown = capsys.readouterr()
-    assert "A-1: skipped, it has moved meanwhile" in shown.err
-    assert "A-2: asked again" in shown.out
+    assert "A-1: skipped, it changed meanwhile" in shown.err
+    assert "A-2: the next sync sends it" in shown.out
     assert state(ledger, "A-1") == "created"
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "their numbers, or --code CODE, or --all"),
-        (["A-1", "--all"], "their numbers, or --code CODE, or --all"),
+        ([], "give order numbers, --code CODE or --all"),
+        (["A-1", "--all"], "give order numbers, --code CODE or --all"),
         (["nobody"], "nobody is not in the ledger"),
-        (["--code", "1"], "no order is rejected with code 1; there are: 40010 (1)"),
+        (["--code", "1"], "no order is rejected with code 1. Codes of the rejected orders: 40010 (1)"),
     ],
 )
 def test_a_retry_without_orders_is_a_usage_error(

@@ -33,7 +33,7 @@ ASKING = [
 
 @pytest.fixture
 def kk(sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kk connection that names no ledger."""
+    """A kk connection that has no ledger_conn_id."""
     monkeypatch.setenv("AIRFLOW_CONN_KK_DEFAULT", json.dumps(kk_connection(sandbox)))
 
 
@@ -46,7 +46,7 @@ def test_each_command_reports_a_missing_kk_connection(
     for words in (*ASKING, ["send", "--yes", file]):
         assert main([*words, "--ledger", str(place)]) == 2, words
         told = capsys.readouterr()
-        assert re.match("kk .*kk_default.* Run it with the workers' AIRFLOW_HOME", told.err.splitlines()[-1])
+        assert re.match("kk .*kk_default.* Run kk with the AIRFLOW_HOME", told.err.splitlines()[-1])
         assert told.out == ""
     assert not place.exists()
 
@@ -105,7 +105,7 @@ def test_an_invalid_count_of_orders_is_a_usage_error(
     with pytest.raises(SystemExit) as ended:
         main([*words, "orders.csv"])
     assert ended.value.code == 2
-    assert "is no number of orders" in capsys.readouterr().err
+    assert "is not a number of orders" in capsys.readouterr().err
 
 
 def test_programs_read_json_lines_and_nothing_else_whatever_airflow_logs(tmp_path: Path) -> None:

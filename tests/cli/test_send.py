@@ -115,7 +115,7 @@ def test_send_asks_for_no_confirmation_when_a_guard_is_exceeded(
 
     printed = capsys.readouterr().err
     assert status == 2
-    assert "2  would not be sent, because a guard stops the sync" in printed
+    assert "2  not sent, because a guard stops the run" in printed
     assert "more than max_run_value=0.01 allows" in printed
     assert "nothing was sent, because a guard is exceeded" in printed
     assert creates(sandbox) == 0
@@ -299,7 +299,7 @@ def test_orders_that_are_not_delivered_since_another_file_fail_this_one_too(
         other = write_csv(file, words)
         assert sent(other)[0] == main(["check", other]) == undelivered, other
     assert main(["send", "--yes", write_csv(file, rows([1, 0]))]) == 1
-    assert "kk send: 1 order not delivered, as before: 1 rejected" in capsys.readouterr().err
+    assert "kk send: 1 order not at KK since an earlier run: 1 rejected" in capsys.readouterr().err
 
 
 def test_limit_leaves_other_orders_for_later(sandbox: SandboxServer, file: Path, sent: Sent) -> None:
@@ -380,6 +380,21 @@ def test_it_previews_and_asks_for_confirmation(
     assert creates(sandbox) == orders
 
 
+@pytest.mark.parametrize("options", [(), ("--yes",)])
+def test_warnings_of_orders_are_printed_once(
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    without_zip = ["" if cell == shop.ADDRESS["zip"] else cell for cell in rows([2])[0]]
+
+    assert main(["send", *options, write_csv(file, [without_zip])]) == 0
+
+    assert capsys.readouterr().err.count("valid, with a warning") == 1
+
+
 def test_without_a_terminal_nothing_is_sent_without_yes(
     sandbox: SandboxServer, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -436,7 +451,7 @@ def test_a_stop_records_requests_in_flight_and_others_are_sent_later(
     out, err = child.communicate(timeout=600)
 
     assert child.returncode == 1, err
-    assert f"not sent, because {name_of_signal} came. A retry, or the next run, goes on" in err
+    assert f"not sent, because {name_of_signal} was received. A retry, or the next run, continues" in err
     assert "not sent" in out
     assert states(ledger) == {"created"}
     # Eight were on their way at once, none of them answered yet.

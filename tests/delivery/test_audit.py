@@ -65,7 +65,7 @@ def test_a_duplicate_from_a_replayed_post_is_counted(world: World) -> None:
     world.kk.add(order)
     (found,) = look(world).findings
     assert (found.key, found.verdict) == ("A", "more")
-    assert found.message == "KK has it 2 times; the ledger does not know 1004, 1005"
+    assert found.message == "KK has this order 2 times; the ledger does not have 1004, 1005"
     assert (found.should_have, found.kk_has) == (TWO, {"SHIRT_M": 4, "MUG": 2})
     assert len(found.kk_ids) == 4
 
@@ -251,13 +251,13 @@ def test_the_list_of_another_store_is_inconclusive(world: World) -> None:
     forget(world, "A")
     forget(world, "B")
     world.kk.add(Order("theirs"))
-    with pytest.raises(InconclusiveError, match="another store's"):
+    with pytest.raises(InconclusiveError, match="belongs to this store"):
         look(world)
 
 
 def test_an_incomplete_list_is_inconclusive(world: World) -> None:
     world.sync("A")
-    world.kk.list_error = InconclusiveError("its pages do not add up")
+    world.kk.list_error = InconclusiveError("its pages contradict each other")
     with pytest.raises(InconclusiveError, match="pages"):
         look(world)
 

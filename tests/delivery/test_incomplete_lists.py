@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 
+from airflow_provider_kk.api.models import KKOrder, OrderPage
 from airflow_provider_kk.delivery.model import AttemptResult, InconclusiveError, ListedOrder
+from airflow_provider_kk.delivery.orders import KKOrderList
 from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, counts, list_integers, stream_over
@@ -216,3 +219,28 @@ def test_parts_without_a_number_prevent_a_resend(world: World) -> None:
 
 def test_a_number_like_a_decimal_is_compared_as_text() -> None:
     assert not ListedOrder("1", "12.5", key_is_integer=True).is_of("125")
+
+
+class LongList:
+    """A client of a KK that has made one order a second."""
+
+    clock_skew_s = None
+
+    def list_orders(
+        self, *, created_from: datetime, created_to: datetime, page_number: int, page_size: int
+    ) -> OrderPage:
+        ids = range(int(created_from.timestamp()), int(created_to.timestamp()) + 1)
+        page = ids[(page_number - 1) * page_size : page_number * page_size]
+        orders = [
+            KKOrder.model_construct(
+                id=str(one), custom_order_number=None, items=[], shipping_address=None, created_at=None
+            )
+            for one in page
+        ]
+        return OrderPage.model_construct(orders=orders, total=len(ids))
+
+
+def test_a_long_list_is_read_in_slices_of_at_most_1000_orders_since_rows_shift_between_pages() -> None:
+    slices = list(KKOrderList(LongList()).find(100_000, 105_000))  # type: ignore[arg-type]
+    assert max(map(len, slices)) <= 1_000
+    assert {one.id for part in slices for one in part} >= set(map(str, range(100_000, 105_001)))

@@ -200,7 +200,7 @@ def test_a_new_generation_needs_a_closed_one_whose_settle_window_is_over(
     with pytest.raises(ValueError, match="resolve it first"):
         order_again(ledger, entry(ledger), who="ann", why="customer asked")
     ledger.record(claim, AttemptResult(Event.CREATED, ("1",)))
-    with pytest.raises(ValueError, match="may still turn up"):
+    with pytest.raises(ValueError, match="may still list"):
         order_again(ledger, entry(ledger), who="ann", why="customer asked")
     world.clock.sleep(751)
     assert order_again(ledger, entry(ledger), who="ann", why="customer asked")

@@ -59,7 +59,7 @@ def test_reconcile_needs_a_sentinel_order_to_prove_absence(empty_world: World) -
     world = empty_world
     world.kk.meets("A", "lost_request")
     assert counts(world.sync("A")) == {"in_doubt": 1}
-    assert "no order that the ledger knows" in world.messages["A"]
+    assert "no order that the ledger has" in world.messages["A"]
     assert world.kk.posts == ["A"]
 
 
@@ -74,7 +74,7 @@ def test_reconcile_decides_nothing_by_an_incomplete_list(world: World) -> None:
     world.kk.meets("A", "lost_request")
     world.sync("A", waits=False)
     world.clock.sleep(800)
-    world.kk.list_error = InconclusiveError("pages do not add up")
+    world.kk.list_error = InconclusiveError("pages contradict each other")
     assert counts(world.sync("A")) == {"in_doubt": 1}
     assert world.kk.posts.count("A") == 1
 

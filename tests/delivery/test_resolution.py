@@ -33,7 +33,7 @@ def test_never_created_is_not_accepted_within_the_settle_window(world: World) ->
     world.kk.list_lag_s = 300
     world.kk.meets("A", "lost_answer")
     world.sync("A", waits=False)
-    with pytest.raises(ValueError, match="may still turn up"):
+    with pytest.raises(ValueError, match="may still list"):
         resolve(
             world.ledger, world.entry("A"), Event.RESOLVED_NEVER_CREATED, who="ann", why="not on the site"
         )

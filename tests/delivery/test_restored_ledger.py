@@ -170,11 +170,11 @@ def test_recover_logs_the_first_twenty_adopted_orders(world: World, caplog: pyte
     for n in range(21):
         world.kk.add(Order(f"A-{n}"))
     world.sync("B")
-    (text,) = [text for text in caplog.messages if "that the ledger did not know" in text]
+    (text,) = [text for text in caplog.messages if "that the ledger did not have" in text]
     assert "KK has 21 orders" in text
     assert text.endswith("A-18, A-19 and 1 more")
 
     world.clock.sleep(3600)
     world.kk.add(Order("moved\x1b[2J"))
     world.sync("C")
-    assert any(text.endswith(r"adopted, not sent again: moved\x1b[2J") for text in caplog.messages)
+    assert any(text.endswith(r"are adopted and not sent again: moved\x1b[2J") for text in caplog.messages)

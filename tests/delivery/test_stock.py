@@ -65,9 +65,9 @@ def test_every_missing_sku_is_named_with_its_position_and_counts():
     (told,) = shortages(kk, [item(1, (A, 3), (B, 9), (C, 1), (A, 1), ("NO_SUCH", 2))])
 
     assert told == (
-        "items[0], items[3]: 4 of SHIRT_M wanted, 1 at hand; "
-        "items[2]: 1 of HAT wanted, 0 at hand; "
-        "items[4]: 2 of NO_SUCH wanted, KK does not list it"
+        "items[0], items[3]: 4 of SHIRT_M ordered, 1 at hand; "
+        "items[2]: 1 of HAT ordered, 0 at hand; "
+        "items[4]: 2 of NO_SUCH ordered, KK does not list this SKU"
     )
 
 
@@ -80,8 +80,9 @@ def test_what_earlier_orders_take_is_not_there_for_later_ones():
     # The second cannot be served and takes nothing, so the fourth can.
     assert told == [
         "",
-        "items[1]: 2 of SHIRT_L wanted, 1 at hand",
-        "items[0]: 3 of SHIRT_M wanted, 2 at hand of 5 at KK, the others go to earlier orders of this run",
+        "items[1]: 2 of SHIRT_L ordered, 1 at hand",
+        "items[0]: 3 of SHIRT_M ordered, 2 at hand of 5 at KK, "
+        "since earlier orders of this run need the others",
         "",
     ]
 
@@ -99,14 +100,14 @@ def test_all_warehouses_count():
     kk = FakeStock({A: places})
 
     assert shortages(kk, [item(1, (A, 5))]) == [""]
-    assert shortages(kk, [item(1, (A, 6))]) == ["items[0]: 6 of SHIRT_M wanted, 5 at hand"]
+    assert shortages(kk, [item(1, (A, 6))]) == ["items[0]: 6 of SHIRT_M ordered, 5 at hand"]
 
 
 @pytest.mark.parametrize("places", ["many", [{"qty": "many"}], [{}], [{"qty": 1}, {"qty": None}], [7]])
 def test_an_order_is_not_sent_while_its_stock_cannot_be_read(places: Any):
     kk = FakeStock({A: places, B: 1})
     told = shortages(kk, [item(1, (A, 2)), item(2, (B, 1))])
-    assert told == ["items[0]: 2 of SHIRT_M wanted, KK's figure cannot be read", ""]
+    assert told == ["items[0]: 2 of SHIRT_M ordered, KK's stock of it cannot be parsed", ""]
 
 
 def test_what_can_be_read_serves_an_order_for_which_it_is_enough():
@@ -117,14 +118,14 @@ def test_what_can_be_read_serves_an_order_for_which_it_is_enough():
 @pytest.mark.parametrize("places", [[], None])
 def test_a_listed_sku_that_lies_in_no_warehouse_is_sold_out(places: Any):
     assert shortages(FakeStock({A: places}), [item(1, (A, 1))]) == [
-        "items[0]: 1 of SHIRT_M wanted, 0 at hand"
+        "items[0]: 1 of SHIRT_M ordered, 0 at hand"
     ]
 
 
 def test_a_sku_with_a_comma_is_never_taken_for_two():
     kk = FakeStock({A: 1, B: 1})
     told = shortages(kk, [item(1, (f"{A},{B}", 1)), item(2, (A, 1))])
-    assert told == ["items[0]: 1 of SHIRT_M,SHIRT_L wanted, KK does not list it", ""]
+    assert told == ["items[0]: 1 of SHIRT_M,SHIRT_L ordered, KK does not list this SKU", ""]
     assert kk.questions == [[A]]
 
 
@@ -135,7 +136,7 @@ def test_a_rejection_for_one_sku_delays_no_order_of_others():
     told = shortages(kk, [item(1, ("NO_SUCH", 1)), item(2, (A, 1)), item(3, (B, 1))])
 
     assert told == [
-        "items[0]: 1 of NO_SUCH wanted, KK refuses to tell how many it has: sku does not exist", "", ""
+        "items[0]: 1 of NO_SUCH ordered, KK rejects the request for its stock: sku does not exist", "", ""
     ]  # fmt: skip
     assert kk.questions == [["NO_SUCH", A, B], ["NO_SUCH"], [A], [B]]
 

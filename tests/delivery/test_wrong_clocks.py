@@ -41,7 +41,7 @@ def test_window_is_not_over_while_kks_clock_says_so(here: World) -> None:
     set_clock(here, 3600)
     entry = here.entry("A")
     require_window_over(here.ledger, entry)
-    with pytest.raises(ValueError, match="may still turn up at KK"):
+    with pytest.raises(ValueError, match="KK may still list"):
         require_window_over(here.ledger, entry, kk_skew_s(here.kk))
 
 

@@ -77,16 +77,16 @@ def test_a_host_is_read_as_people_write_it(fields, base_url, host):
     ["http://developer.kakaclo.com", "http://10.0.0.1:80", "http://127.0.0.1.evil.example", "http://127.1"],
 )
 def test_the_token_goes_over_plain_http_to_this_machine_only(host):
-    assert "plain HTTP goes only to this machine" in faults(host=host)["host"]
+    assert "plain HTTP is for this machine" in faults(host=host)["host"]
 
 
 @pytest.mark.parametrize(
     ("fields", "path", "says"),
     [
-        ({"host": f"https://me:{TOKEN}@kk.example"}, "host", "must not hold a user or a token"),
-        ({"host": f"https://{TOKEN}@kk.example"}, "host", "must not hold a user or a token"),
-        ({"host": "https://kk.example/openapi/v1"}, "host", "without path or query"),
-        ({"host": f"kk.example?token={TOKEN}"}, "host", "without path or query"),
+        ({"host": f"https://me:{TOKEN}@kk.example"}, "host", "must not contain a user or a token"),
+        ({"host": f"https://{TOKEN}@kk.example"}, "host", "must not contain a user or a token"),
+        ({"host": "https://kk.example/openapi/v1"}, "host", "without path and query"),
+        ({"host": f"kk.example?token={TOKEN}"}, "host", "without path and query"),
         ({"host": "ftp://kk.example"}, "host", "must begin with https://"),
         ({"host": "https://"}, "host", "not a host name"),
         ({"host": "https://kk example"}, "host", "not a host name"),
@@ -95,22 +95,22 @@ def test_the_token_goes_over_plain_http_to_this_machine_only(host):
         (
             {"host": "kk.example:8443", "port": 9443},
             "host",
-            "says port 8443 while the connection's port is 9443",
+            "has port 8443, but the connection's port is 9443",
         ),
         (
             {"host": "https://localhost", "schema": "http"},
             "host",
-            "says https while the connection's schema says http",
+            "begins with https, but the connection's schema is http",
         ),
         ({"port": 0}, "port", "whole number from 1 to 65535"),
         ({"port": "http"}, "port", "whole number from 1 to 65535"),
         ({"schema": "public"}, "schema", "must be empty, http or https"),
         ({"password": None}, "password", "the access token is missing"),
         ({"password": " "}, "password", "the access token is missing"),
-        ({"password": "", "login": TOKEN}, "password", "it belongs here, not into login"),
+        ({"password": "", "login": TOKEN}, "password", "Enter it as the password, not as the login"),
         ({"password": f"Bearer {TOKEN}"}, "password", "without the word Bearer"),
-        ({"password": f"{TOKEN}\n{TOKEN}"}, "password", "has spaces, line ends or other characters"),
-        ({"password": f"{TOKEN}é"}, "password", "has spaces, line ends or other characters"),
+        ({"password": f"{TOKEN}\n{TOKEN}"}, "password", "has spaces, line ends or other invalid characters"),
+        ({"password": f"{TOKEN}é"}, "password", "has spaces, line ends or other invalid characters"),
     ],
 )
 def test_invalid_settings_fail_before_any_request(fields, path, says):
@@ -177,9 +177,9 @@ def test_a_named_account_is_distinguished_from_the_default():
 @pytest.mark.parametrize(
     ("extra", "path", "message"),
     [
-        ({"tiemout_s": 30}, "tiemout_s", "is unknown; did you mean timeout_s?"),
-        ({"0123456789abcdef-token": "x"}, "012345***", "is unknown; known are api_version, sale_platform"),
-        ({"API_VERSION": "v1"}, "API_VERSION", "is unknown; known are api_version, sale_platform"),
+        ({"tiemout_s": 30}, "tiemout_s", "is unknown. Did you mean timeout_s?"),
+        ({"0123456789abcdef-token": "x"}, "012345***", "is unknown. Known are api_version, sale_platform"),
+        ({"API_VERSION": "v1"}, "API_VERSION", "is unknown. Known are api_version, sale_platform"),
         ({"api_version": "v3"}, "api_version", "must be v1 or v1-orders or v2"),
         ({"address_key": "address"}, "address_key", "must be orderAddresses or orderAddress"),
         ({"account": "x" * 65}, "account", "must be at most 64 printable ASCII characters"),
@@ -200,12 +200,12 @@ def test_a_named_account_is_distinguished_from_the_default():
         (
             {"order_url": "https://kk.example/orders"},
             "order_url",
-            "must be an http(s) address with {kk_order_id}",
+            "must be an http(s) URL that contains {kk_order_id}",
         ),
         (
             {"order_url": "javascript:{kk_order_id}"},
             "order_url",
-            "must be an http(s) address with {kk_order_id}",
+            "must be an http(s) URL that contains {kk_order_id}",
         ),
     ],
 )
@@ -223,10 +223,10 @@ def test_all_faults_come_at_once_in_one_readable_error():
     with pytest.raises(InvalidConnectionError) as caught:
         settings({"lease_s": "x", "acount": "a"}, host="ftp://kk.example", password=None)
     assert str(caught.value) == (
-        "connection 'kk_default' needs mending: "
+        "Invalid connection 'kk_default': "
         "host: must begin with https:// (or http:// for this machine); "
         "password: the access token is missing; "
-        "extra.acount: is unknown; did you mean account?; "
+        "extra.acount: is unknown. Did you mean account?; "
         "extra.lease_s: must be a number"
     )
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301 - made by the line before

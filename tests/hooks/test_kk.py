@@ -151,13 +151,13 @@ class TestTheTestButton:
     @pytest.mark.parametrize(
         ("answer", "says"),
         [
-            (http("", "401 Unauthorized"), "refuses the access token"),
-            (http({"code": 401, "message": "no"}), "refuses the access token"),
+            (http("", "401 Unauthorized"), "rejects the access token"),
+            (http({"code": 401, "message": "no"}), "rejects the access token"),
             (http("<h1>Not found</h1>", "404 Not Found"), "answers, but has no KK API v1: check the host"),
-            (http("<h1>Welcome to nginx</h1>"), "no answer that can be read: check that the host is KK's"),
-            (http("<h1>Oh</h1>", "502 Bad Gateway"), "no answer that can be read"),
-            (http({"code": 31, "message": "store closed"}), "refuses to list orders"),
-            (b"SSH-2.0-OpenSSH_9.2\r\n", "no answer that can be read"),
+            (http("<h1>Welcome to nginx</h1>"), "no valid answer: check that the host is KK's"),
+            (http("<h1>Oh</h1>", "502 Bad Gateway"), "no valid answer"),
+            (http({"code": 31, "message": "store closed"}), "rejects the request for orders"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", "no valid answer"),
         ],
     )
     def test_kk_or_another_answers_something_else(self, connect, answer, says):
@@ -179,7 +179,7 @@ class TestTheTestButton:
     @pytest.mark.parametrize(
         ("host", "says"),
         [
-            ("kk.invalid", "https://kk.invalid is not known by that name: check the host and DNS"),
+            ("kk.invalid", "the host name of https://kk.invalid cannot be resolved: check the host and DNS"),
             ("http://127.0.0.1:1", "nothing listens at http://127.0.0.1:1: check host and port"),
         ],
     )

@@ -349,7 +349,7 @@ def test_anything_but_a_plan_sends_nothing_and_fails(
     done = send(other)
 
     assert isinstance(done.error, AirflowFailException)
-    assert "it is no plan" in str(done.error)
+    assert "it is not a plan" in str(done.error)
     assert sandbox.control.counts()["requests"] == 0
 
 
@@ -430,7 +430,7 @@ def test_digest_alone_sends_the_whole_plan_or_nothing(
     same = send(form(planned), run_id="same")
 
     assert nonzero(other.value) == {"postponed": 4}
-    assert "what would be sent is not exactly what was approved" in printed().replace("\n", " ")
+    assert "the orders to send are not exactly those of the approved plan" in printed().replace("\n", " ")
     assert sent == 0
     assert nonzero(same.value) == {"created": 3}
 

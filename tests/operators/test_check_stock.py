@@ -61,13 +61,15 @@ def test_what_kk_cannot_serve_is_invalid_until_it_can(
 
     first = attempt(sync(write_back="outcome"), run_id="first")
 
-    missing = f"items[1]: 5 of {TOP} wanted, 4 at hand; items[2]: 1 of NO_SUCH wanted, KK does not list it"
+    missing = (
+        f"items[1]: 5 of {TOP} ordered, 4 at hand; items[2]: 1 of NO_SUCH ordered, KK does not list this SKU"
+    )
     assert isinstance(first.error, AirflowFailException)
     assert nonzero(first.summary) == {"created": 3, "invalid": 1}
     assert first.summary["rejections"] == [
         {"custom_order_number": number(1), "state": "invalid", "code": None, "message": missing}
     ]
-    assert f"KK cannot serve order {number(1)}: {missing}" in printed()
+    assert f"KK lacks goods of order {number(1)}: {missing}" in printed()
     told = "SELECT state, message FROM"
     assert warehouse.execute(f"{told} outcome WHERE custom_order_number = '{number(1)}'") == [
         ("invalid", missing)
@@ -161,7 +163,7 @@ def test_a_plan_reports_missing_stock_and_stores_nothing(sandbox: SandboxServer,
     plan = attempt(sync(plan_only=True), run_id="plan")
 
     assert (plan.error, nonzero(plan.value)) == (None, {"invalid": 1, "postponed": 1})
-    assert plan.value["rejections"][0]["message"] == f"items[0]: 1 of {TOP} wanted, 0 at hand"
+    assert plan.value["rejections"][0]["message"] == f"items[0]: 1 of {TOP} ordered, 0 at hand"
     assert posts(sandbox) == 0
     assert warehouse.execute("SELECT name FROM sqlite_master") == [("order_line",)]
     # So it is still news to the sync itself.
@@ -182,7 +184,7 @@ def test_without_kks_stock_nothing_is_sent_and_a_retry_goes_on(
     assert nonzero(blind.summary) == {"not_sent": 5}
     assert posts(sandbox) == 0
     plan = attempt(sync(task_id="plan", plan_only=True))
-    assert "No plan can be made, because KK's stock cannot be read" in str(plan.error)
+    assert "No plan, because KK's stock cannot be read" in str(plan.error)
 
     sandbox.control.disarm()
     retry = attempt(sync(), try_number=2)

@@ -225,7 +225,7 @@ def test_order_and_single_fields_do_not_mix():
     done = attempt(create(order=order(1), remark="hello"))
 
     assert isinstance(done.error, AirflowFailException)
-    assert "remark came beside order" in str(done.error)
+    assert "remark is set in addition to order" in str(done.error)
 
 
 def test_a_number_beside_the_order_must_be_the_same():
@@ -326,7 +326,7 @@ def test_without_a_ledger_it_warns_and_recovers_what_an_earlier_try_sent(
     begin = time.monotonic()
     retried = attempt(create(None, order=order(3)), try_number=2)
 
-    assert "No ledger is set, so this order is created on best effort" in printed()
+    assert "No ledger is set. If the task is killed or cleared" in printed()
     assert isinstance(stopped.error, AirflowException)
     assert retried.error is None
     assert retried.xcoms["kkOrderIds"] == ids_at_kk(sandbox)[shop.number(3)]
@@ -352,7 +352,7 @@ def test_the_connections_own_ledger_is_used(
 
     assert attempt(create(None, order=order(3))).error is None
 
-    assert "best effort" not in printed()
+    assert "No ledger is set" not in printed()
     assert shop.ids_in_ledger(warehouse.path) == ids_at_kk(sandbox)
 
 
@@ -395,7 +395,7 @@ def test_a_number_that_an_upstream_task_left_out_is_not_derived(sandbox: Sandbox
     done = attempt(task)
 
     assert isinstance(done.error, AirflowFailException)
-    assert "custom_order_number has come to None" in str(done.error)
+    assert "custom_order_number rendered to None" in str(done.error)
     assert posts(sandbox) == 0
 
 
@@ -414,7 +414,7 @@ def test_a_number_that_is_none_is_not_derived(sandbox: SandboxServer, number: st
 
     if number is None:
         assert isinstance(done.error, AirflowFailException)
-        assert "custom_order_number has come to None" in str(done.error)
+        assert "custom_order_number rendered to None" in str(done.error)
     assert set(ids_at_kk(sandbox)) == {number} - {None}
 
 
@@ -448,7 +448,7 @@ def test_an_order_that_an_upstream_task_did_not_return_is_reported_as_such(sandb
     done = attempt(task)
 
     assert isinstance(done.error, AirflowFailException)
-    assert "order has come to None: has the task that it comes from returned a value?" in str(done.error)
+    assert "order rendered to None. Check that the upstream task returned a value" in str(done.error)
     assert posts(sandbox) == 0
 
 
@@ -465,4 +465,4 @@ def test_an_asset_event_that_fails_does_not_fail_the_task_whose_order_exists(
 
     assert done.error is None
     each_is_there_once(sandbox, [3])
-    assert f"without an asset event for the account's orders ({fault})" in printed()
+    assert f"the asset event for the account's orders could not be emitted ({fault})" in printed()

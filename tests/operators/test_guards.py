@@ -68,7 +68,7 @@ def test_too_many_new_orders_send_nothing_and_the_message_names_the_change(
     assert "--max-new-orders 6" in str(done.error)
     assert nonzero(done.summary) == {"not_sent": 6}
     assert posts(sandbox) == 0
-    assert "Which, and why" not in printed()
+    assert "To list these orders" not in printed()
 
 
 def test_raised_guard_lets_the_next_run_send(sandbox: SandboxServer, warehouse: Warehouse):
@@ -283,7 +283,7 @@ def test_sku_without_a_price_is_a_fault_of_its_order(
     first = attempt(sync(**{guard: 100_000}), run_id="first")
 
     assert nonzero(first.summary) == {"created": 2, "invalid": 1}
-    assert f"items[1].sku: KK gives no price for {TOP}" in first.summary["rejections"][0]["message"]
+    assert f"items[1].sku: KK has no price for {TOP}" in first.summary["rejections"][0]["message"]
     assert nonzero(attempt(sync(), run_id="second").value) == {"already_created": 2, "created": 1}
 
 
@@ -388,7 +388,7 @@ def test_plan_of_too_many_orders_sends_none(sandbox: SandboxServer, warehouse: W
     done = attempt(sync(plan_only=True, max_new_orders=5))
 
     assert nonzero(done.value) == {"not_sent": 6}
-    assert "Nothing would be sent for now: 6 orders" in printed()
+    assert "A sync would send nothing now: 6 orders" in printed()
     assert "set max_new_orders=6" in printed()
 
 

@@ -80,7 +80,7 @@ def test_paused_create_and_refund_fail_until_a_retry(sandbox: SandboxServer) -> 
 def test_plan_reports_the_pause(warehouse: Warehouse, printed: Printed) -> None:
     warehouse.add(*rows(range(2)))
     attempt(sync(plan_only=True), run_id="plan")
-    assert "Nothing would be sent for now: sending is paused" in printed()
+    assert "A sync would send nothing now: sending is paused" in printed()
 
 
 def test_daily_cap_of_the_connection_holds_over_tasks(

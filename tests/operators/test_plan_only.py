@@ -149,7 +149,7 @@ def test_a_plan_makes_no_ledger_and_changes_nothing_in_the_warehouse(
     refused = attempt(sync(plan_only=True, sql="DROP TABLE order_line"), run_id="plan").error
 
     assert nonzero(planned) == {"postponed": 3}
-    assert "There is no ledger in 'warehouse' yet" in printed()
+    assert "Connection 'warehouse' has no ledger yet" in printed()
     assert "readonly" in str(refused)
     assert warehouse.execute("SELECT * FROM sqlite_master") == before
     assert nonzero(attempt(sync(), run_id="sync").summary) == {"created": 3}

@@ -416,7 +416,7 @@ def test_kk_has_to_decide_in_time(one: str) -> None:
     done = refund(kk_order_id=one, wait=True, poll_interval=0.1, wait_timeout=0.5)
 
     assert isinstance(done.error, AirflowFailException)
-    assert "has not decided within 0.5 s" in str(done.error)
+    assert "did not decide on these refunds within 0.5 s" in str(done.error)
 
 
 def test_refund_waits_are_bounded_after_a_clock_that_was_ahead_is_set_right(

@@ -224,7 +224,7 @@ def test_a_kk_that_cannot_be_read_fails_the_run_and_moves_no_watermark(
     sandbox.control.advance(HOUR)
     sandbox.control.arm("status_before_commit", method="GET")
     failed = sync()
-    assert "A retry, or the next run, goes on" in str(failed.error)
+    assert "A retry, or the next run, continues" in str(failed.error)
     assert failed.summary["synced_until"] is None
 
     sandbox.control.disarm()
@@ -260,7 +260,7 @@ def test_a_sync_that_reads_nothing_yet_says_why(
     place(sandbox, 0)
 
     assert synced()["orders"] == 0
-    assert "changes of the last 10 minutes are read by the next run" in printed().replace("\n", " ")
+    assert "the next run reads the changes of the last 10 minutes" in printed().replace("\n", " ")
 
 
 def test_a_sync_that_reads_orders_does_not_say_why_it_reads_none(
@@ -270,7 +270,7 @@ def test_a_sync_that_reads_orders_does_not_say_why_it_reads_none(
     sandbox.control.advance(HOUR)
 
     assert synced()["orders"] == 1
-    assert "by the next run" not in printed()
+    assert "the next run reads" not in printed()
 
 
 def created(connect: Connect, goods: dict[str, int], no: str = "S-1") -> Any:
@@ -410,7 +410,7 @@ def test_one_sql_query_finds_a_parcel(warehouse: Warehouse, connect: Connect, sa
     sandbox.control.advance(HOUR)
     synced()
 
-    text = (REPOSITORY / "docs" / "operators.md").read_text()
+    text = (REPOSITORY / "docs" / "howto-tracking.md").read_text()
     sql = text.split("-- Where is my parcel?")[1].split("```")[0]
     cn, us = (one["id"] for one in sandbox.control.orders())
     assert warehouse.execute(sql.replace(":order_number", "'S-1'")) == [

@@ -102,7 +102,7 @@ def test_orders_that_come_again_as_others_are_named_in_one_warning_with_what_dif
     told = printed().replace("\n", " ")
 
     assert "changed: its" not in when_ignored
-    assert f"its {differs} from what was ordered under this number" in str(loud.error)
+    assert f"its {differs} from the order that was sent under this number" in str(loud.error)
     named = ", ".join(rf"{number(one)} \(row \d+\)" for one in range(7))
     assert re.search(rf"7 orders \({named}\) are changed: its {differs} from", told)
     assert told.count("changed: its") == 1
@@ -124,7 +124,9 @@ def test_the_difference_of_the_first_changed_order_is_not_reported_for_all(
 
 def which(text: str) -> list[str]:
     """The states in the last command that the log gives."""
-    commands = re.findall(r"Which, and why: `kk ledger list (.*?) --kk-conn-id", text.replace("\n", " "))
+    commands = re.findall(
+        r"with their reasons, run `kk ledger list (.*?) --kk-conn-id", text.replace("\n", " ")
+    )
     return [word for word in commands[-1].split() if word != "--state"]
 
 
@@ -263,7 +265,7 @@ def test_a_failed_write_back_is_reported_after_the_summary_and_caught_up(
     from airflow_provider_kk.warehouse import write_back
 
     def broken(*_arguments: Any) -> None:
-        raise write_back.WriteBackError("write_back: the warehouse refused: disk full")
+        raise write_back.WriteBackError("write_back: the warehouse rejected the statement: disk full")
 
     warehouse.add(*rows(range(3)))
     with monkeypatch.context() as patch:
@@ -398,7 +400,7 @@ def test_a_ledger_without_its_whole_path_is_an_error(
     done = attempt(sync(ledger_conn_id="here"))
 
     assert isinstance(done.error, AirflowFailException)
-    assert "'ledger.db' is another one in each working directory" in str(done.error)
+    assert "'ledger.db' is relative, so it is another file in each working directory" in str(done.error)
     assert posts(sandbox) == 0
 
 
@@ -427,7 +429,7 @@ def test_a_rejected_token_is_reported_with_what_to_do(
 
     assert type(done.error) is AirflowException
     assert str(done.error).startswith("2 orders not sent, because KK's list of orders cannot be read")
-    assert "put a valid one from KK's account pages into the password of connection 'kk_default'" in str(
+    assert "enter a valid one from KK's account pages as the password of connection 'kk_default'" in str(
         done.error
     )
 
@@ -446,7 +448,7 @@ def test_a_statement_that_is_at_fault_is_one_sentence_and_not_retried(
     done = attempt(sync(sql=sql))
 
     assert isinstance(done.error, AirflowFailException)
-    assert str(done.error).startswith("sql: the warehouse refuses it: OperationalError: ")
+    assert str(done.error).startswith("The warehouse cannot run sql: OperationalError: ")
     assert fault in str(done.error)
     assert str(done.error).endswith("Nothing was sent")
     assert done.error.__suppress_context__
@@ -471,5 +473,5 @@ def test_a_warehouse_that_is_gone_when_results_are_written_costs_no_summary(
     done = attempt(sync(write_back=write_back))
 
     assert type(done.error) is AirflowException
-    assert "unable to open database file. The orders themselves are safe" in str(done.error)
+    assert "unable to open database file. The orders are safe" in str(done.error)
     assert nonzero(done.xcoms["return_value"]) == {"created": 2}

@@ -220,7 +220,7 @@ def test_the_log_counts_only_real_resends(
     assert nonzero(second.value) == {"already_created": 1, "created": 11}
     doubted = ", ".join(number(n) for n in range(1, 6))
     assert posts(sandbox) == 17
-    assert f"5 orders ({doubted}) are sent again" in printed()
+    assert f"5 orders ({doubted}) are resent" in printed()
     each_is_there_once(sandbox, range(12))
 
 
@@ -317,7 +317,7 @@ def test_final_results_are_written_back_before_waiting_for_others(
     assert sorted(written[:-1]) == [
         (number(n), "in_doubt" if number(n) == doubted else "created") for n in range(3)
     ]
-    assert f"1 order in doubt, first {doubted}: only KK's list can tell" in printed()
+    assert f"1 order in doubt, the first: {doubted}. KK's list is read next" in printed()
 
 
 def test_lines_that_the_query_left_out_are_warned_of_when_their_rows_become_created(

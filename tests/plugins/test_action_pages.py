@@ -147,7 +147,7 @@ def resolved_by(site: Site, key: str) -> str:
 def test_a_held_order_is_resolved_and_the_ledger_keeps_who_and_why(site: Site, olga: Browser):
     hold(site.ledger, "N-1")
     plan = olga.plan("N-1", choice="never_created")
-    assert "becomes not sent, and the next sync that selects it sends it again" in plan.text
+    assert "becomes not sent, and the next sync that selects it sends it" in plan.text
     assert state(site.ledger, "N-1") == "held"  # a plan does nothing
     result = olga.confirm(fields_of(plan.text))
     assert "1 of 1 order done" in result
@@ -171,7 +171,7 @@ def test_an_order_that_kk_lists_by_now_is_not_resolved_as_never_created(
     hold(site.ledger, "L-2")
     kk_order_id = make_at_kk(kk, "L-1")
     plan = olga.plan("L-1", "L-2", choice="never_created")
-    assert f"KK lists {kk_order_id} of it by now" in plan.text
+    assert f"KK lists {kk_order_id} for it by now" in plan.text
     assert "Confirm for 1 order" in plan.text
     olga.confirm(fields_of(plan.text))
     assert (state(site.ledger, "L-1"), state(site.ledger, "L-2")) == ("held", "not_sent")
@@ -208,7 +208,7 @@ def test_a_created_order_is_ordered_again_as_a_new_generation(site: Site, olga: 
     kk_order_id = make_at_kk(kk, "A-1")
     record(site.ledger, "A-1", "created", ids=(kk_order_id,))
     plan = olga.plan("A-1", choice="order_again")
-    assert f"(generation 2), beside {kk_order_id}" in plan.text
+    assert f"(generation 2), in addition to {kk_order_id}" in plan.text
     olga.confirm(fields_of(plan.text))
     row = site.ledger.look_up(["A-1"])["A-1"]
     assert (row.generation, row.state.value, row.resolved_by) == (2, "not_sent", f"olga: {WHY}")
@@ -279,7 +279,7 @@ def test_a_form_that_is_sent_twice_acts_once(site: Site, olga: Browser):
     version = site.ledger.look_up(["T-1"])["T-1"].version
     second = olga.confirm(fields)
     assert "0 of 1 order done" in second
-    assert f"it has moved on since this page was made, and is not sent now, resolved by olga: {WHY}" in second
+    assert f"it changed since this page was loaded, and is not sent now, resolved by olga: {WHY}" in second
     assert site.ledger.look_up(["T-1"])["T-1"].version == version
 
 
@@ -306,7 +306,7 @@ def test_an_order_that_moved_while_the_page_was_open_stays_as_it_is(site: Site, 
     chosen = olga.choose("T-3", "T-4").text
     olga.resolve("T-3", choice="never_created")
     plan = olga.post("/kk/resolve/plan", fields_of(chosen, why="late", choice="never_created"))
-    assert "it has moved on since this page was made" in plan.text
+    assert "it changed since this page was loaded" in plan.text
     olga.confirm(fields_of(plan.text))
     assert resolved_by(site, "T-3") == f"olga: {WHY}"
     assert resolved_by(site, "T-4") == "olga: late"
@@ -463,7 +463,7 @@ def test_a_reason_is_required(site: Site, olga: Browser, why: str):
     for path in ("plan", "apply"):
         answer = olga.post(f"/kk/resolve/{path}", fields)
         assert answer.status_code == 400
-        assert "a reason is required" in answer.text
+        assert "Enter a reason" in answer.text
     assert state(site.ledger, "Y-1") == "held"
 
 
@@ -499,7 +499,7 @@ def test_while_kk_does_not_answer_nothing_is_done(site: Site, olga: Browser):
         fields = fields_of(page, why=WHY, choice="never_created")
         answer = olga.post(f"/kk/resolve/{path}", fields)
         assert answer.status_code == 409
-        assert "Nothing was done" in html.unescape(answer.text)
+        assert "Nothing changed" in html.unescape(answer.text)
     assert silent.look_up(["Q-1"])["Q-1"].version == version
     silent.close()
 

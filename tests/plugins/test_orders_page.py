@@ -472,7 +472,7 @@ def test_the_command_of_a_held_order_resolves_it_as_it_is_copied(
         ("kk_without_token", "password"),
         ("kk_without_ledger", "orders_page = kk_without_ledger@warehouse"),
         ("kk_lost_ledger", "nowhere"),
-        ("kk_new", "no ledger at"),
+        ("kk_new", "has no ledger yet"),
         ("kk_down", "cannot be used"),
         ("kk_odd", "is of type 'snowfall'"),
     ],
@@ -494,5 +494,5 @@ def test_a_runs_tab_leaves_out_unusable_connections(site: Site):
     for place in ("kk_without_token", "kk_lost_ledger", "kk_down", "kk_odd", "kk_new"):
         told = html.unescape(site.get(RUN, kk_conn_id=place).text)
         assert "A ledger cannot be read now" in told
-        for words in ("password", "nowhere", "127.0.0.1", "snowfall", "no ledger at"):
+        for words in ("password", "nowhere", "127.0.0.1", "snowfall", "has no ledger yet"):
             assert words not in told + everywhere

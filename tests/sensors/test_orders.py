@@ -189,7 +189,7 @@ def test_an_unreadable_kk_is_polled_again(one: str, sandbox: SandboxServer, prin
     sandbox.control.move(one, "shipped")
     sandbox.control.arm("status_before_commit", method="GET", times=2)
     assert wait(kk_order_id=one, timeout=20).error is None
-    assert "looked at again" in printed()
+    assert "reads it again at the next poke" in printed()
 
 
 def test_a_rejected_token_fails_the_task(one: str, sandbox: SandboxServer) -> None:

@@ -265,7 +265,7 @@ class KK:
         hub.pause("list")
         random = hub.random.random
         if manners.list_errors and random() < manners.list_errors:
-            raise KKAnswerError("no whole answer from KK")
+            raise KKAnswerError("KK's answer is missing or incomplete")
         since, until = created_from.timestamp(), created_to.timestamp()
         now = hub.now
         rows = [row for row in self.rows if since <= row.created_at <= until and row.listed_at <= now]

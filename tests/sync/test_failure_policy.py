@@ -33,11 +33,11 @@ def said(
 
 
 def test_orders_not_sent_are_reported_with_a_reason_when_nothing_stopped_the_sync() -> None:
-    lease = "75 s of a lease of 6 s had passed before the first byte"
+    lease = "75 s of the lease of 6 s had passed before the first byte"
     text = said([(RunStatus.NOT_SENT, True, lease)] * 8 + [(RunStatus.CREATED, True, "")])
     assert text == (
         f"8 orders not sent (A-0, A-1, A-2, A-3, A-4 and 3 more: {lease}). "
-        "A retry, or the next run, goes on where this try stopped"
+        "A retry, or the next run, continues where this try stopped"
     )
 
 
@@ -49,9 +49,9 @@ def test_what_stopped_a_sync_is_reported_once() -> None:
 def test_held_orders_that_the_sync_did_not_select_are_named_and_counted_too() -> None:
     held = [(RunStatus.HELD, True, "conflict")] * 2 + [(RunStatus.HELD, False, "long ago")]
     text = said(held, elsewhere=["B-1", "B-2", "B-3", "B-4"])
-    assert text.startswith("6 orders newly held for a human (A-0, A-1, B-1, B-2, B-3 and 1 more: conflict): ")
+    assert text.startswith("6 orders newly held (A-0, A-1, B-1, B-2, B-3 and 1 more: conflict). See ")
 
 
 def test_held_orders_of_earlier_runs_are_no_examples_of_new_ones() -> None:
     text = said([(RunStatus.HELD, False, "long ago")], elsewhere=["B-1"])
-    assert text.startswith("1 order newly held for a human (B-1): ")
+    assert text.startswith("1 order newly held (B-1). See ")

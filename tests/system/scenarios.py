@@ -69,6 +69,12 @@ class Report:
     """Messages that came again."""
     rival_posts: int = 0
     """Those of a second execution of the same try."""
+    paused: Report | None = None
+    """The run that was paused, before the one that sent the rest."""
+    postponed: int = 0
+    """How many orders the paused run left to the next one."""
+    late_s: float = 0.0
+    """From the end of `kk pause` to the last order's arrival at KK before `kk resume`."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -106,7 +112,7 @@ class Report:
 def run_all(stack: Stack) -> list[Report]:
     """Every scenario, one after the other; each report is printed as it comes."""
     reports = []
-    for scenario in (undisturbed, tree_killed, main_killed, redelivered):
+    for scenario in (undisturbed, paused, tree_killed, main_killed, redelivered):
         reports.append(scenario(stack))
         print(reports[-1].text(), flush=True)
     return reports
@@ -122,6 +128,32 @@ def undisturbed(stack: Stack) -> Report:
     run.begin()
     run.wait()
     return run.report("Nothing breaks")
+
+
+def paused(stack: Stack) -> Report:
+    """`kk pause` elsewhere stops four tasks on two machines; after `kk resume` a run sends the rest."""
+    two_workers(stack)
+    run = Run(stack, "pause", lost_answers={})
+    run.begin()
+    run.wait_for_creates(ORDERS // 6)
+    stack.run_kk("pause", "--why", "wrong query")
+    paused_at = time.time()
+    try:
+        run.wait()
+        arrived, first = run.arrivals(), run.report("Paused by `kk pause`")
+    finally:
+        stack.run_kk("resume", "--why", "query fixed")
+    [(postponed,)] = stack.ask("shop", _POSTPONED, run.run_id)
+    run.run_id = "resume"
+    run.begin()
+    run.wait()
+    report = run.report("Paused by `kk pause`, then resumed")
+    report.paused, report.postponed, report.late_s = first, postponed, max(arrived) - paused_at
+    report.notes = [
+        f"the paused run ended as {first.state} and left {postponed} orders to the next one",
+        f"the last of its {first.commits} orders arrived {report.late_s:+.2f} s after `kk pause` returned",
+    ]
+    return report
 
 
 def tree_killed(stack: Stack) -> Report:
@@ -218,12 +250,15 @@ def task_processes(session: int) -> list[psutil.Process]:
 
 
 class Run:
-    """One run of the DAG over orders of its own, which are put into the warehouse at once."""
+    """A run of the DAG over orders of its own, which are put into the warehouse at once.
+
+    With another `run_id`, a further run begins over the same orders.
+    """
 
     def __init__(
         self, stack: Stack, batch: str, orders: int = ORDERS, lost_answers: Mapping[int, str] = LOST_ANSWERS
     ) -> None:
-        self.stack, self.batch = stack, batch
+        self.stack, self.batch, self.run_id = stack, batch, batch
         self.connections = 0
         self.control = stack.kk.control
         [(self.first,)] = stack.ask("shop", "SELECT count(DISTINCT custom_order_number) FROM order_line")
@@ -239,7 +274,7 @@ class Run:
     def begin(self) -> None:
         """Start it."""
         conf = json.dumps({"batch": self.batch})
-        self.stack.airflow("dags", "trigger", "shop", "--run-id", self.batch, "--conf", conf)
+        self.stack.airflow("dags", "trigger", "shop", "--run-id", self.run_id, "--conf", conf)
 
     def wait_for_creates(self, count: int) -> None:
         """Wait until KK got so many create calls."""
@@ -252,16 +287,20 @@ class Run:
 
     def wait(self) -> None:
         """Wait for the run's end."""
-        self.stack.wait_until(self._has_ended, f"the run {self.batch} has ended", RUN_LIMIT_S)
+        self.stack.wait_until(self._has_ended, f"the run {self.run_id} has ended", RUN_LIMIT_S)
         self.stack.wait_until(lambda: not self._look(), "its orphans have ended", RUN_LIMIT_S)
+
+    def arrivals(self) -> list[float]:
+        """When its orders arrived at KK, epoch seconds."""
+        return [one["at"] for one in self.control.requests() if one["number"] in self.numbers]
 
     def report(self, name: str) -> Report:
         """What came of it."""
         requests = [one for one in self.control.requests() if one["at"] >= self._first_post()]
-        last = max(one["at"] for one in requests if one["number"] in self.numbers)
+        last = max(self.arrivals())
         requests = [one for one in requests if one["at"] <= last]
         overlap_s = self._overlap_s()
-        tries = self.stack.ask("airflow", _TRIES, self.batch)
+        tries = self.stack.ask("airflow", _TRIES, self.run_id)
         return Report(
             name,
             orders=len(self.numbers),
@@ -289,7 +328,8 @@ class Run:
         return self._counts()[name] - self.before[name]
 
     def _state(self) -> str:
-        return str(self.stack.ask("airflow", "SELECT state FROM dag_run WHERE run_id = %s", self.batch)[0][0])
+        sql = "SELECT state FROM dag_run WHERE run_id = %s"
+        return str(self.stack.ask("airflow", sql, self.run_id)[0][0])
 
     def _has_ended(self) -> bool:
         self._look()
@@ -306,7 +346,7 @@ class Run:
         return bool(running)
 
     def _first_post(self) -> float:
-        return min(float(one["at"]) for one in self.control.requests() if one["number"] in self.numbers)
+        return min(self.arrivals())
 
     def _overlap_s(self) -> dict[int, float]:
         """By partition: how long both tries sent; negative when one came after the other."""
@@ -337,6 +377,7 @@ class Run:
 _CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop'"
 _TRIES = """SELECT map_index, try_number, extract(epoch FROM start_date) FROM task_instance
              WHERE run_id = %s AND map_index >= 0"""
+_POSTPONED = "SELECT sum((summary::json ->> 'postponed')::integer) FROM kk_sync_run WHERE run_id = %s"
 _TOLD = """SELECT DISTINCT ON (custom_order_number) custom_order_number, state, kk_order_ids
              FROM outcome ORDER BY custom_order_number, at DESC"""
 _SPANS = """SELECT part, try_number, min(intent_at), max(intent_at)

@@ -46,6 +46,7 @@ BURST, PER_SECOND = 60, 6
 TIMES = {"timeout_s": 3, "lease_s": 6, "settle_window_s": 3}
 #: A busy machine needs this long to start the slowest of all these processes.
 START_S = 180.0
+_KK = "import sys; from airflow_provider_kk.cli.main import main; sys.exit(main())"
 
 
 class Stack:
@@ -138,6 +139,22 @@ class Stack:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"airflow {' '.join(arguments)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def run_kk(self, *arguments: str) -> str:
+        """Run `kk ...` as on a machine of its own: it shares the connections, and nothing of Airflow.
+
+        Return what it prints; it raises when the command fails.
+        """
+        home = Path(tempfile.mkdtemp(prefix="home-", dir=self.folder))
+        connections = {name: self.env[name] for name in ("AIRFLOW_CONN_KK_DEFAULT", "AIRFLOW_CONN_WAREHOUSE")}
+        done = subprocess.run(
+            [sys.executable, "-c", _KK, *arguments, "--ledger", "warehouse"], cwd=home,
+            env={**_inherited(), **connections, "AIRFLOW_HOME": str(home)},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_S, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"kk {' '.join(arguments)}: {done.stdout}{done.stderr}")
         return done.stdout
 
     def ask(self, database: str, sql: str, *values: Any) -> list[tuple[Any, ...]]:

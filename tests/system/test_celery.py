@@ -46,6 +46,19 @@ def test_two_machines_share_one_rate_limit(stack: Stack):
     assert set(report.tries.values()) == {1}
 
 
+def test_pause_elsewhere_stops_all_machines_and_after_resume_each_order_is_sent_once(stack: Stack):
+    from tests.system.scenarios import paused
+
+    report = paused(stack)
+
+    each_once(report)
+    assert report.paused is not None
+    assert report.late_s < 5, "an order left after the pause"
+    assert report.paused.state == "success"
+    assert set(report.paused.tries.values()) == {1}
+    assert report.postponed == report.orders - report.paused.commits > 0
+
+
 def test_a_crashed_machine_loses_no_order_and_makes_no_duplicate(stack: Stack):
     from tests.system.scenarios import tree_killed
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 DAG_ID = "kk_sync_orders"
 SENT = "SO-20411"
 HELD = "SO-20499"
+#: A busy machine needs so long for the slowest answer.
+_TIMEOUT_S = 180
 
 
 @dataclass
@@ -142,14 +144,14 @@ class Api:
     def run(self, dag_id: str, is_up: Callable[[], None]) -> str:
         """Switch a DAG on, which runs at once, and wait until it has succeeded; the run's id."""
         credentials = {"username": "olga", "password": PASSWORDS["olga"]}
-        answer = self._session.post(f"{self.url}/auth/token", json=credentials, timeout=30).json()
+        answer = self._session.post(f"{self.url}/auth/token", json=credentials, timeout=_TIMEOUT_S).json()
         self._session.headers["Authorization"] = f"Bearer {answer['access_token']}"
         dag = f"{self.url}/api/v2/dags/{dag_id}"
-        wait_for(lambda: self._session.get(dag, timeout=30).ok, is_up)
-        self._session.patch(dag, json={"is_paused": False}, timeout=30).raise_for_status()
+        wait_for(lambda: self._session.get(dag, timeout=_TIMEOUT_S).ok, is_up)
+        self._session.patch(dag, json={"is_paused": False}, timeout=_TIMEOUT_S).raise_for_status()
 
         def succeeded() -> list[dict[str, Any]]:
-            runs = self._session.get(f"{dag}/dagRuns", timeout=30).json()["dag_runs"]
+            runs = self._session.get(f"{dag}/dagRuns", timeout=_TIMEOUT_S).json()["dag_runs"]
             return [run for run in runs if run["state"] == "success"]
 
         wait_for(succeeded, is_up)
@@ -201,7 +203,7 @@ def browser(ui: Ui) -> Iterator[Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
     try:
-        driver.set_page_load_timeout(60)
+        driver.set_page_load_timeout(_TIMEOUT_S)
         log_in(driver, ui.url)
         yield driver
     finally:
@@ -214,7 +216,7 @@ def log_in(driver: Chrome, url: str, user: str = "olga") -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
     driver.get(url)
-    wait = WebDriverWait(driver, 60)
+    wait = WebDriverWait(driver, _TIMEOUT_S)
     wait.until(lambda d: d.find_elements(By.NAME, "username"))[0].send_keys(user)
     driver.find_element(By.NAME, "password").send_keys(PASSWORDS[user], Keys.ENTER)
     wait.until(lambda d: "/auth/" not in d.current_url)

@@ -192,7 +192,7 @@ def test_chosen_orders_are_resolved_after_the_plan_was_confirmed(browser: Chrome
         click(browser, "//button[text()='Show what would happen']")
         wait(browser, lambda: one(browser, "h1").text == "What would happen")
         assert "SO-31001" in text_of(browser, "table")
-        assert "the next sync that selects it sends it again" in text_of(browser, "table")
+        assert "the next sync that selects it sends it" in text_of(browser, "table")
         picture(browser, "plan")
         click(browser, "//button[text()='Confirm for 2 orders']")
         wait(browser, lambda: one(browser, "h1").text == "2 of 2 orders done")
@@ -240,8 +240,7 @@ def test_the_pages_that_resolve_are_readable_in_dark_and_on_a_phone(browser: Chr
             wait(browser, lambda: many(browser, "form.resolve"))
             faint = [each for each in browser.execute_script(CONTRASTS.read_text()) if each[0] < 4.5]
             assert faint == []
-            width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            assert browser.execute_script(width) <= 0
+            assert overflow(browser) <= 0
             for field in many(browser, "input:not([type=hidden]), [role=region], nav"):
                 assert field.accessible_name, field.get_attribute("outerHTML")
             picture(browser, f"{name}-{step}")
@@ -273,11 +272,43 @@ def test_sending_is_paused_and_a_banner_leads_to_resuming_it(browser: Chrome, ui
             with system_is(browser, scheme):
                 faint = [each for each in browser.execute_script(CONTRASTS.read_text()) if each[0] < 4.5]
                 assert faint == []
+    with phone(browser):
+        for number, path in enumerate(paths(ui)):
+            browser.get(ui.url + path)
+            assert "wrong query" in text_of(browser, ".paused")
+            assert overflow(browser) <= 0, path
+            picture(browser, f"paused-phone-{number}")
+    open_page(browser, ui)
+    with frame(browser):
         click(browser, "//a[text()='Resume sending']")
         wait(browser, lambda: one(browser, "h1").text.startswith("Resume all sending"))
         one(browser, "input[name=why]").send_keys("query fixed")
         click(browser, "//button[text()='Resume sending']")
         wait(browser, lambda: many(browser, "a.tile") and not many(browser, ".paused"))
+
+
+def test_an_order_is_cancelled_after_the_plan_was_confirmed(browser: Chrome, ui: Ui):
+    browser.get(f"{ui.url}/kk/orders?state=created&sort=number")
+    number = next(each.text for each in many(browser, "tbody th a") if each.text != SENT)
+    browser.get(f"{ui.url}/kk/order?number={number}")
+    kk_order_ids = text_of(browser, "dd.ids").split(", ")
+    click(browser, "//button[text()='Cancel or order again']")
+    wait(browser, lambda: text_of(browser, "h1") == f"Act on order {number}")
+    one(browser, "input[value=cancel]").click()
+    one(browser, "input[name=why]").send_keys("bought by mistake")
+    click(browser, "//button[text()='Show what would happen']")
+    wait(browser, lambda: text_of(browser, "h1") == "What would happen")
+    assert f"KK is asked once to refund all of {kk_order_ids[0]}" in text_of(browser, "table")
+    picture(browser, "cancel-plan")
+    with phone(browser):
+        assert overflow(browser) <= 0
+        picture(browser, "cancel-phone")
+    click(browser, "//button[text()='Confirm for 1 order']")
+    wait(browser, lambda: text_of(browser, "h1") == "1 of 1 order done")
+    picture(browser, "cancel-result")
+    browser.get(f"{ui.url}/kk/order?number={number}")
+    refunds = [each.text for each in many(browser, "section[aria-labelledby=refunds] tbody th")]
+    assert sorted(refunds) == sorted(f"{each}-whole" for each in kk_order_ids)
 
 
 def test_who_may_not_edit_connections_gets_no_form(browser: Chrome, ui: Ui):
@@ -320,8 +351,7 @@ def test_a_narrow_window_scrolls_tables_and_never_the_page(browser: Chrome, ui: 
     try:
         for number, path in enumerate(paths(ui)):
             browser.get(ui.url + path)
-            width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            assert browser.execute_script(width) <= 0, path
+            assert overflow(browser) <= 0, path
             picture(browser, f"narrow-{number}")
     finally:
         browser.set_window_size(*WINDOW)
@@ -331,8 +361,7 @@ def test_a_phone_shows_cards_and_a_readable_chart(browser: Chrome, ui: Ui):
     with phone(browser):
         for number, path in enumerate(paths(ui)):
             browser.get(ui.url + path)
-            width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            assert browser.execute_script(width) <= 0, path
+            assert overflow(browser) <= 0, path
             picture(browser, f"phone-{number}")
         browser.get(f"{ui.url}/kk/orders")
         row = one(browser, "table.list tbody tr")
@@ -442,6 +471,12 @@ def phone(browser: Chrome) -> Iterator[None]:
         yield
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def overflow(browser: Chrome) -> int:
+    """By how many pixels the page is wider than its window."""
+    width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    return int(browser.execute_script(width))
 
 
 def open_page(browser: Chrome, ui: Ui) -> None:

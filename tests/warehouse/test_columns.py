@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from airflow_provider_kk.warehouse.columns import FILE, Columns, ColumnsError, resolve
+from airflow_provider_kk.warehouse.columns import FILE, Columns, resolve
+from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.sources import Binder
 
 LINES = ["custom_order_number", "country", "phone", "recipient", "province", "sku", "quantity"]

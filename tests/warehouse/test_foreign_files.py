@@ -20,7 +20,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.warehouse.columns import FILE, NUMBER, ColumnsError, resolve
+from airflow_provider_kk.warehouse.columns import FILE, resolve
+from airflow_provider_kk.warehouse.field_mapping import NUMBER, ColumnsError
 from airflow_provider_kk.warehouse.files import FileError, read_file
 from airflow_provider_kk.warehouse.spool import RowKey
 
@@ -489,12 +490,12 @@ def test_lines_as_text_in_one_cell_are_named_with_an_example() -> None:
 def test_the_script_of_the_docs_makes_rows_of_lines_in_one_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (FOREIGN.parents[1] / "docs/plan.md").read_text()
-    (script,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    page = (FOREIGN.parents[1] / "docs/howto-csv.md").read_text()
+    (script,) = re.findall(r"```python\n(import csv.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bigcommerce.csv").write_bytes((FOREIGN / "a13_bigcommerce.csv").read_bytes())
 
-    exec(compile(script, "docs/plan.md", "exec"), {})  # noqa: S102 - our own page
+    exec(compile(script, "docs/howto-csv.md", "exec"), {})  # noqa: S102 - our own page
 
     rows = read("orders.csv")
     assert [(row["Order ID"], row["sku"], row["quantity"]) for row in rows] == [

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.warehouse.columns import FILE, ColumnsError, resolve
+from airflow_provider_kk.warehouse.columns import FILE, resolve
+from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.files import FileError, read_file
 from airflow_provider_kk.warehouse.map import parse_orders
 

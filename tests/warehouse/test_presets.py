@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.warehouse.columns import (
+from airflow_provider_kk.warehouse.columns import FILE, resolve
+from airflow_provider_kk.warehouse.field_mapping import (
     ADDRESS_FIELDS,
     FIELDS,
-    FILE,
     IN_ITEMS,
     ColumnsError,
     describe_presets,
-    resolve,
 )
 from airflow_provider_kk.warehouse.files import read_file
 from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders

@@ -1,1 +1,1 @@
-"""The ledger in a database, by SQLAlchemy Core, and the rate limit, which is a row of it."""
+"""The ledger in a database, by SQLAlchemy Core, and the rate limit, which is one of its rows."""

@@ -1,4 +1,4 @@
-"""KK's rate limit as a row of the ledger, so that all workers together keep it."""
+"""KK's rate limit as a row of the ledger, so that all workers share it."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from airflow_provider_kk.delivery.sql.storage import SqlLedger
 _log = logging.getLogger(__name__)
 
 _BACK_OFF_S = 30.0
-#: So many requests of an account may wait for their moments at once.
+#: The most requests of an account that may wait for a permit at once.
 _LONGEST_QUEUE = 500
 
 
 class LedgerBucket:
     """A `Throttle` whose state is one number in the ledger, changed by one statement on the database's clock.
 
-    The number is GCRA's theoretical arrival time: when the bucket will be empty. KK documents the bucket:
-    120 requests, leaking 2 a second, for each store and app.
+    The number is GCRA's theoretical arrival time: the time at which the bucket is empty. KK documents the
+    bucket: 120 requests, leaking 2 a second, for each store and app.
 
-    A thread books for all threads that wait by then. Measured, with 24 threads: one booking for each takes
-    up to 60 % more CPU and halves the orders a second. Nothing is booked ahead of its need.
+    One thread books permits for all waiting threads. Measured with 24 threads, a booking for each thread
+    takes up to 60 % more CPU and halves the orders a second. No permit is booked before it is needed.
     """
 
     def __init__(self, ledger: SqlLedger, *, burst: int, per_second: float) -> None:
@@ -52,7 +52,7 @@ class LedgerBucket:
         self._account = ledger.account
         self._burst = max(1, burst - HEADROOM)
         self._interval_s = 1.0 / per_second
-        #: Further ahead than this, the bucket's number was written by a clock that was ahead.
+        #: If the bucket's number is further ahead, a clock that was ahead wrote it.
         self._longest_s = MAX_BACK_OFF_S + (self._burst + _LONGEST_QUEUE) * self._interval_s
         self._row = (
             tables.account.c.host == ledger.host,
@@ -61,22 +61,22 @@ class LedgerBucket:
         self._booking = threading.Lock()
         self._arriving = threading.Lock()
         self._waiting = 0
-        #: What is booked for threads that wait; see `_permit`.
+        #: The permits that are booked for waiting threads; see `_permit`.
         self._permits: deque[tuple[float, bool]] = deque()
         self._counting = threading.Lock()
         self._paused_until = 0.0
         self._wait_log = WaitLog()
         self.waited_s = 0.0
-        """Seconds that threads have waited here for their turns, added up."""
+        """Seconds that threads have waited for permits, added up."""
         self.rate_limited = 0
-        """How often KK has answered 429."""
+        """The number of KK's 429 responses."""
 
     def acquire(self, stop: StopSignal | None = None, *, to_send: bool = False) -> None:
         """Wait until one request may be sent.
 
-        :param to_send: for an order or a refund, which a person may have paused.
-        :raises ThrottleStopped: when `stop` is set meanwhile.
-        :raises SendingPausedError: see `to_send`.
+        :param to_send: the request is an order or a refund, which a person may have paused.
+        :raises ThrottleStopped: `stop` is set meanwhile.
+        :raises SendingPausedError: sending is paused, and `to_send` is set.
         """
         stop = stop or Stop()
         if stop.is_set():
@@ -86,7 +86,7 @@ class LedgerBucket:
         while wait_s > 0 and not stop.is_set() and not (to_send and is_paused):
             self._wait_log.note(self._clock.monotonic(), wait_s)
             self._sleep(wait_s, stop)
-            # Somebody may have met a 429, or paused all sending, while this one slept.
+            # During the sleep, another worker may have got a 429, or a person may have paused all sending.
             wait_s, is_paused = self._back_off_left()
         if stop.is_set():
             self.release()
@@ -96,7 +96,7 @@ class LedgerBucket:
             raise SendingPausedError(pause)
 
     def min_duration_s(self, requests: int) -> float:
-        """Return how many seconds so many requests take at least, if nobody else sends."""
+        """Return the least seconds that so many requests take, if no other worker sends."""
         row = self._database.read_with_retry(lambda db: db.execute(self._state, self._here()).one_or_none())
         free_in_s = 0.0 if row is None else max(0.0, row.bucket_tat - row.now)
         if free_in_s > self._longest_s:
@@ -104,16 +104,16 @@ class LedgerBucket:
         return max(0.0, free_in_s + (requests - self._burst) * self._interval_s)
 
     def release(self, held_s: float = 0.0) -> None:
-        """Return a permit that is not used, `held_s` seconds after its moment.
+        """Return an unused permit, `held_s` seconds after its time.
 
-        Only soon after: later, the permit has leaked out of the bucket anyway. After a 429 the bucket's level
-        is a guess, and stays.
+        A late return has no effect, since the permit has leaked out of the bucket by then. Neither has one
+        after a 429, since the bucket's level is a guess then.
         """
         if held_s > self._interval_s:
             return
         left = tables.account.c.bucket_tat - self._interval_s
         unused = tables.account.update().where(*self._row, tables.account.c.paused_until <= self._now)
-        # If this fails, another worker waits once longer.
+        # If this fails, another worker waits longer once.
         with suppress(DBAPIError), self._database.write() as db:
             db.execute(unused.values(bucket_tat=left), self._here())
 
@@ -137,7 +137,7 @@ class LedgerBucket:
         self._database.persist(lambda db: db.execute(pause))
 
     def _permit(self, stop: StopSignal) -> tuple[float, bool]:
-        """Return when, on the monotonic clock, this thread may send, and whether sending is paused."""
+        """Return the monotonic time from which this thread may send, and whether sending is paused."""
         with self._arriving:
             self._waiting += 1
         with self._booking:
@@ -145,20 +145,21 @@ class LedgerBucket:
                 self._waiting -= 1
                 number = 1 + self._waiting
             if not self._permits:
-                if stop.is_set():  # maybe since the database is lost: trying it in turn would take minutes
+                if stop.is_set():  # if the database is lost, each thread's own attempt would take minutes
                     raise ThrottleStopped
                 self._permits.extend(self._book(number))
             return self._permits.popleft()
 
     def _book(self, number: int) -> list[tuple[float, bool]]:
-        """Book the next free moments, on the monotonic clock."""
+        """Book the next free permits, and return their monotonic times."""
         cost_s = number * self._interval_s
 
         def work(db: Connection) -> Any:
             booked = db.execute(self._booking_of, {"cost_s": cost_s, **self._here()})
             return booked.one() if self._database.returns_rows else self._read_state(db)
 
-        # Booked twice, when a commit's answer is lost, it costs others a wait; a sync that fails costs more.
+        # If a commit's answer is lost, this books twice. Others then wait, which costs less than a failed
+        # sync.
         row = self._database.persist(work)
         if self._is_out_of_bounds(row):
             self._set_right(row)
@@ -182,7 +183,7 @@ class LedgerBucket:
         )
 
     def _set_right(self, row: Any) -> None:
-        """Set a full bucket and no pause where a wrong clock has written later times."""
+        """Set a full bucket without a pause if a wrong clock wrote later times."""
         account = tables.account.c
         tat_is_off = account.bucket_tat > self._now + self._longest_s
         pause_is_off = account.paused_until > self._now + MAX_BACK_OFF_S
@@ -195,7 +196,7 @@ class LedgerBucket:
         if changed:
             _log.warning(
                 "The rate limit of account %s was used up until %s, later than any queue or pause takes. A "
-                "clock was ahead when this was stored, and has been set right since. Requests go on at once",
+                "clock was ahead when this was stored, and is right again. Requests continue at once",
                 self._account,
                 utc(max(row.bucket_tat, row.paused_until)),
             )
@@ -223,7 +224,7 @@ class LedgerBucket:
 
     @property
     def _columns(self) -> tuple[Any, ...]:
-        # One statement tells both, so that a pause costs no order a round trip.
+        # One statement reads both, so that the check of a pause needs no query of its own.
         is_paused = sa.exists().where(
             tables.pause.c.host == tables.account.c.host,
             tables.pause.c.account == tables.account.c.account,

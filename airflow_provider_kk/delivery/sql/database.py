@@ -1,4 +1,4 @@
-"""The ledger's database: an engine that is durable, its clock, and its tables."""
+"""The ledger's database: a durable engine, its clock, and its tables."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
 from sqlalchemy.pool import QueuePool
 
 from airflow_provider_kk.delivery.clock import Clock
@@ -36,7 +37,7 @@ _WARN_EVERY_S = 30.0
 
 
 class SlowTransactions:
-    """Logs transactions that take long, from a thread that lives while there are transactions."""
+    """Logs transactions that take long, from a thread that runs while there are transactions."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,12 +47,12 @@ class SlowTransactions:
 
     @contextmanager
     def warn_if_slow(self) -> Iterator[None]:
-        """Log a warning if the block lasts long."""
+        """Log a warning if the block takes long."""
         key = object()
         with self._lock:
             self._since[key] = time.monotonic()
             if not self._is_watched:
-                # If no thread can be started, the transaction goes on unwatched.
+                # If no thread can be started, the transaction runs without a warning.
                 with suppress(RuntimeError):
                     threading.Thread(target=self._watch, name="kk-waits", daemon=True).start()
                     self._is_watched = True
@@ -63,7 +64,7 @@ class SlowTransactions:
     def _watch(self) -> None:
         warned_at = -_WARN_EVERY_S
         while True:
-            # Not time.sleep: tests with a virtual clock count that as the worker's.
+            # Not time.sleep, since tests with a virtual clock count that as the worker's sleep.
             self._pause.wait(_CHECK_EVERY_S)
             now = time.monotonic()
             with self._lock:
@@ -73,7 +74,10 @@ class SlowTransactions:
                 waited_s = now - min(self._since.copy().values())
             if waited_s >= _WORTH_LOGGING_S and now - warned_at >= _WARN_EVERY_S:
                 warned_at = now
-                text = "Waiting for the ledger's database for %.0f s: it is locked, busy or out of reach"
+                text = (
+                    "Waiting for the ledger's database for %.0f s: it is locked, busy or out of reach. Check "
+                    "its locks (pg_locks) and its server"
+                )
                 _log.warning(text, waited_s)
 
 
@@ -83,7 +87,9 @@ T = TypeVar("T")
 SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 
 _BUSY_TIMEOUT_S = 60
-#: How libpq notices that a server has vanished, seconds and milliseconds: by default that takes hours.
+#: A connection that was used just before is not checked.
+_IDLE_S = 1.0
+#: Settings by which libpq notices a lost server, in seconds and milliseconds. By default that takes hours.
 _NOTICING = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -93,7 +99,7 @@ _NOTICING = {
 
 
 class LedgerUnusableError(Exception):
-    """The ledger's database cannot keep the promise, or cannot be used as it is; says what to do."""
+    """The ledger's database cannot be used, or does not keep what it commits. The text has what to do."""
 
 
 class Database:
@@ -102,25 +108,25 @@ class Database:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self.engine = engine
         self.kind = engine.dialect.name
-        #: Whether a change can return its row (with SQLAlchemy 1.4, only in PostgreSQL).
+        #: Whether an update can return its row (with SQLAlchemy 1.4, only in PostgreSQL).
         self.returns_rows: bool = getattr(engine.dialect, "update_returning", self.kind == "postgresql")
         self._clock = clock
         self._waits = SlowTransactions()
-        # Writers of one process queue here: SQLite's own busy loop starves some.
+        # Writers of one process queue here, since SQLite's own busy loop starves some.
         self._gate = threading.RLock() if self.kind == "sqlite" else None
         if self.kind not in SUPPORTED:
             raise LedgerUnusableError(
-                f"A ledger cannot live in {self.kind}: it needs SQLite, PostgreSQL or MySQL. "
-                "Set ledger_conn_id (operator or kk connection) to a connection of one of these."
+                f"A ledger cannot be in {self.kind}. It needs SQLite, PostgreSQL or MySQL. Set "
+                "ledger_conn_id on the operator or in the kk connection to a connection of one of these."
             )
         _make_durable(engine)
 
     def time_here(self) -> float | None:
-        """Return the worker's time for SQLite, which has no clock of its own; else None."""
+        """Return the worker's time for SQLite, which has no clock of its own; None for other databases."""
         return self._clock.wall() if self.kind == "sqlite" else None
 
     def now(self) -> sa.ColumnElement[float]:
-        """Return an expression for the database's clock, as an epoch in seconds."""
+        """Return an SQL expression for the database's clock, epoch seconds."""
         if (here := self.time_here()) is not None:
             return sa.literal(here, sa.Float(53))
         if self.kind == "postgresql":
@@ -128,7 +134,7 @@ class Database:
         return sa.func.unix_timestamp(sa.text("sysdate(6)"), type_=sa.Float(53))
 
     def read_now(self) -> float:
-        """Return the database's clock."""
+        """Return the time of the database's clock, epoch seconds."""
         if (here := self.time_here()) is not None:
             return here
         with self.read() as connection:
@@ -136,20 +142,20 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a connection that only reads."""
+        """Open a read-only transaction."""
         with self._waits.warn_if_slow(), self.engine.connect() as connection:
             yield connection.execution_options(kk_read=True)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Open a transaction that is committed durably when the block ends."""
+        """Open a transaction that is committed durably at the end of the block."""
         with self._waits.warn_if_slow(), self._gate or nullcontext(), self.engine.begin() as connection:
             yield connection
 
     def persist(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction; retry after any transient error.
 
-        For work that may run twice: a commit may have happened before its connection broke.
+        The work must be safe to run twice, since a commit may succeed before its connection breaks.
         """
         return self._retry_while(work, is_transient)
 
@@ -174,7 +180,7 @@ class Database:
         return retry(once, is_retryable)
 
     def create_tables(self) -> None:
-        """Create the tables that are missing; another worker may be doing the same."""
+        """Create the missing tables. Another worker may do the same at the same time."""
         if self._has_tables():
             return
         try:
@@ -185,8 +191,8 @@ class Database:
             if self._has_tables():
                 return
             raise LedgerUnusableError(
-                f"The ledger's tables could not be created ({type(error.orig).__name__}). "
-                "Grant CREATE, or have them created from the output of `kk ledger ddl`."
+                f"The ledger's tables could not be created ({type(error.orig).__name__}). Grant CREATE to "
+                "the connection's user, or run the output of `kk ledger ddl` as another user."
             ) from error
 
     def _has_tables(self) -> bool:
@@ -195,13 +201,13 @@ class Database:
             return names <= set(sa.inspect(connection).get_table_names())
 
     def require_unique_keys(self) -> None:
-        """Insert one key twice and require the error.
+        """Insert one key twice, and require that the database rejects the second.
 
-        :raises LedgerUnusableError: when the database accepts both, as some that look like PostgreSQL do.
+        :raises LedgerUnusableError: the database accepts both, as some with PostgreSQL's protocol do.
         """
         row = {
             "host": "(uniqueness check)",
-            # One key for each check: several that wait for the same one can deadlock in InnoDB.
+            # Each check has its own key, since several that wait for one key can deadlock in InnoDB.
             "account": uuid.uuid4().hex,
             "schema_version": 0,
             "conn_ids": "[]",
@@ -219,13 +225,13 @@ class Database:
             finally:
                 transaction.rollback()
         raise LedgerUnusableError(
-            "This database accepts the same primary key twice, so it cannot keep a ledger. "
-            "Set ledger_conn_id to an SQLite, PostgreSQL or MySQL connection."
+            "This database accepts the same primary key twice, so it cannot have a ledger. Set "
+            "ledger_conn_id to an SQLite, PostgreSQL or MySQL connection."
         )
 
 
 def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
-    """Return arguments for `create_engine`, for `size` threads."""
+    """Return the arguments of `create_engine` for `size` threads."""
     arguments: dict[str, Any] = {
         "poolclass": QueuePool,
         "pool_size": size,
@@ -235,8 +241,27 @@ def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     if dialect_name == "sqlite":
         arguments["connect_args"] = {"check_same_thread": False, "timeout": _BUSY_TIMEOUT_S}
     else:
-        arguments["pool_pre_ping"] = True
+        arguments["pool_events"] = [(_note_use, "checkin"), (_check_idle_connection, "checkout")]
     return arguments
+
+
+def _note_use(_connection: Any, record: Any) -> None:
+    record.info["kk_used_at"] = time.monotonic()
+
+
+def _check_idle_connection(connection: Any, record: Any, _proxy: Any) -> None:
+    """Replace a connection that was lost while nobody used it.
+
+    SQLAlchemy's own check asks the server before each transaction: 8 % of the CPU of an order.
+    """
+    if time.monotonic() - record.info.get("kk_used_at", inf) < _IDLE_S:
+        return
+    try:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.close()
+    except Exception as error:
+        raise InvalidatePoolError from error
 
 
 def _make_durable(engine: Engine) -> None:
@@ -253,19 +278,19 @@ def _make_durable(engine: Engine) -> None:
 
 
 def _leave_a_standby(context: Any) -> None:
-    """Leave a server that takes no writes: after a failover, a new connection may lead to one that does."""
+    """Drop connections to a read-only server, since after a failover a new one may lead to the primary."""
     if takes_no_writes(context.original_exception):
         context.is_disconnect = True
 
 
 def _notice_a_lost_server(dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
     if dialect.driver in ("psycopg2", "psycopg"):
-        # What the connection's author has set stays.
+        # Values that are set in the Airflow connection stay.
         parameters.update({name: value for name, value in _NOTICING.items() if name not in parameters})
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # The driver's own way of beginning transactions would take the write lock too late.
+    # The driver's own begin takes the write lock too late.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_S * 1000}")
     connection.execute("PRAGMA synchronous=FULL")
@@ -278,14 +303,14 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:
     if hasattr(connection, "prepare_threshold"):
-        # Behind a pooler that shares sessions, what psycopg 3 has prepared is another session's.
+        # A pooler may share sessions, in which psycopg 3's prepared statements do not exist.
         connection.prepare_threshold = None
     cursor = connection.cursor()
     cursor.execute(
         "SELECT set_config('synchronous_commit', 'on', false)"
         " WHERE current_setting('synchronous_commit') = 'off'"
     )
-    # Under a stricter one, a rival's commit would be an error here instead of a lost race.
+    # With a stricter level, another worker's commit raises an error here instead of changing no row.
     cursor.execute(
         "SELECT set_config('default_transaction_isolation', 'read committed', false)"
         " WHERE current_setting('default_transaction_isolation') <> 'read committed'"
@@ -296,9 +321,9 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
 
 def _prepare_mysql(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    # By default a transaction sees the rows as of its start, and would not notice a lost race.
+    # By default a transaction reads the rows as of its start, and does not notice another worker's change.
     cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-    # With summer time an hour comes twice. Without STRICT, values that are too long are cut silently.
+    # With summer time one hour occurs twice. Without STRICT, MySQL cuts long values silently.
     cursor.execute("SET time_zone = '+00:00', sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
     cursor.close()
     connection.commit()
@@ -307,11 +332,11 @@ def _prepare_mysql(connection: Any, _record: Any) -> None:
 MOUNTS = Path("/proc/mounts")
 
 _LOSS = (
-    "after a crash of its machine the ledger may not know orders that it had recorded, and one that KK's "
-    "list does not show yet is then ordered a second time"
+    "after a crash of its machine the ledger may lack orders that it recorded, and one that KK's list does "
+    "not have yet is then ordered a second time"
 )
-_ALL_LOST = "and with it all that is known of sent orders"
-_ADOPTED = "The next sync adopts those that KK's list shows"
+_ALL_LOST = "with all data of sent orders"
+_ADOPTED = "The next sync adopts those that KK's list has"
 #: Beginnings of the names of file systems.
 _NETWORK = ("9p", "afs", "beegfs", "ceph", "cifs", "fuse", "gfs2", "glusterfs", "lustre", "nfs", "smb")
 _TABLES = ", ".join(f"'{table.name}'" for table in tables.METADATA.sorted_tables)
@@ -319,19 +344,19 @@ _TABLES = ", ".join(f"'{table.name}'" for table in tables.METADATA.sorted_tables
 
 @dataclass(frozen=True)
 class DurabilityWarning:
-    """A setting by which the ledger may lose rows: what it means, and what to set."""
+    """A setting by which the ledger may lose rows, with its effect and the right setting."""
 
     text: str
     is_note: bool = False
-    """Whether it is common, and for the user to weigh."""
+    """Whether the setting is common, so that the user decides about it."""
 
 
 def durability_warnings(db: Connection, *, mounts: Path = MOUNTS) -> list[DurabilityWarning]:
-    """Return the settings by which the database behind `db` may lose rows; empty when there are none.
+    """Return the settings by which the database behind `db` may lose rows; empty if there are none.
 
-    If the settings cannot be read, that is a note. Sources: PostgreSQL's manual, chapters "Write Ahead
-    Log" and "Replication"; SQLite's pages "PRAGMA" and "How To Corrupt"; MySQL's manual, "InnoDB Startup
-    Options" and "Binary Logging Options".
+    If the settings cannot be read, the result is a note about that. Sources: PostgreSQL's manual, chapters
+    "Write Ahead Log" and "Replication"; SQLite's pages "PRAGMA" and "How To Corrupt"; MySQL's manual,
+    "InnoDB Startup Options" and "Binary Logging Options".
 
     :param mounts: the machine's table of mounts, for a ledger in a file.
     """
@@ -346,8 +371,8 @@ def durability_warnings(db: Connection, *, mounts: Path = MOUNTS) -> list[Durabi
     except DBAPIError as error:
         return [
             DurabilityWarning(
-                f"Whether the ledger's database is durable could not be seen ({describe_error(error)}): "
-                "docs/delivery.md says how it should be set.",
+                f"Whether the ledger's database is durable could not be checked ({describe_error(error)}). "
+                "See docs/delivery.md for the right settings.",
                 is_note=True,
             )
         ]
@@ -366,12 +391,12 @@ def _of_postgresql(db: Connection) -> Iterator[DurabilityWarning]:
         yield DurabilityWarning(f"The ledger's PostgreSQL has fsync = off: {_LOSS}. Set fsync = on.")
     if row.full_page_writes == "off":
         yield DurabilityWarning(
-            "The ledger's PostgreSQL has full_page_writes = off: a crash of its machine may leave damaged "
-            "rows in the ledger. Set full_page_writes = on, unless the file system rules out torn pages."
+            "The ledger's PostgreSQL has full_page_writes = off: a crash of its machine may damage rows of "
+            "the ledger. Set full_page_writes = on, unless the file system prevents torn pages."
         )
     if row.synchronous_commit == "off":
         yield DurabilityWarning(
-            "The ledger's PostgreSQL keeps synchronous_commit = off though the provider asks for on: "
+            "The ledger's PostgreSQL keeps synchronous_commit = off although the provider sets it to on: "
             f"{_LOSS}. Run ALTER ROLE ... SET synchronous_commit = on for the connection's user."
         )
     if row.unlogged:
@@ -381,14 +406,14 @@ def _of_postgresql(db: Connection) -> Iterator[DurabilityWarning]:
         )
     if row.is_standby:
         yield DurabilityWarning(
-            "The ledger's PostgreSQL is a standby: it is read-only and may show old rows. "
-            "Point the ledger's connection to the primary."
+            "The ledger's PostgreSQL is a standby: it is read-only and may have old rows. Set the ledger's "
+            "connection to the primary."
         )
     if row.standbys and (not row.waits_for or row.synchronous_commit in ("off", "local")):
         yield DurabilityWarning(
-            "The ledger's PostgreSQL does not wait for its standbys: when one of them takes over, the last "
-            f"orders may be missing. {_ADOPTED}; set synchronous_standby_names, and "
-            "synchronous_commit = on, to lose none.",
+            "The ledger's PostgreSQL does not wait for its standbys: after a failover to one of them, the "
+            f"last orders may be missing. {_ADOPTED}. To lose none, set synchronous_standby_names, and "
+            "synchronous_commit = on.",
             is_note=True,
         )
 
@@ -400,7 +425,7 @@ def _of_mysql(db: Connection) -> Iterator[DurabilityWarning]:
         " (SELECT group_concat(table_name ORDER BY table_name) FROM information_schema.tables"
         f"  WHERE table_schema = database() AND table_name IN ({_TABLES}) AND engine <> 'InnoDB') AS others"
     ).one()
-    if row.flush not in (1, 3):  # 3 is MariaDB's alone, and waits, too
+    if row.flush not in (1, 3):  # 3 exists in MariaDB only, and waits, too
         yield DurabilityWarning(
             f"The ledger's MySQL has innodb_flush_log_at_trx_commit = {row.flush}: {_LOSS}. Set it to 1."
         )
@@ -412,7 +437,7 @@ def _of_mysql(db: Connection) -> Iterator[DurabilityWarning]:
     if row.log_bin and row.sync_binlog != 1:
         yield DurabilityWarning(
             f"The ledger's MySQL has sync_binlog = {row.sync_binlog}: a replica that takes over after a "
-            f"crash may lack the last orders. {_ADOPTED}; set sync_binlog = 1 to lose none.",
+            f"crash may lack the last orders. {_ADOPTED}. To lose none, set sync_binlog = 1.",
             is_note=True,
         )
 
@@ -421,8 +446,8 @@ def _of_sqlite(db: Connection, mounts: Path) -> Iterator[DurabilityWarning]:
     file = next(row[2] for row in db.exec_driver_sql("PRAGMA database_list") if row[1] == "main")
     if not file:
         yield DurabilityWarning(
-            f"The ledger is an SQLite database in memory: it is gone with the process, {_ALL_LOST}. "
-            "Name a file on a local disk."
+            f"The ledger is an SQLite database in memory: it is lost with the process, {_ALL_LOST}. Set a "
+            "file on a local disk in the connection."
         )
         return
     mode = str(db.exec_driver_sql("PRAGMA journal_mode").scalar_one())
@@ -437,28 +462,28 @@ def _of_sqlite(db: Connection, mounts: Path) -> Iterator[DurabilityWarning]:
 def _of_file_system(file: str, kind: str) -> Iterator[DurabilityWarning]:
     if kind in ("tmpfs", "ramfs"):
         yield DurabilityWarning(
-            f"The ledger {file} is in memory ({kind}): it is gone when the machine restarts, {_ALL_LOST}. "
+            f"The ledger {file} is in memory ({kind}): it is lost when the machine restarts, {_ALL_LOST}. "
             "Move it to a local disk."
         )
     elif kind == "overlay":
         yield DurabilityWarning(
-            f"The ledger {file} is in a container's own layer ({kind}): it is gone with the container, "
-            f"{_ALL_LOST}. Put it on a volume."
+            f"The ledger {file} is in a container's own layer ({kind}): it is lost with the container, "
+            f"{_ALL_LOST}. Move it to a volume."
         )
     elif kind.startswith(_NETWORK) and kind != "fuseblk":
         yield DurabilityWarning(
-            f"The ledger {file} is on a network file system ({kind}), where SQLite's locks and syncs may not "
-            "hold: two workers may send one order. Use a local disk or PostgreSQL."
+            f"The ledger {file} is on a network file system ({kind}), where SQLite's locks and syncs may "
+            "fail, so two workers may send one order. Use a local disk or PostgreSQL."
         )
 
 
 def _file_system(file: Path, mounts: Path) -> str:
-    """Return the type of the file system that holds `file`; empty when it cannot be told."""
+    """Return the type of the file system of `file`; empty if it is not known."""
     try:
         rows = [line.split(" ") for line in mounts.read_text(errors="replace").splitlines()]
     except OSError:
         return ""
-    kinds = {_unescaped(row[1]): row[2] for row in rows}  # a later mount hides an earlier one at its place
+    kinds = {_unescaped(row[1]): row[2] for row in rows}  # a later mount hides an earlier one at its path
     return next((kinds[str(folder)] for folder in file.resolve().parents if str(folder) in kinds), "")
 
 

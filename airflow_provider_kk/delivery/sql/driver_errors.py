@@ -1,4 +1,4 @@
-"""Errors of databases: their text without values of rows, their class, and retries."""
+"""Errors of database drivers: their text without values of rows, their class, and retries."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import TypeVar
 
 _HIDDEN = "***"
 _MAX_LENGTH = 300
-#: SQLSTATEs of RAISE and SIGNAL: the text is a function's or trigger's own, made of whatever it likes.
+#: SQLSTATEs of RAISE and SIGNAL: a function or trigger made the text, which may have any value.
 _RAISED = ("P0", "45")
 #: The class of faults of the statement itself: its syntax, its names, its rights.
 _OF_STATEMENT = "42"
-#: What PostgreSQL adds that repeats the statement with its parameters, or rows.
+#: PostgreSQL's further lines, which repeat the statement with its parameters, or rows.
 _ADDED = re.compile(r"(LINE \d+|DETAIL|CONTEXT|QUERY|WHERE|STATEMENT):|\s*\^")
-#: A quote that opens, not the one in "can't"; or a value without quotes, as BigQuery shows it after a colon.
+#: An opening quote, not the one in "can't"; or a value without quotes, as BigQuery has it after a colon.
 _QUOTED = re.compile(
     r"""(?<![^\W_])(["'`])(.*?)\1(?!\w)|(?<![^\W_])["'`].*"""
     r"""|(?<=\bvalue:).*|(?<=\bvalue\ )(?!["'`]|too\b|out\b|in\b|of\b|is\b|for\b).*""",
     re.IGNORECASE,
 )
-#: What Snowflake's driver puts first: its number, the SQLSTATE, the query's id.
+#: The start of a text of Snowflake's driver: its number, the SQLSTATE, the query's id.
 _NUMBERED = re.compile(r"(\d{6}) \(([0-9A-Z]{5})\): (?:(?:[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4}|None): )?")
-#: How its text goes on when the statement is at fault; not all of these have such a SQLSTATE.
+#: The next part of that text for a wrong statement. Not all of these errors have SQLSTATE 42.
 _COMPILATION = "SQL compilation error"
-#: A telephone number, or one that was calculated with.
+#: A phone number, also one that SQL computed with.
 _DIGITS = re.compile(r"\+?\d(?:[ ()./-]*\d){5,}")
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's class and, of the ledger's database, what its driver says, in one line.
+    """Return an error's class, and the text of the driver for errors of the ledger's database, in one line.
 
-    The ledger holds no customer; the text of any other error may hold whatever it was made of.
+    The ledger has no personal data. The text of any other error may have some.
     """
     cause = getattr(error, "orig", None)
     if not isinstance(cause, BaseException):
@@ -42,11 +42,11 @@ def describe_error(error: BaseException) -> str:
 
 
 def redact_db_error(error: BaseException, sql: str, *names: str) -> str:
-    """Return the error's class, its number where that comes first in the text, SQLSTATE and text in one line.
+    """Return the error's class, leading number, SQLSTATE and text in one line, without values of rows.
 
-    Of the text, what may be a value is cut: from the first quoted part on that stands neither in the
-    statement `sql` nor among the `names` of its columns, and from `value` on; long numbers are hidden.
-    There is more than the first line only when the statement itself is at fault, such as PostgreSQL's hint.
+    The text is cut at the first quoted part that is neither in the statement `sql` nor one of the columns'
+    `names`, and at the word `value`. Long numbers are hidden. Further lines, such as PostgreSQL's hint, are
+    kept only if the statement itself is wrong.
     """
     state, text = sqlstate(error), _text(error).strip()
     title = type(error).__name__ + (f" ({state})" if state else "")
@@ -57,7 +57,7 @@ def redact_db_error(error: BaseException, sql: str, *names: str) -> str:
         return f"{title}: the text is hidden, since it may hold values"
     lines = [line for line in text.splitlines() if line.strip() and not _ADDED.match(line)]
     if state.startswith(_OF_STATEMENT) or text.startswith(_COMPILATION):
-        # Hints propose names of the catalogue, which the statement does not have.
+        # Hints have names of the catalogue that are not in the statement.
         known = [line.strip() if line.startswith("HINT:") else _cut(line, sql, names) for line in lines]
     else:
         known = [_cut(line, sql, names) for line in lines[:1]]
@@ -65,7 +65,7 @@ def redact_db_error(error: BaseException, sql: str, *names: str) -> str:
 
 
 def is_of_statement(error: BaseException) -> bool:
-    """Whether the statement itself is at fault, so that a retry is in vain; False when unknown."""
+    """Return whether the statement itself is wrong, so that a retry does not help; False if unknown."""
     if state := sqlstate(error):
         return state.startswith(_OF_STATEMENT) or f": {_COMPILATION}" in _text(error)
     if number(error) in _MYSQLS_OF_STATEMENT or type(error).__name__ in _DUCKDBS_OF_STATEMENT:
@@ -83,27 +83,28 @@ _SQLITES_OF_STATEMENT = re.compile(r"no such (column|table|function)|syntax erro
 def _text(error: BaseException) -> str:
     if text := _fields(error).get("M"):
         return str(text)
-    # As a whole, some errors are their message in quotes, beside a number.
+    # As text, some errors are their message in quotes with a number.
     bare = [getattr(error, "message", None), getattr(error, "msg", None), *error.args[1:2]]
     return next((text for text in bare if text and isinstance(text, str)), str(error))
 
 
 def _fields(error: BaseException) -> Mapping[str, object]:
-    """Return what redshift_connector, alone of all, raises: the fields of PostgreSQL's message, by letter."""
+    """Return the fields of PostgreSQL's message by letter, which only redshift_connector raises."""
     first = error.args[0] if error.args else None
     return first if isinstance(first, Mapping) else {}
 
 
 def number(error: BaseException) -> int | None:
-    """Return what MySQL's and SQL Server's drivers put first."""
+    """Return the error number, which MySQL's and SQL Server's drivers have as first argument."""
     first = error.args[0] if error.args else None
     return first if isinstance(first, int) else None
 
 
 def sqlstate(error: BaseException) -> str:
-    """Return an error's SQLSTATE, or nothing.
+    """Return an error's SQLSTATE; empty if it has none.
 
-    PEP 249 leaves the place open: an attribute, or in the first argument, which is Java's own error by JDBC.
+    PEP 249 defines no place for it: it is an attribute, or in the first argument, which is Java's error with
+    JDBC.
     """
     found: list[object] = [getattr(error, "sqlstate", None), getattr(error, "pgcode", None)]
     found += [_fields(error).get("C"), *error.args[:1]]
@@ -111,7 +112,7 @@ def sqlstate(error: BaseException) -> str:
     for state in found:
         if isinstance(state, str) and re.fullmatch(r"[0-9A-Z]{5}", state):
             return state
-    # Snowflake's driver begins its text with it.
+    # Snowflake's driver has it at the start of the text.
     numbered = _NUMBERED.match(_text(error).strip())
     return numbered[2] if numbered else ""
 
@@ -120,7 +121,7 @@ def _cut(line: str, sql: str, names: tuple[str, ...]) -> str:
     line = " ".join(line.split())
     for found in _QUOTED.finditer(line):
         if not _is_known(found[2], sql, names):
-            # To the end, since a value may hold quotes itself.
+            # Cut to the end, since a value may contain quotes.
             line = line[: found.start()] + _HIDDEN
             break
     return _DIGITS.sub(lambda number: number[0] if number[0] in sql else _HIDDEN, line)
@@ -131,7 +132,7 @@ def _is_known(part: str | None, sql: str, names: tuple[str, ...]) -> bool:
         return False
     if part.lower() in map(str.lower, names):
         return True
-    # A warehouse may put the database and the schema before a table's name.
+    # A warehouse may write the database and the schema before a table's name.
     own = part if re.search(r"\s", part) else part.rpartition(".")[2]
     return any(
         re.search(rf"(?<!\w){re.escape(text)}(?!\w)", sql, re.IGNORECASE) for text in (part, own) if text
@@ -143,17 +144,16 @@ T = TypeVar("T")
 #: Long enough for a database to restart, so that KK's response is not lost.
 RETRY_PAUSES_S = (0.1, 0.5, 2.0, 5.0, 10.0)
 
-#: A lock was held for too long, a deadlock; SQL Server's number of a deadlock is one of them, too.
+#: A lock timeout and a deadlock, in MySQL. SQL Server's deadlock is also 1205.
 _MYSQLS_UNDONE = (1205, 1213)
-#: The standard's word for it, PostgreSQL's deadlock and its lock that was held for too long.
+#: The standard's serialization failure, PostgreSQL's deadlock and its lock timeout.
 _UNDONE = ("40001", "40P01", "55P03")
-#: No socket, no connection, no such host (a name moves while another server takes over); KILL QUERY, and
-#: MariaDB's max_statement_time.
+#: No socket, no connection, no such host (during a failover); KILL QUERY and MariaDB's max_statement_time.
 _MYSQLS_PASSING = (2002, 2003, 2005, 1317, 1969)
-#: Lost connections; full disks and too many sessions; what an operator does: servers tell of it in their
-#: own languages.
+#: Lost connections; full disks and too many sessions; interventions of an operator. Their texts are
+#: localized.
 _PASSING = ("08", "53", "57")
-#: --read-only, and InnoDB's own. Its words are not enough, since others quote what stands in a row.
+#: --read-only, and InnoDB's own read-only mode. By number, since the text of other errors may quote a row.
 _MYSQLS_READ_ONLY = (1290, 1836)
 _READ_ONLY = "25006"
 
@@ -171,20 +171,20 @@ def retry(work: Callable[[], T], is_retryable: Callable[[Exception], bool]) -> T
 
 
 def is_serialization_failure(error: BaseException) -> bool:
-    """Whether the database has rolled a transaction back because of another one, so that a retry helps."""
+    """Return whether the database rolled a transaction back because of another one, so that a retry helps."""
     cause = _drivers(error)
     return number(cause) in _MYSQLS_UNDONE or sqlstate(cause) in _UNDONE
 
 
 def is_transient_code(error: BaseException) -> bool:
-    """Whether a server was away or full, or an operator has cancelled the statement."""
+    """Return whether a server was unreachable or full, or an operator cancelled the statement."""
     cause = _drivers(error)
     is_known = number(cause) in _MYSQLS_PASSING or sqlstate(cause).startswith(_PASSING)
     return is_known or takes_no_writes(cause)
 
 
 def takes_no_writes(error: BaseException) -> bool:
-    """Whether the server is read-only, as before or after a failover."""
+    """Return whether the server is read-only, as before or after a failover."""
     cause = _drivers(error)
     return number(cause) in _MYSQLS_READ_ONLY or sqlstate(cause) == _READ_ONLY
 
@@ -195,11 +195,11 @@ def _drivers(error: BaseException) -> BaseException:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether a retry may help: after a lost connection, a lock, a deadlock, a full disk, a failover."""
+    """Return whether a retry may help, as after a lost connection, a lock, a full disk or a failover."""
     from sqlalchemy.exc import DBAPIError, IntegrityError
 
     if not isinstance(error, DBAPIError) or isinstance(error, IntegrityError) or error.orig is None:
-        return False  # the text of a lost race quotes keys, which may hold any of these words
+        return False  # its text quotes keys, which may contain any of these words
     if error.connection_invalidated or error.statement is None:
         return True  # without a statement it failed to connect or to commit
     if is_serialization_failure(error) or is_transient_code(error):

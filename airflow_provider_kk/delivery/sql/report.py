@@ -1,8 +1,7 @@
-"""What the ledger of an account tells those who only look: counts, pages of orders, a DAG run's orders.
+"""Read-only reports of an account's ledger: counts, pages of orders or refunds, the orders of a DAG run.
 
-The same of its refunds. Lists by time read a page along an index, since a ledger may have millions of rows.
-A search reads the whole account; counts, filters and other ways to sort read the period. Nothing is created,
-registered or changed.
+Lists by time read a page along an index, since a ledger may have millions of rows. A search reads the whole
+account. Counts, filters and other sort orders read the period. Nothing is created, registered or changed.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from airflow_provider_kk.delivery.sql.storage import SqlStorage
 from airflow_provider_kk.delivery.states import State
 
 _RUN = tables.sync_run
-#: Behind every time that a row has; MySQL knows no infinity.
+#: Later than the time of any row. MySQL has no infinity.
 _FOREVER = 1e12
-#: What waits for a person comes first, then what may still change, and what is done comes last.
+#: Sort order of states: those that need a person, then those that may change, then those that are done.
 _WORST_FIRST = (
     State.HELD,
     State.IN_DOUBT,
@@ -33,7 +32,7 @@ _WORST_FIRST = (
     State.NOT_SENT,
     State.CREATED,
 )
-#: By what `Report.lines` can sort.
+#: The sort orders of `Report.lines`.
 SORTS = ("time", "number", "state", "code", "country")
 _MAX_DAGS = 100
 _EXPORTED_AT_ONCE = 1_000
@@ -41,15 +40,15 @@ _EXPORTED_AT_ONCE = 1_000
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which orders a list shows: those that fit all of these."""
+    """The filter of a list: an order must fit all of these."""
 
     states: tuple[State, ...] = tuple(State)
     since: float = 0.0
-    """From this time on, epoch seconds; see `Line.at`."""
+    """The first time, epoch seconds; see `Line.at`."""
     until: float = _FOREVER
-    """Before this time."""
+    """The end of the period, exclusive."""
     dag_id: str = ""
-    """The DAG that has sent it, or whose sync moved it last."""
+    """The DAG that sent it, or whose sync changed it last."""
     country: str = ""
     code: int | None = None
     text: str = ""
@@ -58,7 +57,7 @@ class RowFilter:
 
 @dataclass(frozen=True)
 class Line:
-    """An order as a list shows it."""
+    """An order in a list."""
 
     key: str
     generation: int
@@ -67,25 +66,25 @@ class Line:
     code: int | None
     message: str
     at: float
-    """When it was created at KK, else when it last changed; epoch seconds."""
+    """The time of its creation at KK, else of its last change; epoch seconds."""
     goods: Mapping[str, int]
     country: str
     version: str
     dag_id: str = ""
-    """The DAG that sent it last, else the one whose sync moved it last; empty when there is none."""
+    """The DAG that sent it last, else the one whose sync changed it last; empty if there is none."""
     run_id: str = ""
 
 
 @dataclass(frozen=True)
 class RunOrder:
-    """An order of a DAG run, as it stands now, with the POSTs that the run made for it."""
+    """An order of a DAG run in its current state, with the POSTs of that run."""
 
     line: Line
     attempts: tuple[Attempt, ...]
 
 
 class Report:
-    """Reads the ledger of one account's orders, or refunds; `storage` need not be opened."""
+    """Reads the ledger of one account's orders, or refunds. `storage` need not be opened."""
 
     def __init__(self, storage: SqlStorage) -> None:
         self._storage = storage
@@ -96,7 +95,7 @@ class Report:
         self._account_filter = (self._columns.host == storage.host, self._columns.account == storage.account)
 
     def of_refunds(self) -> Report:
-        """Return what tells the same of refunds: keys are theirs, and kkOrderIds are refund numbers."""
+        """Return the report of the account's refunds: its keys are refund keys, its ids refund numbers."""
         return Report(self._storage.of_refunds())
 
     @property
@@ -105,7 +104,7 @@ class Report:
         return self._storage.database.engine.execution_options(kk_read=True)
 
     def is_there(self) -> bool:
-        """Whether the ledger's tables exist, those of refunds included."""
+        """Return whether the ledger's tables exist, those of refunds included."""
         found = sa.inspect(self._storage.database.engine)
         return all(found.has_table(table.name) for table in (tables.order, tables.refund))
 
@@ -114,9 +113,9 @@ class Report:
     def over_time(
         self, since: float, until: float, step_s: float, selection: RowFilter | None = None
     ) -> dict[State, dict[int, int]]:
-        """Return how many orders of each state have their time in each step of a period, by its number.
+        """Count the orders by state and by step of a period.
 
-        :param selection: counts only what fits it, whatever its states and its period are.
+        :param selection: count only orders that fit it; its states and its period are ignored.
         """
         conditions = self._conditions(selection or RowFilter())
         counts: dict[State, dict[int, int]] = {state: {} for state in State}
@@ -135,7 +134,7 @@ class Report:
         return counts
 
     def count(self, states: Iterable[State]) -> dict[State, int]:
-        """Return how many orders are in these states now, whenever they came there."""
+        """Return the number of orders in each of these states now, over all days."""
         wanted = [state.value for state in states]
         query = (
             sa.select(self._columns.state, sa.func.count())
@@ -145,7 +144,7 @@ class Report:
         return {State(state): count for state, count in self._rows(query)}
 
     def count_selected(self, selection: RowFilter) -> dict[State, int]:
-        """Return how many orders fit a selection, by their state."""
+        """Return the number of orders that fit a selection, by state."""
         counts = {}
         for state in selection.states:
             query = sa.select(sa.func.count()).select_from(self._jobs.job)
@@ -153,7 +152,7 @@ class Report:
         return {state: count for state, count in counts.items() if count}
 
     def dag_ids(self) -> list[str]:
-        """Return the first DAGs that have sent or moved anything, by name; each is one look into an index."""
+        """Return the DAGs that sent or changed orders, by name, at most 100; each is one index lookup."""
         attempt = self._jobs.attempt.c
         sources = (
             (attempt.dag_id, (attempt.host == self._storage.host, attempt.account == self._storage.account)),
@@ -171,7 +170,7 @@ class Report:
         return sorted(found)
 
     def oldest(self) -> float | None:
-        """Return the first time that anything has, epoch seconds; None where there is nothing."""
+        """Return the earliest time of all orders, epoch seconds; None if there are none."""
         found = []
         for state in State:
             first = sa.select(sa.func.min(self._time_of(state)))
@@ -179,14 +178,14 @@ class Report:
         return min((float(time) for (time,) in found if time is not None), default=None)
 
     def _whole(self, number: Any) -> Any:
-        # SQLite may lack floor, and only its cast cuts off where others round.
+        # SQLite may lack floor, and its cast truncates where other databases round.
         if self._storage.database.kind == "sqlite":
             return sa.cast(number, sa.Integer)
         return sa.func.floor(number)
 
     def pause(self) -> Pause | None:
-        """Return who has stopped all sending of the account; None while it is allowed."""
-        # A ledger that no sync has opened since the upgrade has no such table yet.
+        """Return the account's pause; None while sending is allowed."""
+        # A ledger that no sync opened since the upgrade has no such table yet.
         is_there = sa.inspect(self._storage.database.engine).has_table(tables.pause.name)
         return self._storage.pause() if is_there else None
 
@@ -203,13 +202,13 @@ class Report:
     ) -> list[Line]:
         """Return a page of the orders that fit a selection.
 
-        :param sort: one of `SORTS`; `state` puts what waits for a person first.
+        :param sort: one of `SORTS`; `state` puts orders that need a person first.
         """
         query = self._sorted(selection, sort, descending, offset + limit).limit(limit).offset(offset)
         return self._lines(self._rows(query))
 
     def export(self, selection: RowFilter, *, sort: str = "time", descending: bool = True) -> Iterator[Line]:
-        """Yield every order that fits a selection, in the order of `lines`, without holding all of them."""
+        """Yield all orders that fit a selection, in the order of `lines`, in constant memory."""
         query = self._sorted(selection, sort, descending, None)
         with self._storage.database.read() as db:
             streamed = db.execution_options(stream_results=True, max_row_buffer=_EXPORTED_AT_ONCE)
@@ -219,9 +218,10 @@ class Report:
     def _sorted(self, selection: RowFilter, sort: str, descending: bool, most: int | None) -> Any:
         """Return the query of a list.
 
-        :param most: no more than its first so many are read.
+        :param most: the most rows to read; None: all.
         """
-        # Each state goes along the index of its time. Only by time, the first of each are the first of all.
+        # Each state is read along the index of its time. A limit for each state is right only in order of
+        # time.
         found = _union_of(self._parts(selection, descending, most if sort == "time" else None))
         columns = {
             "time": found.c.at,
@@ -232,12 +232,12 @@ class Report:
         }
         orders = [columns[sort], found.c.key, found.c.generation]
         if sort == "code":
-            # Databases disagree on where NULL stands.
+            # Databases sort NULL differently.
             orders.insert(0, sa.case((found.c.code.is_(None), 0), else_=1))
         return sa.select(found).order_by(*_directed(orders, descending))
 
     def _lines(self, rows: Sequence[Any]) -> list[Line]:
-        """Return rows with the DAG and run that sent each last, else those whose sync moved it last."""
+        """Return rows with the DAG and run that sent each last, else those whose sync changed it last."""
         sent = {
             (one.key, one.generation): (one.dag_id, one.run_id)
             for one in self._storage.attempts([row.key for row in rows])
@@ -256,7 +256,7 @@ class Report:
         return lines
 
     def _parts(self, selection: RowFilter, descending: bool = True, most: int | None = None) -> list[Any]:
-        """Return a query for each state of a selection, of its first rows by time if there is a limit."""
+        """Return a query for each state of a selection, with its first rows by time if there is a limit."""
         parts = []
         for state in selection.states:
             at = self._time_of(state)
@@ -270,7 +270,7 @@ class Report:
         return parts
 
     def _where(self, selection: RowFilter, state: State) -> list[Any]:
-        """Return what orders of one state fit that a selection asks for."""
+        """Return the conditions of a selection for orders of one state."""
         at = self._time_of(state)
         return [
             *self._account_filter,
@@ -281,7 +281,7 @@ class Report:
         ]
 
     def _conditions(self, selection: RowFilter) -> list[Any]:
-        """Return what a selection asks for beside state and time."""
+        """Return the conditions of a selection without state and time."""
         conditions: list[Any] = []
         if selection.country:
             conditions.append(self._columns.country == selection.country)
@@ -298,7 +298,7 @@ class Report:
     def _begins_with(self, text: str) -> Any:
         if self._storage.database.kind == "postgresql":
             return self._key.startswith(text, autoescape=True)
-        # LIKE of SQLite takes a for A.
+        # LIKE of SQLite ignores case.
         return sa.and_(self._key >= text, self._key < text + chr(0x10FFFF))
 
     def _is_of_dag(self, dag_id: str) -> Any:
@@ -314,7 +314,7 @@ class Report:
         return sa.or_(self._columns.sync_id.in_(syncs), is_sent)
 
     def find(self, text: str, *, limit: int) -> list[Line]:
-        """Return what has this key, else this id of KK's, which reads the whole account."""
+        """Return the orders with this key, else those with this id of KK's, which reads the whole account."""
         at = sa.case((self._columns.created_at > 0, self._columns.created_at), else_=self._columns.updated_at)
         query = self._select(at).where(*self._account_filter)
         by_key = query.where(self._key == text).order_by(self._columns.generation)
@@ -342,7 +342,7 @@ class Report:
         return self._storage.entries(key=key), self._storage.attempts([key])
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
-        """Return the newest generation of each key that is known."""
+        """Return the newest generation of each of these keys in the ledger."""
         return self._storage.look_up(keys)
 
     def refunds_of(self, kk_order_ids: Iterable[str]) -> list[Line]:
@@ -351,7 +351,7 @@ class Report:
         return [_line_of(one) for kk_order_id in kk_order_ids for one in refunds.refunds_of(kk_order_id)]
 
     def of_run(self, dag_id: str, run_id: str, *, limit: int, offset: int = 0) -> list[RunOrder]:
-        """Return a page of what a DAG run has sent or moved: what waits for a person first, then by key."""
+        """Return a page of the orders that a DAG run sent or changed; those that need a person come first."""
         newest = self._of_run(dag_id, run_id)
         query = newest.order_by(_rank(self._columns.state), self._key).limit(limit).offset(offset)
         lines = [_line(row) for row in self._rows(query)]
@@ -362,13 +362,13 @@ class Report:
         return [RunOrder(line, tuple(attempts.get(line.key, ()))) for line in lines]
 
     def count_run(self, dag_id: str, run_id: str) -> dict[State, int]:
-        """Return how many orders a DAG run has sent or moved, by their state."""
-        # Counted here: to group them, SQLite would read the account in the order of its states.
+        """Return the number of orders that a DAG run sent or changed, by state."""
+        # Counted in Python, since SQLite would read the whole account by state to group them.
         query = self._of_run(dag_id, run_id).with_only_columns(self._columns.state)
         return dict(Counter(State(state) for (state,) in self._rows(query)))
 
     def _of_run(self, dag_id: str, run_id: str) -> Any:
-        """Return the query of the newest generations of what a DAG run has sent or moved."""
+        """Return the query of the orders that a DAG run sent or changed, in their newest generations."""
         attempt, columns = self._jobs.attempt, self._columns
         sent = sa.select(attempt.c[self._jobs.key].label("key")).where(
             attempt.c.host == self._storage.host,
@@ -399,13 +399,13 @@ class Report:
 
 
 def time_of(entry: Record) -> float:
-    """Return when an order was created at KK, else when it last changed."""
+    """Return the time of an order's creation at KK, else of its last change."""
     return entry.created_at if entry.state is State.CREATED else entry.updated_at
 
 
 def _union_of(parts: Sequence[Any]) -> Any:
     """Return all rows of several queries, each of which may have its own limit."""
-    # SQLite takes a limit only inside of a subquery.
+    # SQLite accepts a limit only inside a subquery.
     return sa.union_all(*[sa.select(part.subquery()) for part in parts]).subquery()
 
 

@@ -1,4 +1,4 @@
-"""The storage of a ledger in a database: its rows, and how they are read and changed there."""
+"""The storage of a ledger in a database: reading and changing its rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from airflow_provider_kk.delivery.states import DOUBTFUL, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
 
 _RUN, _PAUSE = tables.sync_run, tables.pause
-#: Below every database's limit of parameters, SQLite's since 3.32.
+#: Parameters of one statement, below every database's limit, also SQLite's since 3.32.
 _KEYS_AT_ONCE = 1_000 if sqlite3.sqlite_version_info >= (3, 32) else 500
 _RECOVER_NEW_ACCOUNT_S = 30 * 86_400.0
 
@@ -43,10 +43,10 @@ class SqlStorage:
 
     :param engine: the database; see `database.pool_arguments`.
     :param host: KK's host.
-    :param account: which store at that host.
-    :param token_fingerprint: see `fingerprint_of_token`; kept with each attempt.
-    :param clock: the worker's.
-    :raises LedgerUnusableError: when the database cannot keep the promise.
+    :param account: the name of the store at that host.
+    :param token_fingerprint: see `fingerprint_of_token`; stored with each attempt.
+    :param clock: the worker's clock.
+    :raises LedgerUnusableError: the database cannot have a ledger.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SqlStorage:
     def of_refunds(self) -> SqlStorage:
         """Return the rows of the same account's refunds, in the same database.
 
-        Their keys are those of `refunds.refund_key`, and what they call kkOrderIds are refund numbers.
+        Their keys are those of `refunds.refund_key`, and their `kk_order_ids` are refund numbers.
         """
         storage = copy(self)
         storage.jobs = tables.REFUNDS
@@ -84,11 +84,11 @@ class SqlStorage:
     # Opening ---------------------------------------------------------------------------------------
 
     def open(self, conn_id: str, *, settle_window_s: float, account_is_explicit: bool = True) -> None:
-        """Create what is missing and register the connection that uses this account.
+        """Create missing tables and rows, and register the connection that uses this account.
 
-        :param settle_window_s: for so long, an order that was created may be missing in KK's list.
-        :raises LedgerUnusableError: if a second connection uses the account without naming it, or
-            when a newer version of this package has written the ledger.
+        :param settle_window_s: seconds for which KK's list may lack a created order.
+        :raises LedgerUnusableError: a second connection uses the account without naming it, or a newer
+            version of this package wrote the ledger.
         """
         self.database.create_tables()
         if self._account() is None:
@@ -97,7 +97,7 @@ class SqlStorage:
         self.database.persist(lambda db: self._register(db, conn_id, settle_window_s, account_is_explicit))
 
     def close(self) -> None:
-        """Let go of the database's connections."""
+        """Close the connections of the database."""
         self.database.engine.dispose()
 
     def _account(self) -> Any:
@@ -116,7 +116,7 @@ class SqlStorage:
             bucket_tat=0.0,
             paused_until=0.0,
         )
-        with suppress(IntegrityError):  # somebody else has just added it
+        with suppress(IntegrityError):  # another worker added it first
             self.database.persist(lambda db: db.execute(tables.account.insert().values(row)))
 
     def _register(
@@ -127,8 +127,8 @@ class SqlStorage:
         ).one()
         if row.schema_version > tables.SCHEMA_VERSION:
             raise LedgerUnusableError(
-                f"This ledger was written by a newer version of airflow-provider-kk "
-                f"(schema {row.schema_version}, known here {tables.SCHEMA_VERSION}): upgrade this one."
+                f"This ledger was written by a newer version of airflow-provider-kk (schema "
+                f"{row.schema_version}, this version has {tables.SCHEMA_VERSION}). Upgrade the package here."
             )
         self._require_same_store(db, conn_id, settle_window_s)
         known = json.loads(row.conn_ids)
@@ -137,8 +137,8 @@ class SqlStorage:
         if known and not account_is_explicit:
             raise LedgerUnusableError(
                 f"Connection {conn_id!r} uses the ledger's account {self.account!r} at {self.host}, which is "
-                f"used by {', '.join(map(repr, known))}. If both are the same KK store, say so with the "
-                f'extra {{"account": "{self.account}"}}; if not, give this one another account name.'
+                f"used by {', '.join(map(repr, known))}. If both are the same KK store, set the extra "
+                f'{{"account": "{self.account}"}} in both. If not, set another account name in this one.'
             )
         db.execute(
             tables.account.update()
@@ -147,7 +147,7 @@ class SqlStorage:
         )
 
     def _require_same_store(self, db: Connection, conn_id: str, settle_window_s: float) -> None:
-        """Refuse a connection whose host or account was changed while KK's list may lack what it has sent."""
+        """Reject a connection whose host or account changed while KK's list may lack its last orders."""
         account = tables.account.c
         is_other = sa.or_(account.host != self.host, account.account != self.account)
         for other in db.execute(sa.select(tables.account).where(is_other)).all():
@@ -157,14 +157,14 @@ class SqlStorage:
                 raise LedgerUnusableError(
                     f"Connection {conn_id!r} was account {other.account!r} at {other.host} before, with the "
                     f"same access token, and {young} of the orders there are in doubt or were created less "
-                    f"than {settle_window_s:.0f} s ago. They are unknown to account "
-                    f"{self.account!r} at {self.host} and could be sent twice. Put host and account back "
-                    "until that time is over and `kk ledger list` shows none in doubt; another KK store "
-                    "needs a connection of its own"
+                    f"than {settle_window_s:.0f} s ago. Account {self.account!r} at {self.host} does not "
+                    "have them, so they could be sent twice. Restore host and account until that time is "
+                    "over and `kk ledger list` has none in doubt. For another KK store, use another "
+                    "connection"
                 )
 
     def _young_orders(self, db: Connection, host: str, account: str, settle_window_s: float) -> int:
-        """Count an account's orders, sent with this token, that KK's list may not show yet."""
+        """Count an account's orders, sent with this token, that KK's list may lack."""
         job, attempt = self._job.c, self._attempt
         is_by_token = sa.exists().where(
             attempt.c.host == job.host,
@@ -177,7 +177,7 @@ class SqlStorage:
             sa.and_(job.state == State.CREATED.value, job.created_at > self.database.now() - settle_window_s),
         )
         count = sa.select(sa.func.count()).where(job.host == host, job.account == account, is_by_token)
-        # One by one, each along its index.
+        # One count after the other, each along its index.
         return sum(db.scalar(count.where(condition)) or 0 for condition in young)
 
     def accounts_of_token(self) -> list[str]:
@@ -205,12 +205,12 @@ class SqlStorage:
     # Transactions ----------------------------------------------------------------------------------
 
     def persist(self, work: Callable[[SqlTransaction], T]) -> T:
-        """Run `work` in a transaction, again after a lost connection or a lock timeout."""
+        """Run `work` in a transaction; repeat it after a lost connection or a lock timeout."""
         with _translate_taken_keys():
             return self.database.persist(lambda db: work(self._transaction(db)))
 
     def transact(self, work: Callable[[SqlTransaction], T]) -> T:
-        """Run `work` in a transaction, again only when the database has undone it for another one's sake."""
+        """Run `work` in a transaction; repeat it only if the database rolled it back because of another."""
         with _translate_taken_keys():
             return self.database.transact(lambda db: work(self._transaction(db)))
 
@@ -226,7 +226,7 @@ class SqlStorage:
     # Reading ---------------------------------------------------------------------------------------
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
-        """Return the newest generation of each key that is known."""
+        """Return the newest generation of each of these keys in the ledger."""
         query = (
             sa.select(*self.jobs.columns(RECORD_FIELDS))
             .where(*self._where_account(self._job))
@@ -236,7 +236,7 @@ class SqlStorage:
         return {one.key: one for one in entries}
 
     def _of_keys(self, query: Any, table: sa.Table, keys: Sequence[str]) -> Iterator[Any]:
-        """Yield the rows of many keys, in statements that every database takes."""
+        """Yield the rows of many keys, in statements that every database accepts."""
         with self.database.read() as db:
             for start in range(0, len(keys), _KEYS_AT_ONCE):
                 some = list(keys[start : start + _KEYS_AT_ONCE])
@@ -258,7 +258,7 @@ class SqlStorage:
             return [record_of(row) for row in db.execute(query)]
 
     def of_sync(self, sync_id: str) -> Iterator[Record]:
-        """Yield the rows that this sync was the last to move."""
+        """Yield the rows that this sync was the last to change."""
         query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(
             self._job.c.sync_id == sync_id, *self._where_account(self._job)
         )
@@ -267,9 +267,9 @@ class SqlStorage:
                 yield record_of(row)
 
     def doubts(self, *, longest_lease_s: float) -> list[Record]:
-        """Return what has no known outcome and no live lease: the account's open doubts.
+        """Return the account's orders without a known outcome and without a live lease.
 
-        :param longest_lease_s: a lease that ends later from now on than this is over.
+        :param longest_lease_s: a lease that ends later than this from now counts as over.
         """
         now, lease_until = self.database.now(), self._job.c.lease_until
         is_over = sa.or_(lease_until <= now, lease_until > now + longest_lease_s)
@@ -292,9 +292,9 @@ class SqlStorage:
         return [attempt_of(row, self.jobs) for row in self._of_keys(query, self._attempt, keys)]
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
-        """Return the kkOrderIds of what was created by a POST of ours, by key.
+        """Return the kkOrderIds of orders that the ledger's POSTs created, by key.
 
-        What was only found in KK's list says nothing about that list.
+        Adopted orders are left out, since they prove nothing about KK's list.
         """
         query = sa.select(self._key_of(self._job), self._job.c[self.jobs.ids]).where(
             *self._where_account(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0
@@ -305,7 +305,7 @@ class SqlStorage:
         return ids
 
     def newest_sent(self, *, before: float, limit: int) -> list[Record]:
-        """Return orders that POSTs of ours have created before a time, newest first."""
+        """Return orders that the ledger's POSTs created before a time, newest first."""
         return self._entries(
             sa.select(*self.jobs.columns(RECORD_FIELDS))
             .where(
@@ -319,7 +319,7 @@ class SqlStorage:
         )
 
     def created_between(self, since: float, until: float) -> list[Record]:
-        """Return what is created and was so in a period (epoch seconds), each generation, oldest first."""
+        """Return the orders that were created in a period (epoch seconds), each generation, oldest first."""
         return self._entries(
             sa.select(*self.jobs.columns(RECORD_FIELDS))
             .where(*self._where_account(self._job), self._job.c.state == State.CREATED.value)
@@ -328,14 +328,14 @@ class SqlStorage:
         )
 
     def refunds_of(self, kk_order_id: str) -> list[Record]:
-        """Return every refund of an order at KK, each generation; of a ledger of refunds."""
+        """Return all refunds of an order at KK, each generation, from a ledger of refunds."""
         query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
         key = self._key_of(self._job)
         query = query.where(key.startswith(f"{kk_order_id}-", autoescape=True), *_near(key, kk_order_id))
         return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at))
 
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
-        """Whether the ledger knows this kkOrderId under another order number; reads the whole account."""
+        """Return whether the ledger has this kkOrderId under another number; reads the whole account."""
         query = sa.select(sa.literal(1)).where(
             *self._where_account(self._job),
             self._key_of(self._job) != key,
@@ -345,7 +345,7 @@ class SqlStorage:
             return db.execute(query.limit(1)).first() is not None
 
     def histories(self) -> Iterator[tuple[list[Record], list[Attempt]]]:
-        """Yield the rows of each key: its generations, oldest first, and all POSTs of it in turn."""
+        """Yield the rows of each key: its generations, oldest first, and all its POSTs in order."""
         job, attempt = self._key_of(self._job), self._key_of(self._attempt)
         last = ""
         while True:
@@ -371,11 +371,11 @@ class SqlStorage:
             last = some[-1]
 
     def attempts_by_time(self) -> Iterator[Attempt]:
-        """Yield every POST of the account by the time of its intent, without holding all of them."""
+        """Yield every POST of the account by the time of its intent, in constant memory."""
         query = sa.select(self._attempt).where(*self._where_account(self._attempt))
         with self.database.read() as db:
             streamed = db.execution_options(stream_results=True, max_row_buffer=_KEYS_AT_ONCE)
-            # KK's clock has whole seconds, so that several may have the same time.
+            # KK's clock has whole seconds, so several may have the same time.
             for row in streamed.execute(query.order_by(self._attempt.c.intent_at, *in_turn(self._attempt))):
                 yield attempt_of(row, self.jobs)
 
@@ -385,7 +385,7 @@ class SqlStorage:
     # The account -----------------------------------------------------------------------------------
 
     def recovered_until(self) -> float:
-        """Return the time up to which KK's list is known, on KK's clock, epoch seconds."""
+        """Return the time up to which KK's list was recovered, by KK's clock, epoch seconds."""
         return float(self._account().recovered_until)
 
     def set_recovered_until(self, epoch: float) -> None:
@@ -395,7 +395,7 @@ class SqlStorage:
         self.database.transact(lambda db: db.execute(statement))
 
     def pause(self) -> Pause | None:
-        """Return who has stopped all sending; None while it is allowed."""
+        """Return the account's pause; None while sending is allowed."""
         query = sa.select(_PAUSE).where(*self._where_paused()).limit(1)
         try:
             with self.database.read() as db:
@@ -404,11 +404,11 @@ class SqlStorage:
             with self.database.read() as db:
                 if sa.inspect(db).has_table(_PAUSE.name):
                     raise
-            return None  # who only reads makes no tables in a ledger of an older version
+            return None  # a ledger of an older version lacks the table, and a reader creates none
         return None if row is None else Pause(row.paused_at, row.paused_by, row.why)
 
     def add_pause(self, who: str, why: str) -> bool:
-        """Stop all sending of the account; False when it is stopped already."""
+        """Stop all sending of the account; False if it is stopped already."""
         row: dict[str, Any] = {**self._account_filter, "pause_id": uuid.uuid4().hex}
         row |= {"paused_at": self.database.now(), "paused_by": who, "why": why}
         row |= {"resumed_at": 0.0, "resumed_by": "", "why_resumed": ""}
@@ -423,7 +423,7 @@ class SqlStorage:
         return self.database.transact(work)
 
     def end_pause(self, who: str, why: str) -> bool:
-        """Allow sending again; False when it is allowed already."""
+        """Allow sending again; False if it is allowed already."""
         statement = _PAUSE.update().where(*self._where_paused())
         ended = statement.values(resumed_at=self.database.now(), resumed_by=who, why_resumed=why)
         return self.database.transact(lambda db: db.execute(ended).rowcount) > 0
@@ -434,7 +434,7 @@ class SqlStorage:
     # The syncs -------------------------------------------------------------------------------------
 
     def newest_run(self, origin: Origin) -> RunRow | None:
-        """Return the last sync that this task has begun."""
+        """Return the last sync that this task began."""
         query = sa.select(_RUN).where(*where_equal(_RUN, self._account_filter | _task(origin)))
         with self.database.read() as db:
             row = db.execute(query.order_by(_RUN.c.started_at.desc()).limit(1)).one_or_none()
@@ -456,7 +456,7 @@ class SqlStorage:
         self.database.transact(lambda db: db.execute(statement))
 
     def change_run(self, sync_id: str, values: Mapping[str, Any]) -> None:
-        """Change a sync; a new summary stamps the time of its end."""
+        """Change a sync; a new summary also sets the time of its end."""
         values = dict(values)
         if "summary" in values:
             values.update(summary=json.dumps(dict(values["summary"])), ended_at=self.database.now())
@@ -477,10 +477,10 @@ def sql_ledger(
     token_fingerprint: str = "",
     clock: Clock | None = None,
 ) -> SqlLedger:
-    """Return the ledger of one account in a database; `storage.open` makes what is missing there.
+    """Return the ledger of one account in a database; `storage.open` creates missing tables.
 
     :param engine: the database; see `database.pool_arguments`.
-    :raises LedgerUnusableError: when the database cannot keep the promise.
+    :raises LedgerUnusableError: the database cannot have a ledger.
     """
     clock = clock or SystemClock()
     storage = SqlStorage(engine, host, account, clock, token_fingerprint=token_fingerprint)
@@ -497,13 +497,13 @@ def _translate_taken_keys() -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
-        raise KeyTakenError("somebody else has just added the same key") from error
+        raise KeyTakenError("another worker added the same key first") from error
 
 
 def _near(key: sa.Column[Any], kk_order_id: str) -> tuple[sa.ColumnElement[bool], ...]:
-    """Bound keys that begin with an id, for the index, which LIKE cannot use in most collations."""
+    """Limit the range of keys that begin with an id, for the index, which most collations deny to LIKE."""
     following = str(int(kk_order_id) + 1) if kk_order_id.isascii() and kk_order_id.isdigit() else ""
-    # What follows on 99 is 100, which is not behind 99 in text.
+    # As text, 100 is not greater than 99.
     is_behind = len(following) == len(kk_order_id)
     return (key >= kk_order_id, key < following) if is_behind else ()
 

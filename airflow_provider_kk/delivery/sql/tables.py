@@ -1,6 +1,6 @@
 """The ledger's tables.
 
-Times are epochs of the database's clock, in seconds. No table holds a name, a street or a phone.
+Times are epoch seconds of the database's clock. No table has a name, a street or a phone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-#: Raised whenever a table changes; `kk_account` remembers what wrote it.
+#: Increased with each change of a table. `kk_account` has the version that wrote the ledger.
 SCHEMA_VERSION = 2
 
 METADATA = sa.MetaData()
@@ -26,7 +26,7 @@ def _mysql(**options: Any) -> dict[str, Any]:
     return {f"{name}_{option}": value for name in ("mysql", "mariadb") for option, value in options.items()}
 
 
-#: Arguments of a table, so that MySQL, too, has transactions, takes any letter, and tells A-1 from a-1.
+#: Arguments of a table by which MySQL has transactions, accepts any letter, and distinguishes A-1 and a-1.
 AS_ELSEWHERE = _mysql(engine="InnoDB", charset="utf8mb4", collate="utf8mb4_bin")
 
 
@@ -51,9 +51,9 @@ account = sa.Table(
     *_account_columns(),
     sa.Column("schema_version", sa.Integer, nullable=False),
     sa.Column("conn_ids", sa.Text, nullable=False, comment="Airflow connections that use it, JSON list"),
-    sa.Column("recovered_until", _EPOCH, nullable=False, comment="KK's list is known up to here"),
-    sa.Column("bucket_tat", _EPOCH, nullable=False, comment="the leaky bucket: when it will be empty"),
-    sa.Column("paused_until", _EPOCH, nullable=False, comment="after a 429 nobody sends until then"),
+    sa.Column("recovered_until", _EPOCH, nullable=False, comment="KK's list was recovered up to here"),
+    sa.Column("bucket_tat", _EPOCH, nullable=False, comment="the time at which the leaky bucket is empty"),
+    sa.Column("paused_until", _EPOCH, nullable=False, comment="after a 429, no request until then"),
     comment="One KK store as one app",
     **AS_ELSEWHERE,
 )
@@ -67,11 +67,11 @@ pause = sa.Table(
     sa.Column("paused_at", _EPOCH, nullable=False),
     sa.Column("paused_by", sa.String(250), nullable=False),
     sa.Column("why", sa.Text, nullable=False),
-    sa.Column("resumed_at", _EPOCH, nullable=False, comment="0: nothing is sent until somebody resumes"),
+    sa.Column("resumed_at", _EPOCH, nullable=False, comment="0: sending is still paused"),
     sa.Column("resumed_by", sa.String(250), nullable=False),
     sa.Column("why_resumed", sa.Text, nullable=False),
     sa.Index("kk_pause_account", "host", "account", "resumed_at"),
-    comment="When a person stopped all sending of an account, and allowed it again",
+    comment="One row for each pause of an account's sending by a person",
     **AS_ELSEWHERE,
 )
 
@@ -80,13 +80,13 @@ def _key_columns(key: str) -> tuple[sa.Column[str] | sa.Column[int], ...]:
     return (
         *_account_columns(),
         sa.Column(key, sa.String(40), primary_key=True),
-        sa.Column("generation", sa.Integer, primary_key=True, comment="above 1 only by a human's command"),
+        sa.Column("generation", sa.Integer, primary_key=True, comment="above 1 only by manual resolution"),
     )
 
 
-def _asked_columns() -> tuple[sa.Column[str], ...]:
+def _content_columns() -> tuple[sa.Column[str], ...]:
     return (
-        sa.Column("fingerprint", sa.String(80), nullable=False, comment="of what was asked for"),
+        sa.Column("fingerprint", sa.String(80), nullable=False, comment="of goods and address"),
         sa.Column("goods", sa.Text, nullable=False, comment="JSON object: SKU to quantity"),
         sa.Column("country", sa.String(2), nullable=False),
         sa.Column("zip_digest", sa.String(16), nullable=False),
@@ -100,19 +100,19 @@ def _job_table(name: str, key: str, ids: str, comment: str) -> sa.Table:
         *_key_columns(key),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column(ids, sa.Text, nullable=False, comment="JSON list of text"),
-        *_asked_columns(),
-        sa.Column("attempt", sa.Integer, nullable=False, comment="number of POSTs; 0: none of ours"),
+        *_content_columns(),
+        sa.Column("attempt", sa.Integer, nullable=False, comment="number of POSTs; 0: adopted"),
         sa.Column("version", sa.String(32), nullable=False, comment="changes with every change"),
         sa.Column("lease_until", _EPOCH, nullable=False),
         sa.Column("settle_after", _EPOCH, nullable=False, comment="KK's list is a proof from here on"),
-        sa.Column("retry_after", _EPOCH, nullable=False, comment="what was rejected rests until then"),
+        sa.Column("retry_after", _EPOCH, nullable=False, comment="end of a rejected order's back-off"),
         sa.Column("rejections", sa.Integer, nullable=False),
-        sa.Column("resends", sa.Integer, nullable=False, comment="sent again after it was found absent"),
+        sa.Column("resends", sa.Integer, nullable=False, comment="number of automatic resends"),
         sa.Column("code", sa.Integer, comment="KK's code of the last answer"),
         sa.Column("message", sa.Text, nullable=False),
         sa.Column("resolved_by", sa.String(250), nullable=False),
-        sa.Column("sync_id", sa.String(32), nullable=False, comment="the sync that moved it last"),
-        sa.Column("adopted", sa.Integer, nullable=False, comment="1: found at KK, not answered to a POST"),
+        sa.Column("sync_id", sa.String(32), nullable=False, comment="the sync that changed it last"),
+        sa.Column("adopted", sa.Integer, nullable=False, comment="1: by KK's list, not by a response"),
         sa.Column("created_at", _EPOCH, nullable=False, comment="0: not created"),
         sa.Column("updated_at", _EPOCH, nullable=False),
         sa.Index(f"{name}_state", "host", "account", "state", "settle_after"),
@@ -131,11 +131,11 @@ def _attempt_table(name: str, key: str, ids: str) -> sa.Table:
         *_key_columns(key),
         sa.Column("attempt", sa.Integer, primary_key=True),
         sa.Column("version", sa.String(32), primary_key=True),
-        *_asked_columns(),
+        *_content_columns(),
         sa.Column("intent_at", _EPOCH, nullable=False),
         sa.Column("settle_after", _EPOCH, nullable=False),
         sa.Column("token_fingerprint", sa.String(16), nullable=False, comment="of the access token"),
-        sa.Column("outcome", sa.String(16), nullable=False, comment="empty: nobody came back to say"),
+        sa.Column("outcome", sa.String(16), nullable=False, comment="empty: none was recorded"),
         sa.Column("code", sa.Integer),
         sa.Column("message", sa.Text, nullable=False),
         sa.Column(ids, sa.Text, nullable=False, comment="JSON list of text"),
@@ -159,7 +159,7 @@ def _attempt_table(name: str, key: str, ids: str) -> sa.Table:
 
 @dataclass(frozen=True)
 class JobTables:
-    """The two tables of one kind of job, and what they call its key and KK's ids."""
+    """The two tables of one kind of job, and their column names for its key and KK's ids."""
 
     job: sa.Table
     attempt: sa.Table
@@ -167,7 +167,7 @@ class JobTables:
     ids: str
 
     def column(self, name: str) -> str:
-        """Return what a field of a row is called here."""
+        """Return the column name of a row's field."""
         if name == "key":
             return self.key
         return self.ids if name == "kk_order_ids" else name
@@ -177,12 +177,14 @@ class JobTables:
         return [self.job.c[self.column(name)] for name in names]
 
 
-order = _job_table("kk_order", "custom_order_number", "kk_order_ids", "What is known of each order number")
+order = _job_table(
+    "kk_order", "custom_order_number", "kk_order_ids", "One row for each generation of an order number"
+)
 attempt = _attempt_table("kk_order_attempt", "custom_order_number", "kk_order_ids")
 ORDERS = JobTables(order, attempt, "custom_order_number", "kk_order_ids")
 
-#: Refunds have tables of their own, so that nothing that looks for orders finds them.
-refund = _job_table("kk_refund", "refund_key", "refund_nos", "What is known of each refund")
+#: Refunds have tables of their own, so that no query for orders finds them.
+refund = _job_table("kk_refund", "refund_key", "refund_nos", "One row for each refund")
 refund_attempt = _attempt_table("kk_refund_attempt", "refund_key", "refund_nos")
 REFUNDS = JobTables(refund, refund_attempt, "refund_key", "refund_nos")
 
@@ -207,10 +209,10 @@ sync_run = sa.Table(
 
 
 def create_missing(connection: Connection) -> None:
-    """Create the tables and indexes that are missing, while nobody else does."""
+    """Create the missing tables and indexes, one worker at a time."""
     with _creating_alone(connection):
-        # MySQL keeps each statement's work, so whoever is killed between leaves some: one that has no
-        # index comes last, and is there only when all is.
+        # MySQL commits each statement, so a killed worker leaves a part. The table without an index is
+        # created last, so it exists only if all others do.
         others = [table for table in METADATA.sorted_tables if table is not account]
         METADATA.create_all(connection, tables=others)
         if _is_mysql(connection):
@@ -225,13 +227,13 @@ def _creating_alone(connection: Connection) -> Iterator[None]:
     if not _is_mysql(connection):
         yield
         return
-    # A session's lock, since each statement that creates something ends the transaction.
+    # A lock of the session, since each CREATE statement ends the transaction.
     connection.execute(sa.text("SELECT get_lock('kk_ledger', 60)"))
     release = sa.text("SELECT release_lock('kk_ledger')")
     try:
         yield
     except BaseException:
-        with suppress(SQLAlchemyError):  # it is gone with a connection that is lost
+        with suppress(SQLAlchemyError):  # a lost connection has released it
             connection.execute(release)
         raise
     connection.execute(release)
@@ -251,7 +253,7 @@ def _create_missing_indexes(connection: Connection, wanted: Sequence[sa.Table]) 
 
 
 def ddl(dialect_name: str, metadata: sa.MetaData = METADATA) -> str:
-    """Return the statements that create the tables, for those who may not create them from a task."""
+    """Return the statements that create the tables, for users who may not create them from a task."""
     from sqlalchemy.dialects import registry
     from sqlalchemy.schema import CreateIndex, CreateTable
 

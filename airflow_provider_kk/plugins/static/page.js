@@ -1,6 +1,6 @@
 "use strict";
 
-// Airflow's own switch between light and dark, where the page is inside of Airflow's UI.
+// The light or dark theme of Airflow's UI, if the page is in a frame of it.
 const frame = window.parent !== window ? window.parent.document.documentElement : null;
 function takeTheme() {
   document.documentElement.dataset.theme = frame.classList.contains("dark") ? "dark" : "light";
@@ -10,7 +10,7 @@ if (frame) {
   new MutationObserver(takeTheme).observe(frame, { attributes: true, attributeFilter: ["class"] });
 }
 
-// On a phone, what is not in use would stand between the reader and the orders.
+// On a phone, unused filters stay closed, so that the orders are near the top.
 for (const one of document.querySelectorAll("details[data-wide]:not([open])")) {
   one.open = window.matchMedia("(min-width: 641px)").matches;
 }
@@ -18,7 +18,7 @@ for (const one of document.querySelectorAll("details[data-wide]:not([open])")) {
 // Inside of a frame, browsers do not follow autofocus; a screen reader reads what has the focus.
 document.querySelector("[autofocus]")?.focus();
 
-// Without scripts there is nothing that chooses all, so it is hidden until here.
+// Without scripts this checkbox does nothing, so it is hidden until here.
 for (const all of document.querySelectorAll("[data-all]")) {
   all.hidden = false;
   all.addEventListener("change", () => {
@@ -30,7 +30,7 @@ async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) {
     return navigator.clipboard.writeText(text);
   }
-  // Plain http has no clipboard but this.
+  // With plain http this is the only way to copy.
   const field = document.createElement("textarea");
   field.value = text;
   document.body.append(field);
@@ -48,14 +48,14 @@ document.addEventListener("click", async (event) => {
       await copy(button.dataset.copy);
       told.textContent = "Copied";
     } catch {
-      told.textContent = "The browser does not let this page copy: select the command instead";
+      told.textContent = "The browser does not allow this page to copy. Select the command and copy it yourself";
     }
     button.focus();
     return;
   }
   const link = event.target.closest("a[data-top]");
   if (link && frame) {
-    // The frame may not lead its parent elsewhere, a link of the parent may.
+    // The frame may not change its parent's address, but a link in the parent may.
     event.preventDefault();
     const outer = window.parent.document.createElement("a");
     outer.href = link.href;

@@ -66,9 +66,9 @@ class TestSQLite:
     @pytest.mark.parametrize(
         ("kind", "words"),
         [
-            ("tmpfs", "gone when the machine restarts"),
-            ("ramfs", "gone when the machine restarts"),
-            ("overlay", "gone with the container"),
+            ("tmpfs", "lost when the machine restarts"),
+            ("ramfs", "lost when the machine restarts"),
+            ("overlay", "lost with the container"),
             ("nfs4", "network file system"),
             ("cifs", "network file system"),
             ("smb3", "network file system"),
@@ -176,7 +176,7 @@ class TestPostgreSQL:
                 other.exec_driver_sql("LOCK TABLE pg_class")
                 (found,) = durability_warnings(db)
         assert found.is_note
-        assert "could not be seen" in found.text
+        assert "could not be checked" in found.text
 
 
 def run(engine: Engine, *statements: str) -> None:

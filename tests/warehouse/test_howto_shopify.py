@@ -1,4 +1,4 @@
-"""The SQL of docs/howto-mapping.md does what the page says, on SQLite and PostgreSQL."""
+"""The SQL of docs/howto-shopify.md does what the page says, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_kk.warehouse.read import read_rows
 from tests.airflow.support import REPOSITORY
 from tests.warehouse.conftest import Warehouse
 
-PAGE = (REPOSITORY / "docs" / "howto-mapping.md").read_text()
+PAGE = (REPOSITORY / "docs" / "howto-shopify.md").read_text()
 AIRBYTE, FIVETRAN, MAPPED, _ = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 ADDRESS = {
     "name": "Ida Example", "phone": None, "address1": "Teststraat 1", "city": "Gent", "province": None,
@@ -100,5 +100,6 @@ def test_a_sku_that_is_mapped_twice_is_a_fault(fivetran: Warehouse) -> None:
 
 
 def test_every_preset_is_on_the_page_with_its_example() -> None:
+    page = (REPOSITORY / "docs" / "howto-mapping.md").read_text()
     for name in PRESETS:
-        assert re.search(rf"^\| `{name}` \| .* \| \[(.+)\]\(examples/\1\) \|$", PAGE, re.MULTILINE)
+        assert re.search(rf"^\| `{name}` \| .* \| \[(.+)\]\(examples/\1\) \|$", page, re.MULTILINE)

@@ -1,0 +1,275 @@
+"""Read the rows of one order: its header, its lines, and which rows are no line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.api.errors import Fault
+from airflow_provider_kk.warehouse.cells import as_quantity, as_text, canonical
+from airflow_provider_kk.warehouse.columns import Columns, FieldSource
+from airflow_provider_kk.warehouse.field_mapping import ADDRESS_FIELDS, ITEMS, LINE_ID, NUMBER
+from airflow_provider_kk.warehouse.items import parse_items
+from airflow_provider_kk.warehouse.spool import SpooledRow
+
+_TOTALS = frozenset(
+    ("total", "totals", "grand total", "subtotal", "sum", "summe", "gesamt", "gesamtsumme", "somme", "totale")
+)
+"""The texts that a sheet's footer has in the place of a SKU."""
+
+
+@dataclass(slots=True)
+class SourceRow:
+    """A row, with its columns' values for the order as a whole."""
+
+    position: int
+    cells: Sequence[Any]
+    header: dict[str, str | None]
+    #: Faults of header cells that cannot be read, without the order's number.
+    faults: list[Fault]
+    #: What was read differently from how it is written.
+    notices: list[Fault]
+
+
+class RowReader:
+    """Reads the rows of a statement's result as its columns are mapped."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._indexes = tuple(columns.binder.indexes)
+        self._header_reads = [(name, columns.fields[name].read) for name in columns.header]
+        self._defaults = [name for name in columns.header if columns.fields[name].defaults]
+        quantity = _without_zero_decimals if columns.has_decimal_point else as_quantity
+        readings = (("sku", _as_sku), ("quantity", quantity))
+        self._line_fields = [
+            (name, reading, columns.fields[name]) for name, reading in readings if name in columns.fields
+        ]
+        self._line_id = columns.fields.get(LINE_ID)
+
+    def order_number(self, cells: tuple[Any, ...]) -> str | None:
+        """Return the order number of a row, None when it has none that can be read."""
+        number = self._columns.number
+        found: str | None = _first_filled(number.source, number.binder.complete(cells), _as_number)
+        return found
+
+    def number_fault(self, row: SourceRow) -> Fault:
+        """Return why a row has no readable order number."""
+        faults: list[Fault] = []
+        source = self._columns.fields[NUMBER]
+        if _first_filled(source, row.cells, _as_number_text, NUMBER, faults) is not None:
+            return Fault(NUMBER, "is not valid Unicode text")
+        return (faults or [Fault(NUMBER, "is required: without it an order cannot be found again")])[0]
+
+    def read(self, spooled: Sequence[SpooledRow]) -> list[SourceRow]:
+        """Read the header of each row; rows that repeat the cells of the row above share what was read."""
+        width = self._columns.header_width
+        rows: list[SourceRow] = []
+        for position, raw in spooled:
+            if rows and raw[:width] == rows[-1].cells[:width]:
+                rows.append(replace(rows[-1], position=position, cells=self._columns.binder.complete(raw)))
+                continue
+            header, faults = {}, []
+            notices: list[Fault] = []
+            cells = self._columns.binder.complete(raw)
+            for name, read in self._header_reads:
+                try:
+                    header[name] = as_text(read(cells), name, notices)
+                except CellError as error:
+                    header[name] = None
+                    faults.append(Fault(field_path(name), str(error)))
+            if country := header.get("country"):
+                header["country"] = country.upper()
+            if notices:
+                notices = [Fault(field_path(notice.path), notice.message) for notice in notices]
+            rows.append(SourceRow(position, cells, header, faults, notices))
+        return rows
+
+    def is_no_order(self, number: str | None, rows: Sequence[SourceRow]) -> bool:
+        """Return whether rows are blank in all that is read, or marked as a footer."""
+        if number is not None and self._columns.line_mark is None:
+            return False
+        if number is None:
+            return all(_is_blank(cell) for row in rows for cell in row.cells)
+        width = len(self._indexes)
+        return not any(self._is_filled(row, width) for row in rows)
+
+    def has_header(self, row: SourceRow) -> bool:
+        """Return whether a field that belongs to the order as a whole is filled."""
+        return self._is_filled(row, self._columns.header_width)
+
+    def _is_filled(self, row: SourceRow, width: int) -> bool:
+        """Return whether one of the first columns that are read, except the order number's, is filled."""
+        of_number = self._columns.number.binder.indexes
+        cells = zip(self._indexes[:width], row.cells, strict=False)
+        return any(index not in of_number and not _is_blank(cell) for index, cell in cells)
+
+    def has_line(self, row: SourceRow) -> bool:
+        """Return whether a row is a line of its order."""
+        mark = self._columns.line_mark
+        if mark is None or not _is_blank(mark(row.cells)):
+            return True
+        return not _is_blank(_value(self._columns.fields["sku"], row.cells))
+
+    def has_goods(self, row: SourceRow, *, may_be_footer: bool) -> bool:
+        """Return whether a row names a SKU or a quantity; the footer of a sheet has none."""
+        if not self.has_line(row):
+            return False
+        sku, quantity = (_value(source, row.cells) for _, _, source in self._line_fields)
+        is_headed = self.has_header(row)
+        if isinstance(sku, str) and sku.strip(" :").lower() in _TOTALS:
+            return is_headed
+        return not _is_blank(sku) or (not _is_blank(quantity) and not (may_be_footer and not is_headed))
+
+    def header(self, rows: Sequence[SourceRow]) -> tuple[dict[str, str | None], list[Fault]]:
+        """Return the order's header with its blanks filled, and the faults of cells that cannot be read."""
+        header = rows[0].header
+        faults = list({fault: None for row in rows for fault in row.faults})
+        if not self._defaults:
+            return header, faults
+        unreadable = {fault.path for fault in faults}
+        for name in self._defaults:
+            path, source = field_path(name), self._columns.fields[name]
+            if header[name] is not None or path in unreadable:
+                continue
+            values = {_default(name, source, row.cells, faults): None for row in rows}
+            filled = [value for value in values if value is not None]
+            if len(filled) > 1:
+                faults.append(Fault(path, "is blank, and its default differs between rows of this order"))
+            elif filled:
+                value = filled[0].upper() if name == "country" else filled[0]
+                header = {**header, name: value}
+        return header, faults
+
+    def lines(self, rows: Sequence[SourceRow]) -> tuple[Any, list[str | None], list[Fault]]:
+        """Return the lines as `Order.parse` takes them, their ids, and the faults of unreadable cells."""
+        faults: list[Fault] = []
+        ids: list[str | None]
+        if self._columns.one_row_per_order:
+            items = self.items(rows[0], faults)
+            ids = [item.pop(LINE_ID, None) if isinstance(item, dict) else None for item in items or ()]
+            return items, [one if isinstance(one, str) else None for one in ids], faults
+        lines, ids = [], []
+        for index, row in enumerate(rows):
+            line = {}
+            for name, reading, source in self._line_fields:
+                value = _first_filled(source, row.cells, reading, f"{ITEMS}[{index}].{name}", faults)
+                if value is not None:
+                    line[name] = value
+            lines.append(line)
+            path = f"{ITEMS}[{index}]"
+            own = self._line_id
+            ids.append(_first_filled(own, row.cells, _as_line_id, path, faults) if own else None)
+        return lines, ids, faults
+
+    def items(self, row: SourceRow, faults: list[Fault]) -> list[Any] | None:
+        """Return the lines in a row's `items`; adds to `faults` why they cannot be read."""
+
+        def reading(cell: Any) -> list[Any] | None:
+            return parse_items(cell, self._columns.in_items)
+
+        found: list[Any] | None = _first_filled(
+            self._columns.fields[ITEMS], row.cells, reading, ITEMS, faults
+        )
+        return found
+
+    def items_key(self, row: SourceRow) -> str:
+        """Return a text that is equal for equal lines in `items`."""
+        items = self.items(row, [])
+        if items is None:
+            cell = _value(self._columns.fields[ITEMS], row.cells)
+            return "" if _is_blank(cell) else canonical(cell)
+        # Lines in another sequence are the same lines.
+        return "\n".join(sorted(map(canonical, items)))
+
+    def merge_headers(self, rows: Sequence[SourceRow]) -> dict[str, list[str | None]]:
+        """Return the different filled values of each field, or None alone."""
+        distinct = list({id(row.header): row.header for row in rows}.values())
+        if len(distinct) == 1:
+            return {name: [value] for name, value in distinct[0].items()}
+        merged: dict[str, list[str | None]] = {}
+        for name, _ in self._header_reads:
+            values = dict.fromkeys(header[name] for header in distinct if header[name] is not None)
+            merged[name] = list(values) or [None]
+        return merged
+
+
+def _without_zero_decimals(cell: Any) -> Any:
+    return as_quantity(re.sub(r"\.0+$", "", cell.strip()) if isinstance(cell, str) else cell)
+
+
+def _as_sku(cell: Any) -> str | None:
+    return as_text(cell, "sku")
+
+
+def _as_line_id(cell: Any) -> str | None:
+    return as_text(cell, LINE_ID)
+
+
+def _as_number_text(cell: Any) -> str | None:
+    return as_text(cell, NUMBER)
+
+
+def _as_number(cell: Any) -> str | None:
+    """Return a cell as the order number that rows are grouped by."""
+    try:
+        number = _as_number_text(cell)
+    except CellError:
+        return None
+    if number is None or any("\ud800" <= character <= "\udfff" for character in number):
+        return None
+    return number
+
+
+def field_path(field: str) -> str:
+    """Return the path of a field in an `Order`."""
+    return f"address.{field}" if field in ADDRESS_FIELDS else field
+
+
+def _default(name: str, source: FieldSource, cells: Any, faults: list[Fault]) -> str | None:
+    """Return the first of a field's defaults that is filled."""
+    for read in source.defaults:
+        try:
+            value = as_text(read(cells), name)
+        except CellError as error:
+            faults.append(Fault(field_path(name), str(error)))
+            return None
+        if value is not None:
+            return value
+    return None
+
+
+def _first_filled(
+    source: FieldSource,
+    cells: Any,
+    reading: Callable[[Any], Any],
+    path: str = "",
+    faults: list[Fault] | None = None,
+) -> Any:
+    """Return a field's value, or the first of its defaults that is filled."""
+    value = None
+    try:
+        value = reading(source.read(cells))
+        for read in source.defaults:
+            if not _is_blank(value):
+                break
+            value = reading(read(cells))
+    except CellError as error:
+        if faults is not None:
+            faults.append(Fault(path, str(error)))
+        return None
+    return value
+
+
+def _value(source: FieldSource, cells: Any) -> Any:
+    """Return a field's value as it came; an unreadable one counts as filled."""
+    try:
+        return source.read(cells)
+    except CellError as error:
+        return error
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
