@@ -158,8 +158,8 @@ def test_more_or_other_lines_than_were_ordered_are_all_named(
     done = refund(custom_order_number="S-1", lines=lines)
 
     assert isinstance(done.error, AirflowFailException)
-    assert f"{CN}: 4 asked for, 3 ordered" in str(done.error)
-    assert "NO_SUCH: 1 asked for, 0 ordered" in str(done.error)
+    assert f"{CN}: 4 to refund, 3 ordered" in str(done.error)
+    assert "NO_SUCH: 1 to refund, 0 ordered" in str(done.error)
     assert asked(sandbox) == []
 
 
@@ -169,7 +169,7 @@ def test_lines_refunded_by_other_runs_are_not_refunded_twice(one: str, sandbox: 
     more = refund(kk_order_id=one, lines=[{"sku": CN, "quantity": 2}], run_id="manual__2")
 
     assert isinstance(more.error, AirflowFailException)
-    assert "2 asked for, 3 ordered, 2 refunded before" in str(more.error)
+    assert "2 to refund, 3 ordered, 2 refunded before" in str(more.error)
     assert refunds(sandbox) == 1
 
 
@@ -235,7 +235,7 @@ def test_an_order_that_kk_does_not_list_is_named_with_what_to_check(one: str) ->
 
     assert type(done.error) is AirflowException
     assert "KK does not list A-1. " in str(done.error)
-    assert "check that this is KK's id of the order, not your order number" in str(done.error)
+    assert "check that this is KK's id and not your order number" in str(done.error)
 
 
 def test_a_refund_with_a_lost_ledger_reconciles_before_it_is_resent(
