@@ -36,7 +36,7 @@ NIGHTLY_ON_AIRFLOW_2 = (
     "test_sandbox_recipes.py",
     "test_selection.py",
     "warehouse/test_cells.py",
-    "warehouse/test_columns.py",
+    "warehouse/test_match_columns.py",
     "warehouse/test_damaged_rows.py",
     "warehouse/test_files.py",
     "warehouse/test_foreign_files.py",

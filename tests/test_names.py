@@ -38,6 +38,7 @@ REPLACED = {
     "refuse": "reject",
     "refused": "rejected",
     "refusal": "rejection",
+    "refusals": "rejections",
     "rests": "back-off",
     "halted": "circuit breaker",
     "station": "fulfilment status",

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.log import OrderLog
 from airflow_provider_kk.delivery.run_queue import RunStatus
-from airflow_provider_kk.sync.delivery import DeferUntil
+from airflow_provider_kk.sync.delivery_task import DeferUntil
 from airflow_provider_kk.sync.failure_policy import failing_states, task_failure
 from airflow_provider_kk.sync.write_results import write_results
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.delivery_task import Delivery
     from airflow_provider_kk.sync.runs import Summary
     from airflow_provider_kk.warehouse.write_back import WriteBack
 
@@ -35,7 +35,7 @@ def deliver_orders(
     """
     log = delivery.log
     delivery.before_waiting = lambda: write_results(delivery, warehouse, write_back, log)
-    summary, failure = delivery.carry_out()
+    summary, failure = delivery.deliver_and_summarise()
     log.info("%s", summary.line())
     try:
         not_written = write_results(delivery, warehouse, write_back, log)

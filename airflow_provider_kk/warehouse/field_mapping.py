@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from airflow_provider_kk.warehouse.field_sources import SourceError, check_source, constant_of
 from airflow_provider_kk.warehouse.presets import PRESETS, Preset
-from airflow_provider_kk.warehouse.sources import SourceError, check_source, constant_of
 
 ADDRESS_FIELDS = (
     "country",

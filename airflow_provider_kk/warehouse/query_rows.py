@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.sql.driver_errors import is_of_statement, number, redact_db_error, sqlstate
-from airflow_provider_kk.warehouse.connections import leave_autocommit
+from airflow_provider_kk.warehouse.autocommit import leave_autocommit
 from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.rows import driver_of, plain_cursor, tuples
 from airflow_provider_kk.warehouse.spool import Spool

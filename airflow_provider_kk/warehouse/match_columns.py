@@ -21,7 +21,7 @@ from airflow_provider_kk.warehouse.field_mapping import (
     FieldMapping,
     did_you_mean,
 )
-from airflow_provider_kk.warehouse.sources import Binder, Reader, bind_element, constant_of, references
+from airflow_provider_kk.warehouse.field_sources import Binder, Reader, bind_element, constant_of, references
 
 _NAME = re.compile(r"[^\W\d_][\w ()/&#.:+-]{0,59}")
 _FIGURE = re.compile(r"[+(\d]")
@@ -174,7 +174,7 @@ class NumberSource:
         return f"{self.fills_down} {self.source}"
 
 
-def resolve(
+def match_columns(
     names: Sequence[str],
     columns: str | Mapping[str, str] | None = None,
     source: Source = STATEMENT,
