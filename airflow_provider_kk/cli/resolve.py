@@ -1,4 +1,7 @@
-"""`kk ledger resolve` decides what became of orders; `kk ledger retry` ends the back-off of rejected ones."""
+"""`kk ledger resolve` decides what became of orders; `kk ledger retry` ends the back-off of rejected ones.
+
+This module has the options and messages. `sync.resolution_checks` has the conditions of each decision.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Send a run's orders, several at once, until the circuit breaker opens; reconcile those in doubt."""
+"""Send a run's orders, several at once, until the circuit breaker opens; reconcile those in doubt.
+
+One thread dispatches orders and records their results. Worker threads take a permit and make an attempt
+(`_work`). The caller sleeps for `wait_s` and calls `reconcile_waiting` until no order is waiting.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +45,8 @@ from airflow_provider_kk.delivery.states import (
 _RATE_LIMITED_TRIES = 5
 #: Seconds between two readings of the row of a job that another worker is sending.
 _FOLLOW_EVERY_S = 10.0
+#: The row after an attempt and the error of its call; None if another worker claimed the order.
+_Attempted = tuple[Record, KKError | None] | None
 #: Seconds after which progress is logged even if no attempt ends.
 _PROGRESS_EVERY_S = 0.5
 
@@ -170,6 +176,7 @@ class Dispatcher:
 
     @contextmanager
     def _recording_attempts(self) -> Iterator[None]:
+        """Finish resends and attempts when the body ends; after an error, only record those in flight."""
         try:
             yield
             self._finish_sending()
@@ -199,6 +206,7 @@ class Dispatcher:
     # Starting --------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
+        """Before new orders are sent: recover, check the guards, reconcile the account's orders in doubt."""
         if pause := self.ledger.storage.pause():
             self._postpone(describe_pause(pause))
         try:
@@ -259,6 +267,7 @@ class Dispatcher:
     # Sending ---------------------------------------------------------------------------------------
 
     def _send_pending(self) -> None:
+        """Go through the pending orders once: send or skip each."""
         for batch in self._batches(RunStatus.PENDING):
             if self.stock is not None:
                 self.stock.expect(item for item, entry in batch if is_unsent(entry))
@@ -267,7 +276,7 @@ class Dispatcher:
         self._finish_sending()
 
     def _dispatch(self, item: QueuedOrder, entry: Record | None) -> None:
-        """Do the next action with an order."""
+        """Send an order if that is its next action and KK has the goods; else record what the ledger has."""
         entry = entry and self._shorten_wait(entry)
         if next_action(item, entry, self.ledger.now) is Action.SEND:
             shortage = self._shortage(item)
@@ -402,6 +411,7 @@ class Dispatcher:
             self.log.error("%s in flight failed, too: %s", count_orders(number), name)
 
     def _on_done(self, item: QueuedOrder, expected: Record | None, future: Future[_Attempted]) -> None:
+        """Record the result of an attempt, or queue a resend after a 429."""
         try:
             delivered = future.result()
         except ThrottleStopped:
@@ -490,9 +500,6 @@ class Dispatcher:
             with suppress(KKError):
                 self.probe()
         return shorten_wait(self.ledger, entry, self._order_log, kk_skew_s=self.order_list.clock_skew_s)
-
-
-_Attempted = tuple[Record, KKError | None] | None
 
 
 def _why_postponed(error: SendingPausedError | DailyCapError) -> str:

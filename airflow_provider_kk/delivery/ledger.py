@@ -38,7 +38,8 @@ from airflow_provider_kk.delivery.storage import KeyTakenError, Storage, Transac
 _DAY_S = 86_400.0
 #: A standby that takes over lacks the commits of seconds, in which KK takes 2 orders each.
 _REMEMBERED = 200
-#: The back-off of a rejected order: 15 minutes at first, twice as long after each rejection, at most a day.
+#: Retries of a rejected order: its back-off is 15 minutes at first, twice as long after each rejection, at
+#: most a day.
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 900.0, 86_400.0
 
 S_co = TypeVar("S_co", bound=Storage, covariant=True)
@@ -456,7 +457,7 @@ class Ledger(Generic[S_co]):
     def wait_for_splits(
         self, expected: Record, message: str, ids: Sequence[str], *, kk_skew_s: float
     ) -> Record | None:
-        """Wait one more settle window for the rest of an order in KK's list; None if the row changed."""
+        """Wait one more settle window until KK lists the other splits; None if the row changed."""
         return self.compare_and_set(
             expected,
             Event.INCOMPLETE,
@@ -493,6 +494,7 @@ AnyLedger = Ledger[Storage]
 
 
 def _backoff_s(rejections: int) -> float:
+    """Return the seconds before an order that KK rejected so often is retried."""
     return min(_FIRST_BACKOFF_S * (1 << max(0, rejections - 1)), _LONGEST_BACKOFF_S)
 
 

@@ -1,4 +1,8 @@
-"""Reconcile the orders in doubt of the whole account with one reading of KK's list."""
+"""Reconcile the orders in doubt of the whole account with one reading of KK's list.
+
+This decides the outcome of a request whose response was lost. Rejected orders are also reconciled before
+they are sent again, since KK may have created a part of a split.
+"""
 
 from __future__ import annotations
 
@@ -39,14 +43,17 @@ class AbsencePolicy:
 
 @dataclass
 class Reconciliation:
-    """The result of reconciling."""
+    """The result of reconciling.
+
+    An order is in none of these while it waits for its other splits, or if its row changed meanwhile.
+    """
 
     adopted: list[Record] = field(default_factory=list)
     held: list[Record] = field(default_factory=list)
     absent: list[Record] = field(default_factory=list)
     """Proven absent at KK: they may be resent, by compare-and-set on these rows."""
     in_doubt: dict[str, str] = field(default_factory=dict)
-    """Still in doubt, with the reason."""
+    """Still in doubt or still rejected, with the reason why they are not resent now."""
 
 
 def reconcile(
@@ -95,20 +102,6 @@ def reconcile(
     return result
 
 
-def shorten_wait(ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None) -> Record:
-    """Shorten a wait that a wrong clock made too long; return the row."""
-    shortened = ledger.shorten_waits(entry, kk_skew_s)
-    if shortened is None:
-        return entry
-    order_log.warning(
-        "the settle time of {orders} was later than any settle window: {reason}",
-        entry.key,
-        "a clock was ahead when it was stored, and is right again. KK's list is read one settle delay from "
-        "now",
-    )
-    return shortened
-
-
 # Attempts ------------------------------------------------------------------------------------------
 
 
@@ -153,10 +146,14 @@ def _attempt_from_row(entry: Record, ledger: AnyLedger) -> Attempt:
 class _Kind(Enum):
     ADOPT = "adopt"
     WAIT = "wait"
+    """KK lists a part of the order: read the list again after one more settle window."""
     CONFLICT = "conflict"
     ABSENT = "absent"
+    """Proven absent: the policy decides whether to resend or hold it."""
     TOO_LATE = "too_late"
+    """Not listed, proven absent or not, and too old to be resent: hold it."""
     UNPROVEN = "unproven"
+    """Not listed, but the list does not prove that KK lacks it."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +168,7 @@ class _Decision:
 def _decide(
     entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
 ) -> _Decision:
+    """Decide the outcome of an order by KK's list, and change nothing. `_apply` adds the policy."""
     own, others = listing.found(entry)
     if others and not own:
         return _Decision(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
@@ -201,7 +199,7 @@ def _decide_found(
         return _Decision(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
     what = "only a part of the goods" if is_readable else "goods that cannot be parsed"
     so_far = f"KK's list has {what} so far"
-    # Once only: a wrong clock may have written the attempt's settle time.
+    # The message limits this to one wait: a wrong clock may have written a settle time far ahead.
     if entry.message != so_far and now < fitting[0].settle_after + ledger.timing.settle_window_s:
         return _Decision(_Kind.WAIT, so_far, ids)
     return _Decision(_Kind.CONFLICT, f"conflict: KK's list has {what}", ids)
@@ -218,6 +216,7 @@ def _decide_absence(
         doubt = "KK's list has no order that the ledger has, so it may be of another store or token"
     else:
         doubt = ""
+    # This also ends a doubt that no list can resolve.
     if entry.state is not State.REJECTED and now - max(one.intent_at for one in attempts) > _RESEND_WITHIN_S:
         return _Decision(_Kind.TOO_LATE, doubt or "not in KK's list, and too old to be resent automatically")
     return _Decision(_Kind.UNPROVEN, doubt) if doubt else _Decision(_Kind.ABSENT)
@@ -283,3 +282,20 @@ def _why_given_up(decision: _Decision, entry: Record, can_resend: bool, policy: 
     if entry.resends >= policy.max_resends:
         return f"not in KK's list, and resent before (max_resends={policy.max_resends})"
     return None
+
+
+# A wait that a wrong clock made too long -----------------------------------------------------------
+
+
+def shorten_wait(ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None) -> Record:
+    """Shorten a wait that a wrong clock made too long; return the row."""
+    shortened = ledger.shorten_waits(entry, kk_skew_s)
+    if shortened is None:
+        return entry
+    order_log.warning(
+        "the settle time of {orders} was later than any settle window: {reason}",
+        entry.key,
+        "a clock was ahead when it was stored, and is right again. KK's list is read one settle delay from "
+        "now",
+    )
+    return shortened

@@ -39,7 +39,8 @@ def deliver_orders(
     log.info("%s", summary.line())
     try:
         not_written = write_results(delivery, warehouse, write_back, log)
-        failure = failure or not_written  # a deferred task writes again when it resumes
+        # If the task is deferred, a failed write-back is repeated when it resumes.
+        failure = failure or not_written
     except BaseException as error:  # the task's timeout, or a signal
         failure = error
     if isinstance(failure, DeferUntil):
@@ -52,7 +53,7 @@ def deliver_orders(
             one.warn(order_log)
         order_log.flush()
     failure = failure or task_failure(delivery, summary, max_rejected=max_rejected, changes_fail=changes_fail)
-    # The orders for which the task fails, else those that have problems.
+    # If the task fails because of some orders, list those; else all that have problems.
     states = failing_states(summary, max_rejected=max_rejected) or [
         state for state in ("rejected", "invalid", "held") if getattr(summary, state)
     ]

@@ -121,7 +121,10 @@ class Delivery:
             dispatcher.close()
 
     def deliver_and_summarise(self) -> tuple[Summary, BaseException | None]:
-        """Deliver, and return the sync's summary and the error that `deliver` raised, if any."""
+        """Deliver, and return the sync's summary and the error that `deliver` raised, if any.
+
+        The error is returned, so that the caller can report the results before it raises.
+        """
         failure: BaseException | None = None
         with self.client():
             try:

@@ -1,4 +1,4 @@
-"""The warehouse's connections, which every hook opens in a mode of its own."""
+"""Turn autocommit off on any warehouse's connection, since each hook opens it in a mode of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The fields of an order, and `columns` and `defaults` checked before any column is known."""
+"""The fields of an order, and `columns` and `defaults` checked before any column is known.
+
+`match_columns` then maps the columns of a statement or a file to the fields.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide which source of a statement's result fills which field of an order."""
+"""Match the columns of a statement or a file to the fields of an order: which source fills which field."""
 
 from __future__ import annotations
 
