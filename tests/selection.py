@@ -53,8 +53,10 @@ ON_EACH_DATABASE = (
     "delivery/test_backoff.py",
     "delivery/test_clocks.py",
     "delivery/test_ledger.py",
+    "delivery/test_order_log.py",
     "delivery/test_pause.py",
     "delivery/test_protocol.py",
+    "delivery/test_resolution.py",
     "delivery/test_restored_ledger.py",
 )
 _SERVERS = {"postgresql", "postgres", "mysql"}

@@ -135,8 +135,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
 
     def _execute(self, context: Context) -> str:
         from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
-        from airflow_provider_kk.sync.create_order import build_order, create_order
-        from airflow_provider_kk.sync.ephemeral_ledger import ephemeral_ledger
+        from airflow_provider_kk.sync.create_order import build_order, create_order, ephemeral_ledger
 
         self.require_masked()
         stop, origin, hook = self._new_stop(), origin_of(context), KKHook(self.kk_conn_id)

@@ -1,9 +1,15 @@
-"""Create one order for a task: check the order, deliver it, and decide whether the task succeeds."""
+"""Create one order for a task: check the order, deliver it, and decide whether the task succeeds.
+
+Without a ledger connection, a temporary ledger serves one try, and KK's list replaces a lasting one.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS
@@ -16,15 +22,20 @@ from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.failure_policy import order_failure
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.run_queue import RunResult
+    from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
+    from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.delivery_task import Delivery
     from airflow_provider_kk.sync.runs import Summary
 
 #: The namespace of derived order numbers. It must never change, so that a task's number never changes.
 _NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")
+#: The period of KK's list in which the order number is searched, since its first sending is not recorded.
+_RECOVER_PERIOD_S = 86_400.0
 
 
 class _Number(RequestModel):
@@ -100,3 +111,44 @@ def create_order(order: Order, delivery: Delivery, *, changes_fail: bool) -> tup
     ids = ", ".join(result.kk_order_ids)
     delivery.log.info("Order %s is at KK as %s (%s)", result.key, ids, result.status.replace("_", " "))
     return result, summary
+
+
+@contextmanager
+def ephemeral_ledger(hook: KKHook, try_number: int, stop: Stop, log: Log) -> Iterator[SqlLedger]:
+    """Yield a ledger for this try only.
+
+    Each try first adopts the orders of the last day from KK's list. A later try waits for a settle window
+    before that, so that KK's list has the order of an earlier try.
+    """
+    import sqlalchemy as sa
+
+    from airflow_provider_kk.delivery.sql.database import pool_arguments
+    from airflow_provider_kk.hooks.ledger_connection import ledger_on
+
+    if hook.settings.max_orders_per_day is not None:
+        raise SyncError(
+            f"Connection {hook.kk_conn_id!r} sets max_orders_per_day, which only a ledger can count. Set "
+            "ledger_conn_id on the operator or in the extra of the connection",
+            is_retryable=False,
+        )
+    log.warning(
+        "No ledger is set. If the task is killed or cleared, only KK's list protects against a duplicate, "
+        "and the rate limit is not shared with other tasks. Set ledger_conn_id on the operator or in the "
+        "extra of connection %r",
+        hook.kk_conn_id,
+    )
+    with tempfile.TemporaryDirectory(prefix="kk-ledger-") as folder:
+        url = f"sqlite:///{Path(folder) / 'ledger.db'}"
+        ledger = ledger_on(sa.create_engine(url, **pool_arguments("sqlite", 4)), hook)
+        ledger.storage.set_recovered_until(ledger.now() - _RECOVER_PERIOD_S)
+        if try_number > 1:
+            log.info(
+                "Try %d waits %.0f s, until KK's list must have an order of an earlier try",
+                try_number,
+                ledger.timing.settle_window_s,
+            )
+            stop.wait(ledger.timing.settle_window_s)
+        try:
+            yield ledger
+        finally:
+            ledger.close()

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.log import OrderLog
 from airflow_provider_kk.delivery.sql.driver_errors import is_serialization_failure, redact_db_error, retry
-from airflow_provider_kk.warehouse.autocommit import leave_autocommit
-from airflow_provider_kk.warehouse.rows import plain_cursor, tuples
+from airflow_provider_kk.warehouse.drivers import leave_autocommit, plain_cursor, tuples
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
 
 if TYPE_CHECKING:

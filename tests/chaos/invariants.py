@@ -208,7 +208,7 @@ class _Order:
     def _check_held(self, findings: Findings, message: str, whole: Counter[str]) -> None:
         is_part = bool(whole) and whole < self.wanted and "half_split" in self.faults
         is_more = len(self.calls) > 1
-        given_up = not whole and len(self.attempts) > self.facts.max_resends and "sent again" in message
+        given_up = not whole and len(self.attempts) > self.facts.max_resends and "resent before" in message
         if not message or not (is_part or is_more or given_up):
             findings.stuck.append(f"{self.key}: held without need: {message}")
         findings.held["half of a split" if is_part else "doubled by a proxy" if is_more else "gave up"] += 1

@@ -93,7 +93,7 @@ class MainJob:
     def run_with_append(self) -> None:
         """Results are appended to a table as the error message says to make it, and only once."""
         first = self.sync("first", ALL, "kk_outcome")
-        if made_with := re.search(r"It can be made with: (CREATE TABLE .*\))", str(first.error)):
+        if made_with := re.search(r"To create it, run: (CREATE TABLE .*\))", str(first.error)):
             assert self.sandbox.control.counts()["creates"] == 0
             self.execute(made_with[1])
             first = self.sync("first", ALL, "kk_outcome")

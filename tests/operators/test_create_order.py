@@ -232,7 +232,7 @@ def test_a_number_beside_the_order_must_be_the_same():
     done = attempt(create(order=order(1), custom_order_number="OTHER"))
 
     assert isinstance(done.error, AirflowFailException)
-    assert "given twice" in str(done.error)
+    assert "custom_order_number differs" in str(done.error)
 
 
 def test_a_derived_number_is_stable_over_tries_and_differs_by_run_task_and_map_index(sandbox: SandboxServer):

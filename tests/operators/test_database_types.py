@@ -132,7 +132,7 @@ def test_hook_params_start_no_second_ledger_and_make_no_duplicate(
     named = attempt(sync(sql=SELECT, ledger_conn_id="warehouse", **given), run_id="third")
 
     assert isinstance(second.error, AirflowFailException)
-    assert "Set ledger_conn_id to 'warehouse'" in str(second.error)
+    assert "set ledger_conn_id to 'warehouse'" in str(second.error)
     assert nonzero(named.value) == {"already_created": 3}
     assert "kk_order" not in tables_in(postgres_url, two_databases[1])
 

@@ -251,9 +251,7 @@ def test_an_order_that_kk_does_not_list_is_named_with_what_to_check(
         assert isinstance(done.error, AirflowSensorTimeout)
         error = str(done.error)
 
-    expected = (
-        f"KK does not list {asked_for}. KK may list a new order some minutes late. If it stays missing, "
-    )
+    expected = f"KK does not list {asked_for}. KK may list a new order some minutes late."
     assert expected in error
     assert "your order number" in error
     assert "host and token" in error

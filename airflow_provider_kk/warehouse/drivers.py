@@ -1,10 +1,14 @@
-"""Cursors and rows of any driver: a row is a tuple, in the order of the statement's columns."""
+"""Differences between the warehouse's drivers: transactions, cursors, and rows, which are tuples here."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 #: For each driver whose connections can yield other rows: a module, and the argument of `cursor()` with the
 #: module's value of it for tuples.
@@ -37,3 +41,15 @@ def tuples(cursor: Any, rows: Iterable[Any]) -> list[tuple[Any, ...]]:
     """Return fetched rows as tuples, those too that a driver yields as dictionaries all the same."""
     names = [column[0] for column in cursor.description or ()]
     return [tuple(row[name] for name in names) if isinstance(row, Mapping) else tuple(row) for row in rows]
+
+
+def leave_autocommit(hook: DbApiHook, connection: Any) -> bool:
+    """Turn autocommit off, which is on by default with JDBC and where a connection asks for it.
+
+    Returns whether changes now wait for a commit. They do not on a warehouse that has no transactions.
+    """
+    if not hook.get_autocommit(connection):
+        return True
+    with contextlib.suppress(Exception):  # whatever the driver raises
+        hook.set_autocommit(connection, False)
+    return not hook.get_autocommit(connection)
