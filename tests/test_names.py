@@ -93,7 +93,10 @@ def words_of(name: str) -> set[str]:
 
 
 def glossary() -> dict[str, str]:
-    return dict(re.findall(r"^- \*\*(.+?)\*\*: (.+)$", (DOCS / "glossary.md").read_text(), re.MULTILINE))
+    entries = re.findall(
+        r"^- \*\*(.+?)\*\*: (.+(?:\n  .+)*)$", (DOCS / "glossary.md").read_text(), re.MULTILINE
+    )
+    return {term: " ".join(meaning.split()) for term, meaning in entries}
 
 
 def test_no_class_name_occurs_twice():
