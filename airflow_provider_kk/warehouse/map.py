@@ -14,9 +14,9 @@ from airflow_provider_kk.api.api_versions import API_VERSIONS, ApiVersion
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.warehouse.cells import canonical
-from airflow_provider_kk.warehouse.columns import Columns, resolve
 from airflow_provider_kk.warehouse.field_mapping import ADDRESS_FIELDS, ITEMS, LINE_ID, NUMBER, check_mapping
 from airflow_provider_kk.warehouse.items import check_for_nameless_records
+from airflow_provider_kk.warehouse.match_columns import Columns, match_columns
 from airflow_provider_kk.warehouse.order_rows import RowReader, SourceRow, field_path
 from airflow_provider_kk.warehouse.spool import RowKey, Spool
 
@@ -65,10 +65,10 @@ def parse_orders(
     :param duplicate_rows: `fail`: lines that are equal in every column are a fault; `keep`: both count.
     :param api_version: the version of KK's API that the orders are for, None when it is not known.
     :param on_skipped: is called with the position of each row that holds no order, such as a blank one.
-    :raises ColumnsError: at once when the columns do not fit, see `columns.resolve`.
+    :raises ColumnsError: at once when the columns do not fit, see `match_columns`.
     """
     check_mapping(columns, defaults, duplicate_rows)
-    mapping = resolve(spool.names, columns, defaults=defaults)
+    mapping = match_columns(spool.names, columns, defaults=defaults)
     if ITEMS in mapping.fields and mapping.fields[ITEMS].text.lower() in map(str.lower, spool.names):
         index = [name.lower() for name in spool.names].index(mapping.fields[ITEMS].text.lower())
         check_for_nameless_records(spool.column(index))

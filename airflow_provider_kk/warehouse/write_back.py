@@ -105,7 +105,7 @@ class WriteBack(ABC):
                     written += self._write(session, batch, order_log)
             finally:
                 order_log.flush()
-        log.info("Wrote the results of %d orders to %s", written, self.table)
+        log.info("Results written to %s: %d", self.table, written)
         return written
 
     @abstractmethod

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
 from airflow_provider_kk.warehouse.presets import PRESETS
-from airflow_provider_kk.warehouse.read import read_rows
+from airflow_provider_kk.warehouse.query_rows import read_rows
 from tests.airflow.support import REPOSITORY
 from tests.warehouse.conftest import Warehouse
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.warehouse.columns import FILE, resolve
 from airflow_provider_kk.warehouse.field_mapping import (
     ADDRESS_FIELDS,
     FIELDS,
@@ -18,10 +17,11 @@ from airflow_provider_kk.warehouse.field_mapping import (
     ColumnsError,
     describe_presets,
 )
+from airflow_provider_kk.warehouse.field_sources import check_source
 from airflow_provider_kk.warehouse.files import read_file
 from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
+from airflow_provider_kk.warehouse.match_columns import FILE, match_columns
 from airflow_provider_kk.warehouse.presets import PRESETS
-from airflow_provider_kk.warehouse.sources import check_source
 from tests.airflow.support import REPOSITORY
 from tests.warehouse.test_map import mapped
 
@@ -45,7 +45,9 @@ SHOPS: dict[str, tuple[str, dict[str, dict[str, int]]]] = {
 def orders(path: Path, columns: Any = None, **options: Any) -> dict[str | None, ParsedOrder]:
     """What a file's orders amount to, by number."""
     defaults = options.get("defaults")
-    with read_file(str(path), check=lambda names: resolve(names, columns, FILE, defaults=defaults)) as spool:
+    with read_file(
+        str(path), check=lambda names: match_columns(names, columns, FILE, defaults=defaults)
+    ) as spool:
         found = list(parse_orders(spool, columns, **options))
     assert len({one.number for one in found}) == len(found)
     return {one.number: one for one in found}
@@ -293,7 +295,7 @@ def test_an_order_without_street_city_and_zip_has_warnings() -> None:
     assert found.order
     assert [warning.path for warning in found.warnings] == ["address.street1", "address.city", "address.zip"]
     needed = [name for name in ADDRESS_FIELDS if name in ("country", "phone", "recipient", "province")]
-    columns = resolve(["custom_order_number", *needed, "sku", "quantity"])
+    columns = match_columns(["custom_order_number", *needed, "sku", "quantity"])
     assert columns.unfilled == ("street1", "city", "zip")
 
 

@@ -1,4 +1,4 @@
-"""Decide which source of a statement's result fills which field of an order."""
+"""Match the columns of a statement or a file to the fields of an order: which source fills which field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_kk.warehouse.field_mapping import (
     FieldMapping,
     did_you_mean,
 )
-from airflow_provider_kk.warehouse.sources import Binder, Reader, bind_element, constant_of, references
+from airflow_provider_kk.warehouse.field_sources import Binder, Reader, bind_element, constant_of, references
 
 _NAME = re.compile(r"[^\W\d_][\w ()/&#.:+-]{0,59}")
 _FIGURE = re.compile(r"[+(\d]")
@@ -195,7 +195,7 @@ class NumberSource:
         return f"{self.fills_down} {self.source}"
 
 
-def resolve(
+def match_columns(
     names: Sequence[str],
     columns: str | Mapping[str, str] | None = None,
     source: Source = STATEMENT,
