@@ -25,6 +25,8 @@ from airflow_provider_kk.operators.orders import SyncOrdersOperator
 log = logging.getLogger(__name__)
 
 # ---------------------------------------------------------------------------------------------------
+#: A run that is not over so long after it was queued is late.
+LATE_AFTER = timedelta(hours=1)
 #: The counts of the summary that a person has to see.
 ALERTS = {
     "newly_held": "held: see `kk ledger list --state held`",
@@ -54,18 +56,18 @@ def alert(context: Any) -> None:
 
 def late(context: Any) -> None:
     """Send an alert for a run that is not over in time."""
-    send(f"{context['dag_run']['dag_id']} {context['dag_run']['dag_run_id']}: not over after an hour")
+    send(f"{context['dag_run']['dag_id']} {context['dag_run']['dag_run_id']}: not over after {LATE_AFTER}")
 
 
 def deadline() -> dict[str, Any]:
-    """Return the DAG's deadline, an hour after a run was queued; nothing where Airflow has none to offer."""
+    """Return the DAG's deadline, or nothing where Airflow has none to offer."""
     if tuple(map(int, airflow.__version__.split(".")[:2])) < (3, 3):
         return {}
     from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
 
     alert = DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
-        interval=timedelta(hours=1),
+        interval=LATE_AFTER,
         callback=SyncCallback(late),
     )
     return {"deadline": alert}

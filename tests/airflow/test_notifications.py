@@ -89,4 +89,4 @@ def test_a_missed_deadline_calls_the_function_of_the_dag_file(caplog: pytest.Log
     )
 
     assert done == (True, None)
-    assert "ALERT: kk_alerts manual__1: not over after an hour" in caplog.text
+    assert "ALERT: kk_alerts manual__1: not over after 1:00:00" in caplog.text
