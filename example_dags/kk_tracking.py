@@ -100,7 +100,7 @@ def report_parcels(warehouse_conn_id: str) -> int:
             else:
                 warehouse.insert_rows("parcel_reported", [parcel[: len(KEY)]], target_fields=KEY)
     if failed:
-        raise RuntimeError(f"The shop rejected {len(failed)} parcels: of order {', '.join(failed[:20])}")
+        raise RuntimeError(f"The shop rejected parcels of these orders: {', '.join(failed[:20])}")
     return reported
 
 
