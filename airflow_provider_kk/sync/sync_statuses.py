@@ -100,8 +100,8 @@ def _sync(
     )
     if failure is None and not summary.orders:
         log.info(
-            "No change was read. KK's list is late, so the next run reads the changes of the last %.0f "
-            "minutes",
+            "No change was read. KK lists changes late, so a run reads only those that are at least %.0f "
+            "minutes old",
             LAG_S / 60,
         )
     result = _result(run, sync)

@@ -179,8 +179,8 @@ class _Mapper:
         found = [*unreadable, *line_faults]
         if len(line_ids) > 1:
             found += self._faults_of_lines(counted, lines, line_ids)
-        cancelled, shipped = self._statuses(rows)
-        found += cancelled
+        status_faults, status_warnings = self._statuses(rows)
+        found += status_faults
         if number in self._goods_beside:
             found.append(_goods_fault(*self._goods_beside[number]))
         faults = [*faults, *(self._explained(fault) for fault in found)]
@@ -204,7 +204,7 @@ class _Mapper:
             position=rows[0].position,
             digest=_digest(data),
             warnings=(
-                *shipped,
+                *status_warnings,
                 *self._alike_warnings(number),
                 *map(self._explained, dict.fromkeys(notices)),
                 *(() if faults else _missing(header, {notice.path for notice in notices})),
@@ -222,17 +222,13 @@ class _Mapper:
         return [self._explained(Fault(NUMBER, text))]
 
     def _statuses(self, rows: Sequence[SourceRow]) -> tuple[list[Fault], list[Fault]]:
-        """Return a fault for an order that is cancelled at its source, a warning for one that has shipped."""
-        cancelled, shipped = [], []
+        """Return the faults and warnings of what an order's source reports of it, such as a cancellation."""
+        faults: list[Fault] = []
+        warnings: list[Fault] = []
         for status in self._columns.statuses:
             if any(map(status.applies, (row.cells for row in rows))):
-                if status.is_cancelled:
-                    what = f"is cancelled or refunded at its source: see the column {status.source}"
-                    cancelled.append(Fault(NUMBER, what))
-                else:
-                    what = f"may have shipped already: see the column {status.source}"
-                    shipped.append(Fault(NUMBER, what))
-        return cancelled, shipped
+                (faults if status.is_fault else warnings).append(Fault(status.path, status.message))
+        return faults, warnings
 
     def _faults_of_lines(
         self, rows: Sequence[SourceRow], lines: Any, ids: Sequence[str | None]

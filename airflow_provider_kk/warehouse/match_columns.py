@@ -95,20 +95,41 @@ class FieldSource:
         return self.shown or self.text
 
 
+#: By the field of a preset: where a status of its source is reported, in which words, and if it is a fault.
+_STATUSES = {
+    "cancelled": (NUMBER, "is cancelled, refunded or a test at its source: see the column {}", True),
+    "refunded_in_part": (
+        NUMBER,
+        "is refunded in part at its source, so its lines may have too many pieces: see the column {}. Set "
+        "the quantities that are left, and clear that cell",
+        True,
+    ),
+    "shipped": (NUMBER, "may have shipped already: see the column {}", False),
+    "unshipped_lines": (
+        ITEMS,
+        "has lines that need no shipping, such as a tip or a gift card: see the column {}. Remove these "
+        "lines, or KK may reject the order",
+        False,
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Status:
     """A source whose value shows what became of an order where it comes from."""
 
-    source: str
     read: Reader
     #: Lower case; any value when there is none.
     values: tuple[str, ...]
-    is_cancelled: bool
+    path: str
+    message: str
+    is_fault: bool
 
     def applies(self, cells: object) -> bool:
         """Return whether the value in a row's cells is one of them."""
         try:
-            value = as_text(self.read(cells))
+            value = self.read(cells)
+            value = "true" if value is True else as_text(value)
         except CellError:  # such as False
             return False
         return value is not None and (not self.values or value.lower() in self.values)
@@ -216,9 +237,9 @@ class _Resolution:
         line_mark = binder.bind(mark) if mark and binder.has(mark) else None
         preset = self._mapping.preset
         statuses = tuple(
-            Status(source, binder.bind(source), values, meaning is preset.cancelled)
-            for meaning in (preset.cancelled, preset.shipped)
-            for source, values in meaning.items()
+            Status(binder.bind(source), values, path, message.format(source), is_fault)
+            for name, (path, message, is_fault) in _STATUSES.items()
+            for source, values in getattr(preset, name).items()
             if binder.has(source)
         )
         number_binder = Binder(self._names)
