@@ -36,8 +36,9 @@ from airflow_provider_kk.delivery.storage import KeyTakenError, Storage, Transac
 _DAY_S = 86_400.0
 #: A standby that takes over lacks the commits of seconds, in which KK takes 2 orders each.
 _REMEMBERED = 200
-#: The back-off of a rejected order: 15 minutes at first, twice as long after each rejection, at most a day.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 900.0, 86_400.0
+#: Retries of a rejected order: its back-off is 15 minutes at first, twice as long after each rejection, at
+#: most a day.
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 900.0, 86_400.0
 
 T = TypeVar("T")
 S_co = TypeVar("S_co", bound=Storage, covariant=True)
@@ -237,7 +238,7 @@ class Ledger(Generic[S_co]):
 
     # Waits that a wrong clock made too long ----------------------------------------------------------
 
-    def bound_times(self, expected: Record, kk_skew_s: float | None) -> Record | None:
+    def shorten_waits(self, expected: Record, kk_skew_s: float | None) -> Record | None:
         """Shorten waits that are longer than their rule allows; None if there are none or the row changed.
 
         A clock that was ahead wrote such times. All POSTs were sent before this call, so a full settle delay
@@ -247,15 +248,15 @@ class Ledger(Generic[S_co]):
         if kk_skew_s is None or not self.waits_too_long(expected, kk_skew_s):
             return None
 
-        def bounded(tx: Transaction) -> RecordChanges:
-            pause_s = _pause_s(expected.rejections)
+        def shortened(tx: Transaction) -> RecordChanges:
+            backoff_s = _backoff_s(expected.rejections)
             return {
                 "settle_after": self._latest_now(tx, kk_skew_s) + self._settle_delay_of(expected),
                 "lease_until": tx.earlier(tx.now + self.timing.lease_s, expected.lease_until),
-                "retry_after": tx.earlier(tx.now + pause_s, expected.retry_after),
+                "retry_after": tx.earlier(tx.now + backoff_s, expected.retry_after),
             }
 
-        return self.storage.transact(lambda tx: tx.change(expected, self.stamped(tx, bounded(tx))))
+        return self.storage.transact(lambda tx: tx.change(expected, self.stamped(tx, shortened(tx))))
 
     def waits_too_long(self, expected: Record, kk_skew_s: float) -> bool:
         """Return whether a row's settle time is later than any that would be written now."""
@@ -391,7 +392,7 @@ class Ledger(Generic[S_co]):
             changes["settle_after"] = self._a_window_from_now(tx, entry, kk_skew_s)
         elif answer.event is Event.REJECTED:
             changes["rejections"] = entry.rejections + 1
-            changes["retry_after"] = tx.now + _pause_s(entry.rejections + 1)
+            changes["retry_after"] = tx.now + _backoff_s(entry.rejections + 1)
             # KK may reject after it created a part of a split, so the settle window must pass first.
             changes["settle_after"] = self._latest_now(tx, kk_skew_s) + self.timing.settle_window_s
         return changes
@@ -469,10 +470,10 @@ class Ledger(Generic[S_co]):
         }
         return self.compare_and_set(expected, event, lambda _tx: values)
 
-    def wait_for_rest(
+    def wait_for_splits(
         self, expected: Record, message: str, ids: Sequence[str], *, kk_skew_s: float
     ) -> Record | None:
-        """Wait one more settle window for the rest of an order in KK's list; None if the row changed."""
+        """Wait one more settle window until KK lists the other splits; None if the row changed."""
         return self.compare_and_set(
             expected,
             Event.INCOMPLETE,
@@ -508,8 +509,9 @@ class Ledger(Generic[S_co]):
 AnyLedger = Ledger[Storage]
 
 
-def _pause_s(rejections: int) -> float:
-    return min(_FIRST_PAUSE_S * (1 << max(0, rejections - 1)), _LONGEST_PAUSE_S)
+def _backoff_s(rejections: int) -> float:
+    """Return the seconds before an order that KK rejected so often is retried."""
+    return min(_FIRST_BACKOFF_S * (1 << max(0, rejections - 1)), _LONGEST_BACKOFF_S)
 
 
 def _created_or_conflict(entry: Record, ids: Sequence[str], now: Epoch) -> RecordChanges:
