@@ -6,9 +6,8 @@ Each change is one short transaction, by compare-and-set on (state, attempt, ver
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -73,7 +72,8 @@ class Ledger(Generic[S_co]):
         self.timing = timing or Timing()
         self.max_orders_per_day = max_orders_per_day
         self.new_version = new_version
-        self._recent: deque[tuple[Claim, AttemptResult]] = deque(maxlen=_REMEMBERED)
+        #: By version. Its operations are safe for threads.
+        self._recent: OrderedDict[str, tuple[Claim, AttemptResult]] = OrderedDict()
 
     def close(self) -> None:
         """Close the connections of the storage."""
@@ -280,7 +280,9 @@ class Ledger(Generic[S_co]):
         """
         entry, is_known = self._persist_answer(self._record, claim, answer)
         if is_known:
-            self._recent.append((claim, answer))
+            self._recent[claim.version] = claim, answer
+            if len(self._recent) > _REMEMBERED:
+                self._recent.popitem(last=False)
         else:
             self._record_lost()
         return entry
@@ -297,12 +299,11 @@ class Ledger(Generic[S_co]):
             return self.storage.persist(once)
 
     def _record_lost(self) -> None:
-        for claim, answer in list(self._recent):
+        for claim, answer in list(self._recent.values()):
             if answer.event is Event.NOT_SENT or self._persist_answer(self._has_recorded, claim, answer):
                 continue
             # Only once, since a later change of the order, as by a person, must stay.
-            with suppress(ValueError):  # another thread removed it first
-                self._recent.remove((claim, answer))
+            self._recent.pop(claim.version, None)
 
     def _has_recorded(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> bool:
         """Record an answer again if it is lost; return whether the ledger has its intent."""
