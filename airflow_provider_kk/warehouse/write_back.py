@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.log import OrderLog
+from airflow_provider_kk.delivery.log import OrderLog, count_orders
 from airflow_provider_kk.delivery.sql.driver_errors import is_serialization_failure, redact_db_error, retry
 from airflow_provider_kk.warehouse.drivers import leave_autocommit, plain_cursor, tuples
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
@@ -105,7 +105,7 @@ class WriteBack(ABC):
                     written += self._write(session, batch, order_log)
             finally:
                 order_log.flush()
-        log.info("Wrote the results of %d orders to %s", written, self.table)
+        log.info("Wrote the results of %s to %s", count_orders(written), self.table)
         return written
 
     @abstractmethod
