@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kk.delivery.log import OrderLog
+from airflow_provider_kk.delivery.log import OrderLog, count_orders
 from airflow_provider_kk.delivery.sql.driver_errors import (
     is_of_statement,
     is_serialization_failure,
@@ -117,7 +117,7 @@ class WriteBack(ABC):
                     written += self._write(session, batch, order_log)
             finally:
                 order_log.flush()
-        log.info("Results written to %s: %d", self.table, written)
+        log.info("Wrote the results of %s to %s", count_orders(written), self.table)
         return written
 
     @abstractmethod

@@ -229,7 +229,7 @@ def test_orders_without_a_row_are_counted_in_a_warning(
         "results of 2 orders (B, C) are not written: no row of orders has exactly this number in order_no. "
         "Check for blanks around it" in caplog.text
     )
-    assert "Results written to orders: 1" in caplog.text
+    assert "Wrote the results of 1 order to" in caplog.text
 
 
 def test_orders_without_a_row_in_several_batches_are_one_warning(

@@ -75,8 +75,8 @@ class SlowTransactions:
             if waited_s >= _WORTH_LOGGING_S and now - warned_at >= _WARN_EVERY_S:
                 warned_at = now
                 text = (
-                    "Waiting for the ledger's database for %.0f s: it is locked, busy or out of reach. Check "
-                    "its locks (pg_locks) and its server"
+                    "Waiting for the ledger's database for %.0f s: it is locked, busy or out of reach. Find "
+                    "the session that locks it (in PostgreSQL: pg_locks), and check its server"
                 )
                 _log.warning(text, waited_s)
 
