@@ -148,7 +148,9 @@ class Transport:
             refusal = KKNotSentError(f"not sent, because the check before sending failed: {error.reason}")
             refusal.__cause__ = error.reason
             return refusal
-        reason = "the deadline passed" if tracked.expired else self._reason(error)
+        reason = (
+            f"it took longer than timeout_s={self._timeout_s:g}" if tracked.expired else self._reason(error)
+        )
         if _proven_unsent(tracked, error):
             return KKNotSentError(f"KK cannot be reached, so nothing was sent: {reason}")
         if call.is_write:

@@ -167,11 +167,11 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     except ColumnsError as error:
         raise CommandError(str(error)) from error
     except ReadError as error:
-        raise CommandError(f"the warehouse {warehouse} cannot be read: {error}") from error
+        raise CommandError(f"the warehouse {warehouse!r} cannot be read: {error}") from error
     except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
         raise CommandError(
-            f"the warehouse {warehouse} cannot be read: {type(error).__name__}: {first}"
+            f"the warehouse {warehouse!r} cannot be read: {type(error).__name__}: {first}"
         ) from error
     log_columns(match_columns(spool.names, columns, defaults=defaults), log)
     return spool

@@ -148,9 +148,13 @@ class CircuitBreaker:
     def reason(self, message: str = "") -> str | None:
         """Return the reason why nothing more may be sent; None while the breaker is closed."""
         if self.same_rejections >= _SAME_REJECTIONS:
-            return f"KK rejected {_SAME_REJECTIONS} orders in a row with code {self.last_code}: {message}"
+            return (
+                f"KK rejected {_SAME_REJECTIONS} orders in a row with code {self.last_code}: {message}. "
+                "Fix the cause. Then, to end the back-off of the rejected orders, run "
+                f'`kk ledger retry --code {self.last_code} --why "..."`'
+            )
         if self.unknowns >= _UNKNOWNS_IN_A_ROW:
-            return f"the outcome of {_UNKNOWNS_IN_A_ROW} orders in a row is unknown: {message}"
+            return f"KK's answers to {_UNKNOWNS_IN_A_ROW} orders in a row are lost or unusable: {message}"
         if self.not_sent >= _NOT_SENT_IN_A_ROW:
             return f"{_NOT_SENT_IN_A_ROW} orders in a row could not be sent: {message}"
         if self.doubts >= _MOST_DOUBTS:

@@ -6,11 +6,9 @@ Each change is one short transaction, by compare-and-set on (state, attempt, ver
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Generic, TypeVar
 
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock
@@ -42,6 +40,7 @@ _REMEMBERED = 200
 #: most a day.
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 900.0, 86_400.0
 
+T = TypeVar("T")
 S_co = TypeVar("S_co", bound=Storage, covariant=True)
 
 
@@ -73,8 +72,8 @@ class Ledger(Generic[S_co]):
         self.timing = timing or Timing()
         self.max_orders_per_day = max_orders_per_day
         self.new_version = new_version
-        self._recent: deque[tuple[Claim, AttemptResult]] = deque(maxlen=_REMEMBERED)
-        self._has_lost_commits = False
+        #: By version. Its operations are safe for threads.
+        self._recent: OrderedDict[str, tuple[Claim, AttemptResult]] = OrderedDict()
 
     def close(self) -> None:
         """Close the connections of the storage."""
@@ -279,28 +278,42 @@ class Ledger(Generic[S_co]):
 
         If the intent is gone, a failover lost the last commits: then recent results are stored again.
         """
-        try:
-            entry = self.storage.persist(lambda tx: self._record(tx, claim, answer))
-        except KeyTakenError:  # the row was lost, and another worker added it again first
-            entry = self.storage.persist(lambda tx: self._record(tx, claim, answer))
-        if self._has_lost_commits:
+        entry, is_known = self._persist_answer(self._record, claim, answer)
+        if is_known:
+            self._recent[claim.version] = claim, answer
+            if len(self._recent) > _REMEMBERED:
+                self._recent.popitem(last=False)
+        else:
             self._record_lost()
-        self._recent.append((claim, answer))
         return entry
 
+    def _persist_answer(
+        self, work: Callable[[Transaction, Claim, AttemptResult], T], claim: Claim, answer: AttemptResult
+    ) -> T:
+        def once(tx: Transaction) -> T:
+            return work(tx, claim, answer)
+
+        try:
+            return self.storage.persist(once)
+        except KeyTakenError:  # the row was lost, and another worker added it again first
+            return self.storage.persist(once)
+
     def _record_lost(self) -> None:
-        for claim, answer in list(self._recent):
-            if answer.event is not Event.NOT_SENT:
-                with suppress(KeyTakenError):  # another worker added it again first
-                    self.storage.persist(partial(self._record_if_lost, claim=claim, answer=answer))
-        self._has_lost_commits = False
+        for claim, answer in list(self._recent.values()):
+            if answer.event is Event.NOT_SENT or self._persist_answer(self._has_recorded, claim, answer):
+                continue
+            # Only once, since a later change of the order, as by a person, must stay.
+            self._recent.pop(claim.version, None)
 
-    def _record_if_lost(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> None:
+    def _has_recorded(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> bool:
+        """Record an answer again if it is lost; return whether the ledger has its intent."""
         known = tx.attempts(claim.job.key, claim.generation)
-        if not any(one.version == claim.version and one.outcome for one in known):
-            self._record(tx, claim, answer)
+        if any(one.version == claim.version and one.outcome for one in known):
+            return True
+        return self._record(tx, claim, answer)[1]
 
-    def _record(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> Record:
+    def _record(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> tuple[Record, bool]:
+        """Store an answer; return the row, and whether the ledger has the intent."""
         is_known = tx.answer_attempt(
             claim,
             {
@@ -311,8 +324,11 @@ class Ledger(Generic[S_co]):
                 "recorded_at": tx.now,
             },
         )
-        if not is_known:
-            self._has_lost_commits = True
+        return self._record_in_row(tx, claim, answer, is_known=is_known), is_known
+
+    def _record_in_row(
+        self, tx: Transaction, claim: Claim, answer: AttemptResult, *, is_known: bool
+    ) -> Record:
         if claim.entry is not None and is_known:
             own = self.stamped(tx, self._own_answer(tx, claim.entry, answer, claim.kk_skew_s))
             if written := tx.change(claim.entry, own):

@@ -74,7 +74,7 @@ def recover(ledger: AnyLedger, order_list: OrderList, log: Log, *, max_age_s: fl
     ledger.storage.set_recovered_until(min(kk_started, started, ledger.now()))
     if adopted := reading.adopted:
         log.warning(
-            "KK has %s that the ledger did not have. They are adopted and not sent again: %s",
+            "KK has %s that the ledger did not have, adopted and not sent again: %s",
             count_orders(adopted),
             some_of(reading.adopted_first, adopted),
         )

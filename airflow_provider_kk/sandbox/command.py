@@ -12,8 +12,8 @@ _OPTIONS = (
     "list_lag_s", "any_sku", "rate_limit", "rate_burst", "rate_per_second",
 )  # fmt: skip
 _GREETING = """\
-What it has: open that address in a browser. Faults are armed by
-airflow_provider_kk.sandbox.control.SandboxControl("{url}").arm("drop_after_commit", times=1).
+To see its orders, open this address in a browser. To make requests fail, run in Python:
+airflow_provider_kk.sandbox.control.SandboxControl("{url}").arm("drop_after_commit", times=1)
 A connection that reconciles orders in doubt within seconds:
 export AIRFLOW_CONN_KK_DEFAULT='{{"conn_type": "kk", "host": "{url}", "password": "{token}",
   "extra": {{"timeout_s": 2, "lease_s": 4, "settle_window_s": 3}}}}'

@@ -57,7 +57,8 @@ def deliver_orders(
     states = failing_states(summary, max_rejected=max_rejected) or [
         state for state in ("rejected", "invalid", "held") if getattr(summary, state)
     ]
-    if states and not delivery.guard_exceeded:
+    # Orders before which the sync stopped are not in the ledger.
+    if states and not delivery.guard_exceeded and (states := delivery.in_ledger(states)):
         log.info(
             "To list these orders with their reasons, run `kk ledger list --state %s --kk-conn-id %s "
             "--ledger-conn-id %s`",

@@ -255,6 +255,14 @@ class Delivery:
         count_orders_moved(self.run.before, counts, self._tags(), is_over=state != "waiting")
         count_requests(self._client, self._bucket, self._tags())
 
+    def in_ledger(self, states: Sequence[str]) -> list[str]:
+        """Return those of the states that any order of the account has in the ledger."""
+        from airflow_provider_kk.delivery.sql.report import Report
+        from airflow_provider_kk.delivery.states import State
+
+        counts = Report(self.ledger.storage).count([State(state) for state in states])
+        return [state for state in states if counts.get(State(state))]
+
     def gauge_account(self) -> None:
         """Emit the Airflow metrics of the account's orders by state."""
         gauge_account(self.ledger, self._tags())

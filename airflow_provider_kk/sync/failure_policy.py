@@ -59,8 +59,9 @@ def failing_states(summary: Summary, *, max_rejected: float) -> list[str]:
     """Return the ledger states of the orders for which `task_failure` fails a task."""
     if summary.in_doubt or summary.not_sent:
         # An order that another worker is sending counts as in doubt.
-        in_doubt = ["in_doubt", "sending"] if summary.in_doubt else []
-        return in_doubt + (["not_sent"] if summary.not_sent else [])
+        states = ["in_doubt", "sending"] if summary.in_doubt else []
+        states += ["not_sent"] if summary.not_sent else []
+        return states + (["rejected"] if summary.newly_rejected else [])
     states = ["held"] if summary.newly_held else []
     if _too_many_are_bad(summary, max_rejected):
         states += ["rejected"] if summary.newly_rejected else []
@@ -98,6 +99,8 @@ def _unfinished(delivery: Delivery, summary: Summary) -> str:
     if summary.not_sent:
         where = "" if why else _examples(delivery, RunStatus.NOT_SENT, summary.not_sent)
         parts.append(f"{count_orders(summary.not_sent)} not sent{where}")
+    if summary.newly_rejected:
+        parts.append(f"{count_orders(summary.newly_rejected)} newly rejected")
     because = f", because {why}" if why else ""
     return f"{', '.join(parts)}{because}. {_what_next(delivery)}"
 

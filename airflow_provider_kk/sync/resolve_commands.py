@@ -37,7 +37,7 @@ def resolve_commands(
     """
     if state is State.REJECTED:
         first = "KK rejected it. Fix the cause first. Until its back-off ends, it is not sent again."
-        again = "The cause is fixed: send it without waiting for the back-off"
+        again = "If the cause is fixed, send it without waiting for the back-off"
         return ResolveCommands(first, (Command(again, _line("retry", key, "", options, is_refund)),))
     if state is not State.HELD and state not in DOUBTFUL:
         return None
@@ -73,12 +73,19 @@ def _created(ids: Sequence[str], is_refund: bool) -> list[tuple[str, str]]:
 def _never(ids: Sequence[str], is_refund: bool) -> list[tuple[str, str]]:
     if not ids:
         then = "the next try of its task sends it" if is_refund else "the next sync sends it"
-        return [(f"KK never created it: {then}", "--never-created")]
+        return [(f"If KK never created it ({then})", "--never-created")]
     if is_refund:
         return []
-    # KK lists 007 as 7, so a row may have another order's ids.
+    # KK lists 007 as 7, so a row may have the ids of another number.
     arguments = f"--never-created --not-mine {shlex.quote(','.join(ids))}"
-    return [("KK never created it, and these ids are another order's: the next sync sends it", arguments)]
+    return [
+        ("If KK has these ids under another number, and never created this order", arguments),
+        (
+            "If KK has this number for an order that is not yours, perhaps made by hand, run the first "
+            "command, then this one. The next sync sends your order, too",
+            "--order-again",
+        ),
+    ]
 
 
 def _line(action: str, key: str, arguments: str, options: str, is_refund: bool) -> str:

@@ -250,11 +250,11 @@ class _Mapper:
         equal = self._spool.equal_rows(suspects)
         if equal and not self._keeps_duplicates:
             examples = "; ".join(_some(group) for group in equal[:_NAMED])
+            remedy = "Remove the rows" if named else f"Remove the rows, or select a {LINE_ID} for each line"
             yield Fault(
                 ITEMS,
                 f"has rows that are equal in every column ({examples}). A file pasted twice or a JOIN "
-                f"may cause this. Remove the rows, or select a {LINE_ID} for each line. If all rows are "
-                "right, set duplicate_rows to 'keep'",
+                f"may cause this. {remedy}. If all rows are right, set duplicate_rows to 'keep'",
             )
         is_equal = {place: number for number, group in enumerate(equal) for place in group}
         for one in (one for one, count in named.items() if count > 1):

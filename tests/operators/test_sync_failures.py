@@ -157,6 +157,32 @@ def test_the_log_names_the_states_for_which_the_task_failed(
     assert which(printed()) == ["not_sent"]
 
 
+def test_a_sync_that_stops_before_its_first_order_names_no_state_that_the_ledger_lacks(
+    sandbox: SandboxServer, warehouse: Warehouse, printed: Printed
+):
+    warehouse.add(*rows([0, 1]))
+    sandbox.control.arm("auth", method=None)
+
+    failed = attempt(sync())
+
+    assert "2 orders not sent" in str(failed.error)
+    assert "To list these orders" not in printed()
+
+
+def test_an_open_breaker_reports_the_rejected_orders_and_how_to_end_their_backoff(
+    sandbox: SandboxServer, warehouse: Warehouse, printed: Printed
+):
+    warehouse.add(*rows(range(20)))
+    sandbox.control.arm("code_in_envelope", code=40004, message="insufficient account balance")
+
+    failed = attempt(sync(max_in_flight=1))
+
+    assert nonzero(failed.summary) == {"rejected": 10, "not_sent": 10}
+    assert "10 orders not sent, 10 orders newly rejected, because KK rejected 10" in str(failed.error)
+    assert 'run `kk ledger retry --code 40004 --why "..."`' in str(failed.error)
+    assert which(printed()) == ["rejected"]
+
+
 def test_a_number_reused_for_another_order_fails_the_sync(sandbox: SandboxServer, warehouse: Warehouse):
     warehouse.add(*rows(range(3)))
     attempt(sync(), run_id="first")
@@ -225,6 +251,17 @@ def test_wrong_arguments_fail_before_anything_is_sent(
     assert says in str(done.error)
     assert posts(sandbox) == 0
     assert len(warehouse.execute("SELECT * FROM order_line")) == len(rows(range(2)))
+
+
+def test_a_missing_write_back_column_is_not_retried(sandbox: SandboxServer, warehouse: Warehouse):
+    warehouse.add(*rows(range(2)))
+    place = {"table": "order_line", "key": "custom_order_number", "ids": "no_such", "state": "no_such"}
+
+    done = attempt(sync(write_back=place))
+
+    assert isinstance(done.error, AirflowFailException)
+    assert "order_line cannot be updated" in str(done.error)
+    assert posts(sandbox) == 0
 
 
 def test_an_unknown_policy_fails_while_the_dag_is_parsed():

@@ -305,13 +305,13 @@ def _shortens_to_now() -> AbstractContextManager[Any]:
 def _own_answer_for_anyone() -> AbstractContextManager[Any]:
     """An answer is taken for the row's, whichever attempt it belongs to."""
 
-    def records(self: AnyLedger, tx: Any, claim: Claim, answer: Any) -> Record:
+    def records(self: AnyLedger, tx: Any, claim: Claim, answer: Any) -> tuple[Record, bool]:
         entry = tx.lock(claim.job.key, claim.generation)
         if entry is None or entry.state is not State.SENDING:
             return plain(self, tx, claim, answer)
         tx.answer_attempt(claim, {"outcome": answer.event.value, "kk_order_ids": answer.kk_order_ids})
         own = self.stamped(tx, self._own_answer(tx, entry, answer, claim.kk_skew_s))
-        return tx.overwrite(entry, own)  # type: ignore[no-any-return]
+        return tx.overwrite(entry, own), True
 
     plain = Ledger._record
     return patch.object(Ledger, "_record", records)

@@ -32,13 +32,14 @@ def said(*about: object, is_refund: bool = False) -> list[argparse.Namespace]:
 @pytest.mark.parametrize("ids", [(), ("1001", "1002")])
 @pytest.mark.parametrize("state", [State.HELD, State.IN_DOUBT, State.SENDING])
 def test_a_shell_and_kk_read_what_was_meant(number: str, ids: tuple[str, ...], state: State):
-    created, never = said(number, state, ids)
-    for one in (created, never):
+    created, never, *others = said(number, state, ids)
+    for one in (created, never, *others):
         assert (one.action, one.number, one.refunds, one.why) == ("resolve", [number], False, "...")
         assert (one.kk_conn_id, one.ledger_conn_id) == ("kk_default", "ware house")
     assert created.created == (",".join(ids) or "ID[,ID...]")
     assert never.never_created
     assert never.not_mine == (",".join(ids) or None)
+    assert [one.order_again for one in others] == [True] * bool(ids)
 
 
 def test_a_refund_has_commands_of_its_own():

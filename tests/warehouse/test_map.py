@@ -399,6 +399,14 @@ def test_a_line_id_that_is_there_twice_is_a_fault(duplicate_rows: str) -> None:
     assert (partly.faults, len(partly.warnings)) == ((), 4)
 
 
+def test_an_equal_row_with_a_line_id_is_not_advised_to_select_one() -> None:
+    with_id, without_id = mapped([line(line_id=1), line(line_id=1), line("B"), line("B")])
+
+    assert "equal in every column" in with_id.faults[0].message
+    assert "select a line_id" not in with_id.faults[0].message
+    assert "select a line_id" in without_id.faults[0].message
+
+
 def test_line_ids_of_other_orders_do_not_matter() -> None:
     assert [found.faults for found in mapped([line(line_id=1), line("B", line_id=1)])] == [(), ()]
 

@@ -152,6 +152,19 @@ def test_a_table_with_other_columns_fails_before_anything_is_sent(each_warehouse
         WriteBack.parse({**UPDATED, "state": "nothing"}).prepare(each_warehouse.hook)
 
 
+def test_a_missing_table_is_permanent_and_folded_names_get_advice(postgres_warehouse: Warehouse) -> None:
+    postgres_warehouse.execute('CREATE TABLE "Orders" ("OrderNo" bigint, ids text, state text)')
+    places = {"key": '"OrderNo"', "ids": "ids", "state": "state"}
+
+    with pytest.raises(WriteBackError, match=r"""read as orders.*double quotes: '"Orders"'""") as folded:
+        WriteBack.parse({**places, "table": "Orders"}).prepare(postgres_warehouse.hook)
+    with pytest.raises(WriteBackError, match=r"does not exist$"):
+        WriteBack.parse({**places, "table": '"Oders"'}).prepare(postgres_warehouse.hook)
+
+    assert not folded.value.is_retryable
+    WriteBack.parse({**places, "table": '"Orders"'}).prepare(postgres_warehouse.hook)
+
+
 def test_many_tasks_may_make_the_table_at_once(postgres_warehouse: Warehouse) -> None:
     def prepare() -> None:
         try:
@@ -216,7 +229,7 @@ def test_orders_without_a_row_are_counted_in_a_warning(
         "results of 2 orders (B, C) are not written: no row of orders has exactly this number in order_no. "
         "Check for blanks around it" in caplog.text
     )
-    assert "Results written to orders: 1" in caplog.text
+    assert "Wrote the results of 1 order to" in caplog.text
 
 
 def test_orders_without_a_row_in_several_batches_are_one_warning(
