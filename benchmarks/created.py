@@ -42,9 +42,9 @@ def main() -> None:
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger_connection import open_ledger
     from airflow_provider_kk.operators.orders import SyncOrdersOperator
-    from airflow_provider_kk.sync.delivery import item_of
+    from airflow_provider_kk.sync.delivery_task import item_of
     from airflow_provider_kk.warehouse.map import parse_orders
-    from airflow_provider_kk.warehouse.read import read_rows
+    from airflow_provider_kk.warehouse.query_rows import read_rows
 
     task: dict[str, Any] = json.loads(sys.argv[1])
     fill(task["file"], ORDERS)

@@ -38,7 +38,7 @@ def main() -> None:
     from airflow_provider_kk.api.throttle import LocalBucket
     from airflow_provider_kk.delivery.model import Origin, Timing
     from airflow_provider_kk.delivery.orders import KKOrderList, order_job
-    from airflow_provider_kk.delivery.reconcile import Policy, reconcile
+    from airflow_provider_kk.delivery.reconcile import AbsencePolicy, reconcile
     from airflow_provider_kk.delivery.sql.database import pool_arguments
     from airflow_provider_kk.delivery.sql.storage import sql_ledger
     from benchmarks.orders import order
@@ -66,8 +66,8 @@ def main() -> None:
         ledger,
         KKOrderList(client),
         doubts,
-        at_hand=(),
-        policy=Policy(),
+        resendable=(),
+        policy=AbsencePolicy(),
         sync_id="bench",
         log=logging.getLogger("bench"),
     )

@@ -22,7 +22,7 @@ from airflow_provider_kk.delivery.run_queue import RunQueue
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import sql_ledger
-from airflow_provider_kk.sync.delivery import item_of, order_of
+from airflow_provider_kk.sync.delivery_task import item_of, order_of
 from airflow_provider_kk.sync.runs import SyncRuns
 from benchmarks.orders import order
 from benchmarks.places import TOKEN, ready, tell

@@ -21,8 +21,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import airflow_provider_kk
+
 REPOSITORY = Path(__file__).parents[1]
-PACKAGE = REPOSITORY / "airflow_provider_kk"
+PACKAGE = Path(airflow_provider_kk.__file__).parent
 RAISING = ("delivery", "hooks", "operators", "sensors", "sync", "triggers")
 LOGGING = (*RAISING, "api", "warehouse")
 REASONS = ("delivery/attempt.py", "delivery/clock.py", "delivery/reconcile.py", "sync/failure_policy.py")

@@ -38,6 +38,7 @@ REPLACED = {
     "refuse": "reject",
     "refused": "rejected",
     "refusal": "rejection",
+    "refusals": "rejections",
     "rests": "back-off",
     "halted": "circuit breaker",
     "station": "fulfilment status",
@@ -92,7 +93,10 @@ def words_of(name: str) -> set[str]:
 
 
 def glossary() -> dict[str, str]:
-    return dict(re.findall(r"^- \*\*(.+?)\*\*: (.+)$", (DOCS / "glossary.md").read_text(), re.MULTILINE))
+    entries = re.findall(
+        r"^- \*\*(.+?)\*\*: (.+(?:\n  .+)*)$", (DOCS / "glossary.md").read_text(), re.MULTILINE
+    )
+    return {term: " ".join(meaning.split()) for term, meaning in entries}
 
 
 def test_no_class_name_occurs_twice():

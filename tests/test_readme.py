@@ -247,7 +247,7 @@ class TestNames:
 
 class TestOnCall:
     @pytest.mark.parametrize(
-        ("rule", "limit"), [("same_refusals", 10), ("unknowns", 5), ("not_sent", 10), ("open_doubts", 20)]
+        ("rule", "limit"), [("same_rejections", 10), ("unknowns", 5), ("not_sent", 10), ("doubts", 20)]
     )
     def test_the_documented_circuit_breaker_is_that_of_the_code(self, rule: str, limit: int):
         assert CircuitBreaker(**{rule: limit - 1}).reason() is None

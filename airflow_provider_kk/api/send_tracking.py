@@ -7,6 +7,7 @@ proxy's CONNECT do not count, since no request is in them.
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import struct
 import threading
@@ -137,47 +138,57 @@ class TrackedRequest:
 
 
 class _Deadlines:
-    """Ends requests at their deadlines, from one thread: one for each costs a tenth of an order's CPU."""
+    """Ends requests at their deadlines, from one thread: one for each costs a tenth of an order's CPU.
+
+    It has no lock: a signal's handler that raises, as Airflow's at a task's timeout, may leave it locked.
+    """
 
     def __init__(self) -> None:
         self.reset()
-        # A forked process has none of its parent's threads, and the lock may have been held.
+        # A forked process has none of its parent's threads.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
         """Watch nothing."""
-        self._changed = threading.Condition()
         self._requests: set[TrackedRequest] = set()
+        self._earlier: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._next = inf
         self._is_watched = False
 
     def add(self, request: TrackedRequest) -> None:
         """Watch a request."""
-        with self._changed:
-            if not self._is_watched:
-                threading.Thread(target=self._watch, name="kk-deadlines", daemon=True).start()
-                self._is_watched = True
-            self._requests.add(request)
-            if request.deadline < self._next:
-                self._changed.notify()
+        self._requests.add(request)
+        if not self._is_watched:
+            # Requests that begin at the same time may start two threads, which does no harm.
+            threading.Thread(target=self._watch, name="kk-deadlines", daemon=True).start()
+            self._is_watched = True
+        elif request.deadline < self._next:
+            self._earlier.put(None)
 
     def discard(self, request: TrackedRequest) -> None:
         """Watch a request no more."""
-        with self._changed:
-            self._requests.discard(request)
+        self._requests.discard(request)
 
     def _watch(self) -> None:
-        while True:
-            with self._changed:
-                now = time.monotonic()
-                due = [request for request in self._requests if request.deadline <= now]
-                self._requests.difference_update(due)
-                self._next = min((request.deadline for request in self._requests), default=inf)
-                if not due:
-                    self._changed.wait(None if self._next == inf else self._next - now)
-            for request in due:
-                request.expire()
+        try:
+            while True:
+                self._expire_due()
+        finally:  # the next request starts another thread
+            self._is_watched = False
+
+    def _expire_due(self) -> None:
+        self._next = inf  # before the requests are read, so that one that is added after that is noticed
+        requests, now = self._requests.copy(), time.monotonic()
+        due = [request for request in requests if request.deadline <= now]
+        for request in due:
+            self._requests.discard(request)
+            request.expire()
+        if due:
+            return
+        self._next = next_deadline = min((request.deadline for request in requests), default=inf)
+        with suppress(queue.Empty):
+            self._earlier.get(timeout=None if next_deadline == inf else next_deadline - now)
 
 
 _deadlines = _Deadlines()

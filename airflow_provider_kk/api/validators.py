@@ -247,7 +247,7 @@ def _kind(value: object) -> str:
     if isinstance(value, bool):
         return "True or False"
     if isinstance(value, float | Decimal):
-        return "a number that is not whole, or too large to be exact"
+        return "a number with decimals, or one too large to be exact"
     if isinstance(value, str):
         return "other text"
     return {dict: "an object", list: "a list", type(None): "nothing"}.get(type(value), type(value).__name__)

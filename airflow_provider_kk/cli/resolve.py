@@ -1,4 +1,7 @@
-"""`kk ledger resolve` decides what became of orders; `kk ledger retry` ends the back-off of rejected ones."""
+"""`kk ledger resolve` decides what became of orders; `kk ledger retry` ends the back-off of rejected ones.
+
+This module has the options and messages. `sync.resolution_checks` has the conditions of each decision.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ from airflow_provider_kk.sync.resolution import (
 )
 from airflow_provider_kk.sync.resolution_checks import (
     all_at_kk_of,
-    bound_waits,
     doubt_of_orders,
     doubt_of_refunds,
     orders_seen_at_kk,
     refunds_seen_at_kk,
     require_other_number,
+    shorten_waits,
 )
 
 if TYPE_CHECKING:
@@ -151,7 +154,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Resolve the orders; the exit status is 1 when one is skipped."""
     resolved_by = resolved_by_of(arguments)
-    entries = [bound_waits(one, hook, ledger) for one in require_known(arguments.number, ledger)]
+    entries = [shorten_waits(one, hook, ledger) for one in require_known(arguments.number, ledger)]
     _require_one_for_ids(arguments, entries)
     if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
         raise CommandError(

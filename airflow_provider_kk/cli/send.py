@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.delivery_task import Delivery
     from airflow_provider_kk.sync.guards import Prices
     from airflow_provider_kk.sync.runs import Summary
     from airflow_provider_kk.warehouse.spool import Spool
@@ -168,10 +168,10 @@ def _send(
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.reconcile import Policy
+    from airflow_provider_kk.delivery.reconcile import AbsencePolicy
     from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
-    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.delivery_task import Delivery
     from airflow_provider_kk.sync.load_orders import enqueue_orders
 
     stop, bar, run_queue = Stop(), None, RunQueue()
@@ -187,7 +187,7 @@ def _send(
             run_queue=run_queue,
             origin=_origin(arguments, ledger),
             stop=stop,
-            policy=Policy(arguments.on_absence),
+            policy=AbsencePolicy(arguments.on_absence),
             log=log,
             max_in_flight=_IN_FLIGHT,
             max_sent=arguments.limit,
@@ -224,7 +224,7 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar
     if bar is not None:
         bar.start(delivery.run_queue.counts().get(RunStatus.PENDING, 0))
     try:
-        summary, failure = delivery.carry_out()
+        summary, failure = delivery.deliver_and_summarise()
     finally:
         if bar is not None:
             bar.stop()

@@ -115,14 +115,14 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
     """
     from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse import files
-    from airflow_provider_kk.warehouse.columns import FILE, resolve
     from airflow_provider_kk.warehouse.field_mapping import ColumnsError
+    from airflow_provider_kk.warehouse.match_columns import FILE, match_columns
 
     columns, defaults = dict(arguments.columns), dict(arguments.default)
     try:
         spool = files.read_file(
             arguments.file,
-            check=lambda names: resolve(names, columns, FILE, defaults=defaults),
+            check=lambda names: match_columns(names, columns, FILE, defaults=defaults),
             delimiter=arguments.delimiter,
             quoting=arguments.quoting,
             encoding=arguments.encoding,
@@ -134,7 +134,7 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
         )
     except (files.FileError, ColumnsError) as error:
         raise CommandError(str(error)) from error
-    log_columns(resolve(spool.names, columns, defaults=defaults), log)
+    log_columns(match_columns(spool.names, columns, defaults=defaults), log)
     return spool
 
 
@@ -144,11 +144,11 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     :raises CommandError: the query, its columns or the warehouse cannot be used.
     """
     from airflow_provider_kk.cli.common import is_file
-    from airflow_provider_kk.hooks.database import hook_behind
+    from airflow_provider_kk.hooks.engines import hook_behind
     from airflow_provider_kk.sync.load_orders import log_columns
-    from airflow_provider_kk.warehouse.columns import QUERY, resolve
     from airflow_provider_kk.warehouse.field_mapping import ColumnsError
-    from airflow_provider_kk.warehouse.read import ReadError, read_rows
+    from airflow_provider_kk.warehouse.match_columns import QUERY, match_columns
+    from airflow_provider_kk.warehouse.query_rows import ReadError, read_rows
 
     warehouse = arguments.warehouse_conn_id
     columns, defaults = dict(arguments.columns), dict(arguments.default)
@@ -161,19 +161,19 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
         spool = read_rows(
             hook,
             statement_of(arguments),
-            check=lambda names: resolve(names, columns, QUERY, defaults=defaults),
+            check=lambda names: match_columns(names, columns, QUERY, defaults=defaults),
             only_reads=True,
         )
     except ColumnsError as error:
         raise CommandError(str(error)) from error
     except ReadError as error:
-        raise CommandError(f"the warehouse {warehouse} cannot be read: {error}") from error
+        raise CommandError(f"the warehouse {warehouse!r} cannot be read: {error}") from error
     except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
         raise CommandError(
-            f"the warehouse {warehouse} cannot be read: {type(error).__name__}: {first}"
+            f"the warehouse {warehouse!r} cannot be read: {type(error).__name__}: {first}"
         ) from error
-    log_columns(resolve(spool.names, columns, defaults=defaults), log)
+    log_columns(match_columns(spool.names, columns, defaults=defaults), log)
     return spool
 
 

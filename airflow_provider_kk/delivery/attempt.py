@@ -12,10 +12,10 @@ from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.model import AttemptResult, Claim, Job, Origin, Record
 from airflow_provider_kk.delivery.states import Event, State
 
-_SAME_REFUSALS = 10
+_SAME_REJECTIONS = 10
 _UNKNOWNS_IN_A_ROW = 5
 _NOT_SENT_IN_A_ROW = 10
-_OPEN_DOUBTS = 20
+_MOST_DOUBTS = 20
 
 
 class LeaseTooShortError(Exception):
@@ -129,27 +129,27 @@ class Limits:
 class CircuitBreaker:
     """The circuit breaker of a run: it opens when failures repeat, and then nothing more is sent."""
 
-    open_doubts: int = 0
+    doubts: int = 0
     last_code: int | None = None
-    same_refusals: int = 0
+    same_rejections: int = 0
     unknowns: int = 0
     not_sent: int = 0
 
     def note(self, entry: Record) -> str | None:
         """Count an outcome; return the reason if the breaker is open."""
         is_same = entry.state is State.REJECTED and entry.code == self.last_code
-        self.same_refusals = self.same_refusals + 1 if is_same else int(entry.state is State.REJECTED)
+        self.same_rejections = self.same_rejections + 1 if is_same else int(entry.state is State.REJECTED)
         self.last_code = entry.code if entry.state is State.REJECTED else None
         self.unknowns = self.unknowns + 1 if entry.state is State.IN_DOUBT else 0
         self.not_sent = self.not_sent + 1 if entry.state is State.NOT_SENT else 0
-        self.open_doubts += entry.state is State.IN_DOUBT
+        self.doubts += entry.state is State.IN_DOUBT
         return self.reason(entry.message)
 
     def reason(self, message: str = "") -> str | None:
         """Return the reason why nothing more may be sent; None while the breaker is closed."""
-        if self.same_refusals >= _SAME_REFUSALS:
+        if self.same_rejections >= _SAME_REJECTIONS:
             return (
-                f"KK rejected {_SAME_REFUSALS} orders in a row with code {self.last_code}: {message}. "
+                f"KK rejected {_SAME_REJECTIONS} orders in a row with code {self.last_code}: {message}. "
                 "Fix the cause. Then, to end the back-off of the rejected orders, run "
                 f'`kk ledger retry --code {self.last_code} --why "..."`'
             )
@@ -157,6 +157,6 @@ class CircuitBreaker:
             return f"KK's answers to {_UNKNOWNS_IN_A_ROW} orders in a row are lost or unusable: {message}"
         if self.not_sent >= _NOT_SENT_IN_A_ROW:
             return f"{_NOT_SENT_IN_A_ROW} orders in a row could not be sent: {message}"
-        if self.open_doubts >= _OPEN_DOUBTS:
-            return f"{self.open_doubts} orders of this account are in doubt"
+        if self.doubts >= _MOST_DOUBTS:
+            return f"{self.doubts} orders of this account are in doubt"
         return None

@@ -1,4 +1,8 @@
-"""Send a run's orders, several at once, until the circuit breaker opens; reconcile those in doubt."""
+"""Send a run's orders, several at once, until the circuit breaker opens; reconcile those in doubt.
+
+One thread dispatches orders and records their results. Worker threads take a permit and make an attempt
+(`_work`). The caller sleeps for `wait_s` and calls `reconcile_waiting` until no order is waiting.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ from airflow_provider_kk.delivery.model import (
     Record,
     SendingPausedError,
 )
-from airflow_provider_kk.delivery.reconcile import Policy, bound_wait, reconcile
+from airflow_provider_kk.delivery.reconcile import AbsencePolicy, reconcile, shorten_wait
 from airflow_provider_kk.delivery.recover import found_as_integer, recover, rename
 from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, Results, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.driver_errors import describe_error
@@ -40,7 +44,9 @@ from airflow_provider_kk.delivery.states import (
 
 _RATE_LIMITED_TRIES = 5
 #: Seconds between two readings of the row of a job that another worker is sending.
-_RECONCILE_EVERY_S = 10.0
+_FOLLOW_EVERY_S = 10.0
+#: The row after an attempt and the error of its call; None if another worker claimed the order.
+_Attempted = tuple[Record, KKError | None] | None
 #: Seconds after which progress is logged even if no attempt ends.
 _PROGRESS_EVERY_S = 0.5
 
@@ -87,7 +93,7 @@ class Dispatcher:
     origin: Origin
     sync_id: str
     stop: Stop
-    policy: Policy = field(default_factory=Policy)
+    policy: AbsencePolicy = field(default_factory=AbsencePolicy)
     limits: Limits = field(default_factory=Limits)
     recover_max_age_s: float = 0.0
     stock: StockLookup | None = None
@@ -137,9 +143,9 @@ class Dispatcher:
         If an error is raised meanwhile, such as a signal or a timeout, the attempts in flight are recorded
         first.
         """
-        with self._recording():
+        with self._recording_attempts():
             self._progress.start(self.run_queue.counts().get(RunStatus.PENDING, 0))
-            self._start()
+            self._prepare()
             self._send_pending()
 
     def wait_s(self) -> float | None:
@@ -151,7 +157,7 @@ class Dispatcher:
 
     def reconcile_waiting(self) -> None:
         """Reconcile the waiting orders that are due, and resend those that are absent at KK."""
-        with self._recording():
+        with self._recording_attempts():
             self._follow_other_workers()
             self._reconcile(entry for _item, entry in self._waiting() if entry is not None)
 
@@ -169,7 +175,8 @@ class Dispatcher:
             self.stock.close()
 
     @contextmanager
-    def _recording(self) -> Iterator[None]:
+    def _recording_attempts(self) -> Iterator[None]:
+        """Finish resends and attempts when the body ends; after an error, only record those in flight."""
         try:
             yield
             self._finish_sending()
@@ -198,7 +205,8 @@ class Dispatcher:
 
     # Starting --------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _prepare(self) -> None:
+        """Before new orders are sent: recover, check the guards, reconcile the account's orders in doubt."""
         if pause := self.ledger.storage.pause():
             self._postpone(describe_pause(pause))
         try:
@@ -215,7 +223,7 @@ class Dispatcher:
         self._finish_sending()
         doubts = self.ledger.doubts()
         self._warn_of_other_doubts(doubts)
-        self._breaker.open_doubts = len(doubts)
+        self._breaker.doubts = len(doubts)
         if reason := self._breaker.reason():
             self._open_breaker(reason)
 
@@ -259,6 +267,7 @@ class Dispatcher:
     # Sending ---------------------------------------------------------------------------------------
 
     def _send_pending(self) -> None:
+        """Go through the pending orders once: send or skip each."""
         for batch in self._batches(RunStatus.PENDING):
             if self.stock is not None:
                 self.stock.expect(item for item, entry in batch if is_unsent(entry))
@@ -267,8 +276,8 @@ class Dispatcher:
         self._finish_sending()
 
     def _dispatch(self, item: QueuedOrder, entry: Record | None) -> None:
-        """Do the next action with an order."""
-        entry = entry and self._bound_wait(entry)
+        """Send an order if that is its next action and KK has the goods; else record what the ledger has."""
+        entry = entry and self._shorten_wait(entry)
         if next_action(item, entry, self.ledger.now) is Action.SEND:
             shortage = self._shortage(item)
             if not shortage:
@@ -402,6 +411,7 @@ class Dispatcher:
             self.log.error("%s in flight failed, too: %s", count_orders(number), name)
 
     def _on_done(self, item: QueuedOrder, expected: Record | None, future: Future[_Attempted]) -> None:
+        """Record the result of an attempt, or queue a resend after a 429."""
         try:
             delivered = future.result()
         except ThrottleStopped:
@@ -453,13 +463,13 @@ class Dispatcher:
 
     def _reconcile(self, candidates: Iterable[Record]) -> None:
         """Reconcile rows, also those of other syncs, and queue the resends."""
-        by_key = {entry.key: self._bound_wait(entry) for entry in candidates}
+        by_key = {entry.key: self._shorten_wait(entry) for entry in candidates}
         items = {key: item for key in by_key if (item := self.run_queue.item(key)) is not None}
         reconciled = reconcile(
             self.ledger,
             self.order_list,
             by_key.values(),
-            at_hand=items.keys(),
+            resendable=items.keys(),
             policy=self.policy,
             sync_id=self.sync_id,
             log=self.log,
@@ -478,9 +488,9 @@ class Dispatcher:
         for entry in reconciled.absent:
             self._order_log.warning("{orders} {are} not at KK", entry.key)
             self._resends.append((items[entry.key], entry))
-        self._results.leave_open(reconciled.open, by_key, items)
+        self._results.leave_in_doubt(reconciled.in_doubt, by_key, items)
 
-    def _bound_wait(self, entry: Record) -> Record:
+    def _shorten_wait(self, entry: Record) -> Record:
         """Shorten a wait that is longer than its rule allows; return the row."""
         if entry.state not in RECONCILE_FIRST or not self.ledger.waits_too_long(
             entry, kk_skew_s(self.order_list)
@@ -489,10 +499,7 @@ class Dispatcher:
         if self.order_list.clock_skew_s is None:
             with suppress(KKError):
                 self.probe()
-        return bound_wait(self.ledger, entry, self._order_log, kk_skew_s=self.order_list.clock_skew_s)
-
-
-_Attempted = tuple[Record, KKError | None] | None
+        return shorten_wait(self.ledger, entry, self._order_log, kk_skew_s=self.order_list.clock_skew_s)
 
 
 def _why_postponed(error: SendingPausedError | DailyCapError) -> str:
@@ -508,5 +515,5 @@ def _wait_s(entry: Record | None, now: float, trusted: float) -> float:
     if entry is None or entry.state not in RECONCILE_FIRST:
         return 0.0
     if entry.state is State.SENDING and entry.lease_until > now:
-        return min(entry.settle_after - trusted, _RECONCILE_EVERY_S)  # its worker may still record a result
+        return min(entry.settle_after - trusted, _FOLLOW_EVERY_S)  # its worker may still record a result
     return entry.settle_after - trusted

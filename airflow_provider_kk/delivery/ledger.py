@@ -6,11 +6,9 @@ Each change is one short transaction, by compare-and-set on (state, attempt, ver
 from __future__ import annotations
 
 import secrets
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Generic, TypeVar
 
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock
@@ -38,9 +36,11 @@ from airflow_provider_kk.delivery.storage import KeyTakenError, Storage, Transac
 _DAY_S = 86_400.0
 #: A standby that takes over lacks the commits of seconds, in which KK takes 2 orders each.
 _REMEMBERED = 200
-#: The back-off of a rejected order: 15 minutes at first, twice as long after each rejection, at most a day.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 900.0, 86_400.0
+#: Retries of a rejected order: its back-off is 15 minutes at first, twice as long after each rejection, at
+#: most a day.
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 900.0, 86_400.0
 
+T = TypeVar("T")
 S_co = TypeVar("S_co", bound=Storage, covariant=True)
 
 
@@ -72,8 +72,8 @@ class Ledger(Generic[S_co]):
         self.timing = timing or Timing()
         self.max_orders_per_day = max_orders_per_day
         self.new_version = new_version
-        self._recent: deque[tuple[Claim, AttemptResult]] = deque(maxlen=_REMEMBERED)
-        self._has_lost_commits = False
+        #: By version. Its operations are safe for threads.
+        self._recent: OrderedDict[str, tuple[Claim, AttemptResult]] = OrderedDict()
 
     def close(self) -> None:
         """Close the connections of the storage."""
@@ -238,7 +238,7 @@ class Ledger(Generic[S_co]):
 
     # Waits that a wrong clock made too long ----------------------------------------------------------
 
-    def bound_times(self, expected: Record, kk_skew_s: float | None) -> Record | None:
+    def shorten_waits(self, expected: Record, kk_skew_s: float | None) -> Record | None:
         """Shorten waits that are longer than their rule allows; None if there are none or the row changed.
 
         A clock that was ahead wrote such times. All POSTs were sent before this call, so a full settle delay
@@ -248,15 +248,15 @@ class Ledger(Generic[S_co]):
         if kk_skew_s is None or not self.waits_too_long(expected, kk_skew_s):
             return None
 
-        def bounded(tx: Transaction) -> RecordChanges:
-            pause_s = _pause_s(expected.rejections)
+        def shortened(tx: Transaction) -> RecordChanges:
+            backoff_s = _backoff_s(expected.rejections)
             return {
                 "settle_after": self._latest_now(tx, kk_skew_s) + self._settle_delay_of(expected),
                 "lease_until": tx.earlier(tx.now + self.timing.lease_s, expected.lease_until),
-                "retry_after": tx.earlier(tx.now + pause_s, expected.retry_after),
+                "retry_after": tx.earlier(tx.now + backoff_s, expected.retry_after),
             }
 
-        return self.storage.transact(lambda tx: tx.change(expected, self.stamped(tx, bounded(tx))))
+        return self.storage.transact(lambda tx: tx.change(expected, self.stamped(tx, shortened(tx))))
 
     def waits_too_long(self, expected: Record, kk_skew_s: float) -> bool:
         """Return whether a row's settle time is later than any that would be written now."""
@@ -278,28 +278,42 @@ class Ledger(Generic[S_co]):
 
         If the intent is gone, a failover lost the last commits: then recent results are stored again.
         """
-        try:
-            entry = self.storage.persist(lambda tx: self._record(tx, claim, answer))
-        except KeyTakenError:  # the row was lost, and another worker added it again first
-            entry = self.storage.persist(lambda tx: self._record(tx, claim, answer))
-        if self._has_lost_commits:
+        entry, is_known = self._persist_answer(self._record, claim, answer)
+        if is_known:
+            self._recent[claim.version] = claim, answer
+            if len(self._recent) > _REMEMBERED:
+                self._recent.popitem(last=False)
+        else:
             self._record_lost()
-        self._recent.append((claim, answer))
         return entry
 
+    def _persist_answer(
+        self, work: Callable[[Transaction, Claim, AttemptResult], T], claim: Claim, answer: AttemptResult
+    ) -> T:
+        def once(tx: Transaction) -> T:
+            return work(tx, claim, answer)
+
+        try:
+            return self.storage.persist(once)
+        except KeyTakenError:  # the row was lost, and another worker added it again first
+            return self.storage.persist(once)
+
     def _record_lost(self) -> None:
-        for claim, answer in list(self._recent):
-            if answer.event is not Event.NOT_SENT:
-                with suppress(KeyTakenError):  # another worker added it again first
-                    self.storage.persist(partial(self._record_if_lost, claim=claim, answer=answer))
-        self._has_lost_commits = False
+        for claim, answer in list(self._recent.values()):
+            if answer.event is Event.NOT_SENT or self._persist_answer(self._has_recorded, claim, answer):
+                continue
+            # Only once, since a later change of the order, as by a person, must stay.
+            self._recent.pop(claim.version, None)
 
-    def _record_if_lost(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> None:
+    def _has_recorded(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> bool:
+        """Record an answer again if it is lost; return whether the ledger has its intent."""
         known = tx.attempts(claim.job.key, claim.generation)
-        if not any(one.version == claim.version and one.outcome for one in known):
-            self._record(tx, claim, answer)
+        if any(one.version == claim.version and one.outcome for one in known):
+            return True
+        return self._record(tx, claim, answer)[1]
 
-    def _record(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> Record:
+    def _record(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> tuple[Record, bool]:
+        """Store an answer; return the row, and whether the ledger has the intent."""
         is_known = tx.answer_attempt(
             claim,
             {
@@ -310,8 +324,11 @@ class Ledger(Generic[S_co]):
                 "recorded_at": tx.now,
             },
         )
-        if not is_known:
-            self._has_lost_commits = True
+        return self._record_in_row(tx, claim, answer, is_known=is_known), is_known
+
+    def _record_in_row(
+        self, tx: Transaction, claim: Claim, answer: AttemptResult, *, is_known: bool
+    ) -> Record:
         if claim.entry is not None and is_known:
             own = self.stamped(tx, self._own_answer(tx, claim.entry, answer, claim.kk_skew_s))
             if written := tx.change(claim.entry, own):
@@ -375,7 +392,7 @@ class Ledger(Generic[S_co]):
             changes["settle_after"] = self._a_window_from_now(tx, entry, kk_skew_s)
         elif answer.event is Event.REJECTED:
             changes["rejections"] = entry.rejections + 1
-            changes["retry_after"] = tx.now + _pause_s(entry.rejections + 1)
+            changes["retry_after"] = tx.now + _backoff_s(entry.rejections + 1)
             # KK may reject after it created a part of a split, so the settle window must pass first.
             changes["settle_after"] = self._latest_now(tx, kk_skew_s) + self.timing.settle_window_s
         return changes
@@ -453,10 +470,10 @@ class Ledger(Generic[S_co]):
         }
         return self.compare_and_set(expected, event, lambda _tx: values)
 
-    def wait_for_rest(
+    def wait_for_splits(
         self, expected: Record, message: str, ids: Sequence[str], *, kk_skew_s: float
     ) -> Record | None:
-        """Wait one more settle window for the rest of an order in KK's list; None if the row changed."""
+        """Wait one more settle window until KK lists the other splits; None if the row changed."""
         return self.compare_and_set(
             expected,
             Event.INCOMPLETE,
@@ -492,8 +509,9 @@ class Ledger(Generic[S_co]):
 AnyLedger = Ledger[Storage]
 
 
-def _pause_s(rejections: int) -> float:
-    return min(_FIRST_PAUSE_S * (1 << max(0, rejections - 1)), _LONGEST_PAUSE_S)
+def _backoff_s(rejections: int) -> float:
+    """Return the seconds before an order that KK rejected so often is retried."""
+    return min(_FIRST_BACKOFF_S * (1 << max(0, rejections - 1)), _LONGEST_BACKOFF_S)
 
 
 def _created_or_conflict(entry: Record, ids: Sequence[str], now: Epoch) -> RecordChanges:

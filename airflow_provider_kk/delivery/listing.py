@@ -280,9 +280,9 @@ def _begun_at(entry: Record, attempts: Iterable[Attempt]) -> float:
     return min([*intents, entry.created_at or entry.updated_at])
 
 
-def _may_be_another(sighting: ListedOrder, entry: Record, ledger: AnyLedger) -> bool:
+def _may_be_another(listed: ListedOrder, entry: Record, ledger: AnyLedger) -> bool:
     """Return whether an order that KK lists by an integer may belong to another number."""
-    if ledger.storage.is_of_another_key(sighting.id, entry.key):
+    if ledger.storage.is_of_another_key(listed.id, entry.key):
         return True
     plain = plain_number(entry.key)
     alike = [*zero_padded_rows(ledger, [plain]).get(plain, ()), *ledger.look_up([plain]).values()]

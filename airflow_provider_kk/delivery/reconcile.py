@@ -1,4 +1,8 @@
-"""Reconcile the orders in doubt of the whole account with one reading of KK's list."""
+"""Reconcile the orders in doubt of the whole account with one reading of KK's list.
+
+This decides the outcome of a request whose response was lost. Rejected orders are also reconciled before
+they are sent again, since KK may have created a part of a split.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,11 @@ from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 #: Seconds after its intent from which an order is held instead of resent.
 _RESEND_WITHIN_S = 86_400.0
 #: Seconds after the settle window from which a new order at KK cannot be the effect of the POST.
-_UNNUMBERED_S = 3_600.0
+_UNNUMBERED_WITHIN_S = 3_600.0
 
 
 @dataclass(frozen=True)
-class Policy:
+class AbsencePolicy:
     """The policy for an order in doubt that KK's list lacks."""
 
     on_absence: str = "resend"
@@ -39,14 +43,17 @@ class Policy:
 
 @dataclass
 class Reconciliation:
-    """The result of reconciling."""
+    """The result of reconciling.
+
+    An order is in none of these while it waits for its other splits, or if its row changed meanwhile.
+    """
 
     adopted: list[Record] = field(default_factory=list)
     held: list[Record] = field(default_factory=list)
     absent: list[Record] = field(default_factory=list)
     """Proven absent at KK: they may be resent, by compare-and-set on these rows."""
-    open: dict[str, str] = field(default_factory=dict)
-    """Still in doubt, with the reason."""
+    in_doubt: dict[str, str] = field(default_factory=dict)
+    """Still in doubt or still rejected, with the reason why they are not resent now."""
 
 
 def reconcile(
@@ -54,15 +61,15 @@ def reconcile(
     order_list: OrderList,
     candidates: Iterable[Record],
     *,
-    at_hand: Collection[str],
-    policy: Policy,
+    resendable: Collection[str],
+    policy: AbsencePolicy,
     sync_id: str,
     log: Log,
 ) -> Reconciliation:
     """Reconcile those `candidates` whose settle window is over: adopt them, hold them, or allow a resend.
 
     :param candidates: rows as they were read before this call, hence before any listing.
-    :param at_hand: the keys that this sync can resend; the others can only be adopted or held.
+    :param resendable: the keys that this sync can resend; the others can only be adopted or held.
     """
     result = Reconciliation()
     now = trusted_now(ledger, order_list)
@@ -78,7 +85,7 @@ def reconcile(
         listing = list_since(ledger, order_list, due, since, now)
     except (KKError, InconclusiveError) as error:
         log.warning("KK's list cannot be used, so orders in doubt stay in doubt: %s", error)
-        result.open.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
+        result.in_doubt.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
         return result
     for entry in due:
         decision = _decide(entry, attempts[entry.key], listing, now, ledger)
@@ -87,26 +94,12 @@ def reconcile(
             entry,
             result,
             ledger,
-            at_hand=entry.key in at_hand,
+            can_resend=entry.key in resendable,
             policy=policy,
             sync_id=sync_id,
             kk_skew_s=kk_skew_s(order_list),
         )
     return result
-
-
-def bound_wait(ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None) -> Record:
-    """Shorten a wait that a wrong clock made too long; return the row."""
-    bounded = ledger.bound_times(entry, kk_skew_s)
-    if bounded is None:
-        return entry
-    order_log.warning(
-        "the settle time of {orders} was later than any settle window: {reason}",
-        entry.key,
-        "a clock was ahead when it was stored, and is right again. KK's list is read one settle delay from "
-        "now",
-    )
-    return bounded
 
 
 # Attempts ------------------------------------------------------------------------------------------
@@ -120,11 +113,11 @@ def attempts_of(ledger: AnyLedger, due: Sequence[Record]) -> dict[str, list[Atte
         if one.generation == generation[one.key] and one.outcome != Event.NOT_SENT.value:
             grouped[one.key].insert(0, one)
     for entry in due:
-        grouped[entry.key] = grouped[entry.key] or [_lost_attempt(entry, ledger)]
+        grouped[entry.key] = grouped[entry.key] or [_attempt_from_row(entry, ledger)]
     return grouped
 
 
-def _lost_attempt(entry: Record, ledger: AnyLedger) -> Attempt:
+def _attempt_from_row(entry: Record, ledger: AnyLedger) -> Attempt:
     """Return an attempt that a restored backup lacks, by the data in its row."""
     return Attempt(
         key=entry.key,
@@ -153,10 +146,14 @@ def _lost_attempt(entry: Record, ledger: AnyLedger) -> Attempt:
 class _Kind(Enum):
     ADOPT = "adopt"
     WAIT = "wait"
+    """KK lists a part of the order: read the list again after one more settle window."""
     CONFLICT = "conflict"
     ABSENT = "absent"
+    """Proven absent: the policy decides whether to resend or hold it."""
     TOO_LATE = "too_late"
-    OPEN = "open"
+    """Not listed, proven absent or not, and too old to be resent: hold it."""
+    UNPROVEN = "unproven"
+    """Not listed, but the list does not prove that KK lacks it."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +168,7 @@ class _Decision:
 def _decide(
     entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
 ) -> _Decision:
+    """Decide the outcome of an order by KK's list, and change nothing. `_apply` adds the policy."""
     own, others = listing.found(entry)
     if others and not own:
         return _Decision(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
@@ -188,20 +186,20 @@ def _decide_found(
     entry: Record, attempts: Sequence[Attempt], found: Sequence[ListedOrder], now: float, ledger: AnyLedger
 ) -> _Decision:
     ids = tuple(sorted(one.id for one in found))
-    fitting = [one for one in attempts if all(_same_country_and_zip(sighting, one) for sighting in found)]
+    fitting = [one for one in attempts if all(_has_same_country_and_zip(listed, one) for listed in found)]
     if not fitting:
         return _Decision(_Kind.CONFLICT, "conflict: KK has this number for another country or zip", ids)
     is_readable = all(one.goods is not None for one in found)
     total = add_goods([one.goods or {} for one in found])
     for one in fitting:
         if is_readable and total == one.content.goods:
-            created_at = min((sighted.created_at or one.intent_at) for sighted in found)
+            created_at = min((listed.created_at or one.intent_at) for listed in found)
             return _Decision(_Kind.ADOPT, ids=ids, attempt=one, created_at=created_at)
     if not any(is_part(total, one.content.goods) for one in fitting):
         return _Decision(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
     what = "only a part of the goods" if is_readable else "goods that cannot be parsed"
     so_far = f"KK's list has {what} so far"
-    # Once only: a wrong clock may have written the attempt's settle time.
+    # The message limits this to one wait: a wrong clock may have written a settle time far ahead.
     if entry.message != so_far and now < fitting[0].settle_after + ledger.timing.settle_window_s:
         return _Decision(_Kind.WAIT, so_far, ids)
     return _Decision(_Kind.CONFLICT, f"conflict: KK's list has {what}", ids)
@@ -210,15 +208,18 @@ def _decide_found(
 def _decide_absence(
     entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
 ) -> _Decision:
-    if listing.has_unnumbered(entry.content.goods, max(one.settle_after for one in attempts) + _UNNUMBERED_S):
+    if listing.has_unnumbered(
+        entry.content.goods, max(one.settle_after for one in attempts) + _UNNUMBERED_WITHIN_S
+    ):
         doubt = "KK's list has an order with the same goods whose number cannot be parsed"
     elif not listing.shows_sentinel and not _needs_no_sentinel(entry, now, ledger):
         doubt = "KK's list has no order that the ledger has, so it may be of another store or token"
     else:
         doubt = ""
+    # This also ends a doubt that no list can resolve.
     if entry.state is not State.REJECTED and now - max(one.intent_at for one in attempts) > _RESEND_WITHIN_S:
         return _Decision(_Kind.TOO_LATE, doubt or "not in KK's list, and too old to be resent automatically")
-    return _Decision(_Kind.OPEN, doubt) if doubt else _Decision(_Kind.ABSENT)
+    return _Decision(_Kind.UNPROVEN, doubt) if doubt else _Decision(_Kind.ABSENT)
 
 
 def _needs_no_sentinel(entry: Record, now: float, ledger: AnyLedger) -> bool:
@@ -226,9 +227,9 @@ def _needs_no_sentinel(entry: Record, now: float, ledger: AnyLedger) -> bool:
     return entry.state is State.REJECTED and not ledger.storage.newest_sent(before=now, limit=1)
 
 
-def _same_country_and_zip(sighting: ListedOrder, attempt: Attempt) -> bool:
+def _has_same_country_and_zip(listed: ListedOrder, attempt: Attempt) -> bool:
     shown = Content(
-        country=(sighting.country or "").strip().upper(), zip_digest=zip_digest(attempt.key, sighting.zip)
+        country=(listed.country or "").strip().upper(), zip_digest=zip_digest(attempt.key, listed.zip)
     )
     return not attempt.content.goes_elsewhere(shown)
 
@@ -242,42 +243,59 @@ def _apply(
     result: Reconciliation,
     ledger: AnyLedger,
     *,
-    at_hand: bool,
-    policy: Policy,
+    can_resend: bool,
+    policy: AbsencePolicy,
     sync_id: str,
     kk_skew_s: float,
 ) -> None:
     moved: Record | None
-    mine = sync_id if at_hand else None
+    own_sync_id = sync_id if can_resend else None
     if decision.kind is _Kind.ADOPT and decision.attempt is not None:
         moved = ledger.adopt(
-            entry, decision.attempt, decision.ids, created_at=decision.created_at, sync_id=mine
+            entry, decision.attempt, decision.ids, created_at=decision.created_at, sync_id=own_sync_id
         )
         result.adopted += [moved] if moved else []
     elif decision.kind is _Kind.WAIT:
-        ledger.wait_for_rest(entry, decision.message, decision.ids, kk_skew_s=kk_skew_s)
+        ledger.wait_for_splits(entry, decision.message, decision.ids, kk_skew_s=kk_skew_s)
     elif decision.kind is _Kind.CONFLICT:
-        moved = ledger.hold(entry, Event.CONFLICT, decision.message, decision.ids, sync_id=mine)
+        moved = ledger.hold(entry, Event.CONFLICT, decision.message, decision.ids, sync_id=own_sync_id)
         result.held += [moved] if moved else []
-    elif (why := _why_given_up(decision, entry, at_hand, policy)) is not None:
-        moved = ledger.hold(entry, Event.GIVEN_UP, why, sync_id=mine)
+    elif (why := _why_given_up(decision, entry, can_resend, policy)) is not None:
+        moved = ledger.hold(entry, Event.GIVEN_UP, why, sync_id=own_sync_id)
         result.held += [moved] if moved else []
-    elif decision.kind is _Kind.OPEN:
-        result.open[entry.key] = decision.message
-    elif at_hand:
+    elif decision.kind is _Kind.UNPROVEN:
+        result.in_doubt[entry.key] = decision.message
+    elif can_resend:
         result.absent.append(entry)
     else:
-        result.open[entry.key] = "not in KK's list. Only a sync that selects its row can resend it"
+        result.in_doubt[entry.key] = "not in KK's list. Only a sync that selects its row can resend it"
 
 
-def _why_given_up(decision: _Decision, entry: Record, at_hand: bool, policy: Policy) -> str | None:
+def _why_given_up(decision: _Decision, entry: Record, can_resend: bool, policy: AbsencePolicy) -> str | None:
     if decision.kind is _Kind.TOO_LATE:
         return decision.message
     # Only the policy of its own sync counts, so another sync does not hold it.
-    if decision.kind is not _Kind.ABSENT or not at_hand or entry.state is State.REJECTED:
+    if decision.kind is not _Kind.ABSENT or not can_resend or entry.state is State.REJECTED:
         return None
     if policy.on_absence == "hold":
         return "not in KK's list (on_absence='hold')"
     if entry.resends >= policy.max_resends:
         return f"not in KK's list, and resent before (max_resends={policy.max_resends})"
     return None
+
+
+# A wait that a wrong clock made too long -----------------------------------------------------------
+
+
+def shorten_wait(ledger: AnyLedger, entry: Record, order_log: OrderLog, *, kk_skew_s: float | None) -> Record:
+    """Shorten a wait that a wrong clock made too long; return the row."""
+    shortened = ledger.shorten_waits(entry, kk_skew_s)
+    if shortened is None:
+        return entry
+    order_log.warning(
+        "the settle time of {orders} was later than any settle window: {reason}",
+        entry.key,
+        "a clock was ahead when it was stored, and is right again. KK's list is read one settle delay from "
+        "now",
+    )
+    return shortened

@@ -1,6 +1,7 @@
 """Recover: adopt the orders that KK lists and the ledger does not have, before anything is sent.
 
 This prevents a second order after a restored backup or a failover, and beside another tool or environment.
+Orders that a crashed worker left in doubt are in the ledger: `reconcile` handles them.
 """
 
 from __future__ import annotations

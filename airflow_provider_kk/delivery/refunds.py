@@ -19,7 +19,7 @@ from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import Log, OrderLog
 from airflow_provider_kk.delivery.model import MAX_KEY, Content, Goods, Job, ListedOrder, add_goods
 from airflow_provider_kk.delivery.orders import KKOrderList
-from airflow_provider_kk.delivery.reconcile import attempts_of, bound_wait
+from airflow_provider_kk.delivery.reconcile import attempts_of, shorten_wait
 from airflow_provider_kk.delivery.recover import adopt_unknown
 from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, Event, State
 
@@ -246,7 +246,7 @@ class RefundDelivery:
         now = trusted_now(self._ledger, order_list)
         if entry is not None and entry.state in RECONCILE_FIRST:
             order_log = OrderLog(self._log)
-            entry = bound_wait(self._ledger, entry, order_log, kk_skew_s=order_list.clock_skew_s)
+            entry = shorten_wait(self._ledger, entry, order_log, kk_skew_s=order_list.clock_skew_s)
             order_log.flush()
         if entry is not None and entry.settle_after > now and entry.state in DOUBTFUL:
             return RefundProgress(entry, entry.settle_after - now)

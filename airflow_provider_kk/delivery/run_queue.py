@@ -363,7 +363,7 @@ class Results:
             self._order_log.warning(text, entry.key, entry.message)
             self._run_queue.set(item.position, RunStatus.WAITING)
 
-    def leave_open(
+    def leave_in_doubt(
         self, reasons: Mapping[str, str], entries: Mapping[str, Record], items: Mapping[str, QueuedOrder]
     ) -> None:
         """Record and log the orders whose outcome is still open, by the reason of each."""

@@ -1,4 +1,7 @@
-"""The states of an order in the ledger, every transition as data, and the next action with an order."""
+"""The states of an order in the ledger, every transition as data, and the next action with an order.
+
+`next_action` decides whether an order is sent or retried. `Ledger.record` sets the times that it compares.
+"""
 
 from __future__ import annotations
 

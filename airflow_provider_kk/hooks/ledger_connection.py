@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, type_of
+from airflow_provider_kk.hooks.engines import NEEDED, enforces_keys, engine_behind, type_of
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient

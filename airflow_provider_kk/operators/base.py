@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
-    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.delivery_task import Delivery
     from airflow_provider_kk.sync.runs import Summary
 
 DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -127,12 +127,12 @@ class DeliveringOperator(KKOperator):
 
         :param limits: other fields of `Delivery`.
         """
-        from airflow_provider_kk.delivery.reconcile import Policy
+        from airflow_provider_kk.delivery.reconcile import AbsencePolicy
         from airflow_provider_kk.delivery.run_queue import RunQueue
-        from airflow_provider_kk.sync.delivery import Delivery, warn_of_short_timeout
+        from airflow_provider_kk.sync.delivery_task import Delivery, warn_of_short_timeout
 
         warn_of_short_timeout(self.execution_timeout, ledger, self.log)
-        policy = Policy(self.on_absence, self.max_resends)
+        policy = AbsencePolicy(self.on_absence, self.max_resends)
         return Delivery(
             hook, ledger, RunQueue(), origin, stop, policy, self.log, guards=self.guards, **limits
         )

@@ -23,7 +23,7 @@ from airflow_provider_kk.operators.base import (
 )
 from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
 from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
-from airflow_provider_kk.sync.delivery import DeferUntil
+from airflow_provider_kk.sync.delivery_task import DeferUntil
 from airflow_provider_kk.sync.guards import Guards
 from airflow_provider_kk.sync.write_results import open_write_back
 

@@ -25,7 +25,7 @@ from airflow_provider_kk.plugins.ledgers import (
     open_ledger_of,
     open_report,
 )
-from airflow_provider_kk.plugins.pages import View, banners_of, page, query
+from airflow_provider_kk.plugins.page_parts import View, banners_of, page, query
 from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.plugins.trusted_forms import (
     TrustedForm,

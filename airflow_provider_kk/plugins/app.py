@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.refunds import order_of_key
 from airflow_provider_kk.delivery.sql.report import Report
-from airflow_provider_kk.plugins import action_pages, chart, pages, query_params
+from airflow_provider_kk.plugins import action_pages, chart, page_parts, query_params
 from airflow_provider_kk.plugins.ledgers import (
     CannotReadLedgerError,
     LedgerSource,
@@ -32,7 +32,7 @@ from airflow_provider_kk.plugins.ledgers import (
     may_read_connections,
     open_report,
 )
-from airflow_provider_kk.plugins.pages import Pager, View, csv_response, page
+from airflow_provider_kk.plugins.page_parts import Pager, View, csv_response, page
 from airflow_provider_kk.plugins.query_params import ListQuery, list_query
 from airflow_provider_kk.plugins.record_types import GROUPS, ORDERS, REFUNDS, RecordType, by_group
 from airflow_provider_kk.sync.resolve_many import choices_for
@@ -104,7 +104,7 @@ def run(
     for one in [view.source] if kk_conn_id and view.source else view.sources:
         try:
             with open_report(one, reader) as (report, _settings):
-                banners += pages.banners_of(report, one, reader)
+                banners += page_parts.banners_of(report, one, reader)
                 for each in (ORDERS, REFUNDS):
                     if kind in ("", each.many):
                         found += _of_run(report, each, one, dag_id, run_id, number)
@@ -181,7 +181,7 @@ def _list(reader: Reader, kind: RecordType, query: ListQuery) -> HTMLResponse:
                 limit=PAGE_SIZE,
             )
             open_now, dag_ids = _open_now(report), mine.dag_ids()
-            banners = pages.banners_of(report, view.source, reader)
+            banners = page_parts.banners_of(report, view.source, reader)
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     total = counts[query.state] if query.state else sum(counts.values())
@@ -195,7 +195,7 @@ def _list(reader: Reader, kind: RecordType, query: ListQuery) -> HTMLResponse:
         open_now=open_now,
         banners=banners,
         dag_ids=dag_ids,
-        rows=pages.rows(lines, kind, view.source),
+        rows=page_parts.rows(lines, kind, view.source),
         pager=Pager(query.page, PAGE_SIZE, total),
         may_edit=reader.may_edit(view.source.kk_conn_id),
         here=kind.many + query.address(page=query.page),
@@ -263,7 +263,7 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str, back: s
             generations, attempts = kind.report(report).all_of(key)
             ids = [one for entry in generations for one in entry.kk_order_ids]
             of_order = [] if kind.is_refund else report.refunds_of(ids)
-            banners = pages.banners_of(report, view.source, reader)
+            banners = page_parts.banners_of(report, view.source, reader)
             fulfilment = None if kind.is_refund else fulfilment_of(report, settings, ids)
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
@@ -275,15 +275,15 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str, back: s
         key=key,
         generations=generations[::-1],
         attempts=attempts,
-        advice=pages.commands_for(generations[-1], kind, view.source),
-        refunds=pages.rows(of_order, REFUNDS, view.source),
+        advice=page_parts.commands_for(generations[-1], kind, view.source),
+        refunds=page_parts.rows(of_order, REFUNDS, view.source),
         fulfilment=fulfilment,
         banners=banners,
         may_resolve=reader.may_edit(view.source.kk_conn_id)
         and bool(choices_for([generations[-1].state], kind.is_refund)),
         kk_order_id=order_of_key(key) if kind.is_refund else "",
         back=back,
-        here=kind.one + pages.query(**{kind.parameter: key, "kk_conn_id": view.source.kk_conn_id}),
+        here=kind.one + page_parts.query(**{kind.parameter: key, "kk_conn_id": view.source.kk_conn_id}),
     )
 
 
@@ -299,10 +299,10 @@ def _of_run(
         {
             "kind": kind,
             "source": source,
-            "rows": [pages.row(one.line, kind, source, one.attempts) for one in found],
+            "rows": [page_parts.row(one.line, kind, source, one.attempts) for one in found],
             "counts": {name: count for name, count in counts.items() if count},
             "pager": Pager(number, PAGE_SIZE, sum(counts.values())),
-            "address": partial(pages.query, kk_conn_id=source.kk_conn_id, kind=kind.many),
+            "address": partial(page_parts.query, kk_conn_id=source.kk_conn_id, kind=kind.many),
         }
     ]
 

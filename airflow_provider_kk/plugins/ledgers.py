@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from fastapi import Depends
 
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
-from airflow_provider_kk.hooks.database import engine_behind
+from airflow_provider_kk.hooks.engines import engine_behind
 from airflow_provider_kk.hooks.kk import KKHook, settings_of
 from airflow_provider_kk.hooks.ledger_connection import require_type
 

@@ -16,14 +16,14 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, request
 
-from airflow_provider_kk.sandbox.calls import CALLS, FORMS, read_order
 from airflow_provider_kk.sandbox.goods import products
+from airflow_provider_kk.sandbox.http_handler import as_json, html
+from airflow_provider_kk.sandbox.json_formats import Rejected, iso
 from airflow_provider_kk.sandbox.kk import KK
 from airflow_provider_kk.sandbox.life import move
-from airflow_provider_kk.sandbox.protocol import Rejected, iso
+from airflow_provider_kk.sandbox.order_calls import CALLS, FORMS, read_order
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import Row, pieces_by_sku
-from airflow_provider_kk.sandbox.wire import as_json, html
 
 #: The address of orders that are placed by hand.
 PLACED_ADDRESS = {"country": "FR", "phone": "0102030405", "recipient": "By Hand", "province": "Here"}

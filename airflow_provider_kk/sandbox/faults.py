@@ -16,7 +16,7 @@ class FaultKind:
 
     Attributes:
         when: `before` KK commits, `after` it, or `inside` (what is committed differs).
-        effect: the caller's result; see `wire.suffer`.
+        effect: the caller's result; see `http_handler.suffer`.
         orders: the orders at KK afterwards: `none`, `all`, `later`, `some` (of a split) or `twice`.
         options: options of `arm` with their defaults; of a list, one value is drawn for each request.
         mixed: part of `random_faults`: a correct caller recovers from it.

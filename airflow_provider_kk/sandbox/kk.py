@@ -12,10 +12,10 @@ from typing import Any
 
 from flask import Response, request
 
-from airflow_provider_kk.sandbox import life, wire
-from airflow_provider_kk.sandbox.calls import CALLS, FORMS, Ask, number_in
+from airflow_provider_kk.sandbox import http_handler, life
 from airflow_provider_kk.sandbox.faults import Armory, InjectedFault
-from airflow_provider_kk.sandbox.protocol import Rejected, envelope
+from airflow_provider_kk.sandbox.json_formats import Rejected, envelope
+from airflow_provider_kk.sandbox.order_calls import CALLS, FORMS, Ask, number_in
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import SandboxStore
 
@@ -175,11 +175,11 @@ class KK:
     def _gate(self) -> tuple[str, Response] | None:
         given, settings = request.headers.get("Authorization", ""), self.settings
         if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-            return "unauthorized", wire.unauthorized(settings)
+            return "unauthorized", http_handler.unauthorized(settings)
         if settings.rate_limit and not self.bucket.take(
             self.now(), settings.rate_burst, settings.rate_per_second
         ):
-            return "rate_limited", wire.rate_limited(settings.retry_after_s)
+            return "rate_limited", http_handler.rate_limited(settings.retry_after_s)
         return None
 
     def _struck(
@@ -190,12 +190,12 @@ class KK:
             return self._run(entry, rule, args, body)
         entry.fault = fault.name
         if fault.kind.when == "before":
-            outcome, answer = "struck", wire.as_json({})
+            outcome, answer = "struck", http_handler.as_json({})
         elif fault.kind.when == "after":
             outcome, answer = self._run(entry, rule, args, body)
         else:
             outcome, answer = self._inside(fault, entry, rule, args, body)
-        return outcome, wire.suffer(fault, answer, self.settings, self.stopped)
+        return outcome, http_handler.suffer(fault, answer, self.settings, self.stopped)
 
     def _inside(
         self, fault: InjectedFault, entry: Entry, rule: str, args: dict[str, str], body: Any
@@ -203,7 +203,7 @@ class KK:
         match fault.name:
             case "late_commit":
                 self._defer(rule, args, body, fault.options["seconds"])
-                return "late", wire.as_json({})
+                return "late", http_handler.as_json({})
             case "half_split":
                 return self._run(entry, rule, args, body, parts=-1)
             case _:
@@ -219,11 +219,11 @@ class KK:
             data = CALLS[request.method, rule](ask)
         except Rejected as rejection:
             status = self.settings.rejection_status
-            return "refused", wire.rejected(rejection.code, rejection.message, status)
+            return "refused", http_handler.rejected(rejection.code, rejection.message, status)
         entry.kk_order_ids += [str(order_id) for order_id in ask.made]
         if ask.made:
             self.log.count("commits")
-        return "created" if ask.made else "ok", wire.as_json(envelope(data))
+        return "created" if ask.made else "ok", http_handler.as_json(envelope(data))
 
     def _defer(self, rule: str, args: dict[str, str], body: Any, seconds: float) -> None:
         with self.store.transaction() as db:

@@ -15,10 +15,10 @@ except ImportError as error:  # pragma: no cover
 
 from airflow_provider_kk.sandbox.app import create_app, is_loopback
 from airflow_provider_kk.sandbox.control import SandboxControl
+from airflow_provider_kk.sandbox.http_handler import Server
 from airflow_provider_kk.sandbox.kk import KK
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import DEFAULT_BALANCE, SandboxStore
-from airflow_provider_kk.sandbox.wire import Server
 
 DEFAULT_TOKEN = "sandbox-token"  # noqa: S105 - no secret: the local KK's
 

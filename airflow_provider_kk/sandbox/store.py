@@ -11,11 +11,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.sandbox.goods import freight, product_of, products
-from airflow_provider_kk.sandbox.protocol import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Rejected
+from airflow_provider_kk.sandbox.json_formats import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.sandbox.calls import NewOrder
+    from airflow_provider_kk.sandbox.order_calls import NewOrder
 
 FIRST_ORDER_ID = 1000000371651
 FIRST_REFUND_NO = 20000000500001

@@ -17,7 +17,7 @@ from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order, RequestModel
 from airflow_provider_kk.api.validators import OrderNumber
 from airflow_provider_kk.delivery.run_queue import RunStatus
-from airflow_provider_kk.sync.delivery import DeferUntil, item_of
+from airflow_provider_kk.sync.delivery_task import DeferUntil, item_of
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.failure_policy import order_failure
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.delivery_task import Delivery
     from airflow_provider_kk.sync.runs import Summary
 
 #: The namespace of derived order numbers. It must never change, so that a task's number never changes.
@@ -98,7 +98,7 @@ def create_order(order: Order, delivery: Delivery, *, changes_fail: bool) -> tup
     :raises SyncError: the order is not at KK, or `changes_fail` and KK has it with other content.
     """
     delivery.run_queue.add([item_of(0, order)])
-    summary, failure = delivery.carry_out()
+    summary, failure = delivery.deliver_and_summarise()
     states = {DeferUntil: "waiting", type(None): "done"}
     delivery.end(states.get(type(failure), "failed"), summary)
     if failure is not None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.log import OrderLog
 from airflow_provider_kk.delivery.run_queue import RunStatus
-from airflow_provider_kk.sync.delivery import DeferUntil
+from airflow_provider_kk.sync.delivery_task import DeferUntil
 from airflow_provider_kk.sync.failure_policy import failing_states, task_failure
 from airflow_provider_kk.sync.write_results import write_results
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.delivery_task import Delivery
     from airflow_provider_kk.sync.runs import Summary
     from airflow_provider_kk.warehouse.write_back import WriteBack
 
@@ -35,11 +35,12 @@ def deliver_orders(
     """
     log = delivery.log
     delivery.before_waiting = lambda: write_results(delivery, warehouse, write_back, log)
-    summary, failure = delivery.carry_out()
+    summary, failure = delivery.deliver_and_summarise()
     log.info("%s", summary.line())
     try:
         not_written = write_results(delivery, warehouse, write_back, log)
-        failure = failure or not_written  # a deferred task writes again when it resumes
+        # If the task is deferred, a failed write-back is repeated when it resumes.
+        failure = failure or not_written
     except BaseException as error:  # the task's timeout, or a signal
         failure = error
     if isinstance(failure, DeferUntil):
@@ -52,7 +53,7 @@ def deliver_orders(
             one.warn(order_log)
         order_log.flush()
     failure = failure or task_failure(delivery, summary, max_rejected=max_rejected, changes_fail=changes_fail)
-    # The orders for which the task fails, else those that have problems.
+    # If the task fails because of some orders, list those; else all that have problems.
     states = failing_states(summary, max_rejected=max_rejected) or [
         state for state in ("rejected", "invalid", "held") if getattr(summary, state)
     ]

@@ -10,7 +10,7 @@ from airflow_provider_kk.delivery.run_queue import RunResult, RunStatus
 from airflow_provider_kk.sync.errors import SyncError
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.delivery_task import Delivery
     from airflow_provider_kk.sync.runs import Summary
 
 _NAMED = 5

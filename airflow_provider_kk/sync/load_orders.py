@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.log import OrderLog
 from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
-from airflow_provider_kk.sync.delivery import item_of
+from airflow_provider_kk.sync.delivery_task import item_of
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.sync.delivery import Delivery
-    from airflow_provider_kk.warehouse.columns import Columns
+    from airflow_provider_kk.sync.delivery_task import Delivery
+    from airflow_provider_kk.warehouse.match_columns import Columns
     from airflow_provider_kk.warehouse.spool import Spool
 
 _BATCH = 1_000
@@ -49,9 +49,9 @@ def load_orders(
     :raises SyncError: the columns or the statement are wrong, or the warehouse failed; a retry helps only
         in the last case.
     """
-    from airflow_provider_kk.warehouse.columns import resolve
     from airflow_provider_kk.warehouse.field_mapping import ColumnsError
-    from airflow_provider_kk.warehouse.read import ReadError, read_rows
+    from airflow_provider_kk.warehouse.match_columns import match_columns
+    from airflow_provider_kk.warehouse.query_rows import ReadError, read_rows
 
     columns, defaults = selection.columns, selection.defaults
     try:
@@ -60,7 +60,7 @@ def load_orders(
             selection.sql,
             selection.parameters,
             log,
-            check=lambda names: resolve(names, columns, defaults=defaults),
+            check=lambda names: match_columns(names, columns, defaults=defaults),
             only_reads=delivery is None,
         )
     except ColumnsError as error:
@@ -70,7 +70,7 @@ def load_orders(
         # Without its cause, since the driver's traceback adds nothing.
         raise SyncError(message, is_retryable=not error.is_for_good) from None
     with closing(spool):
-        log_columns(resolve(spool.names, columns, defaults=defaults), log)
+        log_columns(match_columns(spool.names, columns, defaults=defaults), log)
         enqueue_orders(
             run_queue,
             spool,

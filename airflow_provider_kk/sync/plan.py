@@ -98,10 +98,10 @@ def plan(
         questions = client.requests if client else 0
         summary.requests = summary.postponed + _REQUESTS_OF_A_LISTING + questions
         summary.seconds = round(bucket.min_duration_s(summary.requests), 1)
-    open_doubts = len(ledger.doubts()) if ledger else 0
+    doubts = len(ledger.doubts()) if ledger else 0
     pause = ledger.storage.pause() if ledger else None
     paused = describe_pause(pause) if pause else ""
-    obstacle = report.exceeded or paused or CircuitBreaker(open_doubts).reason()
+    obstacle = report.exceeded or paused or CircuitBreaker(doubts).reason()
     return Plan(summary, obstacle, report.line())
 
 

@@ -13,12 +13,12 @@ from airflow_provider_kk.sync.errors import ResolutionRejected
 from airflow_provider_kk.sync.resolution_checks import (
     KKView,
     all_at_kk_of,
-    bound_waits,
     doubt_of_orders,
     orders_seen_at_kk,
     require_never_created,
     require_rejected,
     require_reorder,
+    shorten_waits,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def resolve(
         )
     if resolution == "never_created" and entry.state is State.NOT_SENT:
         return "never created, as resolved before"
-    entry = bound_waits(entry, hook, ledger)
+    entry = shorten_waits(entry, hook, ledger)
     if resolution == "never_created":
         return resolve_never_created(
             entry, orders_seen_at_kk([entry], hook, ledger)[number], ledger, resolved_by

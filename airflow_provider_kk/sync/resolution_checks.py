@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
 
 
-def bound_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
+def shorten_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
     """Shorten, as a sync does, a wait that a clock that was ahead made too long; return the row.
 
     This needs KK's clock. While KK does not answer, the row stays as it is.
@@ -32,7 +32,7 @@ def bound_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
             client.list_orders(page_size=1)
         except KKError:
             return entry
-        return ledger.bound_times(entry, client.clock_skew_s) or entry
+        return ledger.shorten_waits(entry, client.clock_skew_s) or entry
 
 
 def _require_open(entry: Record, ledger: SqlLedger) -> None:

@@ -149,7 +149,7 @@ def _prepare(
         elif record.version != version:
             prepared[key] = ResolutionRejected(_has_changed(record))
         else:
-            records.append(checks.bound_waits(record, hook, ledger))
+            records.append(checks.shorten_waits(record, hook, ledger))
     if records:
         try:
             prepared |= _PREPARE[request.choice](request, records, hook, ledger)

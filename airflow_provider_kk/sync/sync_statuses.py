@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.log import some_of
 from airflow_provider_kk.delivery.model import InconclusiveError
-from airflow_provider_kk.hooks.database import NEEDED, enforces_keys, engine_behind, type_of
+from airflow_provider_kk.hooks.engines import NEEDED, enforces_keys, engine_behind, type_of
 from airflow_provider_kk.hooks.metrics import count_requests, count_statuses, tags_of
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.runs import SyncRuns
-from airflow_provider_kk.warehouse.status import StatusSync, StoppedError
+from airflow_provider_kk.warehouse.status_sync import StatusSync, StoppedError
 from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
 from airflow_provider_kk.warehouse.updated_orders import LAG_S
 
@@ -100,8 +100,8 @@ def _sync(
     )
     if failure is None and not summary.orders:
         log.info(
-            "No change was read. KK's list is late, so the next run reads the changes of the last %.0f "
-            "minutes",
+            "No change was read. KK lists changes late, so a run reads only those that are at least %.0f "
+            "minutes old",
             LAG_S / 60,
         )
     result = _result(run, sync)

@@ -10,7 +10,7 @@ from airflow_provider_kk.sync.errors import SyncError
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.run_queue import RunResult
-    from airflow_provider_kk.sync.delivery import Delivery
+    from airflow_provider_kk.sync.delivery_task import Delivery
     from airflow_provider_kk.warehouse.write_back import Result, WriteBack
 
 
@@ -19,8 +19,8 @@ def open_write_back(
 ) -> WriteBack | None:
     """Check and prepare an operator's `write_back`; a plan prepares nothing.
 
-    :raises SyncError: the argument is wrong, or the warehouse has no usable table for the results; a retry
-        helps only in the last case.
+    :raises SyncError: the argument is wrong, or the warehouse has no usable table for the results. A retry
+        helps only if the warehouse cannot be reached.
     """
     from airflow_provider_kk.warehouse.write_back import WriteBack
 
@@ -35,11 +35,11 @@ def open_write_back(
     try:
         write_back.prepare(warehouse)
     except Exception as error:
-        fault = _describe(error, log)
+        fault, is_retryable = _describe(error, log), getattr(error, "is_retryable", True)
     else:
         return write_back
     # Outside of the handler, so that no traceback carries a row.
-    raise SyncError(f"{fault}. Nothing is sent until the results can be written", is_retryable=True)
+    raise SyncError(f"{fault}. Nothing is sent until the results can be written", is_retryable=is_retryable)
 
 
 def write_results(

@@ -1,4 +1,7 @@
-"""The fields of an order, and `columns` and `defaults` checked before any column is known."""
+"""The fields of an order, and `columns` and `defaults` checked before any column is known.
+
+`match_columns` then maps the columns of a statement or a file to the fields.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from airflow_provider_kk.warehouse.field_sources import SourceError, check_source, constant_of
 from airflow_provider_kk.warehouse.presets import PRESETS, Preset
-from airflow_provider_kk.warehouse.sources import SourceError, check_source, constant_of
 
 ADDRESS_FIELDS = (
     "country",

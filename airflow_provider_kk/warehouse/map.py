@@ -14,9 +14,9 @@ from airflow_provider_kk.api.api_versions import API_VERSIONS, ApiVersion
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.warehouse.cells import canonical
-from airflow_provider_kk.warehouse.columns import Columns, resolve
 from airflow_provider_kk.warehouse.field_mapping import ADDRESS_FIELDS, ITEMS, LINE_ID, NUMBER, check_mapping
 from airflow_provider_kk.warehouse.items import check_for_nameless_records
+from airflow_provider_kk.warehouse.match_columns import Columns, match_columns
 from airflow_provider_kk.warehouse.order_rows import RowReader, SourceRow, field_path
 from airflow_provider_kk.warehouse.spool import RowKey, Spool
 
@@ -65,10 +65,10 @@ def parse_orders(
     :param duplicate_rows: `fail`: lines that are equal in every column are a fault; `keep`: both count.
     :param api_version: the version of KK's API that the orders are for, None when it is not known.
     :param on_skipped: is called with the position of each row that holds no order, such as a blank one.
-    :raises ColumnsError: at once when the columns do not fit, see `columns.resolve`.
+    :raises ColumnsError: at once when the columns do not fit, see `match_columns`.
     """
     check_mapping(columns, defaults, duplicate_rows)
-    mapping = resolve(spool.names, columns, defaults=defaults)
+    mapping = match_columns(spool.names, columns, defaults=defaults)
     if ITEMS in mapping.fields and mapping.fields[ITEMS].text.lower() in map(str.lower, spool.names):
         index = [name.lower() for name in spool.names].index(mapping.fields[ITEMS].text.lower())
         check_for_nameless_records(spool.column(index))
@@ -179,8 +179,8 @@ class _Mapper:
         found = [*unreadable, *line_faults]
         if len(line_ids) > 1:
             found += self._faults_of_lines(counted, lines, line_ids)
-        cancelled, shipped = self._statuses(rows)
-        found += cancelled
+        status_faults, status_warnings = self._statuses(rows)
+        found += status_faults
         if number in self._goods_beside:
             found.append(_goods_fault(*self._goods_beside[number]))
         faults = [*faults, *(self._explained(fault) for fault in found)]
@@ -204,7 +204,7 @@ class _Mapper:
             position=rows[0].position,
             digest=_digest(data),
             warnings=(
-                *shipped,
+                *status_warnings,
                 *self._alike_warnings(number),
                 *map(self._explained, dict.fromkeys(notices)),
                 *(() if faults else _missing(header, {notice.path for notice in notices})),
@@ -222,17 +222,13 @@ class _Mapper:
         return [self._explained(Fault(NUMBER, text))]
 
     def _statuses(self, rows: Sequence[SourceRow]) -> tuple[list[Fault], list[Fault]]:
-        """Return a fault for an order that is cancelled at its source, a warning for one that has shipped."""
-        cancelled, shipped = [], []
+        """Return the faults and warnings of what an order's source reports of it, such as a cancellation."""
+        faults: list[Fault] = []
+        warnings: list[Fault] = []
         for status in self._columns.statuses:
             if any(map(status.applies, (row.cells for row in rows))):
-                if status.is_cancelled:
-                    what = f"is cancelled or refunded at its source: see the column {status.source}"
-                    cancelled.append(Fault(NUMBER, what))
-                else:
-                    what = f"may have shipped already: see the column {status.source}"
-                    shipped.append(Fault(NUMBER, what))
-        return cancelled, shipped
+                (faults if status.is_fault else warnings).append(Fault(status.path, status.message))
+        return faults, warnings
 
     def _faults_of_lines(
         self, rows: Sequence[SourceRow], lines: Any, ids: Sequence[str | None]
@@ -254,11 +250,11 @@ class _Mapper:
         equal = self._spool.equal_rows(suspects)
         if equal and not self._keeps_duplicates:
             examples = "; ".join(_some(group) for group in equal[:_NAMED])
+            remedy = "Remove the rows" if named else f"Remove the rows, or select a {LINE_ID} for each line"
             yield Fault(
                 ITEMS,
                 f"has rows that are equal in every column ({examples}). A file pasted twice or a JOIN "
-                f"may cause this. Remove the rows, or select a {LINE_ID} for each line. If all rows are "
-                "right, set duplicate_rows to 'keep'",
+                f"may cause this. {remedy}. If all rows are right, set duplicate_rows to 'keep'",
             )
         is_equal = {place: number for number, group in enumerate(equal) for place in group}
         for one in (one for one, count in named.items() if count > 1):

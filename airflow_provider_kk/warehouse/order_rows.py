@@ -10,9 +10,9 @@ from typing import Any
 from airflow_provider_kk.api.cell_text import CellError
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.warehouse.cells import as_quantity, as_text, canonical
-from airflow_provider_kk.warehouse.columns import Columns, FieldSource
 from airflow_provider_kk.warehouse.field_mapping import ADDRESS_FIELDS, ITEMS, LINE_ID, NUMBER
 from airflow_provider_kk.warehouse.items import parse_items
+from airflow_provider_kk.warehouse.match_columns import Columns, FieldSource
 from airflow_provider_kk.warehouse.spool import SpooledRow
 
 _TOTALS = frozenset(

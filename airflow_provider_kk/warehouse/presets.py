@@ -31,8 +31,12 @@ class Preset:
     """A row that is blank here and has no SKU is no line of its order."""
     cancelled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Sources and the values, any without one, with which an order must not be sent."""
+    refunded_in_part: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Sources and values of an order whose lines may still have refunded pieces."""
     shipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Sources and the values, any without one, with which the goods may be on their way already."""
+    unshipped_lines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Sources and values of a line that may be no goods, such as a tip."""
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -53,7 +57,7 @@ PRESETS: Mapping[str, Preset] = {
             "items.quantity": ("current_quantity", "quantity"),
             "items.line_id": "id",
         },
-        cancelled={"cancelled_at": (), "financial_status": ("refunded", "voided")},
+        cancelled={"cancelled_at": (), "financial_status": ("refunded", "voided"), "test": ("true", "1")},
         shipped={"fulfillment_status": ("fulfilled", "partial")},
     ),
     "shopify-csv": Preset(
@@ -71,8 +75,14 @@ PRESETS: Mapping[str, Preset] = {
             "sku": "Lineitem sku",
             "quantity": "Lineitem quantity",
         },
-        cancelled={"Cancelled at": (), "Financial Status": ("refunded", "voided")},
+        cancelled={
+            "Cancelled at": (),
+            "Financial Status": ("refunded", "voided"),
+            "Payment Method": ("bogus", "(for testing) bogus gateway"),
+        },
+        refunded_in_part={"Financial Status": ("partially_refunded",)},
         shipped={"Fulfillment Status": ("fulfilled", "partial")},
+        unshipped_lines={"Lineitem requires shipping": ("false",)},
     ),
     "woocommerce": Preset(
         about="WooCommerce's REST API v3: an order as JSON",

@@ -174,6 +174,17 @@ class Name:
         """Return the name as it stands in a statement."""
         return ".".join(_quoted(part, dialect) for part in self.parts)
 
+    def folding(self, dialect: SqlDialect) -> str:
+        """Return advice about upper and lower case if the warehouse folds the name; else empty."""
+        parts = {part: part if part[0] == '"' else (dialect.fold or str)(part) for part in self.parts}
+        if all(part == folded for part, folded in parts.items()):
+            return ""
+        quoted = ".".join(part if part == folded else f'"{part}"' for part, folded in parts.items())
+        return (
+            f". {self} is read as {'.'.join(parts.values())}. To keep upper and lower case, write it in "
+            f"double quotes: '{quoted}'"
+        )
+
 
 def _quoted(part: str, dialect: SqlDialect) -> str:
     opening, closing = dialect.quotes

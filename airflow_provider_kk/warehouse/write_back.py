@@ -15,7 +15,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.log import OrderLog, count_orders
-from airflow_provider_kk.delivery.sql.driver_errors import is_serialization_failure, redact_db_error, retry
+from airflow_provider_kk.delivery.sql.driver_errors import (
+    is_of_statement,
+    is_serialization_failure,
+    redact_db_error,
+    retry,
+)
 from airflow_provider_kk.warehouse.drivers import leave_autocommit, plain_cursor, tuples
 from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
 
@@ -36,7 +41,14 @@ _APPENDED = ("custom_order_number", "state", "kk_order_ids", "message", "at")
 
 
 class WriteBackError(RuntimeError):
-    """The warehouse does not take the results. The orders are not affected: the ledger has their outcomes."""
+    """The warehouse does not take the results. The orders are not affected: the ledger has their outcomes.
+
+    :param is_retryable: whether a retry can succeed without a change by a person.
+    """
+
+    def __init__(self, message: str, *, is_retryable: bool = True) -> None:
+        super().__init__(message)
+        self.is_retryable = is_retryable
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,8 @@ class Append(WriteBack):
         if fault:
             raise WriteBackError(
                 f"write_back: results cannot be appended to {self.table}: {fault}. "
-                f"To create it, run: {self.ddl(session.dialect)}"
+                f"To create it, run: {self.ddl(session.dialect)}",
+                is_retryable=fault.is_retryable,
             )
 
     def _write(self, session: _WriteSession, batch: Sequence[Result], log: OrderLog) -> int:
@@ -188,9 +201,13 @@ class Update(WriteBack):
     state: Name
 
     def _prepare(self, session: _WriteSession) -> None:
-        fault = session.fault_of_columns(self.table, (self.key, self.ids, self.state))
-        if fault:
-            raise WriteBackError(f"write_back: {self.table} cannot be updated: {fault}")
+        names = (self.table, self.key, self.ids, self.state)
+        if fault := session.fault_of_columns(self.table, names[1:]):
+            advice = "".join(name.folding(session.dialect) for name in names)
+            raise WriteBackError(
+                f"write_back: {self.table} cannot be updated: {fault}{advice}",
+                is_retryable=fault.is_retryable,
+            )
 
     def _write(self, session: _WriteSession, batch: Sequence[Result], log: OrderLog) -> int:
         results = {result.custom_order_number: result for result in batch}
@@ -339,9 +356,9 @@ class _WriteSession:
             # Others write the orders' rows, too: the shop itself, and syncs that take them in another order.
             return retry(lambda: self._once(work), is_serialization_failure)
         except Exception as error:
-            fault = redact_db_error(error, "; ".join(statements))
+            fault, is_permanent = redact_db_error(error, "; ".join(statements)), is_of_statement(error)
         # Raised outside of the handler: the driver's error may hold a whole row.
-        raise WriteBackError(f"{_WAREHOUSE_ERROR}{fault}")
+        raise WriteBackError(f"{_WAREHOUSE_ERROR}{fault}", is_retryable=not is_permanent)
 
     def _once(self, work: Callable[[Any], Any]) -> Any:
         try:
@@ -357,15 +374,16 @@ class _WriteSession:
             raise
         return value
 
-    def fault_of_columns(self, table: Name, columns: Sequence[Name]) -> str:
-        """Return why the table's columns cannot be read; empty when they can."""
+    def fault_of_columns(self, table: Name, columns: Sequence[Name]) -> WriteBackError | None:
+        """Return why the table's columns cannot be read; None when they can."""
         names = ", ".join(column.sql(self.dialect) for column in columns)
         try:
             # MySQL's own connector does nothing more until a query's rows are fetched, though there are none.
             self.fetch_all(f"SELECT {names} FROM {table.sql(self.dialect)} WHERE 1 = 0")  # noqa: S608 - checked names
         except WriteBackError as error:
-            return str(error).removeprefix(_WAREHOUSE_ERROR)
-        return ""
+            reason = str(error).removeprefix(_WAREHOUSE_ERROR)
+            return WriteBackError(reason, is_retryable=error.is_retryable)
+        return None
 
 
 def _connected(hook: DbApiHook) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import socket
 import threading
 import time
@@ -148,6 +149,41 @@ def test_a_forked_process_keeps_its_own_deadlines() -> None:
             with TrackedRequest(time.monotonic() + 0.2) as request:
                 os._exit(0 if wait_until_expired(request) else 1)
         assert os.waitpid(child, 0)[1] == 0
+
+
+class TaskTimeout(BaseException):
+    """Airflow's, which its signal handler raises wherever the task is."""
+
+
+def test_deadlines_fire_after_a_signal_handler_raised_in_the_middle_of_a_request() -> None:
+    def raise_timeout(*_: object) -> None:
+        raise TaskTimeout
+
+    with TrackedRequest(time.monotonic() + LONG_S):
+        pass
+    before = signal.signal(signal.SIGALRM, raise_timeout)
+    try:
+        for number in range(300):
+            with contextlib.suppress(TaskTimeout):
+                # Again after a second, should something ignore the exception.
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + number * 1e-7, 1.0)
+                while True:
+                    with TrackedRequest(time.monotonic() + LONG_S):
+                        pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    expired = threading.Event()
+
+    def meet_a_deadline() -> None:
+        with TrackedRequest(time.monotonic() + 0.1) as request:
+            if wait_until_expired(request):
+                expired.set()
+
+    threading.Thread(target=meet_a_deadline, daemon=True).start()
+    assert expired.wait(60)
 
 
 def wait_until_expired(request: TrackedRequest) -> bool:

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -168,11 +168,11 @@ class World:
             "SELECT custom_order_number, generation, state, attempt FROM kk_order WHERE account = :account"
         )
         if engine.dialect.name != "sqlite":
+            rows: Sequence[Any] = []
             with suppress(sa.exc.ProgrammingError), engine.connect() as db:
                 rows = db.execute(sa.text(query), {"account": self.account}).all()
-                engine.dispose()
-                return [(row[0], row[1], row[2], row[3]) for row in rows]
-            return []
+            engine.dispose()  # a session left open would be waited for
+            return [(row[0], row[1], row[2], row[3]) for row in rows]
         # Whoever reads the file itself rolls back what a killed process left: that is for the next one to do.
         with tempfile.TemporaryDirectory() as folder:
             for suffix in ("", "-journal"):

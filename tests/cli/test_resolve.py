@@ -56,7 +56,7 @@ def reconcile(ledger: SqlLedger, number: str) -> None:
     import logging
 
     from airflow_provider_kk.delivery.orders import KKOrderList
-    from airflow_provider_kk.delivery.reconcile import Policy, reconcile
+    from airflow_provider_kk.delivery.reconcile import AbsencePolicy, reconcile
     from airflow_provider_kk.hooks.kk import KKHook
 
     let_pass(ledger, ledger.look_up([number])[number])
@@ -65,8 +65,8 @@ def reconcile(ledger: SqlLedger, number: str) -> None:
             ledger,
             KKOrderList(client),
             ledger.look_up([number]).values(),
-            at_hand={number},
-            policy=Policy(),
+            resendable={number},
+            policy=AbsencePolicy(),
             sync_id="s",
             log=logging.getLogger(__name__),
         )

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_kk.delivery.states import State
-from tests.delivery.world import FAULTS, Limits, Order, Policy, World
+from tests.delivery.world import FAULTS, AbsencePolicy, Limits, Order, World
 
 KEYS = ["A", "B", "007", "7", "E"]
 ORDERS = [Order(key, {"SHIRT_M": 1, "SOCKS": 2}) for key in KEYS]
@@ -51,7 +51,7 @@ def test_any_fault_ends_in_no_duplicate_and_no_loss(
                 raise Killed
 
         world.kk.on_post = maybe_die
-        policy = Policy(max_resends=9)
+        policy = AbsencePolicy(max_resends=9)
         for pause_s, wait in zip(pauses, waits, strict=True):
             with contextlib.suppress(Killed):
                 world.sync(*ORDERS, policy=policy, waits=wait, limits=Limits(1))

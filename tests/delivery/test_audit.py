@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder
-from airflow_provider_kk.delivery.reconcile import Policy
+from airflow_provider_kk.delivery.reconcile import AbsencePolicy
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.states import Event
 from airflow_provider_kk.sync.audit import Audit, AuditResult, audit, latest_until
@@ -177,7 +177,7 @@ def test_an_order_in_doubt_with_a_duplicate_is_wrong_after_its_settle_window(wor
 def test_what_is_held_is_named_with_its_state(world: World) -> None:
     world.sync("Z")
     world.kk.meets("A", "lost_request")
-    world.sync("A", policy=Policy(on_absence="hold"))
+    world.sync("A", policy=AbsencePolicy(on_absence="hold"))
     (found,) = look(world).findings
     assert (found.verdict, found.state) == ("open", "held")
     assert "not in KK's list" in found.message

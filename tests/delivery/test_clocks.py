@@ -296,7 +296,7 @@ def test_resolve_is_not_blocked_for_as_long_as_a_clock_was_ahead(world: World, s
     world.sync("A")
     set_right(world, set_clock)
     ledger = world.open_ledger()  # as a command does
-    bounded = ledger.bound_times(ledger.look_up(["A"])["A"], world.kk.clock_skew_s)
+    bounded = ledger.shorten_waits(ledger.look_up(["A"])["A"], world.kk.clock_skew_s)
     assert bounded is not None
     with pytest.raises(ValueError, match=r"KK may still list .* during the next 7\d\d s"):
         order_again(ledger, bounded, who="ann", why="more")

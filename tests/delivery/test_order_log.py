@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from airflow_provider_kk.delivery.log import OrderLog
-from tests.delivery.world import Policy, World
+from tests.delivery.world import AbsencePolicy, World
 
 LOG = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def test_a_list_that_cannot_be_read_is_one_warning_for_all_that_are_in_doubt(
 
     caplog.clear()
     world.clock.sleep(3_600)
-    world.sync(*keys, policy=Policy("hold"))
+    world.sync(*keys, policy=AbsencePolicy("hold"))
 
     held = (
         "4 orders (A-0, A-3, A-6, A-9) are held: not in KK's list (on_absence='hold'). See "

@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.states import State
-from tests.delivery.world import Limits, Order, Policy, World, counts
+from tests.delivery.world import AbsencePolicy, Limits, Order, World, counts
 
 
 def test_an_order_is_sent_once_however_many_runs_select_it(world: World) -> None:
@@ -44,7 +44,7 @@ def test_reconcile_does_not_take_a_lagging_list_for_absence(world: World) -> Non
 
 def test_on_absence_hold_holds_instead_of_a_resend(world: World) -> None:
     world.kk.meets("A", "lost_request")
-    assert counts(world.sync("A", policy=Policy(on_absence="hold"))) == {"held": 1}
+    assert counts(world.sync("A", policy=AbsencePolicy(on_absence="hold"))) == {"held": 1}
     assert counts(world.sync("A")) == {"held": 1}
     assert world.kk.posts.count("A") == 1
 
@@ -301,7 +301,7 @@ def test_newly_held_orders_are_counted_apart_from_those_held_before(world: World
     world.kk.meets("A", "lost_request")
     world.sync("A", waits=False)
     world.clock.sleep(800)
-    world.sync("A", policy=Policy(on_absence="hold"))
+    world.sync("A", policy=AbsencePolicy(on_absence="hold"))
     assert world.news == {"A"}
     world.sync("A")
     assert world.news == set()

@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.model import ListedOrder
-from airflow_provider_kk.delivery.resolution import order_again
+from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import Order, World, counts, list_integers
 
 TABLES = (tables.account, tables.order, tables.attempt, tables.sync_run)
@@ -178,3 +179,44 @@ def test_recover_logs_the_first_twenty_adopted_orders(world: World, caplog: pyte
     world.kk.add(Order("moved\x1b[2J"))
     world.sync("C")
     assert any(text.endswith(r"adopted and not sent again: moved\x1b[2J") for text in caplog.messages)
+
+
+@pytest.mark.parametrize("decision", ["never_created", "refused_again"])
+def test_a_later_change_of_an_order_that_was_recorded_again_stays(world: World, decision: str) -> None:
+    """A second failover under the same worker loses other answers only."""
+    lose_during(world, "B", "A")
+    assert world.entry("A").state is State.IN_DOUBT
+
+    world.clock.sleep(7200)
+    if decision == "never_created":
+        resolve(world.ledger, world.entry("A"), Event.RESOLVED_NEVER_CREATED, who="ann", why="called KK")
+    else:
+        world.kk.meets("A", "refused")
+        world.sync("A", ledger=world.open_ledger())
+    decided = world.entry("A")
+
+    lose_during(world, "D", "C")
+    assert world.entry("C").state is State.IN_DOUBT
+    assert world.entry("A") == decided
+
+
+def test_the_later_resolution_of_an_order_whose_intent_was_lost_stays(world: World) -> None:
+    saved = backup(world)
+    world.kk.meets("A", "lost_request")
+    world.kk.on_post = lambda _key: restore(world, saved)
+    assert counts(world.sync("A", waits=False)) == {"in_doubt": 1}
+
+    world.clock.sleep(7200)
+    resolve(world.ledger, world.entry("A"), Event.RESOLVED_NEVER_CREATED, who="ann", why="called KK")
+    lose_during(world, "D", "C")
+    assert world.entry("A").resolved_by == "ann: called KK"
+    assert world.entry("A").state is State.NOT_SENT
+
+
+def lose_during(world: World, key: str, before: str) -> None:
+    """Sync two orders; during the second's POST, a failover loses both intents and the first's answer."""
+    saved = backup(world)
+    world.kk.meets(before, "lost_request")
+    world.kk.on_post = lambda posted: restore(world, saved) if posted == key else None
+    world.sync(before, key, waits=False)
+    world.kk.on_post = None

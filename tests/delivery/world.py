@@ -27,7 +27,7 @@ from airflow_provider_kk.delivery.model import (
     Timing,
 )
 from airflow_provider_kk.delivery.orders import fingerprint_with
-from airflow_provider_kk.delivery.reconcile import Policy
+from airflow_provider_kk.delivery.reconcile import AbsencePolicy
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
@@ -225,7 +225,7 @@ class World:
         self,
         *orders: Order | str,
         run_id: str | None = None,
-        policy: Policy | None = None,
+        policy: AbsencePolicy | None = None,
         limits: Limits | None = None,
         waits: bool = True,
         ledger: SqlLedger | None = None,
@@ -252,7 +252,7 @@ class World:
             origin=origin,
             sync_id=run.sync_id,
             stop=Stop(),
-            policy=policy or Policy(),
+            policy=policy or AbsencePolicy(),
             limits=limits or Limits(max_in_flight=1),
             stock=stock,
         )
@@ -340,4 +340,4 @@ def counts(summary: Summary) -> dict[str, int]:
     return {name: number for name, number in values.items() if number}
 
 
-__all__ = ["InconclusiveError", "Limits", "Order", "Policy", "World", "counts"]
+__all__ = ["AbsencePolicy", "InconclusiveError", "Limits", "Order", "World", "counts"]

@@ -153,7 +153,7 @@ mtype expected[READERS];
 #endif
 
 /* Shorten a wait that a clock that was ahead has stored. */
-inline bound_wait(who, order) {
+inline shorten_wait(who, order) {
 #ifndef MUTANT_LONG_WAITS_STAY
   if
   :: settle_after[order] > SETTLE_AT(who, DELAY) ->
@@ -271,7 +271,7 @@ proctype Worker(byte w) {
        :: row[o] == REJECTED -> /* its back-off is over, or not */
           if
           :: FAULT -> HAPPENS; go_idle(w, said)
-          :: true -> bound_wait(w, o); READS(w, o);
+          :: true -> shorten_wait(w, o); READS(w, o);
              if
 #ifdef MUTANT_REJECTED_NOT_RECONCILED
              :: true -> at[w] = PERMIT
@@ -287,7 +287,7 @@ proctype Worker(byte w) {
 #else
        :: IS_DOUBTFUL(o) ->
 #endif
-          bound_wait(w, o); READS(w, o);
+          shorten_wait(w, o); READS(w, o);
           PROMISE(settle_after[o] <= SKEW + LATEST(w) + DELAY,
             "BROKEN: an order waits longer than its settle delay\n");
           if

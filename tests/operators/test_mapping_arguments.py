@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_kk.operators.orders import Constant, SyncOrdersOperator
-from airflow_provider_kk.warehouse.sources import constant_of
+from airflow_provider_kk.warehouse.field_sources import constant_of
 from tests.operators import shop
 from tests.operators.shop import nonzero, rows, sync
 

@@ -16,8 +16,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTas
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.operators.status import SyncOrderStatusOperator
-from airflow_provider_kk.warehouse.status import StatusSync
 from airflow_provider_kk.warehouse.status_rows import LineRow, OrderRow, PackageRow, StatusRows, rows_of
+from airflow_provider_kk.warehouse.status_sync import StatusSync
 from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
 from tests.airflow.support import REPOSITORY
 from tests.mysql_hook import PyMySqlHook, mysql_connection
@@ -260,7 +260,7 @@ def test_a_sync_that_reads_nothing_yet_says_why(
     place(sandbox, 0)
 
     assert synced()["orders"] == 0
-    assert "the next run reads the changes of the last 10 minutes" in printed().replace("\n", " ")
+    assert "reads only those that are at least 10 minutes old" in printed().replace("\n", " ")
 
 
 def test_a_sync_that_reads_orders_does_not_say_why_it_reads_none(

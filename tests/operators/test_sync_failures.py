@@ -253,6 +253,17 @@ def test_wrong_arguments_fail_before_anything_is_sent(
     assert len(warehouse.execute("SELECT * FROM order_line")) == len(rows(range(2)))
 
 
+def test_a_missing_write_back_column_is_not_retried(sandbox: SandboxServer, warehouse: Warehouse):
+    warehouse.add(*rows(range(2)))
+    place = {"table": "order_line", "key": "custom_order_number", "ids": "no_such", "state": "no_such"}
+
+    done = attempt(sync(write_back=place))
+
+    assert isinstance(done.error, AirflowFailException)
+    assert "order_line cannot be updated" in str(done.error)
+    assert posts(sandbox) == 0
+
+
 def test_an_unknown_policy_fails_while_the_dag_is_parsed():
     with pytest.raises(ValueError, match="on_absence must be one of 'resend', 'hold'"):
         sync(on_absence="retry")

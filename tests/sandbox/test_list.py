@@ -7,7 +7,7 @@ import time
 import pytest
 import requests
 
-from airflow_provider_kk.sandbox.protocol import iso
+from airflow_provider_kk.sandbox.json_formats import iso
 from airflow_provider_kk.sandbox.server import SandboxServer
 from tests.sandbox.caller import DRESS, V1, V2, Caller, order
 
@@ -142,7 +142,7 @@ def test_v2_has_four_statuses_and_v1_one(kk, caller):
 
 
 def test_a_page_of_many_orders_costs_little_more_than_one_of_few(kk, caller):
-    from airflow_provider_kk.sandbox.calls import NewOrder
+    from airflow_provider_kk.sandbox.order_calls import NewOrder
     from airflow_provider_kk.sandbox.store import SandboxStore
 
     store: SandboxStore = kk._kk.store

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from airflow_provider_kk.delivery.reconcile import Policy
+from airflow_provider_kk.delivery.reconcile import AbsencePolicy
 from tests.simulation.hub import START
 from tests.simulation.kk import Manners, Order
 
@@ -22,7 +22,7 @@ class Habits:
     syncs: int
     waits: bool
     in_flight: int
-    policy: Policy
+    policy: AbsencePolicy
     unsure_commits: float
     restores: bool
     orphans: float
@@ -74,7 +74,7 @@ def draw_habits(random: Random, *, restores: bool, clocks_are_off: bool) -> Habi
         syncs=random.choice((1, 2, 2, 3)),
         waits=random.random() < 0.6,
         in_flight=random.choice((1, 2, 4)),
-        policy=Policy(random.choice(("resend", "resend", "resend", "hold")), random.choice((1, 2, 9))),
+        policy=AbsencePolicy(random.choice(("resend", "resend", "resend", "hold")), random.choice((1, 2, 9))),
         unsure_commits=random.choice((0.0, 0.0, 0.1)),
         restores=restores,
         orphans=random.choice((0.0, 0.3)),

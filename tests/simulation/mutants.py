@@ -287,10 +287,10 @@ def _trusts_the_databases_clock() -> AbstractContextManager[Any]:
     return _all(*(patch.object(module, "trusted_now", now) for module in (listing, reconcile, dispatcher)))
 
 
-def _bounds_to_now() -> AbstractContextManager[Any]:
+def _shortens_to_now() -> AbstractContextManager[Any]:
     """A wait that a clock has made too long is over at once."""
 
-    def bounds(self: AnyLedger, expected: Record, kk_skew_s: float) -> Record | None:
+    def shortens(self: AnyLedger, expected: Record, kk_skew_s: float) -> Record | None:
         if not self.waits_too_long(expected, kk_skew_s):
             return None
         return self.storage.transact(
@@ -299,19 +299,19 @@ def _bounds_to_now() -> AbstractContextManager[Any]:
             )
         )
 
-    return patch.object(Ledger, "bound_times", bounds)
+    return patch.object(Ledger, "shorten_waits", shortens)
 
 
 def _own_answer_for_anyone() -> AbstractContextManager[Any]:
     """An answer is taken for the row's, whichever attempt it belongs to."""
 
-    def records(self: AnyLedger, tx: Any, claim: Claim, answer: Any) -> Record:
+    def records(self: AnyLedger, tx: Any, claim: Claim, answer: Any) -> tuple[Record, bool]:
         entry = tx.lock(claim.job.key, claim.generation)
         if entry is None or entry.state is not State.SENDING:
             return plain(self, tx, claim, answer)
         tx.answer_attempt(claim, {"outcome": answer.event.value, "kk_order_ids": answer.kk_order_ids})
         own = self.stamped(tx, self._own_answer(tx, entry, answer, claim.kk_skew_s))
-        return tx.overwrite(entry, own)  # type: ignore[no-any-return]
+        return tx.overwrite(entry, own), True
 
     plain = Ledger._record
     return patch.object(Ledger, "_record", records)
@@ -397,9 +397,9 @@ MUTANTS = (
     Mutant("generations are not distinguished", lambda: _all(*(
         patch.object(module, "of_its_generation", lambda ledger, entry, listed: list(listed))
         for module in (recover, listing)))),
-    Mutant("a wait that is too long is over at once", _bounds_to_now, is_rare=True),
+    Mutant("a wait that is too long is over at once", _shortens_to_now, is_rare=True),
     Mutant("a wait may be as long as a clock was ahead", lambda: patch.object(
-        Ledger, "bound_times", lambda self, expected, skew: None), is_rare=True),
+        Ledger, "shorten_waits", lambda self, expected, skew: None), is_rare=True),
     Mutant("KK's list is read up to now only", lambda: patch.object(
         listing, "_dated_until", lambda ledger, keys: 0.0), is_rare=True),
     Mutant("an unknown answer to a lost intent is dropped", _lost_intents_were_not_sent, is_rare=True),

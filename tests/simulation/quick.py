@@ -11,14 +11,14 @@ from unittest.mock import patch
 
 from airflow_provider_kk.delivery import orders
 from airflow_provider_kk.delivery.model import Attempt, AttemptResult, Claim, Job, ListedOrder, Origin, Record
-from airflow_provider_kk.delivery.reconcile import Policy, _Decision
+from airflow_provider_kk.delivery.reconcile import AbsencePolicy, _Decision
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunResult
 from airflow_provider_kk.delivery.storage import RunRow
 from airflow_provider_kk.sync.runs import SyncRun
 from tests.simulation.kk import Order
 
 _RECORDS: tuple[Any, ...] = (
-    *(AttemptResult, Attempt, Claim, Record, RunResult, QueuedOrder, Job, Order, Origin, Policy),
+    *(AttemptResult, Attempt, Claim, Record, RunResult, QueuedOrder, Job, Order, Origin, AbsencePolicy),
     *(RunRow, ListedOrder, SyncRun, _Decision),
 )
 

@@ -107,7 +107,7 @@ class Actor:
 
     def wait(self, key: str, _: None) -> object:
         seen = self._seen(key)
-        return seen and self.ledger.wait_for_rest(seen, "why", ["6"], kk_skew_s=7.0)
+        return seen and self.ledger.wait_for_splits(seen, "why", ["6"], kk_skew_s=7.0)
 
     def invalid(self, key: str, _: None) -> object:
         return self.ledger.note_invalid(key, "digest", "why", sync_id="s")

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.warehouse.columns import FILE, resolve
 from airflow_provider_kk.warehouse.field_mapping import NUMBER, ColumnsError
 from airflow_provider_kk.warehouse.files import FileError, read_file
+from airflow_provider_kk.warehouse.match_columns import FILE, match_columns
 from airflow_provider_kk.warehouse.spool import RowKey
 
 FOREIGN = Path(__file__).parents[1] / "foreign"
@@ -46,7 +46,7 @@ def any_names(_names: Sequence[str]) -> None:
 
 def read(path: str | Path, columns: dict[str, str] | None = None, **options: Any) -> Rows:
     """The rows of a file by their column names, without empty cells."""
-    check = any_names if columns is None else lambda names: resolve(names, columns, FILE)
+    check = any_names if columns is None else lambda names: match_columns(names, columns, FILE)
     with read_file(str(path), check=check, **options) as spool:
         width = range(len(spool.names))
         return [

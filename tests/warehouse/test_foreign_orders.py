@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.warehouse.columns import FILE, resolve
 from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.files import FileError, read_file
 from airflow_provider_kk.warehouse.map import parse_orders
+from airflow_provider_kk.warehouse.match_columns import FILE, match_columns
 
 FOREIGN = Path(__file__).parents[1] / "foreign"
 PHONE = {"phone": "='+1 617'"}
@@ -66,7 +66,7 @@ ORDERS: list[tuple[str, Any, str, str]] = [
 def outcome(name: str, columns: Any) -> tuple[list[str | None], list[str | None]]:
     """The numbers of a file's orders that are sent, and of those that are held back."""
     defaults = PHONE if columns in ("shopify", "shopify-csv", "etsy-csv") else None
-    check = lambda names: resolve(names, columns, FILE, defaults=defaults)  # noqa: E731
+    check = lambda names: match_columns(names, columns, FILE, defaults=defaults)  # noqa: E731
     with read_file(str(FOREIGN / name), check=check) as spool:
         found = list(parse_orders(spool, columns, defaults=defaults))
     return [one.number for one in found if one.order], [one.number for one in found if not one.order]

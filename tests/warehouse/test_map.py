@@ -17,7 +17,7 @@ from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.warehouse import map as mapping
 from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
-from airflow_provider_kk.warehouse.read import read_rows
+from airflow_provider_kk.warehouse.query_rows import read_rows
 from airflow_provider_kk.warehouse.spool import Spool
 from tests.warehouse.conftest import Warehouse
 
@@ -397,6 +397,14 @@ def test_a_line_id_that_is_there_twice_is_a_fault(duplicate_rows: str) -> None:
     assert "has one line_id on several rows (row 1 and row 2)" in twice.faults[0].message
     assert (apart.faults, apart.warnings) == ((), NO_ADDRESS)
     assert (partly.faults, len(partly.warnings)) == ((), 4)
+
+
+def test_an_equal_row_with_a_line_id_is_not_advised_to_select_one() -> None:
+    with_id, without_id = mapped([line(line_id=1), line(line_id=1), line("B"), line("B")])
+
+    assert "equal in every column" in with_id.faults[0].message
+    assert "select a line_id" not in with_id.faults[0].message
+    assert "select a line_id" in without_id.faults[0].message
 
 
 def test_line_ids_of_other_orders_do_not_matter() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_kk.warehouse.columns import FILE, resolve
 from airflow_provider_kk.warehouse.field_mapping import (
     ADDRESS_FIELDS,
     FIELDS,
@@ -17,10 +17,11 @@ from airflow_provider_kk.warehouse.field_mapping import (
     ColumnsError,
     describe_presets,
 )
+from airflow_provider_kk.warehouse.field_sources import check_source
 from airflow_provider_kk.warehouse.files import read_file
 from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
+from airflow_provider_kk.warehouse.match_columns import FILE, match_columns
 from airflow_provider_kk.warehouse.presets import PRESETS
-from airflow_provider_kk.warehouse.sources import check_source
 from tests.airflow.support import REPOSITORY
 from tests.warehouse.test_map import mapped
 
@@ -44,7 +45,9 @@ SHOPS: dict[str, tuple[str, dict[str, dict[str, int]]]] = {
 def orders(path: Path, columns: Any = None, **options: Any) -> dict[str | None, ParsedOrder]:
     """What a file's orders amount to, by number."""
     defaults = options.get("defaults")
-    with read_file(str(path), check=lambda names: resolve(names, columns, FILE, defaults=defaults)) as spool:
+    with read_file(
+        str(path), check=lambda names: match_columns(names, columns, FILE, defaults=defaults)
+    ) as spool:
         found = list(parse_orders(spool, columns, **options))
     assert len({one.number for one in found}) == len(found)
     return {one.number: one for one in found}
@@ -292,7 +295,7 @@ def test_an_order_without_street_city_and_zip_has_warnings() -> None:
     assert found.order
     assert [warning.path for warning in found.warnings] == ["address.street1", "address.city", "address.zip"]
     needed = [name for name in ADDRESS_FIELDS if name in ("country", "phone", "recipient", "province")]
-    columns = resolve(["custom_order_number", *needed, "sku", "quantity"])
+    columns = match_columns(["custom_order_number", *needed, "sku", "quantity"])
     assert columns.unfilled == ("street1", "city", "zip")
 
 
@@ -310,10 +313,25 @@ def test_a_row_with_a_sku_is_a_line_also_where_its_mark_is_blank() -> None:
 
 
 @pytest.mark.parametrize(
+    ("is_test", "is_fault"),
+    [(True, True), ("true", True), (1, True), (False, False), (None, False), (0, False)],
+)
+def test_a_test_order_of_shopifys_api_is_a_fault(is_test: object, is_fault: bool) -> None:
+    row = {**json.loads((EXAMPLES / SHOPS["shopify"][0]).read_text().splitlines()[0]), "test": is_test}
+
+    (found,) = mapped([row], "shopify", defaults=PHONE)
+
+    assert [one.path for one in found.faults] == (["custom_order_number"] if is_fault else [])
+
+
+@pytest.mark.parametrize(
     ("preset", "cells", "outcome"),
     [
         ("shopify-csv", {"Cancelled at": "2026-11-20 10:00:00 +0100"}, "fault"),
         ("shopify-csv", {"Financial Status": "refunded"}, "fault"),
+        ("shopify-csv", {"Financial Status": "partially_refunded"}, "fault"),
+        ("shopify-csv", {"Payment Method": "(for testing) Bogus Gateway"}, "fault"),
+        ("shopify-csv", {"Payment Method": "Cash"}, "none"),
         ("shopify-csv", {"Fulfillment Status": "fulfilled"}, "warning"),
         ("shopify-csv", {"Fulfillment Status": "unfulfilled", "Cancelled at": ""}, "none"),
         ("woocommerce-csv", {"Order Status": "Cancelled"}, "fault"),
@@ -333,3 +351,16 @@ def test_an_order_that_was_cancelled_is_a_fault_and_one_that_shipped_has_a_warni
     assert (found.order is None) == (outcome == "fault")
     assert [one.path for one in found.faults] == (["custom_order_number"] if outcome == "fault" else [])
     assert ("custom_order_number" in dict(found.warnings)) == (outcome == "warning")
+
+
+@pytest.mark.parametrize(("needs_shipping", "is_warned"), [("true", False), ("false", True), ("", False)])
+def test_a_line_that_needs_no_shipping_is_a_warning(needs_shipping: str, is_warned: bool) -> None:
+    with (EXAMPLES / SHOPS["shopify-csv"][0]).open(newline="") as file:
+        first, second, *_ = csv.DictReader(file)
+    column = "Lineitem requires shipping"
+    rows = [first | {column: "true"}, second | {column: needs_shipping}]
+
+    (found,) = mapped(rows, "shopify-csv")
+
+    assert found.order
+    assert ("items" in dict(found.warnings)) == is_warned

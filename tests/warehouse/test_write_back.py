@@ -152,6 +152,19 @@ def test_a_table_with_other_columns_fails_before_anything_is_sent(each_warehouse
         WriteBack.parse({**UPDATED, "state": "nothing"}).prepare(each_warehouse.hook)
 
 
+def test_a_missing_table_is_permanent_and_folded_names_get_advice(postgres_warehouse: Warehouse) -> None:
+    postgres_warehouse.execute('CREATE TABLE "Orders" ("OrderNo" bigint, ids text, state text)')
+    places = {"key": '"OrderNo"', "ids": "ids", "state": "state"}
+
+    with pytest.raises(WriteBackError, match=r"""read as orders.*double quotes: '"Orders"'""") as folded:
+        WriteBack.parse({**places, "table": "Orders"}).prepare(postgres_warehouse.hook)
+    with pytest.raises(WriteBackError, match=r"does not exist$"):
+        WriteBack.parse({**places, "table": '"Oders"'}).prepare(postgres_warehouse.hook)
+
+    assert not folded.value.is_retryable
+    WriteBack.parse({**places, "table": '"Orders"'}).prepare(postgres_warehouse.hook)
+
+
 def test_many_tasks_may_make_the_table_at_once(postgres_warehouse: Warehouse) -> None:
     def prepare() -> None:
         try:

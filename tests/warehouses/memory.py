@@ -154,7 +154,7 @@ def hook_of(case: dict[str, Any]) -> Any:
 
 
 def in_child(action: str, case: dict[str, Any], count: int = 0) -> None:
-    from airflow_provider_kk.warehouse.read import read_rows
+    from airflow_provider_kk.warehouse.query_rows import read_rows
 
     hook = hook_of(case)
     if action == "fill":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_kk.warehouse.read import read_rows
+from airflow_provider_kk.warehouse.query_rows import read_rows
 from tests.operators.main_job import MainJob, make_connections
 from tests.warehouses.redshift_proxy import redshift_proxy
 

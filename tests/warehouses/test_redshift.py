@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from airflow_provider_kk.warehouse.read import ReadError, read_rows
+from airflow_provider_kk.warehouse.query_rows import ReadError, read_rows
 from tests.warehouses.redshift_proxy import redshift_proxy
 
 pytestmark = pytest.mark.warehouses

@@ -8,8 +8,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,8 +87,9 @@ T = TypeVar("T")
 SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 
 _BUSY_TIMEOUT_S = 60
-#: A connection that was used just before is not checked.
+#: A transaction that is retried does not check a connection that was used just before.
 _IDLE_S = 1.0
+_is_retried: ContextVar[bool] = ContextVar("kk_is_retried", default=False)
 #: Settings by which libpq notices a lost server, in seconds and milliseconds. By default that takes hours.
 _NOTICING = {
     "keepalives_idle": 30,
@@ -157,7 +158,8 @@ class Database:
 
         The work must be safe to run twice, since a commit may succeed before its connection breaks.
         """
-        return self._retry_while(work, is_transient)
+        with _retried():
+            return self._retry_while(work, is_transient)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which must not run twice, in a transaction; retry only after a rollback."""
@@ -170,7 +172,8 @@ class Database:
             with self.read() as connection:
                 return work(connection)
 
-        return retry(once, is_transient)
+        with _retried():
+            return retry(once, is_transient)
 
     def _retry_while(self, work: Callable[[Connection], T], is_retryable: Callable[[Exception], bool]) -> T:
         def once() -> T:
@@ -241,20 +244,30 @@ def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     if dialect_name == "sqlite":
         arguments["connect_args"] = {"check_same_thread": False, "timeout": _BUSY_TIMEOUT_S}
     else:
-        arguments["pool_events"] = [(_note_use, "checkin"), (_check_idle_connection, "checkout")]
+        arguments["pool_events"] = [(_note_use, "checkin"), (_check_connection, "checkout")]
     return arguments
+
+
+@contextmanager
+def _retried() -> Iterator[None]:
+    outer = _is_retried.set(True)
+    try:
+        yield
+    finally:
+        _is_retried.reset(outer)
 
 
 def _note_use(_connection: Any, record: Any) -> None:
     record.info["kk_used_at"] = time.monotonic()
 
 
-def _check_idle_connection(connection: Any, record: Any, _proxy: Any) -> None:
+def _check_connection(connection: Any, record: Any, _proxy: Any) -> None:
     """Replace a connection that was lost while nobody used it.
 
-    SQLAlchemy's own check asks the server before each transaction: 8 % of the CPU of an order.
+    SQLAlchemy's own check also precedes each transaction that is retried: 8 % of the CPU of an order.
     """
-    if time.monotonic() - record.info.get("kk_used_at", inf) < _IDLE_S:
+    used_at = record.info.get("kk_used_at")
+    if used_at is None or (_is_retried.get() and time.monotonic() - used_at < _IDLE_S):
         return
     try:
         cursor = connection.cursor()

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
+from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.conftest import own_schema
 
 #: SQLAlchemy 1.4 knows no psycopg 3.
@@ -79,6 +80,27 @@ def test_a_connection_lost_while_threads_wait_for_permits_fails_no_sync(
     lost = losing_its_connection(ledger, doing)
     bucket.acquire()
     assert lost
+
+
+@pytest.mark.parametrize("doing", ["read", "change", "add"])
+def test_a_session_that_ended_just_after_its_use_fails_no_transaction_without_a_retry(
+    ledger: SqlLedger, each_driver_url: str, doing: str
+) -> None:
+    ledger.note_invalid("A", "digest", "no zip", sync_id="sync")
+    entry = ledger.look_up(["A"])["A"]
+    with ledger.storage.database.engine.connect() as db:
+        session = session_of(db)
+    other = sa.create_engine(each_driver_url)
+    with other.connect() as db:
+        db.exec_driver_sql(f"SELECT pg_terminate_backend({session}, 300000)")
+    other.dispose()
+
+    if doing == "read":
+        assert ledger.look_up(["A"]) == {"A": entry}
+    elif doing == "change":
+        assert ledger.compare_and_set(entry, Event.FAULT, lambda _tx: {"message": "no street"})
+    else:
+        assert ledger.add("B", lambda _tx: {"state": State.INVALID})
 
 
 def test_a_connection_lost_while_a_429_is_noted_leaves_the_request_not_sent(ledger: SqlLedger) -> None:

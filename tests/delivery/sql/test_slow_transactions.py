@@ -53,9 +53,8 @@ def test_a_wait_is_logged_after_ten_seconds_and_then_every_thirty(
         for passed_s in (9, 1, 29, 1):
             virtual.now += passed_s
             virtual.let_it_look()
-    assert caplog.messages == [
-        f"Waiting for the ledger's database for {seconds} s: it is locked, busy or out of reach"
-        for seconds in (10, 40)
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        f"Waiting for the ledger's database for {seconds} s" for seconds in (10, 40)
     ]
     wait_until(lambda: set(threading.enumerate()) <= threads)
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from airflow_provider_kk.sandbox import goods, life
 from airflow_provider_kk.sandbox.goods import CHANNELS, WAREHOUSES, product_of
-from airflow_provider_kk.sandbox.life import parcels_json
-from airflow_provider_kk.sandbox.protocol import (
+from airflow_provider_kk.sandbox.json_formats import (
     INVALID,
     NOT_FOUND,
     Rejected,
@@ -22,6 +21,7 @@ from airflow_provider_kk.sandbox.protocol import (
     text_in,
     whole_in,
 )
+from airflow_provider_kk.sandbox.life import parcels_json
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import Row, SandboxStore
 

@@ -1,4 +1,4 @@
-"""Decide which source of a statement's result fills which field of an order."""
+"""Match the columns of a statement or a file to the fields of an order: which source fills which field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_kk.warehouse.field_mapping import (
     FieldMapping,
     did_you_mean,
 )
-from airflow_provider_kk.warehouse.sources import Binder, Reader, bind_element, constant_of, references
+from airflow_provider_kk.warehouse.field_sources import Binder, Reader, bind_element, constant_of, references
 
 _NAME = re.compile(r"[^\W\d_][\w ()/&#.:+-]{0,59}")
 _FIGURE = re.compile(r"[+(\d]")
@@ -95,20 +95,41 @@ class FieldSource:
         return self.shown or self.text
 
 
+#: By the field of a preset: where a status of its source is reported, in which words, and if it is a fault.
+_STATUSES = {
+    "cancelled": (NUMBER, "is cancelled, refunded or a test at its source: see the column {}", True),
+    "refunded_in_part": (
+        NUMBER,
+        "is refunded in part at its source, so its lines may have too many pieces: see the column {}. Set "
+        "the quantities that are left, and clear that cell",
+        True,
+    ),
+    "shipped": (NUMBER, "may have shipped already: see the column {}", False),
+    "unshipped_lines": (
+        ITEMS,
+        "has lines that need no shipping, such as a tip or a gift card: see the column {}. Remove these "
+        "lines, or KK may reject the order",
+        False,
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Status:
     """A source whose value shows what became of an order where it comes from."""
 
-    source: str
     read: Reader
     #: Lower case; any value when there is none.
     values: tuple[str, ...]
-    is_cancelled: bool
+    path: str
+    message: str
+    is_fault: bool
 
     def applies(self, cells: object) -> bool:
         """Return whether the value in a row's cells is one of them."""
         try:
-            value = as_text(self.read(cells))
+            value = self.read(cells)
+            value = "true" if value is True else as_text(value)
         except CellError:  # such as False
             return False
         return value is not None and (not self.values or value.lower() in self.values)
@@ -174,7 +195,7 @@ class NumberSource:
         return f"{self.fills_down} {self.source}"
 
 
-def resolve(
+def match_columns(
     names: Sequence[str],
     columns: str | Mapping[str, str] | None = None,
     source: Source = STATEMENT,
@@ -216,9 +237,9 @@ class _Resolution:
         line_mark = binder.bind(mark) if mark and binder.has(mark) else None
         preset = self._mapping.preset
         statuses = tuple(
-            Status(source, binder.bind(source), values, meaning is preset.cancelled)
-            for meaning in (preset.cancelled, preset.shipped)
-            for source, values in meaning.items()
+            Status(binder.bind(source), values, path, message.format(source), is_fault)
+            for name, (path, message, is_fault) in _STATUSES.items()
+            for source, values in getattr(preset, name).items()
             if binder.has(source)
         )
         number_binder = Binder(self._names)

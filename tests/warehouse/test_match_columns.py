@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from airflow_provider_kk.warehouse.columns import FILE, Columns, resolve
 from airflow_provider_kk.warehouse.field_mapping import ColumnsError
-from airflow_provider_kk.warehouse.sources import Binder
+from airflow_provider_kk.warehouse.field_sources import Binder
+from airflow_provider_kk.warehouse.match_columns import FILE, Columns, match_columns
 
 LINES = ["custom_order_number", "country", "phone", "recipient", "province", "sku", "quantity"]
 ITEMS = ["custom_order_number", "country", "phone", "recipient", "province", "items"]
@@ -22,40 +22,40 @@ def values(columns: Columns, row: Sequence[object]) -> dict[str, object]:
 
 
 def test_columns_are_found_in_upper_and_lower_case() -> None:
-    found = resolve([name.upper() for name in LINES])
+    found = match_columns([name.upper() for name in LINES])
 
     assert values(found, range(7)) == dict(zip(LINES, range(7), strict=True))
     assert not found.one_row_per_order
-    assert resolve(ITEMS).one_row_per_order
+    assert match_columns(ITEMS).one_row_per_order
 
 
 def test_other_columns_are_ignored_and_named() -> None:
-    assert resolve(["loaded_at", *LINES, "loaded_at"]).ignored == ("loaded_at", "loaded_at")
+    assert match_columns(["loaded_at", *LINES, "loaded_at"]).ignored == ("loaded_at", "loaded_at")
 
 
 def test_columns_are_mapped_whatever_their_case() -> None:
-    found = resolve(["order_no", *LINES[1:]], {"Custom_Order_Number": "ORDER_NO"})
+    found = match_columns(["order_no", *LINES[1:]], {"Custom_Order_Number": "ORDER_NO"})
 
     assert values(found, range(7))["custom_order_number"] == 0
     assert found.mapped == {"custom_order_number": "ORDER_NO"}
 
 
 def test_a_mapped_column_goes_before_one_of_our_name() -> None:
-    found = resolve([*LINES, "order_no"], {"custom_order_number": "order_no"})
+    found = match_columns([*LINES, "order_no"], {"custom_order_number": "order_no"})
 
     assert values(found, range(8))["custom_order_number"] == 7
     assert found.ignored == ("custom_order_number",)
 
 
 def test_a_column_that_is_mapped_elsewhere_no_longer_counts_under_its_own_name() -> None:
-    found = resolve([*LINES, "city"], {"remark": "city"})
+    found = match_columns([*LINES, "city"], {"remark": "city"})
 
     assert "city" not in found.fields
 
 
 def test_what_is_mapped_decides_between_lines_and_items() -> None:
-    assert resolve([*LINES, "items"], {"sku": "sku"}).ignored == ("items",)
-    assert resolve([*LINES, "items"], {"items": "items"}).one_row_per_order
+    assert match_columns([*LINES, "items"], {"sku": "sku"}).ignored == ("items",)
+    assert match_columns([*LINES, "items"], {"items": "items"}).one_row_per_order
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_is_mapped_decides_between_lines_and_items() -> None:
 )
 def test_columns_that_do_not_fit_are_one_error(names: list[str], columns: dict[str, str], why: str) -> None:
     with pytest.raises(ColumnsError, match=why):
-        resolve(names, columns)
+        match_columns(names, columns)
 
 
 JSON_LINES = ["id", "ship_to", "line_items", "First Name", "last_name", "a.b"]
@@ -105,7 +105,7 @@ ROW = [
 
 
 def test_sources_are_columns_paths_templates_and_constants() -> None:
-    found = resolve(JSON_LINES, ORDER)
+    found = match_columns(JSON_LINES, ORDER)
 
     read = values(found, ROW)
 
@@ -121,7 +121,7 @@ def test_sources_are_columns_paths_templates_and_constants() -> None:
 def test_a_path_into_json_text_reads_as_into_an_object() -> None:
     row = [json.dumps(cell) if isinstance(cell, dict) else cell for cell in ROW]
 
-    assert values(resolve(JSON_LINES, ORDER), row) == values(resolve(JSON_LINES, ORDER), ROW)
+    assert values(match_columns(JSON_LINES, ORDER), row) == values(match_columns(JSON_LINES, ORDER), ROW)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_blank_part_of_a_template_leaves_no_gap(
 ) -> None:
     row = [*ROW[:3], first, last, ROW[5]]
 
-    assert values(resolve(JSON_LINES, ORDER), row)["recipient"] == recipient
+    assert values(match_columns(JSON_LINES, ORDER), row)["recipient"] == recipient
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_defaults_name_fields_and_columns_and_are_shown() -> None:
     names = [*LINES[:4], "Ship City", "sku", "quantity", "phone 2"]
     columns = {"city": "Ship City", "street1": "='at home'"}
 
-    found = resolve(names, columns, defaults={"province": "{city}", "phone": "phone 2"})
+    found = match_columns(names, columns, defaults={"province": "{city}", "phone": "phone 2"})
 
     assert found.lines() == (
         "custom_order_number <- custom_order_number",
@@ -205,32 +205,32 @@ def test_wrong_sources_are_named_with_what_was_meant(
         if "province" in defaults:
             del columns["province"]
     with pytest.raises(ColumnsError, match=why):
-        resolve(JSON_LINES, columns, defaults=defaults)
+        match_columns(JSON_LINES, columns, defaults=defaults)
 
 
 def test_a_path_into_items_needs_items() -> None:
     with pytest.raises(
         ColumnsError, match=r"columns maps items\.sku, but the statement returns no column items"
     ):
-        resolve(LINES[:-2], {"items.sku": "x"})
+        match_columns(LINES[:-2], {"items.sku": "x"})
 
 
 def test_line_id_is_found_by_its_name() -> None:
-    assert "line_id" in resolve([*LINES, "line_id"]).fields
-    assert resolve([*ITEMS, "line_id"]).ignored == ("line_id",)
+    assert "line_id" in match_columns([*LINES, "line_id"]).fields
+    assert match_columns([*ITEMS, "line_id"]).ignored == ("line_id",)
 
 
 def test_a_file_without_a_header_shows_no_personal_data() -> None:
     row = ["A-1", "FR", "+33 100", "Zelda Marked", "Ile", "Secret Street", "FWXW00290_WHT_M", "22"]
     for names in (row, [f"{cell}?" for cell in row[1:]], [*row[:2], *row[3:]]):
         with pytest.raises(ColumnsError, match="Its first line does not look like a header") as raised:
-            resolve(names, {}, FILE)
+            match_columns(names, {}, FILE)
         assert [cell for cell in names if cell in str(raised.value)] == []
         with pytest.raises(ColumnsError, match="Its first line does not look like a header") as raised:
-            resolve(names, {"phone": "PHONE"}, FILE)
+            match_columns(names, {"phone": "PHONE"}, FILE)
         assert [cell for cell in names if cell in str(raised.value)] == []
 
 
 def test_of_a_file_s_header_is_shown_what_can_be_a_name() -> None:
     with pytest.raises(ColumnsError, match=r"It has: Größe, Order-No, \*\*\*, zip code\. The fields"):
-        resolve(["Größe", "Order-No", "x@y.z", "zip code"], {}, FILE)
+        match_columns(["Größe", "Order-No", "x@y.z", "zip code"], {}, FILE)

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from airflow_provider_kk.warehouse.field_mapping import ColumnsError
-from airflow_provider_kk.warehouse.read import ReadError, read_rows
+from airflow_provider_kk.warehouse.query_rows import ReadError, read_rows
 from tests.warehouse.conftest import Warehouse
 
 CREATE = "CREATE TABLE orders (custom_order_number VARCHAR(40), quantity INTEGER)"
@@ -315,7 +315,7 @@ def test_a_connection_that_does_not_close_loses_nothing(caplog: pytest.LogCaptur
 def test_rows_of_a_mere_select_stay_on_the_postgres_server(
     postgres_warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, sql: str, streams: bool
 ) -> None:
-    from airflow_provider_kk.warehouse.read import _open_cursor
+    from airflow_provider_kk.warehouse.query_rows import _open_cursor
 
     connection = postgres_warehouse.hook.get_conn()
     try:
@@ -426,7 +426,7 @@ def test_connections_that_yield_other_rows_than_tuples_are_read(
 
 
 def test_mysqlclient_leaves_rows_on_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_kk.warehouse.read import _open_cursor
+    from airflow_provider_kk.warehouse.query_rows import _open_cursor
 
     driver: Any = ModuleType("MySQLdb.cursors")
     driver.SSCursor, driver.Cursor = object(), object()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.dispatcher import Dispatcher
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.model import Origin, Record
-    from airflow_provider_kk.delivery.reconcile import Policy
+    from airflow_provider_kk.delivery.reconcile import AbsencePolicy
     from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
@@ -52,7 +52,7 @@ class Delivery:
     run_queue: RunQueue
     origin: Origin
     stop: Stop
-    policy: Policy
+    policy: AbsencePolicy
     log: Log
     max_in_flight: int = 8
     max_seconds: float | None = None
@@ -108,19 +108,23 @@ class Delivery:
 
         :raises DeferUntil: the task has to wait, then call this again with the same orders.
         """
-        stream = self._stream()
+        dispatcher = self._new_dispatcher()
         try:
-            stream.run()
-            self._wait(stream)
+            dispatcher.run()
+            self._wait(dispatcher)
         finally:
-            self.breaker_reason, self.breaker_error = stream.why_not_sent or None, stream.breaker_error
-            self.postponed_because = stream.postponed_because
-            self.held_elsewhere += stream.held_elsewhere
-            stream.stop_waiting()
-            stream.close()
+            self.breaker_reason = dispatcher.why_not_sent or None
+            self.breaker_error = dispatcher.breaker_error
+            self.postponed_because = dispatcher.postponed_because
+            self.held_elsewhere += dispatcher.held_elsewhere
+            dispatcher.stop_waiting()
+            dispatcher.close()
 
-    def carry_out(self) -> tuple[Summary, BaseException | None]:
-        """Deliver, and return the sync's summary and the error that `deliver` raised, if any."""
+    def deliver_and_summarise(self) -> tuple[Summary, BaseException | None]:
+        """Deliver, and return the sync's summary and the error that `deliver` raised, if any.
+
+        The error is returned, so that the caller can report the results before it raises.
+        """
         failure: BaseException | None = None
         with self.client():
             try:
@@ -129,7 +133,7 @@ class Delivery:
                 failure = error
             return self.summary(), failure
 
-    def _stream(self) -> Dispatcher:
+    def _new_dispatcher(self) -> Dispatcher:
         from airflow_provider_kk.delivery.attempt import Limits
         from airflow_provider_kk.delivery.dispatcher import Dispatcher
         from airflow_provider_kk.delivery.orders import KKOrderList, order_job
@@ -197,10 +201,10 @@ class Delivery:
             self._order_log.warning("{orders} {are} invalid: {reason}", item.key or "", str(fault))
         self.run_queue.set(item.position, RunStatus.INVALID, is_new=is_new, message=str(fault))
 
-    def _wait(self, stream: Dispatcher) -> None:
+    def _wait(self, dispatcher: Dispatcher) -> None:
         is_reported = False
-        while not (stream.cannot_list or self.stop.is_set()):
-            wait_s = stream.wait_s()
+        while not (dispatcher.cannot_list or self.stop.is_set()):
+            wait_s = dispatcher.wait_s()
             if wait_s is None:
                 return
             if self.can_defer and wait_s > _WORTH_DEFERRING_S:
@@ -210,7 +214,7 @@ class Delivery:
                 is_reported = True
             self._sleep(wait_s)
             if not self.stop.is_set():
-                stream.reconcile_waiting()
+                dispatcher.reconcile_waiting()
 
     def _sleep(self, seconds: float) -> None:
         clock = self.ledger.clock
