@@ -155,7 +155,7 @@ class Transport:
             return KKNotSentError(f"KK cannot be reached, so nothing was sent: {reason}")
         if call.is_write:
             return KKUnknownOutcomeError(
-                f"KK's answer is missing or incomplete, so KK may have executed it: {reason}"
+                f"KK's answer is missing or incomplete, so KK may have executed the request: {reason}"
             )
         return KKAnswerError(f"KK's answer is missing or incomplete: {reason}")
 
