@@ -314,16 +314,21 @@ class Ledger(Generic[S_co]):
 
     def _record(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> tuple[Record, bool]:
         """Store an answer; return the row, and whether the ledger has the intent."""
-        is_known = tx.answer_attempt(
-            claim,
-            {
-                "outcome": answer.event.value,
-                "code": answer.code,
-                "message": answer.message[:MAX_MESSAGE],
-                "kk_order_ids": answer.kk_order_ids,
-                "recorded_at": tx.now,
-            },
-        )
+        result: AttemptChanges = {
+            "outcome": answer.event.value,
+            "code": answer.code,
+            "message": answer.message[:MAX_MESSAGE],
+            "kk_order_ids": answer.kk_order_ids,
+            "recorded_at": tx.now,
+        }
+        is_known = tx.answer_attempt(claim, result)
+        if not is_known and claim.entry is not None and answer.event is not Event.NOT_SENT:
+            # KK's list is read from this POST on, which may be long ago.
+            times: AttemptChanges = {
+                "intent_at": claim.entry.updated_at,
+                "settle_after": claim.entry.settle_after,
+            }
+            tx.add_attempt(claim, {**self._intent(tx, claim, Origin()), **times, **result})
         return self._record_in_row(tx, claim, answer, is_known=is_known), is_known
 
     def _record_in_row(

@@ -66,7 +66,7 @@ def test_an_order_in_doubt_whose_intent_a_failover_lost_is_waited_for(world: Wor
     world.kk.on_post = lambda _key: restore(world, saved)
     assert counts(world.sync("A", waits=False)) == {"in_doubt": 1}
     world.kk.on_post = None
-    assert counts(world.sync("A")) == {"adopted": 1}
+    assert counts(world.sync("A", "B")) == {"adopted": 1, "created": 1}
     assert world.kk.count("A") == 1
 
 
@@ -220,3 +220,19 @@ def lose_during(world: World, key: str, before: str) -> None:
     world.kk.on_post = lambda posted: restore(world, saved) if posted == key else None
     world.sync(before, key, waits=False)
     world.kk.on_post = None
+
+
+def test_a_late_answer_whose_intent_was_lost_is_reconciled_from_its_post_on(world: World) -> None:
+    """The worker stood still for so long that KK's list has the order far back."""
+    saved = backup(world)
+    world.kk.meets("A", "lost_request")
+
+    def fail_over(_key: str) -> None:
+        world.kk.on_post = None
+        world.kk.add(Order("A"))
+        restore(world, saved)
+        world.clock.sleep(7200)
+
+    world.kk.on_post = fail_over
+    assert counts(world.sync("A", "B")) == {"adopted": 1, "created": 1}
+    assert world.kk.count("A") == 1
