@@ -119,8 +119,8 @@ class Promises:
         else:
             self.require(bool(intents), "%s is sent without an intent", key)
             used.update(sorted(intents, key=itemgetter(2))[:1])
-            if key in self.failovers.claimed_unknowingly:
-                self.failovers.sent_unknowingly.add(key)
+        if key in self.failovers.claimed_unknowingly:
+            self.failovers.sent_unknowingly.add(key)
         last = self._last_posts.get(key)
         is_excused = self._manners.is_beyond or key in self.failovers.sent_unknowingly
         if last is not None and last.may_be_there and not is_excused:
