@@ -39,7 +39,7 @@ def test_crashes_hit_every_relevant_system_call_in_every_kind_of_trial(killed: T
     assert {call.split()[1] for call in killed.kills} == {"before", "after"}
     assert set(killed.trials_by_kind) == set(KINDS) - {"postgres"}
     assert set(killed.kills_by_lag) == {f"{lag_s:.0f} s" for lag_s in LAGS_S}
-    assert len(killed.struck) > 12, killed.struck
+    assert len(killed.struck) >= 8, killed.struck  # of 21: fewer or more by how threads take turns
     assert killed.stops
     assert find_binaries() is None or killed.kills_by_ledger["postgres"]
 
