@@ -122,7 +122,7 @@ def _conclude(verdict: Verdict, seconds: float) -> None:
         created = sum(line.seen.creates for line in verdict.lines)
         say(f"GOOD: {created} good orders are at KK once each, the second run sent nothing.", "green")
         say(f"It took {seconds:.0f} s.")
-        say("Next: `make ui` for the same in Airflow's UI, README.md for a first DAG of your own.")
+        say("Next: `make ui` for the same in Airflow's UI, docs/tutorial.md for a first DAG of your own.")
         return
     say("BAD:", "red")
     for fault in verdict.faults:
