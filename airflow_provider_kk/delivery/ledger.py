@@ -448,7 +448,7 @@ class Ledger(Generic[S_co]):
         """Record KK's listed orders as the effect of `attempt`; None if the row changed.
 
         :param created_at: KK's creation time, epoch seconds.
-        :param sync_id: the sync that has the order at hand; None: the sync that sent it stays.
+        :param sync_id: the sync that handles the order; None: the sync that sent it stays.
         """
         values: RecordChanges = {
             **created_values(expected, ids, created_at or attempt.intent_at),

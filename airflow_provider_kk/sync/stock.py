@@ -60,7 +60,7 @@ class StockCheck:
         self._coming = deque(items)
 
     def shortage(self, item: QueuedOrder) -> str:
-        """Reserve an order's goods, or return each SKU that KK lacks, with the quantity at hand.
+        """Reserve an order's goods, or return each SKU that KK lacks, with the available quantity.
 
         A repeated call for the same order reserves nothing more.
 
@@ -88,7 +88,7 @@ class StockCheck:
             f" of {at_kk} at KK, since earlier orders of this run need the others" if at_hand < at_kk else ""
         )
         path = ", ".join(f"items[{index}]" for index in lines)
-        return Fault(path, f"{wanted} of {sku} ordered, {fault or f'{at_hand} at hand{less}'}")
+        return Fault(path, f"{wanted} of {sku} ordered, {fault or f'{at_hand} available{less}'}")
 
     # Asking KK -------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def test_freight_offers_are_pulled_and_orders_without_stock_are_not_sent(shop: S
     summary = result.xcoms["sync"]["return_value"]
     assert nonzero(summary) == {"created": 3, "invalid": 1}
     assert summary["rejections"][0]["message"] == (
-        f"items[0]: 3 of {SKUS[1]} ordered, 1 at hand of 8 at KK, "
+        f"items[0]: 3 of {SKUS[1]} ordered, 1 available of 8 at KK, "
         "since earlier orders of this run need the others"
     )
     each_is_there_once(shop.sandbox, range(4))

@@ -65,8 +65,8 @@ def test_every_missing_sku_is_named_with_its_position_and_counts():
     (told,) = shortages(kk, [item(1, (A, 3), (B, 9), (C, 1), (A, 1), ("NO_SUCH", 2))])
 
     assert told == (
-        "items[0], items[3]: 4 of SHIRT_M ordered, 1 at hand; "
-        "items[2]: 1 of HAT ordered, 0 at hand; "
+        "items[0], items[3]: 4 of SHIRT_M ordered, 1 available; "
+        "items[2]: 1 of HAT ordered, 0 available; "
         "items[4]: 2 of NO_SUCH ordered, KK does not list this SKU"
     )
 
@@ -80,8 +80,8 @@ def test_what_earlier_orders_take_is_not_there_for_later_ones():
     # The second cannot be served and takes nothing, so the fourth can.
     assert told == [
         "",
-        "items[1]: 2 of SHIRT_L ordered, 1 at hand",
-        "items[0]: 3 of SHIRT_M ordered, 2 at hand of 5 at KK, "
+        "items[1]: 2 of SHIRT_L ordered, 1 available",
+        "items[0]: 3 of SHIRT_M ordered, 2 available of 5 at KK, "
         "since earlier orders of this run need the others",
         "",
     ]
@@ -100,7 +100,7 @@ def test_all_warehouses_count():
     kk = FakeStock({A: places})
 
     assert shortages(kk, [item(1, (A, 5))]) == [""]
-    assert shortages(kk, [item(1, (A, 6))]) == ["items[0]: 6 of SHIRT_M ordered, 5 at hand"]
+    assert shortages(kk, [item(1, (A, 6))]) == ["items[0]: 6 of SHIRT_M ordered, 5 available"]
 
 
 @pytest.mark.parametrize("places", ["many", [{"qty": "many"}], [{}], [{"qty": 1}, {"qty": None}], [7]])
@@ -118,7 +118,7 @@ def test_what_can_be_read_serves_an_order_for_which_it_is_enough():
 @pytest.mark.parametrize("places", [[], None])
 def test_a_listed_sku_that_lies_in_no_warehouse_is_sold_out(places: Any):
     assert shortages(FakeStock({A: places}), [item(1, (A, 1))]) == [
-        "items[0]: 1 of SHIRT_M ordered, 0 at hand"
+        "items[0]: 1 of SHIRT_M ordered, 0 available"
     ]
 
 
@@ -257,13 +257,13 @@ def test_created_held_and_rejected_orders_need_no_stock_query(world: World):
 
 
 def test_missing_goods_are_reported_once_for_an_order(world: World):
-    shelves = Shelves(short="3 wanted, 1 at hand")
+    shelves = Shelves(short="3 wanted, 1 available")
     assert counts(world.sync("short", stock=shelves)) == {"invalid": 1}
     assert world.news == {"short"}
 
-    shelves.missing["short"] = "3 wanted, 0 at hand"
+    shelves.missing["short"] = "3 wanted, 0 available"
     assert counts(world.sync("short", stock=shelves)) == {"invalid": 1}
-    assert (world.news, world.messages) == (set(), {"short": "3 wanted, 0 at hand"})
+    assert (world.news, world.messages) == (set(), {"short": "3 wanted, 0 available"})
     assert world.kk.posts == []
 
     del shelves.missing["short"]

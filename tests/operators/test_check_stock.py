@@ -62,7 +62,8 @@ def test_what_kk_cannot_serve_is_invalid_until_it_can(
     first = attempt(sync(write_back="outcome"), run_id="first")
 
     missing = (
-        f"items[1]: 5 of {TOP} ordered, 4 at hand; items[2]: 1 of NO_SUCH ordered, KK does not list this SKU"
+        f"items[1]: 5 of {TOP} ordered, 4 available; "
+        "items[2]: 1 of NO_SUCH ordered, KK does not list this SKU"
     )
     assert isinstance(first.error, AirflowFailException)
     assert nonzero(first.summary) == {"created": 3, "invalid": 1}
@@ -163,7 +164,7 @@ def test_a_plan_reports_missing_stock_and_stores_nothing(sandbox: SandboxServer,
     plan = attempt(sync(plan_only=True), run_id="plan")
 
     assert (plan.error, nonzero(plan.value)) == (None, {"invalid": 1, "postponed": 1})
-    assert plan.value["rejections"][0]["message"] == f"items[0]: 1 of {TOP} ordered, 0 at hand"
+    assert plan.value["rejections"][0]["message"] == f"items[0]: 1 of {TOP} ordered, 0 available"
     assert posts(sandbox) == 0
     assert warehouse.execute("SELECT name FROM sqlite_master") == [("order_line",)]
     # So it is still news to the sync itself.
