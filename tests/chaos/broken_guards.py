@@ -23,7 +23,7 @@ def cap_without_doubts() -> None:
 
 
 def no_pause() -> None:
-    """Let each permit be one to send, whoever has paused the account."""
+    """Let each permit be one to send, also while the account is paused."""
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 
     acquire = LedgerBucket.acquire

@@ -173,7 +173,7 @@ class World:
                 rows = db.execute(sa.text(query), {"account": self.account}).all()
             engine.dispose()  # a session left open would be waited for
             return [(row[0], row[1], row[2], row[3]) for row in rows]
-        # Whoever reads the file itself rolls back what a killed process left: that is for the next one to do.
+        # Reading the file itself would roll back the changes of a killed process. The next worker does that.
         with tempfile.TemporaryDirectory() as folder:
             for suffix in ("", "-journal"):
                 with suppress(FileNotFoundError):

@@ -81,7 +81,7 @@ MUTANTS = (
     Mutant("a rejected order is not reconciled", "REJECTED_NOT_RECONCILED"),
     Mutant("an answer counts for any attempt", "ANSWER_FOR_ANY_ATTEMPT"),
     Mutant("a part is taken for the whole", "PART_IS_WHOLE"),
-    Mutant("after a 429 whoever was first goes on", "RATE_LIMITED_GOES_ON"),
+    Mutant("after a 429 the first worker goes on", "RATE_LIMITED_GOES_ON"),
     Mutant("a resolution as never created is not checked", "PERSON_NEED_NOT_WAIT", switches=("WITH_PERSON",)),
     Mutant("an unanswered POST is repeated", "POST_REPEATED"),
     Mutant("only the database's clock counts", "READ_BY_DATABASE", _CLOCK),

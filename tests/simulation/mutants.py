@@ -381,7 +381,7 @@ MUTANTS = (
         recover, "FOUND_AS_INTEGER", "found at KK"), is_rare=True),
     Mutant("orders without a number are ignored", lambda: patch.object(
         listing.Listing, "has_unnumbered", lambda self, goods, until: False)),
-    Mutant("after a 429 whoever was first goes on", _rate_limited_are_always_free, is_rare=True),
+    Mutant("after a 429 the first worker goes on", _rate_limited_are_always_free, is_rare=True),
     Mutant("a resolution as never created is not checked", _humans_need_not_wait),
     Mutant("an unanswered POST is repeated", _posts_twice),
     Mutant("only the database's clock counts", _trusts_the_databases_clock, is_rare=True),
