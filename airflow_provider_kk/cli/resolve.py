@@ -25,12 +25,14 @@ from airflow_provider_kk.sync.resolution import (
     split_ids,
 )
 from airflow_provider_kk.sync.resolution_checks import (
+    accepted,
     all_at_kk_of,
     doubt_of_orders,
     doubt_of_refunds,
-    orders_seen_at_kk,
-    refunds_seen_at_kk,
+    doubts_of_absent_orders,
+    doubts_of_absent_refunds,
     require_other_number,
+    require_reorder,
     shorten_waits,
 )
 
@@ -211,13 +213,9 @@ def _never(
         not_mine = split_ids(arguments.not_mine)
         require_other_number(not_mine, entries[0], hook, ledger)
     _confirm_each(entries, "Resolve these as never created at KK?", arguments)
-    if arguments.refunds:
-        seen, options = refunds_seen_at_kk(entries, hook, ledger), "--refunds"
-    else:
-        seen, options = orders_seen_at_kk(entries, hook, ledger, not_mine), ""
-    return lambda one: resolve_never_created(
-        one, seen[one.key], ledger, resolved_by, not_mine, options=options
-    )
+    check = doubts_of_absent_refunds if arguments.refunds else doubts_of_absent_orders
+    doubts = check(entries, hook, ledger, not_mine)
+    return lambda one: resolve_never_created(one, accepted(doubts[one.key]), ledger, resolved_by, not_mine)
 
 
 def _order_again(
@@ -229,7 +227,7 @@ def _order_again(
 ) -> Callable[[Record], str]:
     _confirm_each(entries, "Order all of these once more?", arguments)
     at_kk = all_at_kk_of(entries, hook, ledger)
-    return lambda one: order_again(one, at_kk[one.key], ledger, resolved_by)
+    return lambda one: order_again(one, require_reorder(one, accepted(at_kk[one.key])), ledger, resolved_by)
 
 
 def add_retry_arguments(parser: argparse.ArgumentParser) -> None:

@@ -212,20 +212,16 @@ def _prepare_never_created(
             checks.require_other_number(request.ids, records[0], hook, ledger)
         except ResolutionRejected as error:
             return {records[0].key: error}
-    if request.is_refund:
-        seen, options = checks.refunds_seen_at_kk(records, hook, ledger), "--refunds"
-    else:
-        seen, options = checks.orders_seen_at_kk(records, hook, ledger, request.ids), ""
+    check = checks.doubts_of_absent_refunds if request.is_refund else checks.doubts_of_absent_orders
+    doubts = check(records, hook, ledger, request.ids)
 
     def prepare(record: Record) -> _Prepared:
-        doubt = checks.require_never_created(record, seen[record.key], options)
+        doubt = checks.accepted(doubts[record.key])
         then = "the next try of its task sends it" if request.is_refund else _SENT
         return _Prepared(
             record,
             f"becomes not sent, and {then}",
-            lambda by: rules.resolve_never_created(
-                record, seen[record.key], ledger, by, request.ids, options=options
-            ),
+            lambda by: rules.resolve_never_created(record, doubt, ledger, by, request.ids),
             doubt and f"KK's list cannot confirm that KK never created it ({doubt}), so this relies on you",
         )
 
@@ -241,12 +237,12 @@ def _prepare_reorder(
     at_kk = checks.all_at_kk_of(records, hook, ledger)
 
     def prepare(record: Record) -> _Prepared:
-        ids = checks.require_reorder(record, at_kk[record.key])
+        ids = checks.require_reorder(record, checks.accepted(at_kk[record.key]))
         beside = f", in addition to {', '.join(ids)}" if ids else ""
         effect = (
             f"the next sync that selects it orders it once more (generation {record.generation + 1}){beside}"
         )
-        return _Prepared(record, effect, lambda by: rules.order_again(record, at_kk[record.key], ledger, by))
+        return _Prepared(record, effect, lambda by: rules.order_again(record, ids, ledger, by))
 
     return _each(records, prepare)
 
