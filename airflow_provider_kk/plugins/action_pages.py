@@ -26,7 +26,6 @@ from airflow_provider_kk.plugins.ledgers import (
     open_report,
 )
 from airflow_provider_kk.plugins.page_parts import View, banners_of, page, query
-from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.plugins.trusted_forms import (
     TrustedForm,
     TrustedFormDep,
@@ -36,6 +35,7 @@ from airflow_provider_kk.plugins.trusted_forms import (
 )
 from airflow_provider_kk.plugins.urls import root
 from airflow_provider_kk.sync.errors import ResolutionRejected
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.sync.resolution import ResolvedBy, split_ids
 from airflow_provider_kk.sync.resolve_many import (
     ResolutionRequest,

@@ -34,7 +34,8 @@ from airflow_provider_kk.plugins.ledgers import (
 )
 from airflow_provider_kk.plugins.page_parts import Pager, View, csv_response, page
 from airflow_provider_kk.plugins.query_params import ListQuery, list_query
-from airflow_provider_kk.plugins.record_types import GROUPS, ORDERS, REFUNDS, RecordType, by_group
+from airflow_provider_kk.plugins.state_groups import GROUPS, by_group
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.sync.resolve_many import choices_for
 
 _STATIC = Path(__file__).with_name("static")

@@ -19,8 +19,9 @@ from airflow_provider_kk.delivery.sql.report import Line
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
 from airflow_provider_kk.plugins.ledgers import LedgerSource, Reader
-from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType, group_of
+from airflow_provider_kk.plugins.state_groups import group_of
 from airflow_provider_kk.plugins.urls import airflow_path, root
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.sync.resolve_commands import ResolveCommands, resolve_commands
 from airflow_provider_kk.sync.resolve_many import choices_for
 
