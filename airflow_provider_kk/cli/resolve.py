@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli.common import CommandError, add_ledger_options, confirm, print_line, write_raw
 from airflow_provider_kk.sync.errors import ResolutionRejected
+from airflow_provider_kk.sync.record_types import REFUNDS
 from airflow_provider_kk.sync.resolution import (
     ResolvedBy,
     clear_backoff,
@@ -27,10 +28,6 @@ from airflow_provider_kk.sync.resolution import (
 from airflow_provider_kk.sync.resolution_checks import (
     accepted,
     all_at_kk_of,
-    doubt_of_orders,
-    doubt_of_refunds,
-    doubts_of_absent_orders,
-    doubts_of_absent_refunds,
     require_other_number,
     require_reorder,
     shorten_waits,
@@ -158,7 +155,7 @@ def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     resolved_by = resolved_by_of(arguments)
     entries = [shorten_waits(one, hook, ledger) for one in require_known(arguments.number, ledger)]
     _require_one_for_ids(arguments, entries)
-    if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
+    if arguments.record_type is REFUNDS and (arguments.order_again or arguments.not_mine is not None):
         raise CommandError(
             "--order-again and --not-mine are for orders only. To refund more, use another task"
         )
@@ -194,8 +191,7 @@ def _created(
     resolved_by: ResolvedBy,
 ) -> Callable[[Record], str]:
     ids = split_ids(arguments.created)
-    check = doubt_of_refunds if arguments.refunds else doubt_of_orders
-    if doubt := check(ids, entries[0], hook, ledger):
+    if doubt := arguments.record_type.doubt_created(ids, entries[0], hook, ledger):
         print_line(f"warning: {doubt}", file=sys.stderr)
         confirm([], "Resolve it as created all the same?", yes=arguments.yes)
     return lambda one: resolve_created(one, ids, ledger, resolved_by)
@@ -213,9 +209,10 @@ def _never(
         not_mine = split_ids(arguments.not_mine)
         require_other_number(not_mine, entries[0], hook, ledger)
     _confirm_each(entries, "Resolve these as never created at KK?", arguments)
-    check = doubts_of_absent_refunds if arguments.refunds else doubts_of_absent_orders
-    doubts = check(entries, hook, ledger, not_mine)
-    return lambda one: resolve_never_created(one, accepted(doubts[one.key]), ledger, resolved_by, not_mine)
+    doubts = arguments.record_type.doubts_never_created(entries, hook, ledger, not_mine)
+    return lambda one: resolve_never_created(
+        one, accepted(doubts[one.key]), arguments.record_type, ledger, resolved_by, not_mine
+    )
 
 
 def _order_again(

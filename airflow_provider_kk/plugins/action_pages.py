@@ -109,7 +109,7 @@ def choose(
         rows=rows,
         records=records,
         moved=[one.key for one in rows if one.key in records and records[one.key].version != one.version],
-        choices=choices_for([one.state for one in known], record_type.is_refund),
+        choices=choices_for([one.state for one in known], record_type),
         banners=banners,
         max_reason=MAX_REASON,
         **_form_values(reader, back),
@@ -122,7 +122,7 @@ def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
     request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
     try:
-        with open_ledger_of(source, reader, are_refunds=request.is_refund) as (hook, ledger):
+        with open_ledger_of(source, reader, kind) as (hook, ledger):
             results = plan_resolutions(request, hook, ledger)
             banners = banners_of(ledger.storage, source, reader)
     except (ResolutionRejected, CannotReadLedgerError) as error:
@@ -147,7 +147,7 @@ def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
     request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
     try:
-        with open_ledger_of(source, reader, are_refunds=request.is_refund) as (hook, ledger):
+        with open_ledger_of(source, reader, kind) as (hook, ledger):
             results = apply_resolutions(request, ResolvedBy(user.get_name(), why), hook, ledger)
     except (ResolutionRejected, CannotReadLedgerError) as error:
         return page("message.html", view, status=409, message=_sentence(error), back=back)
@@ -264,9 +264,9 @@ def _request(form: TrustedForm, kind: RecordType) -> ResolutionRequest:
     choice = form.one("choice")
     ids = form.one({"created": "ids", "never_created": "not_mine"}.get(choice, ""))
     return ResolutionRequest(
+        kind,
         choice,
         {one.key: one.version for one in _rows(form.many("row"))},
-        is_refund=kind.is_refund,
         ids=tuple(split_ids(query_params.text("ids", ids))),
         accept_other_goods=form.one("accept_other_goods") == "yes",
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.sync.errors import ResolutionRejected
+from airflow_provider_kk.sync.record_types import ORDERS, RecordType
 from airflow_provider_kk.sync.resolution_checks import (
     accepted,
     all_at_kk_of,
@@ -90,7 +91,7 @@ def resolve(
     entry = shorten_waits(entry, hook, ledger)
     if resolution == "never_created":
         doubt = accepted(doubts_of_absent_orders([entry], hook, ledger)[number])
-        return resolve_never_created(entry, doubt, ledger, resolved_by)
+        return resolve_never_created(entry, doubt, ORDERS, ledger, resolved_by)
     if resolution == "created" or entry.state not in CLOSED:
         created = _resolve_as_created(entry, ids, resolved_by, hook, ledger, accept_other_goods)
         if resolution == "created":
@@ -149,7 +150,12 @@ _HAS_CHANGED = "it changed meanwhile. See `kk ledger show {key}`"
 
 
 def resolve_never_created(
-    entry: Record, doubt: str, ledger: SqlLedger, resolved_by: ResolvedBy, not_mine: Sequence[str] = ()
+    entry: Record,
+    doubt: str,
+    record_type: RecordType,
+    ledger: SqlLedger,
+    resolved_by: ResolvedBy,
+    not_mine: Sequence[str] = (),
 ) -> str:
     """Let the next sync send an order or refund that KK never created; return the result in words.
 
@@ -168,7 +174,7 @@ def resolve_never_created(
     if moved is None:
         raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     unconfirmed = f". KK's list could not confirm that ({doubt}), so this relies on you" if doubt else ""
-    return f"never created; the next sync that selects it sends it{unconfirmed}"
+    return f"never created; {record_type.next_send}{unconfirmed}"
 
 
 # Order again ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from airflow_provider_kk.sync import resolution as rules
 from airflow_provider_kk.sync import resolution_checks as checks
 from airflow_provider_kk.sync.cancel import cancel, require_cancellable
 from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
+from airflow_provider_kk.sync.record_types import RecordType
 from airflow_provider_kk.sync.resolution import ResolvedBy
 
 if TYPE_CHECKING:
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
 
 _LOG = logging.getLogger(__name__)
+#: The commands `kk ledger retry` and `kk cancel`; the other choices are options of `kk ledger resolve`.
 RETRY, CANCEL = "retry", "cancel"
-#: `retry` is `kk ledger retry`, `cancel` is `kk cancel`, the others are the options of `kk ledger resolve`.
-CHOICES = (*rules.RESOLUTIONS, RETRY, CANCEL)
 #: Each cancellation takes some requests within KK's rate limit, and the browser waits for all of them.
 MAX_CANCELLED = 10
 
@@ -36,11 +36,11 @@ MAX_CANCELLED = 10
 class ResolutionRequest:
     """A user's choice for some orders or refunds."""
 
+    record_type: RecordType
     choice: str
-    """One of `CHOICES`."""
+    """One of its choices."""
     versions: Mapping[str, str]
     """The version that the user has seen, by order number or refund key."""
-    is_refund: bool = False
     ids: tuple[str, ...] = ()
     """With `created`: its ids at KK. With `never_created`: ids in its row that belong to another number."""
     accept_other_goods: bool = False
@@ -70,8 +70,8 @@ class _Prepared:
     doubt: str = ""
 
 
-def choices_for(states_of_rows: Sequence[State], is_refund: bool = False) -> list[str]:
-    """Return those of `CHOICES` that may be right for at least one row in these states, without asking KK."""
+def choices_for(states_of_rows: Sequence[State], record_type: RecordType) -> list[str]:
+    """Return the choices that may be right for at least one row in these states, without asking KK."""
     from airflow_provider_kk.delivery.states import DOUBTFUL, State
 
     states = set(states_of_rows)
@@ -81,17 +81,17 @@ def choices_for(states_of_rows: Sequence[State], is_refund: bool = False) -> lis
         "created": len(states_of_rows) == 1 and (is_open or State.REJECTED in states),
         "never_created": is_open,
         # What is not sent is sent by the next sync as it is.
-        "order_again": bool(states & {State.CREATED, State.REJECTED}) and not is_refund,
+        "order_again": bool(states & {State.CREATED, State.REJECTED}),
         RETRY: State.REJECTED in states,
-        CANCEL: State.CREATED in states and not is_refund,
+        CANCEL: State.CREATED in states,
     }
-    return [name for name, is_right in found.items() if is_right]
+    return [name for name in record_type.choices if found[name]]
 
 
 def plan_resolutions(request: ResolutionRequest, hook: KKHook, ledger: SqlLedger) -> list[ResolutionResult]:
     """Return the planned result for each order, in the order of the request.
 
-    :param ledger: with `is_refund`, the ledger of refunds; see `refund_ledger`.
+    :param ledger: the ledger of the request's record type.
     :raises ResolutionRejected: the request itself is wrong.
     :raises ResolutionUnavailable: KK does not answer.
     """
@@ -110,7 +110,7 @@ def apply_resolutions(
 
     Everything is checked once more. The ledger keeps who and why with each order.
 
-    :param ledger: with `is_refund`, the ledger of refunds; see `refund_ledger`.
+    :param ledger: the ledger of the request's record type.
     :raises ResolutionRejected: the request itself is wrong; nothing changed.
     :raises ResolutionUnavailable: KK does not answer; nothing changed.
     """
@@ -163,8 +163,8 @@ def _prepare(
 
 
 def _require_valid(request: ResolutionRequest) -> None:
-    if request.choice not in CHOICES:
-        raise ResolutionRejected(f"choose one of {', '.join(CHOICES)}, not {request.choice!r}")
+    if request.choice not in _PREPARE:
+        raise ResolutionRejected(f"choose one of {', '.join(_PREPARE)}, not {request.choice!r}")
     if not request.versions:
         raise ResolutionRejected("choose at least one order")
     if request.choice == "created" and not request.ids:
@@ -175,8 +175,9 @@ def _require_valid(request: ResolutionRequest) -> None:
         raise ResolutionRejected(
             f"choose at most {MAX_CANCELLED} orders to cancel. To cancel more, use `kk cancel`"
         )
-    if request.is_refund and (
-        request.choice in ("order_again", CANCEL) or (request.ids and request.choice == "never_created")
+    names_others = bool(request.ids) and request.choice == "never_created"
+    if request.choice not in request.record_type.choices or (
+        names_others and not request.record_type.may_have_ids_of_others
     ):
         raise ResolutionRejected("this choice is only for orders. To refund more, use another task")
 
@@ -191,9 +192,8 @@ def _prepare_created(
     request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> dict[str, _Prepared | ResolutionRejected]:
     (record,) = records
-    check = checks.doubt_of_refunds if request.is_refund else checks.doubt_of_orders
     try:
-        doubt = check(request.ids, record, hook, ledger)
+        doubt = request.record_type.doubt_created(request.ids, record, hook, ledger)
     except ResolutionRejected as error:
         return {record.key: error}
     effect = f"becomes created as {', '.join(request.ids)}; nothing is sent"
@@ -212,23 +212,19 @@ def _prepare_never_created(
             checks.require_other_number(request.ids, records[0], hook, ledger)
         except ResolutionRejected as error:
             return {records[0].key: error}
-    check = checks.doubts_of_absent_refunds if request.is_refund else checks.doubts_of_absent_orders
-    doubts = check(records, hook, ledger, request.ids)
+    kind = request.record_type
+    doubts = kind.doubts_never_created(records, hook, ledger, request.ids)
 
     def prepare(record: Record) -> _Prepared:
         doubt = checks.accepted(doubts[record.key])
-        then = "the next try of its task sends it" if request.is_refund else _SENT
         return _Prepared(
             record,
-            f"becomes not sent, and {then}",
-            lambda by: rules.resolve_never_created(record, doubt, ledger, by, request.ids),
+            f"becomes not sent, and {kind.next_send}",
+            lambda by: rules.resolve_never_created(record, doubt, kind, ledger, by, request.ids),
             doubt and f"KK's list cannot confirm that KK never created it ({doubt}), so this relies on you",
         )
 
     return _each(records, prepare)
-
-
-_SENT = "the next sync that selects it sends it"
 
 
 def _prepare_reorder(
