@@ -120,8 +120,9 @@ def choose(
 def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
     """Show the planned result for each order. Nothing changes."""
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
-    request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
+    why, back = _reason(form), query_params.back(form.one("back"))
     try:
+        request = _request(form, kind)
         with open_ledger_of(source, reader, kind) as (hook, ledger):
             results = plan_resolutions(request, hook, ledger)
             banners = banners_of(ledger.storage, source, reader)
@@ -144,11 +145,17 @@ def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
 @router.post("/resolve/apply", response_model=None)
 def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
     """Apply the confirmed plan, then redirect to the page with the results."""
+
+    def accepts(_doubt: str) -> bool:
+        return form.one("accept_other_goods") == "yes"
+
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
-    request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
+    why, back = _reason(form), query_params.back(form.one("back"))
     try:
+        request = _request(form, kind)
         with open_ledger_of(source, reader, kind) as (hook, ledger):
-            results = apply_resolutions(request, ResolvedBy(user.get_name(), why), hook, ledger)
+            resolved_by = ResolvedBy(user.get_name(), why)
+            results = list(apply_resolutions(request, resolved_by, hook, ledger, accepts))
     except (ResolutionRejected, CannotReadLedgerError) as error:
         return page("message.html", view, status=409, message=_sentence(error), back=back)
     done = sign("result", [[one.key, one.is_done, one.message] for one in results], user)
@@ -268,7 +275,6 @@ def _request(form: TrustedForm, kind: RecordType) -> ResolutionRequest:
         choice,
         {one.key: one.version for one in _rows(form.many("row"))},
         ids=tuple(split_ids(query_params.text("ids", ids))),
-        accept_other_goods=form.one("accept_other_goods") == "yes",
     )
 
 

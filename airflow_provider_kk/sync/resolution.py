@@ -16,7 +16,6 @@ from airflow_provider_kk.sync.resolution_checks import (
     all_at_kk_of,
     doubt_of_orders,
     doubts_of_absent_orders,
-    require_rejected,
     require_reorder,
     shorten_waits,
 )
@@ -204,12 +203,11 @@ def order_again(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolved_b
 def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
     """End the back-off of a rejected order; return the result in words.
 
-    :raises ResolutionRejected: the order is not rejected, or it changed meanwhile.
+    :raises ResolutionRejected: it changed meanwhile.
     """
     from airflow_provider_kk.delivery import resolution
     from airflow_provider_kk.delivery.log import utc
 
-    require_rejected(entry)
     if resolution.clear_backoff(ledger, entry, who=resolved_by.who, why=resolved_by.why) is None:
         raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     if entry.settle_after > ledger.now():

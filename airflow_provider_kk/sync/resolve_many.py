@@ -1,4 +1,4 @@
-"""Resolve several orders or refunds at once, as the Orders page does: plan first, then apply.
+"""Resolve several orders or refunds at once, for the Orders page and `kk ledger`: plan first, then apply.
 
 A plan decides nothing. It describes what `apply_resolutions` would do with each, by the rules of
 `resolution`. Both take the version of each row that the user has seen. If a row has another one by now, a
@@ -8,7 +8,7 @@ sync or a colleague was first, and the row stays as it is: so the same form sent
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,10 @@ MAX_CANCELLED = 10
 
 @dataclass(frozen=True)
 class ResolutionRequest:
-    """A user's choice for some orders or refunds."""
+    """A user's choice for some orders or refunds.
+
+    :raises ResolutionRejected: the choice does not fit them.
+    """
 
     record_type: RecordType
     choice: str
@@ -43,7 +46,26 @@ class ResolutionRequest:
     """The version that the user has seen, by order number or refund key."""
     ids: tuple[str, ...] = ()
     """With `created`: its ids at KK. With `never_created`: ids in its row that belong to another number."""
-    accept_other_goods: bool = False
+
+    def __post_init__(self) -> None:
+        """Require a possible choice."""
+        if self.choice not in _PREPARE:
+            raise ResolutionRejected(f"choose one of {', '.join(_PREPARE)}, not {self.choice!r}")
+        if not self.versions:
+            raise ResolutionRejected("choose at least one order")
+        if self.choice == "created" and not self.ids:
+            raise ResolutionRejected("to resolve an order as created, enter its ids at KK")
+        if self.ids and len(self.versions) > 1:
+            raise ResolutionRejected("the ids belong to one order, so choose only one")
+        if self.choice == CANCEL and len(self.versions) > MAX_CANCELLED:
+            raise ResolutionRejected(
+                f"choose at most {MAX_CANCELLED} orders to cancel. To cancel more, use `kk cancel`"
+            )
+        names_others = bool(self.ids) and self.choice == "never_created"
+        if self.choice not in self.record_type.choices or (
+            names_others and not self.record_type.may_have_ids_of_others
+        ):
+            raise ResolutionRejected("this choice is only for orders. To refund more, use another task")
 
 
 @dataclass(frozen=True)
@@ -92,7 +114,6 @@ def plan_resolutions(request: ResolutionRequest, hook: KKHook, ledger: SqlLedger
     """Return the planned result for each order, in the order of the request.
 
     :param ledger: the ledger of the request's record type.
-    :raises ResolutionRejected: the request itself is wrong.
     :raises ResolutionUnavailable: KK does not answer.
     """
     return [
@@ -104,33 +125,37 @@ def plan_resolutions(request: ResolutionRequest, hook: KKHook, ledger: SqlLedger
 
 
 def apply_resolutions(
-    request: ResolutionRequest, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger
-) -> list[ResolutionResult]:
-    """Resolve the orders and return the result for each, in the order of the request.
+    request: ResolutionRequest,
+    resolved_by: ResolvedBy,
+    hook: KKHook,
+    ledger: SqlLedger,
+    accepts: Callable[[str], bool],
+) -> Iterator[ResolutionResult]:
+    """Resolve the orders and yield the result for each, in the order of the request.
 
     Everything is checked once more. The ledger keeps who and why with each order.
 
     :param ledger: the ledger of the request's record type.
-    :raises ResolutionRejected: the request itself is wrong; nothing changed.
+    :param accepts: whether the user resolves an order as created in spite of this doubt.
+    :raises ResolutionRejected: the reason is empty; nothing changed.
     :raises ResolutionUnavailable: KK does not answer; nothing changed.
     """
     from airflow_provider_kk.api.errors import KKError
 
     if not resolved_by.who.strip() or not resolved_by.why.strip():
         raise ResolutionRejected("enter a reason: the next person on call reads it in the ledger")
-    results = []
     for key, one in _prepare(request, hook, ledger).items():
         try:
-            if isinstance(one, ResolutionRejected):
-                raise one
-            if one.doubt and request.choice == "created" and not request.accept_other_goods:
-                raise ResolutionRejected(f"{one.doubt}. To resolve it nevertheless, accept the other goods")
-            results.append(ResolutionResult(key, True, one.apply(resolved_by)))
+            prepared = checks.accepted(one)
+            if prepared.doubt and request.choice == "created" and not accepts(prepared.doubt):
+                raise ResolutionRejected(
+                    f"{prepared.doubt}. To resolve it nevertheless, accept the other goods"
+                )
+            yield ResolutionResult(key, True, prepared.apply(resolved_by))
         except ResolutionRejected as error:
-            results.append(ResolutionResult(key, False, str(error)))
+            yield ResolutionResult(key, False, str(error))
         except KKError as error:
-            results.append(ResolutionResult(key, False, f"KK cannot be read: {error}. Try again later"))
-    return results
+            yield ResolutionResult(key, False, f"KK cannot be read: {error}. Try again later")
 
 
 def _prepare(
@@ -138,7 +163,6 @@ def _prepare(
 ) -> dict[str, _Prepared | ResolutionRejected]:
     from airflow_provider_kk.api.errors import KKError
 
-    _require_valid(request)
     prepared: dict[str, _Prepared | ResolutionRejected] = {}
     records = []
     known = ledger.look_up(list(request.versions))
@@ -148,8 +172,10 @@ def _prepare(
             prepared[key] = ResolutionRejected("it is not in the ledger")
         elif record.version != version:
             prepared[key] = ResolutionRejected(_has_changed(record))
-        else:
+        elif request.choice in rules.RESOLUTIONS:
             records.append(checks.shorten_waits(record, hook, ledger))
+        else:
+            records.append(record)
     if records:
         try:
             prepared |= _PREPARE[request.choice](request, records, hook, ledger)
@@ -162,30 +188,10 @@ def _prepare(
     return {key: prepared[key] for key in request.versions}
 
 
-def _require_valid(request: ResolutionRequest) -> None:
-    if request.choice not in _PREPARE:
-        raise ResolutionRejected(f"choose one of {', '.join(_PREPARE)}, not {request.choice!r}")
-    if not request.versions:
-        raise ResolutionRejected("choose at least one order")
-    if request.choice == "created" and not request.ids:
-        raise ResolutionRejected("to resolve an order as created, enter its ids at KK")
-    if request.ids and len(request.versions) > 1:
-        raise ResolutionRejected("the ids belong to one order, so choose only one")
-    if request.choice == CANCEL and len(request.versions) > MAX_CANCELLED:
-        raise ResolutionRejected(
-            f"choose at most {MAX_CANCELLED} orders to cancel. To cancel more, use `kk cancel`"
-        )
-    names_others = bool(request.ids) and request.choice == "never_created"
-    if request.choice not in request.record_type.choices or (
-        names_others and not request.record_type.may_have_ids_of_others
-    ):
-        raise ResolutionRejected("this choice is only for orders. To refund more, use another task")
-
-
 def _has_changed(record: Record) -> str:
     state = record.state.value.replace("_", " ")
     by = f", resolved by {record.resolved_by}" if record.resolved_by else ""
-    return f"it changed since this page was loaded, and is {state} now{by}. Your choice was not applied to it"
+    return f"it changed meanwhile, and is {state} now{by}. Your choice was not applied to it"
 
 
 def _prepare_created(

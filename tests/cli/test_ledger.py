@@ -95,7 +95,10 @@ def test_ids_of_another_number_are_rejected(
     assert main(["ledger", "resolve", "A-1", "--created", str(kk_order), "--why", "seen"]) == 1
     assert "B-2" in capsys.readouterr().err
     assert main(["ledger", "resolve", "A-1", "--created", "999", "--why", "seen"]) == 1
-    assert "KK lists no order '999'" in capsys.readouterr().err
+    assert "A-1: skipped, KK lists no order '999'" in capsys.readouterr().err
+    words = ["ledger", "resolve", "A-1", "--created", "999", "--why", "seen", "--json"]
+    assert main(words) == 1
+    assert json.loads(capsys.readouterr().out)["done"] is False
     assert state(ledger, "A-1") == "held"
 
 

@@ -325,8 +325,8 @@ def test_the_resolve_command_is_shown_with_the_ids(
     ("words", "told"),
     [
         (["007", "--never-created", "--not-mine", "999"], "the kkOrderIds of 007 in the ledger are {}"),
-        (["007", "--never-created", "--not-mine", ","], "the kkOrderIds of 007 in the ledger are {}"),
-        (["007", "A-1", "--never-created", "--not-mine", "{}"], "--not-mine takes only one order number"),
+        (["007", "--never-created", "--not-mine", ","], "--not-mine needs --never-created, and at least one"),
+        (["007", "A-1", "--never-created", "--not-mine", "{}"], "the ids belong to one order"),
         (["007", "--order-again", "--not-mine", "{}"], "--not-mine needs --never-created"),
         (["007", "--created", "{}", "--not-mine", "{}"], "--not-mine needs --never-created"),
     ],
