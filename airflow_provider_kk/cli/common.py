@@ -245,14 +245,14 @@ def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
-    from airflow_provider_kk.sync.errors import ResolutionRejected
+    from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
 
     status = _CANNOT_RUN
     try:
         return work()
     except AirflowNotFoundException as error:
         fault = f"{error}. {_AS_A_WORKER}"
-    except (NoLedgerError, InvalidConnectionError, LedgerUnusableError) as error:
+    except (NoLedgerError, InvalidConnectionError, LedgerUnusableError, ResolutionUnavailable) as error:
         fault = str(error)
     except (CommandError, ResolutionRejected) as error:
         fault, status = str(error), failed
