@@ -70,6 +70,20 @@ def add_ledger_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how `kk check` and `kk send` print their orders."""
+    parser.add_argument(
+        "--show",
+        type=whole,
+        default=100,
+        metavar="N",
+        help="list at most N orders with faults (default: 100)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per order, the counts in the last"
+    )
+
+
 def add_guard_options(parser: argparse.ArgumentParser) -> None:
     """Declare the guards."""
     group = parser.add_argument_group("guards", "Limits for one run. 'none' removes a limit.")
