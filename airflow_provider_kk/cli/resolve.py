@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
+    from airflow_provider_kk.sync.record_types import RecordType
 
 
 def add_resolution_options(parser: argparse.ArgumentParser) -> None:
@@ -180,8 +181,6 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_retry(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Clear the back-off of rejected orders; the exit status is 1 when some that were named were skipped."""
-    from airflow_provider_kk.delivery.log import count_orders
-
     resolved_by = resolved_by_of(arguments)
     entries = _rejected_orders(arguments, ledger)
     if not entries:
@@ -189,13 +188,14 @@ def run_retry(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) ->
         return 0
     rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
     if len(rejected) > 1:
-        confirm(rejected, f"End the back-off of {count_orders(len(rejected))}?", yes=arguments.yes)
+        count = arguments.record_type.count(len(rejected))
+        confirm(rejected, f"End the back-off of {count}?", yes=arguments.yes)
     versions = {one.key: one.version for one in entries}
     request = ResolutionRequest(arguments.record_type, RETRY, versions)
     results = apply_resolutions(request, resolved_by, hook, ledger, lambda _doubt: False)
     done, skipped = print_results(results, ledger, as_json=arguments.json)
     if not arguments.json:
-        _print_what_follows(done, skipped)
+        _print_what_follows(arguments.record_type, done, skipped)
     return 1 if skipped else 0
 
 
@@ -220,13 +220,11 @@ def _rejected_orders(arguments: argparse.Namespace, ledger: SqlLedger) -> list[R
     return found
 
 
-def _print_what_follows(done: int, skipped: int) -> None:
-    from airflow_provider_kk.delivery.log import count_orders
-
+def _print_what_follows(record_type: RecordType, done: int, skipped: int) -> None:
     if done:
         print_line(
             f"The next sync that selects {'it' if done == 1 else 'them'} reads KK's list first, and sends "
             "what is absent. After another rejection the back-off is longer"
         )
     if skipped:
-        print(f"{count_orders(skipped)} skipped", file=sys.stderr)
+        print(f"{record_type.count(skipped)} skipped", file=sys.stderr)

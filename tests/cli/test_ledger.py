@@ -406,6 +406,8 @@ def test_held_refunds_are_listed_apart_from_orders_with_their_commands(
     assert (row["refund_key"], row["refund_nos"]) == ("1000000371651-whole", [])
     assert main(["ledger", "show", "--refunds", "1000000371651-whole"]) == 0
     assert "resolve --refunds 1000000371651-whole --never-created" in capsys.readouterr().out
+    assert main(["ledger", "retry", "--refunds", "1000000371651-whole", "--why", "x"]) == 1
+    assert "1 refund skipped" in capsys.readouterr().err
     again = ["--order-again", "--why", "again"]
     assert main(["ledger", "resolve", "--refunds", "1000000371651-whole", *again]) == 1
 
