@@ -14,17 +14,17 @@ from airflow_provider_kk.cli.common import (
     StderrLog,
     add_guard_options,
     add_ledger_options,
+    add_output_options,
     connection_to,
     guards_of,
     ledger_connection,
     print_line,
     quiet_airflow,
     run_command,
-    whole,
     write_raw,
 )
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems, print_samples
-from airflow_provider_kk.cli.source import FILES, add_file_options, add_query_options, read_source
+from airflow_provider_kk.cli.source import FILES, add_source_options, read_source
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
@@ -66,19 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `kk check`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a .csv, .json or .jsonl file")
-    add_query_options(parser)
-    add_file_options(parser)
-    parser.add_argument(
-        "--show",
-        type=whole,
-        default=100,
-        metavar="N",
-        help="list at most N orders with faults (default: 100)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object per order, the counts in the last"
-    )
+    add_source_options(parser)
+    add_output_options(parser)
     parser.add_argument(
         "--bodies",
         action="store_true",

@@ -70,6 +70,20 @@ def add_ledger_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how `kk check` and `kk send` print their orders."""
+    parser.add_argument(
+        "--show",
+        type=whole,
+        default=100,
+        metavar="N",
+        help="list at most N orders with faults (default: 100)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object per order, the counts in the last"
+    )
+
+
 def add_guard_options(parser: argparse.ArgumentParser) -> None:
     """Declare the guards."""
     group = parser.add_argument_group("guards", "Limits for one run. 'none' removes a limit.")
@@ -245,14 +259,14 @@ def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
-    from airflow_provider_kk.sync.errors import ResolutionRejected
+    from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
 
     status = _CANNOT_RUN
     try:
         return work()
     except AirflowNotFoundException as error:
         fault = f"{error}. {_AS_A_WORKER}"
-    except (NoLedgerError, InvalidConnectionError, LedgerUnusableError) as error:
+    except (NoLedgerError, InvalidConnectionError, LedgerUnusableError, ResolutionUnavailable) as error:
         fault = str(error)
     except (CommandError, ResolutionRejected) as error:
         fault, status = str(error), failed

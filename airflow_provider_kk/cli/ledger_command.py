@@ -25,6 +25,7 @@ from airflow_provider_kk.cli.common import (
 )
 from airflow_provider_kk.cli.outcomes import as_columns
 from airflow_provider_kk.cli.resolve import find_key, why
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.sync.resolution import newest
 
 if TYPE_CHECKING:
@@ -85,7 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     for parser_of_rows in (listing, show, resolve_parser, retrying):
         parser_of_rows.add_argument(
-            "--refunds", action="store_true", help="refunds, by their keys, instead of orders"
+            REFUNDS.option,
+            dest="record_type",
+            action="store_const",
+            const=REFUNDS,
+            default=ORDERS,
+            help="refunds, by their keys, instead of orders",
         )
 
     ddl = actions.add_parser("ddl", help="print the statements that create the ledger's tables")
@@ -119,12 +125,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     only_reads = arguments.action in ("list", "show")
     hook, ledger = (read_ledger_of if only_reads else open_ledger_of)(arguments)
-    if arguments.refunds:
-        from airflow_provider_kk.delivery.sql.storage import refund_ledger
-
-        ledger = refund_ledger(ledger)
     actions = {"list": _list, "show": _show, "resolve": resolve.run, "retry": resolve.run_retry}
-    return actions[arguments.action](arguments, hook, ledger)
+    return actions[arguments.action](arguments, hook, arguments.record_type.ledger(ledger))
 
 
 def _ddl(arguments: argparse.Namespace) -> str:
@@ -140,7 +142,6 @@ def _ddl(arguments: argparse.Namespace) -> str:
 
 
 def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
-    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.states import State
 
     warn_of_pause(ledger)
@@ -162,11 +163,10 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
         [one.key, one.state.value, ",".join(one.kk_order_ids), time(one.updated_at), why(one)]
         for one in entries
     ]
-    head = ["refund", "refund no"] if arguments.refunds else ["order number", "kkOrderIds"]
-    table([head[0], "state", head[1], "since", "reason"], rows, wrapped=True)
+    record_type: RecordType = arguments.record_type
+    table([record_type.key, "state", record_type.ids, "since", "reason"], rows, wrapped=True)
     more = "" if len(found) == len(entries) else ". There are more: give a larger --limit"
-    count = f"refunds: {len(entries)}" if arguments.refunds else count_orders(len(entries))
-    print_line(f"{count} of account {ledger.account} at {ledger.host}{more}")
+    print_line(f"{record_type.count(len(entries))} of account {ledger.account} at {ledger.host}{more}")
     _print_clocks(entries, hook, ledger)
     return 0
 
@@ -221,7 +221,7 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
         mine = [one for one in attempts if one.generation == entry.generation]
         head = ["attempt", "sent", "outcome", "kkOrderIds", "by", "KK's answer"]
         table(head, [_row(one) for one in mine], wrapped=True)
-    if not arguments.refunds:
+    if arguments.record_type is ORDERS:
         _print_refunds(generations, ledger)
     _print_commands(generations[-1], arguments)
     _print_clocks(generations[-1:], hook, ledger)
@@ -273,13 +273,8 @@ def _row(attempt: Attempt) -> list[str]:
 def _print_commands(entry: Record, arguments: argparse.Namespace) -> None:
     from airflow_provider_kk.sync.resolve_commands import resolve_commands
 
-    ways = resolve_commands(
-        entry.key,
-        entry.state,
-        entry.kk_order_ids,
-        options=_ledger_options(arguments),
-        is_refund=arguments.refunds,
-    )
+    kind, options = arguments.record_type, _ledger_options(arguments)
+    ways = resolve_commands(entry.key, entry.state, entry.kk_order_ids, kind, options=options)
     if ways is None:
         return
     print_line(ways.first)

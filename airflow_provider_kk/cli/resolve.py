@@ -1,6 +1,6 @@
 """`kk ledger resolve` decides what became of orders; `kk ledger retry` ends the back-off of rejected ones.
 
-This module has the options and messages. `sync.resolution_checks` has the conditions of each decision.
+This module has the options and questions. `sync.resolve_many` resolves, as it does for the Orders page.
 """
 
 from __future__ import annotations
@@ -10,35 +10,23 @@ import getpass
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli.common import CommandError, add_ledger_options, confirm, print_line, write_raw
-from airflow_provider_kk.sync.errors import ResolutionRejected
-from airflow_provider_kk.sync.resolution import (
-    ResolvedBy,
-    clear_backoff,
-    newest,
-    order_again,
-    resolve_created,
-    resolve_never_created,
-    split_ids,
-)
-from airflow_provider_kk.sync.resolution_checks import (
-    all_at_kk_of,
-    doubt_of_orders,
-    doubt_of_refunds,
-    orders_seen_at_kk,
-    refunds_seen_at_kk,
-    require_other_number,
-    shorten_waits,
+from airflow_provider_kk.sync.resolution import RESOLUTIONS, ResolvedBy, newest, split_ids
+from airflow_provider_kk.sync.resolve_many import (
+    RETRY,
+    ResolutionRequest,
+    ResolutionResult,
+    apply_resolutions,
 )
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.resolution import ResolvedBy
+    from airflow_provider_kk.sync.record_types import RecordType
 
 
 def add_resolution_options(parser: argparse.ArgumentParser) -> None:
@@ -79,21 +67,18 @@ def why(entry: Record) -> str:
     return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
 
 
-def apply_each(
-    entries: Sequence[Record], act: Callable[[Record], str], ledger: SqlLedger, *, as_json: bool
+def print_results(
+    results: Iterable[ResolutionResult], ledger: SqlLedger, *, as_json: bool
 ) -> tuple[int, int]:
-    """Apply `act` to each and print the result. Return how many were done, and how many skipped."""
+    """Print each result when it is there. Return how many were done, and how many skipped."""
     done = skipped = 0
-    for entry in entries:
-        try:
-            message, is_done = act(entry), True
-        except ResolutionRejected as error:
-            message, is_done = f"skipped, {error}", False
-        done, skipped = done + is_done, skipped + (not is_done)
+    for one in results:
+        message = one.message if one.is_done else f"skipped, {one.message}"
+        done, skipped = done + one.is_done, skipped + (not one.is_done)
         if as_json:
-            write_raw(json.dumps({ledger.storage.jobs.key: entry.key, "done": is_done, "message": message}))
+            write_raw(json.dumps({ledger.storage.jobs.key: one.key, "done": one.is_done, "message": message}))
         else:
-            print_line(f"{entry.key}: {message}", file=None if is_done else sys.stderr)
+            print_line(f"{one.key}: {message}", file=None if one.is_done else sys.stderr)
     return done, skipped
 
 
@@ -154,15 +139,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Resolve the orders; the exit status is 1 when one is skipped."""
     resolved_by = resolved_by_of(arguments)
-    entries = [shorten_waits(one, hook, ledger) for one in require_known(arguments.number, ledger)]
-    _require_one_for_ids(arguments, entries)
-    if arguments.refunds and (arguments.order_again or arguments.not_mine is not None):
-        raise CommandError(
-            "--order-again and --not-mine are for orders only. To refund more, use another task"
-        )
-    prepare = _order_again if arguments.order_again else _never if arguments.never_created else _created
-    act = prepare(arguments, entries, hook, ledger, resolved_by)
-    done, skipped = apply_each(entries, act, ledger, as_json=arguments.json)
+    entries = require_known(arguments.number, ledger)
+    ids = split_ids(arguments.created or arguments.not_mine or "")
+    if arguments.not_mine is not None and not (arguments.never_created and ids):
+        raise CommandError("--not-mine needs --never-created, and at least one kkOrderId")
+    choice = next(one for one in RESOLUTIONS if getattr(arguments, one))
+    versions = {one.key: one.version for one in entries}
+    request = ResolutionRequest(arguments.record_type, choice, versions, tuple(ids))
+    if len(entries) > 1:
+        what = [f"{one.key}: {one.state.value} {why(one)}" for one in entries]
+        confirm(what, _QUESTIONS[choice], yes=arguments.yes)
+
+    def accepts(doubt: str) -> bool:
+        print_line(f"warning: {doubt}", file=sys.stderr)
+        confirm([], "Resolve it as created all the same?", yes=arguments.yes)
+        return True
+
+    results = apply_resolutions(request, resolved_by, hook, ledger, accepts)
+    done, skipped = print_results(results, ledger, as_json=arguments.json)
     if arguments.order_again and done and not arguments.json:
         print_line(
             "If the warehouse has kkOrderIds in the rows of these orders, empty them. Otherwise the query "
@@ -171,65 +165,10 @@ def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     return 1 if skipped else 0
 
 
-def _require_one_for_ids(arguments: argparse.Namespace, entries: Sequence[Record]) -> None:
-    if arguments.not_mine is not None and not arguments.never_created:
-        raise CommandError("--not-mine needs --never-created")
-    with_ids = "--created" if arguments.created is not None else "--not-mine"
-    if len(entries) > 1 and (arguments.created is not None or arguments.not_mine is not None):
-        raise CommandError(f"{with_ids} takes only one order number, because the ids belong to one order")
-
-
-def _confirm_each(entries: Sequence[Record], question: str, arguments: argparse.Namespace) -> None:
-    if len(entries) > 1:
-        confirm([f"{one.key}: {one.state.value} {why(one)}" for one in entries], question, yes=arguments.yes)
-
-
-def _created(
-    arguments: argparse.Namespace,
-    entries: Sequence[Record],
-    hook: KKHook,
-    ledger: SqlLedger,
-    resolved_by: ResolvedBy,
-) -> Callable[[Record], str]:
-    ids = split_ids(arguments.created)
-    check = doubt_of_refunds if arguments.refunds else doubt_of_orders
-    if doubt := check(ids, entries[0], hook, ledger):
-        print_line(f"warning: {doubt}", file=sys.stderr)
-        confirm([], "Resolve it as created all the same?", yes=arguments.yes)
-    return lambda one: resolve_created(one, ids, ledger, resolved_by)
-
-
-def _never(
-    arguments: argparse.Namespace,
-    entries: Sequence[Record],
-    hook: KKHook,
-    ledger: SqlLedger,
-    resolved_by: ResolvedBy,
-) -> Callable[[Record], str]:
-    not_mine: list[str] = []
-    if arguments.not_mine is not None:
-        not_mine = split_ids(arguments.not_mine)
-        require_other_number(not_mine, entries[0], hook, ledger)
-    _confirm_each(entries, "Resolve these as never created at KK?", arguments)
-    if arguments.refunds:
-        seen, options = refunds_seen_at_kk(entries, hook, ledger), "--refunds"
-    else:
-        seen, options = orders_seen_at_kk(entries, hook, ledger, not_mine), ""
-    return lambda one: resolve_never_created(
-        one, seen[one.key], ledger, resolved_by, not_mine, options=options
-    )
-
-
-def _order_again(
-    arguments: argparse.Namespace,
-    entries: Sequence[Record],
-    hook: KKHook,
-    ledger: SqlLedger,
-    resolved_by: ResolvedBy,
-) -> Callable[[Record], str]:
-    _confirm_each(entries, "Order all of these once more?", arguments)
-    at_kk = all_at_kk_of(entries, hook, ledger)
-    return lambda one: order_again(one, at_kk[one.key], ledger, resolved_by)
+_QUESTIONS = {
+    "never_created": "Resolve these as never created at KK?",
+    "order_again": "Order all of these once more?",
+}
 
 
 def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
@@ -240,10 +179,8 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
     add_resolution_options(parser)
 
 
-def run_retry(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -> int:
+def run_retry(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Clear the back-off of rejected orders; the exit status is 1 when some that were named were skipped."""
-    from airflow_provider_kk.delivery.log import count_orders
-
     resolved_by = resolved_by_of(arguments)
     entries = _rejected_orders(arguments, ledger)
     if not entries:
@@ -251,12 +188,14 @@ def run_retry(arguments: argparse.Namespace, _hook: KKHook, ledger: SqlLedger) -
         return 0
     rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
     if len(rejected) > 1:
-        confirm(rejected, f"End the back-off of {count_orders(len(rejected))}?", yes=arguments.yes)
-    done, skipped = apply_each(
-        entries, lambda one: clear_backoff(one, ledger, resolved_by), ledger, as_json=arguments.json
-    )
+        count = arguments.record_type.count(len(rejected))
+        confirm(rejected, f"End the back-off of {count}?", yes=arguments.yes)
+    versions = {one.key: one.version for one in entries}
+    request = ResolutionRequest(arguments.record_type, RETRY, versions)
+    results = apply_resolutions(request, resolved_by, hook, ledger, lambda _doubt: False)
+    done, skipped = print_results(results, ledger, as_json=arguments.json)
     if not arguments.json:
-        _print_what_follows(done, skipped)
+        _print_what_follows(arguments.record_type, done, skipped)
     return 1 if skipped else 0
 
 
@@ -281,13 +220,11 @@ def _rejected_orders(arguments: argparse.Namespace, ledger: SqlLedger) -> list[R
     return found
 
 
-def _print_what_follows(done: int, skipped: int) -> None:
-    from airflow_provider_kk.delivery.log import count_orders
-
+def _print_what_follows(record_type: RecordType, done: int, skipped: int) -> None:
     if done:
         print_line(
             f"The next sync that selects {'it' if done == 1 else 'them'} reads KK's list first, and sends "
             "what is absent. After another rejection the back-off is longer"
         )
     if skipped:
-        print(f"{count_orders(skipped)} skipped", file=sys.stderr)
+        print(f"{record_type.count(skipped)} skipped", file=sys.stderr)

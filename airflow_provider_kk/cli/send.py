@@ -20,6 +20,7 @@ from airflow_provider_kk.cli.common import (
     StderrLog,
     add_guard_options,
     add_ledger_options,
+    add_output_options,
     confirm,
     guards_of,
     has_colours,
@@ -31,13 +32,7 @@ from airflow_provider_kk.cli.common import (
     whole,
 )
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
-from airflow_provider_kk.cli.source import (
-    FILES,
-    add_file_options,
-    add_query_options,
-    read_source,
-    statement_of,
-)
+from airflow_provider_kk.cli.source import FILES, add_source_options, read_source, statement_of
 
 if TYPE_CHECKING:
     from airflow_provider_kk.cli.progress_bar import ProgressBar
@@ -77,9 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `kk send`."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a .csv, .json or .jsonl file")
-    add_query_options(parser)
-    add_file_options(parser)
+    add_source_options(parser)
     parser.add_argument("--limit", type=whole, metavar="N", help="send at most N orders in this call")
     parser.add_argument(
         "--on-absence",
@@ -89,16 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: resend)",
     )
     parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
-    parser.add_argument(
-        "--show",
-        type=whole,
-        default=100,
-        metavar="N",
-        help="list at most N orders with faults (default: 100)",
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object per order, the summary in the last"
-    )
+    add_output_options(parser)
     add_guard_options(parser)
     add_ledger_options(parser)
 

@@ -28,8 +28,20 @@ line are detected and printed. For other column names, use `--columns`; for the
 presets of shops, see `--columns help`."""
 
 
-def add_file_options(parser: argparse.ArgumentParser) -> None:
-    """Declare how a file is read."""
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the file or the query with the orders, and how it is read."""
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a .csv, .json or .jsonl file")
+    parser.add_argument(
+        "--sql", metavar="SELECT", help="instead of a file: a SELECT, or the path of a .sql file"
+    )
+    parser.add_argument(
+        "--var",
+        type=_variable,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="value of {{ NAME }} in --sql, a Jinja template. May be repeated",
+    )
     parser.add_argument(
         "--columns",
         type=_mapping,
@@ -81,21 +93,6 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_query_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the query that is read in place of a file."""
-    parser.add_argument(
-        "--sql", metavar="SELECT", help="instead of a file: a SELECT, or the path of a .sql file"
-    )
-    parser.add_argument(
-        "--var",
-        type=_variable,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="value of {{ NAME }} in --sql, a Jinja template. May be repeated",
-    )
-
-
 def read_source(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of the file or the query that was given.
 
@@ -109,7 +106,7 @@ def read_source(arguments: argparse.Namespace, log: Log) -> Spool:
 
 
 def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
-    """Take home all rows of the file of `add_file_options`.
+    """Take home all rows of the file of `add_source_options`.
 
     :raises CommandError: the file or its columns cannot be used.
     """

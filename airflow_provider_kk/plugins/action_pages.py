@@ -26,7 +26,6 @@ from airflow_provider_kk.plugins.ledgers import (
     open_report,
 )
 from airflow_provider_kk.plugins.page_parts import View, banners_of, page, query
-from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.plugins.trusted_forms import (
     TrustedForm,
     TrustedFormDep,
@@ -36,6 +35,7 @@ from airflow_provider_kk.plugins.trusted_forms import (
 )
 from airflow_provider_kk.plugins.urls import root
 from airflow_provider_kk.sync.errors import ResolutionRejected
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.sync.resolution import ResolvedBy, split_ids
 from airflow_provider_kk.sync.resolve_many import (
     ResolutionRequest,
@@ -109,7 +109,7 @@ def choose(
         rows=rows,
         records=records,
         moved=[one.key for one in rows if one.key in records and records[one.key].version != one.version],
-        choices=choices_for([one.state for one in known], record_type.is_refund),
+        choices=choices_for([one.state for one in known], record_type),
         banners=banners,
         max_reason=MAX_REASON,
         **_form_values(reader, back),
@@ -120,9 +120,10 @@ def choose(
 def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
     """Show the planned result for each order. Nothing changes."""
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
-    request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
+    why, back = _reason(form), query_params.back(form.one("back"))
     try:
-        with open_ledger_of(source, reader, are_refunds=request.is_refund) as (hook, ledger):
+        request = _request(form, kind)
+        with open_ledger_of(source, reader, kind) as (hook, ledger):
             results = plan_resolutions(request, hook, ledger)
             banners = banners_of(ledger.storage, source, reader)
     except (ResolutionRejected, CannotReadLedgerError) as error:
@@ -144,11 +145,17 @@ def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
 @router.post("/resolve/apply", response_model=None)
 def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response:
     """Apply the confirmed plan, then redirect to the page with the results."""
+
+    def accepts(_doubt: str) -> bool:
+        return form.one("accept_other_goods") == "yes"
+
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
-    request, why, back = _request(form, kind), _reason(form), query_params.back(form.one("back"))
+    why, back = _reason(form), query_params.back(form.one("back"))
     try:
-        with open_ledger_of(source, reader, are_refunds=request.is_refund) as (hook, ledger):
-            results = apply_resolutions(request, ResolvedBy(user.get_name(), why), hook, ledger)
+        request = _request(form, kind)
+        with open_ledger_of(source, reader, kind) as (hook, ledger):
+            resolved_by = ResolvedBy(user.get_name(), why)
+            results = list(apply_resolutions(request, resolved_by, hook, ledger, accepts))
     except (ResolutionRejected, CannotReadLedgerError) as error:
         return page("message.html", view, status=409, message=_sentence(error), back=back)
     done = sign("result", [[one.key, one.is_done, one.message] for one in results], user)
@@ -264,11 +271,10 @@ def _request(form: TrustedForm, kind: RecordType) -> ResolutionRequest:
     choice = form.one("choice")
     ids = form.one({"created": "ids", "never_created": "not_mine"}.get(choice, ""))
     return ResolutionRequest(
+        kind,
         choice,
         {one.key: one.version for one in _rows(form.many("row"))},
-        is_refund=kind.is_refund,
         ids=tuple(split_ids(query_params.text("ids", ids))),
-        accept_other_goods=form.one("accept_other_goods") == "yes",
     )
 
 

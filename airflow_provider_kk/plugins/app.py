@@ -34,7 +34,8 @@ from airflow_provider_kk.plugins.ledgers import (
 )
 from airflow_provider_kk.plugins.page_parts import Pager, View, csv_response, page
 from airflow_provider_kk.plugins.query_params import ListQuery, list_query
-from airflow_provider_kk.plugins.record_types import GROUPS, ORDERS, REFUNDS, RecordType, by_group
+from airflow_provider_kk.plugins.state_groups import GROUPS, by_group
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.sync.resolve_many import choices_for
 
 _STATIC = Path(__file__).with_name("static")
@@ -262,9 +263,9 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str, back: s
         with open_report(view.source, reader) as (report, settings):
             generations, attempts = kind.report(report).all_of(key)
             ids = [one for entry in generations for one in entry.kk_order_ids]
-            of_order = [] if kind.is_refund else report.refunds_of(ids)
+            of_order = report.refunds_of(ids) if kind is ORDERS else []
             banners = page_parts.banners_of(report, view.source, reader)
-            fulfilment = None if kind.is_refund else fulfilment_of(report, settings, ids)
+            fulfilment = fulfilment_of(report, settings, ids) if kind is ORDERS else None
     except CannotReadLedgerError as error:
         return page("message.html", view, message=str(error))
     if not generations:
@@ -280,8 +281,8 @@ def _detail(reader: Reader, kind: RecordType, key: str, kk_conn_id: str, back: s
         fulfilment=fulfilment,
         banners=banners,
         may_resolve=reader.may_edit(view.source.kk_conn_id)
-        and bool(choices_for([generations[-1].state], kind.is_refund)),
-        kk_order_id=order_of_key(key) if kind.is_refund else "",
+        and bool(choices_for([generations[-1].state], kind)),
+        kk_order_id=order_of_key(key) if kind is REFUNDS else "",
         back=back,
         here=kind.one + page_parts.query(**{kind.parameter: key, "kk_conn_id": view.source.kk_conn_id}),
     )

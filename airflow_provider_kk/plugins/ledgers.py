@@ -23,6 +23,7 @@ from airflow_provider_kk.hooks.connection import InvalidConnectionError
 from airflow_provider_kk.hooks.engines import engine_behind
 from airflow_provider_kk.hooks.kk import KKHook, settings_of
 from airflow_provider_kk.hooks.ledger_connection import require_type
+from airflow_provider_kk.sync.record_types import ORDERS, RecordType
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -183,13 +184,12 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
 
 @contextmanager
 def open_ledger_of(
-    source: LedgerSource, reader: Reader, *, are_refunds: bool = False
+    source: LedgerSource, reader: Reader, kind: RecordType = ORDERS
 ) -> Iterator[tuple[KKHook, SqlLedger]]:
     """Open a ledger until the end of the block, to resolve orders or refunds in it.
 
     :raises CannotReadLedgerError: as `open_report`. It creates no ledger either.
     """
-    from airflow_provider_kk.delivery.sql.storage import refund_ledger
     from airflow_provider_kk.hooks.ledger_connection import ledger_behind
 
     with open_report(source, reader):
@@ -203,7 +203,7 @@ def open_ledger_of(
             reader.connection(str(source.ledger_conn_id or hook.settings.ledger_conn_id)), hook, threads=1
         )
         try:
-            yield hook, refund_ledger(ledger) if are_refunds else ledger
+            yield hook, kind.ledger(ledger)
         finally:
             ledger.close()
 

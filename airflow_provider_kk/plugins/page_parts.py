@@ -19,8 +19,9 @@ from airflow_provider_kk.delivery.sql.report import Line
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
 from airflow_provider_kk.plugins.ledgers import LedgerSource, Reader
-from airflow_provider_kk.plugins.record_types import ORDERS, REFUNDS, RecordType, group_of
+from airflow_provider_kk.plugins.state_groups import group_of
 from airflow_provider_kk.plugins.urls import airflow_path, root
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.sync.resolve_commands import ResolveCommands, resolve_commands
 from airflow_provider_kk.sync.resolve_many import choices_for
 
@@ -95,7 +96,7 @@ class Row(NamedTuple):
 def row(line: Line, kind: RecordType, source: LedgerSource, posts: tuple[Attempt, ...] = ()) -> Row:
     """Add the commands to a line that needs a person."""
     commands = commands_for(line, kind, source) if line.state is State.HELD else None
-    return Row(line, commands, posts, bool(choices_for([line.state], kind.is_refund)))
+    return Row(line, commands, posts, bool(choices_for([line.state], kind)))
 
 
 def rows(lines: Iterable[Line], kind: RecordType, source: LedgerSource) -> list[Row]:
@@ -105,9 +106,7 @@ def rows(lines: Iterable[Line], kind: RecordType, source: LedgerSource) -> list[
 
 def commands_for(line: Any, kind: RecordType, source: LedgerSource) -> ResolveCommands | None:
     """Return the commands that resolve a line or an entry."""
-    return resolve_commands(
-        line.key, line.state, line.kk_order_ids, options=source.options, is_refund=kind.is_refund
-    )
+    return resolve_commands(line.key, line.state, line.kk_order_ids, kind, options=source.options)
 
 
 @dataclass(frozen=True)

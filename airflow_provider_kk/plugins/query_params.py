@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from airflow_provider_kk.delivery.sql.report import SORTS, RowFilter
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import DAY_S
-from airflow_provider_kk.plugins.record_types import GROUPS
+from airflow_provider_kk.plugins.state_groups import GROUPS
 
 #: The first day of a period; no ledger is older.
 FIRST_DAY = date(2000, 1, 1)

@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.sync.errors import ResolutionRejected
+from airflow_provider_kk.sync.record_types import ORDERS, RecordType
 from airflow_provider_kk.sync.resolution_checks import (
-    KKView,
+    accepted,
     all_at_kk_of,
     doubt_of_orders,
-    orders_seen_at_kk,
-    require_never_created,
-    require_rejected,
+    doubts_of_absent_orders,
     require_reorder,
     shorten_waits,
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.model import ListedOrder, Record
+    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -90,15 +89,15 @@ def resolve(
         return "never created, as resolved before"
     entry = shorten_waits(entry, hook, ledger)
     if resolution == "never_created":
-        return resolve_never_created(
-            entry, orders_seen_at_kk([entry], hook, ledger)[number], ledger, resolved_by
-        )
+        doubt = accepted(doubts_of_absent_orders([entry], hook, ledger)[number])
+        return resolve_never_created(entry, doubt, ORDERS, ledger, resolved_by)
     if resolution == "created" or entry.state not in CLOSED:
         created = _resolve_as_created(entry, ids, resolved_by, hook, ledger, accept_other_goods)
         if resolution == "created":
             return created
         entry = _known(number, ledger)
-    return order_again(entry, all_at_kk_of([entry], hook, ledger)[number], ledger, resolved_by)
+    ids = require_reorder(entry, accepted(all_at_kk_of([entry], hook, ledger)[number]))
+    return order_again(entry, ids, ledger, resolved_by)
 
 
 RESOLUTIONS = ("created", "never_created", "order_again")
@@ -151,24 +150,21 @@ _HAS_CHANGED = "it changed meanwhile. See `kk ledger show {key}`"
 
 def resolve_never_created(
     entry: Record,
-    seen: KKView | ResolutionRejected,
+    doubt: str,
+    record_type: RecordType,
     ledger: SqlLedger,
     resolved_by: ResolvedBy,
     not_mine: Sequence[str] = (),
-    *,
-    options: str = "",
 ) -> str:
     """Let the next sync send an order or refund that KK never created; return the result in words.
 
-    :param seen: see `orders_seen_at_kk` and `refunds_seen_at_kk`.
+    :param doubt: see `doubts_of_absent_orders` and `doubts_of_absent_refunds`.
     :param not_mine: the ids that are another number's, see `require_other_number`.
-    :param options: further options of a `kk ledger resolve` command in messages.
-    :raises ResolutionRejected: KK has it, or may have it, or it changed meanwhile.
+    :raises ResolutionRejected: it changed meanwhile.
     """
     from airflow_provider_kk.delivery.resolution import resolve
     from airflow_provider_kk.delivery.states import Event
 
-    doubt = require_never_created(entry, seen, options)
     try:
         who, why = resolved_by.who, resolved_by.why
         moved = resolve(ledger, entry, Event.RESOLVED_NEVER_CREATED, ids=not_mine, who=who, why=why)
@@ -177,27 +173,20 @@ def resolve_never_created(
     if moved is None:
         raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     unconfirmed = f". KK's list could not confirm that ({doubt}), so this relies on you" if doubt else ""
-    return f"never created; the next sync that selects it sends it{unconfirmed}"
+    return f"never created; {record_type.next_send}{unconfirmed}"
 
 
 # Order again ---------------------------------------------------------------------------------------
 
 
-def order_again(
-    entry: Record,
-    at_kk: Sequence[ListedOrder] | ResolutionRejected,
-    ledger: SqlLedger,
-    resolved_by: ResolvedBy,
-) -> str:
+def order_again(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
     """Begin a new generation of a number, in addition to KK's orders of it; return the result in words.
 
-    :param at_kk: see `all_at_kk_of`.
-    :raises ResolutionRejected: the order is still open, KK rejected it and has it nevertheless, or it changed
-        meanwhile.
+    :param ids: see `require_reorder`.
+    :raises ResolutionRejected: it changed meanwhile.
     """
     from airflow_provider_kk.delivery.resolution import order_again as order_once_more
 
-    ids = require_reorder(entry, at_kk)
     try:
         is_done = order_once_more(ledger, entry, ids=ids, who=resolved_by.who, why=resolved_by.why)
     except ValueError as error:
@@ -214,12 +203,11 @@ def order_again(
 def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
     """End the back-off of a rejected order; return the result in words.
 
-    :raises ResolutionRejected: the order is not rejected, or it changed meanwhile.
+    :raises ResolutionRejected: it changed meanwhile.
     """
     from airflow_provider_kk.delivery import resolution
     from airflow_provider_kk.delivery.log import utc
 
-    require_rejected(entry)
     if resolution.clear_backoff(ledger, entry, who=resolved_by.who, why=resolved_by.why) is None:
         raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     if entry.settle_after > ledger.now():

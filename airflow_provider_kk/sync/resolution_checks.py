@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import ListedOrder, Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
+
+T = TypeVar("T")
 
 
 def shorten_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
@@ -167,18 +168,10 @@ def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger
         )
 
 
-@dataclass(frozen=True)
-class KKView:
-    """KK's ids of an order or refund, and a doubt whether these are all; empty if there is none."""
-
-    ids: Sequence[str]
-    doubt: str = ""
-
-
-def orders_seen_at_kk(
+def doubts_of_absent_orders(
     entries: Sequence[Record], hook: KKHook, ledger: SqlLedger, not_mine: Sequence[str] = ()
-) -> Mapping[str, KKView | ResolutionRejected]:
-    """Return, by number, the orders that KK lists by now, or why its absence cannot be shown.
+) -> Mapping[str, str | ResolutionRejected]:
+    """Return, by number, a doubt that KK never created an order, or why KK may have it; empty if it fits.
 
     KK may list a held order after the last sync read the list. KK's list is read once for all entries.
 
@@ -189,24 +182,27 @@ def orders_seen_at_kk(
     from airflow_provider_kk.delivery.listing import kk_skew_s, seen_at_kk
     from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
-    seen, readable = _may_be_absent(entries, ledger, not_mine)
+    doubts, readable = _may_be_absent(entries, ledger, not_mine)
     if not readable:
-        return seen
+        return doubts
     try:
         with open_order_list(hook, ledger) as order_list:
-            readable = _over_by_kks_clock(readable, seen, ledger, kk_skew_s(order_list))
+            readable = _over_by_kks_clock(readable, doubts, ledger, kk_skew_s(order_list))
             at_kk, doubt = seen_at_kk(ledger, order_list, readable) if readable else ({}, "")
     except KKError as error:
         raise ResolutionUnavailable(_CANNOT_READ.format(error=error)) from error
     for key, listed in at_kk.items():
-        seen[key] = KKView(sorted({one.id for one in listed} - set(not_mine)), doubt)
-    return seen
+        doubts[key] = doubt
+        if ids := sorted({one.id for one in listed} - set(not_mine)):
+            other = f". If that is another number's, use `--never-created --not-mine {','.join(ids)}`"
+            doubts[key] = ResolutionRejected(f"{_listed(key, ids)}{other}")
+    return doubts
 
 
-def refunds_seen_at_kk(
-    entries: Sequence[Record], hook: KKHook, ledger: SqlLedger
-) -> Mapping[str, KKView | ResolutionRejected]:
-    """Return, by key, the refunds that KK lists by now, or why its absence cannot be shown.
+def doubts_of_absent_refunds(
+    entries: Sequence[Record], hook: KKHook, ledger: SqlLedger, not_mine: Sequence[str] = ()
+) -> Mapping[str, str | ResolutionRejected]:
+    """Return, by key, a doubt that KK never created a refund, or why KK may have it; empty if it fits.
 
     :param ledger: see `refund_ledger`.
     :raises ResolutionUnavailable: KK cannot be read.
@@ -214,12 +210,12 @@ def refunds_seen_at_kk(
     from airflow_provider_kk.api.errors import KKError
     from airflow_provider_kk.delivery.refunds import carries, order_of_key
 
-    seen, readable = _may_be_absent(entries, ledger)
+    doubts, readable = _may_be_absent(entries, ledger, not_mine)
     try:
         client = hook.get_conn()
         if readable:
             client.list_orders(page_size=1)  # measures KK's clock
-        readable = _over_by_kks_clock(readable, seen, ledger, client.clock_skew_s or 0.0)
+        readable = _over_by_kks_clock(readable, doubts, ledger, client.clock_skew_s or 0.0)
     except KKError as error:
         raise ResolutionUnavailable(_CANNOT_READ.format(error=error)) from error
     for entry in readable:
@@ -229,19 +225,25 @@ def refunds_seen_at_kk(
             raise ResolutionUnavailable(_CANNOT_READ.format(error=error)) from error
         own = [one.refund_no for one in at_kk if one.refund_no and carries(one, entry.key)]
         is_readable = all(one.refund_no and one.remark for one in at_kk)
-        doubt = "" if is_readable else "KK has refunds whose number or remark cannot be parsed"
-        seen[entry.key] = KKView(own, doubt)
-    return seen
+        doubts[entry.key] = "" if is_readable else "KK has refunds whose number or remark cannot be parsed"
+        if own:
+            doubts[entry.key] = ResolutionRejected(_listed(f"--refunds {entry.key}", own))
+    return doubts
+
+
+def _listed(arguments: str, ids: Sequence[str]) -> str:
+    command = f"kk ledger resolve {arguments} --created {','.join(ids)}"
+    return f"KK lists {', '.join(ids)} for it by now. Run `{command}`"
 
 
 _CANNOT_READ = "KK cannot be read: {error}. Nothing changed. Try again when KK answers"
 
 
 def _may_be_absent(
-    entries: Sequence[Record], ledger: SqlLedger, not_mine: Sequence[str] = ()
-) -> tuple[dict[str, KKView | ResolutionRejected], list[Record]]:
+    entries: Sequence[Record], ledger: SqlLedger, not_mine: Sequence[str]
+) -> tuple[dict[str, str | ResolutionRejected], list[Record]]:
     """Return the entries that KK may still list, each with its reason, and the others."""
-    rejected: dict[str, KKView | ResolutionRejected] = {}
+    rejected: dict[str, str | ResolutionRejected] = {}
     others = []
     for entry in entries:
         # Within its settle window, KK's list need not have an order.
@@ -284,24 +286,14 @@ def _require_absent(entry: Record, ledger: SqlLedger, not_mine: Sequence[str]) -
         raise ResolutionRejected(str(error)) from error
 
 
-def require_never_created(entry: Record, seen: KKView | ResolutionRejected, options: str = "") -> str:
-    """Require that KK does not list an order or refund; return a doubt, empty if there is none.
+def accepted(found: T | ResolutionRejected) -> T:
+    """Return what a check found.
 
-    The arguments are those of `resolve_never_created`.
-
-    :raises ResolutionRejected: KK lists it, or may still list it.
+    :raises ResolutionRejected: the check rejected the order.
     """
-    if isinstance(seen, ResolutionRejected):
-        raise seen
-    if seen.ids:
-        command = " ".join(filter(None, ["kk ledger resolve", options, entry.key]))
-        ids = ",".join(seen.ids)
-        is_order = not options
-        others = f". If that is another number's, use `--never-created --not-mine {ids}`" if is_order else ""
-        raise ResolutionRejected(
-            f"KK lists {', '.join(seen.ids)} for it by now. Run `{command} --created {ids}`{others}"
-        )
-    return seen.doubt
+    if isinstance(found, ResolutionRejected):
+        raise found
+    return found
 
 
 def all_at_kk_of(
@@ -340,14 +332,12 @@ def all_at_kk_of(
         ) from error
 
 
-def require_reorder(entry: Record, at_kk: Sequence[ListedOrder] | ResolutionRejected) -> list[str]:
+def require_reorder(entry: Record, at_kk: Sequence[ListedOrder]) -> list[str]:
     """Require that a number may be ordered once more, and return KK's ids of it.
 
     :param at_kk: see `all_at_kk_of`.
-    :raises ResolutionRejected: the order is still open, or KK rejected it and has it nevertheless.
+    :raises ResolutionRejected: KK rejected the order and has it nevertheless.
     """
-    if isinstance(at_kk, ResolutionRejected):
-        raise at_kk
     if entry.state.value == "rejected" and (alive := [one.id for one in at_kk if not one.is_cancelled]):
         raise ResolutionRejected(
             f"KK rejected it, but lists {', '.join(alive)} for it. Cancel those orders at KK, or run "

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
+from airflow_provider_kk.sync.record_types import RecordType
 
 
 class Command(NamedTuple):
@@ -27,7 +28,7 @@ class ResolveCommands(NamedTuple):
 
 
 def resolve_commands(
-    key: str, state: State, ids: Sequence[str], *, options: str = "", is_refund: bool = False
+    key: str, state: State, ids: Sequence[str], record_type: RecordType, *, options: str = ""
 ) -> ResolveCommands | None:
     """Return the commands for an order or refund in this state; None if there is nothing to resolve.
 
@@ -38,45 +39,32 @@ def resolve_commands(
     if state is State.REJECTED:
         first = "KK rejected it. Fix the cause first. Until its back-off ends, it is not sent again."
         again = "If the cause is fixed, send it without waiting for the back-off"
-        return ResolveCommands(first, (Command(again, _line("retry", key, "", options, is_refund)),))
+        return ResolveCommands(first, (Command(again, _line("retry", key, "", options, record_type)),))
     if state is not State.HELD and state not in DOUBTFUL:
         return None
-    first = _FIRST[is_refund]
+    first = f"Find {record_type.at_kk} on KK's site, then run the command that fits."
     if state is not State.HELD:
-        first = f"{_BY_ITSELF[is_refund]} Until then only --created is accepted. {first}"
-    commands = [*_created(ids, is_refund), *_never(ids, is_refund)]
+        by = record_type.reconciled_by.capitalize()
+        first = f"{by} reconciles it after its settle window. Until then only --created is accepted. {first}"
+    named = shlex.quote(",".join(ids)) if ids else record_type.ids_placeholder
+    commands = [
+        (f"If KK has it under these {record_type.ids}", f"--created {named}"),
+        *_never(ids, record_type),
+    ]
     return ResolveCommands(
         first,
         tuple(
-            Command(when, _line("resolve", key, arguments, options, is_refund))
+            Command(when, _line("resolve", key, arguments, options, record_type))
             for when, arguments in commands
         ),
     )
 
 
-_FIRST = {
-    False: "Find the order on KK's site, then run the command that fits.",
-    True: "Find the refunds of its order on KK's site, then run the command that fits.",
-}
-_BY_ITSELF = {
-    False: "Every sync of the account reconciles it after its settle window.",
-    True: "The next try of its task reconciles it after its settle window.",
-}
-
-
-def _created(ids: Sequence[str], is_refund: bool) -> list[tuple[str, str]]:
-    named = ",".join(ids) or ("REFUND_NO" if is_refund else "ID[,ID...]")
-    what = "these refund numbers" if is_refund else "these kkOrderIds"
-    return [(f"If KK has it under {what}", f"--created {shlex.quote(named) if ids else named}")]
-
-
-def _never(ids: Sequence[str], is_refund: bool) -> list[tuple[str, str]]:
+def _never(ids: Sequence[str], record_type: RecordType) -> list[tuple[str, str]]:
     if not ids:
-        then = "the next try of its task sends it" if is_refund else "the next sync sends it"
-        return [(f"If KK never created it ({then})", "--never-created")]
-    if is_refund:
+        return [(f"If KK never created it ({record_type.next_send})", "--never-created")]
+    if not record_type.may_have_ids_of_others:
         return []
-    # KK lists 007 as 7, so a row may have the ids of another number.
     arguments = f"--never-created --not-mine {shlex.quote(','.join(ids))}"
     return [
         ("If KK has these ids under another number, and never created this order", arguments),
@@ -88,8 +76,8 @@ def _never(ids: Sequence[str], is_refund: bool) -> list[tuple[str, str]]:
     ]
 
 
-def _line(action: str, key: str, arguments: str, options: str, is_refund: bool) -> str:
-    command = ["kk", "ledger", action, "--refunds" if is_refund else ""]
+def _line(action: str, key: str, arguments: str, options: str, record_type: RecordType) -> str:
+    command = ["kk", "ledger", action, record_type.option]
     words = [arguments, "--why '...'", options]
     name = shlex.quote(key)
     # A number that begins with - must follow the options.

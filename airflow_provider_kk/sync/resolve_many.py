@@ -1,4 +1,4 @@
-"""Resolve several orders or refunds at once, as the Orders page does: plan first, then apply.
+"""Resolve several orders or refunds at once, for the Orders page and `kk ledger`: plan first, then apply.
 
 A plan decides nothing. It describes what `apply_resolutions` would do with each, by the rules of
 `resolution`. Both take the version of each row that the user has seen. If a row has another one by now, a
@@ -8,7 +8,7 @@ sync or a colleague was first, and the row stays as it is: so the same form sent
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from airflow_provider_kk.sync import resolution as rules
 from airflow_provider_kk.sync import resolution_checks as checks
 from airflow_provider_kk.sync.cancel import cancel, require_cancellable
 from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
+from airflow_provider_kk.sync.record_types import RecordType
 from airflow_provider_kk.sync.resolution import ResolvedBy
 
 if TYPE_CHECKING:
@@ -25,25 +26,46 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
 
 _LOG = logging.getLogger(__name__)
+#: The commands `kk ledger retry` and `kk cancel`; the other choices are options of `kk ledger resolve`.
 RETRY, CANCEL = "retry", "cancel"
-#: `retry` is `kk ledger retry`, `cancel` is `kk cancel`, the others are the options of `kk ledger resolve`.
-CHOICES = (*rules.RESOLUTIONS, RETRY, CANCEL)
 #: Each cancellation takes some requests within KK's rate limit, and the browser waits for all of them.
 MAX_CANCELLED = 10
 
 
 @dataclass(frozen=True)
 class ResolutionRequest:
-    """A user's choice for some orders or refunds."""
+    """A user's choice for some orders or refunds.
 
+    :raises ResolutionRejected: the choice does not fit them.
+    """
+
+    record_type: RecordType
     choice: str
-    """One of `CHOICES`."""
+    """One of its choices."""
     versions: Mapping[str, str]
     """The version that the user has seen, by order number or refund key."""
-    is_refund: bool = False
     ids: tuple[str, ...] = ()
     """With `created`: its ids at KK. With `never_created`: ids in its row that belong to another number."""
-    accept_other_goods: bool = False
+
+    def __post_init__(self) -> None:
+        """Require a possible choice."""
+        if self.choice not in _PREPARE:
+            raise ResolutionRejected(f"choose one of {', '.join(_PREPARE)}, not {self.choice!r}")
+        if not self.versions:
+            raise ResolutionRejected("choose at least one order")
+        if self.choice == "created" and not self.ids:
+            raise ResolutionRejected("to resolve an order as created, enter its ids at KK")
+        if self.ids and len(self.versions) > 1:
+            raise ResolutionRejected("the ids belong to one order, so choose only one")
+        if self.choice == CANCEL and len(self.versions) > MAX_CANCELLED:
+            raise ResolutionRejected(
+                f"choose at most {MAX_CANCELLED} orders to cancel. To cancel more, use `kk cancel`"
+            )
+        names_others = bool(self.ids) and self.choice == "never_created"
+        if self.choice not in self.record_type.choices or (
+            names_others and not self.record_type.may_have_ids_of_others
+        ):
+            raise ResolutionRejected("this choice is only for orders. To refund more, use another task")
 
 
 @dataclass(frozen=True)
@@ -70,8 +92,8 @@ class _Prepared:
     doubt: str = ""
 
 
-def choices_for(states_of_rows: Sequence[State], is_refund: bool = False) -> list[str]:
-    """Return those of `CHOICES` that may be right for at least one row in these states, without asking KK."""
+def choices_for(states_of_rows: Sequence[State], record_type: RecordType) -> list[str]:
+    """Return the choices that may be right for at least one row in these states, without asking KK."""
     from airflow_provider_kk.delivery.states import DOUBTFUL, State
 
     states = set(states_of_rows)
@@ -81,18 +103,17 @@ def choices_for(states_of_rows: Sequence[State], is_refund: bool = False) -> lis
         "created": len(states_of_rows) == 1 and (is_open or State.REJECTED in states),
         "never_created": is_open,
         # What is not sent is sent by the next sync as it is.
-        "order_again": bool(states & {State.CREATED, State.REJECTED}) and not is_refund,
+        "order_again": bool(states & {State.CREATED, State.REJECTED}),
         RETRY: State.REJECTED in states,
-        CANCEL: State.CREATED in states and not is_refund,
+        CANCEL: State.CREATED in states,
     }
-    return [name for name, is_right in found.items() if is_right]
+    return [name for name in record_type.choices if found[name]]
 
 
 def plan_resolutions(request: ResolutionRequest, hook: KKHook, ledger: SqlLedger) -> list[ResolutionResult]:
     """Return the planned result for each order, in the order of the request.
 
-    :param ledger: with `is_refund`, the ledger of refunds; see `refund_ledger`.
-    :raises ResolutionRejected: the request itself is wrong.
+    :param ledger: the ledger of the request's record type.
     :raises ResolutionUnavailable: KK does not answer.
     """
     return [
@@ -104,33 +125,37 @@ def plan_resolutions(request: ResolutionRequest, hook: KKHook, ledger: SqlLedger
 
 
 def apply_resolutions(
-    request: ResolutionRequest, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger
-) -> list[ResolutionResult]:
-    """Resolve the orders and return the result for each, in the order of the request.
+    request: ResolutionRequest,
+    resolved_by: ResolvedBy,
+    hook: KKHook,
+    ledger: SqlLedger,
+    accepts: Callable[[str], bool],
+) -> Iterator[ResolutionResult]:
+    """Resolve the orders and yield the result for each, in the order of the request.
 
     Everything is checked once more. The ledger keeps who and why with each order.
 
-    :param ledger: with `is_refund`, the ledger of refunds; see `refund_ledger`.
-    :raises ResolutionRejected: the request itself is wrong; nothing changed.
+    :param ledger: the ledger of the request's record type.
+    :param accepts: whether the user resolves an order as created in spite of this doubt.
+    :raises ResolutionRejected: the reason is empty; nothing changed.
     :raises ResolutionUnavailable: KK does not answer; nothing changed.
     """
     from airflow_provider_kk.api.errors import KKError
 
     if not resolved_by.who.strip() or not resolved_by.why.strip():
         raise ResolutionRejected("enter a reason: the next person on call reads it in the ledger")
-    results = []
     for key, one in _prepare(request, hook, ledger).items():
         try:
-            if isinstance(one, ResolutionRejected):
-                raise one
-            if one.doubt and request.choice == "created" and not request.accept_other_goods:
-                raise ResolutionRejected(f"{one.doubt}. To resolve it nevertheless, accept the other goods")
-            results.append(ResolutionResult(key, True, one.apply(resolved_by)))
+            prepared = checks.accepted(one)
+            if prepared.doubt and request.choice == "created" and not accepts(prepared.doubt):
+                raise ResolutionRejected(
+                    f"{prepared.doubt}. To resolve it nevertheless, accept the other goods"
+                )
+            yield ResolutionResult(key, True, prepared.apply(resolved_by))
         except ResolutionRejected as error:
-            results.append(ResolutionResult(key, False, str(error)))
+            yield ResolutionResult(key, False, str(error))
         except KKError as error:
-            results.append(ResolutionResult(key, False, f"KK cannot be read: {error}. Try again later"))
-    return results
+            yield ResolutionResult(key, False, f"KK cannot be read: {error}. Try again later")
 
 
 def _prepare(
@@ -138,7 +163,6 @@ def _prepare(
 ) -> dict[str, _Prepared | ResolutionRejected]:
     from airflow_provider_kk.api.errors import KKError
 
-    _require_valid(request)
     prepared: dict[str, _Prepared | ResolutionRejected] = {}
     records = []
     known = ledger.look_up(list(request.versions))
@@ -148,8 +172,10 @@ def _prepare(
             prepared[key] = ResolutionRejected("it is not in the ledger")
         elif record.version != version:
             prepared[key] = ResolutionRejected(_has_changed(record))
-        else:
+        elif request.choice in rules.RESOLUTIONS:
             records.append(checks.shorten_waits(record, hook, ledger))
+        else:
+            records.append(record)
     if records:
         try:
             prepared |= _PREPARE[request.choice](request, records, hook, ledger)
@@ -162,38 +188,18 @@ def _prepare(
     return {key: prepared[key] for key in request.versions}
 
 
-def _require_valid(request: ResolutionRequest) -> None:
-    if request.choice not in CHOICES:
-        raise ResolutionRejected(f"choose one of {', '.join(CHOICES)}, not {request.choice!r}")
-    if not request.versions:
-        raise ResolutionRejected("choose at least one order")
-    if request.choice == "created" and not request.ids:
-        raise ResolutionRejected("to resolve an order as created, enter its ids at KK")
-    if request.ids and len(request.versions) > 1:
-        raise ResolutionRejected("the ids belong to one order, so choose only one")
-    if request.choice == CANCEL and len(request.versions) > MAX_CANCELLED:
-        raise ResolutionRejected(
-            f"choose at most {MAX_CANCELLED} orders to cancel. To cancel more, use `kk cancel`"
-        )
-    if request.is_refund and (
-        request.choice in ("order_again", CANCEL) or (request.ids and request.choice == "never_created")
-    ):
-        raise ResolutionRejected("this choice is only for orders. To refund more, use another task")
-
-
 def _has_changed(record: Record) -> str:
     state = record.state.value.replace("_", " ")
     by = f", resolved by {record.resolved_by}" if record.resolved_by else ""
-    return f"it changed since this page was loaded, and is {state} now{by}. Your choice was not applied to it"
+    return f"it changed meanwhile, and is {state} now{by}. Your choice was not applied to it"
 
 
 def _prepare_created(
     request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> dict[str, _Prepared | ResolutionRejected]:
     (record,) = records
-    check = checks.doubt_of_refunds if request.is_refund else checks.doubt_of_orders
     try:
-        doubt = check(request.ids, record, hook, ledger)
+        doubt = request.record_type.doubt_created(request.ids, record, hook, ledger)
     except ResolutionRejected as error:
         return {record.key: error}
     effect = f"becomes created as {', '.join(request.ids)}; nothing is sent"
@@ -212,27 +218,19 @@ def _prepare_never_created(
             checks.require_other_number(request.ids, records[0], hook, ledger)
         except ResolutionRejected as error:
             return {records[0].key: error}
-    if request.is_refund:
-        seen, options = checks.refunds_seen_at_kk(records, hook, ledger), "--refunds"
-    else:
-        seen, options = checks.orders_seen_at_kk(records, hook, ledger, request.ids), ""
+    kind = request.record_type
+    doubts = kind.doubts_never_created(records, hook, ledger, request.ids)
 
     def prepare(record: Record) -> _Prepared:
-        doubt = checks.require_never_created(record, seen[record.key], options)
-        then = "the next try of its task sends it" if request.is_refund else _SENT
+        doubt = checks.accepted(doubts[record.key])
         return _Prepared(
             record,
-            f"becomes not sent, and {then}",
-            lambda by: rules.resolve_never_created(
-                record, seen[record.key], ledger, by, request.ids, options=options
-            ),
+            f"becomes not sent, and {kind.next_send}",
+            lambda by: rules.resolve_never_created(record, doubt, kind, ledger, by, request.ids),
             doubt and f"KK's list cannot confirm that KK never created it ({doubt}), so this relies on you",
         )
 
     return _each(records, prepare)
-
-
-_SENT = "the next sync that selects it sends it"
 
 
 def _prepare_reorder(
@@ -241,12 +239,12 @@ def _prepare_reorder(
     at_kk = checks.all_at_kk_of(records, hook, ledger)
 
     def prepare(record: Record) -> _Prepared:
-        ids = checks.require_reorder(record, at_kk[record.key])
+        ids = checks.require_reorder(record, checks.accepted(at_kk[record.key]))
         beside = f", in addition to {', '.join(ids)}" if ids else ""
         effect = (
             f"the next sync that selects it orders it once more (generation {record.generation + 1}){beside}"
         )
-        return _Prepared(record, effect, lambda by: rules.order_again(record, at_kk[record.key], ledger, by))
+        return _Prepared(record, effect, lambda by: rules.order_again(record, ids, ledger, by))
 
     return _each(records, prepare)
 

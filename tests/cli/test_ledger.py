@@ -95,7 +95,10 @@ def test_ids_of_another_number_are_rejected(
     assert main(["ledger", "resolve", "A-1", "--created", str(kk_order), "--why", "seen"]) == 1
     assert "B-2" in capsys.readouterr().err
     assert main(["ledger", "resolve", "A-1", "--created", "999", "--why", "seen"]) == 1
-    assert "KK lists no order '999'" in capsys.readouterr().err
+    assert "A-1: skipped, KK lists no order '999'" in capsys.readouterr().err
+    words = ["ledger", "resolve", "A-1", "--created", "999", "--why", "seen", "--json"]
+    assert main(words) == 1
+    assert json.loads(capsys.readouterr().out)["done"] is False
     assert state(ledger, "A-1") == "held"
 
 
@@ -403,6 +406,8 @@ def test_held_refunds_are_listed_apart_from_orders_with_their_commands(
     assert (row["refund_key"], row["refund_nos"]) == ("1000000371651-whole", [])
     assert main(["ledger", "show", "--refunds", "1000000371651-whole"]) == 0
     assert "resolve --refunds 1000000371651-whole --never-created" in capsys.readouterr().out
+    assert main(["ledger", "retry", "--refunds", "1000000371651-whole", "--why", "x"]) == 1
+    assert "1 refund skipped" in capsys.readouterr().err
     again = ["--order-again", "--why", "again"]
     assert main(["ledger", "resolve", "--refunds", "1000000371651-whole", *again]) == 1
 

@@ -126,7 +126,7 @@ def test_nothing_is_ordered_again_when_kks_list_cannot_be_read(
 ) -> None:
     post_and_wait(ledger, "A-1")
     sandbox.control.arm("status_before_commit", method="GET")
-    assert order_again("A-1") == 1
+    assert order_again("A-1") == 2
     error = capsys.readouterr().err
     assert "KK's list cannot be read" in error
     assert "Nothing changed" in error
@@ -134,7 +134,7 @@ def test_nothing_is_ordered_again_when_kks_list_cannot_be_read(
     sandbox.control.disarm()
     sandbox.control.advance(5)  # KK tells its time in whole seconds
     sandbox.control.reset()  # as the token of another store
-    assert order_again("A-1") == 1
+    assert order_again("A-1") == 2
     assert "Check that the access token belongs to this store" in capsys.readouterr().err
     assert [one.generation for one in ledger.generations("A-1")] == [1]
 
@@ -243,12 +243,16 @@ def test_listed_orders_count_though_no_sentinel_proves_the_list(
     assert (state(ledger, "A-1"), state(ledger, "A-2")) == ("held", "not_sent")
 
 
-def test_nothing_is_resolved_as_never_created_while_kk_is_unreachable(
-    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("resolution", [["--never-created"], ["--created", "1"]])
+def test_nothing_is_resolved_while_kk_is_unreachable(
+    ledger: SqlLedger,
+    sandbox: SandboxServer,
+    resolution: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     hold(ledger, "A-1")
     sandbox.control.arm("status_before_commit", method="GET")
-    assert never_created("A-1") == 1
+    assert main(["ledger", "resolve", "A-1", *resolution, "--why", "x"]) == 2
     assert "Nothing changed. Try again when KK answers" in capsys.readouterr().err
     assert state(ledger, "A-1") == "held"
 
@@ -325,8 +329,8 @@ def test_the_resolve_command_is_shown_with_the_ids(
     ("words", "told"),
     [
         (["007", "--never-created", "--not-mine", "999"], "the kkOrderIds of 007 in the ledger are {}"),
-        (["007", "--never-created", "--not-mine", ","], "the kkOrderIds of 007 in the ledger are {}"),
-        (["007", "A-1", "--never-created", "--not-mine", "{}"], "--not-mine takes only one order number"),
+        (["007", "--never-created", "--not-mine", ","], "--not-mine needs --never-created, and at least one"),
+        (["007", "A-1", "--never-created", "--not-mine", "{}"], "the ids belong to one order"),
         (["007", "--order-again", "--not-mine", "{}"], "--not-mine needs --never-created"),
         (["007", "--created", "{}", "--not-mine", "{}"], "--not-mine needs --never-created"),
     ],

@@ -279,7 +279,7 @@ def test_a_form_that_is_sent_twice_acts_once(site: Site, olga: Browser):
     version = site.ledger.look_up(["T-1"])["T-1"].version
     second = olga.confirm(fields)
     assert "0 of 1 order done" in second
-    assert f"it changed since this page was loaded, and is not sent now, resolved by olga: {WHY}" in second
+    assert f"it changed meanwhile, and is not sent now, resolved by olga: {WHY}" in second
     assert site.ledger.look_up(["T-1"])["T-1"].version == version
 
 
@@ -306,7 +306,7 @@ def test_an_order_that_moved_while_the_page_was_open_stays_as_it_is(site: Site, 
     chosen = olga.choose("T-3", "T-4").text
     olga.resolve("T-3", choice="never_created")
     plan = olga.post("/kk/resolve/plan", fields_of(chosen, why="late", choice="never_created"))
-    assert "it changed since this page was loaded" in plan.text
+    assert "it changed meanwhile" in plan.text
     olga.confirm(fields_of(plan.text))
     assert resolved_by(site, "T-3") == f"olga: {WHY}"
     assert resolved_by(site, "T-4") == "olga: late"

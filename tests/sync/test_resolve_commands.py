@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_kk.cli.ledger_command import add_arguments
 from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.sync.resolve_commands import resolve_commands
 
 OPTIONS = "--kk-conn-id kk_default --ledger-conn-id 'ware house'"
@@ -22,8 +23,10 @@ def parsed(line: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def said(*about: object, is_refund: bool = False) -> list[argparse.Namespace]:
-    found = resolve_commands(*about, options=OPTIONS, is_refund=is_refund)  # type: ignore[arg-type]
+def said(
+    key: str, state: State, ids: tuple[str, ...], record_type: RecordType = ORDERS
+) -> list[argparse.Namespace]:
+    found = resolve_commands(key, state, ids, record_type, options=OPTIONS)
     assert found is not None
     return [parsed(one.line) for one in found.commands]
 
@@ -34,7 +37,7 @@ def said(*about: object, is_refund: bool = False) -> list[argparse.Namespace]:
 def test_a_shell_and_kk_read_what_was_meant(number: str, ids: tuple[str, ...], state: State):
     created, never, *others = said(number, state, ids)
     for one in (created, never, *others):
-        assert (one.action, one.number, one.refunds, one.why) == ("resolve", [number], False, "...")
+        assert (one.action, one.number, one.record_type, one.why) == ("resolve", [number], ORDERS, "...")
         assert (one.kk_conn_id, one.ledger_conn_id) == ("kk_default", "ware house")
     assert created.created == (",".join(ids) or "ID[,ID...]")
     assert never.never_created
@@ -43,17 +46,17 @@ def test_a_shell_and_kk_read_what_was_meant(number: str, ids: tuple[str, ...], s
 
 
 def test_a_refund_has_commands_of_its_own():
-    created, never = said("1001-whole", State.HELD, (), is_refund=True)
+    created, never = said("1001-whole", State.HELD, (), REFUNDS)
     for one in (created, never):
-        assert (one.action, one.number, one.refunds) == ("resolve", ["1001-whole"], True)
+        assert (one.action, one.number, one.record_type) == ("resolve", ["1001-whole"], REFUNDS)
     assert (created.created, never.never_created) == ("REFUND_NO", True)
-    (created,) = said("1001-whole", State.HELD, ("7", "8"), is_refund=True)
+    (created,) = said("1001-whole", State.HELD, ("7", "8"), REFUNDS)
     assert created.created == "7,8"
-    (retry,) = said("1001-whole", State.REJECTED, (), is_refund=True)
-    assert (retry.action, retry.refunds) == ("retry", True)
+    (retry,) = said("1001-whole", State.REJECTED, (), REFUNDS)
+    assert (retry.action, retry.record_type) == ("retry", REFUNDS)
 
 
 def test_a_rejected_order_can_be_retried_and_a_created_one_needs_nothing():
     (retry,) = said("A-1", State.REJECTED, ())
     assert (retry.action, retry.number) == ("retry", ["A-1"])
-    assert resolve_commands("A-1", State.CREATED, ("1",)) is None
+    assert resolve_commands("A-1", State.CREATED, ("1",), ORDERS) is None
