@@ -8,7 +8,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from itertools import islice
@@ -80,7 +80,7 @@ def summarise_plan(
     orders, units = 0, 0
     skus, countries = dict[str, int](), dict[str, int]()
     value: Decimal | None = Decimal(0)
-    digests = set()
+    digests = _Digests()
     for item in islice(_items(run_queue, RunStatus.POSTPONED), limit):
         orders += 1
         cost = prices.total(item.content.goods)
@@ -91,7 +91,9 @@ def summarise_plan(
         country = item.content.country or ""
         countries[country] = countries.get(country, 0) + 1
         digests.add(_digest(item, settings))
-    digests.update(_digest(item, settings) for item in _items(run_queue, RunStatus.IN_DOUBT))
+    for item in _items(run_queue, RunStatus.IN_DOUBT):
+        digests.add(_digest(item, settings))
+    joined = digests.joined()
     return PlanSummary(
         new_orders=orders,
         units=units,
@@ -99,8 +101,8 @@ def summarise_plan(
         top_skus=_most(skus, _TOP_SKUS),
         countries=_most(countries),
         warnings=warnings,
-        plan_digest=_plan_digest(digests, settings),
-        plan_orders=base64.urlsafe_b64encode(b"".join(sorted(digests))).decode(),
+        plan_digest=_plan_digest(joined, settings),
+        plan_orders=base64.urlsafe_b64encode(joined).decode(),
     )
 
 
@@ -137,13 +139,12 @@ class Approval:
             joined = base64.b64decode(str(given["plan_orders"]), altchars=b"-_", validate=True)
         except (ValueError, binascii.Error):
             joined = b"?"
-        orders = frozenset(joined[at : at + _SIZE] for at in range(0, len(joined), _SIZE))
-        if _plan_digest(orders, settings) != digest:
+        if _plan_digest(joined, settings) != digest:
             raise _unusable(
                 "its plan_digest does not fit its plan_orders and this account. It was changed or truncated, "
                 "or made with another kk connection. Make a new plan"
             )
-        return cls(str(digest), orders, settings)
+        return cls(str(digest), frozenset(_separate(joined)), settings)
 
     def why_not(self, item: QueuedOrder) -> str:
         """Return the reason why an order may not be sent; empty if it may."""
@@ -159,7 +160,7 @@ class Approval:
         report = guards.run()
         if not report.exceeded:
             orders = {_digest(item, self.settings) for item in _whole(guards)}
-            is_approved = _plan_digest(orders, self.settings) == self.digest
+            is_approved = _plan_digest(b"".join(sorted(orders)), self.settings) == self.digest
             self.orders = frozenset(orders if is_approved else ())
             self._why_not = _OTHER_ORDER if is_approved else _OTHER_WHOLE
             self._postpone_others(guards, log)
@@ -206,10 +207,29 @@ def _digest(item: QueuedOrder, settings: ConnectionSettings) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=_SIZE).digest()
 
 
-def _plan_digest(digests: Iterable[bytes], settings: ConnectionSettings) -> str:
+class _Digests:
+    """Digests of a plan, in buckets by their first byte: a set of a million needs ten times the memory."""
+
+    def __init__(self) -> None:
+        self._buckets = [bytearray() for _ in range(256)]
+
+    def add(self, digest: bytes) -> None:
+        self._buckets[digest[0]] += digest
+
+    def joined(self) -> bytes:
+        """Return them in order, each once."""
+        return b"".join(
+            digest for bucket in self._buckets for digest in sorted(set(_separate(bytes(bucket))))
+        )
+
+
+def _separate(joined: bytes) -> Iterator[bytes]:
+    return (joined[at : at + _SIZE] for at in range(0, len(joined), _SIZE))
+
+
+def _plan_digest(joined: bytes, settings: ConnectionSettings) -> str:
     account = json.dumps([settings.host, settings.account]).encode()
-    joined = hashlib.blake2b(account + b"".join(sorted(digests)), digest_size=_SIZE)
-    return f"1:{joined.hexdigest()}"
+    return f"1:{hashlib.blake2b(account + joined, digest_size=_SIZE).hexdigest()}"
 
 
 def _parsed(text: str) -> Any:
