@@ -223,8 +223,8 @@ def _rejected_orders(arguments: argparse.Namespace, ledger: SqlLedger) -> list[R
 def _print_what_follows(record_type: RecordType, done: int, skipped: int) -> None:
     if done:
         print_line(
-            f"The next sync that selects {'it' if done == 1 else 'them'} reads KK's list first, and sends "
-            "what is absent. After another rejection the back-off is longer"
+            "KK's list is read first, and only what it does not have is sent. After another rejection the "
+            "back-off is longer"
         )
     if skipped:
         print(f"{record_type.count(skipped)} skipped", file=sys.stderr)

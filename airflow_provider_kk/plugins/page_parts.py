@@ -234,11 +234,11 @@ _CHOICE_NAMES = {
 }
 _CHOICE_HINTS = {
     "created": "Nothing is sent. KK must list each id under this number.",
-    "never_created": "The next sync that selects it sends it. It is skipped if KK lists it by now.",
+    "never_created": "It is sent in its next run. It is skipped if KK lists it by now.",
     "order_again": "A second order: the next sync that selects it orders the number once more, in addition "
     "to KK's orders of it.",
     "cancel": "KK is asked once to refund all of it, if it is not shipped. KK gets your reason as remark.",
-    "retry": "The next sync that selects it sends it, without waiting for its back-off.",
+    "retry": "It is sent in its next run, without waiting for its back-off.",
 }
 
 _TEMPLATES = Environment(

@@ -41,8 +41,8 @@ class RecordType:
     at_kk: str
     """The words for all that KK's site may have of a record."""
     reconciled_by: str
-    next_send: str
-    """The words for when a record is sent that KK never created."""
+    next_run: str
+    """The words for the run that sends a record which KK never created, or whose back-off ended."""
     choices: tuple[str, ...]
     """The ways to resolve a record."""
     may_have_ids_of_others: bool
@@ -78,7 +78,7 @@ ORDERS = RecordType(
     ids_placeholder="ID[,ID...]",
     at_kk="the order",
     reconciled_by="every sync of the account",
-    next_send="the next sync that selects it sends it",
+    next_run="the next sync that selects it",
     choices=("created", "never_created", "order_again", "retry", "cancel"),
     may_have_ids_of_others=True,
     doubt_created=doubt_of_orders,
@@ -95,7 +95,7 @@ REFUNDS = RecordType(
     ids_placeholder="REFUND_NO",
     at_kk="the refunds of its order",
     reconciled_by="the next try of its task",
-    next_send="the next try of its task sends it",
+    next_run="the next try of its task",
     choices=("created", "never_created", "retry"),
     may_have_ids_of_others=False,
     doubt_created=doubt_of_refunds,

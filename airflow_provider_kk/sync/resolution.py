@@ -173,7 +173,7 @@ def resolve_never_created(
     if moved is None:
         raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     unconfirmed = f". KK's list could not confirm that ({doubt}), so this relies on you" if doubt else ""
-    return f"never created; {record_type.next_send}{unconfirmed}"
+    return f"never created; {record_type.next_run} sends it{unconfirmed}"
 
 
 # Order again ---------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def order_again(entry: Record, ids: Sequence[str], ledger: SqlLedger, resolved_b
 # Back-off ------------------------------------------------------------------------------------------
 
 
-def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
+def clear_backoff(entry: Record, record_type: RecordType, ledger: SqlLedger, resolved_by: ResolvedBy) -> str:
     """End the back-off of a rejected order; return the result in words.
 
     :raises ResolutionRejected: it changed meanwhile.
@@ -211,5 +211,6 @@ def clear_backoff(entry: Record, ledger: SqlLedger, resolved_by: ResolvedBy) -> 
     if resolution.clear_backoff(ledger, entry, who=resolved_by.who, why=resolved_by.why) is None:
         raise ResolutionRejected(_HAS_CHANGED.format(key=entry.key))
     if entry.settle_after > ledger.now():
-        return f"the next sync after its settle window, which ends at {utc(entry.settle_after)}, sends it"
-    return "the next sync sends it"
+        end = utc(entry.settle_after)
+        return f"its settle window ends at {end}. After that, {record_type.next_run} sends it"
+    return f"{record_type.next_run} sends it"

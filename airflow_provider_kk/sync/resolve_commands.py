@@ -62,7 +62,7 @@ def resolve_commands(
 
 def _never(ids: Sequence[str], record_type: RecordType) -> list[tuple[str, str]]:
     if not ids:
-        return [(f"If KK never created it ({record_type.next_send})", "--never-created")]
+        return [(f"If KK never created it ({record_type.next_run} sends it)", "--never-created")]
     if not record_type.may_have_ids_of_others:
         return []
     arguments = f"--never-created --not-mine {shlex.quote(','.join(ids))}"

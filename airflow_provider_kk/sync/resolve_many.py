@@ -225,7 +225,7 @@ def _prepare_never_created(
         doubt = checks.accepted(doubts[record.key])
         return _Prepared(
             record,
-            f"becomes not sent, and {kind.next_send}",
+            f"becomes not sent, and {kind.next_run} sends it",
             lambda by: rules.resolve_never_created(record, doubt, kind, ledger, by, request.ids),
             doubt and f"KK's list cannot confirm that KK never created it ({doubt}), so this relies on you",
         )
@@ -252,10 +252,12 @@ def _prepare_reorder(
 def _prepare_retry(
     request: ResolutionRequest, records: Sequence[Record], hook: KKHook, ledger: SqlLedger
 ) -> dict[str, _Prepared | ResolutionRejected]:
+    kind = request.record_type
+
     def prepare(record: Record) -> _Prepared:
         checks.require_rejected(record)
-        effect = "its back-off ends; the next sync that selects it sends it if KK's list does not have it"
-        return _Prepared(record, effect, lambda by: rules.clear_backoff(record, ledger, by))
+        effect = f"its back-off ends; {kind.next_run} sends it if KK's list does not have it"
+        return _Prepared(record, effect, lambda by: rules.clear_backoff(record, kind, ledger, by))
 
     return _each(records, prepare)
 

@@ -288,8 +288,8 @@ def test_a_retry_of_a_rejected_order_skips_its_backoff(
     assert (after.settle_after, after.rejections) == (before.settle_after, before.rejections)
     assert after.resolved_by == "ann: restocked"
     shown = capsys.readouterr().out
-    assert "A-1: the next sync sends it" in shown
-    assert "reads KK's list first" in shown
+    assert "A-1: the next sync that selects it sends it" in shown
+    assert "KK's list is read first" in shown
     assert main(["ledger", "show", "A-1"]) == 0
     assert "retry after: now, after kk ledger retry" in capsys.readouterr().out
 
@@ -302,7 +302,7 @@ def test_a_retry_does_not_shorten_the_settle_window(
     ledger.timing = Timing(0.01, 0.02, 600)
     before = refuse_without_waiting(ledger, "A-1")
     assert main(["ledger", "retry", "A-1", "--why", "restocked"]) == 0
-    assert "the next sync after its settle window" in capsys.readouterr().out
+    assert "A-1: its settle window ends at " in capsys.readouterr().out
     assert ledger.look_up(["A-1"])["A-1"].settle_after == before.settle_after
 
 
@@ -336,7 +336,7 @@ def test_an_order_that_is_not_rejected_is_skipped_with_what_becomes_of_it(
     record(ledger, "A-4", "created", ids=("7",))
     assert main(["ledger", "retry", "A-1", "A-2", "A-3", "A-4", "--why", "x", "--yes"]) == 1
     shown = capsys.readouterr()
-    assert "A-1: the next sync sends it" in shown.out
+    assert "A-1: the next sync that selects it sends it" in shown.out
     assert "A-2: skipped, in doubt: KK may have it. Each sync of the account reconciles it" in shown.err
     assert "A-3: skipped, held" in shown.err
     assert "A-4: skipped, created" in shown.err
@@ -362,7 +362,7 @@ def test_an_order_that_moves_meanwhile_is_skipped(
     assert main(["ledger", "retry", "--all", "--why", "x"]) == 1
     shown = capsys.readouterr()
     assert "A-1: skipped, it changed meanwhile" in shown.err
-    assert "A-2: the next sync sends it" in shown.out
+    assert "A-2: the next sync that selects it sends it" in shown.out
     assert state(ledger, "A-1") == "created"
 
 
