@@ -218,9 +218,7 @@ class _Digests:
 
     def joined(self) -> bytes:
         """Return them in order, each once."""
-        return b"".join(
-            digest for bucket in self._buckets for digest in sorted(set(_separate(bytes(bucket))))
-        )
+        return b"".join(b"".join(sorted(set(_separate(bytes(bucket))))) for bucket in self._buckets)
 
 
 def _separate(joined: bytes) -> Iterator[bytes]:
