@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -67,9 +68,9 @@ class KKOperator(BaseOperator):
         with translate_errors():
             return self._execute(context)
 
+    @abstractmethod
     def _execute(self, context: Context) -> Any:
-        """Do the work of `execute`; each operator overrides this."""
-        raise NotImplementedError
+        """Do the work of `execute`; each operator has its own."""
 
     def on_kill(self) -> None:
         """Stop sending. The outcomes of requests in flight are still recorded."""

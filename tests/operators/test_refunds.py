@@ -281,7 +281,13 @@ def test_no_customer_is_named(
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "duplicate_by_proxy"])
 @pytest.mark.parametrize("lag_s", [0.0, 0.2])
 def test_a_refund_post_lost_in_every_way_is_reconciled_to_exactly_one(
-    one: str, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer, fault: str, lag_s: float
+    one: str,
+    connect: Connect,
+    warehouse: Warehouse,
+    sandbox: SandboxServer,
+    capsys: pytest.CaptureFixture[str],
+    fault: str,
+    lag_s: float,
 ) -> None:
     connect(**HASTY)
     sandbox.control.set(list_lag_s=lag_s)
@@ -305,6 +311,7 @@ def test_a_refund_post_lost_in_every_way_is_reconciled_to_exactly_one(
             assert isinstance(done.error, AirflowFailException)
             lift = ["--why", "again", "--ledger-conn-id", "warehouse"]
             assert main(["ledger", "retry", "--refunds", f"{one}-whole", *lift]) == 0
+            assert "the next try of its task sends it" in capsys.readouterr().out
             time.sleep(0.5)
 
     assert done.error is None, done.error
