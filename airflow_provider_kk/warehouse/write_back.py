@@ -365,10 +365,11 @@ class _WriteSession:
             with contextlib.closing(plain_cursor(self.connection)) as cursor:
                 value = work(cursor)
             if self.needs_commit:
+                # A driver without transactions may have no commit: each statement is stored at once.
                 with contextlib.suppress(NotImplementedError):
                     self.connection.commit()
         except Exception:
-            # BigQuery raises NotImplementedError, and a connection that broke raises what it likes.
+            # BigQuery's driver has no rollback, and a broken connection raises any error.
             with contextlib.suppress(Exception):
                 self.connection.rollback()
             raise
