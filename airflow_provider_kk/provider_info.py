@@ -100,7 +100,7 @@ def get_provider_info() -> dict[str, object]:
             {
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://developer.kakaclo.com",
-                # where the API server has it, see plugins/orders_page.py
+                # where the API server has it, see plugins/kk_plugin.py
                 "logo": "/kk/page.svg",
                 "tags": ["service"],
             }

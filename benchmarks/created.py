@@ -42,7 +42,7 @@ def main() -> None:
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger_connection import open_ledger
     from airflow_provider_kk.operators.orders import SyncOrdersOperator
-    from airflow_provider_kk.sync.delivery_task import item_of
+    from airflow_provider_kk.sync.deliver import item_of
     from airflow_provider_kk.warehouse.map import parse_orders
     from airflow_provider_kk.warehouse.query_rows import read_rows
 

@@ -17,13 +17,13 @@ from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
 from airflow_provider_kk.delivery.model import Job, Origin
-from airflow_provider_kk.delivery.orders import KKOrderList, order_job
+from airflow_provider_kk.delivery.order_jobs import KKOrderList, order_job
 from airflow_provider_kk.delivery.run_queue import RunQueue
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import sql_ledger
-from airflow_provider_kk.sync.delivery_task import item_of, order_of
-from airflow_provider_kk.sync.runs import SyncRuns
+from airflow_provider_kk.sync.deliver import item_of, order_of
+from airflow_provider_kk.sync.sync_counts import SyncRuns
 from benchmarks.orders import order
 from benchmarks.places import TOKEN, ready, tell
 

@@ -13,7 +13,7 @@ IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
 #: Neither Airflow nor the libraries that it pins can change these: they run on Airflow 3.3.
 NIGHTLY_ON_AIRFLOW_2 = (
     "api/test_api_versions.py",
-    "api/test_cell_text.py",
+    "api/test_clean_text.py",
     "api/test_conformance.py",
     "api/test_conformance_goods.py",
     "api/test_countries.py",

@@ -28,7 +28,7 @@ from airflow_provider_kk.links import kk as links
 from airflow_provider_kk.operators.base import DeliveringOperator, KKOperator
 from airflow_provider_kk.provider_info import CONN_FIELDS, get_provider_info
 from airflow_provider_kk.sync.approval import PlanSummary
-from airflow_provider_kk.sync.runs import Summary
+from airflow_provider_kk.sync.sync_counts import Summary
 from airflow_provider_kk.warehouse import write_back
 from airflow_provider_kk.warehouse.status_tables import StatusTables
 from tests.airflow.support import REPOSITORY

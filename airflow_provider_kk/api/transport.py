@@ -20,10 +20,10 @@ import requests
 from requests.utils import get_environ_proxies
 
 from airflow_provider_kk import __version__
+from airflow_provider_kk.api.base_url import checked_base_url, checked_token
 from airflow_provider_kk.api.errors import KKAnswerError, KKError, KKNotSentError, KKUnknownOutcomeError
 from airflow_provider_kk.api.responses import Response
-from airflow_provider_kk.api.send_tracking import BeforeSendFailed, TrackedRequest, TrackingAdapter
-from airflow_provider_kk.api.urls import checked_base_url, checked_token
+from airflow_provider_kk.api.sent_bytes import BeforeSendFailed, TrackedRequest, TrackingAdapter
 
 MAX_LIST_BYTES = 32 * 2**20
 """The most that is read of the answer to a read, decoded."""

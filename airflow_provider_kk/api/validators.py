@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn, TypeAlias
 from pydantic import BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from airflow_provider_kk.api.cell_text import (
+from airflow_provider_kk.api.clean_text import (
     CellError,
     check,
     check_encoding,
@@ -67,7 +67,7 @@ def _note(value: object, info: ValidationInfo) -> str | None:
 def _read(
     value: object, info: ValidationInfo, number_ok: bool, required: bool | str, *, lines: bool = False
 ) -> str | None:
-    """Return a cell as text, by the rules of `cell_text`; None where it is blank and need not be there."""
+    """Return a cell as text, by the rules of `clean_text`; None where it is blank and need not be there."""
     field = str(info.field_name)
     raw = _as_text(value, number_ok)
     if (plain := plain_text(raw, field)) is not None:

@@ -257,7 +257,7 @@ def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | No
     """Return the body that would be sent for an order, as the client makes it, or None."""
     from airflow_provider_kk.api.api_versions import API_VERSIONS
     from airflow_provider_kk.delivery.run_queue import RunStatus
-    from airflow_provider_kk.sync.delivery_task import order_of
+    from airflow_provider_kk.sync.deliver import order_of
 
     item = run_queue.item(one.key or "") if one.status is RunStatus.POSTPONED else None
     if item is None or settings is None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sync.audit import Finding
-    from airflow_provider_kk.sync.check_history import BrokenRule
-    from airflow_provider_kk.sync.runs import Summary
+    from airflow_provider_kk.sync.check_protocol import BrokenRule
+    from airflow_provider_kk.sync.sync_counts import Summary
 
 
 def print_counts(summary: Summary, outcomes: Mapping[str, str], *, file: TextIO | None = None) -> None:
@@ -91,7 +91,7 @@ _GROUPS, _SHOWN_GROUPS, _NAMED = 1_000, 20, 3
 def print_samples(run_queue: RunQueue, most: int = 3) -> None:
     """Print some of the orders that would be sent, with personal data masked."""
     from airflow_provider_kk.delivery.run_queue import RunStatus
-    from airflow_provider_kk.sync.delivery_task import order_of
+    from airflow_provider_kk.sync.deliver import order_of
 
     orders = islice(run_queue.finished(RunStatus.POSTPONED), most)
     items = [item for one in orders if (item := run_queue.item(one.key or ""))]

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.delivery_task import Delivery
+    from airflow_provider_kk.sync.deliver import Delivery
     from airflow_provider_kk.sync.guards import Prices
-    from airflow_provider_kk.sync.runs import Summary
+    from airflow_provider_kk.sync.sync_counts import Summary
     from airflow_provider_kk.warehouse.spool import Spool
 
 _EPILOG = f"""\
@@ -155,7 +155,7 @@ def _send(
     from airflow_provider_kk.delivery.reconcile import AbsencePolicy
     from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
-    from airflow_provider_kk.sync.delivery_task import Delivery
+    from airflow_provider_kk.sync.deliver import Delivery
     from airflow_provider_kk.sync.load_orders import enqueue_orders
 
     stop, bar, run_queue = Stop(), None, RunQueue()

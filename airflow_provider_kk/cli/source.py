@@ -112,7 +112,7 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
     """
     from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse import files
-    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
+    from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
     from airflow_provider_kk.warehouse.match_columns import FILE, match_columns
 
     columns, defaults = dict(arguments.columns), dict(arguments.default)
@@ -143,7 +143,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     from airflow_provider_kk.cli.common import is_file
     from airflow_provider_kk.hooks.engines import hook_behind
     from airflow_provider_kk.sync.load_orders import log_columns
-    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
+    from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
     from airflow_provider_kk.warehouse.match_columns import QUERY, match_columns
     from airflow_provider_kk.warehouse.query_rows import ReadError, read_rows
 
@@ -214,7 +214,7 @@ class _Columns(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
     ) -> None:
         if values == (PRESET, HELP):
-            from airflow_provider_kk.warehouse.field_mapping import describe_presets
+            from airflow_provider_kk.warehouse.mapping_arguments import describe_presets
 
             for line in describe_presets().splitlines():
                 print_line(line)
@@ -227,7 +227,7 @@ def _mapping(text: str) -> tuple[str, str]:
 
 
 def _preset(name: str) -> str:
-    from airflow_provider_kk.warehouse.field_mapping import ColumnsError, check_mapping
+    from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError, check_mapping
 
     try:
         if name != HELP:

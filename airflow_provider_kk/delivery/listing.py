@@ -18,7 +18,7 @@ from airflow_provider_kk.delivery.model import (
     add_goods,
     plain_number,
 )
-from airflow_provider_kk.delivery.orders import KKOrderList, listed_order
+from airflow_provider_kk.delivery.order_jobs import KKOrderList, listed_order
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, State
 
 if TYPE_CHECKING:

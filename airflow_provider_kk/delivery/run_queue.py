@@ -14,7 +14,7 @@ from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, utc
 from airflow_provider_kk.delivery.model import Content, Record
-from airflow_provider_kk.delivery.orders import difference
+from airflow_provider_kk.delivery.order_jobs import difference
 from airflow_provider_kk.delivery.states import DOUBTFUL, Action, State, next_action
 
 _BATCH = 1_000

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+from airflow_provider_kk.api.base_url import PRODUCTION_URL, checked_token, is_loopback
 from airflow_provider_kk.api.errors import Fault
-from airflow_provider_kk.api.urls import PRODUCTION_URL, checked_token, is_loopback
 from airflow_provider_kk.provider_info import CONN_FIELDS
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
-    from airflow_provider_kk.sync.delivery_task import Delivery
-    from airflow_provider_kk.sync.runs import Summary
+    from airflow_provider_kk.sync.deliver import Delivery
+    from airflow_provider_kk.sync.sync_counts import Summary
 
 DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 
@@ -130,7 +130,7 @@ class DeliveringOperator(KKOperator):
         """
         from airflow_provider_kk.delivery.reconcile import AbsencePolicy
         from airflow_provider_kk.delivery.run_queue import RunQueue
-        from airflow_provider_kk.sync.delivery_task import Delivery, warn_of_short_timeout
+        from airflow_provider_kk.sync.deliver import Delivery, warn_of_short_timeout
 
         warn_of_short_timeout(self.execution_timeout, ledger, self.log)
         policy = AbsencePolicy(self.on_absence, self.max_resends)

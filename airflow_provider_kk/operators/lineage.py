@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
     from airflow_provider_kk.hooks.connection import ConnectionSettings
-    from airflow_provider_kk.sync.runs import Summary
+    from airflow_provider_kk.sync.sync_counts import Summary
 
 
 def emit(

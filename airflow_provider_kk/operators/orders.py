@@ -22,8 +22,8 @@ from airflow_provider_kk.operators.base import (
     push_order_url,
 )
 from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
-from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
-from airflow_provider_kk.sync.delivery_task import DeferUntil
+from airflow_provider_kk.operators.masked_fields import MaskingOperator, PersonalField, unmasked
+from airflow_provider_kk.sync.deliver import DeferUntil
 from airflow_provider_kk.sync.guards import Guards
 from airflow_provider_kk.sync.write_results import open_write_back
 
@@ -290,7 +290,7 @@ class SyncOrdersOperator(DeliveringOperator):
     ) -> None:
         super().__init__(**kwargs)
         if columns or defaults or duplicate_rows != "fail":
-            from airflow_provider_kk.warehouse.field_mapping import check_mapping
+            from airflow_provider_kk.warehouse.mapping_arguments import check_mapping
 
             check_mapping(columns, defaults, duplicate_rows)
         run_guards = Guards.checked(max_new_orders=max_new_orders, max_run_value=max_run_value)
@@ -324,7 +324,7 @@ class SyncOrdersOperator(DeliveringOperator):
             resolve_ledger_conn_id,
         )
         from airflow_provider_kk.sync.approval import Approval
-        from airflow_provider_kk.sync.deliver_orders import deliver_orders
+        from airflow_provider_kk.sync.deliver_and_report import deliver_orders
         from airflow_provider_kk.sync.load_orders import Selection, load_orders
         from airflow_provider_kk.sync.plan import plan_orders
 

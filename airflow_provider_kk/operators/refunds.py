@@ -19,7 +19,7 @@ from airflow_provider_kk.operators.base import (
     push,
     push_order_url,
 )
-from airflow_provider_kk.operators.masking import MaskingOperator, PersonalField, unmasked
+from airflow_provider_kk.operators.masked_fields import MaskingOperator, PersonalField, unmasked
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
-    from airflow_provider_kk.warehouse.status_rows import StatusRows
+    from airflow_provider_kk.warehouse.merge_statuses import StatusRows
 
 #: Seconds that a page waits for a ledger's database.
 _CONNECT_TIMEOUT_S = 5

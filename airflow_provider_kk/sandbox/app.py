@@ -18,7 +18,7 @@ from flask import Blueprint, Flask, Response, request
 
 from airflow_provider_kk.sandbox.goods import products
 from airflow_provider_kk.sandbox.http_handler import as_json, html
-from airflow_provider_kk.sandbox.json_formats import Rejected, iso
+from airflow_provider_kk.sandbox.json_values import Rejected, iso
 from airflow_provider_kk.sandbox.kk import KK
 from airflow_provider_kk.sandbox.life import move
 from airflow_provider_kk.sandbox.order_calls import CALLS, FORMS, read_order

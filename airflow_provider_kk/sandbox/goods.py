@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 from zlib import crc32
 
-from airflow_provider_kk.sandbox.json_formats import (
+from airflow_provider_kk.sandbox.json_values import (
     INVALID,
     UNKNOWN_SKU,
     Rejected,

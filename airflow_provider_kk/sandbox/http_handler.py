@@ -22,7 +22,7 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.test import run_wsgi_app
 
 from airflow_provider_kk.sandbox.faults import InjectedFault
-from airflow_provider_kk.sandbox.json_formats import envelope
+from airflow_provider_kk.sandbox.json_values import envelope
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

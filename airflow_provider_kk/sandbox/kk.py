@@ -14,7 +14,7 @@ from flask import Response, request
 
 from airflow_provider_kk.sandbox import http_handler, life
 from airflow_provider_kk.sandbox.faults import Armory, InjectedFault
-from airflow_provider_kk.sandbox.json_formats import Rejected, envelope
+from airflow_provider_kk.sandbox.json_values import Rejected, envelope
 from airflow_provider_kk.sandbox.order_calls import CALLS, FORMS, Ask, number_in
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import SandboxStore

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from airflow_provider_kk.sandbox.goods import product_of
-from airflow_provider_kk.sandbox.json_formats import NOT_FOUND, TOO_LATE, Rejected
+from airflow_provider_kk.sandbox.json_values import NOT_FOUND, TOO_LATE, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, SandboxStore, pieces_by_sku
 

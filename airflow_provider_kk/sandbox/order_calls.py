@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_kk.sandbox import goods, life
 from airflow_provider_kk.sandbox.goods import CHANNELS, WAREHOUSES, product_of
-from airflow_provider_kk.sandbox.json_formats import (
+from airflow_provider_kk.sandbox.json_values import (
     INVALID,
     NOT_FOUND,
     Rejected,

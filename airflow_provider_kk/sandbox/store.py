@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.sandbox.goods import freight, product_of, products
-from airflow_provider_kk.sandbox.json_formats import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Rejected
+from airflow_provider_kk.sandbox.json_values import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from airflow_provider_kk.api.api_versions import API_VERSIONS
 from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.states import DOUBTFUL
-from airflow_provider_kk.sync.delivery_task import order_of
+from airflow_provider_kk.sync.deliver import order_of
 from airflow_provider_kk.sync.errors import SyncError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order, RequestModel
 from airflow_provider_kk.api.validators import OrderNumber
 from airflow_provider_kk.delivery.run_queue import RunStatus
-from airflow_provider_kk.sync.delivery_task import DeferUntil, item_of
+from airflow_provider_kk.sync.deliver import DeferUntil, item_of
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.failure_policy import order_failure
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.delivery_task import Delivery
-    from airflow_provider_kk.sync.runs import Summary
+    from airflow_provider_kk.sync.deliver import Delivery
+    from airflow_provider_kk.sync.sync_counts import Summary
 
 #: The namespace of derived order numbers. It must never change, so that a task's number never changes.
 _NUMBERS = uuid.UUID("5f0f4ba2-6f3c-5b0e-9a55-2b6a4e0b7c11")

@@ -10,8 +10,8 @@ from airflow_provider_kk.delivery.run_queue import RunResult, RunStatus
 from airflow_provider_kk.sync.errors import SyncError
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.sync.delivery_task import Delivery
-    from airflow_provider_kk.sync.runs import Summary
+    from airflow_provider_kk.sync.deliver import Delivery
+    from airflow_provider_kk.sync.sync_counts import Summary
 
 _NAMED = 5
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.log import OrderLog
 from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
-from airflow_provider_kk.sync.delivery_task import item_of
+from airflow_provider_kk.sync.deliver import item_of
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.sync.delivery_task import Delivery
+    from airflow_provider_kk.sync.deliver import Delivery
     from airflow_provider_kk.warehouse.match_columns import Columns
     from airflow_provider_kk.warehouse.spool import Spool
 
@@ -49,7 +49,7 @@ def load_orders(
     :raises SyncError: the columns or the statement are wrong, or the warehouse failed; a retry helps only
         in the last case.
     """
-    from airflow_provider_kk.warehouse.field_mapping import ColumnsError
+    from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
     from airflow_provider_kk.warehouse.match_columns import match_columns
     from airflow_provider_kk.warehouse.query_rows import ReadError, read_rows
 

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_kk.api.errors import Fault, KKError
+from airflow_provider_kk.delivery.adopt_unknown import found_as_integer
 from airflow_provider_kk.delivery.attempt import CircuitBreaker
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import Log, OrderLog, describe_pause, utc
 from airflow_provider_kk.delivery.model import Record
-from airflow_provider_kk.delivery.orders import difference
-from airflow_provider_kk.delivery.recover import found_as_integer
+from airflow_provider_kk.delivery.order_jobs import difference
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
 from airflow_provider_kk.delivery.states import Action, State, is_unsent, next_action
 from airflow_provider_kk.sync.approval import summarise_plan
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.guards import GuardCheck, Guards, Prices
 from airflow_provider_kk.sync.load_orders import load_orders
-from airflow_provider_kk.sync.runs import Summary, count
 from airflow_provider_kk.sync.stock import StockCheck
+from airflow_provider_kk.sync.sync_counts import Summary, count
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient

@@ -13,7 +13,7 @@ from airflow_provider_kk.delivery.model import InconclusiveError
 from airflow_provider_kk.hooks.engines import NEEDED, enforces_keys, engine_behind, type_of
 from airflow_provider_kk.hooks.metrics import count_requests, count_statuses, tags_of
 from airflow_provider_kk.sync.errors import SyncError
-from airflow_provider_kk.sync.runs import SyncRuns
+from airflow_provider_kk.sync.sync_counts import SyncRuns
 from airflow_provider_kk.warehouse.status_sync import StatusSync, StoppedError
 from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
 from airflow_provider_kk.warehouse.updated_orders import LAG_S
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.runs import SyncRun
+    from airflow_provider_kk.sync.sync_counts import SyncRun
 
 
 def open_status_tables(

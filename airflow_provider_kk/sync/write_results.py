@@ -10,7 +10,7 @@ from airflow_provider_kk.sync.errors import SyncError
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.run_queue import RunResult
-    from airflow_provider_kk.sync.delivery_task import Delivery
+    from airflow_provider_kk.sync.deliver import Delivery
     from airflow_provider_kk.warehouse.write_back import Result, WriteBack
 
 

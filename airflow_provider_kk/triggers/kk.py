@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kk.triggers.polling import poller_of, read_kk
+from airflow_provider_kk.triggers.shared_reads import poller_of, read_kk
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient

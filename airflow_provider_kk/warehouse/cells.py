@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from airflow_provider_kk.api.cell_text import (
+from airflow_provider_kk.api.clean_text import (
     LONGEST_NUMBER,
     CellError,
     comparable,

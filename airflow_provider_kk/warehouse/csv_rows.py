@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, TextIO
 
-from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.file_error import FileError
+from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from airflow_provider_kk.api.cell_text import CellError, check_part
+from airflow_provider_kk.api.clean_text import CellError, check_part
 from airflow_provider_kk.warehouse.cells import as_text, from_bytes
 
 Reader = Callable[[Any], Any]

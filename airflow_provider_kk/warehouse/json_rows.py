@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, TextIO
 
 from airflow_provider_kk.warehouse.csv_rows import check_names, spooled, text_lines
-from airflow_provider_kk.warehouse.field_mapping import ADDRESS_FIELDS, ColumnsError
 from airflow_provider_kk.warehouse.file_error import FileError
+from airflow_provider_kk.warehouse.mapping_arguments import ADDRESS_FIELDS, ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
 
 _ADDRESS = "address"

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.api.clean_text import CellError
 from airflow_provider_kk.warehouse.cells import as_text
-from airflow_provider_kk.warehouse.field_mapping import (
+from airflow_provider_kk.warehouse.field_sources import Binder, Reader, bind_element, constant_of, references
+from airflow_provider_kk.warehouse.mapping_arguments import (
     ADDRESS_FIELDS,
     FIELDS,
     IN_ITEMS,
@@ -21,7 +22,6 @@ from airflow_provider_kk.warehouse.field_mapping import (
     FieldMapping,
     did_you_mean,
 )
-from airflow_provider_kk.warehouse.field_sources import Binder, Reader, bind_element, constant_of, references
 
 _NAME = re.compile(r"[^\W\d_][\w ()/&#.:+-]{0,59}")
 _FIGURE = re.compile(r"[+(\d]")

@@ -19,8 +19,7 @@ from airflow_provider_kk.api.fulfilment import FulfilmentStatus, PackageStatus
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.driver_errors import describe_error, is_serialization_failure, retry
 from airflow_provider_kk.delivery.sql.tables import AS_ELSEWHERE
-from airflow_provider_kk.warehouse.sql import Name
-from airflow_provider_kk.warehouse.status_rows import (
+from airflow_provider_kk.warehouse.merge_statuses import (
     KEY_WIDTH,
     MONEY_DIGITS,
     MONEY_SCALE,
@@ -30,6 +29,7 @@ from airflow_provider_kk.warehouse.status_rows import (
     StatusRows,
     merge,
 )
+from airflow_provider_kk.warehouse.sql import Name
 
 SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
 """Databases, by SQLAlchemy's names, in which rows are updated one by one."""

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_kk.api.errors import KKUnknownOutcomeError
 from airflow_provider_kk.api.models import Order
-from airflow_provider_kk.api.send_tracking import TrackedRequest
+from airflow_provider_kk.api.sent_bytes import TrackedRequest
 from tests.api.failures import EMPTY_LIST, ENVELOPE, post
 from tests.api.helpers import CREATED, ORDER, Play, SocketServer, Visit, client_for, dripping, http
 

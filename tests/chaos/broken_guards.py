@@ -17,9 +17,9 @@ def no_cap() -> None:
 
 def cap_without_doubts() -> None:
     """Let an order in doubt give its share of the cap back."""
-    from airflow_provider_kk.delivery.sql import transaction
+    from airflow_provider_kk.delivery.sql import ledger_rows
 
-    transaction.NOTHING_BOUGHT = ("", "unknown", "not_sent", "rejected")  # type: ignore[attr-defined]
+    ledger_rows.NOTHING_BOUGHT = ("", "unknown", "not_sent", "rejected")  # type: ignore[attr-defined]
 
 
 def no_pause() -> None:
@@ -49,7 +49,7 @@ def pause_read_once() -> None:
 
 def no_time_of_outcome() -> None:
     """Store outcomes without their time, which only the ledger's history shows."""
-    from airflow_provider_kk.delivery.sql.transaction import SqlTransaction
+    from airflow_provider_kk.delivery.sql.ledger_rows import SqlTransaction
 
     answer = SqlTransaction.answer_attempt
 

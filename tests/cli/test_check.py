@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_kk.cli.main import main
-from airflow_provider_kk.sync.runs import Summary
+from airflow_provider_kk.sync.sync_counts import Summary
 from tests.cli.conftest import hold, record, refuse
 from tests.cli.files import write_csv
 from tests.operators import shop

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from airflow_provider_kk.delivery.adopt_unknown import Completion, add_splits
 from airflow_provider_kk.delivery.model import AttemptResult, Claim, Job, ListedOrder, Origin, Record, Timing
-from airflow_provider_kk.delivery.recover import Completion, add_splits
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import LedgerUnusableError

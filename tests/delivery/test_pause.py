@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from airflow_provider_kk.delivery.model import BeforeSend, SendingPausedError
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
-from airflow_provider_kk.sync.runs import summarise
+from airflow_provider_kk.sync.sync_counts import summarise
 from tests.delivery.world import Order, World, counts, stream_over
 
 

@@ -10,7 +10,7 @@ from airflow_provider_kk.api.errors import KKRateLimitedError
 from airflow_provider_kk.delivery.model import AttemptResult, BeforeSend
 from airflow_provider_kk.delivery.run_queue import RunStatus
 from airflow_provider_kk.delivery.states import Event, State
-from airflow_provider_kk.sync.runs import summarise
+from airflow_provider_kk.sync.sync_counts import summarise
 from tests.delivery.world import ORIGIN, Free, Order, World, counts, stream_over
 
 

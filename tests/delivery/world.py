@@ -26,12 +26,12 @@ from airflow_provider_kk.delivery.model import (
     Record,
     Timing,
 )
-from airflow_provider_kk.delivery.orders import fingerprint_with
+from airflow_provider_kk.delivery.order_jobs import fingerprint_with
 from airflow_provider_kk.delivery.reconcile import AbsencePolicy
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
-from airflow_provider_kk.sync.runs import Summary, SyncRuns, summarise
+from airflow_provider_kk.sync.sync_counts import Summary, SyncRuns, summarise
 
 START = 1_800_000_000.0
 LOG = logging.getLogger("tests.delivery")

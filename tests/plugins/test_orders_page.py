@@ -17,7 +17,7 @@ from requests_mock import ANY, Mocker
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.cli.main import main
 from airflow_provider_kk.delivery.sql.storage import refund_ledger
-from airflow_provider_kk.warehouse.status_rows import rows_of
+from airflow_provider_kk.warehouse.merge_statuses import rows_of
 from airflow_provider_kk.warehouse.status_tables import StatusTables
 from tests.cli.conftest import SKU, hold, record, refuse, state
 from tests.plugins.conftest import HAS_PAGES, TOKEN, ledger_in

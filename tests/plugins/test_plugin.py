@@ -9,12 +9,12 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from airflow_provider_kk.plugins.orders_page import OrdersPage
+from airflow_provider_kk.plugins.kk_plugin import OrdersPage
 from tests.airflow.support import AIRFLOW_VERSION
 from tests.operators.test_imports import SDK, SLOW, modules_after
 
 pytestmark = pytest.mark.range
-OURS = "import airflow_provider_kk.plugins.orders_page\n"
+OURS = "import airflow_provider_kk.plugins.kk_plugin\n"
 
 
 def test_airflow_finds_the_plugin_by_its_entry_point():
@@ -51,7 +51,7 @@ def test_importing_it_loads_nothing_slow_and_little_of_our_own():
     } == set()
     assert {name for name in added if name.startswith("airflow_provider_kk.")} == {
         "airflow_provider_kk.plugins",
-        "airflow_provider_kk.plugins.orders_page",
+        "airflow_provider_kk.plugins.kk_plugin",
         "airflow_provider_kk.plugins.urls",
     }
 

@@ -7,7 +7,7 @@ import time
 import pytest
 import requests
 
-from airflow_provider_kk.sandbox.json_formats import iso
+from airflow_provider_kk.sandbox.json_values import iso
 from airflow_provider_kk.sandbox.server import SandboxServer
 from tests.sandbox.caller import DRESS, V1, V2, Caller, order
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_kk.sandbox.control import SandboxControlError
-from airflow_provider_kk.sandbox.json_formats import iso
+from airflow_provider_kk.sandbox.json_values import iso
 from tests.sandbox.caller import DRESS, V1, V2, order
 
 DAY = 86_400

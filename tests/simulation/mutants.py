@@ -25,7 +25,7 @@ from airflow_provider_kk.delivery.attempt import Lease
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
 from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
 from airflow_provider_kk.delivery.model import Claim, Job, ListedOrder, Record
-from airflow_provider_kk.delivery.orders import KKOrderList
+from airflow_provider_kk.delivery.order_jobs import KKOrderList
 from airflow_provider_kk.delivery.states import Action, State, next_action
 from tests.simulation.fakes import NoThrottle
 from tests.simulation.kk import WINDOW_S

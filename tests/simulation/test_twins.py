@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_kk.delivery.adopt_unknown import adopt_unknown, rename
 from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
 from airflow_provider_kk.delivery.model import (
     AttemptResult,
@@ -22,13 +23,12 @@ from airflow_provider_kk.delivery.model import (
     Record,
     Timing,
 )
-from airflow_provider_kk.delivery.recover import adopt_unknown, rename
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import sql_ledger
 from airflow_provider_kk.delivery.states import Event
-from airflow_provider_kk.sync.runs import SyncRuns
+from airflow_provider_kk.sync.sync_counts import SyncRuns
 from tests.delivery.world import START, VirtualClock
 from tests.simulation.memory import HEAL_A_NEW_ACCOUNT_S, Database, MemoryStorage, Tables
 from tests.simulation.memory_run_queue import MemoryBoard

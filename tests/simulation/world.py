@@ -17,11 +17,11 @@ from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
 from airflow_provider_kk.delivery.ledger import Ledger
 from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin, Pause, Record, Timing
-from airflow_provider_kk.delivery.orders import KKOrderList
+from airflow_provider_kk.delivery.order_jobs import KKOrderList
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
-from airflow_provider_kk.sync.runs import SyncRuns, summarise
+from airflow_provider_kk.sync.sync_counts import SyncRuns, summarise
 from tests.simulation.draws import KEYS, add_failovers, draw_habits, draw_manners, draw_orders
 from tests.simulation.fakes import SILENT, DatabaseClock, HubClock, NoThrottle, TracedLog
 from tests.simulation.fibers import Fibers

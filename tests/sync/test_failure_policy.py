@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_kk.delivery.model import Content
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.sync.failure_policy import task_failure
-from airflow_provider_kk.sync.runs import count
+from airflow_provider_kk.sync.sync_counts import count
 
 
 def said(

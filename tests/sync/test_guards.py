@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_kk.api.errors import Fault, KKRejectedError
 from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
-from airflow_provider_kk.sync.delivery_task import item_of
+from airflow_provider_kk.sync.deliver import item_of
 from airflow_provider_kk.sync.guards import GuardCheck, GuardReport, Guards, Prices
 
 ADDRESS = {"country": "FR", "phone": "1", "recipient": "R", "province": "P"}

@@ -12,7 +12,7 @@ from airflow_provider_kk.api.api_versions import API_VERSIONS
 from airflow_provider_kk.api.errors import InvalidOrderError
 from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
 from airflow_provider_kk.operators.orders import CreateOrderOperator
-from airflow_provider_kk.sync.delivery_task import item_of, order_of
+from airflow_provider_kk.sync.deliver import item_of, order_of
 from tests.operators import shop
 from tests.operators.conftest import Connect, connect, warehouse  # noqa: F401 - fixtures
 from tests.operators.shop import Warehouse, attempt, each_is_there_once, nonzero, order, rows, sync

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.api.clean_text import CellError
 from airflow_provider_kk.warehouse.cells import as_quantity, as_text
 from airflow_provider_kk.warehouse.spool import Spool
 

@@ -20,8 +20,8 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.warehouse.field_mapping import NUMBER, ColumnsError
 from airflow_provider_kk.warehouse.files import FileError, read_file
+from airflow_provider_kk.warehouse.mapping_arguments import NUMBER, ColumnsError
 from airflow_provider_kk.warehouse.match_columns import FILE, match_columns
 from airflow_provider_kk.warehouse.spool import RowKey
 

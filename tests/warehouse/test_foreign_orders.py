@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.files import FileError, read_file
 from airflow_provider_kk.warehouse.map import parse_orders
+from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
 from airflow_provider_kk.warehouse.match_columns import FILE, match_columns
 
 FOREIGN = Path(__file__).parents[1] / "foreign"

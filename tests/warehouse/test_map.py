@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.warehouse import map as mapping
-from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
+from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
 from airflow_provider_kk.warehouse.query_rows import read_rows
 from airflow_provider_kk.warehouse.spool import Spool
 from tests.warehouse.conftest import Warehouse

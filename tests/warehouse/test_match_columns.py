@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from airflow_provider_kk.warehouse.field_mapping import ColumnsError
 from airflow_provider_kk.warehouse.field_sources import Binder
+from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
 from airflow_provider_kk.warehouse.match_columns import FILE, Columns, match_columns
 
 LINES = ["custom_order_number", "country", "phone", "recipient", "province", "sku", "quantity"]

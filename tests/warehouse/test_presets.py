@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.warehouse.field_mapping import (
+from airflow_provider_kk.warehouse.field_sources import check_source
+from airflow_provider_kk.warehouse.files import read_file
+from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
+from airflow_provider_kk.warehouse.mapping_arguments import (
     ADDRESS_FIELDS,
     FIELDS,
     IN_ITEMS,
     ColumnsError,
     describe_presets,
 )
-from airflow_provider_kk.warehouse.field_sources import check_source
-from airflow_provider_kk.warehouse.files import read_file
-from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
 from airflow_provider_kk.warehouse.match_columns import FILE, match_columns
 from airflow_provider_kk.warehouse.presets import PRESETS
 from tests.airflow.support import REPOSITORY

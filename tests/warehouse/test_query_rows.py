@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
-from airflow_provider_kk.warehouse.field_mapping import ColumnsError
+from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
 from airflow_provider_kk.warehouse.query_rows import ReadError, read_rows
 from tests.warehouse.conftest import Warehouse
 

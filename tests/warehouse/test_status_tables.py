@@ -14,7 +14,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
 from airflow_provider_kk.api.models import KKOrder
-from airflow_provider_kk.warehouse.status_rows import StatusRows, rows_of
+from airflow_provider_kk.warehouse.merge_statuses import StatusRows, rows_of
 from airflow_provider_kk.warehouse.status_tables import StatusTables, upsert
 from tests.mariadb import locked
 

@@ -14,15 +14,15 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, OperationalError
 
+from airflow_provider_kk.delivery.adopt_unknown import adopt_unknown, rename
 from airflow_provider_kk.delivery.model import AttemptResult, ListedOrder, Origin
-from airflow_provider_kk.delivery.recover import adopt_unknown, rename
 from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import sql_ledger
 from airflow_provider_kk.delivery.states import Event, State
-from airflow_provider_kk.sync.runs import SyncRuns
+from airflow_provider_kk.sync.sync_counts import SyncRuns
 from tests.delivery.conftest import empty_tables
 from tests.delivery.world import Order, World
 from tests.mariadb import locked, server_set

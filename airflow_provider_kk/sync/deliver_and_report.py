@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.log import OrderLog
 from airflow_provider_kk.delivery.run_queue import RunStatus
-from airflow_provider_kk.sync.delivery_task import DeferUntil
+from airflow_provider_kk.sync.deliver import DeferUntil
 from airflow_provider_kk.sync.failure_policy import failing_states, task_failure
 from airflow_provider_kk.sync.write_results import write_results
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.sync.delivery_task import Delivery
-    from airflow_provider_kk.sync.runs import Summary
+    from airflow_provider_kk.sync.deliver import Delivery
+    from airflow_provider_kk.sync.sync_counts import Summary
     from airflow_provider_kk.warehouse.write_back import WriteBack
 
 

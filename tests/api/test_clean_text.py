@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kk.api.cell_text import check_encoding, tidy
+from airflow_provider_kk.api.clean_text import check_encoding, tidy
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
 from tests.damages import CLEAN, DamagedCell, clean_rows, damaged_cells, is_about, order_of, spellings_of
@@ -327,7 +327,7 @@ def test_without_ftfy_what_is_uncertain_is_a_warning(monkeypatch: pytest.MonkeyP
 
 def test_ftfy_decides_where_our_own_check_is_not_certain() -> None:
     pytest.importorskip("ftfy")
-    from airflow_provider_kk.api.cell_text import CellError
+    from airflow_provider_kk.api.clean_text import CellError
 
     with pytest.raises(CellError, match="mojibake"):
         check_encoding("Å\u201ał Ä™ ódź")

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_kk.api.fulfilment import FulfilmentStatus
 from airflow_provider_kk.api.models import KKOrder
-from airflow_provider_kk.warehouse.status_rows import StatusRows, merge, rows_of
+from airflow_provider_kk.warehouse.merge_statuses import StatusRows, merge, rows_of
 
 HISTORIES = 10_000
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_kk.api.models import Order
-from airflow_provider_kk.operators.masking import Masked
+from airflow_provider_kk.operators.masked_fields import Masked
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.operators.refunds import RefundOrderOperator
 from tests.operators import shop

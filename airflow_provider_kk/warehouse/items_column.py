@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.api.clean_text import CellError
 from airflow_provider_kk.warehouse.cells import as_quantity, as_text, from_bytes
-from airflow_provider_kk.warehouse.field_mapping import ITEMS, LINE_FIELDS, LINE_ID, ColumnsError
 from airflow_provider_kk.warehouse.field_sources import parse_json
+from airflow_provider_kk.warehouse.mapping_arguments import ITEMS, LINE_FIELDS, LINE_ID, ColumnsError
 from airflow_provider_kk.warehouse.match_columns import FieldSource
 
 _EXPECTED = 'a list such as [{"sku": "FWXW00290_WHT_M", "quantity": 1}]'

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.approval import Approval
-    from airflow_provider_kk.sync.runs import Summary, SyncRun, SyncRuns
+    from airflow_provider_kk.sync.sync_counts import Summary, SyncRun, SyncRuns
 
 #: A deferral costs more than a shorter wait in the worker.
 _WORTH_DEFERRING_S = 5.0
@@ -81,7 +81,7 @@ class Delivery:
 
     def __post_init__(self) -> None:
         from airflow_provider_kk.delivery.log import OrderLog
-        from airflow_provider_kk.sync.runs import SyncRuns
+        from airflow_provider_kk.sync.sync_counts import SyncRuns
 
         self._order_log = OrderLog(self.log)
         self.runs = SyncRuns(self.ledger)
@@ -136,7 +136,7 @@ class Delivery:
     def _new_dispatcher(self) -> Dispatcher:
         from airflow_provider_kk.delivery.attempt import Limits
         from airflow_provider_kk.delivery.dispatcher import Dispatcher
-        from airflow_provider_kk.delivery.orders import KKOrderList, order_job
+        from airflow_provider_kk.delivery.order_jobs import KKOrderList, order_job
         from airflow_provider_kk.sync.stock import StockCheck
 
         client = self._client
@@ -240,7 +240,7 @@ class Delivery:
 
     def summary(self) -> Summary:
         """Count the sync so far."""
-        from airflow_provider_kk.sync.runs import summarise
+        from airflow_provider_kk.sync.sync_counts import summarise
 
         summary = summarise(self.run_queue, self.run, self.runs)
         summary.newly_held += len(self.held_elsewhere)
@@ -273,7 +273,7 @@ class Delivery:
 
 def item_of(position: int, order: Order) -> QueuedOrder:
     """Convert an order to an item of a run queue."""
-    from airflow_provider_kk.delivery.orders import content_of
+    from airflow_provider_kk.delivery.order_jobs import content_of
     from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
     return QueuedOrder(

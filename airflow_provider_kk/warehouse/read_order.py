@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from airflow_provider_kk.api.cell_text import CellError
+from airflow_provider_kk.api.clean_text import CellError
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.warehouse.cells import as_quantity, as_text, canonical
-from airflow_provider_kk.warehouse.field_mapping import ADDRESS_FIELDS, ITEMS, LINE_ID, NUMBER
-from airflow_provider_kk.warehouse.items import parse_items
+from airflow_provider_kk.warehouse.items_column import parse_items
+from airflow_provider_kk.warehouse.mapping_arguments import ADDRESS_FIELDS, ITEMS, LINE_ID, NUMBER
 from airflow_provider_kk.warehouse.match_columns import Columns, FieldSource
 from airflow_provider_kk.warehouse.spool import SpooledRow
 
