@@ -13,12 +13,12 @@ from typing import Any
 from unittest.mock import patch
 
 from airflow_provider_kk.delivery import (
+    adopt_unknown,
     attempt,
     dispatcher,
     listing,
-    orders,
+    order_jobs,
     reconcile,
-    recover,
     resolution,
 )
 from airflow_provider_kk.delivery.attempt import Lease
@@ -165,8 +165,8 @@ def _lists_from(margin_s: float) -> AbstractContextManager[Any]:
 def _first_page_only() -> AbstractContextManager[Any]:
     def reads(self: KKOrderList, start: int, end: int) -> list[Any]:
         page = self._client.list_orders(
-            created_from=orders.datetime.fromtimestamp(start, orders.UTC),
-            created_to=orders.datetime.fromtimestamp(end, orders.UTC),
+            created_from=order_jobs.datetime.fromtimestamp(start, order_jobs.UTC),
+            created_to=order_jobs.datetime.fromtimestamp(end, order_jobs.UTC),
             page_number=1,
             page_size=250,
         )
@@ -182,8 +182,8 @@ def _pages_up_to(ends: Callable[[list[Any]], bool]) -> AbstractContextManager[An
         expected: dict[str, Any] = {}
         for number in range(1, 200):
             page = self._client.list_orders(
-                created_from=orders.datetime.fromtimestamp(start, orders.UTC),
-                created_to=orders.datetime.fromtimestamp(end, orders.UTC),
+                created_from=order_jobs.datetime.fromtimestamp(start, order_jobs.UTC),
+                created_to=order_jobs.datetime.fromtimestamp(end, order_jobs.UTC),
                 page_number=number,
                 page_size=250,
             )
@@ -211,11 +211,13 @@ def _reads_from_what_is_known() -> AbstractContextManager[Any]:
     def known_only(known: Any, ledger: AnyLedger, order_list: Any, since: float) -> Any:
         return known_since(known, ledger, order_list, float("inf"))
 
-    return _all(*(patch.object(module, "known_since", known_only) for module in (recover, listing)))
+    return _all(*(patch.object(module, "known_since", known_only) for module in (adopt_unknown, listing)))
 
 
 def _recovers_without_sentinel() -> AbstractContextManager[Any]:
-    return patch.object(recover._Recovery, "is_proven_by_more", lambda self, order_list, since, until: True)
+    return patch.object(
+        adopt_unknown._Recovery, "is_proven_by_more", lambda self, order_list, since, until: True
+    )
 
 
 def _no_reconcile_before_a_rejected_order() -> AbstractContextManager[Any]:
@@ -376,9 +378,9 @@ MUTANTS = (
     Mutant("an integer is nobody else's", lambda: patch.object(
         listing, "_may_be_another", lambda *a: False), is_rare=True),
     Mutant("zeros before a number are not thought of", lambda: _all(*(
-        patch.object(module, "zero_padded_rows", lambda *a: {}) for module in (recover, listing)))),
+        patch.object(module, "zero_padded_rows", lambda *a: {}) for module in (adopt_unknown, listing)))),
     Mutant("any number may have been an integer", lambda: patch.object(
-        recover, "FOUND_AS_INTEGER", "found at KK"), is_rare=True),
+        adopt_unknown, "FOUND_AS_INTEGER", "found at KK"), is_rare=True),
     Mutant("orders without a number are ignored", lambda: patch.object(
         listing.Listing, "has_unnumbered", lambda self, goods, until: False)),
     Mutant("after a 429 the first worker goes on", _rate_limited_are_always_free, is_rare=True),
@@ -392,11 +394,11 @@ MUTANTS = (
     Mutant("sentinel orders are searched when they were recorded", lambda: _all(*(
         patch.object(module, "known_since", lambda known, ledger, order_list, since: [
             min(since, entry.created_at - 120.0) for entry in known])
-        for module in (recover, listing)))),
+        for module in (adopt_unknown, listing)))),
     Mutant("what a list hid is not read again", _reads_from_what_is_known, is_rare=True),
     Mutant("generations are not distinguished", lambda: _all(*(
         patch.object(module, "of_its_generation", lambda ledger, entry, listed: list(listed))
-        for module in (recover, listing)))),
+        for module in (adopt_unknown, listing)))),
     Mutant("a wait that is too long is over at once", _shortens_to_now, is_rare=True),
     Mutant("a wait may be as long as a clock was ahead", lambda: patch.object(
         Ledger, "shorten_waits", lambda self, expected, skew: None), is_rare=True),
