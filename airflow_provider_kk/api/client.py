@@ -33,7 +33,8 @@ MAX_PAGE_SIZE = 250
 MAX_SKUS = 30
 """The most SKUs that KK takes in one request about products or stock."""
 
-_RATE_LIMIT_RETRIES = 3
+#: Requests in all that KK may answer with HTTP 429, orders excepted: the dispatcher counts those.
+_RATE_LIMITED_TRIES = 4
 _IDS_AT_ONCE = 50
 
 
@@ -322,7 +323,7 @@ class KKClient:
     def _data(self, call: Request, *, throttled: bool = True, secrets: Iterable[str] = ()) -> Any:
         """Send one request within the rate limit, and return the `data` of the answer."""
         secrets = (self._token, *secrets)
-        for retries_left in reversed(range(_RATE_LIMIT_RETRIES + 1)):
+        for retries_left in reversed(range(_RATE_LIMITED_TRIES)):
             if throttled:
                 self._throttle.acquire()
             try:

@@ -1,4 +1,4 @@
-"""One attempt: claim, intent, POST, record. Also the rate limit, a run's limits and its circuit breaker."""
+"""One attempt: claim, intent, POST, record. Also a run's limits and its circuit breaker."""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ from airflow_provider_kk.delivery.states import (
     next_action,
 )
 
+#: POSTs of an order in all that KK may answer with HTTP 429.
 _RATE_LIMITED_TRIES = 5
 #: Seconds between two readings of the row of a job that another worker is sending.
 _FOLLOW_EVERY_S = 10.0
@@ -488,7 +489,7 @@ class Dispatcher:
         for entry in reconciled.absent:
             self._order_log.warning("{orders} {are} not at KK", entry.key)
             self._resends.append((items[entry.key], entry))
-        self._results.leave_in_doubt(reconciled.in_doubt, by_key, items)
+        self._results.leave_in_doubt(reconciled.unresolved, by_key, items)
 
     def _shorten_wait(self, entry: Record) -> Record:
         """Shorten a wait that is longer than its rule allows; return the row."""

@@ -1,7 +1,7 @@
-"""Reconcile the orders in doubt of the whole account with one reading of KK's list.
+"""Reconcile orders in doubt, and rejected ones, with one reading of KK's list.
 
 This decides the outcome of a request whose response was lost. Rejected orders are also reconciled before
-they are sent again, since KK may have created a part of a split.
+they are sent again, since KK may have created a part of a split. An entry is the ledger's row of an order.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from airflow_provider_kk.delivery.model import (
 )
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 
-#: Seconds after its intent from which an order is held instead of resent.
+#: Seconds after its last intent. An older order is held, not resent.
 _RESEND_WITHIN_S = 86_400.0
-#: Seconds after the settle window from which a new order at KK cannot be the effect of the POST.
+#: Seconds after the settle window. An order that KK creates later is not the effect of the POST.
 _UNNUMBERED_WITHIN_S = 3_600.0
 
 
@@ -52,7 +52,7 @@ class Reconciliation:
     held: list[Record] = field(default_factory=list)
     absent: list[Record] = field(default_factory=list)
     """Proven absent at KK: they may be resent, by compare-and-set on these rows."""
-    in_doubt: dict[str, str] = field(default_factory=dict)
+    unresolved: dict[str, str] = field(default_factory=dict)
     """Still in doubt or still rejected, with the reason why they are not resent now."""
 
 
@@ -73,19 +73,20 @@ def reconcile(
     """
     result = Reconciliation()
     now = trusted_now(ledger, order_list)
+    # The settle time lies behind the lease, so none of them is being sent.
     due = [entry for entry in candidates if entry.state in RECONCILE_FIRST and entry.settle_after <= now]
     if not due:
         return result
-    log.info("Reading KK's list for %s in doubt", count_orders(len(due)))
+    log.info("Reading KK's list for %s in doubt or rejected", count_orders(len(due)))
     attempts = attempts_of(ledger, due)
     try:
-        # From the last attempt on, since the earlier ones are reconciled. Up to now, since a restored backup
-        # may lack later attempts.
-        since = min(attempts[entry.key][0].intent_at for entry in due)
+        # From the newest attempt on, since the earlier ones are reconciled. Up to now, since a restored
+        # backup may lack later attempts.
+        since = min(newest.intent_at for newest, *_ in attempts.values())
         listing = list_since(ledger, order_list, due, since, now)
     except (KKError, InconclusiveError) as error:
         log.warning("KK's list cannot be used, so orders in doubt stay in doubt: %s", error)
-        result.in_doubt.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
+        result.unresolved.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
         return result
     for entry in due:
         decision = _decide(entry, attempts[entry.key], listing, now, ledger)
@@ -150,8 +151,8 @@ class _Kind(Enum):
     CONFLICT = "conflict"
     ABSENT = "absent"
     """Proven absent: the policy decides whether to resend or hold it."""
-    TOO_LATE = "too_late"
-    """Not listed, proven absent or not, and too old to be resent: hold it."""
+    GIVEN_UP = "given_up"
+    """Not listed, and never resent: too old, whether proven absent or not, or against the policy."""
     UNPROVEN = "unproven"
     """Not listed, but the list does not prove that KK lacks it."""
 
@@ -169,16 +170,16 @@ def _decide(
     entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
 ) -> _Decision:
     """Decide the outcome of an order by KK's list, and change nothing. `_apply` adds the policy."""
-    own, others = listing.found(entry)
-    if others and not own:
-        return _Decision(_Kind.CONFLICT, "conflict: KK lists it as an integer that is another order's number")
-    if own and set(entry.kk_order_ids) - {one.id for one in own}:
+    own, maybe_others = listing.found(entry)
+    if maybe_others and not own:
+        return _Decision(
+            _Kind.CONFLICT, "conflict: KK lists it as an integer that may be another order's number"
+        )
+    if set(entry.kk_order_ids) - {one.id for one in own}:
         ids = tuple(sorted(one.id for one in own))
         return _Decision(_Kind.CONFLICT, "conflict: KK confirmed an id that its list lacks", ids)
     if own:
         return _decide_found(entry, attempts, own, now, ledger)
-    if entry.kk_order_ids:
-        return _Decision(_Kind.CONFLICT, "conflict: KK confirmed an id that its list lacks")
     return _decide_absence(entry, attempts, listing, now, ledger)
 
 
@@ -199,7 +200,8 @@ def _decide_found(
         return _Decision(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
     what = "only a part of the goods" if is_readable else "goods that cannot be parsed"
     so_far = f"KK's list has {what} so far"
-    # The message limits this to one wait: a wrong clock may have written a settle time far ahead.
+    # An entry with this message has waited once. The settle time alone does not limit the waits: a wrong
+    # clock may have written one far ahead.
     if entry.message != so_far and now < fitting[0].settle_after + ledger.timing.settle_window_s:
         return _Decision(_Kind.WAIT, so_far, ids)
     return _Decision(_Kind.CONFLICT, f"conflict: KK's list has {what}", ids)
@@ -211,15 +213,17 @@ def _decide_absence(
     if listing.has_unnumbered(
         entry.content.goods, max(one.settle_after for one in attempts) + _UNNUMBERED_WITHIN_S
     ):
-        doubt = "KK's list has an order with the same goods whose number cannot be parsed"
+        doubt = "KK's list has an order that may be this one, and its number cannot be parsed"
     elif not listing.shows_sentinel and not _needs_no_sentinel(entry, now, ledger):
-        doubt = "KK's list has no order that the ledger has, so it may be of another store or token"
+        doubt = "KK's list has no order that this ledger sent, so it may be of another store or token"
     else:
         doubt = ""
-    # This also ends a doubt that no list can resolve.
+    # An age of a day also ends a doubt that no list can resolve.
     if entry.state is not State.REJECTED and now - max(one.intent_at for one in attempts) > _RESEND_WITHIN_S:
-        return _Decision(_Kind.TOO_LATE, doubt or "not in KK's list, and too old to be resent automatically")
-    return _Decision(_Kind.UNPROVEN, doubt) if doubt else _Decision(_Kind.ABSENT)
+        return _Decision(_Kind.GIVEN_UP, doubt or "not in KK's list, and too old to be resent automatically")
+    if doubt:
+        return _Decision(_Kind.UNPROVEN, doubt)
+    return _Decision(_Kind.ABSENT, "not in KK's list. Only a sync that selects its row can resend it")
 
 
 def _needs_no_sentinel(entry: Record, now: float, ledger: AnyLedger) -> bool:
@@ -248,34 +252,31 @@ def _apply(
     sync_id: str,
     kk_skew_s: float,
 ) -> None:
-    moved: Record | None
+    kind, message = decision.kind, decision.message
+    if can_resend and (why := _why_given_up(decision, entry, policy)):
+        kind, message = _Kind.GIVEN_UP, why
     own_sync_id = sync_id if can_resend else None
-    if decision.kind is _Kind.ADOPT and decision.attempt is not None:
-        moved = ledger.adopt(
-            entry, decision.attempt, decision.ids, created_at=decision.created_at, sync_id=own_sync_id
-        )
-        result.adopted += [moved] if moved else []
-    elif decision.kind is _Kind.WAIT:
-        ledger.wait_for_splits(entry, decision.message, decision.ids, kk_skew_s=kk_skew_s)
-    elif decision.kind is _Kind.CONFLICT:
-        moved = ledger.hold(entry, Event.CONFLICT, decision.message, decision.ids, sync_id=own_sync_id)
-        result.held += [moved] if moved else []
-    elif (why := _why_given_up(decision, entry, can_resend, policy)) is not None:
-        moved = ledger.hold(entry, Event.GIVEN_UP, why, sync_id=own_sync_id)
-        result.held += [moved] if moved else []
-    elif decision.kind is _Kind.UNPROVEN:
-        result.in_doubt[entry.key] = decision.message
-    elif can_resend:
-        result.absent.append(entry)
-    else:
-        result.in_doubt[entry.key] = "not in KK's list. Only a sync that selects its row can resend it"
+    match kind:
+        case _Kind.ADOPT if decision.attempt is not None:
+            if moved := ledger.adopt(
+                entry, decision.attempt, decision.ids, created_at=decision.created_at, sync_id=own_sync_id
+            ):
+                result.adopted.append(moved)
+        case _Kind.WAIT:
+            ledger.wait_for_splits(entry, message, decision.ids, kk_skew_s=kk_skew_s)
+        case _Kind.CONFLICT | _Kind.GIVEN_UP:
+            event = Event.CONFLICT if kind is _Kind.CONFLICT else Event.GIVEN_UP
+            if moved := ledger.hold(entry, event, message, decision.ids, sync_id=own_sync_id):
+                result.held.append(moved)
+        case _Kind.ABSENT if can_resend:
+            result.absent.append(entry)
+        case _:
+            result.unresolved[entry.key] = message
 
 
-def _why_given_up(decision: _Decision, entry: Record, can_resend: bool, policy: AbsencePolicy) -> str | None:
-    if decision.kind is _Kind.TOO_LATE:
-        return decision.message
-    # Only the policy of its own sync counts, so another sync does not hold it.
-    if decision.kind is not _Kind.ABSENT or not can_resend or entry.state is State.REJECTED:
+def _why_given_up(decision: _Decision, entry: Record, policy: AbsencePolicy) -> str | None:
+    """Return the reason why the sync that selects an absent order holds it instead of resending it."""
+    if decision.kind is not _Kind.ABSENT or entry.state is State.REJECTED:
         return None
     if policy.on_absence == "hold":
         return "not in KK's list (on_absence='hold')"

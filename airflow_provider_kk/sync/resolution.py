@@ -1,6 +1,7 @@
 """Manual resolution: apply a person's decision about an order after `resolution_checks` accepts it.
 
-`kk ledger resolve`, `kk ledger retry` and the Orders page call this. DAGs call it by `operators.held`.
+DAGs call `resolve` by `operators.held`. `kk ledger` and the Orders page call `resolve_many`, which uses the
+rest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from airflow_provider_kk.sync.resolution_checks import (
     doubt_of_orders,
     doubts_of_absent_orders,
     require_reorder,
-    shorten_waits,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +44,23 @@ def newest(entries: Iterable[Record], ledger: SqlLedger) -> list[Record]:
     entries = list(entries)
     last = ledger.look_up(sorted({one.key for one in entries}))
     return [one for one in entries if one.key in last and last[one.key].generation == one.generation]
+
+
+def shorten_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
+    """Shorten, as a sync does, a wait that a clock that was ahead made too long; return the row.
+
+    This needs KK's clock. While KK does not answer, the row stays as it is.
+    """
+    from airflow_provider_kk.api.errors import KKError
+
+    if not ledger.waits_too_long(entry, 0.0):
+        return entry
+    with hook.client(hook.settings.local_bucket()) as client:
+        try:
+            client.list_orders(page_size=1)
+        except KKError:
+            return entry
+        return ledger.shorten_waits(entry, client.clock_skew_s) or entry
 
 
 # One order, from a DAG --------------------------------------------------------------------------------

@@ -19,23 +19,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def shorten_waits(entry: Record, hook: KKHook, ledger: SqlLedger) -> Record:
-    """Shorten, as a sync does, a wait that a clock that was ahead made too long; return the row.
-
-    This needs KK's clock. While KK does not answer, the row stays as it is.
-    """
-    from airflow_provider_kk.api.errors import KKError
-
-    if not ledger.waits_too_long(entry, 0.0):
-        return entry
-    with hook.client(hook.settings.local_bucket()) as client:
-        try:
-            client.list_orders(page_size=1)
-        except KKError:
-            return entry
-        return ledger.shorten_waits(entry, client.clock_skew_s) or entry
-
-
 def _require_open(entry: Record, ledger: SqlLedger) -> None:
     """Require that an order is open: KK may have it or not.
 

@@ -173,7 +173,7 @@ def _prepare(
         elif record.version != version:
             prepared[key] = ResolutionRejected(_has_changed(record))
         elif request.choice in rules.RESOLUTIONS:
-            records.append(checks.shorten_waits(record, hook, ledger))
+            records.append(rules.shorten_waits(record, hook, ledger))
         else:
             records.append(record)
     if records:

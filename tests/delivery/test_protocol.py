@@ -59,7 +59,7 @@ def test_reconcile_needs_a_sentinel_order_to_prove_absence(empty_world: World) -
     world = empty_world
     world.kk.meets("A", "lost_request")
     assert counts(world.sync("A")) == {"in_doubt": 1}
-    assert "no order that the ledger has" in world.messages["A"]
+    assert "no order that this ledger sent" in world.messages["A"]
     assert world.kk.posts == ["A"]
 
 
