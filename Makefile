@@ -8,9 +8,10 @@ SHELL := /bin/bash
 AIRFLOW_3 := .venv/airflow-3.3/bin
 # make test ARGS='-k ledger -x'
 ARGS ?=
-# Tests wait more than they compute, so several files run at once, the slow ones of tests/airflow first.
+# Tests wait as much as they compute, so more files run at once than there are processors, the slow ones first.
 # To see prints, or to debug: make test PARALLEL=
-PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+WORKERS = $(shell expr 2 '*' `nproc`)
+PARALLEL ?= -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Additional needs of a target: a dependency group, and Debian packages.
 MORE ?=
 export PYTHON
@@ -24,7 +25,8 @@ demo: env-3.3  ## send a warehouse's orders to a local KK in a real Airflow run,
 ui: env-3.3  ## start Airflow's UI on the demo's data
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m demo.ui $(ARGS)
 
-test: test-3.3 test-2.11  ## run the default tests on both ends of the range of Airflow
+test: test-packages  ## run the default tests on both ends of the range of Airflow, side by side
+	@scripts/test-both
 
 test-fast: env-3.3  ## run the units only: no Airflow process, no database server; for the inner loop
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m pytest $(PARALLEL) -m "unit and not nightly" $(ARGS)
@@ -35,6 +37,7 @@ test-nightly:  ## run all tests on both ends, also those that repeat a path on a
 test-3.3: test-packages env-3.3  ## run the default tests on Airflow 3.3
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m pytest $(PARALLEL) $(ARGS)
 
+test-2.11: WORKERS = $(shell expr 1 + `nproc`)
 test-2.11: test-packages  ## run what Airflow 2.11 could break, with the built wheel
 	@scripts/environment 2.11 $(MORE) || { [ $$? = 3 ] && [ -z "$${CI:-}" ] && exit 0 || exit 1; }; \
 	scripts/test-wheel 2.11 $(PARALLEL) $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -46,6 +47,12 @@ settings.load_profile("default")
 @pytest.hookimpl(tryfirst=True)  # before -m leaves out what is marked
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     selection.mark(items)
+    selection.sort(items)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    gc.freeze()  # thousands of tests live to the end, so no collection of garbage looks at them again
 
 
 @pytest.fixture(scope="session")

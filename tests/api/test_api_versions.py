@@ -90,7 +90,7 @@ def test_v1_has_no_shipping_speed() -> None:
     assert "Express" not in body.values()
 
 
-@pytest.mark.parametrize("module", ["errors", "models", "api_versions", "throttle", "urls", "responses"])
+@pytest.mark.parametrize("module", ["errors", "models", "api_versions", "throttle", "base_url", "responses"])
 def test_what_others_import_at_the_top_does_not_load_requests(module: str) -> None:
     code = f"import sys, airflow_provider_kk.api.{module}; sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
