@@ -73,12 +73,6 @@ def sync(run_id: str = "manual__1", try_number: int = 1, method: str = "execute"
     return attempt(operator, run_id=run_id, try_number=try_number, method=method)
 
 
-def wait_for(deferred: Try) -> None:
-    """Until its trigger would fire."""
-    assert isinstance(deferred.error, TaskDeferred)
-    time.sleep(max(0, deferred.error.trigger.serialize()[1]["until"] - time.time()))
-
-
 def test_each_order_is_counted_once_over_retries_and_runs(
     stats: Stats, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer
 ):
@@ -102,13 +96,13 @@ def test_each_order_is_counted_once_over_retries_and_runs(
 def test_a_deferred_sync_counts_its_orders_once(
     stats: Stats, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer
 ):
-    connect(timeout_s=2, lease_s=4, settle_window_s=1)
     warehouse.add(*rows(range(3)))
     sandbox.control.arm("drop_after_commit", number=number(2), times=1)
 
     deferred = sync(deferrable=True)
+    assert isinstance(deferred.error, TaskDeferred)
     assert stats.of("orders") == {"created": 2}
-    wait_for(deferred)
+    warehouse.end_settle_windows()
     resumed = sync(deferrable=True, method="resume")
 
     assert resumed.error is None
@@ -118,19 +112,20 @@ def test_a_deferred_sync_counts_its_orders_once(
 def test_an_order_held_before_a_deferral_is_counted_once_and_fails_the_sync(
     stats: Stats, connect: Connect, warehouse: Warehouse, sandbox: SandboxServer
 ):
-    connect(timeout_s=2, lease_s=4, settle_window_s=1)
     warehouse.add(*rows(range(3)))
     for n in (0, 1):
         sandbox.control.arm("drop_after_commit", number=number(n), times=1)
     of_another = f"{SELECT} WHERE custom_order_number = '{number(0)}'"
-    wait_for(sync(run_id="another", sql=of_another, deferrable=True))
+    assert isinstance(sync(run_id="another", sql=of_another, deferrable=True).error, TaskDeferred)
+    warehouse.end_settle_windows()
     sandbox.control.place(goods(0), number=number(0))  # more than was sent: a conflict
     time.sleep(2)  # KK's clock has whole seconds
 
     mine = {"sql": f"{SELECT} WHERE custom_order_number > '{number(0)}'", "deferrable": True}
     deferred = sync(**mine)
+    assert isinstance(deferred.error, TaskDeferred)
     assert stats.of("orders") == {"created": 1, "held": 1}
-    wait_for(deferred)
+    warehouse.end_settle_windows()
     resumed = sync(**mine, method="resume")
 
     assert isinstance(resumed.error, AirflowFailException)
