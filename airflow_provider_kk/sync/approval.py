@@ -93,7 +93,7 @@ def summarise_plan(
         digests.add(_digest(item, settings))
     for item in _items(run_queue, RunStatus.IN_DOUBT):
         digests.add(_digest(item, settings))
-    joined = digests.joined()
+    plan_digest, plan_orders = digests.result(settings)
     return PlanSummary(
         new_orders=orders,
         units=units,
@@ -101,8 +101,8 @@ def summarise_plan(
         top_skus=_most(skus, _TOP_SKUS),
         countries=_most(countries),
         warnings=warnings,
-        plan_digest=_plan_digest(joined, settings),
-        plan_orders=base64.urlsafe_b64encode(joined).decode(),
+        plan_digest=plan_digest,
+        plan_orders=plan_orders,
     )
 
 
@@ -216,9 +216,15 @@ class _Digests:
     def add(self, digest: bytes) -> None:
         self._buckets[digest[0]] += digest
 
-    def joined(self) -> bytes:
-        """Return them in order, each once."""
-        return b"".join(b"".join(sorted(set(_separate(bytes(bucket))))) for bucket in self._buckets)
+    def result(self, settings: ConnectionSettings) -> tuple[str, str]:
+        """Return the digest of the plan and its orders' digests as text: in order, each once. Forget them."""
+        digest, texts = _account_digest(settings), []
+        for bucket in self._buckets:
+            joined = b"".join(sorted(set(_separate(bytes(bucket)))))
+            bucket.clear()
+            digest.update(joined)
+            texts.append(base64.urlsafe_b64encode(joined).decode())
+        return _as_text(digest), "".join(texts)
 
 
 def _separate(joined: bytes) -> Iterator[bytes]:
@@ -226,8 +232,17 @@ def _separate(joined: bytes) -> Iterator[bytes]:
 
 
 def _plan_digest(joined: bytes, settings: ConnectionSettings) -> str:
-    account = json.dumps([settings.host, settings.account]).encode()
-    return f"1:{hashlib.blake2b(account + joined, digest_size=_SIZE).hexdigest()}"
+    digest = _account_digest(settings)
+    digest.update(joined)
+    return _as_text(digest)
+
+
+def _account_digest(settings: ConnectionSettings) -> hashlib.blake2b:
+    return hashlib.blake2b(json.dumps([settings.host, settings.account]).encode(), digest_size=_SIZE)
+
+
+def _as_text(digest: hashlib.blake2b) -> str:
+    return f"1:{digest.hexdigest()}"
 
 
 def _parsed(text: str) -> Any:
