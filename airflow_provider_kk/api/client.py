@@ -33,7 +33,7 @@ MAX_PAGE_SIZE = 250
 MAX_SKUS = 30
 """The most SKUs that KK takes in one request about products or stock."""
 
-#: Requests in all that KK may answer with HTTP 429, orders excepted: the dispatcher counts those.
+#: Requests in all that KK may answer with HTTP 429. The dispatcher counts the POSTs of its orders itself.
 _RATE_LIMITED_TRIES = 4
 _IDS_AT_ONCE = 50
 

@@ -1,6 +1,6 @@
 """One HTTP request to KK: a total deadline, proof of bytes sent, no redirect.
 
-Only a read is repeated, once, if KK had closed the kept connection. `client` repeats requests after HTTP 429.
+Only a GET is repeated, once, if KK had closed the kept connection. `client` repeats requests after HTTP 429.
 
 TLS is always verified. Proxies, .netrc and certificates of the environment are not used unless configured.
 """

@@ -28,7 +28,8 @@ from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
 
 #: Seconds after its last intent. An older order is held, not resent.
 _RESEND_WITHIN_S = 86_400.0
-#: Seconds after the settle window. An order that KK creates later is not the effect of the POST.
+#: Seconds after the settle window. An order without a number that KK creates later is not the effect of the
+#: POST.
 _UNNUMBERED_WITHIN_S = 3_600.0
 
 
@@ -73,15 +74,15 @@ def reconcile(
     """
     result = Reconciliation()
     now = trusted_now(ledger, order_list)
-    # The settle time lies behind the lease, so none of them is being sent.
+    # `settle_after` is after the end of the lease, so none of them is being sent.
     due = [entry for entry in candidates if entry.state in RECONCILE_FIRST and entry.settle_after <= now]
     if not due:
         return result
     log.info("Reading KK's list for %s in doubt or rejected", count_orders(len(due)))
     attempts = attempts_of(ledger, due)
     try:
-        # From the newest attempt on, since the earlier ones are reconciled. Up to now, since a restored
-        # backup may lack later attempts.
+        # From each order's newest attempt on, since the earlier ones are reconciled. Up to now, since a
+        # restored backup may lack later attempts.
         since = min(newest.intent_at for newest, *_ in attempts.values())
         listing = list_since(ledger, order_list, due, since, now)
     except (KKError, InconclusiveError) as error:
@@ -152,7 +153,7 @@ class _Kind(Enum):
     ABSENT = "absent"
     """Proven absent: the policy decides whether to resend or hold it."""
     GIVEN_UP = "given_up"
-    """Not listed, and never resent: too old, whether proven absent or not, or against the policy."""
+    """Not listed, and will not be resent: too old, whether proven absent or not. Or by the policy: `_apply`."""
     UNPROVEN = "unproven"
     """Not listed, but the list does not prove that KK lacks it."""
 
@@ -218,7 +219,7 @@ def _decide_absence(
         doubt = "KK's list has no order that this ledger sent, so it may be of another store or token"
     else:
         doubt = ""
-    # An age of a day also ends a doubt that no list can resolve.
+    # An age of a day also ends a doubt that no list can resolve. A rejected order is not in doubt.
     if entry.state is not State.REJECTED and now - max(one.intent_at for one in attempts) > _RESEND_WITHIN_S:
         return _Decision(_Kind.GIVEN_UP, doubt or "not in KK's list, and too old to be resent automatically")
     if doubt:
@@ -270,7 +271,7 @@ def _apply(
                 result.held.append(moved)
         case _Kind.ABSENT if can_resend:
             result.absent.append(entry)
-        case _:
+        case _:  # unproven, or absent and not selected by this sync
             result.unresolved[entry.key] = message
 
 
