@@ -92,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _audit_history(arguments: argparse.Namespace) -> int:
-    from airflow_provider_kk.sync.check_protocol import broken_rules, over_cap
+    from airflow_provider_kk.sync.ledger_history import broken_rules, over_cap
 
     if arguments.since or arguments.until:
         raise CommandError("--history checks all orders. Leave --since and --until out")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sync.audit import Finding
-    from airflow_provider_kk.sync.check_protocol import BrokenRule
+    from airflow_provider_kk.sync.ledger_history import BrokenRule
     from airflow_provider_kk.sync.sync_counts import Summary
 
 

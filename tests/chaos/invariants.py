@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_provider_kk.delivery.sql.ledger_rows import RECORD_FIELDS, attempt_of, record_of
 from airflow_provider_kk.delivery.sql.tables import ORDERS
-from airflow_provider_kk.sync.check_protocol import Rule, broken_rules
+from airflow_provider_kk.sync.ledger_history import Rule, broken_rules
 from tests.operators.shop import COUNTS, goods, number
 from tests.simulation.traces import Step, rejected_jump
 

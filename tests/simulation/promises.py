@@ -10,7 +10,7 @@ from operator import attrgetter, itemgetter
 from airflow_provider_kk.delivery.model import Attempt, Record, Timing, plain_number
 from airflow_provider_kk.delivery.run_queue import COUNTED
 from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.sync.check_protocol import Rule, broken_rules
+from airflow_provider_kk.sync.ledger_history import Rule, broken_rules
 from airflow_provider_kk.sync.sync_counts import Summary
 from tests.simulation.kk import KK, TIMEOUT_S, WINDOW_S, Manners, Order, Post, Row
 from tests.simulation.memory import Database, Place, Tables

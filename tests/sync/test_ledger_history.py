@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_kk.delivery.model import BLANK, Attempt, Content, Record
 from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.sync.check_protocol import Rule, broken_rules, over_cap
+from airflow_provider_kk.sync.ledger_history import Rule, broken_rules, over_cap
 
 SETTLE_DELAY_S = 750.0
 CONTENT = Content("1:x", {"SKU": 1}, "FR")
