@@ -153,7 +153,7 @@ class _Kind(Enum):
     ABSENT = "absent"
     """Proven absent: the policy decides whether to resend or hold it."""
     GIVEN_UP = "given_up"
-    """Not listed, and not to be resent: too old, proven absent or not, or by the policy that `_apply` adds."""
+    """Not listed, and not to be resent: too old, proven absent or not, or by the policy in `_apply`."""
     UNPROVEN = "unproven"
     """Not listed, but the list does not prove that KK lacks it."""
 
