@@ -37,7 +37,7 @@ test-nightly:  ## run all tests on both ends, also those that repeat a path on a
 test-3.3: test-packages env-3.3  ## run the default tests on Airflow 3.3
 	@PATH="$(CURDIR)/$(AIRFLOW_3):$$PATH" python -m pytest $(PARALLEL) $(ARGS)
 
-test-2.11: WORKERS = $(shell expr 1 + `nproc`)
+test-2.11: WORKERS = $(shell nproc)
 test-2.11: test-packages  ## run what Airflow 2.11 could break, with the built wheel
 	@scripts/environment 2.11 $(MORE) || { [ $$? = 3 ] && [ -z "$${CI:-}" ] && exit 0 || exit 1; }; \
 	scripts/test-wheel 2.11 $(PARALLEL) $(ARGS)

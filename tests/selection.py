@@ -10,6 +10,15 @@ import pytest
 TESTS = Path(__file__).parent
 IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
 
+#: `airflow/test_around_delivery.py` kills, clears and retries on Airflow 2.11 by default, and
+#: `triggers/test_orders.py` has as many triggers. These need minutes more for the same paths.
+LONG = (
+    "airflow/test_sync_orders.py::test_with_half_of_all_posts_failing",
+    "airflow/test_sync_orders.py::test_ten_crashes",
+    "airflow/test_sync_orders.py::test_three_concurrent_runs",
+    "airflow/test_triggerer.py::test_300_deferred_sensors",
+)
+
 #: Neither Airflow nor the libraries that it pins can change these: they run on Airflow 3.3.
 NIGHTLY_ON_AIRFLOW_2 = (
     "api/test_api_versions.py",
@@ -99,20 +108,21 @@ def mark(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(TESTS).as_posix()
         parameters = set(map(str, item.callspec.params.values())) if hasattr(item, "callspec") else set()
         needs_server = bool(parameters & _SERVERS)
-        if is_nightly(path, needs_server=needs_server):
+        if is_nightly(f"{path}::{item.name}", needs_server=needs_server):
             item.add_marker(pytest.mark.nightly)
         is_alone = not needs_server and not _PROCESSES & set(getattr(item, "fixturenames", ()))
         if is_alone and path.startswith(_UNITS) and not path.startswith(_SLOW_UNITS):
             item.add_marker(pytest.mark.unit)
 
 
-def is_nightly(path: str, *, needs_server: bool, is_airflow_2: bool = IS_AIRFLOW_2) -> bool:
+def is_nightly(test: str, *, needs_server: bool, is_airflow_2: bool = IS_AIRFLOW_2) -> bool:
     """Whether a test only repeats a path that another one takes by default.
 
-    :param path: of its file, within `tests`.
+    :param test: the path of its file within `tests`, and `::` and its name if only this test is meant.
     """
-    if path.startswith(ON_EACH_DATABASE):
+    if test.startswith(ON_EACH_DATABASE):
         return False
-    if is_airflow_2 and path.startswith(NIGHTLY_ON_AIRFLOW_2):
+    if is_airflow_2 and test.startswith((*NIGHTLY_ON_AIRFLOW_2, *LONG)):
         return True
-    return needs_server and path.startswith("delivery/") and path not in _ON_EACH_DATABASE_OF_AIRFLOW_3
+    is_protocol = test.startswith("delivery/") and not test.startswith(_ON_EACH_DATABASE_OF_AIRFLOW_3)
+    return is_protocol and needs_server

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from tests.selection import NIGHTLY_ON_AIRFLOW_2, ON_EACH_DATABASE, TESTS, is_nightly
+from tests.selection import LONG, NIGHTLY_ON_AIRFLOW_2, ON_EACH_DATABASE, TESTS, is_nightly
 
 FILES = sorted(path.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py"))
 ROOMS = ("airflow/", "cli/", "delivery/sql/", "hooks/", "operators/", "plugins/", "sensors/")
 
 
 def test_every_path_of_the_selection_exists() -> None:
-    starts = [*NIGHTLY_ON_AIRFLOW_2, *ON_EACH_DATABASE]
-    assert [start for start in starts if not any(path.startswith(start) for path in FILES)] == []
+    for start in [*LONG, *NIGHTLY_ON_AIRFLOW_2, *ON_EACH_DATABASE]:
+        file, _, test = start.partition("::")
+        found = [path for path in FILES if path.startswith(file)]
+        assert any(f"def {test}" in (TESTS / path).read_text() for path in found), start
 
 
 def test_every_file_runs_by_default_on_airflow_3() -> None:

@@ -39,7 +39,7 @@ SELECT = f"SELECT {', '.join(COLUMNS)} FROM order_line"
 #: Nothing is slow on this machine, so a doubt can be settled after seconds; no request waits for its turn.
 QUICK = {
     "timeout_s": 1,
-    "lease_s": 2,
+    "lease_s": 4,
     "settle_window_s": 1,
     "rate_limit_burst": 10_000,
     "rate_limit_per_second": 1_000,
