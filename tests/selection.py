@@ -73,16 +73,10 @@ ON_EACH_DATABASE = (
 _ON_EACH_DATABASE_OF_AIRFLOW_3 = ("delivery/test_clocks.py",)
 _SERVERS = {"postgresql", "postgres", "mysql"}
 
-#: These take long, most of them by computing, where the others mostly wait.
-_SLOW = (
-    "airflow/",
-    "chaos/test_kills.py",
-    "test_readme.py",
-    "test_sandbox_recipes.py",
-    "operators/test_refunds.py",
-    "test_demo.py",
-    "system/",
-)
+#: These take long by waiting, so they start first.
+_WAITING = ("operators/test_refunds.py", "test_sandbox_recipes.py")
+#: These take long by computing, where the others mostly wait.
+_COMPUTING = ("airflow/", "chaos/test_kills.py", "system/", "test_demo.py", "test_readme.py")
 
 #: `make test-fast`: rooms whose tests need no process, and fixtures of theirs that start one.
 _UNITS = ("api/", "delivery/", "links/", "sync/", "triggers/", "warehouse/")
@@ -91,15 +85,18 @@ _PROCESSES = {"airflow_home", "mariadb_url", "migrated_home", "postgres_url"}
 
 
 def sort(items: list[pytest.Item]) -> None:
-    """Start the slow files first, so that the last one to end is short; on Airflow 2 last.
+    """Start the slow files first, so that the last one to end is short. On Airflow 2, compute last.
 
     `make test` runs both ends side by side: then one end waits while the other one computes.
     """
 
-    def is_slow(item: pytest.Item) -> bool:
-        return item.path.relative_to(TESTS).as_posix().startswith(_SLOW)
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(TESTS).as_posix()
+        if path.startswith(_WAITING):
+            return 0
+        return 1 if path.startswith(_COMPUTING) != IS_AIRFLOW_2 else 2
 
-    items.sort(key=is_slow, reverse=not IS_AIRFLOW_2)
+    items.sort(key=place)
 
 
 def mark(items: list[pytest.Item]) -> None:
