@@ -11,12 +11,14 @@ TESTS = Path(__file__).parent
 IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
 
 #: `airflow/test_around_delivery.py` kills, clears and retries on Airflow 2.11 by default, and
-#: `triggers/test_orders.py` has as many triggers. These need minutes more for the same paths.
+#: `triggers/test_orders.py` has as many triggers. Other tests of refunds lose their responses there, too.
+#: These need minutes more for the same paths.
 LONG = (
     "airflow/test_sync_orders.py::test_with_half_of_all_posts_failing",
     "airflow/test_sync_orders.py::test_ten_crashes",
     "airflow/test_sync_orders.py::test_three_concurrent_runs",
     "airflow/test_triggerer.py::test_300_deferred_sensors",
+    "operators/test_refunds.py::test_a_refund_post_lost_in_every_way",
 )
 
 #: Neither Airflow nor the libraries that it pins can change these: they run on Airflow 3.3.
