@@ -10,14 +10,12 @@ import pytest
 TESTS = Path(__file__).parent
 IS_AIRFLOW_2 = version("apache-airflow").startswith("2.")
 
-#: `airflow/test_around_delivery.py` kills, clears and retries on Airflow 2.11 by default, and
-#: `triggers/test_orders.py` has as many triggers. Other tests of refunds lose their responses there, too.
-#: These need minutes more for the same paths.
+#: `airflow/test_around_delivery.py` kills, clears and retries on Airflow 2.11 by default, and other tests of
+#: refunds lose their responses there, too. These need minutes more for the same paths.
 LONG = (
     "airflow/test_sync_orders.py::test_with_half_of_all_posts_failing",
     "airflow/test_sync_orders.py::test_ten_crashes",
     "airflow/test_sync_orders.py::test_three_concurrent_runs",
-    "airflow/test_triggerer.py::test_300_deferred_sensors",
     "operators/test_refunds.py::test_a_refund_post_lost_in_every_way",
 )
 
@@ -71,14 +69,14 @@ ON_EACH_DATABASE = (
     "delivery/test_pause.py",
     "delivery/test_resolution.py",
 )
-#: Each database has a clock of its own, whatever Airflow is there.
-_ON_EACH_DATABASE_OF_AIRFLOW_3 = ("delivery/test_clocks.py",)
+#: The clock of each database, and the statements of each step with all their columns.
+ON_EACH_DATABASE_OF_AIRFLOW_3 = ("delivery/test_clocks.py", "delivery/test_protocol.py")
 _SERVERS = {"postgresql", "postgres", "mysql"}
 
 #: These take long by waiting, so they start first.
-_WAITING = ("operators/test_refunds.py", "test_sandbox_recipes.py")
+WAITING = ("operators/test_refunds.py", "test_sandbox_recipes.py")
 #: These take long by computing, where the others mostly wait.
-_COMPUTING = ("airflow/", "chaos/test_kills.py", "system/", "test_demo.py", "test_readme.py")
+COMPUTING = ("airflow/", "chaos/test_kills.py", "system/", "test_demo.py", "test_readme.py")
 
 #: `make test-fast`: rooms whose tests need no process, and fixtures of theirs that start one.
 _UNITS = ("api/", "delivery/", "links/", "sync/", "triggers/", "warehouse/")
@@ -94,9 +92,9 @@ def sort(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> int:
         path = item.path.relative_to(TESTS).as_posix()
-        if path.startswith(_WAITING):
+        if path.startswith(WAITING):
             return 0
-        return 1 if path.startswith(_COMPUTING) != IS_AIRFLOW_2 else 2
+        return 1 if path.startswith(COMPUTING) != IS_AIRFLOW_2 else 2
 
     items.sort(key=place)
 
@@ -123,5 +121,5 @@ def is_nightly(test: str, *, needs_server: bool, is_airflow_2: bool = IS_AIRFLOW
         return False
     if is_airflow_2 and test.startswith((*NIGHTLY_ON_AIRFLOW_2, *LONG)):
         return True
-    is_protocol = test.startswith("delivery/") and not test.startswith(_ON_EACH_DATABASE_OF_AIRFLOW_3)
+    is_protocol = test.startswith("delivery/") and not test.startswith(ON_EACH_DATABASE_OF_AIRFLOW_3)
     return is_protocol and needs_server

@@ -61,7 +61,7 @@ def test_crash_points_are_python_functions_without_a_compiler() -> None:
     assert sum(tally.kills.values()) >= 20
 
 
-@pytest.mark.nightly  # by default, mutants of the simulation show that these guards are missed
+@pytest.mark.nightly  # by default: mutants of the simulation, and tests/sync/test_ledger_history.py
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize(
     ("safeguard", "seed", "trial", "promise"),
