@@ -1,6 +1,6 @@
 """`kk ledger resolve` decides what became of orders; `kk ledger retry` ends the back-off of rejected ones.
 
-This module has the options and questions. `sync.resolve_many` resolves, as it does for the Orders page.
+This module has the options and questions. `sync.resolution` resolves, as it does for the Orders page.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.cli.common import CommandError, add_ledger_options, confirm, print_line, write_raw
-from airflow_provider_kk.sync.resolution import RESOLUTIONS, ResolvedBy, newest, split_ids
-from airflow_provider_kk.sync.resolve_many import (
+from airflow_provider_kk.sync.resolution import (
+    RESOLUTIONS,
     RETRY,
     ResolutionRequest,
     ResolutionResult,
+    ResolvedBy,
     apply_resolutions,
+    newest,
+    split_ids,
 )
 
 if TYPE_CHECKING:
@@ -51,13 +54,13 @@ def _text(text: str) -> str:
     return text.strip()
 
 
-def resolved_by_of(arguments: argparse.Namespace) -> ResolvedBy:
-    """Return who resolves, and why.
+def who_of(arguments: argparse.Namespace) -> str:
+    """Return the person who acts.
 
     :raises CommandError: when that is not known.
     """
     try:
-        return ResolvedBy(arguments.who or getpass.getuser(), arguments.why or "")
+        return str(arguments.who or getpass.getuser())
     except (KeyError, OSError) as error:  # a container's user without a name
         raise CommandError("your login has no name on this machine. Give --who") from error
 
@@ -65,6 +68,13 @@ def resolved_by_of(arguments: argparse.Namespace) -> ResolvedBy:
 def why(entry: Record) -> str:
     """Return what KK or the sync reported about an order."""
     return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
+
+
+def request_for(
+    entries: Iterable[Record], record_type: RecordType, choice: str, ids: Sequence[str] = ()
+) -> ResolutionRequest:
+    """Return the request to resolve these rows as they are now."""
+    return ResolutionRequest(record_type, choice, {one.key: one.version for one in entries}, tuple(ids))
 
 
 def print_results(
@@ -138,14 +148,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Resolve the orders; the exit status is 1 when one is skipped."""
-    resolved_by = resolved_by_of(arguments)
+    resolved_by = ResolvedBy(who_of(arguments), arguments.why)
     entries = require_known(arguments.number, ledger)
     ids = split_ids(arguments.created or arguments.not_mine or "")
     if arguments.not_mine is not None and not (arguments.never_created and ids):
         raise CommandError("--not-mine needs --never-created, and at least one kkOrderId")
     choice = next(one for one in RESOLUTIONS if getattr(arguments, one))
-    versions = {one.key: one.version for one in entries}
-    request = ResolutionRequest(arguments.record_type, choice, versions, tuple(ids))
+    request = request_for(entries, arguments.record_type, choice, ids)
     if len(entries) > 1:
         what = [f"{one.key}: {one.state.value} {why(one)}" for one in entries]
         confirm(what, _QUESTIONS[choice], yes=arguments.yes)
@@ -181,7 +190,7 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_retry(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Clear the back-off of rejected orders; the exit status is 1 when some that were named were skipped."""
-    resolved_by = resolved_by_of(arguments)
+    resolved_by = ResolvedBy(who_of(arguments), arguments.why)
     entries = _rejected_orders(arguments, ledger)
     if not entries:
         print_line("No order is rejected, so there is nothing to retry")
@@ -190,9 +199,8 @@ def run_retry(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) ->
     if len(rejected) > 1:
         count = arguments.record_type.count(len(rejected))
         confirm(rejected, f"End the back-off of {count}?", yes=arguments.yes)
-    versions = {one.key: one.version for one in entries}
-    request = ResolutionRequest(arguments.record_type, RETRY, versions)
-    results = apply_resolutions(request, resolved_by, hook, ledger, lambda _doubt: False)
+    request = request_for(entries, arguments.record_type, RETRY)
+    results = apply_resolutions(request, resolved_by, hook, ledger)
     done, skipped = print_results(results, ledger, as_json=arguments.json)
     if not arguments.json:
         _print_what_follows(arguments.record_type, done, skipped)

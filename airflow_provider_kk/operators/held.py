@@ -89,18 +89,18 @@ def resolve_order(
     :raises AirflowFailException: the resolution is rejected; the text has the reason.
     :raises AirflowException: KK or the ledger's database does not answer; a retry helps.
     """
-    from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.sync import resolution as rules
-    from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
+    from airflow_provider_kk.delivery.resolution import ResolutionRejected
+    from airflow_provider_kk.sync.errors import ResolutionUnavailable
+    from airflow_provider_kk.sync.resolution import ResolvedBy, resolve, split_ids
 
-    ids = rules.split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
+    ids = split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
     hook = KKHook(kk_conn_id)
     with translate_errors(), _ledger(hook, ledger_conn_id) as ledger:
         try:
-            return rules.resolve(
+            return resolve(
                 custom_order_number,
                 resolution,
-                rules.ResolvedBy(who, why),
+                ResolvedBy(who, why),
                 hook,
                 ledger,
                 ids=ids,
@@ -108,10 +108,6 @@ def resolve_order(
                 generation=generation,
                 version=version,
             )
-        except KKError as error:
-            raise AirflowException(
-                f"Order {custom_order_number} is not resolved, since KK cannot be read: {error}. Retry later"
-            ) from error
         except ResolutionUnavailable as error:
             raise AirflowException(f"Order {custom_order_number} is not resolved: {error}") from error
         except ResolutionRejected as error:

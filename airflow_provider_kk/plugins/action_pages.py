@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.log import describe_pause
+from airflow_provider_kk.delivery.resolution import ResolutionRejected
 from airflow_provider_kk.plugins import query_params
 from airflow_provider_kk.plugins.ledgers import (
     CannotReadLedgerError,
@@ -34,14 +35,15 @@ from airflow_provider_kk.plugins.trusted_forms import (
     sign,
 )
 from airflow_provider_kk.plugins.urls import root
-from airflow_provider_kk.sync.errors import ResolutionRejected
 from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
-from airflow_provider_kk.sync.resolution import ResolvedBy, split_ids
-from airflow_provider_kk.sync.resolve_many import (
+from airflow_provider_kk.sync.resolution import (
+    CANCEL,
     ResolutionRequest,
+    ResolvedBy,
     apply_resolutions,
     choices_for,
     plan_resolutions,
+    split_ids,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 MAX_REASON = 180
 #: As many rows as a page of a list has, since their results are in an address.
 _MAX_ROWS = 50
+#: Each cancellation takes some requests within KK's rate limit, and the browser waits for all of them.
+_MAX_CANCELLED = 10
 _RESULT_IS_OLD = "This result is too old, or another user's. See the page of the order for its state."
 
 
@@ -270,12 +274,12 @@ def _rows(texts: list[str]) -> list[ChosenRow]:
 def _request(form: TrustedForm, kind: RecordType) -> ResolutionRequest:
     choice = form.one("choice")
     ids = form.one({"created": "ids", "never_created": "not_mine"}.get(choice, ""))
-    return ResolutionRequest(
-        kind,
-        choice,
-        {one.key: one.version for one in _rows(form.many("row"))},
-        ids=tuple(split_ids(query_params.text("ids", ids))),
-    )
+    versions = {one.key: one.version for one in _rows(form.many("row"))}
+    if choice == CANCEL and len(versions) > _MAX_CANCELLED:
+        raise ResolutionRejected(
+            f"choose at most {_MAX_CANCELLED} orders to cancel. To cancel more, use `kk cancel`"
+        )
+    return ResolutionRequest(kind, choice, versions, tuple(split_ids(query_params.text("ids", ids))))
 
 
 def _reason(form: TrustedForm) -> str:

@@ -36,7 +36,7 @@ from airflow_provider_kk.plugins.page_parts import Pager, View, csv_response, pa
 from airflow_provider_kk.plugins.query_params import ListQuery, list_query
 from airflow_provider_kk.plugins.state_groups import GROUPS, by_group
 from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
-from airflow_provider_kk.sync.resolve_many import choices_for
+from airflow_provider_kk.sync.resolution import choices_for
 
 _STATIC = Path(__file__).with_name("static")
 PAGE_SIZE = 50

@@ -212,11 +212,14 @@ def open_ledger_of(
 def _translated_errors(source: LedgerSource) -> Iterator[None]:
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+    from airflow_provider_kk.delivery.resolution import ResolutionRejected
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 
     try:
         yield
+    except ResolutionRejected:
+        raise
     except (AirflowNotFoundException, InvalidConnectionError, LedgerUnusableError) as error:
         raise CannotReadLedgerError(str(error)) from error
     except DBAPIError as error:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
-from airflow_provider_kk.sync.resolution import ResolvedBy
+from airflow_provider_kk.delivery.resolution import ResolutionRejected
+from airflow_provider_kk.sync.errors import ResolutionUnavailable
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
 _MOST_REMARK = 200
 
 
-def require_cancellable(number: str, hook: KKHook, ledger: SqlLedger) -> None:
+def require_cancellable(entry: Record, hook: KKHook, ledger: SqlLedger) -> None:
     """Require that an order is at KK and not shipped. Nothing changes.
 
     :raises ResolutionRejected: it cannot be cancelled; the text has the reason and what to do.
@@ -23,11 +24,8 @@ def require_cancellable(number: str, hook: KKHook, ledger: SqlLedger) -> None:
     """
     from airflow_provider_kk.api.fulfilment import Goal, why_never
 
-    entry = ledger.look_up([number]).get(number)
-    if entry is None:
-        raise ResolutionRejected(f"{number} is not in the ledger of {ledger.account} at {ledger.host}")
-    if entry.state.value != "created":
-        state = entry.state.value
+    number, state = entry.key, entry.state.value
+    if state != "created":
         raise ResolutionRejected(f"{number} is {state.replace('_', ' ')}{_ADVICE[state]}")
     # A bulk cancel sends a request for each order, so it shares the account's rate limit.
     with hook.client(hook.settings.shared_bucket(ledger)) as client:
@@ -52,10 +50,10 @@ _ADVICE = {
 }
 
 
-def cancel(number: str, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger, log: Log) -> str:
+def cancel(number: str, who: str, why: str, hook: KKHook, ledger: SqlLedger, log: Log) -> str:
     """Ask KK to refund a whole order, once however often this is called, and return the result in words.
 
-    `resolved_by.why` is the remark at KK. KK decides later, usually within an hour (page "Refund").
+    `why` is the remark at KK. KK decides later, usually within an hour (page "Refund").
 
     :raises ResolutionRejected: the refund was not sent, or KK rejected it; the text has the reason.
     :raises ResolutionUnavailable: the refund is in doubt; the same call later continues.
@@ -67,14 +65,13 @@ def cancel(number: str, resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger
     from airflow_provider_kk.sync.errors import SyncError
     from airflow_provider_kk.sync.refund_task import RefundTask
 
-    require_cancellable(number, hook, ledger)
     bucket = hook.settings.shared_bucket(ledger)
-    origin = Origin(run_id="kk cancel", task_id=resolved_by.who)
+    origin = Origin(run_id="kk cancel", task_id=who)
     with hook.client(bucket) as client:
         # After a wrong run, a person pauses the account and cancels the orders of that run.
         task = RefundTask(ledger, client, bucket, origin, Stop(), log, goes_on_while_paused=True)
         try:
-            task.prepare(number, None, None, resolved_by.why[:_MOST_REMARK], "Other")
+            task.prepare(number, None, None, why[:_MOST_REMARK], "Other")
             wait_s = task.advance()
             if wait_s is not None:
                 raise ResolutionUnavailable(

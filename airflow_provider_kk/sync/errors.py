@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from airflow_provider_kk.delivery.resolution import ResolutionRejected
+
 
 class SyncError(Exception):
     """A sync fails. The text has the reason and what to do.
@@ -12,10 +14,6 @@ class SyncError(Exception):
     def __init__(self, message: str, *, is_retryable: bool) -> None:
         super().__init__(message)
         self.is_retryable = is_retryable
-
-
-class ResolutionRejected(Exception):
-    """A resolution is rejected, and the order is unchanged. The text has the reason and what to do."""
 
 
 class ResolutionUnavailable(ResolutionRejected):

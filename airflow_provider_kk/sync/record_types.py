@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.sync.resolution_checks import (
-    doubt_of_orders,
-    doubt_of_refunds,
-    doubts_of_absent_orders,
-    doubts_of_absent_refunds,
-)
-
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
-    from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.errors import ResolutionRejected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +36,6 @@ class RecordType:
     """The ways to resolve a record."""
     may_have_ids_of_others: bool
     """Whether its row may have ids of another record, since KK lists number 007 as 7."""
-    doubt_created: Callable[[Sequence[str], Record, KKHook, SqlLedger], str]
-    doubts_never_created: Callable[
-        [Sequence[Record], KKHook, SqlLedger, Sequence[str]], Mapping[str, str | ResolutionRejected]
-    ]
 
     def count(self, number: int) -> str:
         """Return `1 order`, `2 orders`."""
@@ -81,8 +66,6 @@ ORDERS = RecordType(
     next_run="the next sync that selects it",
     choices=("created", "never_created", "order_again", "retry", "cancel"),
     may_have_ids_of_others=True,
-    doubt_created=doubt_of_orders,
-    doubts_never_created=doubts_of_absent_orders,
 )
 REFUNDS = RecordType(
     one="refund",
@@ -98,6 +81,4 @@ REFUNDS = RecordType(
     next_run="the next try of its task",
     choices=("created", "never_created", "retry"),
     may_have_ids_of_others=False,
-    doubt_created=doubt_of_refunds,
-    doubts_never_created=doubts_of_absent_refunds,
 )
