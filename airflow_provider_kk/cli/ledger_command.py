@@ -271,7 +271,7 @@ def _row(attempt: Attempt) -> list[str]:
 
 
 def _print_commands(entry: Record, arguments: argparse.Namespace) -> None:
-    from airflow_provider_kk.sync.resolve_commands import resolve_commands
+    from airflow_provider_kk.sync.record_types import resolve_commands
 
     kind, options = arguments.record_type, _ledger_options(arguments)
     ways = resolve_commands(entry.key, entry.state, entry.kk_order_ids, kind, options=options)

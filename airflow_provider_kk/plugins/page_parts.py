@@ -21,9 +21,14 @@ from airflow_provider_kk.plugins.chart import HEIGHT
 from airflow_provider_kk.plugins.ledgers import LedgerSource, Reader
 from airflow_provider_kk.plugins.state_groups import group_of
 from airflow_provider_kk.plugins.urls import airflow_path, root
-from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
+from airflow_provider_kk.sync.record_types import (
+    ORDERS,
+    REFUNDS,
+    RecordType,
+    ResolveCommands,
+    resolve_commands,
+)
 from airflow_provider_kk.sync.resolution import choices_for
-from airflow_provider_kk.sync.resolve_commands import ResolveCommands, resolve_commands
 
 #: No script, style, picture or form of another site. Only Airflow may put the page in a frame.
 _POLICY = (

@@ -18,7 +18,7 @@ from airflow_provider_kk.delivery.log import utc
 from airflow_provider_kk.delivery.resolution import ResolutionRejected
 from airflow_provider_kk.delivery.states import CLOSED, DOUBTFUL, Event, State
 from airflow_provider_kk.sync import resolution_checks as checks
-from airflow_provider_kk.sync.cancel import cancel, require_cancellable
+from airflow_provider_kk.sync.errors import ResolutionUnavailable, SyncError
 from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.sync.resolution_checks import Candidates, reading_kk
 
@@ -32,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 #: The choices of a DAG and of `kk ledger resolve`. The others are `kk ledger retry` and `kk cancel`.
 RESOLUTIONS = ("created", "never_created", "order_again")
 RETRY, CANCEL = "retry", "cancel"
+_MOST_REMARK = 200
 
 
 @dataclass(frozen=True)
@@ -366,11 +367,49 @@ class _CheckedRequest:
         return _Prepared(record, effect, apply)
 
     def _cancel(self, record: Record) -> _Prepared:
-        require_cancellable(record, self._hook, self._ledger)
+        checks.require_cancellable(record, self._hook, self._ledger)
         ids = ", ".join(record.kk_order_ids)
         effect = f"KK is asked once to refund all of {ids} and decides within a day. No sync sends it again"
         return _Prepared(
             record,
             effect,
-            lambda by: cancel(record.key, by.who, by.why, self._hook, self._ledger, self._log),
+            lambda by: _cancel(record.key, by.who, by.why, self._hook, self._ledger, self._log),
         )
+
+
+def _cancel(number: str, who: str, why: str, hook: KKHook, ledger: SqlLedger, log: Log) -> str:
+    """Ask KK to refund a whole order, once however often this is called, and return the result in words.
+
+    `why` is the remark at KK. KK decides later, usually within an hour (page "Refund").
+
+    :raises ResolutionRejected: the refund was not sent, or KK rejected it; the text has the reason.
+    :raises ResolutionUnavailable: the refund is in doubt; the same call later continues.
+    :raises KKError: KK cannot be read.
+    """
+    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.model import InconclusiveError, Origin
+    from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
+    from airflow_provider_kk.sync.refund_task import RefundTask
+
+    bucket = hook.settings.shared_bucket(ledger)
+    origin = Origin(run_id="kk cancel", task_id=who)
+    with hook.client(bucket) as client:
+        # After a wrong run, a person pauses the account and cancels the orders of that run.
+        task = RefundTask(ledger, client, bucket, origin, Stop(), log, goes_on_while_paused=True)
+        try:
+            task.prepare(number, None, None, why[:_MOST_REMARK], "Other")
+            wait_s = task.advance()
+            if wait_s is not None:
+                raise ResolutionUnavailable(
+                    f"the refund of {number} is in doubt. Cancel it again in {wait_s:.0f} s to reconcile it. "
+                    "No refund is sent twice"
+                )
+            task.require_sent()
+        except RefundImpossibleError as error:
+            raise ResolutionRejected(f"{number} cannot be cancelled: {error}") from error
+        except (RefundPostponedError, InconclusiveError) as error:
+            raise ResolutionUnavailable(f"{number} cannot be cancelled yet: {error}") from error
+        except SyncError as error:
+            raise ResolutionRejected(f"{number}: {error}") from error
+        refunds = ", ".join(one["refund_no"] for one in task.result())
+        return f"KK has refund {refunds} of {', '.join(task.kk_order_ids)}, and decides on it within a day"

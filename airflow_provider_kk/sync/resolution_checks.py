@@ -320,3 +320,40 @@ _NOT_REJECTED = {
     "not_sent": "not sent: the next sync that selects it sends it",
     "invalid": "invalid: fix its row. The next sync checks it again and sends it",
 }
+
+
+# Cancel --------------------------------------------------------------------------------------------
+
+
+def require_cancellable(entry: Record, hook: KKHook, ledger: SqlLedger) -> None:
+    """Require that an order is at KK and not shipped. Nothing changes.
+
+    :raises ResolutionRejected: it cannot be cancelled; the text has the reason and what to do.
+    :raises KKError: KK does not answer.
+    """
+    from airflow_provider_kk.api.fulfilment import Goal, why_never
+
+    number, state = entry.key, entry.state.value
+    if state != "created":
+        raise ResolutionRejected(f"{number} is {state.replace('_', ' ')}{_NOT_CANCELLABLE[state]}")
+    # A bulk cancel sends a request for each order, so it shares the account's rate limit.
+    with hook.client(hook.settings.shared_bucket(ledger)) as client:
+        listed = client.get_orders(list(entry.kk_order_ids))
+    reasons = {one.id: reason for one in listed if (reason := why_never(one, Goal.REFUNDED))}
+    if listed and len(reasons) == len(listed):
+        text = "; ".join(f"{kk_id}: {why}" for kk_id, why in reasons.items())
+        raise ResolutionRejected(f"{number} cannot be cancelled: {text}")
+
+
+_NOT_AT_KK = (
+    ": KK does not have it, so there is nothing to cancel. To keep it from being sent, remove it from the "
+    "query or run `kk pause`"
+)
+_NOT_CANCELLABLE = {
+    "invalid": _NOT_AT_KK,
+    "not_sent": _NOT_AT_KK,
+    "rejected": _NOT_AT_KK,
+    "sending": ": wait until a sync records its outcome, then cancel it",
+    "in_doubt": ": wait until a sync reconciles it, then cancel it",
+    "held": ": resolve it first with `kk ledger resolve`",
+}
