@@ -26,7 +26,7 @@ from airflow_provider_kk.plugins.ledgers import (
     open_ledger_of,
     open_report,
 )
-from airflow_provider_kk.plugins.page_parts import View, banners_of, page, query
+from airflow_provider_kk.plugins.page_parts import PageError, View, banners_of, page, query
 from airflow_provider_kk.plugins.trusted_forms import (
     TrustedForm,
     TrustedFormDep,
@@ -57,14 +57,6 @@ _MAX_ROWS = 50
 #: Each cancellation takes some requests within KK's rate limit, and the browser waits for all of them.
 _MAX_CANCELLED = 10
 _RESULT_IS_OLD = "This result is too old, or another user's. See the page of the order for its state."
-
-
-class Target(NamedTuple):
-    """A ledger whose orders the user may resolve, and the type of its records: orders or refunds."""
-
-    view: View
-    source: LedgerSource
-    kind: RecordType
 
 
 router = APIRouter(dependencies=[Depends(may_read_connections)])
@@ -100,12 +92,9 @@ def choose(
     back = query_params.back(back)
     view, source, record_type = _target(reader, kk_conn_id, kind)
     rows = _rows(row or [])
-    try:
-        with open_report(source, reader) as (report, _settings):
-            records = record_type.report(report).look_up([one.key for one in rows])
-            banners = banners_of(report, source, reader)
-    except CannotReadLedgerError as error:
-        return page("message.html", view, message=str(error))
+    with view.reported_errors(), open_report(source, reader) as (report, _settings):
+        records = record_type.report(report).look_up([one.key for one in rows])
+        banners = banners_of(report.pause(), source, reader)
     known = [records[one.key] for one in rows if one.key in records]
     return page(
         "resolve.html",
@@ -125,13 +114,11 @@ def plan(reader: ReaderDep, form: TrustedFormDep) -> HTMLResponse:
     """Show the planned result for each order. Nothing changes."""
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
     why, back = _reason(form), query_params.back(form.one("back"))
-    try:
+    with view.reported_errors(status=409, back=back):
         request = _request(form, kind)
         with open_ledger_of(source, reader, kind) as (hook, ledger):
             results = plan_resolutions(request, hook, ledger)
-            banners = banners_of(ledger.storage, source, reader)
-    except (ResolutionRejected, CannotReadLedgerError) as error:
-        return page("message.html", view, status=409, message=_sentence(error), back=back)
+            banners = banners_of(ledger.storage.pause(), source, reader)
     return page(
         "plan.html",
         view,
@@ -155,13 +142,10 @@ def apply(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Response
 
     view, source, kind = _target(reader, form.one("kk_conn_id"), form.one("kind"))
     why, back = _reason(form), query_params.back(form.one("back"))
-    try:
-        request = _request(form, kind)
+    with view.reported_errors(status=409, back=back):
+        request, resolved_by = _request(form, kind), ResolvedBy(user.get_name(), why)
         with open_ledger_of(source, reader, kind) as (hook, ledger):
-            resolved_by = ResolvedBy(user.get_name(), why)
             results = list(apply_resolutions(request, resolved_by, hook, ledger, accepts))
-    except (ResolutionRejected, CannotReadLedgerError) as error:
-        return page("message.html", view, status=409, message=_sentence(error), back=back)
     done = sign("result", [[one.key, one.is_done, one.message] for one in results], user)
     address = query(kk_conn_id=source.kk_conn_id, kind=kind.many, done=done, back=back)
     # After a redirect, reloading the page does not send the form a second time.
@@ -177,7 +161,7 @@ def result(
     view, source, _kind = _target(reader, kk_conn_id, kind)
     try:
         with open_report(source, reader) as (report, _settings):
-            banners = banners_of(report, source, reader)
+            banners = banners_of(report.pause(), source, reader)
     except CannotReadLedgerError:
         banners = []
     return page("result.html", view, results=results, banners=banners, back=query_params.back(back))
@@ -191,11 +175,8 @@ def pause(reader: ReaderDep, kk_conn_id: str = "", back: str = "") -> HTMLRespon
     """Show whether sending is paused, with the form to pause or resume it."""
     back = query_params.back(back)
     view, source, _kind = _target(reader, kk_conn_id, ORDERS.many)
-    try:
-        with open_report(source, reader) as (report, _settings):
-            found = report.pause()
-    except CannotReadLedgerError as error:
-        return page("message.html", view, message=str(error), back=back)
+    with view.reported_errors(back=back), open_report(source, reader) as (report, _settings):
+        found = report.pause()
     return page(
         "pause.html",
         view,
@@ -226,15 +207,15 @@ def end_pause(reader: ReaderDep, user: GetUserDep, form: TrustedFormDep) -> Resp
 def _change_pause(reader: Reader, form: TrustedForm, change: Callable[[SqlStorage, str], bool]) -> Response:
     view, source, _kind = _target(reader, form.one("kk_conn_id"), ORDERS.many)
     why, back = _reason(form), query_params.back(form.one("back"))
-    try:
-        with open_ledger_of(source, reader) as (_hook, ledger):
-            is_changed, found = change(ledger.storage, why), ledger.storage.pause()
-    except CannotReadLedgerError as error:
-        return page("message.html", view, status=409, message=str(error), back=back)
+    with (
+        view.reported_errors(status=409, back=back),
+        open_ledger_of(source, reader, ORDERS) as (_hook, ledger),
+    ):
+        is_changed, found = change(ledger.storage, why), ledger.storage.pause()
     if not is_changed:
         state = describe_pause(found) if found else "sending is not paused now"
-        message = f"Nothing changed, since another user was first: {state}."
-        return page("message.html", view, status=409, message=message, back=back)
+        message = f"Nothing changed, since another user was first: {state}"
+        raise PageError(view, message, status=409, back=back)
     return RedirectResponse(f"{root()}/{back or 'orders' + query(kk_conn_id=source.kk_conn_id)}", 303)
 
 
@@ -245,8 +226,8 @@ def _pause_id(found: Pause | None) -> str:
 # What they share -----------------------------------------------------------------------------------
 
 
-def _target(reader: Reader, kk_conn_id: str, kind: str) -> Target:
-    """Return the ledger of this connection if the user may resolve its orders.
+def _target(reader: Reader, kk_conn_id: str, kind: str) -> tuple[View, LedgerSource, RecordType]:
+    """Return the ledger of this connection if the user may resolve its orders or refunds.
 
     :raises HTTPException: the user may not, or there is no such connection.
     """
@@ -260,7 +241,7 @@ def _target(reader: Reader, kk_conn_id: str, kind: str) -> Target:
         raise HTTPException(
             403, f"To change orders here, you need permission to edit the connection {kk_conn_id!r}."
         )
-    return Target(view, view.source, kinds[kind])
+    return view, view.source, kinds[kind]
 
 
 def _rows(texts: list[str]) -> list[ChosenRow]:
@@ -293,8 +274,3 @@ def _reason(form: TrustedForm) -> str:
 
 def _form_values(reader: Reader, back: str) -> dict[str, Any]:
     return {"token": form_token(reader.user), "back": back}
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error).rstrip(".")
-    return f"{text[:1].upper()}{text[1:]}."

@@ -23,7 +23,7 @@ from airflow_provider_kk.hooks.connection import InvalidConnectionError
 from airflow_provider_kk.hooks.engines import engine_behind
 from airflow_provider_kk.hooks.kk import KKHook, settings_of
 from airflow_provider_kk.hooks.ledger_connection import require_type
-from airflow_provider_kk.sync.record_types import ORDERS, RecordType
+from airflow_provider_kk.sync.record_types import RecordType
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -184,7 +184,7 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
 
 @contextmanager
 def open_ledger_of(
-    source: LedgerSource, reader: Reader, kind: RecordType = ORDERS
+    source: LedgerSource, reader: Reader, kind: RecordType
 ) -> Iterator[tuple[KKHook, SqlLedger]]:
     """Open a ledger until the end of the block, to resolve orders or refunds in it.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
@@ -14,20 +15,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.log import format_goods, utc
-from airflow_provider_kk.delivery.model import Attempt, Pause
+from airflow_provider_kk.delivery.model import Pause
+from airflow_provider_kk.delivery.resolution import ResolutionRejected
 from airflow_provider_kk.delivery.sql.report import Line
-from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
-from airflow_provider_kk.plugins.ledgers import LedgerSource, Reader
+from airflow_provider_kk.plugins.ledgers import CannotReadLedgerError, LedgerSource, Reader
 from airflow_provider_kk.plugins.state_groups import group_of
 from airflow_provider_kk.plugins.urls import airflow_path, root
-from airflow_provider_kk.sync.record_types import (
-    ORDERS,
-    REFUNDS,
-    RecordType,
-    ResolveCommands,
-    resolve_commands,
-)
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType, resolve_commands
 from airflow_provider_kk.sync.resolution import choices_for
 
 #: No script, style, picture or form of another site. Only Airflow may put the page in a frame.
@@ -49,10 +44,33 @@ class View:
 
     sources: list[LedgerSource]
     source: LedgerSource | None
-    kind: RecordType | None = ORDERS
+    kind: RecordType | None
 
     @classmethod
-    def of(cls, reader: Reader, name: str, kind: RecordType | None = ORDERS) -> View:
+    def of_ledger(cls, reader: Reader, name: str, kind: RecordType) -> tuple[View, LedgerSource]:
+        """Return the view of this connection's ledger, else of the first ledger, and the ledger.
+
+        :raises HTTPException: see `of`.
+        :raises PageError: the user may read no ledger.
+        """
+        view = cls.of(reader, name, kind)
+        if view.source is None:
+            raise PageError(view, _NO_CONNECTION)
+        return view, view.source
+
+    @contextmanager
+    def reported_errors(self, *, status: int = 200, back: str = "") -> Iterator[None]:
+        """Report an error until the end of the block.
+
+        :raises PageError: the ledger cannot be read, or a resolution is rejected.
+        """
+        try:
+            yield
+        except (ResolutionRejected, CannotReadLedgerError) as error:
+            raise PageError(self, error, status=status, back=back) from error
+
+    @classmethod
+    def of(cls, reader: Reader, name: str, kind: RecordType | None) -> View:
         """Return the view of this connection's ledger, else of the first ledger.
 
         :raises HTTPException: there is none, or the user may not read it, with the same text for both.
@@ -70,6 +88,12 @@ class View:
         )
 
 
+_NO_CONNECTION = (
+    "There is no connection of type 'kk' that you may read. Create one under Admin, Connections. For those "
+    "of a secrets backend, set their names in Airflow's configuration: [kk] orders_page = kk_default"
+)
+
+
 class PauseBanner(NamedTuple):
     """The notice at the top of a page that sending is paused."""
 
@@ -78,40 +102,9 @@ class PauseBanner(NamedTuple):
     may_edit: bool
 
 
-class _KnowsPause(Protocol):
-    def pause(self) -> Pause | None: ...
-
-
-def banners_of(ledger: _KnowsPause, source: LedgerSource, reader: Reader) -> list[PauseBanner]:
+def banners_of(pause: Pause | None, source: LedgerSource, reader: Reader) -> list[PauseBanner]:
     """Return the banner of a ledger if its sending is paused."""
-    pause = ledger.pause()
     return [PauseBanner(source.kk_conn_id, pause, reader.may_edit(source.kk_conn_id))] if pause else []
-
-
-class Row(NamedTuple):
-    """A line of a list, with the commands that resolve it and its POSTs."""
-
-    line: Line
-    resolve_commands: ResolveCommands | None
-    posts: tuple[Attempt, ...] = ()
-    can_act: bool = False
-    """Whether a person can do something with it."""
-
-
-def row(line: Line, kind: RecordType, source: LedgerSource, posts: tuple[Attempt, ...] = ()) -> Row:
-    """Add the commands to a line that needs a person."""
-    commands = commands_for(line, kind, source) if line.state is State.HELD else None
-    return Row(line, commands, posts, bool(choices_for([line.state], kind)))
-
-
-def rows(lines: Iterable[Line], kind: RecordType, source: LedgerSource) -> list[Row]:
-    """Add the commands to each line that needs a person."""
-    return [row(line, kind, source) for line in lines]
-
-
-def commands_for(line: Any, kind: RecordType, source: LedgerSource) -> ResolveCommands | None:
-    """Return the commands that resolve a line or an entry."""
-    return resolve_commands(line.key, line.state, line.kk_order_ids, kind, options=source.options)
 
 
 @dataclass(frozen=True)
@@ -142,6 +135,16 @@ def page(template: str, view: View, *, status: int = 200, **values: Any) -> HTML
     """Render a page, with the values that all templates need."""
     text = _TEMPLATES.get_template(template).render(view=view, root=root(), **values)
     return HTMLResponse(text, status, headers=_HEADERS)
+
+
+class PageError(Exception):
+    """A page has only a message: why it cannot be shown, and what to do."""
+
+    def __init__(self, view: View, error: object, *, status: int = 200, back: str = "") -> None:
+        text = str(error).rstrip(".")
+        super().__init__(text)
+        message = f"{text[:1].upper()}{text[1:]}."
+        self.response = page("message.html", view, status=status, message=message, back=back)
 
 
 def query(**values: Any) -> str:
@@ -258,6 +261,8 @@ _TEMPLATES.globals |= {
     "HEIGHT": HEIGHT,
     "ORDERS": ORDERS,
     "REFUNDS": REFUNDS,
+    "choices_for": choices_for,
+    "commands_for": resolve_commands,
     "link": query,
     "run_link": _run_link,
     "SORTS": _SORT_NAMES,
