@@ -28,7 +28,8 @@ from airflow_provider_kk.plugins.ledgers import (
     open_ledger_of,
     open_report,
 )
-from airflow_provider_kk.plugins.page_parts import PageError, PauseBanner, View, banners_of, page, query
+from airflow_provider_kk.plugins.page_parts import PageError, PauseBanner, View, banners_of, page
+from airflow_provider_kk.plugins.query_params import address_query
 from airflow_provider_kk.plugins.trusted_forms import (
     TrustedForm,
     TrustedFormDep,
@@ -181,7 +182,7 @@ def apply(target: FormTargetDep, form: TrustedFormDep) -> Response:
     done = sign("result", [[one.key, one.is_done, one.message] for one in results], user)
     values = {"kk_conn_id": target.source.kk_conn_id, "kind": target.kind.many, "back": target.back}
     # After a redirect, reloading the page does not send the form a second time.
-    return RedirectResponse(f"{root()}/resolve/result{query(done=done, **values)}", 303)
+    return RedirectResponse(f"{root()}/resolve/result{address_query(done=done, **values)}", 303)
 
 
 @router.get("/resolve/result")
@@ -267,7 +268,7 @@ def _change_pause(
         state = describe_pause(found) if found else "sending is not paused now"
         message = f"Nothing changed, since another user was first: {state}"
         raise PageError(target.view, message, status=409, back=target.back)
-    back = target.back or f"orders{query(kk_conn_id=target.source.kk_conn_id)}"
+    back = target.back or f"orders{address_query(kk_conn_id=target.source.kk_conn_id)}"
     return RedirectResponse(f"{root()}/{back}", 303)
 
 

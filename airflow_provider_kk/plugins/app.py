@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.refunds import order_of_key
 from airflow_provider_kk.delivery.sql.report import Report
-from airflow_provider_kk.plugins import action_pages, chart, page_parts, query_params
+from airflow_provider_kk.plugins import action_pages, chart, query_params
 from airflow_provider_kk.plugins.ledgers import (
     CannotReadLedgerError,
     LedgerSource,
@@ -32,8 +32,7 @@ from airflow_provider_kk.plugins.ledgers import (
     open_report,
 )
 from airflow_provider_kk.plugins.page_parts import PageError, Pager, View, banners_of, csv_response, page
-from airflow_provider_kk.plugins.query_params import ListQuery, list_query
-from airflow_provider_kk.plugins.state_groups import GROUPS, by_group
+from airflow_provider_kk.plugins.query_params import GROUPS, ListQuery, address_query, by_group
 from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType, resolve_commands
 from airflow_provider_kk.sync.resolution import choices_for
 
@@ -52,7 +51,7 @@ def _kind_of(request: Request) -> RecordType:
 
 
 KindDep = Annotated[RecordType, Depends(_kind_of)]
-QueryDep = Annotated[ListQuery, Depends(list_query)]
+QueryDep = Annotated[ListQuery, Depends()]
 
 
 @app.get("/orders", dependencies=[_may_read_connections])
@@ -60,7 +59,7 @@ QueryDep = Annotated[ListQuery, Depends(list_query)]
 def record_list(reader: ReaderDep, kind: KindDep, query: QueryDep) -> HTMLResponse:
     """Show the orders or refunds of a ledger: counts, chart, table."""
     view, source = View.of_ledger(reader, query.kk_conn_id, kind)
-    query = replace(query, kk_conn_id=source.kk_conn_id)
+    query.kk_conn_id = source.kk_conn_id
     with view.reported_errors(), open_report(source, reader) as (report, settings):
         mine = kind.report(report)
         if query.q:
@@ -71,7 +70,7 @@ def record_list(reader: ReaderDep, kind: KindDep, query: QueryDep) -> HTMLRespon
             replace(query.selection, states=query.states),
             sort=query.column,
             descending=query.is_descending,
-            offset=(query.page - 1) * PAGE_SIZE,
+            offset=(query.number - 1) * PAGE_SIZE,
             limit=PAGE_SIZE,
         )
         open_now, dag_ids = _open_now(report), mine.dag_ids()
@@ -88,7 +87,7 @@ def record_list(reader: ReaderDep, kind: KindDep, query: QueryDep) -> HTMLRespon
         banners=banners,
         dag_ids=dag_ids,
         lines=lines,
-        pager=Pager(query.page, PAGE_SIZE, total),
+        pager=Pager(query.number, PAGE_SIZE, total),
         may_edit=reader.may_edit(source.kk_conn_id),
         here=kind.many + query.address(page=query.page),
     )
@@ -170,7 +169,7 @@ def detail(
         may_resolve=reader.may_edit(source.kk_conn_id) and bool(choices_for([last.state], kind)),
         kk_order_id=order_of_key(key) if kind is REFUNDS else "",
         back=back,
-        here=kind.one + page_parts.query(**{kind.parameter: key, "kk_conn_id": source.kk_conn_id}),
+        here=kind.one + address_query(**{kind.parameter: key, "kk_conn_id": source.kk_conn_id}),
     )
 
 
@@ -185,7 +184,7 @@ def run(
 ) -> HTMLResponse:
     """Show the orders and refunds of a DAG run, of each ledger whose connections the user may read."""
     dag_id, run_id = query_params.text("dag_id", dag_id), query_params.text("run_id", run_id)
-    view, number = View.of(reader, kk_conn_id, None), query_params.page(page_number)
+    view, number = View.of(reader, kk_conn_id, None), query_params.page_number(page_number)
     found, banners, unread = [], [], 0
     for one in [view.source] if kk_conn_id and view.source else view.sources:
         try:
@@ -219,7 +218,7 @@ def _of_run(
             "posts": [one.attempts for one in found],
             "counts": {name: count for name, count in counts.items() if count},
             "pager": Pager(number, PAGE_SIZE, sum(counts.values())),
-            "address": partial(page_parts.query, kk_conn_id=source.kk_conn_id, kind=kind.many),
+            "address": partial(address_query, kk_conn_id=source.kk_conn_id, kind=kind.many),
         }
     ]
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,7 +20,7 @@ from airflow_provider_kk.delivery.resolution import ResolutionRejected
 from airflow_provider_kk.delivery.sql.report import Line
 from airflow_provider_kk.plugins.chart import HEIGHT
 from airflow_provider_kk.plugins.ledgers import CannotReadLedgerError, LedgerSource, Reader
-from airflow_provider_kk.plugins.state_groups import group_of
+from airflow_provider_kk.plugins.query_params import address_query, group_of
 from airflow_provider_kk.plugins.urls import airflow_path, root
 from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType, resolve_commands
 from airflow_provider_kk.sync.resolution import choices_for
@@ -147,11 +147,6 @@ class PageError(Exception):
         self.response = page("message.html", view, status=status, message=message, back=back)
 
 
-def query(**values: Any) -> str:
-    """Return the query of an address, without empty values."""
-    return "?" + urlencode({name: value for name, value in values.items() if value})
-
-
 # CSV -----------------------------------------------------------------------------------------------
 
 
@@ -263,7 +258,7 @@ _TEMPLATES.globals |= {
     "REFUNDS": REFUNDS,
     "choices_for": choices_for,
     "commands_for": resolve_commands,
-    "link": query,
+    "link": address_query,
     "run_link": _run_link,
     "SORTS": _SORT_NAMES,
     "CHOICE_NAMES": _CHOICE_NAMES,
