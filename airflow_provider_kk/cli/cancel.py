@@ -5,16 +5,10 @@ from __future__ import annotations
 import argparse
 from contextlib import closing
 
-from airflow_provider_kk.cli.common import StderrLog, confirm, open_ledger_of, print_line, run_command
-from airflow_provider_kk.cli.resolve import (
-    add_resolution_options,
-    print_results,
-    request_for,
-    require_known,
-    who_of,
-)
+from airflow_provider_kk.cli.common import open_ledger_of, print_line, run_command
+from airflow_provider_kk.cli.resolve import add_resolution_options, apply_choice, require_known
 from airflow_provider_kk.sync.record_types import ORDERS
-from airflow_provider_kk.sync.resolution import CANCEL, ResolvedBy, apply_resolutions
+from airflow_provider_kk.sync.resolution import CANCEL
 
 _EPILOG = """\
   kk cancel A-1001 --why "bought twice"
@@ -36,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("number", nargs="+", metavar="NUMBER", help="order numbers")
+    parser.set_defaults(record_type=ORDERS)
     add_resolution_options(parser)
 
 
@@ -47,7 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.log import format_goods
 
-    resolved_by = ResolvedBy(who_of(arguments), arguments.why)
     hook, ledger = open_ledger_of(arguments)
     with closing(ledger):
         entries = require_known(arguments.number, ledger)
@@ -55,12 +49,8 @@ def _run(arguments: argparse.Namespace) -> int:
             f"{one.key}: {one.state.value}, {format_goods(one.content.goods)}, {', '.join(one.kk_order_ids)}"
             for one in entries
         ]
-        confirm(what, "Ask KK to refund all of these orders?", yes=arguments.yes)
-
-        request = request_for(entries, ORDERS, CANCEL)
-        log = StderrLog("kk cancel")
-        results = apply_resolutions(request, resolved_by, hook, ledger, log=log)
-        _done, skipped = print_results(results, ledger, as_json=arguments.json)
-        if skipped and not arguments.json:
-            print_line(f"{skipped} of {len(entries)} orders are not cancelled, for the reasons above")
+        question = "Ask KK to refund all of these orders?"
+        _done, skipped = apply_choice(CANCEL, entries, arguments, hook, ledger, what=what, question=question)
+    if skipped and not arguments.json:
+        print_line(f"{skipped} of {len(entries)} orders are not cancelled, for the reasons above")
     return 1 if skipped else 0

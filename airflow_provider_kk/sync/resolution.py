@@ -147,7 +147,7 @@ def apply_resolutions(
     resolved_by: ResolvedBy,
     hook: KKHook,
     ledger: SqlLedger,
-    accepts: Callable[[str], bool] = lambda _doubt: False,
+    accepts: Callable[[str], bool],
     log: Log = _LOG,
 ) -> Iterator[ResolutionResult]:
     """Resolve the orders and yield the result for each, in the order of the request.
