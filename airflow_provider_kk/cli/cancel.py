@@ -28,7 +28,6 @@ Exit status:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `kk cancel`."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("number", nargs="+", metavar="NUMBER", help="order numbers")
     parser.set_defaults(record_type=ORDERS)
     add_resolution_options(parser)

@@ -54,7 +54,6 @@ _OPEN = ("held", "in_doubt", "sending", "rejected", "invalid", "not_sent")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `list`, `show`, `resolve`, `retry` and `ddl`."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     listing = actions.add_parser("list", help="list orders, by default those that are not created")

@@ -32,7 +32,6 @@ Exit status:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `kk pause` and `kk resume`."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_who(parser, why_required=parser.prog.endswith("pause"))
     add_ledger_options(parser)
 

@@ -15,7 +15,6 @@ from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.operators.base import translate_errors
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 
@@ -33,27 +32,25 @@ def held_orders(
     :raises AirflowFailException: there is no ledger, or a connection is wrong.
     :raises AirflowException: the ledger's database cannot be used.
     """
+    from airflow_provider_kk.delivery.log import utc
     from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.sync.resolution import newest
 
     with translate_errors(), _ledger(KKHook(kk_conn_id), ledger_conn_id) as ledger:
         held = sorted(newest(ledger.entries(states=[State.HELD]), ledger), key=lambda one: one.updated_at)
-        return [_plain(entry) for entry in held[:limit]]
-
-
-def _plain(entry: Record) -> dict[str, Any]:
-    from airflow_provider_kk.delivery.log import utc
-
-    return {
-        "custom_order_number": entry.key,
-        "generation": entry.generation,
-        "version": entry.version,
-        "goods": dict(entry.content.goods),
-        "country": entry.content.country,
-        "kk_order_ids": list(entry.kk_order_ids),
-        "why": entry.message,
-        "since": utc(entry.updated_at),
-    }
+        return [
+            {
+                "custom_order_number": entry.key,
+                "generation": entry.generation,
+                "version": entry.version,
+                "goods": dict(entry.content.goods),
+                "country": entry.content.country,
+                "kk_order_ids": list(entry.kk_order_ids),
+                "why": entry.message,
+                "since": utc(entry.updated_at),
+            }
+            for entry in held[:limit]
+        ]
 
 
 def resolve_order(
