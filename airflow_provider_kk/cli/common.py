@@ -260,7 +260,7 @@ def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
-    from airflow_provider_kk.sync.errors import ResolutionUnavailable
+    from airflow_provider_kk.sync.resolution_checks import ResolutionUnavailable
 
     status = _CANNOT_RUN
     try:

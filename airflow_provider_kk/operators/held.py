@@ -87,8 +87,8 @@ def resolve_order(
     :raises AirflowException: KK or the ledger's database does not answer; a retry helps.
     """
     from airflow_provider_kk.delivery.resolution import ResolutionRejected
-    from airflow_provider_kk.sync.errors import ResolutionUnavailable
     from airflow_provider_kk.sync.resolution import ResolvedBy, resolve, split_ids
+    from airflow_provider_kk.sync.resolution_checks import ResolutionUnavailable
 
     ids = split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
     hook = KKHook(kk_conn_id)

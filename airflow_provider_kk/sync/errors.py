@@ -1,8 +1,6 @@
-"""The errors of this room: operators translate them to exceptions of Airflow, commands to an exit status."""
+"""The error of this room: operators translate it to an exception of Airflow, commands to an exit status."""
 
 from __future__ import annotations
-
-from airflow_provider_kk.delivery.resolution import ResolutionRejected
 
 
 class SyncError(Exception):
@@ -14,7 +12,3 @@ class SyncError(Exception):
     def __init__(self, message: str, *, is_retryable: bool) -> None:
         super().__init__(message)
         self.is_retryable = is_retryable
-
-
-class ResolutionUnavailable(ResolutionRejected):
-    """KK did not answer, so the same resolution may be accepted later."""

@@ -18,9 +18,9 @@ from airflow_provider_kk.delivery.log import utc
 from airflow_provider_kk.delivery.resolution import ResolutionRejected
 from airflow_provider_kk.delivery.states import CLOSED, DOUBTFUL, Event, State
 from airflow_provider_kk.sync import resolution_checks as checks
-from airflow_provider_kk.sync.errors import ResolutionUnavailable, SyncError
+from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
-from airflow_provider_kk.sync.resolution_checks import Candidates, reading_kk
+from airflow_provider_kk.sync.resolution_checks import Candidates, ResolutionUnavailable, reading_kk
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log

@@ -15,7 +15,6 @@ from airflow_provider_kk.delivery.resolution import (
     require_over,
     require_window_over,
 )
-from airflow_provider_kk.sync.errors import ResolutionUnavailable
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.model import ListedOrder, Record
@@ -23,6 +22,10 @@ if TYPE_CHECKING:
     from airflow_provider_kk.hooks.kk import KKHook
 
 T = TypeVar("T")
+
+
+class ResolutionUnavailable(ResolutionRejected):
+    """KK did not answer, so the same resolution may be accepted later."""
 
 
 class Candidates:
