@@ -28,7 +28,7 @@ from airflow_provider_kk.plugins.ledgers import (
     open_ledger_of,
     open_report,
 )
-from airflow_provider_kk.plugins.page_parts import PageError, PauseBanner, View, banners_of, page
+from airflow_provider_kk.plugins.page_parts import PAGE_SIZE, PageError, PauseBanner, View, banners_of, page
 from airflow_provider_kk.plugins.query_params import address_query
 from airflow_provider_kk.plugins.trusted_forms import (
     TrustedForm,
@@ -51,8 +51,6 @@ from airflow_provider_kk.sync.resolution import (
 
 #: Characters of a reason. The ledger keeps 250 characters of the user's name and the reason.
 MAX_REASON = 180
-#: As many rows as a page of a list has, since their results are in an address.
-_MAX_ROWS = 50
 #: Each cancellation takes some requests within KK's rate limit, and the browser waits for all of them.
 _MAX_CANCELLED = 10
 _RESULT_IS_OLD = "This result is too old, or another user's. See the page of the order for its state."
@@ -200,8 +198,9 @@ def result(target: TargetDep, done: str = "") -> HTMLResponse:
 def _rows(texts: list[str]) -> list[ChosenRow]:
     if not texts:
         raise HTTPException(400, "No order is chosen. Go back and choose at least one.")
-    if len(texts) > _MAX_ROWS:
-        raise HTTPException(400, f"Choose at most {_MAX_ROWS} orders at once.")
+    # Their results are in an address.
+    if len(texts) > PAGE_SIZE:
+        raise HTTPException(400, f"Choose at most {PAGE_SIZE} orders at once.")
     return [ChosenRow.parse(one) for one in dict.fromkeys(texts)]
 
 

@@ -31,14 +31,21 @@ from airflow_provider_kk.plugins.ledgers import (
     may_read_connections,
     open_report,
 )
-from airflow_provider_kk.plugins.page_parts import PageError, Pager, View, banners_of, csv_response, page
+from airflow_provider_kk.plugins.page_parts import (
+    PAGE_SIZE,
+    PageError,
+    Pager,
+    View,
+    banners_of,
+    csv_response,
+    page,
+)
 from airflow_provider_kk.plugins.query_params import GROUPS, ListQuery, address_query, by_group
 from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType, resolve_commands
 from airflow_provider_kk.sync.resolution import choices_for
 
 _STATIC = Path(__file__).with_name("static")
 _MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-PAGE_SIZE = 50
 
 app = FastAPI(dependencies=[Depends(get_user)], docs_url=None, redoc_url=None, openapi_url=None)
 app.include_router(action_pages.router)
@@ -87,7 +94,7 @@ def record_list(reader: ReaderDep, kind: KindDep, query: QueryDep) -> HTMLRespon
         banners=banners,
         dag_ids=dag_ids,
         lines=lines,
-        pager=Pager(query.number, PAGE_SIZE, total),
+        pager=Pager(query.number, total),
         may_edit=reader.may_edit(source.kk_conn_id),
         here=kind.many + query.address(page=query.page),
     )
@@ -217,7 +224,7 @@ def _of_run(
             "lines": [one.line for one in found],
             "posts": [one.attempts for one in found],
             "counts": {name: count for name, count in counts.items() if count},
-            "pager": Pager(number, PAGE_SIZE, sum(counts.values())),
+            "pager": Pager(number, sum(counts.values())),
             "address": partial(address_query, kk_conn_id=source.kk_conn_id, kind=kind.many),
         }
     ]

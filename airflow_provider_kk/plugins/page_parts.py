@@ -25,6 +25,7 @@ from airflow_provider_kk.plugins.urls import airflow_path, root
 from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType, resolve_commands
 from airflow_provider_kk.sync.resolution import choices_for
 
+PAGE_SIZE = 50
 #: No script, style, picture or form of another site. Only Airflow may put the page in a frame.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -76,16 +77,14 @@ class View:
         :raises HTTPException: there is none, or the user may not read it, with the same text for both.
         """
         known = reader.sources()
-        if not name:
-            return cls(known, known[0] if known else None, kind)
-        for one in known:
-            if one.kk_conn_id == name:
-                return cls(known, one, kind)
-        raise HTTPException(
-            404,
-            f"There is no connection {name!r} that you may read. If it is in a secrets backend, set its name "
-            f"in Airflow's configuration: [kk] orders_page = {name}",
-        )
+        found = [one for one in known if name in ("", one.kk_conn_id)]
+        if name and not found:
+            raise HTTPException(
+                404,
+                f"There is no connection {name!r} that you may read. If it is in a secrets backend, set its "
+                f"name in Airflow's configuration: [kk] orders_page = {name}",
+            )
+        return cls(known, found[0] if found else None, kind)
 
 
 _NO_CONNECTION = (
@@ -112,23 +111,22 @@ class Pager:
     """The number of a list's page, and of all its pages."""
 
     number: int
-    size: int
     total: int
 
     @property
     def last(self) -> int:
         """The number of the last page."""
-        return max(1, -(-self.total // self.size))
+        return max(1, -(-self.total // PAGE_SIZE))
 
     @property
     def first_row(self) -> int:
         """The position of the page's first row in the list; the first is 1."""
-        return (self.number - 1) * self.size + 1
+        return (self.number - 1) * PAGE_SIZE + 1
 
     @property
     def last_row(self) -> int:
         """The position of the page's last row."""
-        return min(self.number * self.size, self.total)
+        return min(self.number * PAGE_SIZE, self.total)
 
 
 def page(template: str, view: View, *, status: int = 200, **values: Any) -> HTMLResponse:
