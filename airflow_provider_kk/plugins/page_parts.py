@@ -152,23 +152,9 @@ def csv_response(lines: Iterable[Line], kind: RecordType, name: str) -> Response
     """Return rows as a file that spreadsheets open."""
     # Larger files are written to the disk.
     file = SpooledTemporaryFile(_CSV_IN_MEMORY, mode="w+", encoding="utf-8", newline="")  # noqa: SIM115
-    file.write("\ufeff")  # without it, Excel does not read the file as UTF-8
+    names = f"{kind.key},generation,state,{kind.ids},goods,country,dag,run,time (UTC),code,message"
+    file.write(f"\ufeff{names}\r\n")  # without the first character, Excel does not read the file as UTF-8
     writer = csv.writer(file)
-    writer.writerow(
-        [
-            kind.key,
-            "generation",
-            "state",
-            kind.ids,
-            "goods",
-            "country",
-            "dag",
-            "run",
-            "time (UTC)",
-            "code",
-            "message",
-        ]
-    )
     for line in lines:
         cells = (
             line.key,
