@@ -104,15 +104,12 @@ class RateLimit(Protocol):
         :param to_send: the request is an order or a refund, which a person may have paused.
         :raises ThrottleStopped, SendingPausedError: the task is stopped, or sending is paused.
         """
-        ...
 
     def min_duration_s(self, requests: int) -> float:
         """Return the least seconds that so many requests take, if no other worker sends."""
-        ...
 
     def release(self, held_s: float) -> None:
         """Return a permit that was acquired `held_s` seconds ago and is not used."""
-        ...
 
 
 @dataclass

@@ -76,15 +76,12 @@ class Clock(Protocol):
 
     def wall(self) -> float:
         """Return epoch seconds, which may jump."""
-        ...
 
     def monotonic(self) -> float:
         """Return seconds that never go backwards, and that stop while the machine is suspended."""
-        ...
 
     def sleep(self, seconds: float, stop: StopSignal) -> None:
         """Sleep, at most until `stop` is set."""
-        ...
 
 
 class SystemClock:

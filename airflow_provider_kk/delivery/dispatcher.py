@@ -61,18 +61,15 @@ class StockLookup(Protocol):
 
     def expect(self, items: Iterable[QueuedOrder]) -> None:
         """Announce the orders that come next."""
-        ...
 
     def shortage(self, item: QueuedOrder) -> str:
         """Reserve an order's goods, or return the missing goods.
 
         :raises KKError: KK's stock cannot be read.
         """
-        ...
 
     def close(self) -> None:
         """Delete the data."""
-        ...
 
 
 @dataclass

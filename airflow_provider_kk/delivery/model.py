@@ -92,14 +92,12 @@ class OrderList(Protocol):
     @property
     def clock_skew_s(self) -> float | None:
         """KK's clock minus this machine's, in seconds, at the last response."""
-        ...
 
     def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
         """Yield every order created in a period (epoch seconds), in parts.
 
         :raises InconclusiveError: the list may be incomplete.
         """
-        ...
 
 
 def add_goods(parts: Sequence[Goods]) -> dict[str, int]:
