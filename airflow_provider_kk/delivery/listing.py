@@ -1,9 +1,10 @@
-"""Reading KK's list for some order numbers, and deciding whether it proves their absence."""
+"""Read KK's list of orders completely, and decide whether it proves the absence of some order numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.delivery.ledger import AnyLedger
@@ -18,13 +19,19 @@ from airflow_provider_kk.delivery.model import (
     add_goods,
     plain_number,
 )
-from airflow_provider_kk.delivery.order_jobs import KKOrderList, listed_order
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder
 
+_PAGE_SIZE = 250
+#: Periods with more rows are read in smaller slices, since rows shift while pages are read.
+_MAX_ROWS_AT_ONCE = 1_000
+_MAX_PAGES = 2 * _MAX_ROWS_AT_ONCE // 10
+_SHORTEST_SLICE_S = 2
+#: Values of `status`, v1 and v2.
+CANCELLED = ("cancel", "refunded")
 #: Seconds that are listed around an attempt, since clocks may differ and KK may be slow.
 _MARGIN_S = 600.0
 SENTINELS = 3
@@ -36,6 +43,96 @@ NOT_OUR_STORE = (
 )
 #: An order in one of these may be at KK, in whole or in part, under ids that the ledger does not know.
 _MAY_BE_THERE = RECONCILE_FIRST | {State.HELD, State.CREATED}
+
+
+class KKOrderList:
+    """Lists KK's orders by creation time, completely or not at all.
+
+    Source: KK's page "Query orders". A short page does not prove the end of the list, since a server may cap
+    the page size. Rows may shift between pages. There is no filter by the caller's number.
+    """
+
+    def __init__(self, client: KKClient) -> None:
+        self._client = client
+
+    @property
+    def clock_skew_s(self) -> float | None:
+        """KK's clock minus this machine's, in seconds, at the last answer."""
+        return self._client.clock_skew_s
+
+    def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
+        """Yield the orders created from `since` to `until` (epoch seconds) in complete slices.
+
+        :raises InconclusiveError: even the shortest slice may be incomplete.
+        :raises KKError: KK cannot be read.
+        """
+        # KK's parameters have whole seconds, and it is not documented whether a period includes its bounds,
+        # so neighbouring slices overlap by one second.
+        slices = [(int(since) - 1, int(until) + 2)]
+        while slices:
+            start, end = slices.pop()
+            rows = self._read_slice(start, end)
+            if rows is not None:
+                yield [listed_order(row) for row in rows]
+            elif end - start > _SHORTEST_SLICE_S:
+                middle = (start + end) // 2
+                slices += [(middle, end), (start, middle + 1)]
+            else:
+                raise InconclusiveError(
+                    "KK's list of orders could not be read completely, since its pages contradict each other"
+                )
+
+    def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
+        """Return every order of a slice, or None if its pages do not prove to be all."""
+        seen: dict[str, KKOrder] = {}
+        total = None
+        since, until = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC)
+        for page_number in range(1, _MAX_PAGES):
+            page = self._client.list_orders(
+                created_from=since, created_to=until, page_number=page_number, page_size=_PAGE_SIZE
+            )
+            if page_number > 1 and page.total != total:
+                return None  # rows were added or removed meanwhile
+            total = page.total
+            if total is not None and total > _MAX_ROWS_AT_ONCE and end - start > _SHORTEST_SLICE_S:
+                return None
+            if not page.orders:
+                # An empty page ends a list, but only the rows of a single page cannot have shifted.
+                is_whole = page_number <= 2 and total in (None, len(seen))
+                return list(seen.values()) if is_whole else None
+            if page_number > 1 and total is None:
+                return None
+            seen.update({order.id: order for order in page.orders})
+            if "" in seen:
+                raise InconclusiveError("KK's list has orders whose id is missing or cannot be parsed")
+            if len(seen) == total:
+                return list(seen.values())
+        return None
+
+
+def listed_order(order: KKOrder) -> ListedOrder:
+    """Return a listed order without its personal data."""
+    address = order.shipping_address
+    return ListedOrder(
+        id=order.id,
+        key=order.custom_order_number,
+        key_is_integer=order.number_is_integer,
+        goods=_listed_goods(order),
+        country=address.country if address else None,
+        zip=address.zip if address else None,
+        created_at=order.created_at.timestamp() if order.created_at else None,
+        is_cancelled=order.status in CANCELLED,
+    )
+
+
+def _listed_goods(order: KKOrder) -> Goods | None:
+    goods: dict[str, int] = {}
+    for item in order.items:
+        if item.sku is None or item.quantity is None:
+            return None
+        sku = item.sku.upper()
+        goods[sku] = goods.get(sku, 0) + item.quantity
+    return goods or None
 
 
 def trusted_now(ledger: AnyLedger, order_list: OrderList) -> float:

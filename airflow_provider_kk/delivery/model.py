@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
+from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.states import Event, State
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.models import Order
 
 #: SKU (upper case) to quantity; lines of one SKU are added up.
 Goods = Mapping[str, int]
@@ -128,6 +134,56 @@ def fingerprint_of_token(token: str) -> str:
 def union(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
     """Return the items of both in order, each once."""
     return tuple(dict.fromkeys([*first, *second]))
+
+
+# An order as a job ---------------------------------------------------------------------------------
+
+
+def order_job(order: Order, client: KKClient) -> Job:
+    """Make the job that creates this order; it must have its number."""
+    if order.custom_order_number is None:
+        raise ValueError("an order needs a custom_order_number to be delivered")
+    return Job(
+        key=order.custom_order_number,
+        content=content_of(order),
+        send=lambda before_send: client.post_order(order, throttled=False, before_send=before_send),
+        redact=lambda text: redact(text, order.private_values()),
+    )
+
+
+def content_of(order: Order) -> Content:
+    """Return an order's content, as the ledger keeps it."""
+    number, address = order.custom_order_number or "", order.address
+    return Content(fingerprint(order), goods_of(order), address.country, zip_digest(number, address.zip))
+
+
+def goods_of(order: Order) -> dict[str, int]:
+    """Return the ordered quantities by SKU (upper case)."""
+    goods: dict[str, int] = {}
+    for item in order.items:
+        goods[item.sku.upper()] = goods.get(item.sku.upper(), 0) + item.quantity
+    return goods
+
+
+def fingerprint(order: Order) -> str:
+    """Return a digest of an order's goods and address, without case, spaces and the order of lines.
+
+    It begins with the version of its format.
+    """
+    return _fingerprint(goods_of(order), order.address.model_dump())
+
+
+def fingerprint_with(payload: str, goods: Goods) -> str:
+    """Return the fingerprint that an order in JSON would have with these goods."""
+    return _fingerprint(goods, json.loads(payload)["address"])
+
+
+def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:
+    plain = {
+        name: " ".join(str(value).split()).casefold() for name, value in address.items() if value is not None
+    }
+    text = json.dumps([sorted(goods.items()), plain], sort_keys=True)
+    return "1:" + hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 # The ledger's rows ---------------------------------------------------------------------------------

@@ -13,8 +13,7 @@ from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, utc
-from airflow_provider_kk.delivery.model import Content, Record
-from airflow_provider_kk.delivery.order_jobs import difference
+from airflow_provider_kk.delivery.model import Content, Record, fingerprint_with
 from airflow_provider_kk.delivery.states import DOUBTFUL, Action, State, next_action
 
 _BATCH = 1_000
@@ -373,3 +372,19 @@ class Results:
                 text = f"{{orders}} {{are}} still {status.replace('_', ' ')}: {{reason}}"
                 self._order_log.warning(text, key, why)
                 self._run_queue.set(items[key].position, status, message=why)
+
+
+def difference(item: QueuedOrder, entry: Record) -> str:
+    """Describe the difference between an order and the one under its number: goods, address, or both."""
+    if item.content.goods == entry.content.goods:
+        what = "its address differs"
+    else:
+        what = "its goods and address differ" if _has_other_address(item, entry) else "its goods differ"
+    return f"{what} from the order that was sent under this number"
+
+
+def _has_other_address(item: QueuedOrder, entry: Record) -> bool:
+    if not entry.content.fingerprint:  # an adopted order: only country and zip are known
+        return item.content.goes_elsewhere(entry.content)
+    # The ledger has no address. With its goods, the address alone makes the fingerprint differ.
+    return fingerprint_with(item.payload, entry.content.goods) != entry.content.fingerprint
