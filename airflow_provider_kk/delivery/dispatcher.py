@@ -11,21 +11,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
 from airflow_provider_kk.api.throttle import ThrottleStopped
 from airflow_provider_kk.delivery.adopt_unknown import found_as_integer, recover, rename
-from airflow_provider_kk.delivery.attempt import CircuitBreaker, Limits, RateLimit, attempt
+from airflow_provider_kk.delivery.attempt import CircuitBreaker, Limits, attempt
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
+from airflow_provider_kk.delivery.listing import KKOrderList, kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, describe_pause, some_of, utc
 from airflow_provider_kk.delivery.model import (
     DailyCapError,
     InconclusiveError,
     Job,
-    OrderList,
     Origin,
     Record,
     SendingPausedError,
@@ -41,6 +40,9 @@ from airflow_provider_kk.delivery.states import (
     is_unsent,
     next_action,
 )
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 
 #: POSTs of an order in all that KK may answer with HTTP 429.
 _RATE_LIMITED_TRIES = 5
@@ -82,8 +84,8 @@ class Dispatcher:
     """
 
     ledger: AnyLedger
-    order_list: OrderList
-    throttle: RateLimit
+    order_list: KKOrderList
+    throttle: LedgerBucket
     run_queue: RunQueue
     make_job: Callable[[str], Job]
     probe: Callable[[], object]

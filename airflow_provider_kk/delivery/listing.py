@@ -14,7 +14,6 @@ from airflow_provider_kk.delivery.model import (
     Goods,
     InconclusiveError,
     ListedOrder,
-    OrderList,
     Record,
     add_goods,
     plain_number,
@@ -135,13 +134,13 @@ def _listed_goods(order: KKOrder) -> Goods | None:
     return goods or None
 
 
-def trusted_now(ledger: AnyLedger, order_list: OrderList) -> float:
+def trusted_now(ledger: AnyLedger, order_list: KKOrderList) -> float:
     """Return the earliest of the database's, the worker's and KK's clock, epoch seconds."""
     worker = ledger.clock.wall()
     return min(ledger.now(), worker, worker + kk_skew_s(order_list))
 
 
-def kk_skew_s(order_list: OrderList) -> float:
+def kk_skew_s(order_list: KKOrderList) -> float:
     """Return KK's clock minus the worker's, seconds; 0 while KK has not answered yet."""
     return order_list.clock_skew_s or 0.0
 
@@ -228,7 +227,7 @@ class Listing:
 
 
 def list_since(
-    ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record], since: float, now: float
+    ledger: AnyLedger, order_list: KKOrderList, entries: Sequence[Record], since: float, now: float
 ) -> Listing:
     """Read KK's list from a time of the database up to now, and further back to a sentinel order.
 
@@ -246,7 +245,7 @@ def _read_since(
     listing: Listing,
     sentinel_orders: Sequence[Record],
     ledger: AnyLedger,
-    order_list: OrderList,
+    order_list: KKOrderList,
     keys: Sequence[str],
 ) -> None:
     # Intents have the database's time, and KK lists by its own clock, which may have been set since.
@@ -259,13 +258,13 @@ def _read_since(
         listing.shows_sentinel = read_until_known(order_list, starts, until, listing.add)
 
 
-def clocks_apart_s(ledger: AnyLedger, order_list: OrderList) -> float:
+def clocks_apart_s(ledger: AnyLedger, order_list: KKOrderList) -> float:
     """Return the seconds by which the database's clock may differ from KK's."""
     return abs(kk_skew_s(order_list)) + abs(ledger.now() - ledger.clock.wall())
 
 
 def known_since(
-    known: Sequence[Record], ledger: AnyLedger, order_list: OrderList, since: float
+    known: Sequence[Record], ledger: AnyLedger, order_list: KKOrderList, since: float
 ) -> Iterator[float]:
     """Yield times on KK's clock, epoch seconds, after which it created one of these orders.
 
@@ -285,7 +284,7 @@ def known_since(
 
 
 def read_until_known(
-    order_list: OrderList,
+    order_list: KKOrderList,
     starts: Iterable[float],
     until: float,
     take: Callable[[list[ListedOrder]], bool],
@@ -310,7 +309,7 @@ def read_until_known(
 
 
 def all_at_kk(
-    ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record]
+    ledger: AnyLedger, order_list: KKOrderList, entries: Sequence[Record]
 ) -> dict[str, list[ListedOrder]]:
     """Return, by number, all of KK's orders of these generations, by one reading of its list.
 
@@ -327,7 +326,7 @@ def all_at_kk(
 
 
 def seen_at_kk(
-    ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record]
+    ledger: AnyLedger, order_list: KKOrderList, entries: Sequence[Record]
 ) -> tuple[dict[str, list[ListedOrder]], str]:
     """Return, by number, KK's listed orders of these generations, and a doubt whether these are all.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.states import Event, State
@@ -90,20 +90,6 @@ class ListedOrder:
 
 class InconclusiveError(Exception):
     """KK's list could not be read completely, so an order that is not in it may exist."""
-
-
-class OrderList(Protocol):
-    """Lists KK's orders."""
-
-    @property
-    def clock_skew_s(self) -> float | None:
-        """KK's clock minus this machine's, in seconds, at the last response."""
-
-    def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
-        """Yield every order created in a period (epoch seconds), in parts.
-
-        :raises InconclusiveError: the list may be incomplete.
-        """
 
 
 def add_goods(parts: Sequence[Goods]) -> dict[str, int]:

@@ -12,14 +12,20 @@ from enum import Enum
 
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.listing import Listing, is_part, kk_skew_s, list_since, trusted_now
+from airflow_provider_kk.delivery.listing import (
+    KKOrderList,
+    Listing,
+    is_part,
+    kk_skew_s,
+    list_since,
+    trusted_now,
+)
 from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
 from airflow_provider_kk.delivery.model import (
     Attempt,
     Content,
     InconclusiveError,
     ListedOrder,
-    OrderList,
     Record,
     add_goods,
     zip_digest,
@@ -59,7 +65,7 @@ class Reconciliation:
 
 def reconcile(
     ledger: AnyLedger,
-    order_list: OrderList,
+    order_list: KKOrderList,
     candidates: Iterable[Record],
     *,
     resendable: Collection[str],

@@ -25,9 +25,9 @@ from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, Event
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder, Refund
-    from airflow_provider_kk.delivery.attempt import RateLimit
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin, Record
+    from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 PENDING, REFUNDED, FAILED = "pending_review", "refund_successfully", "refund_failed"
@@ -215,7 +215,7 @@ class RefundDelivery:
         self,
         ledger: SqlLedger,
         client: KKClient,
-        throttle: RateLimit,
+        throttle: LedgerBucket,
         origin: Origin,
         stop: Stop,
         log: Log,
