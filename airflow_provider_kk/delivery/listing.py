@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.model import (
     MAX_KEY,
-    Attempt,
     Goods,
     InconclusiveError,
     ListedOrder,
@@ -175,13 +174,17 @@ def of_its_generation(ledger: AnyLedger, entry: Record, listed: Sequence[ListedO
 
 
 class Listing:
-    """Collects the parts of KK's list about some orders, and whether it has a sentinel order."""
+    """KK's orders of some numbers, and whether its list has a sentinel order.
+
+    :param now: see `trusted_now`.
+    """
 
     def __init__(
-        self, entries: Iterable[Record], sentinel_orders: Iterable[Record], ledger: AnyLedger
+        self, entries: Iterable[Record], ledger: AnyLedger, order_list: KKOrderList, now: float
     ) -> None:
-        self._ledger = ledger
-        self._sentinel_keys = {one: entry.key for entry in sentinel_orders for one in entry.kk_order_ids}
+        self._ledger, self._order_list = ledger, order_list
+        self.sentinel_orders = _sentinel_orders(ledger, now)
+        self._sentinel_keys = {one: entry.key for entry in self.sentinel_orders for one in entry.kk_order_ids}
         self._keys: dict[str, list[str]] = {}
         self._found: dict[str, dict[str, ListedOrder]] = {}
         for entry in entries:
@@ -192,7 +195,22 @@ class Listing:
         self.shows_sentinel = False
         """Whether the list had a sentinel order while it was read."""
 
-    def add(self, listed: Sequence[ListedOrder]) -> bool:
+    def read(self, since: float) -> None:
+        """Read KK's list from a time of the database up to now, and further back to a sentinel order.
+
+        :raises InconclusiveError, KKError: KK's list cannot be read completely.
+        """
+        ledger, order_list = self._ledger, self._order_list
+        # Intents have the database's time, and KK lists by its own clock, which may have been set since.
+        since -= _MARGIN_S + clocks_apart_s(ledger, order_list)
+        until = max(ledger.clock.wall() + abs(kk_skew_s(order_list)), _dated_until(ledger, list(self._found)))
+        self.shows_sentinel = read_until_known(order_list, [since], until, self._add)
+        if not self.shows_sentinel:
+            # The ledger has no sentinel order of that time.
+            starts = known_since(self.sentinel_orders, ledger, order_list, since)
+            self.shows_sentinel = read_until_known(order_list, starts, until, self._add)
+
+    def _add(self, listed: Sequence[ListedOrder]) -> bool:
         """Add a part of the list; return whether it has a sentinel order."""
         for one in listed:
             if one.key is None:
@@ -201,7 +219,10 @@ class Listing:
             for key in self._keys.get(plain_number(one.key) if one.key_is_integer else one.key, ()):
                 if one.is_of(key):
                     self._found[key][one.id] = one
-        return self._shows_sent_order(listed)
+        # Under its number, since a list with KK's own numbers proves no absence of ours.
+        if any(one.is_of(self._sentinel_keys[one.id]) for one in listed if one.id in self._sentinel_keys):
+            return True
+        return has_sent_one_of(self._ledger, listed)
 
     def found(self, entry: Record) -> tuple[list[ListedOrder], list[ListedOrder]]:
         """Return KK's orders of this generation, and those that may belong to another number."""
@@ -218,44 +239,6 @@ class Listing:
             is_part(one.goods or {}, goods) and (one.created_at or 0.0) <= until
             for one in self._unnumbered.values()
         )
-
-    def _shows_sent_order(self, listed: Sequence[ListedOrder]) -> bool:
-        # Under its number, since a list with KK's own numbers proves no absence of ours.
-        if any(one.is_of(self._sentinel_keys[one.id]) for one in listed if one.id in self._sentinel_keys):
-            return True
-        return has_sent_one_of(self._ledger, listed)
-
-
-def list_since(
-    ledger: AnyLedger, order_list: KKOrderList, entries: Sequence[Record], since: float, now: float
-) -> Listing:
-    """Read KK's list from a time of the database up to now, and further back to a sentinel order.
-
-    :param now: see `trusted_now`.
-    :raises InconclusiveError, KKError: KK's list cannot be read completely.
-    """
-    sentinel_orders = _sentinel_orders(ledger, now)
-    listing = Listing(entries, sentinel_orders, ledger)
-    _read_since(since, listing, sentinel_orders, ledger, order_list, [entry.key for entry in entries])
-    return listing
-
-
-def _read_since(
-    since: float,
-    listing: Listing,
-    sentinel_orders: Sequence[Record],
-    ledger: AnyLedger,
-    order_list: KKOrderList,
-    keys: Sequence[str],
-) -> None:
-    # Intents have the database's time, and KK lists by its own clock, which may have been set since.
-    since -= _MARGIN_S + clocks_apart_s(ledger, order_list)
-    until = max(ledger.clock.wall() + abs(kk_skew_s(order_list)), _dated_until(ledger, keys))
-    listing.shows_sentinel = read_until_known(order_list, [since], until, listing.add)
-    if not listing.shows_sentinel:
-        # The ledger has no sentinel order of that time.
-        starts = known_since(sentinel_orders, ledger, order_list, since)
-        listing.shows_sentinel = read_until_known(order_list, starts, until, listing.add)
 
 
 def clocks_apart_s(ledger: AnyLedger, order_list: KKOrderList) -> float:
@@ -319,7 +302,8 @@ def all_at_kk(
     :raises InconclusiveError, KKError: KK's list cannot be read completely, or has no sentinel order.
     """
     now = trusted_now(ledger, order_list)
-    listing = list_since(ledger, order_list, entries, _all_begun_at(entries, ledger), now)
+    listing = Listing(entries, ledger, order_list, now)
+    listing.read(_begun_at(entries, ledger))
     if not listing.shows_sentinel and _sentinel_orders(ledger, now):
         raise InconclusiveError(NOT_OUR_STORE)
     return {entry.key: listing.found(entry)[0] for entry in entries}
@@ -335,17 +319,19 @@ def seen_at_kk(
     :param entries: see `all_at_kk`.
     :raises KKError: KK cannot be read.
     """
-    sentinel_orders = _sentinel_orders(ledger, trusted_now(ledger, order_list))
-    listing = Listing(entries, sentinel_orders, ledger)
-    keys = [entry.key for entry in entries]
+    listing = Listing(entries, ledger, order_list, trusted_now(ledger, order_list))
     doubt = ""
     try:
-        _read_since(_all_begun_at(entries, ledger), listing, sentinel_orders, ledger, order_list, keys)
+        listing.read(_begun_at(entries, ledger))
     except InconclusiveError as error:
         doubt = str(error)
     else:
         if not listing.shows_sentinel:
-            doubt = NOT_OUR_STORE if sentinel_orders else "the ledger has no order that KK's list must have"
+            doubt = (
+                NOT_OUR_STORE
+                if listing.sentinel_orders
+                else "the ledger has no order that KK's list must have"
+            )
     return {entry.key: listing.found(entry)[0] for entry in entries}, doubt
 
 
@@ -354,9 +340,16 @@ def _sentinel_orders(ledger: AnyLedger, now: float) -> list[Record]:
     return ledger.storage.newest_sent(before=now - ledger.timing.settle_window_s, limit=SENTINELS)
 
 
-def _all_begun_at(entries: Sequence[Record], ledger: AnyLedger) -> float:
-    attempts = ledger.attempts([entry.key for entry in entries])
-    return min(_begun_at(entry, attempts) for entry in entries)
+def _begun_at(entries: Sequence[Record], ledger: AnyLedger) -> float:
+    """Return a time on the database's clock before which nothing of these generations was sent."""
+    generations = {(entry.key, entry.generation) for entry in entries}
+    intents = [
+        one.intent_at
+        for one in ledger.attempts([entry.key for entry in entries])
+        if (one.key, one.generation) in generations
+    ]
+    # Without attempts, this ledger sent nothing. A restored backup lacks only later attempts.
+    return min([*intents, *(entry.created_at or entry.updated_at for entry in entries)])
 
 
 def _dated_until(ledger: AnyLedger, keys: Sequence[str]) -> float:
@@ -365,15 +358,6 @@ def _dated_until(ledger: AnyLedger, keys: Sequence[str]) -> float:
     It is later than now if KK's clock was ahead and was corrected since.
     """
     return max((one.settle_after for one in ledger.attempts(keys)), default=0.0)
-
-
-def _begun_at(entry: Record, attempts: Iterable[Attempt]) -> float:
-    """Return a time on the database's clock before which nothing of this generation was sent."""
-    intents = [
-        one.intent_at for one in attempts if (one.key, one.generation) == (entry.key, entry.generation)
-    ]
-    # Without attempts, this ledger sent nothing. A restored backup lacks only later attempts.
-    return min([*intents, entry.created_at or entry.updated_at])
 
 
 def _may_be_another(listed: ListedOrder, entry: Record, ledger: AnyLedger) -> bool:
@@ -424,7 +408,7 @@ def splits_of(number: str, ledger: AnyLedger, client: KKClient) -> Splits:
     now = ledger.now()
     # A clock that was ahead wrote both the settle time and `created_at`.
     is_proof = now > (
-        _first_intent(entry, ledger) + ledger.settle_delay_s
+        _begun_at([entry], ledger) + ledger.settle_delay_s
         if ledger.waits_too_long(entry, client.clock_skew_s or 0.0)
         else entry.settle_after
     )
@@ -438,15 +422,9 @@ def _add_up(orders: Sequence[KKOrder], entry: Record) -> bool:
 def _with_listed(entry: Record, ledger: AnyLedger, client: KKClient) -> tuple[str, ...]:
     around_s = _AROUND_S + ledger.timing.timeout_s + abs(client.clock_skew_s or 0.0)
     around_s += abs(ledger.now() - ledger.clock.wall())
-    begun_at = _first_intent(entry, ledger)
+    begun_at = _begun_at([entry], ledger)
     found = dict.fromkeys(entry.kk_order_ids)
     for part in KKOrderList(client).find(begun_at - around_s, entry.created_at + around_s):
         own = [one for one in part if one.is_of(entry.key)]
         found.update(dict.fromkeys(one.id for one in of_its_generation(ledger, entry, own)))
     return tuple(found)
-
-
-def _first_intent(entry: Record, ledger: AnyLedger) -> float:
-    """Return the earliest intent of this generation, by the earliest of the clocks."""
-    intents = [one.intent_at for one in ledger.attempts([entry.key]) if one.generation == entry.generation]
-    return min([entry.created_at, *intents])

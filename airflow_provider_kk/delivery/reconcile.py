@@ -17,7 +17,6 @@ from airflow_provider_kk.delivery.listing import (
     Listing,
     is_part,
     kk_skew_s,
-    list_since,
     trusted_now,
 )
 from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
@@ -90,7 +89,8 @@ def reconcile(
         # From each order's newest attempt on, since the earlier ones are reconciled. Up to now, since a
         # restored backup may lack later attempts.
         since = min(newest.intent_at for newest, *_ in attempts.values())
-        listing = list_since(ledger, order_list, due, since, now)
+        listing = Listing(due, ledger, order_list, now)
+        listing.read(since)
     except (KKError, InconclusiveError) as error:
         log.warning("KK's list cannot be used, so orders in doubt stay in doubt: %s", error)
         result.unresolved.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
