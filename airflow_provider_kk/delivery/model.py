@@ -313,16 +313,16 @@ class Attempt:
     content: Content
     intent_at: float
     settle_after: float
-    token_fingerprint: str
-    outcome: str
-    code: int | None
-    message: str
-    kk_order_ids: tuple[str, ...]
-    recorded_at: float
-    dag_id: str
-    run_id: str
-    task_id: str
-    try_number: int
+    token_fingerprint: str = ""
+    outcome: str = ""
+    code: int | None = None
+    message: str = ""
+    kk_order_ids: tuple[str, ...] = ()
+    recorded_at: float = 0.0
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    try_number: int = 0
 
 
 class AttemptChanges(TypedDict, total=False):
