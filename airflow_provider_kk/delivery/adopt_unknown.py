@@ -147,7 +147,7 @@ def _is_recoverable(entry: Record) -> bool:
 
 def found_as_integer(ledger: AnyLedger, item: QueuedOrder) -> Record | None:
     """Return the order that was adopted under this order's number without leading zeros."""
-    plain = plain_number(item.key or "")
+    plain = plain_number(item.key)
     if plain == item.key:
         return None
     entry = ledger.look_up([plain]).get(plain)

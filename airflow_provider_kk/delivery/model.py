@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow_provider_kk.api.redact import redact
+from airflow_provider_kk.delivery.log import describe_pause, utc
 from airflow_provider_kk.delivery.states import Event, State
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class SendingPausedError(Exception):
     """Sending is paused by a person; nothing was sent."""
 
     def __init__(self, pause: Pause) -> None:
-        super().__init__(f"sending is paused by {pause.by}: {pause.why}. To send again, run `kk resume`")
+        super().__init__(describe_pause(pause))
         self.pause = pause
 
 
@@ -220,7 +221,10 @@ class DailyCapError(Exception):
     """The account's daily limit is reached; nothing was sent."""
 
     def __init__(self, max_orders_per_day: int, until: float) -> None:
-        super().__init__(f"max_orders_per_day={max_orders_per_day} orders were sent within a day")
+        super().__init__(
+            f"max_orders_per_day={max_orders_per_day} orders were sent within a day. The next order can be "
+            f"sent after {utc(until)}, or if you raise max_orders_per_day in the connection"
+        )
         self.until = until
         """The time from which the next order may be sent, epoch seconds."""
 

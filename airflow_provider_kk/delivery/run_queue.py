@@ -46,7 +46,7 @@ class QueuedOrder:
     """An order of the run. Its `Job` is made from `payload`; `position` is the position of its first row."""
 
     position: int
-    key: str | None
+    key: str
     content: Content
     payload: str
 
@@ -157,32 +157,22 @@ class RunQueue:
 
     def batches(self, status: RunStatus) -> Iterator[list[QueuedOrder]]:
         """Yield the orders of a status, a thousand at a time; they may be changed meanwhile."""
-        last = -1
-        while True:
-            rows = self._db.execute(
-                f"SELECT {_ITEM} FROM job WHERE status = ? AND position > ? ORDER BY position LIMIT ?",  # noqa: S608 - constant names
-                (status, last, _BATCH),
-            ).fetchall()
-            if not rows:
-                return
+        for rows in self._pages(f"SELECT {_ITEM} FROM job WHERE status = ?", status):  # noqa: S608 - constant names
             yield [_item(row) for row in rows]
-            last = rows[-1][0]
 
     def finished(self, *statuses: RunStatus) -> Iterator[RunResult]:
         """Yield the orders of these statuses, or all, by position."""
         marks = ", ".join("?" for _ in statuses)
         # With the +, SQLite reads by position; by the index of statuses it would sort each batch anew.
-        wanted = f" AND +status IN ({marks})" if statuses else ""
-        last = -1
-        while True:
-            rows = self._db.execute(
-                f"SELECT {_FINISHED} FROM job WHERE position > ?{wanted}"  # noqa: S608 - constant names
-                " ORDER BY position LIMIT ?",
-                (last, *statuses, _BATCH),
-            ).fetchall()
-            if not rows:
-                return
+        wanted = f"+status IN ({marks})" if statuses else "TRUE"
+        for rows in self._pages(f"SELECT {_FINISHED} FROM job WHERE {wanted}", *statuses):  # noqa: S608 - constant names
             yield from map(_finished, rows)
+
+    def _pages(self, query: str, *values: str) -> Iterator[list[Any]]:
+        query += " AND position > ? ORDER BY position LIMIT ?"
+        last = -1
+        while rows := self._db.execute(query, (*values, last, _BATCH)).fetchall():
+            yield rows
             last = rows[-1][0]
 
     def item(self, key: str) -> QueuedOrder | None:
@@ -346,21 +336,17 @@ class Results:
 
     def record_result(self, item: QueuedOrder, entry: Record) -> None:
         """Record the result of an attempt by its row."""
-        if entry.state is State.CREATED:
-            self.finish(item, RunStatus.CREATED, entry)
-        elif entry.state is State.REJECTED:
+        if entry.state is State.REJECTED:
             why = f"code {entry.code}, {entry.message}"
             self._order_log.warning("KK rejected {orders}: {reason}", entry.key, why)
-            self.finish(item, RunStatus.REJECTED, entry)
-        elif entry.state is State.NOT_SENT:
-            self.finish(item, RunStatus.NOT_SENT, entry)
         elif entry.state is State.HELD:
             self._order_log.error(HELD, entry.key, entry.message)
-            self.finish(item, RunStatus.HELD, entry)
-        else:
+        elif entry.state not in (State.CREATED, State.NOT_SENT):
             text = "the outcome of {orders} is unknown: {reason}"
             self._order_log.warning(text, entry.key, entry.message)
             self._run_queue.set(item.position, RunStatus.WAITING)
+            return
+        self.finish(item, RunStatus(entry.state.value), entry)
 
     def leave_in_doubt(
         self, reasons: Mapping[str, str], entries: Mapping[str, Record], items: Mapping[str, QueuedOrder]
