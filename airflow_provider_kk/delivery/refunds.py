@@ -239,9 +239,7 @@ class RefundDelivery:
             order_log.flush()
             if entry.settle_after > now:
                 # KK may list a rejected refund nevertheless, but not reliably yet.
-                return RefundProgress(
-                    entry, None if entry.state is State.REJECTED else entry.settle_after - now
-                )
+                return _until_settled(entry, now)
         at_kk = self.client.get_refunds(request.order.id)
         if own := [one for one in at_kk if one.refund_no and carries(one, request.key)]:
             return self._found(request, entry, own)
@@ -261,26 +259,23 @@ class RefundDelivery:
         )
         if done is None:
             return None
-        entry = done[0]
-        now = trusted_now(self.ledger, order_list)
-        return RefundProgress(entry, max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None)
+        return _until_settled(done[0], trusted_now(self.ledger, order_list))
 
     def _found(
         self, request: RefundRequest, entry: Record | None, own: Sequence[Refund]
     ) -> RefundProgress | None:
         ids = [str(one.refund_no) for one in own]
-        if entry is None or entry.state not in DOUBTFUL | {State.REJECTED}:
+        if entry is None or entry.state not in RECONCILE_FIRST:
             adopt_unknown(
                 self.ledger, [ListedOrder(id=one, key=request.key, goods=request.goods) for one in ids]
             )
             entry = self.ledger.look_up([request.key]).get(request.key)
             if entry is None or entry.state is not State.CREATED:
                 return None
-            moved: Record | None = entry
         else:
-            attempt = attempts_of(self.ledger, [entry])[entry.key][0]
-            moved = self.ledger.adopt(entry, attempt, ids)
-        return self.hold_duplicates(moved, own) if moved else None
+            newest = attempts_of(self.ledger, [entry])[entry.key][0]
+            entry = self.ledger.adopt(entry, newest, ids)
+        return self.hold_duplicates(entry, own) if entry else None
 
     def _absent(self, entry: Record, at_kk: Sequence[Refund]) -> RefundProgress | None:
         why = "not among KK's refunds of the order. It is never sent again automatically"
@@ -323,6 +318,11 @@ class RefundDelivery:
             raise RefundImpossibleError(
                 f"lines has more than is left of order {request.order.id}: {', '.join(faults)}"
             )
+
+
+def _until_settled(entry: Record, now: float) -> RefundProgress:
+    wait_s = max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None
+    return RefundProgress(entry, wait_s)
 
 
 def _all_in(entry: Record, numbers: set[str | None]) -> bool:
