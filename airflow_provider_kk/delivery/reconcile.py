@@ -149,7 +149,7 @@ class _Kind(Enum):
     ABSENT = "absent"
     """Proven absent: the policy decides whether to resend or hold it."""
     GIVEN_UP = "given_up"
-    """Not listed, and not to be resent: too old, proven absent or not, or by the policy in `_apply`."""
+    """Not listed, and not to be resent: too old, proven absent or not, or by the policy of the sync."""
     UNPROVEN = "unproven"
     """Not listed, but the list does not prove that KK lacks it."""
 
@@ -177,7 +177,7 @@ class _Decision:
 def _decide(
     entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
 ) -> _Decision:
-    """Decide the outcome of an order by KK's list, and change nothing. `_apply` adds the policy."""
+    """Decide the outcome of an order by KK's list, and change nothing. `_by_policy` adds the policy."""
     own, maybe_others = listing.found(entry)
     if maybe_others and not own:
         return _Decision(
