@@ -83,10 +83,9 @@ class RunQueue:
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute("PRAGMA journal_mode=OFF")
         self._db.execute(
-            "CREATE TABLE job (position INTEGER PRIMARY KEY, key TEXT, fingerprint TEXT, goods TEXT,"
-            " country TEXT, zip_digest TEXT, payload TEXT, status TEXT, is_new INTEGER DEFAULT 0,"
-            " ids TEXT DEFAULT '[]', code INTEGER, message TEXT DEFAULT '', name TEXT,"
-            " faults TEXT DEFAULT '[]')"
+            "CREATE TABLE job (position INTEGER PRIMARY KEY, key TEXT, content TEXT, payload TEXT,"
+            " status TEXT, is_new INTEGER DEFAULT 0, ids TEXT DEFAULT '[]', code INTEGER,"
+            " message TEXT DEFAULT '', name TEXT, faults TEXT DEFAULT '[]')"
         )
         self._db.execute("CREATE INDEX job_status ON job (status, position)")
         self._db.execute("CREATE INDEX job_key ON job (key)")
@@ -99,40 +98,20 @@ class RunQueue:
         """Add orders as pending."""
         self._db.execute("BEGIN")
         self._db.executemany(
-            "INSERT INTO job (position, key, fingerprint, goods, country, zip_digest, payload, status, name)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
-            (
-                (
-                    i.position,
-                    i.key,
-                    i.content.fingerprint,
-                    json.dumps(dict(i.content.goods)),
-                    i.content.country,
-                    i.content.zip_digest,
-                    i.payload,
-                    i.key,
-                )
-                for i in items
-            ),
+            "INSERT INTO job (position, key, content, payload, status, name)"
+            " VALUES (?, ?, ?, ?, 'pending', ?)",
+            ((i.position, i.key, json.dumps(vars(i.content)), i.payload, i.key) for i in items),
         )
         self._db.execute("COMMIT")
 
     def add_finished(self, finished: RunResult) -> None:
         """Add an order with its result, such as an invalid one."""
+        ids, faults = json.dumps(finished.kk_order_ids), json.dumps(finished.faults)
+        values = {**vars(finished), "kk_order_ids": ids, "faults": faults}
         self._db.execute(
-            "INSERT INTO job (position, key, status, is_new, ids, code, message, name, faults)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                finished.position,
-                finished.key,
-                finished.status,
-                finished.is_new,
-                json.dumps(finished.kk_order_ids),
-                finished.code,
-                finished.message,
-                finished.name,
-                json.dumps(finished.faults),
-            ),
+            "INSERT INTO job (position, key, status, is_new, ids, code, message, name, faults) VALUES"
+            " (:position, :key, :status, :is_new, :kk_order_ids, :code, :message, :name, :faults)",
+            values,
         )
 
     def set(
@@ -204,14 +183,13 @@ class RunQueue:
         return int(self._db.execute(query, statuses).fetchone()[0])
 
 
-_ITEM = "position, key, fingerprint, goods, country, zip_digest, payload"
+_ITEM = "position, key, content, payload"
 _FINISHED = "position, key, status, is_new, ids, code, message, name, faults"
 
 
 def _item(row: Sequence[Any]) -> QueuedOrder:
-    position, key, fingerprint, goods, country, zip_digest, payload = row
-    content = Content(fingerprint, json.loads(goods), country, zip_digest)
-    return QueuedOrder(position, key, content, payload)
+    position, key, content, payload = row
+    return QueuedOrder(position, key, Content(**json.loads(content)), payload)
 
 
 def _finished(row: Sequence[Any]) -> RunResult:
