@@ -124,13 +124,9 @@ def listed_order(order: KKOrder) -> ListedOrder:
 
 
 def _listed_goods(order: KKOrder) -> Goods | None:
-    goods: dict[str, int] = {}
-    for item in order.items:
-        if item.sku is None or item.quantity is None:
-            return None
-        sku = item.sku.upper()
-        goods[sku] = goods.get(sku, 0) + item.quantity
-    return goods or None
+    lines = [(item.sku, item.quantity) for item in order.items]
+    goods = [{sku.upper(): quantity} for sku, quantity in lines if sku is not None and quantity is not None]
+    return add_goods(goods) if goods and len(goods) == len(lines) else None
 
 
 def trusted_now(ledger: AnyLedger, order_list: KKOrderList) -> float:

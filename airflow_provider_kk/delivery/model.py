@@ -141,23 +141,9 @@ def order_job(order: Order, client: KKClient) -> Job:
 def content_of(order: Order) -> Content:
     """Return an order's content, as the ledger keeps it."""
     number, address = order.custom_order_number or "", order.address
-    return Content(fingerprint(order), goods_of(order), address.country, zip_digest(number, address.zip))
-
-
-def goods_of(order: Order) -> dict[str, int]:
-    """Return the ordered quantities by SKU (upper case)."""
-    goods: dict[str, int] = {}
-    for item in order.items:
-        goods[item.sku.upper()] = goods.get(item.sku.upper(), 0) + item.quantity
-    return goods
-
-
-def fingerprint(order: Order) -> str:
-    """Return a digest of an order's goods and address, without case, spaces and the order of lines.
-
-    It begins with the version of its format.
-    """
-    return _fingerprint(goods_of(order), order.address.model_dump())
+    goods = add_goods([{item.sku.upper(): item.quantity} for item in order.items])
+    fingerprint = _fingerprint(goods, address.model_dump())
+    return Content(fingerprint, goods, address.country, zip_digest(number, address.zip))
 
 
 def fingerprint_with(payload: str, goods: Goods) -> str:
@@ -166,6 +152,7 @@ def fingerprint_with(payload: str, goods: Goods) -> str:
 
 
 def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:
+    """Return a digest without case, spaces and the order of lines. It begins with its format's version."""
     plain = {
         name: " ".join(str(value).split()).casefold() for name, value in address.items() if value is not None
     }
