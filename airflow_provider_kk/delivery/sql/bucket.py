@@ -27,6 +27,7 @@ from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.log import utc
 from airflow_provider_kk.delivery.model import SendingPausedError
 from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.ledger_rows import where_equal
 from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 _log = logging.getLogger(__name__)
@@ -55,10 +56,7 @@ class LedgerBucket:
         self._interval_s = 1.0 / per_second
         #: If the bucket's number is further ahead, a clock that was ahead wrote it.
         self._longest_s = MAX_BACK_OFF_S + (self._burst + _LONGEST_QUEUE) * self._interval_s
-        self._row = (
-            tables.account.c.host == ledger.host,
-            tables.account.c.account == ledger.account,
-        )
+        self._row = where_equal(tables.account, {"host": ledger.host, "account": ledger.account})
         self._booking = threading.Lock()
         self._arriving = threading.Lock()
         self._waiting = 0
