@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.model import Attempt, Goods, Pause, Record
+from airflow_provider_kk.delivery.model import Attempt, Goods, Record
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.ledger_rows import RECORD_FIELDS, record_of, where_equal
 from airflow_provider_kk.delivery.sql.storage import SqlStorage
@@ -93,6 +93,7 @@ class Report:
 
     def __init__(self, storage: SqlStorage) -> None:
         self._storage = storage
+        self.look_up, self.pause = storage.look_up, storage.pause
         self._jobs = jobs = storage.jobs
         self._columns = jobs.job.c
         self._key = jobs.job.c[jobs.key]
@@ -187,12 +188,6 @@ class Report:
         if self._storage.database.kind == "sqlite":
             return sa.cast(number, sa.Integer)
         return sa.func.floor(number)
-
-    def pause(self) -> Pause | None:
-        """Return the account's pause; None while sending is allowed."""
-        # A ledger that no sync opened since the upgrade has no such table yet.
-        is_there = sa.inspect(self._storage.database.engine).has_table(tables.pause.name)
-        return self._storage.pause() if is_there else None
 
     # Lists -----------------------------------------------------------------------------------------
 
@@ -331,10 +326,6 @@ class Report:
     def all_of(self, key: str) -> tuple[list[Record], list[Attempt]]:
         """Return all generations of a key, and all its POSTs, oldest first."""
         return self._storage.entries(key=key), self._storage.attempts([key])
-
-    def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
-        """Return the newest generation of each of these keys in the ledger."""
-        return self._storage.look_up(keys)
 
     def refunds_of(self, kk_order_ids: Iterable[str]) -> list[Line]:
         """Return the refunds of orders at KK, each order's oldest first."""
