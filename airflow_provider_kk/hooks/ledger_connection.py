@@ -14,8 +14,8 @@ from airflow_provider_kk.hooks.engines import NEEDED, enforces_keys, engine_behi
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.throttle import Throttle
+    from airflow_provider_kk.delivery.listing import KKOrderList
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.order_jobs import KKOrderList
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
 
@@ -247,7 +247,7 @@ def open_order_list(hook: KKHook, ledger: SqlLedger) -> Iterator[KKOrderList]:
 
     :raises KKError: when KK cannot be asked.
     """
-    from airflow_provider_kk.delivery.order_jobs import KKOrderList
+    from airflow_provider_kk.delivery.listing import KKOrderList
 
     with hook.client(hook.settings.shared_bucket(ledger)) as client:
         client.list_orders(page_size=1)  # measures KK's clock, and fails early

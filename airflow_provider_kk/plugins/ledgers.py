@@ -163,14 +163,14 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
 
     :raises CannotReadLedgerError: it cannot be reached, the user may not read it, or there is none yet.
     """
-    from airflow_provider_kk.delivery.clock import SystemClock
+    from airflow_provider_kk.delivery.clock import Clock
     from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.delivery.sql.storage import SqlStorage
 
     with _translated_errors(source):
         settings = settings_of(reader.connection(source.kk_conn_id))
         engine = _engine(source, settings, reader)
-        storage = SqlStorage(engine, settings.host, settings.account, SystemClock())
+        storage = SqlStorage(engine, settings.host, settings.account, Clock())
         try:
             report = Report(storage)
             if not report.is_there():
