@@ -2,7 +2,8 @@
 
 Airflow 3.2 and later call `get_provider_info` at every `import airflow` and do not start when it raises, so
 this module imports nothing. It is also the one place that names the fields of the connection form: Airflow
-3.2+ reads them from here, the hook builds the form of 2.11 to 3.1 from the same table.
+3.2+ reads them from here, the hook builds the form of 2.11 to 3.1 from the same table, and a connection's
+extras are checked by their schemas.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ CONN_FIELDS: dict[str, dict[str, object]] = {
     "sale_platform": {
         "label": "Sale platform",
         "description": "Where orders were sold that do not name it, such as Amazon or Shopify.",
-        "schema": {"type": ["string", "null"]},
+        "schema": {"type": ["string", "null"], "maxLength": 64},
     },
     "address_key": {
         "label": "Address key",
@@ -31,22 +32,22 @@ CONN_FIELDS: dict[str, dict[str, object]] = {
     "ledger_conn_id": {
         "label": "Ledger connection id",
         "description": "Where to remember what was sent: SQLite, PostgreSQL or MySQL; else the warehouse.",
-        "schema": {"type": ["string", "null"]},
+        "schema": {"type": ["string", "null"], "maxLength": 250},
     },
     "timeout_s": {
         "label": "Timeout (s)",
         "description": "Seconds for one whole call; 30 when empty.",
-        "schema": {"type": ["number", "null"]},
+        "schema": {"type": ["number", "null"], "maximum": 900},
     },
     "lease_s": {
         "label": "Lease (s)",
         "description": "Seconds a worker owns an order it is sending; at least 2 timeouts, 120 when empty.",
-        "schema": {"type": ["number", "null"]},
+        "schema": {"type": ["number", "null"], "maximum": 86_400},
     },
     "settle_window_s": {
         "label": "Settle window (s)",
         "description": "Seconds KK may take to list a request; at least 300 + timeout, 600 when empty.",
-        "schema": {"type": ["number", "null"]},
+        "schema": {"type": ["number", "null"], "maximum": 86_400},
     },
     "rate_limit_burst": {
         "label": "Rate limit: burst",

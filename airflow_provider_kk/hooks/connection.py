@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_kk.api.base_url import PRODUCTION_URL, checked_token, is_loopback
@@ -29,28 +29,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEFAULT_ACCOUNT = "default"
 # KK's lists lag up to 5 minutes behind.
 LIST_LAG_S = 300.0
-DAY_S = 86_400.0
 #: A longer unknown name may be a token in the wrong place, so messages show only its beginning.
 _LONGEST_SHOWN = 16
 _BEGIN_SHOWN = 6
-
-
-class AirflowConnection(Protocol):
-    """The attributes of Airflow's `Connection` on 2.11 and 3.x."""
-
-    conn_id: str
-    host: str | None
-    schema: str | None
-    login: str | None
-    password: str | None
-    port: Any
-
-    @property
-    def extra(self) -> str | None:
-        """The extras as JSON text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +51,7 @@ class ConnectionSettings:
     api_version: str = "v1"
     sale_platform: str | None = None
     address_key: str = "orderAddresses"
-    account: str = DEFAULT_ACCOUNT
+    account: str = "default"
     account_is_explicit: bool = False
     ledger_conn_id: str | None = None
     timeout_s: float = 30.0
@@ -105,8 +88,8 @@ class InvalidConnectionError(ValueError):
         return f"Invalid connection {self.conn_id!r}: " + "; ".join(map(str, self.faults))
 
 
-def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
-    """Check a connection and fill in its defaults.
+def parse_connection(connection: Any) -> ConnectionSettings:
+    """Check a connection of Airflow and fill in its defaults.
 
     A longer `timeout_s` lengthens the defaults of `lease_s` and `settle_window_s` along with it. Raises
     InvalidConnectionError.
@@ -116,38 +99,28 @@ def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
     port = faults.read("port", lambda: _port(connection.port), None)
     endpoint = faults.read("host", lambda: _endpoint(connection.host, scheme, port), _NOWHERE)
     token = faults.read("password", lambda: _token(connection), "")
-    extras = _Extras(connection.extra, faults)
-    account = extras.read("account", _text(64), None)
-    timeout_s = extras.read("timeout_s", _number(at_most=900.0), 30.0)
-    shortest_s = LIST_LAG_S + timeout_s
-    settings = ConnectionSettings(
+    extras = _extras(connection.extra, faults)
+    timeout_s = extras.get("timeout_s", ConnectionSettings.timeout_s)
+    two_calls_s, listed_after_s = 2 * timeout_s, LIST_LAG_S + timeout_s
+    bounds = [("lease_s", two_calls_s, "2 x timeout_s")]
+    if not endpoint.is_local:
+        bounds.append(("settle_window_s", listed_after_s, "300 + timeout_s"))
+    for name, least, why in bounds:
+        if extras.get(name, least) < least:
+            faults.found.append(Fault(f"extra.{name}", f"must be at least {least:g} ({why})"))
+    if faults.found:
+        raise InvalidConnectionError(connection.conn_id, tuple(faults.found))
+    defaults = {
+        "lease_s": max(ConnectionSettings.lease_s, two_calls_s),
+        "settle_window_s": max(ConnectionSettings.settle_window_s, listed_after_s),
+    }
+    return ConnectionSettings(
         host=endpoint.host,
         base_url=endpoint.base_url,
         token=token,
-        api_version=extras.read("api_version", _choice("api_version"), "v1"),
-        sale_platform=extras.read("sale_platform", _text(64), None),
-        address_key=extras.read("address_key", _choice("address_key"), "orderAddresses"),
-        account=account or DEFAULT_ACCOUNT,
-        account_is_explicit=account is not None,
-        ledger_conn_id=extras.read("ledger_conn_id", _text(250), None),
-        timeout_s=timeout_s,
-        lease_s=extras.read(
-            "lease_s", _number(2 * timeout_s, "2 x timeout_s", at_most=DAY_S), max(120.0, 2 * timeout_s)
-        ),
-        settle_window_s=extras.read(
-            "settle_window_s",
-            _number(0.0 if endpoint.is_local else shortest_s, "300 + timeout_s", at_most=DAY_S),
-            max(600.0, shortest_s),
-        ),
-        rate_limit_burst=extras.read("rate_limit_burst", _whole, 120),
-        rate_limit_per_second=extras.read("rate_limit_per_second", _number(), 2.0),
-        max_orders_per_day=extras.read("max_orders_per_day", _whole, None),
-        use_env_proxies=extras.read("use_env_proxies", _flag, False),
-        order_url=extras.read("order_url", _order_url, None),
+        account_is_explicit="account" in extras,
+        **(defaults | extras),
     )
-    if faults.found:
-        raise InvalidConnectionError(connection.conn_id, tuple(faults.found))
-    return settings
 
 
 class _Endpoint(NamedTuple):
@@ -172,8 +145,7 @@ def _scheme(schema: str | None) -> str | None:
 
 
 def _port(port: object) -> int | None:
-    text = "" if port is None else str(port).strip()
-    if not text:
+    if port is None or not (text := str(port).strip()):
         return None
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535):
         raise ValueError("must be a whole number from 1 to 65535")
@@ -227,15 +199,15 @@ def _name(parts: SplitResult) -> str:
 
 def _one_port(parts: SplitResult, field_port: int | None) -> int | None:
     try:
-        url_port = parts.port
+        url_port = _port(parts.port)
     except ValueError:
         raise ValueError("its port must be a whole number from 1 to 65535") from None
     if url_port is not None and field_port not in (None, url_port):
         raise ValueError(f"has port {url_port}, but the connection's port is {field_port}")
-    return field_port if url_port is None else _port(url_port)
+    return url_port or field_port
 
 
-def _token(connection: AirflowConnection) -> str:
+def _token(connection: Any) -> str:
     token = (connection.password or "").strip()
     if not token:
         instead = ". Enter it as the password, not as the login" if connection.login else ""
@@ -260,21 +232,19 @@ class _Faults:
             return otherwise
 
 
-class _Extras:
-    """The extras by name. Null and empty text are absent; a wrong value is a fault and gives the default."""
-
-    def __init__(self, extra: str | None, faults: _Faults) -> None:
-        self._faults = faults
-        nothing: dict[str, object] = {}
-        values = faults.read("extra", lambda: _object(extra), nothing)
-        self._values = {name: value for name, value in values.items() if not _is_absent(value)}
-        faults.found += [_unknown(name) for name in self._values if name not in CONN_FIELDS]
-
-    def read(self, name: str, parse: Callable[[object], T], default: T) -> T:
-        """Return what `parse` makes of an extra's value."""
-        if name not in self._values:
-            return default
-        return self._faults.read(f"extra.{name}", lambda: parse(self._values[name]), default)
+def _extras(extra: str | None, faults: _Faults) -> dict[str, Any]:
+    """Return the values of the extras. Null and empty text are absent, and so is what has a fault."""
+    nothing: dict[str, object] = {}
+    given = faults.read("extra", lambda: _object(extra), nothing)
+    given = {name: value for name, value in given.items() if value is not None and str(value).strip()}
+    faults.found += [_unknown(name) for name in given if name not in CONN_FIELDS]
+    values = {}
+    for name in [name for name in CONN_FIELDS if name in given]:
+        try:
+            values[name] = _value(name, given[name])
+        except ValueError as error:
+            faults.found.append(Fault(f"extra.{name}", str(error)))
+    return values
 
 
 def _object(extra: str | None) -> dict[str, object]:
@@ -291,10 +261,6 @@ def _object(extra: str | None) -> dict[str, object]:
     return values
 
 
-def _is_absent(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
 def _unknown(name: str) -> Fault:
     if near := difflib.get_close_matches(name, CONN_FIELDS, n=1):
         return Fault(f"extra.{name}", f"is unknown. Did you mean {near[0]}?")
@@ -302,59 +268,49 @@ def _unknown(name: str) -> Fault:
     return Fault(f"extra.{shown}", f"is unknown. Known are {', '.join(CONN_FIELDS)}")
 
 
-def _text(max_length: int) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        if not isinstance(value, str):
-            raise ValueError("must be text")
-        text = value.strip()
-        if len(text) > max_length or not re.fullmatch(r"[ -~]+", text):
-            raise ValueError(f"must be at most {max_length} printable ASCII characters")
-        return text
-
-    return read
-
-
-def _order_url(value: object) -> str:
-    url = _text(500)(value)
-    if not url.startswith(("https://", "http://")) or "{kk_order_id}" not in url:
+def _value(name: str, value: object) -> object:
+    """Read an extra by the schema of its field in the connection form."""
+    schema: Any = CONN_FIELDS[name]["schema"]
+    kind = schema["type"][0]
+    if kind == "boolean":
+        return _flag(value)
+    if kind == "integer":
+        return _whole(value)
+    if kind == "number":
+        return _number(value, schema.get("maximum", math.inf))
+    if "enum" in schema:
+        return _choice(value, schema["enum"])
+    text = _text(value, schema["maxLength"])
+    if name == "order_url" and not (text.startswith(("https://", "http://")) and "{kk_order_id}" in text):
         raise ValueError("must be an http(s) URL that contains {kk_order_id}")
-    return url
+    return text
 
 
-def _choice(name: str) -> Callable[[object], str]:
-    """Read one of the values that the connection form offers."""
-    schema = CONN_FIELDS[name]["schema"]
-    choices = schema["enum"] if isinstance(schema, dict) else []
-
-    def read(value: object) -> str:
-        text = str(value).strip()
-        if text not in choices:
-            raise ValueError(f"must be {' or '.join(choices)}")
-        return text
-
-    return read
+def _text(value: object, max_length: int) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be text")
+    text = str(value).strip()
+    if len(text) > max_length or not re.fullmatch(r"[ -~]+", text):
+        raise ValueError(f"must be at most {max_length} printable ASCII characters")
+    return text
 
 
-def _number(
-    least: float = 0.0, why_least: str = "", *, at_most: float = math.inf
-) -> Callable[[object], float]:
-    """Read a number above zero, from `least` (`why_least` is the reason) to `at_most`."""
+def _choice(value: object, choices: list[str]) -> str:
+    text = str(value).strip()
+    if text not in choices:
+        raise ValueError(f"must be {' or '.join(choices)}")
+    return text
 
-    def read(value: object) -> float:
-        number = _float(value)
-        if number is None or not math.isfinite(number):
-            raise ValueError("must be a number")
-        if number <= 0:
-            raise ValueError("must be above 0")
-        if number < least:
-            raise ValueError(f"must be at least {least:g} ({why_least})")
-        if number > at_most:
-            raise ValueError(f"must be at most {at_most:g}")
-        return number
 
-    return read
+def _number(value: object, at_most: float) -> float:
+    number = _float(value)
+    if number is None or not math.isfinite(number):
+        raise ValueError("must be a number")
+    if number <= 0:
+        raise ValueError("must be above 0")
+    if number > at_most:
+        raise ValueError(f"must be at most {at_most:g}")
+    return number
 
 
 def _whole(value: object) -> int:
