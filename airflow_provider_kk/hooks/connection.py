@@ -1,4 +1,4 @@
-"""Check an Airflow connection of type `kk`: return its settings, or one error with all faults.
+"""Check an Airflow connection of type `kk`: return its settings, or one error with all faults, and test it.
 
 Every way to make a connection ends here: `AIRFLOW_CONN_*` as JSON or URI, the form, a secrets backend,
 `airflow connections add`. Forms and URIs yield text where JSON yields numbers, and forms save untouched
@@ -14,14 +14,25 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_kk.api.base_url import PRODUCTION_URL, checked_token, is_loopback
-from airflow_provider_kk.api.errors import Fault
+from airflow_provider_kk.api.errors import (
+    Fault,
+    KKAnswerError,
+    KKAuthError,
+    KKEndpointError,
+    KKError,
+    KKNotSentError,
+    KKRateLimitedError,
+    KKRejectedError,
+)
 from airflow_provider_kk.provider_info import CONN_FIELDS
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.throttle import LocalBucket
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -337,3 +348,48 @@ def _flag(value: object) -> bool:
     if text in ("false", "0", "no", "off"):
         return False
     raise ValueError("must be true or false")
+
+
+_WRONG_CLOCK_S = 60
+
+_FIX: dict[type[KKError], str] = {
+    KKAuthError: "{url} rejects the access token: enter a valid one from KK's account pages as the password",
+    KKEndpointError: "{url} answers, but has no KK API {version}: check the host and api_version",
+    KKRateLimitedError: "{url} answers, but the account's rate limit is used up: try again in a minute",
+    KKRejectedError: "{url} answers, but rejects the request for orders: {error}",
+    KKAnswerError: "{url} returns no valid answer: check that the host is KK's and that KK is up ({error})",
+}
+
+# By the name of the exception at the bottom.
+_FIX_CONNECTION: dict[str, str] = {
+    "gaierror": "the host name of {url} cannot be resolved: check the host and DNS",
+    "SSL": "{url} has no valid certificate or does not speak TLS: check host, port and certificates",
+    "ConnectionRefusedError": "nothing listens at {url}: check host and port",
+    "": "{url} cannot be reached: check host, network, firewall and use_env_proxies",
+}
+
+
+def diagnose(settings: ConnectionSettings, client: KKClient) -> tuple[bool, str]:
+    """Ask KK for one order of the last day; see `KKHook.test_connection`."""
+    try:
+        client.list_orders(created_from=datetime.now(UTC) - timedelta(days=1), page_size=1)
+    except KKError as error:
+        return False, fix_for(error, settings)
+    works = f"{settings.base_url} accepts the access token and lists orders (API {settings.api_version})"
+    skew_s = client.clock_skew_s
+    if skew_s is not None and abs(skew_s) > _WRONG_CLOCK_S:
+        works += f", but its clock and this machine's differ by {abs(skew_s):.0f} s: check the time here"
+    return True, works
+
+
+def fix_for(error: KKError, settings: ConnectionSettings) -> str:
+    """Describe in one sentence how to fix an error of KK's."""
+    return _fix_for(error).format(url=settings.base_url, version=settings.api_version, error=error)
+
+
+def _fix_for(error: KKError) -> str:
+    if isinstance(error, KKNotSentError):
+        reason = str(error)
+        sentence = next(text for name, text in _FIX_CONNECTION.items() if name in reason)
+        return sentence + " ({error})"
+    return next((text for kind, text in _FIX.items() if isinstance(error, kind)), "{url}: {error}")

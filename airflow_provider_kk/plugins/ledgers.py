@@ -20,9 +20,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from fastapi import Depends
 
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
-from airflow_provider_kk.hooks.engines import engine_behind
 from airflow_provider_kk.hooks.kk import KKHook, settings_of
-from airflow_provider_kk.hooks.ledger_connection import require_type
+from airflow_provider_kk.hooks.ledger_connection import engine_behind, require_type
 from airflow_provider_kk.sync.record_types import ORDERS, RecordType
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.log import some_of
 from airflow_provider_kk.delivery.model import InconclusiveError
-from airflow_provider_kk.hooks.engines import NEEDED, enforces_keys, engine_behind, type_of
+from airflow_provider_kk.hooks.ledger_connection import NEEDED, enforces_keys, engine_behind, type_of
 from airflow_provider_kk.hooks.metrics import count_requests, count_statuses, tags_of
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.sync_counts import SyncRuns
