@@ -79,6 +79,8 @@ class RequestModel(BaseModel):
     """Names of KK's for a field, squashed (lower case, no underscores)."""
     near_names: ClassVar[dict[str, str]] = {}
     """Names that are not taken, but whose meaning can be guessed for a hint."""
+    parts: ClassVar[dict[str, type[RequestModel]]] = {}
+    """The models below this one, by the path of the first of each."""
 
     @model_validator(mode="before")
     @classmethod
@@ -87,7 +89,7 @@ class RequestModel(BaseModel):
             return data
         named: dict[Any, Any] = {}
         for key, value in data.items():
-            field = _field_of(cls, key)
+            field = _names_of(cls).get(_squash(key)) if isinstance(key, str) else None
             # A field given twice stays under its second name and is rejected like an unknown one.
             named[field if field and field not in named else key] = value
         return named
@@ -186,6 +188,7 @@ class Order(RequestModel):
         "platform": "sale_platform",
         "channel": "channel_type",
     }
+    parts = {"items[0]": OrderItem, "address": OrderAddress}
 
     address: Annotated[OrderAddress, as_address]
     items: Annotated[list[OrderItem], as_lines]
@@ -196,23 +199,15 @@ class Order(RequestModel):
 
     def private_values(self) -> tuple[str, ...]:
         """Return the personal texts of this order, for taking them out of messages."""
-        address = self.address
-        values = (
-            address.recipient,
-            address.phone,
-            address.street1,
-            address.street2,
-            address.city,
-            address.zip,
-            address.ioss,
-            address.vat,
-            self.remark,
-        )
-        return tuple(value for value in values if value)
+        # A country or a province identifies nobody.
+        address = self.address.model_dump(exclude={"country", "province"})
+        return tuple(value for value in (*address.values(), self.remark) if value)
 
 
 class Shipment(RequestModel):
     """Goods, and the country that they go to (ISO 3166 alpha-2)."""
+
+    parts = {"items[0]": OrderItem}
 
     items: Annotated[list[OrderItem], as_lines]
     country: Country
@@ -220,6 +215,8 @@ class Shipment(RequestModel):
 
 class RefundLines(RequestModel):
     """The lines of a refund: each a SKU and how many of it."""
+
+    parts = {"lines[0]": OrderItem}
 
     lines: Annotated[list[OrderItem], as_lines]
 
@@ -243,7 +240,7 @@ def _fault(model: type[RequestModel], detail: ErrorDetails) -> Fault:
     *above, last = detail["loc"] or ("",)
     kind = detail["type"]
     if kind == "extra_forbidden":
-        owner = _model_at(model, above)
+        owner = model.parts.get(_path([0 if isinstance(step, int) else step for step in above]), model)
         return Fault(_path([*above, _shown(last)]), _unknown_field(owner, str(last)))
     messages = {
         "kk_order": detail["msg"],
@@ -262,23 +259,16 @@ def _unknown_field(owner: type[RequestModel], name: str) -> str:
     near = owner.near_names.get(squashed)
     if near is None:
         close = difflib.get_close_matches(squashed[:64], _names_of(owner), n=1, cutoff=0.7)
-        near = _names_of(owner)[close[0]] if close else _field_below(owner, squashed)
+        near = _names_of(owner)[close[0]] if close else _field_of_part(owner, squashed)
     return "is not a field of an order" + (f". Did you mean {near}?" if near else "")
 
 
-def _field_below(owner: type[RequestModel], squashed: str) -> str | None:
+def _field_of_part(owner: type[RequestModel], squashed: str) -> str | None:
     """Return the path of a field of the address or of a line that was given beside them."""
-    below: dict[str, type[RequestModel]] = {"items[0]": OrderItem, "address": OrderAddress}
-    for path, model in below.items():
-        field = _names_of(model).get(squashed) or model.near_names.get(squashed)
-        if owner is Order and field:
+    for path, part in owner.parts.items():
+        if field := _names_of(part).get(squashed) or part.near_names.get(squashed):
             return f"{path}.{field}"
     return None
-
-
-def _model_at(model: type[RequestModel], loc: list[int | str]) -> type[RequestModel]:
-    inner: dict[str, type[RequestModel]] = {"address": OrderAddress, "items": OrderItem, "lines": OrderItem}
-    return inner.get(str(loc[0]), model) if loc else model
 
 
 def _path(loc: list[int | str]) -> str:
@@ -295,10 +285,6 @@ def _path_of(model: type[RequestModel], field: str) -> str:
 
 def _shown(name: int | str) -> str:
     return str(name) if re.fullmatch(r"[\w .-]{1,40}", str(name)) else "(a name that cannot be shown)"
-
-
-def _field_of(model: type[RequestModel], key: object) -> str | None:
-    return _names_of(model).get(_squash(key)) if isinstance(key, str) else None
 
 
 @functools.cache
