@@ -1,9 +1,7 @@
 """Read KK's lists leniently: an odd field is left out, and its order and page are kept.
 
 A model's fields are a table: `Annotated[type, ReadFrom(reader, "kkName", "olderName")]`. A value that its
-reader cannot parse leaves the field at its default, and its path is kept in `odd_fields`. Field names are
-ours, KK's names stand beside them; v1's differ from v2's in places. Every set of statuses is open: an unknown
-one is passed on. Times are aware datetimes, money is Decimal.
+reader cannot parse leaves the field at its default, and its path is kept in `odd_fields`.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Self, cast
+from typing import Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -100,13 +98,13 @@ def as_count(value: object) -> int:
     return int(number)
 
 
-def _as_stock(value: object) -> int:
+def as_stock(value: object) -> int:
     """Read a count. A negative one, of goods that are oversold, is 0."""
     number = as_number(value)
     return as_count(max(number, Decimal(0)))
 
 
-def _as_price(value: object) -> Decimal:
+def as_price(value: object) -> Decimal:
     """Read an amount of money from 0."""
     number = as_number(value)
     if number < 0:
@@ -180,192 +178,3 @@ def _plan(model: type[ResponseModel]) -> list[tuple[str, ReadFrom]]:
         for reads in field.metadata
         if isinstance(reads, ReadFrom)
     ]
-
-
-class KKAddress(ResponseModel):
-    """The address of an order at KK, unchecked."""
-
-    country: Annotated[str | None, ReadFrom(as_text, "country", "countryCode")] = None
-    city: Annotated[str | None, ReadFrom(as_text, "city"), Field(repr=False)] = None
-    phone: Annotated[str | None, ReadFrom(as_text, "phone"), Field(repr=False)] = None
-    recipient: Annotated[str | None, ReadFrom(as_text, "recipient"), Field(repr=False)] = None
-    street1: Annotated[str | None, ReadFrom(as_text, "street1"), Field(repr=False)] = None
-    street2: Annotated[str | None, ReadFrom(as_text, "street2"), Field(repr=False)] = None
-    province: Annotated[str | None, ReadFrom(as_text, "province"), Field(repr=False)] = None
-    zip: Annotated[str | None, ReadFrom(as_text, "zip"), Field(repr=False)] = None
-    vat: Annotated[str | None, ReadFrom(as_text, "vat"), Field(repr=False)] = None
-    ioss: Annotated[str | None, ReadFrom(as_text, "ioss"), Field(repr=False)] = None
-
-
-class KKOrderItem(ResponseModel):
-    """A line of an order, or of a package, at KK. `total` and `amount` in the order's currency."""
-
-    id: Annotated[str | None, ReadFrom(as_text, "id")] = None
-    item_id: Annotated[str | None, ReadFrom(as_text, "itemId")] = None
-    sku: Annotated[str | None, ReadFrom(as_text, "skuCode", "sku")] = None
-    product_name: Annotated[str | None, ReadFrom(as_text, "productName")] = None
-    quantity: Annotated[int | None, ReadFrom(as_count, "productNum", "quantity")] = None
-    amount: Annotated[Decimal | None, ReadFrom(as_number, "amount", "purchasePrices")] = None
-    total: Annotated[Decimal | None, ReadFrom(as_number, "total", "subtotal")] = None
-    option1: Annotated[str | None, ReadFrom(as_text, "option1")] = None
-    option2: Annotated[str | None, ReadFrom(as_text, "option2")] = None
-    option3: Annotated[str | None, ReadFrom(as_text, "option3")] = None
-    image_url: Annotated[str | None, ReadFrom(as_text, "imageUrl")] = None
-    stock_status: Annotated[str | None, ReadFrom(as_status, "stockStatus")] = None
-    fulfillment_status: Annotated[str | None, ReadFrom(as_status, "fulfillmentStatus")] = None
-    refund_status: Annotated[str | None, ReadFrom(as_status, "refundStatus")] = None
-    country_code: Annotated[str | None, ReadFrom(as_text, "countryCode")] = None
-
-
-class TrackingInfo(ResponseModel):
-    """One carrier's number for a package."""
-
-    carrier: Annotated[str | None, ReadFrom(as_text, "carrier")] = None
-    tracking_code: Annotated[str | None, ReadFrom(as_text, "trackingCode")] = None
-
-
-class Package(ResponseModel):
-    """A parcel of an order. `tracking_infos` has the latest first; `delivery_time` is KK's text."""
-
-    id: Annotated[str | None, ReadFrom(as_text, "id")] = None
-    pack_id: Annotated[str | None, ReadFrom(as_text, "packId")] = None
-    status: Annotated[str | None, ReadFrom(as_status, "status")] = None
-    carrier: Annotated[str | None, ReadFrom(as_text, "carrier")] = None
-    carrier_type: Annotated[str | None, ReadFrom(as_text, "carrierType")] = None
-    tracking_code: Annotated[str | None, ReadFrom(as_text, "trackingCode")] = None
-    tracking_url: Annotated[str | None, ReadFrom(as_text, "logisticsSearchUrl")] = None
-    delivery_time: Annotated[str | None, ReadFrom(as_text, "deliveryTime")] = None
-    items: Annotated[list[KKOrderItem], ReadFrom(as_rows(KKOrderItem), "items", "orderItems")] = []
-    tracking_infos: Annotated[list[TrackingInfo], ReadFrom(as_rows(TrackingInfo), "trackingInfos")] = []
-
-
-class KKOrder(ResponseModel):
-    """One order at KK (page "Query orders", v1 and v2). `id` is empty only when KK's could not be read."""
-
-    id: Annotated[str, ReadFrom(as_text, "id")] = ""
-    custom_order_number: Annotated[str | None, ReadFrom(as_text, "customOrderId", "CustomOrderNumber")] = None
-    number_is_integer: Annotated[bool, ReadFrom(is_integer, "customOrderId", "CustomOrderNumber")] = False
-    remark: Annotated[str | None, ReadFrom(as_text, "remark"), Field(repr=False)] = None
-    status: Annotated[str | None, ReadFrom(as_status, "status")] = None
-    financial_status: Annotated[str | None, ReadFrom(as_status, "financialStatus")] = None
-    fulfillment_status: Annotated[str | None, ReadFrom(as_status, "fulfillmentStatus")] = None
-    refund_status: Annotated[str | None, ReadFrom(as_status, "refundStatus")] = None
-    purchased_at: Annotated[datetime | None, ReadFrom(as_time, "purchaseDate")] = None
-    paid_at: Annotated[datetime | None, ReadFrom(as_time, "payDate", "payAt")] = None
-    completed_at: Annotated[datetime | None, ReadFrom(as_time, "completedDate", "completedAt")] = None
-    cancelled_at: Annotated[datetime | None, ReadFrom(as_time, "cancelDate")] = None
-    refunded_at: Annotated[datetime | None, ReadFrom(as_time, "refundDate")] = None
-    created_at: Annotated[datetime | None, ReadFrom(as_time, "createDate")] = None
-    updated_at: Annotated[datetime | None, ReadFrom(as_time, "updateDate", "modifyDate")] = None
-    shipping_address: Annotated[
-        KKAddress | None, ReadFrom(KKAddress.read, "shippingAddress"), Field(repr=False)
-    ] = None
-    warehouse_id: Annotated[str | None, ReadFrom(as_text, "warehouseId")] = None
-    currency_code: Annotated[str | None, ReadFrom(as_text, "currencyCode")] = None
-    final_amount: Annotated[Decimal | None, ReadFrom(as_number, "finalAmount")] = None
-    subtotal_amount: Annotated[Decimal | None, ReadFrom(as_number, "subTotalAmount", "skusAmount")] = None
-    freight_amount: Annotated[Decimal | None, ReadFrom(as_number, "freightAmount")] = None
-    coupon_amount: Annotated[Decimal | None, ReadFrom(as_number, "couponAmount")] = None
-    promotion_amount: Annotated[Decimal | None, ReadFrom(as_number, "promotionAmount")] = None
-    refundable_amount: Annotated[Decimal | None, ReadFrom(as_number, "refundableAmount")] = None
-    refunded_amount: Annotated[Decimal | None, ReadFrom(as_number, "refundedAmount")] = None
-    items: Annotated[list[KKOrderItem], ReadFrom(as_rows(KKOrderItem), "orderItems")] = []
-    fulfillments: Annotated[list[Package], ReadFrom(as_rows(Package), "fulfillments")] = []
-
-
-class OrderPage(ResponseModel):
-    """One page of listed orders. `total` is KK's count over all pages, if it gives one."""
-
-    orders: Annotated[list[KKOrder], ReadFrom(as_rows(KKOrder), "list")] = []
-    total: Annotated[int | None, ReadFrom(as_count, "total")] = None
-    page_number: Annotated[int | None, ReadFrom(as_count, "pageNumber")] = None
-    page_size: Annotated[int | None, ReadFrom(as_count, "pageSize")] = None
-
-
-class Refund(ResponseModel):
-    """One refund of an order; `refund_status`: pending_review, refund_successfully, refund_failed."""
-
-    refund_no: Annotated[str | None, ReadFrom(as_text, "refundNo")] = None
-    refund_status: Annotated[str | None, ReadFrom(as_status, "refundStatus")] = None
-    kk_order_id: Annotated[str | None, ReadFrom(as_text, "id")] = None
-    remark: Annotated[str | None, ReadFrom(as_text, "remark"), Field(repr=False)] = None
-
-
-class Channel(ResponseModel):
-    """One way to ship, with its estimated freight. `delivery_time` is text such as "6~10 Business Days"."""
-
-    channel_code: Annotated[str | None, ReadFrom(as_text, "channelCode")] = None
-    channel_name: Annotated[str | None, ReadFrom(as_text, "channelNameEn")] = None
-    channel_type: Annotated[str | None, ReadFrom(as_text, "channelType")] = None
-    estimated_freight: Annotated[Decimal | None, ReadFrom(as_number, "estimatedFreight")] = None
-    currency_code: Annotated[str | None, ReadFrom(as_text, "estimatedFreightCurrency")] = None
-    delivery_time: Annotated[str | None, ReadFrom(as_text, "deliveryTime")] = None
-
-
-class KKSku(ResponseModel):
-    """One SKU of a product (page "Products").
-
-    `price` is what the shop pays for one piece, in US dollars, without freight. If KK gives no price, or one
-    that cannot be parsed, it is None, never 0. `odd_fields` names a price that cannot be parsed.
-
-    `sku_status` is `0` off the shelf, `1` on the shelf, `2` deleted, `3` discontinued, `4` or `5` clearance,
-    `6` out of stock. KK never sells `2` and `3` again. Weights are in grams, lengths in cm.
-    """
-
-    sku: Annotated[str | None, ReadFrom(as_text, "sku")] = None
-    sku_name: Annotated[str | None, ReadFrom(as_text, "skuName")] = None
-    sku_status: Annotated[str | None, ReadFrom(as_status, "skuStatus")] = None
-    price: Annotated[Decimal | None, ReadFrom(_as_price, "price")] = None
-    cost: Annotated[Decimal | None, ReadFrom(_as_price, "cost")] = None
-    stock: Annotated[int | None, ReadFrom(_as_stock, "stock")] = None
-    package_weight: Annotated[Decimal | None, ReadFrom(as_number, "packageWeight")] = None
-    package_length: Annotated[Decimal | None, ReadFrom(as_number, "packageLength")] = None
-    package_width: Annotated[Decimal | None, ReadFrom(as_number, "packageWidth")] = None
-    package_height: Annotated[Decimal | None, ReadFrom(as_number, "packageHeight")] = None
-    material: Annotated[str | None, ReadFrom(as_text, "material")] = None
-    option1: Annotated[str | None, ReadFrom(as_text, "option1")] = None
-    option2: Annotated[str | None, ReadFrom(as_text, "option2")] = None
-    option3: Annotated[str | None, ReadFrom(as_text, "option3")] = None
-    image_url: Annotated[str | None, ReadFrom(as_text, "mainImg")] = None
-
-
-class KKProduct(ResponseModel):
-    """One product with its SKUs (page "Products").
-
-    `price` is the lowest of its SKUs' prices, read like theirs. `spu_status` has the values of `sku_status`.
-    """
-
-    spu: Annotated[str | None, ReadFrom(as_text, "spu")] = None
-    kk_product_id: Annotated[str | None, ReadFrom(as_text, "kkProductId")] = None
-    product_name: Annotated[str | None, ReadFrom(as_text, "productName")] = None
-    spu_status: Annotated[str | None, ReadFrom(as_status, "spuStatus")] = None
-    price: Annotated[Decimal | None, ReadFrom(_as_price, "price")] = None
-    stock: Annotated[int | None, ReadFrom(_as_stock, "stock")] = None
-    updated_at: Annotated[datetime | None, ReadFrom(as_time, "updateTime")] = None
-    skus: Annotated[list[KKSku], ReadFrom(as_rows(KKSku), "skuDetails")] = []
-
-
-class WarehouseStock(ResponseModel):
-    """How many of a SKU one warehouse has, never below zero."""
-
-    country_code: Annotated[str | None, ReadFrom(as_text, "countryCode")] = None
-    quantity: Annotated[int | None, ReadFrom(_as_stock, "qty")] = None
-    warehouse_code: Annotated[str | None, ReadFrom(as_text, "warehouseCode")] = None
-
-
-class Stock(ResponseModel):
-    """The stock of one SKU over all warehouses."""
-
-    sku: Annotated[str | None, ReadFrom(as_text, "sku")] = None
-    warehouses: Annotated[list[WarehouseStock], ReadFrom(as_rows(WarehouseStock), "warehouseStockList")] = []
-
-
-class Warehouse(ResponseModel):
-    """One of KK's warehouses."""
-
-    warehouse_id: Annotated[str | None, ReadFrom(as_text, "warehouseId")] = None
-    warehouse_code: Annotated[str | None, ReadFrom(as_text, "warehouseCode")] = None
-    name: Annotated[str | None, ReadFrom(as_text, "warehouseNameExt")] = None
-    country_code: Annotated[str | None, ReadFrom(as_text, "countryCode")] = None
-    country_name: Annotated[str | None, ReadFrom(as_text, "countryCn")] = None
-    status: Annotated[str | None, ReadFrom(as_status, "status")] = None

@@ -1,20 +1,30 @@
-"""Check one value of an order: text of a width, a country, a quantity, an order number.
+"""Check the values and the names of what is sent: text of a width, a country, a quantity, an order number.
 
 Each check takes what a warehouse, a template or JSON may yield and returns the clean value, or raises a
 PydanticCustomError that describes what to pass. No message repeats the value: it may be somebody's name.
-Warnings go to the list `notices` of the validation's context.
+Warnings go to the list `notices` of the validation's context. `RequestModel.parse` collects both.
 """
 
 from __future__ import annotations
 
+import difflib
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, NoReturn, TypeAlias
+from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationInfo
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from airflow_provider_kk.api.clean_text import (
     CellError,
@@ -27,7 +37,7 @@ from airflow_provider_kk.api.clean_text import (
     whole_number,
 )
 from airflow_provider_kk.api.countries import ALPHA_2, country_candidates, country_code
-from airflow_provider_kk.api.errors import Fault
+from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 
 ORDER_NUMBER_WIDTH = 40
 """The longest order number KK is known to keep whole (documented for a sibling call)."""
@@ -267,3 +277,128 @@ def _no_constant(_name: str) -> NoReturn:
 def _fail(message: str) -> NoReturn:
     # Braces would be read as places of a template.
     raise PydanticCustomError("kk_order", "{fault}", {"fault": message})
+
+
+class RequestModel(BaseModel):
+    """Base of the models that are sent: frozen, no unknown fields, names in snake_case or KK's own.
+
+    Names are compared without case and underscores, so `sku`, `SKU` and KK's `orderItemsList` all work.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    other_names: ClassVar[dict[str, str]] = {}
+    """Names of KK's for a field, squashed (lower case, no underscores)."""
+    near_names: ClassVar[dict[str, str]] = {}
+    """Names that are not taken, but whose meaning can be guessed for a hint."""
+    parts: ClassVar[dict[str, type[RequestModel]]] = {}
+    """The models below this one, by the path of the first of each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_names(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        named: dict[Any, Any] = {}
+        for key, value in data.items():
+            field = _names_of(cls).get(_squash(key)) if isinstance(key, str) else None
+            # A field given twice stays under its second name and is rejected like an unknown one.
+            named[field if field and field not in named else key] = value
+        return named
+
+    @classmethod
+    def parse(cls, data: RequestModel | Mapping[str, Any] | str, notices: list[Fault] | None = None) -> Self:
+        """Check a model, a mapping or JSON text and return it as a model. Raises InvalidOrderError.
+
+        Gets `notices` what was read differently from how it was written, and what looks doubtful.
+        """
+        faults: tuple[Fault, ...]
+        found: list[Fault] = []
+        try:
+            return cls.model_validate(_plain(data), context={"notices": found})
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+            faults = tuple(_fault(cls, detail) for detail in details)
+        except PydanticCustomError as error:
+            faults = (Fault("", f"the order {error.message()}"),)
+        finally:
+            if notices is not None:
+                notices += [Fault(_path_of(cls, field), message) for field, message in found]
+        # Raised outside of the handler: pydantic's errors keep the order's values within them.
+        raise InvalidOrderError(faults)
+
+
+def _plain(data: object) -> dict[str, Any]:
+    """Return data that pydantic can check; of models too, since `model_copy(update=...)` does not check."""
+    if isinstance(data, RequestModel):
+        return data.model_dump()
+    if isinstance(data, str):
+        data = parse_json(data)
+    if not isinstance(data, Mapping):
+        kind = type(data).__name__
+        raise PydanticCustomError(
+            "kk_order", "must be an Order, a mapping or a JSON object, not {kind}", {"kind": kind}
+        )
+    return dict(data)
+
+
+def _fault(model: type[RequestModel], detail: ErrorDetails) -> Fault:
+    """Translate a finding of pydantic. Only texts that hold no value are passed on."""
+    *above, last = detail["loc"] or ("",)
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        owner = model.parts.get(_path([0 if isinstance(step, int) else step for step in above]), model)
+        return Fault(_path([*above, _shown(last)]), _unknown_field(owner, str(last)))
+    messages = {
+        "kk_order": detail["msg"],
+        "missing": PROVINCE_REQUIRED if last == "province" else "is required",
+        "model_type": "must be an object with named fields",
+        "invalid_key": "names of fields must be text",
+    }
+    return Fault(_path([*above, last]), messages.get(kind, "is not valid"))
+
+
+def _unknown_field(owner: type[RequestModel], name: str) -> str:
+    squashed = _squash(name)
+    field = _names_of(owner).get(squashed)
+    if field:
+        return f"is given twice, under this name and as {field}"
+    near = owner.near_names.get(squashed)
+    if near is None:
+        close = difflib.get_close_matches(squashed[:64], _names_of(owner), n=1, cutoff=0.7)
+        near = _names_of(owner)[close[0]] if close else _field_of_part(owner, squashed)
+    return "is not a field of an order" + (f". Did you mean {near}?" if near else "")
+
+
+def _field_of_part(owner: type[RequestModel], squashed: str) -> str | None:
+    """Return the path of a field of the address or of a line that was given beside them."""
+    for path, part in owner.parts.items():
+        if field := _names_of(part).get(squashed) or part.near_names.get(squashed):
+            return f"{path}.{field}"
+    return None
+
+
+def _path(loc: list[int | str]) -> str:
+    path = ""
+    for step in loc:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+    return path
+
+
+def _path_of(model: type[RequestModel], field: str) -> str:
+    """Return a notice's field path. Lines of goods get none, so an unknown field is the address's."""
+    return field if field in model.model_fields else f"address.{field}"
+
+
+def _shown(name: int | str) -> str:
+    return str(name) if re.fullmatch(r"[\w .-]{1,40}", str(name)) else "(a name that cannot be shown)"
+
+
+@functools.cache
+def _names_of(model: type[RequestModel]) -> dict[str, str]:
+    """Return every name a field goes by, squashed, with the field's own name."""
+    return {_squash(field): field for field in model.model_fields} | model.other_names
+
+
+def _squash(name: str) -> str:
+    return name.replace("_", "").lower()
