@@ -16,7 +16,7 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from airflow_provider_kk.api.countries import lost_zero_of_zip
 from airflow_provider_kk.api.errors import Fault
-from airflow_provider_kk.api.response_types import (
+from airflow_provider_kk.api.readers import (
     ReadFrom,
     ResponseModel,
     as_count,
