@@ -11,7 +11,7 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeAlias
 
@@ -169,27 +169,23 @@ def _channel_type(value: object, info: ValidationInfo) -> str | None:
     return _fail(f"must be one of {', '.join(CHANNEL_TYPES)}")
 
 
-def _json_container(opening: str, what: str) -> Callable[[object], object]:
-    """Parse an address or a list of lines that comes as JSON text, as templates yield it."""
+def _parsed(value: object) -> object:
+    """Return an address, or lines, which templates yield as JSON text."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        _fail("is required")
+    return parse_json(value) if isinstance(value, str) else value
 
-    def check(value: object) -> object:
-        if value is None:
-            _fail("is required")
-        if not isinstance(value, str):
-            return value
-        if not value.strip():
-            _fail("is required")
-        data = parse_json(value)
-        if not isinstance(data, dict if opening == "{" else list):
-            _fail(f"must be {what}")
-        return data
 
-    return check
+def _address(value: object) -> object:
+    data = _parsed(value)
+    if isinstance(value, str) and not isinstance(data, dict):
+        _fail("must be an object with country, phone, recipient, province, ...")
+    return data
 
 
 def _lines(value: object) -> object:
-    data = _json_container("[", "a list of lines")(value)
-    if isinstance(data, Mapping) or not isinstance(data, list | tuple):
+    data = _parsed(value)
+    if not isinstance(data, list | tuple):
         _fail(f"must be a list of lines, not {_kind(data)}")
     if not data:
         _fail("must have at least one line")
@@ -201,7 +197,7 @@ Country: TypeAlias = Annotated[str, BeforeValidator(_country)]
 Quantity: TypeAlias = Annotated[int, BeforeValidator(_quantity)]
 ChannelType: TypeAlias = Annotated[str | None, BeforeValidator(_channel_type)]
 Note: TypeAlias = Annotated[str | None, BeforeValidator(_note), Field(repr=False)]
-as_address = BeforeValidator(_json_container("{", "an object with country, phone, recipient, province, ..."))
+as_address = BeforeValidator(_address)
 as_lines = BeforeValidator(_lines)
 
 
