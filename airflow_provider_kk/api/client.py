@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import count
 from typing import Any, Self, TypeVar
 
 from airflow_provider_kk.api.api_versions import ADDRESS_KEYS, API_VERSIONS
@@ -67,7 +69,7 @@ class KKClient:
         self._address_key = address_key
         self._sale_platform = sale_platform
         self._token = token
-        self._throttle: Throttle = throttle if throttle is not None else LocalBucket()
+        self._throttle = throttle or LocalBucket()
         self._transport = Transport(
             base_url, token, timeout_s=timeout_s, use_env_proxies=use_env_proxies, ca_bundle=ca_bundle
         )
@@ -169,20 +171,16 @@ class KKClient:
 
         Rows that move between pages while they are read can be missed. To get all, set both bounds.
         """
-        wanted_ids = list(ids) if ids is not None else None
-
-        def page(number: int) -> list[KKOrder]:
-            return self.list_orders(
-                created_from=created_from,
-                created_to=created_to,
-                updated_from=updated_from,
-                updated_to=updated_to,
-                ids=wanted_ids,
-                status=status,
-                page_number=number,
-            ).orders
-
-        return _paged(page, key=lambda order: order.id)
+        listed = partial(
+            self.list_orders,
+            created_from=created_from,
+            created_to=created_to,
+            updated_from=updated_from,
+            updated_to=updated_to,
+            ids=None if ids is None else list(ids),
+            status=status,
+        )
+        return _paged(lambda number: listed(page_number=number).orders, key=lambda order: order.id)
 
     def get_order(self, kk_order_id: str) -> KKOrder | None:
         """Return one order by KK's id, or None when KK lists no such order."""
@@ -323,7 +321,8 @@ class KKClient:
     def _data(self, call: Request, *, throttled: bool = True, secrets: Iterable[str] = ()) -> Any:
         """Send one request within the rate limit, and return the `data` of the answer."""
         secrets = (self._token, *secrets)
-        for retries_left in reversed(range(_RATE_LIMITED_TRIES)):
+        tries_left = _RATE_LIMITED_TRIES if throttled else 1
+        while True:
             if throttled:
                 self._throttle.acquire()
             try:
@@ -331,9 +330,9 @@ class KKClient:
             except KKRateLimitedError as error:
                 self._throttle.back_off(error.retry_after_s)
                 # KK has not acted on it, so even a write may be sent again.
-                if not (throttled and retries_left):
+                tries_left -= 1
+                if not tries_left:
                     raise
-        raise AssertionError("the last try returns or raises")
 
 
 def _window(updated_from: datetime | None, updated_to: datetime | None) -> dict[str, str]:
@@ -351,19 +350,20 @@ def _paged(page: Callable[[int], list[T]], key: Callable[[T], object]) -> Iterat
     Raises KKAnswerError when page after page has nothing new, since such a list has no end.
     """
     seen: set[object] = set()
-    stuck = 0
-    number = 1
-    while rows := page(number):
-        new = [row for row in rows if not key(row) or key(row) not in seen]
-        stuck = stuck + 1 if all(not key(row) for row in new) else 0
-        if stuck >= _STUCK_PAGES:
+    grew_at = 0
+    for number in count(1):
+        if not (rows := page(number)):
+            return
+        for row in rows:
+            name = key(row)
+            if name in seen:
+                continue
+            if name:
+                seen.add(name)
+                grew_at = number
+            yield row
+        if number >= grew_at + _STUCK_PAGES:
             raise KKAnswerError(f"KK's list does not end: pages up to {number} repeat earlier pages")
-        for row in new:
-            # A page may repeat a row within itself.
-            if not key(row) or key(row) not in seen:
-                seen.add(key(row))
-                yield row
-        number += 1
 
 
 def _listing(data: Any) -> Mapping[str, Any]:

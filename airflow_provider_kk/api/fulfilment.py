@@ -75,6 +75,7 @@ _FULFILLMENT = {
     "completed": FulfilmentStatus.DELIVERED,
 }
 _REFUND = {"refund": FulfilmentStatus.REFUNDED, "refunded": FulfilmentStatus.REFUNDED}
+_OF_ORDERS = (_STATUS, _FINANCIAL, _FULFILLMENT, _REFUND)
 _PACKAGE = {
     "preparing": PackageStatus.PREPARING,
     "shipped": PackageStatus.SHIPPED,
@@ -82,23 +83,14 @@ _PACKAGE = {
 }
 
 
-def status_in(
-    status: str | None,
-    financial_status: str | None,
-    fulfillment_status: str | None,
-    refund_status: str | None,
-    *,
-    is_paid: bool,
-) -> FulfilmentStatus:
-    """Return the highest status of KK's four; `is_paid`: there is a date of payment."""
-    statuses = (
-        _STATUS.get(status or ""),
-        _FINANCIAL.get(financial_status or ""),
-        _FULFILLMENT.get(fulfillment_status or ""),
-        _REFUND.get(refund_status or ""),
-        FulfilmentStatus.PAID if is_paid else None,
-    )
-    return max((one for one in statuses if one), key=lambda one: one.rank, default=FulfilmentStatus.CREATED)
+def status_in(*statuses: str | None, is_paid: bool) -> FulfilmentStatus:
+    """Return the highest of an order's statuses at KK: its own, its financial, fulfilment and refund status.
+
+    `is_paid`: there is a date of payment.
+    """
+    found = [known.get(status or "") for known, status in zip(_OF_ORDERS, statuses, strict=True)]
+    found.append(FulfilmentStatus.PAID if is_paid else FulfilmentStatus.CREATED)
+    return max(filter(None, found), key=lambda one: one.rank)
 
 
 def status_of(order: KKOrder) -> FulfilmentStatus:

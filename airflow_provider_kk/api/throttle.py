@@ -1,7 +1,7 @@
 """KK's rate limit within one process: a leaky bucket of 120 requests, 2 a second; beyond it HTTP 429.
 
 The bucket is GCRA: its whole state is one number, the theoretical arrival time ("tat"). The bucket that
-processes share in the ledger uses the same pure functions.
+processes share in the ledger does the same in SQL.
 """
 
 from __future__ import annotations

@@ -384,12 +384,8 @@ def diagnose(settings: ConnectionSettings, client: KKClient) -> tuple[bool, str]
 
 def fix_for(error: KKError, settings: ConnectionSettings) -> str:
     """Describe in one sentence how to fix an error of KK's."""
-    return _fix_for(error).format(url=settings.base_url, version=settings.api_version, error=error)
-
-
-def _fix_for(error: KKError) -> str:
+    fix = next((text for kind, text in _FIX.items() if isinstance(error, kind)), "{url}: {error}")
     if isinstance(error, KKNotSentError):
         reason = str(error)
-        sentence = next(text for name, text in _FIX_CONNECTION.items() if name in reason)
-        return sentence + " ({error})"
-    return next((text for kind, text in _FIX.items() if isinstance(error, kind)), "{url}: {error}")
+        fix = next(text for name, text in _FIX_CONNECTION.items() if name in reason) + " ({error})"
+    return fix.format(url=settings.base_url, version=settings.api_version, error=error)

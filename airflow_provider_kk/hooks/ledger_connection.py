@@ -24,16 +24,12 @@ _REDSHIFT = ("redshift", "redshift-serverless")
 NEEDED = "a connection to PostgreSQL, MySQL or SQLite"
 
 
-def enforces_keys(connection: Any) -> bool:
-    """Return whether the database behind an Airflow connection enforces unique keys, by its type."""
-    extra = connection.extra_dejson
-    return connection.conn_type in _TYPES and not any(extra.get(name) for name in _REDSHIFT)
-
-
-def type_of(connection: Any) -> str:
-    """Return a connection's type as a message names it."""
-    is_redshift = connection.conn_type in _TYPES and not enforces_keys(connection)
-    return f"{connection.conn_type!r}" + (" with the extra of a Redshift" if is_redshift else "")
+def type_without_keys(connection: Any) -> str | None:
+    """Return a connection's type as a message names it; None if such databases enforce unique keys."""
+    if connection.conn_type not in _TYPES:
+        return repr(connection.conn_type)
+    is_redshift = any(connection.extra_dejson.get(name) for name in _REDSHIFT)
+    return f"{connection.conn_type!r} with the extra of a Redshift" if is_redshift else None
 
 
 def hook_behind(connection: Any, hook_params: Mapping[str, Any] | None = None) -> Any:
@@ -83,11 +79,11 @@ def resolve_ledger_conn_id(
         return chosen
     if warehouse_conn_id is None:
         return None
-    warehouse = BaseHook.get_connection(warehouse_conn_id)
-    if enforces_keys(warehouse):
+    unfit = type_without_keys(BaseHook.get_connection(warehouse_conn_id))
+    if unfit is None:
         return warehouse_conn_id
     raise LedgerUnusableError(
-        f"The warehouse {warehouse_conn_id!r} is of type {type_of(warehouse)}, which cannot keep the ledger "
+        f"The warehouse {warehouse_conn_id!r} is of type {unfit}, which cannot keep the ledger "
         "that prevents doubled orders. Set ledger_conn_id on the operator, or in the extra of "
         f"{hook.kk_conn_id!r}, to {NEEDED}."
     )
@@ -215,9 +211,9 @@ def require_type(connection: Any) -> None:
     """
     from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
 
-    if not enforces_keys(connection):
+    if unfit := type_without_keys(connection):
         raise LedgerUnusableError(
-            f"The ledger's connection {connection.conn_id!r} is of type {type_of(connection)}. The ledger "
+            f"The ledger's connection {connection.conn_id!r} is of type {unfit}. The ledger "
             "needs a database that enforces unique keys, to prevent doubled orders: set ledger_conn_id to "
             f"{NEEDED}."
         )
