@@ -151,7 +151,7 @@ class KKClient:
             "updateStartTime": _utc_text(updated_from),
             "updateEndTime": _utc_text(updated_to, up=True),
             "ids": ",".join(_checked_id(kk_id) for kk_id in ids) if ids is not None else None,
-            "status": status if status is None or isinstance(status, str) else ",".join(status),
+            "status": _joined(status),
             "pageNumber": str(page_number),
             "pageSize": str(min(page_size, MAX_PAGE_SIZE)),
         }
@@ -178,7 +178,7 @@ class KKClient:
             updated_from=updated_from,
             updated_to=updated_to,
             ids=None if ids is None else list(ids),
-            status=status,
+            status=_joined(status),
         )
         return _paged(lambda number: listed(page_number=number).orders, key=lambda order: order.id)
 
@@ -405,6 +405,10 @@ def _checked_id(kk_id: str) -> str:
     if not isinstance(kk_id, str) or not is_plausible_id(kk_id):
         raise ValueError("a kkOrderId is text of up to 32 letters, digits, - and _")
     return kk_id
+
+
+def _joined(values: str | Iterable[str] | None) -> str | None:
+    return values if values is None or isinstance(values, str) else ",".join(values)
 
 
 def _present(params: Mapping[str, str | None]) -> dict[str, str]:
