@@ -160,7 +160,7 @@ def test_a_time_without_a_zone_is_an_error(kk: KKClient) -> None:
 
 
 def test_every_page_is_asked_for_the_same_ids_and_statuses(kk: KKClient, requests_mock: rm.Mocker) -> None:
-    requests_mock.get(V1, [{"json": page_of({"id": "1"})}, {"json": page_of()}])
+    requests_mock.get(V1, [{"json": page_of(1)}, {"json": page_of()}])
     assert len(list(kk.iter_orders(ids=iter(["1", "2"]), status=iter(["paid", "shipped"])))) == 1
     asked = [(one.qs["ids"], one.qs["status"]) for one in requests_mock.request_history]
     assert asked == [(["1,2"], ["paid,shipped"])] * 2
