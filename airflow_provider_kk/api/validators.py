@@ -1,7 +1,7 @@
 """Check the values and the names of what is sent: text of a width, a country, a quantity, an order number.
 
 Each check takes what a warehouse, a template or JSON may yield and returns the clean value, or raises a
-PydanticCustomError that describes what to pass. No message repeats the value: it may be somebody's name.
+CellError that describes what to pass. No message repeats the value: it may be somebody's name.
 Warnings go to the list `notices` of the validation's context. `RequestModel.parse` collects both.
 """
 
@@ -24,7 +24,7 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 
 from airflow_provider_kk.api.clean_text import (
     CellError,
@@ -45,6 +45,8 @@ MAX_QUANTITY = 10**16 - 1
 """KK documents `int[16]`: 16 digits."""
 CHANNEL_TYPES = ("Standard", "Express", "Expedited")
 """KK's shipping speeds (page "Create order", v2)."""
+#: What free text may have beside printable characters.
+_LINE_ENDS = str.maketrans("\t\n\r", "   ")
 PROVINCE_REQUIRED = "is required. If the country has no provinces, repeat the city"
 
 
@@ -63,7 +65,7 @@ def text(
     def read(value: object, info: ValidationInfo) -> str | None:
         line = _read(value, info, number_ok, required)
         if line is not None and width is not None and len(line) > width:
-            _fail(f"is {len(line)} characters long, KK takes at most {width}")
+            raise CellError(f"is {len(line)} characters long, KK takes at most {width}")
         return line
 
     return BeforeValidator(read)
@@ -82,30 +84,27 @@ def _read(
     raw = _as_text(value, number_ok)
     if (plain := plain_text(raw, field)) is not None:
         return plain
-    try:
-        warning = check_encoding(raw)
-        line = tidy(raw, field)
-        if line and is_missing(line, field):
-            if required or field == "custom_order_number":
-                _fail(f"is the text {line!r}, which stands for a missing value: correct the source of it")
-            _notify(info, f"the text {line!r} counts as blank")
-            return None
-        if not line:
-            if required:
-                _fail("is required" if required is True else required)
-            return None
-        if not lines and field != "custom_order_number":
-            # Line ends and tabs inside a line come from address forms with several rows.
-            line = re.sub(r"[ \t]*[\t\r\n\v\f\x85\u2028\u2029]+[ \t]*", " ", line)
-        _check_characters(line.translate({9: " ", 10: " ", 13: " "}) if lines else line)
-        warning = check(line, field) or warning
-    except CellError as error:
-        fault = str(error)
-    else:
-        if warning:
-            _notify(info, warning)
-        return line
-    _fail(fault)
+    warning = check_encoding(raw)
+    line = tidy(raw, field)
+    if line and is_missing(line, field):
+        if required or field == "custom_order_number":
+            raise CellError(
+                f"is the text {line!r}, which stands for a missing value: correct the source of it"
+            )
+        _notify(info, f"the text {line!r} counts as blank")
+        return None
+    if not line:
+        if required:
+            raise CellError("is required" if required is True else required)
+        return None
+    if not lines and field != "custom_order_number":
+        # Line ends and tabs inside a line come from address forms with several rows.
+        line = re.sub(r"[ \t]*[\t\r\n\v\f\x85\u2028\u2029]+[ \t]*", " ", line)
+    if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", line.translate(_LINE_ENDS) if lines else line):
+        raise CellError("has control characters or invalid Unicode: remove them")
+    if warning := check(line, field) or warning:
+        _notify(info, warning)
+    return line
 
 
 def _order_number(value: object, info: ValidationInfo) -> str | None:
@@ -113,12 +112,12 @@ def _order_number(value: object, info: ValidationInfo) -> str | None:
     if number is None:
         if value is not None:
             # Taken for absent, an order whose number a template failed to fill would get a new one each run.
-            _fail("is empty: pass a number, or leave the field out")
+            raise CellError("is empty: pass a number, or leave the field out")
         return None
     if not re.fullmatch(r"[ -~]+", number):
-        _fail("must be printable ASCII: letters, digits and signs without accents")
+        raise CellError("must be printable ASCII: letters, digits and signs without accents")
     if len(number) > ORDER_NUMBER_WIDTH:
-        _fail(f"is {len(number)} characters long, KK keeps at most {ORDER_NUMBER_WIDTH}")
+        raise CellError(f"is {len(number)} characters long, KK keeps at most {ORDER_NUMBER_WIDTH}")
     return number
 
 
@@ -136,27 +135,18 @@ def _country(value: object, info: ValidationInfo) -> str:
     candidates = " or ".join(country_candidates(word or ""))
     shown = f"{word!r} is" if re.fullmatch(r"[A-Za-z]{1,3}", word or "") else "is"
     did_you_mean = f". Did you mean {candidates}?" if candidates else ". Pass a code such as FR or US"
-    return _fail(f"{shown} neither an ISO 3166 alpha-2 code nor an unambiguous country name{did_you_mean}")
+    raise CellError(f"{shown} neither an ISO 3166 alpha-2 code nor an unambiguous country name{did_you_mean}")
 
 
 def _quantity(value: object) -> int:
-    try:
-        number = read_quantity(value) if isinstance(value, str) else whole_number(value)
-    except CellError as error:
-        fault = str(error)
-    else:
-        fault = _quantity_fault(number, value)
-    if fault or number is None:
-        _fail(fault)
-    return number
-
-
-def _quantity_fault(number: int | None, value: object) -> str:
+    number = read_quantity(value) if isinstance(value, str) else whole_number(value)
     if number is None:
-        return f"must be a whole number such as 3 or '3', not {_kind(value)}"
+        raise CellError(f"must be a whole number such as 3 or '3', not {_kind(value)}")
     if number < 1:
-        return "must be at least 1"
-    return "has more than 16 digits" if number > MAX_QUANTITY else ""
+        raise CellError("must be at least 1")
+    if number > MAX_QUANTITY:
+        raise CellError("has more than 16 digits")
+    return number
 
 
 def _channel_type(value: object, info: ValidationInfo) -> str | None:
@@ -166,29 +156,29 @@ def _channel_type(value: object, info: ValidationInfo) -> str | None:
     for channel_type in CHANNEL_TYPES:
         if channel_type.lower() == word.lower():
             return channel_type
-    return _fail(f"must be one of {', '.join(CHANNEL_TYPES)}")
+    raise CellError(f"must be one of {', '.join(CHANNEL_TYPES)}")
 
 
 def _parsed(value: object) -> object:
     """Return an address, or lines, which templates yield as JSON text."""
     if value is None or (isinstance(value, str) and not value.strip()):
-        _fail("is required")
+        raise CellError("is required")
     return parse_json(value) if isinstance(value, str) else value
 
 
 def _address(value: object) -> object:
     data = _parsed(value)
     if isinstance(value, str) and not isinstance(data, dict):
-        _fail("must be an object with country, phone, recipient, province, ...")
+        raise CellError("must be an object with country, phone, recipient, province, ...")
     return data
 
 
 def _lines(value: object) -> object:
     data = _parsed(value)
     if not isinstance(data, list | tuple):
-        _fail(f"must be a list of lines, not {_kind(data)}")
+        raise CellError(f"must be a list of lines, not {_kind(data)}")
     if not data:
-        _fail("must have at least one line")
+        raise CellError("must have at least one line")
     return list(data)
 
 
@@ -202,7 +192,7 @@ as_lines = BeforeValidator(_lines)
 
 
 def parse_json(source: str) -> Any:
-    """Parse JSON text; numbers stay exact. Raises PydanticCustomError, which describes how to pass it."""
+    """Parse JSON text; numbers stay exact. Raises CellError, which describes how to pass it."""
     try:
         return json.loads(source, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -211,7 +201,7 @@ def parse_json(source: str) -> Any:
         fault = str(error)
     except (ValueError, RecursionError, ArithmeticError):
         fault = "is not valid JSON: a number is invalid or too long, or the nesting is too deep"
-    _fail(fault)
+    raise CellError(fault)
 
 
 def _not_json(source: str, error: json.JSONDecodeError) -> str:
@@ -236,17 +226,12 @@ def _as_text(value: object, number_ok: bool) -> str:
     number = whole_number(value) if number_ok else None
     if number is not None and number >= 0:
         return str(number)
-    return _fail(f"must be text, not {_kind(value)}")
+    raise CellError(f"must be text, not {_kind(value)}")
 
 
 def _notify(info: ValidationInfo, message: str) -> None:
     if info.context:
         info.context["notices"].append(Fault(str(info.field_name), message))
-
-
-def _check_characters(line: str) -> None:
-    if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", line):
-        _fail("has control characters or invalid Unicode: remove them")
 
 
 def _kind(value: object) -> str:
@@ -268,11 +253,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(_name: str) -> NoReturn:
     raise ValueError("not JSON")
-
-
-def _fail(message: str) -> NoReturn:
-    # Braces would be read as places of a template.
-    raise PydanticCustomError("kk_order", "{fault}", {"fault": message})
 
 
 class RequestModel(BaseModel):
@@ -315,8 +295,8 @@ class RequestModel(BaseModel):
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
             faults = tuple(_fault(cls, detail) for detail in details)
-        except PydanticCustomError as error:
-            faults = (Fault("", f"the order {error.message()}"),)
+        except CellError as error:
+            faults = (Fault("", f"the order {error}"),)
         finally:
             if notices is not None:
                 notices += [Fault(_path_of(cls, field), message) for field, message in found]
@@ -331,10 +311,7 @@ def _plain(data: object) -> dict[str, Any]:
     if isinstance(data, str):
         data = parse_json(data)
     if not isinstance(data, Mapping):
-        kind = type(data).__name__
-        raise PydanticCustomError(
-            "kk_order", "must be an Order, a mapping or a JSON object, not {kind}", {"kind": kind}
-        )
+        raise CellError(f"must be an Order, a mapping or a JSON object, not {type(data).__name__}")
     return dict(data)
 
 
@@ -345,8 +322,9 @@ def _fault(model: type[RequestModel], detail: ErrorDetails) -> Fault:
     if kind == "extra_forbidden":
         owner = model.parts.get(_path([0 if isinstance(step, int) else step for step in above]), model)
         return Fault(_path([*above, _shown(last)]), _unknown_field(owner, str(last)))
+    if isinstance(error := detail.get("ctx", {}).get("error"), CellError):
+        return Fault(_path([*above, last]), str(error))
     messages = {
-        "kk_order": detail["msg"],
         "missing": PROVINCE_REQUIRED if last == "province" else "is required",
         "model_type": "must be an object with named fields",
         "invalid_key": "names of fields must be text",
