@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from airflow_provider_kk.api.errors import KKError, Outcome
-from airflow_provider_kk.api.throttle import StopSignal
+from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.model import AttemptResult, Claim, Job, Origin, Record
 from airflow_provider_kk.delivery.states import Event, State
@@ -98,7 +98,7 @@ _EVENTS = {
 class RateLimit(Protocol):
     """The account's rate limit, as a dispatcher uses it."""
 
-    def acquire(self, stop: StopSignal | None = None, *, to_send: bool = False) -> None:
+    def acquire(self, stop: Stop | None = None, *, to_send: bool = False) -> None:
         """Wait for the permit of one request.
 
         :param to_send: the request is an order or a refund, which a person may have paused.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from airflow_provider_kk.api.throttle import StopSignal
-
 #: Seconds by which clocks may differ. KK's clock is known to the second, by its last response.
 CLOCKS_AGREE_S = 30.0
 _MACHINE, _DATABASE, _KK = "this machine", "the ledger's database", "KK"
@@ -82,7 +80,7 @@ class Clock(Protocol):
         """Return seconds that never go backwards, and that stop while the machine is suspended."""
         ...
 
-    def sleep(self, seconds: float, stop: StopSignal) -> None:
+    def sleep(self, seconds: float, stop: Stop) -> None:
         """Sleep, at most until `stop` is set."""
         ...
 
@@ -98,6 +96,6 @@ class SystemClock:
         """Return the machine's monotonic time in seconds."""
         return time.monotonic()
 
-    def sleep(self, seconds: float, stop: StopSignal) -> None:
+    def sleep(self, seconds: float, stop: Stop) -> None:
         """Sleep, at most until `stop` is set."""
         stop.wait(seconds)

@@ -168,6 +168,10 @@ class Pause:
     why: str
 
 
+class ThrottleStopped(Exception):
+    """The run was stopped while a request waited for a permit; nothing was sent."""
+
+
 class SendingPausedError(Exception):
     """Sending is paused by a person; nothing was sent."""
 
