@@ -100,8 +100,7 @@ def as_count(value: object) -> int:
 
 def as_stock(value: object) -> int:
     """Read a count. A negative one, of goods that are oversold, is 0."""
-    number = as_number(value)
-    return as_count(max(number, Decimal(0)))
+    return as_count(max(as_number(value), Decimal(0)))
 
 
 def as_price(value: object) -> Decimal:
