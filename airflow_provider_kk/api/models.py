@@ -1,7 +1,7 @@
 """The models of KK's orders: Order, OrderAddress, OrderItem are sent, the others are read from KK.
 
 Widths and required fields of an order are those of KK's pages "Create order" (v1, v2); a width counts
-characters. What KK lists is read leniently. Field names are ours, and KK's names stand beside them: v1's
+characters. KK's lists are read leniently. Field names are ours, and KK's names stand beside them: v1's
 differ from v2's in places. Every set of statuses is open: an unknown one is passed on. Times are aware
 datetimes, money is Decimal.
 """
