@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_kk.delivery.model import LedgerUnusableError
+
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.throttle import Throttle
@@ -68,8 +70,6 @@ def resolve_ledger_conn_id(
 
     :raises LedgerUnusableError: the operator's is empty, or nothing is set and the warehouse cannot keep one.
     """
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
-
     if ledger_conn_id is not None and ledger_conn_id.strip() in ("", "None"):
         raise LedgerUnusableError(
             "ledger_conn_id is empty: its template rendered to nothing. Fix the template. Do not leave the "
@@ -115,8 +115,6 @@ def _require_no_other_ledger(connection: Any, hook: KKHook, hook_params: Mapping
     :raises LedgerUnusableError: a new, empty ledger would send again what the other one knows.
     """
     from sqlalchemy.exc import SQLAlchemyError
-
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
 
     if own := ledger_to_read(connection, hook, hook_params):
         own.close()
@@ -173,7 +171,7 @@ def ledger_to_read(
 
 
 def _engine(connection: Any, threads: int, hook_params: Mapping[str, Any] | None = None) -> Any:
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, pool_arguments
+    from airflow_provider_kk.delivery.sql.database import pool_arguments
 
     require_type(connection)
     # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
@@ -209,8 +207,6 @@ def require_type(connection: Any) -> None:
 
     :raises LedgerUnusableError: it cannot.
     """
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
-
     if unfit := type_without_keys(connection):
         raise LedgerUnusableError(
             f"The ledger's connection {connection.conn_id!r} is of type {unfit}. The ledger "

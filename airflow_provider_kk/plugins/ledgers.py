@@ -211,7 +211,7 @@ def open_ledger_of(
 def _translated_errors(source: LedgerSource) -> Iterator[None]:
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.model import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 
     try:
