@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from airflow_provider_kk.api.api_versions import ADDRESS_KEYS, API_VERSIONS
 from airflow_provider_kk.api.errors import KKAnswerError, KKRateLimitedError, KKUnknownOutcomeError
@@ -38,6 +37,21 @@ MAX_SKUS = 30
 #: Requests in all that KK may answer with HTTP 429. The dispatcher counts the POSTs of its orders itself.
 _RATE_LIMITED_TRIES = 4
 _IDS_AT_ONCE = 50
+
+
+class OrderFilter(TypedDict, total=False):
+    """The orders that KK is asked for.
+
+    Times must be aware; they are sent in whole seconds that never narrow the window. `status` exists in v1
+    only.
+    """
+
+    created_from: datetime | None
+    created_to: datetime | None
+    updated_from: datetime | None
+    updated_to: datetime | None
+    ids: Iterable[str] | None
+    status: str | Iterable[str] | None
 
 
 class KKClient:
@@ -127,29 +141,20 @@ class KKClient:
         return ids
 
     def list_orders(
-        self,
-        *,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        updated_from: datetime | None = None,
-        updated_to: datetime | None = None,
-        ids: Iterable[str] | None = None,
-        status: str | Iterable[str] | None = None,
-        page_number: int = 1,
-        page_size: int = MAX_PAGE_SIZE,
+        self, *, page_number: int = 1, page_size: int = MAX_PAGE_SIZE, **wanted: Unpack[OrderFilter]
     ) -> OrderPage:
         """Return one page of KK's orders (page "Query orders"). Only an empty page proves the end.
 
-        Times must be aware; they are sent in whole seconds that never narrow the window. `status` exists in
-        v1 only. KK may list an order minutes after it was made. Raises a KKError, ValueError for arguments.
+        KK may list an order minutes after it was made. Raises a KKError, ValueError for arguments.
         """
+        ids, status = wanted.get("ids"), wanted.get("status")
         if status is not None and not self._api_version.filters_by_status:
             raise ValueError(f"KK's API {self._api_version.name} does not filter orders by status")
         params = {
-            "createStartTime": _utc_text(created_from),
-            "createEndTime": _utc_text(created_to, up=True),
-            "updateStartTime": _utc_text(updated_from),
-            "updateEndTime": _utc_text(updated_to, up=True),
+            "createStartTime": _utc_text(wanted.get("created_from")),
+            "createEndTime": _utc_text(wanted.get("created_to"), up=True),
+            "updateStartTime": _utc_text(wanted.get("updated_from")),
+            "updateEndTime": _utc_text(wanted.get("updated_to"), up=True),
             "ids": ",".join(_checked_id(kk_id) for kk_id in ids) if ids is not None else None,
             "status": _joined(status),
             "pageNumber": str(page_number),
@@ -157,30 +162,17 @@ class KKClient:
         }
         return OrderPage.read(_listing(self._get(self._api_version.orders_path, _present(params))))
 
-    def iter_orders(
-        self,
-        *,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        updated_from: datetime | None = None,
-        updated_to: datetime | None = None,
-        ids: Iterable[str] | None = None,
-        status: str | Iterable[str] | None = None,
-    ) -> Iterator[KKOrder]:
-        """Yield all orders of a window, each id once; arguments as in `list_orders`.
+    def iter_orders(self, **wanted: Unpack[OrderFilter]) -> Iterator[KKOrder]:
+        """Yield all orders of a window, each id once.
 
         Rows that move between pages while they are read can be missed. To get all, set both bounds.
         """
-        listed = partial(
-            self.list_orders,
-            created_from=created_from,
-            created_to=created_to,
-            updated_from=updated_from,
-            updated_to=updated_to,
-            ids=None if ids is None else list(ids),
-            status=_joined(status),
+        if (ids := wanted.get("ids")) is not None:
+            wanted["ids"] = list(ids)
+        wanted["status"] = _joined(wanted.get("status"))
+        return _paged(
+            lambda number: self.list_orders(page_number=number, **wanted).orders, key=lambda order: order.id
         )
-        return _paged(lambda number: listed(page_number=number).orders, key=lambda order: order.id)
 
     def get_order(self, kk_order_id: str) -> KKOrder | None:
         """Return one order by KK's id, or None when KK lists no such order."""
