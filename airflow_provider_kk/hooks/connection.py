@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_kk.api.base_url import PRODUCTION_URL, checked_token, is_loopback
@@ -29,11 +29,11 @@ from airflow_provider_kk.api.errors import (
     KKRateLimitedError,
     KKRejectedError,
 )
+from airflow_provider_kk.api.throttle import LocalBucket
 from airflow_provider_kk.provider_info import CONN_FIELDS
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
-    from airflow_provider_kk.api.throttle import LocalBucket
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
@@ -82,8 +82,6 @@ class ConnectionSettings:
 
     def local_bucket(self) -> LocalBucket:
         """Return KK's rate limit for this process alone."""
-        from airflow_provider_kk.api.throttle import LocalBucket
-
         return LocalBucket(self.rate_limit_burst, self.rate_limit_per_second)
 
 
@@ -108,40 +106,30 @@ def parse_connection(connection: Any) -> ConnectionSettings:
     faults = _Faults()
     scheme = faults.read("schema", lambda: _scheme(connection.schema), None)
     port = faults.read("port", lambda: _port(connection.port), None)
-    endpoint = faults.read("host", lambda: _endpoint(connection.host, scheme, port), _NOWHERE)
+    base_url = faults.read("host", lambda: _base_url(connection.host, scheme, port), "")
     token = faults.read("password", lambda: _token(connection), "")
     extras = _extras(connection.extra, faults)
     timeout_s = extras.get("timeout_s", ConnectionSettings.timeout_s)
-    two_calls_s, listed_after_s = 2 * timeout_s, LIST_LAG_S + timeout_s
-    bounds = [("lease_s", two_calls_s, "2 x timeout_s")]
-    if not endpoint.is_local:
-        bounds.append(("settle_window_s", listed_after_s, "300 + timeout_s"))
-    for name, least, why in bounds:
-        if extras.get(name, least) < least:
+    # A sandbox on this machine may list without delay. A wrong host causes no second fault.
+    is_remote = base_url != "" and not is_loopback(urlsplit(base_url).hostname or "")
+    for name, least, why, is_required in (
+        ("lease_s", 2 * timeout_s, "2 x timeout_s", True),
+        ("settle_window_s", LIST_LAG_S + timeout_s, "300 + timeout_s", is_remote),
+    ):
+        extras.setdefault(name, max(getattr(ConnectionSettings, name), least))
+        if is_required and extras[name] < least:
             faults.found.append(Fault(f"extra.{name}", f"must be at least {least:g} ({why})"))
     if faults.found:
         raise InvalidConnectionError(connection.conn_id, tuple(faults.found))
-    defaults = {
-        "lease_s": max(ConnectionSettings.lease_s, two_calls_s),
-        "settle_window_s": max(ConnectionSettings.settle_window_s, listed_after_s),
-    }
     return ConnectionSettings(
-        host=endpoint.host,
-        base_url=endpoint.base_url,
+        host=base_url.partition("://")[2],
+        base_url=base_url,
         token=token,
         account_is_explicit="account" in extras,
-        **(defaults | extras),
+        **extras,
     )
 
 
-class _Endpoint(NamedTuple):
-    base_url: str
-    host: str
-    is_local: bool
-
-
-# Stands in for a wrong host, so that it causes no second fault.
-_NOWHERE = _Endpoint("", "", is_local=True)
 _PORT_OF = {"https": 443, "http": 80}
 _LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(\.{_LABEL})*")
@@ -163,7 +151,7 @@ def _port(port: object) -> int | None:
     return int(text)
 
 
-def _endpoint(host: str | None, scheme: str | None, port: int | None) -> _Endpoint:
+def _base_url(host: str | None, scheme: str | None, port: int | None) -> str:
     # No message repeats the text, which may hold a token by mistake.
     parts = _split((host or "").strip() or PRODUCTION_URL, scheme)
     if "@" in parts.netloc:
@@ -175,12 +163,11 @@ def _endpoint(host: str | None, scheme: str | None, port: int | None) -> _Endpoi
     if scheme is not None and parts.scheme != scheme:
         raise ValueError(f"begins with {parts.scheme}, but the connection's schema is {scheme}")
     name = _name(parts)
-    is_local = is_loopback(name.strip("[]"))
-    if parts.scheme == "http" and not is_local:
+    if parts.scheme == "http" and not is_loopback(name.strip("[]")):
         raise ValueError("plain HTTP is for this machine only (127.0.0.0/8, ::1, localhost). Use https://")
     port = _one_port(parts, port)
-    host = name if port in (None, _PORT_OF[parts.scheme]) else f"{name}:{port}"
-    return _Endpoint(f"{parts.scheme}://{host}", host, is_local)
+    base_url = f"{parts.scheme}://{name}"
+    return base_url if port in (None, _PORT_OF[parts.scheme]) else f"{base_url}:{port}"
 
 
 def _split(text: str, scheme: str | None) -> SplitResult:
