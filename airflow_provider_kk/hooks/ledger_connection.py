@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_kk.delivery.model import LedgerUnusableError
+from airflow_provider_kk.delivery.model import LedgerUnusableError, Timing, fingerprint_of_token
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -228,7 +228,6 @@ def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
 
 
 def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
-    from airflow_provider_kk.delivery.model import Timing, fingerprint_of_token
     from airflow_provider_kk.delivery.sql.storage import sql_ledger
 
     settings = hook.settings
