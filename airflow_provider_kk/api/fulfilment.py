@@ -46,15 +46,6 @@ class PackageStatus(_RankedStatus):
     DELIVERED = "delivered"
 
 
-class Goal(StrEnum):
-    """A status to wait for."""
-
-    PAID = "paid"
-    SHIPPED = "shipped"
-    DELIVERED = "delivered"
-    REFUNDED = "refunded"
-
-
 # v1 has one status, v2 up to four. v2's waiting_to_ship does not mean that the order is paid.
 _STATUS = {
     "waiting_payment": FulfilmentStatus.WAITING_PAYMENT,
@@ -113,18 +104,18 @@ def package_status(status: str | None) -> PackageStatus | None:
     return _PACKAGE.get(status or "")
 
 
-def has_reached(order: KKOrder, goal: Goal) -> bool:
+def has_reached(order: KKOrder, goal: FulfilmentStatus) -> bool:
     """Return whether an order has reached the goal, or passed it."""
     status = status_of(order)
-    if goal is Goal.REFUNDED:
+    if goal is FulfilmentStatus.REFUNDED:
         return status is FulfilmentStatus.REFUNDED
-    return FulfilmentStatus(goal.value).rank <= status.rank <= FulfilmentStatus.DELIVERED.rank
+    return goal.rank <= status.rank <= FulfilmentStatus.DELIVERED.rank
 
 
-def why_never(order: KKOrder, goal: Goal) -> str | None:
+def why_never(order: KKOrder, goal: FulfilmentStatus) -> str | None:
     """Return why an order that has not reached `goal` never will; None if it still may."""
     status = status_of(order)
-    if goal is Goal.REFUNDED:
+    if goal is FulfilmentStatus.REFUNDED:
         return _why_never_refunded(order, status)
     if status is FulfilmentStatus.CANCELLED:
         return "it is cancelled"
@@ -162,7 +153,7 @@ class Outlook:
 
 
 def outlook(
-    kk_order_ids: Sequence[str], listed: Iterable[KKOrder], goal: Goal, *, any_split: bool = False
+    kk_order_ids: Sequence[str], listed: Iterable[KKOrder], goal: FulfilmentStatus, *, any_split: bool = False
 ) -> Outlook:
     """Return how far the wait for these orders is: all have to reach `goal`, with `any_split` one of them.
 
