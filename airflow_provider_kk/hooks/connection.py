@@ -8,7 +8,6 @@ fields as null or empty text, so both count as absent. Needs no Airflow.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import math
 import re
@@ -16,9 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from airflow_provider_kk.api.base_url import PRODUCTION_URL, checked_token, is_loopback
+from airflow_provider_kk.api.base_url import (
+    BASE_ONLY,
+    DEFAULT_PORTS,
+    PRODUCTION_URL,
+    checked_base_url,
+    checked_port,
+    checked_token,
+    is_loopback,
+)
 from airflow_provider_kk.api.errors import (
     Fault,
     KKAnswerError,
@@ -105,7 +112,7 @@ def parse_connection(connection: Any) -> ConnectionSettings:
     """
     faults = _Faults()
     scheme = faults.read("schema", lambda: _scheme(connection.schema), None)
-    port = faults.read("port", lambda: _port(connection.port), None)
+    port = faults.read("port", lambda: checked_port(connection.port), None)
     base_url = faults.read("host", lambda: _base_url(connection.host, scheme, port), "")
     token = faults.read("password", lambda: _token(connection), "")
     extras = _extras(connection.extra, faults)
@@ -130,79 +137,30 @@ def parse_connection(connection: Any) -> ConnectionSettings:
     )
 
 
-_PORT_OF = {"https": 443, "http": 80}
-_LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
-_HOST_NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(\.{_LABEL})*")
-
-
 def _scheme(schema: str | None) -> str | None:
     """Read the schema, which selects plain HTTP in a URI: `kk://:token@127.0.0.1:8080/http`."""
     scheme = (schema or "").strip().lower() or None
-    if scheme is not None and scheme not in _PORT_OF:
+    if scheme is not None and scheme not in DEFAULT_PORTS:
         raise ValueError("must be empty, http or https")
     return scheme
 
 
-def _port(port: object) -> int | None:
-    if port is None or not (text := str(port).strip()):
-        return None
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535):
-        raise ValueError("must be a whole number from 1 to 65535")
-    return int(text)
-
-
 def _base_url(host: str | None, scheme: str | None, port: int | None) -> str:
-    # No message repeats the text, which may hold a token by mistake.
-    parts = _split((host or "").strip() or PRODUCTION_URL, scheme)
-    if "@" in parts.netloc:
-        raise ValueError(
-            "must not contain a user or a token. Enter the access token as the connection's password"
-        )
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("must be the base URL only, without path and query: the provider adds /openapi/...")
-    if scheme is not None and parts.scheme != scheme:
-        raise ValueError(f"begins with {parts.scheme}, but the connection's schema is {scheme}")
-    name = _name(parts)
-    if parts.scheme == "http" and not is_loopback(name.strip("[]")):
-        raise ValueError("plain HTTP is for this machine only (127.0.0.0/8, ::1, localhost). Use https://")
-    port = _one_port(parts, port)
-    base_url = f"{parts.scheme}://{name}"
-    return base_url if port in (None, _PORT_OF[parts.scheme]) else f"{base_url}:{port}"
-
-
-def _split(text: str, scheme: str | None) -> SplitResult:
+    text = (host or "").strip() or PRODUCTION_URL
     if "://" not in text:
         is_bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
         text = f"{scheme or 'https'}://" + (f"[{text}]" if is_bare_ipv6 else text)
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if parts.scheme not in _PORT_OF:
-        raise ValueError("must begin with https:// (or http:// for this machine)")
-    return parts
-
-
-def _name(parts: SplitResult) -> str:
-    """Return the host's name as a URL writes it."""
-    name = (parts.hostname or "").removesuffix(".")
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        if not _HOST_NAME.fullmatch(name):
-            raise ValueError("is not a host name") from None
-        return name
-    return f"[{address}]" if address.version == 6 else str(address)
-
-
-def _one_port(parts: SplitResult, field_port: int | None) -> int | None:
-    try:
-        url_port = _port(parts.port)
-    except ValueError:
-        raise ValueError("its port must be a whole number from 1 to 65535") from None
-    if url_port is not None and field_port not in (None, url_port):
-        raise ValueError(f"has port {url_port}, but the connection's port is {field_port}")
-    return url_port or field_port
+    base_url = checked_base_url(text)
+    parts = urlsplit(base_url)
+    if parts.path:
+        raise ValueError(BASE_ONLY)
+    if scheme is not None and parts.scheme != scheme:
+        raise ValueError(f"begins with {parts.scheme}, but the connection's schema is {scheme}")
+    if parts.port is not None and port not in (None, parts.port):
+        raise ValueError(f"has port {parts.port}, but the connection's port is {port}")
+    port = parts.port or port
+    base_url = base_url.removesuffix(f":{port}")
+    return base_url if port in (None, DEFAULT_PORTS[parts.scheme]) else f"{base_url}:{port}"
 
 
 def _token(connection: Any) -> str:
