@@ -196,6 +196,14 @@ class Pause:
     why: str
 
 
+class LedgerUnusableError(Exception):
+    """The ledger's database cannot be used, or does not keep what it commits. The text has what to do."""
+
+
+class ThrottleStopped(Exception):
+    """The run was stopped while a request waited for a permit; nothing was sent."""
+
+
 class SendingPausedError(Exception):
     """Sending is paused by a person; nothing was sent."""
 

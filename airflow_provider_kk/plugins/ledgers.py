@@ -20,9 +20,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from fastapi import Depends
 
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
-from airflow_provider_kk.hooks.engines import engine_behind
 from airflow_provider_kk.hooks.kk import KKHook, settings_of
-from airflow_provider_kk.hooks.ledger_connection import require_type
+from airflow_provider_kk.hooks.ledger_connection import engine_behind, require_type
 from airflow_provider_kk.sync.record_types import ORDERS, RecordType
 
 if TYPE_CHECKING:
@@ -212,7 +211,7 @@ def open_ledger_of(
 def _translated_errors(source: LedgerSource) -> Iterator[None]:
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.model import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 
     try:
