@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, TextIO
 
-from airflow_provider_kk.warehouse.file_error import FileError
 from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
 
@@ -33,6 +32,10 @@ _WRONG_ENCODING = re.compile("[\\x80-\\x9f\ufffd]")
 _LINE_AS_TEXT = re.compile(
     r"\bsku\b.*\b(qty|quantity)\b|\b(qty|quantity)\b.*\bsku\b", re.IGNORECASE | re.DOTALL
 )
+
+
+class FileError(ValueError):
+    """The file cannot be read as orders; the text describes where, and what to do."""
 
 
 @dataclass(frozen=True)

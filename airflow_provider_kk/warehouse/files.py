@@ -18,8 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO, cast
 
-from airflow_provider_kk.warehouse.csv_rows import CsvLayout, read_csv
-from airflow_provider_kk.warehouse.file_error import FileError
+from airflow_provider_kk.warehouse.csv_rows import CsvLayout, FileError, read_csv
 from airflow_provider_kk.warehouse.json_rows import read_json, read_json_lines
 
 if TYPE_CHECKING:

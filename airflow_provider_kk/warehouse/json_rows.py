@@ -9,8 +9,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TextIO
 
-from airflow_provider_kk.warehouse.csv_rows import check_names, spooled, text_lines
-from airflow_provider_kk.warehouse.file_error import FileError
+from airflow_provider_kk.warehouse.csv_rows import FileError, check_names, spooled, text_lines
 from airflow_provider_kk.warehouse.mapping_arguments import ADDRESS_FIELDS, ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
 

@@ -14,7 +14,6 @@ from airflow_provider_kk.api.api_versions import API_VERSIONS, ApiVersion
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.warehouse.cells import canonical
-from airflow_provider_kk.warehouse.items_column import check_for_nameless_records
 from airflow_provider_kk.warehouse.mapping_arguments import (
     ADDRESS_FIELDS,
     ITEMS,
@@ -23,7 +22,12 @@ from airflow_provider_kk.warehouse.mapping_arguments import (
     check_mapping,
 )
 from airflow_provider_kk.warehouse.match_columns import Columns, match_columns
-from airflow_provider_kk.warehouse.read_order import RowReader, SourceRow, field_path
+from airflow_provider_kk.warehouse.read_order import (
+    RowReader,
+    SourceRow,
+    check_for_nameless_records,
+    field_path,
+)
 from airflow_provider_kk.warehouse.spool import RowKey, Spool
 
 MAX_ROWS_PER_ORDER = 10_000

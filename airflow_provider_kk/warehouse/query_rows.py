@@ -13,10 +13,16 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.sql.driver_errors import is_of_statement, number, redact_db_error, sqlstate
-from airflow_provider_kk.warehouse.drivers import driver_of, leave_autocommit, plain_cursor, tuples
 from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
-from airflow_provider_kk.warehouse.sql import PERCENT_STYLES, style_of
+from airflow_provider_kk.warehouse.sql import (
+    PERCENT_STYLES,
+    driver_of,
+    leave_autocommit,
+    plain_cursor,
+    style_of,
+    tuples,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
