@@ -17,7 +17,7 @@ from airflow_provider_kk.api.clean_text import CellError, check_part
 from airflow_provider_kk.warehouse.cells import as_text, from_bytes
 
 Reader = Callable[[Any], Any]
-"""Takes a row's cells, or one element of a list, and returns the value, which may be None."""
+"""Takes a row's cells, one element of a list, or a value, and returns a value, which may be None."""
 
 #: Fields that are another one without one of their parts.
 _WHOLE = frozenset({"custom_order_number", "sku", "line_id"})
@@ -91,6 +91,7 @@ class Binder:
     """Finds the columns that sources name, and collects which ones are read.
 
     `indexes` are the columns to read, in the order in which `complete` and the readers expect their cells.
+    What was bound first reads the first of them, and needs no others.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -126,8 +127,11 @@ class Binder:
         return _bind(source, field, lambda name: (others or {}).get(name.lower()) or self._reference(name))
 
     def complete(self, cells: Sequence[Any]) -> Sequence[Any]:
-        """Add to a row's cells the content of its JSON columns, each read once."""
-        return (*cells, *(_json_of(cells[place]) for place in reversed(self._json))) if self._json else cells
+        """Add to a row's cells, or to the first of them, the content of JSON columns, each read once."""
+        if not self._json:
+            return cells
+        there = [place for place in reversed(self._json) if place < len(cells)]
+        return (*cells, *(_json_of(cells[place]) for place in there))
 
     def _reference(self, reference: str) -> Reader:
         found = self.find(reference)
@@ -144,6 +148,24 @@ class Binder:
 def bind_element(source: str, field: str) -> Reader:
     """Return what reads a field's source inside one element of a list, where names are the element's keys."""
     return _bind(source, field, _element_reference)
+
+
+def first_filled(readers: Sequence[Reader], cells: Any, reading: Reader) -> Any:
+    """Return what `reading` makes of a value that is not blank then, or of the last one.
+
+    :raises CellError: as a reader or `reading` does.
+    """
+    value = None
+    for read in readers:
+        value = reading(read(cells))
+        if not is_blank(value):
+            break
+    return value
+
+
+def is_blank(value: Any) -> bool:
+    """Return whether a value as it came stands for nothing."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def parse_json(text: str) -> Any:

@@ -79,9 +79,9 @@ def parse_orders(
     """
     check_mapping(columns, defaults, duplicate_rows)
     mapping = match_columns(spool.names, columns, defaults=defaults)
-    if ITEMS in mapping.fields and mapping.fields[ITEMS].text.lower() in map(str.lower, spool.names):
-        index = [name.lower() for name in spool.names].index(mapping.fields[ITEMS].text.lower())
-        check_for_nameless_records(spool.column(index))
+    names = [name.lower() for name in spool.names]
+    if ITEMS in mapping.fields and (items := mapping.fields[ITEMS].sources[0].lower()) in names:
+        check_for_nameless_records(spool.column(names.index(items)))
     version = None if api_version is None else API_VERSIONS[api_version]
     return _Mapper(mapping, spool, version, duplicate_rows == "keep", on_skipped).parsed_orders()
 
@@ -104,9 +104,12 @@ class _Mapper:
         self._on_skipped = on_skipped
         self._reader = RowReader(columns)
         self._indexes = tuple(columns.binder.indexes)
-        number = columns.number
+        fills_down = columns.preset.fills_down
         self._key = RowKey(
-            number.name, tuple(number.binder.indexes), self._reader.order_number, number.fills_down
+            f"{fills_down} {columns.fields[NUMBER]}",
+            self._indexes[: columns.number_width],
+            self._reader.order_number,
+            fills_down,
         )
         #: Number of an order beside goods without one -> row of the order, row of the goods.
         self._goods_beside: dict[str, tuple[int, int]] = {}

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from airflow_provider_kk.api.clean_text import CellError
 from airflow_provider_kk.warehouse.cells import as_text
-from airflow_provider_kk.warehouse.field_sources import Binder, Reader, bind_element, constant_of, references
+from airflow_provider_kk.warehouse.field_sources import (
+    Binder,
+    Reader,
+    bind_element,
+    constant_of,
+    first_filled,
+    references,
+)
 from airflow_provider_kk.warehouse.mapping_arguments import (
     ADDRESS_FIELDS,
     FIELDS,
@@ -22,19 +29,15 @@ from airflow_provider_kk.warehouse.mapping_arguments import (
     FieldMapping,
     did_you_mean,
 )
+from airflow_provider_kk.warehouse.presets import Preset
 
 _NAME = re.compile(r"[^\W\d_][\w ()/&#.:+-]{0,59}")
 _FIGURE = re.compile(r"[+(\d]")
 _NEEDED = (NUMBER, "country", "phone", "recipient", "province")
+_LINE = (*LINE_FIELDS, LINE_ID, ITEMS)
 _A_CONSTANT = "='...'"
 _ADVISED = ("street1", "city", "zip")
 """KK takes an order without these, and the parcel may not arrive."""
-
-
-def _option(name: str, source: str) -> str:
-    return (
-        f"--columns {name}={source}" if re.fullmatch(r"[\w.-]+", source) else f'--columns {name}="{source}"'
-    )
 
 
 @dataclass(frozen=True)
@@ -42,57 +45,52 @@ class Source:
     """Where columns come from, in the words of an error."""
 
     has: str
-    it_has: str
     unique: str
     """How each column comes to be there once."""
     named: str
-    """How a column gets a name that is read, by which it is followed."""
-    maps: Callable[[str, str], str]
-    """How an order's field is mapped to a source."""
-    example: str = "YOUR_COLUMN"
+    """How a column gets a name that is read."""
+    is_argument: bool = False
+    """Fields are mapped by the operator's argument `columns`, rather than by options of a command."""
 
-    def mapped(self, name: str) -> str:
-        """Show how a field is mapped to a column of an unknown name."""
-        return self.maps(name, self.example)
+    def maps(self, names: Iterable[str], sources: Mapping[str, str] | None = None) -> str:
+        """Show how fields are mapped to their sources, or to columns of unknown names."""
+        unknown = "<your column>" if self.is_argument else "YOUR_COLUMN"
+        pairs = [(name, (sources or {}).get(name, unknown)) for name in names]
+        if self.is_argument:
+            return ", ".join(f'"{name}": "{source}"' for name, source in pairs)
+        quotes = ["" if re.fullmatch(r"[\w.-]+", source) else '"' for _, source in pairs]
+        return " ".join(
+            f"--columns {name}={quote}{source}{quote}"
+            for (name, source), quote in zip(pairs, quotes, strict=True)
+        )
 
 
 STATEMENT = Source(
     has="the statement returns",
-    it_has="It returns",
     unique="select each once, or rename one with AS",
-    named="Name them with AS in the statement, or map them: columns={{{}}}",
-    maps='"{}": "{}"'.format,
-    example="<your column>",
+    named="Name them with AS in the statement",
+    is_argument=True,
 )
 #: A statement, as the command line takes it.
-QUERY = replace(
-    STATEMENT,
-    named="Name them with AS in the statement, or map them: {}",
-    maps=_option,
-    example="YOUR_COLUMN",
-)
-FILE = Source(
-    has="the file has",
-    it_has="It has",
-    unique="leave one out, or rename it",
-    named="Name them so in the file, or map them: {}",
-    maps=_option,
-)
+QUERY = replace(STATEMENT, is_argument=False)
+FILE = Source(has="the file has", unique="leave one out, or rename it", named="Name them so in the file")
 
 
 @dataclass(frozen=True)
 class FieldSource:
-    """Where one field comes from; a blank value is taken from the first of the defaults that is filled."""
+    """Where one field comes from: its source, and others where that is blank, each with what reads it."""
 
-    text: str
-    read: Reader
-    defaults: tuple[Reader, ...] = ()
-    is_own_name: bool = False
-    """It is a column that was found under the field's own name."""
-    shown: str = ""
+    sources: tuple[str, ...]
+    readers: tuple[Reader, ...]
+
+    @property
+    def read(self) -> Reader:
+        """What reads the first source."""
+        return self.readers[0]
 
     def __str__(self) -> str:
-        return self.shown or self.text
+        # A constant may be the sender's own telephone number.
+        return ", else ".join(one if constant_of(one) is None else "a constant" for one in self.sources)
 
 
 #: By the field of a preset: where a status of its source is reported, in which words, and if it is a fault.
@@ -144,13 +142,13 @@ class Columns:
     in_items: Mapping[str, FieldSource]
     #: Reads a row's cells, each column once.
     binder: Binder
-    #: How many of the columns that are read belong to the order as a whole; they come first.
+    #: How many of the columns that are read are of the order's number; they come first.
+    number_width: int
+    #: How many are of the number or of the order as a whole; they come first, too.
     header_width: int
     #: Names of the columns that nothing reads.
     ignored: tuple[str, ...]
-    number: NumberSource
-    #: Whether a quantity such as `2.000` is surely 2.
-    has_decimal_point: bool = False
+    preset: Preset
     #: Reads what a row without a line of its own is blank in; None when every row is a line.
     line_mark: Reader | None = None
     #: What shows that an order must not be sent, or is on its way already.
@@ -169,7 +167,8 @@ class Columns:
     @property
     def mapped(self) -> Mapping[str, str]:
         """The sources of fields that are called otherwise than the field."""
-        return {name: source.text for name, source in self.fields.items() if not source.is_own_name}
+        firsts = {name: source.sources[0] for name, source in self.fields.items()}
+        return {name: first for name, first in firsts.items() if first.lower() != name}
 
     @property
     def unfilled(self) -> tuple[str, ...]:
@@ -179,20 +178,6 @@ class Columns:
     def lines(self) -> tuple[str, ...]:
         """Describe each field with its source: `recipient <- {first_name} {last_name}`."""
         return tuple(f"{name} <- {source}" for name, source in (*self.fields.items(), *self.in_items.items()))
-
-
-@dataclass(frozen=True)
-class NumberSource:
-    """How rows are grouped: the order number of a row, by the cells of `binder`."""
-
-    binder: Binder
-    source: FieldSource
-    fills_down: bool
-
-    @property
-    def name(self) -> str:
-        """The key by which groupings of the same rows differ."""
-        return f"{self.fills_down} {self.source}"
 
 
 def match_columns(
@@ -227,33 +212,29 @@ class _Resolution:
         self._one_shape(chosen)
         self._check_present(chosen)
         self._check_unique(chosen)
-        header = [name for name in chosen if name in (NUMBER, *ADDRESS_FIELDS, *ORDER_FIELDS)]
         binder = Binder(self._names)
-        fields = {name: self._bind(binder, chosen, name) for name in header}
-        width = len(binder.indexes)
-        rest = [name for name in chosen if name not in fields and name not in IN_ITEMS]
-        fields |= {name: self._bind(binder, chosen, name) for name in rest}
-        mark = self._mapping.preset.line_column
-        line_mark = binder.bind(mark) if mark and binder.has(mark) else None
+        fields: dict[str, FieldSource] = {}
+        widths = []
+        for group in ((NUMBER,), (*ADDRESS_FIELDS, *ORDER_FIELDS), _LINE):
+            fields |= {name: self._bind(binder, chosen, name) for name in group if name in chosen}
+            widths.append(len(binder.indexes))
         preset = self._mapping.preset
+        mark = preset.line_column
+        line_mark = binder.bind(mark) if mark and binder.has(mark) else None
         statuses = tuple(
             Status(binder.bind(source), values, path, message.format(source), is_fault)
             for name, (path, message, is_fault) in _STATUSES.items()
             for source, values in getattr(preset, name).items()
             if binder.has(source)
         )
-        number_binder = Binder(self._names)
-        number = NumberSource(
-            number_binder, self._bind(number_binder, chosen, NUMBER), self._mapping.preset.fills_down
-        )
         return Columns(
             fields={name: fields[name] for name in FIELDS if name in fields},
             in_items=self._in_items(chosen),
             binder=binder,
-            header_width=width,
+            number_width=widths[0],
+            header_width=widths[1],
             ignored=tuple(name for index, name in enumerate(self._names) if index not in binder.indexes),
-            number=number,
-            has_decimal_point=self._mapping.preset.has_decimal_point,
+            preset=preset,
             line_mark=line_mark,
             statuses=statuses,
         )
@@ -315,18 +296,16 @@ class _Resolution:
         elif inside:
             raise ColumnsError(
                 f"columns maps {', '.join(inside)}, but {self._source.has} no column items. Map it, "
-                f"too: {self._source.mapped(ITEMS)}. {self._what_it_has()}"
+                f"too: {self._source.maps([ITEMS])}. {self._what_it_has()}"
             )
 
     def _both_shapes(self, chosen: Mapping[str, tuple[str, ...]], line_fields: Sequence[str]) -> str:
         theirs = {name: chosen[name][0] for name in (ITEMS, *line_fields)}
-        example = ", " if self._source is STATEMENT else " "
-        mapped = example.join(self._source.maps(name, theirs[name]) for name in line_fields)
         return (
             f"{self._source.has} both {theirs[ITEMS]} and {', '.join(theirs[one] for one in line_fields)}. "
             "An order is either one row with all lines in items, or one row per line with sku and quantity. "
-            f"To read {' and '.join(line_fields)}, map them: {mapped}. To read items, map it: "
-            f"{self._source.maps(ITEMS, theirs[ITEMS])}. {self._what_it_has()}"
+            f"To read {' and '.join(line_fields)}, map them: {self._source.maps(line_fields, theirs)}. "
+            f"To read items, map it: {self._source.maps([ITEMS], theirs)}. {self._what_it_has()}"
         )
 
     def _check_present(self, chosen: Mapping[str, tuple[str, ...]]) -> None:
@@ -356,14 +335,14 @@ class _Resolution:
             return
         or_items = " (or items, with all lines of the order)" if set(missing) & set(LINE_FIELDS) else ""
         advised = [name for name in _ADVISED if name not in chosen]
-        example = (", " if self._source is STATEMENT else " ").join(
-            map(self._source.mapped, missing + advised)
-        )
-        constant = f" A constant is possible, too: {self._source.maps(missing[0], _A_CONSTANT)}."
+        example = self._source.maps(missing + advised)
+        example = f"columns={{{example}}}" if self._source.is_argument else example
+        constant = self._source.maps(missing[:1], {missing[0]: _A_CONSTANT})
+        constant = f" A constant is possible, too: {constant}."
         also = f" Without {', '.join(advised)} the parcel may not arrive." if advised else ""
         raise ColumnsError(
             f"{self._source.has} no column {', '.join(missing)}{or_items}. {self._what_it_has()}. "
-            f"The fields of an order are {', '.join(FIELDS)}. {self._source.named.format(example)}."
+            f"The fields of an order are {', '.join(FIELDS)}. {self._source.named}, or map them: {example}."
             f"{also}{constant if missing[0] not in (NUMBER, ITEMS) else ''}"
         )
 
@@ -404,21 +383,17 @@ class _Resolution:
         """Bind a field's sources and its default; `above` are the fields whose defaults refer to it."""
         sources, default = chosen[name], self._default(name)
         readers = [binder.bind(one, name) for one in sources]
-        shown = [_shown(one) for one in sources]
         if default and not self._unknown(chosen, name, default):
             others = {
                 other: binder.bind(chosen[other][0], other)
                 if other in above  # defaults that refer to each other
-                else _first_filled(other, self._bind(binder, chosen, other, (*above, name)))
+                else _filled_source(other, self._bind(binder, chosen, other, (*above, name)))
                 for other in map(str.lower, references(default))
                 if other != name and chosen.get(other)
             }
+            sources = (*sources, default)
             readers.append(binder.bind(default, name, others))
-            shown.append(_shown(default))
-        if not readers:
-            readers, shown = [_nothing], ["nothing"]
-        text = sources[0] if sources else default or ""
-        return FieldSource(text, readers[0], tuple(readers[1:]), text.lower() == name, ", else ".join(shown))
+        return FieldSource(sources or ("nothing",), tuple(readers) or (_nothing,))
 
     def _in_items(self, chosen: Mapping[str, tuple[str, ...]]) -> dict[str, FieldSource]:
         if not any(name in chosen for name in IN_ITEMS):
@@ -429,8 +404,7 @@ class _Resolution:
             default = self._default(f"{ITEMS}.{name}")
             sources = (*sources, default) if default else sources
             readers = tuple(bind_element(one, name) for one in sources)
-            shown = ", else ".join(map(_shown, sources))
-            found[f"{ITEMS}.{name}"] = FieldSource(sources[0], readers[0], readers[1:], shown=shown)
+            found[f"{ITEMS}.{name}"] = FieldSource(sources, readers)
         return found
 
     # What an error shows ----------------------------------------------------------------------------
@@ -451,23 +425,17 @@ class _Resolution:
             return "Its first line does not look like a header, so it is not shown"
         is_file = self._source is FILE
         shown = [name if not is_file or _NAME.fullmatch(name) else "***" for name in self._names]
-        return f"{self._source.it_has}: {', '.join(shown) or 'no column'}"
+        return f"It {self._source.has.split()[-1]}: {', '.join(shown) or 'no column'}"
 
 
-def _first_filled(name: str, source: FieldSource) -> Reader:
-    """Return what reads a field with its defaults."""
+def _filled_source(name: str, source: FieldSource) -> Reader:
+    """Return what reads a field with its defaults, as it came."""
 
-    def read(cells: object) -> object:
-        values = (one(cells) for one in (source.read, *source.defaults))
-        return next((value for value in values if as_text(value, name) is not None), None)
+    def unless_blank(value: object) -> object:
+        return None if as_text(value, name) is None else value
 
-    return read
+    return lambda cells: first_filled(source.readers, cells, unless_blank)
 
 
 def _nothing(_: object) -> None:
     return None
-
-
-def _shown(source: str) -> str:
-    """Return a source for the log; a constant may be the sender's own telephone number."""
-    return source if constant_of(source) is None else "a constant"
