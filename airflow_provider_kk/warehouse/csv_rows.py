@@ -9,7 +9,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
 from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
@@ -24,7 +24,6 @@ MAX_COLUMNS = 1_000
 _FIRST_LINES, _CANDIDATES = 60, 10
 #: With fewer, a line is a title rather than the header of orders.
 _FEWEST_COLUMNS = 5
-_ROWS_AT_ONCE = 1_000
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
 #: No text has these: in another encoding than UTF-8 they prove that it is the wrong one.
@@ -69,7 +68,7 @@ def read_csv(
     if names != found_names:  # quotes that belong to the text
         check_names(names, check)
     rows = _without_headers(_checked_rows(records, header, names, log), names, records, log)
-    spool = spooled(names, rows, first=header_line + 1)
+    spool = Spool.filled(names, rows, first=header_line + 1)
     quoting = "no quoting" if layout.quoting == "none" else "double quotes"
     described = f"{_DELIMITERS.get(delimiter, repr(delimiter))}-separated"
     return spool, f"{described}, {quoting}", f"header in line {header_line}"
@@ -84,22 +83,6 @@ def text_lines(file: TextIO) -> Iterator[str]:
         if not is_unicode and _WRONG_ENCODING.search(line):
             raise FileError(f"line {number} is not text in {file.encoding}: give another --encoding")
         yield line
-
-
-def spooled(names: Sequence[str], rows: Iterator[Sequence[object] | None], first: int = 1) -> Spool:
-    """Keep rows in a private file; a position without a row is left out."""
-    spool = Spool(names, first)
-    try:
-        while batch := list(islice(rows, _ROWS_AT_ONCE)):
-            for is_empty, group in groupby(batch, key=lambda row: row is None):
-                if is_empty:
-                    spool.skip(len(list(group)))
-                else:
-                    spool.add(row for row in group if row is not None)
-    except BaseException:
-        spool.close()
-        raise
-    return spool
 
 
 def check_names(names: Sequence[str], check: Callable[[Sequence[str]], object]) -> None:

@@ -168,25 +168,39 @@ def is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def parse_json(text: str) -> Any:
-    """Read JSON text with exact numbers.
+class RepeatedKeyError(CellError):
+    """An object in JSON has this key twice: which of its values is meant cannot be known."""
 
-    :raises CellError: it is no JSON, or an object has a key twice.
-    """
-    try:
-        return json.loads(text, parse_float=Decimal, object_pairs_hook=_object)
-    except CellError:
-        raise
-    except (ValueError, RecursionError, ArithmeticError):
-        pass
-    raise CellError("is not valid JSON")
+    def __init__(self, key: str) -> None:
+        super().__init__("is JSON with a key twice in one object")
+        self.key = key
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise CellError("is JSON with a key twice in one object")
+        names = [name for name, _ in pairs]
+        raise RepeatedKeyError(next(name for name in names if names.count(name) > 1))
     return found
+
+
+JSON = json.JSONDecoder(parse_float=Decimal, object_pairs_hook=_object)
+"""Reads JSON with exact numbers; raises RepeatedKeyError, or one of `JSON_ERRORS`."""
+JSON_ERRORS = (ValueError, RecursionError, ArithmeticError)
+
+
+def parse_json(text: str) -> Any:
+    """Read the JSON text of a cell.
+
+    :raises CellError: it is no JSON, or an object has a key twice.
+    """
+    try:
+        return JSON.decode(text)
+    except CellError:
+        raise
+    except JSON_ERRORS:
+        pass
+    raise CellError("is not valid JSON")
 
 
 def _bind(source: str, field: str, reference: Callable[[str], Reader]) -> Reader:

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.sql.driver_errors import is_of_statement, number, redact_db_error, sqlstate
@@ -83,45 +83,32 @@ def read_rows(
             _ask(cursor, sql, lambda: cursor.execute(sql, parameters), binds=True, advice=advice)
         else:
             _ask(cursor, sql, lambda: cursor.execute(sql))
-        spool = _spool(cursor, sql, check, log)
+        # psycopg2's named cursors describe their columns only once something was fetched.
+        first = _fetch(cursor, sql) if cursor.description or _is_named(cursor) else []
+        if not cursor.description:
+            raise ColumnsError("the statement returns no rows to read: `sql` must be one SELECT")
+        names = tuple(str(column[0]).lower() for column in cursor.description)
+        if check is not None:
+            check(names)
+        spool = Spool.filled(names, _rows(cursor, sql, first, log))
     log.info("Read %d rows in %.1f s; the warehouse is closed", spool.rows, time.monotonic() - started)
     return spool
-
-
-def _spool(cursor: Any, sql: str, check: Callable[[Sequence[str]], object] | None, log: Log) -> Spool:
-    names, batches = _names_and_batches(cursor, sql)
-    if check is not None:
-        check(names)
-    spool = Spool(names)
-    try:
-        logged = time.monotonic()
-        for batch in batches:
-            spool.add(batch)
-            if time.monotonic() - logged > _LOG_EVERY_S:
-                logged = time.monotonic()
-                log.info("Read %d rows so far", spool.rows)
-        _require_last_result(cursor, sql)
-    except BaseException:
-        spool.close()
-        raise
-    return spool
-
-
-def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator[list[tuple[Any, ...]]]]:
-    # psycopg2's named cursors describe their columns only once something was fetched.
-    first = _fetch(cursor, sql) if cursor.description or _is_named(cursor) else []
-    if not cursor.description:
-        raise ColumnsError("the statement returns no rows to read: `sql` must be one SELECT")
-    names = tuple(str(column[0]).lower() for column in cursor.description)
-    return names, chain([first], iter(lambda: _fetch(cursor, sql), [])) if first else iter(())
 
 
 def _fetch(cursor: Any, sql: str) -> list[tuple[Any, ...]]:
     return tuples(cursor, _ask(cursor, sql, lambda: cursor.fetchmany(_ROWS_PER_FETCH)))
 
 
-def _require_last_result(cursor: Any, sql: str) -> None:
-    """Reject a statement with more than one result, such as a procedure's: its other rows would be lost."""
+def _rows(cursor: Any, sql: str, batch: list[tuple[Any, ...]], log: Log) -> Iterator[tuple[Any, ...]]:
+    """Yield all rows from the first batch on; raise if there is another result, whose rows would be lost."""
+    logged, count = time.monotonic(), 0
+    while batch:
+        yield from batch
+        count += len(batch)
+        if time.monotonic() - logged > _LOG_EVERY_S:
+            logged = time.monotonic()
+            log.info("Read %d rows so far", count)
+        batch = _fetch(cursor, sql)
     while not _is_named(cursor) and _ask(cursor, sql, lambda: _next_result(cursor)):
         if cursor.description:
             raise ColumnsError("the statement returns more than one result: `sql` must be one SELECT")

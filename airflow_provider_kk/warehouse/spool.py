@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from airflow_provider_kk.warehouse.cells import Stored, comparable_cell, decode, encode, encode_text
 
 _CACHE_KIB = 16_384
+_ROWS_AT_ONCE = 1_000
 
 
 class SpooledRow(NamedTuple):
@@ -54,7 +55,19 @@ class Spool:
         columns = ", ".join(f"c{index}" for index in range(len(self.names)))
         self._db.execute(f"CREATE TABLE row (position INTEGER PRIMARY KEY, {columns})")
         placeholders = ", ".join("?" for _ in self.names)
-        self._insert = f"INSERT INTO row VALUES (?, {placeholders})"  # noqa: S608 - constant names
+        self._insert = f"INSERT OR REPLACE INTO row VALUES (?, {placeholders})"  # noqa: S608 - constant names
+
+    @classmethod
+    def filled(cls, names: Sequence[str], rows: Iterable[Sequence[object] | None], first: int = 1) -> Spool:
+        """Keep all rows, in batches; closed when reading them raises."""
+        spool, source = cls(names, first), iter(rows)
+        try:
+            while batch := list(islice(source, _ROWS_AT_ONCE)):
+                spool.add(batch)
+        except BaseException:
+            spool.close()
+            raise
+        return spool
 
     def __enter__(self) -> Spool:
         return self
@@ -66,24 +79,19 @@ class Spool:
         """Remove the file."""
         self._db.close()
 
-    def add(self, rows: Iterable[Sequence[object]]) -> None:
-        """Append rows, each with one value for each name."""
-        first = self._next
-        batch = [[position, *_encode_row(row)] for position, row in enumerate(rows, first)]
+    def add(self, rows: Sequence[Sequence[object] | None]) -> None:
+        """Append rows, each with one value for each name; None leaves its position out."""
+        places = enumerate(rows, self._next)
+        batch = [[position, *_encode_row(row)] for position, row in places if row is not None]
         self._db.execute("BEGIN")
         try:
             self._db.executemany(self._insert, batch)
         except UnicodeEncodeError:
             # Of the batch, some rows are already in: without a journal they cannot be rolled back.
-            self._db.execute("DELETE FROM row WHERE position >= ?", (first,))
             self._db.executemany(self._insert, [[encode_text(cell) for cell in row] for row in batch])
         self._db.execute("COMMIT")
         self.rows += len(batch)
-        self._next += len(batch)
-
-    def skip(self, positions: int) -> None:
-        """Leave out so many places: there are no rows."""
-        self._next += positions
+        self._next += len(rows)
 
     def column(self, index: int) -> Iterator[Any]:
         """Yield the decoded values of one column that are not NULL."""
