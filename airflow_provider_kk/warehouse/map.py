@@ -114,7 +114,7 @@ class _Mapper:
         #: Number of an order beside goods without one -> row of the order, row of the goods.
         self._goods_beside: dict[str, tuple[int, int]] = {}
         #: Number that another one nearly equals -> row of the other one.
-        self._alike: dict[str, int] = {}
+        self._alike: dict[str | None, int] = {}
 
     def parsed_orders(self) -> Iterator[ParsedOrder]:
         if not self._columns.one_row_per_order:
@@ -156,22 +156,16 @@ class _Mapper:
 
     def _variants(self, number: str | None, rows: list[SourceRow]) -> Iterator[ParsedOrder]:
         """Yield the rows of one number: one order, or as many invalid ones as there are different headers."""
-        number_faults = self._number_faults(number, rows[0])
-        if len(rows) == 1:
-            yield self._parse(number, rows, number_faults)
-            return
+        number_faults = [] if number is not None else [self._explained(self._reader.number_fault(rows[0]))]
         header = self._reader.merge_headers(rows)
-        if not self._columns.one_row_per_order and all(len(values) == 1 for values in header.values()):
-            rows[0].header = {name: values[0] for name, values in header.items()}
-            yield self._parse(number, rows, number_faults)
-            return
-        # In a field with several values, each row keeps its own.
         variants: dict[object, list[SourceRow]] = {}
         for row in rows:
+            # In a field with several values, each row keeps its own.
             own = {
                 name: values[0] if len(values) == 1 else row.header[name] for name, values in header.items()
             }
-            key = (*own.values(), self._reader.items_key(row) if self._columns.one_row_per_order else None)
+            has_items = self._columns.one_row_per_order and len(rows) > 1
+            key = (*own.values(), self._reader.items_key(row) if has_items else None)
             variants.setdefault(key, []).append(replace(row, header=own))
         groups = list(variants.values())
         conflicts = self._conflicts(groups) if len(groups) > 1 else []
@@ -226,7 +220,7 @@ class _Mapper:
         )
 
     def _alike_warnings(self, number: str | None) -> list[Fault]:
-        if number is None or number not in self._alike:
+        if number not in self._alike:
             return []
         text = (
             f"differs from that of row {self._alike[number]} only in case, spaces, # or leading zeros. Both "
@@ -247,8 +241,6 @@ class _Mapper:
         self, rows: Sequence[SourceRow], lines: Any, ids: Sequence[str | None]
     ) -> Iterator[Fault]:
         """Yield lines that are there twice: by their ids, or because their rows are equal in every column."""
-        if not isinstance(lines, list):
-            return
         skus = Counter(_sku(line) for line in lines)
         named = Counter(one for one in ids if one is not None)
         if len(skus) == len(lines) and len(named) == named.total():
@@ -289,9 +281,6 @@ class _Mapper:
             "is wrong"
         )
         return [self._explained(Fault(path, message)) for path in fields]
-
-    def _number_faults(self, number: str | None, row: SourceRow) -> list[Fault]:
-        return [] if number is not None else [self._explained(self._reader.number_fault(row))]
 
     def _too_many(self, number: str | None, position: int, rows: int) -> ParsedOrder:
         message = f"is on {rows} rows, more than the {MAX_ROWS_PER_ORDER} that one order may have"
