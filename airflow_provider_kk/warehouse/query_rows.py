@@ -78,11 +78,10 @@ def read_rows(
             _forbid_changes(connection)
         cursor = _open_cursor(connection, sql)
         warehouse.callback(_close, cursor, log)
-        if parameters:
-            advice = _DOUBLE_IT if _takes_percent_for_place(sql, style_of(hook, connection)) else ""
-            _ask(cursor, sql, lambda: cursor.execute(sql, parameters), binds=True, advice=advice)
-        else:
-            _ask(cursor, sql, lambda: cursor.execute(sql))
+        arguments = (sql, parameters) if parameters else (sql,)
+        has_percent = bool(parameters) and _takes_percent_for_place(sql, style_of(hook, connection))
+        advice = _DOUBLE_IT if has_percent else ""
+        _ask(cursor, sql, lambda: cursor.execute(*arguments), binds=bool(parameters), advice=advice)
         # psycopg2's named cursors describe their columns only once something was fetched.
         first = _fetch(cursor, sql) if cursor.description or _is_named(cursor) else []
         if not cursor.description:
@@ -221,82 +220,70 @@ def _open_cursor(connection: Any, sql: str) -> Any:
     if driver == "redshift_connector" and not connection.autocommit and _can_be_declared(sql):
         return _ServerCursor(connection)
     if driver == "jaydebeapi":
-        return _JdbcCursor(connection)
+        connection.jconn = _FetchingInBatches(connection.jconn)
+        return _JdbcCursor(connection.cursor())
     if driver == "MySQLdb":
         return plain_cursor(connection, cursorclass=sys.modules["MySQLdb.cursors"].SSCursor)
     return plain_cursor(connection)
 
 
-class _ServerCursor:
+class _Wrapper:
+    """Does what another object does, except what a subclass does otherwise."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapped, name)
+
+
+class _ServerCursor(_Wrapper):
     """A cursor on the server, by SQL: redshift_connector has none of its own."""
 
     name = "kk_rows"
 
     def __init__(self, connection: Any) -> None:
+        super().__init__(connection.cursor())
         self._connection = connection
-        self._cursor = connection.cursor()
         self._is_open = False
-
-    @property
-    def description(self) -> Any:
-        return self._cursor.description
 
     def execute(self, sql: str, *parameters: Any) -> None:
         try:
-            self._cursor.execute(f"DECLARE {self.name} CURSOR FOR {sql}", *parameters)
+            self._wrapped.execute(f"DECLARE {self.name} CURSOR FOR {sql}", *parameters)
             self._is_open = True
         except Exception:
             # A statement that cannot be declared may still run, and its own error names its own lines.
             self._connection.rollback()
-            self._cursor.execute(sql, *parameters)
+            self._wrapped.execute(sql, *parameters)
 
     def fetchmany(self, size: int) -> Any:
         if self._is_open:
             # More than a thousand at a time are too many for Redshift on a single node.
-            self._cursor.execute(f"FETCH FORWARD {size} FROM {self.name}")
-        return self._cursor.fetchmany(size)
-
-    def close(self) -> None:
-        self._cursor.close()
+            self._wrapped.execute(f"FETCH FORWARD {size} FROM {self.name}")
+        return self._wrapped.fetchmany(size)
 
 
-class _JdbcCursor:
+class _JdbcCursor(_Wrapper):
     """A cursor of JayDeBeApi that gives columns their aliases and fetches rows a batch at a time."""
-
-    def __init__(self, connection: Any) -> None:
-        connection.jconn = _FetchingInBatches(connection.jconn)
-        self._cursor = connection.cursor()
 
     @property
     def description(self) -> Any:
-        columns = self._cursor._meta
+        columns = self._wrapped._meta
         if columns is None:
             return None
         # Its own description has the names in the table; what AS makes of a column is its label.
         return [(columns.getColumnLabel(place),) for place in range(1, columns.getColumnCount() + 1)]
 
-    def execute(self, sql: str, *parameters: Any) -> None:
-        self._cursor.execute(sql, *parameters)
-
     def fetchmany(self, size: int) -> list[Any]:
         # Its own `fetchmany` ends by asking for all rows that are left, as MariaDB's driver understands it.
-        return list(islice(iter(self._cursor.fetchone, None), size))
-
-    def close(self) -> None:
-        self._cursor.close()
+        return list(islice(iter(self._wrapped.fetchone, None), size))
 
 
-class _FetchingInBatches:
+class _FetchingInBatches(_Wrapper):
     """A JDBC connection that sets how many rows a statement fetches at a time, before it runs."""
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
     def prepareStatement(self, sql: str) -> Any:  # as Java spells it
-        statement = self._connection.prepareStatement(sql)
+        statement = self._wrapped.prepareStatement(sql)
         statement.setFetchSize(_ROWS_PER_FETCH)
         return statement
 
@@ -313,9 +300,7 @@ def _is_named(cursor: Any) -> bool:
 
 
 def _roll_back(connection: Any) -> None:
-    with contextlib.suppress(
-        Exception
-    ):  # whatever the driver raises; what it left undone ends with the connection
+    with contextlib.suppress(Exception):  # what a driver leaves undone ends with the connection
         connection.rollback()
 
 
