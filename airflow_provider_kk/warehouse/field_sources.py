@@ -115,11 +115,6 @@ class Binder:
         """Return whether a source is a column's name as a whole, whatever signs that name has."""
         return source.lower() in self._theirs
 
-    def used(self, source: str) -> list[int]:
-        """Return the indexes of the columns that a source names."""
-        named = [source] if self.is_column(source) else references(source)
-        return [found[0] for found in map(self.find, named) if found]
-
     def bind(self, source: str, field: str = "", others: Mapping[str, Reader] | None = None) -> Reader:
         """Return what reads a field's source of which all columns are there; `others` are readers by name."""
         if self.is_column(source):
