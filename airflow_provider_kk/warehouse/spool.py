@@ -136,18 +136,20 @@ class Spool:
         Neighbours are given with their keys.
         """
         line = f"line{self._group(key)}"
-        row_at = f"SELECT {line}.key, 0, row.position{_cells(indexes)} FROM {line} JOIN row USING (position) "  # noqa: S608 - constant names
-        below: Sequence[Any] | None = None
-        for position, above in self._db.execute(
-            f"SELECT position, above FROM {line} WHERE typeof(key) = 'integer' ORDER BY position DESC"  # noqa: S608 - constant names
+        keyed = f"SELECT other.position FROM {line} other WHERE typeof(key) = 'text' AND other.position"  # noqa: S608 - constant names
+        row_at = (
+            f"SELECT {line}.key, 0, row.position{_cells(indexes)} FROM {line} JOIN row USING (position) "  # noqa: S608 - constant names
+            "WHERE row.position = ?"
+        )
+        for places in self._db.execute(
+            f"SELECT position, ({keyed} < {line}.position ORDER BY 1 DESC LIMIT 1), "  # noqa: S608 - constant names
+            f"({keyed} > {line}.position ORDER BY 1 LIMIT 1) FROM {line} WHERE typeof(key) = 'integer' "
+            "ORDER BY position DESC"
         ):
-            following = self._db.execute(f"{row_at} WHERE row.position > ? ORDER BY 3 LIMIT 1", (position,))
-            found = following.fetchone()
-            # A row below that has no key either was here just before, and has the same neighbour.
-            below = found if found is None or isinstance(found[0], str) else below
-            one = self._db.execute(f"{row_at} WHERE row.position = ?", (position,)).fetchone()
-            over = self._db.execute(f"{row_at} WHERE row.position = ?", (above,)).fetchone()
-            yield _spooled(one), [(row[0], _spooled(row)) for row in (over, below) if row is not None]
+            one, *neighbours = (
+                self._db.execute(row_at, (place,)).fetchone() for place in places if place is not None
+            )
+            yield _spooled(one), [(row[0], _spooled(row)) for row in neighbours]
 
     def keys_alike(self, key: RowKey) -> Iterator[tuple[str, int]]:
         """Yield keys that differ only in case, spaces, `#` or leading zeros, with a row of another one."""
@@ -173,12 +175,13 @@ class Spool:
         number = self._grouped[key.name] = len(self._grouped)
         line, first = f"line{number}", f"first{number}"
         # Keys are TEXT, so a row without one can use its position, an INTEGER that equals no text.
-        self._db.execute(f"CREATE TABLE {line} (position INTEGER PRIMARY KEY, key, above INTEGER)")
+        self._db.execute(f"CREATE TABLE {line} (position INTEGER PRIMARY KEY, key)")
         rows = self._db.execute(f"SELECT position{_cells(key.indexes)} FROM row ORDER BY position")  # noqa: S608 - constant names
         self._db.execute("BEGIN")
-        self._db.executemany(f"INSERT INTO {line} VALUES (?, ?, ?)", _keyed(rows, key))  # noqa: S608 - constant names
+        self._db.executemany(f"INSERT INTO {line} VALUES (?, ?)", _keyed(rows, key))  # noqa: S608 - constant names
         self._db.execute("COMMIT")
         self._db.execute(f"CREATE INDEX {line}_key ON {line} (key, position)")
+        self._db.execute(f"CREATE INDEX {line}_keyed ON {line} (position) WHERE typeof(key) = 'text'")
         self._db.execute(f"CREATE TABLE {first} (position INTEGER PRIMARY KEY, key)")
         self._db.execute(f"INSERT INTO {first} SELECT min(position), key FROM {line} GROUP BY key ORDER BY 1")  # noqa: S608 - constant names
         return number
@@ -188,21 +191,15 @@ def _cells(indexes: Sequence[int]) -> str:
     return "".join(f", row.c{index}" for index in indexes)
 
 
-def _keyed(rows: Iterable[Sequence[Any]], key: RowKey) -> Iterator[tuple[int, str | int, int | None]]:
-    """Yield each row's position, its key, and the nearest row with a key above a row without one."""
-    key_of = key.key_of
-    above: int | None = None
-    above_key: str | None = None
+def _keyed(rows: Iterable[Sequence[Any]], key: RowKey) -> Iterator[tuple[int, str | int]]:
+    """Yield each row's position and its key, for which a row without one has its position."""
+    above: str | None = None
     for row in rows:
-        position = row[0]
-        found = key_of(_decoded(row[1:]))
+        found = key.key_of(_decoded(row[1:]))
         if found is None and key.fills_down:
-            found = above_key
-        if found is None:
-            yield position, position, above
-        else:
-            above, above_key = position, found
-            yield position, found, None
+            found = above
+        above = found
+        yield row[0], row[0] if found is None else found
 
 
 def _encode_row(row: Sequence[object]) -> list[Stored]:
