@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
-from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
+from airflow_provider_kk.warehouse.mapping_arguments import Check, ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ class CsvLayout:
     header_line: int | None = None
 
 
-def read_csv(
-    file: TextIO, check: Callable[[Sequence[str]], object], given: CsvLayout, log: Log | None
-) -> tuple[Spool, str, str]:
+def read_csv(file: TextIO, check: Check, given: CsvLayout, log: Log) -> tuple[Spool, str, str]:
     """Read the rows below the header, and return them with two descriptions: of the layout, of the header.
 
     :raises FileError: when the file cannot be read with certainty.
@@ -85,7 +83,7 @@ def text_lines(file: TextIO) -> Iterator[str]:
         yield line
 
 
-def check_names(names: Sequence[str], check: Callable[[Sequence[str]], object]) -> None:
+def check_names(names: Sequence[str], check: Check) -> None:
     """Check the column names of a file."""
     if len(names) > MAX_COLUMNS:
         raise FileError(f"the header has {len(names):,} columns, but at most {MAX_COLUMNS:,} can be read")
@@ -95,9 +93,7 @@ def check_names(names: Sequence[str], check: Callable[[Sequence[str]], object]) 
 # The header ----------------------------------------------------------------------------------------
 
 
-def _find_header(
-    lines: list[str], check: Callable[[Sequence[str]], object], given: CsvLayout
-) -> tuple[str, int, list[str]]:
+def _find_header(lines: list[str], check: Check, given: CsvLayout) -> tuple[str, int, list[str]]:
     """Return the delimiter, the number of the line that names the columns, and their names.
 
     A line `sep=;`, empty lines and a title may stand above it: it is the first line whose names `check`
@@ -275,7 +271,7 @@ class _Records:
 
 
 def _checked_rows(
-    records: _Records, header: Sequence[str], names: Sequence[str], log: Log | None
+    records: _Records, header: Sequence[str], names: Sequence[str], log: Log
 ) -> Iterator[list[str | None] | None]:
     """Yield the cells of each row, one for each name; None for an empty row.
 
@@ -309,7 +305,7 @@ def _checked_rows(
             del row[width:]
         is_after_gap = False
         yield row
-    if footer and log is not None:
+    if footer:
         log.warning(
             "The rows from %d on, after an empty one, have too few cells for an order. They are left out as "
             "a footer",
@@ -318,7 +314,7 @@ def _checked_rows(
 
 
 def _without_headers(
-    rows: Iterator[list[str | None] | None], names: Sequence[str], records: _Records, log: Log | None
+    rows: Iterator[list[str | None] | None], names: Sequence[str], records: _Records, log: Log
 ) -> Iterator[list[str | None] | None]:
     """Leave out rows that repeat the header, as where one file was put below another."""
     known = frozenset(_folded(name) for name in names if name)
@@ -331,7 +327,7 @@ def _without_headers(
             yield None
         else:
             yield row
-    if repeated and log is not None:
+    if repeated:
         log.warning("Rows that repeat the header are left out: %s", ", ".join(repeated))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import logging
 import os
 import re
 import stat
@@ -21,6 +22,7 @@ from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from airflow_provider_kk.warehouse.csv_rows import CsvLayout, FileError, read_csv
 from airflow_provider_kk.warehouse.json_rows import read_json, read_json_lines
+from airflow_provider_kk.warehouse.mapping_arguments import Check
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileError", "read_file"]
 
+_log = logging.getLogger(__name__)
 _JSON_LINES = (".jsonl", ".ndjson")
 _GZIP = b"\x1f\x8b"
 _MARKS = (
@@ -39,7 +42,6 @@ _MARKS = (
 )
 _CHUNK = 1 << 20
 
-Check = Callable[[Sequence[str]], object]
 #: Shows a person how a guessed encoding reads the words that are not ASCII.
 ShowGuess = Callable[[str, Sequence[str]], object]
 
@@ -58,7 +60,6 @@ def read_file(
 ) -> Spool:
     """Read all rows of a file; a row's position is its row in a spreadsheet, or its line or place in JSON.
 
-    :param check: is called with the column names before a row is kept, and stops the reading by raising.
     :param delimiter: of a CSV file; else detected.
     :param quoting: `auto`, `none`, or `double`: a cell in double quotes may hold delimiters and lines.
     :param encoding: else by the file's byte order mark, else UTF-8.
@@ -68,6 +69,7 @@ def read_file(
     :param show_guess: is called for each encoding that a file without a known one may have.
     :raises FileError: when there is no such file, or it cannot be read with certainty.
     """
+    log = log or _log
     with _failing_as_file_error(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise FileError(
@@ -87,11 +89,10 @@ def read_file(
                 spool, before, after = read_json_lines(file, check), "JSON lines", ""
             else:
                 spool, before, after = read_json(file, check), "JSON", ""
-    if log is not None:
-        rows = "1 row" if spool.rows == 1 else f"{spool.rows:,} rows"
-        encoding = encoding.removesuffix("-sig").upper() if encoding.startswith("utf") else encoding
-        parts = ("gzip" if source.is_gzip else "", before, encoding, after, rows)
-        log.info("%s: %s", Path(path).name, ", ".join(filter(None, parts)))
+    rows = "1 row" if spool.rows == 1 else f"{spool.rows:,} rows"
+    encoding = encoding.removesuffix("-sig").upper() if encoding.startswith("utf") else encoding
+    parts = ("gzip" if source.is_gzip else "", before, encoding, after, rows)
+    log.info("%s: %s", Path(path).name, ", ".join(filter(None, parts)))
     return spool
 
 

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from airflow_provider_kk.warehouse.csv_rows import FileError, check_names, text_lines
 from airflow_provider_kk.warehouse.field_sources import JSON, JSON_ERRORS, RepeatedKeyError
-from airflow_provider_kk.warehouse.mapping_arguments import ADDRESS_FIELDS, ColumnsError
+from airflow_provider_kk.warehouse.mapping_arguments import ADDRESS_FIELDS, Check, ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
 
 _ADDRESS = "address"
@@ -21,7 +21,6 @@ _PLAIN_NAME = re.compile(r"[^\W\d_][\w -]{0,39}")
 _NO_LIST = "the file is not a list of orders: write [{...}, {...}]"
 _NO_LINES = "write one order as a JSON object on each line"
 
-Check = Callable[[Sequence[str]], object]
 Row = dict[str, Any]
 
 

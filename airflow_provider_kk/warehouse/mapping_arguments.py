@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from airflow_provider_kk.warehouse.field_sources import SourceError, check_source, constant_of
@@ -54,6 +54,10 @@ PRESET = "preset"
 
 
 DUPLICATE_ROWS = ("fail", "keep")
+
+
+Check = Callable[[Sequence[str]], object]
+"""Is called with the column names before a row is kept, and stops the reading by raising."""
 
 
 class ColumnsError(ValueError):

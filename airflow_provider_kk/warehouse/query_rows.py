@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.sql.driver_errors import is_of_statement, number, redact_db_error, sqlstate
-from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
+from airflow_provider_kk.warehouse.mapping_arguments import Check, ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
 from airflow_provider_kk.warehouse.sql import (
     PERCENT_STYLES,
@@ -51,7 +51,7 @@ def read_rows(
     parameters: Sequence[Any] | Mapping[str, Any] | None = None,
     log: Log | None = None,
     *,
-    check: Callable[[Sequence[str]], object] | None = None,
+    check: Check = lambda _: None,
     only_reads: bool = False,
 ) -> Spool:
     """Read all rows of `sql`, and close cursor and connection, also when this raises.
@@ -87,8 +87,7 @@ def read_rows(
         if not cursor.description:
             raise ColumnsError("the statement returns no rows to read: `sql` must be one SELECT")
         names = tuple(str(column[0]).lower() for column in cursor.description)
-        if check is not None:
-            check(names)
+        check(names)
         spool = Spool.filled(names, _rows(cursor, sql, first, log))
     log.info("Read %d rows in %.1f s; the warehouse is closed", spool.rows, time.monotonic() - started)
     return spool
