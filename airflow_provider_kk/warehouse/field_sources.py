@@ -10,8 +10,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_provider_kk.api.clean_text import CellError, check_part
 from airflow_provider_kk.warehouse.cells import as_text, from_bytes
@@ -30,28 +31,25 @@ class SourceError(ValueError):
     """The text is no source; the message has the reason."""
 
 
-class Template(NamedTuple):
-    """A template: each reference with the text before it, and the text after the last one."""
-
-    parts: tuple[tuple[str, str], ...]
-    tail: str
-
-
 def constant_of(source: str) -> str | None:
     """Return the text of a constant, or None when the source is not one."""
     return source[2:-1] if len(source) > 2 and source.startswith("='") and source.endswith("'") else None
 
 
-def is_template(source: str) -> bool:
-    """Return whether a source that is neither a column nor a constant is a template."""
-    return "{" in source or "}" in source
+def parse_source(source: str) -> tuple[list[tuple[str, str]], str]:
+    """Return each reference with the text before it, and the text after the last one, or a constant's.
 
+    In a template such as `"{first_name} {last_name}"`, `{{` and `}}` are braces.
 
-def parse_template(source: str) -> Template:
-    """Read `"{first_name} {last_name}"`; `{{` and `}}` are braces.
-
-    :raises SourceError: when braces do not match, or no column is named.
+    :raises SourceError: a constant without quotes, braces that do not match, or no column named.
     """
+    if source.startswith("='"):
+        constant = constant_of(source) or ""
+        if not constant.strip():
+            raise SourceError("must be a constant such as ='text', with both quotes")
+        return [], constant
+    if not _is_template(source):
+        return [("", source)], ""
     parts: list[tuple[str, str]] = []
     text = ""
     for token in _TOKEN.finditer(source):
@@ -68,23 +66,16 @@ def parse_template(source: str) -> Template:
             text += token[0]
     if not parts:
         raise SourceError("names no column in braces. Write a fixed text as ='...'")
-    return Template(tuple(parts), text)
-
-
-def check_source(source: str) -> None:
-    """Raise SourceError for what can be known to be no source without knowing the columns."""
-    if source.startswith("='"):
-        if not (constant_of(source) or "").strip():
-            raise SourceError("must be a constant such as ='text', with both quotes")
-    elif is_template(source):
-        parse_template(source)
+    return parts, text
 
 
 def references(source: str) -> list[str]:
     """Return the columns and paths that a source names."""
-    if constant_of(source) is not None:
-        return []
-    return [reference for _, reference in parse_template(source).parts] if is_template(source) else [source]
+    return [reference for _, reference in parse_source(source)[0]]
+
+
+def _is_template(source: str) -> bool:
+    return "{" in source or "}" in source
 
 
 class Binder:
@@ -199,14 +190,11 @@ def parse_json(text: str) -> Any:
 
 
 def _bind(source: str, field: str, reference: Callable[[str], Reader]) -> Reader:
-    constant = constant_of(source)
-    if constant is not None:
-        return lambda _: constant
-    if not is_template(source):
-        return reference(source)
-    template = parse_template(source)
-    parts = [(text, reference(name)) for text, name in template.parts]
-    return lambda cells: _fill(parts, template.tail, field, cells)
+    named, tail = parse_source(source)
+    parts = [(text, reference(name)) for text, name in named]
+    if not parts:
+        return lambda _: tail
+    return partial(_fill, parts, tail, field) if _is_template(source) else parts[0][1]
 
 
 def _fill(parts: Sequence[tuple[str, Reader]], tail: str, field: str, cells: Any) -> str | None:

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from airflow_provider_kk.warehouse.field_sources import SourceError, check_source, constant_of
+from airflow_provider_kk.warehouse.field_sources import SourceError, constant_of, parse_source
 from airflow_provider_kk.warehouse.presets import PRESETS, Preset
 
 ADDRESS_FIELDS = (
@@ -125,7 +125,7 @@ def _checked(given: Mapping[str, str], argument: str) -> dict[str, str]:
         if not isinstance(source, str) or not source.strip():
             raise ColumnsError(f"{argument}: {ours!r} must name a column")
         try:
-            check_source(source.strip())
+            parse_source(source.strip())
         except SourceError as error:
             raise ColumnsError(f"{argument}: the source of {name} {error}") from None
         if name in (NUMBER, ITEMS, LINE_ID) and constant_of(source.strip()) is not None:
