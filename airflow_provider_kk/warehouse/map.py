@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS, ApiVersion
@@ -112,20 +112,15 @@ class _Mapper:
             fills_down,
         )
         #: Number of an order beside goods without one -> row of the order, row of the goods.
-        self._goods_beside: dict[str, tuple[int, int]] = {}
+        self._goods_beside = {} if columns.one_row_per_order else self._find_goods_without_number()
         #: Number that another one nearly equals -> row of the other one.
-        self._alike: dict[str | None, int] = {}
+        self._alike: dict[str | None, int] = dict(spool.keys_alike(self._key))
 
     def parsed_orders(self) -> Iterator[ParsedOrder]:
-        if not self._columns.one_row_per_order:
-            self._goods_beside = self._find_goods_without_number()
-        self._alike = dict(self._spool.keys_alike(self._key))
         for number, group in self._spool.groups(self._key, self._indexes):
             spooled = list(islice(group, MAX_ROWS_PER_ORDER))
-            more = next(group, None)
-            if more is not None:
-                count = len(spooled) + sum(1 for _ in chain([more], group))
-                yield self._too_many(number, spooled[0].position, count)
+            if more := sum(1 for _ in group):
+                yield self._too_many(number, spooled[0].position, len(spooled) + more)
                 continue
             rows = self._reader.read(spooled)
             if self._reader.is_no_order(number, rows):
@@ -140,11 +135,10 @@ class _Mapper:
         Without an order above, it is the one below. A sheet's footer is no line.
         """
         found: dict[str, tuple[int, int]] = {}
-        last: int | None = None
         for spooled, neighbours in self._spool.rows_without_key(self._key, self._indexes):
-            last = self._spool.last_keyed_row(self._key) if last is None else last
             (row,) = self._reader.read([spooled])
-            if not self._reader.has_goods(row, may_be_footer=row.position > last):
+            is_below_all = all(neighbour.position < row.position for _, neighbour in neighbours)
+            if not self._reader.has_goods(row, may_be_footer=is_below_all):
                 continue
             may_be_below = self._reader.has_header(row) or len(neighbours) == 1
             for number, neighbour in neighbours:
@@ -180,14 +174,14 @@ class _Mapper:
         by_line = not self._columns.one_row_per_order
         counted = [row for row in rows if self._reader.has_line(row)] if by_line else rows[:1]
         notices = list(dict.fromkeys(notice for row in rows for notice in row.notices))
-        header, unreadable = self._reader.header(rows)
-        lines, line_ids, line_faults = self._reader.lines(counted)
+        found: list[Fault] = []
+        header = self._reader.header(rows, found)
+        lines, line_ids = self._reader.lines(counted, found)
         data = _order_data(number, header, lines)
-        found = [*unreadable, *line_faults]
         if len(line_ids) > 1:
             found += self._faults_of_lines(counted, lines, line_ids)
-        status_faults, status_warnings = self._statuses(rows)
-        found += status_faults
+        statuses = [one for one in self._columns.statuses if any(one.applies(row.cells) for row in rows)]
+        found += [status.fault for status in statuses if not status.is_warning]
         if number in self._goods_beside:
             found.append(_goods_fault(*self._goods_beside[number]))
         faults = [*faults, *(self._explained(fault) for fault in found)]
@@ -211,7 +205,7 @@ class _Mapper:
             position=rows[0].position,
             digest=_digest(data),
             warnings=(
-                *status_warnings,
+                *(status.fault for status in statuses if status.is_warning),
                 *self._alike_warnings(number),
                 *map(self._explained, dict.fromkeys(notices)),
                 *(() if faults else _missing(header, {notice.path for notice in notices})),
@@ -227,15 +221,6 @@ class _Mapper:
             "are sent: check that they are two orders"
         )
         return [self._explained(Fault(NUMBER, text))]
-
-    def _statuses(self, rows: Sequence[SourceRow]) -> tuple[list[Fault], list[Fault]]:
-        """Return the faults and warnings of what an order's source reports of it, such as a cancellation."""
-        faults: list[Fault] = []
-        warnings: list[Fault] = []
-        for status in self._columns.statuses:
-            if any(map(status.applies, (row.cells for row in rows))):
-                (faults if status.is_fault else warnings).append(Fault(status.path, status.message))
-        return faults, warnings
 
     def _faults_of_lines(
         self, rows: Sequence[SourceRow], lines: Any, ids: Sequence[str | None]

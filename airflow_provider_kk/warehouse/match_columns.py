@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from airflow_provider_kk.api.clean_text import CellError
+from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.warehouse.cells import as_text
 from airflow_provider_kk.warehouse.field_sources import (
     Binder,
@@ -92,21 +93,21 @@ class FieldSource:
         return ", else ".join(one if constant_of(one) is None else "a constant" for one in self.sources)
 
 
-#: By the field of a preset: where a status of its source is reported, in which words, and if it is a fault.
+#: By the field of a preset: where a status of its source is reported, in which words, and if it only warns.
 _STATUSES = {
-    "cancelled": (NUMBER, "is cancelled, refunded or a test at its source: see the column {}", True),
+    "cancelled": (NUMBER, "is cancelled, refunded or a test at its source: see the column {}", False),
     "refunded_in_part": (
         NUMBER,
         "is refunded in part at its source, so its lines may have too many pieces: see the column {}. Set "
         "the quantities that are left, and clear that cell",
-        True,
+        False,
     ),
-    "shipped": (NUMBER, "may have shipped already: see the column {}", False),
+    "shipped": (NUMBER, "may have shipped already: see the column {}", True),
     "unshipped_lines": (
         ITEMS,
         "has lines that need no shipping, such as a tip or a gift card: see the column {}. Remove these "
         "lines, or KK may reject the order",
-        False,
+        True,
     ),
 }
 
@@ -118,9 +119,8 @@ class Status:
     read: Reader
     #: Lower case; any value when there is none.
     values: tuple[str, ...]
-    path: str
-    message: str
-    is_fault: bool
+    fault: Fault
+    is_warning: bool
 
     def applies(self, cells: object) -> bool:
         """Return whether the value in a row's cells is one of them."""
@@ -225,8 +225,8 @@ class _Resolution:
         mark = self._preset.line_column
         line_mark = self._binder.bind(mark) if mark and self._binder.has(mark) else None
         statuses = tuple(
-            Status(self._binder.bind(source), values, path, message.format(source), is_fault)
-            for name, (path, message, is_fault) in _STATUSES.items()
+            Status(self._binder.bind(source), values, Fault(path, message.format(source)), is_warning)
+            for name, (path, message, is_warning) in _STATUSES.items()
             for source, values in getattr(self._preset, name).items()
             if self._binder.has(source)
         )

@@ -121,12 +121,10 @@ class RowReader:
             return is_headed
         return not is_blank(sku) or (not is_blank(quantity) and (is_headed or not may_be_footer))
 
-    def header(self, rows: Sequence[SourceRow]) -> tuple[dict[str, str | None], list[Fault]]:
-        """Return the order's header with its blanks filled, and the faults of cells that cannot be read."""
+    def header(self, rows: Sequence[SourceRow], faults: list[Fault]) -> dict[str, str | None]:
+        """Return the order's header with its blanks filled; adds to `faults` what cannot be read."""
         header = rows[0].header
-        faults = list({fault: None for row in rows for fault in row.faults})
-        if not self._defaults:
-            return header, faults
+        faults += dict.fromkeys(fault for row in rows for fault in row.faults)
         unreadable = {fault.path for fault in faults}
         for name in self._defaults:
             path = field_path(name)
@@ -142,16 +140,15 @@ class RowReader:
             elif values:
                 (value,) = values
                 header = {**header, name: value.upper() if name == "country" else value}
-        return header, faults
+        return header
 
-    def lines(self, rows: Sequence[SourceRow]) -> tuple[Any, list[str | None], list[Fault]]:
-        """Return the lines as `Order.parse` takes them, their ids, and the faults of unreadable cells."""
-        faults: list[Fault] = []
+    def lines(self, rows: Sequence[SourceRow], faults: list[Fault]) -> tuple[Any, list[str | None]]:
+        """Return the lines as `Order.parse` takes them, and their ids; adds to `faults`."""
         ids: list[str | None]
         if self._columns.one_row_per_order:
             items = self.items(rows[0], faults)
             ids = [item.pop(LINE_ID, None) if isinstance(item, dict) else None for item in items or ()]
-            return items, [one if isinstance(one, str) else None for one in ids], faults
+            return items, [one if isinstance(one, str) else None for one in ids]
         lines, ids = [], []
         for index, row in enumerate(rows):
             line = {}
@@ -164,7 +161,7 @@ class RowReader:
             has_id = LINE_ID in self._columns.fields
             reading = partial(as_text, field=LINE_ID)
             ids.append(self._value(LINE_ID, row.cells, reading, path, faults) if has_id else None)
-        return lines, ids, faults
+        return lines, ids
 
     def items(self, row: SourceRow, faults: list[Fault]) -> list[Any] | None:
         """Return the lines in a row's `items`; adds to `faults` why they cannot be read."""

@@ -162,12 +162,6 @@ class Spool:
             "GROUP BY form HAVING count(*) > 1) USING (form)"
         )
 
-    def last_keyed_row(self, key: RowKey) -> int:
-        """Return the position of the last row that has a key; 0 if there is none."""
-        line = f"line{self._group(key)}"
-        query = f"SELECT max(position) FROM {line} WHERE typeof(key) = 'text'"  # noqa: S608 - constant names
-        return self._db.execute(query).fetchone()[0] or 0
-
     def _group(self, key: RowKey) -> int:
         """Note the key of each row, and where each key comes first; return the number of the tables."""
         if key.name in self._grouped:
