@@ -85,7 +85,8 @@ def as_text(value: Any, field: str = "", notices: list[Fault] | None = None) -> 
     notice = ""
     if clean is None and (missing := tidy(text, field)):
         notice = f"the text {missing!r} counts as blank"
-    elif clean and field == "country" and (code := country_code(clean)):
+    elif clean and field == "country":
+        code = country_code(clean) or clean.upper()
         notice = "" if code == clean.upper() else f"{clean!r} is read as {code}"
         clean = code
     if notice and notices is not None:

@@ -84,8 +84,6 @@ class RowReader:
                 except CellError as error:
                     header[name] = None
                     faults.append(Fault(field_path(name), str(error)))
-            if country := header.get("country"):
-                header["country"] = country.upper()
             if notices:
                 notices = [Fault(field_path(notice.path), notice.message) for notice in notices]
             rows.append(SourceRow(position, cells, header, faults, notices))
@@ -139,7 +137,7 @@ class RowReader:
                 faults.append(Fault(path, "is blank, and its default differs between rows of this order"))
             elif values:
                 (value,) = values
-                header = {**header, name: value.upper() if name == "country" else value}
+                header = {**header, name: value}
         return header
 
     def lines(self, rows: Sequence[SourceRow], faults: list[Fault]) -> tuple[Any, list[str | None]]:
