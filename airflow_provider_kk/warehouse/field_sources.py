@@ -175,13 +175,17 @@ JSON = json.JSONDecoder(parse_float=Decimal, object_pairs_hook=_object)
 JSON_ERRORS = (ValueError, RecursionError, ArithmeticError)
 
 
-def parse_json(text: str) -> Any:
-    """Read the JSON text of a cell.
+def read_json(cell: Any) -> Any:
+    """Return the content of a cell of JSON text; what a driver has read already is returned as it is.
 
     :raises CellError: it is no JSON, or an object has a key twice.
     """
+    if isinstance(cell, bytes):
+        cell = from_bytes(cell)
+    if not isinstance(cell, str):
+        return cell
     try:
-        return JSON.decode(text)
+        return JSON.decode(cell) if cell.strip() else None
     except CellError:
         raise
     except JSON_ERRORS:
@@ -268,9 +272,7 @@ def _of_key(value: Mapping[str, Any], key: str) -> Any:
 def _json_of(cell: Any) -> Any:
     """Return a JSON column's content; an error is kept and raised when the column is read."""
     try:
-        if isinstance(cell, bytes):
-            cell = from_bytes(cell)
-        return (parse_json(cell) if cell.strip() else None) if isinstance(cell, str) else cell
+        return read_json(cell)
     except CellError as error:
         return error
 

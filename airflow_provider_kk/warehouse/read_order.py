@@ -10,12 +10,11 @@ from typing import Any
 
 from airflow_provider_kk.api.clean_text import CellError
 from airflow_provider_kk.api.errors import Fault
-from airflow_provider_kk.warehouse.cells import as_quantity, as_text, canonical, from_bytes
-from airflow_provider_kk.warehouse.field_sources import Reader, first_filled, is_blank, parse_json
+from airflow_provider_kk.warehouse.cells import as_quantity, as_text, canonical
+from airflow_provider_kk.warehouse.field_sources import Reader, first_filled, is_blank, read_json
 from airflow_provider_kk.warehouse.mapping_arguments import (
     ADDRESS_FIELDS,
     ITEMS,
-    LINE_FIELDS,
     LINE_ID,
     NUMBER,
     ColumnsError,
@@ -27,6 +26,12 @@ _TOTALS = frozenset(
     ("total", "totals", "grand total", "subtotal", "sum", "summe", "gesamt", "gesamtsumme", "somme", "totale")
 )
 """The texts that a sheet's footer has in the place of a SKU."""
+_READINGS: dict[str, Reader] = {
+    "sku": partial(as_text, field="sku"),
+    "quantity": as_quantity,
+    LINE_ID: partial(as_text, field=LINE_ID),
+}
+"""How the fields of a line are read."""
 _EXPECTED = 'a list such as [{"sku": "FWXW00290_WHT_M", "quantity": 1}]'
 
 
@@ -50,9 +55,9 @@ class RowReader:
         self._columns = columns
         self._header_reads = [(name, columns.fields[name].read) for name in columns.header]
         self._defaults = [name for name in columns.header if len(columns.fields[name].readers) > 1]
-        quantity = _without_zero_decimals if columns.preset.has_decimal_point else as_quantity
-        readings = {"sku": partial(as_text, field="sku"), "quantity": quantity}
-        self._line_readings = {name: one for name, one in readings.items() if name in columns.fields}
+        self._line_readings = {name: one for name, one in _READINGS.items() if name in columns.fields}
+        if columns.preset.has_decimal_point:
+            self._line_readings["quantity"] = _without_zero_decimals
 
     def order_number(self, cells: tuple[Any, ...]) -> str | None:
         """Return the order number of a row, None when it has none that can be read."""
@@ -149,16 +154,12 @@ class RowReader:
             return items, [one if isinstance(one, str) else None for one in ids]
         lines, ids = [], []
         for index, row in enumerate(rows):
-            line = {}
-            path = f"{ITEMS}[{index}]"
-            for name, reading in self._line_readings.items():
-                value = self._value(name, row.cells, reading, f"{path}.{name}", faults)
-                if value is not None:
-                    line[name] = value
-            lines.append(line)
-            has_id = LINE_ID in self._columns.fields
-            reading = partial(as_text, field=LINE_ID)
-            ids.append(self._value(LINE_ID, row.cells, reading, path, faults) if has_id else None)
+            values = {
+                name: self._value(name, row.cells, reading, f"{ITEMS}[{index}].{name}", faults)
+                for name, reading in self._line_readings.items()
+            }
+            ids.append(values.pop(LINE_ID, None))
+            lines.append({name: value for name, value in values.items() if value is not None})
         return lines, ids
 
     def items(self, row: SourceRow, faults: list[Fault]) -> list[Any] | None:
@@ -216,9 +217,8 @@ def _as_number(cell: Any) -> str | None:
     """Return a cell as the order number that rows are grouped by."""
     try:
         number = as_text(cell, NUMBER)
-    except CellError:
-        return None
-    if number is None or any("\ud800" <= character <= "\udfff" for character in number):
+        (number or "").encode()
+    except ValueError:  # also for a lone surrogate
         return None
     return number
 
@@ -238,37 +238,23 @@ def _parse_items(cell: Any, sources: Mapping[str, FieldSource]) -> list[Any] | N
         its elements have our own names, in upper or lower case as with columns. A `line_id` is kept.
     :raises CellError: it is no list.
     """
-    if isinstance(cell, bytes):
-        cell = from_bytes(cell)
-    if isinstance(cell, str):
-        cell = _from_json(cell) if cell.strip() else None
-    if cell is None:
-        return None
-    if not isinstance(cell, list):
+    try:
+        lines = read_json(cell)
+    except CellError as error:
+        raise CellError(f"{error}. It must be {_EXPECTED}") from None
+    if lines is not None and not isinstance(lines, list):
         raise CellError(f"must be {_EXPECTED}, as JSON text or as a list")
-    return [_line(line, sources) for line in cell]
+    return None if lines is None else [_line(line, sources) for line in lines]
 
 
 def check_for_nameless_records(cells: Iterable[Any]) -> None:
     """Raise ColumnsError for BigQuery's arrays of structs, that Airflow's hook yields without field names."""
     first = next(filter(None, cells), None)
-    if (
-        isinstance(first, list)
-        and first
-        and all(isinstance(line, dict) and set(line) == {"v"} for line in first)
-    ):
+    if isinstance(first, list) and all(isinstance(line, dict) and set(line) == {"v"} for line in first):
         raise ColumnsError(
             "items is a BigQuery array, whose fields arrive without their names: "
             "select TO_JSON_STRING(items) AS items"
         )
-
-
-def _from_json(source: str) -> Any:
-    try:
-        return parse_json(source)
-    except CellError as error:
-        message = str(error)
-    raise CellError(f"{message}: it must be {_EXPECTED}")
 
 
 def _line(line: Any, sources: Mapping[str, FieldSource]) -> Any:
@@ -281,11 +267,7 @@ def _line(line: Any, sources: Mapping[str, FieldSource]) -> Any:
         if len(found) < len(line):
             return line
     clean = {name: _line_value(name, value) for name, value in found.items()}
-    return {
-        name: value
-        for name, value in clean.items()
-        if value is not None or name not in (*LINE_FIELDS, LINE_ID)
-    }
+    return {name: value for name, value in clean.items() if value is not None or name not in _READINGS}
 
 
 def _filled(source: FieldSource, line: Mapping[str, Any]) -> Any:
@@ -299,8 +281,6 @@ def _filled(source: FieldSource, line: Mapping[str, Any]) -> Any:
 def _line_value(name: str, value: Any) -> Any:
     # What cannot be read here is left as it is: the order's own check then names the line.
     try:
-        if name in ("sku", LINE_ID):
-            return as_text(value, name)
-        return as_quantity(value) if name == "quantity" else value
+        return _READINGS[name](value) if name in _READINGS else value
     except CellError:
         return value
