@@ -16,6 +16,7 @@ from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.warehouse.cells import canonical
 from airflow_provider_kk.warehouse.mapping_arguments import (
     ADDRESS_FIELDS,
+    ADVISED_FIELDS,
     ITEMS,
     LINE_ID,
     NUMBER,
@@ -34,8 +35,6 @@ MAX_ROWS_PER_ORDER = 10_000
 """More rows with one order number are no order but a mistake in the statement, and not held in memory."""
 
 _NAMED = 5
-_DELIVERY_FIELDS = (("street1", "street2"), ("city",), ("zip",))
-"""An order without one of each is taken by KK, and its parcel may not arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +299,10 @@ def _goods_fault(own: int, goods: int) -> Fault:
 
 def _missing(header: Mapping[str, str | None], noticed: set[str]) -> Iterator[Fault]:
     """Warn of a blank part of the address, unless there is a notice of it, such as that `nan` is blank."""
-    for names in _DELIVERY_FIELDS:
-        is_blank = not header.get(names[0]) and not header.get(names[-1])
-        if is_blank and field_path(names[0]) not in noticed:
-            yield Fault(field_path(names[0]), "is blank: KK accepts the order, but the parcel may not arrive")
+    for name in ADVISED_FIELDS:
+        is_filled = header.get(name) or (name == "street1" and header.get("street2"))
+        if not is_filled and field_path(name) not in noticed:
+            yield Fault(field_path(name), "is blank: KK accepts the order, but the parcel may not arrive")
 
 
 def _repeated_skus(lines: Any, ids: Sequence[str | None]) -> Iterator[Fault]:

@@ -26,6 +26,10 @@ ADDRESS_FIELDS = (
 )
 
 
+ADVISED_FIELDS = ("street1", "city", "zip")
+"""KK takes an order without these, and the parcel may not arrive."""
+
+
 ORDER_FIELDS = ("remark", "sale_platform", "channel_type")
 
 

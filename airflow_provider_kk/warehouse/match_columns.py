@@ -19,6 +19,7 @@ from airflow_provider_kk.warehouse.field_sources import (
 )
 from airflow_provider_kk.warehouse.mapping_arguments import (
     ADDRESS_FIELDS,
+    ADVISED_FIELDS,
     FIELDS,
     IN_ITEMS,
     ITEMS,
@@ -36,8 +37,6 @@ _NAME = re.compile(r"[^\W\d_][\w ()/&#.:+-]{0,59}")
 _FIGURE = re.compile(r"[+(\d]")
 _NEEDED = (NUMBER, "country", "phone", "recipient", "province")
 _A_CONSTANT = "='...'"
-_ADVISED = ("street1", "city", "zip")
-"""KK takes an order without these, and the parcel may not arrive."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ class Columns:
     @property
     def unfilled(self) -> tuple[str, ...]:
         """Fields that no column fills, and without which a parcel may not arrive."""
-        return tuple(name for name in _ADVISED if name not in self.fields)
+        return tuple(name for name in ADVISED_FIELDS if name not in self.fields)
 
     def lines(self) -> tuple[str, ...]:
         """Describe each field with its source: `recipient <- {first_name} {last_name}`."""
@@ -327,7 +326,7 @@ class _Resolution:
         if not missing:
             return
         or_items = " (or items, with all lines of the order)" if set(missing) & set(LINE_FIELDS) else ""
-        advised = [name for name in _ADVISED if name not in self._chosen]
+        advised = [name for name in ADVISED_FIELDS if name not in self._chosen]
         example = self._source.maps(missing + advised)
         example = f"columns={{{example}}}" if self._source.is_argument else example
         also = f" Without {', '.join(advised)} the parcel may not arrive." if advised else ""

@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 Fold = Callable[[str], str]
 
 
-def _as_written(name: str) -> str:
-    return name
-
-
 @dataclass(frozen=True)
 class SqlDialect:
     """One kind of warehouse."""
@@ -26,8 +22,9 @@ class SqlDialect:
     name: str
     #: Opening and closing quote of an identifier.
     quotes: tuple[str, str] = ('"', '"')
-    #: What the warehouse makes of a name without quotes. None: not known, so plain names get no quotes.
-    fold: Fold | None = None
+    #: What the warehouse makes of a name without quotes: `str` leaves it. None: not known, so plain names get
+    #: no quotes.
+    fold: Fold | None = str
     #: Column types of the table that results are appended to: short text, long text, point in time.
     types: tuple[str, str, str] = ("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMP")
     #: Whether a missing table is created; elsewhere its DDL is shown.
@@ -52,7 +49,6 @@ DIALECTS = {
         "SQLite",
         # In double quotes SQLite takes a column that does not exist for a text.
         quotes=("`", "`"),
-        fold=_as_written,
         types=("TEXT", "TEXT", "TEXT"),
         creates_table=True,
         exact="{} COLLATE BINARY",
@@ -68,7 +64,6 @@ DIALECTS = {
     "mysql": SqlDialect(
         "MySQL",
         quotes=("`", "`"),
-        fold=_as_written,
         # KK's messages hold letters that its default may not take.
         types=("VARCHAR(40)", "VARCHAR(4000) CHARACTER SET utf8mb4", "DATETIME(6)"),
         creates_table=True,
@@ -78,7 +73,6 @@ DIALECTS = {
     "mssql": SqlDialect(
         "SQL Server",
         quotes=("[", "]"),
-        fold=_as_written,
         types=("VARCHAR(40)", "NVARCHAR(4000)", "DATETIMEOFFSET"),
     ),
     "redshift": SqlDialect("Redshift", fold=str.lower, types=("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMPTZ")),
@@ -88,11 +82,10 @@ DIALECTS = {
         types=("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMP_TZ"),
         rows_per_statement=1_000,
     ),
-    "duckdb": SqlDialect("DuckDB", fold=_as_written, creates_table=True),
+    "duckdb": SqlDialect("DuckDB", creates_table=True),
     "gcpbigquery": SqlDialect(
         "BigQuery",
         quotes=("`", "`"),
-        fold=_as_written,
         types=("STRING", "STRING", "TIMESTAMP"),
         rows_per_statement=1_000,
         key_as="STRING",
@@ -102,6 +95,7 @@ DIALECTS = {
 """By the `conn_type` of Airflow's hooks."""
 OTHER = SqlDialect(
     "this warehouse",
+    fold=None,
     # Times are sent as text. A driver that sends its type, as PostgreSQL's for JDBC, puts it only into text.
     types=("VARCHAR(40)", "VARCHAR(4000)", "VARCHAR(40)"),
 )
@@ -134,9 +128,9 @@ def _quoting(connection: Any) -> tuple[str, Fold]:
     if hasattr(connection, "jconn"):
         meta = connection.jconn.getMetaData()
         folds = ((meta.storesUpperCaseIdentifiers, str.upper), (meta.storesLowerCaseIdentifiers, str.lower))
-        fold = next((fold for is_so, fold in folds if is_so()), _as_written)
+        fold = next((fold for is_so, fold in folds if is_so()), str)
         return str(meta.getIdentifierQuoteString()), fold
-    fold = _ODBC_FOLDS.get(connection.getinfo(_ODBC_CASE), _as_written)
+    fold = _ODBC_FOLDS.get(connection.getinfo(_ODBC_CASE), str)
     return str(connection.getinfo(_ODBC_QUOTE)), fold
 
 
