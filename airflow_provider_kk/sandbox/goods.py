@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -75,61 +75,52 @@ CHANNELS = {
 
 @dataclass(frozen=True)
 class Product:
-    """One SKU. Prices are cents of USD; `stock` is its stock in a new sandbox."""
+    """One SKU; by default one that the catalogue lacks. Prices are cents of USD."""
 
     item_id: int
     sku: str
     spu: str
-    name: str
-    colour: str
-    size: str
-    price: int
-    country: str
-    category_id: int
-    stock: int
+    name: str = "Of the shop's own"
+    colour: str = "White"
+    size: str = "M"
+    price: int = 1000
+    country: str = "CN"
+    category_id: int = 11
+    #: In a new sandbox.
+    stock: int = 1_000_000
+
+    def options_json(self) -> dict[str, Any]:
+        """Return KK's fields for the colour and the size."""
+        return {
+            "option1": json.dumps({"name": "Color", "value": self.colour}),
+            "option2": json.dumps({"name": "Size", "value": self.size}),
+            "option3": None,
+        }
+
+    @property
+    def image_url(self) -> str:
+        """Return the address of its picture."""
+        return f"https://img.example.com/{self.spu}.jpg"
 
 
 @cache
 def products() -> dict[str, Product]:
     """Return every SKU, in a fixed order."""
     found: dict[str, Product] = {}
-    for style, (name, price, country, category_id) in STYLES.items():
-        for colour_code, colour in COLOURS.items():
+    for spu, (name, price, country, category) in STYLES.items():
+        for code, colour in COLOURS.items():
             for step, size in enumerate(SIZES):
-                sku = f"{style}_{colour_code}_{size}"
-                stock = 0 if sku in SOLD_OUT_SKUS else 1_000_000
-                found[sku] = Product(
-                    item_id=700_001 + len(found),
-                    sku=sku,
-                    spu=style,
-                    name=name,
-                    colour=colour,
-                    size=size,
-                    price=price + 50 * max(0, step - 2),
-                    country=country,
-                    category_id=category_id,
-                    stock=stock,
+                sku, cents = f"{spu}_{code}_{size}", price + 50 * max(0, step - 2)
+                product = Product(
+                    700_001 + len(found), sku, spu, name, colour, size, cents, country, category
                 )
+                found[sku] = replace(product, stock=0) if sku in SOLD_OUT_SKUS else product
     return found
 
 
 def product_of(sku: str) -> Product:
     """Return the product of an SKU; one that the catalogue lacks, for `any_sku`, is a product in CN."""
-    known = products().get(sku)
-    if known is not None:
-        return known
-    return Product(
-        item_id=1_000_000 + crc32(sku.encode()),
-        sku=sku,
-        spu=sku,
-        name="Of the shop's own",
-        colour="White",
-        size="M",
-        price=1000,
-        country="CN",
-        category_id=11,
-        stock=1_000_000,
-    )
+    return products().get(sku) or Product(1_000_000 + crc32(sku.encode()), sku, spu=sku)
 
 
 def freight(pieces: int, channel_type: str | None) -> int:
@@ -295,10 +286,8 @@ def _sku(store: SandboxStore, item: Product) -> dict[str, Any]:
         "packageWidth": 25,
         "packageHeight": 3,
         "material": "Cotton",
-        "option1": json.dumps({"name": "Color", "value": item.colour}),
-        "option2": json.dumps({"name": "Size", "value": item.size}),
-        "option3": None,
-        "mainImg": f"https://img.example.com/{item.spu}.jpg",
+        **item.options_json(),
+        "mainImg": item.image_url,
     }
     return detail | store.sku_details(item.sku)
 

@@ -116,7 +116,7 @@ class KK:
         self.log = RequestLog()
         self.stopped = threading.Event()
         self._clock = clock
-        self._offset_s = store.fact("clock_offset")
+        self._offset_s: float = store.fact("clock_offset")
         self._token = token
         self._seed = seed
         self.change_settings()

@@ -23,7 +23,7 @@ from airflow_provider_kk.sandbox.json_values import (
 )
 from airflow_provider_kk.sandbox.life import parcels_json
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import Row, SandboxStore
+from airflow_provider_kk.sandbox.store import Line, Row, SandboxStore, pieces_by_sku
 
 
 @dataclass
@@ -255,7 +255,10 @@ def _order_json(row: Row, settings: Settings, is_v2: bool, number_field: str) ->
         "promotionAmount": money(0),
         "refundableAmount": money(final - row["refunded"] if row["paid_at"] is not None else 0),
         "refundedAmount": money(row["refunded"]),
-        "orderItems": [_line_json(row, item, is_v2) for item in json.loads(row["items"])],
+        "orderItems": [
+            _line_json(row, index, sku, quantity, is_v2)
+            for index, (sku, quantity) in enumerate(json.loads(row["items"]), 1)
+        ],
         "fulfillments": parcels_json(row),
     }
     if is_v2:
@@ -311,21 +314,19 @@ def _date(epoch: float | None, form: str) -> str | int | None:
     return int(iso(epoch)[:4]) if form == "year" else iso(epoch)
 
 
-def _line_json(row: Row, item: Mapping[str, Any], is_v2: bool) -> dict[str, Any]:
-    product = product_of(item["sku"])
+def _line_json(row: Row, index: int, sku: str, quantity: int, is_v2: bool) -> dict[str, Any]:
+    product = product_of(sku)
     status = STATUSES[row["state"]]
     return {
-        "id": item["id"],
-        "itemId": item["item_id"],
-        "skuCode": item["sku"],
+        "id": row["id"] * 100 + index,
+        "itemId": product.item_id,
+        "skuCode": sku,
         "productName": product.name,
-        "productNum": item["quantity"],
+        "productNum": quantity,
         "amount" if is_v2 else "purchasePrices": money(product.price),
-        "total" if is_v2 else "subtotal": money(product.price * item["quantity"]),
-        "option1": json.dumps({"name": "Color", "value": product.colour}),
-        "option2": json.dumps({"name": "Size", "value": product.size}),
-        "option3": None,
-        "imageUrl": f"https://img.example.com/{product.spu}.jpg",
+        "total" if is_v2 else "subtotal": money(product.price * quantity),
+        **product.options_json(),
+        "imageUrl": product.image_url,
         "stockStatus": "normal" if product.stock else "sold_out",
         "fulfillmentStatus": status[3],
         "refundStatus": status[4],
@@ -337,9 +338,8 @@ def ask_refund(ask: Ask) -> Any:
     """`POST .../order/orders/{id}/refund`."""
     if not isinstance(ask.body, Mapping) or not isinstance(ask.body.get("remark"), str):
         raise Rejected(INVALID, "remark is required")
-    lines = None if ask.body.get("orderItems") is None else _refund_lines(ask.body["orderItems"])
-    reason = str(ask.body.get("refundReason") or "Other")
-    return str(life.ask_refund(ask.store, _order_id(ask), ask.body["remark"], reason, lines, ask.now))
+    lines = () if ask.body.get("orderItems") is None else _refund_lines(ask.body["orderItems"])
+    return life.ask_refund(ask.store, _order_id(ask), ask.body["remark"], pieces_by_sku(lines), ask.now)
 
 
 def refunds(ask: Ask) -> Any:
@@ -378,7 +378,7 @@ def _order_id(ask: Ask) -> int:
     return int(ask.args["id"])
 
 
-def _refund_lines(lines: Any) -> list[dict[str, Any]]:
+def _refund_lines(lines: Any) -> list[Line]:
     if not isinstance(lines, list) or not lines:
         raise Rejected(INVALID, "orderItems is empty")
     for index, line in enumerate(lines):
@@ -387,4 +387,4 @@ def _refund_lines(lines: Any) -> list[dict[str, Any]]:
             raise Rejected(INVALID, f"orderItems[{index}]: required: {', '.join(sorted(missing))}")
         if not isinstance(line["quantity"], int) or line["quantity"] < 1:
             raise Rejected(INVALID, f"orderItems[{index}].quantity must be greater than 0")
-    return [{"sku": str(line["skuCode"]), "quantity": line["quantity"]} for line in lines]
+    return [(str(line["skuCode"]), line["quantity"]) for line in lines]
