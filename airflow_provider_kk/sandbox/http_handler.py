@@ -13,13 +13,11 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, request
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
-from werkzeug.test import run_wsgi_app
 
 from airflow_provider_kk.sandbox.faults import InjectedFault
 from airflow_provider_kk.sandbox.json_values import envelope
@@ -27,15 +25,13 @@ from airflow_provider_kk.sandbox.json_values import envelope
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+    from airflow_provider_kk.sandbox.kk import KK
     from airflow_provider_kk.sandbox.settings import Settings
 
 
-#: The key of the WSGI environment with the effects of a request on its own socket.
-EFFECTS = "kk_sandbox.effects"
+#: The key of the WSGI environment with the list of faults that break the request's connection.
+BREAKS = "kk_sandbox.breaks"
 LARGEST_BODY = 10_000_000
-
-#: A function of the socket and the whole answer (head and body), after which the connection ends.
-Effect = Callable[[socket.socket, bytes, bytes], None]
 
 
 class Handler(WSGIRequestHandler):
@@ -59,19 +55,24 @@ class Handler(WSGIRequestHandler):
             self.close_connection = True
             return
         environ = self.make_environ()
-        environ["wsgi.input"] = io.BytesIO(body)
-        environ["wsgi.input_terminated"] = True
-        effects: list[Effect] = []
-        environ[EFFECTS] = effects
-        parts, status, headers = run_wsgi_app(self.server.app, environ, buffered=True)
-        answer = b"".join(parts)
-        head = self._head(status, headers, answer)
-        if not effects:
-            self.connection.sendall(head + answer)
+        breaks: list[InjectedFault] = []
+        environ |= {"wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True, BREAKS: breaks}
+        answer = Response.from_app(self.server.app, environ, buffered=True)
+        answer.headers.update(
+            {
+                "Content-Length": str(len(answer.data)),
+                "Date": formatdate(self.server.kk.now(), usegmt=True),
+                "Server": "kk-sandbox",
+                "Connection": "close" if self.close_connection else "keep-alive",
+            }
+        )
+        head = f"HTTP/1.1 {answer.status}\r\n{answer.headers}".encode("latin-1")
+        if not breaks:
+            self.connection.sendall(head + answer.data)
             return
         self.close_connection = True
         with contextlib.suppress(OSError):
-            effects[0](self.connection, head, answer)
+            _break_off(self.connection, breaks[0], head, answer.data, self.server.kk.stopped)
 
     def log(self, type: str, message: str, *args: Any) -> None:
         """Log nothing: the sandbox keeps its own log, and a URL may hold personal data."""
@@ -99,24 +100,13 @@ class Handler(WSGIRequestHandler):
             body += chunk
         return None
 
-    def _head(self, status: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-        kept = [(name, value) for name, value in headers if name.lower() not in ("content-length", "date")]
-        kept += [
-            ("Content-Length", str(len(body))),
-            ("Date", formatdate(self.server.now(), usegmt=True)),
-            ("Server", "kk-sandbox"),
-            ("Connection", "close" if self.close_connection else "keep-alive"),
-        ]
-        lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in kept)]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
 
 class Server(ThreadedWSGIServer):
     """A server with a thread for each connection, which can end all connections at once."""
 
-    def __init__(self, host: str, port: int, app: WSGIApplication, now: Callable[[], float]) -> None:
+    def __init__(self, host: str, port: int, app: WSGIApplication, kk: KK) -> None:
         self.connections: dict[socket.socket, threading.Thread] = {}
-        self.now = now
+        self.kk = kk
         super().__init__(host, port, app, Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -143,62 +133,36 @@ class Server(ThreadedWSGIServer):
             thread.join(timeout=2)
 
 
-def drop(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Close the connection normally (FIN), without an answer."""
+def _break_off(
+    connection: socket.socket, fault: InjectedFault, head: bytes, body: bytes, stopped: threading.Event
+) -> None:
+    """Send what the fault leaves of the answer, and end the connection: by RST for `reset`, else by FIN."""
+    match fault.kind.effect:
+        case "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Files of the socket keep it open, and a normal shutdown would come first.
+            os.close(connection.detach())
+            return
+        case "cut_body":
+            connection.sendall(head + body[: len(body) // 2])
+        case "cut_headers":
+            connection.sendall(head[: len(head) // 2])
+        case "stall":
+            stopped.wait(fault.options["seconds"])
+        case "drip":
+            for byte in head + body:
+                connection.sendall(bytes([byte]))
+                if stopped.wait(fault.options["interval_s"]):
+                    return
     connection.shutdown(socket.SHUT_RDWR)
-
-
-def reset(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Close the connection abruptly (RST)."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # Files of the socket keep it open, and a normal shutdown would come first.
-    os.close(connection.detach())
-
-
-def cut_body(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Send half of the body, then close the connection."""
-    connection.sendall(head + body[: len(body) // 2])
-    connection.shutdown(socket.SHUT_RDWR)
-
-
-def cut_headers(connection: socket.socket, head: bytes, body: bytes) -> None:
-    """Send half of the headers, then close the connection."""
-    connection.sendall(head[: len(head) // 2])
-    connection.shutdown(socket.SHUT_RDWR)
-
-
-def stall(seconds: float, stopped: threading.Event) -> Effect:
-    """Send nothing, then close the connection after `seconds`, or as soon as `stopped` is set."""
-
-    def effect(connection: socket.socket, head: bytes, body: bytes) -> None:
-        stopped.wait(seconds)
-        drop(connection, head, body)
-
-    return effect
-
-
-def drip(interval_s: float, stopped: threading.Event) -> Effect:
-    """Send the right answer, a byte at a time."""
-
-    def effect(connection: socket.socket, head: bytes, body: bytes) -> None:
-        for byte in head + body:
-            connection.sendall(bytes([byte]))
-            if stopped.wait(interval_s):
-                return
-        connection.shutdown(socket.SHUT_RDWR)
-
-    return effect
 
 
 PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
 
 
-def suffer(fault: InjectedFault, answer: Response, settings: Settings, stopped: threading.Event) -> Response:
+def suffer(fault: InjectedFault, answer: Response, settings: Settings) -> Response:
     """Return the answer to a request with a fault; `answer` is the answer without it."""
     options = fault.options
-    if effect := _break_of(fault, stopped):
-        request.environ[EFFECTS].append(effect)
-        return answer
     match fault.kind.effect:
         case "status":
             return _server_error(options["status"], options["body"])
@@ -212,30 +176,15 @@ def suffer(fault: InjectedFault, answer: Response, settings: Settings, stopped: 
             location = options["location"] or request.full_path.rstrip("?")
             return Response("", options["status"], {"Location": location})
         case "auth":
-            return unauthorized(settings)
+            return unauthorized(settings.unauthorized)
         case "refuse":
             status = options["status"] or settings.rejection_status
             return rejected(options["code"], options["message"], status)
-        case _:
+        case "answer":
             return answer
-
-
-def _break_of(fault: InjectedFault, stopped: threading.Event) -> Effect | None:
-    match fault.kind.effect:
-        case "stall":
-            return stall(fault.options["seconds"], stopped)
-        case "drip":
-            return drip(fault.options["interval_s"], stopped)
-        case effect:
-            return _BREAKS.get(effect)
-
-
-_BREAKS: dict[str, Effect] = {
-    "drop": drop,
-    "reset": reset,
-    "cut_body": cut_body,
-    "cut_headers": cut_headers,
-}
+        case _:
+            request.environ[BREAKS].append(fault)
+            return answer
 
 
 def as_json(data: Any, status: int = 200) -> Response:
@@ -270,14 +219,12 @@ def rate_limited(retry_after_s: float | None) -> Response:
     return answer
 
 
-def unauthorized(settings: Settings) -> Response:
-    """Return the answer to a wrong token; KK does not document the body."""
-    match settings.unauthorized:
+def unauthorized(form: str) -> Response:
+    """Return the answer to a wrong token in a form of `Settings.unauthorized`."""
+    match form:
         case "empty":
             return Response("", 401)
         case "html":
             return html(401, "401 Unauthorized")
-        case "envelope_200":
-            return rejected(401, "Unauthorized", 200)
         case _:
-            return rejected(401, "Unauthorized", 401)
+            return rejected(401, "Unauthorized", 200 if form == "envelope_200" else 401)

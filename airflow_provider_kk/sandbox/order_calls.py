@@ -33,16 +33,16 @@ class Ask:
     Attributes:
         now: epoch seconds at which the call runs.
         parts: commit only these orders of a split, as the end of a slice.
-        made: ids of the orders that it made, also when it is rejected in the end.
+        made: ids of the orders that it made.
     """
 
     store: SandboxStore
     settings: Settings
     path: str
+    args: Mapping[str, str]
     query: Mapping[str, str]
     body: Any
     now: float
-    args: Mapping[str, str] = field(default_factory=dict)
     parts: int | None = None
     made: list[int] = field(default_factory=list)
 

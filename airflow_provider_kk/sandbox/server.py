@@ -89,7 +89,7 @@ class SandboxServer:
         kk = KK(store, self._settings, self._clock, self.token, self._seed)
         # Some versions of werkzeug end the process if a port is in use; a test needs an error.
         try:
-            self._server = Server(self._host, self._port, create_app(kk), kk.now)
+            self._server = Server(self._host, self._port, create_app(kk), kk)
         except (SystemExit, OSError):
             store.close()
             raise OSError(f"port {self._port} of {self._host} is in use. Choose another one") from None
