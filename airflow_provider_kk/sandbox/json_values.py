@@ -22,7 +22,7 @@ class Rejected(Exception):
     """KK rejects the call: an envelope with another code than 10000."""
 
     def __init__(self, code: int, message: str) -> None:
-        super().__init__(code, message)
+        super().__init__(message)
         self.code = code
         self.message = message
 
