@@ -40,17 +40,14 @@ def create_app(kk: KK) -> Flask:
     """Return the whole sandbox as a WSGI application."""
     app = Flask(__name__, static_folder=None)
     app.before_request(_only_loopback)
-    rules: dict[str, list[str]] = {}
-    for method, rule in CALLS:
-        rules.setdefault(rule, []).append(method)
-    for rule, methods in rules.items():
-        view = partial(kk.answer, rule)
-        app.add_url_rule(rule, rule, view, methods=methods, provide_automatic_options=False)
-    for method, calls in (("GET", _READ), ("POST", _CHANGE)):
-        for name, call in calls.items():
-            view = partial(_control, kk, call)
-            app.add_url_rule(f"/__sandbox__/{name}", f"{method} {name}", view, methods=[method])
-    app.add_url_rule("/", "page", lambda: Response(_page(kk), mimetype="text/html"))
+    views: dict[tuple[str, str], Callable[[], Response]] = {
+        **{(method, rule): partial(kk.answer, rule) for method, rule in CALLS},
+        **{("GET", f"/__sandbox__/{name}"): partial(_control, kk, call) for name, call in _READ.items()},
+        **{("POST", f"/__sandbox__/{name}"): partial(_control, kk, call) for name, call in _CHANGE.items()},
+        ("GET", "/"): lambda: Response(_page(kk), mimetype="text/html"),
+    }
+    for (method, rule), view in views.items():
+        app.add_url_rule(rule, f"{method} {rule}", view, methods=[method], provide_automatic_options=False)
     return app
 
 
