@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from html import escape
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, render_template_string, request
 
 from airflow_provider_kk.sandbox.goods import products
 from airflow_provider_kk.sandbox.http_handler import as_json, html
@@ -27,24 +26,43 @@ from airflow_provider_kk.sandbox.store import pieces_by_sku
 
 #: The address of orders that are placed by hand.
 PLACED_ADDRESS = {"country": "FR", "phone": "0102030405", "recipient": "By Hand", "province": "Here"}
-STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2rem;color:#222}table{border-collapse:collapse}"
-    "td,th{padding:.3rem .9rem .3rem 0;text-align:left;border-bottom:1px solid #ddd}"
-)
 #: The counts that the page shows.
 SHOWN = ("orders", "numbers", "creates", "commits", "refused", "rate_limited",
          "unauthorized", "struck", "late")  # fmt: skip
+PAGE = """\
+<!DOCTYPE html><html lang=en><meta charset=utf-8><title>KK sandbox</title>
+<style>
+body {font: 15px system-ui, sans-serif; margin: 2rem; color: #222} table {border-collapse: collapse}
+td, th {padding: .3rem .9rem .3rem 0; text-align: left; border-bottom: 1px solid #ddd}
+</style>
+<h1>KK sandbox</h1><p>{{ iso(now) }}</p>
+<table>
+<tr>{% for name in shown %}<th>{{ name }}{% endfor %}
+<tr>{% for name in shown %}<td>{{ counts[name] }}{% endfor %}
+</table>
+<h2>Last orders</h2>
+<table>
+<tr><th>kkOrderId<th>order number<th>state<th>warehouse<th>goods<th>created
+{% for order in orders %}
+<tr><td>{{ order.id }}<td>{{ order.number or "" }}<td>{{ order.state }}<td>{{ order.warehouse }}
+<td>
+{% for sku, pieces in order.goods.items() %}{{ pieces }} x {{ sku }}{{ ", " if not loop.last }}{% endfor %}
+<td>{{ iso(order.created_at) }}
+{% endfor %}
+</table>
+</html>
+"""
 
 
 def create_app(kk: KK) -> Flask:
     """Return the whole sandbox as a WSGI application."""
     app = Flask(__name__, static_folder=None)
     app.before_request(_only_loopback)
-    views: dict[tuple[str, str], Callable[[], Response]] = {
+    views: dict[tuple[str, str], Callable[[], Response | str]] = {
         **{(method, rule): partial(kk.answer, rule) for method, rule in CALLS},
         **{("GET", f"/__sandbox__/{name}"): partial(_control, kk, call) for name, call in _READ.items()},
         **{("POST", f"/__sandbox__/{name}"): partial(_control, kk, call) for name, call in _CHANGE.items()},
-        ("GET", "/"): lambda: Response(_page(kk), mimetype="text/html"),
+        ("GET", "/"): partial(_page, kk),
     }
     for (method, rule), view in views.items():
         app.add_url_rule(rule, f"{method} {rule}", view, methods=[method], provide_automatic_options=False)
@@ -168,28 +186,6 @@ _CHANGE: dict[str, Callable[..., Any]] = {
 
 def _page(kk: KK) -> str:
     """Return counts and the last orders as HTML, without personal data."""
-    kk.catch_up()
-    figures = counts(kk)
-    rows = [
-        (
-            order["id"],
-            order["number"] or "",
-            order["state"],
-            order["warehouse"],
-            ", ".join(f"{pieces} x {sku}" for sku, pieces in order["goods"].items()),
-            iso(order["created_at"]),
-        )
-        for order in orders(kk, last=20)
-    ]
-    titles = ("kkOrderId", "order number", "state", "warehouse", "goods", "created")
-    head = _row("th", SHOWN) + _row("td", [str(figures[name]) for name in SHOWN])
-    body = _row("th", titles) + "".join(_row("td", row) for row in rows)
-    return (
-        f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>KK sandbox</title><style>{STYLE}</style>"
-        f"<h1>KK sandbox</h1><p>{iso(kk.now())}</p><table>{head}</table>"
-        f"<h2>Last orders</h2><table>{body}</table></html>"
-    )
-
-
-def _row(tag: str, cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    now = kk.catch_up()
+    last = orders(kk, last=20)
+    return render_template_string(PAGE, now=now, iso=iso, shown=SHOWN, counts=counts(kk), orders=last)

@@ -125,8 +125,9 @@ class Server(ThreadedWSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore callers that closed their connection, since that is no error of the sandbox."""
 
-    def end_connections(self) -> None:
-        """Close every connection and wait for its thread."""
+    def server_close(self) -> None:
+        """Stop listening, close every connection and wait for its thread."""
+        super().server_close()
         for connection, thread in list(self.connections.items()):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

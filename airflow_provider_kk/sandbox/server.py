@@ -62,10 +62,8 @@ class SandboxServer:
         self._host, self._port = host, port
         self._settings = Settings()
         self._settings.change(**settings)
-        self._file = None if file is None else os.fspath(file)
-        self._balance = round(balance * 100)
-        self._seed = seed
-        self._clock = clock
+        self._account = file, round(balance * 100), self._settings
+        self._clock, self._seed = clock, seed
         self._kk: KK | None = None
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
@@ -85,15 +83,13 @@ class SandboxServer:
 
     def start(self) -> SandboxServer:
         """Start to serve. When this returns, requests are accepted."""
-        store = SandboxStore(self._file, self._balance, self._settings)
-        kk = KK(store, self._settings, self._clock, self.token, self._seed)
+        self._kk = KK(SandboxStore(*self._account), self._settings, self._clock, self.token, self._seed)
         # Some versions of werkzeug end the process if a port is in use; a test needs an error.
         try:
-            self._server = Server(self._host, self._port, create_app(kk), kk)
+            self._server = Server(self._host, self._port, create_app(self._kk), self._kk)
         except (SystemExit, OSError):
-            store.close()
+            self._kk.store.close()
             raise OSError(f"port {self._port} of {self._host} is in use. Choose another one") from None
-        self._kk = kk
         # The port stays the same over stop() and start(), since clients keep it.
         self._port = self._server.port
         self._thread = threading.Thread(
@@ -108,8 +104,6 @@ class SandboxServer:
             return
         self._kk.stopped.set()
         self._server.shutdown()
-        self._server.server_close()
-        self._server.end_connections()
         self._thread.join(timeout=5)
         self._kk.store.close()
         self._server = self._kk = self._thread = None

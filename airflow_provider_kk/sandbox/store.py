@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections import Counter
@@ -72,7 +73,7 @@ class SandboxStore:
         settings: only `any_sku` is used here.
     """
 
-    def __init__(self, path: str | None, balance: int, settings: Settings) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, balance: int, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
