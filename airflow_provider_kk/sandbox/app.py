@@ -16,9 +16,8 @@ from typing import Any
 from flask import Flask, Response, render_template_string, request
 
 from airflow_provider_kk.sandbox.goods import products
-from airflow_provider_kk.sandbox.http_handler import as_json, html
 from airflow_provider_kk.sandbox.json_values import Rejected, iso
-from airflow_provider_kk.sandbox.kk import KK
+from airflow_provider_kk.sandbox.kk import KK, as_json, html
 from airflow_provider_kk.sandbox.life import move
 from airflow_provider_kk.sandbox.order_calls import CALLS, FORMS, read_order
 from airflow_provider_kk.sandbox.settings import Settings

@@ -15,7 +15,7 @@ class FaultKind:
     """One way to fail.
 
     Attributes:
-        effect: the caller's result; see `http_handler.suffer`.
+        effect: the caller's result; see `kk.suffer`.
         orders: the orders at KK afterwards: `none`, `all`, `later`, `some` (of a split) or `twice`.
         options: options of `arm` with their defaults; of a list, one value is drawn for each request.
         mixed: part of `random_faults`: a correct caller recovers from it.

@@ -13,13 +13,15 @@ from typing import Any
 
 from flask import Response, request
 
-from airflow_provider_kk.sandbox import http_handler, life
-from airflow_provider_kk.sandbox.faults import Armory
+from airflow_provider_kk.sandbox import life
+from airflow_provider_kk.sandbox.faults import Armory, InjectedFault
 from airflow_provider_kk.sandbox.json_values import Rejected, envelope
 from airflow_provider_kk.sandbox.order_calls import CALLS, FORMS, Ask, number_in
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import SandboxStore
 
+#: The key of the WSGI environment with the list of faults that break the request's connection.
+BREAKS = "kk_sandbox.breaks"
 #: The most requests that the log keeps.
 KEPT = 50_000
 
@@ -179,11 +181,11 @@ class KK:
     def _gate(self) -> tuple[str, Response] | None:
         given, settings = request.headers.get("Authorization", ""), self.settings
         if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-            return "unauthorized", http_handler.unauthorized(settings.unauthorized)
+            return "unauthorized", unauthorized(settings.unauthorized)
         if settings.rate_limit and not self.bucket.take(
             self.now(), settings.rate_burst, settings.rate_per_second
         ):
-            return "rate_limited", http_handler.rate_limited(settings.retry_after_s)
+            return "rate_limited", rate_limited(settings.retry_after_s)
         return None
 
     def _struck(self, entry: Entry, ask: Ask) -> tuple[str, Response]:
@@ -193,16 +195,16 @@ class KK:
         entry.fault = fault.name
         match fault.kind.orders:
             case "none":
-                outcome, answer = "struck", http_handler.as_json({})
+                outcome, answer = "struck", as_json({})
             case "later":
                 self._defer(ask, fault.options["seconds"])
-                outcome, answer = "late", http_handler.as_json({})
+                outcome, answer = "late", as_json({})
             case orders:
                 ask.parts = -1 if orders == "some" else None
                 outcome, answer = self._run(entry, ask)
                 if orders == "twice":
                     self._run(entry, ask)
-        return outcome, http_handler.suffer(fault, answer, self.settings)
+        return outcome, suffer(fault, answer, self.settings)
 
     def _run(self, entry: Entry, ask: Ask) -> tuple[str, Response]:
         ask.now, ask.made = self.catch_up(), []
@@ -210,9 +212,9 @@ class KK:
             data = self._call(entry.method, ask)
         except Rejected as rejection:
             status = self.settings.rejection_status
-            return "refused", http_handler.rejected(rejection.code, rejection.message, status)
+            return "refused", rejected(rejection.code, rejection.message, status)
         entry.kk_order_ids += map(str, ask.made)
-        return "created" if ask.made else "ok", http_handler.as_json(envelope(data))
+        return "created" if ask.made else "ok", as_json(envelope(data))
 
     def _call(self, method: str, ask: Ask) -> Any:
         data = CALLS[method, ask.path](ask)
@@ -235,3 +237,76 @@ def _body() -> Any:
         return json.loads(request.get_data())
     except ValueError:
         return None
+
+
+PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
+
+
+def suffer(fault: InjectedFault, answer: Response, settings: Settings) -> Response:
+    """Return the answer to a request with a fault; `answer` is the answer without it."""
+    options = fault.options
+    match fault.kind.effect:
+        case "status":
+            return _server_error(options["status"], options["body"])
+        case "html_200":
+            return html(200, "Please wait")
+        case "garbage":
+            return Response('{"code": 10000, "message": "succ', 200, mimetype="application/json")
+        case "rate_limit":
+            return rate_limited(options["retry_after_s"])
+        case "redirect":
+            location = options["location"] or request.full_path.rstrip("?")
+            return Response("", options["status"], {"Location": location})
+        case "auth":
+            return unauthorized(settings.unauthorized)
+        case "refuse":
+            status = options["status"] or settings.rejection_status
+            return rejected(options["code"], options["message"], status)
+        case "answer":
+            return answer
+        case _:
+            request.environ[BREAKS].append(fault)
+            return answer
+
+
+def as_json(data: Any, status: int = 200) -> Response:
+    """Return a JSON answer."""
+    return Response(json.dumps(data), status, mimetype="application/json")
+
+
+def rejected(code: int, message: str, status: int) -> Response:
+    """Return an envelope with another code than success."""
+    return as_json(envelope(None, code, message), status)
+
+
+def html(status: int, title: str) -> Response:
+    """Return a web page such as proxies and web servers send."""
+    return Response(PAGE.format(title), status, mimetype="text/html")
+
+
+def _server_error(status: int, body: str) -> Response:
+    """Return a 5xx answer in one of the forms of gateways, frameworks and KK itself."""
+    if body == "html":
+        return html(status, f"{status} Server Error")
+    if body == "json":
+        return as_json({"timestamp": 1700000000000, "status": status, "error": "Server Error"}, status)
+    return rejected(status, "system error", status)
+
+
+def rate_limited(retry_after_s: float | None) -> Response:
+    """Return HTTP 429; without `Retry-After` for None or a negative time."""
+    answer = rejected(429, "Too Many Requests", 429)
+    if retry_after_s is not None and retry_after_s >= 0:
+        answer.headers["Retry-After"] = f"{retry_after_s:g}"
+    return answer
+
+
+def unauthorized(form: str) -> Response:
+    """Return the answer to a wrong token in a form of `Settings.unauthorized`."""
+    match form:
+        case "empty":
+            return Response("", 401)
+        case "html":
+            return html(401, "401 Unauthorized")
+        case _:
+            return rejected(401, "Unauthorized", 200 if form == "envelope_200" else 401)
