@@ -24,7 +24,7 @@ from airflow_provider_kk.cli.common import (
     write_raw,
 )
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems, print_samples
-from airflow_provider_kk.cli.source import FILES, add_source_options, read_source
+from airflow_provider_kk.cli.source import FILES, add_source_options, enqueue_source, read_source
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
@@ -85,7 +85,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.delivery.run_queue import RunQueue
-    from airflow_provider_kk.sync.load_orders import enqueue_orders
 
     run_queue, log = RunQueue(), StderrLog("kk check")
     known = what_is_known(arguments)
@@ -93,17 +92,9 @@ def _run(arguments: argparse.Namespace) -> int:
         raise CommandError(
             "--bodies needs the kk connection, because its api_version decides the names of the fields"
         )
+    api_version = known.settings.api_version if known.settings else None
     with closing(read_source(arguments, log)) as spool:
-        api_version = known.settings.api_version if known.settings else None
-        warned = enqueue_orders(
-            run_queue,
-            spool,
-            dict(arguments.columns),
-            log,
-            api_version=api_version,
-            defaults=dict(arguments.default),
-            duplicate_rows=arguments.duplicate_rows,
-        )
+        warned = enqueue_source(arguments, spool, run_queue, log, api_version=api_version)
     planned = planned_with(arguments, known, run_queue)
     if arguments.json:
         _print_json(run_queue, planned, known, warned, with_bodies=arguments.bodies)

@@ -32,6 +32,13 @@ _AS_A_WORKER = "Run kk with the AIRFLOW_HOME and AIRFLOW_CONN_... variables of t
 #: Rows that `confirm` shows, and columns that the last cell of a table keeps.
 _SHOWN = 20
 _LEAST_WIDTH = 24
+#: argument: its value and its help
+_GUARDS = {
+    "max_new_orders": ("N", "send nothing if there are more new orders (default: 1000)"),
+    "max_order_units": ("N", "an order with more units is invalid (default: 100)"),
+    "max_order_value": ("USD", "an order with more expensive goods is invalid; reads KK's prices"),
+    "max_run_value": ("USD", "send nothing if all goods together cost more; reads KK's prices"),
+}
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -87,12 +94,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def add_guard_options(parser: argparse.ArgumentParser) -> None:
     """Declare the guards."""
     group = parser.add_argument_group("guards", "Limits for one run. 'none' removes a limit.")
-    for name, metavar, text in (
-        ("max_new_orders", "N", "send nothing if there are more new orders (default: 1000)"),
-        ("max_order_units", "N", "an order with more units is invalid (default: 100)"),
-        ("max_order_value", "USD", "an order with more expensive goods is invalid; reads KK's prices"),
-        ("max_run_value", "USD", "send nothing if all goods together cost more; reads KK's prices"),
-    ):
+    for name, (metavar, text) in _GUARDS.items():
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
@@ -115,12 +117,9 @@ def _limit(name: str, text: str) -> Any:
 
 def guards_of(arguments: argparse.Namespace) -> Guards:
     """Return the guards of the arguments of `add_guard_options`."""
-    from dataclasses import fields
-
     from airflow_provider_kk.sync.guards import Guards
 
-    names = [one.name for one in fields(Guards) if hasattr(arguments, one.name)]
-    return Guards(**{name: getattr(arguments, name) for name in names})
+    return Guards(**{name: getattr(arguments, name) for name in _GUARDS if name in arguments})
 
 
 def open_ledger_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -10,38 +12,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from airflow_provider_kk.delivery.run_queue import RunQueue, RunStatus
 
 
-class ProgressBar:
-    """A bar at the last line of standard error; lines of the log go above it."""
+class WatchedQueue(RunQueue):
+    """A run queue with a bar at the last line of standard error; lines of the log go above it."""
 
     def __init__(self) -> None:
+        super().__init__()
         columns = (TextColumn("orders"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         # What programs read is on standard output: it is left alone.
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
         self._task = self._bar.add_task("orders", total=None)
 
-    def start(self, total: int) -> None:
-        """Show the bar."""
-        self._bar.update(self._task, total=total)
-        self._bar.start()
-
-    def advance(self) -> None:
-        """Count an order."""
-        self._bar.advance(self._task)
-
-    def stop(self) -> None:
-        """Take the bar away."""
-        self._bar.stop()
-
-
-class WatchedQueue(RunQueue):
-    """A run queue that moves a bar when an order has its result."""
-
-    def __init__(self, bar: ProgressBar) -> None:
-        super().__init__()
-        self._progress = bar
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Show the bar, which moves when an order has its result."""
+        self._bar.update(self._task, total=self.counts().get(RunStatus.PENDING, 0))
+        with self._bar:
+            yield
 
     def set(self, position: int, status: RunStatus, **details: Any) -> None:
         """Note where a job stands."""
         super().set(position, status, **details)
         if status not in (RunStatus.PENDING, RunStatus.WAITING):
-            self._progress.advance()
+            self._bar.advance(self._task)
