@@ -25,9 +25,10 @@ from airflow_provider_kk.cli.common import (
 )
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems, print_samples
 from airflow_provider_kk.cli.source import FILES, add_source_options, enqueue_source, read_source
+from airflow_provider_kk.delivery.log import count_orders
+from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.sync.guards import Prices
@@ -83,9 +84,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from airflow_provider_kk.delivery.log import count_orders
-    from airflow_provider_kk.delivery.run_queue import RunQueue
-
     run_queue, log = RunQueue(), StderrLog("kk check")
     known = what_is_known(arguments)
     if arguments.bodies and known.settings is None:
@@ -191,7 +189,6 @@ def print_plan(
     run_queue: RunQueue, planned: Plan, known: Known, *, most: int, file: TextIO | None = None
 ) -> None:
     """Print a plan for people."""
-    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.sync.plan import PROBLEMS
 
     summary, settings = planned.summary, known.settings
@@ -247,7 +244,6 @@ def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> N
 def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:
     """Return the body that would be sent for an order, as the client makes it, or None."""
     from airflow_provider_kk.api.api_versions import API_VERSIONS
-    from airflow_provider_kk.delivery.run_queue import RunStatus
     from airflow_provider_kk.sync.deliver import order_of
 
     item = run_queue.item(one.key or "") if one.status is RunStatus.POSTPONED else None

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from airflow_provider_kk.delivery.log import describe_pause, printable, utc
+
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -312,8 +314,6 @@ def print_line(line: str = "", *, file: TextIO | None = None, style: str = "") -
 
     :param style: such as `red`, of the line on a terminal.
     """
-    from airflow_provider_kk.delivery.log import printable
-
     text = printable(line)
     if style and has_colours(file or _stdout()):
         from rich.color import ColorSystem
@@ -357,8 +357,6 @@ def whole(text: str) -> int:
 
 def warn_of_pause(ledger: SqlLedger) -> None:
     """Print who has stopped all sending of the account, if anybody has."""
-    from airflow_provider_kk.delivery.log import describe_pause
-
     if pause := ledger.storage.pause():
         text = describe_pause(pause)
         print_line(f"{text[0].upper()}{text[1:]}", file=sys.stderr)
@@ -394,8 +392,6 @@ def duration(text: str) -> float:
 
 def time(epoch: float) -> str:
     """Return a time as text; empty for 0."""
-    from airflow_provider_kk.delivery.log import utc
-
     return utc(epoch)
 
 
@@ -410,8 +406,6 @@ def table(
 
     :param wrapped: on a terminal the last column goes on in the next line, where it is too long.
     """
-    from airflow_provider_kk.delivery.log import printable
-
     lines = [list(head), *[list(map(printable, row)) for row in rows]]
     if len(lines) == 1:
         return

@@ -39,6 +39,8 @@ from airflow_provider_kk.cli.source import (
     read_source,
     statement_of,
 )
+from airflow_provider_kk.delivery.log import count_orders
+from airflow_provider_kk.delivery.run_queue import RunQueue, RunStatus
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.clock import Stop
@@ -120,9 +122,6 @@ def _ask(
     log: StderrLog,
     prices: Prices,
 ) -> None:
-    from airflow_provider_kk.delivery.log import count_orders
-    from airflow_provider_kk.delivery.run_queue import RunQueue
-
     run_queue, known = RunQueue(), Known(settings, ledger, "")
     enqueue_source(arguments, spool, run_queue, log, api_version=settings.api_version)
     planned = planned_with(arguments, known, run_queue, limit=arguments.limit, prices=prices)
@@ -150,7 +149,6 @@ def _send(
 
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.reconcile import AbsencePolicy
-    from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.sync.deliver import Delivery
 
@@ -214,7 +212,6 @@ def _end(
 
 def _undelivered(summary: Summary) -> str | None:
     """Count the orders that are not delivered; None if all are."""
-    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.sync.plan import PROBLEMS
 
     counts = {status: getattr(summary, status.value) for status in PROBLEMS}
@@ -273,8 +270,6 @@ def _stopping(stop: Stop) -> Iterator[None]:
 
 
 def _print(delivery: Delivery, summary: Any, arguments: argparse.Namespace) -> None:
-    from airflow_provider_kk.delivery.log import count_orders
-    from airflow_provider_kk.delivery.run_queue import RunStatus
     from airflow_provider_kk.sync.plan import PROBLEMS
 
     run_queue = delivery.run_queue
