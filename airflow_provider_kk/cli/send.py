@@ -155,9 +155,7 @@ def _send(
     stop, run_queue = Stop(), RunQueue()
     watched: Callable[[], AbstractContextManager[None]] = nullcontext
     if has_colours(sys.stderr) and not arguments.json:
-        from airflow_provider_kk.cli.progress_bar import WatchedQueue
-
-        run_queue = WatchedQueue()
+        run_queue = _WatchedQueue()
         watched = run_queue.watched
     with _stopping(stop):
         delivery = Delivery(
@@ -244,6 +242,33 @@ def _origin(arguments: argparse.Namespace, ledger: SqlLedger) -> Origin:
     before = ledger.storage.newest_run(origin)
     tries = 0 if before is None or before.state == "done" else before.try_number
     return replace(origin, try_number=tries + 1)
+
+
+class _WatchedQueue(RunQueue):
+    """A run queue with a bar at the last line of standard error; lines of the log go above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        super().__init__()
+        columns = (TextColumn("orders"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        # What programs read is on standard output: it is left alone.
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+        self._task = self._bar.add_task("orders", total=None)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Show the bar, which moves when an order has its result."""
+        self._bar.update(self._task, total=self.counts().get(RunStatus.PENDING, 0))
+        with self._bar:
+            yield
+
+    def set(self, position: int, status: RunStatus, **details: Any) -> None:
+        """Note where a job stands."""
+        super().set(position, status, **details)
+        if status not in (RunStatus.PENDING, RunStatus.WAITING):
+            self._bar.advance(self._task)
 
 
 @contextmanager
