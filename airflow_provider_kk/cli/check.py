@@ -26,7 +26,7 @@ from airflow_provider_kk.cli.common import (
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems, print_samples
 from airflow_provider_kk.cli.source import FILES, add_source_options, enqueue_source, read_source
 from airflow_provider_kk.delivery.log import count_orders
-from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus
+from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus, format_duration
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -200,8 +200,9 @@ def print_plan(
     if summary.postponed:
         burst = settings.rate_limit_burst if settings else _BURST
         per_second = settings.rate_limit_per_second if settings else _PER_SECOND
+        takes = format_duration(round(summary.seconds))
         print_line(
-            f"Sending takes at least {summary.requests:,} requests and {_time(summary.seconds)}, at KK's "
+            f"Sending takes at least {summary.requests:,} requests and {takes}, at KK's "
             f"limit of {burst:,} at once and {per_second:g} a second.",
             file=file,
         )
@@ -210,12 +211,6 @@ def print_plan(
         None, (known.note, planned.obstacle and f"Nothing would be sent for now: {planned.obstacle}")
     ):
         print_line(f"{note.removesuffix('.')}.", file=file)
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _print_json(run_queue: RunQueue, planned: Plan, known: Known, warned: int, *, with_bodies: bool) -> None:
