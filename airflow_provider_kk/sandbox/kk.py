@@ -162,7 +162,7 @@ class KK:
         self.settings.change(**changes)
         if self.settings.update_lag_s:
             self.store.keep_past()
-        return self.settings.model_dump()
+        return asdict(self.settings)
 
     def advance(self, seconds: float) -> float:
         """Move the clock, also for the next start on the same file, and return its time."""

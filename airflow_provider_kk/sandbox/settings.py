@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict
 
-
-class Settings(BaseModel):
+@dataclass
+class Settings:
     """The behaviour of this KK. Times are seconds of the sandbox's clock."""
-
-    model_config = ConfigDict(strict=True)
 
     #: The create answer's `data`; `first` hides the further ids of a split, most others join them by commas.
     answer: Literal["number", "text", "comma", "list", "kkOrderIds", "id", "first"] = "number"
@@ -67,7 +65,14 @@ class Settings(BaseModel):
         Raises:
             ValueError: there is no such setting, or a value has the wrong type.
         """
-        known = Settings.model_fields
-        if unknown := changes.keys() - known:
-            raise ValueError(f"there is no setting {min(unknown)!r}. Use one of: {', '.join(sorted(known))}")
-        self.__dict__.update(Settings(**self.model_dump() | changes).__dict__)
+        known = get_type_hints(Settings)
+        for name, value in changes.items():
+            if name not in known:
+                raise ValueError(f"there is no setting {name!r}. Use one of: {', '.join(sorted(known))}")
+            kind = known[name]
+            if choices := get_args(kind):
+                if value not in choices:
+                    raise ValueError(f"{name} must be one of {', '.join(choices)}")
+            elif type(value) is not kind and (type(value), kind) != (int, float):
+                raise ValueError(f"{name} must be a value of type {kind.__name__}")
+        vars(self).update(changes)
