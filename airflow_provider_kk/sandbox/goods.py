@@ -16,7 +16,6 @@ from zlib import crc32
 
 from airflow_provider_kk.sandbox.json_values import (
     INVALID,
-    UNKNOWN_SKU,
     Rejected,
     money,
     read_lines,
@@ -209,10 +208,9 @@ def warehouses() -> dict[str, Any]:
 def _goods(store: SandboxStore, body: Any) -> list[tuple[str, int]]:
     if not isinstance(body, Mapping) or not body.get("shipToCountry"):
         raise Rejected(INVALID, "shipToCountry is required")
-    lines = list(read_lines(body.get("products"), "products"))
+    lines = read_lines(body.get("products"), "products")
     for sku, _ in lines:
-        if not store.sells(sku):
-            raise Rejected(UNKNOWN_SKU, f"sku {sku} does not exist")
+        store.require(sku)
     return lines
 
 

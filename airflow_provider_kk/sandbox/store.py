@@ -123,8 +123,7 @@ class SandboxStore:
         """
         with self.transaction():
             for sku, quantity in pieces_by_sku(order.lines).items():
-                if not self.sells(sku):
-                    raise Rejected(UNKNOWN_SKU, f"sku {sku} does not exist")
+                self.require(sku)
                 if quantity > self.stock(sku):
                     raise Rejected(SOLD_OUT, f"sku {sku} is sold out")
             split = [
@@ -164,13 +163,19 @@ class SandboxStore:
         """Return whether there is such an SKU."""
         return sku in products() or self._settings.any_sku
 
+    def require(self, sku: str) -> None:
+        """Raise Rejected if there is no such SKU."""
+        if not self.sells(sku):
+            hint = "To sell SKUs that the catalogue lacks, set `any_sku`"
+            raise Rejected(UNKNOWN_SKU, f"sku {sku} does not exist. {hint}")
+
     def stock(self, sku: str) -> int:
         """Return the pieces on hand."""
         return int(self.fact(f"stock {sku}", product_of(sku).stock))
 
     def set_stock(self, sku: str, qty: int) -> None:
-        """Make a SKU sold out (0) or available. Raises ValueError for an unknown one."""
-        self._require(sku)
+        """Make a SKU sold out (0) or available. Raises Rejected for an unknown one."""
+        self.require(sku)
         self.set_fact(f"stock {sku}", qty)
 
     def sku_details(self, sku: str) -> dict[str, Any]:
@@ -180,9 +185,9 @@ class SandboxStore:
     def set_sku_details(self, sku: str, fields: Mapping[str, Any]) -> None:
         """Set the values of a SKU in product queries; the prices of orders stay the catalogue's.
 
-        Raises ValueError for an unknown SKU.
+        Raises Rejected for an unknown SKU.
         """
-        self._require(sku)
+        self.require(sku)
         self.set_fact(f"details {sku}", json.dumps(fields))
 
     def fact(self, name: str, default: Any = 0) -> Any:
@@ -224,12 +229,6 @@ class SandboxStore:
         """Close the database."""
         with self._lock:
             self._db.close()
-
-    def _require(self, sku: str) -> None:
-        if not self.sells(sku):
-            raise ValueError(
-                f"sku {sku} does not exist. To sell SKUs that the catalogue lacks, set `any_sku`"
-            )
 
     def _insert(
         self, call: int, order: NewOrder, warehouse: str, lines: list[Line], cost: tuple[int, int], at: float
