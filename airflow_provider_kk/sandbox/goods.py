@@ -7,11 +7,12 @@ of a CN and a US style is split in two. `FWXW00290_WHT_M`, the SKU of KK's examp
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from airflow_provider_kk.sandbox.json_values import (
@@ -128,8 +129,6 @@ def freight(pieces: int, channel_type: str | None) -> int:
     return first + further * (pieces - 1)
 
 
-T = TypeVar("T")
-
 PAGE_SIZE = 30
 LARGEST_QUERY = 30
 #: Values of `skuStatus` and `spuStatus`.
@@ -154,10 +153,9 @@ def channels(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
 
 def split(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
     """`POST .../channel/automationSplit`: freight of an order that is split by warehouse."""
-    parcels: dict[str, int] = {}
+    parcels: Counter[str] = Counter()
     for sku, quantity in _goods(store, body):
-        country = product_of(sku).country
-        parcels[country] = parcels.get(country, 0) + quantity
+        parcels[product_of(sku).country] += quantity
     return [
         {
             "channelType": channel_type,
@@ -173,19 +171,23 @@ def stocks(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
     found, page = _asked(store, query, allow_category=False)
     code = query.get("warehouseCode")
     listed = [product for product in found if code in (None, "", WAREHOUSES[product.country][1])]
-    return _page(listed, page, lambda product: _stock_row(store, product))
+    return _page(listed, page, partial(_stock_row, store))
 
 
 def product_list(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
     """`GET .../product/products`: styles with their SKUs."""
     found, page = _asked(store, query, allow_category=True)
     styles = [list(group) for _, group in groupby(found, key=lambda product: product.spu)]
-    return _page(styles, page, lambda style: _style(store, style))
+    return _page(styles, page, partial(_style, store))
 
 
-def categories() -> list[dict[str, Any]]:
-    """`GET .../product/category`: the tree."""
-    return _branch(0)
+def categories(parent: int = 0) -> list[dict[str, Any]]:
+    """`GET .../product/category`: the tree below a category."""
+    return [
+        {"id": category_id, "parentId": parent, "name": name, "children": categories(category_id)}
+        for category_id, (above, name) in CATEGORIES.items()
+        if above == parent
+    ]
 
 
 def warehouses() -> dict[str, Any]:
@@ -240,7 +242,7 @@ def _named(store: SandboxStore, name: str, asked: list[str]) -> list[Product]:
     return found
 
 
-def _page(rows: list[T], page: int, as_row: Callable[[T], dict[str, Any]]) -> dict[str, Any]:
+def _page(rows: list[Any], page: int, as_row: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     shown = [as_row(row) for row in rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]]
     return {"list": shown, "total": len(rows), "pageNumber": page, "pageSize": PAGE_SIZE}
 
@@ -262,7 +264,7 @@ def _style(store: SandboxStore, items: list[Product]) -> dict[str, Any]:
         "spu": items[0].spu,
         "kkProductId": items[0].item_id // 100,
         "productName": items[0].name,
-        "spuStatus": _status(stock),
+        "spuStatus": ON_SHELF if stock else OUT_OF_STOCK,
         "price": min(prices, default=None),
         "stock": stock,
         "updateTime": "2024-01-01T00:00:00Z",
@@ -275,7 +277,7 @@ def _sku(store: SandboxStore, item: Product) -> dict[str, Any]:
     detail = {
         "sku": item.sku,
         "skuName": f"{item.name} {item.colour} {item.size}",
-        "skuStatus": _status(stock),
+        "skuStatus": ON_SHELF if stock else OUT_OF_STOCK,
         "price": money(item.price),
         "cost": money(item.price // 2),
         "stock": stock,
@@ -288,15 +290,3 @@ def _sku(store: SandboxStore, item: Product) -> dict[str, Any]:
         "mainImg": item.image_url,
     }
     return detail | store.sku_details(item.sku)
-
-
-def _status(stock: int) -> int:
-    return ON_SHELF if stock else OUT_OF_STOCK
-
-
-def _branch(parent: int) -> list[dict[str, Any]]:
-    return [
-        {"id": category_id, "parentId": parent, "name": name, "children": _branch(category_id)}
-        for category_id, (above, name) in CATEGORIES.items()
-        if above == parent
-    ]
