@@ -87,17 +87,12 @@ class SandboxStore:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Open an exclusive transaction. All of it is committed, or nothing."""
         with self._lock:
-            outermost = not self._db.in_transaction
-            if outermost:
-                self._db.execute("BEGIN")
-            try:
+            if self._db.in_transaction:
                 yield self._db
-            except BaseException:
-                if outermost:
-                    self._db.execute("ROLLBACK")
-                raise
-            if outermost:
-                self._db.execute("COMMIT")
+                return
+            with self._db:
+                self._db.execute("BEGIN")
+                yield self._db
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
         """Return the rows of a query."""
