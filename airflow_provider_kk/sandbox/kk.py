@@ -122,7 +122,6 @@ class KK:
         self._offset_s: float = store.fact("clock_offset")
         self._token = token
         self._seed = seed
-        self.change_settings()
 
     def now(self) -> float:
         """Return the epoch seconds of the sandbox's clock."""
@@ -160,8 +159,6 @@ class KK:
     def change_settings(self, **changes: Any) -> dict[str, Any]:
         """Change settings, see `Settings.change`, and return all of them."""
         self.settings.change(**changes)
-        if self.settings.update_lag_s:
-            self.store.keep_past()
         return asdict(self.settings)
 
     def advance(self, seconds: float) -> float:

@@ -25,6 +25,7 @@ FIRST_REFUND_NO = 20000000500001
 DEFAULT_BALANCE = 1_000_000_000
 
 #: `call` numbers the committed create calls: the orders of one split share it, a duplicate has its own.
+#: `kk_past` has the state of an order before each change, for lists that are late.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS kk_order (
     id INTEGER PRIMARY KEY, call INTEGER NOT NULL, number TEXT, remark TEXT, sale_platform TEXT,
@@ -50,10 +51,6 @@ CREATE INDEX IF NOT EXISTS late_call_due ON late_call (due_at);
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS kk_past AS SELECT *, 0.0 AS until FROM kk_order WHERE 0;
 CREATE INDEX IF NOT EXISTS kk_past_until ON kk_past (until);
-"""
-
-#: Keeps orders in their state before a change.
-KEEP_PAST = """
 CREATE TRIGGER IF NOT EXISTS kk_order_changes BEFORE UPDATE OF updated_at ON kk_order
 WHEN NEW.updated_at > OLD.updated_at
 BEGIN INSERT INTO kk_past SELECT *, NEW.updated_at FROM kk_order WHERE id = OLD.id; END;
@@ -199,11 +196,6 @@ class SandboxStore:
         """Add to a number of the account."""
         with self.transaction():
             self.set_fact(name, self.fact(name) + change)
-
-    def keep_past(self) -> None:
-        """Keep each order's state before a change from now on."""
-        with self._lock:
-            self._db.executescript(KEEP_PAST)
 
     def duplicates(self) -> list[str]:
         """Return the order numbers for which more than one call made orders."""
