@@ -249,43 +249,37 @@ def run_command(name: str, work: Callable[[], int], *, failed: int = _CANNOT_RUN
     The exit status is then 2, or `failed` when the ledger and KK could be asked.
     """
     with _only_ours_on_stdout(), quiet_airflow():
-        return _report_errors(name, work, failed)
+        from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
+        from sqlalchemy.exc import DBAPIError
 
+        from airflow_provider_kk.api.errors import KKError
+        from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+        from airflow_provider_kk.delivery.sql.driver_errors import describe_error
+        from airflow_provider_kk.hooks.connection import InvalidConnectionError
+        from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
 
-def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
-    from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
-    from sqlalchemy.exc import DBAPIError
-
-    from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
-    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
-    from airflow_provider_kk.hooks.connection import InvalidConnectionError
-    from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
-
-    status = _CANNOT_RUN
-    try:
-        return work()
-    except AirflowNotFoundException as error:
-        fault = f"{error}. {_AS_A_WORKER}"
-    except (NoLedgerError, InvalidConnectionError, LedgerUnusableError, ResolutionUnavailable) as error:
-        fault = str(error)
-    except (CommandError, ResolutionRejected) as error:
-        fault, status = str(error), failed
-    except KKError as error:
-        fault = f"the request to KK failed: {error}"
-    except AirflowException as error:
-        # Such as a hook whose provider is not installed.
-        fault = str(error)
-        if fault.startswith("Unknown hook type"):
-            kind = fault.split('"')[1] if fault.count('"') > 1 else "..."
-            package = f"apache-airflow-providers-{kind}"
-            fault += f". Install Airflow's provider for it, such as {package}"
-    except DBAPIError as error:
-        fault = (
-            f"the ledger's database cannot be used: {describe_error(error)}. Fix it, then repeat the command"
-        )
-    print_line(f"{name}: {fault}", file=sys.stderr)
-    return status
+        status = _CANNOT_RUN
+        try:
+            return work()
+        except AirflowNotFoundException as error:
+            fault = f"{error}. {_AS_A_WORKER}"
+        except (NoLedgerError, InvalidConnectionError, LedgerUnusableError, ResolutionUnavailable) as error:
+            fault = str(error)
+        except (CommandError, ResolutionRejected) as error:
+            fault, status = str(error), failed
+        except KKError as error:
+            fault = f"the request to KK failed: {error}"
+        except AirflowException as error:
+            # Such as a hook whose provider is not installed.
+            fault = str(error)
+            if fault.startswith("Unknown hook type"):
+                kind = fault.split('"')[1] if fault.count('"') > 1 else "..."
+                fault += f". Install Airflow's provider for it, such as apache-airflow-providers-{kind}"
+        except DBAPIError as error:
+            reason = describe_error(error)
+            fault = f"the ledger's database cannot be used: {reason}. Fix it, then repeat the command"
+        print_line(f"{name}: {fault}", file=sys.stderr)
+        return status
 
 
 _OURS: ContextVar[TextIO | None] = ContextVar(
