@@ -126,7 +126,7 @@ def doubt_of_orders(ids: Sequence[str], entry: Record, hook: KKHook, ledger: Sql
 
 
 def _listed_orders(ids: Sequence[str], hook: KKHook) -> list[ListedOrder]:
-    from airflow_provider_kk.delivery.order_jobs import listed_order
+    from airflow_provider_kk.delivery.listing import listed_order
 
     try:
         return [listed_order(order) for order in hook.get_orders(ids)]
@@ -334,7 +334,7 @@ def require_cancellable(entry: Record, hook: KKHook, ledger: SqlLedger) -> None:
     :raises ResolutionRejected: it cannot be cancelled; the text has the reason and what to do.
     :raises KKError: KK does not answer.
     """
-    from airflow_provider_kk.api.fulfilment import Goal, why_never
+    from airflow_provider_kk.api.fulfilment import FulfilmentStatus, why_never
 
     number, state = entry.key, entry.state.value
     if state != "created":
@@ -342,7 +342,7 @@ def require_cancellable(entry: Record, hook: KKHook, ledger: SqlLedger) -> None:
     # A bulk cancel sends a request for each order, so it shares the account's rate limit.
     with hook.client(hook.settings.shared_bucket(ledger)) as client:
         listed = client.get_orders(list(entry.kk_order_ids))
-    reasons = {one.id: reason for one in listed if (reason := why_never(one, Goal.REFUNDED))}
+    reasons = {one.id: reason for one in listed if (reason := why_never(one, FulfilmentStatus.REFUNDED))}
     if listed and len(reasons) == len(listed):
         text = "; ".join(f"{kk_id}: {why}" for kk_id, why in reasons.items())
         raise ResolutionRejected(f"{number} cannot be cancelled: {text}")
