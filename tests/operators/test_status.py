@@ -16,8 +16,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTas
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.operators.status import SyncOrderStatusOperator
+from airflow_provider_kk.sync.sync_statuses import StatusSync
 from airflow_provider_kk.warehouse.merge_statuses import LineRow, OrderRow, PackageRow, StatusRows, rows_of
-from airflow_provider_kk.warehouse.status_sync import StatusSync
 from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
 from tests.airflow.support import REPOSITORY
 from tests.mysql_hook import PyMySqlHook, mysql_connection
