@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.adopt_unknown import add_splits
-from airflow_provider_kk.delivery.clock import Clock, SystemClock
 from airflow_provider_kk.delivery.listing import zero_padded_rows
 from airflow_provider_kk.delivery.log import HELD, OrderLog, some_of
 from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder
@@ -26,13 +25,14 @@ from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTabl
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder, OrderPage
-    from airflow_provider_kk.delivery.clock import Stop
+    from airflow_provider_kk.delivery.clock import Clock, Stop
     from airflow_provider_kk.delivery.ledger import AnyLedger
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.sync_counts import SyncRun
+    from airflow_provider_kk.warehouse.merge_statuses import OrderRow
 
 LAG_S = 600.0
 """Seconds before now at which KK advises to end a period."""
@@ -101,9 +101,17 @@ def _sync(
     from sqlalchemy.exc import DBAPIError
 
     summary, log = sync.summary, sync.log
-    run = runs.begin(origin)
+    run, failure = runs.begin(origin), ""
     try:
-        failure = _failure_of(sync)
+        sync.tables.create()
+        sync.run()
+    except (KKError, InconclusiveError) as error:
+        failure = (
+            f"KK's changes cannot be read: {error}. A retry, or the next run, continues where this try "
+            "stopped"
+        )
+    except (StatusTablesError, StoppedError) as error:
+        failure = str(error)
     except BaseException:
         # The next try has to count the changes that this one wrote into the tables.
         with suppress(DBAPIError):
@@ -117,7 +125,7 @@ def _sync(
         summary.odd,
         summary.synced_until or "no later than before",
     )
-    if failure is None and not summary.orders:
+    if not failure and not summary.orders:
         log.info(
             "No change was read. KK lists changes late, so a run reads only those that are at least %.0f "
             "minutes old",
@@ -126,7 +134,7 @@ def _sync(
     result = _result(run, sync)
     publish(result)
     runs.end(run, "failed" if failure or summary.conflicts else "done", result)
-    if failure is not None:
+    if failure:
         raise SyncError(failure, is_retryable=True)
     if named := summary.conflicts[:20]:
         raise SyncError(
@@ -141,21 +149,6 @@ def _result(run: SyncRun, sync: StatusSync) -> dict[str, Any]:
     # The tables have the changes of earlier tries, and a DAG that waits for changes must count them, too.
     changed = run.before.get("changed", 0) + sync.summary.changed
     return {**asdict(sync.summary), "changed": changed, "requests": sync.client.requests}
-
-
-def _failure_of(sync: StatusSync) -> str | None:
-    """Run the sync and return its failure as a sentence; None if it succeeds."""
-    try:
-        sync.tables.create()
-        sync.run()
-    except (KKError, InconclusiveError) as error:
-        return (
-            f"KK's changes cannot be read: {error}. A retry, or the next run, continues where this try "
-            "stopped"
-        )
-    except (StatusTablesError, StoppedError) as error:
-        return str(error)
-    return None
 
 
 class StoppedError(Exception):
@@ -180,18 +173,6 @@ class StatusSummary:
     """The first of these: `kk_order_id`, `custom_order_number`, `fields`."""
     synced_until: str | None = None
 
-    def note_odd(self, rows: StatusRows | None, log: OrderLog) -> None:
-        """Count and name an order of which something could not be kept."""
-        fields = str(rows.order.odd_fields) if rows else "id (the whole order)"
-        number = rows.order.custom_order_number if rows else None
-        kk_order_id = rows.order.kk_order_id if rows else None
-        self.odd += 1
-        log.warning(_ODD, f"{kk_order_id} (number {number})", fields)
-        if len(self.odd_orders) < _MAX_NAMED:
-            self.odd_orders.append(
-                {"kk_order_id": kk_order_id, "custom_order_number": number, "fields": fields}
-            )
-
 
 @dataclass
 class StatusSync:
@@ -211,26 +192,25 @@ class StatusSync:
     def run(self) -> None:
         """Read what has changed, a slice at a time, and commit each with the watermark.
 
-        Raises KKError and InconclusiveError when KK cannot be read, StatusTablesError, StoppedError.
         Committed rows stay, and the next run continues from there.
+
+        :raises KKError, InconclusiveError: KK cannot be read.
+        :raises StatusTablesError, StoppedError: likewise for the tables; the task is stopped.
         """
         try:
-            self._read_changes()
+            for changes in UpdatedOrders(self.client, self.ledger.clock).read(self._since()):
+                observed = self._observed(changes.orders)
+                # Before the watermark moves, so that it is repeated if this process dies between.
+                self._complete_ledger(observed)
+                until = datetime.fromtimestamp(changes.until, UTC)
+                self.summary.changed += self.tables.store(observed, until)
+                self.summary.synced_until = until.isoformat()
+                if self.stop.is_set():
+                    raise StoppedError(
+                        f"{self.stop.reason}. The tables are complete up to {until:%Y-%m-%d %H:%M} UTC"
+                    )
         finally:
             self._order_log.flush()
-
-    def _read_changes(self) -> None:
-        for changes in UpdatedOrders(self.client, self.ledger.clock).read(self._since()):
-            observed = self._observed(changes.orders)
-            # Before the watermark moves, so that it is repeated if this process dies between.
-            self._complete_ledger(observed)
-            until = datetime.fromtimestamp(changes.until, UTC)
-            self.summary.changed += self.tables.store(observed, until)
-            self.summary.synced_until = until.isoformat()
-            if self.stop.is_set():
-                raise StoppedError(
-                    f"{self.stop.reason}. The tables are complete up to {until:%Y-%m-%d %H:%M} UTC"
-                )
 
     def _since(self) -> float:
         now = self.ledger.clock.wall()
@@ -245,11 +225,21 @@ class StatusSync:
         for order in orders:
             rows = rows_of(order)
             if rows is None or rows.order.odd_fields:
-                self.summary.note_odd(rows, self._order_log)
+                self._note_odd(rows.order if rows else None)
             if rows is not None:
                 observed.append(rows)
         self.summary.orders += len(orders)
         return observed
+
+    def _note_odd(self, row: OrderRow | None) -> None:
+        kk_order_id, number = (row.kk_order_id, row.custom_order_number) if row else (None, None)
+        paths = str(row.odd_fields) if row else "id (the whole order)"
+        self.summary.odd += 1
+        self._order_log.warning(_ODD, f"{kk_order_id} (number {number})", paths)
+        if len(self.summary.odd_orders) < _MAX_NAMED:
+            self.summary.odd_orders.append(
+                {"kk_order_id": kk_order_id, "custom_order_number": number, "fields": paths}
+            )
 
     def _complete_ledger(self, observed: Sequence[StatusRows]) -> None:
         by_number: dict[str, dict[str, StatusRows]] = {}
@@ -302,12 +292,12 @@ class Changes:
     orders: list[KKOrder]
 
 
+@dataclass
 class UpdatedOrders:
     """Lists orders by their last update, completely or not at all."""
 
-    def __init__(self, client: KKClient, clock: Clock | None = None) -> None:
-        self._client = client
-        self._clock = clock or SystemClock()
+    client: KKClient
+    clock: Clock
 
     def read(self, since: float) -> Iterator[Changes]:
         """Yield the orders changed from `since` (epoch seconds) to 10 minutes before now, oldest first.
@@ -315,7 +305,7 @@ class UpdatedOrders:
         :raises InconclusiveError: even the shortest slice may be incomplete.
         :raises KKError: KK cannot be read.
         """
-        began = self._clock.wall()
+        began = self.clock.wall()
         slices = [(int(since), int(began - LAG_S))]
         while slices:
             start, end = slices.pop()
@@ -323,7 +313,7 @@ class UpdatedOrders:
                 continue
             orders = self._read_slice(start, end)
             # KK lists by its own clock, which is known after its first answer.
-            limit = int(began - LAG_S + min(self._client.clock_skew_s or 0.0, 0.0))
+            limit = int(began - LAG_S + min(self.client.clock_skew_s or 0.0, 0.0))
             if end > limit:
                 slices.append((start, limit))
             elif orders is not None:
@@ -339,7 +329,7 @@ class UpdatedOrders:
 
     def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
         """Return every order of a slice, or None if its pages do not prove to be all."""
-        pages = _Pages(self._client, start, end)
+        pages = _Pages(self.client, start, end)
         first = pages.read(1)
         if not first.orders or (first.total is not None and len(first.orders) >= first.total):
             return pages.orders if not first.total or first.orders else None

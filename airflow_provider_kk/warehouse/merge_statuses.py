@@ -49,8 +49,8 @@ _MAX_QUANTITY = 10**16
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 # The kinds of a row's fields. What does not fit its kind is odd, and None.
-Word = str | None
-Text = str | None
+ShortText = str | None
+LongText = str | None
 Money = Decimal | None
 Quantity = int | None
 Time = datetime | None
@@ -61,20 +61,20 @@ class OrderRow:
     """An order at KK. `kk_...` words are KK's own as the newest observation has them; times are aware."""
 
     kk_order_id: str
-    custom_order_number: Word
+    custom_order_number: ShortText
     status: FulfilmentStatus
-    kk_status: Word
-    kk_financial_status: Word
-    kk_fulfillment_status: Word
-    kk_refund_status: Word
+    kk_status: ShortText
+    kk_financial_status: ShortText
+    kk_fulfillment_status: ShortText
+    kk_refund_status: ShortText
     created_at: Time
     paid_at: Time
     completed_at: Time
     cancelled_at: Time
     refunded_at: Time
     updated_at: Time
-    warehouse_id: Word
-    currency_code: Word
+    warehouse_id: ShortText
+    currency_code: ShortText
     final_amount: Money
     subtotal_amount: Money
     freight_amount: Money
@@ -82,7 +82,7 @@ class OrderRow:
     promotion_amount: Money
     refundable_amount: Money
     refunded_amount: Money
-    odd_fields: Text
+    odd_fields: LongText
     """Paths of what could not be read or does not fit, such as `items[0].quantity`, with commas between."""
 
 
@@ -92,20 +92,20 @@ class LineRow:
 
     kk_order_id: str
     line_no: int
-    line_id: Word
-    item_id: Word
-    sku: Word
-    product_name: Text
+    line_id: ShortText
+    item_id: ShortText
+    sku: ShortText
+    product_name: LongText
     quantity: Quantity
     amount: Money
     total: Money
-    option1: Text
-    option2: Text
-    option3: Text
-    stock_status: Word
-    fulfillment_status: Word
-    refund_status: Word
-    country_code: Word
+    option1: LongText
+    option2: LongText
+    option3: LongText
+    stock_status: ShortText
+    fulfillment_status: ShortText
+    refund_status: ShortText
+    country_code: ShortText
     updated_at: Time
 
 
@@ -115,17 +115,17 @@ class PackageRow:
 
     kk_order_id: str
     package_id: str
-    pack_id: Word
+    pack_id: ShortText
     status: PackageStatus | None
-    kk_status: Word
-    carrier: Text
-    carrier_type: Text
-    tracking_code: Word
-    tracking_url: Text
-    delivery_time: Text
-    tracking_codes: Text
+    kk_status: ShortText
+    carrier: LongText
+    carrier_type: LongText
+    tracking_code: ShortText
+    tracking_url: LongText
+    delivery_time: LongText
+    tracking_codes: LongText
     """JSON: all of KK's `[carrier, tracking code]`, the latest first."""
-    goods: Text
+    goods: LongText
     """JSON: SKU to quantity."""
     updated_at: Time
 
@@ -142,7 +142,7 @@ class StatusRows:
 def rows_of(order: KKOrder) -> StatusRows | None:
     """Return the rows of one observation; None when it has no id that can be read, under which to keep it."""
     odd = _Odd(order.odd_fields)
-    kk_order_id = odd.keep("Word", "id", order.id or None)
+    kk_order_id = odd.keep("ShortText", "id", order.id or None)
     if kk_order_id is None:
         return None
     of_all = {"kk_order_id": kk_order_id, "updated_at": order.updated_at}
@@ -153,7 +153,7 @@ def rows_of(order: KKOrder) -> StatusRows | None:
             f"items[{index}].",
             **of_all,
             line_no=0,
-            line_id=odd.keep("Word", f"items[{index}].id", line.id),
+            line_id=odd.keep("ShortText", f"items[{index}].id", line.id),
         )
         for index, line in enumerate(order.items)
     ]
@@ -255,8 +255,8 @@ def _is_amount(value: Decimal) -> bool:
 
 
 _FITS: dict[str, Callable[[Any], bool]] = {
-    "Word": lambda value: len(value) <= KEY_WIDTH,
-    "Text": lambda value: len(value) <= TEXT_WIDTH,
+    "ShortText": lambda value: len(value) <= KEY_WIDTH,
+    "LongText": lambda value: len(value) <= TEXT_WIDTH,
     "Money": _is_amount,
     "Quantity": lambda value: value < _MAX_QUANTITY,
     "Time": lambda value: True,
@@ -291,9 +291,11 @@ class _Odd:
 
 def _package(package: Package, path: str, odd: _Odd, of_all: Mapping[str, Any]) -> PackageRow | None:
     latest = package.tracking_infos[0] if package.tracking_infos else TrackingInfo()
-    tracking_code = odd.keep("Word", f"{path}.tracking_code", package.tracking_code or latest.tracking_code)
-    pack_id = odd.keep("Word", f"{path}.pack_id", package.pack_id)
-    package_id = odd.keep("Word", f"{path}.id", package.id)
+    tracking_code = odd.keep(
+        "ShortText", f"{path}.tracking_code", package.tracking_code or latest.tracking_code
+    )
+    pack_id = odd.keep("ShortText", f"{path}.pack_id", package.pack_id)
+    package_id = odd.keep("ShortText", f"{path}.id", package.id)
     if "id" not in package.odd_fields:
         package_id = package_id or pack_id or tracking_code
     if package_id is None:
@@ -310,9 +312,9 @@ def _package(package: Package, path: str, odd: _Odd, of_all: Mapping[str, Any]) 
         pack_id=pack_id,
         tracking_code=tracking_code,
         status=package_status(package.status),
-        carrier=odd.keep("Text", f"{path}.carrier", package.carrier or latest.carrier),
-        tracking_codes=odd.keep("Text", f"{path}.tracking_infos", json.dumps(codes) if codes else None),
-        goods=odd.keep("Text", f"{path}.items", _goods(package)),
+        carrier=odd.keep("LongText", f"{path}.carrier", package.carrier or latest.carrier),
+        tracking_codes=odd.keep("LongText", f"{path}.tracking_infos", json.dumps(codes) if codes else None),
+        goods=odd.keep("LongText", f"{path}.items", _goods(package)),
     )
 
 

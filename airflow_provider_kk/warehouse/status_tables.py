@@ -98,8 +98,8 @@ class _Time(_Decorator):
 _TYPES: dict[str, Any] = {
     "str": sa.String(KEY_WIDTH),
     "int": sa.Integer(),
-    "Word": sa.String(KEY_WIDTH),
-    "Text": sa.Text(),
+    "ShortText": sa.String(KEY_WIDTH),
+    "LongText": sa.Text(),
     "Money": _Money(),
     "Quantity": sa.BigInteger(),
     "Time": _Time(),
