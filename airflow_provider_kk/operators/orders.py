@@ -25,7 +25,6 @@ from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at
 from airflow_provider_kk.operators.masked_fields import MaskingOperator, PersonalField, unmasked
 from airflow_provider_kk.sync.deliver import DeferUntil
 from airflow_provider_kk.sync.guards import Guards
-from airflow_provider_kk.sync.write_results import open_write_back
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -324,7 +323,7 @@ class SyncOrdersOperator(DeliveringOperator):
             resolve_ledger_conn_id,
         )
         from airflow_provider_kk.sync.approval import Approval
-        from airflow_provider_kk.sync.deliver_and_report import deliver_orders
+        from airflow_provider_kk.sync.deliver_and_report import deliver_orders, open_write_back
         from airflow_provider_kk.sync.load_orders import Selection, load_orders
         from airflow_provider_kk.sync.plan import plan_orders
 
