@@ -208,7 +208,7 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar
     if bar is not None:
         bar.start(delivery.run_queue.counts().get(RunStatus.PENDING, 0))
     try:
-        summary, failure = delivery.deliver_and_summarise()
+        summary, failure = delivery.deliver()
     finally:
         if bar is not None:
             bar.stop()

@@ -130,9 +130,17 @@ class DeliveringOperator(KKOperator):
         """
         from airflow_provider_kk.delivery.reconcile import AbsencePolicy
         from airflow_provider_kk.delivery.run_queue import RunQueue
-        from airflow_provider_kk.sync.deliver import Delivery, warn_of_short_timeout
+        from airflow_provider_kk.sync.deliver import Delivery
 
-        warn_of_short_timeout(self.execution_timeout, ledger, self.log)
+        timeout = self.execution_timeout
+        if timeout is not None and timeout.total_seconds() < ledger.settle_delay_s:
+            self.log.warning(
+                "execution_timeout is %.0f s, but an order in doubt is reconciled %.0f s after it was sent "
+                "(lease_s + timeout_s + settle_window_s). Such orders stay in doubt until the next try or "
+                "run. To reconcile them in this try, raise execution_timeout",
+                timeout.total_seconds(),
+                ledger.settle_delay_s,
+            )
         policy = AbsencePolicy(self.on_absence, self.max_resends)
         return Delivery(
             hook, ledger, RunQueue(), origin, stop, policy, self.log, guards=self.guards, **limits

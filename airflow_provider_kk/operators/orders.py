@@ -23,7 +23,6 @@ from airflow_provider_kk.operators.base import (
 )
 from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
 from airflow_provider_kk.operators.masked_fields import MaskingOperator, PersonalField, unmasked
-from airflow_provider_kk.sync.deliver import DeferUntil
 from airflow_provider_kk.sync.guards import Guards
 
 if TYPE_CHECKING:
@@ -135,6 +134,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
     def _execute(self, context: Context) -> str:
         from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
         from airflow_provider_kk.sync.create_order import build_order, create_order, ephemeral_ledger
+        from airflow_provider_kk.sync.deliver import DeferUntil
 
         self.require_masked()
         stop, origin, hook = self._new_stop(), origin_of(context), KKHook(self.kk_conn_id)
@@ -323,6 +323,7 @@ class SyncOrdersOperator(DeliveringOperator):
             resolve_ledger_conn_id,
         )
         from airflow_provider_kk.sync.approval import Approval
+        from airflow_provider_kk.sync.deliver import DeferUntil
         from airflow_provider_kk.sync.deliver_and_report import deliver_orders, open_write_back
         from airflow_provider_kk.sync.load_orders import Selection, load_orders
         from airflow_provider_kk.sync.plan import plan_orders

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.delivery.storage import RunRow
     from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.sync_counts import SyncRun
     from airflow_provider_kk.warehouse.merge_statuses import OrderRow
 
 LAG_S = 600.0
@@ -145,9 +145,9 @@ def _sync(
     return result
 
 
-def _result(run: SyncRun, sync: StatusSync) -> dict[str, Any]:
+def _result(run: RunRow, sync: StatusSync) -> dict[str, Any]:
     # The tables have the changes of earlier tries, and a DAG that waits for changes must count them, too.
-    changed = run.before.get("changed", 0) + sync.summary.changed
+    changed = run.summary.get("changed", 0) + sync.summary.changed
     return {**asdict(sync.summary), "changed": changed, "requests": sync.client.requests}
 
 
