@@ -77,6 +77,17 @@ class KKOperator(BaseOperator):
         if self._stop is not None:
             self._stop.set("Airflow stopped the task")
 
+    def _ledger_conn_id(self, hook: KKHook, warehouse_conn_id: str | None = None) -> str | None:
+        """Return the connection of the ledger; see `resolve_ledger_conn_id`.
+
+        A ledger that the DAG names and whose template rendered to None is an error: another one does not know
+        what was sent.
+        """
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
+
+        named = (self.ledger_conn_id or "") if self.names_ledger else None
+        return resolve_ledger_conn_id(hook, named, warehouse_conn_id)
+
     def _new_stop(self) -> Stop:
         from airflow_provider_kk.delivery.clock import Stop
 
@@ -156,11 +167,6 @@ class DeliveringOperator(KKOperator):
             utc(until),
         )
         self.defer(trigger=SleepTrigger(until, until - time.time()), method_name="resume")
-
-
-def named_ledger(task: KKOperator) -> str | None:
-    """Return the ledger that a DAG names: None for none, empty text if its template rendered to None."""
-    return (task.ledger_conn_id or "") if task.names_ledger else None
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from airflow_provider_kk.operators.base import (
     DEFERRABLE,
     NOT_GIVEN,
     KKOperator,
-    named_ledger,
     origin_of,
     push,
     push_order_url,
@@ -114,7 +113,7 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
         from airflow_provider_kk.delivery.log import describe_pause
         from airflow_provider_kk.delivery.model import InconclusiveError, SendingPausedError
         from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
-        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger
         from airflow_provider_kk.sync.refund_task import RefundTask, lines_of
 
         self.require_masked()
@@ -122,7 +121,7 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
         number, kk_order_id = self._which()
         hook = KKHook(self.kk_conn_id)
         settings = hook.settings
-        ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
+        ledger_conn_id = self._ledger_conn_id(hook)
         if ledger_conn_id is None:
             raise AirflowFailException(
                 "A refund needs a ledger, so that it is sent only once. Set ledger_conn_id on the operator "
