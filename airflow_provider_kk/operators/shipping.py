@@ -73,10 +73,10 @@ class QuoteShippingOperator(KKOperator):
         return [_plain(offer) for offer in offers]
 
     def _offers(self) -> list[Channel]:
-        from airflow_provider_kk.hooks.ledger_connection import reading, resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import reading
 
         hook = KKHook(self.kk_conn_id)
-        ledger_conn_id = resolve_ledger_conn_id(hook, self.ledger_conn_id)
+        ledger_conn_id = self._ledger_conn_id(hook)
         ledger = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
         with reading(hook, ledger) as (client, _ledger):
             return client.get_channels(self.items, self.country, split=self.split)

@@ -454,6 +454,17 @@ def test_what_only_a_person_can_fix_fails_permanently_with_the_reason(
     assert message in str(done.error)
 
 
+@pytest.mark.parametrize("nothing", ["", "None", None])
+def test_an_empty_ledger_template_does_not_fall_back_to_the_warehouse(
+    connect: Connect, warehouse: Warehouse, nothing: str | None
+) -> None:
+    task = SyncOrderStatusOperator(
+        task_id="status", warehouse_conn_id="warehouse", ledger_conn_id="{{ ledger }}"
+    )
+    task.ledger_conn_id = nothing
+    assert "ledger_conn_id is empty" in str(attempt(task).error)
+
+
 def test_a_warehouse_that_cannot_update_rows_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = sa.create_mock_engine("mssql+pyodbc://", lambda *_: None)
     with pytest.raises(StatusTablesError, match="SQLite, PostgreSQL or MySQL"):
