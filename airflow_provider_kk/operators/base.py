@@ -227,6 +227,29 @@ def push_order_url(context: Any, settings: ConnectionSettings, kk_order_id: str)
         push(context, ORDER_URL, settings.order_url.replace("{kk_order_id}", quote(kk_order_id, safe="")))
 
 
+def order_argument(kk_order_id: object, custom_order_number: object) -> str:
+    """Return the name of the argument that gives a task its order.
+
+    :raises ValueError: both are given, or none.
+    """
+    if (kk_order_id is None) == (custom_order_number is None):
+        raise ValueError("set either kk_order_id or custom_order_number")
+    return "custom_order_number" if kk_order_id is None else "kk_order_id"
+
+
+def rendered(task: BaseOperator, name: str) -> str:
+    """Return the text of a rendered argument.
+
+    :raises AirflowFailException: it is empty.
+    """
+    text = str(getattr(task, name)).strip()
+    if text in ("", "None"):
+        raise AirflowFailException(
+            f"{name} rendered to {text or 'an empty text'}. Check that the upstream task returned a value"
+        )
+    return text
+
+
 def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
