@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.model import Content, Goods, InconclusiveError, Job, ListedOrder, zip_digest
@@ -41,14 +41,18 @@ def order_job(order: Order, client: KKClient) -> Job:
 def content_of(order: Order) -> Content:
     """Return an order's content, as the ledger keeps it."""
     number, address = order.custom_order_number or "", order.address
-    return Content(fingerprint(order), goods_of(order), address.country, zip_digest(number, address.zip))
+    return Content(
+        fingerprint(order), goods_of(order.items), address.country, zip_digest(number, address.zip)
+    )
 
 
-def goods_of(order: Order) -> dict[str, int]:
-    """Return the ordered quantities by SKU (upper case)."""
+def goods_of(lines: Iterable[Any]) -> dict[str, int]:
+    """Return quantities by SKU in upper case; nothing if a line lacks either."""
     goods: dict[str, int] = {}
-    for item in order.items:
-        goods[item.sku.upper()] = goods.get(item.sku.upper(), 0) + item.quantity
+    for line in lines:
+        if line.sku is None or line.quantity is None:
+            return {}
+        goods[line.sku.upper()] = goods.get(line.sku.upper(), 0) + line.quantity
     return goods
 
 
@@ -57,7 +61,7 @@ def fingerprint(order: Order) -> str:
 
     It begins with the version of its format.
     """
-    return _fingerprint(goods_of(order), order.address.model_dump())
+    return _fingerprint(goods_of(order.items), order.address.model_dump())
 
 
 def fingerprint_with(payload: str, goods: Goods) -> str:
@@ -161,19 +165,9 @@ def listed_order(order: KKOrder) -> ListedOrder:
         id=order.id,
         key=order.custom_order_number,
         key_is_integer=order.number_is_integer,
-        goods=_listed_goods(order),
+        goods=goods_of(order.items) or None,
         country=address.country if address else None,
         zip=address.zip if address else None,
         created_at=order.created_at.timestamp() if order.created_at else None,
         is_cancelled=order.status in CANCELLED,
     )
-
-
-def _listed_goods(order: KKOrder) -> Goods | None:
-    goods: dict[str, int] = {}
-    for item in order.items:
-        if item.sku is None or item.quantity is None:
-            return None
-        sku = item.sku.upper()
-        goods[sku] = goods.get(sku, 0) + item.quantity
-    return goods or None

@@ -14,12 +14,12 @@ from airflow_provider_kk.delivery.adopt_unknown import add_splits
 from airflow_provider_kk.delivery.listing import zero_padded_rows
 from airflow_provider_kk.delivery.log import HELD, OrderLog, some_of
 from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder
-from airflow_provider_kk.delivery.order_jobs import CANCELLED
+from airflow_provider_kk.delivery.order_jobs import CANCELLED, goods_of
 from airflow_provider_kk.hooks.engines import NEEDED, enforces_keys, engine_behind, type_of
 from airflow_provider_kk.hooks.metrics import count_requests, count_statuses, tags_of
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.sync_counts import SyncRuns
-from airflow_provider_kk.warehouse.merge_statuses import StatusRows, goods_of, rows_of
+from airflow_provider_kk.warehouse.merge_statuses import StatusRows, rows_of
 from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
 
 if TYPE_CHECKING:
@@ -277,7 +277,10 @@ class StatusSync:
                 found[missing[order.id]][order.id] = rows
         return [
             ListedOrder(
-                kk_id, number, goods=goods_of(rows.lines), is_cancelled=rows.order.kk_status in CANCELLED
+                kk_id,
+                number,
+                goods=goods_of(rows.lines) or None,
+                is_cancelled=rows.order.kk_status in CANCELLED,
             )
             for number, all_rows in found.items()
             for kk_id, rows in all_rows.items()

@@ -186,16 +186,6 @@ def merge(first: StatusRows, second: StatusRows) -> StatusRows:
     )
 
 
-def goods_of(lines: Sequence[LineRow]) -> dict[str, int] | None:
-    """Return quantities by SKU in upper case; None when a line lacks either."""
-    goods: dict[str, int] = {}
-    for line in lines:
-        if line.sku is None or line.quantity is None:
-            return None
-        goods[line.sku.upper()] = goods.get(line.sku.upper(), 0) + line.quantity
-    return goods or None
-
-
 # Which is newer: the later one, else the one with more details --------------------------------------
 
 
