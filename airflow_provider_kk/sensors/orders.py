@@ -113,6 +113,7 @@ class OrderSensor(BaseSensorOperator):
         return self._wait_deferred(event["deadline"])
 
     def _wait_deferred(self, deadline: float) -> Any:
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
         from airflow_provider_kk.triggers.kk import OrderTrigger
 
         with self._softly():
@@ -125,7 +126,7 @@ class OrderSensor(BaseSensorOperator):
                 )
         trigger = OrderTrigger(
             kk_conn_id=self.kk_conn_id,
-            ledger_conn_id=self._ledger_conn_id(KKHook(self.kk_conn_id)),
+            ledger_conn_id=resolve_ledger_conn_id(KKHook(self.kk_conn_id), self.ledger_conn_id),
             kk_order_ids=ids,
             until=self.until,
             any_split=self.any_split,
@@ -165,16 +166,21 @@ class OrderSensor(BaseSensorOperator):
 
     def _read(self) -> tuple[list[str], Sequence[Any], bool]:
         """Return the ids, KK's orders of these ids, and whether these are all splits."""
+        from airflow_provider_kk.hooks.ledger_connection import reading, resolve_ledger_conn_id
+
         given = rendered(self, self._given)
-        with self._reading() as (client, ledger):
-            if self._given == "kk_order_id":
-                ids = [given]
+        with translate_errors():
+            hook = KKHook(self.kk_conn_id)
+            ledger_conn_id = resolve_ledger_conn_id(hook, self.ledger_conn_id)
+            connection = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
+            with reading(hook, connection) as (client, ledger):
+                if self._given == "custom_order_number":
+                    splits = self._splits(given, client, ledger)
+                    return list(splits.kk_order_ids), splits.orders, splits.are_all
                 try:
-                    return ids, client.get_orders(ids), True
+                    return [given], client.get_orders([given]), True
                 except ValueError as error:
                     raise AirflowFailException(f"kk_order_id: {error}") from error
-            splits = self._splits(given, client, ledger)
-            return list(splits.kk_order_ids), splits.orders, splits.are_all
 
     def _splits(self, number: str, client: KKClient, ledger: SqlLedger | None) -> Splits:
         from airflow_provider_kk.delivery.listing import splits_of
@@ -191,22 +197,6 @@ class OrderSensor(BaseSensorOperator):
         elif not splits.are_all:
             self.log.info("KK's list does not have all goods of order %s yet", number)
         return splits
-
-    @contextmanager
-    def _reading(self) -> Iterator[tuple[KKClient, SqlLedger | None]]:
-        from airflow_provider_kk.hooks.ledger_connection import reading
-
-        with translate_errors():
-            hook = KKHook(self.kk_conn_id)
-            ledger_conn_id = self._ledger_conn_id(hook)
-            connection = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
-            with reading(hook, connection) as found:
-                yield found
-
-    def _ledger_conn_id(self, hook: KKHook) -> str | None:
-        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
-
-        return resolve_ledger_conn_id(hook, self.ledger_conn_id)
 
     @contextmanager
     def _softly(self) -> Iterator[None]:
