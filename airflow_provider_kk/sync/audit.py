@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from airflow_provider_kk.api.client import chunks
 from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, trusted_now
 from airflow_provider_kk.delivery.log import Log, utc
 from airflow_provider_kk.delivery.model import (
@@ -333,9 +334,7 @@ class _Auditor:
 
     def _compare_goods(self, rows: dict[str, list[Record]], findings: dict[str, Finding]) -> None:
         """Compare the numbers that differ once more, with KK's list of all times of their orders."""
-        keys = sorted(rows)
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            some = keys[start : start + _KEYS_AT_ONCE]
+        for some in chunks(sorted(rows), _KEYS_AT_ONCE):
             attempts = _by_key(self._ledger.attempts(some))
             times = [time for key in some for time in _times(rows[key], attempts.get(key, []))]
             for since, until in _merged(times, self._margin_s):
