@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -64,10 +64,6 @@ class PlanSummary:
             f"Plan {self.plan_digest}: {count_orders(self.new_orders)}, {self.units:,} units{value}; "
             f"countries: {_counted(self.countries)}; SKUs: {_counted(self.top_skus)}"
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
 
 
 def summarise_plan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.errors import Fault, KKError
@@ -150,7 +150,7 @@ def plan_orders(
     _log(planned, run_queue, log)
     found = summarise_plan(run_queue, settings, limit=limit, prices=prices, warnings=counting.warnings)
     log.info("%s", found.line())
-    return planned.summary.as_dict() | found.as_dict()
+    return planned.summary.as_dict() | asdict(found)
 
 
 class _CountingLog:

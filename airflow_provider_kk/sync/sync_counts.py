@@ -83,7 +83,7 @@ class SyncRuns:
 
     def moved(self, run: RunRow) -> Iterator[Record]:
         """Yield the orders whose state this sync changed, in any of its tries."""
-        yield from self._ledger.storage.of_sync(run.sync_id)
+        return self._ledger.storage.of_sync(run.sync_id)
 
     def sent(self, run: RunRow, origin: Origin) -> Iterator[Record]:
         """Yield the orders that this sync was the first to send, without those that never reached KK."""

@@ -65,7 +65,7 @@ def open_status_tables(
     engine = engine_behind(warehouse, pool_arguments(warehouse.conn_type, 1), hook_params)
     try:
         return StatusTables(engine, hook.settings.host, hook.settings.account, table_prefix)
-    except (StatusTablesError, ValueError) as error:
+    except ValueError as error:
         raise SyncError(str(error), is_retryable=False) from error
 
 

@@ -33,9 +33,6 @@ from airflow_provider_kk.warehouse.merge_statuses import (
 )
 from airflow_provider_kk.warehouse.sql import Name
 
-SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
-"""Databases, by SQLAlchemy's names, in which rows are updated one by one."""
-
 #: Below every database's limit of parameters.
 _IDS_AT_ONCE = 300
 
@@ -176,18 +173,15 @@ def ddl(dialect_name: str, prefix: str = "kk_") -> str:
 
 
 class StatusTables(_Described):
-    """The tables of one account, whose names begin with `prefix`; the first part of it may name a schema.
+    """The tables of one account in SQLite, PostgreSQL or MySQL, where rows are updated one by one.
 
-    Raises StatusTablesError from every method when the database does not take part, ValueError for a prefix
-    that is no plain name.
+    Raises StatusTablesError from every method when the database does not take part.
+
+    :param prefix: the start of the tables' names; its first part may name a schema.
+    :raises ValueError: the prefix is no plain name.
     """
 
     def __init__(self, engine: Engine, host: str, account: str, prefix: str = "kk_") -> None:
-        if engine.dialect.name not in SUPPORTED:
-            raise StatusTablesError(
-                f"The status tables cannot be in {engine.dialect.name}, because their rows are updated one "
-                "by one. Use SQLite, PostgreSQL or MySQL."
-            )
         super().__init__(engine.dialect.name, prefix)
         self._engine = engine
         self._mine = {"host": host, "account": account}
