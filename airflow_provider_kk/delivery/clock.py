@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-from airflow_provider_kk.api.throttle import StopSignal
-
 #: Seconds by which clocks may differ. KK's clock is known to the second, by its last response.
 CLOCKS_AGREE_S = 30.0
 _MACHINE, _DATABASE, _KK = "this machine", "the ledger's database", "KK"
@@ -81,6 +79,6 @@ class Clock:
         """Return seconds that never go backwards, and that stop while the machine is suspended."""
         return time.monotonic()
 
-    def sleep(self, seconds: float, stop: StopSignal) -> None:
+    def sleep(self, seconds: float, stop: Stop) -> None:
         """Sleep, at most until `stop` is set."""
         stop.wait(seconds)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
-from airflow_provider_kk.api.throttle import ThrottleStopped
 from airflow_provider_kk.delivery.adopt_unknown import found_as_integer, recover, rename
 from airflow_provider_kk.delivery.attempt import CircuitBreaker, Limits, attempt
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
@@ -28,6 +27,7 @@ from airflow_provider_kk.delivery.model import (
     Origin,
     Record,
     SendingPausedError,
+    ThrottleStopped,
 )
 from airflow_provider_kk.delivery.reconcile import AbsencePolicy, reconcile, shorten_wait
 from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, Results, RunQueue, RunStatus

@@ -15,17 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from airflow_provider_kk.api.throttle import (
-    HEADROOM,
-    MAX_BACK_OFF_S,
-    StopSignal,
-    ThrottleStopped,
-    WaitLog,
-    log_backoff,
-)
+from airflow_provider_kk.api.throttle import HEADROOM, MAX_BACK_OFF_S, WaitLog, log_backoff
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.log import utc
-from airflow_provider_kk.delivery.model import SendingPausedError
+from airflow_provider_kk.delivery.model import SendingPausedError, ThrottleStopped
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.ledger_rows import where_equal
 from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -70,7 +63,7 @@ class LedgerBucket:
         self.rate_limited = 0
         """The number of KK's 429 responses."""
 
-    def acquire(self, stop: StopSignal | None = None, *, to_send: bool = False) -> None:
+    def acquire(self, stop: Stop | None = None, *, to_send: bool = False) -> None:
         """Wait until one request may be sent.
 
         :param to_send: the request is an order or a refund, which a person may have paused.
@@ -135,7 +128,7 @@ class LedgerBucket:
         )
         self._database.persist(lambda db: db.execute(pause))
 
-    def _permit(self, stop: StopSignal) -> tuple[float, bool]:
+    def _permit(self, stop: Stop) -> tuple[float, bool]:
         """Return the monotonic time from which this thread may send, and whether sending is paused."""
         with self._arriving:
             self._waiting += 1
@@ -235,7 +228,7 @@ class LedgerBucket:
             return sa.bindparam("here", type_=sa.Float(53))
         return self._database.now()
 
-    def _sleep(self, seconds: float, stop: StopSignal) -> None:
+    def _sleep(self, seconds: float, stop: Stop) -> None:
         clock = self._clock
         began = clock.monotonic()
         clock.sleep(seconds, stop)

@@ -17,9 +17,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from airflow_provider_kk.api.base_url import may_be_one_store
 from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.model import Attempt, Origin, Pause, Record, Timing
+from airflow_provider_kk.delivery.model import Attempt, LedgerUnusableError, Origin, Pause, Record, Timing
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableError
+from airflow_provider_kk.delivery.sql.database import Database
 from airflow_provider_kk.delivery.sql.ledger_rows import (
     RECORD_FIELDS,
     SqlTransaction,
