@@ -150,13 +150,13 @@ class _Mapper:
     def _variants(self, number: str | None, rows: list[SourceRow]) -> Iterator[ParsedOrder]:
         """Yield the rows of one number: one order, or as many invalid ones as there are different headers."""
         number_faults = [] if number is not None else [self._explained(self._reader.number_fault(rows[0]))]
-        header = self._reader.merge_headers(rows)
+        headers = list({id(row.header): row.header for row in rows}.values())
+        filled = {name: {header[name] for header in headers} - {None} for name in headers[0]}
+        agreed = {name: next(iter(values), None) for name, values in filled.items() if len(values) < 2}
         variants: dict[object, list[SourceRow]] = {}
         for row in rows:
             # In a field with several values, each row keeps its own.
-            own = {
-                name: values[0] if len(values) == 1 else row.header[name] for name, values in header.items()
-            }
+            own = {**row.header, **agreed}
             has_items = self._columns.one_row_per_order and len(rows) > 1
             key = (*own.values(), self._reader.items_key(row) if has_items else None)
             variants.setdefault(key, []).append(replace(row, header=own))

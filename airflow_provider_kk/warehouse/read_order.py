@@ -177,17 +177,6 @@ class RowReader:
         # Lines in another sequence are the same lines.
         return "\n".join(sorted(map(canonical, items)))
 
-    def merge_headers(self, rows: Sequence[SourceRow]) -> dict[str, list[str | None]]:
-        """Return the different filled values of each field, or None alone."""
-        distinct = list({id(row.header): row.header for row in rows}.values())
-        if len(distinct) == 1:
-            return {name: [value] for name, value in distinct[0].items()}
-        merged: dict[str, list[str | None]] = {}
-        for name, _ in self._header_reads:
-            values = dict.fromkeys(header[name] for header in distinct if header[name] is not None)
-            merged[name] = list(values) or [None]
-        return merged
-
     def _value(
         self, name: str, cells: Any, reading: Reader, path: str, faults: list[Fault], first: int = 0
     ) -> Any:
