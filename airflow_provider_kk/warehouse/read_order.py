@@ -127,8 +127,9 @@ class RowReader:
     def header(self, rows: Sequence[SourceRow], faults: list[Fault]) -> dict[str, str | None]:
         """Return the order's header with its blanks filled; adds to `faults` what cannot be read."""
         header = rows[0].header
-        faults += dict.fromkeys(fault for row in rows for fault in row.faults)
-        unreadable = {fault.path for fault in faults}
+        own = dict.fromkeys(fault for row in rows for fault in row.faults)
+        unreadable = {fault.path for fault in own}
+        faults += own
         for name in self._defaults:
             path = field_path(name)
             if header[name] is not None or path in unreadable:
