@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.sync.deliver import Delivery
-    from airflow_provider_kk.warehouse.files import Check
+    from airflow_provider_kk.warehouse.mapping_arguments import Check
     from airflow_provider_kk.warehouse.match_columns import Columns
     from airflow_provider_kk.warehouse.spool import Spool
 
@@ -143,7 +143,7 @@ def _read_file(arguments: argparse.Namespace, check: Check, log: Log) -> Spool:
 
 
 def _read_query(arguments: argparse.Namespace, check: Check) -> Spool:
-    from airflow_provider_kk.hooks.engines import hook_behind
+    from airflow_provider_kk.hooks.ledger_connection import hook_behind
     from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
     from airflow_provider_kk.warehouse.query_rows import ReadError, read_rows
 

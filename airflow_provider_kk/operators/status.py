@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_kk.assets.kk import STATUSES
-from airflow_provider_kk.hooks.engines import hook_behind
 from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.hooks.ledger_connection import hook_behind
 from airflow_provider_kk.operators.base import KKOperator, origin_of, push
 from airflow_provider_kk.operators.lineage import emit, lineage, orders_at_kk, tables_of, with_count
 

@@ -136,7 +136,8 @@ class Delivery:
     def _new_dispatcher(self) -> Dispatcher:
         from airflow_provider_kk.delivery.attempt import Limits
         from airflow_provider_kk.delivery.dispatcher import Dispatcher
-        from airflow_provider_kk.delivery.order_jobs import KKOrderList, order_job
+        from airflow_provider_kk.delivery.listing import KKOrderList
+        from airflow_provider_kk.delivery.model import order_job
         from airflow_provider_kk.sync.stock import StockCheck
 
         client = self._client
@@ -273,7 +274,7 @@ class Delivery:
 
 def item_of(position: int, order: Order) -> QueuedOrder:
     """Convert an order to an item of a run queue."""
-    from airflow_provider_kk.delivery.order_jobs import content_of
+    from airflow_provider_kk.delivery.model import content_of
     from airflow_provider_kk.delivery.run_queue import QueuedOrder
 
     return QueuedOrder(

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.adopt_unknown import add_splits
-from airflow_provider_kk.delivery.listing import zero_padded_rows
+from airflow_provider_kk.delivery.listing import CANCELLED, zero_padded_rows
 from airflow_provider_kk.delivery.log import HELD, OrderLog
 from airflow_provider_kk.delivery.model import ListedOrder
-from airflow_provider_kk.delivery.order_jobs import CANCELLED
 from airflow_provider_kk.warehouse.merge_statuses import StatusRows, goods_of, rows_of
 from airflow_provider_kk.warehouse.updated_orders import LAG_S, UpdatedOrders
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.delivery.clock import Clock, SystemClock
+from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.model import InconclusiveError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class UpdatedOrders:
 
     def __init__(self, client: KKClient, clock: Clock | None = None) -> None:
         self._client = client
-        self._clock = clock or SystemClock()
+        self._clock = clock or Clock()
 
     def read(self, since: float) -> Iterator[Changes]:
         """Yield the orders changed from `since` (epoch seconds) to 10 minutes before now, oldest first.
