@@ -66,15 +66,15 @@ class SyncOrderStatusOperator(KKOperator):
         self.overlap_s = overlap_s
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger
         from airflow_provider_kk.sync.sync_statuses import open_status_tables, sync_statuses
 
         stop, hook = self._new_stop(), KKHook(self.kk_conn_id)
         warehouse: Any = BaseHook.get_connection(self.warehouse_conn_id)
         tables = open_status_tables(hook, warehouse, self.hook_params, self.table_prefix)
-        ledger_conn_id = str(resolve_ledger_conn_id(hook, self.ledger_conn_id, self.warehouse_conn_id))
+        ledger_conn_id = str(self._ledger_conn_id(hook, self.warehouse_conn_id))
         is_named = self.names_ledger or hook.settings.ledger_conn_id
-        params = None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
+        params = None if is_named else self.hook_params
         with (
             closing(tables),
             closing(open_ledger(hook, ledger_conn_id, threads=1, hook_params=params)) as ledger,
