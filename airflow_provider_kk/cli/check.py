@@ -66,7 +66,6 @@ OUTCOMES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `kk check`."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_options(parser)
     add_output_options(parser)
     parser.add_argument(

@@ -254,9 +254,10 @@ def run_command(name: str, work: Callable[[], int], *, failed: int = _CANNOT_RUN
 
         from airflow_provider_kk.api.errors import KKError
         from airflow_provider_kk.delivery.model import LedgerUnusableError
+        from airflow_provider_kk.delivery.resolution import ResolutionRejected
         from airflow_provider_kk.delivery.sql.driver_errors import describe_error
         from airflow_provider_kk.hooks.connection import InvalidConnectionError
-        from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
+        from airflow_provider_kk.sync.resolution_checks import ResolutionUnavailable
 
         status = _CANNOT_RUN
         try:

@@ -62,7 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"airflow-provider-kk {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     parsers = {
-        name: subparsers.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+        name: subparsers.add_parser(
+            name,
+            help=does,
+            description=f"{does[0].upper()}{does[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         for name, (does, _module) in COMMANDS.items()
     }
     if words and words[0] in parsers:

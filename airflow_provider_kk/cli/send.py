@@ -79,7 +79,6 @@ _SILENT = logging.CRITICAL + 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `kk send`."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_options(parser)
     parser.add_argument("--limit", type=whole, metavar="N", help="send at most N orders in this call")
     parser.add_argument(
