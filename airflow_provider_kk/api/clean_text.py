@@ -12,7 +12,7 @@ import functools
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
 from itertools import islice
 
@@ -71,7 +71,7 @@ def comparable(text: str, field: str) -> str | None:
             )
         return None
     if field == NUMBER and line:
-        _check_identifies(line)
+        _reject(line, _NO_NUMBER)
     return line or None
 
 
@@ -104,11 +104,29 @@ def check(text: str, field: str) -> str:
     entities = [found for found in dict.fromkeys(_ENTITY.findall(text)) if html.unescape(found) != found]
     if entities and strict:
         raise CellError("has an HTML entity such as &amp;: export it as plain text")
-    if (extra := _FIELD_CHECKS.get(field)) and (warning := extra(text)):
+    _reject(text, _FIELD_FAULTS.get(field, ()))
+    if field == "recipient" and not any(map(str.isalpha, text)):
+        _reject(text, _NO_RECIPIENT)
+    if warning := _warning_of_field(text, field):
         return warning
     if entities:
         return f"has HTML entities: {_pairs((found, html.unescape(found)) for found in entities)}"
     return "" if strict or field == "remark" else _warning_of_prose(text, field)
+
+
+def _warning_of_field(text: str, field: str) -> str:
+    digits, letters = sum(map(str.isdecimal, text)), sum(map(str.isalpha, text))
+    if field == "zip" and not any(map(str.isdigit, text)):
+        return "has no digit"
+    if field == "phone" and letters > digits:
+        return "has more letters than digits"
+    if field == "city" and not letters:
+        return "has no letter, so it may be a zip: check the columns"
+    if field in ("vat", "ioss") and re.fullmatch("[0-9]{1,4}", text):
+        return "has few digits, as an amount or a rate"
+    if field == "ioss" and not re.fullmatch("IM[0-9]{10}", re.sub(r"[ .-]", "", text).upper()):
+        return "is not IM and 10 digits, the usual form of an IOSS number"
+    return ""
 
 
 def _warning_of_prose(text: str, field: str) -> str:
@@ -130,21 +148,22 @@ def check_part(text: str, field: str) -> None:
     if plain_text(text, field) is None:
         _check_damage(text, field)
         if field in (NUMBER, "zip", "sku"):
-            _FIELD_CHECKS[field](text)
+            _reject(text, _FIELD_FAULTS[field])
 
 
 def _check_damage(text: str, field: str) -> None:
-    if "\ufffd" in text:
-        raise CellError("has lost characters in an encoding (U+FFFD or ?): export it again as UTF-8")
-    strict = field in _NUMBERS or field in _CODES
-    if not strict and _ERROR_INSIDE.search(text):
-        raise CellError(
-            "is or has a spreadsheet's error such as #N/A or ####: fix the cell and export it again"
-        )
+    if field not in _NUMBERS and field not in _CODES:
+        _reject(text, _DAMAGES_OF_PROSE)
     # People write anything into remarks.
-    for pattern, fault in _DAMAGES if field != "remark" else ():
-        if pattern.search(text):
-            raise CellError(fault)
+    if field != "remark":
+        _reject(text, _DAMAGES)
+
+
+def _reject(text: str, faults: Iterable[tuple[re.Pattern[str], str]]) -> None:
+    """Raise CellError with the fault of the first pattern that is found."""
+    for pattern, fault in faults:
+        if match := pattern.search(text):
+            raise CellError(fault.replace("{found}", repr(match[0])))
 
 
 def check_encoding(text: str) -> str:
@@ -235,119 +254,6 @@ def _is_uncertain(field: str, text: str, whole: str) -> bool:
     if field in ("vat", "ioss"):
         return len(whole) < 7  # an amount
     return bool(_GROUPED.fullmatch(text))
-
-
-def _check_identifies(text: str) -> None:
-    """Raise CellError for an order number that may stand for any other order, too."""
-    if _ERROR.fullmatch(text):
-        raise CellError(f"is {text!r}, a spreadsheet's error: fix the cell and export it again")
-    if not any(map(str.isalnum, text)):
-        raise CellError("has no letter and no digit: give each row its order's number")
-
-
-def _check_order_number(text: str) -> str:
-    _check_identifies(text)
-    _check_parts(text)
-    if _DAY.fullmatch(text) or _TIME.fullmatch(text):
-        raise CellError(_IS_DATE)
-    if _GROUPED.fullmatch(text):
-        raise CellError(f"is {text!r}, which may have grouped digits: export it as text, digits only")
-    return ""
-
-
-def _check_parts(text: str) -> None:
-    if match := _MISSING_PART.search(text):
-        raise CellError(
-            f"has the part {match[0]!r}, which stands for a missing value: correct the source of that part"
-        )
-
-
-def _check_zip(text: str) -> str:
-    if _is_date(text):
-        raise CellError(_IS_DATE)
-    if re.fullmatch(r"[1-9][0-9]{0,2}[.,][0-9]{3}", text):
-        raise CellError("is a number with grouped digits: export it as text")
-    if _NO_ZIP.fullmatch(text):
-        raise CellError("is an amount or a number with a fraction or a sign: map the column of the zip")
-    return "" if any(map(str.isdigit, text)) else "has no digit"
-
-
-def _check_sku(text: str) -> str:
-    if not any(map(str.isalnum, text)):
-        raise CellError("has no letter and no digit")
-    _check_parts(text)
-    if _is_date(text):
-        raise CellError(_IS_DATE)
-    if _WHOLE.fullmatch(text):
-        raise CellError(
-            f"is {text!r}, which a spreadsheet may have made from a whole number: export it as text"
-        )
-    return ""
-
-
-def _check_phone(text: str) -> str:
-    if not any(map(str.isdecimal, text)):
-        raise CellError("has no digit")
-    if "@" in text:
-        raise CellError("is an e-mail address: map the column of the phone")
-    if re.fullmatch(r"[0-9]+[eE][0-9]+", text) or text.startswith("-"):
-        raise CellError("is a number that a spreadsheet has calculated: enter the phone as text")
-    if (
-        _DAY.fullmatch(text)
-        or _TIME.fullmatch(text)
-        or re.fullmatch(r"(?:19|20)[0-9]{2}(?:-[0-9]{2}){2}", text)
-    ):
-        raise CellError(_IS_DATE)
-    if sum(map(str.isalpha, text)) > sum(map(str.isdecimal, text)):
-        return "has more letters than digits"
-    return ""
-
-
-def _is_date(text: str) -> bool:
-    """Return whether a spreadsheet or a program has written text as a date."""
-    return any(pattern.fullmatch(text) for pattern in (_DAY, _TIME, _DATE))
-
-
-def _check_recipient(text: str) -> str:
-    if not any(map(str.isalpha, text)) and (
-        sum(map(str.isdigit, text)) > 4 or re.fullmatch(r"[!-/:-@\s]+", text)
-    ):
-        raise CellError("has no letter: check that the row's columns are not shifted")
-    return ""
-
-
-def _check_tax_number(text: str) -> str:
-    if _AMOUNT.fullmatch(text):
-        raise CellError("is an amount or a rate, not a tax number: map the column that holds the number")
-    return "has few digits, as an amount or a rate" if re.fullmatch("[0-9]{1,4}", text) else ""
-
-
-def _check_ioss(text: str) -> str:
-    warning = _check_tax_number(text)
-    number = re.sub(r"[ .-]", "", text).upper()
-    is_usual = re.fullmatch("IM[0-9]{10}", number)
-    return warning or ("" if is_usual else "is not IM and 10 digits, the usual form of an IOSS number")
-
-
-def _check_city(text: str) -> str:
-    if text == "None":
-        raise CellError(
-            "is the text 'None', which may be a missing value or the town in Italy: leave it blank, "
-            "or write NONE"
-        )
-    return "" if any(map(str.isalpha, text)) else "has no letter, so it may be a zip: check the columns"
-
-
-_FIELD_CHECKS: dict[str, Callable[[str], str]] = {
-    NUMBER: _check_order_number,
-    "zip": _check_zip,
-    "sku": _check_sku,
-    "phone": _check_phone,
-    "vat": _check_tax_number,
-    "ioss": _check_ioss,
-    "city": _check_city,
-    "recipient": _check_recipient,
-}
 
 
 def _is_mojibake(text: str, encoding: str, repaired: str | None, likely: list[tuple[str, str]]) -> bool:
@@ -486,7 +392,6 @@ _DAY = re.compile(rf"[0-9]{{1,2}}(?:-|\. ?){_MONTH}\.?(?:[- ][0-9]{{2,4}})?|{_MO
 _TIME = re.compile(f"(?:{_NUMERIC_DATE}){_CLOCK}")
 _DATE = re.compile(_NUMERIC_DATE)
 _IS_DATE = "is a date. A spreadsheet may have converted text such as 1-5: export the column as text"
-_NO_ZIP = re.compile(r"-[0-9]+(?:[.,][0-9]*)?|\+?[0-9]+[.,][0-9]+|[0-9., ]*[%€$£][0-9., ]*")
 _LOST_LETTER = re.compile(r"[^\W\d_]\?|\?[^\W\d_]")
 #: Signs of ISO-8859-1 beside letters, and KOI8-R read as another Cyrillic encoding.
 _SIGN_BESIDE_LETTER = re.compile(
@@ -494,22 +399,27 @@ _SIGN_BESIDE_LETTER = re.compile(
     "|(?<!\\w)[\xa3-\xa6\xac\xaf\xb1\xb3\xb9\xbc\xbe][^\\W\\d_]"
     "|(?<!\\w)[\u0430-\u044f][\u0410-\u042f]{2}"
 )
+
+
+def _exactly(pattern: re.Pattern[str] | str) -> re.Pattern[str]:
+    """Return a pattern that is found in a text only if the whole text fits it."""
+    whole = re.compile(pattern)
+    return re.compile(rf"\A(?:{whole.pattern})\Z", whole.flags)
+
+
+_HAS_LOST = "has lost characters in an encoding (U+FFFD or ?): export it again as UTF-8"
+_HAS_ERROR = "is or has a spreadsheet's error such as #N/A or ####: fix the cell and export it again"
+_DAMAGES_OF_PROSE = ((re.compile("\ufffd"), _HAS_LOST), (_ERROR_INSIDE, _HAS_ERROR))
 _DAMAGES = (
-    (
-        re.compile(r"\A[?\s]*\?\s*\?[?\s]*\Z|[^\W\d_]\?\?|\?\?[^\W\d_]"),
-        "has lost characters in an encoding (U+FFFD or ?): export it again as UTF-8",
-    ),
-    (
-        re.compile(rf"\A(?:{_ERROR.pattern})\Z", re.IGNORECASE),
-        "is or has a spreadsheet's error such as #N/A or ####: fix the cell and export it again",
-    ),
+    (re.compile("\ufffd|" + r"\A[?\s]*\?\s*\?[?\s]*\Z|[^\W\d_]\?\?|\?\?[^\W\d_]"), _HAS_LOST),
+    (_exactly(_ERROR), _HAS_ERROR),
     (
         re.compile(r"\A(?:True|False|TRUE|FALSE|true|false)\Z"),
         "is True or False: select the intended text",
     ),
     (_FORMULA, "is a spreadsheet's formula: export its value as text"),
     (
-        re.compile(rf"\A(?:{_SCIENTIFIC.pattern})\Z"),
+        _exactly(_SCIENTIFIC),
         "is in scientific notation, such as 3.3E+10, so digits are lost: format the column as text in "
         "the spreadsheet, enter it again and export it",
     ),
@@ -534,6 +444,78 @@ _DAMAGES = (
     ),
 )
 
+_NO_LETTER_OR_DIGIT = _exactly(r"[\W_]*")
+_SPREADSHEET_DATES = tuple((_exactly(one), _IS_DATE) for one in (_DAY, _TIME))
+_DATES = (*_SPREADSHEET_DATES, (_exactly(_DATE), _IS_DATE))
+_MISSING_PARTS = (
+    (
+        re.compile("(?<![A-Za-z0-9])(?:None|nan|NaN|NaT|null|NULL|undefined)(?![A-Za-z0-9])"),
+        "has the part {found}, which stands for a missing value: correct the source of that part",
+    ),
+)
+#: An order number that may stand for any other order, too.
+_NO_NUMBER = (
+    (_exactly(_ERROR), "is {found}, a spreadsheet's error: fix the cell and export it again"),
+    (_NO_LETTER_OR_DIGIT, "has no letter and no digit: give each row its order's number"),
+)
+_NO_TAX_NUMBER = (
+    (
+        _exactly(_AMOUNT),
+        "is an amount or a rate, not a tax number: map the column that holds the number",
+    ),
+)
+#: If there is no letter: a phone or a zip, or only signs.
+_NO_RECIPIENT = (
+    (
+        re.compile(r"(?:[\d²³¹].*){5}|\A[!-/:-@\s]+\Z", re.DOTALL),
+        "has no letter: check that the row's columns are not shifted",
+    ),
+)
+_FIELD_FAULTS: dict[str, tuple[tuple[re.Pattern[str], str], ...]] = {
+    NUMBER: (
+        *_NO_NUMBER,
+        *_MISSING_PARTS,
+        *_SPREADSHEET_DATES,
+        (_exactly(_GROUPED), "is {found}, which may have grouped digits: export it as text, digits only"),
+    ),
+    "zip": (
+        *_DATES,
+        (_exactly("[1-9][0-9]{0,2}[.,][0-9]{3}"), "is a number with grouped digits: export it as text"),
+        (
+            _exactly(r"-[0-9]+(?:[.,][0-9]*)?|\+?[0-9]+[.,][0-9]+|[0-9., ]*[%€$£][0-9., ]*"),
+            "is an amount or a number with a fraction or a sign: map the column of the zip",
+        ),
+    ),
+    "sku": (
+        (_NO_LETTER_OR_DIGIT, "has no letter and no digit"),
+        *_MISSING_PARTS,
+        *_DATES,
+        (
+            _exactly(_WHOLE),
+            "is {found}, which a spreadsheet may have made from a whole number: export it as text",
+        ),
+    ),
+    "phone": (
+        (_exactly(r"\D*"), "has no digit"),
+        (re.compile("@"), "is an e-mail address: map the column of the phone"),
+        (
+            re.compile(r"\A(?:[0-9]+[eE][0-9]+\Z|-)"),
+            "is a number that a spreadsheet has calculated: enter the phone as text",
+        ),
+        *_SPREADSHEET_DATES,
+        (_exactly("(?:19|20)[0-9]{2}(?:-[0-9]{2}){2}"), _IS_DATE),
+    ),
+    "vat": _NO_TAX_NUMBER,
+    "ioss": _NO_TAX_NUMBER,
+    "city": (
+        (
+            _exactly("None"),
+            "is the text 'None', which may be a missing value or the town in Italy: leave it blank, "
+            "or write NONE",
+        ),
+    ),
+}
+
 _PROGRAMS_WRITE = r"""
     nan NaN -nan NaT None <None> null NULL <null> <NULL> (null) (NULL) [null] [NULL] nil <nil> <NA> pd.NA
     N/A n/a \N \\N undefined (blank) 1.#IND -1.#IND 1.#QNAN -1.#QNAN
@@ -543,7 +525,6 @@ _MISSING_TEXTS = frozenset(_PROGRAMS_WRITE.split())
 _MISSING_NUMBERS = frozenset(["na", *map(str.casefold, _MISSING_TEXTS)])
 #: A composed letter that is no part of another character's bytes, since none follows.
 _ACCENTED = "[\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f](?![^\x00-\x7f])"
-_MISSING_PART = re.compile("(?<![A-Za-z0-9])(?:None|nan|NaN|NaT|null|NULL|undefined)(?![A-Za-z0-9])")
 #: What may be such a part, or a date, is looked at closely.
 _NO_PART = "(?!#?(?:[A-Za-z0-9]*[_-])*(?:None|nan|NaN|NaT|null|NULL|undefined)(?![A-Za-z0-9]))"
 _NO_DATE = r"(?![0-9]{1,2}-[A-Za-z]{3}|[A-Za-z]{3,5}-[0-9]{2}(?:[0-9]{2})?\Z|[0-9]{4}-[0-9]{1,2}-)"

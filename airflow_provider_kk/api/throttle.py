@@ -1,7 +1,7 @@
 """KK's rate limit within one process: a leaky bucket of 120 requests, 2 a second; beyond it HTTP 429.
 
 The bucket is GCRA: its whole state is one number, the theoretical arrival time ("tat"). The bucket that
-processes share in the ledger uses the same pure functions.
+processes share in the ledger does the same in SQL.
 """
 
 from __future__ import annotations
@@ -23,27 +23,11 @@ _LONG_WAIT_S = 5.0
 _LOG_WAITS_EVERY_S = 30.0
 
 
-class ThrottleStopped(Exception):
-    """`stop` was set while a request waited for a permit. Nothing was sent."""
-
-
-class StopSignal(Protocol):
-    """Ends a wait early: a `threading.Event`, or anything with these methods."""
-
-    def is_set(self) -> bool:
-        """Return whether it is set."""
-        ...
-
-    def wait(self, timeout: float) -> bool:
-        """Block up to `timeout` seconds until it is set, and return whether it is."""
-        ...
-
-
 class Throttle(Protocol):
     """Gives a client the permit for each request."""
 
-    def acquire(self, stop: StopSignal | None = None) -> None:
-        """Block until one request may be sent. Raises ThrottleStopped when `stop` is set while waiting."""
+    def acquire(self) -> None:
+        """Block until one request may be sent."""
 
     def back_off(self, retry_after_s: float | None) -> None:
         """Pause after a 429. `retry_after_s`: the seconds that KK asked for, if any."""
@@ -115,8 +99,8 @@ class LocalBucket:
         self._tat = self._not_before = clock()
         self._wait_log = WaitLog()
 
-    def acquire(self, stop: StopSignal | None = None) -> None:
-        """Block until one request may be sent; see `Throttle.acquire`."""
+    def acquire(self) -> None:
+        """Block until one request may be sent."""
         with self._lock:
             now = self._clock()
             self._tat, wait_s = gcra(self._tat, now, self._burst, self._per_second)
@@ -124,7 +108,7 @@ class LocalBucket:
         # A 429 meanwhile delays this request, too.
         while (pause_s := max(due, self._not_before) - self._clock()) > 0:
             self._wait_log.note(now, pause_s)
-            self._pause(pause_s, stop)
+            self._sleep(pause_s)
 
     def min_duration_s(self, requests: int) -> float:
         """Return the least seconds that so many requests take, if nobody else sends."""
@@ -141,9 +125,3 @@ class LocalBucket:
             self._not_before = max(self._not_before, now + pause_s)
         if is_new:
             log_backoff("this process pauses", pause_s)
-
-    def _pause(self, seconds: float, stop: StopSignal | None) -> None:
-        if stop is None:
-            self._sleep(seconds)
-        elif stop.wait(seconds):
-            raise ThrottleStopped("stopped while waiting for KK's rate limit")

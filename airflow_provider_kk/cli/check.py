@@ -136,7 +136,7 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
 
     :raises CommandError: when one that was named cannot be used.
     """
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.model import LedgerUnusableError
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
 

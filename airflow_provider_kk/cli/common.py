@@ -256,7 +256,7 @@ def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
     from sqlalchemy.exc import DBAPIError
 
     from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.model import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable

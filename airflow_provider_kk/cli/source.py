@@ -141,7 +141,7 @@ def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
     :raises CommandError: the query, its columns or the warehouse cannot be used.
     """
     from airflow_provider_kk.cli.common import is_file
-    from airflow_provider_kk.hooks.engines import hook_behind
+    from airflow_provider_kk.hooks.ledger_connection import hook_behind
     from airflow_provider_kk.sync.load_orders import log_columns
     from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
     from airflow_provider_kk.warehouse.match_columns import QUERY, match_columns

@@ -174,7 +174,7 @@ def translate_errors() -> Iterator[None]:
     """Raise the package's errors as Airflow's: `AirflowFailException` where a retry does not help."""
     from sqlalchemy.exc import DBAPIError
 
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.model import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.sync.errors import SyncError

@@ -110,9 +110,8 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
 
     def _execute(self, context: Context) -> list[dict[str, Any]]:
         from airflow_provider_kk.api.errors import KKError
-        from airflow_provider_kk.api.throttle import ThrottleStopped
         from airflow_provider_kk.delivery.log import describe_pause
-        from airflow_provider_kk.delivery.model import InconclusiveError, SendingPausedError
+        from airflow_provider_kk.delivery.model import InconclusiveError, SendingPausedError, ThrottleStopped
         from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
         from airflow_provider_kk.hooks.ledger_connection import open_ledger
         from airflow_provider_kk.sync.refund_task import RefundTask, lines_of

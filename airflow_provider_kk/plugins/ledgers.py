@@ -20,9 +20,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from fastapi import Depends
 
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
-from airflow_provider_kk.hooks.engines import engine_behind
 from airflow_provider_kk.hooks.kk import KKHook, settings_of
-from airflow_provider_kk.hooks.ledger_connection import require_type
+from airflow_provider_kk.hooks.ledger_connection import engine_behind, require_type
 from airflow_provider_kk.sync.record_types import ORDERS, RecordType
 
 if TYPE_CHECKING:
@@ -163,14 +162,14 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
 
     :raises CannotReadLedgerError: it cannot be reached, the user may not read it, or there is none yet.
     """
-    from airflow_provider_kk.delivery.clock import SystemClock
+    from airflow_provider_kk.delivery.clock import Clock
     from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.delivery.sql.storage import SqlStorage
 
     with _translated_errors(source):
         settings = settings_of(reader.connection(source.kk_conn_id))
         engine = _engine(source, settings, reader)
-        storage = SqlStorage(engine, settings.host, settings.account, SystemClock())
+        storage = SqlStorage(engine, settings.host, settings.account, Clock())
         try:
             report = Report(storage)
             if not report.is_there():
@@ -212,7 +211,7 @@ def open_ledger_of(
 def _translated_errors(source: LedgerSource) -> Iterator[None]:
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.model import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 
     try:

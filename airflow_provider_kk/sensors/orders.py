@@ -138,7 +138,7 @@ class OrderSensor(BaseSensorOperator):
     def _poll(self) -> tuple[Outlook | None, list[str]]:
         """Return the orders' outlook, None while it is not known, and their ids once all are known."""
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError
-        from airflow_provider_kk.api.fulfilment import Goal, not_listed, outlook
+        from airflow_provider_kk.api.fulfilment import FulfilmentStatus, not_listed, outlook
         from airflow_provider_kk.delivery.model import InconclusiveError
 
         try:
@@ -152,7 +152,7 @@ class OrderSensor(BaseSensorOperator):
         if not ids:
             self.log.info("%s", self._last_status)
             return None, []
-        seen = outlook(ids, listed, Goal(self.until), any_split=self.any_split)
+        seen = outlook(ids, listed, FulfilmentStatus(self.until), any_split=self.any_split)
         is_clear = are_all or self.any_split
         if seen.why_never and (are_all or not self.any_split):
             raise AirflowFailException(seen.why_never)

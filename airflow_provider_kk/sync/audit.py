@@ -13,14 +13,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.api.client import chunks
-from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, trusted_now
+from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, KKOrderList, trusted_now
 from airflow_provider_kk.delivery.log import Log, utc
 from airflow_provider_kk.delivery.model import (
     Attempt,
     Goods,
     InconclusiveError,
     ListedOrder,
-    OrderList,
     Record,
     add_goods,
     plain_number,
@@ -225,12 +224,12 @@ class Audit:
         return not any(verdict.is_difference for verdict in self.counts)
 
 
-def latest_until(ledger: SqlLedger, order_list: OrderList) -> float:
+def latest_until(ledger: SqlLedger, order_list: KKOrderList) -> float:
     """Return the time up to which KK's list is complete by now, epoch seconds."""
     return trusted_now(ledger, order_list) - ledger.timing.settle_window_s
 
 
-def audit(ledger: SqlLedger, order_list: OrderList, since: float, until: float, log: Log) -> Audit:
+def audit(ledger: SqlLedger, order_list: KKOrderList, since: float, until: float, log: Log) -> Audit:
     """Compare the orders that KK created from `since` to `until` (epoch seconds) with the ledger.
 
     :param until: not later than `latest_until`.
@@ -242,7 +241,7 @@ def audit(ledger: SqlLedger, order_list: OrderList, since: float, until: float, 
 
 class _Auditor:
     def __init__(
-        self, ledger: SqlLedger, order_list: OrderList, since: float, until: float, log: Log
+        self, ledger: SqlLedger, order_list: KKOrderList, since: float, until: float, log: Log
     ) -> None:
         self._ledger, self._order_list = ledger, order_list
         self._since, self._until = since, until
@@ -376,7 +375,7 @@ def _merged(times: Iterable[float], margin_s: float) -> list[tuple[float, float]
 class _Shown:
     """The parts of KK's list that were read."""
 
-    def __init__(self, order_list: OrderList, ledger: SqlLedger, log: Log) -> None:
+    def __init__(self, order_list: KKOrderList, ledger: SqlLedger, log: Log) -> None:
         self._order_list, self._clock, self._log = order_list, ledger.clock, log
         self._look_up = ledger.look_up
         self._last_log = self._clock.monotonic()

@@ -21,7 +21,7 @@ def require_cancellable(number: str, hook: KKHook, ledger: SqlLedger) -> None:
     :raises ResolutionRejected: it cannot be cancelled; the text has the reason and what to do.
     :raises KKError: KK does not answer.
     """
-    from airflow_provider_kk.api.fulfilment import Goal, why_never
+    from airflow_provider_kk.api.fulfilment import FulfilmentStatus, why_never
 
     entry = ledger.look_up([number]).get(number)
     if entry is None:
@@ -32,7 +32,7 @@ def require_cancellable(number: str, hook: KKHook, ledger: SqlLedger) -> None:
     # A bulk cancel sends a request for each order, so it shares the account's rate limit.
     with hook.client(hook.settings.shared_bucket(ledger)) as client:
         listed = client.get_orders(list(entry.kk_order_ids))
-    reasons = {one.id: reason for one in listed if (reason := why_never(one, Goal.REFUNDED))}
+    reasons = {one.id: reason for one in listed if (reason := why_never(one, FulfilmentStatus.REFUNDED))}
     if listed and len(reasons) == len(listed):
         text = "; ".join(f"{kk_id}: {why}" for kk_id, why in reasons.items())
         raise ResolutionRejected(f"{number} cannot be cancelled: {text}")

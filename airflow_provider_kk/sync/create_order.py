@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
-from airflow_provider_kk.api.models import Order, RequestModel
-from airflow_provider_kk.api.validators import OrderNumber
+from airflow_provider_kk.api.models import Order
+from airflow_provider_kk.api.validators import OrderNumber, RequestModel
 from airflow_provider_kk.delivery.run_queue import RunStatus
 from airflow_provider_kk.sync.deliver import DeferUntil, item_of
 from airflow_provider_kk.sync.errors import SyncError

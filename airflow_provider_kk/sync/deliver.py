@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
 from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
+from airflow_provider_kk.delivery.listing import KKOrderList
 from airflow_provider_kk.delivery.log import OrderLog, count_orders, utc
-from airflow_provider_kk.delivery.order_jobs import KKOrderList, content_of, order_job
+from airflow_provider_kk.delivery.model import content_of, order_job
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.hooks.metrics import count_orders_moved, count_requests, tags_of

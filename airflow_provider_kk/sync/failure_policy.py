@@ -106,7 +106,7 @@ def _unfinished(delivery: Delivery, summary: Summary) -> str:
 
 def _what_next(delivery: Delivery) -> str:
     from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
-    from airflow_provider_kk.hooks.diagnosis import fix_for
+    from airflow_provider_kk.hooks.connection import fix_for
 
     hook, error = delivery.hook, delivery.breaker_error
     if isinstance(error, (KKAuthError, KKEndpointError)):

@@ -13,8 +13,7 @@ from airflow_provider_kk.delivery.attempt import CircuitBreaker
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import Log, OrderLog, describe_pause, utc
 from airflow_provider_kk.delivery.model import Record
-from airflow_provider_kk.delivery.order_jobs import difference
-from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus, difference
 from airflow_provider_kk.delivery.states import Action, State, is_unsent, next_action
 from airflow_provider_kk.sync.approval import summarise_plan
 from airflow_provider_kk.sync.errors import SyncError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.fulfilment import not_listed
 from airflow_provider_kk.delivery.listing import splits_of
-from airflow_provider_kk.delivery.order_jobs import goods_of
+from airflow_provider_kk.delivery.model import add_goods
 from airflow_provider_kk.delivery.refunds import (
     FAILED,
     PENDING,
@@ -232,6 +232,7 @@ def lines_of(lines: Any) -> dict[str, int]:
     from airflow_provider_kk.api.models import RefundLines
 
     try:
-        return goods_of(RefundLines.parse({"lines": lines}).lines)
+        items = RefundLines.parse({"lines": lines}).lines
+        return add_goods([{item.sku.upper(): item.quantity} for item in items])
     except InvalidOrderError as error:
         raise RefundImpossibleError(str(error)) from error

@@ -48,9 +48,9 @@ def doubt_of_orders(ids: Sequence[str], entry: Record, hook: KKHook, ledger: Sql
     :raises ResolutionRejected: the order is not open, or an id is not its own.
     :raises KKError: KK does not answer.
     """
+    from airflow_provider_kk.delivery.listing import listed_order
     from airflow_provider_kk.delivery.log import format_goods
     from airflow_provider_kk.delivery.model import add_goods
-    from airflow_provider_kk.delivery.order_jobs import listed_order
 
     _require_open(entry, ledger)
     at_kk = [listed_order(order).goods for order in _orders_at_kk(ids, entry, hook, ledger)]
@@ -88,8 +88,8 @@ def doubt_of_refunds(ids: Sequence[str], entry: Record, hook: KKHook, ledger: Sq
 
 
 def _orders_at_kk(ids: Sequence[str], entry: Record, hook: KKHook, ledger: SqlLedger) -> list[KKOrder]:
+    from airflow_provider_kk.delivery.listing import listed_order
     from airflow_provider_kk.delivery.log import printable
-    from airflow_provider_kk.delivery.order_jobs import listed_order
 
     if not ids:
         raise ResolutionRejected("enter at least one kkOrderId")
@@ -122,7 +122,7 @@ def require_other_number(ids: Sequence[str], entry: Record, hook: KKHook, ledger
     :raises ResolutionRejected: an id belongs to this number, or is not in the order's row.
     :raises KKError: KK cannot be read.
     """
-    from airflow_provider_kk.delivery.order_jobs import listed_order
+    from airflow_provider_kk.delivery.listing import listed_order
 
     not_in_row = [one for one in ids if one not in entry.kk_order_ids]
     try:

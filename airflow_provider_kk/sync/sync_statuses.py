@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.adopt_unknown import add_splits
-from airflow_provider_kk.delivery.listing import zero_padded_rows
+from airflow_provider_kk.delivery.listing import CANCELLED, goods_of, zero_padded_rows
 from airflow_provider_kk.delivery.log import HELD, OrderLog, some_of
 from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder
-from airflow_provider_kk.delivery.order_jobs import CANCELLED, goods_of
-from airflow_provider_kk.hooks.engines import NEEDED, enforces_keys, engine_behind, type_of
+from airflow_provider_kk.hooks.ledger_connection import NEEDED, engine_behind, type_without_keys
 from airflow_provider_kk.hooks.metrics import count_requests, count_statuses, tags_of
 from airflow_provider_kk.sync.errors import SyncError
 from airflow_provider_kk.sync.sync_counts import SyncRuns
@@ -56,9 +55,9 @@ def open_status_tables(
     """
     from airflow_provider_kk.delivery.sql.database import pool_arguments
 
-    if not enforces_keys(warehouse):
+    if unfit := type_without_keys(warehouse):
         raise SyncError(
-            f"The warehouse {warehouse.conn_id!r} is of type {type_of(warehouse)}. The status tables need a "
+            f"The warehouse {warehouse.conn_id!r} is of type {unfit}. The status tables need a "
             f"database that enforces unique keys: set warehouse_conn_id to {NEEDED}",
             is_retryable=False,
         )
@@ -279,7 +278,7 @@ class StatusSync:
             ListedOrder(
                 kk_id,
                 number,
-                goods=goods_of(rows.lines) or None,
+                goods=goods_of(rows.lines),
                 is_cancelled=rows.order.kk_status in CANCELLED,
             )
             for number, all_rows in found.items()

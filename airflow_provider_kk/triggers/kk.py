@@ -72,7 +72,7 @@ class OrderTrigger(_KKTrigger):
         triggerer's own.
     :param kk_order_ids: the orders to wait for; if there are none, it fires at the next tick with the state
         `again`.
-    :param until: a `fulfilment.Goal`.
+    :param until: the value of a `FulfilmentStatus`.
     :param any_split: wait for one of the orders only.
     :param poll_s: seconds from one poll to the next. All triggers with the same value poll at the same time,
         and share their requests.
@@ -116,7 +116,7 @@ class OrderTrigger(_KKTrigger):
         return TriggerEvent({**event, "deadline": self.deadline})  # type: ignore[no-untyped-call]
 
     async def _poll(self) -> dict[str, Any] | None:
-        from airflow_provider_kk.api.fulfilment import Goal, outlook
+        from airflow_provider_kk.api.fulfilment import FulfilmentStatus, outlook
 
         try:
             listed = await poller_of(self.kk_conn_id, self.ledger_conn_id).orders(self.kk_order_ids)
@@ -125,7 +125,7 @@ class OrderTrigger(_KKTrigger):
         except Exception:
             # The poller has logged it, and the next poll may succeed.
             return None
-        seen = outlook(self.kk_order_ids, listed, Goal(self.until), any_split=self.any_split)
+        seen = outlook(self.kk_order_ids, listed, FulfilmentStatus(self.until), any_split=self.any_split)
         if seen.is_reached:
             return {"state": "reached", "orders": seen.orders}
         return {"state": "failed", "reason": seen.why_never} if seen.why_never else None

@@ -85,7 +85,8 @@ def as_text(value: Any, field: str = "", notices: list[Fault] | None = None) -> 
     notice = ""
     if clean is None and (missing := tidy(text, field)):
         notice = f"the text {missing!r} counts as blank"
-    elif clean and field == "country" and (code := country_code(clean)):
+    elif clean and field == "country":
+        code = country_code(clean) or clean.upper()
         notice = "" if code == clean.upper() else f"{clean!r} is read as {code}"
         clean = code
     if notice and notices is not None:
@@ -119,14 +120,12 @@ def as_quantity(value: Any) -> Any:
 
     Whatever else could be meant as a number is left to the order's own check. Raises CellError for the rest.
     """
-    if isinstance(value, bool):
-        return value
     number = whole_number(value)
     if number is not None:
         return number
     if isinstance(value, bytes):
         return from_bytes(value).strip() or None
-    if value is None or isinstance(value, str | Decimal | float):
+    if value is None or isinstance(value, str | bool | Decimal | float):
         return value
     raise CellError(f"is {_kind(value)}, not a whole number")
 

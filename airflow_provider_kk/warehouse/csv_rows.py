@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
-from typing import TYPE_CHECKING, TextIO
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from airflow_provider_kk.warehouse.file_error import FileError
-from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
+from airflow_provider_kk.warehouse.mapping_arguments import Check, ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ MAX_COLUMNS = 1_000
 _FIRST_LINES, _CANDIDATES = 60, 10
 #: With fewer, a line is a title rather than the header of orders.
 _FEWEST_COLUMNS = 5
-_ROWS_AT_ONCE = 1_000
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
 #: No text has these: in another encoding than UTF-8 they prove that it is the wrong one.
@@ -33,6 +31,10 @@ _WRONG_ENCODING = re.compile("[\\x80-\\x9f\ufffd]")
 _LINE_AS_TEXT = re.compile(
     r"\bsku\b.*\b(qty|quantity)\b|\b(qty|quantity)\b.*\bsku\b", re.IGNORECASE | re.DOTALL
 )
+
+
+class FileError(ValueError):
+    """The file cannot be read as orders; the text describes where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,7 @@ class CsvLayout:
     header_line: int | None = None
 
 
-def read_csv(
-    file: TextIO, check: Callable[[Sequence[str]], object], given: CsvLayout, log: Log | None
-) -> tuple[Spool, str, str]:
+def read_csv(file: TextIO, check: Check, given: CsvLayout, log: Log) -> tuple[Spool, str, str]:
     """Read the rows below the header, and return them with two descriptions: of the layout, of the header.
 
     :raises FileError: when the file cannot be read with certainty.
@@ -58,15 +58,16 @@ def read_csv(
         file.seek(0)
         layout = replace(layout, quoting=_quoting_of_tabs(text_lines(file), header_line))
     file.seek(0)
-    records = _Records(file, layout)
-    header = next(iter(records), [])
+    records = _records(file, layout, header_line)
+    header = next((record.cells for record in records), [])
     if "".join(header).strip() == "":
         raise FileError("the file is empty: its first line must have the names of the columns")
     names = _names(header)
     if names != found_names:  # quotes that belong to the text
         check_names(names, check)
-    rows = _without_headers(_checked_rows(records, header, names, log), names, records, log)
-    spool = spooled(names, rows, first=header_line + 1)
+    first = header_line + 1
+    rows = _without_headers(_checked_rows(records, header, names, log), names, first, log)
+    spool = Spool.filled(names, rows, first)
     quoting = "no quoting" if layout.quoting == "none" else "double quotes"
     described = f"{_DELIMITERS.get(delimiter, repr(delimiter))}-separated"
     return spool, f"{described}, {quoting}", f"header in line {header_line}"
@@ -83,23 +84,7 @@ def text_lines(file: TextIO) -> Iterator[str]:
         yield line
 
 
-def spooled(names: Sequence[str], rows: Iterator[Sequence[object] | None], first: int = 1) -> Spool:
-    """Keep rows in a private file; a position without a row is left out."""
-    spool = Spool(names, first)
-    try:
-        while batch := list(islice(rows, _ROWS_AT_ONCE)):
-            for is_empty, group in groupby(batch, key=lambda row: row is None):
-                if is_empty:
-                    spool.skip(len(list(group)))
-                else:
-                    spool.add(row for row in group if row is not None)
-    except BaseException:
-        spool.close()
-        raise
-    return spool
-
-
-def check_names(names: Sequence[str], check: Callable[[Sequence[str]], object]) -> None:
+def check_names(names: Sequence[str], check: Check) -> None:
     """Check the column names of a file."""
     if len(names) > MAX_COLUMNS:
         raise FileError(f"the header has {len(names):,} columns, but at most {MAX_COLUMNS:,} can be read")
@@ -109,9 +94,7 @@ def check_names(names: Sequence[str], check: Callable[[Sequence[str]], object]) 
 # The header ----------------------------------------------------------------------------------------
 
 
-def _find_header(
-    lines: list[str], check: Callable[[Sequence[str]], object], given: CsvLayout
-) -> tuple[str, int, list[str]]:
+def _find_header(lines: list[str], check: Check, given: CsvLayout) -> tuple[str, int, list[str]]:
     """Return the delimiter, the number of the line that names the columns, and their names.
 
     A line `sep=;`, empty lines and a title may stand above it: it is the first line whose names `check`
@@ -226,78 +209,70 @@ def _quoting_of_tabs(lines: Iterator[str], header_line: int) -> str:
     return "none"
 
 
-class _Records:
-    """The records of a file from its header on, with their number as a spreadsheet counts rows."""
+class _Record(NamedTuple):
+    """The cells of one record, with its number as a spreadsheet counts rows."""
 
-    def __init__(self, file: TextIO, layout: CsvLayout) -> None:
-        self._lines = text_lines(file)
-        self._layout = layout
-        self._delimiter = layout.delimiter or ","
-        self._taken: list[str] = []
-        self.row_number = (layout.header_line or 1) - 1
-        self.width = 0
-        self.is_cut_off = False
-        """The last line that was read has no end."""
-        for _ in range(self.row_number):
-            next(self._lines, None)
-        self._records = self._split() if layout.quoting == "none" else self._parsed()
+    number: int
+    cells: list[str]
+    is_cut_off: bool
+    """Its last line has no end."""
 
-    def __iter__(self) -> Iterator[list[str]]:
-        return self._records
 
-    def _split(self) -> Iterator[list[str]]:
-        for line in self._lines:
-            self.row_number += 1
-            bare = line.rstrip("\r\n")
-            self.is_cut_off = bare == line
-            yield bare.split(self._delimiter) if bare else []
+def _records(file: TextIO, layout: CsvLayout, header_line: int) -> Iterator[_Record]:
+    """Yield the records of a file from its header on."""
+    lines = islice(text_lines(file), header_line - 1, None)
+    if layout.quoting != "none":
+        return _quoted_records(lines, layout, header_line)
+    bare = ((line, line.rstrip("\r\n")) for line in lines)
+    return (
+        _Record(number, text.split(layout.delimiter) if text else [], text == line)
+        for number, (line, text) in enumerate(bare, header_line)
+    )
 
-    def _parsed(self) -> Iterator[list[str]]:
-        reader = csv.reader(self._noted_lines(), delimiter=self._delimiter, strict=True)
-        try:
-            for cells in reader:
-                self.row_number += 1
-                if len(self._taken) > 1:
-                    self._require_one_record()
-                self.is_cut_off = self._taken[-1][-1:] not in "\r\n"
-                self._taken.clear()
-                yield cells
-        except csv.Error as error:
-            raise FileError(
-                f"row {self.row_number + 1} is not valid CSV: {error}. Check its quotes. --quoting none "
-                "reads quotes as part of the text"
-            ) from None
 
-    def _noted_lines(self) -> Iterator[str]:
-        for line in self._lines:
-            self._taken.append(line)
+def _quoted_records(lines: Iterator[str], layout: CsvLayout, number: int) -> Iterator[_Record]:
+    """Yield records by the rules of CSV, and stop where an open quote has taken rows into one cell."""
+    delimiter, width = layout.delimiter or ",", 0
+    taken: list[str] = []
+
+    def noted() -> Iterator[str]:
+        for line in lines:
+            taken.append(line)
             yield line
 
-    def _require_one_record(self) -> None:
-        """Stop where a quote that is not closed has taken rows into one cell."""
-        if self._layout.quoting == "auto" and any(
-            line.count(self._delimiter) + 1 >= self.width > 0 for line in self._taken[1:]
-        ):
-            raise FileError(
-                f"row {self.row_number} spans {len(self._taken)} lines that look like rows of their own, by "
-                "a quote that is not closed: give --quoting none if quotes are part of the text, or "
-                "--quoting double if a cell spans these lines"
-            )
+    try:
+        for cells in csv.reader(noted(), delimiter=delimiter, strict=True):
+            are_rows = any(line.count(delimiter) + 1 >= width > 0 for line in taken[1:])
+            if are_rows and layout.quoting == "auto":
+                raise FileError(
+                    f"row {number} spans {len(taken)} lines that look like rows of their own, by a quote "
+                    "that is not closed: give --quoting none if quotes are part of the text, or --quoting "
+                    "double if a cell spans these lines"
+                )
+            width = width or len(_names(cells))
+            yield _Record(number, cells, is_cut_off=taken[-1][-1:] not in "\r\n")
+            taken.clear()
+            number += 1
+    except csv.Error as error:
+        raise FileError(
+            f"row {number} is not valid CSV: {error}. Check its quotes. --quoting none reads quotes as part "
+            "of the text"
+        ) from None
 
 
 # Rows ----------------------------------------------------------------------------------------------
 
 
 def _checked_rows(
-    records: _Records, header: Sequence[str], names: Sequence[str], log: Log | None
+    records: Iterator[_Record], header: Sequence[str], names: Sequence[str], log: Log
 ) -> Iterator[list[str | None] | None]:
     """Yield the cells of each row, one for each name; None for an empty row.
 
     All rows must have the header's number of cells, or all the same surplus of empty ones.
     """
-    records.width = width = len(names)
+    width = len(names)
     expected, first, footer, is_after_gap = 0, 0, 0, False
-    for cells in records:
+    for number, cells, is_cut_off in records:
         row = [cell.strip() or None for cell in cells]
         if not any(row):
             is_after_gap = True
@@ -305,25 +280,25 @@ def _checked_rows(
             continue
         if footer or len(row) != (expected or len(header)):
             # What exports add below the orders, such as a count: it is short to the end of the file.
-            is_short = len(row) * 2 <= width and not records.is_cut_off
+            is_short = len(row) * 2 <= width and not is_cut_off
             # A quote that is left in a cell may belong to a cell that went on over lines.
             if (footer or is_after_gap) and is_short and not any('"' in cell for cell in cells):
-                footer = footer or records.row_number
+                footer = footer or number
                 yield None
                 continue
             if footer or expected or len(row) < width:
-                raise _wrong_width(records.row_number, len(row), width, expected, first, footer)
+                raise _wrong_width(number, len(row), width, expected, first, footer)
         if not expected:
-            expected, first = len(row), records.row_number
+            expected, first = len(row), number
         if len(row) > width:
             # A delimiter inside a cell shifts others, in "Last, First" of all rows, too.
             is_shifted = expected > len(header) and any(cell.startswith((" ", '"')) for cell in cells[1:])
             if any(row[width:]) or is_shifted:
-                raise _wrong_width(records.row_number, len(row), width, expected, first)
+                raise _wrong_width(number, len(row), width, expected, first)
             del row[width:]
         is_after_gap = False
         yield row
-    if footer and log is not None:
+    if footer:
         log.warning(
             "The rows from %d on, after an empty one, have too few cells for an order. They are left out as "
             "a footer",
@@ -332,20 +307,20 @@ def _checked_rows(
 
 
 def _without_headers(
-    rows: Iterator[list[str | None] | None], names: Sequence[str], records: _Records, log: Log | None
+    rows: Iterator[list[str | None] | None], names: Sequence[str], first: int, log: Log
 ) -> Iterator[list[str | None] | None]:
     """Leave out rows that repeat the header, as where one file was put below another."""
     known = frozenset(_folded(name) for name in names if name)
     named = next((index for index, name in enumerate(names) if name), 0)
     repeated: list[str] = []
-    for row in rows:
+    for number, row in enumerate(rows, first):
         # One column decides whether a row is worth a closer look.
-        if row and _folded(row[named] or "") in known and _repeats_header(row, names, records.row_number):
-            repeated.append(str(records.row_number))
+        if row and _folded(row[named] or "") in known and _repeats_header(row, names, number):
+            repeated.append(str(number))
             yield None
         else:
             yield row
-    if repeated and log is not None:
+    if repeated:
         log.warning("Rows that repeat the header are left out: %s", ", ".join(repeated))
 
 

@@ -10,14 +10,15 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_provider_kk.api.clean_text import CellError, check_part
 from airflow_provider_kk.warehouse.cells import as_text, from_bytes
 
 Reader = Callable[[Any], Any]
-"""Takes a row's cells, or one element of a list, and returns the value, which may be None."""
+"""Takes a row's cells, one element of a list, or a value, and returns a value, which may be None."""
 
 #: Fields that are another one without one of their parts.
 _WHOLE = frozenset({"custom_order_number", "sku", "line_id"})
@@ -30,28 +31,25 @@ class SourceError(ValueError):
     """The text is no source; the message has the reason."""
 
 
-class Template(NamedTuple):
-    """A template: each reference with the text before it, and the text after the last one."""
-
-    parts: tuple[tuple[str, str], ...]
-    tail: str
-
-
 def constant_of(source: str) -> str | None:
     """Return the text of a constant, or None when the source is not one."""
     return source[2:-1] if len(source) > 2 and source.startswith("='") and source.endswith("'") else None
 
 
-def is_template(source: str) -> bool:
-    """Return whether a source that is neither a column nor a constant is a template."""
-    return "{" in source or "}" in source
+def parse_source(source: str) -> tuple[list[tuple[str, str]], str]:
+    """Return each reference with the text before it, and the text after the last one, or a constant's.
 
+    In a template such as `"{first_name} {last_name}"`, `{{` and `}}` are braces.
 
-def parse_template(source: str) -> Template:
-    """Read `"{first_name} {last_name}"`; `{{` and `}}` are braces.
-
-    :raises SourceError: when braces do not match, or no column is named.
+    :raises SourceError: a constant without quotes, braces that do not match, or no column named.
     """
+    if source.startswith("='"):
+        constant = constant_of(source) or ""
+        if not constant.strip():
+            raise SourceError("must be a constant such as ='text', with both quotes")
+        return [], constant
+    if not _is_template(source):
+        return [("", source)], ""
     parts: list[tuple[str, str]] = []
     text = ""
     for token in _TOKEN.finditer(source):
@@ -68,29 +66,23 @@ def parse_template(source: str) -> Template:
             text += token[0]
     if not parts:
         raise SourceError("names no column in braces. Write a fixed text as ='...'")
-    return Template(tuple(parts), text)
-
-
-def check_source(source: str) -> None:
-    """Raise SourceError for what can be known to be no source without knowing the columns."""
-    if source.startswith("='"):
-        if not (constant_of(source) or "").strip():
-            raise SourceError("must be a constant such as ='text', with both quotes")
-    elif is_template(source):
-        parse_template(source)
+    return parts, text
 
 
 def references(source: str) -> list[str]:
     """Return the columns and paths that a source names."""
-    if constant_of(source) is not None:
-        return []
-    return [reference for _, reference in parse_template(source).parts] if is_template(source) else [source]
+    return [reference for _, reference in parse_source(source)[0]]
+
+
+def _is_template(source: str) -> bool:
+    return "{" in source or "}" in source
 
 
 class Binder:
     """Finds the columns that sources name, and collects which ones are read.
 
     `indexes` are the columns to read, in the order in which `complete` and the readers expect their cells.
+    What was bound first reads the first of them, and needs no others.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -114,11 +106,6 @@ class Binder:
         """Return whether a source is a column's name as a whole, whatever signs that name has."""
         return source.lower() in self._theirs
 
-    def used(self, source: str) -> list[int]:
-        """Return the indexes of the columns that a source names."""
-        named = [source] if self.is_column(source) else references(source)
-        return [found[0] for found in map(self.find, named) if found]
-
     def bind(self, source: str, field: str = "", others: Mapping[str, Reader] | None = None) -> Reader:
         """Return what reads a field's source of which all columns are there; `others` are readers by name."""
         if self.is_column(source):
@@ -126,8 +113,11 @@ class Binder:
         return _bind(source, field, lambda name: (others or {}).get(name.lower()) or self._reference(name))
 
     def complete(self, cells: Sequence[Any]) -> Sequence[Any]:
-        """Add to a row's cells the content of its JSON columns, each read once."""
-        return (*cells, *(_json_of(cells[place]) for place in reversed(self._json))) if self._json else cells
+        """Add to a row's cells, or to the first of them, the content of JSON columns, each read once."""
+        if not self._json:
+            return cells
+        there = [place for place in reversed(self._json) if place < len(cells)]
+        return (*cells, *(_json_of(cells[place]) for place in there))
 
     def _reference(self, reference: str) -> Reader:
         found = self.find(reference)
@@ -146,36 +136,69 @@ def bind_element(source: str, field: str) -> Reader:
     return _bind(source, field, _element_reference)
 
 
-def parse_json(text: str) -> Any:
-    """Read JSON text with exact numbers.
+def first_filled(readers: Sequence[Reader], cells: Any, reading: Reader) -> Any:
+    """Return what `reading` makes of a value that is not blank then, or of the last one.
 
-    :raises CellError: it is no JSON, or an object has a key twice.
+    :raises CellError: as a reader or `reading` does.
     """
-    try:
-        return json.loads(text, parse_float=Decimal, object_pairs_hook=_object)
-    except CellError:
-        raise
-    except (ValueError, RecursionError, ArithmeticError):
-        pass
-    raise CellError("is not valid JSON")
+    value = None
+    for read in readers:
+        value = reading(read(cells))
+        if not is_blank(value):
+            break
+    return value
+
+
+def is_blank(value: Any) -> bool:
+    """Return whether a value as it came stands for nothing."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+class RepeatedKeyError(CellError):
+    """An object in JSON has this key twice: which of its values is meant cannot be known."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__("is JSON with a key twice in one object")
+        self.key = key
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise CellError("is JSON with a key twice in one object")
+        names = [name for name, _ in pairs]
+        raise RepeatedKeyError(next(name for name in names if names.count(name) > 1))
     return found
 
 
+JSON = json.JSONDecoder(parse_float=Decimal, object_pairs_hook=_object)
+"""Reads JSON with exact numbers; raises RepeatedKeyError, or one of `JSON_ERRORS`."""
+JSON_ERRORS = (ValueError, RecursionError, ArithmeticError)
+
+
+def read_json(cell: Any) -> Any:
+    """Return the content of a cell of JSON text; what a driver has read already is returned as it is.
+
+    :raises CellError: it is no JSON, or an object has a key twice.
+    """
+    if isinstance(cell, bytes):
+        cell = from_bytes(cell)
+    if not isinstance(cell, str):
+        return cell
+    try:
+        return JSON.decode(cell) if cell.strip() else None
+    except CellError:
+        raise
+    except JSON_ERRORS:
+        pass
+    raise CellError("is not valid JSON")
+
+
 def _bind(source: str, field: str, reference: Callable[[str], Reader]) -> Reader:
-    constant = constant_of(source)
-    if constant is not None:
-        return lambda _: constant
-    if not is_template(source):
-        return reference(source)
-    template = parse_template(source)
-    parts = [(text, reference(name)) for text, name in template.parts]
-    return lambda cells: _fill(parts, template.tail, field, cells)
+    named, tail = parse_source(source)
+    parts = [(text, reference(name)) for text, name in named]
+    if not parts:
+        return lambda _: tail
+    return partial(_fill, parts, tail, field) if _is_template(source) else parts[0][1]
 
 
 def _fill(parts: Sequence[tuple[str, Reader]], tail: str, field: str, cells: Any) -> str | None:
@@ -249,9 +272,7 @@ def _of_key(value: Mapping[str, Any], key: str) -> Any:
 def _json_of(cell: Any) -> Any:
     """Return a JSON column's content; an error is kept and raised when the column is read."""
     try:
-        if isinstance(cell, bytes):
-            cell = from_bytes(cell)
-        return (parse_json(cell) if cell.strip() else None) if isinstance(cell, str) else cell
+        return read_json(cell)
     except CellError as error:
         return error
 

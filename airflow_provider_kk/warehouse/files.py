@@ -6,8 +6,10 @@ The layout of a file is detected and reported in one line of the log. No error r
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
+import logging
 import os
 import re
 import stat
@@ -18,9 +20,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO, cast
 
-from airflow_provider_kk.warehouse.csv_rows import CsvLayout, read_csv
-from airflow_provider_kk.warehouse.file_error import FileError
+from airflow_provider_kk.warehouse.csv_rows import CsvLayout, FileError, read_csv
 from airflow_provider_kk.warehouse.json_rows import read_json, read_json_lines
+from airflow_provider_kk.warehouse.mapping_arguments import Check
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileError", "read_file"]
 
+_log = logging.getLogger(__name__)
 _JSON_LINES = (".jsonl", ".ndjson")
 _GZIP = b"\x1f\x8b"
 _MARKS = (
@@ -37,10 +40,8 @@ _MARKS = (
     (b"\xfe\xff", "utf-16"),
     (b"\xef\xbb\xbf", "utf-8-sig"),
 )
-_UNICODE = re.compile(r"(utf|u|ucs)[-_ ]?(7|8|16|32)", re.IGNORECASE)
 _CHUNK = 1 << 20
 
-Check = Callable[[Sequence[str]], object]
 #: Shows a person how a guessed encoding reads the words that are not ASCII.
 ShowGuess = Callable[[str, Sequence[str]], object]
 
@@ -59,7 +60,6 @@ def read_file(
 ) -> Spool:
     """Read all rows of a file; a row's position is its row in a spreadsheet, or its line or place in JSON.
 
-    :param check: is called with the column names before a row is kept, and stops the reading by raising.
     :param delimiter: of a CSV file; else detected.
     :param quoting: `auto`, `none`, or `double`: a cell in double quotes may hold delimiters and lines.
     :param encoding: else by the file's byte order mark, else UTF-8.
@@ -69,6 +69,7 @@ def read_file(
     :param show_guess: is called for each encoding that a file without a known one may have.
     :raises FileError: when there is no such file, or it cannot be read with certainty.
     """
+    log = log or _log
     with _failing_as_file_error(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise FileError(
@@ -88,10 +89,10 @@ def read_file(
                 spool, before, after = read_json_lines(file, check), "JSON lines", ""
             else:
                 spool, before, after = read_json(file, check), "JSON", ""
-    if log is not None:
-        rows = "1 row" if spool.rows == 1 else f"{spool.rows:,} rows"
-        parts = ("gzip" if source.is_gzip else "", before, _shown(encoding), after, rows)
-        log.info("%s: %s", Path(path).name, ", ".join(filter(None, parts)))
+    rows = "1 row" if spool.rows == 1 else f"{spool.rows:,} rows"
+    encoding = encoding.removesuffix("-sig").upper() if encoding.startswith("utf") else encoding
+    parts = ("gzip" if source.is_gzip else "", before, encoding, after, rows)
+    log.info("%s: %s", Path(path).name, ", ".join(filter(None, parts)))
     return spool
 
 
@@ -107,14 +108,9 @@ class _Source:
     def open(self) -> IO[bytes]:
         return cast("IO[bytes]", gzip.open(self.path)) if self.is_gzip else open(self.path, "rb")
 
-    def begin(self, size: int = 4_096) -> bytes:
+    def begin(self) -> bytes:
         with self.open() as file:
-            return file.read(size)
-
-    def chunks(self) -> Iterator[bytes]:
-        with self.open() as file:
-            while chunk := file.read(_CHUNK):
-                yield chunk
+            return file.read(4_096)
 
     def text(self, encoding: str) -> TextIO:
         return io.TextIOWrapper(self.open(), encoding, newline="")
@@ -241,34 +237,22 @@ def _encoding_of(source: _Source, given: str | None, show_guess: ShowGuess | Non
     """
     begin = source.begin()
     marked = next((name for mark, name in _MARKS if begin.startswith(mark)), None)
-    if given is None and marked is None:
-        marked = _unmarked_utf_16(begin)
-    if given is None and marked is not None:
-        return marked
-    if given is not None and _UNICODE.match(_checked(given)):
-        return marked if marked and re.sub(r"\W|_", "", given.lower()) in _plain(marked) else given
-    is_utf_8, is_ascii = _is_utf_8(source)
     if given is None:
-        if is_utf_8:
-            return "utf-8-sig"
-        _reject_unknown_encoding(source, show_guess)
+        if found := marked or _unmarked_utf_16(begin) or ("utf-8-sig" if _is_utf_8(source)[0] else None):
+            return found
+        raise _unknown_encoding(source, show_guess)
+    try:
+        io.TextIOWrapper(io.BytesIO(), given)
+    except LookupError:
+        raise FileError(f"--encoding {given!r} does not exist. Give one such as cp1252 or utf-8") from None
+    name = codecs.lookup(given).name
+    if name.startswith("utf"):
+        return marked if marked and marked.removesuffix("-sig") == name.removesuffix("-sig") else name
+    is_utf_8, is_ascii = _is_utf_8(source)
     if is_utf_8 and not is_ascii:
         raise FileError(f"{source.path} is UTF-8, and {given} would read other letters: leave --encoding out")
-    _reject_signs_for_letters(source, cast("str", given))
-    return cast("str", given)
-
-
-def _plain(encoding: str) -> tuple[str, ...]:
-    plain = encoding.removesuffix("-sig").replace("-", "")
-    return plain, plain.removeprefix("utf"), f"{plain}sig"
-
-
-def _checked(encoding: str) -> str:
-    try:
-        io.TextIOWrapper(io.BytesIO(), encoding)
-    except LookupError:
-        raise FileError(f"--encoding {encoding!r} does not exist. Give one such as cp1252 or utf-8") from None
-    return encoding
+    _reject_signs_for_letters(source, given)
+    return given
 
 
 def _unmarked_utf_16(begin: bytes) -> str | None:
@@ -284,27 +268,26 @@ def _unmarked_utf_16(begin: bytes) -> str | None:
 
 def _is_utf_8(source: _Source) -> tuple[bool, bool]:
     """Return whether a file is UTF-8, and whether it is plain ASCII without escapes to other letters."""
-    import codecs
-
-    decoder, is_ascii = codecs.getincrementaldecoder("utf-8")(), True
+    is_ascii = True
     try:
-        for chunk in source.chunks():
-            # ISO-2022-JP and its like are ASCII throughout, with escape sequences.
-            if b"\x1b$" in chunk:
-                return False, False
-            is_ascii = is_ascii and chunk.isascii()
-            decoder.decode(chunk)
-        decoder.decode(b"", final=True)
+        with source.text("utf-8") as file:
+            while chunk := file.read(_CHUNK):
+                # ISO-2022-JP and its like are ASCII throughout, with escape sequences.
+                if "\x1b$" in chunk:
+                    return False, False
+                is_ascii = is_ascii and chunk.isascii()
     except UnicodeDecodeError:
         return False, False
     return True, is_ascii
 
 
-def _reject_unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> None:
+def _unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> FileError:
     lines = _non_ascii_lines(source)
-    others = [number for number, line in lines if not _is_valid_utf_8(line)]
+    others = [
+        number for number, line in lines if b"\x1b" in line or line.decode(errors="ignore").encode() != line
+    ]
     if others and len(others) * 2 <= len(lines):
-        raise FileError(
+        return FileError(
             f"line {others[0]} is not UTF-8, but other lines are: the file has two encodings. Fix "
             "that line, or export the file again"
         )
@@ -314,7 +297,7 @@ def _reject_unknown_encoding(source: _Source, show_guess: ShowGuess | None) -> N
         for guess in guesses:
             show_guess(guess, _non_ascii_parts(sample.decode(guess, "replace")))
     names = ", ".join(guesses) or "none"
-    raise FileError(
+    return FileError(
         f"{source.path} is not UTF-8, and its encoding is unknown. Encodings that may fit: {names}. "
         "On a terminal, `kk check` prints some words in each of them. Give the right one as --encoding, or "
         "save the file as CSV (UTF-8)"
@@ -346,14 +329,6 @@ def _non_ascii_lines(source: _Source) -> list[tuple[int, bytes]]:
     return found
 
 
-def _is_valid_utf_8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return b"\x1b" not in line
-
-
 def _guesses(sample: bytes) -> list[str]:
     from charset_normalizer import from_bytes
 
@@ -373,8 +348,3 @@ def _non_ascii_parts(text: str) -> list[str]:
     """Return some words with letters that are not ASCII, to recognise an encoding, without their rows."""
     parts = re.findall(r"[^\W\d_]+|[^\x00-\x7f]+", text)
     return list(dict.fromkeys(part for part in parts if not part.isascii()))[:_SHOWN]
-
-
-def _shown(encoding: str) -> str:
-    name = encoding.lower().removesuffix("-sig").replace("_", "-")
-    return name.upper() if _UNICODE.match(name) else encoding

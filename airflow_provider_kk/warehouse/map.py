@@ -7,31 +7,34 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS, ApiVersion
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 from airflow_provider_kk.api.models import Order
 from airflow_provider_kk.warehouse.cells import canonical
-from airflow_provider_kk.warehouse.items_column import check_for_nameless_records
 from airflow_provider_kk.warehouse.mapping_arguments import (
     ADDRESS_FIELDS,
+    ADVISED_FIELDS,
     ITEMS,
     LINE_ID,
     NUMBER,
     check_mapping,
 )
 from airflow_provider_kk.warehouse.match_columns import Columns, match_columns
-from airflow_provider_kk.warehouse.read_order import RowReader, SourceRow, field_path
+from airflow_provider_kk.warehouse.read_order import (
+    RowReader,
+    SourceRow,
+    check_for_nameless_records,
+    field_path,
+)
 from airflow_provider_kk.warehouse.spool import RowKey, Spool
 
 MAX_ROWS_PER_ORDER = 10_000
 """More rows with one order number are no order but a mistake in the statement, and not held in memory."""
 
 _NAMED = 5
-_DELIVERY_FIELDS = (("street1", "street2"), ("city",), ("zip",))
-"""An order without one of each is taken by KK, and its parcel may not arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,9 @@ def parse_orders(
     """
     check_mapping(columns, defaults, duplicate_rows)
     mapping = match_columns(spool.names, columns, defaults=defaults)
-    if ITEMS in mapping.fields and mapping.fields[ITEMS].text.lower() in map(str.lower, spool.names):
-        index = [name.lower() for name in spool.names].index(mapping.fields[ITEMS].text.lower())
-        check_for_nameless_records(spool.column(index))
+    names = [name.lower() for name in spool.names]
+    if ITEMS in mapping.fields and (items := mapping.fields[ITEMS].sources[0].lower()) in names:
+        check_for_nameless_records(spool.column(names.index(items)))
     version = None if api_version is None else API_VERSIONS[api_version]
     return _Mapper(mapping, spool, version, duplicate_rows == "keep", on_skipped).parsed_orders()
 
@@ -100,25 +103,23 @@ class _Mapper:
         self._on_skipped = on_skipped
         self._reader = RowReader(columns)
         self._indexes = tuple(columns.binder.indexes)
-        number = columns.number
+        fills_down = columns.preset.fills_down
         self._key = RowKey(
-            number.name, tuple(number.binder.indexes), self._reader.order_number, number.fills_down
+            f"{fills_down} {columns.fields[NUMBER]}",
+            self._indexes[: columns.number_width],
+            self._reader.order_number,
+            fills_down,
         )
         #: Number of an order beside goods without one -> row of the order, row of the goods.
-        self._goods_beside: dict[str, tuple[int, int]] = {}
+        self._goods_beside = {} if columns.one_row_per_order else self._find_goods_without_number()
         #: Number that another one nearly equals -> row of the other one.
-        self._alike: dict[str, int] = {}
+        self._alike: dict[str | None, int] = dict(spool.keys_alike(self._key))
 
     def parsed_orders(self) -> Iterator[ParsedOrder]:
-        if not self._columns.one_row_per_order:
-            self._goods_beside = self._find_goods_without_number()
-        self._alike = dict(self._spool.keys_alike(self._key))
         for number, group in self._spool.groups(self._key, self._indexes):
             spooled = list(islice(group, MAX_ROWS_PER_ORDER))
-            more = next(group, None)
-            if more is not None:
-                count = len(spooled) + sum(1 for _ in chain([more], group))
-                yield self._too_many(number, spooled[0].position, count)
+            if more := sum(1 for _ in group):
+                yield self._too_many(number, spooled[0].position, len(spooled) + more)
                 continue
             rows = self._reader.read(spooled)
             if self._reader.is_no_order(number, rows):
@@ -133,11 +134,10 @@ class _Mapper:
         Without an order above, it is the one below. A sheet's footer is no line.
         """
         found: dict[str, tuple[int, int]] = {}
-        last: int | None = None
         for spooled, neighbours in self._spool.rows_without_key(self._key, self._indexes):
-            last = self._spool.last_keyed_row(self._key) if last is None else last
             (row,) = self._reader.read([spooled])
-            if not self._reader.has_goods(row, may_be_footer=row.position > last):
+            is_below_all = all(neighbour.position < row.position for _, neighbour in neighbours)
+            if not self._reader.has_goods(row, may_be_footer=is_below_all):
                 continue
             may_be_below = self._reader.has_header(row) or len(neighbours) == 1
             for number, neighbour in neighbours:
@@ -149,22 +149,16 @@ class _Mapper:
 
     def _variants(self, number: str | None, rows: list[SourceRow]) -> Iterator[ParsedOrder]:
         """Yield the rows of one number: one order, or as many invalid ones as there are different headers."""
-        number_faults = self._number_faults(number, rows[0])
-        if len(rows) == 1:
-            yield self._parse(number, rows, number_faults)
-            return
+        number_faults = [] if number is not None else [self._explained(self._reader.number_fault(rows[0]))]
         header = self._reader.merge_headers(rows)
-        if not self._columns.one_row_per_order and all(len(values) == 1 for values in header.values()):
-            rows[0].header = {name: values[0] for name, values in header.items()}
-            yield self._parse(number, rows, number_faults)
-            return
-        # In a field with several values, each row keeps its own.
         variants: dict[object, list[SourceRow]] = {}
         for row in rows:
+            # In a field with several values, each row keeps its own.
             own = {
                 name: values[0] if len(values) == 1 else row.header[name] for name, values in header.items()
             }
-            key = (*own.values(), self._reader.items_key(row) if self._columns.one_row_per_order else None)
+            has_items = self._columns.one_row_per_order and len(rows) > 1
+            key = (*own.values(), self._reader.items_key(row) if has_items else None)
             variants.setdefault(key, []).append(replace(row, header=own))
         groups = list(variants.values())
         conflicts = self._conflicts(groups) if len(groups) > 1 else []
@@ -179,14 +173,14 @@ class _Mapper:
         by_line = not self._columns.one_row_per_order
         counted = [row for row in rows if self._reader.has_line(row)] if by_line else rows[:1]
         notices = list(dict.fromkeys(notice for row in rows for notice in row.notices))
-        header, unreadable = self._reader.header(rows)
-        lines, line_ids, line_faults = self._reader.lines(counted)
+        found: list[Fault] = []
+        header = self._reader.header(rows, found)
+        lines, line_ids = self._reader.lines(counted, found)
         data = _order_data(number, header, lines)
-        found = [*unreadable, *line_faults]
         if len(line_ids) > 1:
             found += self._faults_of_lines(counted, lines, line_ids)
-        status_faults, status_warnings = self._statuses(rows)
-        found += status_faults
+        statuses = [one for one in self._columns.statuses if any(one.applies(row.cells) for row in rows)]
+        found += [status.fault for status in statuses if not status.is_warning]
         if number in self._goods_beside:
             found.append(_goods_fault(*self._goods_beside[number]))
         faults = [*faults, *(self._explained(fault) for fault in found)]
@@ -210,7 +204,7 @@ class _Mapper:
             position=rows[0].position,
             digest=_digest(data),
             warnings=(
-                *status_warnings,
+                *(status.fault for status in statuses if status.is_warning),
                 *self._alike_warnings(number),
                 *map(self._explained, dict.fromkeys(notices)),
                 *(() if faults else _missing(header, {notice.path for notice in notices})),
@@ -219,7 +213,7 @@ class _Mapper:
         )
 
     def _alike_warnings(self, number: str | None) -> list[Fault]:
-        if number is None or number not in self._alike:
+        if number not in self._alike:
             return []
         text = (
             f"differs from that of row {self._alike[number]} only in case, spaces, # or leading zeros. Both "
@@ -227,21 +221,10 @@ class _Mapper:
         )
         return [self._explained(Fault(NUMBER, text))]
 
-    def _statuses(self, rows: Sequence[SourceRow]) -> tuple[list[Fault], list[Fault]]:
-        """Return the faults and warnings of what an order's source reports of it, such as a cancellation."""
-        faults: list[Fault] = []
-        warnings: list[Fault] = []
-        for status in self._columns.statuses:
-            if any(map(status.applies, (row.cells for row in rows))):
-                (faults if status.is_fault else warnings).append(Fault(status.path, status.message))
-        return faults, warnings
-
     def _faults_of_lines(
         self, rows: Sequence[SourceRow], lines: Any, ids: Sequence[str | None]
     ) -> Iterator[Fault]:
         """Yield lines that are there twice: by their ids, or because their rows are equal in every column."""
-        if not isinstance(lines, list):
-            return
         skus = Counter(_sku(line) for line in lines)
         named = Counter(one for one in ids if one is not None)
         if len(skus) == len(lines) and len(named) == named.total():
@@ -283,9 +266,6 @@ class _Mapper:
         )
         return [self._explained(Fault(path, message)) for path in fields]
 
-    def _number_faults(self, number: str | None, row: SourceRow) -> list[Fault]:
-        return [] if number is not None else [self._explained(self._reader.number_fault(row))]
-
     def _too_many(self, number: str | None, position: int, rows: int) -> ParsedOrder:
         message = f"is on {rows} rows, more than the {MAX_ROWS_PER_ORDER} that one order may have"
         fault = self._explained(Fault(NUMBER, message))
@@ -319,10 +299,10 @@ def _goods_fault(own: int, goods: int) -> Fault:
 
 def _missing(header: Mapping[str, str | None], noticed: set[str]) -> Iterator[Fault]:
     """Warn of a blank part of the address, unless there is a notice of it, such as that `nan` is blank."""
-    for names in _DELIVERY_FIELDS:
-        is_blank = not header.get(names[0]) and not header.get(names[-1])
-        if is_blank and field_path(names[0]) not in noticed:
-            yield Fault(field_path(names[0]), "is blank: KK accepts the order, but the parcel may not arrive")
+    for name in ADVISED_FIELDS:
+        is_filled = header.get(name) or (name == "street1" and header.get("street2"))
+        if not is_filled and field_path(name) not in noticed:
+            yield Fault(field_path(name), "is blank: KK accepts the order, but the parcel may not arrive")
 
 
 def _repeated_skus(lines: Any, ids: Sequence[str | None]) -> Iterator[Fault]:

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from airflow_provider_kk.warehouse.field_sources import SourceError, check_source, constant_of
+from airflow_provider_kk.warehouse.field_sources import SourceError, constant_of, parse_source
 from airflow_provider_kk.warehouse.presets import PRESETS, Preset
 
 ADDRESS_FIELDS = (
@@ -24,6 +24,10 @@ ADDRESS_FIELDS = (
     "ioss",
     "vat",
 )
+
+
+ADVISED_FIELDS = ("street1", "city", "zip")
+"""KK takes an order without these, and the parcel may not arrive."""
 
 
 ORDER_FIELDS = ("remark", "sale_platform", "channel_type")
@@ -54,6 +58,10 @@ PRESET = "preset"
 
 
 DUPLICATE_ROWS = ("fail", "keep")
+
+
+Check = Callable[[Sequence[str]], object]
+"""Is called with the column names before a row is kept, and stops the reading by raising."""
 
 
 class ColumnsError(ValueError):
@@ -121,7 +129,7 @@ def _checked(given: Mapping[str, str], argument: str) -> dict[str, str]:
         if not isinstance(source, str) or not source.strip():
             raise ColumnsError(f"{argument}: {ours!r} must name a column")
         try:
-            check_source(source.strip())
+            parse_source(source.strip())
         except SourceError as error:
             raise ColumnsError(f"{argument}: the source of {name} {error}") from None
         if name in (NUMBER, ITEMS, LINE_ID) and constant_of(source.strip()) is not None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from airflow_provider_kk.api.clean_text import CellError
+from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.warehouse.cells import as_text
-from airflow_provider_kk.warehouse.field_sources import Binder, Reader, bind_element, constant_of, references
+from airflow_provider_kk.warehouse.field_sources import (
+    Binder,
+    Reader,
+    bind_element,
+    constant_of,
+    first_filled,
+    references,
+)
 from airflow_provider_kk.warehouse.mapping_arguments import (
     ADDRESS_FIELDS,
+    ADVISED_FIELDS,
     FIELDS,
     IN_ITEMS,
     ITEMS,
@@ -22,19 +31,12 @@ from airflow_provider_kk.warehouse.mapping_arguments import (
     FieldMapping,
     did_you_mean,
 )
+from airflow_provider_kk.warehouse.presets import Preset
 
 _NAME = re.compile(r"[^\W\d_][\w ()/&#.:+-]{0,59}")
 _FIGURE = re.compile(r"[+(\d]")
 _NEEDED = (NUMBER, "country", "phone", "recipient", "province")
 _A_CONSTANT = "='...'"
-_ADVISED = ("street1", "city", "zip")
-"""KK takes an order without these, and the parcel may not arrive."""
-
-
-def _option(name: str, source: str) -> str:
-    return (
-        f"--columns {name}={source}" if re.fullmatch(r"[\w.-]+", source) else f'--columns {name}="{source}"'
-    )
 
 
 @dataclass(frozen=True)
@@ -42,74 +44,69 @@ class Source:
     """Where columns come from, in the words of an error."""
 
     has: str
-    it_has: str
     unique: str
     """How each column comes to be there once."""
     named: str
-    """How a column gets a name that is read, by which it is followed."""
-    maps: Callable[[str, str], str]
-    """How an order's field is mapped to a source."""
-    example: str = "YOUR_COLUMN"
+    """How a column gets a name that is read."""
+    is_argument: bool = False
+    """Fields are mapped by the operator's argument `columns`, rather than by options of a command."""
 
-    def mapped(self, name: str) -> str:
-        """Show how a field is mapped to a column of an unknown name."""
-        return self.maps(name, self.example)
+    def maps(self, names: Iterable[str], sources: Mapping[str, str] | None = None) -> str:
+        """Show how fields are mapped to their sources, or to columns of unknown names."""
+        unknown = "<your column>" if self.is_argument else "YOUR_COLUMN"
+        pairs = [(name, (sources or {}).get(name, unknown)) for name in names]
+        if self.is_argument:
+            return ", ".join(f'"{name}": "{source}"' for name, source in pairs)
+        quotes = ["" if re.fullmatch(r"[\w.-]+", source) else '"' for _, source in pairs]
+        return " ".join(
+            f"--columns {name}={quote}{source}{quote}"
+            for (name, source), quote in zip(pairs, quotes, strict=True)
+        )
 
 
 STATEMENT = Source(
     has="the statement returns",
-    it_has="It returns",
     unique="select each once, or rename one with AS",
-    named="Name them with AS in the statement, or map them: columns={{{}}}",
-    maps='"{}": "{}"'.format,
-    example="<your column>",
+    named="Name them with AS in the statement",
+    is_argument=True,
 )
 #: A statement, as the command line takes it.
-QUERY = replace(
-    STATEMENT,
-    named="Name them with AS in the statement, or map them: {}",
-    maps=_option,
-    example="YOUR_COLUMN",
-)
-FILE = Source(
-    has="the file has",
-    it_has="It has",
-    unique="leave one out, or rename it",
-    named="Name them so in the file, or map them: {}",
-    maps=_option,
-)
+QUERY = replace(STATEMENT, is_argument=False)
+FILE = Source(has="the file has", unique="leave one out, or rename it", named="Name them so in the file")
 
 
 @dataclass(frozen=True)
 class FieldSource:
-    """Where one field comes from; a blank value is taken from the first of the defaults that is filled."""
+    """Where one field comes from: its source, and others where that is blank, each with what reads it."""
 
-    text: str
-    read: Reader
-    defaults: tuple[Reader, ...] = ()
-    is_own_name: bool = False
-    """It is a column that was found under the field's own name."""
-    shown: str = ""
+    sources: tuple[str, ...]
+    readers: tuple[Reader, ...]
+
+    @property
+    def read(self) -> Reader:
+        """What reads the first source."""
+        return self.readers[0]
 
     def __str__(self) -> str:
-        return self.shown or self.text
+        # A constant may be the sender's own telephone number.
+        return ", else ".join(one if constant_of(one) is None else "a constant" for one in self.sources)
 
 
-#: By the field of a preset: where a status of its source is reported, in which words, and if it is a fault.
+#: By the field of a preset: where a status of its source is reported, in which words, and if it only warns.
 _STATUSES = {
-    "cancelled": (NUMBER, "is cancelled, refunded or a test at its source: see the column {}", True),
+    "cancelled": (NUMBER, "is cancelled, refunded or a test at its source: see the column {}", False),
     "refunded_in_part": (
         NUMBER,
         "is refunded in part at its source, so its lines may have too many pieces: see the column {}. Set "
         "the quantities that are left, and clear that cell",
-        True,
+        False,
     ),
-    "shipped": (NUMBER, "may have shipped already: see the column {}", False),
+    "shipped": (NUMBER, "may have shipped already: see the column {}", True),
     "unshipped_lines": (
         ITEMS,
         "has lines that need no shipping, such as a tip or a gift card: see the column {}. Remove these "
         "lines, or KK may reject the order",
-        False,
+        True,
     ),
 }
 
@@ -121,9 +118,8 @@ class Status:
     read: Reader
     #: Lower case; any value when there is none.
     values: tuple[str, ...]
-    path: str
-    message: str
-    is_fault: bool
+    fault: Fault
+    is_warning: bool
 
     def applies(self, cells: object) -> bool:
         """Return whether the value in a row's cells is one of them."""
@@ -144,13 +140,13 @@ class Columns:
     in_items: Mapping[str, FieldSource]
     #: Reads a row's cells, each column once.
     binder: Binder
-    #: How many of the columns that are read belong to the order as a whole; they come first.
+    #: How many of the columns that are read are of the order's number; they come first.
+    number_width: int
+    #: How many are of the number or of the order as a whole; they come first, too.
     header_width: int
     #: Names of the columns that nothing reads.
     ignored: tuple[str, ...]
-    number: NumberSource
-    #: Whether a quantity such as `2.000` is surely 2.
-    has_decimal_point: bool = False
+    preset: Preset
     #: Reads what a row without a line of its own is blank in; None when every row is a line.
     line_mark: Reader | None = None
     #: What shows that an order must not be sent, or is on its way already.
@@ -169,30 +165,17 @@ class Columns:
     @property
     def mapped(self) -> Mapping[str, str]:
         """The sources of fields that are called otherwise than the field."""
-        return {name: source.text for name, source in self.fields.items() if not source.is_own_name}
+        firsts = {name: source.sources[0] for name, source in self.fields.items()}
+        return {name: first for name, first in firsts.items() if first.lower() != name}
 
     @property
     def unfilled(self) -> tuple[str, ...]:
         """Fields that no column fills, and without which a parcel may not arrive."""
-        return tuple(name for name in _ADVISED if name not in self.fields)
+        return tuple(name for name in ADVISED_FIELDS if name not in self.fields)
 
     def lines(self) -> tuple[str, ...]:
         """Describe each field with its source: `recipient <- {first_name} {last_name}`."""
         return tuple(f"{name} <- {source}" for name, source in (*self.fields.items(), *self.in_items.items()))
-
-
-@dataclass(frozen=True)
-class NumberSource:
-    """How rows are grouped: the order number of a row, by the cells of `binder`."""
-
-    binder: Binder
-    source: FieldSource
-    fills_down: bool
-
-    @property
-    def name(self) -> str:
-        """The key by which groupings of the same rows differ."""
-        return f"{self.fills_down} {self.source}"
 
 
 def match_columns(
@@ -218,222 +201,194 @@ class _Resolution:
         self._names = names
         self._theirs = [name.strip().lower() for name in names]
         self._mapping = mapping
+        self._preset = mapping.preset
         self._source = source
-        self._finder = Binder(names)
+        self._binder = Binder(names)
+        self._defaults = {**mapping.preset.defaults, **mapping.defaults}
+        self._of_preset = self._sources_of_preset()
+        #: The sources of each field, the first of which is read and the others where it is blank.
+        self._chosen: dict[str, tuple[str, ...]] = {name: (one,) for name, one in mapping.given.items()}
 
     def columns(self) -> Columns:
         """Decide on each field's sources, then bind them to the columns."""
-        chosen = self._chosen()
-        self._one_shape(chosen)
-        self._check_present(chosen)
-        self._check_unique(chosen)
-        header = [name for name in chosen if name in (NUMBER, *ADDRESS_FIELDS, *ORDER_FIELDS)]
-        binder = Binder(self._names)
-        fields = {name: self._bind(binder, chosen, name) for name in header}
-        width = len(binder.indexes)
-        rest = [name for name in chosen if name not in fields and name not in IN_ITEMS]
-        fields |= {name: self._bind(binder, chosen, name) for name in rest}
-        mark = self._mapping.preset.line_column
-        line_mark = binder.bind(mark) if mark and binder.has(mark) else None
-        preset = self._mapping.preset
+        self._choose()
+        self._keep_one_shape()
+        self._check_sources()
+        self._check_needed()
+        fields: dict[str, FieldSource] = {}
+        widths = []
+        for group in ((NUMBER,), (*ADDRESS_FIELDS, *ORDER_FIELDS), (*LINE_FIELDS, LINE_ID, ITEMS)):
+            fields |= {name: self._bind(name) for name in group if name in self._chosen}
+            widths.append(len(self._binder.indexes))
+        self._check_unique()
+        mark = self._preset.line_column
+        line_mark = self._binder.bind(mark) if mark and self._binder.has(mark) else None
         statuses = tuple(
-            Status(binder.bind(source), values, path, message.format(source), is_fault)
-            for name, (path, message, is_fault) in _STATUSES.items()
-            for source, values in getattr(preset, name).items()
-            if binder.has(source)
+            Status(self._binder.bind(source), values, Fault(path, message.format(source)), is_warning)
+            for name, (path, message, is_warning) in _STATUSES.items()
+            for source, values in getattr(self._preset, name).items()
+            if self._binder.has(source)
         )
-        number_binder = Binder(self._names)
-        number = NumberSource(
-            number_binder, self._bind(number_binder, chosen, NUMBER), self._mapping.preset.fills_down
-        )
+        read = self._binder.indexes
         return Columns(
             fields={name: fields[name] for name in FIELDS if name in fields},
-            in_items=self._in_items(chosen),
-            binder=binder,
-            header_width=width,
-            ignored=tuple(name for index, name in enumerate(self._names) if index not in binder.indexes),
-            number=number,
-            has_decimal_point=self._mapping.preset.has_decimal_point,
+            in_items=self._in_items(),
+            binder=self._binder,
+            number_width=widths[0],
+            header_width=widths[1],
+            ignored=tuple(name for index, name in enumerate(self._names) if index not in read),
+            preset=self._preset,
             line_mark=line_mark,
             statuses=statuses,
         )
 
     # Which source for which field -------------------------------------------------------------------
 
-    def _chosen(self) -> dict[str, tuple[str, ...]]:
-        """Return the sources of each field, the first of which is read and the others where it is blank."""
-        given = self._mapping.given
-        chosen: dict[str, tuple[str, ...]] = {name: (source,) for name, source in given.items()}
-        for name, sources in self._of_preset().items():
+    def _choose(self) -> None:
+        """Choose the sources of each field: given ones, the preset's, or the column of its own name."""
+        chosen = self._chosen
+        for name, sources in self._of_preset.items():
             chosen.setdefault(name, sources)
         taken = {sources[0].lower() for sources in chosen.values()}
         for name in FIELDS:
             if name in self._theirs and name not in taken:
                 chosen.setdefault(name, (name,))
-        for name in self._mapping.defaults:
-            # A field without a column is blank in every row.
-            chosen.setdefault(name, ())
-        for name, default in self._mapping.preset.defaults.items():
-            if not self._unknown(chosen, name, default):
+        for name, default in self._defaults.items():
+            if name in self._mapping.defaults or not self._unknown(name, default):
+                # A field without a column is blank in every row.
                 chosen.setdefault(name, ())
-        return chosen
 
-    def _of_preset(self) -> dict[str, tuple[str, ...]]:
+    def _sources_of_preset(self) -> dict[str, tuple[str, ...]]:
         """Return the preset's sources that have their columns, unless the given ones are of another shape."""
         given, found = self._mapping.given, {}
-        for name, sources in self._mapping.preset.columns.items():
+        for name, sources in self._preset.columns.items():
             if (name in (ITEMS, *IN_ITEMS) and any(one in given for one in LINE_FIELDS)) or (
                 name in LINE_FIELDS and ITEMS in given
             ):
                 continue
             alternatives = (sources,) if isinstance(sources, str) else sources
-            there = tuple(one for one in alternatives if name in IN_ITEMS or self._finder.has(one))
+            there = tuple(one for one in alternatives if name in IN_ITEMS or self._binder.has(one))
             if name == NUMBER:
                 there = there[:1]  # a second number would make another order of a row
             is_needed = name in (*_NEEDED, *LINE_FIELDS, ITEMS)
-            if there or (is_needed and name not in self._theirs and self._default(name) is None):
+            if there or (is_needed and name not in self._theirs and name not in self._defaults):
                 found[name] = there or alternatives[:1]  # an error names what is not there
         return found
 
-    def _default(self, name: str) -> str | None:
-        mapping = self._mapping
-        return mapping.defaults.get(name) or mapping.preset.defaults.get(name)
-
-    def _one_shape(self, chosen: dict[str, tuple[str, ...]]) -> None:
+    def _keep_one_shape(self) -> None:
         """Keep either `items` or `sku` and `quantity`: what is mapped goes before what is just there."""
+        chosen = self._chosen
         line_fields = [name for name in LINE_FIELDS if name in chosen]
-        mapped = {*self._mapping.given, *self._of_preset()}
         inside = [name for name in IN_ITEMS if name in chosen]
         if ITEMS in chosen and line_fields:
-            lines_mapped = any(name in mapped for name in LINE_FIELDS)
+            mapped = {*self._mapping.given, *self._of_preset}
+            lines_mapped = bool(mapped & {*LINE_FIELDS})
             if lines_mapped == bool(mapped & {ITEMS, *IN_ITEMS}):
-                raise ColumnsError(self._both_shapes(chosen, line_fields))
+                raise self._both_shapes(line_fields)
             for name in (ITEMS,) if lines_mapped else line_fields:
                 del chosen[name]
         if ITEMS in chosen:
             chosen.pop(LINE_ID, None)
         elif inside:
-            raise ColumnsError(
+            raise self._error(
                 f"columns maps {', '.join(inside)}, but {self._source.has} no column items. Map it, "
-                f"too: {self._source.mapped(ITEMS)}. {self._what_it_has()}"
+                f"too: {self._source.maps([ITEMS])}"
             )
 
-    def _both_shapes(self, chosen: Mapping[str, tuple[str, ...]], line_fields: Sequence[str]) -> str:
-        theirs = {name: chosen[name][0] for name in (ITEMS, *line_fields)}
-        example = ", " if self._source is STATEMENT else " "
-        mapped = example.join(self._source.maps(name, theirs[name]) for name in line_fields)
-        return (
+    def _both_shapes(self, line_fields: Sequence[str]) -> ColumnsError:
+        theirs = {name: self._chosen[name][0] for name in (ITEMS, *line_fields)}
+        return self._error(
             f"{self._source.has} both {theirs[ITEMS]} and {', '.join(theirs[one] for one in line_fields)}. "
             "An order is either one row with all lines in items, or one row per line with sku and quantity. "
-            f"To read {' and '.join(line_fields)}, map them: {mapped}. To read items, map it: "
-            f"{self._source.maps(ITEMS, theirs[ITEMS])}. {self._what_it_has()}"
+            f"To read {' and '.join(line_fields)}, map them: {self._source.maps(line_fields, theirs)}. "
+            f"To read items, map it: {self._source.maps([ITEMS], theirs)}"
         )
 
-    def _check_present(self, chosen: Mapping[str, tuple[str, ...]]) -> None:
+    def _check_sources(self) -> None:
         gone = []
-        for name, sources in chosen.items():
-            for one in sources:
-                if name in IN_ITEMS or self._finder.has(one):
-                    continue
-                column = next(named for named in references(one) if self._finder.find(named) is None)
-                beside = "" if column == one else f" (no column {column})"
-                gone.append(f"{name} -> {one}{beside}{self._near(column)}")
+        for name, source in ((name, one) for name, sources in self._chosen.items() for one in sources):
+            if name not in IN_ITEMS and not self._binder.has(source):
+                column = next(named for named in references(source) if self._binder.find(named) is None)
+                beside = "" if column == source else f" (no column {column})"
+                gone.append(f"{name} -> {source}{beside}{self._near(column)}")
         if gone:
-            raise ColumnsError(
-                f"columns maps {', '.join(gone)}, but {self._source.has} no such column. "
-                f"{self._what_it_has()}"
-            )
+            raise self._error(f"columns maps {', '.join(gone)}, but {self._source.has} no such column")
         for name, default in self._mapping.defaults.items():
-            for column in self._unknown(chosen, name, default):
-                raise ColumnsError(
+            for column in self._unknown(name, default):
+                raise self._error(
                     f"defaults: {name} -> {default} names no column or field {column}{self._near(column)}. "
-                    f'Write a fixed text as "{_A_CONSTANT}". {self._what_it_has()}'
+                    f'Write a fixed text as "{_A_CONSTANT}"'
                 )
-        missing = [name for name in _NEEDED if name not in chosen]
-        if ITEMS not in chosen:
-            missing += [name for name in LINE_FIELDS if name not in chosen]
+
+    def _check_needed(self) -> None:
+        needed = _NEEDED if ITEMS in self._chosen else (*_NEEDED, *LINE_FIELDS)
+        missing = [name for name in needed if name not in self._chosen]
         if not missing:
             return
         or_items = " (or items, with all lines of the order)" if set(missing) & set(LINE_FIELDS) else ""
-        advised = [name for name in _ADVISED if name not in chosen]
-        example = (", " if self._source is STATEMENT else " ").join(
-            map(self._source.mapped, missing + advised)
-        )
-        constant = f" A constant is possible, too: {self._source.maps(missing[0], _A_CONSTANT)}."
+        advised = [name for name in ADVISED_FIELDS if name not in self._chosen]
+        example = self._source.maps(missing + advised)
+        example = f"columns={{{example}}}" if self._source.is_argument else example
         also = f" Without {', '.join(advised)} the parcel may not arrive." if advised else ""
+        if missing[0] != NUMBER:
+            constant = self._source.maps(missing[:1], {missing[0]: _A_CONSTANT})
+            also = f"{also} A constant is possible, too: {constant}."
         raise ColumnsError(
             f"{self._source.has} no column {', '.join(missing)}{or_items}. {self._what_it_has()}. "
-            f"The fields of an order are {', '.join(FIELDS)}. {self._source.named.format(example)}."
-            f"{also}{constant if missing[0] not in (NUMBER, ITEMS) else ''}"
+            f"The fields of an order are {', '.join(FIELDS)}. {self._source.named}, or map them: {example}."
+            f"{also}"
         )
 
-    def _unknown(self, chosen: Mapping[str, tuple[str, ...]], name: str, default: str) -> list[str]:
+    def _unknown(self, name: str, default: str) -> list[str]:
         """Return what a default refers to that is neither a column nor another field with a source."""
-        if name in IN_ITEMS or self._finder.is_column(default):
+        if name in IN_ITEMS or self._binder.is_column(default):
             return []
         return [
             one
             for one in references(default)
-            if self._finder.find(one) is None and (one.lower() == name or not chosen.get(one.lower()))
+            if self._binder.find(one) is None and (one.lower() == name or not self._chosen.get(one.lower()))
         ]
 
-    def _check_unique(self, chosen: Mapping[str, tuple[str, ...]]) -> None:
-        used = {
-            index
-            for name, sources in chosen.items()
-            if name not in IN_ITEMS
-            for one in (*sources, self._default(name) or "")
-            for index in self._finder.used(one)
-        }
-        twice = sorted({self._theirs[one] for one in used if self._theirs.count(self._theirs[one]) > 1})
+    def _check_unique(self) -> None:
+        used = {self._theirs[index] for index in self._binder.indexes}
+        twice = sorted(name for name in used if self._theirs.count(name) > 1)
         if twice:
-            raise ColumnsError(
+            raise self._error(
                 f"{self._source.has} {', '.join(twice)} more than once (upper and lower case are the same): "
-                f"{self._source.unique}. {self._what_it_has()}"
+                f"{self._source.unique}"
             )
 
     # Reading ----------------------------------------------------------------------------------------
 
-    def _bind(
-        self,
-        binder: Binder,
-        chosen: Mapping[str, tuple[str, ...]],
-        name: str,
-        above: tuple[str, ...] = (),
-    ) -> FieldSource:
+    def _bind(self, name: str, above: tuple[str, ...] = ()) -> FieldSource:
         """Bind a field's sources and its default; `above` are the fields whose defaults refer to it."""
-        sources, default = chosen[name], self._default(name)
-        readers = [binder.bind(one, name) for one in sources]
-        shown = [_shown(one) for one in sources]
-        if default and not self._unknown(chosen, name, default):
+        chosen, sources, default = self._chosen, self._chosen[name], self._defaults.get(name)
+        readers = [self._binder.bind(one, name) for one in sources]
+        if default and not self._unknown(name, default):
             others = {
-                other: binder.bind(chosen[other][0], other)
+                other: self._binder.bind(chosen[other][0], other)
                 if other in above  # defaults that refer to each other
-                else _first_filled(other, self._bind(binder, chosen, other, (*above, name)))
+                else _filled_source(other, self._bind(other, (*above, name)))
                 for other in map(str.lower, references(default))
                 if other != name and chosen.get(other)
             }
-            readers.append(binder.bind(default, name, others))
-            shown.append(_shown(default))
-        if not readers:
-            readers, shown = [_nothing], ["nothing"]
-        text = sources[0] if sources else default or ""
-        return FieldSource(text, readers[0], tuple(readers[1:]), text.lower() == name, ", else ".join(shown))
+            sources = (*sources, default)
+            readers.append(self._binder.bind(default, name, others))
+        return FieldSource(sources or ("nothing",), tuple(readers) or (_nothing,))
 
-    def _in_items(self, chosen: Mapping[str, tuple[str, ...]]) -> dict[str, FieldSource]:
-        if not any(name in chosen for name in IN_ITEMS):
-            return {}
+    def _in_items(self) -> dict[str, FieldSource]:
         found = {}
-        for name in (*LINE_FIELDS, LINE_ID):
-            sources = chosen.get(f"{ITEMS}.{name}") or (name,)
-            default = self._default(f"{ITEMS}.{name}")
-            sources = (*sources, default) if default else sources
-            readers = tuple(bind_element(one, name) for one in sources)
-            shown = ", else ".join(map(_shown, sources))
-            found[f"{ITEMS}.{name}"] = FieldSource(sources[0], readers[0], readers[1:], shown=shown)
+        for field in IN_ITEMS if any(field in self._chosen for field in IN_ITEMS) else ():
+            name = field.removeprefix(f"{ITEMS}.")
+            default = self._defaults.get(field)
+            sources = (*(self._chosen.get(field) or (name,)), *([default] if default else ()))
+            found[field] = FieldSource(sources, tuple(bind_element(one, name) for one in sources))
         return found
 
     # What an error shows ----------------------------------------------------------------------------
+
+    def _error(self, text: str) -> ColumnsError:
+        return ColumnsError(f"{text}. {self._what_it_has()}")
 
     def _near(self, column: str) -> str:
         named = filter(_NAME.fullmatch, self._theirs)
@@ -451,23 +406,17 @@ class _Resolution:
             return "Its first line does not look like a header, so it is not shown"
         is_file = self._source is FILE
         shown = [name if not is_file or _NAME.fullmatch(name) else "***" for name in self._names]
-        return f"{self._source.it_has}: {', '.join(shown) or 'no column'}"
+        return f"It {self._source.has.split()[-1]}: {', '.join(shown) or 'no column'}"
 
 
-def _first_filled(name: str, source: FieldSource) -> Reader:
-    """Return what reads a field with its defaults."""
+def _filled_source(name: str, source: FieldSource) -> Reader:
+    """Return what reads a field with its defaults, as it came."""
 
-    def read(cells: object) -> object:
-        values = (one(cells) for one in (source.read, *source.defaults))
-        return next((value for value in values if as_text(value, name) is not None), None)
+    def unless_blank(value: object) -> object:
+        return None if as_text(value, name) is None else value
 
-    return read
+    return lambda cells: first_filled(source.readers, cells, unless_blank)
 
 
 def _nothing(_: object) -> None:
     return None
-
-
-def _shown(source: str) -> str:
-    """Return a source for the log; a constant may be the sender's own telephone number."""
-    return source if constant_of(source) is None else "a constant"

@@ -9,14 +9,20 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.delivery.sql.driver_errors import is_of_statement, number, redact_db_error, sqlstate
-from airflow_provider_kk.warehouse.drivers import driver_of, leave_autocommit, plain_cursor, tuples
-from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
+from airflow_provider_kk.warehouse.mapping_arguments import Check, ColumnsError
 from airflow_provider_kk.warehouse.spool import Spool
-from airflow_provider_kk.warehouse.sql import PERCENT_STYLES, style_of
+from airflow_provider_kk.warehouse.sql import (
+    PERCENT_STYLES,
+    driver_of,
+    leave_autocommit,
+    plain_cursor,
+    style_of,
+    tuples,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -45,7 +51,7 @@ def read_rows(
     parameters: Sequence[Any] | Mapping[str, Any] | None = None,
     log: Log | None = None,
     *,
-    check: Callable[[Sequence[str]], object] | None = None,
+    check: Check = lambda _: None,
     only_reads: bool = False,
 ) -> Spool:
     """Read all rows of `sql`, and close cursor and connection, also when this raises.
@@ -72,50 +78,35 @@ def read_rows(
             _forbid_changes(connection)
         cursor = _open_cursor(connection, sql)
         warehouse.callback(_close, cursor, log)
-        if parameters:
-            advice = _DOUBLE_IT if _takes_percent_for_place(sql, style_of(hook, connection)) else ""
-            _ask(cursor, sql, lambda: cursor.execute(sql, parameters), binds=True, advice=advice)
-        else:
-            _ask(cursor, sql, lambda: cursor.execute(sql))
-        spool = _spool(cursor, sql, check, log)
+        arguments = (sql, parameters) if parameters else (sql,)
+        has_percent = bool(parameters) and _takes_percent_for_place(sql, style_of(hook, connection))
+        advice = _DOUBLE_IT if has_percent else ""
+        _ask(cursor, sql, lambda: cursor.execute(*arguments), binds=bool(parameters), advice=advice)
+        # psycopg2's named cursors describe their columns only once something was fetched.
+        first = _fetch(cursor, sql) if cursor.description or _is_named(cursor) else []
+        if not cursor.description:
+            raise ColumnsError("the statement returns no rows to read: `sql` must be one SELECT")
+        names = tuple(str(column[0]).lower() for column in cursor.description)
+        check(names)
+        spool = Spool.filled(names, _rows(cursor, sql, first, log))
     log.info("Read %d rows in %.1f s; the warehouse is closed", spool.rows, time.monotonic() - started)
     return spool
-
-
-def _spool(cursor: Any, sql: str, check: Callable[[Sequence[str]], object] | None, log: Log) -> Spool:
-    names, batches = _names_and_batches(cursor, sql)
-    if check is not None:
-        check(names)
-    spool = Spool(names)
-    try:
-        logged = time.monotonic()
-        for batch in batches:
-            spool.add(batch)
-            if time.monotonic() - logged > _LOG_EVERY_S:
-                logged = time.monotonic()
-                log.info("Read %d rows so far", spool.rows)
-        _require_last_result(cursor, sql)
-    except BaseException:
-        spool.close()
-        raise
-    return spool
-
-
-def _names_and_batches(cursor: Any, sql: str) -> tuple[tuple[str, ...], Iterator[list[tuple[Any, ...]]]]:
-    # psycopg2's named cursors describe their columns only once something was fetched.
-    first = _fetch(cursor, sql) if cursor.description or _is_named(cursor) else []
-    if not cursor.description:
-        raise ColumnsError("the statement returns no rows to read: `sql` must be one SELECT")
-    names = tuple(str(column[0]).lower() for column in cursor.description)
-    return names, chain([first], iter(lambda: _fetch(cursor, sql), [])) if first else iter(())
 
 
 def _fetch(cursor: Any, sql: str) -> list[tuple[Any, ...]]:
     return tuples(cursor, _ask(cursor, sql, lambda: cursor.fetchmany(_ROWS_PER_FETCH)))
 
 
-def _require_last_result(cursor: Any, sql: str) -> None:
-    """Reject a statement with more than one result, such as a procedure's: its other rows would be lost."""
+def _rows(cursor: Any, sql: str, batch: list[tuple[Any, ...]], log: Log) -> Iterator[tuple[Any, ...]]:
+    """Yield all rows from the first batch on; raise if there is another result, whose rows would be lost."""
+    logged, count = time.monotonic(), 0
+    while batch:
+        yield from batch
+        count += len(batch)
+        if time.monotonic() - logged > _LOG_EVERY_S:
+            logged = time.monotonic()
+            log.info("Read %d rows so far", count)
+        batch = _fetch(cursor, sql)
     while not _is_named(cursor) and _ask(cursor, sql, lambda: _next_result(cursor)):
         if cursor.description:
             raise ColumnsError("the statement returns more than one result: `sql` must be one SELECT")
@@ -228,82 +219,70 @@ def _open_cursor(connection: Any, sql: str) -> Any:
     if driver == "redshift_connector" and not connection.autocommit and _can_be_declared(sql):
         return _ServerCursor(connection)
     if driver == "jaydebeapi":
-        return _JdbcCursor(connection)
+        connection.jconn = _FetchingInBatches(connection.jconn)
+        return _JdbcCursor(connection.cursor())
     if driver == "MySQLdb":
         return plain_cursor(connection, cursorclass=sys.modules["MySQLdb.cursors"].SSCursor)
     return plain_cursor(connection)
 
 
-class _ServerCursor:
+class _Wrapper:
+    """Does what another object does, except what a subclass does otherwise."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapped, name)
+
+
+class _ServerCursor(_Wrapper):
     """A cursor on the server, by SQL: redshift_connector has none of its own."""
 
     name = "kk_rows"
 
     def __init__(self, connection: Any) -> None:
+        super().__init__(connection.cursor())
         self._connection = connection
-        self._cursor = connection.cursor()
         self._is_open = False
-
-    @property
-    def description(self) -> Any:
-        return self._cursor.description
 
     def execute(self, sql: str, *parameters: Any) -> None:
         try:
-            self._cursor.execute(f"DECLARE {self.name} CURSOR FOR {sql}", *parameters)
+            self._wrapped.execute(f"DECLARE {self.name} CURSOR FOR {sql}", *parameters)
             self._is_open = True
         except Exception:
             # A statement that cannot be declared may still run, and its own error names its own lines.
             self._connection.rollback()
-            self._cursor.execute(sql, *parameters)
+            self._wrapped.execute(sql, *parameters)
 
     def fetchmany(self, size: int) -> Any:
         if self._is_open:
             # More than a thousand at a time are too many for Redshift on a single node.
-            self._cursor.execute(f"FETCH FORWARD {size} FROM {self.name}")
-        return self._cursor.fetchmany(size)
-
-    def close(self) -> None:
-        self._cursor.close()
+            self._wrapped.execute(f"FETCH FORWARD {size} FROM {self.name}")
+        return self._wrapped.fetchmany(size)
 
 
-class _JdbcCursor:
+class _JdbcCursor(_Wrapper):
     """A cursor of JayDeBeApi that gives columns their aliases and fetches rows a batch at a time."""
-
-    def __init__(self, connection: Any) -> None:
-        connection.jconn = _FetchingInBatches(connection.jconn)
-        self._cursor = connection.cursor()
 
     @property
     def description(self) -> Any:
-        columns = self._cursor._meta
+        columns = self._wrapped._meta
         if columns is None:
             return None
         # Its own description has the names in the table; what AS makes of a column is its label.
         return [(columns.getColumnLabel(place),) for place in range(1, columns.getColumnCount() + 1)]
 
-    def execute(self, sql: str, *parameters: Any) -> None:
-        self._cursor.execute(sql, *parameters)
-
     def fetchmany(self, size: int) -> list[Any]:
         # Its own `fetchmany` ends by asking for all rows that are left, as MariaDB's driver understands it.
-        return list(islice(iter(self._cursor.fetchone, None), size))
-
-    def close(self) -> None:
-        self._cursor.close()
+        return list(islice(iter(self._wrapped.fetchone, None), size))
 
 
-class _FetchingInBatches:
+class _FetchingInBatches(_Wrapper):
     """A JDBC connection that sets how many rows a statement fetches at a time, before it runs."""
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
     def prepareStatement(self, sql: str) -> Any:  # as Java spells it
-        statement = self._connection.prepareStatement(sql)
+        statement = self._wrapped.prepareStatement(sql)
         statement.setFetchSize(_ROWS_PER_FETCH)
         return statement
 
@@ -320,9 +299,7 @@ def _is_named(cursor: Any) -> bool:
 
 
 def _roll_back(connection: Any) -> None:
-    with contextlib.suppress(
-        Exception
-    ):  # whatever the driver raises; what it left undone ends with the connection
+    with contextlib.suppress(Exception):  # what a driver leaves undone ends with the connection
         connection.rollback()
 
 

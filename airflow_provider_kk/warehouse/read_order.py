@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from airflow_provider_kk.api.clean_text import CellError
 from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.warehouse.cells import as_quantity, as_text, canonical
-from airflow_provider_kk.warehouse.items_column import parse_items
-from airflow_provider_kk.warehouse.mapping_arguments import ADDRESS_FIELDS, ITEMS, LINE_ID, NUMBER
+from airflow_provider_kk.warehouse.field_sources import Reader, first_filled, is_blank, read_json
+from airflow_provider_kk.warehouse.mapping_arguments import (
+    ADDRESS_FIELDS,
+    ITEMS,
+    LINE_ID,
+    NUMBER,
+    ColumnsError,
+)
 from airflow_provider_kk.warehouse.match_columns import Columns, FieldSource
 from airflow_provider_kk.warehouse.spool import SpooledRow
 
@@ -19,6 +26,13 @@ _TOTALS = frozenset(
     ("total", "totals", "grand total", "subtotal", "sum", "summe", "gesamt", "gesamtsumme", "somme", "totale")
 )
 """The texts that a sheet's footer has in the place of a SKU."""
+_READINGS: dict[str, Reader] = {
+    "sku": partial(as_text, field="sku"),
+    "quantity": as_quantity,
+    LINE_ID: partial(as_text, field=LINE_ID),
+}
+"""How the fields of a line are read."""
+_EXPECTED = 'a list such as [{"sku": "FWXW00290_WHT_M", "quantity": 1}]'
 
 
 @dataclass(slots=True)
@@ -39,27 +53,22 @@ class RowReader:
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
-        self._indexes = tuple(columns.binder.indexes)
         self._header_reads = [(name, columns.fields[name].read) for name in columns.header]
-        self._defaults = [name for name in columns.header if columns.fields[name].defaults]
-        quantity = _without_zero_decimals if columns.has_decimal_point else as_quantity
-        readings = (("sku", _as_sku), ("quantity", quantity))
-        self._line_fields = [
-            (name, reading, columns.fields[name]) for name, reading in readings if name in columns.fields
-        ]
-        self._line_id = columns.fields.get(LINE_ID)
+        self._defaults = [name for name in columns.header if len(columns.fields[name].readers) > 1]
+        self._line_readings = {name: one for name, one in _READINGS.items() if name in columns.fields}
+        if columns.preset.has_decimal_point:
+            self._line_readings["quantity"] = _without_zero_decimals
 
     def order_number(self, cells: tuple[Any, ...]) -> str | None:
         """Return the order number of a row, None when it has none that can be read."""
-        number = self._columns.number
-        found: str | None = _first_filled(number.source, number.binder.complete(cells), _as_number)
-        return found
+        completed = self._columns.binder.complete(cells)
+        number: str | None = self._value(NUMBER, completed, _as_number, NUMBER, [])
+        return number
 
     def number_fault(self, row: SourceRow) -> Fault:
         """Return why a row has no readable order number."""
         faults: list[Fault] = []
-        source = self._columns.fields[NUMBER]
-        if _first_filled(source, row.cells, _as_number_text, NUMBER, faults) is not None:
+        if self._value(NUMBER, row.cells, partial(as_text, field=NUMBER), NUMBER, faults) is not None:
             return Fault(NUMBER, "is not valid Unicode text")
         return (faults or [Fault(NUMBER, "is required: it identifies the order")])[0]
 
@@ -80,8 +89,6 @@ class RowReader:
                 except CellError as error:
                     header[name] = None
                     faults.append(Fault(field_path(name), str(error)))
-            if country := header.get("country"):
-                header["country"] = country.upper()
             if notices:
                 notices = [Fault(field_path(notice.path), notice.message) for notice in notices]
             rows.append(SourceRow(position, cells, header, faults, notices))
@@ -89,12 +96,10 @@ class RowReader:
 
     def is_no_order(self, number: str | None, rows: Sequence[SourceRow]) -> bool:
         """Return whether rows are blank in all that is read, or marked as a footer."""
-        if number is not None and self._columns.line_mark is None:
-            return False
         if number is None:
-            return all(_is_blank(cell) for row in rows for cell in row.cells)
-        width = len(self._indexes)
-        return not any(self._is_filled(row, width) for row in rows)
+            return all(is_blank(cell) for row in rows for cell in row.cells)
+        width = len(self._columns.binder.indexes)
+        return self._columns.line_mark is not None and not any(self._is_filled(row, width) for row in rows)
 
     def has_header(self, row: SourceRow) -> bool:
         """Return whether a field that belongs to the order as a whole is filled."""
@@ -102,85 +107,73 @@ class RowReader:
 
     def _is_filled(self, row: SourceRow, width: int) -> bool:
         """Return whether one of the first columns that are read, except the order number's, is filled."""
-        of_number = self._columns.number.binder.indexes
-        cells = zip(self._indexes[:width], row.cells, strict=False)
-        return any(index not in of_number and not _is_blank(cell) for index, cell in cells)
+        return not all(map(is_blank, row.cells[self._columns.number_width : width]))
 
     def has_line(self, row: SourceRow) -> bool:
         """Return whether a row is a line of its order."""
         mark = self._columns.line_mark
-        if mark is None or not _is_blank(mark(row.cells)):
-            return True
-        return not _is_blank(_value(self._columns.fields["sku"], row.cells))
+        return mark is None or not is_blank(mark(row.cells)) or not is_blank(self._raw("sku", row))
 
     def has_goods(self, row: SourceRow, *, may_be_footer: bool) -> bool:
         """Return whether a row names a SKU or a quantity; the footer of a sheet has none."""
         if not self.has_line(row):
             return False
-        sku, quantity = (_value(source, row.cells) for _, _, source in self._line_fields)
+        sku, quantity = self._raw("sku", row), self._raw("quantity", row)
         is_headed = self.has_header(row)
         if isinstance(sku, str) and sku.strip(" :").lower() in _TOTALS:
             return is_headed
-        return not _is_blank(sku) or (not _is_blank(quantity) and not (may_be_footer and not is_headed))
+        return not is_blank(sku) or (not is_blank(quantity) and (is_headed or not may_be_footer))
 
-    def header(self, rows: Sequence[SourceRow]) -> tuple[dict[str, str | None], list[Fault]]:
-        """Return the order's header with its blanks filled, and the faults of cells that cannot be read."""
+    def header(self, rows: Sequence[SourceRow], faults: list[Fault]) -> dict[str, str | None]:
+        """Return the order's header with its blanks filled; adds to `faults` what cannot be read."""
         header = rows[0].header
-        faults = list({fault: None for row in rows for fault in row.faults})
-        if not self._defaults:
-            return header, faults
+        faults += dict.fromkeys(fault for row in rows for fault in row.faults)
         unreadable = {fault.path for fault in faults}
         for name in self._defaults:
-            path, source = field_path(name), self._columns.fields[name]
+            path = field_path(name)
             if header[name] is not None or path in unreadable:
                 continue
-            values = {_default(name, source, row.cells, faults): None for row in rows}
-            filled = [value for value in values if value is not None]
-            if len(filled) > 1:
+            reading = partial(as_text, field=name)
+            values = dict.fromkeys(
+                self._value(name, row.cells, reading, path, faults, first=1) for row in rows
+            )
+            values.pop(None, None)
+            if len(values) > 1:
                 faults.append(Fault(path, "is blank, and its default differs between rows of this order"))
-            elif filled:
-                value = filled[0].upper() if name == "country" else filled[0]
+            elif values:
+                (value,) = values
                 header = {**header, name: value}
-        return header, faults
+        return header
 
-    def lines(self, rows: Sequence[SourceRow]) -> tuple[Any, list[str | None], list[Fault]]:
-        """Return the lines as `Order.parse` takes them, their ids, and the faults of unreadable cells."""
-        faults: list[Fault] = []
+    def lines(self, rows: Sequence[SourceRow], faults: list[Fault]) -> tuple[Any, list[str | None]]:
+        """Return the lines as `Order.parse` takes them, and their ids; adds to `faults`."""
         ids: list[str | None]
         if self._columns.one_row_per_order:
             items = self.items(rows[0], faults)
             ids = [item.pop(LINE_ID, None) if isinstance(item, dict) else None for item in items or ()]
-            return items, [one if isinstance(one, str) else None for one in ids], faults
+            return items, [one if isinstance(one, str) else None for one in ids]
         lines, ids = [], []
         for index, row in enumerate(rows):
-            line = {}
-            for name, reading, source in self._line_fields:
-                value = _first_filled(source, row.cells, reading, f"{ITEMS}[{index}].{name}", faults)
-                if value is not None:
-                    line[name] = value
-            lines.append(line)
-            path = f"{ITEMS}[{index}]"
-            own = self._line_id
-            ids.append(_first_filled(own, row.cells, _as_line_id, path, faults) if own else None)
-        return lines, ids, faults
+            values = {
+                name: self._value(name, row.cells, reading, f"{ITEMS}[{index}].{name}", faults)
+                for name, reading in self._line_readings.items()
+            }
+            ids.append(values.pop(LINE_ID, None))
+            lines.append({name: value for name, value in values.items() if value is not None})
+        return lines, ids
 
     def items(self, row: SourceRow, faults: list[Fault]) -> list[Any] | None:
         """Return the lines in a row's `items`; adds to `faults` why they cannot be read."""
-
-        def reading(cell: Any) -> list[Any] | None:
-            return parse_items(cell, self._columns.in_items)
-
-        found: list[Any] | None = _first_filled(
-            self._columns.fields[ITEMS], row.cells, reading, ITEMS, faults
-        )
+        reading = partial(_parse_items, sources=self._columns.in_items)
+        found: list[Any] | None = self._value(ITEMS, row.cells, reading, ITEMS, faults)
         return found
 
     def items_key(self, row: SourceRow) -> str:
         """Return a text that is equal for equal lines in `items`."""
         items = self.items(row, [])
         if items is None:
-            cell = _value(self._columns.fields[ITEMS], row.cells)
-            return "" if _is_blank(cell) else canonical(cell)
+            cell = self._raw(ITEMS, row)
+            return "" if is_blank(cell) else canonical(cell)
         # Lines in another sequence are the same lines.
         return "\n".join(sorted(map(canonical, items)))
 
@@ -195,30 +188,37 @@ class RowReader:
             merged[name] = list(values) or [None]
         return merged
 
+    def _value(
+        self, name: str, cells: Any, reading: Reader, path: str, faults: list[Fault], first: int = 0
+    ) -> Any:
+        """Return a field's value by the first of its sources that is filled; adds to `faults`.
+
+        :param first: the first of its sources that counts.
+        """
+        try:
+            return first_filled(self._columns.fields[name].readers[first:], cells, reading)
+        except CellError as error:
+            faults.append(Fault(path, str(error)))
+            return None
+
+    def _raw(self, name: str, row: SourceRow) -> Any:
+        """Return a field's value as it came; an unreadable one counts as filled."""
+        try:
+            return self._columns.fields[name].read(row.cells)
+        except CellError as error:
+            return error
+
 
 def _without_zero_decimals(cell: Any) -> Any:
     return as_quantity(re.sub(r"\.0+$", "", cell.strip()) if isinstance(cell, str) else cell)
 
 
-def _as_sku(cell: Any) -> str | None:
-    return as_text(cell, "sku")
-
-
-def _as_line_id(cell: Any) -> str | None:
-    return as_text(cell, LINE_ID)
-
-
-def _as_number_text(cell: Any) -> str | None:
-    return as_text(cell, NUMBER)
-
-
 def _as_number(cell: Any) -> str | None:
     """Return a cell as the order number that rows are grouped by."""
     try:
-        number = _as_number_text(cell)
-    except CellError:
-        return None
-    if number is None or any("\ud800" <= character <= "\udfff" for character in number):
+        number = as_text(cell, NUMBER)
+        (number or "").encode()
+    except ValueError:  # also for a lone surrogate
         return None
     return number
 
@@ -228,48 +228,59 @@ def field_path(field: str) -> str:
     return f"address.{field}" if field in ADDRESS_FIELDS else field
 
 
-def _default(name: str, source: FieldSource, cells: Any, faults: list[Fault]) -> str | None:
-    """Return the first of a field's defaults that is filled."""
-    for read in source.defaults:
-        try:
-            value = as_text(read(cells), name)
-        except CellError as error:
-            faults.append(Fault(field_path(name), str(error)))
-            return None
-        if value is not None:
-            return value
-    return None
+# The items column ---------------------------------------------------------------------------------
 
 
-def _first_filled(
-    source: FieldSource,
-    cells: Any,
-    reading: Callable[[Any], Any],
-    path: str = "",
-    faults: list[Fault] | None = None,
-) -> Any:
-    """Return a field's value, or the first of its defaults that is filled."""
-    value = None
+def _parse_items(cell: Any, sources: Mapping[str, FieldSource]) -> list[Any] | None:
+    """Return a decoded cell, a list or JSON text, as lines for `Order.parse`; blank is absent.
+
+    :param sources: where a line's fields come from, so that all else in an element is left out; empty when
+        its elements have our own names, in upper or lower case as with columns. A `line_id` is kept.
+    :raises CellError: it is no list.
+    """
     try:
-        value = reading(source.read(cells))
-        for read in source.defaults:
-            if not _is_blank(value):
-                break
-            value = reading(read(cells))
+        lines = read_json(cell)
     except CellError as error:
-        if faults is not None:
-            faults.append(Fault(path, str(error)))
-        return None
-    return value
+        raise CellError(f"{error}. It must be {_EXPECTED}") from None
+    if lines is not None and not isinstance(lines, list):
+        raise CellError(f"must be {_EXPECTED}, as JSON text or as a list")
+    return None if lines is None else [_line(line, sources) for line in lines]
 
 
-def _value(source: FieldSource, cells: Any) -> Any:
-    """Return a field's value as it came; an unreadable one counts as filled."""
+def check_for_nameless_records(cells: Iterable[Any]) -> None:
+    """Raise ColumnsError for BigQuery's arrays of structs, that Airflow's hook yields without field names."""
+    first = next(filter(None, cells), None)
+    if isinstance(first, list) and all(isinstance(line, dict) and set(line) == {"v"} for line in first):
+        raise ColumnsError(
+            "items is a BigQuery array, whose fields arrive without their names: "
+            "select TO_JSON_STRING(items) AS items"
+        )
+
+
+def _line(line: Any, sources: Mapping[str, FieldSource]) -> Any:
+    if not isinstance(line, Mapping):
+        return line
+    if sources:
+        found = {name.removeprefix(f"{ITEMS}."): _filled(source, line) for name, source in sources.items()}
+    else:
+        found = {str(name).lower(): value for name, value in line.items()}
+        if len(found) < len(line):
+            return line
+    clean = {name: _line_value(name, value) for name, value in found.items()}
+    return {name: value for name, value in clean.items() if value is not None or name not in _READINGS}
+
+
+def _filled(source: FieldSource, line: Mapping[str, Any]) -> Any:
+    """Return the first value that is filled. Nested data stays, and the order's check rejects it."""
     try:
-        return source.read(cells)
-    except CellError as error:
-        return error
+        return first_filled(source.readers, line, lambda value: None if is_blank(value) else value)
+    except CellError:
+        return {}
 
 
-def _is_blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+def _line_value(name: str, value: Any) -> Any:
+    # What cannot be read here is left as it is: the order's own check then names the line.
+    try:
+        return _READINGS[name](value) if name in _READINGS else value
+    except CellError:
+        return value

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from airflow_provider_kk.warehouse.cells import Stored, comparable_cell, decode, encode, encode_text
 
 _CACHE_KIB = 16_384
+_ROWS_AT_ONCE = 1_000
 
 
 class SpooledRow(NamedTuple):
@@ -54,7 +55,19 @@ class Spool:
         columns = ", ".join(f"c{index}" for index in range(len(self.names)))
         self._db.execute(f"CREATE TABLE row (position INTEGER PRIMARY KEY, {columns})")
         placeholders = ", ".join("?" for _ in self.names)
-        self._insert = f"INSERT INTO row VALUES (?, {placeholders})"  # noqa: S608 - constant names
+        self._insert = f"INSERT OR REPLACE INTO row VALUES (?, {placeholders})"  # noqa: S608 - constant names
+
+    @classmethod
+    def filled(cls, names: Sequence[str], rows: Iterable[Sequence[object] | None], first: int = 1) -> Spool:
+        """Keep all rows, in batches; closed when reading them raises."""
+        spool, source = cls(names, first), iter(rows)
+        try:
+            while batch := list(islice(source, _ROWS_AT_ONCE)):
+                spool.add(batch)
+        except BaseException:
+            spool.close()
+            raise
+        return spool
 
     def __enter__(self) -> Spool:
         return self
@@ -66,24 +79,19 @@ class Spool:
         """Remove the file."""
         self._db.close()
 
-    def add(self, rows: Iterable[Sequence[object]]) -> None:
-        """Append rows, each with one value for each name."""
-        first = self._next
-        batch = [[position, *_encode_row(row)] for position, row in enumerate(rows, first)]
+    def add(self, rows: Sequence[Sequence[object] | None]) -> None:
+        """Append rows, each with one value for each name; None leaves its position out."""
+        places = enumerate(rows, self._next)
+        batch = [[position, *_encode_row(row)] for position, row in places if row is not None]
         self._db.execute("BEGIN")
         try:
             self._db.executemany(self._insert, batch)
         except UnicodeEncodeError:
             # Of the batch, some rows are already in: without a journal they cannot be rolled back.
-            self._db.execute("DELETE FROM row WHERE position >= ?", (first,))
             self._db.executemany(self._insert, [[encode_text(cell) for cell in row] for row in batch])
         self._db.execute("COMMIT")
         self.rows += len(batch)
-        self._next += len(batch)
-
-    def skip(self, positions: int) -> None:
-        """Leave out so many places: there are no rows."""
-        self._next += positions
+        self._next += len(rows)
 
     def column(self, index: int) -> Iterator[Any]:
         """Yield the decoded values of one column that are not NULL."""
@@ -128,18 +136,20 @@ class Spool:
         Neighbours are given with their keys.
         """
         line = f"line{self._group(key)}"
-        row_at = f"SELECT {line}.key, 0, row.position{_cells(indexes)} FROM {line} JOIN row USING (position) "  # noqa: S608 - constant names
-        below: Sequence[Any] | None = None
-        for position, above in self._db.execute(
-            f"SELECT position, above FROM {line} WHERE typeof(key) = 'integer' ORDER BY position DESC"  # noqa: S608 - constant names
+        keyed = f"SELECT other.position FROM {line} other WHERE typeof(key) = 'text' AND other.position"  # noqa: S608 - constant names
+        row_at = (
+            f"SELECT {line}.key, 0, row.position{_cells(indexes)} FROM {line} JOIN row USING (position) "  # noqa: S608 - constant names
+            "WHERE row.position = ?"
+        )
+        for places in self._db.execute(
+            f"SELECT position, ({keyed} < {line}.position ORDER BY 1 DESC LIMIT 1), "  # noqa: S608 - constant names
+            f"({keyed} > {line}.position ORDER BY 1 LIMIT 1) FROM {line} WHERE typeof(key) = 'integer' "
+            "ORDER BY position DESC"
         ):
-            following = self._db.execute(f"{row_at} WHERE row.position > ? ORDER BY 3 LIMIT 1", (position,))
-            found = following.fetchone()
-            # A row below that has no key either was here just before, and has the same neighbour.
-            below = found if found is None or isinstance(found[0], str) else below
-            one = self._db.execute(f"{row_at} WHERE row.position = ?", (position,)).fetchone()
-            over = self._db.execute(f"{row_at} WHERE row.position = ?", (above,)).fetchone()
-            yield _spooled(one), [(row[0], _spooled(row)) for row in (over, below) if row is not None]
+            one, *neighbours = (
+                self._db.execute(row_at, (place,)).fetchone() for place in places if place is not None
+            )
+            yield _spooled(one), [(row[0], _spooled(row)) for row in neighbours]
 
     def keys_alike(self, key: RowKey) -> Iterator[tuple[str, int]]:
         """Yield keys that differ only in case, spaces, `#` or leading zeros, with a row of another one."""
@@ -152,12 +162,6 @@ class Spool:
             "GROUP BY form HAVING count(*) > 1) USING (form)"
         )
 
-    def last_keyed_row(self, key: RowKey) -> int:
-        """Return the position of the last row that has a key; 0 if there is none."""
-        line = f"line{self._group(key)}"
-        query = f"SELECT max(position) FROM {line} WHERE typeof(key) = 'text'"  # noqa: S608 - constant names
-        return self._db.execute(query).fetchone()[0] or 0
-
     def _group(self, key: RowKey) -> int:
         """Note the key of each row, and where each key comes first; return the number of the tables."""
         if key.name in self._grouped:
@@ -165,12 +169,13 @@ class Spool:
         number = self._grouped[key.name] = len(self._grouped)
         line, first = f"line{number}", f"first{number}"
         # Keys are TEXT, so a row without one can use its position, an INTEGER that equals no text.
-        self._db.execute(f"CREATE TABLE {line} (position INTEGER PRIMARY KEY, key, above INTEGER)")
+        self._db.execute(f"CREATE TABLE {line} (position INTEGER PRIMARY KEY, key)")
         rows = self._db.execute(f"SELECT position{_cells(key.indexes)} FROM row ORDER BY position")  # noqa: S608 - constant names
         self._db.execute("BEGIN")
-        self._db.executemany(f"INSERT INTO {line} VALUES (?, ?, ?)", _keyed(rows, key))  # noqa: S608 - constant names
+        self._db.executemany(f"INSERT INTO {line} VALUES (?, ?)", _keyed(rows, key))  # noqa: S608 - constant names
         self._db.execute("COMMIT")
         self._db.execute(f"CREATE INDEX {line}_key ON {line} (key, position)")
+        self._db.execute(f"CREATE INDEX {line}_keyed ON {line} (position) WHERE typeof(key) = 'text'")
         self._db.execute(f"CREATE TABLE {first} (position INTEGER PRIMARY KEY, key)")
         self._db.execute(f"INSERT INTO {first} SELECT min(position), key FROM {line} GROUP BY key ORDER BY 1")  # noqa: S608 - constant names
         return number
@@ -180,21 +185,15 @@ def _cells(indexes: Sequence[int]) -> str:
     return "".join(f", row.c{index}" for index in indexes)
 
 
-def _keyed(rows: Iterable[Sequence[Any]], key: RowKey) -> Iterator[tuple[int, str | int, int | None]]:
-    """Yield each row's position, its key, and the nearest row with a key above a row without one."""
-    key_of = key.key_of
-    above: int | None = None
-    above_key: str | None = None
+def _keyed(rows: Iterable[Sequence[Any]], key: RowKey) -> Iterator[tuple[int, str | int]]:
+    """Yield each row's position and its key, for which a row without one has its position."""
+    above: str | None = None
     for row in rows:
-        position = row[0]
-        found = key_of(_decoded(row[1:]))
+        found = key.key_of(_decoded(row[1:]))
         if found is None and key.fills_down:
-            found = above_key
-        if found is None:
-            yield position, position, above
-        else:
-            above, above_key = position, found
-            yield position, found, None
+            found = above
+        above = found
+        yield row[0], row[0] if found is None else found
 
 
 def _encode_row(row: Sequence[object]) -> list[Stored]:

@@ -1,10 +1,11 @@
-"""Describe as data how warehouses differ in the little SQL that is written to them."""
+"""Describe how warehouses differ in the little SQL that is written to them, and how their drivers differ."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
 Fold = Callable[[str], str]
 
 
-def _as_written(name: str) -> str:
-    return name
-
-
 @dataclass(frozen=True)
 class SqlDialect:
     """One kind of warehouse."""
@@ -25,8 +22,9 @@ class SqlDialect:
     name: str
     #: Opening and closing quote of an identifier.
     quotes: tuple[str, str] = ('"', '"')
-    #: What the warehouse makes of a name without quotes. None: not known, so plain names get no quotes.
-    fold: Fold | None = None
+    #: What the warehouse makes of a name without quotes: `str` leaves it. None: not known, so plain names get
+    #: no quotes.
+    fold: Fold | None = str
     #: Column types of the table that results are appended to: short text, long text, point in time.
     types: tuple[str, str, str] = ("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMP")
     #: Whether a missing table is created; elsewhere its DDL is shown.
@@ -51,7 +49,6 @@ DIALECTS = {
         "SQLite",
         # In double quotes SQLite takes a column that does not exist for a text.
         quotes=("`", "`"),
-        fold=_as_written,
         types=("TEXT", "TEXT", "TEXT"),
         creates_table=True,
         exact="{} COLLATE BINARY",
@@ -67,7 +64,6 @@ DIALECTS = {
     "mysql": SqlDialect(
         "MySQL",
         quotes=("`", "`"),
-        fold=_as_written,
         # KK's messages hold letters that its default may not take.
         types=("VARCHAR(40)", "VARCHAR(4000) CHARACTER SET utf8mb4", "DATETIME(6)"),
         creates_table=True,
@@ -77,7 +73,6 @@ DIALECTS = {
     "mssql": SqlDialect(
         "SQL Server",
         quotes=("[", "]"),
-        fold=_as_written,
         types=("VARCHAR(40)", "NVARCHAR(4000)", "DATETIMEOFFSET"),
     ),
     "redshift": SqlDialect("Redshift", fold=str.lower, types=("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMPTZ")),
@@ -87,11 +82,10 @@ DIALECTS = {
         types=("VARCHAR(40)", "VARCHAR(4000)", "TIMESTAMP_TZ"),
         rows_per_statement=1_000,
     ),
-    "duckdb": SqlDialect("DuckDB", fold=_as_written, creates_table=True),
+    "duckdb": SqlDialect("DuckDB", creates_table=True),
     "gcpbigquery": SqlDialect(
         "BigQuery",
         quotes=("`", "`"),
-        fold=_as_written,
         types=("STRING", "STRING", "TIMESTAMP"),
         rows_per_statement=1_000,
         key_as="STRING",
@@ -101,6 +95,7 @@ DIALECTS = {
 """By the `conn_type` of Airflow's hooks."""
 OTHER = SqlDialect(
     "this warehouse",
+    fold=None,
     # Times are sent as text. A driver that sends its type, as PostgreSQL's for JDBC, puts it only into text.
     types=("VARCHAR(40)", "VARCHAR(4000)", "VARCHAR(40)"),
 )
@@ -133,9 +128,9 @@ def _quoting(connection: Any) -> tuple[str, Fold]:
     if hasattr(connection, "jconn"):
         meta = connection.jconn.getMetaData()
         folds = ((meta.storesUpperCaseIdentifiers, str.upper), (meta.storesLowerCaseIdentifiers, str.lower))
-        fold = next((fold for is_so, fold in folds if is_so()), _as_written)
+        fold = next((fold for is_so, fold in folds if is_so()), str)
         return str(meta.getIdentifierQuoteString()), fold
-    fold = _ODBC_FOLDS.get(connection.getinfo(_ODBC_CASE), _as_written)
+    fold = _ODBC_FOLDS.get(connection.getinfo(_ODBC_CASE), str)
     return str(connection.getinfo(_ODBC_QUOTE)), fold
 
 
@@ -245,3 +240,48 @@ def style_of(hook: DbApiHook, connection: Any) -> str:
             return str(style)
         module = module.rpartition(".")[0]
     return "qmark" if getattr(hook, "placeholder", "%s") == "?" else "format"
+
+
+#: For each driver whose connections can yield other rows: a module, and the argument of `cursor()` with the
+#: module's value of it for tuples.
+_PLAIN = {
+    "psycopg": ("psycopg.rows", "row_factory", "tuple_row"),
+    "psycopg2": ("psycopg2.extensions", "cursor_factory", "cursor"),
+    "MySQLdb": ("MySQLdb.cursors", "cursorclass", "Cursor"),
+    "pymysql": ("pymysql.cursors", "cursor", "Cursor"),
+}
+
+
+def driver_of(connection: Any) -> str:
+    """Return the top-level package of a connection's driver."""
+    return type(connection).__module__.partition(".")[0]
+
+
+def plain_cursor(connection: Any, **arguments: Any) -> Any:
+    """Open a cursor that yields tuples, whatever rows the connection is set up to yield.
+
+    A connection's `cursor` extra, such as `dictcursor`, is for other code. `arguments` win over those for
+    tuples.
+    """
+    if driver_of(connection) in _PLAIN:
+        module, argument, value = _PLAIN[driver_of(connection)]
+        arguments = {argument: getattr(sys.modules[module], value), **arguments}
+    return connection.cursor(**arguments)
+
+
+def tuples(cursor: Any, rows: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return fetched rows as tuples, those too that a driver yields as dictionaries all the same."""
+    names = [column[0] for column in cursor.description or ()]
+    return [tuple(row[name] for name in names) if isinstance(row, Mapping) else tuple(row) for row in rows]
+
+
+def leave_autocommit(hook: DbApiHook, connection: Any) -> bool:
+    """Turn autocommit off, which is on by default with JDBC and where a connection asks for it.
+
+    Returns whether changes now wait for a commit. They do not on a warehouse that has no transactions.
+    """
+    if not hook.get_autocommit(connection):
+        return True
+    with contextlib.suppress(Exception):  # whatever the driver raises
+        hook.set_autocommit(connection, False)
+    return not hook.get_autocommit(connection)

@@ -21,8 +21,16 @@ from airflow_provider_kk.delivery.sql.driver_errors import (
     redact_db_error,
     retry,
 )
-from airflow_provider_kk.warehouse.drivers import leave_autocommit, plain_cursor, tuples
-from airflow_provider_kk.warehouse.sql import Name, SqlDialect, Statement, dialect_of, style_of
+from airflow_provider_kk.warehouse.sql import (
+    Name,
+    SqlDialect,
+    Statement,
+    dialect_of,
+    leave_autocommit,
+    plain_cursor,
+    style_of,
+    tuples,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook

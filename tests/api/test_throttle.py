@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kk.api.throttle import MAX_BACK_OFF_S, LocalBucket, ThrottleStopped, backed_off, gcra
+from airflow_provider_kk.api.throttle import MAX_BACK_OFF_S, LocalBucket, backed_off, gcra
 
 
 class Clock:
@@ -111,17 +111,6 @@ def test_a_429_delays_waiting_requests_too() -> None:
     throttle._sleep = sleep_and_be_told
     throttle.acquire()
     assert clock.now == pytest.approx(1005.5)
-
-
-def test_waiting_ends_on_a_stop_signal() -> None:
-    throttle = LocalBucket(burst=1, per_second=0.01, headroom=0)
-    throttle.acquire()
-    stop = threading.Event()
-    threading.Timer(0.05, stop.set).start()
-    began = time.monotonic()
-    with pytest.raises(ThrottleStopped):
-        throttle.acquire(stop)
-    assert time.monotonic() - began < 50  # of 100
 
 
 def test_threads_share_the_bucket() -> None:

@@ -9,7 +9,7 @@ from dataclasses import field, fields, make_dataclass
 from typing import Any
 from unittest.mock import patch
 
-from airflow_provider_kk.delivery import order_jobs
+from airflow_provider_kk.delivery import listing
 from airflow_provider_kk.delivery.model import Attempt, AttemptResult, Claim, Job, ListedOrder, Origin, Record
 from airflow_provider_kk.delivery.reconcile import AbsencePolicy, _Decision
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunResult
@@ -25,7 +25,7 @@ _RECORDS: tuple[Any, ...] = (
 @contextmanager
 def quickened() -> Iterator[None]:
     """While it lasts, nothing forbids to change frozen records, and a row of KK's list is read only once."""
-    read = order_jobs.listed_order
+    read = listing.listed_order
 
     def read_once(row: Any) -> ListedOrder:
         if row.sighting is None:
@@ -40,7 +40,7 @@ def quickened() -> Iterator[None]:
     gc.disable()  # it costs a fifth, and finds nothing before a world ends
     gc.freeze()  # what was there before the worlds is not looked through after each
     try:
-        with patch.object(order_jobs, "listed_order", read_once):
+        with patch.object(listing, "listed_order", read_once):
             yield
     finally:
         gc.enable()

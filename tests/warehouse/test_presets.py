@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.warehouse.field_sources import check_source
+from airflow_provider_kk.warehouse.field_sources import parse_source
 from airflow_provider_kk.warehouse.files import read_file
 from airflow_provider_kk.warehouse.map import ParsedOrder, parse_orders
 from airflow_provider_kk.warehouse.mapping_arguments import (
@@ -83,7 +83,7 @@ def test_a_preset_has_known_fields_and_sources_only(preset: str) -> None:
     for name, sources in [*data.columns.items(), *data.defaults.items()]:
         assert name in (*FIELDS, *IN_ITEMS)
         for source in (sources,) if isinstance(sources, str) else sources:
-            check_source(source)
+            parse_source(source)
 
 
 def test_every_preset_is_described_with_what_it_maps() -> None:

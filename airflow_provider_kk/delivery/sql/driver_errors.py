@@ -158,6 +158,9 @@ _MYSQLS_READ_ONLY = (1290, 1836)
 _READ_ONLY = "25006"
 
 
+_TRANSIENT_TEXT = re.compile("locked|deadlock|timeout|connection|server closed|shutting down|shutdown|disk")
+
+
 def retry(work: Callable[[], T], is_retryable: Callable[[Exception], bool]) -> T:
     """Run `work`, and retry it after pauses while its error is retryable."""
     for pause_s in RETRY_PAUSES_S:
@@ -204,17 +207,4 @@ def is_transient(error: Exception) -> bool:
         return True  # without a statement it failed to connect or to commit
     if is_serialization_failure(error) or is_transient_code(error):
         return True
-    text = str(error.orig).lower()
-    return any(
-        word in text
-        for word in (
-            "locked",
-            "deadlock",
-            "timeout",
-            "connection",
-            "server closed",
-            "shutting down",
-            "shutdown",
-            "disk",
-        )
-    )
+    return bool(_TRANSIENT_TEXT.search(str(error.orig).lower()))
