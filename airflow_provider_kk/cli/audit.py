@@ -54,7 +54,6 @@ Exit status:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `kk audit` takes."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     when = "a UTC time such as 2026-01-31T08:00, or an age such as 6h, 2d or 1w"
     parser.add_argument(
         "--since", metavar="TIME", help=f"begin of the period: {when} (default: a day before --until)"

@@ -54,7 +54,6 @@ _OPEN = ("held", "in_doubt", "sending", "rejected", "invalid", "not_sent")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `list`, `show`, `resolve`, `retry` and `ddl`."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     listing = actions.add_parser("list", help="list orders, by default those that are not created")
@@ -271,7 +270,7 @@ def _row(attempt: Attempt) -> list[str]:
 
 
 def _print_commands(entry: Record, arguments: argparse.Namespace) -> None:
-    from airflow_provider_kk.sync.resolve_commands import resolve_commands
+    from airflow_provider_kk.sync.record_types import resolve_commands
 
     kind, options = arguments.record_type, _ledger_options(arguments)
     ways = resolve_commands(entry.key, entry.state, entry.kk_order_ids, kind, options=options)

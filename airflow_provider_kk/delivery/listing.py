@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.model import (
@@ -15,6 +15,7 @@ from airflow_provider_kk.delivery.model import (
     ListedOrder,
     Record,
     add_goods,
+    goods_of,
     plain_number,
 )
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, State
@@ -115,19 +116,12 @@ def listed_order(order: KKOrder) -> ListedOrder:
         id=order.id,
         key=order.custom_order_number,
         key_is_integer=order.number_is_integer,
-        goods=goods_of(order.items),
+        goods=goods_of(order.items) or None,
         country=address.country if address else None,
         zip=address.zip if address else None,
         created_at=order.created_at.timestamp() if order.created_at else None,
         is_cancelled=order.status in CANCELLED,
     )
-
-
-def goods_of(lines: Sequence[Any]) -> Goods | None:
-    """Return the goods of KK's lines by SKU in upper case; None if a line lacks either, or there is none."""
-    pairs = [(line.sku, line.quantity) for line in lines]
-    goods = [{sku.upper(): quantity} for sku, quantity in pairs if sku is not None and quantity is not None]
-    return add_goods(goods) if goods and len(goods) == len(pairs) else None
 
 
 def trusted_now(ledger: AnyLedger, order_list: KKOrderList) -> float:

@@ -239,11 +239,12 @@ class Progress:
             counts.get(RunStatus.REJECTED, 0),
             counts.get(RunStatus.WAITING, 0),
             counts.get(RunStatus.NOT_SENT, 0),
-            _duration(max(left / rate, self._min_duration_s(left))) if rate else "?",
+            format_duration(max(left / rate, self._min_duration_s(left))) if rate else "?",
         )
 
 
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Return `5 s`, `2 min 5 s` or `3 h 2 min`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

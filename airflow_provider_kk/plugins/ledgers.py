@@ -22,7 +22,7 @@ from fastapi import Depends
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
 from airflow_provider_kk.hooks.kk import KKHook, settings_of
 from airflow_provider_kk.hooks.ledger_connection import engine_behind, require_type
-from airflow_provider_kk.sync.record_types import ORDERS, RecordType
+from airflow_provider_kk.sync.record_types import RecordType
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -183,7 +183,7 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
 
 @contextmanager
 def open_ledger_of(
-    source: LedgerSource, reader: Reader, kind: RecordType = ORDERS
+    source: LedgerSource, reader: Reader, kind: RecordType
 ) -> Iterator[tuple[KKHook, SqlLedger]]:
     """Open a ledger until the end of the block, to resolve orders or refunds in it.
 
@@ -212,10 +212,13 @@ def _translated_errors(source: LedgerSource) -> Iterator[None]:
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
     from airflow_provider_kk.delivery.model import LedgerUnusableError
+    from airflow_provider_kk.delivery.resolution import ResolutionRejected
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 
     try:
         yield
+    except ResolutionRejected:
+        raise
     except (AirflowNotFoundException, InvalidConnectionError, LedgerUnusableError) as error:
         raise CannotReadLedgerError(str(error)) from error
     except DBAPIError as error:
