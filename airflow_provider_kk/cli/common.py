@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from airflow_provider_kk.delivery.log import describe_pause, printable, utc
+from airflow_provider_kk.delivery.log import describe_pause, printable
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
@@ -383,11 +383,6 @@ def duration(text: str) -> float:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration. Write 90s, 30m, 2h, 3d or 1w")
     return float(found[1]) * _UNITS[found[2]]
-
-
-def time(epoch: float) -> str:
-    """Return a time as text; empty for 0."""
-    return utc(epoch)
 
 
 def table(

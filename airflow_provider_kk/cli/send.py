@@ -177,7 +177,7 @@ def _send(
         enqueue_source(arguments, spool, run_queue, quiet, delivery, api_version=hook.settings.api_version)
         try:
             with watched():
-                summary, failure = delivery.deliver_and_summarise()
+                summary, failure = delivery.deliver()
             return _end(arguments, delivery, summary, failure)
         except DBAPIError as error:
             log.error(

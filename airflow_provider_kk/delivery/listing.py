@@ -15,6 +15,7 @@ from airflow_provider_kk.delivery.model import (
     ListedOrder,
     Record,
     add_goods,
+    goods_of,
     plain_number,
 )
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, State
@@ -115,18 +116,12 @@ def listed_order(order: KKOrder) -> ListedOrder:
         id=order.id,
         key=order.custom_order_number,
         key_is_integer=order.number_is_integer,
-        goods=_listed_goods(order),
+        goods=goods_of(order.items) or None,
         country=address.country if address else None,
         zip=address.zip if address else None,
         created_at=order.created_at.timestamp() if order.created_at else None,
         is_cancelled=order.status in CANCELLED,
     )
-
-
-def _listed_goods(order: KKOrder) -> Goods | None:
-    lines = [(item.sku, item.quantity) for item in order.items]
-    goods = [{sku.upper(): quantity} for sku, quantity in lines if sku is not None and quantity is not None]
-    return add_goods(goods) if goods and len(goods) == len(lines) else None
 
 
 def trusted_now(ledger: AnyLedger, order_list: KKOrderList) -> float:

@@ -141,9 +141,19 @@ def order_job(order: Order, client: KKClient) -> Job:
 def content_of(order: Order) -> Content:
     """Return an order's content, as the ledger keeps it."""
     number, address = order.custom_order_number or "", order.address
-    goods = add_goods([{item.sku.upper(): item.quantity} for item in order.items])
+    goods = goods_of(order.items)
     fingerprint = _fingerprint(goods, address.model_dump())
     return Content(fingerprint, goods, address.country, zip_digest(number, address.zip))
+
+
+def goods_of(lines: Iterable[Any]) -> dict[str, int]:
+    """Return quantities by SKU in upper case; nothing if a line lacks either."""
+    goods: dict[str, int] = {}
+    for line in lines:
+        if line.sku is None or line.quantity is None:
+            return {}
+        goods[line.sku.upper()] = goods.get(line.sku.upper(), 0) + line.quantity
+    return goods
 
 
 def fingerprint_with(payload: str, goods: Goods) -> str:

@@ -98,7 +98,7 @@ def create_order(order: Order, delivery: Delivery, *, changes_fail: bool) -> tup
     :raises SyncError: the order is not at KK, or `changes_fail` and KK has it with other content.
     """
     delivery.run_queue.add([item_of(0, order)])
-    summary, failure = delivery.deliver_and_summarise()
+    summary, failure = delivery.deliver()
     states = {DeferUntil: "waiting", type(None): "done"}
     delivery.end(states.get(type(failure), "failed"), summary)
     if failure is not None:

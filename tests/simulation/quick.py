@@ -14,12 +14,11 @@ from airflow_provider_kk.delivery.model import Attempt, AttemptResult, Claim, Jo
 from airflow_provider_kk.delivery.reconcile import AbsencePolicy, _Decision
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunResult
 from airflow_provider_kk.delivery.storage import RunRow
-from airflow_provider_kk.sync.sync_counts import SyncRun
 from tests.simulation.kk import Order
 
 _RECORDS: tuple[Any, ...] = (
     *(AttemptResult, Attempt, Claim, Record, RunResult, QueuedOrder, Job, Order, Origin, AbsencePolicy),
-    *(RunRow, ListedOrder, SyncRun, _Decision),
+    *(RunRow, ListedOrder, _Decision),
 )
 
 
