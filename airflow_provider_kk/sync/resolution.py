@@ -155,11 +155,12 @@ def apply_resolutions(
 
     :param ledger: the ledger of the request's record type.
     :param accepts: whether the user resolves an order as created in spite of this doubt.
-    :raises ResolutionUnavailable: KK does not answer; nothing changed.
+    :raises ResolutionUnavailable: KK does not answer from the first order on.
     """
     from airflow_provider_kk.api.errors import KKError
 
     checked = _CheckedRequest(request, hook, ledger, log)
+    has_results = False
     for key in request.versions:
         try:
             one = checked.prepare(key)
@@ -175,7 +176,11 @@ def apply_resolutions(
         except ResolutionRejected as error:
             yield ResolutionResult(key, False, str(error))
         except KKError as error:
-            yield ResolutionResult(key, False, f"KK cannot be read: {error}. Try again later")
+            message = f"KK cannot be read: {error}. Try again later"
+            if not has_results:
+                raise ResolutionUnavailable(message) from error
+            yield ResolutionResult(key, False, message)
+        has_results = True
 
 
 def resolve(

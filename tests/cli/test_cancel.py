@@ -103,6 +103,32 @@ def test_order_that_is_not_created_is_not_cancelled(
     assert refunds(sandbox) == []
 
 
+def test_nothing_is_cancelled_while_kk_cannot_be_read(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    post(ledger, "A-1")
+    post(ledger, "A-2")
+    sandbox.control.arm("auth", method=None)
+    assert main(["cancel", "A-1", "A-2", "--why", "x", "--yes"]) == 2
+    shown = capsys.readouterr()
+    assert "KK cannot be read" in shown.err
+    assert "A-2" not in shown.out
+    assert refunds(sandbox) == []
+
+
+def test_an_order_that_kk_cannot_be_asked_about_does_not_keep_the_others(
+    ledger: SqlLedger, sandbox: SandboxServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold(ledger, "A-1")
+    post(ledger, "A-2")
+    post(ledger, "A-3")
+    sandbox.control.arm("auth", method=None, times=1)
+    status, done = cancel(capsys, "A-1", "A-2", "A-3")
+    assert status == 1
+    assert "KK cannot be read" in done["A-2"]["message"]
+    assert done["A-3"]["done"]
+
+
 def test_unknown_order_is_named(ledger: SqlLedger, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cancel", "B-9", "--why", "x", "--yes"]) == 2
     assert "B-9 is not in the ledger" in capsys.readouterr().err
