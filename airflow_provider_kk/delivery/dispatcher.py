@@ -299,7 +299,8 @@ class Dispatcher:
 
     def _shortage(self, item: QueuedOrder) -> str:
         """Return the goods that KK lacks for an order; empty if it has all."""
-        if self.stock is None or not self._sends_more():
+        is_stopped = self.breaker_reason or self.postponed_because or self.stop.is_set()
+        if self.stock is None or is_stopped or self._is_time_up() or self._is_enough():
             return ""
         try:
             return self.stock.shortage(item)
@@ -346,10 +347,6 @@ class Dispatcher:
                 self._order_log.info("{orders} {are} resent", item.key)
             self._sent += 1
             self._in_flight[self._executor.submit(self._work, item, expected)] = (item, expected)
-
-    def _sends_more(self) -> bool:
-        is_stopped = self.breaker_reason or self.postponed_because or self.stop.is_set()
-        return not (is_stopped or self._is_time_up() or self._is_enough())
 
     def _is_time_up(self) -> bool:
         return self.limits.send_until is not None and self.ledger.clock.wall() >= self.limits.send_until

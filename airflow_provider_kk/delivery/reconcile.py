@@ -155,14 +155,19 @@ class _Kind(Enum):
 
 
 class _Part(StrEnum):
-    """What KK's list has of an order while the order waits for its other splits: the message of its row."""
+    """The part of an order that KK's list has, while it may have the other splits later."""
 
-    GOODS = "KK's list has only a part of the goods so far"
-    UNREADABLE = "KK's list has goods that cannot be parsed so far"
+    GOODS = "only a part of the goods"
+    UNREADABLE = "goods that cannot be parsed"
+
+    @property
+    def so_far(self) -> str:
+        """The message in the row of an order that waits for its other splits."""
+        return f"KK's list has {self} so far"
 
     def was_awaited(self, entry: Record) -> bool:
-        """Return whether the order has waited a settle window since KK's list had this."""
-        return entry.message == self
+        """Return whether the order has waited a settle window since KK's list had this part."""
+        return entry.message == self.so_far
 
 
 @dataclass(frozen=True)
@@ -209,8 +214,8 @@ def _decide_found(
     part = _Part.GOODS if is_readable else _Part.UNREADABLE
     # The settle time alone does not limit the waits: a wrong clock may have written one far ahead.
     if not part.was_awaited(entry) and now < fitting[0].settle_after + ledger.timing.settle_window_s:
-        return _Decision(_Kind.WAIT, part, ids)
-    return _Decision(_Kind.CONFLICT, f"conflict: {part.removesuffix(' so far')}", ids)
+        return _Decision(_Kind.WAIT, part.so_far, ids)
+    return _Decision(_Kind.CONFLICT, f"conflict: KK's list has {part}", ids)
 
 
 def _decide_absence(

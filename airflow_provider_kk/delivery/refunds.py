@@ -239,7 +239,7 @@ class RefundDelivery:
             order_log.flush()
             if entry.settle_after > now:
                 # KK may list a rejected refund nevertheless, but not reliably yet.
-                return _until_settled(entry, now)
+                return _with_wait(entry, now)
         at_kk = self.client.get_refunds(request.order.id)
         if own := [one for one in at_kk if one.refund_no and carries(one, request.key)]:
             return self._found(request, entry, own)
@@ -259,7 +259,7 @@ class RefundDelivery:
         )
         if done is None:
             return None
-        return _until_settled(done[0], trusted_now(self.ledger, order_list))
+        return _with_wait(done[0], trusted_now(self.ledger, order_list))
 
     def _found(
         self, request: RefundRequest, entry: Record | None, own: Sequence[Refund]
@@ -320,7 +320,7 @@ class RefundDelivery:
             )
 
 
-def _until_settled(entry: Record, now: float) -> RefundProgress:
+def _with_wait(entry: Record, now: float) -> RefundProgress:
     wait_s = max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None
     return RefundProgress(entry, wait_s)
 

@@ -149,14 +149,14 @@ class _Mapper:
 
     def _variants(self, number: str | None, rows: list[SourceRow]) -> Iterator[ParsedOrder]:
         """Yield the rows of one number: one order, or as many invalid ones as there are different headers."""
-        number_faults = [] if number is not None else [self._explained(self._reader.number_fault(rows[0]))]
-        header = self._reader.merge_headers(rows)
+        number_faults = [] if number is not None else [self._reader.number_fault(rows[0])]
+        headers = list({id(row.header): row.header for row in rows}.values())
+        filled = {name: {header[name] for header in headers} - {None} for name in headers[0]}
+        agreed = {name: next(iter(values), None) for name, values in filled.items() if len(values) < 2}
         variants: dict[object, list[SourceRow]] = {}
         for row in rows:
             # In a field with several values, each row keeps its own.
-            own = {
-                name: values[0] if len(values) == 1 else row.header[name] for name, values in header.items()
-            }
+            own = {**row.header, **agreed}
             has_items = self._columns.one_row_per_order and len(rows) > 1
             key = (*own.values(), self._reader.items_key(row) if has_items else None)
             variants.setdefault(key, []).append(replace(row, header=own))
@@ -173,17 +173,15 @@ class _Mapper:
         by_line = not self._columns.one_row_per_order
         counted = [row for row in rows if self._reader.has_line(row)] if by_line else rows[:1]
         notices = list(dict.fromkeys(notice for row in rows for notice in row.notices))
-        found: list[Fault] = []
-        header = self._reader.header(rows, found)
-        lines, line_ids = self._reader.lines(counted, found)
+        header = self._reader.header(rows, faults)
+        lines, line_ids = self._reader.lines(counted, faults)
         data = _order_data(number, header, lines)
         if len(line_ids) > 1:
-            found += self._faults_of_lines(counted, lines, line_ids)
+            faults += self._faults_of_lines(counted, lines, line_ids)
         statuses = [one for one in self._columns.statuses if any(one.applies(row.cells) for row in rows)]
-        found += [status.fault for status in statuses if not status.is_warning]
+        faults += [status.fault for status in statuses if not status.is_warning]
         if number in self._goods_beside:
-            found.append(_goods_fault(*self._goods_beside[number]))
-        faults = [*faults, *(self._explained(fault) for fault in found)]
+            faults.append(_goods_fault(*self._goods_beside[number]))
         order = None
         try:
             order = Order.parse(data, notices)
@@ -195,8 +193,9 @@ class _Mapper:
             for path, message in error.faults:
                 if path not in known:
                     why = f" ({blank[path]})" if path in blank else ""
-                    faults.append(self._explained(Fault(path, message + why)))
-        faults = [_located(fault, counted) for fault in faults]
+                    faults.append(Fault(path, message + why))
+        faults = [_located(self._explained(fault), counted) for fault in faults]
+        alike = [Fault(NUMBER, _ALIKE.format(self._alike[number]))] if number in self._alike else []
         return ParsedOrder(
             number=number,
             order=None if faults else order,
@@ -205,21 +204,11 @@ class _Mapper:
             digest=_digest(data),
             warnings=(
                 *(status.fault for status in statuses if status.is_warning),
-                *self._alike_warnings(number),
-                *map(self._explained, dict.fromkeys(notices)),
+                *map(self._explained, (*alike, *dict.fromkeys(notices))),
                 *(() if faults else _missing(header, {notice.path for notice in notices})),
                 *(() if faults else _repeated_skus(lines, line_ids)),
             ),
         )
-
-    def _alike_warnings(self, number: str | None) -> list[Fault]:
-        if number not in self._alike:
-            return []
-        text = (
-            f"differs from that of row {self._alike[number]} only in case, spaces, # or leading zeros. Both "
-            "are sent: check that they are two orders"
-        )
-        return [self._explained(Fault(NUMBER, text))]
 
     def _faults_of_lines(
         self, rows: Sequence[SourceRow], lines: Any, ids: Sequence[str | None]
@@ -264,7 +253,7 @@ class _Mapper:
             f"differs between rows of this order number ({places}): two orders have one number, or one row "
             "is wrong"
         )
-        return [self._explained(Fault(path, message)) for path in fields]
+        return [Fault(path, message) for path in fields]
 
     def _too_many(self, number: str | None, position: int, rows: int) -> ParsedOrder:
         message = f"is on {rows} rows, more than the {MAX_ROWS_PER_ORDER} that one order may have"
@@ -280,6 +269,10 @@ class _Mapper:
         return Fault(fault.path, f"{fault.message} (column {self._columns.fields[field]})")
 
 
+_ALIKE = (
+    "differs from that of row {} only in case, spaces, # or leading zeros. Both are sent: check that they "
+    "are two orders"
+)
 _TWICE = "a line is repeated, as by an append-only load or a JOIN. Select each line once"
 
 

@@ -179,13 +179,6 @@ def is_serialization_failure(error: BaseException) -> bool:
     return number(cause) in _MYSQLS_UNDONE or sqlstate(cause) in _UNDONE
 
 
-def is_transient_code(error: BaseException) -> bool:
-    """Return whether a server was unreachable or full, or an operator cancelled the statement."""
-    cause = _drivers(error)
-    is_known = number(cause) in _MYSQLS_PASSING or sqlstate(cause).startswith(_PASSING)
-    return is_known or takes_no_writes(cause)
-
-
 def takes_no_writes(error: BaseException) -> bool:
     """Return whether the server is read-only, as before or after a failover."""
     cause = _drivers(error)
@@ -205,6 +198,8 @@ def is_transient(error: Exception) -> bool:
         return False  # its text quotes keys, which may contain any of these words
     if error.connection_invalidated or error.statement is None:
         return True  # without a statement it failed to connect or to commit
-    if is_serialization_failure(error) or is_transient_code(error):
+    if is_serialization_failure(error) or takes_no_writes(error):
+        return True
+    if number(error.orig) in _MYSQLS_PASSING or sqlstate(error.orig).startswith(_PASSING):
         return True
     return bool(_TRANSIENT_TEXT.search(str(error.orig).lower()))
