@@ -215,12 +215,9 @@ class _Mapper:
     ) -> Iterator[Fault]:
         """Yield lines that are there twice: by their ids, or because their rows are equal in every column."""
         skus = Counter(_sku(line) for line in lines)
-        named = Counter(one for one in ids if one is not None)
-        if len(skus) == len(lines) and len(named) == named.total():
-            return
+        named: Counter[str | None] = Counter(one for one in ids if one is not None)
         if self._columns.one_row_per_order:
-            if repeated := [one for one, count in named.items() if count > 1]:
-                places = [index for index, one in enumerate(ids) if one in repeated]
+            if places := [index for index, one in enumerate(ids) if named[one] > 1]:
                 yield Fault(ITEMS, f"has one {LINE_ID} on several lines ({_some(places, 'line')}): {_TWICE}")
             return
         positions = [row.position for row in rows]
@@ -237,7 +234,7 @@ class _Mapper:
         is_equal = {place: number for number, group in enumerate(equal) for place in group}
         for one in (one for one, count in named.items() if count > 1):
             places_of_id = [place for place, own in zip(positions, ids, strict=True) if own == one]
-            if len({is_equal.get(place, place * -1) for place in places_of_id}) > 1:
+            if len({is_equal.get(place, -place) for place in places_of_id}) > 1:
                 yield Fault(ITEMS, f"has one {LINE_ID} on several rows ({_some(places_of_id)}): {_TWICE}")
 
     def _conflicts(self, variants: Sequence[Sequence[SourceRow]]) -> list[Fault]:
@@ -300,11 +297,7 @@ def _missing(header: Mapping[str, str | None], noticed: set[str]) -> Iterator[Fa
 
 def _repeated_skus(lines: Any, ids: Sequence[str | None]) -> Iterator[Fault]:
     """Warn of a SKU on several lines, unless each of them has an id of its own."""
-    if len(lines) < 2:
-        return
     skus = Counter(_sku(line) for line in lines)
-    if len(skus) == len(lines):
-        return
     pairs = {(_sku(line), one) for line, one in zip(lines, ids, strict=True) if one is not None}
     named = Counter(sku for sku, _ in pairs)
     if any(count > 1 and named[sku] < count for sku, count in skus.items()):
