@@ -151,15 +151,17 @@ class _Mapper:
         """Yield the rows of one number: one order, or as many invalid ones as there are different headers."""
         number_faults = [] if number is not None else [self._reader.number_fault(rows[0])]
         headers = list({id(row.header): row.header for row in rows}.values())
-        filled = {name: {header[name] for header in headers} - {None} for name in headers[0]}
-        agreed = {name: next(iter(values), None) for name, values in filled.items() if len(values) < 2}
+        agreed = headers[0]
+        if len(headers) > 1:
+            filled = {name: {header[name] for header in headers} - {None} for name in agreed}
+            agreed = {name: next(iter(values), None) for name, values in filled.items() if len(values) < 2}
         variants: dict[object, list[SourceRow]] = {}
         for row in rows:
             # In a field with several values, each row keeps its own.
-            own = {**row.header, **agreed}
+            row.header = {**row.header, **agreed}
             has_items = self._columns.one_row_per_order and len(rows) > 1
-            key = (*own.values(), self._reader.items_key(row) if has_items else None)
-            variants.setdefault(key, []).append(replace(row, header=own))
+            key = (*row.header.values(), self._reader.items_key(row) if has_items else None)
+            variants.setdefault(key, []).append(row)
         groups = list(variants.values())
         conflicts = self._conflicts(groups) if len(groups) > 1 else []
         found = [self._parse(number, group, [*number_faults, *conflicts]) for group in groups]
