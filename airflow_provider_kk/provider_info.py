@@ -1,8 +1,8 @@
 """Describe this provider to Airflow.
 
 Airflow 3.2 and later call `get_provider_info` at every `import airflow` and do not start when it raises, so
-this module imports nothing. It is also the one place that names the fields of the connection form: Airflow
-3.2+ reads them from here, the hook builds the form of 2.11 to 3.1 from the same table.
+this module imports nothing. It is also the one place that names the fields of the connection form. Airflow
+3.2+ reads them from here, and the hook builds the form of 2.11 to 3.1. Their schemas check a connection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CONN_FIELDS: dict[str, dict[str, object]] = {
     "sale_platform": {
         "label": "Sale platform",
         "description": "Where orders were sold that do not name it, such as Amazon or Shopify.",
-        "schema": {"type": ["string", "null"]},
+        "schema": {"type": ["string", "null"], "maxLength": 64},
     },
     "address_key": {
         "label": "Address key",
@@ -31,22 +31,22 @@ CONN_FIELDS: dict[str, dict[str, object]] = {
     "ledger_conn_id": {
         "label": "Ledger connection id",
         "description": "Where to remember what was sent: SQLite, PostgreSQL or MySQL; else the warehouse.",
-        "schema": {"type": ["string", "null"]},
+        "schema": {"type": ["string", "null"], "maxLength": 250},
     },
     "timeout_s": {
         "label": "Timeout (s)",
         "description": "Seconds for one whole call; 30 when empty.",
-        "schema": {"type": ["number", "null"]},
+        "schema": {"type": ["number", "null"], "maximum": 900},
     },
     "lease_s": {
         "label": "Lease (s)",
         "description": "Seconds a worker owns an order it is sending; at least 2 timeouts, 120 when empty.",
-        "schema": {"type": ["number", "null"]},
+        "schema": {"type": ["number", "null"], "maximum": 86_400},
     },
     "settle_window_s": {
         "label": "Settle window (s)",
         "description": "Seconds KK may take to list a request; at least 300 + timeout, 600 when empty.",
-        "schema": {"type": ["number", "null"]},
+        "schema": {"type": ["number", "null"], "maximum": 86_400},
     },
     "rate_limit_burst": {
         "label": "Rate limit: burst",
@@ -90,6 +90,11 @@ _ASSET_URIS: list[dict[str, object]] = [
 ]
 
 
+def _modules(room: str, *names: str) -> list[dict[str, object]]:
+    paths = [f"airflow_provider_kk.{room}.{name}" for name in names]
+    return [{"integration-name": _INTEGRATION, "python-modules": paths}]
+
+
 def get_provider_info() -> dict[str, object]:
     """Return the description of this provider; the `apache_airflow_provider` entry point."""
     return {
@@ -105,24 +110,10 @@ def get_provider_info() -> dict[str, object]:
                 "tags": ["service"],
             }
         ],
-        "operators": [
-            {
-                "integration-name": _INTEGRATION,
-                "python-modules": [
-                    "airflow_provider_kk.operators.orders",
-                    "airflow_provider_kk.operators.refunds",
-                    "airflow_provider_kk.operators.shipping",
-                    "airflow_provider_kk.operators.status",
-                ],
-            }
-        ],
-        "sensors": [
-            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.sensors.orders"]}
-        ],
-        "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.hooks.kk"]}],
-        "triggers": [
-            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_kk.triggers.kk"]}
-        ],
+        "operators": _modules("operators", "orders", "refunds", "shipping", "status"),
+        "sensors": _modules("sensors", "orders"),
+        "hooks": _modules("hooks", "kk"),
+        "triggers": _modules("triggers", "kk"),
         "asset-uris": _ASSET_URIS,
         # what assets are called on Airflow 2
         "dataset-uris": _ASSET_URIS,

@@ -36,8 +36,8 @@ def main() -> None:
 
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.throttle import LocalBucket
-    from airflow_provider_kk.delivery.model import Origin, Timing
-    from airflow_provider_kk.delivery.order_jobs import KKOrderList, order_job
+    from airflow_provider_kk.delivery.listing import KKOrderList
+    from airflow_provider_kk.delivery.model import Origin, Timing, order_job
     from airflow_provider_kk.delivery.reconcile import AbsencePolicy, reconcile
     from airflow_provider_kk.delivery.sql.database import pool_arguments
     from airflow_provider_kk.delivery.sql.storage import sql_ledger

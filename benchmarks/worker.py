@@ -16,8 +16,8 @@ from airflow_provider_kk.api.client import KKClient
 from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
-from airflow_provider_kk.delivery.model import Job, Origin
-from airflow_provider_kk.delivery.order_jobs import KKOrderList, order_job
+from airflow_provider_kk.delivery.listing import KKOrderList
+from airflow_provider_kk.delivery.model import Job, Origin, order_job
 from airflow_provider_kk.delivery.run_queue import RunQueue
 from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments

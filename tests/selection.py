@@ -56,7 +56,6 @@ NIGHTLY_ON_AIRFLOW_2 = (
     "warehouse/test_map.py",
     "warehouse/test_merge_statuses.py",
     "warehouse/test_presets.py",
-    "warehouse/test_status_sync.py",  # operators/test_status.py issues its statements
 )
 
 #: These issue every statement of the ledger on every database, also on Airflow 2.11 with SQLAlchemy 1.4.

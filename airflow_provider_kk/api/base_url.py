@@ -10,23 +10,59 @@ PRODUCTION_URL = "https://developer.kakaclo.com"
 """KK's production base (page "Getting started"); paths start with `/openapi/`."""
 
 
+BASE_ONLY = "must be the base URL only, without path and query: the provider adds /openapi/..."
+DEFAULT_PORTS = {"https": 443, "http": 80}
+_LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(\.{_LABEL})*")
+
+
 def checked_base_url(base_url: str) -> str:
-    """Return the base without a slash at its end. Raises ValueError unless HTTPS, or HTTP to this machine."""
-    text = base_url.strip().rstrip("/")
+    """Return the base as URLs are written, without a slash at its end.
+
+    Raises ValueError unless it is HTTPS, or HTTP to this machine. No message repeats the text, which may hold
+    a token by mistake.
+    """
     try:
-        parts = urlsplit(text)
-        host, _port = parts.hostname or "", parts.port
+        parts = urlsplit(base_url)
     except ValueError:
-        raise ValueError("the base URL cannot be parsed: check its host and port") from None
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("the base URL must not contain a user or password: pass the access token separately")
-    if not host or parts.query or parts.fragment or re.search(r"[^\x21-\x7e]", text):
-        raise ValueError(f"the base URL must look like {PRODUCTION_URL}")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        raise ValueError("is not a URL") from None
+    if parts.scheme not in DEFAULT_PORTS:
+        raise ValueError("must begin with https:// (or http:// for this machine)")
+    if "@" in parts.netloc:
         raise ValueError(
-            f"the base URL must begin with https:// (http:// only to this machine, not to {host})"
+            "must not contain a user or a token. Enter the access token as the connection's password"
         )
-    return text
+    if parts.query or parts.fragment:
+        raise ValueError(BASE_ONLY)
+    name = _host_name(parts.hostname or "")
+    if parts.scheme == "http" and not is_loopback(name.strip("[]")):
+        raise ValueError("plain HTTP is for this machine only (127.0.0.0/8, ::1, localhost). Use https://")
+    try:
+        port = checked_port(parts.port)
+    except ValueError:
+        raise ValueError("its port must be a whole number from 1 to 65535") from None
+    return f"{parts.scheme}://{name}" + (f":{port}" if port else "") + parts.path.rstrip("/")
+
+
+def checked_port(port: object) -> int | None:
+    """Return a port; None for nothing or empty text. Raises ValueError for anything else."""
+    if port is None or not (text := str(port).strip()):
+        return None
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535):
+        raise ValueError("must be a whole number from 1 to 65535")
+    return int(text)
+
+
+def _host_name(name: str) -> str:
+    """Return a host's name as URLs are written."""
+    name = name.removesuffix(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(name):
+            raise ValueError("is not a host name") from None
+        return name
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def checked_token(token: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self, TypeVar
+from itertools import count
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from airflow_provider_kk.api.api_versions import ADDRESS_KEYS, API_VERSIONS
 from airflow_provider_kk.api.errors import KKAnswerError, KKRateLimitedError, KKUnknownOutcomeError
@@ -36,6 +37,21 @@ MAX_SKUS = 30
 #: Requests in all that KK may answer with HTTP 429. The dispatcher counts the POSTs of its orders itself.
 _RATE_LIMITED_TRIES = 4
 _IDS_AT_ONCE = 50
+
+
+class OrderFilter(TypedDict, total=False):
+    """The orders that KK is asked for.
+
+    Times must be aware; they are sent in whole seconds that never narrow the window. `status` exists in v1
+    only.
+    """
+
+    created_from: datetime | None
+    created_to: datetime | None
+    updated_from: datetime | None
+    updated_to: datetime | None
+    ids: Iterable[str] | None
+    status: str | Iterable[str] | None
 
 
 class KKClient:
@@ -67,7 +83,7 @@ class KKClient:
         self._address_key = address_key
         self._sale_platform = sale_platform
         self._token = token
-        self._throttle: Throttle = throttle if throttle is not None else LocalBucket()
+        self._throttle = throttle or LocalBucket()
         self._transport = Transport(
             base_url, token, timeout_s=timeout_s, use_env_proxies=use_env_proxies, ca_bundle=ca_bundle
         )
@@ -125,64 +141,38 @@ class KKClient:
         return ids
 
     def list_orders(
-        self,
-        *,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        updated_from: datetime | None = None,
-        updated_to: datetime | None = None,
-        ids: Iterable[str] | None = None,
-        status: str | Iterable[str] | None = None,
-        page_number: int = 1,
-        page_size: int = MAX_PAGE_SIZE,
+        self, *, page_number: int = 1, page_size: int = MAX_PAGE_SIZE, **wanted: Unpack[OrderFilter]
     ) -> OrderPage:
         """Return one page of KK's orders (page "Query orders"). Only an empty page proves the end.
 
-        Times must be aware; they are sent in whole seconds that never narrow the window. `status` exists in
-        v1 only. KK may list an order minutes after it was made. Raises a KKError, ValueError for arguments.
+        KK may list an order minutes after it was made. Raises a KKError, ValueError for arguments.
         """
+        ids, status = wanted.get("ids"), wanted.get("status")
         if status is not None and not self._api_version.filters_by_status:
             raise ValueError(f"KK's API {self._api_version.name} does not filter orders by status")
         params = {
-            "createStartTime": _utc_text(created_from),
-            "createEndTime": _utc_text(created_to, up=True),
-            "updateStartTime": _utc_text(updated_from),
-            "updateEndTime": _utc_text(updated_to, up=True),
+            "createStartTime": _utc_text(wanted.get("created_from")),
+            "createEndTime": _utc_text(wanted.get("created_to"), up=True),
+            "updateStartTime": _utc_text(wanted.get("updated_from")),
+            "updateEndTime": _utc_text(wanted.get("updated_to"), up=True),
             "ids": ",".join(_checked_id(kk_id) for kk_id in ids) if ids is not None else None,
-            "status": status if status is None or isinstance(status, str) else ",".join(status),
+            "status": _joined(status),
             "pageNumber": str(page_number),
             "pageSize": str(min(page_size, MAX_PAGE_SIZE)),
         }
         return OrderPage.read(_listing(self._get(self._api_version.orders_path, _present(params))))
 
-    def iter_orders(
-        self,
-        *,
-        created_from: datetime | None = None,
-        created_to: datetime | None = None,
-        updated_from: datetime | None = None,
-        updated_to: datetime | None = None,
-        ids: Iterable[str] | None = None,
-        status: str | Iterable[str] | None = None,
-    ) -> Iterator[KKOrder]:
-        """Yield all orders of a window, each id once; arguments as in `list_orders`.
+    def iter_orders(self, **wanted: Unpack[OrderFilter]) -> Iterator[KKOrder]:
+        """Yield all orders of a window, each id once.
 
         Rows that move between pages while they are read can be missed. To get all, set both bounds.
         """
-        wanted_ids = list(ids) if ids is not None else None
-
-        def page(number: int) -> list[KKOrder]:
-            return self.list_orders(
-                created_from=created_from,
-                created_to=created_to,
-                updated_from=updated_from,
-                updated_to=updated_to,
-                ids=wanted_ids,
-                status=status,
-                page_number=number,
-            ).orders
-
-        return _paged(page, key=lambda order: order.id)
+        if (ids := wanted.get("ids")) is not None:
+            wanted["ids"] = list(ids)
+        wanted["status"] = _joined(wanted.get("status"))
+        return _paged(
+            lambda number: self.list_orders(page_number=number, **wanted).orders, key=lambda order: order.id
+        )
 
     def get_order(self, kk_order_id: str) -> KKOrder | None:
         """Return one order by KK's id, or None when KK lists no such order."""
@@ -323,7 +313,8 @@ class KKClient:
     def _data(self, call: Request, *, throttled: bool = True, secrets: Iterable[str] = ()) -> Any:
         """Send one request within the rate limit, and return the `data` of the answer."""
         secrets = (self._token, *secrets)
-        for retries_left in reversed(range(_RATE_LIMITED_TRIES)):
+        tries_left = _RATE_LIMITED_TRIES if throttled else 1
+        while True:
             if throttled:
                 self._throttle.acquire()
             try:
@@ -331,9 +322,9 @@ class KKClient:
             except KKRateLimitedError as error:
                 self._throttle.back_off(error.retry_after_s)
                 # KK has not acted on it, so even a write may be sent again.
-                if not (throttled and retries_left):
+                tries_left -= 1
+                if not tries_left:
                     raise
-        raise AssertionError("the last try returns or raises")
 
 
 def _window(updated_from: datetime | None, updated_to: datetime | None) -> dict[str, str]:
@@ -351,19 +342,20 @@ def _paged(page: Callable[[int], list[T]], key: Callable[[T], object]) -> Iterat
     Raises KKAnswerError when page after page has nothing new, since such a list has no end.
     """
     seen: set[object] = set()
-    stuck = 0
-    number = 1
-    while rows := page(number):
-        new = [row for row in rows if not key(row) or key(row) not in seen]
-        stuck = stuck + 1 if all(not key(row) for row in new) else 0
-        if stuck >= _STUCK_PAGES:
+    grew_at = 0
+    for number in count(1):
+        if not (rows := page(number)):
+            return
+        for row in rows:
+            name = key(row)
+            if name in seen:
+                continue
+            if name:
+                seen.add(name)
+                grew_at = number
+            yield row
+        if number >= grew_at + _STUCK_PAGES:
             raise KKAnswerError(f"KK's list does not end: pages up to {number} repeat earlier pages")
-        for row in new:
-            # A page may repeat a row within itself.
-            if not key(row) or key(row) not in seen:
-                seen.add(key(row))
-                yield row
-        number += 1
 
 
 def _listing(data: Any) -> Mapping[str, Any]:
@@ -405,6 +397,10 @@ def _checked_id(kk_id: str) -> str:
     if not isinstance(kk_id, str) or not is_plausible_id(kk_id):
         raise ValueError("a kkOrderId is text of up to 32 letters, digits, - and _")
     return kk_id
+
+
+def _joined(values: str | Iterable[str] | None) -> str | None:
+    return values if values is None or isinstance(values, str) else ",".join(values)
 
 
 def _present(params: Mapping[str, str | None]) -> dict[str, str]:

@@ -5,11 +5,11 @@ No text here ever holds an access token, a name, a street or a phone number.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """The proven effect of a request that should change something at KK."""
 
     CREATED = "created"
@@ -20,9 +20,6 @@ class Outcome(str, Enum):
     """It is proven that KK did not act on it: it may be sent again."""
     UNKNOWN = "unknown"
     """KK may have done it: reconcile before anything is sent again."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class KKError(Exception):

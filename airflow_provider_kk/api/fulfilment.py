@@ -46,15 +46,6 @@ class PackageStatus(_RankedStatus):
     DELIVERED = "delivered"
 
 
-class Goal(StrEnum):
-    """A status to wait for."""
-
-    PAID = "paid"
-    SHIPPED = "shipped"
-    DELIVERED = "delivered"
-    REFUNDED = "refunded"
-
-
 # v1 has one status, v2 up to four. v2's waiting_to_ship does not mean that the order is paid.
 _STATUS = {
     "waiting_payment": FulfilmentStatus.WAITING_PAYMENT,
@@ -75,6 +66,7 @@ _FULFILLMENT = {
     "completed": FulfilmentStatus.DELIVERED,
 }
 _REFUND = {"refund": FulfilmentStatus.REFUNDED, "refunded": FulfilmentStatus.REFUNDED}
+_OF_ORDERS = (_STATUS, _FINANCIAL, _FULFILLMENT, _REFUND)
 _PACKAGE = {
     "preparing": PackageStatus.PREPARING,
     "shipped": PackageStatus.SHIPPED,
@@ -82,23 +74,14 @@ _PACKAGE = {
 }
 
 
-def status_in(
-    status: str | None,
-    financial_status: str | None,
-    fulfillment_status: str | None,
-    refund_status: str | None,
-    *,
-    is_paid: bool,
-) -> FulfilmentStatus:
-    """Return the highest status of KK's four; `is_paid`: there is a date of payment."""
-    statuses = (
-        _STATUS.get(status or ""),
-        _FINANCIAL.get(financial_status or ""),
-        _FULFILLMENT.get(fulfillment_status or ""),
-        _REFUND.get(refund_status or ""),
-        FulfilmentStatus.PAID if is_paid else None,
-    )
-    return max((one for one in statuses if one), key=lambda one: one.rank, default=FulfilmentStatus.CREATED)
+def status_in(*statuses: str | None, is_paid: bool) -> FulfilmentStatus:
+    """Return the highest of an order's statuses at KK: its own, its financial, fulfilment and refund status.
+
+    `is_paid`: there is a date of payment.
+    """
+    found = [known.get(status or "") for known, status in zip(_OF_ORDERS, statuses, strict=True)]
+    found.append(FulfilmentStatus.PAID if is_paid else FulfilmentStatus.CREATED)
+    return max(filter(None, found), key=lambda one: one.rank)
 
 
 def status_of(order: KKOrder) -> FulfilmentStatus:
@@ -121,18 +104,18 @@ def package_status(status: str | None) -> PackageStatus | None:
     return _PACKAGE.get(status or "")
 
 
-def has_reached(order: KKOrder, goal: Goal) -> bool:
+def has_reached(order: KKOrder, goal: FulfilmentStatus) -> bool:
     """Return whether an order has reached the goal, or passed it."""
     status = status_of(order)
-    if goal is Goal.REFUNDED:
+    if goal is FulfilmentStatus.REFUNDED:
         return status is FulfilmentStatus.REFUNDED
-    return FulfilmentStatus(goal.value).rank <= status.rank <= FulfilmentStatus.DELIVERED.rank
+    return goal.rank <= status.rank <= FulfilmentStatus.DELIVERED.rank
 
 
-def why_never(order: KKOrder, goal: Goal) -> str | None:
+def why_never(order: KKOrder, goal: FulfilmentStatus) -> str | None:
     """Return why an order that has not reached `goal` never will; None if it still may."""
     status = status_of(order)
-    if goal is Goal.REFUNDED:
+    if goal is FulfilmentStatus.REFUNDED:
         return _why_never_refunded(order, status)
     if status is FulfilmentStatus.CANCELLED:
         return "it is cancelled"
@@ -170,7 +153,7 @@ class Outlook:
 
 
 def outlook(
-    kk_order_ids: Sequence[str], listed: Iterable[KKOrder], goal: Goal, *, any_split: bool = False
+    kk_order_ids: Sequence[str], listed: Iterable[KKOrder], goal: FulfilmentStatus, *, any_split: bool = False
 ) -> Outlook:
     """Return how far the wait for these orders is: all have to reach `goal`, with `any_split` one of them.
 

@@ -1,36 +1,33 @@
-"""Check an order before it is sent: Order, OrderAddress, OrderItem.
+"""The models of KK's orders: Order, OrderAddress, OrderItem are sent, the others are read from KK.
 
-Widths and required fields are those of KK's pages "Create order" (v1, v2); a width counts characters. Orders
-that KK lists are read leniently, by `response_types.py`.
+Widths and required fields of an order are those of KK's pages "Create order" (v1, v2); a width counts
+characters. KK's lists are read leniently. Field names are ours, and KK's names stand beside them: v1's
+differ from v2's in places. Every set of statuses is open: an unknown one is passed on. Times are aware
+datetimes, money is Decimal.
 """
 
 from __future__ import annotations
 
-import difflib
-import functools
-import re
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, ValidationInfo, model_validator
 
 from airflow_provider_kk.api.countries import lost_zero_of_zip
-from airflow_provider_kk.api.errors import Fault, InvalidOrderError
-from airflow_provider_kk.api.response_types import (
-    Channel,
-    KKAddress,
-    KKOrder,
-    KKOrderItem,
-    KKProduct,
-    KKSku,
-    OrderPage,
-    Package,
-    Refund,
-    Stock,
-    TrackingInfo,
-    Warehouse,
-    WarehouseStock,
+from airflow_provider_kk.api.errors import Fault
+from airflow_provider_kk.api.readers import (
+    ReadFrom,
+    ResponseModel,
+    as_count,
+    as_number,
+    as_price,
+    as_rows,
+    as_status,
+    as_stock,
+    as_text,
+    as_time,
+    is_integer,
 )
 from airflow_provider_kk.api.validators import (
     PROVINCE_REQUIRED,
@@ -39,79 +36,11 @@ from airflow_provider_kk.api.validators import (
     Note,
     OrderNumber,
     Quantity,
+    RequestModel,
     as_address,
     as_lines,
-    parse_json,
     text,
 )
-
-__all__ = [
-    "Channel",
-    "KKAddress",
-    "KKOrder",
-    "KKOrderItem",
-    "KKProduct",
-    "KKSku",
-    "Order",
-    "OrderAddress",
-    "OrderItem",
-    "OrderPage",
-    "Package",
-    "Refund",
-    "RefundLines",
-    "Shipment",
-    "Stock",
-    "TrackingInfo",
-    "Warehouse",
-    "WarehouseStock",
-]
-
-
-class RequestModel(BaseModel):
-    """Base of the models that are sent: frozen, no unknown fields, names in snake_case or KK's own.
-
-    Names are compared without case and underscores, so `sku`, `SKU` and KK's `orderItemsList` all work.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    other_names: ClassVar[dict[str, str]] = {}
-    """Names of KK's for a field, squashed (lower case, no underscores)."""
-    near_names: ClassVar[dict[str, str]] = {}
-    """Names that are not taken, but whose meaning can be guessed for a hint."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_names(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        named: dict[Any, Any] = {}
-        for key, value in data.items():
-            field = _field_of(cls, key)
-            # A field given twice stays under its second name and is rejected like an unknown one.
-            named[field if field and field not in named else key] = value
-        return named
-
-    @classmethod
-    def parse(cls, data: RequestModel | Mapping[str, Any] | str, notices: list[Fault] | None = None) -> Self:
-        """Check a model, a mapping or JSON text and return it as a model. Raises InvalidOrderError.
-
-        Gets `notices` what was read differently from how it was written, and what looks doubtful.
-        """
-        faults: tuple[Fault, ...]
-        found: list[Fault] = []
-        try:
-            return cls.model_validate(_plain(data), context={"notices": found})
-        except ValidationError as error:
-            details = error.errors(include_url=False, include_input=False)
-            faults = tuple(_fault(cls, detail) for detail in details)
-        except PydanticCustomError as error:
-            faults = (Fault("", f"the order {error.message()}"),)
-        finally:
-            if notices is not None:
-                notices += [Fault(_path_of(cls, field), message) for field, message in found]
-        # Raised outside of the handler: pydantic's errors keep the order's values within them.
-        raise InvalidOrderError(faults)
 
 
 class OrderItem(RequestModel):
@@ -186,6 +115,7 @@ class Order(RequestModel):
         "platform": "sale_platform",
         "channel": "channel_type",
     }
+    parts = {"items[0]": OrderItem, "address": OrderAddress}
 
     address: Annotated[OrderAddress, as_address]
     items: Annotated[list[OrderItem], as_lines]
@@ -196,23 +126,15 @@ class Order(RequestModel):
 
     def private_values(self) -> tuple[str, ...]:
         """Return the personal texts of this order, for taking them out of messages."""
-        address = self.address
-        values = (
-            address.recipient,
-            address.phone,
-            address.street1,
-            address.street2,
-            address.city,
-            address.zip,
-            address.ioss,
-            address.vat,
-            self.remark,
-        )
-        return tuple(value for value in values if value)
+        # A country or a province identifies nobody.
+        address = self.address.model_dump(exclude={"country", "province"})
+        return tuple(value for value in (*address.values(), self.remark) if value)
 
 
 class Shipment(RequestModel):
     """Goods, and the country that they go to (ISO 3166 alpha-2)."""
+
+    parts = {"items[0]": OrderItem}
 
     items: Annotated[list[OrderItem], as_lines]
     country: Country
@@ -221,91 +143,195 @@ class Shipment(RequestModel):
 class RefundLines(RequestModel):
     """The lines of a refund: each a SKU and how many of it."""
 
+    parts = {"lines[0]": OrderItem}
+
     lines: Annotated[list[OrderItem], as_lines]
 
 
-def _plain(data: object) -> dict[str, Any]:
-    """Return data that pydantic can check; of models too, since `model_copy(update=...)` does not check."""
-    if isinstance(data, RequestModel):
-        return data.model_dump()
-    if isinstance(data, str):
-        data = parse_json(data)
-    if not isinstance(data, Mapping):
-        kind = type(data).__name__
-        raise PydanticCustomError(
-            "kk_order", "must be an Order, a mapping or a JSON object, not {kind}", {"kind": kind}
-        )
-    return dict(data)
+class KKAddress(ResponseModel):
+    """The address of an order at KK, unchecked."""
+
+    country: Annotated[str | None, ReadFrom(as_text, "country", "countryCode")] = None
+    city: Annotated[str | None, ReadFrom(as_text, "city"), Field(repr=False)] = None
+    phone: Annotated[str | None, ReadFrom(as_text, "phone"), Field(repr=False)] = None
+    recipient: Annotated[str | None, ReadFrom(as_text, "recipient"), Field(repr=False)] = None
+    street1: Annotated[str | None, ReadFrom(as_text, "street1"), Field(repr=False)] = None
+    street2: Annotated[str | None, ReadFrom(as_text, "street2"), Field(repr=False)] = None
+    province: Annotated[str | None, ReadFrom(as_text, "province"), Field(repr=False)] = None
+    zip: Annotated[str | None, ReadFrom(as_text, "zip"), Field(repr=False)] = None
+    vat: Annotated[str | None, ReadFrom(as_text, "vat"), Field(repr=False)] = None
+    ioss: Annotated[str | None, ReadFrom(as_text, "ioss"), Field(repr=False)] = None
 
 
-def _fault(model: type[RequestModel], detail: ErrorDetails) -> Fault:
-    """Translate a finding of pydantic. Only texts that hold no value are passed on."""
-    *above, last = detail["loc"] or ("",)
-    kind = detail["type"]
-    if kind == "extra_forbidden":
-        owner = _model_at(model, above)
-        return Fault(_path([*above, _shown(last)]), _unknown_field(owner, str(last)))
-    messages = {
-        "kk_order": detail["msg"],
-        "missing": PROVINCE_REQUIRED if last == "province" else "is required",
-        "model_type": "must be an object with named fields",
-        "invalid_key": "names of fields must be text",
-    }
-    return Fault(_path([*above, last]), messages.get(kind, "is not valid"))
+class KKOrderItem(ResponseModel):
+    """A line of an order, or of a package, at KK. `total` and `amount` in the order's currency."""
+
+    id: Annotated[str | None, ReadFrom(as_text, "id")] = None
+    item_id: Annotated[str | None, ReadFrom(as_text, "itemId")] = None
+    sku: Annotated[str | None, ReadFrom(as_text, "skuCode", "sku")] = None
+    product_name: Annotated[str | None, ReadFrom(as_text, "productName")] = None
+    quantity: Annotated[int | None, ReadFrom(as_count, "productNum", "quantity")] = None
+    amount: Annotated[Decimal | None, ReadFrom(as_number, "amount", "purchasePrices")] = None
+    total: Annotated[Decimal | None, ReadFrom(as_number, "total", "subtotal")] = None
+    option1: Annotated[str | None, ReadFrom(as_text, "option1")] = None
+    option2: Annotated[str | None, ReadFrom(as_text, "option2")] = None
+    option3: Annotated[str | None, ReadFrom(as_text, "option3")] = None
+    image_url: Annotated[str | None, ReadFrom(as_text, "imageUrl")] = None
+    stock_status: Annotated[str | None, ReadFrom(as_status, "stockStatus")] = None
+    fulfillment_status: Annotated[str | None, ReadFrom(as_status, "fulfillmentStatus")] = None
+    refund_status: Annotated[str | None, ReadFrom(as_status, "refundStatus")] = None
+    country_code: Annotated[str | None, ReadFrom(as_text, "countryCode")] = None
 
 
-def _unknown_field(owner: type[RequestModel], name: str) -> str:
-    squashed = _squash(name)
-    field = _names_of(owner).get(squashed)
-    if field:
-        return f"is given twice, under this name and as {field}"
-    near = owner.near_names.get(squashed)
-    if near is None:
-        close = difflib.get_close_matches(squashed[:64], _names_of(owner), n=1, cutoff=0.7)
-        near = _names_of(owner)[close[0]] if close else _field_below(owner, squashed)
-    return "is not a field of an order" + (f". Did you mean {near}?" if near else "")
+class TrackingInfo(ResponseModel):
+    """One carrier's number for a package."""
+
+    carrier: Annotated[str | None, ReadFrom(as_text, "carrier")] = None
+    tracking_code: Annotated[str | None, ReadFrom(as_text, "trackingCode")] = None
 
 
-def _field_below(owner: type[RequestModel], squashed: str) -> str | None:
-    """Return the path of a field of the address or of a line that was given beside them."""
-    below: dict[str, type[RequestModel]] = {"items[0]": OrderItem, "address": OrderAddress}
-    for path, model in below.items():
-        field = _names_of(model).get(squashed) or model.near_names.get(squashed)
-        if owner is Order and field:
-            return f"{path}.{field}"
-    return None
+class Package(ResponseModel):
+    """A parcel of an order. `tracking_infos` has the latest first; `delivery_time` is KK's text."""
+
+    id: Annotated[str | None, ReadFrom(as_text, "id")] = None
+    pack_id: Annotated[str | None, ReadFrom(as_text, "packId")] = None
+    status: Annotated[str | None, ReadFrom(as_status, "status")] = None
+    carrier: Annotated[str | None, ReadFrom(as_text, "carrier")] = None
+    carrier_type: Annotated[str | None, ReadFrom(as_text, "carrierType")] = None
+    tracking_code: Annotated[str | None, ReadFrom(as_text, "trackingCode")] = None
+    tracking_url: Annotated[str | None, ReadFrom(as_text, "logisticsSearchUrl")] = None
+    delivery_time: Annotated[str | None, ReadFrom(as_text, "deliveryTime")] = None
+    items: Annotated[list[KKOrderItem], ReadFrom(as_rows(KKOrderItem), "items", "orderItems")] = []
+    tracking_infos: Annotated[list[TrackingInfo], ReadFrom(as_rows(TrackingInfo), "trackingInfos")] = []
 
 
-def _model_at(model: type[RequestModel], loc: list[int | str]) -> type[RequestModel]:
-    inner: dict[str, type[RequestModel]] = {"address": OrderAddress, "items": OrderItem, "lines": OrderItem}
-    return inner.get(str(loc[0]), model) if loc else model
+class KKOrder(ResponseModel):
+    """One order at KK (page "Query orders", v1 and v2). `id` is empty only when KK's could not be read."""
+
+    id: Annotated[str, ReadFrom(as_text, "id")] = ""
+    custom_order_number: Annotated[str | None, ReadFrom(as_text, "customOrderId", "CustomOrderNumber")] = None
+    number_is_integer: Annotated[bool, ReadFrom(is_integer, "customOrderId", "CustomOrderNumber")] = False
+    remark: Annotated[str | None, ReadFrom(as_text, "remark"), Field(repr=False)] = None
+    status: Annotated[str | None, ReadFrom(as_status, "status")] = None
+    financial_status: Annotated[str | None, ReadFrom(as_status, "financialStatus")] = None
+    fulfillment_status: Annotated[str | None, ReadFrom(as_status, "fulfillmentStatus")] = None
+    refund_status: Annotated[str | None, ReadFrom(as_status, "refundStatus")] = None
+    purchased_at: Annotated[datetime | None, ReadFrom(as_time, "purchaseDate")] = None
+    paid_at: Annotated[datetime | None, ReadFrom(as_time, "payDate", "payAt")] = None
+    completed_at: Annotated[datetime | None, ReadFrom(as_time, "completedDate", "completedAt")] = None
+    cancelled_at: Annotated[datetime | None, ReadFrom(as_time, "cancelDate")] = None
+    refunded_at: Annotated[datetime | None, ReadFrom(as_time, "refundDate")] = None
+    created_at: Annotated[datetime | None, ReadFrom(as_time, "createDate")] = None
+    updated_at: Annotated[datetime | None, ReadFrom(as_time, "updateDate", "modifyDate")] = None
+    shipping_address: Annotated[
+        KKAddress | None, ReadFrom(KKAddress.read, "shippingAddress"), Field(repr=False)
+    ] = None
+    warehouse_id: Annotated[str | None, ReadFrom(as_text, "warehouseId")] = None
+    currency_code: Annotated[str | None, ReadFrom(as_text, "currencyCode")] = None
+    final_amount: Annotated[Decimal | None, ReadFrom(as_number, "finalAmount")] = None
+    subtotal_amount: Annotated[Decimal | None, ReadFrom(as_number, "subTotalAmount", "skusAmount")] = None
+    freight_amount: Annotated[Decimal | None, ReadFrom(as_number, "freightAmount")] = None
+    coupon_amount: Annotated[Decimal | None, ReadFrom(as_number, "couponAmount")] = None
+    promotion_amount: Annotated[Decimal | None, ReadFrom(as_number, "promotionAmount")] = None
+    refundable_amount: Annotated[Decimal | None, ReadFrom(as_number, "refundableAmount")] = None
+    refunded_amount: Annotated[Decimal | None, ReadFrom(as_number, "refundedAmount")] = None
+    items: Annotated[list[KKOrderItem], ReadFrom(as_rows(KKOrderItem), "orderItems")] = []
+    fulfillments: Annotated[list[Package], ReadFrom(as_rows(Package), "fulfillments")] = []
 
 
-def _path(loc: list[int | str]) -> str:
-    path = ""
-    for step in loc:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
-    return path
+class OrderPage(ResponseModel):
+    """One page of listed orders. `total` is KK's count over all pages, if it gives one."""
+
+    orders: Annotated[list[KKOrder], ReadFrom(as_rows(KKOrder), "list")] = []
+    total: Annotated[int | None, ReadFrom(as_count, "total")] = None
+    page_number: Annotated[int | None, ReadFrom(as_count, "pageNumber")] = None
+    page_size: Annotated[int | None, ReadFrom(as_count, "pageSize")] = None
 
 
-def _path_of(model: type[RequestModel], field: str) -> str:
-    """Return a notice's field path. Lines of goods get none, so an unknown field is the address's."""
-    return field if field in model.model_fields else f"address.{field}"
+class Refund(ResponseModel):
+    """One refund of an order; `refund_status`: pending_review, refund_successfully, refund_failed."""
+
+    refund_no: Annotated[str | None, ReadFrom(as_text, "refundNo")] = None
+    refund_status: Annotated[str | None, ReadFrom(as_status, "refundStatus")] = None
+    kk_order_id: Annotated[str | None, ReadFrom(as_text, "id")] = None
+    remark: Annotated[str | None, ReadFrom(as_text, "remark"), Field(repr=False)] = None
 
 
-def _shown(name: int | str) -> str:
-    return str(name) if re.fullmatch(r"[\w .-]{1,40}", str(name)) else "(a name that cannot be shown)"
+class Channel(ResponseModel):
+    """One way to ship, with its estimated freight. `delivery_time` is text such as "6~10 Business Days"."""
+
+    channel_code: Annotated[str | None, ReadFrom(as_text, "channelCode")] = None
+    channel_name: Annotated[str | None, ReadFrom(as_text, "channelNameEn")] = None
+    channel_type: Annotated[str | None, ReadFrom(as_text, "channelType")] = None
+    estimated_freight: Annotated[Decimal | None, ReadFrom(as_number, "estimatedFreight")] = None
+    currency_code: Annotated[str | None, ReadFrom(as_text, "estimatedFreightCurrency")] = None
+    delivery_time: Annotated[str | None, ReadFrom(as_text, "deliveryTime")] = None
 
 
-def _field_of(model: type[RequestModel], key: object) -> str | None:
-    return _names_of(model).get(_squash(key)) if isinstance(key, str) else None
+class KKSku(ResponseModel):
+    """One SKU of a product (page "Products").
+
+    `price` is what the shop pays for one piece, in US dollars, without freight. If KK gives no price, or one
+    that cannot be parsed, it is None, never 0. `odd_fields` names a price that cannot be parsed.
+
+    `sku_status` is `0` off the shelf, `1` on the shelf, `2` deleted, `3` discontinued, `4` or `5` clearance,
+    `6` out of stock. KK never sells `2` and `3` again. Weights are in grams, lengths in cm.
+    """
+
+    sku: Annotated[str | None, ReadFrom(as_text, "sku")] = None
+    sku_name: Annotated[str | None, ReadFrom(as_text, "skuName")] = None
+    sku_status: Annotated[str | None, ReadFrom(as_status, "skuStatus")] = None
+    price: Annotated[Decimal | None, ReadFrom(as_price, "price")] = None
+    cost: Annotated[Decimal | None, ReadFrom(as_price, "cost")] = None
+    stock: Annotated[int | None, ReadFrom(as_stock, "stock")] = None
+    package_weight: Annotated[Decimal | None, ReadFrom(as_number, "packageWeight")] = None
+    package_length: Annotated[Decimal | None, ReadFrom(as_number, "packageLength")] = None
+    package_width: Annotated[Decimal | None, ReadFrom(as_number, "packageWidth")] = None
+    package_height: Annotated[Decimal | None, ReadFrom(as_number, "packageHeight")] = None
+    material: Annotated[str | None, ReadFrom(as_text, "material")] = None
+    option1: Annotated[str | None, ReadFrom(as_text, "option1")] = None
+    option2: Annotated[str | None, ReadFrom(as_text, "option2")] = None
+    option3: Annotated[str | None, ReadFrom(as_text, "option3")] = None
+    image_url: Annotated[str | None, ReadFrom(as_text, "mainImg")] = None
 
 
-@functools.cache
-def _names_of(model: type[RequestModel]) -> dict[str, str]:
-    """Return every name a field goes by, squashed, with the field's own name."""
-    return {_squash(field): field for field in model.model_fields} | model.other_names
+class KKProduct(ResponseModel):
+    """One product with its SKUs (page "Products").
+
+    `price` is the lowest of its SKUs' prices, read like theirs. `spu_status` has the values of `sku_status`.
+    """
+
+    spu: Annotated[str | None, ReadFrom(as_text, "spu")] = None
+    kk_product_id: Annotated[str | None, ReadFrom(as_text, "kkProductId")] = None
+    product_name: Annotated[str | None, ReadFrom(as_text, "productName")] = None
+    spu_status: Annotated[str | None, ReadFrom(as_status, "spuStatus")] = None
+    price: Annotated[Decimal | None, ReadFrom(as_price, "price")] = None
+    stock: Annotated[int | None, ReadFrom(as_stock, "stock")] = None
+    updated_at: Annotated[datetime | None, ReadFrom(as_time, "updateTime")] = None
+    skus: Annotated[list[KKSku], ReadFrom(as_rows(KKSku), "skuDetails")] = []
 
 
-def _squash(name: str) -> str:
-    return name.replace("_", "").lower()
+class WarehouseStock(ResponseModel):
+    """How many of a SKU one warehouse has, never below zero."""
+
+    country_code: Annotated[str | None, ReadFrom(as_text, "countryCode")] = None
+    quantity: Annotated[int | None, ReadFrom(as_stock, "qty")] = None
+    warehouse_code: Annotated[str | None, ReadFrom(as_text, "warehouseCode")] = None
+
+
+class Stock(ResponseModel):
+    """The stock of one SKU over all warehouses."""
+
+    sku: Annotated[str | None, ReadFrom(as_text, "sku")] = None
+    warehouses: Annotated[list[WarehouseStock], ReadFrom(as_rows(WarehouseStock), "warehouseStockList")] = []
+
+
+class Warehouse(ResponseModel):
+    """One of KK's warehouses."""
+
+    warehouse_id: Annotated[str | None, ReadFrom(as_text, "warehouseId")] = None
+    warehouse_code: Annotated[str | None, ReadFrom(as_text, "warehouseCode")] = None
+    name: Annotated[str | None, ReadFrom(as_text, "warehouseNameExt")] = None
+    country_code: Annotated[str | None, ReadFrom(as_text, "countryCode")] = None
+    country_name: Annotated[str | None, ReadFrom(as_text, "countryCn")] = None
+    status: Annotated[str | None, ReadFrom(as_status, "status")] = None

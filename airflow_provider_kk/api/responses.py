@@ -57,19 +57,14 @@ def data_of(answer: Response, *, is_write: bool, secrets: Iterable[str] = ()) ->
     envelope = read_envelope(answer.body)
     if envelope is not None and envelope.code == SUCCESS and 200 <= answer.status < 300:
         return envelope.data
-    kind, meaning = (
-        _by_status(answer.status, envelope, is_write)
-        or _by_code(answer.status, envelope)
-        or _UNCLEAR[is_write]
-    )
-    code, message = None, None
-    if envelope is not None:
+    if envelope is None:
+        code, message, what = None, None, redact(_instead_of_an_envelope(answer), secrets)
+    else:
         code, message = envelope.code, redact(envelope.message, secrets) or None
-    what = redact(_instead_of_an_envelope(answer), secrets) if code is None else f"code {code}"
-    text = f"{meaning} (HTTP {answer.status}, {what})"
-    error = kind(
-        f"{text}: {message}" if message else text, http_status=answer.status, code=code, kk_message=message
-    )
+        what = f"code {code}"
+    kind, meaning = _proven(answer.status, code, is_write)
+    text = f"{meaning} (HTTP {answer.status}, {what})" + (f": {message}" if message else "")
+    error = kind(text, http_status=answer.status, code=code, kk_message=message)
     if isinstance(error, KKRateLimitedError):
         error.retry_after_s = _retry_after_s(answer.headers)
     raise error
@@ -108,40 +103,35 @@ def is_plausible_id(text: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", text) and re.search(r"[1-9]", text))
 
 
-_UNCLEAR: dict[bool, tuple[type[KKError], str]] = {
-    True: (KKUnknownOutcomeError, "KK's answer does not show whether the request was executed"),
-    False: (KKAnswerError, "KK's answer cannot be used"),
-}
+_UNKNOWN = KKUnknownOutcomeError, "KK's answer does not show whether the request was executed"
+_UNUSABLE = KKAnswerError, "KK's answer cannot be used"
+_RATE_LIMITED = KKRateLimitedError, "KK's rate limit is reached"
+_NO_ACCESS = KKAuthError, "KK rejected the access token"
+_NO_API = KKEndpointError, "there is no KK API at this path: check the host and api_version"
+_REJECTED = KKRejectedError, "KK rejected the request"
 
 
-def _by_status(status: int, envelope: Envelope | None, is_write: bool) -> tuple[type[KKError], str] | None:
-    if is_write and envelope is not None and envelope.code == SUCCESS:
-        return None  # KK reports success, whatever the status
+def _proven(status: int, code: int | None, is_write: bool) -> tuple[type[KKError], str]:
+    """Return the error that an answer proves, and its meaning; `code` is the envelope's, if there is one."""
+    unclear: tuple[type[KKError], str] = _UNKNOWN if is_write else _UNUSABLE
+    if is_write and code == SUCCESS:
+        return unclear  # KK reports success, whatever the status
     if status == 429:
-        return KKRateLimitedError, "KK's rate limit is reached"
+        return _RATE_LIMITED
     # The code of an envelope distinguishes a rejected token from a rejected order.
-    if status in (401, 403) and not (is_write and envelope is not None and envelope.code not in (401, 403)):
-        return KKAuthError, "KK rejected the access token"
-    return None
-
-
-def _by_code(status: int, envelope: Envelope | None) -> tuple[type[KKError], str] | None:
+    if status in (401, 403) and not (is_write and code not in (None, 401, 403)):
+        return _NO_ACCESS
     if status >= 500:
-        return None
-    if envelope is None:
-        if status in (404, 405):
-            return (
-                KKEndpointError,
-                "there is no KK API at this path: check the host and api_version",
-            )
-        return None
-    if envelope.code == 401:
-        return KKAuthError, "KK rejected the access token"
-    if envelope.code == 429:
-        return KKRateLimitedError, "KK's rate limit is reached"
-    if envelope.code in (SUCCESS, -1) or _is_5xx_like(envelope.code):
-        return None
-    return KKRejectedError, "KK rejected the request"
+        return unclear
+    if code is None:
+        return _NO_API if status in (404, 405) else unclear
+    if code == 401:
+        return _NO_ACCESS
+    if code == 429:
+        return _RATE_LIMITED
+    # A failure inside KK may come after the order was made.
+    is_failure = 500 <= code <= 599 or 50000 <= code <= 59999
+    return unclear if code in (SUCCESS, -1) or is_failure else _REJECTED
 
 
 def _instead_of_an_envelope(answer: Response) -> str:
@@ -160,11 +150,6 @@ def _host_of(location: str) -> str:
     except ValueError:
         host = ""
     return host if re.fullmatch(r"[a-z0-9.:-]{1,253}", host) else "another path"
-
-
-def _is_5xx_like(code: int) -> bool:
-    """Return whether the code means a failure inside KK, which may come after the order was made."""
-    return 500 <= code <= 599 or 50000 <= code <= 59999
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

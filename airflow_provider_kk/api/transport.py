@@ -62,7 +62,10 @@ class Transport:
         use_env_proxies: bool = False,
         ca_bundle: str | None = None,
     ) -> None:
-        self.base_url = checked_base_url(base_url)
+        try:
+            self.base_url = checked_base_url(base_url.strip())
+        except ValueError as error:
+            raise ValueError(f"the base URL {error}") from None
         self.requests = 0
         self.clock_skew_s: float | None = None
         self._token = checked_token(token)

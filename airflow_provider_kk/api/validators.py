@@ -1,20 +1,30 @@
-"""Check one value of an order: text of a width, a country, a quantity, an order number.
+"""Check the values and the names of what is sent: text of a width, a country, a quantity, an order number.
 
 Each check takes what a warehouse, a template or JSON may yield and returns the clean value, or raises a
-PydanticCustomError that describes what to pass. No message repeats the value: it may be somebody's name.
-Warnings go to the list `notices` of the validation's context.
+CellError that describes what to pass. No message repeats the value: it may be somebody's name.
+Warnings go to the list `notices` of the validation's context. `RequestModel.parse` collects both.
 """
 
 from __future__ import annotations
 
+import difflib
+import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, NoReturn, TypeAlias
+from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationInfo
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from airflow_provider_kk.api.clean_text import (
     CellError,
@@ -27,7 +37,7 @@ from airflow_provider_kk.api.clean_text import (
     whole_number,
 )
 from airflow_provider_kk.api.countries import ALPHA_2, country_candidates, country_code
-from airflow_provider_kk.api.errors import Fault
+from airflow_provider_kk.api.errors import Fault, InvalidOrderError
 
 ORDER_NUMBER_WIDTH = 40
 """The longest order number KK is known to keep whole (documented for a sibling call)."""
@@ -35,6 +45,8 @@ MAX_QUANTITY = 10**16 - 1
 """KK documents `int[16]`: 16 digits."""
 CHANNEL_TYPES = ("Standard", "Express", "Expedited")
 """KK's shipping speeds (page "Create order", v2)."""
+#: What free text may have beside printable characters.
+_LINE_ENDS = str.maketrans("\t\n\r", "   ")
 PROVINCE_REQUIRED = "is required. If the country has no provinces, repeat the city"
 
 
@@ -53,7 +65,7 @@ def text(
     def read(value: object, info: ValidationInfo) -> str | None:
         line = _read(value, info, number_ok, required)
         if line is not None and width is not None and len(line) > width:
-            _fail(f"is {len(line)} characters long, KK takes at most {width}")
+            raise CellError(f"is {len(line)} characters long, KK takes at most {width}")
         return line
 
     return BeforeValidator(read)
@@ -72,30 +84,27 @@ def _read(
     raw = _as_text(value, number_ok)
     if (plain := plain_text(raw, field)) is not None:
         return plain
-    try:
-        warning = check_encoding(raw)
-        line = tidy(raw, field)
-        if line and is_missing(line, field):
-            if required or field == "custom_order_number":
-                _fail(f"is the text {line!r}, which stands for a missing value: correct the source of it")
-            _notify(info, f"the text {line!r} counts as blank")
-            return None
-        if not line:
-            if required:
-                _fail("is required" if required is True else required)
-            return None
-        if not lines and field != "custom_order_number":
-            # Line ends and tabs inside a line come from address forms with several rows.
-            line = re.sub(r"[ \t]*[\t\r\n\v\f\x85\u2028\u2029]+[ \t]*", " ", line)
-        _check_characters(line.translate({9: " ", 10: " ", 13: " "}) if lines else line)
-        warning = check(line, field) or warning
-    except CellError as error:
-        fault = str(error)
-    else:
-        if warning:
-            _notify(info, warning)
-        return line
-    _fail(fault)
+    warning = check_encoding(raw)
+    line = tidy(raw, field)
+    if line and is_missing(line, field):
+        if required or field == "custom_order_number":
+            raise CellError(
+                f"is the text {line!r}, which stands for a missing value: correct the source of it"
+            )
+        _notify(info, f"the text {line!r} counts as blank")
+        return None
+    if not line:
+        if required:
+            raise CellError("is required" if required is True else required)
+        return None
+    if not lines and field != "custom_order_number":
+        # Line ends and tabs inside a line come from address forms with several rows.
+        line = re.sub(r"[ \t]*[\t\r\n\v\f\x85\u2028\u2029]+[ \t]*", " ", line)
+    if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", line.translate(_LINE_ENDS) if lines else line):
+        raise CellError("has control characters or invalid Unicode: remove them")
+    if warning := check(line, field) or warning:
+        _notify(info, warning)
+    return line
 
 
 def _order_number(value: object, info: ValidationInfo) -> str | None:
@@ -103,12 +112,12 @@ def _order_number(value: object, info: ValidationInfo) -> str | None:
     if number is None:
         if value is not None:
             # Taken for absent, an order whose number a template failed to fill would get a new one each run.
-            _fail("is empty: pass a number, or leave the field out")
+            raise CellError("is empty: pass a number, or leave the field out")
         return None
     if not re.fullmatch(r"[ -~]+", number):
-        _fail("must be printable ASCII: letters, digits and signs without accents")
+        raise CellError("must be printable ASCII: letters, digits and signs without accents")
     if len(number) > ORDER_NUMBER_WIDTH:
-        _fail(f"is {len(number)} characters long, KK keeps at most {ORDER_NUMBER_WIDTH}")
+        raise CellError(f"is {len(number)} characters long, KK keeps at most {ORDER_NUMBER_WIDTH}")
     return number
 
 
@@ -126,27 +135,18 @@ def _country(value: object, info: ValidationInfo) -> str:
     candidates = " or ".join(country_candidates(word or ""))
     shown = f"{word!r} is" if re.fullmatch(r"[A-Za-z]{1,3}", word or "") else "is"
     did_you_mean = f". Did you mean {candidates}?" if candidates else ". Pass a code such as FR or US"
-    return _fail(f"{shown} neither an ISO 3166 alpha-2 code nor an unambiguous country name{did_you_mean}")
+    raise CellError(f"{shown} neither an ISO 3166 alpha-2 code nor an unambiguous country name{did_you_mean}")
 
 
 def _quantity(value: object) -> int:
-    try:
-        number = read_quantity(value) if isinstance(value, str) else whole_number(value)
-    except CellError as error:
-        fault = str(error)
-    else:
-        fault = _quantity_fault(number, value)
-    if fault or number is None:
-        _fail(fault)
-    return number
-
-
-def _quantity_fault(number: int | None, value: object) -> str:
+    number = read_quantity(value) if isinstance(value, str) else whole_number(value)
     if number is None:
-        return f"must be a whole number such as 3 or '3', not {_kind(value)}"
+        raise CellError(f"must be a whole number such as 3 or '3', not {_kind(value)}")
     if number < 1:
-        return "must be at least 1"
-    return "has more than 16 digits" if number > MAX_QUANTITY else ""
+        raise CellError("must be at least 1")
+    if number > MAX_QUANTITY:
+        raise CellError("has more than 16 digits")
+    return number
 
 
 def _channel_type(value: object, info: ValidationInfo) -> str | None:
@@ -156,33 +156,29 @@ def _channel_type(value: object, info: ValidationInfo) -> str | None:
     for channel_type in CHANNEL_TYPES:
         if channel_type.lower() == word.lower():
             return channel_type
-    return _fail(f"must be one of {', '.join(CHANNEL_TYPES)}")
+    raise CellError(f"must be one of {', '.join(CHANNEL_TYPES)}")
 
 
-def _json_container(opening: str, what: str) -> Callable[[object], object]:
-    """Parse an address or a list of lines that comes as JSON text, as templates yield it."""
+def _parsed(value: object) -> object:
+    """Return an address, or lines, which templates yield as JSON text."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise CellError("is required")
+    return parse_json(value) if isinstance(value, str) else value
 
-    def check(value: object) -> object:
-        if value is None:
-            _fail("is required")
-        if not isinstance(value, str):
-            return value
-        if not value.strip():
-            _fail("is required")
-        data = parse_json(value)
-        if not isinstance(data, dict if opening == "{" else list):
-            _fail(f"must be {what}")
-        return data
 
-    return check
+def _address(value: object) -> object:
+    data = _parsed(value)
+    if isinstance(value, str) and not isinstance(data, dict):
+        raise CellError("must be an object with country, phone, recipient, province, ...")
+    return data
 
 
 def _lines(value: object) -> object:
-    data = _json_container("[", "a list of lines")(value)
-    if isinstance(data, Mapping) or not isinstance(data, list | tuple):
-        _fail(f"must be a list of lines, not {_kind(data)}")
+    data = _parsed(value)
+    if not isinstance(data, list | tuple):
+        raise CellError(f"must be a list of lines, not {_kind(data)}")
     if not data:
-        _fail("must have at least one line")
+        raise CellError("must have at least one line")
     return list(data)
 
 
@@ -191,12 +187,12 @@ Country: TypeAlias = Annotated[str, BeforeValidator(_country)]
 Quantity: TypeAlias = Annotated[int, BeforeValidator(_quantity)]
 ChannelType: TypeAlias = Annotated[str | None, BeforeValidator(_channel_type)]
 Note: TypeAlias = Annotated[str | None, BeforeValidator(_note), Field(repr=False)]
-as_address = BeforeValidator(_json_container("{", "an object with country, phone, recipient, province, ..."))
+as_address = BeforeValidator(_address)
 as_lines = BeforeValidator(_lines)
 
 
 def parse_json(source: str) -> Any:
-    """Parse JSON text; numbers stay exact. Raises PydanticCustomError, which describes how to pass it."""
+    """Parse JSON text; numbers stay exact. Raises CellError, which describes how to pass it."""
     try:
         return json.loads(source, parse_float=Decimal, parse_constant=_no_constant, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -205,7 +201,7 @@ def parse_json(source: str) -> Any:
         fault = str(error)
     except (ValueError, RecursionError, ArithmeticError):
         fault = "is not valid JSON: a number is invalid or too long, or the nesting is too deep"
-    _fail(fault)
+    raise CellError(fault)
 
 
 def _not_json(source: str, error: json.JSONDecodeError) -> str:
@@ -230,17 +226,12 @@ def _as_text(value: object, number_ok: bool) -> str:
     number = whole_number(value) if number_ok else None
     if number is not None and number >= 0:
         return str(number)
-    return _fail(f"must be text, not {_kind(value)}")
+    raise CellError(f"must be text, not {_kind(value)}")
 
 
 def _notify(info: ValidationInfo, message: str) -> None:
     if info.context:
         info.context["notices"].append(Fault(str(info.field_name), message))
-
-
-def _check_characters(line: str) -> None:
-    if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", line):
-        _fail("has control characters or invalid Unicode: remove them")
 
 
 def _kind(value: object) -> str:
@@ -264,6 +255,124 @@ def _no_constant(_name: str) -> NoReturn:
     raise ValueError("not JSON")
 
 
-def _fail(message: str) -> NoReturn:
-    # Braces would be read as places of a template.
-    raise PydanticCustomError("kk_order", "{fault}", {"fault": message})
+class RequestModel(BaseModel):
+    """Base of the models that are sent: frozen, no unknown fields, names in snake_case or KK's own.
+
+    Names are compared without case and underscores, so `sku`, `SKU` and KK's `orderItemsList` all work.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    other_names: ClassVar[dict[str, str]] = {}
+    """Names of KK's for a field, squashed (lower case, no underscores)."""
+    near_names: ClassVar[dict[str, str]] = {}
+    """Names that are not taken, but whose meaning can be guessed for a hint."""
+    parts: ClassVar[dict[str, type[RequestModel]]] = {}
+    """The models below this one, by the path of the first of each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_names(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        named: dict[Any, Any] = {}
+        for key, value in data.items():
+            field = _names_of(cls).get(_squash(key)) if isinstance(key, str) else None
+            # A field given twice stays under its second name and is rejected like an unknown one.
+            named[field if field and field not in named else key] = value
+        return named
+
+    @classmethod
+    def parse(cls, data: RequestModel | Mapping[str, Any] | str, notices: list[Fault] | None = None) -> Self:
+        """Check a model, a mapping or JSON text and return it as a model. Raises InvalidOrderError.
+
+        Gets `notices` what was read differently from how it was written, and what looks doubtful.
+        """
+        faults: tuple[Fault, ...]
+        found: list[Fault] = []
+        try:
+            return cls.model_validate(_plain(data), context={"notices": found})
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+            faults = tuple(_fault(cls, detail) for detail in details)
+        except CellError as error:
+            faults = (Fault("", f"the order {error}"),)
+        finally:
+            if notices is not None:
+                notices += [Fault(_path_of(cls, field), message) for field, message in found]
+        # Raised outside of the handler: pydantic's errors keep the order's values within them.
+        raise InvalidOrderError(faults)
+
+
+def _plain(data: object) -> dict[str, Any]:
+    """Return data that pydantic can check; of models too, since `model_copy(update=...)` does not check."""
+    if isinstance(data, RequestModel):
+        return data.model_dump()
+    if isinstance(data, str):
+        data = parse_json(data)
+    if not isinstance(data, Mapping):
+        raise CellError(f"must be an Order, a mapping or a JSON object, not {type(data).__name__}")
+    return dict(data)
+
+
+def _fault(model: type[RequestModel], detail: ErrorDetails) -> Fault:
+    """Translate a finding of pydantic. Only texts that hold no value are passed on."""
+    *above, last = detail["loc"] or ("",)
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        owner = model.parts.get(_path([0 if isinstance(step, int) else step for step in above]), model)
+        return Fault(_path([*above, _shown(last)]), _unknown_field(owner, str(last)))
+    if isinstance(error := detail.get("ctx", {}).get("error"), CellError):
+        return Fault(_path([*above, last]), str(error))
+    messages = {
+        "missing": PROVINCE_REQUIRED if last == "province" else "is required",
+        "model_type": "must be an object with named fields",
+        "invalid_key": "names of fields must be text",
+    }
+    return Fault(_path([*above, last]), messages.get(kind, "is not valid"))
+
+
+def _unknown_field(owner: type[RequestModel], name: str) -> str:
+    squashed = _squash(name)
+    field = _names_of(owner).get(squashed)
+    if field:
+        return f"is given twice, under this name and as {field}"
+    near = owner.near_names.get(squashed)
+    if near is None:
+        close = difflib.get_close_matches(squashed[:64], _names_of(owner), n=1, cutoff=0.7)
+        near = _names_of(owner)[close[0]] if close else _field_of_part(owner, squashed)
+    return "is not a field of an order" + (f". Did you mean {near}?" if near else "")
+
+
+def _field_of_part(owner: type[RequestModel], squashed: str) -> str | None:
+    """Return the path of a field of the address or of a line that was given beside them."""
+    for path, part in owner.parts.items():
+        if field := _names_of(part).get(squashed) or part.near_names.get(squashed):
+            return f"{path}.{field}"
+    return None
+
+
+def _path(loc: list[int | str]) -> str:
+    path = ""
+    for step in loc:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+    return path
+
+
+def _path_of(model: type[RequestModel], field: str) -> str:
+    """Return a notice's field path. Lines of goods get none, so an unknown field is the address's."""
+    return field if field in model.model_fields else f"address.{field}"
+
+
+def _shown(name: int | str) -> str:
+    return str(name) if re.fullmatch(r"[\w .-]{1,40}", str(name)) else "(a name that cannot be shown)"
+
+
+@functools.cache
+def _names_of(model: type[RequestModel]) -> dict[str, str]:
+    """Return every name a field goes by, squashed, with the field's own name."""
+    return {_squash(field): field for field in model.model_fields} | model.other_names
+
+
+def _squash(name: str) -> str:
+    return name.replace("_", "").lower()

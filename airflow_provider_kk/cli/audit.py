@@ -17,11 +17,10 @@ from airflow_provider_kk.cli.common import (
     read_ledger_of,
     run_command,
     table,
-    time,
     write_raw,
 )
 from airflow_provider_kk.cli.outcomes import as_columns
-from airflow_provider_kk.delivery.log import format_goods
+from airflow_provider_kk.delivery.log import format_goods, utc
 from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
 if TYPE_CHECKING:
@@ -54,7 +53,6 @@ Exit status:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `kk audit` takes."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     when = "a UTC time such as 2026-01-31T08:00, or an age such as 6h, 2d or 1w"
     parser.add_argument(
         "--since", metavar="TIME", help=f"begin of the period: {when} (default: a day before --until)"
@@ -128,13 +126,13 @@ def _period(arguments: argparse.Namespace, ledger: SqlLedger, order_list: Any) -
     until = latest if arguments.until is None else _epoch("--until", arguments.until, ledger.now())
     if until > latest:
         print(
-            f"kk audit: KK may still list what is newer than a settle window: this ends at {time(latest)}",
+            f"kk audit: KK may still list what is newer than a settle window: this ends at {utc(latest)}",
             file=sys.stderr,
         )
         until = latest
     since = until - _DAY_S if arguments.since is None else _epoch("--since", arguments.since, ledger.now())
     if since >= until:
-        raise CommandError(f"the period is empty: --since {time(since)} must be before {time(until)}")
+        raise CommandError(f"the period is empty: --since {utc(since)} must be before {utc(until)}")
     return since, until
 
 
@@ -166,7 +164,7 @@ def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:
     text = ", ".join(f"{count} {_COUNTED.get(verdict, verdict)}" for verdict, count in counts.items())
     print_line(
         f"{numbers} order numbers of account {ledger.account} at {ledger.host} "
-        f"from {time(result.since)} to {time(result.until)}: {text or 'nothing to compare'}"
+        f"from {utc(result.since)} to {utc(result.until)}: {text or 'nothing to compare'}"
     )
     if result.findings:
         print_line(

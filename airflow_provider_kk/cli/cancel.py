@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import (
-    StderrLog,
-    confirm,
-    open_ledger_of,
-    print_line,
-    run_command,
-)
-from airflow_provider_kk.cli.resolve import (
-    add_resolution_options,
-    print_results,
-    require_known,
-    resolved_by_of,
-)
-from airflow_provider_kk.sync.cancel import cancel
-from airflow_provider_kk.sync.errors import ResolutionRejected
-from airflow_provider_kk.sync.resolve_many import ResolutionResult
-
-if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.model import Record
-    from airflow_provider_kk.delivery.sql.storage import SqlLedger
-    from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.resolution import ResolvedBy
+from airflow_provider_kk.cli.common import open_ledger_of, print_line, run_command
+from airflow_provider_kk.cli.resolve import add_resolution_options, apply_choice, require_known
+from airflow_provider_kk.sync.record_types import ORDERS
+from airflow_provider_kk.sync.resolution import CANCEL
 
 _EPILOG = """\
   kk cancel A-1001 --why "bought twice"
@@ -48,8 +28,8 @@ Exit status:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `kk cancel`."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("number", nargs="+", metavar="NUMBER", help="order numbers")
+    parser.set_defaults(record_type=ORDERS)
     add_resolution_options(parser)
 
 
@@ -61,7 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.log import format_goods
 
-    resolved_by = resolved_by_of(arguments)
     hook, ledger = open_ledger_of(arguments)
     with closing(ledger):
         entries = require_known(arguments.number, ledger)
@@ -69,21 +48,8 @@ def _run(arguments: argparse.Namespace) -> int:
             f"{one.key}: {one.state.value}, {format_goods(one.content.goods)}, {', '.join(one.kk_order_ids)}"
             for one in entries
         ]
-        confirm(what, "Ask KK to refund all of these orders?", yes=arguments.yes)
-
-        results = _cancelled(entries, resolved_by, hook, ledger)
-        _done, skipped = print_results(results, ledger, as_json=arguments.json)
-        if skipped and not arguments.json:
-            print_line(f"{skipped} of {len(entries)} orders are not cancelled, for the reasons above")
+        question = "Ask KK to refund all of these orders?"
+        _done, skipped = apply_choice(CANCEL, entries, arguments, hook, ledger, what=what, question=question)
+    if skipped and not arguments.json:
+        print_line(f"{skipped} of {len(entries)} orders are not cancelled, for the reasons above")
     return 1 if skipped else 0
-
-
-def _cancelled(
-    entries: Sequence[Record], resolved_by: ResolvedBy, hook: KKHook, ledger: SqlLedger
-) -> Iterator[ResolutionResult]:
-    log = StderrLog("kk cancel")
-    for one in entries:
-        try:
-            yield ResolutionResult(one.key, True, cancel(one.key, resolved_by, hook, ledger, log))
-        except ResolutionRejected as error:
-            yield ResolutionResult(one.key, False, str(error))

@@ -24,10 +24,11 @@ from airflow_provider_kk.cli.common import (
     write_raw,
 )
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems, print_samples
-from airflow_provider_kk.cli.source import FILES, add_source_options, read_source
+from airflow_provider_kk.cli.source import FILES, add_source_options, enqueue_source, read_source
+from airflow_provider_kk.delivery.log import count_orders
+from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult, RunStatus, format_duration
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.run_queue import RunQueue, RunResult
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.sync.guards import Prices
@@ -65,7 +66,6 @@ OUTCOMES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `kk check`."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_options(parser)
     add_output_options(parser)
     parser.add_argument(
@@ -83,27 +83,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from airflow_provider_kk.delivery.log import count_orders
-    from airflow_provider_kk.delivery.run_queue import RunQueue
-    from airflow_provider_kk.sync.load_orders import enqueue_orders
-
     run_queue, log = RunQueue(), StderrLog("kk check")
     known = what_is_known(arguments)
     if arguments.bodies and known.settings is None:
         raise CommandError(
             "--bodies needs the kk connection, because its api_version decides the names of the fields"
         )
+    api_version = known.settings.api_version if known.settings else None
     with closing(read_source(arguments, log)) as spool:
-        api_version = known.settings.api_version if known.settings else None
-        warned = enqueue_orders(
-            run_queue,
-            spool,
-            dict(arguments.columns),
-            log,
-            api_version=api_version,
-            defaults=dict(arguments.default),
-            duplicate_rows=arguments.duplicate_rows,
-        )
+        warned = enqueue_source(arguments, spool, run_queue, log, api_version=api_version)
     planned = planned_with(arguments, known, run_queue)
     if arguments.json:
         _print_json(run_queue, planned, known, warned, with_bodies=arguments.bodies)
@@ -136,7 +124,7 @@ def what_is_known(arguments: argparse.Namespace) -> Known:
 
     :raises CommandError: when one that was named cannot be used.
     """
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.model import LedgerUnusableError
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.hooks.ledger_connection import ledger_to_read
 
@@ -200,7 +188,6 @@ def print_plan(
     run_queue: RunQueue, planned: Plan, known: Known, *, most: int, file: TextIO | None = None
 ) -> None:
     """Print a plan for people."""
-    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.sync.plan import PROBLEMS
 
     summary, settings = planned.summary, known.settings
@@ -212,8 +199,9 @@ def print_plan(
     if summary.postponed:
         burst = settings.rate_limit_burst if settings else _BURST
         per_second = settings.rate_limit_per_second if settings else _PER_SECOND
+        takes = format_duration(round(summary.seconds))
         print_line(
-            f"Sending takes at least {summary.requests:,} requests and {_time(summary.seconds)}, at KK's "
+            f"Sending takes at least {summary.requests:,} requests and {takes}, at KK's "
             f"limit of {burst:,} at once and {per_second:g} a second.",
             file=file,
         )
@@ -222,12 +210,6 @@ def print_plan(
         None, (known.note, planned.obstacle and f"Nothing would be sent for now: {planned.obstacle}")
     ):
         print_line(f"{note.removesuffix('.')}.", file=file)
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _print_json(run_queue: RunQueue, planned: Plan, known: Known, warned: int, *, with_bodies: bool) -> None:
@@ -256,7 +238,6 @@ def _print_bodies(run_queue: RunQueue, settings: ConnectionSettings | None) -> N
 def _body(run_queue: RunQueue, one: RunResult, settings: ConnectionSettings | None) -> dict[str, Any] | None:
     """Return the body that would be sent for an order, as the client makes it, or None."""
     from airflow_provider_kk.api.api_versions import API_VERSIONS
-    from airflow_provider_kk.delivery.run_queue import RunStatus
     from airflow_provider_kk.sync.deliver import order_of
 
     item = run_queue.item(one.key or "") if one.status is RunStatus.POSTPONED else None

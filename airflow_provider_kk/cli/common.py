@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from airflow_provider_kk.delivery.log import describe_pause, printable
+
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -32,6 +34,13 @@ _AS_A_WORKER = "Run kk with the AIRFLOW_HOME and AIRFLOW_CONN_... variables of t
 #: Rows that `confirm` shows, and columns that the last cell of a table keeps.
 _SHOWN = 20
 _LEAST_WIDTH = 24
+#: argument: its value and its help
+_GUARDS = {
+    "max_new_orders": ("N", "send nothing if there are more new orders (default: 1000)"),
+    "max_order_units": ("N", "an order with more units is invalid (default: 100)"),
+    "max_order_value": ("USD", "an order with more expensive goods is invalid; reads KK's prices"),
+    "max_run_value": ("USD", "send nothing if all goods together cost more; reads KK's prices"),
+}
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -87,12 +96,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 def add_guard_options(parser: argparse.ArgumentParser) -> None:
     """Declare the guards."""
     group = parser.add_argument_group("guards", "Limits for one run. 'none' removes a limit.")
-    for name, metavar, text in (
-        ("max_new_orders", "N", "send nothing if there are more new orders (default: 1000)"),
-        ("max_order_units", "N", "an order with more units is invalid (default: 100)"),
-        ("max_order_value", "USD", "an order with more expensive goods is invalid; reads KK's prices"),
-        ("max_run_value", "USD", "send nothing if all goods together cost more; reads KK's prices"),
-    ):
+    for name, (metavar, text) in _GUARDS.items():
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
@@ -115,12 +119,9 @@ def _limit(name: str, text: str) -> Any:
 
 def guards_of(arguments: argparse.Namespace) -> Guards:
     """Return the guards of the arguments of `add_guard_options`."""
-    from dataclasses import fields
-
     from airflow_provider_kk.sync.guards import Guards
 
-    names = [one.name for one in fields(Guards) if hasattr(arguments, one.name)]
-    return Guards(**{name: getattr(arguments, name) for name in names})
+    return Guards(**{name: getattr(arguments, name) for name in _GUARDS if name in arguments})
 
 
 def open_ledger_of(
@@ -248,43 +249,38 @@ def run_command(name: str, work: Callable[[], int], *, failed: int = _CANNOT_RUN
     The exit status is then 2, or `failed` when the ledger and KK could be asked.
     """
     with _only_ours_on_stdout(), quiet_airflow():
-        return _report_errors(name, work, failed)
+        from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
+        from sqlalchemy.exc import DBAPIError
 
+        from airflow_provider_kk.api.errors import KKError
+        from airflow_provider_kk.delivery.model import LedgerUnusableError
+        from airflow_provider_kk.delivery.resolution import ResolutionRejected
+        from airflow_provider_kk.delivery.sql.driver_errors import describe_error
+        from airflow_provider_kk.hooks.connection import InvalidConnectionError
+        from airflow_provider_kk.sync.resolution_checks import ResolutionUnavailable
 
-def _report_errors(name: str, work: Callable[[], int], failed: int) -> int:
-    from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
-    from sqlalchemy.exc import DBAPIError
-
-    from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
-    from airflow_provider_kk.delivery.sql.driver_errors import describe_error
-    from airflow_provider_kk.hooks.connection import InvalidConnectionError
-    from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
-
-    status = _CANNOT_RUN
-    try:
-        return work()
-    except AirflowNotFoundException as error:
-        fault = f"{error}. {_AS_A_WORKER}"
-    except (NoLedgerError, InvalidConnectionError, LedgerUnusableError, ResolutionUnavailable) as error:
-        fault = str(error)
-    except (CommandError, ResolutionRejected) as error:
-        fault, status = str(error), failed
-    except KKError as error:
-        fault = f"the request to KK failed: {error}"
-    except AirflowException as error:
-        # Such as a hook whose provider is not installed.
-        fault = str(error)
-        if fault.startswith("Unknown hook type"):
-            kind = fault.split('"')[1] if fault.count('"') > 1 else "..."
-            package = f"apache-airflow-providers-{kind}"
-            fault += f". Install Airflow's provider for it, such as {package}"
-    except DBAPIError as error:
-        fault = (
-            f"the ledger's database cannot be used: {describe_error(error)}. Fix it, then repeat the command"
-        )
-    print_line(f"{name}: {fault}", file=sys.stderr)
-    return status
+        status = _CANNOT_RUN
+        try:
+            return work()
+        except AirflowNotFoundException as error:
+            fault = f"{error}. {_AS_A_WORKER}"
+        except (NoLedgerError, InvalidConnectionError, LedgerUnusableError, ResolutionUnavailable) as error:
+            fault = str(error)
+        except (CommandError, ResolutionRejected) as error:
+            fault, status = str(error), failed
+        except KKError as error:
+            fault = f"the request to KK failed: {error}"
+        except AirflowException as error:
+            # Such as a hook whose provider is not installed.
+            fault = str(error)
+            if fault.startswith("Unknown hook type"):
+                kind = fault.split('"')[1] if fault.count('"') > 1 else "..."
+                fault += f". Install Airflow's provider for it, such as apache-airflow-providers-{kind}"
+        except DBAPIError as error:
+            reason = describe_error(error)
+            fault = f"the ledger's database cannot be used: {reason}. Fix it, then repeat the command"
+        print_line(f"{name}: {fault}", file=sys.stderr)
+        return status
 
 
 _OURS: ContextVar[TextIO | None] = ContextVar(
@@ -313,8 +309,6 @@ def print_line(line: str = "", *, file: TextIO | None = None, style: str = "") -
 
     :param style: such as `red`, of the line on a terminal.
     """
-    from airflow_provider_kk.delivery.log import printable
-
     text = printable(line)
     if style and has_colours(file or _stdout()):
         from rich.color import ColorSystem
@@ -358,8 +352,6 @@ def whole(text: str) -> int:
 
 def warn_of_pause(ledger: SqlLedger) -> None:
     """Print who has stopped all sending of the account, if anybody has."""
-    from airflow_provider_kk.delivery.log import describe_pause
-
     if pause := ledger.storage.pause():
         text = describe_pause(pause)
         print_line(f"{text[0].upper()}{text[1:]}", file=sys.stderr)
@@ -393,13 +385,6 @@ def duration(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def time(epoch: float) -> str:
-    """Return a time as text; empty for 0."""
-    from airflow_provider_kk.delivery.log import utc
-
-    return utc(epoch)
-
-
 def table(
     head: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -411,8 +396,6 @@ def table(
 
     :param wrapped: on a terminal the last column goes on in the next line, where it is too long.
     """
-    from airflow_provider_kk.delivery.log import printable
-
     lines = [list(head), *[list(map(printable, row)) for row in rows]]
     if len(lines) == 1:
         return

@@ -12,21 +12,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import NoReturn, Protocol, cast
+from typing import NoReturn
 
 from airflow_provider_kk import __version__
-
-
-class Subcommand(Protocol):
-    """The functions of a command's module."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the command's arguments."""
-
-    def run(self, arguments: argparse.Namespace) -> int:
-        """Do it; the exit status."""
-        ...
-
 
 # name: what it does, and its module
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -74,15 +62,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"airflow-provider-kk {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     parsers = {
-        name: subparsers.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+        name: subparsers.add_parser(
+            name,
+            help=does,
+            description=f"{does[0].upper()}{does[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         for name, (does, _module) in COMMANDS.items()
     }
     if words and words[0] in parsers:
-        command = cast(Subcommand, import_module(COMMANDS[words[0]][1]))
+        command = import_module(COMMANDS[words[0]][1])
         command.add_arguments(parsers[words[0]])
     arguments = parser.parse_args(words)
     try:
-        return command.run(arguments)
+        return int(command.run(arguments))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has exited

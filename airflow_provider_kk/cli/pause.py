@@ -12,7 +12,7 @@ from airflow_provider_kk.cli.common import (
     run_command,
     warn_of_pause,
 )
-from airflow_provider_kk.cli.resolve import add_who, resolved_by_of
+from airflow_provider_kk.cli.resolve import add_who, who_of
 
 _EPILOG = """\
   kk pause --why "wrong query sent last year's orders"
@@ -32,7 +32,6 @@ Exit status:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `kk pause` and `kk resume`."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_who(parser, why_required=parser.prog.endswith("pause"))
     add_ledger_options(parser)
 
@@ -44,10 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _pause(arguments: argparse.Namespace) -> int:
-    person = resolved_by_of(arguments)
+    who = who_of(arguments)
     _hook, ledger = open_ledger_of(arguments, create=True)
     with closing(ledger):
-        if ledger.storage.add_pause(person.who, person.why):
+        if ledger.storage.add_pause(who, arguments.why):
             print_line(
                 f"Sending of account {ledger.account} at {ledger.host} is paused. It stops within seconds. "
                 "To list the orders of the last hour, run `kk ledger list --state created --newer-than 1h`. "
@@ -59,10 +58,10 @@ def _pause(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    person = resolved_by_of(arguments)
+    who = who_of(arguments)
     _hook, ledger = open_ledger_of(arguments)
     with closing(ledger):
-        is_changed = ledger.storage.end_pause(person.who, person.why)
+        is_changed = ledger.storage.end_pause(who, arguments.why or "")
         state = "is allowed again" if is_changed else "was not paused"
         print_line(f"Sending of account {ledger.account} at {ledger.host} {state}")
     return 0

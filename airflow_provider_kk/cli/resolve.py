@@ -1,6 +1,6 @@
 """`kk ledger resolve` decides what became of orders; `kk ledger retry` ends the back-off of rejected ones.
 
-This module has the options and questions. `sync.resolve_many` resolves, as it does for the Orders page.
+This module has the options and questions. `sync.resolution` resolves, as it does for the Orders page.
 """
 
 from __future__ import annotations
@@ -10,16 +10,25 @@ import getpass
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CommandError, add_ledger_options, confirm, print_line, write_raw
-from airflow_provider_kk.sync.resolution import RESOLUTIONS, ResolvedBy, newest, split_ids
-from airflow_provider_kk.sync.resolve_many import (
+from airflow_provider_kk.cli.common import (
+    CommandError,
+    StderrLog,
+    add_ledger_options,
+    confirm,
+    print_line,
+    write_raw,
+)
+from airflow_provider_kk.sync.resolution import (
+    RESOLUTIONS,
     RETRY,
     ResolutionRequest,
-    ResolutionResult,
+    ResolvedBy,
     apply_resolutions,
+    newest,
+    split_ids,
 )
 
 if TYPE_CHECKING:
@@ -51,13 +60,13 @@ def _text(text: str) -> str:
     return text.strip()
 
 
-def resolved_by_of(arguments: argparse.Namespace) -> ResolvedBy:
-    """Return who resolves, and why.
+def who_of(arguments: argparse.Namespace) -> str:
+    """Return the person who acts.
 
     :raises CommandError: when that is not known.
     """
     try:
-        return ResolvedBy(arguments.who or getpass.getuser(), arguments.why or "")
+        return str(arguments.who or getpass.getuser())
     except (KeyError, OSError) as error:  # a container's user without a name
         raise CommandError("your login has no name on this machine. Give --who") from error
 
@@ -67,15 +76,39 @@ def why(entry: Record) -> str:
     return f"code {entry.code}: {entry.message}" if entry.code is not None else entry.message
 
 
-def print_results(
-    results: Iterable[ResolutionResult], ledger: SqlLedger, *, as_json: bool
+def apply_choice(
+    choice: str,
+    entries: Sequence[Record],
+    arguments: argparse.Namespace,
+    hook: KKHook,
+    ledger: SqlLedger,
+    *,
+    what: Sequence[str],
+    question: str,
+    ids: Sequence[str] = (),
 ) -> tuple[int, int]:
-    """Print each result when it is there. Return how many were done, and how many skipped."""
+    """Confirm and resolve, and print each result when it is there. Return how many were done, and skipped.
+
+    :param what: the lines to confirm; without any, only a doubt is asked about.
+    :raises CommandError: it is not confirmed, or the user's name is not known.
+    """
+
+    def accepts(doubt: str) -> bool:
+        print_line(f"warning: {doubt}", file=sys.stderr)
+        confirm([], "Resolve it as created all the same?", yes=arguments.yes)
+        return True
+
+    resolved_by = ResolvedBy(who_of(arguments), arguments.why)
+    versions = {one.key: one.version for one in entries}
+    request = ResolutionRequest(arguments.record_type, choice, versions, tuple(ids))
+    if what:
+        confirm(what, question, yes=arguments.yes)
+    log = StderrLog(f"kk {arguments.command}")
     done = skipped = 0
-    for one in results:
+    for one in apply_resolutions(request, resolved_by, hook, ledger, accepts, log):
         message = one.message if one.is_done else f"skipped, {one.message}"
         done, skipped = done + one.is_done, skipped + (not one.is_done)
-        if as_json:
+        if arguments.json:
             write_raw(json.dumps({ledger.storage.jobs.key: one.key, "done": one.is_done, "message": message}))
         else:
             print_line(f"{one.key}: {message}", file=None if one.is_done else sys.stderr)
@@ -100,17 +133,13 @@ def require_known(numbers: Sequence[str], ledger: SqlLedger) -> list[Record]:
     unknown = [one for one in wanted if one not in known]
     if unknown:
         verb = "is" if len(unknown) == 1 else "are"
-        names = ", ".join([_whose(unknown[0], ledger), *unknown[1:]])
+        key = find_key(unknown[0], ledger)
+        names = ", ".join([f"{unknown[0]} (KK's id of {key})" if key else unknown[0], *unknown[1:]])
         raise CommandError(
             f"{names} {verb} not in the ledger of {ledger.account} at {ledger.host}. "
             "Correct the number or leave it out. Nothing was done"
         )
     return [known[one] for one in wanted]
-
-
-def _whose(text: str, ledger: SqlLedger) -> str:
-    key = find_key(text, ledger)
-    return f"{text} (KK's id of {key})" if key else text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,25 +167,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Resolve the orders; the exit status is 1 when one is skipped."""
-    resolved_by = resolved_by_of(arguments)
     entries = require_known(arguments.number, ledger)
     ids = split_ids(arguments.created or arguments.not_mine or "")
     if arguments.not_mine is not None and not (arguments.never_created and ids):
         raise CommandError("--not-mine needs --never-created, and at least one kkOrderId")
     choice = next(one for one in RESOLUTIONS if getattr(arguments, one))
-    versions = {one.key: one.version for one in entries}
-    request = ResolutionRequest(arguments.record_type, choice, versions, tuple(ids))
-    if len(entries) > 1:
-        what = [f"{one.key}: {one.state.value} {why(one)}" for one in entries]
-        confirm(what, _QUESTIONS[choice], yes=arguments.yes)
-
-    def accepts(doubt: str) -> bool:
-        print_line(f"warning: {doubt}", file=sys.stderr)
-        confirm([], "Resolve it as created all the same?", yes=arguments.yes)
-        return True
-
-    results = apply_resolutions(request, resolved_by, hook, ledger, accepts)
-    done, skipped = print_results(results, ledger, as_json=arguments.json)
+    done, skipped = apply_choice(
+        choice,
+        entries,
+        arguments,
+        hook,
+        ledger,
+        what=[f"{one.key}: {one.state.value} {why(one)}" for one in entries] if len(entries) > 1 else [],
+        question=_QUESTIONS.get(choice, ""),
+        ids=ids,
+    )
     if arguments.order_again and done and not arguments.json:
         print_line(
             "If the warehouse has kkOrderIds in the rows of these orders, empty them. Otherwise the query "
@@ -181,21 +206,28 @@ def add_retry_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_retry(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int:
     """Clear the back-off of rejected orders; the exit status is 1 when some that were named were skipped."""
-    resolved_by = resolved_by_of(arguments)
     entries = _rejected_orders(arguments, ledger)
     if not entries:
         print_line("No order is rejected, so there is nothing to retry")
         return 0
     rejected = [f"{one.key}: {why(one)}" for one in entries if one.state.value == "rejected"]
-    if len(rejected) > 1:
-        count = arguments.record_type.count(len(rejected))
-        confirm(rejected, f"End the back-off of {count}?", yes=arguments.yes)
-    versions = {one.key: one.version for one in entries}
-    request = ResolutionRequest(arguments.record_type, RETRY, versions)
-    results = apply_resolutions(request, resolved_by, hook, ledger, lambda _doubt: False)
-    done, skipped = print_results(results, ledger, as_json=arguments.json)
-    if not arguments.json:
-        _print_what_follows(arguments.record_type, done, skipped)
+    record_type: RecordType = arguments.record_type
+    done, skipped = apply_choice(
+        RETRY,
+        entries,
+        arguments,
+        hook,
+        ledger,
+        what=rejected if len(rejected) > 1 else [],
+        question=f"End the back-off of {record_type.count(len(rejected))}?",
+    )
+    if done and not arguments.json:
+        print_line(
+            "KK's list is read first, and only what it does not have is sent. After another rejection the "
+            "back-off is longer"
+        )
+    if skipped and not arguments.json:
+        print(f"{record_type.count(skipped)} skipped", file=sys.stderr)
     return 1 if skipped else 0
 
 
@@ -218,13 +250,3 @@ def _rejected_orders(arguments: argparse.Namespace, ledger: SqlLedger) -> list[R
             f"no order is rejected with code {arguments.code}. Codes of the rejected orders: {there_are}"
         )
     return found
-
-
-def _print_what_follows(record_type: RecordType, done: int, skipped: int) -> None:
-    if done:
-        print_line(
-            "KK's list is read first, and only what it does not have is sent. After another rejection the "
-            "back-off is longer"
-        )
-    if skipped:
-        print(f"{record_type.count(skipped)} skipped", file=sys.stderr)

@@ -9,8 +9,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +32,21 @@ from airflow_provider_kk.cli.common import (
     whole,
 )
 from airflow_provider_kk.cli.outcomes import as_data, print_counts, print_json, print_problems
-from airflow_provider_kk.cli.source import FILES, add_source_options, read_source, statement_of
+from airflow_provider_kk.cli.source import (
+    FILES,
+    add_source_options,
+    enqueue_source,
+    read_source,
+    statement_of,
+)
+from airflow_provider_kk.delivery.log import count_orders
+from airflow_provider_kk.delivery.run_queue import RunQueue, RunStatus
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.cli.progress_bar import ProgressBar
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.deliver import Delivery
     from airflow_provider_kk.sync.guards import Prices
@@ -71,7 +79,6 @@ _SILENT = logging.CRITICAL + 1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `kk send`."""
     parser.epilog = _EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_source_options(parser)
     parser.add_argument("--limit", type=whole, metavar="N", help="send at most N orders in this call")
     parser.add_argument(
@@ -102,32 +109,20 @@ def _run(arguments: argparse.Namespace) -> int:
         with closing(ledger):
             prices = Prices()
             if not arguments.yes:
-                _ask(arguments, spool, hook, ledger, log, prices)
+                _ask(arguments, spool, hook.settings, ledger, log, prices)
             return _send(arguments, spool, hook, ledger, log, prices)
 
 
 def _ask(
     arguments: argparse.Namespace,
     spool: Spool,
-    hook: KKHook,
+    settings: ConnectionSettings,
     ledger: SqlLedger,
     log: StderrLog,
     prices: Prices,
 ) -> None:
-    from airflow_provider_kk.delivery.log import count_orders
-    from airflow_provider_kk.delivery.run_queue import RunQueue
-    from airflow_provider_kk.sync.load_orders import enqueue_orders
-
-    run_queue, known = RunQueue(), Known(hook.settings, ledger, "")
-    enqueue_orders(
-        run_queue,
-        spool,
-        dict(arguments.columns),
-        log,
-        api_version=hook.settings.api_version,
-        defaults=dict(arguments.default),
-        duplicate_rows=arguments.duplicate_rows,
-    )
+    run_queue, known = RunQueue(), Known(settings, ledger, "")
+    enqueue_source(arguments, spool, run_queue, log, api_version=settings.api_version)
     planned = planned_with(arguments, known, run_queue, limit=arguments.limit, prices=prices)
     print_plan(run_queue, planned, known, most=arguments.show, file=sys.stderr)
     if planned.summary.not_sent:
@@ -153,17 +148,14 @@ def _send(
 
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.reconcile import AbsencePolicy
-    from airflow_provider_kk.delivery.run_queue import RunQueue
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.sync.deliver import Delivery
-    from airflow_provider_kk.sync.load_orders import enqueue_orders
 
-    stop, bar, run_queue = Stop(), None, RunQueue()
+    stop, run_queue = Stop(), RunQueue()
+    watched: Callable[[], AbstractContextManager[None]] = nullcontext
     if has_colours(sys.stderr) and not arguments.json:
-        from airflow_provider_kk.cli.progress_bar import ProgressBar, WatchedQueue
-
-        bar = ProgressBar()
-        run_queue = WatchedQueue(bar)
+        run_queue = _WatchedQueue()
+        watched = run_queue.watched
     with _stopping(stop):
         delivery = Delivery(
             hook=hook,
@@ -180,19 +172,13 @@ def _send(
             guards=guards_of(arguments),
             prices=prices,
         )
-        enqueue_orders(
-            run_queue,
-            spool,
-            dict(arguments.columns),
-            # Before the question, the plan has printed the same.
-            log if arguments.yes else logging.Logger("kk send", _SILENT),
-            delivery,
-            api_version=hook.settings.api_version,
-            defaults=dict(arguments.default),
-            duplicate_rows=arguments.duplicate_rows,
-        )
+        # Before the question, the plan has printed the same.
+        quiet = log if arguments.yes else logging.Logger("kk send", _SILENT)
+        enqueue_source(arguments, spool, run_queue, quiet, delivery, api_version=hook.settings.api_version)
         try:
-            return _deliver(arguments, delivery, bar)
+            with watched():
+                summary, failure = delivery.deliver()
+            return _end(arguments, delivery, summary, failure)
         except DBAPIError as error:
             log.error(
                 "the ledger's database cannot be used: %s. Fix it, then repeat the same command",
@@ -201,17 +187,11 @@ def _send(
             return 1
 
 
-def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar | None) -> int:
-    from airflow_provider_kk.delivery.run_queue import RunStatus
+def _end(
+    arguments: argparse.Namespace, delivery: Delivery, summary: Summary, failure: BaseException | None
+) -> int:
     from airflow_provider_kk.sync.failure_policy import task_failure
 
-    if bar is not None:
-        bar.start(delivery.run_queue.counts().get(RunStatus.PENDING, 0))
-    try:
-        summary, failure = delivery.deliver_and_summarise()
-    finally:
-        if bar is not None:
-            bar.stop()
     is_unfinished = delivery.guard_exceeded or summary.in_doubt or summary.not_sent
     trouble = (
         (task_failure(delivery, summary, max_rejected=0, changes_fail=True) if is_unfinished else None)
@@ -229,7 +209,6 @@ def _deliver(arguments: argparse.Namespace, delivery: Delivery, bar: ProgressBar
 
 def _undelivered(summary: Summary) -> str | None:
     """Count the orders that are not delivered; None if all are."""
-    from airflow_provider_kk.delivery.log import count_orders
     from airflow_provider_kk.sync.plan import PROBLEMS
 
     counts = {status: getattr(summary, status.value) for status in PROBLEMS}
@@ -264,6 +243,33 @@ def _origin(arguments: argparse.Namespace, ledger: SqlLedger) -> Origin:
     return replace(origin, try_number=tries + 1)
 
 
+class _WatchedQueue(RunQueue):
+    """A run queue with a bar at the last line of standard error; lines of the log go above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        super().__init__()
+        columns = (TextColumn("orders"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        # What programs read is on standard output: it is left alone.
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+        self._task = self._bar.add_task("orders", total=None)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Show the bar, which moves when an order has its result."""
+        self._bar.update(self._task, total=self.counts().get(RunStatus.PENDING, 0))
+        with self._bar:
+            yield
+
+    def set(self, position: int, status: RunStatus, **details: Any) -> None:
+        """Note where a job stands."""
+        super().set(position, status, **details)
+        if status not in (RunStatus.PENDING, RunStatus.WAITING):
+            self._bar.advance(self._task)
+
+
 @contextmanager
 def _stopping(stop: Stop) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the sending as a task's stop does; a second one ends the waiting too."""
@@ -288,8 +294,6 @@ def _stopping(stop: Stop) -> Iterator[None]:
 
 
 def _print(delivery: Delivery, summary: Any, arguments: argparse.Namespace) -> None:
-    from airflow_provider_kk.delivery.log import count_orders
-    from airflow_provider_kk.delivery.run_queue import RunStatus
     from airflow_provider_kk.sync.plan import PROBLEMS
 
     run_queue = delivery.run_queue

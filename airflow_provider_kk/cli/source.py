@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow_provider_kk.cli.common import CommandError, connection_to, print_line
+from airflow_provider_kk.cli.common import CommandError, connection_to, is_file, print_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_kk.delivery.log import Log
+    from airflow_provider_kk.delivery.run_queue import RunQueue
+    from airflow_provider_kk.sync.deliver import Delivery
+    from airflow_provider_kk.warehouse.mapping_arguments import Check
+    from airflow_provider_kk.warehouse.match_columns import Columns
     from airflow_provider_kk.warehouse.spool import Spool
 
-PRESET, HELP = "preset", "help"
 #: As warehouse/files.py has them, which is not loaded for `--help`.
 FORMATS, QUOTING = ("csv", "jsonl", "json"), ("auto", "none", "double")
 FILES = """\
@@ -45,7 +48,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--columns",
         type=_mapping,
-        action=_Columns,
+        action="append",
         default=[],
         metavar="FIELD=SOURCE",
         help="source of a field: a column, a path such as ship_to.zip, a template such as "
@@ -96,30 +99,36 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 def read_source(arguments: argparse.Namespace, log: Log) -> Spool:
     """Take home all rows of the file or the query that was given.
 
-    :raises CommandError: it or its columns cannot be used.
+    :raises CommandError: it, its columns or the warehouse cannot be used.
     """
+    from airflow_provider_kk.sync.load_orders import log_columns
+    from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
+    from airflow_provider_kk.warehouse.match_columns import FILE, QUERY, match_columns
+
     if bool(arguments.file) == bool(arguments.sql):
         raise CommandError("give either FILE or --sql")
     if arguments.var and not arguments.sql:
         raise CommandError("--var needs --sql")
-    return (read_file if arguments.file else read_query)(arguments, log)
-
-
-def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
-    """Take home all rows of the file of `add_source_options`.
-
-    :raises CommandError: the file or its columns cannot be used.
-    """
-    from airflow_provider_kk.sync.load_orders import log_columns
-    from airflow_provider_kk.warehouse import files
-    from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
-    from airflow_provider_kk.warehouse.match_columns import FILE, match_columns
-
     columns, defaults = dict(arguments.columns), dict(arguments.default)
+
+    def check(names: Sequence[str]) -> Columns:
+        return match_columns(names, columns, FILE if arguments.file else QUERY, defaults=defaults)
+
     try:
-        spool = files.read_file(
+        spool = _read_file(arguments, check, log) if arguments.file else _read_query(arguments, check)
+    except ColumnsError as error:
+        raise CommandError(str(error)) from error
+    log_columns(check(spool.names), log)
+    return spool
+
+
+def _read_file(arguments: argparse.Namespace, check: Check, log: Log) -> Spool:
+    from airflow_provider_kk.warehouse import files
+
+    try:
+        return files.read_file(
             arguments.file,
-            check=lambda names: match_columns(names, columns, FILE, defaults=defaults),
+            check=check,
             delimiter=arguments.delimiter,
             quoting=arguments.quoting,
             encoding=arguments.encoding,
@@ -129,49 +138,55 @@ def read_file(arguments: argparse.Namespace, log: Log) -> Spool:
             # Its words are names and streets: a person at a terminal may see some, a log not.
             show_guess=_show_guess if sys.stderr.isatty() else None,
         )
-    except (files.FileError, ColumnsError) as error:
+    except files.FileError as error:
         raise CommandError(str(error)) from error
-    log_columns(match_columns(spool.names, columns, defaults=defaults), log)
-    return spool
 
 
-def read_query(arguments: argparse.Namespace, log: Log) -> Spool:
-    """Take home all rows of `--sql`, from `--warehouse`.
-
-    :raises CommandError: the query, its columns or the warehouse cannot be used.
-    """
-    from airflow_provider_kk.cli.common import is_file
-    from airflow_provider_kk.hooks.engines import hook_behind
-    from airflow_provider_kk.sync.load_orders import log_columns
+def _read_query(arguments: argparse.Namespace, check: Check) -> Spool:
+    from airflow_provider_kk.hooks.ledger_connection import hook_behind
     from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError
-    from airflow_provider_kk.warehouse.match_columns import QUERY, match_columns
     from airflow_provider_kk.warehouse.query_rows import ReadError, read_rows
 
     warehouse = arguments.warehouse_conn_id
-    columns, defaults = dict(arguments.columns), dict(arguments.default)
     if warehouse is None:
         raise CommandError("--sql needs --warehouse: a connection id or an SQLite file")
     if is_file(warehouse) and not Path(warehouse).is_file():
         raise CommandError(f"--warehouse: the file {warehouse} does not exist")
-    hook = hook_behind(connection_to(warehouse))
+    hook, statement = hook_behind(connection_to(warehouse)), statement_of(arguments)
     try:
-        spool = read_rows(
-            hook,
-            statement_of(arguments),
-            check=lambda names: match_columns(names, columns, QUERY, defaults=defaults),
-            only_reads=True,
-        )
-    except ColumnsError as error:
-        raise CommandError(str(error)) from error
+        return read_rows(hook, statement, check=check, only_reads=True)
+    except ColumnsError:
+        raise
     except ReadError as error:
-        raise CommandError(f"the warehouse {warehouse!r} cannot be read: {error}") from error
+        fault = str(error)
     except Exception as error:  # whatever the warehouse's driver raises while it connects
         first = (str(error).strip().splitlines() or [""])[0]
-        raise CommandError(
-            f"the warehouse {warehouse!r} cannot be read: {type(error).__name__}: {first}"
-        ) from error
-    log_columns(match_columns(spool.names, columns, defaults=defaults), log)
-    return spool
+        fault = f"{type(error).__name__}: {first}"
+    raise CommandError(f"the warehouse {warehouse!r} cannot be read: {fault}")
+
+
+def enqueue_source(
+    arguments: argparse.Namespace,
+    spool: Spool,
+    run_queue: RunQueue,
+    log: Log,
+    delivery: Delivery | None = None,
+    *,
+    api_version: str | None,
+) -> int:
+    """Check the orders of `read_source` and add them to a run queue; see `enqueue_orders`."""
+    from airflow_provider_kk.sync.load_orders import enqueue_orders
+
+    return enqueue_orders(
+        run_queue,
+        spool,
+        dict(arguments.columns),
+        log,
+        delivery,
+        api_version=api_version,
+        defaults=dict(arguments.default),
+        duplicate_rows=arguments.duplicate_rows,
+    )
 
 
 def statement_of(arguments: argparse.Namespace) -> str:
@@ -207,34 +222,21 @@ def _show_guess(encoding: str, examples: Sequence[str]) -> None:
     print_line(f"  --encoding {encoding} reads: {'  '.join(examples)}", file=sys.stderr)
 
 
-class _Columns(argparse.Action):
-    """Collects sources of fields; `help` prints the presets."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
-    ) -> None:
-        if values == (PRESET, HELP):
-            from airflow_provider_kk.warehouse.mapping_arguments import describe_presets
-
-            for line in describe_presets().splitlines():
-                print_line(line)
-            parser.exit()
-        namespace.columns = [*namespace.columns, values]
-
-
 def _mapping(text: str) -> tuple[str, str]:
-    return _default(text) if "=" in text else (PRESET, _preset(text))
+    """Read FIELD=SOURCE or the name of a preset; `help` prints the presets and exits."""
+    from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError, check_mapping, describe_presets
 
-
-def _preset(name: str) -> str:
-    from airflow_provider_kk.warehouse.mapping_arguments import ColumnsError, check_mapping
-
+    if "=" in text:
+        return _default(text)
+    if text == "help":
+        for line in describe_presets().splitlines():
+            print_line(line)
+        sys.exit()
     try:
-        if name != HELP:
-            check_mapping(name, None, "fail")
+        check_mapping(text, None, "fail")
     except ColumnsError as error:
         raise argparse.ArgumentTypeError(f"{error}. Or write FIELD=SOURCE") from None
-    return name
+    return "preset", text
 
 
 def _default(text: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import (
     NOT_OUR_STORE,
     SENTINELS,
+    KKOrderList,
     has_sent_one_of,
     is_part,
     kk_skew_s,
@@ -27,7 +28,6 @@ from airflow_provider_kk.delivery.model import (
     Content,
     InconclusiveError,
     ListedOrder,
-    OrderList,
     Record,
     RecordChanges,
     add_goods,
@@ -47,7 +47,7 @@ _NAMED = 20
 FOUND_AS_INTEGER = "found at KK as an integer"
 
 
-def recover(ledger: AnyLedger, order_list: OrderList, log: Log, *, max_age_s: float = 0.0) -> int:
+def recover(ledger: AnyLedger, order_list: KKOrderList, log: Log, *, max_age_s: float = 0.0) -> int:
     """Read KK's orders since the ledger's last stamp and adopt the new ones; return their number.
 
     :param max_age_s: do nothing if a worker recovered within so many seconds.
@@ -147,7 +147,7 @@ def _is_recoverable(entry: Record) -> bool:
 
 def found_as_integer(ledger: AnyLedger, item: QueuedOrder) -> Record | None:
     """Return the order that was adopted under this order's number without leading zeros."""
-    plain = plain_number(item.key or "")
+    plain = plain_number(item.key)
     if plain == item.key:
         return None
     entry = ledger.look_up([plain]).get(plain)
@@ -191,7 +191,7 @@ class _Recovery:
         shows_known = not self._known or any(one.id in self._ids for one in listed)
         return shows_known or has_sent_one_of(self._ledger, listed)
 
-    def is_proven_by_more(self, order_list: OrderList, since: float, until: float) -> bool:
+    def is_proven_by_more(self, order_list: KKOrderList, since: float, until: float) -> bool:
         """Read the list once more, from before the sentinel orders."""
         starts = known_since(self._known, self._ledger, order_list, since)
         return read_until_known(order_list, starts, until, self.take)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from airflow_provider_kk.api.errors import KKError, Outcome
-from airflow_provider_kk.api.throttle import StopSignal
+from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.model import AttemptResult, Claim, Job, Origin, Record
 from airflow_provider_kk.delivery.states import Event, State
@@ -77,42 +75,14 @@ def _post(claim: Claim, lease: Lease) -> tuple[AttemptResult, KKError | None]:
         ids = job.send(lease.check)
     except KKError as error:
         text = job.redact(error.kk_message or str(error))
-        return AttemptResult(_EVENTS[error.outcome], code=error.code, message=text), error
+        return AttemptResult(Event(error.outcome.value), code=error.code, message=text), error
     except Exception as error:
         # A bug proves nothing about the POST. Its text may hold personal data, so only its class is kept.
         return AttemptResult(Event.UNKNOWN, message=f"unexpected {type(error).__name__}"), None
     return AttemptResult(Event.CREATED, kk_order_ids=tuple(ids)), None
 
 
-_EVENTS = {
-    Outcome.CREATED: Event.CREATED,
-    Outcome.REJECTED: Event.REJECTED,
-    Outcome.NOT_SENT: Event.NOT_SENT,
-    Outcome.UNKNOWN: Event.UNKNOWN,
-}
-
-
 # What limits attempts ------------------------------------------------------------------------------
-
-
-class RateLimit(Protocol):
-    """The account's rate limit, as a dispatcher uses it."""
-
-    def acquire(self, stop: StopSignal | None = None, *, to_send: bool = False) -> None:
-        """Wait for the permit of one request.
-
-        :param to_send: the request is an order or a refund, which a person may have paused.
-        :raises ThrottleStopped, SendingPausedError: the task is stopped, or sending is paused.
-        """
-        ...
-
-    def min_duration_s(self, requests: int) -> float:
-        """Return the least seconds that so many requests take, if no other worker sends."""
-        ...
-
-    def release(self, held_s: float) -> None:
-        """Return a permit that was acquired `held_s` seconds ago and is not used."""
-        ...
 
 
 @dataclass

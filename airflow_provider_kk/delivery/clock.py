@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
-
-from airflow_provider_kk.api.throttle import StopSignal
 
 #: Seconds by which clocks may differ. KK's clock is known to the second, by its last response.
 CLOCKS_AGREE_S = 30.0
@@ -71,33 +68,17 @@ class Stop:
         return self.is_set()
 
 
-class Clock(Protocol):
+class Clock:
     """The worker's clocks, in seconds."""
 
     def wall(self) -> float:
         """Return epoch seconds, which may jump."""
-        ...
-
-    def monotonic(self) -> float:
-        """Return seconds that never go backwards, and that stop while the machine is suspended."""
-        ...
-
-    def sleep(self, seconds: float, stop: StopSignal) -> None:
-        """Sleep, at most until `stop` is set."""
-        ...
-
-
-class SystemClock:
-    """The machine's own clocks."""
-
-    def wall(self) -> float:
-        """Return the machine's time, in seconds since the epoch."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Return the machine's monotonic time in seconds."""
+        """Return seconds that never go backwards, and that stop while the machine is suspended."""
         return time.monotonic()
 
-    def sleep(self, seconds: float, stop: StopSignal) -> None:
+    def sleep(self, seconds: float, stop: Stop) -> None:
         """Sleep, at most until `stop` is set."""
         stop.wait(seconds)

@@ -11,24 +11,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
-from airflow_provider_kk.api.throttle import ThrottleStopped
 from airflow_provider_kk.delivery.adopt_unknown import found_as_integer, recover, rename
-from airflow_provider_kk.delivery.attempt import CircuitBreaker, Limits, RateLimit, attempt
+from airflow_provider_kk.delivery.attempt import CircuitBreaker, Limits, attempt
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
-from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, describe_pause, some_of, utc
+from airflow_provider_kk.delivery.listing import KKOrderList, kk_skew_s, trusted_now
+from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, describe_pause, some_of
 from airflow_provider_kk.delivery.model import (
     DailyCapError,
     InconclusiveError,
     Job,
-    OrderList,
     Origin,
     Record,
     SendingPausedError,
+    ThrottleStopped,
 )
 from airflow_provider_kk.delivery.reconcile import AbsencePolicy, reconcile, shorten_wait
 from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, Results, RunQueue, RunStatus
@@ -41,6 +40,9 @@ from airflow_provider_kk.delivery.states import (
     is_unsent,
     next_action,
 )
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
 
 #: POSTs of an order in all that KK may answer with HTTP 429.
 _RATE_LIMITED_TRIES = 5
@@ -61,18 +63,15 @@ class StockLookup(Protocol):
 
     def expect(self, items: Iterable[QueuedOrder]) -> None:
         """Announce the orders that come next."""
-        ...
 
     def shortage(self, item: QueuedOrder) -> str:
         """Reserve an order's goods, or return the missing goods.
 
         :raises KKError: KK's stock cannot be read.
         """
-        ...
 
     def close(self) -> None:
         """Delete the data."""
-        ...
 
 
 @dataclass
@@ -85,8 +84,8 @@ class Dispatcher:
     """
 
     ledger: AnyLedger
-    order_list: OrderList
-    throttle: RateLimit
+    order_list: KKOrderList
+    throttle: LedgerBucket
     run_queue: RunQueue
     make_job: Callable[[str], Job]
     probe: Callable[[], object]
@@ -122,7 +121,8 @@ class Dispatcher:
         self._order_log = OrderLog(self.log)
         self._results = Results(self.run_queue, self.ledger, self._order_log, self.sync_id)
         self._sent = 0
-        self._tries: dict[int, int] = {}
+        #: 429s by position.
+        self._rate_limited: Counter[int] = Counter()
         self._in_flight: dict[Future[_Attempted], tuple[QueuedOrder, Record | None]] = {}
         #: Orders to resend: after a 429, or because they are absent in KK's list.
         self._resends: deque[tuple[QueuedOrder, Record]] = deque()
@@ -164,10 +164,8 @@ class Dispatcher:
 
     def stop_waiting(self) -> None:
         """Leave the waiting orders in doubt."""
-        for batch in self.run_queue.batches(RunStatus.WAITING):
-            for item in batch:
-                why = "a later try or run reconciles it"
-                self.run_queue.set(item.position, RunStatus.IN_DOUBT, message=why)
+        why = "a later try or run reconciles it"
+        self.run_queue.set_all(RunStatus.WAITING, RunStatus.IN_DOUBT, why)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -197,8 +195,8 @@ class Dispatcher:
     def _batches(self, status: RunStatus) -> Iterator[list[tuple[QueuedOrder, Record | None]]]:
         """Yield the orders of a status, each with its row in the ledger."""
         for batch in self.run_queue.batches(status):
-            known = self.ledger.look_up([item.key for item in batch if item.key])
-            yield [(item, known.get(item.key or "")) for item in batch]
+            known = self.ledger.look_up([item.key for item in batch])
+            yield [(item, known.get(item.key)) for item in batch]
 
     def _waiting(self) -> Iterator[tuple[QueuedOrder, Record | None]]:
         for batch in self._batches(RunStatus.WAITING):
@@ -230,12 +228,11 @@ class Dispatcher:
 
     def _check_guards(self) -> None:
         try:
-            exceeded = self.check_guards() if self.check_guards else ""
+            if self.check_guards and (exceeded := self.check_guards()):
+                self._open_breaker(exceeded)
         except KKError as error:
-            exceeded = f"KK's prices or stock cannot be read, and without them nothing is sent: {error}"
-            self._open_breaker(exceeded, error)
-        if exceeded:
-            self._open_breaker(exceeded)
+            why = f"KK's prices or stock cannot be read, and without them nothing is sent: {error}"
+            self._open_breaker(why, error)
 
     def _log_clocks(self) -> None:
         ledger = self.ledger
@@ -302,7 +299,8 @@ class Dispatcher:
 
     def _shortage(self, item: QueuedOrder) -> str:
         """Return the goods that KK lacks for an order; empty if it has all."""
-        if self.stock is None or not self._sends_more():
+        is_stopped = self.breaker_reason or self.postponed_because or self.stop.is_set()
+        if self.stock is None or is_stopped or self._is_time_up() or self._is_enough():
             return ""
         try:
             return self.stock.shortage(item)
@@ -314,13 +312,13 @@ class Dispatcher:
         """Record an order as invalid for now; return its row if another worker sent it meanwhile."""
         # The digest is of the order alone, so that another missing quantity does not make it newly invalid.
         is_new = self.ledger.note_invalid(
-            item.key or "", f"stock {item.content.fingerprint}", shortage, sync_id=self.sync_id
+            item.key, f"stock {item.content.fingerprint}", shortage, sync_id=self.sync_id
         )
-        entry = self.ledger.look_up([item.key or ""]).get(item.key or "")
+        entry = self.ledger.look_up([item.key]).get(item.key)
         if not is_unsent(entry):
             return entry  # the other worker may have ordered the missing goods
         if is_new:
-            self._order_log.warning("KK lacks goods of {orders}: {reason}", item.key or "", shortage)
+            self._order_log.warning("KK lacks goods of {orders}: {reason}", item.key, shortage)
         self.run_queue.set(item.position, RunStatus.INVALID, is_new=is_new, message=shortage)
         return None
 
@@ -329,7 +327,7 @@ class Dispatcher:
         entry = found_as_integer(self.ledger, item)
         if entry is None or not item.content.is_same_content(entry.content):
             return entry
-        return rename(self.ledger, entry, item.key or "")
+        return rename(self.ledger, entry, item.key)
 
     def _send(self, item: QueuedOrder, expected: Record | None) -> None:
         """Give an order to a free worker thread, or record why it is not sent."""
@@ -338,7 +336,7 @@ class Dispatcher:
         if self.breaker_reason or self.stop.is_set():
             self._results.skip(item, expected, RunStatus.NOT_SENT, self.why_not_sent)
         elif self.check_approval and (why := self.check_approval(item)):
-            self._order_log.warning("{orders} {are} not sent: {reason}", item.key or "", why)
+            self._order_log.warning("{orders} {are} not sent: {reason}", item.key, why)
             self._results.skip(item, expected, RunStatus.POSTPONED, why)
         elif self.postponed_because:
             self._results.skip(item, expected, RunStatus.POSTPONED, self.postponed_because)
@@ -346,13 +344,9 @@ class Dispatcher:
             self._results.skip(item, expected, RunStatus.POSTPONED, "the limit of this run is reached")
         else:
             if expected is not None and expected.state in RECONCILE_FIRST:
-                self._order_log.info("{orders} {are} resent", item.key or "")
+                self._order_log.info("{orders} {are} resent", item.key)
             self._sent += 1
             self._in_flight[self._executor.submit(self._work, item, expected)] = (item, expected)
-
-    def _sends_more(self) -> bool:
-        is_stopped = self.breaker_reason or self.postponed_because or self.stop.is_set()
-        return not (is_stopped or self._is_time_up() or self._is_enough())
 
     def _is_time_up(self) -> bool:
         return self.limits.send_until is not None and self.ledger.clock.wall() >= self.limits.send_until
@@ -421,7 +415,7 @@ class Dispatcher:
             return
         except (SendingPausedError, DailyCapError) as limit:
             self._sent -= 1
-            self._postpone(_why_postponed(limit))
+            self._postpone(str(limit))
             self._results.skip(item, expected, RunStatus.POSTPONED, self.postponed_because)
             return
         if delivered is None:
@@ -429,17 +423,14 @@ class Dispatcher:
             return
         entry, error = delivered
         # This worker must not resend an order whose row another worker owns by now.
-        is_free = entry.state is State.NOT_SENT
-        if isinstance(error, KKRateLimitedError) and is_free and self._count_try(item) < _RATE_LIMITED_TRIES:
-            self._sent -= 1
-            self._resends.append((item, entry))
-            return
+        if isinstance(error, KKRateLimitedError) and entry.state is State.NOT_SENT:
+            self._rate_limited[item.position] += 1
+            if self._rate_limited[item.position] < _RATE_LIMITED_TRIES:
+                self._sent -= 1
+                self._resends.append((item, entry))
+                return
         self._results.record_result(item, entry)
         self._check_breaker(entry, error)
-
-    def _count_try(self, item: QueuedOrder) -> int:
-        self._tries[item.position] = self._tries.get(item.position, 0) + 1
-        return self._tries[item.position]
 
     def _check_breaker(self, entry: Record, error: KKError | None) -> None:
         if reason := self._breaker.note(entry):
@@ -501,15 +492,6 @@ class Dispatcher:
             with suppress(KKError):
                 self.probe()
         return shorten_wait(self.ledger, entry, self._order_log, kk_skew_s=self.order_list.clock_skew_s)
-
-
-def _why_postponed(error: SendingPausedError | DailyCapError) -> str:
-    if isinstance(error, DailyCapError):
-        return (
-            f"{error}. The next order can be sent after {utc(error.until)}, or if you raise "
-            "max_orders_per_day in the connection"
-        )
-    return describe_pause(error.pause)
 
 
 def _wait_s(entry: Record | None, now: float, trusted: float) -> float:

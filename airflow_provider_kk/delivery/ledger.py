@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -44,10 +44,6 @@ T = TypeVar("T")
 S_co = TypeVar("S_co", bound=Storage, covariant=True)
 
 
-def _new_version() -> str:
-    return secrets.token_hex(16)
-
-
 class Ledger(Generic[S_co]):
     """All operations of a worker on the rows of one account.
 
@@ -64,10 +60,13 @@ class Ledger(Generic[S_co]):
         timing: Timing | None = None,
         *,
         max_orders_per_day: int | None = None,
-        new_version: Callable[[], str] = _new_version,
+        new_version: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self.storage = storage
         self.host, self.account = storage.host, storage.account
+        # The protocol has no rule for these: they are the storage's own.
+        self.now, self.look_up, self.attempts = storage.now, storage.look_up, storage.attempts
+        self.entries, self.close = storage.entries, storage.close
         self.clock = clock
         self.timing = timing or Timing()
         self.max_orders_per_day = max_orders_per_day
@@ -75,33 +74,11 @@ class Ledger(Generic[S_co]):
         #: By version. Its operations are safe for threads.
         self._recent: OrderedDict[str, tuple[Claim, AttemptResult]] = OrderedDict()
 
-    def close(self) -> None:
-        """Close the connections of the storage."""
-        self.storage.close()
-
     # Reading ---------------------------------------------------------------------------------------
-
-    def now(self) -> float:
-        """Return the database's clock, epoch seconds."""
-        return self.storage.now()
-
-    def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
-        """Return the newest generation of each of these keys in the ledger."""
-        return self.storage.look_up(keys)
-
-    def entries(
-        self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
-    ) -> list[Record]:
-        """Return rows by state and key, least recently changed first."""
-        return self.storage.entries(states=states, key=key, limit=limit)
 
     def generations(self, key: str) -> list[Record]:
         """Return every generation of a key, oldest first."""
         return self.storage.entries(key=key)
-
-    def attempts(self, keys: Sequence[str]) -> list[Attempt]:
-        """Return every POST of these keys, oldest first within each."""
-        return self.storage.attempts(keys)
 
     def doubts(self) -> list[Record]:
         """Return the account's orders without a known outcome and without a live lease."""

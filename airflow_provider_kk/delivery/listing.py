@@ -1,30 +1,36 @@
-"""Reading KK's list for some order numbers, and deciding whether it proves their absence."""
+"""Read KK's list of orders completely, and decide whether it proves the absence of some order numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.model import (
     MAX_KEY,
-    Attempt,
     Goods,
     InconclusiveError,
     ListedOrder,
-    OrderList,
     Record,
     add_goods,
+    goods_of,
     plain_number,
 )
-from airflow_provider_kk.delivery.order_jobs import KKOrderList, listed_order
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder
 
+_PAGE_SIZE = 250
+#: Periods with more rows are read in smaller slices, since rows shift while pages are read.
+_MAX_ROWS_AT_ONCE = 1_000
+_MAX_PAGES = 2 * _MAX_ROWS_AT_ONCE // 10
+_SHORTEST_SLICE_S = 2
+#: Values of `status`, v1 and v2.
+CANCELLED = ("cancel", "refunded")
 #: Seconds that are listed around an attempt, since clocks may differ and KK may be slow.
 _MARGIN_S = 600.0
 SENTINELS = 3
@@ -38,13 +44,93 @@ NOT_OUR_STORE = (
 _MAY_BE_THERE = RECONCILE_FIRST | {State.HELD, State.CREATED}
 
 
-def trusted_now(ledger: AnyLedger, order_list: OrderList) -> float:
+class KKOrderList:
+    """Lists KK's orders by creation time, completely or not at all.
+
+    Source: KK's page "Query orders". A short page does not prove the end of the list, since a server may cap
+    the page size. Rows may shift between pages. There is no filter by the caller's number.
+    """
+
+    def __init__(self, client: KKClient) -> None:
+        self._client = client
+
+    @property
+    def clock_skew_s(self) -> float | None:
+        """KK's clock minus this machine's, in seconds, at the last answer."""
+        return self._client.clock_skew_s
+
+    def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
+        """Yield the orders created from `since` to `until` (epoch seconds) in complete slices.
+
+        :raises InconclusiveError: even the shortest slice may be incomplete.
+        :raises KKError: KK cannot be read.
+        """
+        # KK's parameters have whole seconds, and it is not documented whether a period includes its bounds,
+        # so neighbouring slices overlap by one second.
+        slices = [(int(since) - 1, int(until) + 2)]
+        while slices:
+            start, end = slices.pop()
+            rows = self._read_slice(start, end)
+            if rows is not None:
+                yield [listed_order(row) for row in rows]
+            elif end - start > _SHORTEST_SLICE_S:
+                middle = (start + end) // 2
+                slices += [(middle, end), (start, middle + 1)]
+            else:
+                raise InconclusiveError(
+                    "KK's list of orders could not be read completely, since its pages contradict each other"
+                )
+
+    def _read_slice(self, start: int, end: int) -> list[KKOrder] | None:
+        """Return every order of a slice, or None if its pages do not prove to be all."""
+        seen: dict[str, KKOrder] = {}
+        total = None
+        since, until = datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC)
+        for page_number in range(1, _MAX_PAGES):
+            page = self._client.list_orders(
+                created_from=since, created_to=until, page_number=page_number, page_size=_PAGE_SIZE
+            )
+            if page_number > 1 and page.total != total:
+                return None  # rows were added or removed meanwhile
+            total = page.total
+            if total is not None and total > _MAX_ROWS_AT_ONCE and end - start > _SHORTEST_SLICE_S:
+                return None
+            if not page.orders:
+                # An empty page ends a list, but only the rows of a single page cannot have shifted.
+                is_whole = page_number <= 2 and total in (None, len(seen))
+                return list(seen.values()) if is_whole else None
+            if page_number > 1 and total is None:
+                return None
+            seen.update({order.id: order for order in page.orders})
+            if "" in seen:
+                raise InconclusiveError("KK's list has orders whose id is missing or cannot be parsed")
+            if len(seen) == total:
+                return list(seen.values())
+        return None
+
+
+def listed_order(order: KKOrder) -> ListedOrder:
+    """Return a listed order without its personal data."""
+    address = order.shipping_address
+    return ListedOrder(
+        id=order.id,
+        key=order.custom_order_number,
+        key_is_integer=order.number_is_integer,
+        goods=goods_of(order.items) or None,
+        country=address.country if address else None,
+        zip=address.zip if address else None,
+        created_at=order.created_at.timestamp() if order.created_at else None,
+        is_cancelled=order.status in CANCELLED,
+    )
+
+
+def trusted_now(ledger: AnyLedger, order_list: KKOrderList) -> float:
     """Return the earliest of the database's, the worker's and KK's clock, epoch seconds."""
     worker = ledger.clock.wall()
     return min(ledger.now(), worker, worker + kk_skew_s(order_list))
 
 
-def kk_skew_s(order_list: OrderList) -> float:
+def kk_skew_s(order_list: KKOrderList) -> float:
     """Return KK's clock minus the worker's, seconds; 0 while KK has not answered yet."""
     return order_list.clock_skew_s or 0.0
 
@@ -79,13 +165,17 @@ def of_its_generation(ledger: AnyLedger, entry: Record, listed: Sequence[ListedO
 
 
 class Listing:
-    """Collects the parts of KK's list about some orders, and whether it has a sentinel order."""
+    """KK's orders of some numbers, and whether its list has a sentinel order.
+
+    :param now: see `trusted_now`.
+    """
 
     def __init__(
-        self, entries: Iterable[Record], sentinel_orders: Iterable[Record], ledger: AnyLedger
+        self, entries: Iterable[Record], ledger: AnyLedger, order_list: KKOrderList, now: float
     ) -> None:
-        self._ledger = ledger
-        self._sentinel_keys = {one: entry.key for entry in sentinel_orders for one in entry.kk_order_ids}
+        self._ledger, self._order_list = ledger, order_list
+        self.sentinel_orders = _sentinel_orders(ledger, now)
+        self._sentinel_keys = {one: entry.key for entry in self.sentinel_orders for one in entry.kk_order_ids}
         self._keys: dict[str, list[str]] = {}
         self._found: dict[str, dict[str, ListedOrder]] = {}
         for entry in entries:
@@ -96,7 +186,22 @@ class Listing:
         self.shows_sentinel = False
         """Whether the list had a sentinel order while it was read."""
 
-    def add(self, listed: Sequence[ListedOrder]) -> bool:
+    def read(self, since: float) -> None:
+        """Read KK's list from a time of the database up to now, and further back to a sentinel order.
+
+        :raises InconclusiveError, KKError: KK's list cannot be read completely.
+        """
+        ledger, order_list = self._ledger, self._order_list
+        # Intents have the database's time, and KK lists by its own clock, which may have been set since.
+        since -= _MARGIN_S + clocks_apart_s(ledger, order_list)
+        until = max(ledger.clock.wall() + abs(kk_skew_s(order_list)), _dated_until(ledger, list(self._found)))
+        self.shows_sentinel = read_until_known(order_list, [since], until, self._add)
+        if not self.shows_sentinel:
+            # The ledger has no sentinel order of that time.
+            starts = known_since(self.sentinel_orders, ledger, order_list, since)
+            self.shows_sentinel = read_until_known(order_list, starts, until, self._add)
+
+    def _add(self, listed: Sequence[ListedOrder]) -> bool:
         """Add a part of the list; return whether it has a sentinel order."""
         for one in listed:
             if one.key is None:
@@ -105,7 +210,10 @@ class Listing:
             for key in self._keys.get(plain_number(one.key) if one.key_is_integer else one.key, ()):
                 if one.is_of(key):
                     self._found[key][one.id] = one
-        return self._shows_sent_order(listed)
+        # Under its number, since a list with KK's own numbers proves no absence of ours.
+        if any(one.is_of(self._sentinel_keys[one.id]) for one in listed if one.id in self._sentinel_keys):
+            return True
+        return has_sent_one_of(self._ledger, listed)
 
     def found(self, entry: Record) -> tuple[list[ListedOrder], list[ListedOrder]]:
         """Return KK's orders of this generation, and those that may belong to another number."""
@@ -123,52 +231,14 @@ class Listing:
             for one in self._unnumbered.values()
         )
 
-    def _shows_sent_order(self, listed: Sequence[ListedOrder]) -> bool:
-        # Under its number, since a list with KK's own numbers proves no absence of ours.
-        if any(one.is_of(self._sentinel_keys[one.id]) for one in listed if one.id in self._sentinel_keys):
-            return True
-        return has_sent_one_of(self._ledger, listed)
 
-
-def list_since(
-    ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record], since: float, now: float
-) -> Listing:
-    """Read KK's list from a time of the database up to now, and further back to a sentinel order.
-
-    :param now: see `trusted_now`.
-    :raises InconclusiveError, KKError: KK's list cannot be read completely.
-    """
-    sentinel_orders = _sentinel_orders(ledger, now)
-    listing = Listing(entries, sentinel_orders, ledger)
-    _read_since(since, listing, sentinel_orders, ledger, order_list, [entry.key for entry in entries])
-    return listing
-
-
-def _read_since(
-    since: float,
-    listing: Listing,
-    sentinel_orders: Sequence[Record],
-    ledger: AnyLedger,
-    order_list: OrderList,
-    keys: Sequence[str],
-) -> None:
-    # Intents have the database's time, and KK lists by its own clock, which may have been set since.
-    since -= _MARGIN_S + clocks_apart_s(ledger, order_list)
-    until = max(ledger.clock.wall() + abs(kk_skew_s(order_list)), _dated_until(ledger, keys))
-    listing.shows_sentinel = read_until_known(order_list, [since], until, listing.add)
-    if not listing.shows_sentinel:
-        # The ledger has no sentinel order of that time.
-        starts = known_since(sentinel_orders, ledger, order_list, since)
-        listing.shows_sentinel = read_until_known(order_list, starts, until, listing.add)
-
-
-def clocks_apart_s(ledger: AnyLedger, order_list: OrderList) -> float:
+def clocks_apart_s(ledger: AnyLedger, order_list: KKOrderList) -> float:
     """Return the seconds by which the database's clock may differ from KK's."""
     return abs(kk_skew_s(order_list)) + abs(ledger.now() - ledger.clock.wall())
 
 
 def known_since(
-    known: Sequence[Record], ledger: AnyLedger, order_list: OrderList, since: float
+    known: Sequence[Record], ledger: AnyLedger, order_list: KKOrderList, since: float
 ) -> Iterator[float]:
     """Yield times on KK's clock, epoch seconds, after which it created one of these orders.
 
@@ -188,7 +258,7 @@ def known_since(
 
 
 def read_until_known(
-    order_list: OrderList,
+    order_list: KKOrderList,
     starts: Iterable[float],
     until: float,
     take: Callable[[list[ListedOrder]], bool],
@@ -213,7 +283,7 @@ def read_until_known(
 
 
 def all_at_kk(
-    ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record]
+    ledger: AnyLedger, order_list: KKOrderList, entries: Sequence[Record]
 ) -> dict[str, list[ListedOrder]]:
     """Return, by number, all of KK's orders of these generations, by one reading of its list.
 
@@ -223,14 +293,15 @@ def all_at_kk(
     :raises InconclusiveError, KKError: KK's list cannot be read completely, or has no sentinel order.
     """
     now = trusted_now(ledger, order_list)
-    listing = list_since(ledger, order_list, entries, _all_begun_at(entries, ledger), now)
+    listing = Listing(entries, ledger, order_list, now)
+    listing.read(_begun_at(entries, ledger))
     if not listing.shows_sentinel and _sentinel_orders(ledger, now):
         raise InconclusiveError(NOT_OUR_STORE)
     return {entry.key: listing.found(entry)[0] for entry in entries}
 
 
 def seen_at_kk(
-    ledger: AnyLedger, order_list: OrderList, entries: Sequence[Record]
+    ledger: AnyLedger, order_list: KKOrderList, entries: Sequence[Record]
 ) -> tuple[dict[str, list[ListedOrder]], str]:
     """Return, by number, KK's listed orders of these generations, and a doubt whether these are all.
 
@@ -239,17 +310,19 @@ def seen_at_kk(
     :param entries: see `all_at_kk`.
     :raises KKError: KK cannot be read.
     """
-    sentinel_orders = _sentinel_orders(ledger, trusted_now(ledger, order_list))
-    listing = Listing(entries, sentinel_orders, ledger)
-    keys = [entry.key for entry in entries]
+    listing = Listing(entries, ledger, order_list, trusted_now(ledger, order_list))
     doubt = ""
     try:
-        _read_since(_all_begun_at(entries, ledger), listing, sentinel_orders, ledger, order_list, keys)
+        listing.read(_begun_at(entries, ledger))
     except InconclusiveError as error:
         doubt = str(error)
     else:
         if not listing.shows_sentinel:
-            doubt = NOT_OUR_STORE if sentinel_orders else "the ledger has no order that KK's list must have"
+            doubt = (
+                NOT_OUR_STORE
+                if listing.sentinel_orders
+                else "the ledger has no order that KK's list must have"
+            )
     return {entry.key: listing.found(entry)[0] for entry in entries}, doubt
 
 
@@ -258,9 +331,16 @@ def _sentinel_orders(ledger: AnyLedger, now: float) -> list[Record]:
     return ledger.storage.newest_sent(before=now - ledger.timing.settle_window_s, limit=SENTINELS)
 
 
-def _all_begun_at(entries: Sequence[Record], ledger: AnyLedger) -> float:
-    attempts = ledger.attempts([entry.key for entry in entries])
-    return min(_begun_at(entry, attempts) for entry in entries)
+def _begun_at(entries: Sequence[Record], ledger: AnyLedger) -> float:
+    """Return a time on the database's clock before which nothing of these generations was sent."""
+    generations = {(entry.key, entry.generation) for entry in entries}
+    intents = [
+        one.intent_at
+        for one in ledger.attempts([entry.key for entry in entries])
+        if (one.key, one.generation) in generations
+    ]
+    # Without attempts, this ledger sent nothing. A restored backup lacks only later attempts.
+    return min([*intents, *(entry.created_at or entry.updated_at for entry in entries)])
 
 
 def _dated_until(ledger: AnyLedger, keys: Sequence[str]) -> float:
@@ -269,15 +349,6 @@ def _dated_until(ledger: AnyLedger, keys: Sequence[str]) -> float:
     It is later than now if KK's clock was ahead and was corrected since.
     """
     return max((one.settle_after for one in ledger.attempts(keys)), default=0.0)
-
-
-def _begun_at(entry: Record, attempts: Iterable[Attempt]) -> float:
-    """Return a time on the database's clock before which nothing of this generation was sent."""
-    intents = [
-        one.intent_at for one in attempts if (one.key, one.generation) == (entry.key, entry.generation)
-    ]
-    # Without attempts, this ledger sent nothing. A restored backup lacks only later attempts.
-    return min([*intents, entry.created_at or entry.updated_at])
 
 
 def _may_be_another(listed: ListedOrder, entry: Record, ledger: AnyLedger) -> bool:
@@ -328,7 +399,7 @@ def splits_of(number: str, ledger: AnyLedger, client: KKClient) -> Splits:
     now = ledger.now()
     # A clock that was ahead wrote both the settle time and `created_at`.
     is_proof = now > (
-        _first_intent(entry, ledger) + ledger.settle_delay_s
+        _begun_at([entry], ledger) + ledger.settle_delay_s
         if ledger.waits_too_long(entry, client.clock_skew_s or 0.0)
         else entry.settle_after
     )
@@ -342,15 +413,9 @@ def _add_up(orders: Sequence[KKOrder], entry: Record) -> bool:
 def _with_listed(entry: Record, ledger: AnyLedger, client: KKClient) -> tuple[str, ...]:
     around_s = _AROUND_S + ledger.timing.timeout_s + abs(client.clock_skew_s or 0.0)
     around_s += abs(ledger.now() - ledger.clock.wall())
-    begun_at = _first_intent(entry, ledger)
+    begun_at = _begun_at([entry], ledger)
     found = dict.fromkeys(entry.kk_order_ids)
     for part in KKOrderList(client).find(begun_at - around_s, entry.created_at + around_s):
         own = [one for one in part if one.is_of(entry.key)]
         found.update(dict.fromkeys(one.id for one in of_its_generation(ledger, entry, own)))
     return tuple(found)
-
-
-def _first_intent(entry: Record, ledger: AnyLedger) -> float:
-    """Return the earliest intent of this generation, by the earliest of the clocks."""
-    intents = [one.intent_at for one in ledger.attempts([entry.key]) if one.generation == entry.generation]
-    return min([entry.created_at, *intents])

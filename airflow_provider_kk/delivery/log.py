@@ -23,15 +23,12 @@ class Log(Protocol):
 
     def info(self, msg: Any, /, *args: Any) -> Any:
         """Log progress."""
-        ...
 
     def warning(self, msg: Any, /, *args: Any) -> Any:
         """Log a message that a person may want to check."""
-        ...
 
     def error(self, msg: Any, /, *args: Any) -> Any:
         """Log a message that a person must check."""
-        ...
 
 
 def printable(text: str) -> str:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from airflow_provider_kk.api.redact import redact
+from airflow_provider_kk.delivery.log import describe_pause, utc
 from airflow_provider_kk.delivery.states import Event, State
+
+if TYPE_CHECKING:
+    from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.models import Order
 
 #: SKU (upper case) to quantity; lines of one SKU are added up.
 Goods = Mapping[str, int]
@@ -86,22 +93,6 @@ class InconclusiveError(Exception):
     """KK's list could not be read completely, so an order that is not in it may exist."""
 
 
-class OrderList(Protocol):
-    """Lists KK's orders."""
-
-    @property
-    def clock_skew_s(self) -> float | None:
-        """KK's clock minus this machine's, in seconds, at the last response."""
-        ...
-
-    def find(self, since: float, until: float) -> Iterator[list[ListedOrder]]:
-        """Yield every order created in a period (epoch seconds), in parts.
-
-        :raises InconclusiveError: the list may be incomplete.
-        """
-        ...
-
-
 def add_goods(parts: Sequence[Goods]) -> dict[str, int]:
     """Add up the quantities of several orders by SKU."""
     total: dict[str, int] = {}
@@ -130,6 +121,53 @@ def fingerprint_of_token(token: str) -> str:
 def union(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
     """Return the items of both in order, each once."""
     return tuple(dict.fromkeys([*first, *second]))
+
+
+# An order as a job ---------------------------------------------------------------------------------
+
+
+def order_job(order: Order, client: KKClient) -> Job:
+    """Make the job that creates this order; it must have its number."""
+    if order.custom_order_number is None:
+        raise ValueError("an order needs a custom_order_number to be delivered")
+    return Job(
+        key=order.custom_order_number,
+        content=content_of(order),
+        send=lambda before_send: client.post_order(order, throttled=False, before_send=before_send),
+        redact=lambda text: redact(text, order.private_values()),
+    )
+
+
+def content_of(order: Order) -> Content:
+    """Return an order's content, as the ledger keeps it."""
+    number, address = order.custom_order_number or "", order.address
+    goods = goods_of(order.items)
+    fingerprint = _fingerprint(goods, address.model_dump())
+    return Content(fingerprint, goods, address.country, zip_digest(number, address.zip))
+
+
+def goods_of(lines: Iterable[Any]) -> dict[str, int]:
+    """Return quantities by SKU in upper case; nothing if a line lacks either."""
+    goods: dict[str, int] = {}
+    for line in lines:
+        if line.sku is None or line.quantity is None:
+            return {}
+        goods[line.sku.upper()] = goods.get(line.sku.upper(), 0) + line.quantity
+    return goods
+
+
+def fingerprint_with(payload: str, goods: Goods) -> str:
+    """Return the fingerprint that an order in JSON would have with these goods."""
+    return _fingerprint(goods, json.loads(payload)["address"])
+
+
+def _fingerprint(goods: Goods, address: Mapping[str, str | None]) -> str:
+    """Return a digest without case, spaces and the order of lines. It begins with its format's version."""
+    plain = {
+        name: " ".join(str(value).split()).casefold() for name, value in address.items() if value is not None
+    }
+    text = json.dumps([sorted(goods.items()), plain], sort_keys=True)
+    return "1:" + hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 # The ledger's rows ---------------------------------------------------------------------------------
@@ -168,11 +206,19 @@ class Pause:
     why: str
 
 
+class LedgerUnusableError(Exception):
+    """The ledger's database cannot be used, or does not keep what it commits. The text has what to do."""
+
+
+class ThrottleStopped(Exception):
+    """The run was stopped while a request waited for a permit; nothing was sent."""
+
+
 class SendingPausedError(Exception):
     """Sending is paused by a person; nothing was sent."""
 
     def __init__(self, pause: Pause) -> None:
-        super().__init__(f"sending is paused by {pause.by}: {pause.why}. To send again, run `kk resume`")
+        super().__init__(describe_pause(pause))
         self.pause = pause
 
 
@@ -180,7 +226,10 @@ class DailyCapError(Exception):
     """The account's daily limit is reached; nothing was sent."""
 
     def __init__(self, max_orders_per_day: int, until: float) -> None:
-        super().__init__(f"max_orders_per_day={max_orders_per_day} orders were sent within a day")
+        super().__init__(
+            f"max_orders_per_day={max_orders_per_day} orders were sent within a day. The next order can be "
+            f"sent after {utc(until)}, or if you raise max_orders_per_day in the connection"
+        )
         self.until = until
         """The time from which the next order may be sent, epoch seconds."""
 
@@ -273,16 +322,16 @@ class Attempt:
     content: Content
     intent_at: float
     settle_after: float
-    token_fingerprint: str
-    outcome: str
-    code: int | None
-    message: str
-    kk_order_ids: tuple[str, ...]
-    recorded_at: float
-    dag_id: str
-    run_id: str
-    task_id: str
-    try_number: int
+    token_fingerprint: str = ""
+    outcome: str = ""
+    code: int | None = None
+    message: str = ""
+    kk_order_ids: tuple[str, ...] = ()
+    recorded_at: float = 0.0
+    dag_id: str = ""
+    run_id: str = ""
+    task_id: str = ""
+    try_number: int = 0
 
 
 class AttemptChanges(TypedDict, total=False):

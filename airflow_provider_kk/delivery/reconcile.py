@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 
 from airflow_provider_kk.api.errors import KKError
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.listing import Listing, is_part, kk_skew_s, list_since, trusted_now
+from airflow_provider_kk.delivery.listing import (
+    KKOrderList,
+    Listing,
+    is_part,
+    kk_skew_s,
+    trusted_now,
+)
 from airflow_provider_kk.delivery.log import Log, OrderLog, count_orders
 from airflow_provider_kk.delivery.model import (
     Attempt,
     Content,
     InconclusiveError,
     ListedOrder,
-    OrderList,
     Record,
     add_goods,
     zip_digest,
@@ -59,7 +64,7 @@ class Reconciliation:
 
 def reconcile(
     ledger: AnyLedger,
-    order_list: OrderList,
+    order_list: KKOrderList,
     candidates: Iterable[Record],
     *,
     resendable: Collection[str],
@@ -84,21 +89,22 @@ def reconcile(
         # From each order's newest attempt on, since the earlier ones are reconciled. Up to now, since a
         # restored backup may lack later attempts.
         since = min(newest.intent_at for newest, *_ in attempts.values())
-        listing = list_since(ledger, order_list, due, since, now)
+        listing = Listing(due, ledger, order_list, now)
+        listing.read(since)
     except (KKError, InconclusiveError) as error:
         log.warning("KK's list cannot be used, so orders in doubt stay in doubt: %s", error)
         result.unresolved.update((entry.key, f"KK's list cannot be used: {error}") for entry in due)
         return result
     for entry in due:
         decision = _decide(entry, attempts[entry.key], listing, now, ledger)
+        can_resend = entry.key in resendable
         _apply(
-            decision,
+            _by_policy(decision, entry, policy) if can_resend else decision,
             entry,
             result,
             ledger,
-            can_resend=entry.key in resendable,
-            policy=policy,
-            sync_id=sync_id,
+            can_resend=can_resend,
+            sync_id=sync_id if can_resend else None,
             kk_skew_s=kk_skew_s(order_list),
         )
     return result
@@ -129,16 +135,6 @@ def _attempt_from_row(entry: Record, ledger: AnyLedger) -> Attempt:
         content=entry.content,
         intent_at=entry.settle_after - ledger.settle_delay_s,
         settle_after=entry.settle_after,
-        token_fingerprint="",
-        outcome="",
-        code=None,
-        message="",
-        kk_order_ids=(),
-        recorded_at=0.0,
-        dag_id="",
-        run_id="",
-        task_id="",
-        try_number=0,
     )
 
 
@@ -153,9 +149,25 @@ class _Kind(Enum):
     ABSENT = "absent"
     """Proven absent: the policy decides whether to resend or hold it."""
     GIVEN_UP = "given_up"
-    """Not listed, and not to be resent: too old, proven absent or not, or by the policy in `_apply`."""
+    """Not listed, and not to be resent: too old, proven absent or not, or by the policy of the sync."""
     UNPROVEN = "unproven"
     """Not listed, but the list does not prove that KK lacks it."""
+
+
+class _Part(StrEnum):
+    """The part of an order that KK's list has, while it may have the other splits later."""
+
+    GOODS = "only a part of the goods"
+    UNREADABLE = "goods that cannot be parsed"
+
+    @property
+    def so_far(self) -> str:
+        """The message in the row of an order that waits for its other splits."""
+        return f"KK's list has {self} so far"
+
+    def was_awaited(self, entry: Record) -> bool:
+        """Return whether the order has waited a settle window since KK's list had this part."""
+        return entry.message == self.so_far
 
 
 @dataclass(frozen=True)
@@ -170,7 +182,7 @@ class _Decision:
 def _decide(
     entry: Record, attempts: Sequence[Attempt], listing: Listing, now: float, ledger: AnyLedger
 ) -> _Decision:
-    """Decide the outcome of an order by KK's list, and change nothing. `_apply` adds the policy."""
+    """Decide the outcome of an order by KK's list, and change nothing. `_by_policy` adds the policy."""
     own, maybe_others = listing.found(entry)
     if maybe_others and not own:
         return _Decision(
@@ -199,13 +211,11 @@ def _decide_found(
             return _Decision(_Kind.ADOPT, ids=ids, attempt=one, created_at=created_at)
     if not any(is_part(total, one.content.goods) for one in fitting):
         return _Decision(_Kind.CONFLICT, "conflict: KK has this number with more or other goods", ids)
-    what = "only a part of the goods" if is_readable else "goods that cannot be parsed"
-    so_far = f"KK's list has {what} so far"
-    # An entry with this message has waited once. The settle time alone does not limit the waits: a wrong
-    # clock may have written one far ahead.
-    if entry.message != so_far and now < fitting[0].settle_after + ledger.timing.settle_window_s:
-        return _Decision(_Kind.WAIT, so_far, ids)
-    return _Decision(_Kind.CONFLICT, f"conflict: KK's list has {what}", ids)
+    part = _Part.GOODS if is_readable else _Part.UNREADABLE
+    # The settle time alone does not limit the waits: a wrong clock may have written one far ahead.
+    if not part.was_awaited(entry) and now < fitting[0].settle_after + ledger.timing.settle_window_s:
+        return _Decision(_Kind.WAIT, part.so_far, ids)
+    return _Decision(_Kind.CONFLICT, f"conflict: KK's list has {part}", ids)
 
 
 def _decide_absence(
@@ -242,6 +252,18 @@ def _has_same_country_and_zip(listed: ListedOrder, attempt: Attempt) -> bool:
 # Acting --------------------------------------------------------------------------------------------
 
 
+def _by_policy(decision: _Decision, entry: Record, policy: AbsencePolicy) -> _Decision:
+    """Return the decision of the sync that selects an order: to hold it if it may not resend it."""
+    if decision.kind is not _Kind.ABSENT or entry.state is State.REJECTED:
+        return decision
+    if policy.on_absence == "hold":
+        return _Decision(_Kind.GIVEN_UP, "not in KK's list (on_absence='hold')")
+    if entry.resends >= policy.max_resends:
+        why = f"not in KK's list, and resent before (max_resends={policy.max_resends})"
+        return _Decision(_Kind.GIVEN_UP, why)
+    return decision
+
+
 def _apply(
     decision: _Decision,
     entry: Record,
@@ -249,41 +271,25 @@ def _apply(
     ledger: AnyLedger,
     *,
     can_resend: bool,
-    policy: AbsencePolicy,
-    sync_id: str,
+    sync_id: str | None,
     kk_skew_s: float,
 ) -> None:
-    kind, message = decision.kind, decision.message
-    if can_resend and (why := _why_given_up(decision, entry, policy)):
-        kind, message = _Kind.GIVEN_UP, why
-    own_sync_id = sync_id if can_resend else None
-    match kind:
+    ids = decision.ids
+    match decision.kind:
         case _Kind.ADOPT if decision.attempt is not None:
-            if moved := ledger.adopt(
-                entry, decision.attempt, decision.ids, created_at=decision.created_at, sync_id=own_sync_id
-            ):
-                result.adopted.append(moved)
+            created_at = decision.created_at
+            moved = ledger.adopt(entry, decision.attempt, ids, created_at=created_at, sync_id=sync_id)
+            result.adopted += [moved] if moved else []
         case _Kind.WAIT:
-            ledger.wait_for_splits(entry, message, decision.ids, kk_skew_s=kk_skew_s)
+            ledger.wait_for_splits(entry, decision.message, ids, kk_skew_s=kk_skew_s)
         case _Kind.CONFLICT | _Kind.GIVEN_UP:
-            event = Event.CONFLICT if kind is _Kind.CONFLICT else Event.GIVEN_UP
-            if moved := ledger.hold(entry, event, message, decision.ids, sync_id=own_sync_id):
-                result.held.append(moved)
+            event = Event.CONFLICT if decision.kind is _Kind.CONFLICT else Event.GIVEN_UP
+            moved = ledger.hold(entry, event, decision.message, ids, sync_id=sync_id)
+            result.held += [moved] if moved else []
         case _Kind.ABSENT if can_resend:
             result.absent.append(entry)
         case _:  # unproven, or absent and not selected by this sync
-            result.unresolved[entry.key] = message
-
-
-def _why_given_up(decision: _Decision, entry: Record, policy: AbsencePolicy) -> str | None:
-    """Return the reason why the sync that selects an absent order holds it instead of resending it."""
-    if decision.kind is not _Kind.ABSENT or entry.state is State.REJECTED:
-        return None
-    if policy.on_absence == "hold":
-        return "not in KK's list (on_absence='hold')"
-    if entry.resends >= policy.max_resends:
-        return f"not in KK's list, and resent before (max_resends={policy.max_resends})"
-    return None
+            result.unresolved[entry.key] = decision.message
 
 
 # A wait that a wrong clock made too long -----------------------------------------------------------

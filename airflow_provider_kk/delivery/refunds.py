@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kk.api.redact import redact
 from airflow_provider_kk.delivery.adopt_unknown import adopt_unknown
 from airflow_provider_kk.delivery.attempt import attempt
-from airflow_provider_kk.delivery.listing import kk_skew_s, trusted_now
+from airflow_provider_kk.delivery.listing import KKOrderList, kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import Log, OrderLog
 from airflow_provider_kk.delivery.model import MAX_KEY, Content, Goods, Job, ListedOrder, add_goods
-from airflow_provider_kk.delivery.order_jobs import KKOrderList
 from airflow_provider_kk.delivery.reconcile import attempts_of, shorten_wait
 from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, Event, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.models import KKOrder, Refund
-    from airflow_provider_kk.delivery.attempt import RateLimit
     from airflow_provider_kk.delivery.clock import Stop
     from airflow_provider_kk.delivery.model import Origin, Record
+    from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 PENDING, REFUNDED, FAILED = "pending_review", "refund_successfully", "refund_failed"
@@ -204,32 +203,22 @@ class RefundProgress:
     """Seconds until the next call; None: final for this run."""
 
 
+@dataclass(frozen=True)
 class RefundDelivery:
     """Sends refunds by the same protocol as orders.
 
     :param ledger: see `refund_ledger`.
-    :param goes_on_while_paused: send also while sending is paused, since a person asks for it.
     :param client: has read from KK before, so that KK's clock is known.
     """
 
-    def __init__(
-        self,
-        ledger: SqlLedger,
-        client: KKClient,
-        throttle: RateLimit,
-        origin: Origin,
-        stop: Stop,
-        log: Log,
-        *,
-        goes_on_while_paused: bool = False,
-    ) -> None:
-        self._ledger = ledger
-        self._client = client
-        self._throttle = throttle
-        self._origin = origin
-        self._stop = stop
-        self._log = log
-        self._heeds_pause = not goes_on_while_paused
+    ledger: SqlLedger
+    client: KKClient
+    throttle: LedgerBucket
+    origin: Origin
+    stop: Stop
+    log: Log
+    goes_on_while_paused: bool = False
+    """Send also while sending is paused, since a person asks for it."""
 
     def advance(self, request: RefundRequest) -> RefundProgress | None:
         """Do the next action; None: another worker has the refund, so call this again in a moment.
@@ -239,20 +228,19 @@ class RefundDelivery:
         :raises ThrottleStopped: the task was stopped before the refund was sent.
         :raises SendingPausedError: sending is paused; nothing was sent.
         """
-        entry = self._ledger.look_up([request.key]).get(request.key)
+        entry = self.ledger.look_up([request.key]).get(request.key)
         if entry is not None and entry.state in (State.CREATED, State.HELD):
             return RefundProgress(entry)
-        order_list = KKOrderList(self._client)
-        now = trusted_now(self._ledger, order_list)
+        order_list = KKOrderList(self.client)
+        now = trusted_now(self.ledger, order_list)
         if entry is not None and entry.state in RECONCILE_FIRST:
-            order_log = OrderLog(self._log)
-            entry = shorten_wait(self._ledger, entry, order_log, kk_skew_s=order_list.clock_skew_s)
+            order_log = OrderLog(self.log)
+            entry = shorten_wait(self.ledger, entry, order_log, kk_skew_s=order_list.clock_skew_s)
             order_log.flush()
-        if entry is not None and entry.settle_after > now and entry.state in DOUBTFUL:
-            return RefundProgress(entry, entry.settle_after - now)
-        if entry is not None and entry.settle_after > now and entry.state is State.REJECTED:
-            return RefundProgress(entry)  # KK may list it nevertheless, but not reliably yet
-        at_kk = self._client.get_refunds(request.order.id)
+            if entry.settle_after > now:
+                # KK may list a rejected refund nevertheless, but not reliably yet.
+                return _with_wait(entry, now)
+        at_kk = self.client.get_refunds(request.order.id)
         if own := [one for one in at_kk if one.refund_no and carries(one, request.key)]:
             return self._found(request, entry, own)
         if entry is not None and entry.state in DOUBTFUL:
@@ -260,43 +248,40 @@ class RefundDelivery:
         if entry is not None and entry.state is State.REJECTED and entry.retry_after > now:
             return RefundProgress(entry)
         self._require_possible(request, at_kk)
-        self._throttle.acquire(self._stop, to_send=self._heeds_pause)
+        self.throttle.acquire(self.stop, to_send=not self.goes_on_while_paused)
         done = attempt(
-            request.job(self._client),
+            request.job(self.client),
             entry,
-            self._ledger,
-            origin=self._origin,
+            self.ledger,
+            origin=self.origin,
             sync_id="",
             kk_skew_s=lambda: kk_skew_s(order_list),
         )
         if done is None:
             return None
-        entry = done[0]
-        now = trusted_now(self._ledger, order_list)
-        return RefundProgress(entry, max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None)
+        return _with_wait(done[0], trusted_now(self.ledger, order_list))
 
     def _found(
         self, request: RefundRequest, entry: Record | None, own: Sequence[Refund]
     ) -> RefundProgress | None:
         ids = [str(one.refund_no) for one in own]
-        if entry is None or entry.state not in DOUBTFUL | {State.REJECTED}:
+        if entry is None or entry.state not in RECONCILE_FIRST:
             adopt_unknown(
-                self._ledger, [ListedOrder(id=one, key=request.key, goods=request.goods) for one in ids]
+                self.ledger, [ListedOrder(id=one, key=request.key, goods=request.goods) for one in ids]
             )
-            entry = self._ledger.look_up([request.key]).get(request.key)
+            entry = self.ledger.look_up([request.key]).get(request.key)
             if entry is None or entry.state is not State.CREATED:
                 return None
-            moved: Record | None = entry
         else:
-            attempt = attempts_of(self._ledger, [entry])[entry.key][0]
-            moved = self._ledger.adopt(entry, attempt, ids)
-        return self.hold_duplicates(moved, own) if moved else None
+            newest = attempts_of(self.ledger, [entry])[entry.key][0]
+            entry = self.ledger.adopt(entry, newest, ids)
+        return self.hold_duplicates(entry, own) if entry else None
 
     def _absent(self, entry: Record, at_kk: Sequence[Refund]) -> RefundProgress | None:
         why = "not among KK's refunds of the order. It is never sent again automatically"
         if unread := [str(one.refund_no) for one in at_kk if not one.remark]:
             why = f"KK's refund {', '.join(unread)} may be this one, but its remark cannot be parsed"
-        moved = self._ledger.hold(entry, Event.GIVEN_UP, why)
+        moved = self.ledger.hold(entry, Event.GIVEN_UP, why)
         return RefundProgress(moved) if moved else None
 
     def hold_duplicates(self, entry: Record, at_kk: Sequence[Refund]) -> RefundProgress | None:
@@ -305,11 +290,11 @@ class RefundDelivery:
         if len(own) < 2 or entry.state is not State.CREATED or entry.resolved_by:
             return RefundProgress(entry)
         why = f"conflict: KK has this refund {len(own)} times"
-        moved = self._ledger.hold(entry, Event.CONFLICT, why, own)
+        moved = self.ledger.hold(entry, Event.CONFLICT, why, own)
         return RefundProgress(moved) if moved else None
 
     def _require_possible(self, request: RefundRequest, at_kk: Sequence[Refund]) -> None:
-        ours = [one for one in self._ledger.storage.refunds_of(request.order.id) if one.key != request.key]
+        ours = [one for one in self.ledger.storage.refunds_of(request.order.id) if one.key != request.key]
         known = {number for one in ours for number in one.kk_order_ids}
         foreign = [
             one.refund_no for one in at_kk if one.refund_status == PENDING and one.refund_no not in known
@@ -333,6 +318,11 @@ class RefundDelivery:
             raise RefundImpossibleError(
                 f"lines has more than is left of order {request.order.id}: {', '.join(faults)}"
             )
+
+
+def _with_wait(entry: Record, now: float) -> RefundProgress:
+    wait_s = max(0.0, entry.settle_after - now) if entry.state in DOUBTFUL else None
+    return RefundProgress(entry, wait_s)
 
 
 def _all_in(entry: Record, numbers: set[str | None]) -> bool:

@@ -12,6 +12,11 @@ from airflow_provider_kk.delivery.model import BLANK, Record, RecordChanges, cre
 from airflow_provider_kk.delivery.states import CLOSED, Event, State
 from airflow_provider_kk.delivery.storage import KeyTakenError, Transaction
 
+
+class ResolutionRejected(ValueError):
+    """A resolution is rejected, and the order is unchanged. The text has the reason and what to do."""
+
+
 #: Seconds by which KK's clock may differ, since it has whole seconds.
 _KK_CLOCK_STEP_S = 2.0
 
@@ -22,7 +27,7 @@ def resolve(
     """Apply a person's decision (RESOLVED_CREATED or RESOLVED_NEVER_CREATED).
 
     :param ids: the order's kkOrderIds; with RESOLVED_NEVER_CREATED, listed ids of another order.
-    :raises ValueError: KK may still list the order, so its absence proves nothing.
+    :raises ResolutionRejected: KK may still list the order, so its absence proves nothing.
     """
     values: RecordChanges = {"resolved_by": as_kept(who, why), "message": ""}
     if event is not Event.RESOLVED_CREATED:
@@ -45,11 +50,11 @@ def require_absent(ledger: AnyLedger, expected: Record, not_mine: Sequence[str] 
     """Require that the ledger has no KK order that may be this one.
 
     :param not_mine: the ids in its row that are another number's.
-    :raises ValueError: KK may still list the order, or has listed it.
+    :raises ResolutionRejected: KK may still list the order, or has listed it.
     """
     require_window_over(ledger, expected)
     if others := set(expected.kk_order_ids) - set(not_mine):
-        raise ValueError(
+        raise ResolutionRejected(
             f"KK has {', '.join(sorted(others))} under {expected.key}. Cancel the wrong ones at KK, then use "
             "--created with the other ids, and --order-again to order it once more. If they belong to "
             "another number, use --never-created --not-mine with them"
@@ -61,7 +66,7 @@ def order_again(ledger: AnyLedger, expected: Record, *, ids: Sequence[str] = (),
 
     :param ids: all of KK's orders of it by now. An answer may have had only a part of the splits, and the
         others must not count for the new generation.
-    :raises ValueError: the newest generation is not closed, or its settle window is not over.
+    :raises ResolutionRejected: the newest generation is not closed, or its settle window is not over.
     """
     require_over(ledger, expected)
     values: RecordChanges = {
@@ -87,10 +92,10 @@ def order_again(ledger: AnyLedger, expected: Record, *, ids: Sequence[str] = (),
 def require_over(ledger: AnyLedger, expected: Record) -> None:
     """Require that this generation is over, so that KK's list has all of it.
 
-    :raises ValueError: it is not closed, or its settle window is not over.
+    :raises ResolutionRejected: it is not closed, or its settle window is not over.
     """
     if expected.state not in CLOSED:
-        raise ValueError(f"{expected.key} is {expected.state.value}: resolve it first")
+        raise ResolutionRejected(f"{expected.key} is {expected.state.value}: resolve it first")
     require_window_over(ledger, expected)
 
 
@@ -107,12 +112,14 @@ def require_window_over(ledger: AnyLedger, expected: Record, kk_skew_s: float = 
     """Require that the settle window is over, by the database's, the machine's and KK's clock.
 
     :param kk_skew_s: KK's clock minus the machine's, 0 while it is not known.
-    :raises ValueError: KK may still list the order.
+    :raises ResolutionRejected: KK may still list the order.
     """
     wall = ledger.clock.wall()
     kk = wall + kk_skew_s if abs(kk_skew_s) > _KK_CLOCK_STEP_S else wall
     if (rest_s := expected.settle_after - min(ledger.now(), wall, kk)) > 0:
-        raise ValueError(f"KK may still list {expected.key} during the next {rest_s:.0f} s. Try again then")
+        raise ResolutionRejected(
+            f"KK may still list {expected.key} during the next {rest_s:.0f} s. Try again then"
+        )
 
 
 def as_kept(who: str, why: str) -> str:

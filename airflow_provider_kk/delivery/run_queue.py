@@ -13,8 +13,7 @@ from airflow_provider_kk.api.errors import Fault
 from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, utc
-from airflow_provider_kk.delivery.model import Content, Record
-from airflow_provider_kk.delivery.order_jobs import difference
+from airflow_provider_kk.delivery.model import Content, Record, fingerprint_with
 from airflow_provider_kk.delivery.states import DOUBTFUL, Action, State, next_action
 
 _BATCH = 1_000
@@ -47,7 +46,7 @@ class QueuedOrder:
     """An order of the run. Its `Job` is made from `payload`; `position` is the position of its first row."""
 
     position: int
-    key: str | None
+    key: str
     content: Content
     payload: str
 
@@ -84,10 +83,9 @@ class RunQueue:
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute("PRAGMA journal_mode=OFF")
         self._db.execute(
-            "CREATE TABLE job (position INTEGER PRIMARY KEY, key TEXT, fingerprint TEXT, goods TEXT,"
-            " country TEXT, zip_digest TEXT, payload TEXT, status TEXT, is_new INTEGER DEFAULT 0,"
-            " ids TEXT DEFAULT '[]', code INTEGER, message TEXT DEFAULT '', name TEXT,"
-            " faults TEXT DEFAULT '[]')"
+            "CREATE TABLE job (position INTEGER PRIMARY KEY, key TEXT, content TEXT, payload TEXT,"
+            " status TEXT, is_new INTEGER DEFAULT 0, ids TEXT DEFAULT '[]', code INTEGER,"
+            " message TEXT DEFAULT '', name TEXT, faults TEXT DEFAULT '[]')"
         )
         self._db.execute("CREATE INDEX job_status ON job (status, position)")
         self._db.execute("CREATE INDEX job_key ON job (key)")
@@ -100,40 +98,20 @@ class RunQueue:
         """Add orders as pending."""
         self._db.execute("BEGIN")
         self._db.executemany(
-            "INSERT INTO job (position, key, fingerprint, goods, country, zip_digest, payload, status, name)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
-            (
-                (
-                    i.position,
-                    i.key,
-                    i.content.fingerprint,
-                    json.dumps(dict(i.content.goods)),
-                    i.content.country,
-                    i.content.zip_digest,
-                    i.payload,
-                    i.key,
-                )
-                for i in items
-            ),
+            "INSERT INTO job (position, key, content, payload, status, name)"
+            " VALUES (?, ?, ?, ?, 'pending', ?)",
+            ((i.position, i.key, json.dumps(vars(i.content)), i.payload, i.key) for i in items),
         )
         self._db.execute("COMMIT")
 
     def add_finished(self, finished: RunResult) -> None:
         """Add an order with its result, such as an invalid one."""
+        ids, faults = json.dumps(finished.kk_order_ids), json.dumps(finished.faults)
+        values = {**vars(finished), "kk_order_ids": ids, "faults": faults}
         self._db.execute(
-            "INSERT INTO job (position, key, status, is_new, ids, code, message, name, faults)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                finished.position,
-                finished.key,
-                finished.status,
-                finished.is_new,
-                json.dumps(finished.kk_order_ids),
-                finished.code,
-                finished.message,
-                finished.name,
-                json.dumps(finished.faults),
-            ),
+            "INSERT INTO job (position, key, status, is_new, ids, code, message, name, faults) VALUES"
+            " (:position, :key, :status, :is_new, :kk_order_ids, :code, :message, :name, :faults)",
+            values,
         )
 
     def set(
@@ -158,32 +136,22 @@ class RunQueue:
 
     def batches(self, status: RunStatus) -> Iterator[list[QueuedOrder]]:
         """Yield the orders of a status, a thousand at a time; they may be changed meanwhile."""
-        last = -1
-        while True:
-            rows = self._db.execute(
-                f"SELECT {_ITEM} FROM job WHERE status = ? AND position > ? ORDER BY position LIMIT ?",  # noqa: S608 - constant names
-                (status, last, _BATCH),
-            ).fetchall()
-            if not rows:
-                return
+        for rows in self._pages(f"SELECT {_ITEM} FROM job WHERE status = ?", status):  # noqa: S608 - constant names
             yield [_item(row) for row in rows]
-            last = rows[-1][0]
 
     def finished(self, *statuses: RunStatus) -> Iterator[RunResult]:
         """Yield the orders of these statuses, or all, by position."""
         marks = ", ".join("?" for _ in statuses)
         # With the +, SQLite reads by position; by the index of statuses it would sort each batch anew.
-        wanted = f" AND +status IN ({marks})" if statuses else ""
-        last = -1
-        while True:
-            rows = self._db.execute(
-                f"SELECT {_FINISHED} FROM job WHERE position > ?{wanted}"  # noqa: S608 - constant names
-                " ORDER BY position LIMIT ?",
-                (last, *statuses, _BATCH),
-            ).fetchall()
-            if not rows:
-                return
+        wanted = f"+status IN ({marks})" if statuses else "TRUE"
+        for rows in self._pages(f"SELECT {_FINISHED} FROM job WHERE {wanted}", *statuses):  # noqa: S608 - constant names
             yield from map(_finished, rows)
+
+    def _pages(self, query: str, *values: str) -> Iterator[list[Any]]:
+        query += " AND position > ? ORDER BY position LIMIT ?"
+        last = -1
+        while rows := self._db.execute(query, (*values, last, _BATCH)).fetchall():
+            yield rows
             last = rows[-1][0]
 
     def item(self, key: str) -> QueuedOrder | None:
@@ -215,14 +183,13 @@ class RunQueue:
         return int(self._db.execute(query, statuses).fetchone()[0])
 
 
-_ITEM = "position, key, fingerprint, goods, country, zip_digest, payload"
+_ITEM = "position, key, content, payload"
 _FINISHED = "position, key, status, is_new, ids, code, message, name, faults"
 
 
 def _item(row: Sequence[Any]) -> QueuedOrder:
-    position, key, fingerprint, goods, country, zip_digest, payload = row
-    content = Content(fingerprint, json.loads(goods), country, zip_digest)
-    return QueuedOrder(position, key, content, payload)
+    position, key, content, payload = row
+    return QueuedOrder(position, key, Content(**json.loads(content)), payload)
 
 
 def _finished(row: Sequence[Any]) -> RunResult:
@@ -272,11 +239,12 @@ class Progress:
             counts.get(RunStatus.REJECTED, 0),
             counts.get(RunStatus.WAITING, 0),
             counts.get(RunStatus.NOT_SENT, 0),
-            _duration(max(left / rate, self._min_duration_s(left))) if rate else "?",
+            format_duration(max(left / rate, self._min_duration_s(left))) if rate else "?",
         )
 
 
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Return `5 s`, `2 min 5 s` or `3 h 2 min`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -347,21 +315,17 @@ class Results:
 
     def record_result(self, item: QueuedOrder, entry: Record) -> None:
         """Record the result of an attempt by its row."""
-        if entry.state is State.CREATED:
-            self.finish(item, RunStatus.CREATED, entry)
-        elif entry.state is State.REJECTED:
+        if entry.state is State.REJECTED:
             why = f"code {entry.code}, {entry.message}"
             self._order_log.warning("KK rejected {orders}: {reason}", entry.key, why)
-            self.finish(item, RunStatus.REJECTED, entry)
-        elif entry.state is State.NOT_SENT:
-            self.finish(item, RunStatus.NOT_SENT, entry)
         elif entry.state is State.HELD:
             self._order_log.error(HELD, entry.key, entry.message)
-            self.finish(item, RunStatus.HELD, entry)
-        else:
+        elif entry.state not in (State.CREATED, State.NOT_SENT):
             text = "the outcome of {orders} is unknown: {reason}"
             self._order_log.warning(text, entry.key, entry.message)
             self._run_queue.set(item.position, RunStatus.WAITING)
+            return
+        self.finish(item, RunStatus(entry.state.value), entry)
 
     def leave_in_doubt(
         self, reasons: Mapping[str, str], entries: Mapping[str, Record], items: Mapping[str, QueuedOrder]
@@ -373,3 +337,19 @@ class Results:
                 text = f"{{orders}} {{are}} still {status.replace('_', ' ')}: {{reason}}"
                 self._order_log.warning(text, key, why)
                 self._run_queue.set(items[key].position, status, message=why)
+
+
+def difference(item: QueuedOrder, entry: Record) -> str:
+    """Describe the difference between an order and the one under its number: goods, address, or both."""
+    if item.content.goods == entry.content.goods:
+        what = "its address differs"
+    else:
+        what = "its goods and address differ" if _has_other_address(item, entry) else "its goods differ"
+    return f"{what} from the order that was sent under this number"
+
+
+def _has_other_address(item: QueuedOrder, entry: Record) -> bool:
+    if not entry.content.fingerprint:  # an adopted order: only country and zip are known
+        return item.content.goes_elsewhere(entry.content)
+    # The ledger has no address. With its goods, the address alone makes the fingerprint differ.
+    return fingerprint_with(item.payload, entry.content.goods) != entry.content.fingerprint

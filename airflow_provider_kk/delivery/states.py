@@ -44,7 +44,7 @@ class Event(StrEnum):
     REJECTED = "rejected"
     NOT_SENT = "not_sent"
     UNKNOWN = "unknown"
-    """The four outcomes of a POST."""
+    """The four outcomes of a POST, as in `api.errors.Outcome`."""
     FOUND = "found"
     """KK lists the whole order."""
     INCOMPLETE = "incomplete"
@@ -60,50 +60,32 @@ class Event(StrEnum):
     """A person ended its back-off."""
 
 
-#: (from, event) -> to. All other events are impossible.
-TRANSITIONS: dict[tuple[State | None, Event], State] = {
-    (None, Event.FAULT): State.INVALID,
-    (State.INVALID, Event.FAULT): State.INVALID,
-    (State.NOT_SENT, Event.FAULT): State.INVALID,
-    (None, Event.INTENT): State.SENDING,
-    (State.INVALID, Event.INTENT): State.SENDING,
-    (State.NOT_SENT, Event.INTENT): State.SENDING,
-    # These three happen only after KK's list was read completely; see reconcile.py.
-    (State.REJECTED, Event.INTENT): State.SENDING,
-    (State.IN_DOUBT, Event.INTENT): State.SENDING,
-    (State.SENDING, Event.INTENT): State.SENDING,
-    (State.SENDING, Event.CREATED): State.CREATED,
-    (State.SENDING, Event.REJECTED): State.REJECTED,
-    (State.SENDING, Event.NOT_SENT): State.NOT_SENT,
-    (State.SENDING, Event.UNKNOWN): State.IN_DOUBT,
+#: By event: the state that it leads to, and the states in which it can happen. None: the key is new.
+_EVENTS: dict[Event, tuple[State, tuple[State | None, ...]]] = {
+    Event.FAULT: (State.INVALID, (None, State.INVALID, State.NOT_SENT)),
+    Event.INTENT: (
+        State.SENDING,
+        # The last three only after KK's list was read completely; see reconcile.py.
+        (None, State.INVALID, State.NOT_SENT, State.REJECTED, State.IN_DOUBT, State.SENDING),
+    ),
+    Event.CREATED: (State.CREATED, (State.SENDING,)),
+    Event.REJECTED: (State.REJECTED, (State.SENDING,)),
+    Event.NOT_SENT: (State.NOT_SENT, (State.SENDING,)),
+    Event.UNKNOWN: (State.IN_DOUBT, (State.SENDING,)),
     # KK lists it (recover, reconcile), or a worker records a late result.
-    (None, Event.FOUND): State.CREATED,
-    (State.INVALID, Event.FOUND): State.CREATED,
-    (State.NOT_SENT, Event.FOUND): State.CREATED,
-    (State.REJECTED, Event.FOUND): State.CREATED,
-    (State.SENDING, Event.FOUND): State.CREATED,
-    (State.IN_DOUBT, Event.FOUND): State.CREATED,
-    (State.HELD, Event.FOUND): State.CREATED,
-    (State.CREATED, Event.FOUND): State.CREATED,
-    (State.REJECTED, Event.INCOMPLETE): State.IN_DOUBT,
-    (State.SENDING, Event.INCOMPLETE): State.IN_DOUBT,
-    (State.IN_DOUBT, Event.INCOMPLETE): State.IN_DOUBT,
-    (State.REJECTED, Event.CONFLICT): State.HELD,
-    (State.SENDING, Event.CONFLICT): State.HELD,
-    (State.IN_DOUBT, Event.CONFLICT): State.HELD,
-    (State.CREATED, Event.CONFLICT): State.HELD,
-    (State.HELD, Event.CONFLICT): State.HELD,
-    (State.SENDING, Event.GIVEN_UP): State.HELD,
-    (State.IN_DOUBT, Event.GIVEN_UP): State.HELD,
-    (State.HELD, Event.RESOLVED_CREATED): State.CREATED,
-    (State.SENDING, Event.RESOLVED_CREATED): State.CREATED,
-    (State.IN_DOUBT, Event.RESOLVED_CREATED): State.CREATED,
-    (State.REJECTED, Event.RESOLVED_CREATED): State.CREATED,
-    (State.HELD, Event.RESOLVED_NEVER_CREATED): State.NOT_SENT,
-    (State.SENDING, Event.RESOLVED_NEVER_CREATED): State.NOT_SENT,
-    (State.IN_DOUBT, Event.RESOLVED_NEVER_CREATED): State.NOT_SENT,
-    (State.REJECTED, Event.BACKOFF_CLEARED): State.REJECTED,
+    Event.FOUND: (State.CREATED, (None, *State)),
+    Event.INCOMPLETE: (State.IN_DOUBT, (State.REJECTED, State.SENDING, State.IN_DOUBT)),
+    Event.CONFLICT: (
+        State.HELD,
+        (State.REJECTED, State.SENDING, State.IN_DOUBT, State.CREATED, State.HELD),
+    ),
+    Event.GIVEN_UP: (State.HELD, (State.SENDING, State.IN_DOUBT)),
+    Event.RESOLVED_CREATED: (State.CREATED, (State.HELD, State.SENDING, State.IN_DOUBT, State.REJECTED)),
+    Event.RESOLVED_NEVER_CREATED: (State.NOT_SENT, (State.HELD, State.SENDING, State.IN_DOUBT)),
+    Event.BACKOFF_CLEARED: (State.REJECTED, (State.REJECTED,)),
 }
+#: (from, event) -> to. All other events are impossible.
+TRANSITIONS = {(state, event): to for event, (to, states) in _EVENTS.items() for state in states}
 
 #: The outcomes of a POST that bought nothing, as text in the ledger.
 NOTHING_BOUGHT = (Event.NOT_SENT.value, Event.REJECTED.value)

@@ -1,4 +1,4 @@
-"""Check an Airflow connection of type `kk`: return its settings, or one error with all faults.
+"""Check an Airflow connection of type `kk`: return its settings, or one error with all faults, and test it.
 
 Every way to make a connection ends here: `AIRFLOW_CONN_*` as JSON or URI, the form, a secrets backend,
 `airflow connections add`. Forms and URIs yield text where JSON yields numbers, and forms save untouched
@@ -8,49 +8,50 @@ fields as null or empty text, so both count as absent. Needs no Airflow.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from airflow_provider_kk.api.base_url import PRODUCTION_URL, checked_token, is_loopback
-from airflow_provider_kk.api.errors import Fault
+from airflow_provider_kk.api.base_url import (
+    BASE_ONLY,
+    DEFAULT_PORTS,
+    PRODUCTION_URL,
+    checked_base_url,
+    checked_port,
+    checked_token,
+    is_loopback,
+)
+from airflow_provider_kk.api.errors import (
+    Fault,
+    KKAnswerError,
+    KKAuthError,
+    KKEndpointError,
+    KKError,
+    KKNotSentError,
+    KKRateLimitedError,
+    KKRejectedError,
+)
+from airflow_provider_kk.api.throttle import LocalBucket
 from airflow_provider_kk.provider_info import CONN_FIELDS
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.api.throttle import LocalBucket
+    from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 
 T = TypeVar("T")
 
-DEFAULT_ACCOUNT = "default"
 # KK's lists lag up to 5 minutes behind.
 LIST_LAG_S = 300.0
-DAY_S = 86_400.0
 #: A longer unknown name may be a token in the wrong place, so messages show only its beginning.
 _LONGEST_SHOWN = 16
 _BEGIN_SHOWN = 6
-
-
-class AirflowConnection(Protocol):
-    """The attributes of Airflow's `Connection` on 2.11 and 3.x."""
-
-    conn_id: str
-    host: str | None
-    schema: str | None
-    login: str | None
-    password: str | None
-    port: Any
-
-    @property
-    def extra(self) -> str | None:
-        """The extras as JSON text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class ConnectionSettings:
     api_version: str = "v1"
     sale_platform: str | None = None
     address_key: str = "orderAddresses"
-    account: str = DEFAULT_ACCOUNT
+    account: str = "default"
     account_is_explicit: bool = False
     ledger_conn_id: str | None = None
     timeout_s: float = 30.0
@@ -88,8 +89,6 @@ class ConnectionSettings:
 
     def local_bucket(self) -> LocalBucket:
         """Return KK's rate limit for this process alone."""
-        from airflow_provider_kk.api.throttle import LocalBucket
-
         return LocalBucket(self.rate_limit_burst, self.rate_limit_per_second)
 
 
@@ -105,137 +104,66 @@ class InvalidConnectionError(ValueError):
         return f"Invalid connection {self.conn_id!r}: " + "; ".join(map(str, self.faults))
 
 
-def parse_connection(connection: AirflowConnection) -> ConnectionSettings:
-    """Check a connection and fill in its defaults.
+def parse_connection(connection: Any) -> ConnectionSettings:
+    """Check a connection of Airflow and fill in its defaults.
 
     A longer `timeout_s` lengthens the defaults of `lease_s` and `settle_window_s` along with it. Raises
     InvalidConnectionError.
     """
     faults = _Faults()
     scheme = faults.read("schema", lambda: _scheme(connection.schema), None)
-    port = faults.read("port", lambda: _port(connection.port), None)
-    endpoint = faults.read("host", lambda: _endpoint(connection.host, scheme, port), _NOWHERE)
+    port = faults.read("port", lambda: checked_port(connection.port), None)
+    base_url = faults.read("host", lambda: _base_url(connection.host, scheme, port), "")
     token = faults.read("password", lambda: _token(connection), "")
-    extras = _Extras(connection.extra, faults)
-    account = extras.read("account", _text(64), None)
-    timeout_s = extras.read("timeout_s", _number(at_most=900.0), 30.0)
-    shortest_s = LIST_LAG_S + timeout_s
-    settings = ConnectionSettings(
-        host=endpoint.host,
-        base_url=endpoint.base_url,
-        token=token,
-        api_version=extras.read("api_version", _choice("api_version"), "v1"),
-        sale_platform=extras.read("sale_platform", _text(64), None),
-        address_key=extras.read("address_key", _choice("address_key"), "orderAddresses"),
-        account=account or DEFAULT_ACCOUNT,
-        account_is_explicit=account is not None,
-        ledger_conn_id=extras.read("ledger_conn_id", _text(250), None),
-        timeout_s=timeout_s,
-        lease_s=extras.read(
-            "lease_s", _number(2 * timeout_s, "2 x timeout_s", at_most=DAY_S), max(120.0, 2 * timeout_s)
-        ),
-        settle_window_s=extras.read(
-            "settle_window_s",
-            _number(0.0 if endpoint.is_local else shortest_s, "300 + timeout_s", at_most=DAY_S),
-            max(600.0, shortest_s),
-        ),
-        rate_limit_burst=extras.read("rate_limit_burst", _whole, 120),
-        rate_limit_per_second=extras.read("rate_limit_per_second", _number(), 2.0),
-        max_orders_per_day=extras.read("max_orders_per_day", _whole, None),
-        use_env_proxies=extras.read("use_env_proxies", _flag, False),
-        order_url=extras.read("order_url", _order_url, None),
-    )
+    extras = _extras(connection.extra, faults)
+    timeout_s = extras.get("timeout_s", ConnectionSettings.timeout_s)
+    # A sandbox on this machine may list without delay. A wrong host causes no second fault.
+    is_remote = base_url != "" and not is_loopback(urlsplit(base_url).hostname or "")
+    for name, least, why, is_required in (
+        ("lease_s", 2 * timeout_s, "2 x timeout_s", True),
+        ("settle_window_s", LIST_LAG_S + timeout_s, "300 + timeout_s", is_remote),
+    ):
+        extras.setdefault(name, max(getattr(ConnectionSettings, name), least))
+        if is_required and extras[name] < least:
+            faults.found.append(Fault(f"extra.{name}", f"must be at least {least:g} ({why})"))
     if faults.found:
         raise InvalidConnectionError(connection.conn_id, tuple(faults.found))
-    return settings
-
-
-class _Endpoint(NamedTuple):
-    base_url: str
-    host: str
-    is_local: bool
-
-
-# Stands in for a wrong host, so that it causes no second fault.
-_NOWHERE = _Endpoint("", "", is_local=True)
-_PORT_OF = {"https": 443, "http": 80}
-_LABEL = r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?"
-_HOST_NAME = re.compile(rf"(?=.{{1,240}}$){_LABEL}(\.{_LABEL})*")
+    return ConnectionSettings(
+        host=base_url.partition("://")[2],
+        base_url=base_url,
+        token=token,
+        account_is_explicit="account" in extras,
+        **extras,
+    )
 
 
 def _scheme(schema: str | None) -> str | None:
     """Read the schema, which selects plain HTTP in a URI: `kk://:token@127.0.0.1:8080/http`."""
     scheme = (schema or "").strip().lower() or None
-    if scheme is not None and scheme not in _PORT_OF:
+    if scheme is not None and scheme not in DEFAULT_PORTS:
         raise ValueError("must be empty, http or https")
     return scheme
 
 
-def _port(port: object) -> int | None:
-    text = "" if port is None else str(port).strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 65535):
-        raise ValueError("must be a whole number from 1 to 65535")
-    return int(text)
-
-
-def _endpoint(host: str | None, scheme: str | None, port: int | None) -> _Endpoint:
-    # No message repeats the text, which may hold a token by mistake.
-    parts = _split((host or "").strip() or PRODUCTION_URL, scheme)
-    if "@" in parts.netloc:
-        raise ValueError(
-            "must not contain a user or a token. Enter the access token as the connection's password"
-        )
-    if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("must be the base URL only, without path and query: the provider adds /openapi/...")
-    if scheme is not None and parts.scheme != scheme:
-        raise ValueError(f"begins with {parts.scheme}, but the connection's schema is {scheme}")
-    name = _name(parts)
-    is_local = is_loopback(name.strip("[]"))
-    if parts.scheme == "http" and not is_local:
-        raise ValueError("plain HTTP is for this machine only (127.0.0.0/8, ::1, localhost). Use https://")
-    port = _one_port(parts, port)
-    host = name if port in (None, _PORT_OF[parts.scheme]) else f"{name}:{port}"
-    return _Endpoint(f"{parts.scheme}://{host}", host, is_local)
-
-
-def _split(text: str, scheme: str | None) -> SplitResult:
+def _base_url(host: str | None, scheme: str | None, port: int | None) -> str:
+    text = (host or "").strip() or PRODUCTION_URL
     if "://" not in text:
         is_bare_ipv6 = text.count(":") > 1 and not text.startswith("[")
         text = f"{scheme or 'https'}://" + (f"[{text}]" if is_bare_ipv6 else text)
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if parts.scheme not in _PORT_OF:
-        raise ValueError("must begin with https:// (or http:// for this machine)")
-    return parts
+    base_url = checked_base_url(text)
+    parts = urlsplit(base_url)
+    if parts.path:
+        raise ValueError(BASE_ONLY)
+    if scheme is not None and parts.scheme != scheme:
+        raise ValueError(f"begins with {parts.scheme}, but the connection's schema is {scheme}")
+    if parts.port is not None and port not in (None, parts.port):
+        raise ValueError(f"has port {parts.port}, but the connection's port is {port}")
+    port = parts.port or port
+    base_url = base_url.removesuffix(f":{port}")
+    return base_url if port in (None, DEFAULT_PORTS[parts.scheme]) else f"{base_url}:{port}"
 
 
-def _name(parts: SplitResult) -> str:
-    """Return the host's name as a URL writes it."""
-    name = (parts.hostname or "").removesuffix(".")
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        if not _HOST_NAME.fullmatch(name):
-            raise ValueError("is not a host name") from None
-        return name
-    return f"[{address}]" if address.version == 6 else str(address)
-
-
-def _one_port(parts: SplitResult, field_port: int | None) -> int | None:
-    try:
-        url_port = parts.port
-    except ValueError:
-        raise ValueError("its port must be a whole number from 1 to 65535") from None
-    if url_port is not None and field_port not in (None, url_port):
-        raise ValueError(f"has port {url_port}, but the connection's port is {field_port}")
-    return field_port if url_port is None else _port(url_port)
-
-
-def _token(connection: AirflowConnection) -> str:
+def _token(connection: Any) -> str:
     token = (connection.password or "").strip()
     if not token:
         instead = ". Enter it as the password, not as the login" if connection.login else ""
@@ -260,21 +188,19 @@ class _Faults:
             return otherwise
 
 
-class _Extras:
-    """The extras by name. Null and empty text are absent; a wrong value is a fault and gives the default."""
-
-    def __init__(self, extra: str | None, faults: _Faults) -> None:
-        self._faults = faults
-        nothing: dict[str, object] = {}
-        values = faults.read("extra", lambda: _object(extra), nothing)
-        self._values = {name: value for name, value in values.items() if not _is_absent(value)}
-        faults.found += [_unknown(name) for name in self._values if name not in CONN_FIELDS]
-
-    def read(self, name: str, parse: Callable[[object], T], default: T) -> T:
-        """Return what `parse` makes of an extra's value."""
-        if name not in self._values:
-            return default
-        return self._faults.read(f"extra.{name}", lambda: parse(self._values[name]), default)
+def _extras(extra: str | None, faults: _Faults) -> dict[str, Any]:
+    """Return the values of the extras. Null and empty text are absent, and so is what has a fault."""
+    nothing: dict[str, object] = {}
+    given = faults.read("extra", lambda: _object(extra), nothing)
+    given = {name: value for name, value in given.items() if value is not None and str(value).strip()}
+    faults.found += [_unknown(name) for name in given if name not in CONN_FIELDS]
+    values = {}
+    for name in [name for name in CONN_FIELDS if name in given]:
+        try:
+            values[name] = _value(name, given[name])
+        except ValueError as error:
+            faults.found.append(Fault(f"extra.{name}", str(error)))
+    return values
 
 
 def _object(extra: str | None) -> dict[str, object]:
@@ -291,10 +217,6 @@ def _object(extra: str | None) -> dict[str, object]:
     return values
 
 
-def _is_absent(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
 def _unknown(name: str) -> Fault:
     if near := difflib.get_close_matches(name, CONN_FIELDS, n=1):
         return Fault(f"extra.{name}", f"is unknown. Did you mean {near[0]}?")
@@ -302,59 +224,49 @@ def _unknown(name: str) -> Fault:
     return Fault(f"extra.{shown}", f"is unknown. Known are {', '.join(CONN_FIELDS)}")
 
 
-def _text(max_length: int) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        if not isinstance(value, str):
-            raise ValueError("must be text")
-        text = value.strip()
-        if len(text) > max_length or not re.fullmatch(r"[ -~]+", text):
-            raise ValueError(f"must be at most {max_length} printable ASCII characters")
-        return text
-
-    return read
-
-
-def _order_url(value: object) -> str:
-    url = _text(500)(value)
-    if not url.startswith(("https://", "http://")) or "{kk_order_id}" not in url:
+def _value(name: str, value: object) -> object:
+    """Read an extra by the schema of its field in the connection form."""
+    schema: Any = CONN_FIELDS[name]["schema"]
+    kind = schema["type"][0]
+    if kind == "boolean":
+        return _flag(value)
+    if kind == "integer":
+        return _whole(value)
+    if kind == "number":
+        return _number(value, schema.get("maximum", math.inf))
+    if "enum" in schema:
+        return _choice(value, schema["enum"])
+    text = _text(value, schema["maxLength"])
+    if name == "order_url" and not (text.startswith(("https://", "http://")) and "{kk_order_id}" in text):
         raise ValueError("must be an http(s) URL that contains {kk_order_id}")
-    return url
+    return text
 
 
-def _choice(name: str) -> Callable[[object], str]:
-    """Read one of the values that the connection form offers."""
-    schema = CONN_FIELDS[name]["schema"]
-    choices = schema["enum"] if isinstance(schema, dict) else []
-
-    def read(value: object) -> str:
-        text = str(value).strip()
-        if text not in choices:
-            raise ValueError(f"must be {' or '.join(choices)}")
-        return text
-
-    return read
+def _text(value: object, max_length: int) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be text")
+    text = str(value).strip()
+    if len(text) > max_length or not re.fullmatch(r"[ -~]+", text):
+        raise ValueError(f"must be at most {max_length} printable ASCII characters")
+    return text
 
 
-def _number(
-    least: float = 0.0, why_least: str = "", *, at_most: float = math.inf
-) -> Callable[[object], float]:
-    """Read a number above zero, from `least` (`why_least` is the reason) to `at_most`."""
+def _choice(value: object, choices: list[str]) -> str:
+    text = str(value).strip()
+    if text not in choices:
+        raise ValueError(f"must be {' or '.join(choices)}")
+    return text
 
-    def read(value: object) -> float:
-        number = _float(value)
-        if number is None or not math.isfinite(number):
-            raise ValueError("must be a number")
-        if number <= 0:
-            raise ValueError("must be above 0")
-        if number < least:
-            raise ValueError(f"must be at least {least:g} ({why_least})")
-        if number > at_most:
-            raise ValueError(f"must be at most {at_most:g}")
-        return number
 
-    return read
+def _number(value: object, at_most: float) -> float:
+    number = _float(value)
+    if number is None or not math.isfinite(number):
+        raise ValueError("must be a number")
+    if number <= 0:
+        raise ValueError("must be above 0")
+    if number > at_most:
+        raise ValueError(f"must be at most {at_most:g}")
+    return number
 
 
 def _whole(value: object) -> int:
@@ -381,3 +293,44 @@ def _flag(value: object) -> bool:
     if text in ("false", "0", "no", "off"):
         return False
     raise ValueError("must be true or false")
+
+
+_WRONG_CLOCK_S = 60
+
+_FIX: dict[type[KKError], str] = {
+    KKAuthError: "{url} rejects the access token: enter a valid one from KK's account pages as the password",
+    KKEndpointError: "{url} answers, but has no KK API {version}: check the host and api_version",
+    KKRateLimitedError: "{url} answers, but the account's rate limit is used up: try again in a minute",
+    KKRejectedError: "{url} answers, but rejects the request for orders: {error}",
+    KKAnswerError: "{url} returns no valid answer: check that the host is KK's and that KK is up ({error})",
+}
+
+# By the name of the exception at the bottom.
+_FIX_CONNECTION: dict[str, str] = {
+    "gaierror": "the host name of {url} cannot be resolved: check the host and DNS",
+    "SSL": "{url} has no valid certificate or does not speak TLS: check host, port and certificates",
+    "ConnectionRefusedError": "nothing listens at {url}: check host and port",
+    "": "{url} cannot be reached: check host, network, firewall and use_env_proxies",
+}
+
+
+def diagnose(settings: ConnectionSettings, client: KKClient) -> tuple[bool, str]:
+    """Ask KK for one order of the last day; see `KKHook.test_connection`."""
+    try:
+        client.list_orders(created_from=datetime.now(UTC) - timedelta(days=1), page_size=1)
+    except KKError as error:
+        return False, fix_for(error, settings)
+    works = f"{settings.base_url} accepts the access token and lists orders (API {settings.api_version})"
+    skew_s = client.clock_skew_s
+    if skew_s is not None and abs(skew_s) > _WRONG_CLOCK_S:
+        works += f", but its clock and this machine's differ by {abs(skew_s):.0f} s: check the time here"
+    return True, works
+
+
+def fix_for(error: KKError, settings: ConnectionSettings) -> str:
+    """Describe in one sentence how to fix an error of KK's."""
+    fix = next((text for kind, text in _FIX.items() if isinstance(error, kind)), "{url}: {error}")
+    if isinstance(error, KKNotSentError):
+        reason = str(error)
+        fix = next(text for name, text in _FIX_CONNECTION.items() if name in reason) + " ({error})"
+    return fix.format(url=settings.base_url, version=settings.api_version, error=error)

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_kk.hooks.connection import (
     ConnectionSettings,
     InvalidConnectionError,
+    diagnose,
     parse_connection,
 )
 from airflow_provider_kk.provider_info import CONN_FIELDS, HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
@@ -96,8 +97,6 @@ class KKHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """List orders, and return whether that works, and in one sentence what does or what to fix."""
-        from airflow_provider_kk.hooks.diagnosis import diagnose
-
         try:
             settings = self.settings
         except InvalidConnectionError as error:

@@ -9,15 +9,58 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_kk.hooks.engines import NEEDED, enforces_keys, engine_behind, type_of
+from airflow_provider_kk.delivery.model import LedgerUnusableError, Timing, fingerprint_of_token
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.throttle import Throttle
+    from airflow_provider_kk.delivery.listing import KKOrderList
     from airflow_provider_kk.delivery.log import Log
-    from airflow_provider_kk.delivery.order_jobs import KKOrderList
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
+
+#: Connection types whose databases enforce unique keys.
+_TYPES = ("sqlite", "postgres", "mysql")
+#: Extras by which Airflow's PostgreSQL hook connects to Redshift, which does not enforce unique keys.
+_REDSHIFT = ("redshift", "redshift-serverless")
+NEEDED = "a connection to PostgreSQL, MySQL or SQLite"
+
+
+def type_without_keys(connection: Any) -> str | None:
+    """Return a connection's type as a message names it; None if such databases enforce unique keys."""
+    if connection.conn_type not in _TYPES:
+        return repr(connection.conn_type)
+    is_redshift = any(connection.extra_dejson.get(name) for name in _REDSHIFT)
+    return f"{connection.conn_type!r} with the extra of a Redshift" if is_redshift else None
+
+
+def hook_behind(connection: Any, hook_params: Mapping[str, Any] | None = None) -> Any:
+    """Return the hook of an Airflow connection that was looked up before."""
+    hook = connection.get_hook(hook_params=dict(hook_params or {}))
+    # Avoid a second lookup: a trigger's thread must not ask Airflow for a connection.
+    hook.get_connection = lambda _conn_id: connection
+    return hook
+
+
+def engine_behind(
+    connection: Any, arguments: Mapping[str, Any], hook_params: Mapping[str, Any] | None = None
+) -> Any:
+    """Return the SQLAlchemy engine of an Airflow connection.
+
+    :param arguments: for `create_engine`.
+    :param hook_params: for the connection's hook, such as `{"database": "shop"}`.
+    """
+    from sqlalchemy import event
+
+    engine = hook_behind(connection, hook_params).get_sqlalchemy_engine(engine_kwargs=dict(arguments))
+    event.listen(engine, "do_connect", _drop_cursor)
+    return engine
+
+
+def _drop_cursor(_of_engine: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> None:
+    # Airflow's MySQL hook puts all extras of a connection into the URL. No driver takes this one, and
+    # SQLAlchemy needs rows that are tuples.
+    parameters.pop("cursor", None)
 
 
 def resolve_ledger_conn_id(
@@ -27,8 +70,6 @@ def resolve_ledger_conn_id(
 
     :raises LedgerUnusableError: the operator's is empty, or nothing is set and the warehouse cannot keep one.
     """
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
-
     if ledger_conn_id is not None and ledger_conn_id.strip() in ("", "None"):
         raise LedgerUnusableError(
             "ledger_conn_id is empty: its template rendered to nothing. Fix the template. Do not leave the "
@@ -38,11 +79,11 @@ def resolve_ledger_conn_id(
         return chosen
     if warehouse_conn_id is None:
         return None
-    warehouse = BaseHook.get_connection(warehouse_conn_id)
-    if enforces_keys(warehouse):
+    unfit = type_without_keys(BaseHook.get_connection(warehouse_conn_id))
+    if unfit is None:
         return warehouse_conn_id
     raise LedgerUnusableError(
-        f"The warehouse {warehouse_conn_id!r} is of type {type_of(warehouse)}, which cannot keep the ledger "
+        f"The warehouse {warehouse_conn_id!r} is of type {unfit}, which cannot keep the ledger "
         "that prevents doubled orders. Set ledger_conn_id on the operator, or in the extra of "
         f"{hook.kk_conn_id!r}, to {NEEDED}."
     )
@@ -74,8 +115,6 @@ def _require_no_other_ledger(connection: Any, hook: KKHook, hook_params: Mapping
     :raises LedgerUnusableError: a new, empty ledger would send again what the other one knows.
     """
     from sqlalchemy.exc import SQLAlchemyError
-
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
 
     if own := ledger_to_read(connection, hook, hook_params):
         own.close()
@@ -132,7 +171,7 @@ def ledger_to_read(
 
 
 def _engine(connection: Any, threads: int, hook_params: Mapping[str, Any] | None = None) -> Any:
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError, pool_arguments
+    from airflow_provider_kk.delivery.sql.database import pool_arguments
 
     require_type(connection)
     # A thread holds one connection for the ledger and, at the same time, one for the bucket at most.
@@ -168,11 +207,9 @@ def require_type(connection: Any) -> None:
 
     :raises LedgerUnusableError: it cannot.
     """
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
-
-    if not enforces_keys(connection):
+    if unfit := type_without_keys(connection):
         raise LedgerUnusableError(
-            f"The ledger's connection {connection.conn_id!r} is of type {type_of(connection)}. The ledger "
+            f"The ledger's connection {connection.conn_id!r} is of type {unfit}. The ledger "
             "needs a database that enforces unique keys, to prevent doubled orders: set ledger_conn_id to "
             f"{NEEDED}."
         )
@@ -191,7 +228,6 @@ def ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
 
 
 def _ledger_on(engine: Any, hook: KKHook) -> SqlLedger:
-    from airflow_provider_kk.delivery.model import Timing, fingerprint_of_token
     from airflow_provider_kk.delivery.sql.storage import sql_ledger
 
     settings = hook.settings
@@ -228,8 +264,6 @@ def reading(
 
     Without a ledger, the limit is `otherwise`, else one of this process alone.
     """
-    from airflow_provider_kk.hooks.ledger_connection import ledger_behind
-
     if ledger_connection is None:
         with hook.client(otherwise or hook.settings.local_bucket()) as client:
             yield client, None
@@ -247,7 +281,7 @@ def open_order_list(hook: KKHook, ledger: SqlLedger) -> Iterator[KKOrderList]:
 
     :raises KKError: when KK cannot be asked.
     """
-    from airflow_provider_kk.delivery.order_jobs import KKOrderList
+    from airflow_provider_kk.delivery.listing import KKOrderList
 
     with hook.client(hook.settings.shared_bucket(ledger)) as client:
         client.list_orders(page_size=1)  # measures KK's clock, and fails early

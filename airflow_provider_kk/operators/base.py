@@ -77,6 +77,17 @@ class KKOperator(BaseOperator):
         if self._stop is not None:
             self._stop.set("Airflow stopped the task")
 
+    def _ledger_conn_id(self, hook: KKHook, warehouse_conn_id: str | None = None) -> str | None:
+        """Return the connection of the ledger; see `resolve_ledger_conn_id`.
+
+        A ledger that the DAG names and whose template rendered to None is an error: another one does not know
+        what was sent.
+        """
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
+
+        named = (self.ledger_conn_id or "") if self.names_ledger else None
+        return resolve_ledger_conn_id(hook, named, warehouse_conn_id)
+
     def _new_stop(self) -> Stop:
         from airflow_provider_kk.delivery.clock import Stop
 
@@ -130,9 +141,17 @@ class DeliveringOperator(KKOperator):
         """
         from airflow_provider_kk.delivery.reconcile import AbsencePolicy
         from airflow_provider_kk.delivery.run_queue import RunQueue
-        from airflow_provider_kk.sync.deliver import Delivery, warn_of_short_timeout
+        from airflow_provider_kk.sync.deliver import Delivery
 
-        warn_of_short_timeout(self.execution_timeout, ledger, self.log)
+        timeout = self.execution_timeout
+        if timeout is not None and timeout.total_seconds() < ledger.settle_delay_s:
+            self.log.warning(
+                "execution_timeout is %.0f s, but an order in doubt is reconciled %.0f s after it was sent "
+                "(lease_s + timeout_s + settle_window_s). Such orders stay in doubt until the next try or "
+                "run. To reconcile them in this try, raise execution_timeout",
+                timeout.total_seconds(),
+                ledger.settle_delay_s,
+            )
         policy = AbsencePolicy(self.on_absence, self.max_resends)
         return Delivery(
             hook, ledger, RunQueue(), origin, stop, policy, self.log, guards=self.guards, **limits
@@ -150,17 +169,12 @@ class DeliveringOperator(KKOperator):
         self.defer(trigger=SleepTrigger(until, until - time.time()), method_name="resume")
 
 
-def named_ledger(task: KKOperator) -> str | None:
-    """Return the ledger that a DAG names: None for none, empty text if its template rendered to None."""
-    return (task.ledger_conn_id or "") if task.names_ledger else None
-
-
 @contextmanager
 def translate_errors() -> Iterator[None]:
     """Raise the package's errors as Airflow's: `AirflowFailException` where a retry does not help."""
     from sqlalchemy.exc import DBAPIError
 
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.model import LedgerUnusableError
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
     from airflow_provider_kk.sync.errors import SyncError
@@ -211,6 +225,29 @@ def push_order_url(context: Any, settings: ConnectionSettings, kk_order_id: str)
     """Push the address of an order's page at KK if the connection has `order_url`."""
     if settings.order_url is not None:
         push(context, ORDER_URL, settings.order_url.replace("{kk_order_id}", quote(kk_order_id, safe="")))
+
+
+def order_argument(kk_order_id: object, custom_order_number: object) -> str:
+    """Return the name of the argument that gives a task its order.
+
+    :raises ValueError: both are given, or none.
+    """
+    if (kk_order_id is None) == (custom_order_number is None):
+        raise ValueError("set either kk_order_id or custom_order_number")
+    return "custom_order_number" if kk_order_id is None else "kk_order_id"
+
+
+def rendered(task: BaseOperator, name: str) -> str:
+    """Return the text of a rendered argument.
+
+    :raises AirflowFailException: it is empty.
+    """
+    text = str(getattr(task, name)).strip()
+    if text in ("", "None"):
+        raise AirflowFailException(
+            f"{name} rendered to {text or 'an empty text'}. Check that the upstream task returned a value"
+        )
+    return text
 
 
 def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:

@@ -15,7 +15,6 @@ from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.operators.base import translate_errors
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 
@@ -33,27 +32,25 @@ def held_orders(
     :raises AirflowFailException: there is no ledger, or a connection is wrong.
     :raises AirflowException: the ledger's database cannot be used.
     """
+    from airflow_provider_kk.delivery.log import utc
     from airflow_provider_kk.delivery.states import State
     from airflow_provider_kk.sync.resolution import newest
 
     with translate_errors(), _ledger(KKHook(kk_conn_id), ledger_conn_id) as ledger:
         held = sorted(newest(ledger.entries(states=[State.HELD]), ledger), key=lambda one: one.updated_at)
-        return [_plain(entry) for entry in held[:limit]]
-
-
-def _plain(entry: Record) -> dict[str, Any]:
-    from airflow_provider_kk.delivery.log import utc
-
-    return {
-        "custom_order_number": entry.key,
-        "generation": entry.generation,
-        "version": entry.version,
-        "goods": dict(entry.content.goods),
-        "country": entry.content.country,
-        "kk_order_ids": list(entry.kk_order_ids),
-        "why": entry.message,
-        "since": utc(entry.updated_at),
-    }
+        return [
+            {
+                "custom_order_number": entry.key,
+                "generation": entry.generation,
+                "version": entry.version,
+                "goods": dict(entry.content.goods),
+                "country": entry.content.country,
+                "kk_order_ids": list(entry.kk_order_ids),
+                "why": entry.message,
+                "since": utc(entry.updated_at),
+            }
+            for entry in held[:limit]
+        ]
 
 
 def resolve_order(
@@ -89,18 +86,18 @@ def resolve_order(
     :raises AirflowFailException: the resolution is rejected; the text has the reason.
     :raises AirflowException: KK or the ledger's database does not answer; a retry helps.
     """
-    from airflow_provider_kk.api.errors import KKError
-    from airflow_provider_kk.sync import resolution as rules
-    from airflow_provider_kk.sync.errors import ResolutionRejected, ResolutionUnavailable
+    from airflow_provider_kk.delivery.resolution import ResolutionRejected
+    from airflow_provider_kk.sync.resolution import ResolvedBy, resolve, split_ids
+    from airflow_provider_kk.sync.resolution_checks import ResolutionUnavailable
 
-    ids = rules.split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
+    ids = split_ids(kk_order_ids) if isinstance(kk_order_ids, str) else list(kk_order_ids)
     hook = KKHook(kk_conn_id)
     with translate_errors(), _ledger(hook, ledger_conn_id) as ledger:
         try:
-            return rules.resolve(
+            return resolve(
                 custom_order_number,
                 resolution,
-                rules.ResolvedBy(who, why),
+                ResolvedBy(who, why),
                 hook,
                 ledger,
                 ids=ids,
@@ -108,10 +105,6 @@ def resolve_order(
                 generation=generation,
                 version=version,
             )
-        except KKError as error:
-            raise AirflowException(
-                f"Order {custom_order_number} is not resolved, since KK cannot be read: {error}. Retry later"
-            ) from error
         except ResolutionUnavailable as error:
             raise AirflowException(f"Order {custom_order_number} is not resolved: {error}") from error
         except ResolutionRejected as error:

@@ -16,16 +16,13 @@ from airflow_provider_kk.links.kk import IN_LEDGER, ORDER_NUMBER, RUN_IN_LEDGER,
 from airflow_provider_kk.operators.base import (
     NOT_GIVEN,
     DeliveringOperator,
-    named_ledger,
     origin_of,
     push,
     push_order_url,
 )
 from airflow_provider_kk.operators.lineage import emit, lineage, made, orders_at_kk, tables_of
 from airflow_provider_kk.operators.masked_fields import MaskingOperator, PersonalField, unmasked
-from airflow_provider_kk.sync.deliver import DeferUntil
 from airflow_provider_kk.sync.guards import Guards
-from airflow_provider_kk.sync.write_results import open_write_back
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -134,8 +131,9 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
         self.channel_type = channel_type
 
     def _execute(self, context: Context) -> str:
-        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger
         from airflow_provider_kk.sync.create_order import build_order, create_order, ephemeral_ledger
+        from airflow_provider_kk.sync.deliver import DeferUntil
 
         self.require_masked()
         stop, origin, hook = self._new_stop(), origin_of(context), KKHook(self.kk_conn_id)
@@ -143,7 +141,7 @@ class CreateOrderOperator(MaskingOperator, DeliveringOperator):
             unmasked(self.order), self._fields(), settings=hook.settings, origin=origin, log=self.log
         )
         push(context, ORDER_NUMBER, order.custom_order_number)
-        ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
+        ledger_conn_id = self._ledger_conn_id(hook)
         opened: AbstractContextManager[SqlLedger]
         if ledger_conn_id is None:
             opened = ephemeral_ledger(hook, origin.try_number, stop, self.log)
@@ -318,19 +316,16 @@ class SyncOrdersOperator(DeliveringOperator):
         self.check_stock = check_stock
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_kk.hooks.ledger_connection import (
-            open_ledger,
-            require_type,
-            resolve_ledger_conn_id,
-        )
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger, require_type
         from airflow_provider_kk.sync.approval import Approval
-        from airflow_provider_kk.sync.deliver_and_report import deliver_orders
+        from airflow_provider_kk.sync.deliver import DeferUntil
+        from airflow_provider_kk.sync.deliver_and_report import deliver_orders, open_write_back
         from airflow_provider_kk.sync.load_orders import Selection, load_orders
         from airflow_provider_kk.sync.plan import plan_orders
 
         stop, hook = self._new_stop(), KKHook(self.kk_conn_id)
         connection: Any = BaseHook.get_connection(self.warehouse_conn_id)
-        ledger_conn_id = str(resolve_ledger_conn_id(hook, named_ledger(self), self.warehouse_conn_id))
+        ledger_conn_id = str(self._ledger_conn_id(hook, self.warehouse_conn_id))
         ledger_connection: Any = BaseHook.get_connection(ledger_conn_id)
         require_type(ledger_connection)
         warehouse = connection.get_hook(hook_params=dict(self.hook_params or {}))
@@ -340,7 +335,7 @@ class SyncOrdersOperator(DeliveringOperator):
         )
         # Every operator and command looks for a named ledger in its connection's default database.
         is_named = self.names_ledger or hook.settings.ledger_conn_id
-        params = None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
+        params = None if is_named else self.hook_params
         if self.plan_only:
             return plan_orders(
                 selection,

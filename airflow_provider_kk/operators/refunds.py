@@ -14,10 +14,11 @@ from airflow_provider_kk.operators.base import (
     DEFERRABLE,
     NOT_GIVEN,
     KKOperator,
-    named_ledger,
+    order_argument,
     origin_of,
     push,
     push_order_url,
+    rendered,
 )
 from airflow_provider_kk.operators.masked_fields import MaskingOperator, PersonalField, unmasked
 
@@ -88,8 +89,7 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if (kk_order_id is None) == (custom_order_number is None):
-            raise ValueError("set either kk_order_id or custom_order_number")
+        self.given = order_argument(kk_order_id, custom_order_number)
         self.kk_order_id = kk_order_id
         self.custom_order_number = custom_order_number
         # Lines that were given and render to None must not become a refund of the whole order.
@@ -110,19 +110,18 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
 
     def _execute(self, context: Context) -> list[dict[str, Any]]:
         from airflow_provider_kk.api.errors import KKError
-        from airflow_provider_kk.api.throttle import ThrottleStopped
         from airflow_provider_kk.delivery.log import describe_pause
-        from airflow_provider_kk.delivery.model import InconclusiveError, SendingPausedError
+        from airflow_provider_kk.delivery.model import InconclusiveError, SendingPausedError, ThrottleStopped
         from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
-        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger
         from airflow_provider_kk.sync.refund_task import RefundTask, lines_of
 
         self.require_masked()
         stop = self._new_stop()
-        number, kk_order_id = self._which()
+        given = {self.given: rendered(self, self.given)}
         hook = KKHook(self.kk_conn_id)
         settings = hook.settings
-        ledger_conn_id = resolve_ledger_conn_id(hook, named_ledger(self))
+        ledger_conn_id = self._ledger_conn_id(hook)
         if ledger_conn_id is None:
             raise AirflowFailException(
                 "A refund needs a ledger, so that it is sent only once. Set ledger_conn_id on the operator "
@@ -136,7 +135,11 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
                     refunding = RefundTask(ledger, client, bucket, origin_of(context), stop, self.log)
                     try:
                         refunding.prepare(
-                            number, kk_order_id, goods, str(unmasked(self.remark)), str(self.refund_reason)
+                            given.get("custom_order_number"),
+                            given.get("kk_order_id"),
+                            goods,
+                            str(unmasked(self.remark)),
+                            str(self.refund_reason),
                         )
                         for one in refunding.kk_order_ids[:1]:
                             push_order_url(context, settings, one)
@@ -155,17 +158,6 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
             raise AirflowException(
                 f"KK cannot be read: {error}. A retry continues where this try stopped"
             ) from error
-
-    def _which(self) -> tuple[str | None, str | None]:
-        """Return the order number or the kkOrderId, as text."""
-        given = self.custom_order_number if self.kk_order_id is None else self.kk_order_id
-        text = str(given if given is not None else "").strip()
-        if text in ("", "None"):
-            name = "custom_order_number" if self.kk_order_id is None else "kk_order_id"
-            raise AirflowFailException(
-                f"{name} rendered to {text or 'an empty text'}. Check that the upstream task returned a value"
-            )
-        return (text, None) if self.kk_order_id is None else (None, text)
 
     def _run(self, refunding: RefundTask, context: Context, ledger_conn_id: str) -> list[dict[str, Any]]:
         while (wait_s := refunding.advance()) is not None:

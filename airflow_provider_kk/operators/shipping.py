@@ -53,9 +53,14 @@ class QuoteShippingOperator(KKOperator):
 
     def _execute(self, context: Context) -> list[dict[str, str | None]]:
         from airflow_provider_kk.api.errors import InvalidOrderError, KKError, KKRejectedError
+        from airflow_provider_kk.hooks.ledger_connection import reading
 
+        hook = KKHook(self.kk_conn_id)
+        ledger_conn_id = self._ledger_conn_id(hook)
+        ledger = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
         try:
-            offers = self._offers()
+            with reading(hook, ledger) as (client, _ledger):
+                offers = client.get_channels(self.items, self.country, split=self.split)
         except InvalidOrderError as error:
             raise AirflowFailException(f"No quote: {'; '.join(map(str, error.faults))}") from None
         except KKRejectedError as error:
@@ -71,15 +76,6 @@ class QuoteShippingOperator(KKOperator):
                 )
         self.log.info("KK has %d shipping offers to %s", len(offers), self.country)
         return [_plain(offer) for offer in offers]
-
-    def _offers(self) -> list[Channel]:
-        from airflow_provider_kk.hooks.ledger_connection import reading, resolve_ledger_conn_id
-
-        hook = KKHook(self.kk_conn_id)
-        ledger_conn_id = resolve_ledger_conn_id(hook, self.ledger_conn_id)
-        ledger = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
-        with reading(hook, ledger) as (client, _ledger):
-            return client.get_channels(self.items, self.country, split=self.split)
 
 
 def _plain(offer: Channel) -> dict[str, str | None]:

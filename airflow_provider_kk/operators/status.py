@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_kk.assets.kk import STATUSES
-from airflow_provider_kk.hooks.engines import hook_behind
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.operators.base import KKOperator, origin_of, push
 from airflow_provider_kk.operators.lineage import emit, lineage, orders_at_kk, tables_of, with_count
@@ -66,15 +65,15 @@ class SyncOrderStatusOperator(KKOperator):
         self.overlap_s = overlap_s
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_kk.hooks.ledger_connection import open_ledger, resolve_ledger_conn_id
+        from airflow_provider_kk.hooks.ledger_connection import open_ledger
         from airflow_provider_kk.sync.sync_statuses import open_status_tables, sync_statuses
 
         stop, hook = self._new_stop(), KKHook(self.kk_conn_id)
         warehouse: Any = BaseHook.get_connection(self.warehouse_conn_id)
         tables = open_status_tables(hook, warehouse, self.hook_params, self.table_prefix)
-        ledger_conn_id = str(resolve_ledger_conn_id(hook, self.ledger_conn_id, self.warehouse_conn_id))
+        ledger_conn_id = str(self._ledger_conn_id(hook, self.warehouse_conn_id))
         is_named = self.names_ledger or hook.settings.ledger_conn_id
-        params = None if is_named or ledger_conn_id != self.warehouse_conn_id else self.hook_params
+        params = None if is_named else self.hook_params
         with (
             closing(tables),
             closing(open_ledger(hook, ledger_conn_id, threads=1, hook_params=params)) as ledger,
@@ -95,6 +94,8 @@ class SyncOrderStatusOperator(KKOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the account's orders and the changed tables as OpenLineage's input and outputs."""
+        from airflow_provider_kk.hooks.ledger_connection import hook_behind
+
         names = [f"{self.table_prefix}{name}" for name in ("order_status", "order_line", "package")]
         warehouse = hook_behind(BaseHook.get_connection(self.warehouse_conn_id), self.hook_params)
         written = tables_of(

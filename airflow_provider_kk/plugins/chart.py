@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from airflow_provider_kk.delivery.log import utc
 
-MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
-#: The possible periods of a column, in seconds.
-_STEPS = (
-    *(minutes * MINUTE_S for minutes in (5, 10, 15, 30)),
-    *(hours * HOUR_S for hours in (1, 3, 6, 12)),
-    *(days * DAY_S for days in (1, 7, 28, 91, 364)),
-)
+HOUR_S, DAY_S = 3_600, 86_400
+#: The possible periods of a column in seconds, and their labels.
+_STEPS = {
+    **{minutes * 60: f"{minutes} minutes" for minutes in (5, 10, 15, 30)},
+    **{HOUR_S: "1 hour", 3 * HOUR_S: "3 hours", 6 * HOUR_S: "6 hours", 12 * HOUR_S: "12 hours"},
+    **{DAY_S: "1 day", 7 * DAY_S: "7 days", 28 * DAY_S: "28 days", 91 * DAY_S: "91 days"},
+    364 * DAY_S: "364 days",
+}
 _MOST_COLUMNS = 62
 #: Widths are in percent of the page, so that texts stay readable on a phone. Heights are in pixels.
 WIDTH, HEIGHT = 100.0, 130
@@ -48,7 +49,6 @@ class Chart:
     """A stacked column for each step, and the rate limit as a line if it is near the columns."""
 
     columns: tuple[Column, ...]
-    names: tuple[str, ...]
     most: int
     step_label: str
     limit: float | None
@@ -64,7 +64,7 @@ class Chart:
 
 def step_for(since: float, until: float) -> int:
     """Return the seconds of a column, so that a period has at most 62 columns."""
-    return next((step for step in _STEPS if (until - since) / step <= _MOST_COLUMNS), _STEPS[-1])
+    return next((step for step in _STEPS if (until - since) / step <= _MOST_COLUMNS), max(_STEPS))
 
 
 def draw(
@@ -72,8 +72,7 @@ def draw(
 ) -> Chart:
     """Compute the chart; `series` has the number of orders in each step, by name."""
     number = max(1, -int(-(until - since) // step_s))
-    names = tuple(series)
-    rows = [{name: series[name].get(step, 0) for name in names} for step in range(number)]
+    rows = [{name: counts.get(step, 0) for name, counts in series.items()} for step in range(number)]
     most = max(sum(row.values()) for row in rows)
     limit = limit_per_second * step_s
     in_sight = limit if limit <= _LIMIT_IN_SIGHT * max(most, 1) else None
@@ -83,34 +82,21 @@ def draw(
         Column(
             round(step * width, 3),
             round(width * 0.86, 3),
-            _begin_label(since + step * step_s, step_s),
+            utc(since + step * step_s)[: 10 if step_s >= DAY_S else 16],
             row,
-            _stack(row, names, top),
+            _stack(row, top),
         )
         for step, row in enumerate(rows)
     ]
     limit_y = 0.0 if in_sight is None else round(HEIGHT * (1 - in_sight / top), 2)
-    return Chart(tuple(columns), names, most, _step_label(step_s), in_sight, limit_y)
+    return Chart(tuple(columns), most, _STEPS[step_s], in_sight, limit_y)
 
 
-def _stack(row: Mapping[str, int], names: Sequence[str], top: float) -> tuple[Segment, ...]:
+def _stack(row: Mapping[str, int], top: float) -> tuple[Segment, ...]:
     segments, y = [], float(HEIGHT)
-    for name in names:
-        if row[name]:
+    for name, count in row.items():
+        if count:
             # Rounded before the next part is put on it, so that there is no gap between them.
-            bottom, y = y, round(y - HEIGHT * row[name] / top, 2)
+            bottom, y = y, round(y - HEIGHT * count / top, 2)
             segments.append(Segment(name, y, round(bottom - y, 2)))
     return tuple(segments)
-
-
-def _begin_label(begin: float, step_s: int) -> str:
-    day_and_time = utc(begin).removesuffix(":00 UTC")
-    return day_and_time[:10] if step_s >= DAY_S else day_and_time
-
-
-def _step_label(step_s: int) -> str:
-    for size, name in ((DAY_S, "day"), (HOUR_S, "hour"), (MINUTE_S, "minute")):
-        if step_s % size == 0:
-            number = step_s // size
-            return f"1 {name}" if number == 1 else f"{number} {name}s"
-    raise AssertionError("unreachable")

@@ -20,10 +20,9 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from fastapi import Depends
 
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
-from airflow_provider_kk.hooks.engines import engine_behind
 from airflow_provider_kk.hooks.kk import KKHook, settings_of
-from airflow_provider_kk.hooks.ledger_connection import require_type
-from airflow_provider_kk.sync.record_types import ORDERS, RecordType
+from airflow_provider_kk.hooks.ledger_connection import engine_behind, require_type
+from airflow_provider_kk.sync.record_types import RecordType
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -163,14 +162,14 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
 
     :raises CannotReadLedgerError: it cannot be reached, the user may not read it, or there is none yet.
     """
-    from airflow_provider_kk.delivery.clock import SystemClock
+    from airflow_provider_kk.delivery.clock import Clock
     from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.delivery.sql.storage import SqlStorage
 
     with _translated_errors(source):
         settings = settings_of(reader.connection(source.kk_conn_id))
         engine = _engine(source, settings, reader)
-        storage = SqlStorage(engine, settings.host, settings.account, SystemClock())
+        storage = SqlStorage(engine, settings.host, settings.account, Clock())
         try:
             report = Report(storage)
             if not report.is_there():
@@ -184,7 +183,7 @@ def open_report(source: LedgerSource, reader: Reader) -> Iterator[tuple[Report, 
 
 @contextmanager
 def open_ledger_of(
-    source: LedgerSource, reader: Reader, kind: RecordType = ORDERS
+    source: LedgerSource, reader: Reader, kind: RecordType
 ) -> Iterator[tuple[KKHook, SqlLedger]]:
     """Open a ledger until the end of the block, to resolve orders or refunds in it.
 
@@ -212,11 +211,14 @@ def open_ledger_of(
 def _translated_errors(source: LedgerSource) -> Iterator[None]:
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
+    from airflow_provider_kk.delivery.model import LedgerUnusableError
+    from airflow_provider_kk.delivery.resolution import ResolutionRejected
     from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 
     try:
         yield
+    except ResolutionRejected:
+        raise
     except (AirflowNotFoundException, InvalidConnectionError, LedgerUnusableError) as error:
         raise CannotReadLedgerError(str(error)) from error
     except DBAPIError as error:

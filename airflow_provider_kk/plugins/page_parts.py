@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from typing import Any, NamedTuple, Protocol
-from urllib.parse import quote, urlencode
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from airflow_provider_kk.delivery.log import format_goods, utc
-from airflow_provider_kk.delivery.model import Attempt, Pause
+from airflow_provider_kk.delivery.model import Pause
+from airflow_provider_kk.delivery.resolution import ResolutionRejected
 from airflow_provider_kk.delivery.sql.report import Line
-from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import HEIGHT
-from airflow_provider_kk.plugins.ledgers import LedgerSource, Reader
-from airflow_provider_kk.plugins.state_groups import group_of
+from airflow_provider_kk.plugins.ledgers import CannotReadLedgerError, LedgerSource, Reader
+from airflow_provider_kk.plugins.query_params import address_query, group_of
 from airflow_provider_kk.plugins.urls import airflow_path, root
-from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
-from airflow_provider_kk.sync.resolve_commands import ResolveCommands, resolve_commands
-from airflow_provider_kk.sync.resolve_many import choices_for
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType, resolve_commands
+from airflow_provider_kk.sync.resolution import choices_for
 
+PAGE_SIZE = 50
 #: No script, style, picture or form of another site. Only Airflow may put the page in a frame.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -44,25 +45,52 @@ class View:
 
     sources: list[LedgerSource]
     source: LedgerSource | None
-    kind: RecordType | None = ORDERS
+    kind: RecordType | None
 
     @classmethod
-    def of(cls, reader: Reader, name: str, kind: RecordType | None = ORDERS) -> View:
+    def of_ledger(cls, reader: Reader, name: str, kind: RecordType) -> tuple[View, LedgerSource]:
+        """Return the view of this connection's ledger, else of the first ledger, and the ledger.
+
+        :raises HTTPException: see `of`.
+        :raises PageError: the user may read no ledger.
+        """
+        view = cls.of(reader, name, kind)
+        if view.source is None:
+            raise PageError(view, _NO_CONNECTION)
+        return view, view.source
+
+    @contextmanager
+    def reported_errors(self, *, status: int = 200, back: str = "") -> Iterator[None]:
+        """Report an error until the end of the block.
+
+        :raises PageError: the ledger cannot be read, or a resolution is rejected.
+        """
+        try:
+            yield
+        except (ResolutionRejected, CannotReadLedgerError) as error:
+            raise PageError(self, error, status=status, back=back) from error
+
+    @classmethod
+    def of(cls, reader: Reader, name: str, kind: RecordType | None) -> View:
         """Return the view of this connection's ledger, else of the first ledger.
 
         :raises HTTPException: there is none, or the user may not read it, with the same text for both.
         """
         known = reader.sources()
-        if not name:
-            return cls(known, known[0] if known else None, kind)
-        for one in known:
-            if one.kk_conn_id == name:
-                return cls(known, one, kind)
-        raise HTTPException(
-            404,
-            f"There is no connection {name!r} that you may read. If it is in a secrets backend, set its name "
-            f"in Airflow's configuration: [kk] orders_page = {name}",
-        )
+        found = [one for one in known if name in ("", one.kk_conn_id)]
+        if name and not found:
+            raise HTTPException(
+                404,
+                f"There is no connection {name!r} that you may read. If it is in a secrets backend, set its "
+                f"name in Airflow's configuration: [kk] orders_page = {name}",
+            )
+        return cls(known, found[0] if found else None, kind)
+
+
+_NO_CONNECTION = (
+    "There is no connection of type 'kk' that you may read. Create one under Admin, Connections. For those "
+    "of a secrets backend, set their names in Airflow's configuration: [kk] orders_page = kk_default"
+)
 
 
 class PauseBanner(NamedTuple):
@@ -73,40 +101,9 @@ class PauseBanner(NamedTuple):
     may_edit: bool
 
 
-class _KnowsPause(Protocol):
-    def pause(self) -> Pause | None: ...
-
-
-def banners_of(ledger: _KnowsPause, source: LedgerSource, reader: Reader) -> list[PauseBanner]:
+def banners_of(pause: Pause | None, source: LedgerSource, reader: Reader) -> list[PauseBanner]:
     """Return the banner of a ledger if its sending is paused."""
-    pause = ledger.pause()
     return [PauseBanner(source.kk_conn_id, pause, reader.may_edit(source.kk_conn_id))] if pause else []
-
-
-class Row(NamedTuple):
-    """A line of a list, with the commands that resolve it and its POSTs."""
-
-    line: Line
-    resolve_commands: ResolveCommands | None
-    posts: tuple[Attempt, ...] = ()
-    can_act: bool = False
-    """Whether a person can do something with it."""
-
-
-def row(line: Line, kind: RecordType, source: LedgerSource, posts: tuple[Attempt, ...] = ()) -> Row:
-    """Add the commands to a line that needs a person."""
-    commands = commands_for(line, kind, source) if line.state is State.HELD else None
-    return Row(line, commands, posts, bool(choices_for([line.state], kind)))
-
-
-def rows(lines: Iterable[Line], kind: RecordType, source: LedgerSource) -> list[Row]:
-    """Add the commands to each line that needs a person."""
-    return [row(line, kind, source) for line in lines]
-
-
-def commands_for(line: Any, kind: RecordType, source: LedgerSource) -> ResolveCommands | None:
-    """Return the commands that resolve a line or an entry."""
-    return resolve_commands(line.key, line.state, line.kk_order_ids, kind, options=source.options)
 
 
 @dataclass(frozen=True)
@@ -114,23 +111,22 @@ class Pager:
     """The number of a list's page, and of all its pages."""
 
     number: int
-    size: int
     total: int
 
     @property
     def last(self) -> int:
         """The number of the last page."""
-        return max(1, -(-self.total // self.size))
+        return max(1, -(-self.total // PAGE_SIZE))
 
     @property
     def first_row(self) -> int:
         """The position of the page's first row in the list; the first is 1."""
-        return (self.number - 1) * self.size + 1
+        return (self.number - 1) * PAGE_SIZE + 1
 
     @property
     def last_row(self) -> int:
         """The position of the page's last row."""
-        return min(self.number * self.size, self.total)
+        return min(self.number * PAGE_SIZE, self.total)
 
 
 def page(template: str, view: View, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -139,9 +135,14 @@ def page(template: str, view: View, *, status: int = 200, **values: Any) -> HTML
     return HTMLResponse(text, status, headers=_HEADERS)
 
 
-def query(**values: Any) -> str:
-    """Return the query of an address, without empty values."""
-    return "?" + urlencode({name: value for name, value in values.items() if value})
+class PageError(Exception):
+    """A page has only a message: why it cannot be shown, and what to do."""
+
+    def __init__(self, view: View, error: object, *, status: int = 200, back: str = "") -> None:
+        text = str(error).rstrip(".")
+        super().__init__(text)
+        message = f"{text[:1].upper()}{text[1:]}."
+        self.response = page("message.html", view, status=status, message=message, back=back)
 
 
 # CSV -----------------------------------------------------------------------------------------------
@@ -151,23 +152,9 @@ def csv_response(lines: Iterable[Line], kind: RecordType, name: str) -> Response
     """Return rows as a file that spreadsheets open."""
     # Larger files are written to the disk.
     file = SpooledTemporaryFile(_CSV_IN_MEMORY, mode="w+", encoding="utf-8", newline="")  # noqa: SIM115
-    file.write("\ufeff")  # without it, Excel does not read the file as UTF-8
+    names = f"{kind.key},generation,state,{kind.ids},goods,country,dag,run,time (UTC),code,message"
+    file.write(f"\ufeff{names}\r\n")  # without the first character, Excel does not read the file as UTF-8
     writer = csv.writer(file)
-    writer.writerow(
-        [
-            kind.key,
-            "generation",
-            "state",
-            kind.ids,
-            "goods",
-            "country",
-            "dag",
-            "run",
-            "time (UTC)",
-            "code",
-            "message",
-        ]
-    )
     for line in lines:
         cells = (
             line.key,
@@ -253,7 +240,9 @@ _TEMPLATES.globals |= {
     "HEIGHT": HEIGHT,
     "ORDERS": ORDERS,
     "REFUNDS": REFUNDS,
-    "link": query,
+    "choices_for": choices_for,
+    "commands_for": resolve_commands,
+    "link": address_query,
     "run_link": _run_link,
     "SORTS": _SORT_NAMES,
     "CHOICE_NAMES": _CHOICE_NAMES,

@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from airflow_provider_kk.delivery.sql.report import SORTS, RowFilter
 from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.plugins.chart import DAY_S
-from airflow_provider_kk.plugins.state_groups import GROUPS
 
 #: The first day of a period; no ledger is older.
 FIRST_DAY = date(2000, 1, 1)
@@ -27,6 +26,26 @@ _BACK = re.compile(r"(orders|refunds|order|refund|runs)([/?][^#\\]*)?")
 #: A code of KK that fits the ledger's column.
 _CODE = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 NEWEST_FIRST = "-time"
+
+#: The groups of the page and their ledger states, in the order of the chart's columns.
+GROUPS: dict[str, tuple[State, ...]] = {
+    "created": (State.CREATED,),
+    "rejected": (State.REJECTED,),
+    "in doubt": (State.SENDING, State.IN_DOUBT),
+    "held": (State.HELD,),
+    "invalid": (State.INVALID,),
+    "not sent": (State.NOT_SENT,),
+}
+
+
+def group_of(state: State) -> str:
+    """Return the group of a state."""
+    return next(name for name, states in GROUPS.items() if state in states)
+
+
+def by_group(by_state: Mapping[State, int]) -> dict[str, int]:
+    """Add up counts of states by group."""
+    return {name: sum(by_state.get(state, 0) for state in states) for name, states in GROUPS.items()}
 
 
 @dataclass(frozen=True)
@@ -64,31 +83,50 @@ class Period:
         }
 
 
-@dataclass(frozen=True)
+@dataclass
 class ListQuery:
-    """The query of a list: filter, sort order and page."""
+    """The query of a list: filter, sort order and page, from the parameters of its address.
 
-    kk_conn_id: str
-    period: Period
-    state: str
-    dag: str
-    country: str
-    code: str
-    q: str
-    sort: str
-    page: int
+    :raises HTTPException: a value is wrong.
+    """
+
+    kk_conn_id: str = ""
+    since: str = ""
+    until: str = ""
+    state: str = ""
+    dag: str = ""
+    country: str = ""
+    code: str = ""
+    q: str = ""
+    sort: str = ""
+    page: str = ""
+
+    def __post_init__(self) -> None:
+        """Check all values."""
+        self.period = Period.parse(self.since, self.until)
+        self.number = page_number(self.page)
+        self.country, self.code = self.country.strip().upper(), self.code.strip()
+        self.dag, self.q = text("dag", self.dag).strip(), text("q", self.q).strip()
+        self.sort = self.sort or NEWEST_FIRST
+        if self.code and not _CODE.fullmatch(self.code):
+            raise HTTPException(400, "code: this is not a code of KK. Use a whole number such as 40010.")
+        if self.country and not re.fullmatch("[A-Z]{2}", self.country):
+            raise HTTPException(400, "country: this is not a country code. Use two letters such as FR.")
+        if self.sort.removeprefix("-") not in SORTS:
+            raise HTTPException(400, f"sort: use one of {', '.join(SORTS)}.")
+        if self.state and self.state not in GROUPS:
+            raise HTTPException(400, f"state: use one of {', '.join(GROUPS)}, not {self.state!r}.")
 
     @property
     def selection(self) -> RowFilter:
         """The filter for the ledger, with all states. A search includes all days."""
-        filters: dict[str, Any] = {
-            "dag_id": self.dag,
-            "country": self.country,
-            "code": int(self.code) if self.code else None,
-        }
-        if self.q:
-            return RowFilter(text=self.q, **filters)
-        return RowFilter(since=self.period.begin, until=self.period.end, **filters)
+        selection = RowFilter(
+            text=self.q,
+            dag_id=self.dag,
+            country=self.country,
+            code=int(self.code) if self.code else None,
+        )
+        return selection if self.q else replace(selection, since=self.period.begin, until=self.period.end)
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -124,45 +162,13 @@ class ListQuery:
         }
 
     def address(self, **changes: Any) -> str:
-        """Return the query of this list's address with some values changed, on page 1."""
-        other = replace(self, **{"page": 1, **changes})
-        values = {**other.fields, "page": other.page if other.page > 1 else ""}
-        return "?" + urlencode({name: value for name, value in values.items() if value})
+        """Return the query of this list's address with some values changed, on page 1 unless that changes."""
+        return address_query(**{**self.fields, **changes})
 
 
-def list_query(
-    kk_conn_id: str = "",
-    since: str = "",
-    until: str = "",
-    state: str = "",
-    dag: str = "",
-    country: str = "",
-    code: str = "",
-    q: str = "",
-    sort: str = "",
-    page: str = "",
-) -> ListQuery:
-    """Parse the address of a list."""
-    code, country = code.strip(), country.strip().upper()
-    if code and not _CODE.fullmatch(code):
-        raise HTTPException(400, "code: this is not a code of KK. Use a whole number such as 40010.")
-    if country and not re.fullmatch("[A-Z]{2}", country):
-        raise HTTPException(400, "country: this is not a country code. Use two letters such as FR.")
-    if sort and sort.removeprefix("-") not in SORTS:
-        raise HTTPException(400, f"sort: use one of {', '.join(SORTS)}.")
-    if not re.fullmatch(r"[0-9]{0,6}", page, re.ASCII):
-        raise HTTPException(400, "page: this is not a page number. Use a whole number from 1.")
-    return ListQuery(
-        kk_conn_id,
-        Period.parse(since, until),
-        group(state),
-        text("dag", dag).strip(),
-        country,
-        code,
-        text("q", q).strip(),
-        sort or NEWEST_FIRST,
-        max(1, int(page or 1)),
-    )
+def address_query(**values: Any) -> str:
+    """Return the query of an address, without empty values."""
+    return "?" + urlencode({name: value for name, value in values.items() if value})
 
 
 def back(value: str) -> str:
@@ -181,16 +187,11 @@ def text(name: str, value: str) -> str:
     return value
 
 
-def group(value: str) -> str:
-    """Check that a text is a name of `GROUPS` or empty, and return it."""
-    if value and value not in GROUPS:
-        raise HTTPException(400, f"state: use one of {', '.join(GROUPS)}, not {value!r}.")
-    return value
-
-
-def page(value: str) -> int:
+def page_number(value: str) -> int:
     """Return the number of a page; the first is 1."""
-    return list_query(page=value).page
+    if not re.fullmatch(r"[0-9]{0,6}", value, re.ASCII):
+        raise HTTPException(400, "page: this is not a page number. Use a whole number from 1.")
+    return max(1, int(value or 1))
 
 
 def _day(name: str, value: str) -> date | None:

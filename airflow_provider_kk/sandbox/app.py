@@ -8,46 +8,63 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from html import escape
 from typing import Any
 
-from flask import Blueprint, Flask, Response, request
+from flask import Flask, Response, render_template_string, request
 
 from airflow_provider_kk.sandbox.goods import products
-from airflow_provider_kk.sandbox.http_handler import as_json, html
 from airflow_provider_kk.sandbox.json_values import Rejected, iso
-from airflow_provider_kk.sandbox.kk import KK
+from airflow_provider_kk.sandbox.kk import KK, as_json, html
 from airflow_provider_kk.sandbox.life import move
 from airflow_provider_kk.sandbox.order_calls import CALLS, FORMS, read_order
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import Row, pieces_by_sku
+from airflow_provider_kk.sandbox.store import pieces_by_sku
 
 #: The address of orders that are placed by hand.
 PLACED_ADDRESS = {"country": "FR", "phone": "0102030405", "recipient": "By Hand", "province": "Here"}
-STYLE = (
-    "body{font:15px system-ui,sans-serif;margin:2rem;color:#222}table{border-collapse:collapse}"
-    "td,th{padding:.3rem .9rem .3rem 0;text-align:left;border-bottom:1px solid #ddd}"
-)
 #: The counts that the page shows.
 SHOWN = ("orders", "numbers", "creates", "commits", "refused", "rate_limited",
          "unauthorized", "struck", "late")  # fmt: skip
+PAGE = """\
+<!DOCTYPE html><html lang=en><meta charset=utf-8><title>KK sandbox</title>
+<style>
+body {font: 15px system-ui, sans-serif; margin: 2rem; color: #222} table {border-collapse: collapse}
+td, th {padding: .3rem .9rem .3rem 0; text-align: left; border-bottom: 1px solid #ddd}
+</style>
+<h1>KK sandbox</h1><p>{{ iso(now) }}</p>
+<table>
+<tr>{% for name in shown %}<th>{{ name }}{% endfor %}
+<tr>{% for name in shown %}<td>{{ counts[name] }}{% endfor %}
+</table>
+<h2>Last orders</h2>
+<table>
+<tr><th>kkOrderId<th>order number<th>state<th>warehouse<th>goods<th>created
+{% for order in orders %}
+<tr><td>{{ order.id }}<td>{{ order.number or "" }}<td>{{ order.state }}<td>{{ order.warehouse }}
+<td>
+{% for sku, pieces in order.goods.items() %}{{ pieces }} x {{ sku }}{{ ", " if not loop.last }}{% endfor %}
+<td>{{ iso(order.created_at) }}
+{% endfor %}
+</table>
+</html>
+"""
 
 
 def create_app(kk: KK) -> Flask:
     """Return the whole sandbox as a WSGI application."""
     app = Flask(__name__, static_folder=None)
     app.before_request(_only_loopback)
-    rules: dict[str, list[str]] = {}
-    for method, rule in CALLS:
-        rules.setdefault(rule, []).append(method)
-    for rule, methods in rules.items():
-        view = partial(kk.answer, rule)
-        app.add_url_rule(rule, rule, view, methods=methods, provide_automatic_options=False)
-    app.register_blueprint(_control_api(kk))
-    app.add_url_rule("/", "page", lambda: Response(_page(kk), mimetype="text/html"))
+    views: dict[tuple[str, str], Callable[[], Response | str]] = {
+        **{(method, rule): partial(kk.answer, rule) for method, rule in CALLS},
+        **{("GET", f"/__sandbox__/{name}"): partial(_control, kk, call) for name, call in _READ.items()},
+        **{("POST", f"/__sandbox__/{name}"): partial(_control, kk, call) for name, call in _CHANGE.items()},
+        ("GET", "/"): partial(_page, kk),
+    }
+    for (method, rule), view in views.items():
+        app.add_url_rule(rule, f"{method} {rule}", view, methods=[method], provide_automatic_options=False)
     return app
 
 
@@ -69,10 +86,10 @@ def counts(kk: KK) -> dict[str, Any]:
     `GET`, `POST` and the outcomes of `kk.Entry`: since the start or the last reset. `faults`: how often each
     kind of fault was injected.
     """
-    counts = ("requests", "GET", "POST", "creates", "commits")
+    totals = ("requests", "GET", "POST", "creates", "commits")
     outcomes = ("created", "ok", "refused", "unauthorized", "rate_limited", "struck", "late")
     return {
-        **dict.fromkeys(counts + outcomes, 0),
+        **dict.fromkeys(totals + outcomes, 0),
         **kk.log.counts,
         "orders": kk.store.value("SELECT count(*) FROM kk_order"),
         "numbers": kk.store.value("SELECT count(DISTINCT number) FROM kk_order"),
@@ -86,17 +103,16 @@ def orders(kk: KK, number: str | None = None, last: int | None = None) -> list[d
     """Return KK's orders, listed or not, in the order of creation; with `last`, the newest first."""
     where, values = ("WHERE number = ?", [number]) if number is not None else ("", [])
     order = "ORDER BY id" if last is None else f"ORDER BY id DESC LIMIT {int(last)}"
-    return [_shown(row) for row in kk.store.rows(f"SELECT * FROM kk_order {where} {order}", values)]  # noqa: S608 - constant names
-
-
-def _shown(row: Row) -> dict[str, Any]:
     names = "number call state warehouse remark sale_platform channel_type created_at updated_at"
-    return {
-        "id": str(row["id"]),
-        "goods": pieces_by_sku(json.loads(row["items"])),
-        "address": json.loads(row["address"]),
-        **{name: row[name] for name in names.split()},
-    }
+    return [
+        {
+            "id": str(row["id"]),
+            "goods": pieces_by_sku(json.loads(row["items"])),
+            "address": json.loads(row["address"]),
+            **{name: row[name] for name in names.split()},
+        }
+        for row in kk.store.rows(f"SELECT * FROM kk_order {where} {order}", values)  # noqa: S608 - constant names
+    ]
 
 
 def _only_loopback() -> Response | None:
@@ -107,107 +123,68 @@ def _only_loopback() -> Response | None:
     return html(403, "The sandbox answers on loopback only. Use http://127.0.0.1")
 
 
-def _control_api(kk: KK) -> Blueprint:
-    api = Blueprint("control", __name__, url_prefix="/__sandbox__")
-
-    @api.before_request
-    def not_from_a_browser() -> Response | None:
-        kk.catch_up()
-        if request.headers.get("X-Sandbox") == "1":
-            return None
+def _control(kk: KK, call: Callable[..., Any]) -> Response:
+    """Answer a call of the control API, whose query or body has the arguments."""
+    if request.headers.get("X-Sandbox") != "1":
         return as_json({"error": "the header X-Sandbox: 1 is required"}, 403)
-
-    @api.errorhandler(ValueError)
-    @api.errorhandler(TypeError)
-    def wrong(error: Exception) -> Response:
+    kk.catch_up()
+    given = request.args.to_dict() if request.method == "GET" else request.get_json(silent=True)
+    if not isinstance(given, dict):
+        return as_json({"error": "the body is not a JSON object"}, 400)
+    try:
+        return as_json(call(kk, **given))
+    except (ValueError, TypeError, Rejected) as error:
         return as_json({"error": str(error)}, 400)
-
-    @api.errorhandler(Rejected)
-    def rejected(error: Rejected) -> Response:
-        return as_json({"error": error.message}, 400)
-
-    for method, calls in (("GET", _READ), ("POST", _CHANGE)):
-        for name, call in calls.items():
-            api.add_url_rule(f"/{name}", f"{method} {name}", partial(_run, call, kk), methods=[method])
-    return api
-
-
-def _run(call: Callable[[KK], Any], kk: KK) -> Response:
-    return as_json(call(kk))
-
-
-def _body() -> dict[str, Any]:
-    body = request.get_json(silent=True)
-    if not isinstance(body, dict):
-        raise ValueError("the body is not a JSON object")
-    return body
 
 
 def _catalogue(kk: KK) -> list[dict[str, Any]]:
     return [asdict(item) | {"stock": kk.store.stock(item.sku)} for item in products().values()]
 
 
-def _place(kk: KK) -> list[str]:
+def _place(
+    kk: KK,
+    goods: dict[str, int],
+    number: str | None = None,
+    age_s: float = 0,
+    remark: str | None = None,
+    address: dict[str, str] | None = None,
+) -> list[str]:
     """Create an order without limits and faults, as by hand on KK's site or by another tool."""
-    asked = _body()
     body = {
-        "orderAddresses": {**PLACED_ADDRESS, **asked.get("address", {})},
-        "orderItemsList": [{"sku": sku, "quantity": pieces} for sku, pieces in asked["goods"].items()],
-        "customOrderId": asked.get("number"),
-        "remark": asked.get("remark"),
+        "orderAddresses": PLACED_ADDRESS | (address or {}),
+        "orderItemsList": [{"sku": sku, "quantity": pieces} for sku, pieces in goods.items()],
+        "customOrderId": number,
+        "remark": remark,
         "channelType": "Standard",
     }
     order = read_order(FORMS["/openapi/v2/order/orders"], body, Settings())
-    made = kk.store.create(order, kk.now() - float(asked.get("age_s", 0)))
-    return [str(order_id) for order_id in made]
+    return [str(order_id) for order_id in kk.store.create(order, kk.now() - age_s)]
 
 
-_READ: dict[str, Callable[[KK], Any]] = {
-    "orders": lambda kk: orders(kk, request.args.get("number")),
+_READ: dict[str, Callable[..., Any]] = {
+    "orders": orders,
     "requests": lambda kk: kk.log.entries(),
     "counts": counts,
     "duplicates": lambda kk: kk.store.duplicates(),
-    "now": lambda kk: kk.now(),
+    "now": KK.now,
     "catalogue": _catalogue,
 }
-_CHANGE: dict[str, Callable[[KK], Any]] = {
-    "arm": lambda kk: kk.armory.arm(**_body()),
-    "disarm": lambda kk: kk.armory.disarm(_body().get("id")),
-    "settings": lambda kk: kk.change_settings(**_body()),
-    "advance": lambda kk: kk.advance(float(_body()["seconds"])),
-    "balance": lambda kk: kk.store.set_fact("balance", round(float(_body()["dollars"]) * 100)),
+_CHANGE: dict[str, Callable[..., Any]] = {
+    "arm": lambda kk, **how: kk.armory.arm(**how),
+    "disarm": lambda kk, id=None: kk.armory.disarm(id),
+    "settings": KK.change_settings,
+    "advance": KK.advance,
+    "balance": lambda kk, dollars: kk.store.set_fact("balance", round(dollars * 100)),
     "place": _place,
-    "move": lambda kk: move(kk.store, int(_body()["id"]), str(_body()["state"]), kk.now()),
-    "reset": lambda kk: kk.reset(),
-    "stock": lambda kk: kk.store.set_stock(str(_body()["sku"]), int(_body()["qty"])),
-    "sku-details": lambda kk: kk.store.set_sku_details(str(_body()["sku"]), dict(_body()["fields"])),
+    "move": lambda kk, id, state: move(kk.store, int(id), state, kk.now()),
+    "reset": KK.reset,
+    "stock": lambda kk, sku, qty: kk.store.set_stock(sku, qty),
+    "sku-details": lambda kk, sku, fields: kk.store.set_sku_details(sku, fields),
 }
 
 
 def _page(kk: KK) -> str:
     """Return counts and the last orders as HTML, without personal data."""
-    kk.catch_up()
-    figures = counts(kk)
-    rows = [
-        (
-            order["id"],
-            order["number"] or "",
-            order["state"],
-            order["warehouse"],
-            ", ".join(f"{pieces} x {sku}" for sku, pieces in order["goods"].items()),
-            iso(order["created_at"]),
-        )
-        for order in orders(kk, last=20)
-    ]
-    titles = ("kkOrderId", "order number", "state", "warehouse", "goods", "created")
-    head = _row("th", SHOWN) + _row("td", [str(figures[name]) for name in SHOWN])
-    body = _row("th", titles) + "".join(_row("td", row) for row in rows)
-    return (
-        f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>KK sandbox</title><style>{STYLE}</style>"
-        f"<h1>KK sandbox</h1><p>{iso(kk.now())}</p><table>{head}</table>"
-        f"<h2>Last orders</h2><table>{body}</table></html>"
-    )
-
-
-def _row(tag: str, cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    now = kk.catch_up()
+    last = orders(kk, last=20)
+    return render_template_string(PAGE, now=now, iso=iso, shown=SHOWN, counts=counts(kk), orders=last)

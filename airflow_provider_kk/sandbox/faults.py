@@ -15,14 +15,12 @@ class FaultKind:
     """One way to fail.
 
     Attributes:
-        when: `before` KK commits, `after` it, or `inside` (what is committed differs).
-        effect: the caller's result; see `http_handler.suffer`.
+        effect: the caller's result; see `kk.suffer`.
         orders: the orders at KK afterwards: `none`, `all`, `later`, `some` (of a split) or `twice`.
         options: options of `arm` with their defaults; of a list, one value is drawn for each request.
         mixed: part of `random_faults`: a correct caller recovers from it.
     """
 
-    when: str
     effect: str
     orders: str
     summary: str
@@ -33,41 +31,34 @@ class FaultKind:
 #: body: html, json or envelope
 _STATUS = {"status": 500, "body": "html"}
 _LONG = {"seconds": 60.0}
+_MOVED = {"status": 302, "location": None}
 
 FAULTS: dict[str, FaultKind] = {
-    "drop_before_commit": FaultKind("before", "drop", "none", "connection closed without an answer"),
-    "drop_after_commit": FaultKind("after", "drop", "all", "connection closed without an answer"),
-    "reset_before_commit": FaultKind("before", "reset", "none", "connection reset (RST)"),
-    "reset_after_commit": FaultKind("after", "reset", "all", "connection reset (RST)"),
-    "status_before_commit": FaultKind("before", "status", "none", "HTTP 5xx", _STATUS),
-    "status_after_commit": FaultKind("after", "status", "all", "HTTP 5xx", _STATUS),
-    "html_200_after_commit": FaultKind("after", "html_200", "all", "HTTP 200 with a web page"),
-    "garbage_json": FaultKind("after", "garbage", "all", "HTTP 200 with broken JSON"),
-    "cut_body_after_commit": FaultKind("after", "cut_body", "all", "half of the body, then it closes"),
-    "cut_headers_after_commit": FaultKind("after", "cut_headers", "all", "half of the headers, then the end"),
-    "stall_before_commit": FaultKind("before", "stall", "none", "silence, then it closes", _LONG),
-    "stall_after_commit": FaultKind("after", "stall", "all", "silence, then it closes", _LONG),
-    "drip": FaultKind("after", "drip", "all", "the right answer, a byte at a time", {"interval_s": 0.5}),
-    "rate_limit": FaultKind("before", "rate_limit", "none", "HTTP 429", {"retry_after_s": None}),
-    "redirect_307": FaultKind(
-        "before", "redirect", "none", "sends the POST elsewhere", {"status": 307, "location": None}
-    ),
-    "redirect_302": FaultKind(
-        "before", "redirect", "none", "becomes a GET of a list", {"status": 302, "location": None}
-    ),
-    "late_commit": FaultKind(
-        "inside", "drop", "later", "connection closed; committed later", {"seconds": 60.0}
-    ),
+    "drop_before_commit": FaultKind("drop", "none", "connection closed without an answer"),
+    "drop_after_commit": FaultKind("drop", "all", "connection closed without an answer"),
+    "reset_before_commit": FaultKind("reset", "none", "connection reset (RST)"),
+    "reset_after_commit": FaultKind("reset", "all", "connection reset (RST)"),
+    "status_before_commit": FaultKind("status", "none", "HTTP 5xx", _STATUS),
+    "status_after_commit": FaultKind("status", "all", "HTTP 5xx", _STATUS),
+    "html_200_after_commit": FaultKind("html_200", "all", "HTTP 200 with a web page"),
+    "garbage_json": FaultKind("garbage", "all", "HTTP 200 with broken JSON"),
+    "cut_body_after_commit": FaultKind("cut_body", "all", "half of the body, then it closes"),
+    "cut_headers_after_commit": FaultKind("cut_headers", "all", "half of the headers, then the end"),
+    "stall_before_commit": FaultKind("stall", "none", "silence, then it closes", _LONG),
+    "stall_after_commit": FaultKind("stall", "all", "silence, then it closes", _LONG),
+    "drip": FaultKind("drip", "all", "the right answer, a byte at a time", {"interval_s": 0.5}),
+    "rate_limit": FaultKind("rate_limit", "none", "HTTP 429", {"retry_after_s": None}),
+    "redirect_307": FaultKind("redirect", "none", "sends the POST elsewhere", _MOVED | {"status": 307}),
+    "redirect_302": FaultKind("redirect", "none", "becomes a GET of a list", _MOVED),
+    "late_commit": FaultKind("drop", "later", "connection closed; committed later", _LONG),
     "half_split": FaultKind(
-        "inside", "refuse", "some", "commits half a split, then rejects",
+        "refuse", "some", "commits half a split, then rejects",
         {"code": 40010, "message": "split failed", "status": None}, mixed=False,
     ),
-    "duplicate_by_proxy": FaultKind(
-        "inside", "answer", "twice", "commits twice, answers once", mixed=False
-    ),
-    "auth": FaultKind("before", "auth", "none", "as with a wrong token", mixed=False),
+    "duplicate_by_proxy": FaultKind("answer", "twice", "commits twice, answers once", mixed=False),
+    "auth": FaultKind("auth", "none", "as with a wrong token", mixed=False),
     "code_in_envelope": FaultKind(
-        "before", "refuse", "none", "KK rejects",
+        "refuse", "none", "KK rejects",
         {"code": 40009, "message": "order refused", "status": None}, mixed=False,
     ),
 }  # fmt: skip

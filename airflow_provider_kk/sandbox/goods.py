@@ -7,16 +7,16 @@ of a CN and a US style is split in two. `FWXW00290_WHT_M`, the SKU of KK's examp
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from airflow_provider_kk.sandbox.json_values import (
     INVALID,
-    UNKNOWN_SKU,
     Rejected,
     money,
     read_lines,
@@ -24,6 +24,7 @@ from airflow_provider_kk.sandbox.json_values import (
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.order_calls import Ask
     from airflow_provider_kk.sandbox.store import SandboxStore
 
 COLOURS = {"WHT": "White", "BLK": "Black", "RED": "Red", "NVY": "Navy", "KHK": "Khaki"}
@@ -75,61 +76,52 @@ CHANNELS = {
 
 @dataclass(frozen=True)
 class Product:
-    """One SKU. Prices are cents of USD; `stock` is its stock in a new sandbox."""
+    """One SKU; by default one that the catalogue lacks. Prices are cents of USD."""
 
     item_id: int
     sku: str
     spu: str
-    name: str
-    colour: str
-    size: str
-    price: int
-    country: str
-    category_id: int
-    stock: int
+    name: str = "Of the shop's own"
+    colour: str = "White"
+    size: str = "M"
+    price: int = 1000
+    country: str = "CN"
+    category_id: int = 11
+    #: In a new sandbox.
+    stock: int = 1_000_000
+
+    def options_json(self) -> dict[str, Any]:
+        """Return KK's fields for the colour and the size."""
+        return {
+            "option1": json.dumps({"name": "Color", "value": self.colour}),
+            "option2": json.dumps({"name": "Size", "value": self.size}),
+            "option3": None,
+        }
+
+    @property
+    def image_url(self) -> str:
+        """Return the address of its picture."""
+        return f"https://img.example.com/{self.spu}.jpg"
 
 
 @cache
 def products() -> dict[str, Product]:
     """Return every SKU, in a fixed order."""
     found: dict[str, Product] = {}
-    for style, (name, price, country, category_id) in STYLES.items():
-        for colour_code, colour in COLOURS.items():
+    for spu, (name, price, country, category) in STYLES.items():
+        for code, colour in COLOURS.items():
             for step, size in enumerate(SIZES):
-                sku = f"{style}_{colour_code}_{size}"
-                stock = 0 if sku in SOLD_OUT_SKUS else 1_000_000
-                found[sku] = Product(
-                    item_id=700_001 + len(found),
-                    sku=sku,
-                    spu=style,
-                    name=name,
-                    colour=colour,
-                    size=size,
-                    price=price + 50 * max(0, step - 2),
-                    country=country,
-                    category_id=category_id,
-                    stock=stock,
+                sku, cents = f"{spu}_{code}_{size}", price + 50 * max(0, step - 2)
+                product = Product(
+                    700_001 + len(found), sku, spu, name, colour, size, cents, country, category
                 )
+                found[sku] = replace(product, stock=0) if sku in SOLD_OUT_SKUS else product
     return found
 
 
 def product_of(sku: str) -> Product:
     """Return the product of an SKU; one that the catalogue lacks, for `any_sku`, is a product in CN."""
-    known = products().get(sku)
-    if known is not None:
-        return known
-    return Product(
-        item_id=1_000_000 + crc32(sku.encode()),
-        sku=sku,
-        spu=sku,
-        name="Of the shop's own",
-        colour="White",
-        size="M",
-        price=1000,
-        country="CN",
-        category_id=11,
-        stock=1_000_000,
-    )
+    return products().get(sku) or Product(1_000_000 + crc32(sku.encode()), sku, spu=sku)
 
 
 def freight(pieces: int, channel_type: str | None) -> int:
@@ -138,17 +130,15 @@ def freight(pieces: int, channel_type: str | None) -> int:
     return first + further * (pieces - 1)
 
 
-T = TypeVar("T")
-
 PAGE_SIZE = 30
 LARGEST_QUERY = 30
 #: Values of `skuStatus` and `spuStatus`.
 ON_SHELF, OUT_OF_STOCK = 1, 6
 
 
-def channels(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
+def channels(ask: Ask) -> list[dict[str, Any]]:
     """`POST .../channel`: shipping costs of all goods in one parcel."""
-    pieces = sum(quantity for _, quantity in _goods(store, body))
+    pieces = sum(quantity for _, quantity in _goods(ask))
     return [
         {
             "channelCode": code,
@@ -162,12 +152,11 @@ def channels(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
     ]
 
 
-def split(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
+def split(ask: Ask) -> list[dict[str, Any]]:
     """`POST .../channel/automationSplit`: freight of an order that is split by warehouse."""
-    parcels: dict[str, int] = {}
-    for sku, quantity in _goods(store, body):
-        country = product_of(sku).country
-        parcels[country] = parcels.get(country, 0) + quantity
+    parcels: Counter[str] = Counter()
+    for sku, quantity in _goods(ask):
+        parcels[product_of(sku).country] += quantity
     return [
         {
             "channelType": channel_type,
@@ -178,27 +167,31 @@ def split(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
     ]
 
 
-def stocks(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
+def stocks(ask: Ask) -> dict[str, Any]:
     """`GET .../product/stocks`."""
-    found, page = _asked(store, query, allow_category=False)
-    code = query.get("warehouseCode")
+    found, page = _asked(ask, allow_category=False)
+    code = ask.query.get("warehouseCode")
     listed = [product for product in found if code in (None, "", WAREHOUSES[product.country][1])]
-    return _page(listed, page, lambda product: _stock_row(store, product))
+    return _page(listed, page, partial(_stock_row, ask.store))
 
 
-def product_list(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
+def product_list(ask: Ask) -> dict[str, Any]:
     """`GET .../product/products`: styles with their SKUs."""
-    found, page = _asked(store, query, allow_category=True)
+    found, page = _asked(ask, allow_category=True)
     styles = [list(group) for _, group in groupby(found, key=lambda product: product.spu)]
-    return _page(styles, page, lambda style: _style(store, style))
+    return _page(styles, page, partial(_style, ask.store))
 
 
-def categories() -> list[dict[str, Any]]:
-    """`GET .../product/category`: the tree."""
-    return _branch(0)
+def categories(ask: Ask, parent: int = 0) -> list[dict[str, Any]]:
+    """`GET .../product/category`: the tree below a category."""
+    return [
+        {"id": category_id, "parentId": parent, "name": name, "children": categories(ask, category_id)}
+        for category_id, (above, name) in CATEGORIES.items()
+        if above == parent
+    ]
 
 
-def warehouses() -> dict[str, Any]:
+def warehouses(ask: Ask) -> dict[str, Any]:
     """`GET .../product/countryAndWarehouse`."""
     names = {"CN": "China", "US": "United States"}
     rows = [
@@ -215,22 +208,20 @@ def warehouses() -> dict[str, Any]:
     return {"list": rows}
 
 
-def _goods(store: SandboxStore, body: Any) -> list[tuple[str, int]]:
-    if not isinstance(body, Mapping) or not body.get("shipToCountry"):
+def _goods(ask: Ask) -> list[tuple[str, int]]:
+    if not isinstance(ask.body, Mapping) or not ask.body.get("shipToCountry"):
         raise Rejected(INVALID, "shipToCountry is required")
-    lines = list(read_lines(body.get("products"), "products"))
+    lines = read_lines(ask.body.get("products"), "products")
     for sku, _ in lines:
-        if not store.sells(sku):
-            raise Rejected(UNKNOWN_SKU, f"sku {sku} does not exist")
+        ask.store.require(sku)
     return lines
 
 
-def _asked(
-    store: SandboxStore, query: Mapping[str, str], *, allow_category: bool
-) -> tuple[list[Product], int]:
+def _asked(ask: Ask, *, allow_category: bool) -> tuple[list[Product], int]:
+    query = ask.query
     for name in ("skus", "spus"):
         if query.get(name):
-            return _named(store, name, query[name].split(",")), 1
+            return _named(ask.store, name, query[name].split(",")), 1
     dated = query.get("dateStartTime") and query.get("dateEndTime")
     category = query.get("categoryId") if allow_category else None
     if not (dated or category):
@@ -251,7 +242,7 @@ def _named(store: SandboxStore, name: str, asked: list[str]) -> list[Product]:
     return found
 
 
-def _page(rows: list[T], page: int, as_row: Callable[[T], dict[str, Any]]) -> dict[str, Any]:
+def _page(rows: list[Any], page: int, as_row: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
     shown = [as_row(row) for row in rows[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]]
     return {"list": shown, "total": len(rows), "pageNumber": page, "pageSize": PAGE_SIZE}
 
@@ -273,7 +264,7 @@ def _style(store: SandboxStore, items: list[Product]) -> dict[str, Any]:
         "spu": items[0].spu,
         "kkProductId": items[0].item_id // 100,
         "productName": items[0].name,
-        "spuStatus": _status(stock),
+        "spuStatus": ON_SHELF if stock else OUT_OF_STOCK,
         "price": min(prices, default=None),
         "stock": stock,
         "updateTime": "2024-01-01T00:00:00Z",
@@ -286,7 +277,7 @@ def _sku(store: SandboxStore, item: Product) -> dict[str, Any]:
     detail = {
         "sku": item.sku,
         "skuName": f"{item.name} {item.colour} {item.size}",
-        "skuStatus": _status(stock),
+        "skuStatus": ON_SHELF if stock else OUT_OF_STOCK,
         "price": money(item.price),
         "cost": money(item.price // 2),
         "stock": stock,
@@ -295,21 +286,7 @@ def _sku(store: SandboxStore, item: Product) -> dict[str, Any]:
         "packageWidth": 25,
         "packageHeight": 3,
         "material": "Cotton",
-        "option1": json.dumps({"name": "Color", "value": item.colour}),
-        "option2": json.dumps({"name": "Size", "value": item.size}),
-        "option3": None,
-        "mainImg": f"https://img.example.com/{item.spu}.jpg",
+        **item.options_json(),
+        "mainImg": item.image_url,
     }
     return detail | store.sku_details(item.sku)
-
-
-def _status(stock: int) -> int:
-    return ON_SHELF if stock else OUT_OF_STOCK
-
-
-def _branch(parent: int) -> list[dict[str, Any]]:
-    return [
-        {"id": category_id, "parentId": parent, "name": name, "children": _branch(category_id)}
-        for category_id, (above, name) in CATEGORIES.items()
-        if above == parent
-    ]

@@ -5,7 +5,7 @@ KK publishes no list of error codes, so these are the sandbox's own. Do not test
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ class Rejected(Exception):
     """KK rejects the call: an envelope with another code than 10000."""
 
     def __init__(self, code: int, message: str) -> None:
-        super().__init__(code, message)
+        super().__init__(message)
         self.code = code
         self.message = message
 
@@ -47,21 +47,26 @@ def money(cents: int) -> float:
     return cents / 100
 
 
-def read_lines(value: Any, name: str) -> tuple[tuple[str, int], ...]:
-    """Parse `[{"sku", "quantity"}]`. Raises Rejected unless each line has a SKU and a quantity."""
+def read_lines(
+    value: Any, name: str, sku_field: str = "sku", others: Iterable[str] = ()
+) -> list[tuple[str, int]]:
+    """Parse goods. Raises Rejected unless each line has a SKU, a quantity and the other fields."""
     if not isinstance(value, list) or not value:
         raise Rejected(INVALID, f"{name} is required")
-    return tuple(_line(line, f"{name}[{index}]") for index, line in enumerate(value))
-
-
-def _line(line: Any, path: str) -> tuple[str, int]:
-    if not isinstance(line, Mapping):
-        raise Rejected(INVALID, f"{path} is not an object")
-    sku = text_in(line, "sku", 64, required=True, path=path)
-    quantity = line.get("quantity")
-    if isinstance(quantity, bool) or not isinstance(quantity, int) or not 1 <= quantity < 10**16:
-        raise Rejected(INVALID, f"{path}.quantity must be greater than 0")
-    return str(sku), quantity
+    lines = []
+    for index, line in enumerate(value):
+        path = f"{name}[{index}]"
+        if not isinstance(line, Mapping):
+            raise Rejected(INVALID, f"{path} is not an object")
+        for field in others:
+            if line.get(field) is None:
+                raise Rejected(INVALID, f"{path}.{field} is required")
+        sku = text_in(line, sku_field, 64, required=True, path=path)
+        quantity = line.get("quantity")
+        if isinstance(quantity, bool) or not isinstance(quantity, int) or not 1 <= quantity < 10**16:
+            raise Rejected(INVALID, f"{path}.quantity must be greater than 0")
+        lines.append((str(sku), quantity))
+    return lines
 
 
 def text_in(

@@ -7,18 +7,21 @@ import json
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flask import Response, request
 
-from airflow_provider_kk.sandbox import http_handler, life
+from airflow_provider_kk.sandbox import life
 from airflow_provider_kk.sandbox.faults import Armory, InjectedFault
 from airflow_provider_kk.sandbox.json_values import Rejected, envelope
 from airflow_provider_kk.sandbox.order_calls import CALLS, FORMS, Ask, number_in
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import SandboxStore
 
+#: The key of the WSGI environment with the list of faults that break the request's connection.
+BREAKS = "kk_sandbox.breaks"
 #: The most requests that the log keeps.
 KEPT = 50_000
 
@@ -74,24 +77,21 @@ class RequestLog:
         self._entries: deque[Entry] = deque(maxlen=KEPT)
         self.counts: Counter[str] = Counter()
 
-    def begin(self, entry: Entry) -> Entry:
+    def begin(self, entry: Entry) -> None:
         """Log a request that has arrived."""
         with self._lock:
             self._entries.append(entry)
-            self.counts["requests"] += 1
-            self.counts[entry.method] += 1
-        return entry
+        self.count("requests", entry.method)
 
     def end(self, entry: Entry, outcome: str, status: int) -> None:
         """Log the answer to a request."""
-        with self._lock:
-            entry.outcome, entry.status = outcome, status
-            self.counts[outcome] += 1
+        entry.outcome, entry.status = outcome, status
+        self.count(outcome)
 
-    def count(self, name: str) -> None:
-        """Increase a counter."""
+    def count(self, *names: str) -> None:
+        """Increase counters."""
         with self._lock:
-            self.counts[name] += 1
+            self.counts.update(names)
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the kept requests, the oldest first."""
@@ -116,10 +116,9 @@ class KK:
         self.log = RequestLog()
         self.stopped = threading.Event()
         self._clock = clock
-        self._offset_s = store.fact("clock_offset")
+        self._offset_s: float = store.fact("clock_offset")
         self._token = token
         self._seed = seed
-        self.change_settings()
 
     def now(self) -> float:
         """Return the epoch seconds of the sandbox's clock."""
@@ -127,14 +126,15 @@ class KK:
 
     def answer(self, rule: str, **args: str) -> Response:
         """Answer one request; a broken connection is stored as its effect."""
-        body = _body()
-        number = number_in(body)
-        entry = self.log.begin(Entry(self.now(), request.method, request.path, number))
+        body = request.get_json(silent=True)
+        entry = Entry(self.now(), request.method, request.path, number_in(body))
+        self.log.begin(entry)
         if request.method == "POST" and rule in FORMS:
             self.log.count("creates")
         if self.settings.latency_s:
             self.stopped.wait(self.settings.latency_s)
-        outcome, answer = self._gate() or self._struck(entry, rule, args, body, number)
+        ask = Ask(self.store, self.settings, rule, args, request.args, body, entry.at)
+        outcome, answer = self._gate() or self._struck(entry, ask)
         self.log.end(entry, outcome, answer.status_code)
         return answer
 
@@ -145,7 +145,10 @@ class KK:
         for late in self.store.rows(due, (now,)):
             with self.store.transaction() as db:
                 if db.execute("DELETE FROM late_call WHERE id = ?", (late["id"],)).rowcount == 1:
-                    self._commit_late(late["endpoint"], json.loads(late["ask"]), late["due_at"])
+                    args, body = json.loads(late["ask"])
+                    ask = Ask(self.store, self.settings, late["endpoint"], args, {}, body, late["due_at"])
+                    with suppress(Rejected):
+                        self._call("POST", ask)
         life.pay_what_is_due(self.store, self.settings, now)
         life.decide_what_is_due(self.store, self.settings, now)
         life.travel_what_is_due(self.store, self.settings, now)
@@ -154,8 +157,6 @@ class KK:
     def change_settings(self, **changes: Any) -> dict[str, Any]:
         """Change settings, see `Settings.change`, and return all of them."""
         self.settings.change(**changes)
-        if self.settings.update_lag_s:
-            self.store.keep_past()
         return asdict(self.settings)
 
     def advance(self, seconds: float) -> float:
@@ -175,77 +176,123 @@ class KK:
     def _gate(self) -> tuple[str, Response] | None:
         given, settings = request.headers.get("Authorization", ""), self.settings
         if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-            return "unauthorized", http_handler.unauthorized(settings)
+            return "unauthorized", unauthorized(settings.unauthorized)
         if settings.rate_limit and not self.bucket.take(
             self.now(), settings.rate_burst, settings.rate_per_second
         ):
-            return "rate_limited", http_handler.rate_limited(settings.retry_after_s)
+            return "rate_limited", rate_limited(settings.retry_after_s)
         return None
 
-    def _struck(
-        self, entry: Entry, rule: str, args: dict[str, str], body: Any, number: str | None
-    ) -> tuple[str, Response]:
-        fault = self.armory.strike(request.method, request.path, number)
+    def _struck(self, entry: Entry, ask: Ask) -> tuple[str, Response]:
+        fault = self.armory.strike(entry.method, entry.path, entry.number)
         if fault is None:
-            return self._run(entry, rule, args, body)
+            return self._run(entry, ask)
         entry.fault = fault.name
-        if fault.kind.when == "before":
-            outcome, answer = "struck", http_handler.as_json({})
-        elif fault.kind.when == "after":
-            outcome, answer = self._run(entry, rule, args, body)
-        else:
-            outcome, answer = self._inside(fault, entry, rule, args, body)
-        return outcome, http_handler.suffer(fault, answer, self.settings, self.stopped)
+        match fault.kind.orders:
+            case "none":
+                outcome, answer = "struck", as_json({})
+            case "later":
+                self._defer(ask, fault.options["seconds"])
+                outcome, answer = "late", as_json({})
+            case orders:
+                ask.parts = -1 if orders == "some" else None
+                outcome, answer = self._run(entry, ask)
+                if orders == "twice":
+                    self._run(entry, ask)
+        return outcome, suffer(fault, answer, self.settings)
 
-    def _inside(
-        self, fault: InjectedFault, entry: Entry, rule: str, args: dict[str, str], body: Any
-    ) -> tuple[str, Response]:
-        match fault.name:
-            case "late_commit":
-                self._defer(rule, args, body, fault.options["seconds"])
-                return "late", http_handler.as_json({})
-            case "half_split":
-                return self._run(entry, rule, args, body, parts=-1)
-            case _:
-                first = self._run(entry, rule, args, body)
-                self._run(entry, rule, args, body)
-                return first
-
-    def _run(
-        self, entry: Entry, rule: str, args: dict[str, str], body: Any, parts: int | None = None
-    ) -> tuple[str, Response]:
-        ask = Ask(self.store, self.settings, rule, request.args, body, self.catch_up(), args, parts)
+    def _run(self, entry: Entry, ask: Ask) -> tuple[str, Response]:
+        ask.now, ask.made = self.catch_up(), []
         try:
-            data = CALLS[request.method, rule](ask)
+            data = self._call(entry.method, ask)
         except Rejected as rejection:
             status = self.settings.rejection_status
-            return "refused", http_handler.rejected(rejection.code, rejection.message, status)
-        entry.kk_order_ids += [str(order_id) for order_id in ask.made]
+            return "refused", rejected(rejection.code, rejection.message, status)
+        entry.kk_order_ids += map(str, ask.made)
+        return "created" if ask.made else "ok", as_json(envelope(data))
+
+    def _call(self, method: str, ask: Ask) -> Any:
+        data = CALLS[method, ask.path](ask)
         if ask.made:
             self.log.count("commits")
-        return "created" if ask.made else "ok", http_handler.as_json(envelope(data))
+        return data
 
-    def _defer(self, rule: str, args: dict[str, str], body: Any, seconds: float) -> None:
+    def _defer(self, ask: Ask, seconds: float) -> None:
         with self.store.transaction() as db:
             db.execute(
                 "INSERT INTO late_call (due_at, endpoint, ask) VALUES (?, ?, ?)",
-                (self.now() + seconds, rule, json.dumps({"args": args, "body": body})),
+                (self.now() + seconds, ask.path, json.dumps([ask.args, ask.body])),
             )
 
-    def _commit_late(self, rule: str, asked: dict[str, Any], at: float) -> None:
-        ask = Ask(self.store, self.settings, rule, {}, asked["body"], at, asked["args"])
-        try:
-            CALLS["POST", rule](ask)
-        except Rejected:
-            return
-        if ask.made:
-            self.log.count("commits")
+
+PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1></body></html>"
 
 
-def _body() -> Any:
-    if request.method != "POST" or "json" not in request.headers.get("Content-Type", ""):
-        return None
-    try:
-        return json.loads(request.get_data())
-    except ValueError:
-        return None
+def suffer(fault: InjectedFault, answer: Response, settings: Settings) -> Response:
+    """Return the answer to a request with a fault; `answer` is the answer without it."""
+    options = fault.options
+    match fault.kind.effect:
+        case "status":
+            return _server_error(options["status"], options["body"])
+        case "html_200":
+            return html(200, "Please wait")
+        case "garbage":
+            return Response('{"code": 10000, "message": "succ', 200, mimetype="application/json")
+        case "rate_limit":
+            return rate_limited(options["retry_after_s"])
+        case "redirect":
+            location = options["location"] or request.full_path.rstrip("?")
+            return Response("", options["status"], {"Location": location})
+        case "auth":
+            return unauthorized(settings.unauthorized)
+        case "refuse":
+            status = options["status"] or settings.rejection_status
+            return rejected(options["code"], options["message"], status)
+        case "answer":
+            return answer
+        case _:
+            request.environ[BREAKS].append(fault)
+            return answer
+
+
+def as_json(data: Any, status: int = 200) -> Response:
+    """Return a JSON answer."""
+    return Response(json.dumps(data), status, mimetype="application/json")
+
+
+def rejected(code: int, message: str, status: int) -> Response:
+    """Return an envelope with another code than success."""
+    return as_json(envelope(None, code, message), status)
+
+
+def html(status: int, title: str) -> Response:
+    """Return a web page such as proxies and web servers send."""
+    return Response(PAGE.format(title), status, mimetype="text/html")
+
+
+def _server_error(status: int, body: str) -> Response:
+    """Return a 5xx answer in one of the forms of gateways, frameworks and KK itself."""
+    if body == "html":
+        return html(status, f"{status} Server Error")
+    if body == "json":
+        return as_json({"timestamp": 1700000000000, "status": status, "error": "Server Error"}, status)
+    return rejected(status, "system error", status)
+
+
+def rate_limited(retry_after_s: float | None) -> Response:
+    """Return HTTP 429; without `Retry-After` for None or a negative time."""
+    answer = rejected(429, "Too Many Requests", 429)
+    if retry_after_s is not None and retry_after_s >= 0:
+        answer.headers["Retry-After"] = f"{retry_after_s:g}"
+    return answer
+
+
+def unauthorized(form: str) -> Response:
+    """Return the answer to a wrong token in a form of `Settings.unauthorized`."""
+    match form:
+        case "empty":
+            return Response("", 401)
+        case "html":
+            return html(401, "401 Unauthorized")
+        case _:
+            return rejected(401, "Unauthorized", 200 if form == "envelope_200" else 401)

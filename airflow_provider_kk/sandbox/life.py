@@ -7,24 +7,25 @@ they were due. So a test that advances the clock gets the same result as one tha
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 from airflow_provider_kk.sandbox.goods import product_of
 from airflow_provider_kk.sandbox.json_values import NOT_FOUND, TOO_LATE, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Row, SandboxStore, pieces_by_sku
+from airflow_provider_kk.sandbox.store import FIRST_REFUND_NO, Line, Row, SandboxStore, pieces_by_sku
 
 #: The states before shipping, in which a refund is possible.
 REFUNDABLE = ("waiting_payment", "paid", "packed", "abnormal", "refunding", "partial_refund")
-#: state: the setting for the seconds that an order stays in it
+#: state: the setting for the seconds that an order stays in it, and its next state
 WAITS = {
-    "paid": "pack_after_s",
-    "partial_refund": "pack_after_s",
-    "packed": "ship_after_s",
-    "partially_shipped": "second_parcel_after_s",
-    "shipped": "deliver_after_s",
+    "paid": ("pack_after_s", "packed"),
+    "partial_refund": ("pack_after_s", "packed"),
+    "packed": ("ship_after_s", "shipped"),
+    "partially_shipped": ("second_parcel_after_s", "shipped"),
+    "shipped": ("deliver_after_s", "delivered"),
 }
-#: state: the status of its first parcel and of the others; None: not listed yet.
+#: state: the status of its first parcel and of the second; None: not listed yet.
 PARCELS = {
     "packed": ("preparing", None),
     "partially_shipped": ("shipped", None),
@@ -38,56 +39,48 @@ MOVES = ("paid", *PARCELS, "abnormal", "cancel")
 def pay_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
     """Pay orders from the balance some time after their creation, which updates their rows."""
     due = "state = 'waiting_payment' AND created_at <= ?"
-    until = now - settings.pay_after_s
-    if store.value(f"SELECT 1 FROM kk_order WHERE {due} LIMIT 1", (until,)) is None:  # noqa: S608 - constant names
-        return
+    after_s = settings.pay_after_s
     with store.transaction() as db:
-        cents = store.value(f"SELECT sum(subtotal + freight) FROM kk_order WHERE {due}", (until,))  # noqa: S608 - constant names
+        cents = store.value(f"SELECT sum(subtotal + freight) FROM kk_order WHERE {due}", (now - after_s,))  # noqa: S608 - constant names
+        if cents is None:
+            return
         db.execute(
             "UPDATE kk_order SET state = 'paid', paid_at = created_at + ?, updated_at = created_at + ?"  # noqa: S608 - constant names
             f" WHERE {due}",
-            (settings.pay_after_s, settings.pay_after_s, until),
+            (after_s, after_s, now - after_s),
         )
         store.add_fact("reserved", -cents)
         store.add_fact("balance", -cents)
 
 
-def ask_refund(
-    store: SandboxStore,
-    order_id: int,
-    remark: str | None,
-    reason: str,
-    lines: list[dict[str, Any]] | None,
-    now: float,
-) -> int:
-    """Add a refund and return its number. The same call twice makes two refunds.
+def ask_refund(store: SandboxStore, order_id: int, remark: str, pieces: Counter[str], now: float) -> str:
+    """Add a refund of these pieces, or of all that is left, and return its number.
 
-    Raises Rejected if there is no such order or line, or if it is too late.
+    The same call twice makes two refunds. Raises Rejected if there is no such order or line, or if it is too
+    late.
     """
     with store.transaction() as db:
-        order = _order(store, order_id)
+        order = store.order(order_id)
         if order["state"] not in REFUNDABLE:
             raise Rejected(TOO_LATE, "the order can no longer be refunded")
-        known = pieces_by_sku(json.loads(order["items"]))
-        if any(line["sku"] not in known for line in lines or ()):
+        if not pieces.keys() <= pieces_by_sku(json.loads(order["items"])).keys():
             raise Rejected(NOT_FOUND, "orderItems: no such line in the order")
-        number = max(FIRST_REFUND_NO - 1, store.value("SELECT max(no) FROM refund") or 0) + 1
+        number = store.value("SELECT coalesce(max(no) + 1, ?) FROM refund", (FIRST_REFUND_NO,))
         db.execute(
-            "INSERT INTO refund VALUES (?, ?, ?, ?, ?, 'pending_review', ?)",
-            (number, order_id, remark, reason, json.dumps(lines), now),
+            "INSERT INTO refund VALUES (?, ?, ?, ?, 'pending_review', ?)",
+            (number, order_id, remark, json.dumps(pieces), now),
         )
-        db.execute("UPDATE kk_order SET state = 'refunding', updated_at = ? WHERE id = ?", (now, order_id))
-        return int(number)
+        store.change_order(order_id, now, state="refunding")
+        return str(number)
 
 
 def refunds_of(store: SandboxStore, order_id: int, until: float) -> list[dict[str, Any]]:
     """Return an order's refunds until then, as KK lists them. Raises Rejected if there is no such order."""
-    _order(store, order_id)
-    asked = "order_id = ? AND asked_at <= ?"
-    rows = store.rows(f"SELECT * FROM refund WHERE {asked} ORDER BY no", (order_id, until))  # noqa: S608 - constant names
+    store.order(order_id)
+    asked = "SELECT * FROM refund WHERE order_id = ? AND asked_at <= ? ORDER BY no"
     return [
         {"refundNo": str(row["no"]), "refundStatus": row["state"], "id": order_id, "remark": row["remark"]}
-        for row in rows
+        for row in store.rows(asked, (order_id, until))
     ]
 
 
@@ -103,52 +96,33 @@ def decide_what_is_due(store: SandboxStore, settings: Settings, now: float) -> N
 
 
 def _decide(store: SandboxStore, refund: Row, at: float) -> None:
-    order = _order(store, refund["order_id"])
-    items = json.loads(order["items"])
-    left = {sku: pieces - _refunded(items, sku) for sku, pieces in pieces_by_sku(items).items()}
-    lines = json.loads(refund["lines"]) or [
-        {"sku": sku, "quantity": pieces} for sku, pieces in left.items() if pieces
-    ]
-    asked = pieces_by_sku(lines)
-    if not asked or any(pieces > left[sku] for sku, pieces in asked.items()):
-        _close(store, refund, order, "refund_failed", at)
-        return
-    for sku, pieces in asked.items():
-        _take_back(items, sku, pieces)
-    whole = asked == {sku: pieces for sku, pieces in left.items() if pieces}
-    cents = sum(product_of(sku).price * pieces for sku, pieces in asked.items())
-    cents += order["freight"] if whole else 0
-    _give_back(store, order, items, cents, whole, at)
-    _close(store, refund, _order(store, order["id"]), "refund_successfully", at)
-
-
-def _give_back(
-    store: SandboxStore, order: Row, items: list[dict[str, Any]], cents: int, whole: bool, at: float
-) -> None:
-    paid = order["paid_at"] is not None
-    store.add_fact("balance" if paid else "reserved", cents if paid else -cents)
+    """Give back the money of a refund's pieces, unless they are more than is left of the order."""
+    order = store.order(refund["order_id"])
+    refunds = store.rows("SELECT * FROM refund WHERE order_id = ?", (order["id"],))
+    left = pieces_by_sku(json.loads(order["items"]))
+    for row in refunds:
+        if row["state"] == "refund_successfully":
+            left -= Counter(json.loads(row["pieces"]))
+    asked = Counter(json.loads(refund["pieces"])) or left
+    verdict, changes = "refund_failed", dict[str, Any]()
+    if asked and asked <= left:
+        verdict, is_paid = "refund_successfully", order["paid_at"] is not None
+        cents = sum(product_of(sku).price * pieces for sku, pieces in asked.items())
+        if asked == left:
+            cents += order["freight"]
+            changes["cancelled_at"] = at
+        elif not is_paid:
+            # Goods that are refunded before the payment are not paid.
+            changes["subtotal"] = order["subtotal"] - cents
+        if is_paid:
+            changes |= {"refunded": order["refunded"] + cents, "refunded_at": at}
+        store.add_fact("balance" if is_paid else "reserved", cents if is_paid else -cents)
     with store.transaction() as db:
-        db.execute(
-            "UPDATE kk_order SET items = ?, cancelled_at = ?, refunded = refunded + ?, refunded_at = ?,"
-            " subtotal = subtotal - ? WHERE id = ?",
-            (
-                json.dumps(items),
-                at if whole else None,
-                cents if paid else 0,
-                at if paid else None,
-                # Goods that are refunded before the payment are not paid.
-                0 if paid or whole else cents,
-                order["id"],
-            ),
-        )
-
-
-def _close(store: SandboxStore, refund: Row, order: Row, verdict: str, at: float) -> None:
-    with store.transaction() as db:
-        db.execute("UPDATE refund SET state = ? WHERE no = ?", (verdict, refund["no"]))
-        pending = "SELECT 1 FROM refund WHERE order_id = ? AND state = 'pending_review' LIMIT 1"
-        state = "refunding" if store.value(pending, (order["id"],)) else _state_of(order)
-        db.execute("UPDATE kk_order SET state = ?, updated_at = ? WHERE id = ?", (state, at, order["id"]))
+        values = verdict, json.dumps(asked), refund["no"]
+        db.execute("UPDATE refund SET state = ?, pieces = ? WHERE no = ?", values)
+    is_pending = any(row["state"] == "pending_review" and row["no"] != refund["no"] for row in refunds)
+    state = "refunding" if is_pending else _state_of(order | changes)
+    store.change_order(order["id"], at, state=state, **changes)
 
 
 def _state_of(order: Row) -> str:
@@ -159,38 +133,20 @@ def _state_of(order: Row) -> str:
     return "partial_refund" if order["refunded"] else "paid"
 
 
-def _order(store: SandboxStore, order_id: int) -> Row:
-    found = store.rows("SELECT * FROM kk_order WHERE id = ?", (order_id,))
-    if not found:
-        raise Rejected(NOT_FOUND, "the order does not exist")
-    return found[0]
-
-
-def _refunded(items: list[dict[str, Any]], sku: str) -> int:
-    return sum(item["refunded"] for item in items if item["sku"] == sku)
-
-
-def _take_back(items: list[dict[str, Any]], sku: str, pieces: int) -> None:
-    for item in items:
-        if item["sku"] == sku:
-            taken = min(pieces, item["quantity"] - item["refunded"])
-            item["refunded"] += taken
-            pieces -= taken
-
-
 def travel_what_is_due(store: SandboxStore, settings: Settings, now: float) -> None:
     """Move every order that is due: packed, shipped in one parcel or two, delivered.
 
     An order of several lines ships in two parcels, the first of which has its first line. `Settings` has the
     time of each step after the order's last change; with a negative time the step never happens.
     """
-    for state, setting in WAITS.items():
+    for state, (setting, following) in WAITS.items():
         after_s = getattr(settings, setting)
         due = "SELECT * FROM kk_order WHERE state = ? AND updated_at <= ?"
         rows = store.rows(due, (state, now - after_s)) if after_s >= 0 else []
         with store.transaction():
             for row in rows:
-                _move(store, row, _next(row), row["updated_at"] + after_s)
+                is_split = state == "packed" and len(json.loads(row["items"])) > 1
+                _move(store, row, "partially_shipped" if is_split else following, row["updated_at"] + after_s)
 
 
 def move(store: SandboxStore, order_id: int, state: str, now: float) -> None:
@@ -200,49 +156,37 @@ def move(store: SandboxStore, order_id: int, state: str, now: float) -> None:
     """
     if state not in MOVES:
         raise ValueError(f"move an order to one of {', '.join(MOVES)}")
-    _move(store, _order(store, order_id), state, now)
+    _move(store, store.order(order_id), state, now)
+
+
+def _move(store: SandboxStore, row: Row, state: str, at: float) -> None:
+    changes: dict[str, Any] = {"travelled": state} if state in PARCELS else {}
+    if ends := {"delivered": "completed_at", "cancel": "cancelled_at"}.get(state):
+        changes[ends] = at
+    with store.transaction():
+        if row["paid_at"] is None and state != "abnormal":
+            cents = row["subtotal"] + row["freight"]
+            store.add_fact("reserved", -cents)
+            if state != "cancel":
+                store.add_fact("balance", -cents)
+                changes["paid_at"] = at
+        store.change_order(row["id"], at, state=state, **changes)
 
 
 def parcels_json(row: Row) -> list[dict[str, Any]] | None:
     """Return an order's `fulfillments` in KK's list; None until it is packed."""
     if row["travelled"] is None:
         return None
-    first, others = PARCELS[row["travelled"]]
-    groups = _parcels(json.loads(row["items"]))
-    shown = zip(groups, [first, *([others] * (len(groups) - 1))], strict=True)
+    lines: list[Line] = json.loads(row["items"])
+    parcels = zip((lines[:1], lines[1:]), PARCELS[row["travelled"]], strict=True)
     return [
-        _parcel_json(row["id"], no, items, status) for no, (items, status) in enumerate(shown, 1) if status
+        _parcel_json(row["id"], no, goods, status)
+        for no, (goods, status) in enumerate(parcels, 1)
+        if goods and status
     ]
 
 
-def _next(row: Row) -> str:
-    if row["state"] == "packed":
-        return "partially_shipped" if len(_parcels(json.loads(row["items"]))) > 1 else "shipped"
-    return {"partially_shipped": "shipped", "shipped": "delivered"}.get(row["state"], "packed")
-
-
-def _move(store: SandboxStore, row: Row, state: str, at: float) -> None:
-    travelled = state if state in PARCELS else row["travelled"]
-    paid_at = at if row["paid_at"] is None and state not in ("abnormal", "cancel") else row["paid_at"]
-    ends = {"delivered": "completed_at", "cancel": "cancelled_at"}.get(state, "updated_at")
-    with store.transaction() as db:
-        db.execute(
-            f"UPDATE kk_order SET state = ?, travelled = ?, paid_at = ?, {ends} = ?, updated_at = ?"  # noqa: S608 - constant names
-            " WHERE id = ?",
-            (state, travelled, paid_at, at, at, row["id"]),
-        )
-        if row["paid_at"] is None and (paid_at is not None or state == "cancel"):
-            cents = row["subtotal"] + row["freight"]
-            store.add_fact("reserved", -cents)
-            if paid_at is not None:
-                store.add_fact("balance", -cents)
-
-
-def _parcels(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    return [items[:1], items[1:]] if len(items) > 1 else [items]
-
-
-def _parcel_json(order_id: int, no: int, items: list[dict[str, Any]], status: str) -> dict[str, Any]:
+def _parcel_json(order_id: int, no: int, lines: list[Line], status: str) -> dict[str, Any]:
     codes = [{"carrier": "YunExpress", "trackingCode": f"YT{order_id}{no}"}] if status != "preparing" else []
     if status == "completed":
         codes.insert(0, {"carrier": "La Poste", "trackingCode": f"LP{order_id}{no}"})
@@ -257,8 +201,8 @@ def _parcel_json(order_id: int, no: int, items: list[dict[str, Any]], status: st
         "logisticsSearchUrl": f"https://t.example.com/{code}" if code else None,
         "deliveryTime": "6~10 Business Days",
         "items": [
-            {"itemId": item["item_id"], "skuCode": item["sku"], "productNum": item["quantity"]}
-            for item in items
+            {"itemId": product_of(sku).item_id, "skuCode": sku, "productNum": quantity}
+            for sku, quantity in lines
         ],
         "trackingInfos": codes,
     }

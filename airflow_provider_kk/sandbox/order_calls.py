@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from airflow_provider_kk.sandbox.json_values import (
 )
 from airflow_provider_kk.sandbox.life import parcels_json
 from airflow_provider_kk.sandbox.settings import Settings
-from airflow_provider_kk.sandbox.store import Row, SandboxStore
+from airflow_provider_kk.sandbox.store import Line, Row, SandboxStore, pieces_by_sku
 
 
 @dataclass
@@ -33,16 +33,16 @@ class Ask:
     Attributes:
         now: epoch seconds at which the call runs.
         parts: commit only these orders of a split, as the end of a slice.
-        made: ids of the orders that it made, also when it is rejected in the end.
+        made: ids of the orders that it made.
     """
 
     store: SandboxStore
     settings: Settings
     path: str
+    args: Mapping[str, str]
     query: Mapping[str, str]
     body: Any
     now: float
-    args: Mapping[str, str] = field(default_factory=dict)
     parts: int | None = None
     made: list[int] = field(default_factory=list)
 
@@ -56,13 +56,12 @@ class Form:
     platform: str
     channels: tuple[str, ...] = ()
     """The values of `channelType`; empty if the revision has no such field."""
-    needs_channel: bool = False
 
 
 FORMS = {
     "/openapi/v1/order/order": Form("v1", "CustomOrderNumber", "SalePlatform"),
     "/openapi/v1/order/orders": Form("v1", "customOrderId", "salePlatform", ("Standard", "Express")),
-    "/openapi/v2/order/orders": Form("v2", "customOrderId", "salePlatform", tuple(CHANNELS), True),
+    "/openapi/v2/order/orders": Form("v2", "customOrderId", "salePlatform", tuple(CHANNELS)),
 }
 
 #: Longer order numbers are cut silently.
@@ -88,7 +87,7 @@ class NewOrder:
 
     number: str | None
     address: dict[str, str | None]
-    lines: tuple[tuple[str, int], ...]
+    lines: Sequence[Line]
     remark: str | None
     sale_platform: str | None
     channel_type: str | None
@@ -146,7 +145,7 @@ def number_in(body: Any) -> str | None:
 def _channel(form: Form, body: Mapping[str, Any]) -> str | None:
     if not form.channels:
         return None
-    channel = text_in(body, "channelType", 32, required=form.needs_channel)
+    channel = text_in(body, "channelType", 32, required=form.version == "v2")
     if channel is not None and channel not in form.channels:
         raise Rejected(INVALID, f"channelType must be one of {', '.join(form.channels)}")
     return channel
@@ -234,6 +233,11 @@ def _order_json(row: Row, settings: Settings, is_v2: bool, number_field: str) ->
         refund = "partial_refund"
     if financial == "NULL" and row["paid_at"] is not None:
         financial = "paid"
+
+    def date(column: str) -> str | int | None:
+        text = None if row[column] is None else iso(row[column])
+        return int(text[:4]) if text and settings.dates == "year" else text
+
     final = row["subtotal"] + row["freight"]
     number = row["number"]
     if settings.integer_numbers and number and number.isdecimal() and str(int(number)) == number:
@@ -243,7 +247,13 @@ def _order_json(row: Row, settings: Settings, is_v2: bool, number_field: str) ->
         number_field: number,
         "remark": row["remark"],
         "status": status if is_v2 else v1_status,
-        **{name: _date(row[column], settings.dates) for name, column in _dates(is_v2).items()},
+        "purchaseDate": date("created_at"),
+        "payDate" if is_v2 else "payAt": date("paid_at"),
+        "cancelDate": date("cancelled_at"),
+        "refundDate": date("refunded_at"),
+        "createDate": date("created_at"),
+        "updateDate" if is_v2 else "modifyDate": date("updated_at"),
+        "completedDate" if is_v2 else "completedAt": date("completed_at"),
         "shippingAddress": json.loads(row["address"]),
         "salePlatform": row["sale_platform"],
         "warehouseId": WAREHOUSES[row["warehouse"]][0],
@@ -255,7 +265,10 @@ def _order_json(row: Row, settings: Settings, is_v2: bool, number_field: str) ->
         "promotionAmount": money(0),
         "refundableAmount": money(final - row["refunded"] if row["paid_at"] is not None else 0),
         "refundedAmount": money(row["refunded"]),
-        "orderItems": [_line_json(row, item, is_v2) for item in json.loads(row["items"])],
+        "orderItems": [
+            _line_json(row, index, sku, quantity, is_v2)
+            for index, (sku, quantity) in enumerate(json.loads(row["items"]), 1)
+        ],
         "fulfillments": parcels_json(row),
     }
     if is_v2:
@@ -293,39 +306,19 @@ def _conditions(query: Mapping[str, str], is_v2: bool, listed_until: float) -> t
     return " AND ".join(conditions), values
 
 
-def _dates(is_v2: bool) -> dict[str, str]:
-    return {
-        "purchaseDate": "created_at",
-        "payDate" if is_v2 else "payAt": "paid_at",
-        "cancelDate": "cancelled_at",
-        "refundDate": "refunded_at",
-        "createDate": "created_at",
-        "updateDate" if is_v2 else "modifyDate": "updated_at",
-        "completedDate" if is_v2 else "completedAt": "completed_at",
-    }
-
-
-def _date(epoch: float | None, form: str) -> str | int | None:
-    if epoch is None:
-        return None
-    return int(iso(epoch)[:4]) if form == "year" else iso(epoch)
-
-
-def _line_json(row: Row, item: Mapping[str, Any], is_v2: bool) -> dict[str, Any]:
-    product = product_of(item["sku"])
+def _line_json(row: Row, index: int, sku: str, quantity: int, is_v2: bool) -> dict[str, Any]:
+    product = product_of(sku)
     status = STATUSES[row["state"]]
     return {
-        "id": item["id"],
-        "itemId": item["item_id"],
-        "skuCode": item["sku"],
+        "id": row["id"] * 100 + index,
+        "itemId": product.item_id,
+        "skuCode": sku,
         "productName": product.name,
-        "productNum": item["quantity"],
+        "productNum": quantity,
         "amount" if is_v2 else "purchasePrices": money(product.price),
-        "total" if is_v2 else "subtotal": money(product.price * item["quantity"]),
-        "option1": json.dumps({"name": "Color", "value": product.colour}),
-        "option2": json.dumps({"name": "Size", "value": product.size}),
-        "option3": None,
-        "imageUrl": f"https://img.example.com/{product.spu}.jpg",
+        "total" if is_v2 else "subtotal": money(product.price * quantity),
+        **product.options_json(),
+        "imageUrl": product.image_url,
         "stockStatus": "normal" if product.stock else "sold_out",
         "fulfillmentStatus": status[3],
         "refundStatus": status[4],
@@ -337,9 +330,9 @@ def ask_refund(ask: Ask) -> Any:
     """`POST .../order/orders/{id}/refund`."""
     if not isinstance(ask.body, Mapping) or not isinstance(ask.body.get("remark"), str):
         raise Rejected(INVALID, "remark is required")
-    lines = None if ask.body.get("orderItems") is None else _refund_lines(ask.body["orderItems"])
-    reason = str(ask.body.get("refundReason") or "Other")
-    return str(life.ask_refund(ask.store, _order_id(ask), ask.body["remark"], reason, lines, ask.now))
+    items = ask.body.get("orderItems")
+    lines = () if items is None else read_lines(items, "orderItems", "skuCode", ("itemId", "countryCode"))
+    return life.ask_refund(ask.store, _order_id(ask), ask.body["remark"], pieces_by_sku(lines), ask.now)
 
 
 def refunds(ask: Ask) -> Any:
@@ -360,15 +353,13 @@ CALLS: dict[tuple[str, str], Callable[[Ask], Any]] = {
     ("POST", "/openapi/v2/order/orders/<id>/refund"): ask_refund,
     ("GET", "/openapi/v1/order/orders/refund/<id>"): refunds,
     ("GET", "/openapi/v2/order/orders/refund/<id>"): refunds,
-    ("POST", "/openapi/v2/order/orders/channel"): lambda ask: goods.channels(ask.store, ask.body),
-    ("POST", "/openapi/v2/order/orders/channel/automationSplit"): lambda ask: goods.split(
-        ask.store, ask.body
-    ),
+    ("POST", "/openapi/v2/order/orders/channel"): goods.channels,
+    ("POST", "/openapi/v2/order/orders/channel/automationSplit"): goods.split,
     ("GET", "/openapi/v1/payment/balance"): balance,
-    ("GET", "/openapi/v1/product/stocks"): lambda ask: goods.stocks(ask.store, ask.query),
-    ("GET", "/openapi/v1/product/products"): lambda ask: goods.product_list(ask.store, ask.query),
-    ("GET", "/openapi/v1/product/category"): lambda ask: goods.categories(),
-    ("GET", "/openapi/v1/product/countryAndWarehouse"): lambda ask: goods.warehouses(),
+    ("GET", "/openapi/v1/product/stocks"): goods.stocks,
+    ("GET", "/openapi/v1/product/products"): goods.product_list,
+    ("GET", "/openapi/v1/product/category"): goods.categories,
+    ("GET", "/openapi/v1/product/countryAndWarehouse"): goods.warehouses,
 }
 
 
@@ -376,15 +367,3 @@ def _order_id(ask: Ask) -> int:
     if not ask.args["id"].isdecimal():
         raise Rejected(NOT_FOUND, "the order does not exist")
     return int(ask.args["id"])
-
-
-def _refund_lines(lines: Any) -> list[dict[str, Any]]:
-    if not isinstance(lines, list) or not lines:
-        raise Rejected(INVALID, "orderItems is empty")
-    for index, line in enumerate(lines):
-        given = set(line) if isinstance(line, dict) else set()
-        if missing := {"itemId", "skuCode", "quantity", "countryCode"} - given:
-            raise Rejected(INVALID, f"orderItems[{index}]: required: {', '.join(sorted(missing))}")
-        if not isinstance(line["quantity"], int) or line["quantity"] < 1:
-            raise Rejected(INVALID, f"orderItems[{index}].quantity must be greater than 0")
-    return [{"sku": str(line["skuCode"]), "quantity": line["quantity"]} for line in lines]

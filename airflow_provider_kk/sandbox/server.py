@@ -1,26 +1,165 @@
-"""The sandbox as a server: in a thread of a test's process, or of `kk sandbox`."""
+"""The sandbox as a server: in a thread of a test's process, or of `kk sandbox`.
+
+Below Flask is an HTTP server with keep-alive, whole requests only, and sockets that break on command.
+werkzeug's own handler ends the connection after each answer. KK keeps it open, and clients react differently
+if a kept connection breaks. So this handler writes the answer itself, in one piece.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
 
 try:
-    import flask  # noqa: F401
+    from flask import Response
+    from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 except ImportError as error:  # pragma: no cover
     raise ImportError("the sandbox needs Flask: pip install 'airflow-provider-kk[sandbox]'") from error
 
 from airflow_provider_kk.sandbox.app import create_app, is_loopback
 from airflow_provider_kk.sandbox.control import SandboxControl
-from airflow_provider_kk.sandbox.http_handler import Server
-from airflow_provider_kk.sandbox.kk import KK
+from airflow_provider_kk.sandbox.faults import InjectedFault
+from airflow_provider_kk.sandbox.kk import BREAKS, KK
 from airflow_provider_kk.sandbox.settings import Settings
 from airflow_provider_kk.sandbox.store import DEFAULT_BALANCE, SandboxStore
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+LARGEST_BODY = 10_000_000
 DEFAULT_TOKEN = "sandbox-token"  # noqa: S105 - no secret: the local KK's
+
+
+class Handler(WSGIRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    #: Seconds after which an idle connection is closed, as servers do.
+    timeout = 75
+    server: Server
+
+    def finish(self) -> None:
+        """End the connection, which may be broken already."""
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    def run_wsgi(self) -> None:
+        """Read a whole request, pass it to Flask, and answer or break the connection."""
+        body = self._body()
+        if body is None:
+            self.close_connection = True
+            return
+        environ = self.make_environ()
+        breaks: list[InjectedFault] = []
+        environ |= {"wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True, BREAKS: breaks}
+        answer = Response.from_app(self.server.app, environ, buffered=True)
+        answer.headers.update(
+            {
+                "Content-Length": str(len(answer.data)),
+                "Date": formatdate(self.server.kk.now(), usegmt=True),
+                "Server": "kk-sandbox",
+                "Connection": "close" if self.close_connection else "keep-alive",
+            }
+        )
+        head = f"HTTP/1.1 {answer.status}\r\n{answer.headers}".encode("latin-1")
+        if not breaks:
+            self.connection.sendall(head + answer.data)
+            return
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            _break_off(self.connection, breaks[0], head, answer.data, self.server.kk.stopped)
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Log nothing: the sandbox keeps its own log, and a URL may hold personal data."""
+
+    def _body(self) -> bytes | None:
+        """Return the body; None if it did not arrive as a whole, since no server acts on such a request."""
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            return self._chunks()
+        length = int(self.headers.get("Content-Length") or 0)
+        if length > LARGEST_BODY:
+            return None
+        body = self.rfile.read(length)
+        return body if len(body) == length else None
+
+    def _chunks(self) -> bytes | None:
+        body = b""
+        while len(body) <= LARGEST_BODY:
+            size = int(self.rfile.readline(64).split(b";")[0].strip() or b"0", 16)
+            chunk = self.rfile.read(size)
+            ended = self.rfile.readline(64)
+            if not ended or len(chunk) < size:
+                return None
+            if size == 0:
+                return body
+            body += chunk
+        return None
+
+
+class Server(ThreadedWSGIServer):
+    """A server with a thread for each connection, which can end all connections at once."""
+
+    def __init__(self, host: str, port: int, app: WSGIApplication, kk: KK) -> None:
+        self.connections: dict[socket.socket, threading.Thread] = {}
+        self.kk = kk
+        super().__init__(host, port, app, Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread. It is registered first, so that none stays open at the end."""
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="kk-sandbox", daemon=True
+        )
+        self.connections[request] = thread
+        thread.start()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Remove a connection that has ended."""
+        self.connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore callers that closed their connection, since that is no error of the sandbox."""
+
+    def server_close(self) -> None:
+        """Stop listening, close every connection and wait for its thread."""
+        super().server_close()
+        for connection, thread in list(self.connections.items()):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            thread.join(timeout=2)
+
+
+def _break_off(
+    connection: socket.socket, fault: InjectedFault, head: bytes, body: bytes, stopped: threading.Event
+) -> None:
+    """Send what the fault leaves of the answer, and end the connection: by RST for `reset`, else by FIN."""
+    match fault.kind.effect:
+        case "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Files of the socket keep it open, and a normal shutdown would come first.
+            os.close(connection.detach())
+            return
+        case "cut_body":
+            connection.sendall(head + body[: len(body) // 2])
+        case "cut_headers":
+            connection.sendall(head[: len(head) // 2])
+        case "stall":
+            stopped.wait(fault.options["seconds"])
+        case "drip":
+            for byte in head + body:
+                connection.sendall(bytes([byte]))
+                if stopped.wait(fault.options["interval_s"]):
+                    return
+    connection.shutdown(socket.SHUT_RDWR)
 
 
 class SandboxServer:
@@ -62,10 +201,8 @@ class SandboxServer:
         self._host, self._port = host, port
         self._settings = Settings()
         self._settings.change(**settings)
-        self._file = None if file is None else os.fspath(file)
-        self._balance = round(balance * 100)
-        self._seed = seed
-        self._clock = clock
+        self._account = file, round(balance * 100), self._settings
+        self._clock, self._seed = clock, seed
         self._kk: KK | None = None
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
@@ -85,15 +222,13 @@ class SandboxServer:
 
     def start(self) -> SandboxServer:
         """Start to serve. When this returns, requests are accepted."""
-        store = SandboxStore(self._file, self._balance, self._settings)
-        kk = KK(store, self._settings, self._clock, self.token, self._seed)
+        self._kk = KK(SandboxStore(*self._account), self._settings, self._clock, self.token, self._seed)
         # Some versions of werkzeug end the process if a port is in use; a test needs an error.
         try:
-            self._server = Server(self._host, self._port, create_app(kk), kk.now)
+            self._server = Server(self._host, self._port, create_app(self._kk), self._kk)
         except (SystemExit, OSError):
-            store.close()
+            self._kk.store.close()
             raise OSError(f"port {self._port} of {self._host} is in use. Choose another one") from None
-        self._kk = kk
         # The port stays the same over stop() and start(), since clients keep it.
         self._port = self._server.port
         self._thread = threading.Thread(
@@ -108,8 +243,6 @@ class SandboxServer:
             return
         self._kk.stopped.set()
         self._server.shutdown()
-        self._server.server_close()
-        self._server.end_connections()
         self._thread.join(timeout=5)
         self._kk.store.close()
         self._server = self._kk = self._thread = None

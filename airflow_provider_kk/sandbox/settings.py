@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
-
-#: Settings with a few possible values.
-CHOICES: dict[str, tuple[str, ...]] = {
-    "answer": ("number", "text", "comma", "list", "kkOrderIds", "id", "first"),
-    "total": ("number", "text", "missing"),
-    "sort": ("created", "updated"),
-    "dates": ("iso", "year"),
-    "address_key": ("either", "orderAddresses", "orderAddress"),
-    "unauthorized": ("envelope", "empty", "html", "envelope_200"),
-}
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
 
 
 @dataclass
@@ -21,7 +11,7 @@ class Settings:
     """The behaviour of this KK. Times are seconds of the sandbox's clock."""
 
     #: The create answer's `data`; `first` hides the further ids of a split, most others join them by commas.
-    answer: str = "number"
+    answer: Literal["number", "text", "comma", "list", "kkOrderIds", "id", "first"] = "number"
     #: Orders and refunds younger than this are not listed.
     list_lag_s: float = 0.0
     #: Seconds until lists have a change; until then they have the order before the change.
@@ -31,19 +21,19 @@ class Settings:
     #: The largest page size, also if the caller requests more.
     page_cap: int = 250
     #: The form of a list's total number of rows.
-    total: str = "number"
+    total: Literal["number", "text", "missing"] = "number"
     #: `updated` moves a changed row to the front, so that pages shift while they are read.
-    sort: str = "created"
+    sort: Literal["created", "updated"] = "created"
     #: Dates of listed orders: ISO 8601, or only years as in one old example.
-    dates: str = "iso"
+    dates: Literal["iso", "year"] = "iso"
     #: A number that looks like an integer is listed as one.
     integer_numbers: bool = False
     #: The field name of the caller's number in lists; empty: the documented name of each call.
     number_field: str = ""
     #: Which spelling of the address is read in a new order.
-    address_key: str = "either"
+    address_key: Literal["either", "orderAddresses", "orderAddress"] = "either"
     #: The answer to a wrong token; `envelope_200` is code 401 with HTTP 200.
-    unauthorized: str = "envelope"
+    unauthorized: Literal["envelope", "empty", "html", "envelope_200"] = "envelope"
     #: HTTP status of a rejection's envelope.
     rejection_status: int = 200
     #: The leaky bucket.
@@ -75,18 +65,14 @@ class Settings:
         Raises:
             ValueError: there is no such setting, or a value has the wrong type.
         """
-        known = {field.name: type(getattr(self, field.name)) for field in fields(self)}
+        known = get_type_hints(Settings)
         for name, value in changes.items():
             if name not in known:
                 raise ValueError(f"there is no setting {name!r}. Use one of: {', '.join(sorted(known))}")
-            _check(name, known[name], value)
-        for name, value in changes.items():
-            setattr(self, name, known[name](value))
-
-
-def _check(name: str, kind: type, value: Any) -> None:
-    if name in CHOICES and value not in CHOICES[name]:
-        raise ValueError(f"{name} must be one of {', '.join(CHOICES[name])}")
-    numeric = kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool)
-    if not (numeric or isinstance(value, kind)):
-        raise ValueError(f"{name} must be a value of type {kind.__name__}")
+            kind = known[name]
+            if choices := get_args(kind):
+                if value not in choices:
+                    raise ValueError(f"{name} must be one of {', '.join(choices)}")
+            elif type(value) is not kind and (type(value), kind) != (int, float):
+                raise ValueError(f"{name} must be a value of type {kind.__name__}")
+        vars(self).update(changes)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.sandbox.goods import freight, product_of, products
-from airflow_provider_kk.sandbox.json_values import NO_BALANCE, SOLD_OUT, UNKNOWN_SKU, Rejected
+from airflow_provider_kk.sandbox.json_values import NO_BALANCE, NOT_FOUND, SOLD_OUT, UNKNOWN_SKU, Rejected
 from airflow_provider_kk.sandbox.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ FIRST_REFUND_NO = 20000000500001
 DEFAULT_BALANCE = 1_000_000_000
 
 #: `call` numbers the committed create calls: the orders of one split share it, a duplicate has its own.
+#: `kk_past` has the state of an order before each change, for lists that are late.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS kk_order (
     id INTEGER PRIMARY KEY, call INTEGER NOT NULL, number TEXT, remark TEXT, sale_platform TEXT,
@@ -38,22 +41,16 @@ CREATE INDEX IF NOT EXISTS kk_order_number ON kk_order (number, call);
 CREATE INDEX IF NOT EXISTS kk_order_state ON kk_order (state, created_at);
 CREATE INDEX IF NOT EXISTS kk_order_step ON kk_order (state, updated_at);
 CREATE TABLE IF NOT EXISTS refund (
-    no INTEGER PRIMARY KEY, order_id INTEGER NOT NULL, remark TEXT, reason TEXT, lines TEXT,
+    no INTEGER PRIMARY KEY, order_id INTEGER NOT NULL, remark TEXT, pieces TEXT NOT NULL,
     state TEXT NOT NULL, asked_at REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS refund_order ON refund (order_id);
 CREATE INDEX IF NOT EXISTS refund_state ON refund (state, asked_at);
 CREATE TABLE IF NOT EXISTS late_call (id INTEGER PRIMARY KEY, due_at REAL NOT NULL, endpoint TEXT, ask TEXT);
 CREATE INDEX IF NOT EXISTS late_call_due ON late_call (due_at);
-CREATE TABLE IF NOT EXISTS stock (sku TEXT PRIMARY KEY, qty INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS sku_details (sku TEXT PRIMARY KEY, fields TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS kk_past AS SELECT *, 0.0 AS until FROM kk_order WHERE 0;
 CREATE INDEX IF NOT EXISTS kk_past_until ON kk_past (until);
-"""
-
-#: Keeps orders in their state before a change.
-KEEP_PAST = """
 CREATE TRIGGER IF NOT EXISTS kk_order_changes BEFORE UPDATE OF updated_at ON kk_order
 WHEN NEW.updated_at > OLD.updated_at
 BEGIN INSERT INTO kk_past SELECT *, NEW.updated_at FROM kk_order WHERE id = OLD.id; END;
@@ -73,7 +70,7 @@ class SandboxStore:
         settings: only `any_sku` is used here.
     """
 
-    def __init__(self, path: str | None, balance: int, settings: Settings) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, balance: int, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
@@ -87,17 +84,12 @@ class SandboxStore:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Open an exclusive transaction. All of it is committed, or nothing."""
         with self._lock:
-            outermost = not self._db.in_transaction
-            if outermost:
-                self._db.execute("BEGIN")
-            try:
+            if self._db.in_transaction:
                 yield self._db
-            except BaseException:
-                if outermost:
-                    self._db.execute("ROLLBACK")
-                raise
-            if outermost:
-                self._db.execute("COMMIT")
+                return
+            with self._db:
+                self._db.execute("BEGIN")
+                yield self._db
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
         """Return the rows of a query."""
@@ -122,71 +114,88 @@ class SandboxStore:
             takes_stock: reduce the stock.
         """
         with self.transaction():
-            self._check_stock(order.lines)
-            split = list(_split(order.lines))
+            for sku, quantity in pieces_by_sku(order.lines).items():
+                self.require(sku)
+                if quantity > self.stock(sku):
+                    raise Rejected(SOLD_OUT, f"sku {sku} is sold out")
+            split = [
+                (to, list(lines)) for to, lines in groupby(sorted(order.lines, key=_warehouse), _warehouse)
+            ]
             costs = [_cost(lines, order.channel_type) for _, lines in split]
-            if sum(subtotal + shipping for subtotal, shipping in costs) > self.available():
+            if sum(map(sum, costs)) > self.available():
                 raise Rejected(NO_BALANCE, "insufficient account balance")
-            call = int(self.add_fact("calls", 1))
+            call = (self.value("SELECT call FROM kk_order ORDER BY id DESC LIMIT 1") or 0) + 1
             made = list(zip(split, costs, strict=True))[:parts]
             if takes_stock:
                 for sku, quantity in (line for (_, lines), _ in made for line in lines):
                     self.set_stock(sku, self.stock(sku) - quantity)
             return [self._insert(call, order, to, lines, cost, at) for (to, lines), cost in made]
 
+    def order(self, order_id: int) -> Row:
+        """Return an order. Raises Rejected if there is none."""
+        found = self.rows("SELECT * FROM kk_order WHERE id = ?", (order_id,))
+        if not found:
+            raise Rejected(NOT_FOUND, "the order does not exist")
+        return found[0]
+
+    def change_order(self, order_id: int, at: float, **columns: Any) -> None:
+        """Set columns of an order."""
+        names = "".join(f", {name} = ?" for name in columns)
+        with self.transaction() as db:
+            db.execute(
+                f"UPDATE kk_order SET updated_at = ?{names} WHERE id = ?",  # noqa: S608 - constant names
+                (at, *columns.values(), order_id),
+            )
+
     def available(self) -> int:
         """Return the balance without the price of unpaid orders."""
-        return int(self.fact("balance")) - int(self.fact("reserved"))
+        return int(self.fact("balance") - self.fact("reserved"))
 
     def sells(self, sku: str) -> bool:
         """Return whether there is such an SKU."""
         return sku in products() or self._settings.any_sku
 
+    def require(self, sku: str) -> None:
+        """Raise Rejected if there is no such SKU."""
+        if not self.sells(sku):
+            hint = "To sell SKUs that the catalogue lacks, set `any_sku`"
+            raise Rejected(UNKNOWN_SKU, f"sku {sku} does not exist. {hint}")
+
     def stock(self, sku: str) -> int:
         """Return the pieces on hand."""
-        changed = self.value("SELECT qty FROM stock WHERE sku = ?", (sku,))
-        return product_of(sku).stock if changed is None else int(changed)
+        return int(self.fact(f"stock {sku}", product_of(sku).stock))
 
     def set_stock(self, sku: str, qty: int) -> None:
-        """Make a SKU sold out (0) or available. Raises ValueError for an unknown one."""
-        self._require(sku)
-        with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO stock VALUES (?, ?)", (sku, qty))
+        """Make a SKU sold out (0) or available. Raises Rejected for an unknown one."""
+        self.require(sku)
+        self.set_fact(f"stock {sku}", qty)
 
     def sku_details(self, sku: str) -> dict[str, Any]:
         """Return the values of a SKU in product queries that replace the catalogue's, by KK's names."""
-        fields = self.value("SELECT fields FROM sku_details WHERE sku = ?", (sku,))
-        return dict(json.loads(fields)) if fields else {}
+        return dict(json.loads(self.fact(f"details {sku}", "{}")))
 
     def set_sku_details(self, sku: str, fields: Mapping[str, Any]) -> None:
         """Set the values of a SKU in product queries; the prices of orders stay the catalogue's.
 
-        Raises ValueError for an unknown SKU.
+        Raises Rejected for an unknown SKU.
         """
-        self._require(sku)
-        with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO sku_details VALUES (?, ?)", (sku, json.dumps(fields)))
+        self.require(sku)
+        self.set_fact(f"details {sku}", json.dumps(fields))
 
-    def fact(self, name: str) -> float:
-        """Return a number of the account; 0 if it was never set."""
-        return float(self.value("SELECT value FROM fact WHERE name = ?", (name,)) or 0)
+    def fact(self, name: str, default: Any = 0) -> Any:
+        """Return what the account has under a name: a number or a text."""
+        value = self.value("SELECT value FROM fact WHERE name = ?", (name,))
+        return default if value is None else value
 
-    def set_fact(self, name: str, value: float) -> None:
-        """Store a number of the account."""
+    def set_fact(self, name: str, value: float | str) -> None:
+        """Store a number or a text of the account."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
 
-    def add_fact(self, name: str, change: float) -> float:
-        """Add to a number of the account, and return its new value."""
+    def add_fact(self, name: str, change: float) -> None:
+        """Add to a number of the account."""
         with self.transaction():
-            value = self.fact(name) + change
-            self.set_fact(name, value)
-            return value
-
-    def keep_past(self) -> None:
-        """Keep each order's state before a change from now on."""
-        with self._lock:
-            self._db.executescript(KEEP_PAST)
+            self.set_fact(name, self.fact(name) + change)
 
     def duplicates(self) -> list[str]:
         """Return the order numbers for which more than one call made orders."""
@@ -199,7 +208,7 @@ class SandboxStore:
     def reset(self) -> None:
         """Delete every order, refund and late call, and restore the initial balance and stock."""
         with self.transaction() as db:
-            for table in ("kk_order", "refund", "late_call", "stock", "sku_details", "fact", "kk_past"):
+            for table in ("kk_order", "refund", "late_call", "fact", "kk_past"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - constant names
             self.set_fact("balance", self._start_balance)
 
@@ -208,30 +217,13 @@ class SandboxStore:
         with self._lock:
             self._db.close()
 
-    def _require(self, sku: str) -> None:
-        if not self.sells(sku):
-            raise ValueError(
-                f"sku {sku} does not exist. To sell SKUs that the catalogue lacks, set `any_sku`"
-            )
-
-    def _check_stock(self, lines: Iterable[Line]) -> None:
-        wanted: dict[str, int] = {}
-        for sku, quantity in lines:
-            if not self.sells(sku):
-                raise Rejected(UNKNOWN_SKU, f"sku {sku} does not exist")
-            wanted[sku] = wanted.get(sku, 0) + quantity
-        for sku, quantity in wanted.items():
-            if quantity > self.stock(sku):
-                raise Rejected(SOLD_OUT, f"sku {sku} is sold out")
-
     def _insert(
         self, call: int, order: NewOrder, warehouse: str, lines: list[Line], cost: tuple[int, int], at: float
     ) -> int:
-        order_id = max(FIRST_ORDER_ID - 1, self.value("SELECT max(id) FROM kk_order") or 0) + 1
+        order_id = int(self.value("SELECT coalesce(max(id) + 1, ?) FROM kk_order", (FIRST_ORDER_ID,)))
         values = (
             order_id, call, order.number, order.remark, order.sale_platform, order.channel_type,
-            "waiting_payment", warehouse, at, at, *cost,
-            json.dumps(order.address), json.dumps(_items(order_id, lines)),
+            "waiting_payment", warehouse, at, at, *cost, json.dumps(order.address), json.dumps(lines),
         )  # fmt: skip
         self._db.execute(
             "INSERT INTO kk_order (id, call, number, remark, sale_platform, channel_type, state, warehouse,"
@@ -243,35 +235,18 @@ class SandboxStore:
         return order_id
 
 
-def pieces_by_sku(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def pieces_by_sku(lines: Iterable[Line]) -> Counter[str]:
     """Return the pieces of each SKU."""
-    pieces: dict[str, int] = {}
-    for row in rows:
-        pieces[row["sku"]] = pieces.get(row["sku"], 0) + row["quantity"]
+    pieces: Counter[str] = Counter()
+    for sku, quantity in lines:
+        pieces[sku] += quantity
     return pieces
 
 
-def _split(lines: Iterable[Line]) -> Iterator[tuple[str, list[Line]]]:
-    def warehouse(line: Line) -> str:
-        return product_of(line[0]).country
-
-    for country, group in groupby(sorted(lines, key=warehouse), key=warehouse):
-        yield country, list(group)
+def _warehouse(line: Line) -> str:
+    return product_of(line[0]).country
 
 
 def _cost(lines: Iterable[Line], channel_type: str | None) -> tuple[int, int]:
     subtotal = sum(product_of(sku).price * quantity for sku, quantity in lines)
     return subtotal, freight(sum(quantity for _, quantity in lines), channel_type)
-
-
-def _items(order_id: int, lines: Iterable[Line]) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": order_id * 100 + index,
-            "item_id": product_of(sku).item_id,
-            "sku": sku,
-            "quantity": quantity,
-            "refunded": 0,
-        }
-        for index, (sku, quantity) in enumerate(lines, start=1)
-    ]

@@ -15,11 +15,11 @@ from airflow.providers.common.compat.sdk import (
     BaseHook,
     BaseSensorOperator,
     PokeReturnValue,
-    conf,
 )
 
 from airflow_provider_kk.hooks.kk import KKHook
 from airflow_provider_kk.links.kk import IN_LEDGER
+from airflow_provider_kk.operators.base import DEFERRABLE, order_argument, rendered, translate_errors
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, XComArg
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 GOALS = ("paid", "shipped", "delivered", "refunded")
-_DEFERRABLE = conf.getboolean("operators", "default_deferrable", fallback=False)
 
 
 class OrderSensor(BaseSensorOperator):
@@ -72,15 +71,13 @@ class OrderSensor(BaseSensorOperator):
         any_split: bool = False,
         kk_conn_id: str = KKHook.default_conn_name,
         ledger_conn_id: str | None = None,
-        deferrable: bool = _DEFERRABLE,
+        deferrable: bool = DEFERRABLE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if until not in GOALS:
             raise ValueError(f"until must be one of {', '.join(GOALS)}, not {until!r}")
-        if (kk_order_id is None) == (custom_order_number is None):
-            raise ValueError("set either kk_order_id or custom_order_number")
-        self._given = "custom_order_number" if kk_order_id is None else "kk_order_id"
+        self._given = order_argument(kk_order_id, custom_order_number)
         self.kk_order_id = kk_order_id
         self.custom_order_number = custom_order_number
         self.until = until
@@ -116,6 +113,7 @@ class OrderSensor(BaseSensorOperator):
         return self._wait_deferred(event["deadline"])
 
     def _wait_deferred(self, deadline: float) -> Any:
+        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
         from airflow_provider_kk.triggers.kk import OrderTrigger
 
         with self._softly():
@@ -128,7 +126,7 @@ class OrderSensor(BaseSensorOperator):
                 )
         trigger = OrderTrigger(
             kk_conn_id=self.kk_conn_id,
-            ledger_conn_id=self._ledger_conn_id(KKHook(self.kk_conn_id)),
+            ledger_conn_id=resolve_ledger_conn_id(KKHook(self.kk_conn_id), self.ledger_conn_id),
             kk_order_ids=ids,
             until=self.until,
             any_split=self.any_split,
@@ -140,7 +138,7 @@ class OrderSensor(BaseSensorOperator):
     def _poll(self) -> tuple[Outlook | None, list[str]]:
         """Return the orders' outlook, None while it is not known, and their ids once all are known."""
         from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError
-        from airflow_provider_kk.api.fulfilment import Goal, not_listed, outlook
+        from airflow_provider_kk.api.fulfilment import FulfilmentStatus, not_listed, outlook
         from airflow_provider_kk.delivery.model import InconclusiveError
 
         try:
@@ -154,7 +152,7 @@ class OrderSensor(BaseSensorOperator):
         if not ids:
             self.log.info("%s", self._last_status)
             return None, []
-        seen = outlook(ids, listed, Goal(self.until), any_split=self.any_split)
+        seen = outlook(ids, listed, FulfilmentStatus(self.until), any_split=self.any_split)
         is_clear = are_all or self.any_split
         if seen.why_never and (are_all or not self.any_split):
             raise AirflowFailException(seen.why_never)
@@ -168,21 +166,21 @@ class OrderSensor(BaseSensorOperator):
 
     def _read(self) -> tuple[list[str], Sequence[Any], bool]:
         """Return the ids, KK's orders of these ids, and whether these are all splits."""
-        given = str(getattr(self, self._given)).strip()
-        if given in ("", "None"):
-            raise AirflowFailException(
-                f"{self._given} rendered to {given or 'an empty text'}. Check that the upstream task "
-                "returned a value"
-            )
-        with self._reading() as (client, ledger):
-            if self._given == "kk_order_id":
-                ids = [given]
+        from airflow_provider_kk.hooks.ledger_connection import reading, resolve_ledger_conn_id
+
+        given = rendered(self, self._given)
+        with translate_errors():
+            hook = KKHook(self.kk_conn_id)
+            ledger_conn_id = resolve_ledger_conn_id(hook, self.ledger_conn_id)
+            connection = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
+            with reading(hook, connection) as (client, ledger):
+                if self._given == "custom_order_number":
+                    splits = self._splits(given, client, ledger)
+                    return list(splits.kk_order_ids), splits.orders, splits.are_all
                 try:
-                    return ids, client.get_orders(ids), True
+                    return [given], client.get_orders([given]), True
                 except ValueError as error:
                     raise AirflowFailException(f"kk_order_id: {error}") from error
-            splits = self._splits(given, client, ledger)
-            return list(splits.kk_order_ids), splits.orders, splits.are_all
 
     def _splits(self, number: str, client: KKClient, ledger: SqlLedger | None) -> Splits:
         from airflow_provider_kk.delivery.listing import splits_of
@@ -199,23 +197,6 @@ class OrderSensor(BaseSensorOperator):
         elif not splits.are_all:
             self.log.info("KK's list does not have all goods of order %s yet", number)
         return splits
-
-    @contextmanager
-    def _reading(self) -> Iterator[tuple[KKClient, SqlLedger | None]]:
-        from airflow_provider_kk.hooks.ledger_connection import reading
-        from airflow_provider_kk.operators.base import translate_errors
-
-        with translate_errors():
-            hook = KKHook(self.kk_conn_id)
-            ledger_conn_id = self._ledger_conn_id(hook)
-            connection = BaseHook.get_connection(ledger_conn_id) if ledger_conn_id else None
-            with reading(hook, connection) as found:
-                yield found
-
-    def _ledger_conn_id(self, hook: KKHook) -> str | None:
-        from airflow_provider_kk.hooks.ledger_connection import resolve_ledger_conn_id
-
-        return resolve_ledger_conn_id(hook, self.ledger_conn_id)
 
     @contextmanager
     def _softly(self) -> Iterator[None]:

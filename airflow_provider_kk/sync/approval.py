@@ -8,10 +8,11 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS
@@ -64,10 +65,6 @@ class PlanSummary:
             f"countries: {_counted(self.countries)}; SKUs: {_counted(self.top_skus)}"
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
-
 
 def summarise_plan(
     run_queue: RunQueue, settings: ConnectionSettings, *, limit: int | None, prices: Prices, warnings: int
@@ -77,32 +74,27 @@ def summarise_plan(
     Orders in doubt are not counted, since they were sent before. Their digests are in the plan, since a sync
     may resend one that KK's list proves absent.
     """
-    orders, units = 0, 0
-    skus, countries = dict[str, int](), dict[str, int]()
+    skus, countries = Counter[str](), Counter[str]()
     value: Decimal | None = Decimal(0)
     digests = _Digests()
-    for item in islice(_items(run_queue, RunStatus.POSTPONED), limit):
-        orders += 1
+    for item in islice(chain.from_iterable(run_queue.batches(RunStatus.POSTPONED)), limit):
         cost = prices.total(item.content.goods)
         value = None if value is None or cost is None else value + cost
-        for sku, number in item.content.goods.items():
-            units += number
-            skus[sku] = skus.get(sku, 0) + number
-        country = item.content.country or ""
-        countries[country] = countries.get(country, 0) + 1
+        skus.update(item.content.goods)
+        countries[item.content.country or ""] += 1
         digests.add(_digest(item, settings))
-    for item in _items(run_queue, RunStatus.IN_DOUBT):
+    for item in chain.from_iterable(run_queue.batches(RunStatus.IN_DOUBT)):
         digests.add(_digest(item, settings))
-    plan_digest, plan_orders = digests.result(settings)
+    parts = digests.in_order()
     return PlanSummary(
-        new_orders=orders,
-        units=units,
+        new_orders=countries.total(),
+        units=skus.total(),
         value=f"{value:.2f}" if value else None,
         top_skus=_most(skus, _TOP_SKUS),
         countries=_most(countries),
         warnings=warnings,
-        plan_digest=plan_digest,
-        plan_orders=plan_orders,
+        plan_digest=_plan_digest(parts, settings),
+        plan_orders="".join(base64.urlsafe_b64encode(part).decode() for part in parts),
     )
 
 
@@ -139,7 +131,7 @@ class Approval:
             joined = base64.b64decode(str(given["plan_orders"]), altchars=b"-_", validate=True)
         except (ValueError, binascii.Error):
             joined = b"?"
-        if _plan_digest(joined, settings) != digest:
+        if _plan_digest([joined], settings) != digest:
             raise _unusable(
                 "its plan_digest does not fit its plan_orders and this account. It was changed or truncated, "
                 "or made with another kk connection. Make a new plan"
@@ -160,7 +152,7 @@ class Approval:
         report = guards.run()
         if not report.exceeded:
             orders = {_digest(item, self.settings) for item in _whole(guards)}
-            is_approved = _plan_digest(b"".join(sorted(orders)), self.settings) == self.digest
+            is_approved = _plan_digest(sorted(orders), self.settings) == self.digest
             self.orders = frozenset(orders if is_approved else ())
             self._why_not = _OTHER_ORDER if is_approved else _OTHER_WHOLE
             self._postpone_others(guards, log)
@@ -189,11 +181,6 @@ def _whole(guards: GuardCheck) -> Iterator[QueuedOrder]:
                 yield item
 
 
-def _items(run_queue: RunQueue, status: RunStatus) -> Iterator[QueuedOrder]:
-    for batch in run_queue.batches(status):
-        yield from batch
-
-
 def _digest(item: QueuedOrder, settings: ConnectionSettings) -> bytes:
     """Return a digest of the request that would create an order, without the order of its lines.
 
@@ -216,32 +203,20 @@ class _Digests:
     def add(self, digest: bytes) -> None:
         self._buckets[digest[0]] += digest
 
-    def result(self, settings: ConnectionSettings) -> tuple[str, str]:
-        """Return the digest of the plan and its orders' digests as text: in order, each once. Forget them."""
-        digest, texts = _account_digest(settings), []
-        for bucket in self._buckets:
-            joined = b"".join(sorted(set(_separate(bytes(bucket)))))
-            bucket.clear()
-            digest.update(joined)
-            texts.append(base64.urlsafe_b64encode(joined).decode())
-        return _as_text(digest), "".join(texts)
+    def in_order(self) -> list[bytes]:
+        """Return the digests in order, each once; those of a bucket are joined."""
+        return [b"".join(sorted(set(_separate(bytes(bucket))))) for bucket in self._buckets]
 
 
 def _separate(joined: bytes) -> Iterator[bytes]:
     return (joined[at : at + _SIZE] for at in range(0, len(joined), _SIZE))
 
 
-def _plan_digest(joined: bytes, settings: ConnectionSettings) -> str:
-    digest = _account_digest(settings)
-    digest.update(joined)
-    return _as_text(digest)
-
-
-def _account_digest(settings: ConnectionSettings) -> hashlib.blake2b:
-    return hashlib.blake2b(json.dumps([settings.host, settings.account]).encode(), digest_size=_SIZE)
-
-
-def _as_text(digest: hashlib.blake2b) -> str:
+def _plan_digest(parts: Iterable[bytes], settings: ConnectionSettings) -> str:
+    account = json.dumps([settings.host, settings.account])
+    digest = hashlib.blake2b(account.encode(), digest_size=_SIZE)
+    for part in parts:
+        digest.update(part)
     return f"1:{digest.hexdigest()}"
 
 

@@ -9,27 +9,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, trusted_now
+from airflow_provider_kk.api.client import chunks
+from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, KKOrderList, is_part, trusted_now
 from airflow_provider_kk.delivery.log import Log, utc
 from airflow_provider_kk.delivery.model import (
     Attempt,
+    Goods,
     InconclusiveError,
     ListedOrder,
-    OrderList,
     Record,
+    add_goods,
     plain_number,
+    union,
 )
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
-
-from collections.abc import Collection
-from enum import StrEnum
-
-from airflow_provider_kk.delivery.model import Goods, add_goods, union
 
 _PENDING = DOUBTFUL | {State.HELD}
 
@@ -81,164 +80,119 @@ class Finding:
     kk_ids: tuple[str, ...] = ()
 
 
-def unclaimed(key: str, shown: Sequence[ListedOrder]) -> Finding:
-    """Return the finding for a number that the ledger does not have."""
-    standing = [one for one in shown if not one.is_cancelled]
-    if not standing:
-        return Finding(key, AuditResult.AGREES, "cancelled at KK", kk_ids=_ids(shown))
-    message = "the ledger does not have this number"
-    return Finding(key, AuditResult.UNCLAIMED, message, kk_has=_goods(standing), kk_ids=_ids(standing))
-
-
-def unnumbered(one: ListedOrder) -> Finding:
-    """Return the finding for a KK order whose number is missing or cannot be parsed."""
-    at = f"created {utc(one.created_at)}" if one.created_at else ""
-    return Finding(None, AuditResult.UNNUMBERED, at, kk_has=one.goods or {}, kk_ids=(one.id,))
-
-
-def compare(
-    key: str,
-    generations: Sequence[Record],
-    shown: Sequence[ListedOrder],
-    attempts: Sequence[Attempt],
-    now: float,
-) -> Finding:
-    """Compare one order number.
+class _Comparison:
+    """What the ledger and KK have of one order number.
 
     :param generations: the ledger's rows at whose times KK's list was read, oldest first.
     :param shown: all KK orders of this number from these times.
     :param attempts: POSTs that may have reached KK. An open generation may have ordered any of their goods.
-    :param now: the database's clock, epoch seconds.
     """
-    created = [one for one in generations if one.state is State.CREATED]
-    ids = _all_ids(generations)
-    # An order that was cancelled at KK counts only if the ledger has its id.
-    standing = [one for one in shown if one.id in ids or not one.is_cancelled]
-    verdict, message = _audit_result(generations, created, standing, attempts, now)
-    return Finding(
-        key,
-        verdict,
-        message,
-        state=generations[-1].state.value if generations else "",
-        generation=generations[-1].generation if generations else 0,
-        should_have=add_goods([one.content.goods for one in created]),
-        kk_has=_goods(standing),
-        ledger_ids=ids,
-        kk_ids=_ids(standing),
-    )
 
+    def __init__(
+        self, generations: Sequence[Record], shown: Sequence[ListedOrder], attempts: Sequence[Attempt]
+    ) -> None:
+        self.generations, self.attempts = generations, attempts
+        self.created = [one for one in generations if one.state is State.CREATED]
+        self.pending = [one for one in generations if one.state in _PENDING]
+        self.ledger_ids = _ids_of(generations)
+        # An order that was cancelled at KK counts only if the ledger has its id.
+        self.shown = [one for one in shown if one.id in self.ledger_ids or not one.is_cancelled]
+        self.kk_ids = tuple(one.id for one in self.shown)
+        self.should_have = add_goods([one.content.goods for one in self.created])
+        self.kk_has = add_goods([one.goods or {} for one in self.shown])
+        #: The ids with which KK's orders have to be listed, and those of them that KK does not list.
+        self.known = set(_ids_of(self.created))
+        self.lost = ", ".join(sorted(self.known - set(self.kk_ids)))
 
-def _audit_result(
-    generations: Sequence[Record],
-    created: Sequence[Record],
-    shown: Sequence[ListedOrder],
-    attempts: Sequence[Attempt],
-    now: float,
-) -> tuple[AuditResult, str]:
-    if created and all(map(_is_unclaimed, generations)):
-        return (
-            AuditResult.UNCLAIMED,
-            "the ledger has this number from KK's list alone: no sync sent or selected it",
+    def finding(self, key: str, now: float) -> Finding:
+        """Compare; `now` is the database's clock, epoch seconds."""
+        newest = self.generations[-1] if self.generations else None
+        verdict, message = self._result(now)
+        return Finding(
+            key,
+            verdict,
+            message,
+            state=newest.state.value if newest else "",
+            generation=newest.generation if newest else 0,
+            should_have=self.should_have,
+            kk_has=self.kk_has,
+            ledger_ids=self.ledger_ids,
+            kk_ids=self.kk_ids,
         )
-    unsettled = [one for one in generations if one.state is not State.CREATED and one.settle_after > now]
-    if unsettled:
-        return AuditResult.OPEN, f"its settle window is open until {utc(unsettled[-1].settle_after)}"
-    pending = [one for one in generations if one.state in _PENDING]
-    known = set(_all_ids(created))
-    if not pending and _is_resolved_so(created, known, shown):
+
+    def _result(self, now: float) -> tuple[AuditResult, str]:
+        if self.created and all(map(_is_unclaimed, self.generations)):
+            return (
+                AuditResult.UNCLAIMED,
+                "the ledger has this number from KK's list alone: no sync sent or selected it",
+            )
+        not_created = [one for one in self.generations if one.state is not State.CREATED]
+        if unsettled := [one for one in not_created if one.settle_after > now]:
+            return AuditResult.OPEN, f"its settle window is open until {utc(unsettled[-1].settle_after)}"
+        # A person resolved the number as exactly these KK orders.
+        is_resolved = any(one.adopted and one.resolved_by for one in self.created)
+        if not self.pending and is_resolved and self.known == set(self.kk_ids):
+            return AuditResult.AGREES, ""
+        if any(not one.content.goods for one in self.created) or any(one.goods is None for one in self.shown):
+            return self._by_ids()
+        verdict, message = self._by_goods()
+        if verdict is AuditResult.MORE and (others := self._others(self.ledger_ids)):
+            return verdict, f"{message}; the ledger does not have {others}"
+        if verdict is AuditResult.AGREES and self.lost:
+            return AuditResult.OTHER_IDS, f"KK does not list {self.lost}, which the ledger has"
+        return verdict, message
+
+    def _others(self, ids: Iterable[str]) -> str:
+        return ", ".join(sorted(set(self.kk_ids) - set(ids)))
+
+    def _by_ids(self) -> tuple[AuditResult, str]:
+        if self.pending:
+            return AuditResult.OPEN, self._waits()
+        if self.known and not self.kk_ids:
+            return AuditResult.MISSING, "KK shows no order of this number"
+        if self.lost:
+            return AuditResult.FEWER, f"KK does not list {self.lost}, which the ledger has"
+        if others := self._others(self.known):
+            text = f"the ledger does not have {others}, and their goods cannot be parsed"
+            return AuditResult.UNCLEAR, text
         return AuditResult.AGREES, ""
-    if any(not one.content.goods for one in created) or any(one.goods is None for one in shown):
-        return _by_ids(known, pending, shown)
-    verdict, message = _by_goods(created, pending, shown, attempts)
-    others = sorted(set(_ids(shown)) - set(_all_ids(generations)))
-    if verdict is AuditResult.MORE and others:
-        return verdict, f"{message}; the ledger does not have {', '.join(others)}"
-    if verdict is AuditResult.AGREES and not known <= set(_ids(shown)):
-        lost = sorted(known - set(_ids(shown)))
-        return AuditResult.OTHER_IDS, f"KK does not list {', '.join(lost)}, which the ledger has"
-    return verdict, message
+
+    def _by_goods(self) -> tuple[AuditResult, str]:
+        wanted, found = self.should_have, self.kk_has
+        # The goods that the open generation may have ordered; only the newest can be open.
+        generations = {one.generation for one in self.pending}
+        sent = [one.content.goods for one in self.attempts if one.generation in generations]
+        not_known = [*sent, *(one.content.goods for one in self.pending)]
+        may_be = [wanted, *(add_goods([wanted, goods]) for goods in not_known)]
+        if found in may_be:
+            return (AuditResult.OPEN, self._waits()) if self.pending else (AuditResult.AGREES, "")
+        if wanted and not found:
+            return AuditResult.MISSING, "KK shows no order of this number"
+        waits = f" ({self._waits()})" if self.pending else ""
+        if any(is_part(found, one) for one in may_be):
+            return AuditResult.FEWER, f"KK has only a part of its goods{waits}"
+        if all(is_part(one, found) for one in may_be):
+            return AuditResult.MORE, self._how_much_more(may_be[-1]) + waits
+        return AuditResult.OTHER_GOODS, f"KK has other goods under this number{waits}"
+
+    def _how_much_more(self, wanted: Goods) -> str:
+        if not wanted:
+            return "KK has this order, and the ledger does not have it as created"
+        times = min(self.kk_has[sku] // quantity for sku, quantity in wanted.items())
+        if self.kk_has == {sku: times * quantity for sku, quantity in wanted.items()}:
+            return f"KK has this order {times} times"
+        return f"KK has more goods than were ordered, in {len(self.shown)} orders"
+
+    def _waits(self) -> str:
+        one = self.pending[-1]
+        return f"{one.state.value.replace('_', ' ')}: {one.message}" if one.message else one.state.value
 
 
 def _is_unclaimed(entry: Record) -> bool:
     return not (entry.attempt or entry.content.fingerprint or entry.resolved_by)
 
 
-def _is_resolved_so(created: Sequence[Record], known: set[str], shown: Sequence[ListedOrder]) -> bool:
-    """Return whether a person resolved the number as exactly these KK orders."""
-    is_resolved = any(one.adopted and one.resolved_by for one in created)
-    return is_resolved and known == set(_ids(shown))
-
-
-def _by_ids(
-    known: Collection[str], pending: Sequence[Record], shown: Sequence[ListedOrder]
-) -> tuple[AuditResult, str]:
-    ids = set(_ids(shown))
-    if pending:
-        return AuditResult.OPEN, _waits(pending)
-    if known and not ids:
-        return AuditResult.MISSING, "KK shows no order of this number"
-    if lost := sorted(set(known) - ids):
-        return AuditResult.FEWER, f"KK does not list {', '.join(lost)}, which the ledger has"
-    if others := sorted(ids - set(known)):
-        text = f"the ledger does not have {', '.join(others)}, and their goods cannot be parsed"
-        return AuditResult.UNCLEAR, text
-    return AuditResult.AGREES, ""
-
-
-def _by_goods(
-    created: Sequence[Record],
-    pending: Sequence[Record],
-    shown: Sequence[ListedOrder],
-    attempts: Sequence[Attempt],
-) -> tuple[AuditResult, str]:
-    wanted, found = add_goods([one.content.goods for one in created]), _goods(shown)
-    may_be = [wanted, *(add_goods([wanted, goods]) for goods in _pending_goods(pending, attempts))]
-    if found in may_be:
-        return (AuditResult.OPEN, _waits(pending)) if pending else (AuditResult.AGREES, "")
-    if wanted and not found:
-        return AuditResult.MISSING, "KK shows no order of this number"
-    waits = f" ({_waits(pending)})" if pending else ""
-    if any(_is_part(found, one) for one in may_be):
-        return AuditResult.FEWER, f"KK has only a part of its goods{waits}"
-    if all(_is_part(one, found) for one in may_be):
-        return AuditResult.MORE, _how_much_more(may_be[-1], found, shown) + waits
-    return AuditResult.OTHER_GOODS, f"KK has other goods under this number{waits}"
-
-
-def _how_much_more(wanted: Goods, found: Goods, shown: Sequence[ListedOrder]) -> str:
-    if not wanted:
-        return "KK has this order, and the ledger does not have it as created"
-    times = min(found[sku] // quantity for sku, quantity in wanted.items())
-    if dict(found) == {sku: times * quantity for sku, quantity in wanted.items()}:
-        return f"KK has this order {times} times"
-    return f"KK has more goods than were ordered, in {len(shown)} orders"
-
-
-def _pending_goods(pending: Sequence[Record], attempts: Sequence[Attempt]) -> list[Goods]:
-    """Return the goods that the open generation may have ordered; only the newest can be open."""
-    generations = {one.generation for one in pending}
-    older = [one.content.goods for one in attempts if one.generation in generations]
-    return [*older, *(one.content.goods for one in pending)]
-
-
-def _waits(pending: Sequence[Record]) -> str:
-    one = pending[-1]
-    return f"{one.state.value.replace('_', ' ')}: {one.message}" if one.message else one.state.value
-
-
-def _is_part(goods: Goods, whole: Goods) -> bool:
-    return all(quantity <= whole.get(sku, 0) for sku, quantity in goods.items())
-
-
-def _goods(shown: Sequence[ListedOrder]) -> dict[str, int]:
-    return add_goods([one.goods or {} for one in shown])
-
-
-def _ids(shown: Iterable[ListedOrder]) -> tuple[str, ...]:
-    return tuple(one.id for one in shown)
-
-
-def _all_ids(generations: Iterable[Record]) -> tuple[str, ...]:
+def _ids_of(generations: Iterable[Record]) -> tuple[str, ...]:
     return union((), (one for entry in generations for one in entry.kk_order_ids))
 
 
@@ -266,12 +220,12 @@ class Audit:
         return not any(verdict.is_difference for verdict in self.counts)
 
 
-def latest_until(ledger: SqlLedger, order_list: OrderList) -> float:
+def latest_until(ledger: SqlLedger, order_list: KKOrderList) -> float:
     """Return the time up to which KK's list is complete by now, epoch seconds."""
     return trusted_now(ledger, order_list) - ledger.timing.settle_window_s
 
 
-def audit(ledger: SqlLedger, order_list: OrderList, since: float, until: float, log: Log) -> Audit:
+def audit(ledger: SqlLedger, order_list: KKOrderList, since: float, until: float, log: Log) -> Audit:
     """Compare the orders that KK created from `since` to `until` (epoch seconds) with the ledger.
 
     :param until: not later than `latest_until`.
@@ -283,7 +237,7 @@ def audit(ledger: SqlLedger, order_list: OrderList, since: float, until: float, 
 
 class _Auditor:
     def __init__(
-        self, ledger: SqlLedger, order_list: OrderList, since: float, until: float, log: Log
+        self, ledger: SqlLedger, order_list: KKOrderList, since: float, until: float, log: Log
     ) -> None:
         self._ledger, self._order_list = ledger, order_list
         self._since, self._until = since, until
@@ -305,7 +259,17 @@ class _Auditor:
         return self._sum_up(findings)
 
     def _sum_up(self, findings: dict[str, Finding]) -> Audit:
-        apart = [unnumbered(one) for one in self._shown.unnumbered() if self._is_inside(one.created_at)]
+        apart = [
+            Finding(
+                None,
+                AuditResult.UNNUMBERED,
+                f"created {utc(one.created_at)}" if one.created_at else "",
+                kk_has=one.goods or {},
+                kk_ids=(one.id,),
+            )
+            for one in self._shown.unnumbered()
+            if self._is_inside(one.created_at)
+        ]
         result = Audit(self._since, self._until)
         for one in [*(findings[key] for key in sorted(findings)), *apart]:
             result.counts[one.verdict] += 1
@@ -346,8 +310,6 @@ class _Auditor:
 
     def _audit_result(self, key: str, generations: Sequence[Record], start: float, end: float) -> Finding:
         shown = self._shown.of(key)
-        if not generations:
-            return unclaimed(key, shown)
         # An order that was created at another time need not be in the part of the list that was read.
         ids = {one.id for one in shown}
         looked_for = [
@@ -355,24 +317,27 @@ class _Auditor:
             for one in generations
             if one.state is not State.CREATED or start <= one.created_at <= end or ids & set(one.kk_order_ids)
         ]
-        return compare(key, looked_for, shown, (), self._ledger.now())
+        compared = _Comparison(looked_for, shown, ())
+        if generations:
+            return compared.finding(key, self._ledger.now())
+        if not compared.shown:
+            return Finding(key, AuditResult.AGREES, "cancelled at KK", kk_ids=tuple(one.id for one in shown))
+        message = "the ledger does not have this number"
+        return Finding(key, AuditResult.UNCLAIMED, message, kk_has=compared.kk_has, kk_ids=compared.kk_ids)
 
     # A second look ---------------------------------------------------------------------------------
 
     def _compare_goods(self, rows: dict[str, list[Record]], findings: dict[str, Finding]) -> None:
         """Compare the numbers that differ once more, with KK's list of all times of their orders."""
-        keys = sorted(rows)
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            some = keys[start : start + _KEYS_AT_ONCE]
+        for some in chunks(sorted(rows), _KEYS_AT_ONCE):
             attempts = _by_key(self._ledger.attempts(some))
             times = [time for key in some for time in _times(rows[key], attempts.get(key, []))]
             for since, until in _merged(times, self._margin_s):
                 self._shown.read(since, until)
             self._shown.attribute(one for key in some for one in rows[key])
             for key in some:
-                findings[key] = compare(
-                    key, rows[key], self._shown.of(key), attempts.get(key, []), self._ledger.now()
-                )
+                compared = _Comparison(rows[key], self._shown.of(key), attempts.get(key, []))
+                findings[key] = compared.finding(key, self._ledger.now())
 
 
 def _deserves(finding: Finding) -> bool:
@@ -406,7 +371,7 @@ def _merged(times: Iterable[float], margin_s: float) -> list[tuple[float, float]
 class _Shown:
     """The parts of KK's list that were read."""
 
-    def __init__(self, order_list: OrderList, ledger: SqlLedger, log: Log) -> None:
+    def __init__(self, order_list: KKOrderList, ledger: SqlLedger, log: Log) -> None:
         self._order_list, self._clock, self._log = order_list, ledger.clock, log
         self._look_up = ledger.look_up
         self._last_log = self._clock.monotonic()

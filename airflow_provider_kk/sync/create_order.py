@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.api_versions import API_VERSIONS
 from airflow_provider_kk.api.errors import Fault, InvalidOrderError
-from airflow_provider_kk.api.models import Order, RequestModel
-from airflow_provider_kk.api.validators import OrderNumber
+from airflow_provider_kk.api.models import Order
+from airflow_provider_kk.api.validators import OrderNumber, RequestModel
 from airflow_provider_kk.delivery.run_queue import RunStatus
 from airflow_provider_kk.sync.deliver import DeferUntil, item_of
 from airflow_provider_kk.sync.errors import SyncError
@@ -98,7 +98,7 @@ def create_order(order: Order, delivery: Delivery, *, changes_fail: bool) -> tup
     :raises SyncError: the order is not at KK, or `changes_fail` and KK has it with other content.
     """
     delivery.run_queue.add([item_of(0, order)])
-    summary, failure = delivery.deliver_and_summarise()
+    summary, failure = delivery.deliver()
     states = {DeferUntil: "waiting", type(None): "done"}
     delivery.end(states.get(type(failure), "failed"), summary)
     if failure is not None:

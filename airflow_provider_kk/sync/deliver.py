@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow_provider_kk.hooks.metrics import count_orders_moved, count_requests, gauge_account, tags_of
+from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
+from airflow_provider_kk.delivery.attempt import Limits
+from airflow_provider_kk.delivery.dispatcher import Dispatcher
+from airflow_provider_kk.delivery.listing import KKOrderList
+from airflow_provider_kk.delivery.log import OrderLog, count_orders, utc
+from airflow_provider_kk.delivery.model import content_of, order_job
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
+from airflow_provider_kk.delivery.states import State
+from airflow_provider_kk.hooks.metrics import count_orders_moved, count_requests, tags_of
 from airflow_provider_kk.sync.guards import OFF, GuardCheck, Guards, Prices
+from airflow_provider_kk.sync.stock import StockCheck
+from airflow_provider_kk.sync.sync_counts import Summary, SyncRuns, summarise
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.api.client import KKClient
     from airflow_provider_kk.api.errors import Fault, KKError
-    from airflow_provider_kk.api.models import Order
     from airflow_provider_kk.delivery.clock import Stop
-    from airflow_provider_kk.delivery.dispatcher import Dispatcher
     from airflow_provider_kk.delivery.log import Log
     from airflow_provider_kk.delivery.model import Origin, Record
     from airflow_provider_kk.delivery.reconcile import AbsencePolicy
-    from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.approval import Approval
-    from airflow_provider_kk.sync.sync_counts import Summary, SyncRun, SyncRuns
 
 #: A deferral costs more than a shorter wait in the worker.
 _WORTH_DEFERRING_S = 5.0
@@ -66,8 +70,6 @@ class Delivery:
     prices: Prices = field(default_factory=Prices)
     can_defer: bool = False
     recover_max_age_s: float = 0.0
-    run: SyncRun = field(init=False)
-    runs: SyncRuns = field(init=False)
     before_waiting: Callable[[], object] = lambda: None
     """Called once, before the first wait for orders in doubt, to report the results that are final."""
     breaker_reason: str | None = None
@@ -76,38 +78,36 @@ class Delivery:
     """The pause or the daily limit because of which nothing more was sent; no error."""
     guard_exceeded: str = ""
     """The exceeded guard because of which nothing was sent."""
-    held_elsewhere: list[str] = field(init=False)
-    """Orders of the account that this sync held in any of its tries, but did not select."""
 
     def __post_init__(self) -> None:
-        from airflow_provider_kk.delivery.log import OrderLog
-        from airflow_provider_kk.sync.sync_counts import SyncRuns
-
         self._order_log = OrderLog(self.log)
-        self.runs = SyncRuns(self.ledger)
-        self.run = self.runs.begin(self.origin)
-        self.held_elsewhere = self._still_held(self.run.before.get("held_elsewhere", []))
+        self._runs = SyncRuns(self.ledger)
+        self.run = self._runs.begin(self.origin)
+        self.tags = tags_of(self.ledger.account, self.origin)
+        before = self.ledger.look_up(self.run.summary.get("held_elsewhere", []))
+        #: Orders of the account that this sync held in any of its tries, but did not select.
+        self.held_elsewhere = [key for key, entry in before.items() if entry.state is State.HELD]
 
-    def _still_held(self, keys: Sequence[str]) -> list[str]:
-        from airflow_provider_kk.delivery.states import State
+    def deliver(self) -> tuple[Summary, BaseException | None]:
+        """Send the pending orders, wait for those in doubt and reconcile them.
 
-        return [key for key, entry in self.ledger.look_up(keys).items() if entry.state is State.HELD]
-
-    @contextmanager
-    def client(self) -> Iterator[KKClient]:
-        """Yield a client that shares the account's rate limit with all other workers."""
-        bucket = self.hook.settings.shared_bucket(self.ledger)
-        self._client, self._bucket = self.hook.client(bucket), bucket
-        try:
-            yield self._client
-        finally:
-            self._client.close()
-
-    def deliver(self) -> None:
-        """Send the pending orders, wait for those in doubt and reconcile them. Call it within `client`.
-
-        :raises DeferUntil: the task has to wait, then call this again with the same orders.
+        Return the sync's summary and the error that stopped it, if any, so that the caller can report the
+        results before it raises. `DeferUntil`: call this again then, with the same orders.
         """
+        failure: BaseException | None = None
+        self._bucket = self.hook.settings.shared_bucket(self.ledger)
+        with self.hook.client(self._bucket) as self._client:
+            try:
+                self._deliver()
+            except BaseException as error:
+                failure = error
+            summary = summarise(self.run_queue, self.run, self._runs)
+            summary.newly_held += len(self.held_elsewhere)
+            summary.requests = self.run.summary.get("requests", 0) + self._client.requests
+            summary.seconds = round(self.ledger.now() - self.run.started_at, 1)
+        return summary, failure
+
+    def _deliver(self) -> None:
         dispatcher = self._new_dispatcher()
         try:
             dispatcher.run()
@@ -120,25 +120,7 @@ class Delivery:
             dispatcher.stop_waiting()
             dispatcher.close()
 
-    def deliver_and_summarise(self) -> tuple[Summary, BaseException | None]:
-        """Deliver, and return the sync's summary and the error that `deliver` raised, if any.
-
-        The error is returned, so that the caller can report the results before it raises.
-        """
-        failure: BaseException | None = None
-        with self.client():
-            try:
-                self.deliver()
-            except BaseException as error:
-                failure = error
-            return self.summary(), failure
-
     def _new_dispatcher(self) -> Dispatcher:
-        from airflow_provider_kk.delivery.attempt import Limits
-        from airflow_provider_kk.delivery.dispatcher import Dispatcher
-        from airflow_provider_kk.delivery.order_jobs import KKOrderList, order_job
-        from airflow_provider_kk.sync.stock import StockCheck
-
         client = self._client
         send_until = max_sent = None
         if self.max_seconds is not None:
@@ -180,7 +162,7 @@ class Delivery:
         )
 
     def _sent_before(self) -> Iterable[Record]:
-        return self.runs.sent(self.run, self.origin) if self.counts_earlier_tries else ()
+        return self._runs.sent(self.run, self.origin) if self.counts_earlier_tries else ()
 
     def _check_guards(self, check: GuardCheck) -> str:
         try:
@@ -191,8 +173,6 @@ class Delivery:
         return self.guard_exceeded
 
     def _mark_invalid(self, item: QueuedOrder, fault: Fault) -> None:
-        from airflow_provider_kk.delivery.run_queue import RunStatus
-
         # The digest is of the order alone, so that another limit does not make it newly invalid.
         is_new = self.ledger.note_invalid(
             item.key or "", f"guard {item.content.fingerprint}", str(fault), sync_id=self.run.sync_id
@@ -221,61 +201,26 @@ class Delivery:
         until = clock.monotonic() + seconds
         while (rest_s := until - clock.monotonic()) > 0 and not self.stop.is_set():
             if rest_s > _WORTH_LOGGING_S:
-                self._log_wait(rest_s)
+                self.log.info(
+                    "%s in doubt, the first: %s. KK's list is read next at %s, in %.0f s, to find out "
+                    "whether KK has them",
+                    count_orders(self.run_queue.counts().get(RunStatus.WAITING, 0)),
+                    ", ".join(name for name, _ in self.run_queue.examples(RunStatus.WAITING)),
+                    utc(clock.wall() + rest_s),
+                    rest_s,
+                )
             clock.sleep(min(rest_s, _LOG_EVERY_S), self.stop)
-
-    def _log_wait(self, rest_s: float) -> None:
-        from airflow_provider_kk.delivery.log import count_orders, utc
-        from airflow_provider_kk.delivery.run_queue import RunStatus
-
-        names = ", ".join(name for name, _ in self.run_queue.examples(RunStatus.WAITING))
-        self.log.info(
-            "%s in doubt, the first: %s. KK's list is read next at %s, in %.0f s, to find out whether KK has "
-            "them",
-            count_orders(self.run_queue.counts().get(RunStatus.WAITING, 0)),
-            names,
-            utc(self.ledger.clock.wall() + rest_s),
-            rest_s,
-        )
-
-    def summary(self) -> Summary:
-        """Count the sync so far."""
-        from airflow_provider_kk.sync.sync_counts import summarise
-
-        summary = summarise(self.run_queue, self.run, self.runs)
-        summary.newly_held += len(self.held_elsewhere)
-        summary.requests = self.run.before.get("requests", 0) + self._client.requests
-        summary.seconds = round(self.ledger.now() - self.run.started_at, 1)
-        return summary
 
     def end(self, state: str, summary: Summary) -> None:
         """Store the sync's state, `waiting`, `failed` or `done`, and its counts; emit Airflow metrics."""
         counts = summary.as_dict()
-        self.runs.end(self.run, state, counts | {"held_elsewhere": self.held_elsewhere})
-        count_orders_moved(self.run.before, counts, self._tags(), is_over=state != "waiting")
-        count_requests(self._client, self._bucket, self._tags())
-
-    def in_ledger(self, states: Sequence[str]) -> list[str]:
-        """Return those of the states that any order of the account has in the ledger."""
-        from airflow_provider_kk.delivery.sql.report import Report
-        from airflow_provider_kk.delivery.states import State
-
-        counts = Report(self.ledger.storage).count([State(state) for state in states])
-        return [state for state in states if counts.get(State(state))]
-
-    def gauge_account(self) -> None:
-        """Emit the Airflow metrics of the account's orders by state."""
-        gauge_account(self.ledger, self._tags())
-
-    def _tags(self) -> dict[str, str]:
-        return tags_of(self.ledger.account, self.origin)
+        self._runs.end(self.run, state, counts | {"held_elsewhere": self.held_elsewhere})
+        count_orders_moved(self.run.summary, counts, self.tags, is_over=state != "waiting")
+        count_requests(self._client, self._bucket, self.tags)
 
 
 def item_of(position: int, order: Order) -> QueuedOrder:
     """Convert an order to an item of a run queue."""
-    from airflow_provider_kk.delivery.order_jobs import content_of
-    from airflow_provider_kk.delivery.run_queue import QueuedOrder
-
     return QueuedOrder(
         position=position,
         key=order.custom_order_number or "",
@@ -286,23 +231,7 @@ def item_of(position: int, order: Order) -> QueuedOrder:
 
 def order_of(payload: str) -> Order:
     """Return the order of a run queue's payload, without checking it once more."""
-    from airflow_provider_kk.api.models import Order, OrderAddress, OrderItem
-
     fields = json.loads(payload)
     fields["address"] = OrderAddress.model_construct(**fields["address"])
     fields["items"] = [OrderItem.model_construct(**line) for line in fields["items"]]
     return Order.model_construct(**fields)
-
-
-def warn_of_short_timeout(execution_timeout: Any, ledger: SqlLedger, log: Log) -> None:
-    """Warn if `execution_timeout` ends before an order in doubt can be reconciled."""
-    if execution_timeout is None:
-        return
-    if execution_timeout.total_seconds() < ledger.settle_delay_s:
-        log.warning(
-            "execution_timeout is %.0f s, but an order in doubt is reconciled %.0f s after it was sent "
-            "(lease_s + timeout_s + settle_window_s). Such orders stay in doubt until the next try or run. "
-            "To reconcile them in this try, raise execution_timeout",
-            execution_timeout.total_seconds(),
-            ledger.settle_delay_s,
-        )

@@ -1,4 +1,4 @@
-"""The errors of this room: operators translate them to exceptions of Airflow, commands to an exit status."""
+"""The error of this room: operators translate it to an exception of Airflow, commands to an exit status."""
 
 from __future__ import annotations
 
@@ -12,11 +12,3 @@ class SyncError(Exception):
     def __init__(self, message: str, *, is_retryable: bool) -> None:
         super().__init__(message)
         self.is_retryable = is_retryable
-
-
-class ResolutionRejected(Exception):
-    """A resolution is rejected, and the order is unchanged. The text has the reason and what to do."""
-
-
-class ResolutionUnavailable(ResolutionRejected):
-    """KK did not answer, so the same resolution may be accepted later."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_kk.delivery.log import count_orders, some_of
 from airflow_provider_kk.delivery.run_queue import RunResult, RunStatus
+from airflow_provider_kk.delivery.states import State
 from airflow_provider_kk.sync.errors import SyncError
 
 if TYPE_CHECKING:
@@ -55,18 +56,16 @@ def task_failure(
     )
 
 
-def failing_states(summary: Summary, *, max_rejected: float) -> list[str]:
+def failing_states(summary: Summary, *, max_rejected: float) -> list[State]:
     """Return the ledger states of the orders for which `task_failure` fails a task."""
+    numbers = {State.HELD: summary.newly_held}
     if summary.in_doubt or summary.not_sent:
         # An order that another worker is sending counts as in doubt.
-        states = ["in_doubt", "sending"] if summary.in_doubt else []
-        states += ["not_sent"] if summary.not_sent else []
-        return states + (["rejected"] if summary.newly_rejected else [])
-    states = ["held"] if summary.newly_held else []
-    if _too_many_are_bad(summary, max_rejected):
-        states += ["rejected"] if summary.newly_rejected else []
-        states += ["invalid"] if summary.newly_invalid else []
-    return states
+        numbers = {State.IN_DOUBT: summary.in_doubt, State.SENDING: summary.in_doubt}
+        numbers |= {State.NOT_SENT: summary.not_sent, State.REJECTED: summary.newly_rejected}
+    elif _too_many_are_bad(summary, max_rejected):
+        numbers |= {State.REJECTED: summary.newly_rejected, State.INVALID: summary.newly_invalid}
+    return [state for state, number in numbers.items() if number]
 
 
 def _too_many_are_bad(summary: Summary, max_rejected: float) -> bool:
@@ -107,7 +106,7 @@ def _unfinished(delivery: Delivery, summary: Summary) -> str:
 
 def _what_next(delivery: Delivery) -> str:
     from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError
-    from airflow_provider_kk.hooks.diagnosis import fix_for
+    from airflow_provider_kk.hooks.connection import fix_for
 
     hook, error = delivery.hook, delivery.breaker_error
     if isinstance(error, (KKAuthError, KKEndpointError)):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Context, Decimal, InvalidOperation
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kk.api.errors import Fault, KKRejectedError
+
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
-    from airflow_provider_kk.api.errors import Fault
     from airflow_provider_kk.delivery.ledger import AnyLedger
     from airflow_provider_kk.delivery.model import Goods, Record
     from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue
@@ -99,8 +101,6 @@ class Prices:
         self._known = unknown | self._known
 
     def _fetch_chunk(self, client: KKClient, skus: Sequence[str]) -> None:
-        from airflow_provider_kk.api.errors import KKRejectedError
-
         try:
             found = [sku for product in client.iter_products(skus) for sku in product.skus]
         except KKRejectedError:
@@ -134,7 +134,7 @@ class GuardReport:
 
     guards: Guards
     new_orders: int = 0
-    invalid: dict[str, int] = field(default_factory=dict)
+    invalid: Counter[str] = field(default_factory=Counter)
     unpriced: int = 0
     value: Decimal | None = None
     exceeded: str = ""
@@ -145,8 +145,8 @@ class GuardReport:
         value = "not checked" if self.value is None else f"{self.value:,.2f} USD would be spent"
         parts = {
             "max_new_orders": f"{self.new_orders:,} would be sent",
-            "max_order_units": f"{invalid.get('max_order_units', 0):,} invalid",
-            "max_order_value": f"{invalid.get('max_order_value', 0):,} invalid",
+            "max_order_units": f"{invalid['max_order_units']:,} invalid",
+            "max_order_value": f"{invalid['max_order_value']:,} invalid",
             "max_run_value": value,
         }
         found = [
@@ -257,8 +257,6 @@ class GuardCheck:
         return _BATCH if self.max_sent is None else min(_BATCH, self.max_sent - report.new_orders)
 
     def _check_value(self, report: GuardReport, item: QueuedOrder) -> None:
-        from airflow_provider_kk.api.errors import Fault
-
         value = self.prices.total(item.content.goods)
         if value is None:
             lines = enumerate(json.loads(item.payload)["items"])
@@ -278,22 +276,19 @@ class GuardCheck:
     def _mark(
         self, report: GuardReport, item: QueuedOrder, name: str, what: str, needed: int | Decimal
     ) -> None:
-        from airflow_provider_kk.api.errors import Fault
-
-        report.invalid[name] = report.invalid.get(name, 0) + 1
+        report.invalid[name] += 1
         limit = getattr(self.guards, name)
         why = f"{what}, more than {name}={limit} allows. {_how_to_raise(name, needed, 'the order')}"
         self.mark_invalid(item, Fault("items", why))
 
-    def _sent(self) -> tuple[int, dict[str, int]]:
+    def _sent(self) -> tuple[int, Counter[str]]:
         """Return the number of orders that this sync sent before, and their goods."""
-        number, goods = 0, dict[str, int]()
+        number, goods = 0, Counter[str]()
         if self.guards.max_new_orders is None and self.guards.max_run_value is None:
             return number, goods
         for entry in self.sent():
             number += 1
-            for sku, quantity in entry.content.goods.items():
-                goods[sku] = goods.get(sku, 0) + quantity
+            goods.update(entry.content.goods)
         return number, goods
 
     def _too_many(self, new: int, sent: int) -> str:

@@ -153,7 +153,9 @@ def enqueue_orders(
 
 def _invalid(parsed: ParsedOrder, delivery: Delivery | None) -> RunResult:
     message = "; ".join(map(str, parsed.faults))
-    key = _ledger_key(parsed)
+    # An order without a valid number has a digest as its key.
+    number = parsed.number or ""
+    key = number if re.fullmatch(r"[ -~]{1,40}", number) else f"#{parsed.digest}"
     is_new = delivery is not None and delivery.ledger.note_invalid(
         key, parsed.digest, message, sync_id=delivery.run.sync_id
     )
@@ -168,9 +170,3 @@ def _invalid(parsed: ParsedOrder, delivery: Delivery | None) -> RunResult:
         name=parsed.number,
         faults=parsed.faults,
     )
-
-
-def _ledger_key(parsed: ParsedOrder) -> str:
-    """Return the ledger's key of an order: its number, or a digest if it has no valid number."""
-    number = parsed.number or ""
-    return number if re.fullmatch(r"[ -~]{1,40}", number) else f"#{parsed.digest}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.errors import Fault, KKError
 from airflow_provider_kk.delivery.adopt_unknown import found_as_integer
@@ -13,8 +13,7 @@ from airflow_provider_kk.delivery.attempt import CircuitBreaker
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import Log, OrderLog, describe_pause, utc
 from airflow_provider_kk.delivery.model import Record
-from airflow_provider_kk.delivery.order_jobs import difference
-from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
+from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus, difference
 from airflow_provider_kk.delivery.states import Action, State, is_unsent, next_action
 from airflow_provider_kk.sync.approval import summarise_plan
 from airflow_provider_kk.sync.errors import SyncError
@@ -25,6 +24,8 @@ from airflow_provider_kk.sync.sync_counts import Summary, count
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.throttle import LocalBucket
+    from airflow_provider_kk.delivery.sql.bucket import LedgerBucket
     from airflow_provider_kk.hooks.kk import KKHook
     from airflow_provider_kk.sync.load_orders import Selection
 
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
 PROBLEMS = (RunStatus.INVALID, RunStatus.CHANGED, RunStatus.HELD, RunStatus.REJECTED, RunStatus.IN_DOUBT)
 #: KK's list is read before anything is sent.
 _REQUESTS_OF_A_LISTING = 1
-
-
-class Bucket(Protocol):
-    """KK's rate limit, as a plan needs it."""
-
-    def min_duration_s(self, requests: int) -> float:
-        """Return the least seconds that so many requests take, if no other worker sends."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ class Plan:
 def plan(
     run_queue: RunQueue,
     ledger: AnyLedger | None,
-    bucket: Bucket,
+    bucket: LocalBucket | LedgerBucket,
     *,
     guards: Guards,
     limit: int | None = None,
@@ -103,11 +96,6 @@ def plan(
     paused = describe_pause(pause) if pause else ""
     obstacle = report.exceeded or paused or CircuitBreaker(doubts).reason()
     return Plan(summary, obstacle, report.line())
-
-
-def problems(run_queue: RunQueue) -> Iterator[RunResult]:
-    """Yield the orders that need a person or more time, in the order of their rows."""
-    return run_queue.finished(*PROBLEMS)
 
 
 def plan_orders(
@@ -158,10 +146,10 @@ def plan_orders(
                 f"No plan, because KK's {what} cannot be read: {error}. A retry reads them again",
                 is_retryable=True,
             ) from error
-    log_plan(planned, run_queue, log)
+    _log(planned, run_queue, log)
     found = summarise_plan(run_queue, settings, limit=limit, prices=prices, warnings=counting.warnings)
     log.info("%s", found.line())
-    return planned.summary.as_dict() | found.as_dict()
+    return planned.summary.as_dict() | asdict(found)
 
 
 class _CountingLog:
@@ -182,10 +170,9 @@ class _CountingLog:
         self._log.error(msg, *args)
 
 
-def log_plan(plan: Plan, run_queue: RunQueue, log: Log) -> None:
-    """Log a plan's summary, and the orders of each problem."""
+def _log(plan: Plan, run_queue: RunQueue, log: Log) -> None:
     order_log = OrderLog(log)
-    for one in problems(run_queue):
+    for one in run_queue.finished(*PROBLEMS):
         one.warn(order_log)
     order_log.flush()
     if plan.obstacle:

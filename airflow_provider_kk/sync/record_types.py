@@ -1,24 +1,17 @@
-"""The types of records in a ledger, orders and refunds, and all that differs between them."""
+"""The types of records in a ledger: orders and refunds, their differences, the commands to resolve them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_kk.sync.resolution_checks import (
-    doubt_of_orders,
-    doubt_of_refunds,
-    doubts_of_absent_orders,
-    doubts_of_absent_refunds,
-)
+from airflow_provider_kk.delivery.states import DOUBTFUL, State
 
 if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.report import Report
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
-    from airflow_provider_kk.hooks.kk import KKHook
-    from airflow_provider_kk.sync.errors import ResolutionRejected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +40,6 @@ class RecordType:
     """The ways to resolve a record."""
     may_have_ids_of_others: bool
     """Whether its row may have ids of another record, since KK lists number 007 as 7."""
-    doubt_created: Callable[[Sequence[str], Record, KKHook, SqlLedger], str]
-    doubts_never_created: Callable[
-        [Sequence[Record], KKHook, SqlLedger, Sequence[str]], Mapping[str, str | ResolutionRejected]
-    ]
 
     def count(self, number: int) -> str:
         """Return `1 order`, `2 orders`."""
@@ -81,8 +70,6 @@ ORDERS = RecordType(
     next_run="the next sync that selects it",
     choices=("created", "never_created", "order_again", "retry", "cancel"),
     may_have_ids_of_others=True,
-    doubt_created=doubt_of_orders,
-    doubts_never_created=doubts_of_absent_orders,
 )
 REFUNDS = RecordType(
     one="refund",
@@ -98,6 +85,79 @@ REFUNDS = RecordType(
     next_run="the next try of its task",
     choices=("created", "never_created", "retry"),
     may_have_ids_of_others=False,
-    doubt_created=doubt_of_refunds,
-    doubts_never_created=doubts_of_absent_refunds,
 )
+
+
+# Commands ------------------------------------------------------------------------------------------
+
+
+class Command(NamedTuple):
+    """A command line, and the case in which it is right."""
+
+    when: str
+    line: str
+
+
+class ResolveCommands(NamedTuple):
+    """Advice to read first, and the commands from which to choose."""
+
+    first: str
+    commands: tuple[Command, ...]
+
+
+def resolve_commands(
+    key: str, state: State, ids: Sequence[str], record_type: RecordType, *, options: str = ""
+) -> ResolveCommands | None:
+    """Return the commands for an order or refund in this state; None if there is nothing to resolve.
+
+    :param key: the order number, or the refund's key.
+    :param ids: the kkOrderIds or refund numbers in its ledger row.
+    :param options: the options of `kk` that select the ledger, as text.
+    """
+    if state is State.REJECTED:
+        first = "KK rejected it. Fix the cause first. Until its back-off ends, it is not sent again."
+        again = "If the cause is fixed, send it without waiting for the back-off"
+        return ResolveCommands(first, (Command(again, _line("retry", key, "", options, record_type)),))
+    if state is not State.HELD and state not in DOUBTFUL:
+        return None
+    first = f"Find {record_type.at_kk} on KK's site, then run the command that fits."
+    if state is not State.HELD:
+        by = record_type.reconciled_by.capitalize()
+        first = f"{by} reconciles it after its settle window. Until then only --created is accepted. {first}"
+    named = shlex.quote(",".join(ids)) if ids else record_type.ids_placeholder
+    commands = [
+        (f"If KK has it under these {record_type.ids}", f"--created {named}"),
+        *_never(ids, record_type),
+    ]
+    return ResolveCommands(
+        first,
+        tuple(
+            Command(when, _line("resolve", key, arguments, options, record_type))
+            for when, arguments in commands
+        ),
+    )
+
+
+def _never(ids: Sequence[str], record_type: RecordType) -> list[tuple[str, str]]:
+    if not ids:
+        return [(f"If KK never created it ({record_type.next_run} sends it)", "--never-created")]
+    if not record_type.may_have_ids_of_others:
+        return []
+    arguments = f"--never-created --not-mine {shlex.quote(','.join(ids))}"
+    return [
+        ("If KK has these ids under another number, and never created this order", arguments),
+        (
+            "If KK has this number for an order that is not yours, perhaps made by hand, run the first "
+            "command, then this one. The next sync sends your order, too",
+            "--order-again",
+        ),
+    ]
+
+
+def _line(action: str, key: str, arguments: str, options: str, record_type: RecordType) -> str:
+    command = ["kk", "ledger", action, record_type.option]
+    words = [arguments, "--why '...'", options]
+    name = shlex.quote(key)
+    # A number that begins with - must follow the options.
+    parts = [*words, "--", name] if key.startswith("-") else [name, *words]
+    return " ".join(filter(None, [*command, *parts]))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.fulfilment import not_listed
 from airflow_provider_kk.delivery.listing import splits_of
+from airflow_provider_kk.delivery.model import goods_of
 from airflow_provider_kk.delivery.refunds import (
     FAILED,
     PENDING,
@@ -231,10 +232,6 @@ def lines_of(lines: Any) -> dict[str, int]:
     from airflow_provider_kk.api.models import RefundLines
 
     try:
-        items = RefundLines.parse({"lines": lines}).lines
+        return goods_of(RefundLines.parse({"lines": lines}).lines)
     except InvalidOrderError as error:
         raise RefundImpossibleError(str(error)) from error
-    goods: dict[str, int] = {}
-    for item in items:
-        goods[item.sku.upper()] = goods.get(item.sku.upper(), 0) + item.quantity
-    return goods

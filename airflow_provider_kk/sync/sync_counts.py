@@ -18,19 +18,6 @@ _SHOWN_REJECTIONS = 20
 _BATCH = 1_000
 
 
-@dataclass(frozen=True)
-class SyncRun:
-    """One sync: a task of a DAG run, from its first try until it succeeds."""
-
-    sync_id: str
-    started_at: float
-    """The start of its first try, epoch seconds of the database."""
-    try_started_at: float
-    """The start of this try; a deferral continues the same try."""
-    before: Mapping[str, Any] = field(default_factory=dict)
-    """The summary of its earlier tries, and of this one before it was deferred; empty at first."""
-
-
 @dataclass
 class Summary:
     """The counts of a sync. `selected` is always the sum of the ten counts after it.
@@ -74,29 +61,31 @@ class SyncRuns:
     def __init__(self, ledger: AnyLedger) -> None:
         self._ledger = ledger
 
-    def begin(self, origin: Origin) -> SyncRun:
-        """Begin a sync, or continue the one that this task began and that has not succeeded."""
-        now = self._ledger.now()
-        row = self._ledger.storage.newest_run(origin)
+    def begin(self, origin: Origin) -> RunRow:
+        """Begin a sync, or continue the one that this task began and that has not succeeded.
+
+        Its summary is that of its earlier tries, and of this one before it was deferred; empty at first.
+        """
+        now, storage = self._ledger.now(), self._ledger.storage
+        row = storage.newest_run(origin)
         if row is None or row.state == "done":
             row = RunRow(self._ledger.new_version(), origin.try_number, now, now, "running", {})
-            self._ledger.storage.add_run(row, origin)
-        else:
-            started_at = row.try_started_at if row.try_number == origin.try_number else now
-            row = replace(row, try_number=origin.try_number, try_started_at=started_at, state="running")
-            changes = {"try_number": row.try_number, "try_started_at": started_at, "state": row.state}
-            self._ledger.storage.change_run(row.sync_id, changes)
-        return SyncRun(row.sync_id, row.started_at, row.try_started_at, row.summary)
+            storage.add_run(row, origin)
+            return row
+        started_at = row.try_started_at if row.try_number == origin.try_number else now
+        changes = {"try_number": origin.try_number, "try_started_at": started_at, "state": "running"}
+        storage.change_run(row.sync_id, changes)
+        return replace(row, try_number=origin.try_number, try_started_at=started_at, state="running")
 
-    def end(self, run: SyncRun, state: str, summary: Mapping[str, Any]) -> None:
+    def end(self, run: RunRow, state: str, summary: Mapping[str, Any]) -> None:
         """Store a sync's state, `waiting`, `failed` or `done`, and its counts."""
         self._ledger.storage.change_run(run.sync_id, {"state": state, "summary": summary})
 
-    def moved(self, run: SyncRun) -> Iterator[Record]:
+    def moved(self, run: RunRow) -> Iterator[Record]:
         """Yield the orders whose state this sync changed, in any of its tries."""
-        yield from self._ledger.storage.of_sync(run.sync_id)
+        return self._ledger.storage.of_sync(run.sync_id)
 
-    def sent(self, run: SyncRun, origin: Origin) -> Iterator[Record]:
+    def sent(self, run: RunRow, origin: Origin) -> Iterator[Record]:
         """Yield the orders that this sync was the first to send, without those that never reached KK."""
         moved = (entry for entry in self.moved(run) if entry.attempt > 0 and not is_unsent(entry))
         while batch := {entry.key: entry for entry in islice(moved, _BATCH)}:
@@ -113,7 +102,7 @@ def _task_of(where: Attempt | Origin) -> tuple[str, str, str]:
     return where.dag_id, where.run_id, where.task_id
 
 
-def summarise(run_queue: RunQueue, run: SyncRun, runs: SyncRuns) -> Summary:
+def summarise(run_queue: RunQueue, run: RunRow, runs: SyncRuns) -> Summary:
     """Count a sync: its run queue, and orders of its earlier tries that are not in the queue any more."""
     return count(run_queue, (entry for entry in runs.moved(run) if not run_queue.has(entry.key)))
 

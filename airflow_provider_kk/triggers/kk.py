@@ -6,19 +6,30 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kk.triggers.shared_reads import poller_of, read_kk
-
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
+    from airflow_provider_kk.api.models import KKOrder
+    from airflow_provider_kk.api.throttle import LocalBucket, Throttle
+    from airflow_provider_kk.hooks.connection import ConnectionSettings
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _MIN_POLL_S = 0.5
+#: Seconds for which a poller collects questions before it sends one request for all of them.
+_GATHER_S = 0.25
+
+_Question = tuple[Sequence[str], "asyncio.Future[list[KKOrder]]"]
+_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], Poller]] = (
+    WeakKeyDictionary()
+)
 
 
 class _KKTrigger(BaseTrigger):
@@ -61,7 +72,7 @@ class OrderTrigger(_KKTrigger):
         triggerer's own.
     :param kk_order_ids: the orders to wait for; if there are none, it fires at the next tick with the state
         `again`.
-    :param until: a `fulfilment.Goal`.
+    :param until: the value of a `FulfilmentStatus`.
     :param any_split: wait for one of the orders only.
     :param poll_s: seconds from one poll to the next. All triggers with the same value poll at the same time,
         and share their requests.
@@ -105,7 +116,7 @@ class OrderTrigger(_KKTrigger):
         return TriggerEvent({**event, "deadline": self.deadline})  # type: ignore[no-untyped-call]
 
     async def _poll(self) -> dict[str, Any] | None:
-        from airflow_provider_kk.api.fulfilment import Goal, outlook
+        from airflow_provider_kk.api.fulfilment import FulfilmentStatus, outlook
 
         try:
             listed = await poller_of(self.kk_conn_id, self.ledger_conn_id).orders(self.kk_order_ids)
@@ -114,7 +125,7 @@ class OrderTrigger(_KKTrigger):
         except Exception:
             # The poller has logged it, and the next poll may succeed.
             return None
-        seen = outlook(self.kk_order_ids, listed, Goal(self.until), any_split=self.any_split)
+        seen = outlook(self.kk_order_ids, listed, FulfilmentStatus(self.until), any_split=self.any_split)
         if seen.is_reached:
             return {"state": "reached", "orders": seen.orders}
         return {"state": "failed", "reason": seen.why_never} if seen.why_never else None
@@ -181,3 +192,104 @@ def _permanent_errors() -> tuple[type[Exception], ...]:
     from airflow_provider_kk.hooks.connection import InvalidConnectionError
 
     return InvalidConnectionError, KKAuthError, KKEndpointError
+
+
+async def read_kk(
+    kk_conn_id: str,
+    ledger_conn_id: str | None,
+    read: Callable[[KKClient], T],
+    own_limit: Callable[[ConnectionSettings], Throttle] | None = None,
+) -> T:
+    """Run `read` with a client in a thread, within the account's rate limit, and return its result.
+
+    :param own_limit: returns the rate limit to use without a ledger; None: a limit of this call alone.
+    """
+    from airflow.providers.common.compat.connection import get_async_connection
+
+    # Read the connection each time, since its token may have changed.
+    kk = await get_async_connection(kk_conn_id)
+    ledger = await get_async_connection(ledger_conn_id) if ledger_conn_id else None
+
+    def read_in_thread() -> T:
+        from airflow_provider_kk.hooks.connection import parse_connection
+        from airflow_provider_kk.hooks.kk import KKHook
+        from airflow_provider_kk.hooks.ledger_connection import reading
+
+        hook = KKHook(kk.conn_id)
+        hook.settings = parse_connection(kk)
+        with reading(hook, ledger, own_limit(hook.settings) if own_limit else None) as (client, _):
+            return read(client)
+
+    return await asyncio.to_thread(read_in_thread)
+
+
+def poller_of(kk_conn_id: str, ledger_conn_id: str | None) -> Poller:
+    """Return the poller of a connection, which all triggers of this event loop share."""
+    pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+    key = (kk_conn_id, ledger_conn_id)
+    if key not in pollers:
+        pollers[key] = Poller(*key)
+    return pollers[key]
+
+
+class Poller:
+    """Reads the orders of many triggers in one request, within the account's rate limit.
+
+    One request runs at a time. Questions that arrive meanwhile share the next request.
+    """
+
+    def __init__(self, kk_conn_id: str, ledger_conn_id: str | None) -> None:
+        self._kk_conn_id = kk_conn_id
+        self._ledger_conn_id = ledger_conn_id
+        self._questions: list[_Question] = []
+        self._serving: asyncio.Task[None] | None = None
+        self._bucket: LocalBucket | None = None
+
+    async def orders(self, kk_order_ids: Sequence[str]) -> list[KKOrder]:
+        """Return those of the orders that KK lists.
+
+        :raises KKError: KK cannot be read. Errors of the connections are raised, too.
+        """
+        answer: asyncio.Future[list[KKOrder]] = asyncio.get_running_loop().create_future()
+        self._questions.append((kk_order_ids, answer))
+        if self._serving is None:
+            self._serving = asyncio.create_task(self._serve())
+        return await answer
+
+    async def _serve(self) -> None:
+        try:
+            while self._questions:
+                await asyncio.sleep(_GATHER_S)
+                questions, self._questions = self._questions, []
+                await self._answer([one for one in questions if not one[1].done()])
+        finally:
+            # A task would keep its event loop alive.
+            self._serving = None
+
+    async def _answer(self, questions: Sequence[_Question]) -> None:
+        try:
+            found = await self._read(sorted({kk_id for ids, _ in questions for kk_id in ids}))
+        except Exception as error:
+            log.warning(
+                "KK's orders cannot be read for %d waiting tasks: %s. The next poll retries",
+                len(questions),
+                error,
+            )
+            for _, answer in questions:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for ids, answer in questions:
+            if not answer.done():
+                answer.set_result([found[kk_id] for kk_id in ids if kk_id in found])
+
+    async def _read(self, kk_order_ids: list[str]) -> dict[str, KKOrder]:
+        def read(client: KKClient) -> dict[str, KKOrder]:
+            return {order.id: order for order in client.get_orders(kk_order_ids)}
+
+        return await read_kk(self._kk_conn_id, self._ledger_conn_id, read, self._own_limit)
+
+    def _own_limit(self, settings: ConnectionSettings) -> LocalBucket:
+        if self._bucket is None:
+            self._bucket = settings.local_bucket()
+        return self._bucket

@@ -21,8 +21,8 @@ lines that it leaves out stay as in the newest observation that has them. An obs
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -34,7 +34,7 @@ from airflow_provider_kk.api.fulfilment import (
     status_in,
     status_of,
 )
-from airflow_provider_kk.api.models import KKOrder, KKOrderItem, Package, TrackingInfo
+from airflow_provider_kk.api.models import KKOrder, Package, TrackingInfo
 
 KEY_WIDTH = 64
 """The widest text in a key, an order number or one of KK's words; a wider one is odd."""
@@ -48,34 +48,41 @@ T = TypeVar("T")
 _MAX_QUANTITY = 10**16
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
+# The kinds of a row's fields. What does not fit its kind is odd, and None.
+ShortText = str | None
+LongText = str | None
+Money = Decimal | None
+Quantity = int | None
+Time = datetime | None
+
 
 @dataclass(frozen=True)
 class OrderRow:
     """An order at KK. `kk_...` words are KK's own as the newest observation has them; times are aware."""
 
     kk_order_id: str
-    custom_order_number: str | None
+    custom_order_number: ShortText
     status: FulfilmentStatus
-    kk_status: str | None
-    kk_financial_status: str | None
-    kk_fulfillment_status: str | None
-    kk_refund_status: str | None
-    created_at: datetime | None
-    paid_at: datetime | None
-    completed_at: datetime | None
-    cancelled_at: datetime | None
-    refunded_at: datetime | None
-    updated_at: datetime | None
-    warehouse_id: str | None
-    currency_code: str | None
-    final_amount: Decimal | None
-    subtotal_amount: Decimal | None
-    freight_amount: Decimal | None
-    coupon_amount: Decimal | None
-    promotion_amount: Decimal | None
-    refundable_amount: Decimal | None
-    refunded_amount: Decimal | None
-    odd_fields: str | None
+    kk_status: ShortText
+    kk_financial_status: ShortText
+    kk_fulfillment_status: ShortText
+    kk_refund_status: ShortText
+    created_at: Time
+    paid_at: Time
+    completed_at: Time
+    cancelled_at: Time
+    refunded_at: Time
+    updated_at: Time
+    warehouse_id: ShortText
+    currency_code: ShortText
+    final_amount: Money
+    subtotal_amount: Money
+    freight_amount: Money
+    coupon_amount: Money
+    promotion_amount: Money
+    refundable_amount: Money
+    refunded_amount: Money
+    odd_fields: LongText
     """Paths of what could not be read or does not fit, such as `items[0].quantity`, with commas between."""
 
 
@@ -85,21 +92,21 @@ class LineRow:
 
     kk_order_id: str
     line_no: int
-    line_id: str | None
-    item_id: str | None
-    sku: str | None
-    product_name: str | None
-    quantity: int | None
-    amount: Decimal | None
-    total: Decimal | None
-    option1: str | None
-    option2: str | None
-    option3: str | None
-    stock_status: str | None
-    fulfillment_status: str | None
-    refund_status: str | None
-    country_code: str | None
-    updated_at: datetime | None
+    line_id: ShortText
+    item_id: ShortText
+    sku: ShortText
+    product_name: LongText
+    quantity: Quantity
+    amount: Money
+    total: Money
+    option1: LongText
+    option2: LongText
+    option3: LongText
+    stock_status: ShortText
+    fulfillment_status: ShortText
+    refund_status: ShortText
+    country_code: ShortText
+    updated_at: Time
 
 
 @dataclass(frozen=True)
@@ -108,19 +115,19 @@ class PackageRow:
 
     kk_order_id: str
     package_id: str
-    pack_id: str | None
+    pack_id: ShortText
     status: PackageStatus | None
-    kk_status: str | None
-    carrier: str | None
-    carrier_type: str | None
-    tracking_code: str | None
-    tracking_url: str | None
-    delivery_time: str | None
-    tracking_codes: str | None
+    kk_status: ShortText
+    carrier: LongText
+    carrier_type: LongText
+    tracking_code: ShortText
+    tracking_url: LongText
+    delivery_time: LongText
+    tracking_codes: LongText
     """JSON: all of KK's `[carrier, tracking code]`, the latest first."""
-    goods: str | None
+    goods: LongText
     """JSON: SKU to quantity."""
-    updated_at: datetime | None
+    updated_at: Time
 
 
 @dataclass(frozen=True)
@@ -135,75 +142,69 @@ class StatusRows:
 def rows_of(order: KKOrder) -> StatusRows | None:
     """Return the rows of one observation; None when it has no id that can be read, under which to keep it."""
     odd = _Odd(order.odd_fields)
-    kk_order_id = odd.key("id", order.id or None)
+    kk_order_id = odd.keep("ShortText", "id", order.id or None)
     if kk_order_id is None:
         return None
-    updated_at = order.updated_at
-    lines = _lines(order.items, kk_order_id, updated_at, odd)
+    of_all = {"kk_order_id": kk_order_id, "updated_at": order.updated_at}
+    lines = [
+        odd.row(
+            LineRow,
+            line,
+            f"items[{index}].",
+            **of_all,
+            line_no=0,
+            line_id=odd.keep("ShortText", f"items[{index}].id", line.id),
+        )
+        for index, line in enumerate(order.items)
+    ]
+    # KK may list them in another order next time.
+    lines.sort(key=lambda row: (row.line_id or "", _texts(row)))
     packages = [
         row
         for index, package in enumerate(order.fulfillments)
-        if (row := _package(package, f"fulfillments[{index}]", kk_order_id, updated_at, odd))
+        if (row := _package(package, f"fulfillments[{index}]", odd, of_all))
     ]
-    return StatusRows(_order(order, kk_order_id, odd), lines, tuple(_joined_packages([], packages)))
+    found = odd.row(OrderRow, order, "", **of_all, status=status_of(order), odd_fields=None)
+    return StatusRows(
+        replace(found, odd_fields=str(odd) or None),
+        tuple(replace(line, line_no=number) for number, line in enumerate(lines, start=1)),
+        tuple(_joined_packages(packages)),
+    )
 
 
 def merge(first: StatusRows, second: StatusRows) -> StatusRows:
     """Return the join of two of an order: commutative, associative, and idempotent."""
     if first == second:
         return first
-    order = _newer(first.order, second.order, _order_at, _order_detail)
     return StatusRows(
-        replace(order, status=max(first.order.status, second.order.status, key=lambda one: one.rank)),
-        _newer(first.lines, second.lines, _lines_at, _lines_detail),
-        tuple(_joined_packages(first.packages, second.packages)),
+        replace(
+            max(first.order, second.order, key=_age_of_order),
+            status=max(first.order.status, second.order.status, key=lambda one: one.rank),
+        ),
+        max(first.lines, second.lines, key=_age_of_lines),
+        tuple(_joined_packages([*first.packages, *second.packages])),
     )
 
 
-def goods_of(lines: Sequence[LineRow]) -> dict[str, int] | None:
-    """Return quantities by SKU in upper case; None when a line lacks either."""
-    goods: dict[str, int] = {}
-    for line in lines:
-        if line.sku is None or line.quantity is None:
-            return None
-        goods[line.sku.upper()] = goods.get(line.sku.upper(), 0) + line.quantity
-    return goods or None
+# Which is newer: the later one, else the one with more details --------------------------------------
 
 
-# Which is newer ------------------------------------------------------------------------------------
-
-
-def _newer(first: T, second: T, at: Callable[[T], Any], detail: Callable[[T], Any]) -> T:
-    """Return the later one; of two at the same time, the one with more details."""
-    is_tie = at(first) == at(second)
-    return max(first, second, key=detail if is_tie else at)
-
-
-def _order_at(row: OrderRow) -> datetime:
-    return row.updated_at or _NEVER
-
-
-def _order_detail(row: OrderRow) -> tuple[Any, ...]:
+def _age_of_order(row: OrderRow) -> tuple[Any, ...]:
     words = (row.kk_status, row.kk_financial_status, row.kk_fulfillment_status, row.kk_refund_status)
     rank = status_in(*words, is_paid=row.paid_at is not None).rank
-    return rank, _facts_of(row), row.odd_fields is None, _texts(row), row.odd_fields or ""
+    is_whole = row.odd_fields is None
+    return row.updated_at or _NEVER, rank, _facts_of(row), is_whole, _texts(row), row.odd_fields or ""
 
 
-def _lines_at(rows: tuple[LineRow, ...]) -> tuple[bool, datetime]:
-    return bool(rows), (rows[0].updated_at if rows else None) or _NEVER
+def _age_of_lines(rows: tuple[LineRow, ...]) -> tuple[Any, ...]:
+    updated_at = (rows[0].updated_at if rows else None) or _NEVER
+    return bool(rows), updated_at, sum(map(_facts_of, rows)), [_texts(row) for row in rows]
 
 
-def _lines_detail(rows: tuple[LineRow, ...]) -> tuple[Any, ...]:
-    return sum(map(_facts_of, rows)), [_texts(row) for row in rows]
-
-
-def _package_at(row: PackageRow) -> datetime:
-    return row.updated_at or _NEVER
-
-
-def _package_detail(row: PackageRow) -> tuple[Any, ...]:
+def _age_of_package(row: PackageRow) -> tuple[Any, ...]:
     known = package_status(row.kk_status)
-    return -1 if known is None else known.rank, _facts_of(row), _texts(row)
+    rank = -1 if known is None else known.rank
+    return row.updated_at or _NEVER, rank, _facts_of(row), _texts(row)
 
 
 def _facts_of(row: object) -> int:
@@ -225,21 +226,31 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _joined_packages(first: Sequence[PackageRow], second: Sequence[PackageRow]) -> list[PackageRow]:
+def _joined_packages(rows: Sequence[PackageRow]) -> list[PackageRow]:
     joined: dict[str, PackageRow] = {}
-    for row in [*first, *second]:
-        known = joined.get(row.package_id)
-        joined[row.package_id] = row if known is None else _joined_package(known, row)
+    for row in rows:
+        known = joined.get(row.package_id, row)
+        statuses = [one for one in (known.status, row.status) if one is not None]
+        status = max(statuses, key=lambda one: one.rank, default=None)
+        joined[row.package_id] = replace(max(known, row, key=_age_of_package), status=status)
     return [joined[key] for key in sorted(joined)]
 
 
-def _joined_package(first: PackageRow, second: PackageRow) -> PackageRow:
-    statuses = [one for one in (first.status, second.status) if one is not None]
-    status = max(statuses, key=lambda one: one.rank, default=None)
-    return replace(_newer(first, second, _package_at, _package_detail), status=status)
-
-
 # One observation -----------------------------------------------------------------------------------
+
+
+def _is_amount(value: Decimal) -> bool:
+    exponent = int(value.as_tuple().exponent)
+    return exponent >= -MONEY_SCALE and value.adjusted() < MONEY_DIGITS - MONEY_SCALE
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "ShortText": lambda value: len(value) <= KEY_WIDTH,
+    "LongText": lambda value: len(value) <= TEXT_WIDTH,
+    "Money": _is_amount,
+    "Quantity": lambda value: value < _MAX_QUANTITY,
+    "Time": lambda value: True,
+}
 
 
 class _Odd:
@@ -248,125 +259,53 @@ class _Odd:
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = list(paths)
 
-    def key(self, path: str, value: str | None) -> str | None:
-        return self._fitting(path, value, value is None or len(value) <= KEY_WIDTH)
+    def keep(self, kind: str, path: str, value: Any) -> Any:
+        """Return a value that fits its kind; None for another one."""
+        value = value.normalize() if isinstance(value, Decimal) else value
+        if value is None or _FITS[kind](value):
+            return value
+        self.paths.append(path)
+        return None
 
-    def text(self, path: str, value: str | None) -> str | None:
-        return self._fitting(path, value, value is None or len(value) <= TEXT_WIDTH)
-
-    def money(self, path: str, value: Decimal | None) -> Decimal | None:
-        if value is None:
-            return None
-        value = value.normalize()
-        exponent = int(value.as_tuple().exponent)
-        fits = exponent >= -MONEY_SCALE and value.adjusted() < MONEY_DIGITS - MONEY_SCALE
-        return self._fitting(path, value, fits)
-
-    def quantity(self, path: str, value: int | None) -> int | None:
-        return self._fitting(path, value, value is None or value < _MAX_QUANTITY)
-
-    def _fitting(self, path: str, value: T, fits: bool) -> T | None:
-        if not fits:
-            self.paths.append(path)
-        return value if fits else None
+    def row(self, row: type[T], source: object, path: str, **given: Any) -> T:
+        """Return a row of one of KK's objects; `given` are the fields that are not simply copied."""
+        for field in fields(row):  # type: ignore[arg-type]
+            if field.name not in given:
+                name = field.name.removeprefix("kk_")
+                given[field.name] = self.keep(str(field.type), f"{path}{name}", getattr(source, name))
+        return row(**given)
 
     def __str__(self) -> str:
         return ",".join(self.paths)[:TEXT_WIDTH]
 
 
-def _order(order: KKOrder, kk_order_id: str, odd: _Odd) -> OrderRow:
-    row = OrderRow(
-        kk_order_id=kk_order_id,
-        custom_order_number=odd.key("custom_order_number", order.custom_order_number),
-        status=status_of(order),
-        kk_status=odd.key("status", order.status),
-        kk_financial_status=odd.key("financial_status", order.financial_status),
-        kk_fulfillment_status=odd.key("fulfillment_status", order.fulfillment_status),
-        kk_refund_status=odd.key("refund_status", order.refund_status),
-        created_at=order.created_at,
-        paid_at=order.paid_at,
-        completed_at=order.completed_at,
-        cancelled_at=order.cancelled_at,
-        refunded_at=order.refunded_at,
-        updated_at=order.updated_at,
-        warehouse_id=odd.key("warehouse_id", order.warehouse_id),
-        currency_code=odd.key("currency_code", order.currency_code),
-        final_amount=odd.money("final_amount", order.final_amount),
-        subtotal_amount=odd.money("subtotal_amount", order.subtotal_amount),
-        freight_amount=odd.money("freight_amount", order.freight_amount),
-        coupon_amount=odd.money("coupon_amount", order.coupon_amount),
-        promotion_amount=odd.money("promotion_amount", order.promotion_amount),
-        refundable_amount=odd.money("refundable_amount", order.refundable_amount),
-        refunded_amount=odd.money("refunded_amount", order.refunded_amount),
-        odd_fields=None,
-    )
-    return replace(row, odd_fields=str(odd) or None)
-
-
-def _lines(
-    items: Sequence[KKOrderItem], kk_order_id: str, updated_at: datetime | None, odd: _Odd
-) -> tuple[LineRow, ...]:
-    rows = [_line(item, f"items[{index}]", kk_order_id, updated_at, odd) for index, item in enumerate(items)]
-    # KK may list them in another order next time.
-    rows.sort(key=lambda row: (row.line_id or "", _texts(row)))
-    return tuple(replace(row, line_no=number) for number, row in enumerate(rows, start=1))
-
-
-def _line(item: KKOrderItem, path: str, kk_order_id: str, updated_at: datetime | None, odd: _Odd) -> LineRow:
-    return LineRow(
-        kk_order_id=kk_order_id,
-        line_no=0,
-        line_id=odd.key(f"{path}.id", item.id),
-        item_id=odd.key(f"{path}.item_id", item.item_id),
-        sku=odd.key(f"{path}.sku", item.sku),
-        product_name=odd.text(f"{path}.product_name", item.product_name),
-        quantity=odd.quantity(f"{path}.quantity", item.quantity),
-        amount=odd.money(f"{path}.amount", item.amount),
-        total=odd.money(f"{path}.total", item.total),
-        option1=odd.text(f"{path}.option1", item.option1),
-        option2=odd.text(f"{path}.option2", item.option2),
-        option3=odd.text(f"{path}.option3", item.option3),
-        stock_status=odd.key(f"{path}.stock_status", item.stock_status),
-        fulfillment_status=odd.key(f"{path}.fulfillment_status", item.fulfillment_status),
-        refund_status=odd.key(f"{path}.refund_status", item.refund_status),
-        country_code=odd.key(f"{path}.country_code", item.country_code),
-        updated_at=updated_at,
-    )
-
-
-def _package(
-    package: Package, path: str, kk_order_id: str, updated_at: datetime | None, odd: _Odd
-) -> PackageRow | None:
+def _package(package: Package, path: str, odd: _Odd, of_all: Mapping[str, Any]) -> PackageRow | None:
     latest = package.tracking_infos[0] if package.tracking_infos else TrackingInfo()
-    tracking_code = odd.key(f"{path}.tracking_code", package.tracking_code or latest.tracking_code)
-    pack_id = odd.key(f"{path}.pack_id", package.pack_id)
-    package_id = odd.key(f"{path}.id", package.id)
+    tracking_code = odd.keep(
+        "ShortText", f"{path}.tracking_code", package.tracking_code or latest.tracking_code
+    )
+    pack_id = odd.keep("ShortText", f"{path}.pack_id", package.pack_id)
+    package_id = odd.keep("ShortText", f"{path}.id", package.id)
     if "id" not in package.odd_fields:
         package_id = package_id or pack_id or tracking_code
     if package_id is None:
         # Under another name it would be another package next time.
         odd.paths.append(f"{path} (whole)")
         return None
-    return PackageRow(
-        kk_order_id=kk_order_id,
+    codes = [[info.carrier, info.tracking_code] for info in package.tracking_infos]
+    return odd.row(
+        PackageRow,
+        package,
+        f"{path}.",
+        **of_all,
         package_id=package_id,
         pack_id=pack_id,
-        status=package_status(package.status),
-        kk_status=odd.key(f"{path}.status", package.status),
-        carrier=odd.text(f"{path}.carrier", package.carrier or latest.carrier),
-        carrier_type=odd.text(f"{path}.carrier_type", package.carrier_type),
         tracking_code=tracking_code,
-        tracking_url=odd.text(f"{path}.tracking_url", package.tracking_url),
-        delivery_time=odd.text(f"{path}.delivery_time", package.delivery_time),
-        tracking_codes=odd.text(f"{path}.tracking_infos", _tracking_codes(package)),
-        goods=odd.text(f"{path}.items", _goods(package)),
-        updated_at=updated_at,
+        status=package_status(package.status),
+        carrier=odd.keep("LongText", f"{path}.carrier", package.carrier or latest.carrier),
+        tracking_codes=odd.keep("LongText", f"{path}.tracking_infos", json.dumps(codes) if codes else None),
+        goods=odd.keep("LongText", f"{path}.items", _goods(package)),
     )
-
-
-def _tracking_codes(package: Package) -> str | None:
-    codes = [[info.carrier, info.tracking_code] for info in package.tracking_infos]
-    return json.dumps(codes) if codes else None
 
 
 def _goods(package: Package) -> str | None:

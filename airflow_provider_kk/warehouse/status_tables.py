@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -30,9 +32,6 @@ from airflow_provider_kk.warehouse.merge_statuses import (
     merge,
 )
 from airflow_provider_kk.warehouse.sql import Name
-
-SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
-"""Databases, by SQLAlchemy's names, in which rows are updated one by one."""
 
 #: Below every database's limit of parameters.
 _IDS_AT_ONCE = 300
@@ -92,36 +91,31 @@ class _Time(_Decorator):
         return value.astimezone(UTC)
 
 
-_TYPES: dict[str, Any] = {"status": sa.String(20), "updated_at": _Time(), "line_no": sa.Integer()}
-_ORDER_KEY = ("kk_order_id",)
-_LINE_KEY = ("kk_order_id", "line_no")
-_PACKAGE_KEY = ("kk_order_id", "package_id")
+#: By the annotations of the rows' fields.
+_TYPES: dict[str, Any] = {
+    "str": sa.String(KEY_WIDTH),
+    "int": sa.Integer(),
+    "ShortText": sa.String(KEY_WIDTH),
+    "LongText": sa.Text(),
+    "Money": _Money(),
+    "Quantity": sa.BigInteger(),
+    "Time": _Time(),
+    "FulfilmentStatus": sa.String(20),
+    "PackageStatus | None": sa.String(20),
+}
+#: The columns of a table's key, after those of the account.
+_KEYS: dict[type, tuple[str, ...]] = {
+    OrderRow: ("kk_order_id",),
+    LineRow: ("kk_order_id", "line_no"),
+    PackageRow: ("kk_order_id", "package_id"),
+}
 
 
-def _columns(row: type, key: Sequence[str]) -> Iterator[sa.Column[Any]]:
-    """Yield a column for each field of a row, after those of the account."""
-    yield sa.Column("host", sa.String(255), primary_key=True)
-    yield sa.Column("account", sa.String(64), primary_key=True)
-    for name, kind in row.__annotations__.items():
-        yield sa.Column(
-            name, _type(name, kind), primary_key=name in key, nullable=name not in key, autoincrement=False
-        )
-
-
-def _type(name: str, kind: str) -> Any:
-    if name in _TYPES:
-        return _TYPES[name]
-    for word, column_type in (("datetime", _Time()), ("Decimal", _Money()), ("int", sa.BigInteger())):
-        if word in kind:
-            return column_type
-    return sa.Text() if name in _LONG else sa.String(KEY_WIDTH)
-
-
-#: Up to TEXT_WIDTH characters.
-_LONG = {
-    "odd_fields", "product_name", "option1", "option2", "option3", "carrier", "carrier_type", "tracking_url",
-    "delivery_time", "tracking_codes", "goods",
-}  # fmt: skip
+def _account_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("host", sa.String(255), primary_key=True),
+        sa.Column("account", sa.String(64), primary_key=True),
+    ]
 
 
 class _Described:
@@ -131,37 +125,41 @@ class _Described:
         Name.parse(prefix, "table_prefix", max_parts=2)
         # SQLAlchemy quotes names with upper case, which would make another name of them on PostgreSQL.
         plain = prefix.strip().lower() if dialect_name == "postgresql" else prefix.strip()
-        schema, _, prefix = plain.rpartition(".")
+        schema, _, self._prefix = plain.rpartition(".")
         self.metadata = sa.MetaData(schema=schema or None)
-        self.orders = sa.Table(
-            f"{prefix}order_status",
-            self.metadata,
-            *_columns(OrderRow, _ORDER_KEY),
-            sa.Index(f"{prefix}order_status_number", "host", "account", "custom_order_number"),
-            comment="KK's orders: where each is",
-            **AS_ELSEWHERE,
+        self.orders = self._table("order_status", OrderRow, "KK's orders: where each is")
+        sa.Index(
+            f"{self._prefix}order_status_number",
+            *(self.orders.c[name] for name in ("host", "account", "custom_order_number")),
         )
-        self.lines = sa.Table(
-            f"{prefix}order_line",
-            self.metadata,
-            *_columns(LineRow, _LINE_KEY),
-            comment="Their lines",
-            **AS_ELSEWHERE,
-        )
-        self.packages = sa.Table(
-            f"{prefix}package",
-            self.metadata,
-            *_columns(PackageRow, _PACKAGE_KEY),
-            comment="Their parcels",
-            **AS_ELSEWHERE,
-        )
+        self.lines = self._table("order_line", LineRow, "Their lines")
+        self.packages = self._table("package", PackageRow, "Their parcels")
         self.watermark = sa.Table(
-            f"{prefix}status_sync",
+            f"{self._prefix}status_sync",
             self.metadata,
-            sa.Column("host", sa.String(255), primary_key=True),
-            sa.Column("account", sa.String(64), primary_key=True),
+            *_account_columns(),
             sa.Column("synced_until", _Time(), nullable=False),
             comment="Up to when KK's changes are in these tables, on KK's clock",
+            **AS_ELSEWHERE,
+        )
+
+    def _table(self, name: str, row: type, comment: str) -> sa.Table:
+        columns = [
+            sa.Column(
+                field.name,
+                _TYPES[str(field.type)],
+                primary_key=field.name in _KEYS[row],
+                nullable=field.name not in _KEYS[row],
+                autoincrement=False,
+            )
+            for field in fields(row)
+        ]
+        return sa.Table(
+            f"{self._prefix}{name}",
+            self.metadata,
+            *_account_columns(),
+            *columns,
+            comment=comment,
             **AS_ELSEWHERE,
         )
 
@@ -175,18 +173,15 @@ def ddl(dialect_name: str, prefix: str = "kk_") -> str:
 
 
 class StatusTables(_Described):
-    """The tables of one account, whose names begin with `prefix`; the first part of it may name a schema.
+    """The tables of one account in SQLite, PostgreSQL or MySQL, where rows are updated one by one.
 
-    Raises StatusTablesError from every method when the database does not take part, ValueError for a prefix
-    that is no plain name.
+    Raises StatusTablesError from every method when the database does not take part.
+
+    :param prefix: the start of the tables' names; its first part may name a schema.
+    :raises ValueError: the prefix is no plain name.
     """
 
     def __init__(self, engine: Engine, host: str, account: str, prefix: str = "kk_") -> None:
-        if engine.dialect.name not in SUPPORTED:
-            raise StatusTablesError(
-                f"The status tables cannot be in {engine.dialect.name}, because their rows are updated one "
-                "by one. Use SQLite, PostgreSQL or MySQL."
-            )
         super().__init__(engine.dialect.name, prefix)
         self._engine = engine
         self._mine = {"host": host, "account": account}
@@ -270,13 +265,11 @@ class StatusTables(_Described):
             before = joined.get(key) or known.get(key)
             joined[key] = rows if before is None else merge(before, rows)
         changed = [rows for key, rows in joined.items() if rows != known.get(key)]
-        fewer = [
-            rows for rows in changed if len(rows.lines) < len(known.get(rows.order.kk_order_id, rows).lines)
-        ]
-        for rows in fewer:
-            c = self.lines.c
-            mine = (*self._account_filter(self.lines), c.kk_order_id == rows.order.kk_order_id)
-            db.execute(self.lines.delete().where(*mine, c.line_no > len(rows.lines)))
+        for rows in changed:
+            key, c = rows.order.kk_order_id, self.lines.c
+            if len(rows.lines) < len(known.get(key, rows).lines):
+                mine = (*self._account_filter(self.lines), c.kk_order_id == key)
+                db.execute(self.lines.delete().where(*mine, c.line_no > len(rows.lines)))
         self._upsert(db, self.orders, [_values(rows.order) for rows in changed])
         self._upsert(db, self.lines, [_values(line) for rows in changed for line in rows.lines])
         self._upsert(db, self.packages, [_values(one) for rows in changed for one in rows.packages])
@@ -285,28 +278,27 @@ class StatusTables(_Described):
     def _read(self, db: Connection, ids: Sequence[str]) -> dict[str, StatusRows]:
         if not ids:
             return {}
-        orders = self._rows(db, self.orders, OrderRow, _ORDER_KEY, ids)
-        lines = self._rows(db, self.lines, LineRow, _LINE_KEY, ids)
-        packages = self._rows(db, self.packages, PackageRow, _PACKAGE_KEY, ids)
+        orders = self._rows(db, self.orders, OrderRow, ids)
+        lines = self._rows(db, self.lines, LineRow, ids)
+        packages = self._rows(db, self.packages, PackageRow, ids)
         return {
             key: StatusRows(order, tuple(lines.get(key, ())), tuple(packages.get(key, ())))
             for key, (order,) in orders.items()
         }
 
-    def _rows(
-        self, db: Connection, table: sa.Table, kind: Any, key: Sequence[str], ids: Sequence[str]
-    ) -> dict[str, list[Any]]:
-        columns = [table.c[name] for name in kind.__annotations__]
-        query = sa.select(*columns).where(*self._account_filter(table), table.c.kk_order_id.in_(ids))
+    def _rows(self, db: Connection, table: sa.Table, kind: Any, ids: Sequence[str]) -> dict[str, list[Any]]:
+        query = sa.select(*(table.c[field.name] for field in fields(kind))).where(
+            *self._account_filter(table), table.c.kk_order_id.in_(ids)
+        )
         found: dict[str, list[Any]] = {}
         for row in db.execute(query):
-            values = dict(zip(kind.__annotations__, row, strict=True))
-            if kind is not LineRow and values["status"] is not None:
+            values = dict(row._mapping)
+            if values.get("status") is not None:
                 values["status"] = (FulfilmentStatus if kind is OrderRow else PackageStatus)(values["status"])
             found.setdefault(values["kk_order_id"], []).append(kind(**values))
         for rows in found.values():
             # Not by the database, which may sort text by a language's rules.
-            rows.sort(key=lambda row: [getattr(row, name) for name in key])
+            rows.sort(key=attrgetter(*_KEYS[kind]))
         return found
 
     def _upsert(self, db: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -221,7 +221,8 @@ def test_a_parcel_that_the_shop_rejects_stops_no_other(shop: Shop):
         result = shop.run(without_retries)
 
     assert result.state == "failed"
-    assert f"The shop rejected parcels of these orders: {number(1)} (HTTP 422)" in result.log
+    if AIRFLOW_VERSION[:2] != (3, 0):  # there dag.test() prints no error of a function
+        assert f"The shop rejected parcels of these orders: {number(1)} (HTTP 422)" in result.log
     assert sorted(parcels) == [shipped[0], shipped[2]]
 
 

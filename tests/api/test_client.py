@@ -159,6 +159,13 @@ def test_a_time_without_a_zone_is_an_error(kk: KKClient) -> None:
         kk.list_orders(created_from=datetime(2024, 1, 1))  # noqa: DTZ001
 
 
+def test_every_page_is_asked_for_the_same_ids_and_statuses(kk: KKClient, requests_mock: rm.Mocker) -> None:
+    requests_mock.get(V1, [{"json": page_of(1)}, {"json": page_of()}])
+    assert len(list(kk.iter_orders(ids=iter(["1", "2"]), status=iter(["paid", "shipped"])))) == 1
+    asked = [(one.qs["ids"], one.qs["status"]) for one in requests_mock.request_history]
+    assert asked == [(["1,2"], ["paid,shipped"])] * 2
+
+
 def test_v2_does_not_filter_by_status() -> None:
     with pytest.raises(ValueError, match="v2"):
         client_for(KK, api_version="v2").list_orders(status="cancel")

@@ -8,7 +8,6 @@ import pytest
 
 from airflow_provider_kk.api.fulfilment import (
     FulfilmentStatus,
-    Goal,
     PackageStatus,
     has_reached,
     package_status,
@@ -72,10 +71,12 @@ def test_package_statuses_map_to_fulfilment_statuses() -> None:
     assert [package_status(word) for word in words] == [*PackageStatus, None, None]
 
 
-@pytest.mark.parametrize("goal", [Goal.PAID, Goal.SHIPPED, Goal.DELIVERED])
+@pytest.mark.parametrize(
+    "goal", [FulfilmentStatus.PAID, FulfilmentStatus.SHIPPED, FulfilmentStatus.DELIVERED]
+)
 @pytest.mark.parametrize("status", list(FulfilmentStatus))
 def test_a_goal_is_reached_at_it_and_beyond_but_not_by_giving_up(
-    goal: Goal, status: FulfilmentStatus
+    goal: FulfilmentStatus, status: FulfilmentStatus
 ) -> None:
     words = {"paid": "waiting_to_ship", "partially_shipped": "partial_shipped", "cancelled": "cancel"}
     order = v1(words.get(status, status.value))
@@ -87,9 +88,9 @@ def test_a_goal_is_reached_at_it_and_beyond_but_not_by_giving_up(
 
 def test_an_abnormal_order_reaches_nothing_more_except_its_refund() -> None:
     order = v2("abnormal_order", "paid", "waiting_to_ship")
-    assert has_reached(order, Goal.PAID)
-    assert "abnormal" in str(why(order, Goal.SHIPPED))
-    assert why(order, Goal.REFUNDED) is None
+    assert has_reached(order, FulfilmentStatus.PAID)
+    assert "abnormal" in str(why(order, FulfilmentStatus.SHIPPED))
+    assert why(order, FulfilmentStatus.REFUNDED) is None
 
 
 @pytest.mark.parametrize(
@@ -108,6 +109,6 @@ def test_an_abnormal_order_reaches_nothing_more_except_its_refund() -> None:
     ],
 )
 def test_a_refund_is_waited_for_as_long_as_it_can_come(order: KKOrder, reason: str | None) -> None:
-    assert not has_reached(order, Goal.REFUNDED)
-    found = why(order, Goal.REFUNDED)
+    assert not has_reached(order, FulfilmentStatus.REFUNDED)
+    found = why(order, FulfilmentStatus.REFUNDED)
     assert found is None if reason is None else reason in str(found)

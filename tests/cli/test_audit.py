@@ -26,8 +26,7 @@ def post(ledger: SqlLedger, number: str, goods: Mapping[str, int] | None = None)
     """Really send an order to KK through delivery; its state."""
     from airflow_provider_kk.api.models import Order
     from airflow_provider_kk.delivery.attempt import attempt
-    from airflow_provider_kk.delivery.model import Origin, Timing
-    from airflow_provider_kk.delivery.order_jobs import order_job
+    from airflow_provider_kk.delivery.model import Origin, Timing, order_job
     from airflow_provider_kk.hooks.kk import KKHook
 
     lines = [{"sku": sku, "quantity": pieces} for sku, pieces in (goods or {SKU: 1}).items()]

@@ -44,7 +44,7 @@ def recover(ledger: SqlLedger) -> int:
     import logging
 
     from airflow_provider_kk.delivery.adopt_unknown import recover as heal_ledger
-    from airflow_provider_kk.delivery.order_jobs import KKOrderList
+    from airflow_provider_kk.delivery.listing import KKOrderList
     from airflow_provider_kk.hooks.kk import KKHook
 
     with KKHook().get_conn() as client:
@@ -55,7 +55,7 @@ def reconcile(ledger: SqlLedger, number: str) -> None:
     """Do what every sync does with what is in doubt."""
     import logging
 
-    from airflow_provider_kk.delivery.order_jobs import KKOrderList
+    from airflow_provider_kk.delivery.listing import KKOrderList
     from airflow_provider_kk.delivery.reconcile import AbsencePolicy, reconcile
     from airflow_provider_kk.hooks.kk import KKHook
 

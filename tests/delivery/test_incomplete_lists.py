@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_kk.api.models import KKOrder, OrderPage
+from airflow_provider_kk.delivery.listing import KKOrderList
 from airflow_provider_kk.delivery.model import AttemptResult, InconclusiveError, ListedOrder
-from airflow_provider_kk.delivery.order_jobs import KKOrderList
 from airflow_provider_kk.delivery.resolution import order_again
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, counts, list_integers, stream_over

@@ -12,10 +12,18 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_provider_kk.delivery.adopt_unknown import Completion, add_splits
-from airflow_provider_kk.delivery.model import AttemptResult, Claim, Job, ListedOrder, Origin, Record, Timing
+from airflow_provider_kk.delivery.model import (
+    AttemptResult,
+    Claim,
+    Job,
+    LedgerUnusableError,
+    ListedOrder,
+    Origin,
+    Record,
+    Timing,
+)
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.database import LedgerUnusableError
 from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger
 from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State
 from tests.delivery.world import Order, World

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kk.api.throttle import ThrottleStopped
 from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.model import ThrottleStopped
 from airflow_provider_kk.delivery.run_queue import RunStatus
 from tests.delivery.world import Free, Order, World, counts, stream_over
 

@@ -25,8 +25,8 @@ from airflow_provider_kk.delivery.model import (
     Origin,
     Record,
     Timing,
+    fingerprint_with,
 )
-from airflow_provider_kk.delivery.order_jobs import fingerprint_with
 from airflow_provider_kk.delivery.reconcile import AbsencePolicy
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.database import pool_arguments

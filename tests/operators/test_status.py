@@ -16,9 +16,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTas
 from airflow_provider_kk.api.models import KKOrder
 from airflow_provider_kk.operators.orders import CreateOrderOperator
 from airflow_provider_kk.operators.status import SyncOrderStatusOperator
+from airflow_provider_kk.sync.sync_statuses import StatusSync
 from airflow_provider_kk.warehouse.merge_statuses import LineRow, OrderRow, PackageRow, StatusRows, rows_of
-from airflow_provider_kk.warehouse.status_sync import StatusSync
-from airflow_provider_kk.warehouse.status_tables import StatusTables, StatusTablesError
+from airflow_provider_kk.warehouse.status_tables import StatusTables
 from tests.airflow.support import REPOSITORY
 from tests.mysql_hook import PyMySqlHook, mysql_connection
 from tests.operators.hooks import info_of, known_hooks
@@ -454,7 +454,12 @@ def test_what_only_a_person_can_fix_fails_permanently_with_the_reason(
     assert message in str(done.error)
 
 
-def test_a_warehouse_that_cannot_update_rows_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = sa.create_mock_engine("mssql+pyodbc://", lambda *_: None)
-    with pytest.raises(StatusTablesError, match="SQLite, PostgreSQL or MySQL"):
-        StatusTables(engine, "h", "a")
+@pytest.mark.parametrize("nothing", ["", "None", None])
+def test_an_empty_ledger_template_does_not_fall_back_to_the_warehouse(
+    connect: Connect, warehouse: Warehouse, nothing: str | None
+) -> None:
+    task = SyncOrderStatusOperator(
+        task_id="status", warehouse_conn_id="warehouse", ledger_conn_id="{{ ledger }}"
+    )
+    task.ledger_conn_id = nothing
+    assert "ledger_conn_id is empty" in str(attempt(task).error)

@@ -17,15 +17,14 @@ from airflow_provider_kk.delivery import (
     attempt,
     dispatcher,
     listing,
-    order_jobs,
     reconcile,
     resolution,
 )
 from airflow_provider_kk.delivery.attempt import Lease
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
 from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
+from airflow_provider_kk.delivery.listing import KKOrderList
 from airflow_provider_kk.delivery.model import Claim, Job, ListedOrder, Record
-from airflow_provider_kk.delivery.order_jobs import KKOrderList
 from airflow_provider_kk.delivery.states import Action, State, next_action
 from tests.simulation.fakes import NoThrottle
 from tests.simulation.kk import WINDOW_S
@@ -165,8 +164,8 @@ def _lists_from(margin_s: float) -> AbstractContextManager[Any]:
 def _first_page_only() -> AbstractContextManager[Any]:
     def reads(self: KKOrderList, start: int, end: int) -> list[Any]:
         page = self._client.list_orders(
-            created_from=order_jobs.datetime.fromtimestamp(start, order_jobs.UTC),
-            created_to=order_jobs.datetime.fromtimestamp(end, order_jobs.UTC),
+            created_from=listing.datetime.fromtimestamp(start, listing.UTC),
+            created_to=listing.datetime.fromtimestamp(end, listing.UTC),
             page_number=1,
             page_size=250,
         )
@@ -182,8 +181,8 @@ def _pages_up_to(ends: Callable[[list[Any]], bool]) -> AbstractContextManager[An
         expected: dict[str, Any] = {}
         for number in range(1, 200):
             page = self._client.list_orders(
-                created_from=order_jobs.datetime.fromtimestamp(start, order_jobs.UTC),
-                created_to=order_jobs.datetime.fromtimestamp(end, order_jobs.UTC),
+                created_from=listing.datetime.fromtimestamp(start, listing.UTC),
+                created_to=listing.datetime.fromtimestamp(end, listing.UTC),
                 page_number=number,
                 page_size=250,
             )

@@ -9,24 +9,23 @@ from dataclasses import field, fields, make_dataclass
 from typing import Any
 from unittest.mock import patch
 
-from airflow_provider_kk.delivery import order_jobs
+from airflow_provider_kk.delivery import listing
 from airflow_provider_kk.delivery.model import Attempt, AttemptResult, Claim, Job, ListedOrder, Origin, Record
 from airflow_provider_kk.delivery.reconcile import AbsencePolicy, _Decision
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunResult
 from airflow_provider_kk.delivery.storage import RunRow
-from airflow_provider_kk.sync.sync_counts import SyncRun
 from tests.simulation.kk import Order
 
 _RECORDS: tuple[Any, ...] = (
     *(AttemptResult, Attempt, Claim, Record, RunResult, QueuedOrder, Job, Order, Origin, AbsencePolicy),
-    *(RunRow, ListedOrder, SyncRun, _Decision),
+    *(RunRow, ListedOrder, _Decision),
 )
 
 
 @contextmanager
 def quickened() -> Iterator[None]:
     """While it lasts, nothing forbids to change frozen records, and a row of KK's list is read only once."""
-    read = order_jobs.listed_order
+    read = listing.listed_order
 
     def read_once(row: Any) -> ListedOrder:
         if row.sighting is None:
@@ -41,7 +40,7 @@ def quickened() -> Iterator[None]:
     gc.disable()  # it costs a fifth, and finds nothing before a world ends
     gc.freeze()  # what was there before the worlds is not looked through after each
     try:
-        with patch.object(order_jobs, "listed_order", read_once):
+        with patch.object(listing, "listed_order", read_once):
             yield
     finally:
         gc.enable()

@@ -16,8 +16,8 @@ from airflow_provider_kk.delivery.attempt import Limits
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Stop
 from airflow_provider_kk.delivery.dispatcher import Dispatcher
 from airflow_provider_kk.delivery.ledger import Ledger
+from airflow_provider_kk.delivery.listing import KKOrderList
 from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin, Pause, Record, Timing
-from airflow_provider_kk.delivery.order_jobs import KKOrderList
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus
 from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State

@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -14,18 +15,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from airflow_provider_kk.api.throttle import (
-    HEADROOM,
-    MAX_BACK_OFF_S,
-    StopSignal,
-    ThrottleStopped,
-    WaitLog,
-    log_backoff,
-)
+from airflow_provider_kk.api.throttle import HEADROOM, MAX_BACK_OFF_S, WaitLog, log_backoff
 from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.log import utc
-from airflow_provider_kk.delivery.model import SendingPausedError
+from airflow_provider_kk.delivery.model import SendingPausedError, ThrottleStopped
 from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.ledger_rows import where_equal
 from airflow_provider_kk.delivery.sql.storage import SqlLedger
 
 _log = logging.getLogger(__name__)
@@ -54,10 +49,7 @@ class LedgerBucket:
         self._interval_s = 1.0 / per_second
         #: If the bucket's number is further ahead, a clock that was ahead wrote it.
         self._longest_s = MAX_BACK_OFF_S + (self._burst + _LONGEST_QUEUE) * self._interval_s
-        self._row = (
-            tables.account.c.host == ledger.host,
-            tables.account.c.account == ledger.account,
-        )
+        self._row = where_equal(tables.account, {"host": ledger.host, "account": ledger.account})
         self._booking = threading.Lock()
         self._arriving = threading.Lock()
         self._waiting = 0
@@ -71,7 +63,7 @@ class LedgerBucket:
         self.rate_limited = 0
         """The number of KK's 429 responses."""
 
-    def acquire(self, stop: StopSignal | None = None, *, to_send: bool = False) -> None:
+    def acquire(self, stop: Stop | None = None, *, to_send: bool = False) -> None:
         """Wait until one request may be sent.
 
         :param to_send: the request is an order or a refund, which a person may have paused.
@@ -136,7 +128,7 @@ class LedgerBucket:
         )
         self._database.persist(lambda db: db.execute(pause))
 
-    def _permit(self, stop: StopSignal) -> tuple[float, bool]:
+    def _permit(self, stop: Stop) -> tuple[float, bool]:
         """Return the monotonic time from which this thread may send, and whether sending is paused."""
         with self._arriving:
             self._waiting += 1
@@ -160,10 +152,7 @@ class LedgerBucket:
 
         # If a commit's answer is lost, this books twice. Others then wait, which costs less than a failed
         # sync.
-        row = self._database.persist(work)
-        if self._is_out_of_bounds(row):
-            self._set_right(row)
-            row = self._database.persist(work)
+        row = self._within_bounds(lambda: self._database.persist(work))
         first_s = row.bucket_tat - cost_s + self._interval_s - self._burst * self._interval_s - row.now
         soonest_s = max(0.0, row.paused_until - row.now)
         here = self._clock.monotonic()
@@ -171,16 +160,16 @@ class LedgerBucket:
         return [(here + moment_s, bool(row.is_paused)) for moment_s in moments]
 
     def _back_off_left(self) -> tuple[float, bool]:
-        row = self._database.read_with_retry(self._read_state)
-        if self._is_out_of_bounds(row):
-            self._set_right(row)
-            row = self._database.read_with_retry(self._read_state)
+        row = self._within_bounds(lambda: self._database.read_with_retry(self._read_state))
         return float(row.paused_until - row.now), bool(row.is_paused)
 
-    def _is_out_of_bounds(self, row: Any) -> bool:
-        return bool(
-            row.bucket_tat - row.now > self._longest_s or row.paused_until - row.now > MAX_BACK_OFF_S + 1.0
-        )
+    def _within_bounds(self, read: Callable[[], Any]) -> Any:
+        """Return a row; read it again if a wrong clock wrote its times."""
+        row = read()
+        if row.bucket_tat - row.now <= self._longest_s and row.paused_until - row.now <= MAX_BACK_OFF_S + 1.0:
+            return row
+        self._set_right(row)
+        return read()
 
     def _set_right(self, row: Any) -> None:
         """Set a full bucket without a pause if a wrong clock wrote later times."""
@@ -239,7 +228,7 @@ class LedgerBucket:
             return sa.bindparam("here", type_=sa.Float(53))
         return self._database.now()
 
-    def _sleep(self, seconds: float, stop: StopSignal) -> None:
+    def _sleep(self, seconds: float, stop: Stop) -> None:
         clock = self._clock
         began = clock.monotonic()
         clock.sleep(seconds, stop)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
 from sqlalchemy.pool import QueuePool
 
 from airflow_provider_kk.delivery.clock import Clock
+from airflow_provider_kk.delivery.model import LedgerUnusableError
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.driver_errors import (
     describe_error,
@@ -97,10 +98,6 @@ _NOTICING = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-
-
-class LedgerUnusableError(Exception):
-    """The ledger's database cannot be used, or does not keep what it commits. The text has what to do."""
 
 
 class Database:

@@ -158,6 +158,9 @@ _MYSQLS_READ_ONLY = (1290, 1836)
 _READ_ONLY = "25006"
 
 
+_TRANSIENT_TEXT = re.compile("locked|deadlock|timeout|connection|server closed|shutting down|shutdown|disk")
+
+
 def retry(work: Callable[[], T], is_retryable: Callable[[Exception], bool]) -> T:
     """Run `work`, and retry it after pauses while its error is retryable."""
     for pause_s in RETRY_PAUSES_S:
@@ -174,13 +177,6 @@ def is_serialization_failure(error: BaseException) -> bool:
     """Return whether the database rolled a transaction back because of another one, so that a retry helps."""
     cause = _drivers(error)
     return number(cause) in _MYSQLS_UNDONE or sqlstate(cause) in _UNDONE
-
-
-def is_transient_code(error: BaseException) -> bool:
-    """Return whether a server was unreachable or full, or an operator cancelled the statement."""
-    cause = _drivers(error)
-    is_known = number(cause) in _MYSQLS_PASSING or sqlstate(cause).startswith(_PASSING)
-    return is_known or takes_no_writes(cause)
 
 
 def takes_no_writes(error: BaseException) -> bool:
@@ -202,19 +198,8 @@ def is_transient(error: Exception) -> bool:
         return False  # its text quotes keys, which may contain any of these words
     if error.connection_invalidated or error.statement is None:
         return True  # without a statement it failed to connect or to commit
-    if is_serialization_failure(error) or is_transient_code(error):
+    if is_serialization_failure(error) or takes_no_writes(error):
         return True
-    text = str(error.orig).lower()
-    return any(
-        word in text
-        for word in (
-            "locked",
-            "deadlock",
-            "timeout",
-            "connection",
-            "server closed",
-            "shutting down",
-            "shutdown",
-            "disk",
-        )
-    )
+    if number(error.orig) in _MYSQLS_PASSING or sqlstate(error.orig).startswith(_PASSING):
+        return True
+    return bool(_TRANSIENT_TEXT.search(str(error.orig).lower()))

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.model import Attempt, Pause, Record
+from airflow_provider_kk.delivery.model import Attempt, Goods, Record
 from airflow_provider_kk.delivery.sql import tables
+from airflow_provider_kk.delivery.sql.ledger_rows import RECORD_FIELDS, record_of, where_equal
 from airflow_provider_kk.delivery.sql.storage import SqlStorage
 from airflow_provider_kk.delivery.states import State
 
@@ -56,23 +57,27 @@ class RowFilter:
 
 
 @dataclass(frozen=True)
-class Line:
+class Line(Record):
     """An order in a list."""
 
-    key: str
-    generation: int
-    state: State
-    kk_order_ids: tuple[str, ...]
-    code: int | None
-    message: str
-    at: float
-    """The time of its creation at KK, else of its last change; epoch seconds."""
-    goods: Mapping[str, int]
-    country: str
-    version: str
     dag_id: str = ""
     """The DAG that sent it last, else the one whose sync changed it last; empty if there is none."""
     run_id: str = ""
+
+    @property
+    def at(self) -> float:
+        """The time of its creation at KK, else of its last change; epoch seconds."""
+        return self.created_at if self.state is State.CREATED else self.updated_at
+
+    @property
+    def goods(self) -> Goods:
+        """SKU to quantity."""
+        return self.content.goods
+
+    @property
+    def country(self) -> str:
+        """The country of the address."""
+        return self.content.country
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,15 @@ class Report:
 
     def __init__(self, storage: SqlStorage) -> None:
         self._storage = storage
+        self.look_up, self.pause = storage.look_up, storage.pause
         self._jobs = jobs = storage.jobs
         self._columns = jobs.job.c
         self._key = jobs.job.c[jobs.key]
         self._ids = jobs.job.c[jobs.ids]
-        self._account_filter = (self._columns.host == storage.host, self._columns.account == storage.account)
+        self._account_filter = self._in_account(jobs.job)
+
+    def _in_account(self, table: Any) -> tuple[sa.ColumnElement[bool], ...]:
+        return where_equal(table, {"host": self._storage.host, "account": self._storage.account})
 
     def of_refunds(self) -> Report:
         """Return the report of the account's refunds: its keys are refund keys, its ids refund numbers."""
@@ -153,17 +162,14 @@ class Report:
 
     def dag_ids(self) -> list[str]:
         """Return the DAGs that sent or changed orders, by name, at most 100; each is one index lookup."""
-        attempt = self._jobs.attempt.c
-        sources = (
-            (attempt.dag_id, (attempt.host == self._storage.host, attempt.account == self._storage.account)),
-            (_RUN.c.dag_id, (_RUN.c.host == self._storage.host, _RUN.c.account == self._storage.account)),
-        )
         found: set[str] = set()
         with self._storage.database.read() as db:
-            for dag_id, conditions in sources:
+            for table in (self._jobs.attempt, _RUN):
+                dag_id = table.c.dag_id
+                first = sa.select(sa.func.min(dag_id)).where(*self._in_account(table))
                 last: str | None = ""
                 for _ in range(_MAX_DAGS):
-                    last = db.scalar(sa.select(sa.func.min(dag_id)).where(*conditions, dag_id > last))
+                    last = db.scalar(first.where(dag_id > last))
                     if last is None:
                         break
                     found.add(last)
@@ -182,12 +188,6 @@ class Report:
         if self._storage.database.kind == "sqlite":
             return sa.cast(number, sa.Integer)
         return sa.func.floor(number)
-
-    def pause(self) -> Pause | None:
-        """Return the account's pause; None while sending is allowed."""
-        # A ledger that no sync opened since the upgrade has no such table yet.
-        is_there = sa.inspect(self._storage.database.engine).has_table(tables.pause.name)
-        return self._storage.pause() if is_there else None
 
     # Lists -----------------------------------------------------------------------------------------
 
@@ -223,14 +223,15 @@ class Report:
         # Each state is read along the index of its time. A limit for each state is right only in order of
         # time.
         found = _union_of(self._parts(selection, descending, most if sort == "time" else None))
+        is_created = found.c.state == State.CREATED.value
         columns = {
-            "time": found.c.at,
-            "number": found.c.key,
+            "time": sa.case((is_created, found.c.created_at), else_=found.c.updated_at),
+            "number": found.c[self._jobs.key],
             "state": _rank(found.c.state),
             "code": found.c.code,
             "country": found.c.country,
         }
-        orders = [columns[sort], found.c.key, found.c.generation]
+        orders = [columns[sort], found.c[self._jobs.key], found.c.generation]
         if sort == "code":
             # Databases sort NULL differently.
             orders.insert(0, sa.case((found.c.code.is_(None), 0), else_=1))
@@ -238,21 +239,18 @@ class Report:
 
     def _lines(self, rows: Sequence[Any]) -> list[Line]:
         """Return rows with the DAG and run that sent each last, else those whose sync changed it last."""
+        entries = [record_of(row) for row in rows]
         sent = {
             (one.key, one.generation): (one.dag_id, one.run_id)
-            for one in self._storage.attempts([row.key for row in rows])
+            for one in self._storage.attempts([entry.key for entry in entries])
         }
         runs = sa.select(_RUN.c.sync_id, _RUN.c.dag_id, _RUN.c.run_id)
-        moved = {
-            sync_id: (dag_id, run_id)
-            for sync_id, dag_id, run_id in self._rows(
-                runs.where(_RUN.c.sync_id.in_({row.sync_id for row in rows}))
-            )
-        }
+        runs = runs.where(_RUN.c.sync_id.in_({entry.sync_id for entry in entries}))
+        moved = {sync_id: (dag_id, run_id) for sync_id, dag_id, run_id in self._rows(runs)}
         lines = []
-        for row in rows:
-            origin = sent.get((row.key, row.generation), ("", ""))
-            lines.append(_line(row, *(origin if any(origin) else moved.get(row.sync_id, origin))))
+        for entry in entries:
+            origin = sent.get((entry.key, entry.generation), ("", ""))
+            lines.append(_line(entry, *(origin if any(origin) else moved.get(entry.sync_id, origin))))
         return lines
 
     def _parts(self, selection: RowFilter, descending: bool = True, most: int | None = None) -> list[Any]:
@@ -260,12 +258,10 @@ class Report:
         parts = []
         for state in selection.states:
             at = self._time_of(state)
-            query = self._select(at).where(*self._where(selection, state))
+            query = self._select().where(*self._where(selection, state))
             if most is not None:
                 orders = (at, self._key, self._columns.generation)
-                query = query.order_by(*[one.desc() if descending else one.asc() for one in orders]).limit(
-                    most
-                )
+                query = query.order_by(*_directed(orders, descending)).limit(most)
             parts.append(query)
         return parts
 
@@ -305,8 +301,7 @@ class Report:
         attempt = self._jobs.attempt
         syncs = sa.select(_RUN.c.sync_id).where(_RUN.c.dag_id == dag_id)
         is_sent = sa.exists().where(
-            attempt.c.host == self._storage.host,
-            attempt.c.account == self._storage.account,
+            *self._in_account(attempt),
             attempt.c[self._jobs.key] == self._key,
             attempt.c.generation == self._columns.generation,
             attempt.c.dag_id == dag_id,
@@ -315,22 +310,13 @@ class Report:
 
     def find(self, text: str, *, limit: int) -> list[Line]:
         """Return the orders with this key, else those with this id of KK's, which reads the whole account."""
-        at = sa.case((self._columns.created_at > 0, self._columns.created_at), else_=self._columns.updated_at)
-        query = self._select(at).where(*self._account_filter)
-        by_key = query.where(self._key == text).order_by(self._columns.generation)
-        if found := [_line(row) for row in self._rows(by_key)]:
-            return found
+        query = self._select().where(*self._account_filter)
+        rows = self._rows(query.where(self._key == text).order_by(self._columns.generation))
         holds_id = self._ids.contains(json.dumps(text), autoescape=True)
-        return [_line(row) for row in self._rows(query.where(holds_id).limit(limit))]
+        return [_line(record_of(row)) for row in rows or self._rows(query.where(holds_id).limit(limit))]
 
-    def _select(self, at: Any) -> Any:
-        names = ("generation", "state", "code", "message", "goods", "country", "version", "sync_id")
-        return sa.select(
-            self._key.label("key"),
-            self._ids.label("ids"),
-            *(self._columns[name] for name in names),
-            at.label("at"),
-        )
+    def _select(self) -> Any:
+        return sa.select(*self._jobs.columns(RECORD_FIELDS))
 
     def _time_of(self, state: State) -> Any:
         return self._columns.created_at if state is State.CREATED else self._columns.updated_at
@@ -341,20 +327,16 @@ class Report:
         """Return all generations of a key, and all its POSTs, oldest first."""
         return self._storage.entries(key=key), self._storage.attempts([key])
 
-    def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
-        """Return the newest generation of each of these keys in the ledger."""
-        return self._storage.look_up(keys)
-
     def refunds_of(self, kk_order_ids: Iterable[str]) -> list[Line]:
         """Return the refunds of orders at KK, each order's oldest first."""
         refunds = self._storage.of_refunds()
-        return [_line_of(one) for kk_order_id in kk_order_ids for one in refunds.refunds_of(kk_order_id)]
+        return [_line(one) for kk_order_id in kk_order_ids for one in refunds.refunds_of(kk_order_id)]
 
     def of_run(self, dag_id: str, run_id: str, *, limit: int, offset: int = 0) -> list[RunOrder]:
         """Return a page of the orders that a DAG run sent or changed; those that need a person come first."""
         newest = self._of_run(dag_id, run_id)
         query = newest.order_by(_rank(self._columns.state), self._key).limit(limit).offset(offset)
-        lines = [_line(row) for row in self._rows(query)]
+        lines = [_line(record_of(row)) for row in self._rows(query)]
         attempts: dict[str, list[Attempt]] = {}
         for one in self._storage.attempts([line.key for line in lines]):
             if (one.dag_id, one.run_id) == (dag_id, run_id):
@@ -371,24 +353,19 @@ class Report:
         """Return the query of the orders that a DAG run sent or changed, in their newest generations."""
         attempt, columns = self._jobs.attempt, self._columns
         sent = sa.select(attempt.c[self._jobs.key].label("key")).where(
-            attempt.c.host == self._storage.host,
-            attempt.c.account == self._storage.account,
-            attempt.c.dag_id == dag_id,
-            attempt.c.run_id == run_id,
+            *self._in_account(attempt), attempt.c.dag_id == dag_id, attempt.c.run_id == run_id
         )
         syncs = sa.select(_RUN.c.sync_id).where(_RUN.c.dag_id == dag_id, _RUN.c.run_id == run_id)
         moved = sa.select(self._key.label("key")).where(*self._account_filter, columns.sync_id.in_(syncs))
         keys = sa.union(sent, moved).subquery()
         newer = self._jobs.job.alias("newer")
         is_replaced = sa.exists().where(
-            newer.c.host == self._storage.host,
-            newer.c.account == self._storage.account,
+            *self._in_account(newer),
             newer.c[self._jobs.key] == self._key,
             newer.c.generation > columns.generation,
         )
-        at = sa.case((columns.state == State.CREATED.value, columns.created_at), else_=columns.updated_at)
         return (
-            self._select(at)
+            self._select()
             .select_from(keys.join(self._jobs.job, self._key == keys.c.key))
             .where(*self._account_filter, sa.not_(is_replaced))
         )
@@ -396,11 +373,6 @@ class Report:
     def _rows(self, query: Any) -> list[Any]:
         with self._storage.database.read() as db:
             return list(db.execute(query).all())
-
-
-def time_of(entry: Record) -> float:
-    """Return the time of an order's creation at KK, else of its last change."""
-    return entry.created_at if entry.state is State.CREATED else entry.updated_at
 
 
 def _union_of(parts: Sequence[Any]) -> Any:
@@ -417,33 +389,5 @@ def _rank(state: Any) -> Any:
     return sa.case(*[(state == one.value, rank) for rank, one in enumerate(_WORST_FIRST)])
 
 
-def _line(row: Any, dag_id: str = "", run_id: str = "") -> Line:
-    return Line(
-        row.key,
-        row.generation,
-        State(row.state),
-        tuple(json.loads(row.ids)),
-        row.code,
-        row.message,
-        float(row.at),
-        json.loads(row.goods),
-        row.country,
-        row.version,
-        dag_id,
-        run_id,
-    )
-
-
-def _line_of(entry: Record) -> Line:
-    return Line(
-        entry.key,
-        entry.generation,
-        entry.state,
-        entry.kk_order_ids,
-        entry.code,
-        entry.message,
-        time_of(entry),
-        entry.content.goods,
-        entry.content.country,
-        entry.version,
-    )
+def _line(entry: Record, dag_id: str = "", run_id: str = "") -> Line:
+    return Line(**vars(entry), dag_id=dag_id, run_id=run_id)

@@ -15,11 +15,11 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from airflow_provider_kk.api.base_url import may_be_one_store
-from airflow_provider_kk.delivery.clock import Clock, SystemClock
+from airflow_provider_kk.delivery.clock import Clock
 from airflow_provider_kk.delivery.ledger import Ledger
-from airflow_provider_kk.delivery.model import Attempt, Origin, Pause, Record, Timing
+from airflow_provider_kk.delivery.model import Attempt, LedgerUnusableError, Origin, Pause, Record, Timing
 from airflow_provider_kk.delivery.sql import tables
-from airflow_provider_kk.delivery.sql.database import Database, LedgerUnusableError
+from airflow_provider_kk.delivery.sql.database import Database
 from airflow_provider_kk.delivery.sql.ledger_rows import (
     RECORD_FIELDS,
     SqlTransaction,
@@ -482,7 +482,7 @@ def sql_ledger(
     :param engine: the database; see `database.pool_arguments`.
     :raises LedgerUnusableError: the database cannot have a ledger.
     """
-    clock = clock or SystemClock()
+    clock = clock or Clock()
     storage = SqlStorage(engine, host, account, clock, token_fingerprint=token_fingerprint)
     return Ledger(storage, clock, timing, max_orders_per_day=max_orders_per_day)
 

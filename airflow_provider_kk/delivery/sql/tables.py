@@ -38,11 +38,8 @@ def _account_columns(*, is_key: bool = True) -> tuple[sa.Column[str], ...]:
 
 
 def _origin_columns() -> tuple[sa.Column[str], ...]:
-    return (
-        sa.Column("dag_id", sa.String(250), nullable=False, server_default=""),
-        sa.Column("run_id", sa.String(250), nullable=False, server_default=""),
-        sa.Column("task_id", sa.String(250), nullable=False, server_default=""),
-    )
+    names = ("dag_id", "run_id", "task_id")
+    return tuple(sa.Column(name, sa.String(250), nullable=False, server_default="") for name in names)
 
 
 account = sa.Table(

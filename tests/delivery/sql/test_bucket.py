@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.api.throttle import ThrottleStopped
 from airflow_provider_kk.delivery.clock import Stop
+from airflow_provider_kk.delivery.model import ThrottleStopped
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.bucket import HEADROOM, LedgerBucket
 from airflow_provider_kk.delivery.sql.database import pool_arguments

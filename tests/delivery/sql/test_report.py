@@ -243,6 +243,16 @@ def test_reading_creates_no_tables(tmp_path: Path) -> None:
     assert sa.inspect(engine).get_table_names() == []
 
 
+def test_a_ledger_of_an_older_version_without_pauses_is_not_paused(tmp_path: Path) -> None:
+    storage = sql_ledger(sa.create_engine(f"sqlite:///{tmp_path / 'old.db'}"), "kk.test", "default").storage
+    storage.open("kk_default", settle_window_s=600)
+    assert storage.add_pause("me", "why")
+    assert Report(storage).pause() is not None
+    with storage.database.engine.begin() as db:
+        tables.pause.drop(db)
+    assert Report(storage).pause() is None
+
+
 def test_pages_are_read_along_an_index(world: World) -> None:
     if world.ledger.storage.database.kind != "sqlite":
         pytest.skip("SQLite tells its plan without figures")

@@ -9,8 +9,7 @@ import pytest
 
 from airflow_provider_kk.cli.ledger_command import add_arguments
 from airflow_provider_kk.delivery.states import State
-from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
-from airflow_provider_kk.sync.resolve_commands import resolve_commands
+from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType, resolve_commands
 
 OPTIONS = "--kk-conn-id kk_default --ledger-conn-id 'ware house'"
 

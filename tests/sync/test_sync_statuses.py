@@ -21,8 +21,8 @@ from airflow_provider_kk.delivery.clock import Stop
 from airflow_provider_kk.delivery.sql.database import pool_arguments
 from airflow_provider_kk.delivery.sql.storage import sql_ledger
 from airflow_provider_kk.sandbox.server import SandboxServer
+from airflow_provider_kk.sync.sync_statuses import StatusSync, StoppedError
 from airflow_provider_kk.warehouse.merge_statuses import StatusRows, rows_of
-from airflow_provider_kk.warehouse.status_sync import StatusSync, StoppedError
 from airflow_provider_kk.warehouse.status_tables import StatusTables
 from tests.api.helpers import TOKEN, client_for
 

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_kk.api.models import KKOrder, OrderPage
 from airflow_provider_kk.delivery.model import InconclusiveError
-from airflow_provider_kk.warehouse.updated_orders import LAG_S, UpdatedOrders
+from airflow_provider_kk.sync.sync_statuses import LAG_S, UpdatedOrders
 from tests.delivery.world import START, VirtualClock
 
 SINCE = START - 7200
@@ -140,7 +140,7 @@ def test_smaller_pages_than_asked_for_are_no_end():
 
 
 def test_very_many_orders_are_read_in_slices_each_complete_up_to_its_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("airflow_provider_kk.warehouse.updated_orders._MAX_ROWS_AT_ONCE", 2_000)
+    monkeypatch.setattr("airflow_provider_kk.sync.sync_statuses._MAX_ROWS_AT_ONCE", 2_000)
     kk = ListOfChanges(changes(random.Random(6), 7_000))
     slices = list(UpdatedOrders(kk, VirtualClock()).read(SINCE))  # type: ignore[arg-type]
 
