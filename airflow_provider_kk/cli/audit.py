@@ -21,7 +21,6 @@ from airflow_provider_kk.cli.common import (
 )
 from airflow_provider_kk.cli.outcomes import as_columns
 from airflow_provider_kk.delivery.log import format_goods, utc
-from airflow_provider_kk.hooks.ledger_connection import open_order_list
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -74,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.model import InconclusiveError
+    from airflow_provider_kk.hooks.ledger_connection import open_order_list
     from airflow_provider_kk.sync.audit import audit
 
     if arguments.history:

@@ -151,15 +151,17 @@ class _Mapper:
         """Yield the rows of one number: one order, or as many invalid ones as there are different headers."""
         number_faults = [] if number is not None else [self._reader.number_fault(rows[0])]
         headers = list({id(row.header): row.header for row in rows}.values())
-        filled = {name: {header[name] for header in headers} - {None} for name in headers[0]}
-        agreed = {name: next(iter(values), None) for name, values in filled.items() if len(values) < 2}
+        agreed = headers[0]
+        if len(headers) > 1:
+            filled = {name: {header[name] for header in headers} - {None} for name in agreed}
+            agreed = {name: next(iter(values), None) for name, values in filled.items() if len(values) < 2}
         variants: dict[object, list[SourceRow]] = {}
         for row in rows:
             # In a field with several values, each row keeps its own.
-            own = {**row.header, **agreed}
+            row.header = {**row.header, **agreed}
             has_items = self._columns.one_row_per_order and len(rows) > 1
-            key = (*own.values(), self._reader.items_key(row) if has_items else None)
-            variants.setdefault(key, []).append(replace(row, header=own))
+            key = (*row.header.values(), self._reader.items_key(row) if has_items else None)
+            variants.setdefault(key, []).append(row)
         groups = list(variants.values())
         conflicts = self._conflicts(groups) if len(groups) > 1 else []
         found = [self._parse(number, group, [*number_faults, *conflicts]) for group in groups]
@@ -215,12 +217,9 @@ class _Mapper:
     ) -> Iterator[Fault]:
         """Yield lines that are there twice: by their ids, or because their rows are equal in every column."""
         skus = Counter(_sku(line) for line in lines)
-        named = Counter(one for one in ids if one is not None)
-        if len(skus) == len(lines) and len(named) == named.total():
-            return
+        named: Counter[str | None] = Counter(one for one in ids if one is not None)
         if self._columns.one_row_per_order:
-            if repeated := [one for one, count in named.items() if count > 1]:
-                places = [index for index, one in enumerate(ids) if one in repeated]
+            if places := [index for index, one in enumerate(ids) if named[one] > 1]:
                 yield Fault(ITEMS, f"has one {LINE_ID} on several lines ({_some(places, 'line')}): {_TWICE}")
             return
         positions = [row.position for row in rows]
@@ -237,7 +236,7 @@ class _Mapper:
         is_equal = {place: number for number, group in enumerate(equal) for place in group}
         for one in (one for one, count in named.items() if count > 1):
             places_of_id = [place for place, own in zip(positions, ids, strict=True) if own == one]
-            if len({is_equal.get(place, place * -1) for place in places_of_id}) > 1:
+            if len({is_equal.get(place, -place) for place in places_of_id}) > 1:
                 yield Fault(ITEMS, f"has one {LINE_ID} on several rows ({_some(places_of_id)}): {_TWICE}")
 
     def _conflicts(self, variants: Sequence[Sequence[SourceRow]]) -> list[Fault]:
@@ -300,11 +299,7 @@ def _missing(header: Mapping[str, str | None], noticed: set[str]) -> Iterator[Fa
 
 def _repeated_skus(lines: Any, ids: Sequence[str | None]) -> Iterator[Fault]:
     """Warn of a SKU on several lines, unless each of them has an id of its own."""
-    if len(lines) < 2:
-        return
     skus = Counter(_sku(line) for line in lines)
-    if len(skus) == len(lines):
-        return
     pairs = {(_sku(line), one) for line, one in zip(lines, ids, strict=True) if one is not None}
     named = Counter(sku for sku, _ in pairs)
     if any(count > 1 and named[sku] < count for sku, count in skus.items()):
