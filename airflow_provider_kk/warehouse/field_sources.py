@@ -82,7 +82,7 @@ class Binder:
     """Finds the columns that sources name, and collects which ones are read.
 
     `indexes` are the columns to read, in the order in which `complete` and the readers expect their cells.
-    What was bound first reads the first of them, and needs no others.
+    Sources that were bound first read the first of them, and need no others.
     """
 
     def __init__(self, names: Sequence[str]) -> None:

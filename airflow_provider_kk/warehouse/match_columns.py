@@ -84,7 +84,7 @@ class FieldSource:
 
     @property
     def read(self) -> Reader:
-        """What reads the first source."""
+        """The reader of the first source."""
         return self.readers[0]
 
     def __str__(self) -> str:
