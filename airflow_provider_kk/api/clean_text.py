@@ -22,7 +22,8 @@ LONGEST_NUMBER = 40
 
 NUMBER = "custom_order_number"
 _NUMBERS = frozenset({NUMBER, "phone", "zip", "ioss", "vat", "line_id"})
-_CODES = frozenset({"sku", "country", "channel_type", "quantity"})
+_STRICT_FIELDS = _NUMBERS | {"sku", "country", "channel_type", "quantity"}
+"""Fields with numbers and codes, in which people write no prose."""
 
 
 class CellError(ValueError):
@@ -45,7 +46,7 @@ def tidy(text: str, field: str) -> str:
 
     A number of digits and `.0` is its digits, except in a SKU.
     """
-    strict = field in _NUMBERS or field in _CODES
+    strict = field in _STRICT_FIELDS
     if not text.isascii():
         text = _visible(text, strict)
     text = _unquoted(text.strip(), strict)
@@ -89,7 +90,7 @@ def is_missing(text: str, field: str) -> bool:
     """
     if field == "country" and len(text) == 2:
         return False  # NA is Namibia.
-    if field in _NUMBERS or field in _CODES:
+    if field in _STRICT_FIELDS:
         return text.casefold() in _MISSING_NUMBERS
     # None is a town in Italy. `None None` is a name whose two parts are missing.
     return _MISSING_TEXTS.issuperset(text.replace(",", " ").split()) and not (
@@ -100,7 +101,7 @@ def is_missing(text: str, field: str) -> bool:
 def check(text: str, field: str) -> str:
     """Raise CellError for tidy text that is damaged; otherwise return a warning about it, or nothing."""
     _check_damage(text, field)
-    strict = field in _NUMBERS or field in _CODES
+    strict = field in _STRICT_FIELDS
     entities = [found for found in dict.fromkeys(_ENTITY.findall(text)) if html.unescape(found) != found]
     if entities and strict:
         raise CellError("has an HTML entity such as &amp;: export it as plain text")
@@ -152,7 +153,7 @@ def check_part(text: str, field: str) -> None:
 
 
 def _check_damage(text: str, field: str) -> None:
-    if field not in _NUMBERS and field not in _CODES:
+    if field not in _STRICT_FIELDS:
         _reject(text, _DAMAGES_OF_PROSE)
     # People write anything into remarks.
     if field != "remark":

@@ -1,7 +1,7 @@
 """KK's rate limit within one process: a leaky bucket of 120 requests, 2 a second; beyond it HTTP 429.
 
-The bucket is GCRA: its whole state is one number, the theoretical arrival time ("tat"). The bucket that
-processes share in the ledger does the same in SQL.
+The bucket is GCRA: its whole state is one number, the theoretical arrival time ("tat"). That of an unused
+bucket is in the past. The bucket that processes share in the ledger does the same in SQL.
 """
 
 from __future__ import annotations
@@ -31,29 +31,6 @@ class Throttle(Protocol):
 
     def back_off(self, retry_after_s: float | None) -> None:
         """Pause after a 429. `retry_after_s`: the seconds that KK asked for, if any."""
-
-
-def gcra(tat: float, now: float, burst: float, per_second: float) -> tuple[float, float]:
-    """Reserve one request. Return the bucket's new tat, and the seconds to wait before the request.
-
-    The `tat` of an unused bucket is anything not after `now`. All times are seconds of one clock.
-    """
-    interval_s = 1.0 / per_second
-    new_tat = max(tat, now) + interval_s
-    return new_tat, max(0.0, new_tat - burst * interval_s - now)
-
-
-def backed_off(
-    tat: float, now: float, burst: float, per_second: float, retry_after_s: float | None
-) -> tuple[float, float]:
-    """Return the bucket's tat after a 429, and the seconds during which nothing should be sent.
-
-    The next request waits that long, and later ones queue behind it at the steady rate.
-    """
-    interval_s = 1.0 / per_second
-    wanted_s = max(interval_s, 1.0) if retry_after_s is None else retry_after_s
-    pause_s = min(max(wanted_s, 0.0), MAX_BACK_OFF_S)
-    return max(tat, now + (burst - 1) * interval_s + pause_s), pause_s
 
 
 def log_backoff(who: str, pause_s: float) -> None:
@@ -92,7 +69,7 @@ class LocalBucket:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._burst = max(1, burst - headroom)
-        self._per_second = per_second
+        self._interval_s = 1.0 / per_second
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -103,8 +80,8 @@ class LocalBucket:
         """Block until one request may be sent."""
         with self._lock:
             now = self._clock()
-            self._tat, wait_s = gcra(self._tat, now, self._burst, self._per_second)
-        due = now + wait_s
+            self._tat = max(self._tat, now) + self._interval_s
+            due = self._tat - self._burst * self._interval_s
         # A 429 meanwhile delays this request, too.
         while (pause_s := max(due, self._not_before) - self._clock()) > 0:
             self._wait_log.note(now, pause_s)
@@ -114,13 +91,15 @@ class LocalBucket:
         """Return the least seconds that so many requests take, if nobody else sends."""
         with self._lock:
             free_in_s = max(0.0, self._tat - self._clock())
-        return max(0.0, free_in_s + (requests - self._burst) / self._per_second)
+        return max(0.0, free_in_s + (requests - self._burst) * self._interval_s)
 
     def back_off(self, retry_after_s: float | None) -> None:
-        """Hold everything back after a 429; see `Throttle.back_off`."""
+        """Hold everything back after a 429: later requests queue behind the pause at the steady rate."""
+        wanted_s = max(self._interval_s, 1.0) if retry_after_s is None else retry_after_s
+        pause_s = min(max(wanted_s, 0.0), MAX_BACK_OFF_S)
         with self._lock:
             now = self._clock()
-            self._tat, pause_s = backed_off(self._tat, now, self._burst, self._per_second, retry_after_s)
+            self._tat = max(self._tat, now + (self._burst - 1) * self._interval_s + pause_s)
             is_new = now >= self._not_before
             self._not_before = max(self._not_before, now + pause_s)
         if is_new:

@@ -17,12 +17,10 @@ from airflow_provider_kk.cli.common import (
     read_ledger_of,
     run_command,
     table,
-    time,
     write_raw,
 )
 from airflow_provider_kk.cli.outcomes import as_columns
-from airflow_provider_kk.delivery.log import format_goods
-from airflow_provider_kk.hooks.ledger_connection import open_order_list
+from airflow_provider_kk.delivery.log import format_goods, utc
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
@@ -75,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from airflow_provider_kk.delivery.model import InconclusiveError
+    from airflow_provider_kk.hooks.ledger_connection import open_order_list
     from airflow_provider_kk.sync.audit import audit
 
     if arguments.history:
@@ -127,13 +126,13 @@ def _period(arguments: argparse.Namespace, ledger: SqlLedger, order_list: Any) -
     until = latest if arguments.until is None else _epoch("--until", arguments.until, ledger.now())
     if until > latest:
         print(
-            f"kk audit: KK may still list what is newer than a settle window: this ends at {time(latest)}",
+            f"kk audit: KK may still list what is newer than a settle window: this ends at {utc(latest)}",
             file=sys.stderr,
         )
         until = latest
     since = until - _DAY_S if arguments.since is None else _epoch("--since", arguments.since, ledger.now())
     if since >= until:
-        raise CommandError(f"the period is empty: --since {time(since)} must be before {time(until)}")
+        raise CommandError(f"the period is empty: --since {utc(since)} must be before {utc(until)}")
     return since, until
 
 
@@ -165,7 +164,7 @@ def _print(result: Audit, ledger: SqlLedger, *, as_json: bool) -> None:
     text = ", ".join(f"{count} {_COUNTED.get(verdict, verdict)}" for verdict, count in counts.items())
     print_line(
         f"{numbers} order numbers of account {ledger.account} at {ledger.host} "
-        f"from {time(result.since)} to {time(result.until)}: {text or 'nothing to compare'}"
+        f"from {utc(result.since)} to {utc(result.until)}: {text or 'nothing to compare'}"
     )
     if result.findings:
         print_line(

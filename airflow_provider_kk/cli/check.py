@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 from contextlib import closing, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_kk.cli.common import (
     KK_CONN_ID,
@@ -184,18 +184,16 @@ def planned_with(
 # What is shown ---------------------------------------------------------------------------------------
 
 
-def print_plan(
-    run_queue: RunQueue, planned: Plan, known: Known, *, most: int, file: TextIO | None = None
-) -> None:
+def print_plan(run_queue: RunQueue, planned: Plan, known: Known, *, most: int) -> None:
     """Print a plan for people."""
     from airflow_provider_kk.sync.plan import PROBLEMS
 
     summary, settings = planned.summary, known.settings
     where = f" for account {settings.account} at {settings.host}" if settings else ""
-    print_line(f"{count_orders(summary.selected)}{where}:", file=file)
-    print_counts(summary, OUTCOMES, file=file)
-    print_problems(run_queue, PROBLEMS, most, file=file)
-    print_line(file=file)
+    print_line(f"{count_orders(summary.selected)}{where}:")
+    print_counts(summary, OUTCOMES)
+    print_problems(run_queue, PROBLEMS, most)
+    print_line()
     if summary.postponed:
         burst = settings.rate_limit_burst if settings else _BURST
         per_second = settings.rate_limit_per_second if settings else _PER_SECOND
@@ -203,13 +201,12 @@ def print_plan(
         print_line(
             f"Sending takes at least {summary.requests:,} requests and {takes}, at KK's "
             f"limit of {burst:,} at once and {per_second:g} a second.",
-            file=file,
         )
-    print_line(f"{planned.guards}.", file=file)
+    print_line(f"{planned.guards}.")
     for note in filter(
         None, (known.note, planned.obstacle and f"Nothing would be sent for now: {planned.obstacle}")
     ):
-        print_line(f"{note.removesuffix('.')}.", file=file)
+        print_line(f"{note.removesuffix('.')}.")
 
 
 def _print_json(run_queue: RunQueue, planned: Plan, known: Known, warned: int, *, with_bodies: bool) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from airflow_provider_kk.delivery.log import describe_pause, printable, utc
+from airflow_provider_kk.delivery.log import describe_pause, printable
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
@@ -283,9 +283,17 @@ def run_command(name: str, work: Callable[[], int], *, failed: int = _CANNOT_RUN
         return status
 
 
-_OURS: ContextVar[TextIO | None] = ContextVar(
-    "standard output, while others may not print there", default=None
-)
+_OUTPUT: ContextVar[TextIO | None] = ContextVar("where a command prints", default=None)
+
+
+@contextmanager
+def printing_to(file: TextIO) -> Iterator[None]:
+    """Print there in the block, unless a call names a file."""
+    token = _OUTPUT.set(file)
+    try:
+        yield
+    finally:
+        _OUTPUT.reset(token)
 
 
 @contextmanager
@@ -294,12 +302,10 @@ def _only_ours_on_stdout() -> Iterator[None]:
 
     Enter it before Airflow's import, which keeps the standard output of that moment for its log.
     """
-    token = _OURS.set(sys.stdout)
     try:
-        with redirect_stdout(sys.stderr):
+        with printing_to(sys.stdout), redirect_stdout(sys.stderr):
             yield
     finally:
-        _OURS.reset(token)
         # Registered after Airflow's import, so it runs before what Airflow 2.11 logs there at exit.
         atexit.register(logging.disable)
 
@@ -310,7 +316,7 @@ def print_line(line: str = "", *, file: TextIO | None = None, style: str = "") -
     :param style: such as `red`, of the line on a terminal.
     """
     text = printable(line)
-    if style and has_colours(file or _stdout()):
+    if style and has_colours(file or _output()):
         from rich.color import ColorSystem
         from rich.style import Style
 
@@ -325,11 +331,12 @@ def has_colours(file: TextIO) -> bool:
 
 def write_raw(text: str, *, file: TextIO | None = None) -> None:
     """Print what a program reads, such as JSON, as it is."""
-    print(text, file=file or _stdout(), flush=file is sys.stderr)
+    file = file or _output()
+    print(text, file=file, flush=file is sys.stderr)
 
 
-def _stdout() -> TextIO:
-    return _OURS.get() or sys.stdout
+def _output() -> TextIO:
+    return _OUTPUT.get() or sys.stdout
 
 
 @contextmanager
@@ -385,18 +392,7 @@ def duration(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def time(epoch: float) -> str:
-    """Return a time as text; empty for 0."""
-    return utc(epoch)
-
-
-def table(
-    head: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    wrapped: bool = False,
-    file: TextIO | None = None,
-) -> None:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, wrapped: bool = False) -> None:
     """Print rows in columns; nothing when there are none.
 
     :param wrapped: on a terminal the last column goes on in the next line, where it is too long.
@@ -405,12 +401,11 @@ def table(
     if len(lines) == 1:
         return
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    if wrapped and (file or _stdout()).isatty():
+    if wrapped and _output().isatty():
         lines, widths = _wrapped(lines, widths)
     for line in lines:
-        write_raw(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=file
-        )
+        cells = zip(line, widths, strict=True)
+        write_raw("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
 
 
 def _wrapped(lines: Sequence[Sequence[str]], widths: Sequence[int]) -> tuple[list[list[str]], list[int]]:

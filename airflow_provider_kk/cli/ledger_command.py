@@ -18,13 +18,13 @@ from airflow_provider_kk.cli.common import (
     read_ledger_of,
     run_command,
     table,
-    time,
     warn_of_pause,
     whole,
     write_raw,
 )
 from airflow_provider_kk.cli.outcomes import as_columns
 from airflow_provider_kk.cli.resolve import find_key, why
+from airflow_provider_kk.delivery.log import utc
 from airflow_provider_kk.sync.record_types import ORDERS, REFUNDS, RecordType
 from airflow_provider_kk.sync.resolution import newest
 
@@ -159,7 +159,7 @@ def _list(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
             write_raw(json.dumps(as_columns(entry, ledger)))
         return 0
     rows = [
-        [one.key, one.state.value, ",".join(one.kk_order_ids), time(one.updated_at), why(one)]
+        [one.key, one.state.value, ",".join(one.kk_order_ids), utc(one.updated_at), why(one)]
         for one in entries
     ]
     record_type: RecordType = arguments.record_type
@@ -230,14 +230,14 @@ def _show(arguments: argparse.Namespace, hook: KKHook, ledger: SqlLedger) -> int
 def _print_entry(entry: Record) -> None:
     again = f", generation {entry.generation}" if entry.generation > 1 else ""
     print_line(f"{entry.key}{again}: {entry.state.value.replace('_', ' ')}")
-    retry_after = time(entry.retry_after) or "now, after kk ledger retry"
+    retry_after = utc(entry.retry_after) or "now, after kk ledger retry"
     facts = {
         "kkOrderIds": ", ".join(entry.kk_order_ids),
         "goods": ", ".join(f"{quantity} x {sku}" for sku, quantity in entry.content.goods.items()),
         "country": entry.content.country,
         "reason": entry.message,
         "KK's code": "" if entry.code is None else str(entry.code),
-        "reconciled after": time(entry.settle_after) if entry.state.value in ("sending", "in_doubt") else "",
+        "reconciled after": utc(entry.settle_after) if entry.state.value in ("sending", "in_doubt") else "",
         "retry after": retry_after if entry.state.value == "rejected" else "",
         "resolved by": entry.resolved_by,
     }
@@ -261,7 +261,7 @@ def _row(attempt: Attempt) -> list[str]:
     code = "" if attempt.code is None else f"code {attempt.code} "
     return [
         str(attempt.attempt),
-        time(attempt.intent_at),
+        utc(attempt.intent_at),
         attempt.outcome or "not recorded",
         ",".join(attempt.kk_order_ids),
         f"{task} try {attempt.try_number}",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_kk.sync.sync_counts import Summary
 
 
-def print_counts(summary: Summary, outcomes: Mapping[str, str], *, file: TextIO | None = None) -> None:
+def print_counts(summary: Summary, outcomes: Mapping[str, str]) -> None:
     """Print how many orders have come, or would come, to what: those first that `words` has words for."""
     from airflow_provider_kk.delivery.run_queue import COUNTED
     from airflow_provider_kk.sync.plan import PROBLEMS
@@ -30,7 +30,7 @@ def print_counts(summary: Summary, outcomes: Mapping[str, str], *, file: TextIO 
         if number := getattr(summary, name):
             style = "green" if name in _GOOD else "red" if name in PROBLEMS else ""
             text = f"  {number:>7,}  {outcomes.get(name, name.replace('_', ' '))}"
-            print_line(text, file=file, style=style)
+            print_line(text, style=style)
 
 
 _GOOD = ("created", "already_created", "adopted")
@@ -42,9 +42,9 @@ def print_problems(
     """Print the faults that orders share, then each fault of the first `most` orders in these states."""
     shared = _shared_faults(run_queue.finished(*statuses))
     if shared:
-        print_line(file=file)
+        print_line()
     for names, number, text in shared:
-        print_line(f"{count_orders(number)}: {text} ({some_of(names, number)})", file=file, style="bold")
+        print_line(f"{count_orders(number)}: {text} ({some_of(names, number)})", style="bold")
     found = run_queue.finished(*statuses)
     long = {text for _, _, text in shared if len(text) > _LONG}
     rows = [
@@ -54,11 +54,11 @@ def print_problems(
     ]
     if not rows:
         return
-    print_line(file=file)
+    print_line()
     head = ["order", "row", "state", "field", "reason"]
-    table(head, rows, wrapped=True, file=file)
+    table(head, rows, wrapped=True)
     if more := sum(1 for _ in found):
-        print_line(f"and {more:,} more: use --show {most + more} or --json", file=file)
+        print_line(f"and {more:,} more: use --show {most + more} or --json")
 
 
 def _shared_faults(found: Iterable[RunResult]) -> list[tuple[list[str], int, str]]:

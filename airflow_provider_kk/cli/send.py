@@ -26,6 +26,7 @@ from airflow_provider_kk.cli.common import (
     has_colours,
     open_ledger_of,
     print_line,
+    printing_to,
     require_own_ledger,
     run_command,
     table,
@@ -124,7 +125,8 @@ def _ask(
     run_queue, known = RunQueue(), Known(settings, ledger, "")
     enqueue_source(arguments, spool, run_queue, log, api_version=settings.api_version)
     planned = planned_with(arguments, known, run_queue, limit=arguments.limit, prices=prices)
-    print_plan(run_queue, planned, known, most=arguments.show, file=sys.stderr)
+    with printing_to(sys.stderr):
+        print_plan(run_queue, planned, known, most=arguments.show)
     if planned.summary.not_sent:
         raise CommandError("nothing was sent, because a guard is exceeded, see above")
     number = planned.summary.postponed

@@ -35,11 +35,11 @@ class Transaction(Protocol):
     def now(self) -> Epoch:
         """The database's clock."""
 
-    def later(self, first: Epoch, second: Epoch) -> Epoch:
-        """Return the later of two times, of which one is made with `now`."""
+    def later(self, moment: Epoch, epoch: float) -> Epoch:
+        """Return the later of a time that is made with `now` and another one."""
 
-    def earlier(self, first: Epoch, second: Epoch) -> Epoch:
-        """Return the earlier of two times, of which one is made with `now`."""
+    def earlier(self, moment: Epoch, epoch: float) -> Epoch:
+        """Return the earlier of a time that is made with `now` and another one."""
 
     def read(self, key: str, generation: int) -> Record | None:
         """Return a row."""

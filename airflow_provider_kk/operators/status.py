@@ -10,7 +10,6 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_kk.assets.kk import STATUSES
 from airflow_provider_kk.hooks.kk import KKHook
-from airflow_provider_kk.hooks.ledger_connection import hook_behind
 from airflow_provider_kk.operators.base import KKOperator, origin_of, push
 from airflow_provider_kk.operators.lineage import emit, lineage, orders_at_kk, tables_of, with_count
 
@@ -95,6 +94,8 @@ class SyncOrderStatusOperator(KKOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the account's orders and the changed tables as OpenLineage's input and outputs."""
+        from airflow_provider_kk.hooks.ledger_connection import hook_behind
+
         names = [f"{self.table_prefix}{name}" for name in ("order_status", "order_line", "package")]
         warehouse = hook_behind(BaseHook.get_connection(self.warehouse_conn_id), self.hook_params)
         written = tables_of(

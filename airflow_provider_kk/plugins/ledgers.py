@@ -18,6 +18,7 @@ from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_co
 from airflow.models.connection import Connection
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook, conf
 from fastapi import Depends
+from sqlalchemy import select
 
 from airflow_provider_kk.hooks.connection import InvalidConnectionError
 from airflow_provider_kk.hooks.kk import KKHook, settings_of
@@ -91,12 +92,9 @@ class Reader:
                 LedgerSource(kk.strip(), ledger.strip() or None)
                 for kk, _, ledger in (entry.partition("@") for entry in entries)
             ]
-        return [LedgerSource(conn_id) for conn_id in sorted({*_of_environment(), *self._of_database()})]
-
-    def _of_database(self) -> list[str]:
-        from sqlalchemy import select
-
-        return list(self.session.scalars(select(Connection.conn_id).where(Connection.conn_type == "kk")))
+        in_database = select(Connection.conn_id).where(Connection.conn_type == "kk")
+        conn_ids = {*_of_environment(), *self.session.scalars(in_database)}
+        return [LedgerSource(conn_id) for conn_id in sorted(conn_ids)]
 
     def may_read(self, conn_id: str) -> bool:
         """Return whether Airflow's auth manager lets the user read a connection."""

@@ -24,6 +24,7 @@ from airflow_provider_kk.sandbox.json_values import (
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.sandbox.order_calls import Ask
     from airflow_provider_kk.sandbox.store import SandboxStore
 
 COLOURS = {"WHT": "White", "BLK": "Black", "RED": "Red", "NVY": "Navy", "KHK": "Khaki"}
@@ -135,9 +136,9 @@ LARGEST_QUERY = 30
 ON_SHELF, OUT_OF_STOCK = 1, 6
 
 
-def channels(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
+def channels(ask: Ask) -> list[dict[str, Any]]:
     """`POST .../channel`: shipping costs of all goods in one parcel."""
-    pieces = sum(quantity for _, quantity in _goods(store, body))
+    pieces = sum(quantity for _, quantity in _goods(ask))
     return [
         {
             "channelCode": code,
@@ -151,10 +152,10 @@ def channels(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
     ]
 
 
-def split(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
+def split(ask: Ask) -> list[dict[str, Any]]:
     """`POST .../channel/automationSplit`: freight of an order that is split by warehouse."""
     parcels: Counter[str] = Counter()
-    for sku, quantity in _goods(store, body):
+    for sku, quantity in _goods(ask):
         parcels[product_of(sku).country] += quantity
     return [
         {
@@ -166,31 +167,31 @@ def split(store: SandboxStore, body: Any) -> list[dict[str, Any]]:
     ]
 
 
-def stocks(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
+def stocks(ask: Ask) -> dict[str, Any]:
     """`GET .../product/stocks`."""
-    found, page = _asked(store, query, allow_category=False)
-    code = query.get("warehouseCode")
+    found, page = _asked(ask, allow_category=False)
+    code = ask.query.get("warehouseCode")
     listed = [product for product in found if code in (None, "", WAREHOUSES[product.country][1])]
-    return _page(listed, page, partial(_stock_row, store))
+    return _page(listed, page, partial(_stock_row, ask.store))
 
 
-def product_list(store: SandboxStore, query: Mapping[str, str]) -> dict[str, Any]:
+def product_list(ask: Ask) -> dict[str, Any]:
     """`GET .../product/products`: styles with their SKUs."""
-    found, page = _asked(store, query, allow_category=True)
+    found, page = _asked(ask, allow_category=True)
     styles = [list(group) for _, group in groupby(found, key=lambda product: product.spu)]
-    return _page(styles, page, partial(_style, store))
+    return _page(styles, page, partial(_style, ask.store))
 
 
-def categories(parent: int = 0) -> list[dict[str, Any]]:
+def categories(ask: Ask, parent: int = 0) -> list[dict[str, Any]]:
     """`GET .../product/category`: the tree below a category."""
     return [
-        {"id": category_id, "parentId": parent, "name": name, "children": categories(category_id)}
+        {"id": category_id, "parentId": parent, "name": name, "children": categories(ask, category_id)}
         for category_id, (above, name) in CATEGORIES.items()
         if above == parent
     ]
 
 
-def warehouses() -> dict[str, Any]:
+def warehouses(ask: Ask) -> dict[str, Any]:
     """`GET .../product/countryAndWarehouse`."""
     names = {"CN": "China", "US": "United States"}
     rows = [
@@ -207,21 +208,20 @@ def warehouses() -> dict[str, Any]:
     return {"list": rows}
 
 
-def _goods(store: SandboxStore, body: Any) -> list[tuple[str, int]]:
-    if not isinstance(body, Mapping) or not body.get("shipToCountry"):
+def _goods(ask: Ask) -> list[tuple[str, int]]:
+    if not isinstance(ask.body, Mapping) or not ask.body.get("shipToCountry"):
         raise Rejected(INVALID, "shipToCountry is required")
-    lines = read_lines(body.get("products"), "products")
+    lines = read_lines(ask.body.get("products"), "products")
     for sku, _ in lines:
-        store.require(sku)
+        ask.store.require(sku)
     return lines
 
 
-def _asked(
-    store: SandboxStore, query: Mapping[str, str], *, allow_category: bool
-) -> tuple[list[Product], int]:
+def _asked(ask: Ask, *, allow_category: bool) -> tuple[list[Product], int]:
+    query = ask.query
     for name in ("skus", "spus"):
         if query.get(name):
-            return _named(store, name, query[name].split(",")), 1
+            return _named(ask.store, name, query[name].split(",")), 1
     dated = query.get("dateStartTime") and query.get("dateEndTime")
     category = query.get("categoryId") if allow_category else None
     if not (dated or category):

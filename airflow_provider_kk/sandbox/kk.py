@@ -77,24 +77,21 @@ class RequestLog:
         self._entries: deque[Entry] = deque(maxlen=KEPT)
         self.counts: Counter[str] = Counter()
 
-    def begin(self, entry: Entry) -> Entry:
+    def begin(self, entry: Entry) -> None:
         """Log a request that has arrived."""
         with self._lock:
             self._entries.append(entry)
-            self.counts["requests"] += 1
-            self.counts[entry.method] += 1
-        return entry
+        self.count("requests", entry.method)
 
     def end(self, entry: Entry, outcome: str, status: int) -> None:
         """Log the answer to a request."""
-        with self._lock:
-            entry.outcome, entry.status = outcome, status
-            self.counts[outcome] += 1
+        entry.outcome, entry.status = outcome, status
+        self.count(outcome)
 
-    def count(self, name: str) -> None:
-        """Increase a counter."""
+    def count(self, *names: str) -> None:
+        """Increase counters."""
         with self._lock:
-            self.counts[name] += 1
+            self.counts.update(names)
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the kept requests, the oldest first."""
@@ -130,7 +127,8 @@ class KK:
     def answer(self, rule: str, **args: str) -> Response:
         """Answer one request; a broken connection is stored as its effect."""
         body = request.get_json(silent=True)
-        entry = self.log.begin(Entry(self.now(), request.method, request.path, number_in(body)))
+        entry = Entry(self.now(), request.method, request.path, number_in(body))
+        self.log.begin(entry)
         if request.method == "POST" and rule in FORMS:
             self.log.count("creates")
         if self.settings.latency_s:

@@ -56,13 +56,12 @@ class Form:
     platform: str
     channels: tuple[str, ...] = ()
     """The values of `channelType`; empty if the revision has no such field."""
-    needs_channel: bool = False
 
 
 FORMS = {
     "/openapi/v1/order/order": Form("v1", "CustomOrderNumber", "SalePlatform"),
     "/openapi/v1/order/orders": Form("v1", "customOrderId", "salePlatform", ("Standard", "Express")),
-    "/openapi/v2/order/orders": Form("v2", "customOrderId", "salePlatform", tuple(CHANNELS), True),
+    "/openapi/v2/order/orders": Form("v2", "customOrderId", "salePlatform", tuple(CHANNELS)),
 }
 
 #: Longer order numbers are cut silently.
@@ -146,7 +145,7 @@ def number_in(body: Any) -> str | None:
 def _channel(form: Form, body: Mapping[str, Any]) -> str | None:
     if not form.channels:
         return None
-    channel = text_in(body, "channelType", 32, required=form.needs_channel)
+    channel = text_in(body, "channelType", 32, required=form.version == "v2")
     if channel is not None and channel not in form.channels:
         raise Rejected(INVALID, f"channelType must be one of {', '.join(form.channels)}")
     return channel
@@ -354,15 +353,13 @@ CALLS: dict[tuple[str, str], Callable[[Ask], Any]] = {
     ("POST", "/openapi/v2/order/orders/<id>/refund"): ask_refund,
     ("GET", "/openapi/v1/order/orders/refund/<id>"): refunds,
     ("GET", "/openapi/v2/order/orders/refund/<id>"): refunds,
-    ("POST", "/openapi/v2/order/orders/channel"): lambda ask: goods.channels(ask.store, ask.body),
-    ("POST", "/openapi/v2/order/orders/channel/automationSplit"): lambda ask: goods.split(
-        ask.store, ask.body
-    ),
+    ("POST", "/openapi/v2/order/orders/channel"): goods.channels,
+    ("POST", "/openapi/v2/order/orders/channel/automationSplit"): goods.split,
     ("GET", "/openapi/v1/payment/balance"): balance,
-    ("GET", "/openapi/v1/product/stocks"): lambda ask: goods.stocks(ask.store, ask.query),
-    ("GET", "/openapi/v1/product/products"): lambda ask: goods.product_list(ask.store, ask.query),
-    ("GET", "/openapi/v1/product/category"): lambda ask: goods.categories(),
-    ("GET", "/openapi/v1/product/countryAndWarehouse"): lambda ask: goods.warehouses(),
+    ("GET", "/openapi/v1/product/stocks"): goods.stocks,
+    ("GET", "/openapi/v1/product/products"): goods.product_list,
+    ("GET", "/openapi/v1/product/category"): goods.categories,
+    ("GET", "/openapi/v1/product/countryAndWarehouse"): goods.warehouses,
 }
 
 

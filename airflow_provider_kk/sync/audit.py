@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from airflow_provider_kk.api.client import chunks
-from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, KKOrderList, trusted_now
+from airflow_provider_kk.delivery.listing import NOT_OUR_STORE, KKOrderList, is_part, trusted_now
 from airflow_provider_kk.delivery.log import Log, utc
 from airflow_provider_kk.delivery.model import (
     Attempt,
@@ -169,9 +169,9 @@ class _Comparison:
         if wanted and not found:
             return AuditResult.MISSING, "KK shows no order of this number"
         waits = f" ({self._waits()})" if self.pending else ""
-        if any(_is_part(found, one) for one in may_be):
+        if any(is_part(found, one) for one in may_be):
             return AuditResult.FEWER, f"KK has only a part of its goods{waits}"
-        if all(_is_part(one, found) for one in may_be):
+        if all(is_part(one, found) for one in may_be):
             return AuditResult.MORE, self._how_much_more(may_be[-1]) + waits
         return AuditResult.OTHER_GOODS, f"KK has other goods under this number{waits}"
 
@@ -190,10 +190,6 @@ class _Comparison:
 
 def _is_unclaimed(entry: Record) -> bool:
     return not (entry.attempt or entry.content.fingerprint or entry.resolved_by)
-
-
-def _is_part(goods: Goods, whole: Goods) -> bool:
-    return all(quantity <= whole.get(sku, 0) for sku, quantity in goods.items())
 
 
 def _ids_of(generations: Iterable[Record]) -> tuple[str, ...]:

@@ -38,8 +38,6 @@ class RecordType:
     """The words for the run that sends a record which KK never created, or whose back-off ended."""
     choices: tuple[str, ...]
     """The ways to resolve a record."""
-    may_have_ids_of_others: bool
-    """Whether its row may have ids of another record, since KK lists number 007 as 7."""
 
     def count(self, number: int) -> str:
         """Return `1 order`, `2 orders`."""
@@ -69,7 +67,6 @@ ORDERS = RecordType(
     reconciled_by="every sync of the account",
     next_run="the next sync that selects it",
     choices=("created", "never_created", "order_again", "retry", "cancel"),
-    may_have_ids_of_others=True,
 )
 REFUNDS = RecordType(
     one="refund",
@@ -84,7 +81,6 @@ REFUNDS = RecordType(
     reconciled_by="the next try of its task",
     next_run="the next try of its task",
     choices=("created", "never_created", "retry"),
-    may_have_ids_of_others=False,
 )
 
 
@@ -141,7 +137,7 @@ def resolve_commands(
 def _never(ids: Sequence[str], record_type: RecordType) -> list[tuple[str, str]]:
     if not ids:
         return [(f"If KK never created it ({record_type.next_run} sends it)", "--never-created")]
-    if not record_type.may_have_ids_of_others:
+    if record_type is REFUNDS:
         return []
     arguments = f"--never-created --not-mine {shlex.quote(','.join(ids))}"
     return [

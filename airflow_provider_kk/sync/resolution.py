@@ -72,10 +72,9 @@ class ResolutionRequest:
             raise ResolutionRejected(f"choose one of {', '.join(ORDERS.choices)}, not {self.choice!r}")
         if len(self.versions) > 1 and (self.ids or self.choice == "created"):
             raise ResolutionRejected("the ids belong to one order, so choose only one")
+        # Only an order's row may have ids of another, since KK lists number 007 as 7.
         names_others = bool(self.ids) and self.choice == "never_created"
-        if self.choice not in self.record_type.choices or (
-            names_others and not self.record_type.may_have_ids_of_others
-        ):
+        if self.record_type is REFUNDS and (names_others or self.choice not in REFUNDS.choices):
             raise ResolutionRejected("this choice is only for orders. To refund more, use another task")
 
 
@@ -298,16 +297,10 @@ class _CheckedRequest:
         doubt_of = checks.doubt_of_refunds if is_refund else checks.doubt_of_orders
         with reading_kk():
             doubts = self._rows.check(lambda one: doubt_of(ids, one, self._hook, self._ledger))
-
-        def prepare(record: Record) -> _Prepared:
-            return _Prepared(
-                record,
-                f"becomes created as {', '.join(ids)}; nothing is sent",
-                lambda by: self._resolve(record, Event.RESOLVED_CREATED, by, f"created as {', '.join(ids)}"),
-                doubts[record.key],
-            )
-
-        return prepare
+        done = f"created as {', '.join(ids)}"
+        return lambda record: self._resolved(
+            record, Event.RESOLVED_CREATED, f"becomes {done}; nothing is sent", done, doubts[record.key]
+        )
 
     def _never_created(self) -> Callable[[Record], _Prepared]:
         is_refund, next_run = self._request.record_type is REFUNDS, self._request.record_type.next_run
@@ -322,19 +315,18 @@ class _CheckedRequest:
             if doubt:
                 done += f". KK's list could not confirm that ({doubt}), so this relies on you"
                 doubt = f"KK's list cannot confirm that KK never created it ({doubt}), so this relies on you"
-            return _Prepared(
-                record,
-                f"becomes not sent, and {next_run} sends it",
-                lambda by: self._resolve(record, Event.RESOLVED_NEVER_CREATED, by, done),
-                doubt,
-            )
+            effect = f"becomes not sent, and {next_run} sends it"
+            return self._resolved(record, Event.RESOLVED_NEVER_CREATED, effect, done, doubt)
 
         return prepare
 
-    def _resolve(self, record: Record, event: Event, by: ResolvedBy, done: str) -> str | None:
-        ids = self._request.ids
-        moved = decisions.resolve(self._ledger, record, event, ids=ids, who=by.who, why=by.why)
-        return done if moved else None
+    def _resolved(self, record: Record, event: Event, effect: str, done: str, doubt: str) -> _Prepared:
+        def apply(by: ResolvedBy) -> str | None:
+            ids = self._request.ids
+            moved = decisions.resolve(self._ledger, record, event, ids=ids, who=by.who, why=by.why)
+            return done if moved else None
+
+        return _Prepared(record, effect, apply, doubt)
 
     def _order_again(self) -> Callable[[Record], _Prepared]:
         ids_at_kk = checks.ids_to_reorder(self._rows, self._hook, self._ledger)

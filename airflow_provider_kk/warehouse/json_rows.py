@@ -151,17 +151,15 @@ class _Window:
         while True:
             try:
                 row, self._at = JSON.raw_decode(self._text, self._at)
+                return row  # type: ignore[no-any-return]
             except RepeatedKeyError as error:
                 fault = _repeated(place, error)
-                break
             except JSON_ERRORS:
                 # The object may go on beyond what has been read.
                 if len(self._text) - self._at < _MAX_ORDER and self._read_on():
                     continue
                 fault = f"{place} is not JSON, or the file is cut off there"
-                break
-            return row  # type: ignore[no-any-return]
-        raise FileError(fault)
+            raise FileError(fault)
 
     def _read_on(self) -> bool:
         """Read a piece as long as what is left, at least: an order is tried again only a few times."""

@@ -149,17 +149,19 @@ class _Mapper:
 
     def _variants(self, number: str | None, rows: list[SourceRow]) -> Iterator[ParsedOrder]:
         """Yield the rows of one number: one order, or as many invalid ones as there are different headers."""
-        number_faults = [] if number is not None else [self._explained(self._reader.number_fault(rows[0]))]
-        header = self._reader.merge_headers(rows)
+        number_faults = [] if number is not None else [self._reader.number_fault(rows[0])]
+        headers = list({id(row.header): row.header for row in rows}.values())
+        agreed = headers[0]
+        if len(headers) > 1:
+            filled = {name: {header[name] for header in headers} - {None} for name in agreed}
+            agreed = {name: next(iter(values), None) for name, values in filled.items() if len(values) < 2}
         variants: dict[object, list[SourceRow]] = {}
         for row in rows:
             # In a field with several values, each row keeps its own.
-            own = {
-                name: values[0] if len(values) == 1 else row.header[name] for name, values in header.items()
-            }
+            row.header = {**row.header, **agreed}
             has_items = self._columns.one_row_per_order and len(rows) > 1
-            key = (*own.values(), self._reader.items_key(row) if has_items else None)
-            variants.setdefault(key, []).append(replace(row, header=own))
+            key = (*row.header.values(), self._reader.items_key(row) if has_items else None)
+            variants.setdefault(key, []).append(row)
         groups = list(variants.values())
         conflicts = self._conflicts(groups) if len(groups) > 1 else []
         found = [self._parse(number, group, [*number_faults, *conflicts]) for group in groups]
@@ -173,17 +175,15 @@ class _Mapper:
         by_line = not self._columns.one_row_per_order
         counted = [row for row in rows if self._reader.has_line(row)] if by_line else rows[:1]
         notices = list(dict.fromkeys(notice for row in rows for notice in row.notices))
-        found: list[Fault] = []
-        header = self._reader.header(rows, found)
-        lines, line_ids = self._reader.lines(counted, found)
+        header = self._reader.header(rows, faults)
+        lines, line_ids = self._reader.lines(counted, faults)
         data = _order_data(number, header, lines)
         if len(line_ids) > 1:
-            found += self._faults_of_lines(counted, lines, line_ids)
+            faults += self._faults_of_lines(counted, lines, line_ids)
         statuses = [one for one in self._columns.statuses if any(one.applies(row.cells) for row in rows)]
-        found += [status.fault for status in statuses if not status.is_warning]
+        faults += [status.fault for status in statuses if not status.is_warning]
         if number in self._goods_beside:
-            found.append(_goods_fault(*self._goods_beside[number]))
-        faults = [*faults, *(self._explained(fault) for fault in found)]
+            faults.append(_goods_fault(*self._goods_beside[number]))
         order = None
         try:
             order = Order.parse(data, notices)
@@ -195,8 +195,9 @@ class _Mapper:
             for path, message in error.faults:
                 if path not in known:
                     why = f" ({blank[path]})" if path in blank else ""
-                    faults.append(self._explained(Fault(path, message + why)))
-        faults = [_located(fault, counted) for fault in faults]
+                    faults.append(Fault(path, message + why))
+        faults = [_located(self._explained(fault), counted) for fault in faults]
+        alike = [Fault(NUMBER, _ALIKE.format(self._alike[number]))] if number in self._alike else []
         return ParsedOrder(
             number=number,
             order=None if faults else order,
@@ -205,33 +206,20 @@ class _Mapper:
             digest=_digest(data),
             warnings=(
                 *(status.fault for status in statuses if status.is_warning),
-                *self._alike_warnings(number),
-                *map(self._explained, dict.fromkeys(notices)),
+                *map(self._explained, (*alike, *dict.fromkeys(notices))),
                 *(() if faults else _missing(header, {notice.path for notice in notices})),
                 *(() if faults else _repeated_skus(lines, line_ids)),
             ),
         )
-
-    def _alike_warnings(self, number: str | None) -> list[Fault]:
-        if number not in self._alike:
-            return []
-        text = (
-            f"differs from that of row {self._alike[number]} only in case, spaces, # or leading zeros. Both "
-            "are sent: check that they are two orders"
-        )
-        return [self._explained(Fault(NUMBER, text))]
 
     def _faults_of_lines(
         self, rows: Sequence[SourceRow], lines: Any, ids: Sequence[str | None]
     ) -> Iterator[Fault]:
         """Yield lines that are there twice: by their ids, or because their rows are equal in every column."""
         skus = Counter(_sku(line) for line in lines)
-        named = Counter(one for one in ids if one is not None)
-        if len(skus) == len(lines) and len(named) == named.total():
-            return
+        named: Counter[str | None] = Counter(one for one in ids if one is not None)
         if self._columns.one_row_per_order:
-            if repeated := [one for one, count in named.items() if count > 1]:
-                places = [index for index, one in enumerate(ids) if one in repeated]
+            if places := [index for index, one in enumerate(ids) if named[one] > 1]:
                 yield Fault(ITEMS, f"has one {LINE_ID} on several lines ({_some(places, 'line')}): {_TWICE}")
             return
         positions = [row.position for row in rows]
@@ -248,7 +236,7 @@ class _Mapper:
         is_equal = {place: number for number, group in enumerate(equal) for place in group}
         for one in (one for one, count in named.items() if count > 1):
             places_of_id = [place for place, own in zip(positions, ids, strict=True) if own == one]
-            if len({is_equal.get(place, place * -1) for place in places_of_id}) > 1:
+            if len({is_equal.get(place, -place) for place in places_of_id}) > 1:
                 yield Fault(ITEMS, f"has one {LINE_ID} on several rows ({_some(places_of_id)}): {_TWICE}")
 
     def _conflicts(self, variants: Sequence[Sequence[SourceRow]]) -> list[Fault]:
@@ -264,7 +252,7 @@ class _Mapper:
             f"differs between rows of this order number ({places}): two orders have one number, or one row "
             "is wrong"
         )
-        return [self._explained(Fault(path, message)) for path in fields]
+        return [Fault(path, message) for path in fields]
 
     def _too_many(self, number: str | None, position: int, rows: int) -> ParsedOrder:
         message = f"is on {rows} rows, more than the {MAX_ROWS_PER_ORDER} that one order may have"
@@ -280,6 +268,10 @@ class _Mapper:
         return Fault(fault.path, f"{fault.message} (column {self._columns.fields[field]})")
 
 
+_ALIKE = (
+    "differs from that of row {} only in case, spaces, # or leading zeros. Both are sent: check that they "
+    "are two orders"
+)
 _TWICE = "a line is repeated, as by an append-only load or a JOIN. Select each line once"
 
 
@@ -307,11 +299,7 @@ def _missing(header: Mapping[str, str | None], noticed: set[str]) -> Iterator[Fa
 
 def _repeated_skus(lines: Any, ids: Sequence[str | None]) -> Iterator[Fault]:
     """Warn of a SKU on several lines, unless each of them has an id of its own."""
-    if len(lines) < 2:
-        return
     skus = Counter(_sku(line) for line in lines)
-    if len(skus) == len(lines):
-        return
     pairs = {(_sku(line), one) for line, one in zip(lines, ids, strict=True) if one is not None}
     named = Counter(sku for sku, _ in pairs)
     if any(count > 1 and named[sku] < count for sku, count in skus.items()):

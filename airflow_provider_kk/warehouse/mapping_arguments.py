@@ -116,14 +116,12 @@ def _preset(name: object) -> Preset:
 def _checked(given: Mapping[str, str], argument: str) -> dict[str, str]:
     if not isinstance(given, Mapping):
         raise ColumnsError(f"{argument} must be a mapping of fields to sources")
+    known = (*FIELDS, *IN_ITEMS)
     checked: dict[str, str] = {}
     for ours, source in given.items():
         name = str(ours).strip().lower()
-        if name not in (*FIELDS, *IN_ITEMS):
-            hint = (
-                did_you_mean(name, (*FIELDS, *IN_ITEMS))
-                or f". The fields are {', '.join((*FIELDS, *IN_ITEMS))}"
-            )
+        if name not in known:
+            hint = did_you_mean(name, known) or f". The fields are {', '.join(known)}"
             turned = f". `{argument}` maps a field of the order to a column of the warehouse"
             raise ColumnsError(f"{argument}: {ours!r} is not a field of an order{hint}{turned}")
         if not isinstance(source, str) or not source.strip():

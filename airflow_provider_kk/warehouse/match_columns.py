@@ -296,7 +296,8 @@ class _Resolution:
             )
 
     def _both_shapes(self, line_fields: Sequence[str]) -> ColumnsError:
-        theirs = {name: self._chosen[name][0] for name in (ITEMS, *line_fields)}
+        # A field that has only a default has no source.
+        theirs = {name: (self._chosen[name] or (name,))[0] for name in (ITEMS, *line_fields)}
         return self._error(
             f"{self._source.has} both {theirs[ITEMS]} and {', '.join(theirs[one] for one in line_fields)}. "
             "An order is either one row with all lines in items, or one row per line with sku and quantity. "

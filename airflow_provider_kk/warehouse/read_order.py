@@ -127,8 +127,9 @@ class RowReader:
     def header(self, rows: Sequence[SourceRow], faults: list[Fault]) -> dict[str, str | None]:
         """Return the order's header with its blanks filled; adds to `faults` what cannot be read."""
         header = rows[0].header
-        faults += dict.fromkeys(fault for row in rows for fault in row.faults)
-        unreadable = {fault.path for fault in faults}
+        own = dict.fromkeys(fault for row in rows for fault in row.faults)
+        unreadable = {fault.path for fault in own}
+        faults += own
         for name in self._defaults:
             path = field_path(name)
             if header[name] is not None or path in unreadable:
@@ -176,17 +177,6 @@ class RowReader:
             return "" if is_blank(cell) else canonical(cell)
         # Lines in another sequence are the same lines.
         return "\n".join(sorted(map(canonical, items)))
-
-    def merge_headers(self, rows: Sequence[SourceRow]) -> dict[str, list[str | None]]:
-        """Return the different filled values of each field, or None alone."""
-        distinct = list({id(row.header): row.header for row in rows}.values())
-        if len(distinct) == 1:
-            return {name: [value] for name, value in distinct[0].items()}
-        merged: dict[str, list[str | None]] = {}
-        for name, _ in self._header_reads:
-            values = dict.fromkeys(header[name] for header in distinct if header[name] is not None)
-            merged[name] = list(values) or [None]
-        return merged
 
     def _value(
         self, name: str, cells: Any, reading: Reader, path: str, faults: list[Fault], first: int = 0

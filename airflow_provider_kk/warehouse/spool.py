@@ -87,7 +87,7 @@ class Spool:
         try:
             self._db.executemany(self._insert, batch)
         except UnicodeEncodeError:
-            # Of the batch, some rows are already in: without a journal they cannot be rolled back.
+            # Of the batch, some rows are already in: without a journal they are replaced, not rolled back.
             self._db.executemany(self._insert, [[encode_text(cell) for cell in row] for row in batch])
         self._db.execute("COMMIT")
         self.rows += len(batch)

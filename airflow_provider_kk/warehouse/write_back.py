@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_kk.delivery.log import Log
 
+_Parameters = Sequence[str | None] | Mapping[str, str | None]
 _MAX_MESSAGE = 1_000
 _WAREHOUSE_ERROR = "write_back: the warehouse rejected the statement: "
 _NOT_WRITTEN = "the results of {orders} are not written: {reason}"
@@ -158,7 +159,7 @@ class Append(WriteBack):
         if fault and session.dialect.creates_table:
             # It fails when it was not the table that was missing, or somebody else was faster: look again.
             with contextlib.suppress(WriteBackError):
-                session.run([(self.ddl(session.dialect), ())])
+                session.run(self.ddl(session.dialect))
             fault = session.fault_of_columns(self.table, names)
         if fault:
             raise WriteBackError(
@@ -177,9 +178,8 @@ class Append(WriteBack):
             return len(rows)
         columns = ", ".join(Name((name,)).sql(dialect) for name in _APPENDED)
         values = ", ".join(statement.values(row) for row in news)
-        session.run(
-            [(f"INSERT INTO {self.table.sql(dialect)} ({columns}) VALUES {values}", statement.parameters)]  # noqa: S608 - checked names
-        )
+        table = self.table.sql(dialect)
+        session.run(f"INSERT INTO {table} ({columns}) VALUES {values}", statement.parameters)  # noqa: S608 - checked names
         return len(rows)
 
     def _latest(self, session: _WriteSession, batch: Sequence[Result]) -> dict[str, tuple[Any, ...]]:
@@ -226,7 +226,7 @@ class Update(WriteBack):
             )
             log.warning(_NOT_WRITTEN, one, why)
         if results:
-            session.run([self._change(session, list(results.values()))])
+            session.run(*self._change(session, list(results.values())))
         for number, result in results.items():
             if number not in found:
                 why = (
@@ -265,7 +265,7 @@ class Update(WriteBack):
         rows = session.fetch_all(sql, add.parameters)
         return [(found, numbers[int(place)]) for found, place in rows if place is not None]
 
-    def _change(self, session: _WriteSession, results: Sequence[Result]) -> _Bound:
+    def _change(self, session: _WriteSession, results: Sequence[Result]) -> tuple[str, _Parameters]:
         add, dialect = Statement(session.style), session.dialect
         table, ids, state = (name.sql(dialect) for name in (self.table, self.ids, self.state))
         key = self._text_key(dialect)
@@ -284,10 +284,6 @@ class Update(WriteBack):
     def _text_key(self, dialect: SqlDialect) -> str:
         key = self.key.sql(dialect)
         return f"CAST({key} AS {dialect.key_as})" if dialect.key_as else key
-
-
-_Bound = tuple[str, Sequence[str | None] | Mapping[str, str | None]]
-"""A statement and its parameters."""
 
 
 def _when(number: str, add: Statement, dialect: SqlDialect) -> str:
@@ -335,43 +331,35 @@ class _WriteSession:
             session = _WriteSession(
                 connection, dialect_of(hook, connection), style_of(hook, connection), needs_commit
             )
-            session.run([(statement, ()) for statement in session.dialect.setup])
+            for statement in session.dialect.setup:
+                session.run(statement)
             yield session
         finally:
             with contextlib.suppress(Exception):
                 connection.close()
 
-    def run(self, statements: Sequence[_Bound]) -> None:
-        """Run all statements in one transaction, where there are such. Raises WriteBackError."""
+    def run(self, sql: str, parameters: _Parameters = ()) -> None:
+        """Run a statement in a transaction, where there are such. Raises WriteBackError."""
+        self._in_transaction(sql, parameters, lambda cursor: None)
 
-        def work(cursor: Any) -> None:
-            for sql, parameters in statements:
-                _execute(cursor, sql, parameters)
-
-        self._in_transaction(work, *(sql for sql, _ in statements))
-
-    def fetch_all(self, sql: str, parameters: Sequence[str | None] | Mapping[str, str | None] = ()) -> Any:
+    def fetch_all(self, sql: str, parameters: _Parameters = ()) -> Any:
         """Return the rows of a query. Raises WriteBackError."""
+        return self._in_transaction(sql, parameters, lambda cursor: tuples(cursor, cursor.fetchall()))
 
-        def work(cursor: Any) -> Any:
-            _execute(cursor, sql, parameters)
-            return tuples(cursor, cursor.fetchall())
-
-        return self._in_transaction(work, sql)
-
-    def _in_transaction(self, work: Callable[[Any], Any], *statements: str) -> Any:
+    def _in_transaction(self, sql: str, parameters: _Parameters, read: Callable[[Any], Any]) -> Any:
         try:
             # Others write the orders' rows, too: the shop itself, and syncs that take them in another order.
-            return retry(lambda: self._once(work), is_serialization_failure)
+            return retry(lambda: self._once(sql, parameters, read), is_serialization_failure)
         except Exception as error:
-            fault, is_permanent = redact_db_error(error, "; ".join(statements)), is_of_statement(error)
+            fault, is_permanent = redact_db_error(error, sql), is_of_statement(error)
         # Raised outside of the handler: the driver's error may hold a whole row.
         raise WriteBackError(f"{_WAREHOUSE_ERROR}{fault}", is_retryable=not is_permanent)
 
-    def _once(self, work: Callable[[Any], Any]) -> Any:
+    def _once(self, sql: str, parameters: _Parameters, read: Callable[[Any], Any]) -> Any:
         try:
             with contextlib.closing(plain_cursor(self.connection)) as cursor:
-                value = work(cursor)
+                _execute(cursor, sql, parameters)
+                value = read(cursor)
             if self.needs_commit:
                 # A driver without transactions may have no commit: each statement is stored at once.
                 with contextlib.suppress(NotImplementedError):
@@ -404,6 +392,6 @@ def _connected(hook: DbApiHook) -> Any:
     raise WriteBackError(f"write_back: the warehouse cannot be reached: {fault}")
 
 
-def _execute(cursor: Any, sql: str, parameters: Sequence[str | None] | Mapping[str, str | None]) -> None:
+def _execute(cursor: Any, sql: str, parameters: _Parameters) -> None:
     # Without parameters a % is a %.
     cursor.execute(*((sql, parameters) if parameters else (sql,)))

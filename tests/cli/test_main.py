@@ -26,6 +26,16 @@ def test_help_lists_every_command_without_loading_one(capsys):
     assert all(name in done.stdout for name in cli.COMMANDS)
 
 
+def test_no_command_imports_airflow_before_it_keeps_standard_output_for_itself():
+    """Airflow's log keeps the standard output of the moment at which Airflow is imported."""
+    code = (
+        "import sys; from importlib import import_module; from airflow_provider_kk.cli.main import COMMANDS\n"
+    )
+    code += "for _, module in COMMANDS.values(): import_module(module)\n"
+    code += "assert 'airflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_command_gets_its_arguments_and_gives_the_exit_status(monkeypatch):
     fake_command(monkeypatch, lambda arguments: arguments.port)
 

@@ -215,6 +215,11 @@ def test_a_path_into_items_needs_items() -> None:
         match_columns(LINES[:-2], {"items.sku": "x"})
 
 
+def test_a_default_of_a_line_beside_items_is_an_error() -> None:
+    with pytest.raises(ColumnsError, match="the statement returns both items and quantity"):
+        match_columns(ITEMS, defaults={"quantity": "='1'"})
+
+
 def test_line_id_is_found_by_its_name() -> None:
     assert "line_id" in match_columns([*LINES, "line_id"]).fields
     assert match_columns([*ITEMS, "line_id"]).ignored == ("line_id",)

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
 from airflow_provider_kk.delivery.model import (
     Attempt,
@@ -23,6 +24,7 @@ from airflow_provider_kk.delivery.model import (
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.database import Database
 from airflow_provider_kk.delivery.states import NOTHING_BOUGHT, State
+from airflow_provider_kk.delivery.storage import KeyTakenError
 
 _EPOCH = sa.Float(53)
 
@@ -68,7 +70,10 @@ class Statements:
         where: Mapping[str, Any] = MappingProxyType({}),
         returning: Sequence[Any] = (),
     ) -> Any:
-        """Run `sa.insert` or `sa.update`; values may be a `Moment`."""
+        """Run `sa.insert` or `sa.update`; values may be a `Moment`.
+
+        :raises KeyTakenError: another worker added the same key first.
+        """
         moments = {name: value for name, value in values.items() if isinstance(value, Moment)}
         shape = (verb, table, tuple(where), tuple(moments), bool(returning))
         if shape not in self._built:
@@ -84,7 +89,10 @@ class Statements:
             del parameters[name]
             parameters[f"after_{name}"] = moment.after_s
             parameters[f"floor_{name}"], parameters[f"ceiling_{name}"] = moment.floor, moment.ceiling
-        return db.execute(self._built[shape], parameters)
+        try:
+            return db.execute(self._built[shape], parameters)
+        except IntegrityError as error:
+            raise KeyTakenError("another worker added the same key first") from error
 
     def _moment_of(self, name: str) -> Any:
         bounds = (sa.bindparam(f"{bound}_{name}", type_=_EPOCH) for bound in ("after", "floor", "ceiling"))
@@ -96,72 +104,54 @@ def _moment(now: Any, after_s: Any, floor: Any, ceiling: Any) -> Any:
     return sa.func.least(sa.func.greatest(now + after_s, floor, type_=_EPOCH), ceiling, type_=_EPOCH)
 
 
+@dataclass
 class SqlTransaction:
-    """A `Transaction` on a connection of the ledger's database."""
+    """A `Transaction` on a connection of the ledger's database; see there for its methods."""
 
-    def __init__(
-        self,
-        db: Connection,
-        database: Database,
-        statements: Statements,
-        jobs: tables.JobTables,
-        account_filter: Mapping[str, str],
-        token_fingerprint: str,
-    ) -> None:
-        self._db, self._database, self._statements = db, database, statements
-        self._jobs, self._job, self._attempt = jobs, jobs.job, jobs.attempt
-        self._account_filter = account_filter
-        self._token_fingerprint = token_fingerprint
+    _db: Connection
+    _database: Database
+    _statements: Statements
+    _jobs: tables.JobTables
+    _account_filter: Mapping[str, str]
+    _token_fingerprint: str
 
     @property
     def now(self) -> Epoch:
-        """Return the database's clock as a value to write."""
         here = self._database.time_here()
         return Moment() if here is None else here
 
-    def later(self, first: Epoch, second: Epoch) -> Epoch:
-        """Return the later of two times, of which one is made with `now`."""
-        if isinstance(first, Moment):
-            return first.at_least(second)
-        return second.at_least(first) if isinstance(second, Moment) else max(first, second)
+    def later(self, moment: Epoch, epoch: float) -> Epoch:
+        return moment.at_least(epoch) if isinstance(moment, Moment) else max(moment, epoch)
 
-    def earlier(self, first: Epoch, second: Epoch) -> Epoch:
-        """Return the earlier of two times, of which one is made with `now`."""
-        if isinstance(first, Moment):
-            return first.at_most(second)
-        return second.at_most(first) if isinstance(second, Moment) else min(first, second)
+    def earlier(self, moment: Epoch, epoch: float) -> Epoch:
+        return moment.at_most(epoch) if isinstance(moment, Moment) else min(moment, epoch)
 
     def read(self, key: str, generation: int) -> Record | None:
-        """Return a row."""
         return self._one(self._row(key, generation))
 
     def lock(self, key: str, generation: int) -> Record | None:
-        """Lock a row, so that no other transaction changes it until this one ends, and return it."""
         return self._one(self._row(key, generation).with_for_update())
 
     def _row(self, key: str, generation: int) -> Any:
         row = sa.select(*self._jobs.columns(RECORD_FIELDS))
-        return row.where(*where_equal(self._job, self._primary_key(key, generation)))
+        return row.where(*where_equal(self._jobs.job, self._primary_key(key, generation)))
 
     def _one(self, query: Any) -> Record | None:
         row = self._db.execute(query).one_or_none()
         return record_of(row) if row else None
 
     def add(self, key: str, generation: int, values: RecordChanges) -> Record:
-        """Add a row and return it."""
         fields: Any = values
         added = self._write_job(sa.insert, Record(key=key, generation=generation, **fields), values)
         assert added is not None  # noqa: S101 - for the type checker: it was just added
         return added
 
     def change(self, expected: Record, values: RecordChanges) -> Record | None:
-        """Change a row and return it, if its state, attempt and version are still those of `expected`."""
         unchanged = self._primary_key(expected.key, expected.generation)
         unchanged.update(state=expected.state.value, attempt=expected.attempt, version=expected.version)
         return self._write_job(sa.update, replace(expected, **values), values, unchanged)
 
     def overwrite(self, locked: Record, values: RecordChanges) -> Record:
-        """Change a row that this transaction has locked, and return it."""
         where = self._primary_key(locked.key, locked.generation)
         written = self._write_job(sa.update, replace(locked, **values), values, where)
         assert written is not None  # noqa: S101 - for the type checker: the row is locked
@@ -181,7 +171,7 @@ class SqlTransaction:
         moments = [name for name, value in values.items() if isinstance(value, Moment)]
         # A row has many columns, and reading them takes a tenth of the CPU of an order.
         returning = self._jobs.columns(moments) if self._database.returns_rows else ()
-        result = self._statements.write(self._db, verb, self._job, columns, where or {}, returning)
+        result = self._statements.write(self._db, verb, self._jobs.job, columns, where or {}, returning)
         if returning:
             row = result.one_or_none()
             return replace(record, **row._mapping) if row else None
@@ -190,15 +180,15 @@ class SqlTransaction:
         return self.read(record.key, record.generation) if moments else record
 
     def add_attempt(self, claim: Claim, values: AttemptChanges) -> None:
-        """Add the row of a POST."""
         row = self._attempt_key(claim) | as_columns(values, self._jobs)
         row["token_fingerprint"] = self._token_fingerprint
-        self._statements.write(self._db, sa.insert, self._attempt, row)
+        self._statements.write(self._db, sa.insert, self._jobs.attempt, row)
 
     def answer_attempt(self, claim: Claim, values: AttemptChanges) -> bool:
-        """Change the row of a claim's POST; return whether there is one."""
         changes = as_columns(values, self._jobs)
-        result = self._statements.write(self._db, sa.update, self._attempt, changes, self._attempt_key(claim))
+        result = self._statements.write(
+            self._db, sa.update, self._jobs.attempt, changes, self._attempt_key(claim)
+        )
         return bool(result.rowcount == 1)
 
     def _attempt_key(self, claim: Claim) -> dict[str, Any]:
@@ -206,30 +196,27 @@ class SqlTransaction:
         return primary_key | {"attempt": claim.attempt, "version": claim.version}
 
     def attempts(self, key: str, generation: int) -> list[Attempt]:
-        """Return the POSTs of a row, oldest first."""
-        query = sa.select(self._attempt).where(
-            *where_equal(self._attempt, self._primary_key(key, generation))
+        query = sa.select(self._jobs.attempt).where(
+            *where_equal(self._jobs.attempt, self._primary_key(key, generation))
         )
-        rows = self._db.execute(query.order_by(*in_turn(self._attempt)))
+        rows = self._db.execute(query.order_by(*in_turn(self._jobs.attempt)))
         return [attempt_of(row, self._jobs) for row in rows]
 
     def lock_account(self) -> None:
-        """Make other transactions that lock the account wait until this one ends."""
         account = sa.select(tables.account.c.account).where(
             *where_equal(tables.account, self._account_filter)
         )
         self._db.execute(account.with_for_update()).all()
 
     def count_bought(self, settle_after: Epoch) -> tuple[int, float]:
-        """Count the account's POSTs that may have bought something; return also the first settle time."""
-        time, since = self._attempt.c.settle_after, settle_after
+        time, since = self._jobs.attempt.c.settle_after, settle_after
         if isinstance(since, Moment):
             bounds = (sa.literal(bound, _EPOCH) for bound in (since.after_s, since.floor, since.ceiling))
             since = _moment(self._database.now(), *bounds)
         query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.min(time), 0.0)).where(
-            *where_equal(self._attempt, self._account_filter),
+            *where_equal(self._jobs.attempt, self._account_filter),
             time > since,
-            self._attempt.c.outcome.not_in(NOTHING_BOUGHT),
+            self._jobs.attempt.c.outcome.not_in(NOTHING_BOUGHT),
         )
         count, first = self._db.execute(query).one()
         return int(count), float(first)

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from copy import copy
 from typing import Any
 
@@ -30,7 +30,7 @@ from airflow_provider_kk.delivery.sql.ledger_rows import (
     where_equal,
 )
 from airflow_provider_kk.delivery.states import DOUBTFUL, State
-from airflow_provider_kk.delivery.storage import KeyTakenError, RunRow, T
+from airflow_provider_kk.delivery.storage import RunRow, T
 
 _RUN, _PAUSE = tables.sync_run, tables.pause
 #: Parameters of one statement, below every database's limit, also SQLite's since 3.32.
@@ -39,7 +39,7 @@ _RECOVER_NEW_ACCOUNT_S = 30 * 86_400.0
 
 
 class SqlStorage:
-    """The rows of one account in a database; see `storage.Storage`.
+    """The rows of one account in a database; see `storage.Storage` for the methods without a description.
 
     :param engine: the database; see `database.pool_arguments`.
     :param host: KK's host.
@@ -97,7 +97,6 @@ class SqlStorage:
         self.database.persist(lambda db: self._register(db, conn_id, settle_window_s, account_is_explicit))
 
     def close(self) -> None:
-        """Close the connections of the database."""
         self.database.engine.dispose()
 
     def _account(self) -> Any:
@@ -205,14 +204,10 @@ class SqlStorage:
     # Transactions ----------------------------------------------------------------------------------
 
     def persist(self, work: Callable[[SqlTransaction], T]) -> T:
-        """Run `work` in a transaction; repeat it after a lost connection or a lock timeout."""
-        with _translate_taken_keys():
-            return self.database.persist(lambda db: work(self._transaction(db)))
+        return self.database.persist(lambda db: work(self._transaction(db)))
 
     def transact(self, work: Callable[[SqlTransaction], T]) -> T:
-        """Run `work` in a transaction; repeat it only if the database rolled it back because of another."""
-        with _translate_taken_keys():
-            return self.database.transact(lambda db: work(self._transaction(db)))
+        return self.database.transact(lambda db: work(self._transaction(db)))
 
     def _transaction(self, db: Connection) -> SqlTransaction:
         return SqlTransaction(
@@ -220,13 +215,11 @@ class SqlStorage:
         )
 
     def now(self) -> float:
-        """Return the database's clock, epoch seconds."""
         return self.database.read_now()
 
     # Reading ---------------------------------------------------------------------------------------
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
-        """Return the newest generation of each of these keys in the ledger."""
         query = (
             sa.select(*self.jobs.columns(RECORD_FIELDS))
             .where(*self._where_account(self._job))
@@ -245,7 +238,6 @@ class SqlStorage:
     def entries(
         self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
     ) -> list[Record]:
-        """Return rows by state and key, least recently changed first."""
         query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
         if states := tuple(states):
             query = query.where(self._job.c.state.in_([state.value for state in states]))
@@ -258,7 +250,6 @@ class SqlStorage:
             return [record_of(row) for row in db.execute(query)]
 
     def of_sync(self, sync_id: str) -> Iterator[Record]:
-        """Yield the rows that this sync was the last to change."""
         query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(
             self._job.c.sync_id == sync_id, *self._where_account(self._job)
         )
@@ -267,10 +258,6 @@ class SqlStorage:
                 yield record_of(row)
 
     def doubts(self, *, longest_lease_s: float) -> list[Record]:
-        """Return the account's orders without a known outcome and without a live lease.
-
-        :param longest_lease_s: a lease that ends later than this from now counts as over.
-        """
         now, lease_until = self.database.now(), self._job.c.lease_until
         is_over = sa.or_(lease_until <= now, lease_until > now + longest_lease_s)
         query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(
@@ -283,7 +270,6 @@ class SqlStorage:
         return self._entries(query.order_by(self._job.c.settle_after))
 
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
-        """Return every POST of these keys, oldest first within each."""
         query = (
             sa.select(self._attempt)
             .where(*self._where_account(self._attempt))
@@ -292,10 +278,6 @@ class SqlStorage:
         return [attempt_of(row, self.jobs) for row in self._of_keys(query, self._attempt, keys)]
 
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
-        """Return the kkOrderIds of orders that the ledger's POSTs created, by key.
-
-        Adopted orders are left out, since they prove nothing about KK's list.
-        """
         query = sa.select(self._key_of(self._job), self._job.c[self.jobs.ids]).where(
             *self._where_account(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0
         )
@@ -305,7 +287,6 @@ class SqlStorage:
         return ids
 
     def newest_sent(self, *, before: float, limit: int) -> list[Record]:
-        """Return orders that the ledger's POSTs created before a time, newest first."""
         return self._entries(
             sa.select(*self.jobs.columns(RECORD_FIELDS))
             .where(
@@ -335,7 +316,6 @@ class SqlStorage:
         return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at))
 
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
-        """Return whether the ledger has this kkOrderId under another number; reads the whole account."""
         query = sa.select(sa.literal(1)).where(
             *self._where_account(self._job),
             self._key_of(self._job) != key,
@@ -385,17 +365,14 @@ class SqlStorage:
     # The account -----------------------------------------------------------------------------------
 
     def recovered_until(self) -> float:
-        """Return the time up to which KK's list was recovered, by KK's clock, epoch seconds."""
         return float(self._account().recovered_until)
 
     def set_recovered_until(self, epoch: float) -> None:
-        """Move the stamp forward."""
         is_earlier = (*self._where_account(tables.account), tables.account.c.recovered_until < epoch)
         statement = tables.account.update().where(*is_earlier).values(recovered_until=epoch)
         self.database.transact(lambda db: db.execute(statement))
 
     def pause(self) -> Pause | None:
-        """Return the account's pause; None while sending is allowed."""
         query = sa.select(_PAUSE).where(*self._where_paused()).limit(1)
         try:
             with self.database.read() as db:
@@ -434,7 +411,6 @@ class SqlStorage:
     # The syncs -------------------------------------------------------------------------------------
 
     def newest_run(self, origin: Origin) -> RunRow | None:
-        """Return the last sync that this task began."""
         query = sa.select(_RUN).where(*where_equal(_RUN, self._account_filter | _task(origin)))
         with self.database.read() as db:
             row = db.execute(query.order_by(_RUN.c.started_at.desc()).limit(1)).one_or_none()
@@ -450,13 +426,11 @@ class SqlStorage:
         )
 
     def add_run(self, run: RunRow, origin: Origin) -> None:
-        """Add a sync."""
         row = self._account_filter | _task(origin) | vars(run)
         statement = _RUN.insert().values(row | {"summary": json.dumps(dict(run.summary)), "ended_at": 0.0})
         self.database.transact(lambda db: db.execute(statement))
 
     def change_run(self, sync_id: str, values: Mapping[str, Any]) -> None:
-        """Change a sync; a new summary also sets the time of its end."""
         values = dict(values)
         if "summary" in values:
             values.update(summary=json.dumps(dict(values["summary"])), ended_at=self.database.now())
@@ -490,14 +464,6 @@ def sql_ledger(
 def refund_ledger(ledger: SqlLedger) -> SqlLedger:
     """Return the ledger of the same account's refunds; see `SqlStorage.of_refunds`."""
     return Ledger(ledger.storage.of_refunds(), ledger.clock, ledger.timing)
-
-
-@contextmanager
-def _translate_taken_keys() -> Iterator[None]:
-    try:
-        yield
-    except IntegrityError as error:
-        raise KeyTakenError("another worker added the same key first") from error
 
 
 def _near(key: sa.Column[Any], kk_order_id: str) -> tuple[sa.ColumnElement[bool], ...]:
