@@ -30,7 +30,7 @@ from airflow_provider_kk.delivery.model import (
     created_values,
     union,
 )
-from airflow_provider_kk.delivery.states import DOUBTFUL, Event, State, can_follow, follow
+from airflow_provider_kk.delivery.states import DOUBTFUL, TRANSITIONS, Event, State, follow
 from airflow_provider_kk.delivery.storage import KeyTakenError, Storage, Transaction
 
 _DAY_S = 86_400.0
@@ -475,7 +475,7 @@ class Ledger(Generic[S_co]):
     def note_invalid(self, key: str, digest: str, message: str, *, sync_id: str) -> bool:
         """Record that an order's data is invalid; return whether this digest of it is new."""
         entry = self.look_up([key]).get(key)
-        if not can_follow(entry.state if entry else None, Event.FAULT):
+        if (entry.state if entry else None, Event.FAULT) not in TRANSITIONS:
             return False  # it was sent before, and that outcome counts
         if entry is not None and entry.content.fingerprint == digest:
             return entry.sync_id == sync_id

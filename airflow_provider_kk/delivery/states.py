@@ -112,11 +112,6 @@ def follow(state: State | None, event: Event) -> State:
         raise ValueError(f"{event.value!r} cannot follow {name!r}") from None
 
 
-def can_follow(state: State | None, event: Event) -> bool:
-    """Return whether `event` can happen in that state."""
-    return (state, event) in TRANSITIONS
-
-
 class Action(Enum):
     """The next action with an order."""
 
