@@ -205,16 +205,8 @@ class Database:
 
         :raises LedgerUnusableError: the database accepts both, as some with PostgreSQL's protocol do.
         """
-        row = {
-            "host": "(uniqueness check)",
-            # Each check has its own key, since several that wait for one key can deadlock in InnoDB.
-            "account": uuid.uuid4().hex,
-            "schema_version": 0,
-            "conn_ids": "[]",
-            "recovered_until": 0.0,
-            "bucket_tat": 0.0,
-            "paused_until": 0.0,
-        }
+        # Each check has its own key, since several that wait for one key can deadlock in InnoDB.
+        row = {**tables.NEW_ACCOUNT, "host": "(uniqueness check)", "account": uuid.uuid4().hex}
         with self._gate or nullcontext(), self.engine.connect() as connection:
             transaction = connection.begin()
             try:

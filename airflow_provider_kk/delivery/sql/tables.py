@@ -54,6 +54,14 @@ account = sa.Table(
     comment="One KK store as one app",
     **AS_ELSEWHERE,
 )
+#: The row of a new account, without its key.
+NEW_ACCOUNT = {
+    "schema_version": SCHEMA_VERSION,
+    "conn_ids": "[]",
+    "recovered_until": 0.0,
+    "bucket_tat": 0.0,
+    "paused_until": 0.0,
+}
 
 
 pause = sa.Table(
