@@ -101,9 +101,10 @@ class SqlStorage:
 
     def _account(self) -> Any:
         with self.database.read() as db:
-            return db.execute(
-                sa.select(tables.account).where(*self._where_account(tables.account))
-            ).one_or_none()
+            return db.execute(self._select_account()).one_or_none()
+
+    def _select_account(self) -> Any:
+        return sa.select(tables.account).where(*self._where_account(tables.account))
 
     def _add_account(self) -> None:
         now = self.database.read_now()
@@ -114,9 +115,7 @@ class SqlStorage:
     def _register(
         self, db: Connection, conn_id: str, settle_window_s: float, account_is_explicit: bool
     ) -> None:
-        row = db.execute(
-            sa.select(tables.account).where(*self._where_account(tables.account)).with_for_update()
-        ).one()
+        row = db.execute(self._select_account().with_for_update()).one()
         if row.schema_version > tables.SCHEMA_VERSION:
             raise LedgerUnusableError(
                 f"This ledger was written by a newer version of airflow-provider-kk (schema "
@@ -132,11 +131,8 @@ class SqlStorage:
                 f"used by {', '.join(map(repr, known))}. If both are the same KK store, set the extra "
                 f'{{"account": "{self.account}"}} in both. If not, set another account name in this one.'
             )
-        db.execute(
-            tables.account.update()
-            .where(*self._where_account(tables.account))
-            .values(conn_ids=json.dumps([*known, conn_id]))
-        )
+        statement = tables.account.update().where(*self._where_account(tables.account))
+        db.execute(statement.values(conn_ids=json.dumps([*known, conn_id])))
 
     def _require_same_store(self, db: Connection, conn_id: str, settle_window_s: float) -> None:
         """Reject a connection whose host or account changed while KK's list may lack its last orders."""
@@ -181,17 +177,11 @@ class SqlStorage:
 
     def _is_by_token(self, db: Connection, account: str) -> bool:
         job, attempt = self._job, self._attempt
-        newest = (
-            sa.select(self._key_of(job))
-            .where(job.c.host == self.host, job.c.account == account, job.c.state == State.CREATED.value)
-            .order_by(job.c.created_at.desc())
-            .limit(1)
-        )
-        its_tokens = (
-            sa.select(attempt.c.token_fingerprint)
-            .where(attempt.c.host == self.host, attempt.c.account == account)
-            .where(self._key_of(attempt) == newest.scalar_subquery())
-        )
+        other = {"host": self.host, "account": account}
+        created = where_equal(job, other | {"state": State.CREATED.value})
+        newest = sa.select(self._key_of(job)).where(*created).order_by(job.c.created_at.desc()).limit(1)
+        its_attempts = where_equal(attempt, other | {self.jobs.key: newest.scalar_subquery()})
+        its_tokens = sa.select(attempt.c.token_fingerprint).where(*its_attempts)
         return self._token_fingerprint in set(db.scalars(its_tokens))
 
     # Transactions ----------------------------------------------------------------------------------
