@@ -147,7 +147,7 @@ class Ledger(Generic[S_co]):
                 self._require_below_cap(tx, self.max_orders_per_day, claim.kk_skew_s)
             entry = self._take(tx, claim, expected, sync_id)
             if entry is not None:
-                tx.add_attempt(claim, self._intent(tx, claim, origin))
+                tx.add_attempt(self._intent(tx, claim, origin))
             elif tries > 1:
                 return self._held(tx, claim)  # an earlier commit of this claim succeeded meanwhile
             return entry
@@ -197,21 +197,20 @@ class Ledger(Generic[S_co]):
         """Seconds from an intent until KK's list proves its outcome, if its worker records none."""
         return self.timing.lease_s + self.timing.timeout_s + self.timing.settle_window_s
 
-    def _intent(self, tx: Transaction, claim: Claim, origin: Origin) -> AttemptChanges:
-        return {
-            "content": claim.job.content,
-            "intent_at": self._earliest_now(tx, claim.kk_skew_s),
-            "settle_after": self._latest_now(tx, claim.kk_skew_s) + self.settle_delay_s,
-            "outcome": "",
-            "code": None,
-            "message": "",
-            "kk_order_ids": (),
-            "recorded_at": 0.0,
-            "dag_id": origin.dag_id,
-            "run_id": origin.run_id,
-            "task_id": origin.task_id,
-            "try_number": origin.try_number,
-        }
+    def _intent(self, tx: Transaction, claim: Claim, origin: Origin) -> Attempt:
+        return Attempt(
+            key=claim.job.key,
+            generation=claim.generation,
+            attempt=claim.attempt,
+            version=claim.version,
+            content=claim.job.content,
+            intent_at=self._earliest_now(tx, claim.kk_skew_s),
+            settle_after=self._latest_now(tx, claim.kk_skew_s) + self.settle_delay_s,
+            dag_id=origin.dag_id,
+            run_id=origin.run_id,
+            task_id=origin.task_id,
+            try_number=origin.try_number,
+        )
 
     # Waits that a wrong clock made too long ----------------------------------------------------------
 
@@ -301,11 +300,9 @@ class Ledger(Generic[S_co]):
         is_known = tx.answer_attempt(claim, result)
         if not is_known and claim.entry is not None and answer.event is not Event.NOT_SENT:
             # KK's list is read from this POST on, which may be long ago.
-            times: AttemptChanges = {
-                "intent_at": claim.entry.updated_at,
-                "settle_after": claim.entry.settle_after,
-            }
-            tx.add_attempt(claim, {**self._intent(tx, claim, Origin()), **times, **result})
+            since, settle_after = claim.entry.updated_at, claim.entry.settle_after
+            intent = self._intent(tx, claim, Origin())
+            tx.add_attempt(replace(intent, intent_at=since, settle_after=settle_after, **result))
         return self._record_in_row(tx, claim, answer, is_known=is_known), is_known
 
     def _record_in_row(
@@ -320,13 +317,12 @@ class Ledger(Generic[S_co]):
             return tx.add(claim.job.key, claim.generation, self._forgotten(tx, claim, answer))
         # After a restored backup, the number of an attempt can occur twice.
         if entry.state is State.SENDING and entry.attempt == claim.attempt and is_known:
-            own = self.stamped(tx, self._own_answer(tx, entry, answer, claim.kk_skew_s))
-            return tx.overwrite(entry, own)
-        if answer.event is Event.CREATED:
-            return tx.overwrite(entry, self.stamped(tx, self._late_answer(tx, entry, claim, answer)))
-        if not is_known and (doubt := self._forgotten_doubt(tx, entry, claim, answer)):
-            return tx.overwrite(entry, self.stamped(tx, doubt))
-        return entry
+            changes: RecordChanges | None = self._own_answer(tx, entry, answer, claim.kk_skew_s)
+        elif answer.event is Event.CREATED:
+            changes = self._late_answer(tx, entry, claim, answer)
+        else:
+            changes = None if is_known else self._forgotten_doubt(tx, entry, claim, answer)
+        return tx.overwrite(entry, self.stamped(tx, changes)) if changes else entry
 
     def _forgotten(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> RecordChanges:
         """Return the row of a claim that a restored backup lacks."""

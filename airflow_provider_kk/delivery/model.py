@@ -335,20 +335,13 @@ class Attempt:
 
 
 class AttemptChanges(TypedDict, total=False):
-    """New values of an attempt's fields."""
+    """The values of an attempt's answer."""
 
-    content: Content
-    intent_at: Epoch
-    settle_after: Epoch
     outcome: str
     code: int | None
     message: str
     kk_order_ids: tuple[str, ...]
     recorded_at: Epoch
-    dag_id: str
-    run_id: str
-    task_id: str
-    try_number: int
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Transaction(Protocol):
     def overwrite(self, locked: Record, values: RecordChanges) -> Record:
         """Change a row that this transaction has locked, and return it."""
 
-    def add_attempt(self, claim: Claim, values: AttemptChanges) -> None:
+    def add_attempt(self, attempt: Attempt) -> None:
         """Add the row of a POST."""
 
     def answer_attempt(self, claim: Claim, values: AttemptChanges) -> bool:

@@ -258,10 +258,9 @@ class MemoryTransaction:
         self._tables.put(new)
         return new
 
-    def add_attempt(self, claim: Claim, values: Mapping[str, Any]) -> None:
-        place = (claim.job.key, claim.generation, claim.attempt, claim.version)
-        attempts = self._tables.attempts.setdefault(claim.job.key, {})
-        attempts[place] = Attempt(*place, token_fingerprint="", **values)
+    def add_attempt(self, attempt: Attempt) -> None:
+        place = (attempt.key, attempt.generation, attempt.attempt, attempt.version)
+        self._tables.attempts.setdefault(attempt.key, {})[place] = attempt
         self._database.on_claim(place)
 
     def answer_attempt(self, claim: Claim, values: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,28 +156,16 @@ class Database:
         The work must be safe to run twice, since a commit may succeed before its connection breaks.
         """
         with _retried():
-            return self._retry_while(work, is_transient)
+            return _run(work, self.write, is_transient)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which must not run twice, in a transaction; retry only after a rollback."""
-        return self._retry_while(work, is_serialization_failure)
+        return _run(work, self.write, is_serialization_failure)
 
     def read_with_retry(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads; retry after any transient error."""
-
-        def once() -> T:
-            with self.read() as connection:
-                return work(connection)
-
         with _retried():
-            return retry(once, is_transient)
-
-    def _retry_while(self, work: Callable[[Connection], T], is_retryable: Callable[[Exception], bool]) -> T:
-        def once() -> T:
-            with self.write() as connection:
-                return work(connection)
-
-        return retry(once, is_retryable)
+            return _run(work, self.read, is_transient)
 
     def create_tables(self) -> None:
         """Create the missing tables. Another worker may do the same at the same time."""
@@ -205,16 +193,8 @@ class Database:
 
         :raises LedgerUnusableError: the database accepts both, as some with PostgreSQL's protocol do.
         """
-        row = {
-            "host": "(uniqueness check)",
-            # Each check has its own key, since several that wait for one key can deadlock in InnoDB.
-            "account": uuid.uuid4().hex,
-            "schema_version": 0,
-            "conn_ids": "[]",
-            "recovered_until": 0.0,
-            "bucket_tat": 0.0,
-            "paused_until": 0.0,
-        }
+        # Each check has its own key, since several that wait for one key can deadlock in InnoDB.
+        row = {**tables.NEW_ACCOUNT, "host": "(uniqueness check)", "account": uuid.uuid4().hex}
         with self._gate or nullcontext(), self.engine.connect() as connection:
             transaction = connection.begin()
             try:
@@ -228,6 +208,18 @@ class Database:
             "This database accepts the same primary key twice, so it cannot have a ledger. Set "
             "ledger_conn_id to an SQLite, PostgreSQL or MySQL connection."
         )
+
+
+def _run(
+    work: Callable[[Connection], T],
+    begin: Callable[[], AbstractContextManager[Connection]],
+    is_retryable: Callable[[Exception], bool],
+) -> T:
+    def once() -> T:
+        with begin() as connection:
+            return work(connection)
+
+    return retry(once, is_retryable)
 
 
 def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
@@ -370,14 +362,10 @@ def durability_warnings(db: Connection, *, mounts: Path = MOUNTS) -> list[Durabi
 
     :param mounts: the machine's table of mounts, for a ledger in a file.
     """
-    looks: dict[str, Callable[[], Iterator[DurabilityWarning]]] = {
-        "postgresql": lambda: _of_postgresql(db),
-        "sqlite": lambda: _of_sqlite(db, mounts),
-        "mysql": lambda: _of_mysql(db),
-        "mariadb": lambda: _of_mysql(db),
-    }
     try:
-        return list(looks[db.dialect.name]())
+        if db.dialect.name == "sqlite":
+            return list(_of_sqlite(db, mounts))
+        return list(_of_postgresql(db) if db.dialect.name == "postgresql" else _of_mysql(db))
     except DBAPIError as error:
         return [
             DurabilityWarning(
@@ -466,10 +454,7 @@ def _of_sqlite(db: Connection, mounts: Path) -> Iterator[DurabilityWarning]:
             f"The ledger's SQLite file has journal_mode = {mode}: a crash while it writes may destroy it. "
             "Use journal_mode = WAL or DELETE."
         )
-    yield from _of_file_system(file, _file_system(Path(file), mounts))
-
-
-def _of_file_system(file: str, kind: str) -> Iterator[DurabilityWarning]:
+    kind = _file_system(Path(file), mounts)
     if kind in ("tmpfs", "ramfs"):
         yield DurabilityWarning(
             f"The ledger {file} is in memory ({kind}): it is lost when the machine restarts, {_ALL_LOST}. "

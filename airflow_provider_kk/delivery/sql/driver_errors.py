@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 _HIDDEN = "***"
@@ -155,8 +155,7 @@ _MYSQLS_PASSING = (2002, 2003, 2005, 1317, 1969)
 _PASSING = ("08", "53", "57")
 #: --read-only, and InnoDB's own read-only mode. By number, since the text of other errors may quote a row.
 _MYSQLS_READ_ONLY = (1290, 1836)
-_READ_ONLY = "25006"
-
+_READ_ONLY = ("25006",)
 
 _TRANSIENT_TEXT = re.compile("locked|deadlock|timeout|connection|server closed|shutting down|shutdown|disk")
 
@@ -175,19 +174,17 @@ def retry(work: Callable[[], T], is_retryable: Callable[[Exception], bool]) -> T
 
 def is_serialization_failure(error: BaseException) -> bool:
     """Return whether the database rolled a transaction back because of another one, so that a retry helps."""
-    cause = _drivers(error)
-    return number(cause) in _MYSQLS_UNDONE or sqlstate(cause) in _UNDONE
+    return _is_one_of(error, _MYSQLS_UNDONE, _UNDONE)
 
 
 def takes_no_writes(error: BaseException) -> bool:
     """Return whether the server is read-only, as before or after a failover."""
-    cause = _drivers(error)
-    return number(cause) in _MYSQLS_READ_ONLY or sqlstate(cause) == _READ_ONLY
+    return _is_one_of(error, _MYSQLS_READ_ONLY, _READ_ONLY)
 
 
-def _drivers(error: BaseException) -> BaseException:
-    """Return the driver's own error, which SQLAlchemy wraps."""
-    return getattr(error, "orig", None) or error
+def _is_one_of(error: BaseException, numbers: Sequence[int], states: tuple[str, ...]) -> bool:
+    cause = getattr(error, "orig", None) or error  # SQLAlchemy wraps the driver's own error
+    return number(cause) in numbers or sqlstate(cause).startswith(states)
 
 
 def is_transient(error: Exception) -> bool:
@@ -200,6 +197,6 @@ def is_transient(error: Exception) -> bool:
         return True  # without a statement it failed to connect or to commit
     if is_serialization_failure(error) or takes_no_writes(error):
         return True
-    if number(error.orig) in _MYSQLS_PASSING or sqlstate(error.orig).startswith(_PASSING):
+    if _is_one_of(error, _MYSQLS_PASSING, _PASSING):
         return True
     return bool(_TRANSIENT_TEXT.search(str(error.orig).lower()))

@@ -179,8 +179,8 @@ class SqlTransaction:
             return None
         return self.read(record.key, record.generation) if moments else record
 
-    def add_attempt(self, claim: Claim, values: AttemptChanges) -> None:
-        row = self._attempt_key(claim) | as_columns(values, self._jobs)
+    def add_attempt(self, attempt: Attempt) -> None:
+        row = {**self._account_filter, **as_columns(vars(attempt), self._jobs)}
         row["token_fingerprint"] = self._token_fingerprint
         self._statements.write(self._db, sa.insert, self._jobs.attempt, row)
 
@@ -228,7 +228,7 @@ class SqlTransaction:
 # Rows ----------------------------------------------------------------------------------------------
 
 
-def as_columns(values: RecordChanges | AttemptChanges, jobs: tables.JobTables) -> dict[str, Any]:
+def as_columns(values: Mapping[str, object], jobs: tables.JobTables) -> dict[str, Any]:
     """Convert the fields of a row to the values of its table."""
     columns: dict[str, Any] = {}
     for name, value in values.items():

@@ -101,29 +101,21 @@ class SqlStorage:
 
     def _account(self) -> Any:
         with self.database.read() as db:
-            return db.execute(
-                sa.select(tables.account).where(*self._where_account(tables.account))
-            ).one_or_none()
+            return db.execute(self._select_account()).one_or_none()
+
+    def _select_account(self) -> Any:
+        return sa.select(tables.account).where(*self._where_account(tables.account))
 
     def _add_account(self) -> None:
         now = self.database.read_now()
-        row = dict(
-            self._account_filter,
-            schema_version=tables.SCHEMA_VERSION,
-            conn_ids="[]",
-            recovered_until=now - _RECOVER_NEW_ACCOUNT_S,
-            bucket_tat=0.0,
-            paused_until=0.0,
-        )
+        row = {**tables.NEW_ACCOUNT, **self._account_filter, "recovered_until": now - _RECOVER_NEW_ACCOUNT_S}
         with suppress(IntegrityError):  # another worker added it first
             self.database.persist(lambda db: db.execute(tables.account.insert().values(row)))
 
     def _register(
         self, db: Connection, conn_id: str, settle_window_s: float, account_is_explicit: bool
     ) -> None:
-        row = db.execute(
-            sa.select(tables.account).where(*self._where_account(tables.account)).with_for_update()
-        ).one()
+        row = db.execute(self._select_account().with_for_update()).one()
         if row.schema_version > tables.SCHEMA_VERSION:
             raise LedgerUnusableError(
                 f"This ledger was written by a newer version of airflow-provider-kk (schema "
@@ -139,11 +131,8 @@ class SqlStorage:
                 f"used by {', '.join(map(repr, known))}. If both are the same KK store, set the extra "
                 f'{{"account": "{self.account}"}} in both. If not, set another account name in this one.'
             )
-        db.execute(
-            tables.account.update()
-            .where(*self._where_account(tables.account))
-            .values(conn_ids=json.dumps([*known, conn_id]))
-        )
+        statement = tables.account.update().where(*self._where_account(tables.account))
+        db.execute(statement.values(conn_ids=json.dumps([*known, conn_id])))
 
     def _require_same_store(self, db: Connection, conn_id: str, settle_window_s: float) -> None:
         """Reject a connection whose host or account changed while KK's list may lack its last orders."""
@@ -188,17 +177,11 @@ class SqlStorage:
 
     def _is_by_token(self, db: Connection, account: str) -> bool:
         job, attempt = self._job, self._attempt
-        newest = (
-            sa.select(self._key_of(job))
-            .where(job.c.host == self.host, job.c.account == account, job.c.state == State.CREATED.value)
-            .order_by(job.c.created_at.desc())
-            .limit(1)
-        )
-        its_tokens = (
-            sa.select(attempt.c.token_fingerprint)
-            .where(attempt.c.host == self.host, attempt.c.account == account)
-            .where(self._key_of(attempt) == newest.scalar_subquery())
-        )
+        other = {"host": self.host, "account": account}
+        created = where_equal(job, other | {"state": State.CREATED.value})
+        newest = sa.select(self._key_of(job)).where(*created).order_by(job.c.created_at.desc()).limit(1)
+        its_attempts = where_equal(attempt, other | {self.jobs.key: newest.scalar_subquery()})
+        its_tokens = sa.select(attempt.c.token_fingerprint).where(*its_attempts)
         return self._token_fingerprint in set(db.scalars(its_tokens))
 
     # Transactions ----------------------------------------------------------------------------------
@@ -220,13 +203,15 @@ class SqlStorage:
     # Reading ---------------------------------------------------------------------------------------
 
     def look_up(self, keys: Sequence[str]) -> dict[str, Record]:
-        query = (
-            sa.select(*self.jobs.columns(RECORD_FIELDS))
-            .where(*self._where_account(self._job))
-            .order_by(self._job.c.generation)
-        )
-        entries = [record_of(row) for row in self._of_keys(query, self._job, keys)]
-        return {one.key: one for one in entries}
+        return {one.key: one for one in self._generations(keys)}
+
+    def _generations(self, keys: Sequence[str]) -> list[Record]:
+        query = self._records().order_by(self._job.c.generation)
+        return [record_of(row) for row in self._of_keys(query, self._job, keys)]
+
+    def _records(self, *conditions: sa.ColumnElement[bool]) -> Any:
+        columns = self.jobs.columns(RECORD_FIELDS)
+        return sa.select(*columns).where(*self._where_account(self._job), *conditions)
 
     def _of_keys(self, query: Any, table: sa.Table, keys: Sequence[str]) -> Iterator[Any]:
         """Yield the rows of many keys, in statements that every database accepts."""
@@ -238,111 +223,76 @@ class SqlStorage:
     def entries(
         self, *, states: Iterable[State] = (), key: str | None = None, limit: int | None = None
     ) -> list[Record]:
-        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
+        query = self._records()
         if states := tuple(states):
             query = query.where(self._job.c.state.in_([state.value for state in states]))
         if key is not None:
             query = query.where(self._key_of(self._job) == key)
-        return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at).limit(limit))
+        return self._read(query.order_by(self._job.c.generation, self._job.c.updated_at).limit(limit))
 
-    def _entries(self, query: Any) -> list[Record]:
+    def _read(self, query: Any) -> list[Record]:
         with self.database.read() as db:
             return [record_of(row) for row in db.execute(query)]
 
     def of_sync(self, sync_id: str) -> Iterator[Record]:
-        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(
-            self._job.c.sync_id == sync_id, *self._where_account(self._job)
-        )
         with self.database.read() as db:
-            for row in db.execute(query):
+            for row in db.execute(self._records(self._job.c.sync_id == sync_id)):
                 yield record_of(row)
 
     def doubts(self, *, longest_lease_s: float) -> list[Record]:
-        now, lease_until = self.database.now(), self._job.c.lease_until
-        is_over = sa.or_(lease_until <= now, lease_until > now + longest_lease_s)
-        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(
-            *self._where_account(self._job),
-            sa.or_(
-                self._job.c.state == State.IN_DOUBT.value,
-                sa.and_(self._job.c.state == State.SENDING.value, is_over),
-            ),
+        now, job = self.database.now(), self._job.c
+        is_over = sa.or_(job.lease_until <= now, job.lease_until > now + longest_lease_s)
+        is_in_doubt = sa.or_(
+            job.state == State.IN_DOUBT.value, sa.and_(job.state == State.SENDING.value, is_over)
         )
-        return self._entries(query.order_by(self._job.c.settle_after))
+        return self._read(self._records(is_in_doubt).order_by(job.settle_after))
 
     def attempts(self, keys: Sequence[str]) -> list[Attempt]:
-        query = (
-            sa.select(self._attempt)
-            .where(*self._where_account(self._attempt))
-            .order_by(*in_turn(self._attempt))
-        )
+        query = self._posts().order_by(*in_turn(self._attempt))
         return [attempt_of(row, self.jobs) for row in self._of_keys(query, self._attempt, keys)]
 
+    def _posts(self) -> Any:
+        return sa.select(self._attempt).where(*self._where_account(self._attempt))
+
     def sent_ids(self, keys: Sequence[str]) -> dict[str, set[str]]:
-        query = sa.select(self._key_of(self._job), self._job.c[self.jobs.ids]).where(
-            *self._where_account(self._job), self._job.c.state == State.CREATED.value, self._job.c.attempt > 0
-        )
+        columns = (self._key_of(self._job), self._job.c[self.jobs.ids])
+        query = self._records(*self._where_sent()).with_only_columns(*columns)
         ids: dict[str, set[str]] = {}
-        for row in self._of_keys(query, self._job, keys):
-            ids.setdefault(row[0], set()).update(json.loads(row[1]))
+        for key, its_ids in self._of_keys(query, self._job, keys):
+            ids.setdefault(key, set()).update(json.loads(its_ids))
         return ids
 
     def newest_sent(self, *, before: float, limit: int) -> list[Record]:
-        return self._entries(
-            sa.select(*self.jobs.columns(RECORD_FIELDS))
-            .where(
-                *self._where_account(self._job),
-                self._job.c.state == State.CREATED.value,
-                self._job.c.attempt > 0,
-            )
-            .where(self._job.c.created_at < before, self._job.c[self.jobs.ids] != "[]")
-            .order_by(self._job.c.created_at.desc())
-            .limit(limit)
-        )
+        job = self._job.c
+        query = self._records(*self._where_sent(), job.created_at < before, job[self.jobs.ids] != "[]")
+        return self._read(query.order_by(job.created_at.desc()).limit(limit))
+
+    def _where_sent(self) -> tuple[sa.ColumnElement[bool], ...]:
+        return (self._job.c.state == State.CREATED.value, self._job.c.attempt > 0)
 
     def created_between(self, since: float, until: float) -> list[Record]:
         """Return the orders that were created in a period (epoch seconds), each generation, oldest first."""
-        return self._entries(
-            sa.select(*self.jobs.columns(RECORD_FIELDS))
-            .where(*self._where_account(self._job), self._job.c.state == State.CREATED.value)
-            .where(self._job.c.created_at >= since, self._job.c.created_at <= until)
-            .order_by(self._job.c.created_at)
-        )
+        job = self._job.c
+        query = self._records(job.state == State.CREATED.value, job.created_at.between(since, until))
+        return self._read(query.order_by(job.created_at))
 
     def refunds_of(self, kk_order_id: str) -> list[Record]:
         """Return all refunds of an order at KK, each generation, from a ledger of refunds."""
-        query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
         key = self._key_of(self._job)
-        query = query.where(key.startswith(f"{kk_order_id}-", autoescape=True), *_near(key, kk_order_id))
-        return self._entries(query.order_by(self._job.c.generation, self._job.c.updated_at))
+        begins = key.startswith(f"{kk_order_id}-", autoescape=True)
+        query = self._records(begins, *_near(key, kk_order_id))
+        return self._read(query.order_by(self._job.c.generation, self._job.c.updated_at))
 
     def is_of_another_key(self, kk_order_id: str, key: str) -> bool:
-        query = sa.select(sa.literal(1)).where(
-            *self._where_account(self._job),
-            self._key_of(self._job) != key,
-            self._job.c[self.jobs.ids].like(f'%"{kk_order_id}"%'),
-        )
-        with self.database.read() as db:
-            return db.execute(query.limit(1)).first() is not None
+        holds_id = self._job.c[self.jobs.ids].like(f'%"{kk_order_id}"%')
+        return bool(self._read(self._records(self._key_of(self._job) != key, holds_id).limit(1)))
 
     def histories(self) -> Iterator[tuple[list[Record], list[Attempt]]]:
         """Yield the rows of each key: its generations, oldest first, and all its POSTs in order."""
-        job, attempt = self._key_of(self._job), self._key_of(self._attempt)
         last = ""
-        while True:
-            with self.database.read() as db:
-                keys = sa.union(
-                    sa.select(job.label("key")).where(*self._where_account(self._job), job > last),
-                    sa.select(attempt.label("key")).where(
-                        *self._where_account(self._attempt), attempt > last
-                    ),
-                ).subquery()
-                some = list(db.scalars(sa.select(keys.c.key).order_by(keys.c.key).limit(_KEYS_AT_ONCE)))
-            if not some:
-                return
-            query = sa.select(*self.jobs.columns(RECORD_FIELDS)).where(*self._where_account(self._job))
+        while some := self._keys_after(last):
             generations: dict[str, list[Record]] = {key: [] for key in some}
-            for row in self._of_keys(query.order_by(self._job.c.generation), self._job, some):
-                entry = record_of(row)
+            for entry in self._generations(some):
                 generations[entry.key].append(entry)
             attempts: dict[str, list[Attempt]] = {key: [] for key in some}
             for one in self.attempts(some):
@@ -350,13 +300,22 @@ class SqlStorage:
             yield from ((generations[key], attempts[key]) for key in some)
             last = some[-1]
 
+    def _keys_after(self, last: str) -> list[str]:
+        parts = []
+        for table in (self._job, self._attempt):
+            key = self._key_of(table)
+            parts.append(sa.select(key.label("key")).where(*self._where_account(table), key > last))
+        keys = sa.union(*parts).subquery().c.key
+        with self.database.read() as db:
+            return list(db.scalars(sa.select(keys).order_by(keys).limit(_KEYS_AT_ONCE)))
+
     def attempts_by_time(self) -> Iterator[Attempt]:
         """Yield every POST of the account by the time of its intent, in constant memory."""
-        query = sa.select(self._attempt).where(*self._where_account(self._attempt))
+        # KK's clock has whole seconds, so several may have the same time.
+        query = self._posts().order_by(self._attempt.c.intent_at, *in_turn(self._attempt))
         with self.database.read() as db:
             streamed = db.execution_options(stream_results=True, max_row_buffer=_KEYS_AT_ONCE)
-            # KK's clock has whole seconds, so several may have the same time.
-            for row in streamed.execute(query.order_by(self._attempt.c.intent_at, *in_turn(self._attempt))):
+            for row in streamed.execute(query):
                 yield attempt_of(row, self.jobs)
 
     def _where_account(self, table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
@@ -411,22 +370,17 @@ class SqlStorage:
     # The syncs -------------------------------------------------------------------------------------
 
     def newest_run(self, origin: Origin) -> RunRow | None:
-        query = sa.select(_RUN).where(*where_equal(_RUN, self._account_filter | _task(origin)))
+        task = {name: value for name, value in vars(origin).items() if name != "try_number"}
+        query = sa.select(_RUN).where(*where_equal(_RUN, self._account_filter | task))
         with self.database.read() as db:
             row = db.execute(query.order_by(_RUN.c.started_at.desc()).limit(1)).one_or_none()
         if row is None:
             return None
-        return RunRow(
-            row.sync_id,
-            row.try_number,
-            row.started_at,
-            row.try_started_at,
-            row.state,
-            json.loads(row.summary),
-        )
+        values = {name: row._mapping[name] for name in RunRow.__dataclass_fields__}
+        return RunRow(**values | {"summary": json.loads(row.summary)})
 
     def add_run(self, run: RunRow, origin: Origin) -> None:
-        row = self._account_filter | _task(origin) | vars(run)
+        row = self._account_filter | vars(origin) | vars(run)
         statement = _RUN.insert().values(row | {"summary": json.dumps(dict(run.summary)), "ended_at": 0.0})
         self.database.transact(lambda db: db.execute(statement))
 
@@ -472,12 +426,3 @@ def _near(key: sa.Column[Any], kk_order_id: str) -> tuple[sa.ColumnElement[bool]
     # As text, 100 is not greater than 99.
     is_behind = len(following) == len(kk_order_id)
     return (key >= kk_order_id, key < following) if is_behind else ()
-
-
-def _task(origin: Origin) -> dict[str, Any]:
-    return {
-        "dag_id": origin.dag_id,
-        "run_id": origin.run_id,
-        "task_id": origin.task_id,
-        "map_index": origin.map_index,
-    }

@@ -54,6 +54,14 @@ account = sa.Table(
     comment="One KK store as one app",
     **AS_ELSEWHERE,
 )
+#: The row of a new account, without its key.
+NEW_ACCOUNT = {
+    "schema_version": SCHEMA_VERSION,
+    "conn_ids": "[]",
+    "recovered_until": 0.0,
+    "bucket_tat": 0.0,
+    "paused_until": 0.0,
+}
 
 
 pause = sa.Table(
@@ -174,23 +182,23 @@ class JobTables:
         return [self.job.c[self.column(name)] for name in names]
 
 
-order = _job_table(
+def _job_tables(name: str, key: str, ids: str, comment: str) -> JobTables:
+    job, attempt = _job_table(name, key, ids, comment), _attempt_table(f"{name}_attempt", key, ids)
+    return JobTables(job, attempt, key, ids)
+
+
+ORDERS = _job_tables(
     "kk_order", "custom_order_number", "kk_order_ids", "One row for each generation of an order number"
 )
-attempt = _attempt_table("kk_order_attempt", "custom_order_number", "kk_order_ids")
-ORDERS = JobTables(order, attempt, "custom_order_number", "kk_order_ids")
-
 #: Refunds have tables of their own, so that no query for orders finds them.
-refund = _job_table("kk_refund", "refund_key", "refund_nos", "One row for each refund")
-refund_attempt = _attempt_table("kk_refund_attempt", "refund_key", "refund_nos")
-REFUNDS = JobTables(refund, refund_attempt, "refund_key", "refund_nos")
+REFUNDS = _job_tables("kk_refund", "refund_key", "refund_nos", "One row for each refund")
+order, attempt, refund = ORDERS.job, ORDERS.attempt, REFUNDS.job
 
 sync_run = sa.Table(
     "kk_sync_run",
     METADATA,
     sa.Column("sync_id", sa.String(32), primary_key=True),
-    sa.Column("host", sa.String(255), nullable=False),
-    sa.Column("account", sa.String(64), nullable=False),
+    *_account_columns(is_key=False),
     *_origin_columns(),
     sa.Column("map_index", sa.Integer, nullable=False),
     sa.Column("try_number", sa.Integer, nullable=False),
@@ -213,7 +221,8 @@ def create_missing(connection: Connection) -> None:
         others = [table for table in METADATA.sorted_tables if table is not account]
         METADATA.create_all(connection, tables=others)
         if _is_mysql(connection):
-            _create_missing_indexes(connection, others)
+            for index in [index for table in others for index in sorted_indexes(table)]:
+                index.create(connection, checkfirst=True)
         METADATA.create_all(connection)
 
 
@@ -238,15 +247,6 @@ def _creating_alone(connection: Connection) -> Iterator[None]:
 
 def _is_mysql(connection: Connection) -> bool:
     return connection.dialect.name in ("mysql", "mariadb")
-
-
-def _create_missing_indexes(connection: Connection, wanted: Sequence[sa.Table]) -> None:
-    found = sa.inspect(connection)
-    for table in wanted:
-        names = {index["name"] for index in found.get_indexes(table.name)}
-        for index in sorted_indexes(table):
-            if index.name not in names:
-                index.create(connection)
 
 
 def ddl(dialect_name: str, metadata: sa.MetaData = METADATA) -> str:
