@@ -40,7 +40,7 @@ def checked_base_url(base_url: str) -> str:
     try:
         port = checked_port(parts.port)
     except ValueError:
-        raise ValueError("its port must be a whole number from 1 to 65535") from None
+        raise ValueError("must have a whole number from 1 to 65535 as its port") from None
     return f"{parts.scheme}://{name}" + (f":{port}" if port else "") + parts.path.rstrip("/")
 
 
@@ -60,7 +60,7 @@ def _host_name(name: str) -> str:
         address = ipaddress.ip_address(name)
     except ValueError:
         if not _HOST_NAME.fullmatch(name):
-            raise ValueError("is not a host name") from None
+            raise ValueError("must have a valid host name") from None
         return name
     return f"[{address}]" if address.version == 6 else str(address)
 

@@ -147,6 +147,8 @@ class KKClient:
 
         KK may list an order minutes after it was made. Raises a KKError, ValueError for arguments.
         """
+        if unknown := wanted.keys() - OrderFilter.__annotations__.keys():
+            raise TypeError(f"KK's orders cannot be filtered by {', '.join(sorted(unknown))}")
         ids, status = wanted.get("ids"), wanted.get("status")
         if status is not None and not self._api_version.filters_by_status:
             raise ValueError(f"KK's API {self._api_version.name} does not filter orders by status")

@@ -367,11 +367,14 @@ class _CheckedRequest:
         checks.require_cancellable(record, self._hook, self._ledger)
         ids = ", ".join(record.kk_order_ids)
         effect = f"KK is asked once to refund all of {ids} and decides within a day. No sync sends it again"
-        return _Prepared(
-            record,
-            effect,
-            lambda by: _cancel(record.key, by.who, by.why, self._hook, self._ledger, self._log),
-        )
+
+        def apply(by: ResolvedBy) -> str | None:
+            # Many cancellations take minutes. A newer generation was not checked.
+            if _known(record.key, self._ledger).version != record.version:
+                return None
+            return _cancel(record.key, by.who, by.why, self._hook, self._ledger, self._log)
+
+        return _Prepared(record, effect, apply)
 
 
 def _cancel(number: str, who: str, why: str, hook: KKHook, ledger: SqlLedger, log: Log) -> str:

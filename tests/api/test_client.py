@@ -166,6 +166,12 @@ def test_every_page_is_asked_for_the_same_ids_and_statuses(kk: KKClient, request
     assert asked == [(["1,2"], ["paid,shipped"])] * 2
 
 
+def test_a_mistyped_filter_lists_no_orders(kk: KKClient, requests_mock: rm.Mocker) -> None:
+    with pytest.raises(TypeError, match="filtered by create_from"):
+        kk.list_orders(create_from=datetime.now(UTC))  # type: ignore[call-arg]
+    assert not requests_mock.called
+
+
 def test_v2_does_not_filter_by_status() -> None:
     with pytest.raises(ValueError, match="v2"):
         client_for(KK, api_version="v2").list_orders(status="cancel")

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_kk.cli.main import main
+from airflow_provider_kk.delivery.states import Event
+from airflow_provider_kk.hooks.kk import KKHook
+from airflow_provider_kk.sync import resolution
+from airflow_provider_kk.sync.record_types import ORDERS
+from airflow_provider_kk.sync.resolution import ResolutionRequest, ResolvedBy, apply_resolutions
 from tests.cli.conftest import hold, record, refuse
 from tests.cli.test_audit import SPLIT, post
 
 if TYPE_CHECKING:
+    from airflow_provider_kk.delivery.model import Record
     from airflow_provider_kk.delivery.sql.storage import SqlLedger
     from airflow_provider_kk.sandbox.server import SandboxServer
 
@@ -132,3 +138,20 @@ def test_an_order_that_kk_cannot_be_asked_about_does_not_keep_the_others(
 def test_unknown_order_is_named(ledger: SqlLedger, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cancel", "B-9", "--why", "x", "--yes"]) == 2
     assert "B-9 is not in the ledger" in capsys.readouterr().err
+
+
+def test_order_that_a_colleague_changes_between_its_check_and_its_cancellation_stays(
+    ledger: SqlLedger, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post(ledger, "A-1")
+    request = ResolutionRequest(ORDERS, "cancel", {"A-1": ledger.look_up(["A-1"])["A-1"].version})
+
+    def colleague(record: Record, hook: KKHook, ledger: SqlLedger) -> None:
+        assert ledger.hold(record, Event.CONFLICT, "conflict") is not None
+
+    monkeypatch.setattr(resolution.checks, "require_cancellable", colleague)
+    by = ResolvedBy("anna", "bought twice")
+    (result,) = apply_resolutions(request, by, KKHook(), ledger, lambda doubt: True)
+    assert not result.is_done
+    assert "changed meanwhile" in result.message
+    assert refunds(sandbox) == []
