@@ -290,7 +290,7 @@ class _CheckedRequest:
         return self._prepare(self._rows.records[key])
 
     def _require_unchanged(self, record: Record) -> None:
-        if record.version != self._request.versions[record.key]:
+        if record.version != self._request.versions.get(record.key):
             state = record.state.value.replace("_", " ")
             by = f", resolved by {record.resolved_by}" if record.resolved_by else ""
             raise ResolutionRejected(
