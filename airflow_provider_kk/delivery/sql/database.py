@@ -84,9 +84,6 @@ class SlowTransactions:
 
 T = TypeVar("T")
 
-#: Databases that enforce a primary key and commit durably.
-SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
-
 _BUSY_TIMEOUT_S = 60
 #: A transaction that is retried does not check a connection that was used just before.
 _IDLE_S = 1.0
@@ -112,7 +109,7 @@ class Database:
         self._waits = SlowTransactions()
         # Writers of one process queue here, since SQLite's own busy loop starves some.
         self._gate = threading.RLock() if self.kind == "sqlite" else None
-        if self.kind not in SUPPORTED:
+        if self.kind not in ("sqlite", "postgresql", "mysql", "mariadb"):
             raise LedgerUnusableError(
                 f"A ledger cannot be in {self.kind}. It needs SQLite, PostgreSQL or MySQL. Set "
                 "ledger_conn_id on the operator or in the kk connection to a connection of one of these."
@@ -155,8 +152,7 @@ class Database:
 
         The work must be safe to run twice, since a commit may succeed before its connection breaks.
         """
-        with _retried():
-            return _run(work, self.write, is_transient)
+        return _run(work, self.write, is_transient)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which must not run twice, in a transaction; retry only after a rollback."""
@@ -164,8 +160,7 @@ class Database:
 
     def read_with_retry(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads; retry after any transient error."""
-        with _retried():
-            return _run(work, self.read, is_transient)
+        return _run(work, self.read, is_transient)
 
     def create_tables(self) -> None:
         """Create the missing tables. Another worker may do the same at the same time."""
@@ -219,7 +214,11 @@ def _run(
         with begin() as connection:
             return work(connection)
 
-    return retry(once, is_retryable)
+    outer = _is_retried.set(is_retryable is is_transient)
+    try:
+        return retry(once, is_retryable)
+    finally:
+        _is_retried.reset(outer)
 
 
 def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
@@ -235,15 +234,6 @@ def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     else:
         arguments["pool_events"] = [(_note_use, "checkin"), (_check_connection, "checkout")]
     return arguments
-
-
-@contextmanager
-def _retried() -> Iterator[None]:
-    outer = _is_retried.set(True)
-    try:
-        yield
-    finally:
-        _is_retried.reset(outer)
 
 
 def _note_use(_connection: Any, record: Any) -> None:
