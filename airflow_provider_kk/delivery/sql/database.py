@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,15 +152,32 @@ class Database:
 
         The work must be safe to run twice, since a commit may succeed before its connection breaks.
         """
-        return _run(work, self.write, is_transient)
+        return self._run(work, is_transient)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which must not run twice, in a transaction; retry only after a rollback."""
-        return _run(work, self.write, is_serialization_failure)
+        return self._run(work, is_serialization_failure)
 
     def read_with_retry(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads; retry after any transient error."""
-        return _run(work, self.read, is_transient)
+        return self._run(work, is_transient, only_reads=True)
+
+    def _run(
+        self,
+        work: Callable[[Connection], T],
+        is_retryable: Callable[[Exception], bool],
+        *,
+        only_reads: bool = False,
+    ) -> T:
+        def once() -> T:
+            with self.read() if only_reads else self.write() as connection:
+                return work(connection)
+
+        outer = _is_retried.set(is_retryable is is_transient)
+        try:
+            return retry(once, is_retryable)
+        finally:
+            _is_retried.reset(outer)
 
     def create_tables(self) -> None:
         """Create the missing tables. Another worker may do the same at the same time."""
@@ -171,12 +188,11 @@ class Database:
         except DBAPIError as error:
             if is_transient(error):
                 raise
-            if self._has_tables():
-                return
-            raise LedgerUnusableError(
-                f"The ledger's tables could not be created ({type(error.orig).__name__}). Grant CREATE to "
-                "the connection's user, or run the output of `kk ledger ddl` as another user."
-            ) from error
+            if not self._has_tables():
+                raise LedgerUnusableError(
+                    f"The ledger's tables could not be created ({type(error.orig).__name__}). Grant CREATE "
+                    "to the connection's user, or run the output of `kk ledger ddl` as another user."
+                ) from error
 
     def _has_tables(self) -> bool:
         names = {table.name for table in tables.METADATA.sorted_tables}
@@ -203,22 +219,6 @@ class Database:
             "This database accepts the same primary key twice, so it cannot have a ledger. Set "
             "ledger_conn_id to an SQLite, PostgreSQL or MySQL connection."
         )
-
-
-def _run(
-    work: Callable[[Connection], T],
-    begin: Callable[[], AbstractContextManager[Connection]],
-    is_retryable: Callable[[Exception], bool],
-) -> T:
-    def once() -> T:
-        with begin() as connection:
-            return work(connection)
-
-    outer = _is_retried.set(is_retryable is is_transient)
-    try:
-        return retry(once, is_retryable)
-    finally:
-        _is_retried.reset(outer)
 
 
 def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
