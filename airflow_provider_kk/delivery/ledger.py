@@ -9,6 +9,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Generic, TypeVar
 
 from airflow_provider_kk.delivery.clock import CLOCKS_AGREE_S, Clock
@@ -254,7 +255,7 @@ class Ledger(Generic[S_co]):
 
         If the intent is gone, a failover lost the last commits: then recent results are stored again.
         """
-        entry, is_known = self._persist_answer(self._record, claim, answer)
+        entry, is_known = self._persist_answer(partial(self._record, claim=claim, answer=answer))
         if is_known:
             self._recent[claim.version] = claim, answer
             if len(self._recent) > _REMEMBERED:
@@ -263,23 +264,18 @@ class Ledger(Generic[S_co]):
             self._record_lost()
         return entry
 
-    def _persist_answer(
-        self, work: Callable[[Transaction, Claim, AttemptResult], T], claim: Claim, answer: AttemptResult
-    ) -> T:
-        def once(tx: Transaction) -> T:
-            return work(tx, claim, answer)
-
+    def _persist_answer(self, work: Callable[[Transaction], T]) -> T:
         try:
-            return self.storage.persist(once)
+            return self.storage.persist(work)
         except KeyTakenError:  # the row was lost, and another worker added it again first
-            return self.storage.persist(once)
+            return self.storage.persist(work)
 
     def _record_lost(self) -> None:
         for claim, answer in list(self._recent.values()):
-            if answer.event is Event.NOT_SENT or self._persist_answer(self._has_recorded, claim, answer):
-                continue
-            # Only once, since a later change of the order, as by a person, must stay.
-            self._recent.pop(claim.version, None)
+            has_recorded = partial(self._has_recorded, claim=claim, answer=answer)
+            if answer.event is not Event.NOT_SENT and not self._persist_answer(has_recorded):
+                # Only once, since a later change of the order, as by a person, must stay.
+                self._recent.pop(claim.version, None)
 
     def _has_recorded(self, tx: Transaction, claim: Claim, answer: AttemptResult) -> bool:
         """Record an answer again if it is lost; return whether the ledger has its intent."""

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +84,6 @@ class SlowTransactions:
 
 T = TypeVar("T")
 
-#: Databases that enforce a primary key and commit durably.
-SUPPORTED = ("sqlite", "postgresql", "mysql", "mariadb")
-
 _BUSY_TIMEOUT_S = 60
 #: A transaction that is retried does not check a connection that was used just before.
 _IDLE_S = 1.0
@@ -112,7 +109,7 @@ class Database:
         self._waits = SlowTransactions()
         # Writers of one process queue here, since SQLite's own busy loop starves some.
         self._gate = threading.RLock() if self.kind == "sqlite" else None
-        if self.kind not in SUPPORTED:
+        if self.kind not in ("sqlite", "postgresql", "mysql", "mariadb"):
             raise LedgerUnusableError(
                 f"A ledger cannot be in {self.kind}. It needs SQLite, PostgreSQL or MySQL. Set "
                 "ledger_conn_id on the operator or in the kk connection to a connection of one of these."
@@ -155,17 +152,32 @@ class Database:
 
         The work must be safe to run twice, since a commit may succeed before its connection breaks.
         """
-        with _retried():
-            return _run(work, self.write, is_transient)
+        return self._run(work, is_transient)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which must not run twice, in a transaction; retry only after a rollback."""
-        return _run(work, self.write, is_serialization_failure)
+        return self._run(work, is_serialization_failure)
 
     def read_with_retry(self, work: Callable[[Connection], T]) -> T:
         """Run `work`, which only reads; retry after any transient error."""
-        with _retried():
-            return _run(work, self.read, is_transient)
+        return self._run(work, is_transient, only_reads=True)
+
+    def _run(
+        self,
+        work: Callable[[Connection], T],
+        is_retryable: Callable[[Exception], bool],
+        *,
+        only_reads: bool = False,
+    ) -> T:
+        def once() -> T:
+            with self.read() if only_reads else self.write() as connection:
+                return work(connection)
+
+        outer = _is_retried.set(is_retryable is is_transient)
+        try:
+            return retry(once, is_retryable)
+        finally:
+            _is_retried.reset(outer)
 
     def create_tables(self) -> None:
         """Create the missing tables. Another worker may do the same at the same time."""
@@ -176,12 +188,11 @@ class Database:
         except DBAPIError as error:
             if is_transient(error):
                 raise
-            if self._has_tables():
-                return
-            raise LedgerUnusableError(
-                f"The ledger's tables could not be created ({type(error.orig).__name__}). Grant CREATE to "
-                "the connection's user, or run the output of `kk ledger ddl` as another user."
-            ) from error
+            if not self._has_tables():
+                raise LedgerUnusableError(
+                    f"The ledger's tables could not be created ({type(error.orig).__name__}). Grant CREATE "
+                    "to the connection's user, or run the output of `kk ledger ddl` as another user."
+                ) from error
 
     def _has_tables(self) -> bool:
         names = {table.name for table in tables.METADATA.sorted_tables}
@@ -210,18 +221,6 @@ class Database:
         )
 
 
-def _run(
-    work: Callable[[Connection], T],
-    begin: Callable[[], AbstractContextManager[Connection]],
-    is_retryable: Callable[[Exception], bool],
-) -> T:
-    def once() -> T:
-        with begin() as connection:
-            return work(connection)
-
-    return retry(once, is_retryable)
-
-
 def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     """Return the arguments of `create_engine` for `size` threads."""
     arguments: dict[str, Any] = {
@@ -235,15 +234,6 @@ def pool_arguments(dialect_name: str, size: int) -> dict[str, Any]:
     else:
         arguments["pool_events"] = [(_note_use, "checkin"), (_check_connection, "checkout")]
     return arguments
-
-
-@contextmanager
-def _retried() -> Iterator[None]:
-    outer = _is_retried.set(True)
-    try:
-        yield
-    finally:
-        _is_retried.reset(outer)
 
 
 def _note_use(_connection: Any, record: Any) -> None:

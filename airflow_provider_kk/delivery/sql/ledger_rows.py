@@ -127,17 +127,15 @@ class SqlTransaction:
         return moment.at_most(epoch) if isinstance(moment, Moment) else min(moment, epoch)
 
     def read(self, key: str, generation: int) -> Record | None:
-        return self._one(self._row(key, generation))
+        return self._read(key, generation)
 
     def lock(self, key: str, generation: int) -> Record | None:
-        return self._one(self._row(key, generation).with_for_update())
+        return self._read(key, generation, locks=True)
 
-    def _row(self, key: str, generation: int) -> Any:
-        row = sa.select(*self._jobs.columns(RECORD_FIELDS))
-        return row.where(*where_equal(self._jobs.job, self._primary_key(key, generation)))
-
-    def _one(self, query: Any) -> Record | None:
-        row = self._db.execute(query).one_or_none()
+    def _read(self, key: str, generation: int, *, locks: bool = False) -> Record | None:
+        query = sa.select(*self._jobs.columns(RECORD_FIELDS))
+        query = query.where(*where_equal(self._jobs.job, self._primary_key(key, generation)))
+        row = self._db.execute(query.with_for_update() if locks else query).one_or_none()
         return record_of(row) if row else None
 
     def add(self, key: str, generation: int, values: RecordChanges) -> Record:
@@ -185,28 +183,22 @@ class SqlTransaction:
         self._statements.write(self._db, sa.insert, self._jobs.attempt, row)
 
     def answer_attempt(self, claim: Claim, values: AttemptChanges) -> bool:
-        changes = as_columns(values, self._jobs)
-        result = self._statements.write(
-            self._db, sa.update, self._jobs.attempt, changes, self._attempt_key(claim)
-        )
+        table, changes = self._jobs.attempt, as_columns(values, self._jobs)
+        where = self._primary_key(claim.job.key, claim.generation)
+        where.update(attempt=claim.attempt, version=claim.version)
+        result = self._statements.write(self._db, sa.update, table, changes, where)
         return bool(result.rowcount == 1)
 
-    def _attempt_key(self, claim: Claim) -> dict[str, Any]:
-        primary_key = self._primary_key(claim.job.key, claim.generation)
-        return primary_key | {"attempt": claim.attempt, "version": claim.version}
-
     def attempts(self, key: str, generation: int) -> list[Attempt]:
-        query = sa.select(self._jobs.attempt).where(
-            *where_equal(self._jobs.attempt, self._primary_key(key, generation))
-        )
-        rows = self._db.execute(query.order_by(*in_turn(self._jobs.attempt)))
+        table = self._jobs.attempt
+        query = sa.select(table).where(*where_equal(table, self._primary_key(key, generation)))
+        rows = self._db.execute(query.order_by(*in_turn(table)))
         return [attempt_of(row, self._jobs) for row in rows]
 
     def lock_account(self) -> None:
-        account = sa.select(tables.account.c.account).where(
-            *where_equal(tables.account, self._account_filter)
-        )
-        self._db.execute(account.with_for_update()).all()
+        is_own = where_equal(tables.account, self._account_filter)
+        query = sa.select(tables.account.c.account).where(*is_own)
+        self._db.execute(query.with_for_update()).all()
 
     def count_bought(self, settle_after: Epoch) -> tuple[int, float]:
         time, since = self._jobs.attempt.c.settle_after, settle_after
