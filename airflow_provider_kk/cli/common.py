@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from airflow_provider_kk.delivery.log import describe_pause, printable
+from airflow_provider_kk.delivery.log import printable
 
 if TYPE_CHECKING:
     from airflow_provider_kk.delivery.log import Log
@@ -360,7 +360,7 @@ def whole(text: str) -> int:
 def warn_of_pause(ledger: SqlLedger) -> None:
     """Print who has stopped all sending of the account, if anybody has."""
     if pause := ledger.storage.pause():
-        text = describe_pause(pause)
+        text = str(pause)
         print_line(f"{text[0].upper()}{text[1:]}", file=sys.stderr)
 
 

@@ -19,7 +19,7 @@ from airflow_provider_kk.delivery.attempt import CircuitBreaker, Limits, attempt
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.listing import KKOrderList, kk_skew_s, trusted_now
-from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, describe_pause, some_of
+from airflow_provider_kk.delivery.log import HELD, Log, OrderLog, count_orders, some_of
 from airflow_provider_kk.delivery.model import (
     DailyCapError,
     InconclusiveError,
@@ -207,7 +207,7 @@ class Dispatcher:
     def _prepare(self) -> None:
         """Before new orders are sent: recover, check the guards, reconcile the account's orders in doubt."""
         if pause := self.ledger.storage.pause():
-            self._postpone(describe_pause(pause))
+            self._postpone(str(pause))
         try:
             recover(self.ledger, self.order_list, self.log, max_age_s=self.recover_max_age_s)
         except (KKError, InconclusiveError) as error:

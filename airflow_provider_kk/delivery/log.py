@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import pendulum
-
-if TYPE_CHECKING:
-    from airflow_provider_kk.delivery.model import Pause
 
 #: The most orders that a line names, and the most reasons of one text.
 _NAMED = 20
@@ -121,10 +118,3 @@ def utc(epoch: float) -> str:
 def format_goods(goods: Mapping[str, int]) -> str:
     """Return `2 x SKU, ...`."""
     return ", ".join(f"{quantity} x {sku}" for sku, quantity in sorted(goods.items())) or "nothing"
-
-
-def describe_pause(pause: Pause) -> str:
-    """Describe a pause: who stopped all sending, when and why, and how to resume."""
-    return (
-        f"sending is paused since {utc(pause.at)} by {pause.by}: {pause.why}. To send again, run `kk resume`"
-    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow_provider_kk.api.redact import redact
-from airflow_provider_kk.delivery.log import describe_pause, utc
+from airflow_provider_kk.delivery.log import utc
 from airflow_provider_kk.delivery.states import Event, State
 
 if TYPE_CHECKING:
@@ -205,6 +205,10 @@ class Pause:
     by: str
     why: str
 
+    def __str__(self) -> str:
+        at = utc(self.at)
+        return f"sending is paused since {at} by {self.by}: {self.why}. To send again, run `kk resume`"
+
 
 class LedgerUnusableError(Exception):
     """The ledger's database cannot be used, or does not keep what it commits. The text has what to do."""
@@ -218,7 +222,7 @@ class SendingPausedError(Exception):
     """Sending is paused by a person; nothing was sent."""
 
     def __init__(self, pause: Pause) -> None:
-        super().__init__(describe_pause(pause))
+        super().__init__(str(pause))
         self.pause = pause
 
 

@@ -110,7 +110,6 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
 
     def _execute(self, context: Context) -> list[dict[str, Any]]:
         from airflow_provider_kk.api.errors import KKError
-        from airflow_provider_kk.delivery.log import describe_pause
         from airflow_provider_kk.delivery.model import InconclusiveError, SendingPausedError, ThrottleStopped
         from airflow_provider_kk.delivery.refunds import RefundImpossibleError, RefundPostponedError
         from airflow_provider_kk.hooks.ledger_connection import open_ledger
@@ -148,10 +147,8 @@ class RefundOrderOperator(MaskingOperator, KKOperator):
                         refunding.emit_metrics()
         except RefundImpossibleError as error:
             raise AirflowFailException(f"Not refunded: {error}") from error
-        except RefundPostponedError as error:
+        except (RefundPostponedError, SendingPausedError) as error:
             raise AirflowException(f"Not refunded yet: {error}") from error
-        except SendingPausedError as error:
-            raise AirflowException(f"Not refunded yet: {describe_pause(error.pause)}") from error
         except ThrottleStopped as error:
             raise AirflowException("Airflow stopped the task. It sent no further refund") from error
         except (KKError, InconclusiveError) as error:

@@ -14,7 +14,6 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
-from airflow_provider_kk.delivery.log import describe_pause
 from airflow_provider_kk.delivery.model import Pause
 from airflow_provider_kk.delivery.resolution import ResolutionRejected
 from airflow_provider_kk.delivery.sql.storage import SqlStorage
@@ -264,7 +263,7 @@ def _change_pause(
     ):
         is_changed, found = change(ledger.storage, who, why), ledger.storage.pause()
     if not is_changed:
-        state = describe_pause(found) if found else "sending is not paused now"
+        state = str(found) if found else "sending is not paused now"
         message = f"Nothing changed, since another user was first: {state}"
         raise PageError(target.view, message, status=409, back=target.back)
     back = target.back or f"orders{address_query(kk_conn_id=target.source.kk_conn_id)}"

@@ -11,7 +11,7 @@ from airflow_provider_kk.api.errors import Fault, KKError
 from airflow_provider_kk.delivery.adopt_unknown import found_as_integer
 from airflow_provider_kk.delivery.attempt import CircuitBreaker
 from airflow_provider_kk.delivery.ledger import AnyLedger
-from airflow_provider_kk.delivery.log import Log, OrderLog, describe_pause, utc
+from airflow_provider_kk.delivery.log import Log, OrderLog, utc
 from airflow_provider_kk.delivery.model import Record
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus, difference
 from airflow_provider_kk.delivery.states import Action, State, is_unsent, next_action
@@ -93,7 +93,7 @@ def plan(
         summary.seconds = round(bucket.min_duration_s(summary.requests), 1)
     doubts = len(ledger.doubts()) if ledger else 0
     pause = ledger.storage.pause() if ledger else None
-    paused = describe_pause(pause) if pause else ""
+    paused = str(pause) if pause else ""
     obstacle = report.exceeded or paused or CircuitBreaker(doubts).reason()
     return Plan(summary, obstacle, report.line())
 
