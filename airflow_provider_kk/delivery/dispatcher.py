@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_kk.api.errors import KKAuthError, KKEndpointError, KKError, KKRateLimitedError
-from airflow_provider_kk.delivery.adopt_unknown import found_as_integer, recover, rename
 from airflow_provider_kk.delivery.attempt import CircuitBreaker, Limits, attempt
 from airflow_provider_kk.delivery.clock import Stop, describe_clocks
 from airflow_provider_kk.delivery.ledger import AnyLedger
@@ -30,6 +29,7 @@ from airflow_provider_kk.delivery.model import (
     ThrottleStopped,
 )
 from airflow_provider_kk.delivery.reconcile import AbsencePolicy, reconcile, shorten_wait
+from airflow_provider_kk.delivery.recover import found_as_integer, recover, rename
 from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, Results, RunQueue, RunStatus
 from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 from airflow_provider_kk.delivery.states import (

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.redact import redact
-from airflow_provider_kk.delivery.adopt_unknown import adopt_unknown
 from airflow_provider_kk.delivery.attempt import attempt
 from airflow_provider_kk.delivery.listing import KKOrderList, kk_skew_s, trusted_now
 from airflow_provider_kk.delivery.log import Log, OrderLog
 from airflow_provider_kk.delivery.model import MAX_KEY, Content, Goods, Job, ListedOrder, add_goods
 from airflow_provider_kk.delivery.reconcile import attempts_of, shorten_wait
+from airflow_provider_kk.delivery.recover import adopt_unknown
 from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, Event, State
 
 if TYPE_CHECKING:

@@ -198,8 +198,8 @@ class GuardCheck:
 
     def candidates(self) -> Iterator[QueuedOrder]:
         """Yield the orders that this run would send and that no other sync sent before."""
-        from airflow_provider_kk.delivery.adopt_unknown import found_as_integer
         from airflow_provider_kk.delivery.model import plain_number
+        from airflow_provider_kk.delivery.recover import found_as_integer
         from airflow_provider_kk.delivery.run_queue import RunStatus
 
         for batch in self.run_queue.batches(RunStatus.PENDING):

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.errors import Fault, KKError
-from airflow_provider_kk.delivery.adopt_unknown import found_as_integer
 from airflow_provider_kk.delivery.attempt import CircuitBreaker
 from airflow_provider_kk.delivery.ledger import AnyLedger
 from airflow_provider_kk.delivery.log import Log, OrderLog, utc
 from airflow_provider_kk.delivery.model import Record
+from airflow_provider_kk.delivery.recover import found_as_integer
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunStatus, difference
 from airflow_provider_kk.delivery.states import Action, State, is_unsent, next_action
 from airflow_provider_kk.sync.approval import summarise_plan

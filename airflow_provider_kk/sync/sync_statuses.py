@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kk.api.errors import KKError
-from airflow_provider_kk.delivery.adopt_unknown import add_splits
 from airflow_provider_kk.delivery.listing import CANCELLED, zero_padded_rows
 from airflow_provider_kk.delivery.log import HELD, OrderLog, some_of
 from airflow_provider_kk.delivery.model import InconclusiveError, ListedOrder, goods_of
+from airflow_provider_kk.delivery.recover import add_splits
 from airflow_provider_kk.hooks.ledger_connection import NEEDED, engine_behind, type_without_keys
 from airflow_provider_kk.hooks.metrics import count_requests, count_statuses, tags_of
 from airflow_provider_kk.sync.errors import SyncError

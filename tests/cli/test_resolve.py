@@ -43,8 +43,8 @@ def recover(ledger: SqlLedger) -> int:
     """Do what every sync does before it sends."""
     import logging
 
-    from airflow_provider_kk.delivery.adopt_unknown import recover as heal_ledger
     from airflow_provider_kk.delivery.listing import KKOrderList
+    from airflow_provider_kk.delivery.recover import recover as heal_ledger
     from airflow_provider_kk.hooks.kk import KKHook
 
     with KKHook().get_conn() as client:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.adopt_unknown import Completion, add_splits
 from airflow_provider_kk.delivery.model import (
     AttemptResult,
     Claim,
@@ -22,6 +21,7 @@ from airflow_provider_kk.delivery.model import (
     Record,
     Timing,
 )
+from airflow_provider_kk.delivery.recover import Completion, add_splits
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.storage import SqlLedger, sql_ledger

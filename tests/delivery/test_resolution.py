@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kk.delivery.adopt_unknown import add_splits
 from airflow_provider_kk.delivery.model import AttemptResult
+from airflow_provider_kk.delivery.recover import add_splits
 from airflow_provider_kk.delivery.resolution import clear_backoff, order_again, resolve
 from airflow_provider_kk.delivery.states import Event, State
 from tests.delivery.world import ORIGIN, Order, World, list_integers

@@ -13,11 +13,11 @@ from typing import Any
 from unittest.mock import patch
 
 from airflow_provider_kk.delivery import (
-    adopt_unknown,
     attempt,
     dispatcher,
     listing,
     reconcile,
+    recover,
     resolution,
 )
 from airflow_provider_kk.delivery.attempt import Lease
@@ -210,13 +210,11 @@ def _reads_from_what_is_known() -> AbstractContextManager[Any]:
     def known_only(known: Any, ledger: AnyLedger, order_list: Any, since: float) -> Any:
         return known_since(known, ledger, order_list, float("inf"))
 
-    return _all(*(patch.object(module, "known_since", known_only) for module in (adopt_unknown, listing)))
+    return _all(*(patch.object(module, "known_since", known_only) for module in (recover, listing)))
 
 
 def _recovers_without_sentinel() -> AbstractContextManager[Any]:
-    return patch.object(
-        adopt_unknown._Recovery, "is_proven_by_more", lambda self, order_list, since, until: True
-    )
+    return patch.object(recover._Recovery, "is_proven_by_more", lambda self, order_list, since, until: True)
 
 
 def _no_reconcile_before_a_rejected_order() -> AbstractContextManager[Any]:
@@ -377,9 +375,9 @@ MUTANTS = (
     Mutant("an integer is nobody else's", lambda: patch.object(
         listing, "_may_be_another", lambda *a: False), is_rare=True),
     Mutant("zeros before a number are not thought of", lambda: _all(*(
-        patch.object(module, "zero_padded_rows", lambda *a: {}) for module in (adopt_unknown, listing)))),
+        patch.object(module, "zero_padded_rows", lambda *a: {}) for module in (recover, listing)))),
     Mutant("any number may have been an integer", lambda: patch.object(
-        adopt_unknown, "FOUND_AS_INTEGER", "found at KK"), is_rare=True),
+        recover, "FOUND_AS_INTEGER", "found at KK"), is_rare=True),
     Mutant("orders without a number are ignored", lambda: patch.object(
         listing.Listing, "has_unnumbered", lambda self, goods, until: False)),
     Mutant("after a 429 the first worker goes on", _rate_limited_are_always_free, is_rare=True),
@@ -393,11 +391,11 @@ MUTANTS = (
     Mutant("sentinel orders are searched when they were recorded", lambda: _all(*(
         patch.object(module, "known_since", lambda known, ledger, order_list, since: [
             min(since, entry.created_at - 120.0) for entry in known])
-        for module in (adopt_unknown, listing)))),
+        for module in (recover, listing)))),
     Mutant("what a list hid is not read again", _reads_from_what_is_known, is_rare=True),
     Mutant("generations are not distinguished", lambda: _all(*(
         patch.object(module, "of_its_generation", lambda ledger, entry, listed: list(listed))
-        for module in (adopt_unknown, listing)))),
+        for module in (recover, listing)))),
     Mutant("a wait that is too long is over at once", _shortens_to_now, is_rare=True),
     Mutant("a wait may be as long as a clock was ahead", lambda: patch.object(
         Ledger, "shorten_waits", lambda self, expected, skew: None), is_rare=True),

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kk.delivery.adopt_unknown import adopt_unknown, rename
 from airflow_provider_kk.delivery.ledger import AnyLedger, Ledger
 from airflow_provider_kk.delivery.model import (
     AttemptResult,
@@ -23,6 +22,7 @@ from airflow_provider_kk.delivery.model import (
     Record,
     Timing,
 )
+from airflow_provider_kk.delivery.recover import adopt_unknown, rename
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunQueue, RunResult, RunStatus
 from airflow_provider_kk.delivery.sql.database import pool_arguments

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from airflow_provider_kk.delivery.adopt_unknown import adopt_unknown
 from airflow_provider_kk.delivery.model import ListedOrder
+from airflow_provider_kk.delivery.recover import adopt_unknown
 from airflow_provider_kk.delivery.sql import tables
 from airflow_provider_kk.delivery.sql.report import SORTS, Line, Report, RowFilter
 from airflow_provider_kk.delivery.sql.storage import refund_ledger, sql_ledger
