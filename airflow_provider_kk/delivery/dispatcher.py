@@ -34,7 +34,7 @@ from airflow_provider_kk.delivery.run_queue import Progress, QueuedOrder, Result
 from airflow_provider_kk.delivery.sql.driver_errors import describe_error
 from airflow_provider_kk.delivery.states import (
     DOUBTFUL,
-    RECONCILE_FIRST,
+    TO_RECONCILE,
     Action,
     State,
     is_unsent,
@@ -343,7 +343,7 @@ class Dispatcher:
         elif self._is_time_up() or (self._is_enough() and not (expected and expected.state in DOUBTFUL)):
             self._results.skip(item, expected, RunStatus.POSTPONED, "the limit of this run is reached")
         else:
-            if expected is not None and expected.state in RECONCILE_FIRST:
+            if expected is not None and expected.state in TO_RECONCILE:
                 self._order_log.info("{orders} {are} resent", item.key)
             self._sent += 1
             self._in_flight[self._executor.submit(self._work, item, expected)] = (item, expected)
@@ -484,7 +484,7 @@ class Dispatcher:
 
     def _shorten_wait(self, entry: Record) -> Record:
         """Shorten a wait that is longer than its rule allows; return the row."""
-        if entry.state not in RECONCILE_FIRST or not self.ledger.waits_too_long(
+        if entry.state not in TO_RECONCILE or not self.ledger.waits_too_long(
             entry, kk_skew_s(self.order_list)
         ):
             return entry
@@ -495,7 +495,7 @@ class Dispatcher:
 
 
 def _wait_s(entry: Record | None, now: float, trusted: float) -> float:
-    if entry is None or entry.state not in RECONCILE_FIRST:
+    if entry is None or entry.state not in TO_RECONCILE:
         return 0.0
     if entry.state is State.SENDING and entry.lease_until > now:
         return min(entry.settle_after - trusted, _FOLLOW_EVERY_S)  # its worker may still record a result

@@ -18,7 +18,7 @@ from airflow_provider_kk.delivery.model import (
     goods_of,
     plain_number,
 )
-from airflow_provider_kk.delivery.states import RECONCILE_FIRST, State
+from airflow_provider_kk.delivery.states import TO_RECONCILE, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -41,7 +41,7 @@ NOT_OUR_STORE = (
     "KK's list lacks the last orders that KK confirmed. Check that the access token belongs to this store"
 )
 #: An order in one of these may be at KK, in whole or in part, under ids that the ledger does not know.
-_MAY_BE_THERE = RECONCILE_FIRST | {State.HELD, State.CREATED}
+_MAY_BE_THERE = TO_RECONCILE | {State.HELD, State.CREATED}
 
 
 class KKOrderList:

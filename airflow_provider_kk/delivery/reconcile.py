@@ -29,7 +29,7 @@ from airflow_provider_kk.delivery.model import (
     add_goods,
     zip_digest,
 )
-from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
+from airflow_provider_kk.delivery.states import TO_RECONCILE, Event, State
 
 #: Seconds after its last intent. An older order is held, not resent.
 _RESEND_WITHIN_S = 86_400.0
@@ -80,15 +80,15 @@ def reconcile(
     result = Reconciliation()
     now = trusted_now(ledger, order_list)
     # `settle_after` is after the end of the lease, so none of them is being sent.
-    due = [entry for entry in candidates if entry.state in RECONCILE_FIRST and entry.settle_after <= now]
+    due = [entry for entry in candidates if entry.state in TO_RECONCILE and entry.settle_after <= now]
     if not due:
         return result
     log.info("Reading KK's list for %s in doubt or rejected", count_orders(len(due)))
     attempts = attempts_of(ledger, due)
     try:
-        # From each order's newest attempt on, since the earlier ones are reconciled. Up to now, since a
-        # restored backup may lack later attempts.
-        since = min(newest.intent_at for newest, *_ in attempts.values())
+        # The attempts before each order's newest are reconciled already. The list is read up to now, because
+        # a restored backup may lack later attempts.
+        since = min(newest_first[0].intent_at for newest_first in attempts.values())
         listing = Listing(due, ledger, order_list, now)
         listing.read(since)
     except (KKError, InconclusiveError) as error:
@@ -104,6 +104,7 @@ def reconcile(
             result,
             ledger,
             can_resend=can_resend,
+            # An order that this sync did not select stays in the counts of its own sync.
             sync_id=sync_id if can_resend else None,
             kk_skew_s=kk_skew_s(order_list),
         )
@@ -149,7 +150,7 @@ class _Kind(Enum):
     ABSENT = "absent"
     """Proven absent: the policy decides whether to resend or hold it."""
     GIVEN_UP = "given_up"
-    """Not listed, and not to be resent: too old, proven absent or not, or by the policy of the sync."""
+    """Not listed, and never resent: its last intent is too old, or the policy of the sync forbids it."""
     UNPROVEN = "unproven"
     """Not listed, but the list does not prove that KK lacks it."""
 
@@ -162,7 +163,10 @@ class _Part(StrEnum):
 
     @property
     def so_far(self) -> str:
-        """The message in the row of an order that waits for its other splits."""
+        """The message in the row of an order that waits for its other splits.
+
+        With another text, orders that wait during an upgrade wait one more settle window.
+        """
         return f"KK's list has {self} so far"
 
     def was_awaited(self, entry: Record) -> bool:

@@ -20,7 +20,7 @@ from airflow_provider_kk.delivery.log import Log, OrderLog
 from airflow_provider_kk.delivery.model import MAX_KEY, Content, Goods, Job, ListedOrder, add_goods
 from airflow_provider_kk.delivery.reconcile import attempts_of, shorten_wait
 from airflow_provider_kk.delivery.recover import adopt_unknown
-from airflow_provider_kk.delivery.states import DOUBTFUL, RECONCILE_FIRST, Event, State
+from airflow_provider_kk.delivery.states import DOUBTFUL, TO_RECONCILE, Event, State
 
 if TYPE_CHECKING:
     from airflow_provider_kk.api.client import KKClient
@@ -233,7 +233,7 @@ class RefundDelivery:
             return RefundProgress(entry)
         order_list = KKOrderList(self.client)
         now = trusted_now(self.ledger, order_list)
-        if entry is not None and entry.state in RECONCILE_FIRST:
+        if entry is not None and entry.state in TO_RECONCILE:
             order_log = OrderLog(self.log)
             entry = shorten_wait(self.ledger, entry, order_log, kk_skew_s=order_list.clock_skew_s)
             order_log.flush()
@@ -265,7 +265,7 @@ class RefundDelivery:
         self, request: RefundRequest, entry: Record | None, own: Sequence[Refund]
     ) -> RefundProgress | None:
         ids = [str(one.refund_no) for one in own]
-        if entry is None or entry.state not in RECONCILE_FIRST:
+        if entry is None or entry.state not in TO_RECONCILE:
             adopt_unknown(
                 self.ledger, [ListedOrder(id=one, key=request.key, goods=request.goods) for one in ids]
             )

@@ -94,7 +94,7 @@ NOTHING_BOUGHT = (Event.NOT_SENT.value, Event.REJECTED.value)
 DOUBTFUL = frozenset({State.SENDING, State.IN_DOUBT})
 
 #: Sent again only after reconciling.
-RECONCILE_FIRST = DOUBTFUL | {State.REJECTED}
+TO_RECONCILE = DOUBTFUL | {State.REJECTED}
 
 #: In these states a generation is over, and a person may order its number again.
 CLOSED = frozenset({State.CREATED, State.REJECTED, State.NOT_SENT})

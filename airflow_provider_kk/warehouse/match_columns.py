@@ -191,10 +191,10 @@ def match_columns(
     Raises ColumnsError for unknown keys, for columns that are not there or there twice, and when a field that
     every order needs has no column.
     """
-    return _Resolution(names, FieldMapping.parse(columns, defaults), source).columns()
+    return _ColumnChoice(names, FieldMapping.parse(columns, defaults), source).columns()
 
 
-class _Resolution:
+class _ColumnChoice:
     """The mapping of one result's columns."""
 
     def __init__(self, names: Sequence[str], mapping: FieldMapping, source: Source) -> None:

@@ -20,7 +20,7 @@ from airflow_provider_kk.delivery.listing import KKOrderList
 from airflow_provider_kk.delivery.model import AttemptResult, Content, Job, Origin, Pause, Record, Timing
 from airflow_provider_kk.delivery.resolution import order_again, resolve
 from airflow_provider_kk.delivery.run_queue import QueuedOrder, RunStatus
-from airflow_provider_kk.delivery.states import RECONCILE_FIRST, Event, State
+from airflow_provider_kk.delivery.states import TO_RECONCILE, Event, State
 from airflow_provider_kk.sync.sync_counts import SyncRuns, summarise
 from tests.simulation.draws import KEYS, add_failovers, draw_habits, draw_manners, draw_orders
 from tests.simulation.fakes import SILENT, DatabaseClock, HubClock, NoThrottle, TracedLog
@@ -372,9 +372,7 @@ class World:
         for batch in run_queue.batches(RunStatus.WAITING):
             for item in batch:
                 entry = self.database.tables.newest.get(item.key or "")
-                is_bounded = (
-                    entry is None or entry.state not in RECONCILE_FIRST or entry.settle_after <= longest
-                )
+                is_bounded = entry is None or entry.state not in TO_RECONCILE or entry.settle_after <= longest
                 self.promises.require(is_bounded, "%s waits too long: %s", item.key, entry)
 
     def _sync_alone(self, run_id: str) -> bool:
