@@ -81,7 +81,7 @@ class Finding:
 
 
 class _Comparison:
-    """What the ledger and KK have of one order number.
+    """One order number in the ledger and at KK, side by side.
 
     :param generations: the ledger's rows at whose times KK's list was read, oldest first.
     :param shown: all KK orders of this number from these times.
