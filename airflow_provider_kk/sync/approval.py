@@ -85,7 +85,7 @@ def summarise_plan(
         digests.add(_digest(item, settings))
     for item in chain.from_iterable(run_queue.batches(RunStatus.IN_DOUBT)):
         digests.add(_digest(item, settings))
-    parts = digests.in_order()
+    texts = [base64.urlsafe_b64encode(part).decode() for part in digests.in_order()]
     return PlanSummary(
         new_orders=countries.total(),
         units=skus.total(),
@@ -93,8 +93,8 @@ def summarise_plan(
         top_skus=_most(skus, _TOP_SKUS),
         countries=_most(countries),
         warnings=warnings,
-        plan_digest=_plan_digest(parts, settings),
-        plan_orders="".join(base64.urlsafe_b64encode(part).decode() for part in parts),
+        plan_digest=_plan_digest(map(base64.urlsafe_b64decode, texts), settings),
+        plan_orders="".join(texts),
     )
 
 
@@ -203,9 +203,11 @@ class _Digests:
     def add(self, digest: bytes) -> None:
         self._buckets[digest[0]] += digest
 
-    def in_order(self) -> list[bytes]:
-        """Return the digests in order, each once; those of a bucket are joined."""
-        return [b"".join(sorted(set(_separate(bytes(bucket))))) for bucket in self._buckets]
+    def in_order(self) -> Iterator[bytes]:
+        """Yield the digests in order, each once, and forget them; those of a bucket are joined."""
+        for bucket in self._buckets:
+            yield b"".join(sorted(set(_separate(bytes(bucket)))))
+            bucket.clear()
 
 
 def _separate(joined: bytes) -> Iterator[bytes]:
